@@ -1,1 +1,31 @@
-//! Placeholder while the house is being built.
+//! The contract of a gossip node, and the bytes it speaks.
+//!
+//! ```text
+//!   application ──▶ GossipNode ──▶ (broadcaster, transports) ──▶ wire ──▶ peers
+//!               ◀── Handler    ◀──                           ◀──
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing here opens a socket, reads a clock, spawns a task or logs: functions on bytes and plain data.
+//! * A [`NetworkProfile`] is data. No code asks which profile it is; it asks the profile's fields.
+//! * Every decoder checks a length before it takes memory for it, and never panics on any input.
+
+mod address;
+mod handler;
+mod message;
+mod node;
+mod peer;
+mod profile;
+mod reason;
+mod tag;
+pub mod wire;
+
+pub use address::{AddressError, NodeAddress};
+pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
+pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError, Response};
+pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
+pub use peer::{Direction, Identity, PeerClass, PeerId, PeerInfo, Transport};
+pub use profile::{ClaimRule, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile};
+pub use reason::DisconnectReason;
+pub use tag::{Compression, Forwarding, Interest, Lane, Route, Tag, TagRule, TagTable};

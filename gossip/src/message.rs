@@ -1,0 +1,117 @@
+//! Messages as an application sees them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::{
+    peer::{PeerId, Transport},
+    tag::Tag,
+    wire::topics::Topics,
+};
+
+/// Whom a message must reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// Every connected peer.
+    All,
+    /// Every connected peer but the one it came from.
+    AllExcept(PeerId),
+    /// One peer.
+    One(PeerId),
+}
+
+/// A message the application wants sent.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Decides the lane, the bound, the interest check and the route.
+    pub tag: Tag,
+    /// Body, without the tag and not compressed.
+    pub body: Bytes,
+    /// Whom it is for.
+    pub to: Recipients,
+}
+
+impl Outbound {
+    /// A message for every connected peer.
+    pub fn new(tag: Tag, body: impl Into<Bytes>) -> Self {
+        Self { tag, body: body.into(), to: Recipients::All }
+    }
+
+    /// The same message for somebody else.
+    #[must_use]
+    pub fn to(self, to: Recipients) -> Self {
+        Self { to, ..self }
+    }
+}
+
+/// A message that was heard, for the first time within the window of the duplicate filter.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// Its tag, always a known one.
+    pub tag: Tag,
+    /// Its body, without the tag, decompressed.
+    pub body: Bytes,
+    /// The connected peer it came from; `None` when it was heard on a topic from a node that is not
+    /// a gossip peer.
+    pub from: Option<PeerId>,
+    /// What carried it.
+    pub transport: Transport,
+    /// When its last byte was read.
+    pub received: Instant,
+}
+
+/// What became of a broadcast that was waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Peers to whose connection it was written.
+    pub written: usize,
+    /// Peers that it was meant for and not written to: their queue was full, they left, or it aged.
+    pub given_up: usize,
+}
+
+/// A request to one peer: topics without the nonce, which is added on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The topics of the request.
+    pub topics: Topics,
+}
+
+/// The answer to a request: its topics without the request hash, which was used on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The topics of the answer.
+    pub topics: Topics,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The peer is not, or no longer, connected.
+    #[error("peer {peer} is not connected")]
+    NotConnected {
+        /// The peer asked.
+        peer: PeerId,
+    },
+    /// The request is longer than the bound of its tag.
+    #[error("the request has {bytes} bytes, {max} are allowed")]
+    TooLarge {
+        /// Length of the encoded request.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The queue to the peer is full, or too many requests to it are waiting.
+    #[error("too much is waiting to be sent to peer {peer}")]
+    Full {
+        /// The peer asked.
+        peer: PeerId,
+    },
+    /// No answer came in time.
+    #[error("peer {peer} did not answer in time")]
+    TimedOut {
+        /// The peer asked.
+        peer: PeerId,
+    },
+}

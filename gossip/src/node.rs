@@ -1,0 +1,142 @@
+//! The contract: what an application may ask of a gossip node.
+
+use std::fmt;
+
+use crate::{
+    address::NodeAddress,
+    handler::BoxFuture,
+    message::{Delivery, Outbound, Request, RequestError, Response},
+    peer::{PeerClass, PeerId, PeerInfo},
+    reason::DisconnectReason,
+};
+
+/// The network a node belongs to, e.g. `mainnet-v1.0`. Nodes of different networks refuse each
+/// other where the protocol lets them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkId(String);
+
+/// A network name that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("network name {name:?} is not 1 to 64 printable ASCII characters without blank or slash")]
+pub struct NetworkIdError {
+    /// The name as given.
+    pub name: String,
+}
+
+impl NetworkId {
+    /// Checks and wraps a network name.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkIdError`] unless `name` is 1 to 64 printable ASCII characters. A slash is refused
+    /// too, because the name is a segment of the gossip path.
+    pub fn new(name: impl Into<String>) -> Result<Self, NetworkIdError> {
+        let name = name.into();
+        let well_formed = (1..=64).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+        if well_formed { Ok(Self(name)) } else { Err(NetworkIdError { name }) }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What became of a submission at the moment it was made.
+///
+/// `Queued` promises a place in a local queue. It never promises delivery.
+#[must_use = "a submission that was not queued has been dropped"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Accepted into a bounded local queue.
+    Queued,
+    /// A bound was reached, of a queue or of the message's tag; the message was dropped and counted.
+    Full,
+    /// The node or the peer has shut down; no later submission can succeed.
+    Closed,
+}
+
+/// What to do about outgoing connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectPolicy {
+    /// Dial until the wanted number of peers is connected; keep those that are.
+    FillMesh,
+    /// Drop the outgoing connections first.
+    ReplaceMesh,
+}
+
+/// A running gossip node, whatever carries its bytes.
+///
+/// Implementations are cheap handles. None of these methods waits (two return futures to wait on),
+/// so all of them may be called from a message handler. Starting and stopping are not here: the type
+/// that builds a node returns the handle together with the ownership of its tasks.
+pub trait GossipNode: Send + Sync + 'static {
+    /// The network this node belongs to.
+    fn network_id(&self) -> &NetworkId;
+
+    /// Where this node can be reached, once it listens.
+    fn addresses(&self) -> Vec<NodeAddress>;
+
+    /// Offers a message of this node's own for delivery.
+    fn broadcast(&self, message: Outbound) -> Admission;
+
+    /// Offers a message, and resolves when every peer's write loop has written it or given it up.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting, not the broadcast, which is under way once this
+    /// method has returned.
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>>;
+
+    /// Offers somebody else's message for delivery, if this node relays; else drops it, which counts
+    /// as [`Admission::Queued`].
+    fn relay(&self, message: Outbound) -> Admission;
+
+    /// The peers of a class, in no particular order.
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo>;
+
+    /// Asks one peer and resolves with its answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the request; a late answer is discarded.
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>>;
+
+    /// Asks for outgoing connections. Returns at once.
+    fn connect_outgoing(&self, policy: ConnectPolicy);
+
+    /// Starts closing the connection to `peer`. Unknown peers are ignored.
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason);
+
+    /// Tells the node that consensus made progress, which shows that its peers are not a clique.
+    fn network_advanced(&self);
+}
+
+const _: Option<&dyn GossipNode> = None; // stays dyn-compatible
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_name_is_a_short_path_segment() {
+        for good in ["a", "mainnet-v1.0", &"x".repeat(64)] {
+            assert_eq!(NetworkId::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "has space", "a/b", "naïve", &"x".repeat(65)] {
+            assert!(NetworkId::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

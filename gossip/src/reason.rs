@@ -1,0 +1,73 @@
+//! Why a connection ended.
+
+use std::fmt;
+
+/// Why a connection ended. A closed set, so that it can label a metric.
+///
+/// Local knowledge: no reason is ever sent to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DisconnectReason {
+    /// The local node is stopping.
+    LocalShutdown,
+    /// The application, or an operator, asked for it.
+    Requested,
+    /// The peer closed the connection in an orderly way.
+    RemoteClosed,
+    /// The connection broke: reset, end of stream in the middle of a message, or an error of the system.
+    Transport,
+    /// The peer broke the rules of the transport: a bad frame, a text message, a message without a tag.
+    Protocol,
+    /// A message was longer than the bound of its tag, or than any message may be.
+    Oversized,
+    /// A message could not be decoded, or its handler called it malformed.
+    BadData,
+    /// An answer came to a request that was never made.
+    UnexpectedResponse,
+    /// The identity exchange failed.
+    BadIdentity,
+    /// Another link to the same peer was kept instead.
+    Duplicate,
+    /// A write outlived its deadline, or a queued message its age limit: the peer reads too slowly.
+    Slow,
+    /// The peer's messages waited too long for a handler.
+    Stalled,
+    /// Nothing was heard of the peer for too long.
+    Silent,
+    /// The peer sent control frames faster than any honest peer does.
+    Flood,
+    /// A better performing peer was preferred.
+    LeastPerforming,
+    /// The peers around were suspected to be a clique.
+    CliqueResolving,
+}
+
+impl DisconnectReason {
+    /// Label used in metrics, logs and output for programs. Part of the operator-facing interface.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::LocalShutdown => "local_shutdown",
+            Self::Requested => "requested",
+            Self::RemoteClosed => "remote_closed",
+            Self::Transport => "transport",
+            Self::Protocol => "protocol",
+            Self::Oversized => "oversized",
+            Self::BadData => "bad_data",
+            Self::UnexpectedResponse => "unexpected_response",
+            Self::BadIdentity => "bad_identity",
+            Self::Duplicate => "duplicate",
+            Self::Slow => "slow",
+            Self::Stalled => "stalled",
+            Self::Silent => "silent",
+            Self::Flood => "flood",
+            Self::LeastPerforming => "least_performing",
+            Self::CliqueResolving => "clique_resolving",
+        }
+    }
+}
+
+impl fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}

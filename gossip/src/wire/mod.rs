@@ -1,0 +1,3 @@
+//! The wire format, as pure functions on bytes.
+
+pub mod topics;
