@@ -1,1 +1,25 @@
-//! Placeholder while the house is being built.
+//! Whom to talk to: which links stay, what to dial next, whom to let in.
+//!
+//! ```text
+//!   verified link ──claim──▶ Ledger       ──Ruling──▶ keep, replace or refuse
+//!   addresses     ──add────▶ DialSchedule ──due─────▶ dial these now
+//!   TCP accept    ──accept─▶ InboundGate  ──Accept──▶ serve, drain or close
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing here opens a socket, reads a clock, spawns a task or logs. Time and randomness come in
+//!   as arguments, so a schedule can be replayed.
+//! * Memory is bounded whatever peers do: by the links there are, or by a constant.
+//! * No arithmetic on a duration that came from a peer can overflow.
+
+pub mod dial;
+pub mod ledger;
+pub mod limits;
+
+pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
+pub use ledger::{Closer, Ledger, LinkClaim, Ruling};
+pub use limits::{
+    Accept, Host, InboundGate, InboundLimits, LoopbackRule, RateWindow, Refusal, Slot, Stage,
+    TooMany,
+};

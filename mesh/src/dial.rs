@@ -1,0 +1,392 @@
+//! Which addresses to dial now, and which to leave alone for a while.
+//!
+//! ```text
+//!              due            connected
+//!   Idle ───────────▶ Dialling ───────────▶ Connected
+//!    ▲                   │ failed               │ ended, failed
+//!    └── after a delay ──┴──────────────────────┘
+//!    ▲
+//!    └── after a small delay ── Waiting, while the identity behind it is connected otherwise
+//! ```
+//!
+//! # Invariants
+//!
+//! * At most `concurrent` addresses are being dialled, and at most `target` are connected or being
+//!   dialled.
+//! * No address is dialled while the identity last found behind it is connected by whatever link.
+//! * At most [`MAX_ADDRESSES`] are known; configured ones are never evicted.
+//! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
+//! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+use gossip::Identity;
+use rand::{Rng, seq::SliceRandom};
+
+/// Addresses known at one time, at most.
+///
+/// Chosen: more than any network of today has relays, and quick to walk through.
+pub const MAX_ADDRESSES: usize = 4_096;
+
+/// Longest time an address is left alone, whatever the peer, the limits or chance say.
+///
+/// Chosen: an hour, after which an address may well be somebody else's.
+pub const MAX_DELAY: Duration = Duration::from_secs(3_600);
+
+/// How long a link must have lived for its address to be dialled again without backoff.
+///
+/// Chosen: longer than a handshake and the ruling on duplicates take.
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// How an address became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// An operator named it. Dialled first, never evicted.
+    Configured,
+    /// The network named it.
+    Learnt,
+}
+
+/// How much to dial, and how eagerly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialLimits {
+    /// Dials under way at one time. Default: 8. Chosen: enough to get past dead addresses.
+    pub concurrent: NonZeroUsize,
+    /// Longest delay after the first failure, and after the end of a link. Default: 500 ms. Chosen.
+    pub base: Duration,
+    /// Longest delay after any number of failures. Default: 30 s. Chosen: half of what existing nodes
+    /// wait between two looks at their mesh (wire facts 11.1).
+    pub cap: Duration,
+    /// Outgoing links at which dialling stops; `None`, the default: every address is dialled.
+    pub target: Option<usize>,
+}
+
+impl Default for DialLimits {
+    fn default() -> Self {
+        Self {
+            concurrent: NonZeroUsize::MIN.saturating_add(7),
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            target: None,
+        }
+    }
+}
+
+/// Why a dial came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// Nobody answered, or not in time, or not in the protocol.
+    Unreachable,
+    /// The peer answered and does not want us now.
+    Refused,
+    /// The peer answered 429 and said when to come again. The address is left alone exactly that
+    /// long, at most [`MAX_DELAY`]; no time at all counts as [`DialFailure::Refused`]. Source: wire
+    /// facts 10.3.
+    RetryAfter(Duration),
+    /// It was this node. The address is left alone for [`MAX_DELAY`]. Source: threats and goals, row 5.
+    Ourselves,
+    /// The peer is this one, and another link to it stays. The address is left alone until
+    /// [`DialSchedule::identity_gone`], if that identity is connected as far as the schedule was
+    /// told; else it is retried with backoff.
+    Duplicate(Identity),
+}
+
+/// What became of an address that was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Added<A> {
+    /// It will be dialled.
+    New,
+    /// It was known. A learnt address that is now configured is configured from now on.
+    Known,
+    /// It will be dialled, and this one, the oldest learnt one, was forgotten for it.
+    Evicted(A),
+    /// It was not added: there are [`MAX_ADDRESSES`], none of which may be forgotten.
+    Full,
+}
+
+/// The addresses of one network and when to dial them. `A` is the transport's type of address.
+#[derive(Debug)]
+pub struct DialSchedule<A> {
+    limits: DialLimits,
+    entries: BTreeMap<A, Entry>,
+    /// Identities connected now, by whatever link.
+    identities: BTreeSet<Identity>,
+    /// Orders addresses by age.
+    next_age: u64,
+    dialling: usize,
+    connected: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kind: AddressKind,
+    age: u64,
+    state: State,
+    /// In a row.
+    failures: u32,
+    /// Who was last found behind the address.
+    identity: Option<Identity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// To be dialled, from that time on if there is one.
+    Idle(Option<Instant>),
+    Dialling,
+    Connected {
+        since: Instant,
+    },
+    /// Until the entry's identity is gone.
+    Waiting,
+}
+
+impl State {
+    fn is_in_use(self) -> bool {
+        matches!(self, Self::Dialling | Self::Connected { .. })
+    }
+}
+
+impl<A: Clone + Ord> DialSchedule<A> {
+    /// A schedule without addresses.
+    #[must_use]
+    pub fn new(limits: DialLimits) -> Self {
+        Self {
+            limits,
+            entries: BTreeMap::new(),
+            identities: BTreeSet::new(),
+            next_age: 0,
+            dialling: 0,
+            connected: 0,
+        }
+    }
+
+    /// Adds an address, due at once. A learnt address that is heard of again counts as young again.
+    pub fn add(&mut self, address: A, kind: AddressKind) -> Added<A> {
+        let age = self.next_age;
+        self.next_age += 1;
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.age = age;
+            if kind == AddressKind::Configured {
+                entry.kind = kind;
+            }
+            return Added::Known;
+        }
+        let mut evicted = None;
+        if self.entries.len() >= MAX_ADDRESSES {
+            let Some(oldest) = self.oldest_learnt(kind) else { return Added::Full };
+            self.remove(&oldest);
+            evicted = Some(oldest);
+        }
+        let state = State::Idle(None);
+        self.entries.insert(address, Entry { kind, age, state, failures: 0, identity: None });
+        evicted.map_or(Added::New, Added::Evicted)
+    }
+
+    /// Forgets an address. A link to it is not touched, and no longer counts.
+    pub fn remove(&mut self, address: &A) {
+        if let Some(entry) = self.entries.remove(address) {
+            self.uncount(entry.state);
+        }
+    }
+
+    /// The addresses to dial now: configured ones first, otherwise in random order. They count as
+    /// being dialled until [`DialSchedule::connected`] or [`DialSchedule::failed`].
+    pub fn due(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<A> {
+        let room = self.room();
+        if room == 0 {
+            return Vec::new();
+        }
+        let due = self.entries.iter().filter(|(_, entry)| self.wake(entry, now) == Some(now));
+        let mut due: Vec<(AddressKind, A)> =
+            due.map(|(address, entry)| (entry.kind, address.clone())).collect();
+        due.shuffle(rng);
+        due.sort_by_key(|(kind, _)| *kind != AddressKind::Configured);
+        due.truncate(room);
+        for (_, address) in &due {
+            self.enter(address, State::Dialling);
+        }
+        due.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// When to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
+    #[must_use]
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        if self.room() == 0 {
+            return None;
+        }
+        self.entries.values().filter_map(|entry| self.wake(entry, now)).min()
+    }
+
+    /// A dial led to a link to `identity`, if that is known. An address may also be connected that
+    /// was not due, because an operator asked for it.
+    pub fn connected(&mut self, address: &A, identity: Option<Identity>, now: Instant) {
+        self.enter(address, State::Connected { since: now });
+        if let Some(entry) = self.entries.get_mut(address) {
+            entry.identity = identity.or(entry.identity);
+        }
+    }
+
+    /// A dial came to nothing, or a link just made was ended for this reason.
+    pub fn failed(&mut self, address: &A, why: DialFailure, now: Instant, rng: &mut impl Rng) {
+        let until = |delay: Duration| State::Idle(now.checked_add(delay.min(MAX_DELAY)));
+        let state = match why {
+            DialFailure::RetryAfter(delay) if !delay.is_zero() => until(delay),
+            DialFailure::Ourselves => until(MAX_DELAY),
+            DialFailure::Duplicate(identity) => {
+                if let Some(entry) = self.entries.get_mut(address) {
+                    entry.identity = Some(identity);
+                }
+                if self.identities.contains(&identity) {
+                    State::Waiting
+                } else {
+                    // Possibly the peer alone knows of the other link: never retry in a tight loop.
+                    until(self.backoff(address, rng))
+                }
+            }
+            DialFailure::Unreachable | DialFailure::Refused | DialFailure::RetryAfter(_) => {
+                until(self.backoff(address, rng))
+            }
+        };
+        self.enter(address, state);
+    }
+
+    /// The link to an address ended. One that was stable is dialled again soon, any other with backoff;
+    /// neither while its identity is connected by another link.
+    pub fn ended(&mut self, address: &A, now: Instant, rng: &mut impl Rng) {
+        let Some(entry) = self.entries.get_mut(address) else { return };
+        let State::Connected { since } = entry.state else { return };
+        let is_stable = now.saturating_duration_since(since) >= STABLE_AFTER;
+        if is_stable {
+            entry.failures = 0;
+        }
+        let state = if entry.identity.is_some_and(|identity| self.identities.contains(&identity)) {
+            State::Waiting
+        } else if is_stable {
+            self.soon(now, rng)
+        } else {
+            let delay = self.backoff(address, rng);
+            State::Idle(now.checked_add(delay))
+        };
+        self.enter(address, state);
+    }
+
+    /// A link to `identity` is in use, whoever dialled and on whatever transport.
+    pub fn identity_connected(&mut self, identity: Identity) {
+        self.identities.insert(identity);
+    }
+
+    /// No link to `identity` is in use any more: the addresses that waited for that are due soon, each
+    /// after a small random delay, so that two nodes do not keep dialling each other at once.
+    pub fn identity_gone(&mut self, identity: &Identity, now: Instant, rng: &mut impl Rng) {
+        if !self.identities.remove(identity) {
+            return;
+        }
+        for entry in self.entries.values_mut() {
+            if entry.identity != Some(*identity) {
+                continue;
+            }
+            match entry.state {
+                State::Waiting => entry.state = State::Idle(later(now, self.limits.base, rng)),
+                State::Idle(at) if at.is_none_or(|at| at <= now) => {
+                    entry.state = State::Idle(later(now, self.limits.base, rng));
+                }
+                State::Idle(_) | State::Dialling | State::Connected { .. } => {}
+            }
+        }
+    }
+
+    /// How many addresses are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no address is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many addresses are being dialled.
+    #[must_use]
+    pub fn dialling(&self) -> usize {
+        self.dialling
+    }
+
+    /// How many addresses have a link.
+    #[must_use]
+    pub fn outgoing(&self) -> usize {
+        self.connected
+    }
+
+    /// How many dials may be started.
+    fn room(&self) -> usize {
+        let free = self.limits.concurrent.get().saturating_sub(self.dialling);
+        let wanted = self
+            .limits
+            .target
+            .map_or(usize::MAX, |target| target.saturating_sub(self.connected + self.dialling));
+        free.min(wanted)
+    }
+
+    /// When an entry may be dialled, `now` if it is due.
+    fn wake(&self, entry: &Entry, now: Instant) -> Option<Instant> {
+        let State::Idle(at) = entry.state else { return None };
+        let is_blocked = entry.identity.is_some_and(|identity| self.identities.contains(&identity));
+        if is_blocked { None } else { Some(at.map_or(now, |at| at.max(now))) }
+    }
+
+    /// Counts one more failure and draws a delay: full jitter, up to a bound that doubles.
+    fn backoff(&mut self, address: &A, rng: &mut impl Rng) -> Duration {
+        let failures = self.entries.get_mut(address).map_or(0, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.failures - 1
+        });
+        let factor = 2_u32.saturating_pow(failures);
+        let bound = self.limits.base.saturating_mul(factor).min(self.limits.cap).min(MAX_DELAY);
+        bound.mul_f64(rng.random::<f64>())
+    }
+
+    fn soon(&self, now: Instant, rng: &mut impl Rng) -> State {
+        State::Idle(later(now, self.limits.base, rng))
+    }
+
+    /// Puts an address into another state, keeping count.
+    fn enter(&mut self, address: &A, state: State) {
+        let Some(entry) = self.entries.get_mut(address) else { return };
+        let before = std::mem::replace(&mut entry.state, state);
+        self.uncount(before);
+        match state {
+            State::Dialling => self.dialling += 1,
+            State::Connected { .. } => self.connected += 1,
+            State::Idle(_) | State::Waiting => {}
+        }
+    }
+
+    fn uncount(&mut self, state: State) {
+        match state {
+            State::Dialling => self.dialling -= 1,
+            State::Connected { .. } => self.connected -= 1,
+            State::Idle(_) | State::Waiting => {}
+        }
+    }
+
+    /// The address to forget for a new one of this kind: one that is not in use, if there is any; for
+    /// a configured one, even one that is.
+    fn oldest_learnt(&self, newcomer: AddressKind) -> Option<A> {
+        let learnt = self.entries.iter().filter(|(_, entry)| entry.kind == AddressKind::Learnt);
+        let (address, entry) =
+            learnt.min_by_key(|(_, entry)| (entry.state.is_in_use(), entry.age))?;
+        let may_go = !entry.state.is_in_use() || newcomer == AddressKind::Configured;
+        may_go.then(|| address.clone())
+    }
+}
+
+/// A random time at most `within` from `now`.
+fn later(now: Instant, within: Duration, rng: &mut impl Rng) -> Option<Instant> {
+    now.checked_add(within.min(MAX_DELAY).mul_f64(rng.random::<f64>()))
+}

@@ -1,0 +1,397 @@
+//! One logical peer, one gossip link, whatever the transport.
+//!
+//! Two nodes that can reach each other in several ways end up with several links: both dial, or one
+//! dials over two transports. Each end tells its own ledger of every link whose identity it has
+//! verified, and the ledger says which link stays.
+//!
+//! ```text
+//!   verified ──claim──▶ Keep            use the link
+//!                       Replace{loser}  use the link; move the loser's queue to it; the loser ends
+//!                       Refuse{winner}  the new link ends
+//!   ended    ──release─▶ the identity is free again, if that link held it
+//! ```
+//!
+//! # Who closes the loser
+//!
+//! The dialer of a link verifies it first: it sends the last message of the handshake, and the
+//! other end verifies on reading it. So the end that *listened* on the winner is the one that knows
+//! that both ends have verified it, and the one that may close the loser at once:
+//! [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the loser
+//! but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner ends in the
+//! meantime, it claims the loser again. An end that closes at once in either case still settles on
+//! one link, but leaves the other end without any until the winner is verified there.
+//!
+//! A close is a half-close: stop writing, read until the other end has stopped writing too.
+//!
+//! # Invariants
+//!
+//! * An identity has at most one holder, and a link holds at most one identity.
+//! * Under [`ClaimRule::Ranked`] the holder is the best of the claims made and not released, by an
+//!   order that uses only what both ends know. So two ends that have claimed the same live links
+//!   have the same holder, in whatever order they claimed them.
+//! * Only the holder's release frees an identity: a loser that ends later changes nothing.
+
+use std::{cmp::Ordering, collections::HashMap, time::Duration};
+
+use gossip::{ClaimRule, Identity, PeerId, Transport};
+
+/// How long the end that dialled the winner waits for the other end to close the loser.
+///
+/// Chosen: the same 5 s in which a link that holds an identity must answer a ping when a newcomer
+/// proves the same key (threats and goals, row 28); far longer than the last handshake message takes.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A link whose identity this end has just verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkClaim {
+    /// The link. Numbers must grow in the order in which links are opened or accepted: of two runs of
+    /// the dialer, that orders them.
+    pub link: PeerId,
+    /// Who is at the other end.
+    pub identity: Identity,
+    /// What carries the link.
+    pub transport: Transport,
+    /// Who dialled: this node's own identity, or the other end's.
+    pub dialer: Identity,
+    /// Names the run of the dialling process, where known; compared only between links of one
+    /// transport and one dialer. A random number made at start will do. A restarted node's new link
+    /// thereby replaces its dead one.
+    pub session: Option<u64>,
+    /// Random bytes that both ends know and that differ from link to link, e.g. a hash of the
+    /// handshake. They decide between two dials of one run.
+    pub tie: [u8; 32],
+}
+
+/// What is to be done about a claim.
+#[must_use = "a ruling that is not carried out leaves two links to one peer"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Keep the new link; there is no other.
+    Keep,
+    /// Keep the new link, move what waits to be written to `loser` over to it, and end `loser`
+    /// gracefully. See [`Ledger::closer`] for when.
+    Replace {
+        /// The older link.
+        loser: PeerId,
+    },
+    /// End the new link. It is also a reason to ping `winner`, which may be dead without anybody
+    /// having noticed.
+    Refuse {
+        /// The link that stays.
+        winner: PeerId,
+    },
+}
+
+/// Which end starts closing a link that lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closer {
+    /// This end, at once; also any earlier loser that was left to the peer.
+    ThisEnd,
+    /// The peer, once it has verified the winner. This end waits [`CLOSE_PATIENCE`] for it.
+    Peer,
+}
+
+/// Which link each identity is reached by.
+#[derive(Debug)]
+pub struct Ledger {
+    rule: ClaimRule,
+    held: HashMap<Identity, LinkClaim>,
+    /// The inverse of `held`.
+    holders: HashMap<PeerId, Identity>,
+}
+
+impl Ledger {
+    /// An empty ledger. One per node, shared by its networks.
+    #[must_use]
+    pub fn new(rule: ClaimRule) -> Self {
+        Self { rule, held: HashMap::new(), holders: HashMap::new() }
+    }
+
+    /// Rules on a link whose identity has been verified, not before.
+    ///
+    /// Claiming again for the link that holds the identity gives [`Ruling::Keep`]. Neither the loser
+    /// nor a refused link holds anything afterwards.
+    pub fn claim(&mut self, claim: LinkClaim) -> Ruling {
+        if self.holders.get(&claim.link).is_some_and(|held| *held != claim.identity) {
+            self.release(claim.link);
+        }
+        let ruling = match self.held.get(&claim.identity) {
+            Some(holder) if holder.link == claim.link => Ruling::Keep,
+            Some(holder) if !self.outranks(&claim, holder) => {
+                return Ruling::Refuse { winner: holder.link };
+            }
+            Some(holder) => Ruling::Replace { loser: holder.link },
+            None => Ruling::Keep,
+        };
+        if let Ruling::Replace { loser } = ruling {
+            self.holders.remove(&loser);
+        }
+        self.holders.insert(claim.link, claim.identity);
+        self.held.insert(claim.identity, claim);
+        ruling
+    }
+
+    /// Forgets a link that ended, or that is about to. Links that hold nothing are ignored.
+    pub fn release(&mut self, link: PeerId) {
+        if let Some(identity) = self.holders.remove(&link) {
+            self.held.remove(&identity);
+        }
+    }
+
+    /// The link that holds `identity`.
+    #[must_use]
+    pub fn holder(&self, identity: &Identity) -> Option<PeerId> {
+        self.held.get(identity).map(|claim| claim.link)
+    }
+
+    /// Which end starts closing links to `identity` that lost against its holder; `None` without one.
+    ///
+    /// Under [`ClaimRule::FirstVerified`] always this end, as existing nodes do.
+    #[must_use]
+    pub fn closer(&self, identity: &Identity) -> Option<Closer> {
+        let winner = self.held.get(identity)?;
+        Some(match self.rule {
+            ClaimRule::Ranked if winner.dialer != *identity => Closer::Peer,
+            ClaimRule::Ranked | ClaimRule::FirstVerified => Closer::ThisEnd,
+        })
+    }
+
+    /// How many identities are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no identity is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn outranks(&self, new: &LinkClaim, holder: &LinkClaim) -> bool {
+        match self.rule {
+            ClaimRule::FirstVerified => false,
+            ClaimRule::Ranked => ranked(new, holder) == Ordering::Greater,
+        }
+    }
+}
+
+/// Compares two links to one identity; the greater one stays.
+fn ranked(a: &LinkClaim, b: &LinkClaim) -> Ordering {
+    preference(a.transport)
+        .cmp(&preference(b.transport))
+        .then_with(|| b.dialer.cmp(&a.dialer))
+        .then_with(|| match (a.session, b.session) {
+            // Only the listener can see two runs of a dialer, and one of them is over. Going by the
+            // order of the claims instead would let a link of the old run, verified late, push out
+            // the living one.
+            (Some(one), Some(other)) if one != other => a.link.cmp(&b.link),
+            _ => b.tie.cmp(&a.tie),
+        })
+}
+
+/// Libp2p before WebSocket before memory. Source: threats and goals, row 6.
+fn preference(transport: Transport) -> u8 {
+    match transport {
+        Transport::Memory => 0,
+        Transport::WebSocket => 1,
+        Transport::Libp2p => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const US: Identity = Identity([1; 32]);
+    const THEM: Identity = Identity([2; 32]);
+
+    fn link(number: u64, transport: Transport, dialer: Identity) -> LinkClaim {
+        let (link, tie) = (PeerId(number), [0; 32]);
+        LinkClaim { link, identity: THEM, transport, dialer, session: None, tie }
+    }
+
+    /// Claims both links, in both orders, and checks that `better` holds the identity.
+    #[track_caller]
+    fn wins(better: &LinkClaim, worse: &LinkClaim) {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(worse.clone()), Ruling::Keep);
+        assert_eq!(ledger.claim(better.clone()), Ruling::Replace { loser: worse.link });
+        assert_eq!(ledger.holder(&THEM), Some(better.link));
+
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(better.clone()), Ruling::Keep);
+        assert_eq!(ledger.claim(worse.clone()), Ruling::Refuse { winner: better.link });
+        assert_eq!(ledger.holder(&THEM), Some(better.link));
+    }
+
+    #[test]
+    fn libp2p_beats_websocket_beats_memory_whoever_dialled() {
+        for dialer in [US, THEM] {
+            let websocket = link(2, Transport::WebSocket, dialer);
+            wins(&link(1, Transport::Libp2p, THEM), &websocket);
+            wins(&websocket, &link(3, Transport::Memory, US));
+        }
+    }
+
+    #[test]
+    fn of_one_transport_the_link_dialled_by_the_smaller_key_stays() {
+        for transport in [Transport::Libp2p, Transport::WebSocket] {
+            wins(&link(1, transport, US), &link(2, transport, THEM));
+        }
+    }
+
+    #[test]
+    fn a_restarted_dialer_replaces_its_old_link_and_a_late_claim_of_the_old_one_is_refused() {
+        let run = |number, session, tie| LinkClaim {
+            session,
+            tie: [tie; 32],
+            ..link(number, Transport::WebSocket, THEM)
+        };
+        wins(&run(8, Some(3), 9), &run(7, Some(5), 0));
+        wins(&run(8, Some(5), 9), &run(7, Some(3), 0));
+    }
+
+    #[test]
+    fn between_two_dials_of_one_run_or_of_unknown_runs_the_smaller_tie_stays() {
+        for (one, other) in [(None, None), (Some(3), None), (None, Some(3)), (Some(3), Some(3))] {
+            let base = link(1, Transport::Libp2p, US);
+            let better = LinkClaim { session: one, tie: [4; 32], ..base.clone() };
+            let worse = LinkClaim { link: PeerId(2), session: other, tie: [5; 32], ..base };
+            wins(&better, &worse);
+        }
+    }
+
+    #[test]
+    fn first_verified_keeps_the_first_until_it_is_released() {
+        let mut ledger = Ledger::new(ClaimRule::FirstVerified);
+        let (first, second) = (link(1, Transport::Memory, THEM), link(2, Transport::Libp2p, US));
+        assert_eq!(ledger.claim(first), Ruling::Keep);
+        assert_eq!(ledger.claim(second.clone()), Ruling::Refuse { winner: PeerId(1) });
+        ledger.release(PeerId(2));
+        assert_eq!(ledger.holder(&THEM), Some(PeerId(1)));
+        ledger.release(PeerId(1));
+        assert_eq!(ledger.claim(second), Ruling::Keep);
+        assert_eq!(ledger.closer(&THEM), Some(Closer::ThisEnd));
+    }
+
+    #[test]
+    fn the_release_of_a_replaced_link_does_not_free_the_identity() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(link(1, Transport::WebSocket, US)), Ruling::Keep);
+        let ruling = ledger.claim(link(2, Transport::Libp2p, US));
+        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
+        ledger.release(PeerId(1));
+        assert_eq!((ledger.holder(&THEM), ledger.len()), (Some(PeerId(2)), 1));
+    }
+
+    #[test]
+    fn releasing_the_winner_leaves_nobody_even_while_a_loser_drains() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        let loser = link(1, Transport::WebSocket, US);
+        assert_eq!(ledger.claim(loser.clone()), Ruling::Keep);
+        let ruling = ledger.claim(link(2, Transport::Libp2p, US));
+        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
+        ledger.release(PeerId(2));
+        assert!(ledger.is_empty());
+        assert_eq!((ledger.holder(&THEM), ledger.closer(&THEM)), (None, None));
+        assert_eq!(ledger.claim(loser), Ruling::Keep, "a loser still open may be claimed again");
+    }
+
+    #[test]
+    fn claiming_twice_for_one_link_changes_nothing() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        for _ in 0..2 {
+            assert_eq!(ledger.claim(link(1, Transport::WebSocket, US)), Ruling::Keep);
+        }
+        assert_eq!(ledger.len(), 1);
+    }
+
+    #[test]
+    fn a_link_holds_one_identity_only() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        let claim = link(1, Transport::WebSocket, US);
+        assert_eq!(ledger.claim(claim.clone()), Ruling::Keep);
+        let other = Identity([3; 32]);
+        assert_eq!(ledger.claim(LinkClaim { identity: other, ..claim }), Ruling::Keep);
+        assert_eq!((ledger.holder(&THEM), ledger.holder(&other)), (None, Some(PeerId(1))));
+    }
+
+    #[test]
+    fn the_end_that_listened_on_the_winner_closes_the_loser() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(link(1, Transport::WebSocket, THEM)), Ruling::Keep);
+        assert_eq!(ledger.closer(&THEM), Some(Closer::ThisEnd));
+        let ruling = ledger.claim(link(2, Transport::Libp2p, US));
+        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
+        assert_eq!(ledger.closer(&THEM), Some(Closer::Peer));
+    }
+
+    fn claims() -> impl Strategy<Value = Vec<LinkClaim>> {
+        let transport = prop_oneof![
+            Just(Transport::Libp2p),
+            Just(Transport::WebSocket),
+            Just(Transport::Memory)
+        ];
+        let claim = (transport, prop_oneof![Just(US), Just(THEM)], any::<[u8; 32]>());
+        proptest::collection::vec(claim, 1..8).prop_map(|claims| {
+            let number = |(at, (transport, dialer, tie)): (usize, _)| LinkClaim {
+                tie,
+                ..link(at as u64, transport, dialer)
+            };
+            claims.into_iter().enumerate().map(number).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_holder_does_not_depend_on_the_order_of_the_claims(
+            (sorted, shuffled) in claims()
+                .prop_flat_map(|claims| (Just(claims.clone()), Just(claims).prop_shuffle())),
+        ) {
+            let holder = |claims: Vec<LinkClaim>| {
+                let mut ledger = Ledger::new(ClaimRule::Ranked);
+                for claim in claims {
+                    // Only where they end up matters here.
+                    let _ = ledger.claim(claim);
+                }
+                ledger.holder(&THEM)
+            };
+            prop_assert_eq!(holder(sorted), holder(shuffled));
+        }
+
+        #[test]
+        fn an_identity_is_held_exactly_until_its_holder_is_released(
+            steps in proptest::collection::vec((0_u64..6, any::<bool>()), 0..40),
+            rule in prop_oneof![Just(ClaimRule::Ranked), Just(ClaimRule::FirstVerified)],
+        ) {
+            let mut ledger = Ledger::new(rule);
+            let mut expected = None;
+            for (number, claims) in steps {
+                if claims {
+                    let tie = [number as u8; 32];
+                    let claim = LinkClaim { tie, ..link(number, Transport::Libp2p, US) };
+                    match ledger.claim(claim) {
+                        Ruling::Keep => {
+                            prop_assert!(expected.is_none() || expected == Some(PeerId(number)));
+                            expected = Some(PeerId(number));
+                        }
+                        Ruling::Replace { loser } => {
+                            prop_assert_eq!(expected, Some(loser));
+                            expected = Some(PeerId(number));
+                        }
+                        Ruling::Refuse { winner } => prop_assert_eq!(expected, Some(winner)),
+                    }
+                } else {
+                    ledger.release(PeerId(number));
+                    expected = expected.filter(|held| *held != PeerId(number));
+                }
+                prop_assert_eq!(ledger.holder(&THEM), expected);
+                prop_assert_eq!(ledger.len(), usize::from(expected.is_some()));
+                prop_assert_eq!(ledger.held.len(), ledger.holders.len());
+            }
+        }
+    }
+}
