@@ -1,1 +1,52 @@
-//! Placeholder while the house is being built.
+//! How messages flow in a node, whatever carries them.
+//!
+//! ```text
+//!  broadcast/relay ─try─▶ [intake.priority]─┐                 ┌─▶ peer A [priority|bulk] ─▶ write loop ─▶ WebSocket
+//!                  ─try─▶ [intake.bulk]   ──┴▶ router ─once──▶├─▶ peer B [priority|bulk] ─▶ write loop ─▶ libp2p stream
+//!                                                             └─▶ topic sink              ─▶ GossipSub
+//!  WebSocket, libp2p ─▶ read loop ─▶ duplicate filter ─▶ [worker queue] ─▶ validator, handler ─▶ verdict
+//! ```
+//!
+//! One [`Broadcaster`] serves all networks of a node: it is made first and lent to each of them, and
+//! they attach their connections to it. So a message is encoded, compressed and hashed once, and
+//! offered once to every peer.
+//!
+//! # Invariants
+//!
+//! * Every queue is bounded in number and in bytes, and one [`ByteBudget`] bounds them all together.
+//! * Every task belongs to a [`TaskSet`], and ends with it.
+//! * Every message that goes no further is counted once, with a [`DropReason`].
+
+mod broadcaster;
+mod budget;
+mod duplicates;
+mod encode;
+mod frame;
+mod lanes;
+mod limits;
+mod link;
+mod metrics;
+mod peer;
+mod reader;
+mod receipts;
+mod registry;
+mod requests;
+mod router;
+mod shared;
+mod tasks;
+mod topic;
+mod workers;
+mod writer;
+
+pub use broadcaster::{Broadcaster, Setup};
+pub use budget::{ByteBudget, Reservation};
+pub use frame::{Frame, Origin};
+pub use limits::{LaneLimits, Limits};
+pub use link::{
+    Attached, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received, SourceEnd,
+    Stopping,
+};
+pub use metrics::{DropReason, Metrics};
+pub use shared::{PeerEvent, Relaying};
+pub use tasks::{Shutdown, TaskSet};
+pub use topic::{TopicAdmission, TopicMessage, TopicSink};

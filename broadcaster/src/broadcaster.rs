@@ -1,0 +1,545 @@
+//! The handle of a broadcaster: one per node, lent to every network of the node.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gossip::{
+    Admission, Delivery, DisconnectReason, Handler, Identity, Inbound, Lane, NetworkProfile,
+    Outbound, PeerClass, PeerId, PeerInfo, Recipients, Request, RequestError, Response, Tag,
+    Transport, Validation, Validator,
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    budget::ByteBudget,
+    duplicates::{Duplicates, Seen},
+    encode,
+    frame::{Frame, Origin},
+    lanes::{Lanes, Queued, Serves},
+    limits::Limits,
+    link::{Attached, FrameSink, FrameSource, LaneSinks, Link, Stopping},
+    metrics::{DropReason, Metrics},
+    peer::{Peer, PeerParts},
+    reader::Reader,
+    receipts::Receipts,
+    registry::Registry,
+    router::{Job, Router, Target, ToTopic},
+    shared::{PeerEvent, Relaying, Shared},
+    tasks::{Shutdown, TaskSet},
+    topic::{TopicMessage, TopicSink},
+    workers::{self, Application, HeardOn, Work, Workers},
+    writer::Writer,
+};
+
+/// Peer events that a slow listener may fall behind by. Chosen: a reconnecting network of 1,000 peers.
+const EVENT_DEPTH: usize = 2_048;
+/// Messages that a slow observer may fall behind by.
+const OBSERVER_DEPTH: usize = 4_096;
+
+/// What a broadcaster is made of. What has no sensible default is an argument of [`Setup::new`].
+#[must_use = "nothing runs until `Broadcaster::start`"]
+pub struct Setup {
+    profile: &'static NetworkProfile,
+    limits: Limits,
+    relaying: Relaying,
+    application: Application,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { profile, limits, relaying, .. } = self;
+        f.debug_struct("Setup")
+            .field("profile", &profile.name)
+            .field("limits", limits)
+            .field("relaying", relaying)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Setup {
+    /// A broadcaster for a network, with default limits, that passes nothing on and handles nothing.
+    pub fn new(profile: &'static NetworkProfile) -> Self {
+        Self {
+            profile,
+            limits: Limits::default(),
+            relaying: Relaying::Off,
+            application: Application::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Sets every bound and deadline.
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets what is done with the messages of others. Default: [`Relaying::Off`].
+    pub fn relaying(self, relaying: Relaying) -> Self {
+        Self { relaying, ..self }
+    }
+
+    /// Installs the handler of a tag, in place of an earlier one.
+    pub fn handler(mut self, tag: Tag, handler: Arc<dyn Handler>) -> Self {
+        self.application.handlers.insert(tag, handler);
+        self
+    }
+
+    /// Installs the validator of a tag, in place of an earlier one.
+    pub fn validator(mut self, tag: Tag, validator: Arc<dyn Validator>) -> Self {
+        self.application.validators.insert(tag, validator);
+        self
+    }
+
+    /// Counts into `metrics`.
+    pub fn metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+}
+
+/// How messages flow in a node, whatever carries them. A cheap handle.
+#[derive(Clone)]
+pub struct Broadcaster {
+    shared: Arc<Shared>,
+    tasks: TaskSet,
+}
+
+impl std::fmt::Debug for Broadcaster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broadcaster").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl Broadcaster {
+    /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
+    #[must_use]
+    pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
+        let Setup { profile, limits, relaying, application, metrics } = setup;
+        let tasks = TaskSet::new(parent);
+        let registry = Arc::new(Registry::default());
+        let topics = Arc::new(RwLock::new(HashMap::new()));
+        let depths = [limits.intake_priority.get(), limits.intake_bulk.get()];
+        let (router, intake) = Router::new(
+            depths,
+            Arc::clone(&registry),
+            Arc::clone(&topics),
+            profile.tags,
+            metrics.clone(),
+        );
+        let (workers, receivers) = Workers::new(limits.workers.get(), limits.worker_queue.get());
+        let shared = Arc::new(Shared {
+            profile,
+            relaying,
+            application,
+            budget: ByteBudget::new(limits.budget_bytes),
+            registry,
+            duplicates: Duplicates::new(&limits, rand::random()),
+            intake,
+            workers,
+            topics,
+            metrics,
+            events: broadcast::Sender::new(EVENT_DEPTH),
+            observers: broadcast::Sender::new(OBSERVER_DEPTH),
+            limits: Arc::new(limits),
+        });
+        tasks.spawn("router", |cancel| router.run(cancel));
+        workers::spawn(receivers, &shared, &tasks);
+        Self { shared, tasks }
+    }
+
+    /// The names and numbers of the network.
+    #[must_use]
+    pub fn profile(&self) -> &'static NetworkProfile {
+        self.shared.profile
+    }
+
+    /// Every bound and deadline.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// The byte budget of the node. Transports charge what they read of a large message.
+    #[must_use]
+    pub fn budget(&self) -> &ByteBudget {
+        &self.shared.budget
+    }
+
+    /// What is done with the messages of others.
+    #[must_use]
+    pub fn relaying(&self) -> Relaying {
+        self.shared.relaying
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Tasks that run: the router, the workers, two or more per peer.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// What happens to peers from now on. A listener that falls behind by 2,048 events loses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Every message that is accepted from now on. An observer that falls behind by 4,096 messages
+    /// loses the oldest.
+    #[must_use]
+    pub fn observe(&self) -> broadcast::Receiver<Inbound> {
+        self.shared.observers.subscribe()
+    }
+
+    /// Asks the node's peers, router and workers to end, and waits for at most `grace`.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        self.tasks.stop(grace).await
+    }
+
+    /// The name of the next peer to be attached. Names are not reused.
+    #[must_use]
+    pub fn next_peer_id(&self) -> PeerId {
+        self.shared.registry.next_id()
+    }
+
+    /// Attaches a connection: from now on it takes part in every broadcast.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopping`] when the node is; the connection is dropped.
+    pub fn attach<S, R>(&self, id: PeerId, link: Link<S, R>) -> Result<Attached, Stopping>
+    where
+        S: FrameSink,
+        R: FrameSource,
+    {
+        let Link { about, sinks, sources, greeting, hooks } = link;
+        let shared = &self.shared;
+        if self.tasks.token().is_cancelled() {
+            return Err(Stopping);
+        }
+        let sinks = match sinks {
+            LaneSinks::Shared(sink) => vec![(Serves::Both, sink)],
+            LaneSinks::PerLane { priority, bulk } => {
+                vec![(Serves::Only(Lane::Priority), priority), (Serves::Only(Lane::Bulk), bulk)]
+            }
+        };
+        let lanes = if sinks.len() > 1 {
+            Lanes::per_lane(&shared.limits)
+        } else {
+            Lanes::shared(&shared.limits)
+        };
+        let peer = Arc::new(Peer::new(PeerParts {
+            id,
+            about,
+            joined: shared.registry.next_generation(),
+            lanes,
+            cancel: self.tasks.token().child_token(),
+            tokens: shared.limits.peer_tokens,
+            hooks,
+            interest: shared.profile.tags.default_interest(),
+        }));
+        for (tag, payload) in greeting {
+            let lane = shared.profile.tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
+            let frame = Frame::control(tag, lane, &payload);
+            // A fresh queue has room for a greeting.
+            let _ = peer.lanes.offer(Queued { frame, receipt: None });
+        }
+        if let Some(identity) = peer.identity() {
+            peer.lanes.inherit(shared.registry.unpark(&identity));
+        }
+        let (ended_sender, ended) = oneshot::channel();
+        shared.registry.insert(Arc::clone(&peer));
+        shared.metrics.connected(peer.transport);
+        shared.emit(PeerEvent::Connected(peer.info()));
+        self.run_peer(peer, sinks, sources, ended_sender);
+        Ok(Attached { peer: id, ended })
+    }
+
+    /// Starts the loops of a peer. The last of them to end hands over what was not written.
+    fn run_peer<S: FrameSink, R: FrameSource>(
+        &self,
+        peer: Arc<Peer>,
+        sinks: Vec<(Serves, S)>,
+        sources: Vec<R>,
+        ended: oneshot::Sender<DisconnectReason>,
+    ) {
+        let shared = &self.shared;
+        // Every loop holds a sender; the channel closes when the last one is gone.
+        let (running, mut all_ended) = mpsc::channel::<()>(1);
+        for (serves, sink) in sinks {
+            let writer = Writer {
+                peer: Arc::clone(&peer),
+                sink,
+                serves,
+                limits: Arc::clone(&shared.limits),
+                table: shared.profile.tags,
+                metrics: shared.metrics.clone(),
+                traffic: shared.metrics.sending(peer.transport),
+            };
+            let (shared, peer, running) = (Arc::clone(shared), Arc::clone(&peer), running.clone());
+            self.tasks.spawn("writer", |_cancel| async move {
+                writer.run().await;
+                shared.registry.remove(peer.id);
+                drop(running);
+            });
+        }
+        for source in sources {
+            let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
+            let traffic = shared.metrics.receiving(peer.transport);
+            let reader = Reader { peer, source, shared, traffic };
+            let running = running.clone();
+            self.tasks.spawn("reader", |_cancel| async move {
+                reader.run().await;
+                drop(running);
+            });
+        }
+        drop(running);
+        let shared = Arc::clone(shared);
+        self.tasks.spawn("peer", |_cancel| async move {
+            // Nothing is ever sent: `None` says that every loop has ended.
+            let _ = all_ended.recv().await;
+            let reason = peer.end_reason();
+            shared.registry.remove(peer.id);
+            shared.bequeath(&peer, reason);
+            shared.metrics.disconnected(peer.transport, reason);
+            shared.emit(PeerEvent::Disconnected(peer.info(), reason));
+            // The transport may have stopped listening.
+            let _ = ended.send(reason);
+        });
+    }
+
+    /// Notes the identity of an attached peer, once it is verified.
+    pub fn identify(&self, peer: PeerId, identity: Identity) {
+        self.shared.registry.identify(peer, identity);
+        if let Some(peer) = self.shared.registry.get(peer) {
+            peer.lanes.inherit(self.shared.registry.unpark(&identity));
+            self.shared.emit(PeerEvent::Identified(peer.info()));
+        }
+    }
+
+    /// Moves what waits for `loser` to `winner`, another link to the same node, and closes `loser` in
+    /// an orderly way. If `winner` is not attached yet it inherits when it is.
+    pub fn supersede(&self, loser: PeerId, winner: PeerId) {
+        let Some(loser) = self.shared.registry.get(loser) else { return };
+        let winner = self.shared.registry.get(winner);
+        self.shared.end(&loser, DisconnectReason::Duplicate);
+        let left = loser.lanes.close();
+        match (winner, loser.identity()) {
+            (Some(winner), _) => winner.lanes.inherit(left),
+            (None, Some(identity)) => {
+                self.shared.registry.park(identity, left, self.shared.limits.parking_time);
+            }
+            (None, None) => self.shared.drop_queued(left),
+        }
+    }
+
+    /// Starts closing the connection to `peer`. Unknown peers are ignored.
+    pub fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        if let Some(peer) = self.shared.registry.get(peer) {
+            self.shared.end(&peer, reason);
+        }
+    }
+
+    /// The peers of a class.
+    #[must_use]
+    pub fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        self.shared.registry.infos(class)
+    }
+
+    /// The attached peer with this identity.
+    #[must_use]
+    pub fn peer_of(&self, identity: &Identity) -> Option<PeerId> {
+        self.shared.registry.by_identity(identity).map(|peer| peer.id)
+    }
+
+    /// Offers a message of this node's own for delivery.
+    pub fn broadcast(&self, message: &Outbound) -> Admission {
+        self.submit(message, Origin::Own, None)
+    }
+
+    /// Offers somebody else's message for delivery, if this node relays.
+    pub fn relay(&self, message: &Outbound) -> Admission {
+        match self.shared.relaying {
+            Relaying::Off => Admission::Queued,
+            Relaying::Accepted | Relaying::OnRequest => {
+                self.submit(message, Origin::Forwarded, None)
+            }
+        }
+    }
+
+    /// Offers a message and resolves when every write loop has written it or given it up.
+    ///
+    /// # Errors
+    ///
+    /// The admission, if the message was not queued at all.
+    ///
+    /// # Cancel safety
+    ///
+    /// The message is on its way when this method returns; dropping the future stops the waiting.
+    pub fn broadcast_and_wait(
+        &self,
+        message: &Outbound,
+    ) -> impl Future<Output = Result<Delivery, Admission>> + Send + use<> {
+        let (receipts, done) = Receipts::new();
+        let admission = self.submit(message, Origin::Own, Some(receipts));
+        async move {
+            match admission {
+                Admission::Queued => done.await.map_err(|_stopped| Admission::Closed),
+                refused => Err(refused),
+            }
+        }
+    }
+
+    fn submit(&self, message: &Outbound, origin: Origin, receipts: Option<Receipts>) -> Admission {
+        let shared = &self.shared;
+        if self.tasks.token().is_cancelled() {
+            return Admission::Closed;
+        }
+        let Some(rule) = encode::gossip_rule(&shared.profile.tags, message.tag) else {
+            shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+            return Admission::Full;
+        };
+        let frame = match encode::encode(rule, &message.body, origin, &shared.budget) {
+            Ok(frame) => frame,
+            Err(reason) => {
+                shared.metrics.dropped(reason, rule.lane);
+                return Admission::Full;
+            }
+        };
+        let (target, topic) = match message.to {
+            Recipients::All => (Target::All, ToTopic::Publish),
+            Recipients::AllExcept(peer) => (Target::AllExcept(peer), ToTopic::Publish),
+            Recipients::One(peer) => (Target::One(peer), ToTopic::Skip),
+        };
+        if !matches!(target, Target::One(_)) {
+            // Heard back, it is a duplicate.
+            let fingerprint = shared.duplicates.fingerprint(message.tag, &message.body);
+            let generation = shared.registry.generation();
+            shared.duplicates.passed(rule.lane, fingerprint, Instant::now(), generation);
+        }
+        shared.intake.offer(Job { frame, target, topic, receipts }, &shared.metrics)
+    }
+
+    /// Asks one peer and resolves with its answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`RequestError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the request; a late answer is dropped.
+    pub async fn request(&self, id: PeerId, request: Request) -> Result<Response, RequestError> {
+        let shared = &self.shared;
+        let peer = shared.registry.get(id).ok_or(RequestError::NotConnected { peer: id })?;
+        let full = RequestError::Full { peer: id };
+        let (payload, key, answer) =
+            peer.requests().open(&request.topics, shared.limits.requests_per_peer).ok_or(full)?;
+        let max = shared.profile.tags.rule(Tag::UE).map_or(0, |rule| rule.max_payload);
+        if payload.len() > max {
+            peer.requests().withdraw(key);
+            return Err(RequestError::TooLarge { bytes: payload.len(), max });
+        }
+        let frame = shared.direct(Tag::UE, &payload);
+        let queued = frame.map(|frame| peer.lanes.offer(Queued { frame, receipt: None }));
+        if queued != Some(Admission::Queued) {
+            peer.requests().withdraw(key);
+            return Err(full);
+        }
+        tokio::select! {
+            biased;
+            answer = time::timeout(shared.limits.request_timeout, answer) => match answer {
+                Ok(Ok(topics)) => Ok(Response { topics }),
+                Ok(Err(_)) => Err(RequestError::NotConnected { peer: id }),
+                Err(_elapsed) => Err(RequestError::TimedOut { peer: id }),
+            },
+            () = peer.cancel.cancelled() => Err(RequestError::NotConnected { peer: id }),
+        }
+    }
+
+    /// Makes a topic take part in the broadcasts of a tag, in place of the streams of its transport.
+    pub fn attach_topic(&self, tag: Tag, transport: Transport, sink: Arc<dyn TopicSink>) {
+        let mut topics = self.shared.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.insert(tag, (transport, sink));
+    }
+
+    /// Takes a topic out again.
+    pub fn detach_topic(&self, tag: Tag) {
+        self.shared.topics.write().unwrap_or_else(PoisonError::into_inner).remove(&tag);
+    }
+
+    /// Takes a message that was heard on a topic. Never waits; the verdict goes back by its `report`.
+    pub fn hear(&self, message: TopicMessage) {
+        let TopicMessage { tag, body, from, report } = message;
+        let shared = &self.shared;
+        let Some(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
+            shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+            return report(Validation::Reject);
+        };
+        if body.len() > rule.max_payload {
+            shared.metrics.dropped(DropReason::Oversized, rule.lane);
+            return report(Validation::Reject);
+        }
+        let fingerprint = shared.duplicates.fingerprint(tag, &body);
+        match shared.duplicates.sight(rule.lane, fingerprint, Instant::now()) {
+            Seen::First => {}
+            Seen::Passed { .. } => {
+                shared.metrics.dropped(DropReason::Duplicate, rule.lane);
+                return report(Validation::Accept);
+            }
+            Seen::Held => {
+                shared.metrics.dropped(DropReason::Duplicate, rule.lane);
+                return report(Validation::Ignore);
+            }
+        }
+        let peer = from.and_then(|identity| shared.registry.by_identity(&identity));
+        let mut wire = Vec::with_capacity(Tag::BYTES + body.len());
+        wire.extend_from_slice(&tag.0);
+        wire.extend_from_slice(&body);
+        let mut work = Work {
+            message: Inbound {
+                tag,
+                body,
+                from: peer.as_ref().map(|peer| peer.id),
+                transport: Transport::Libp2p,
+                received: Instant::now().into_std(),
+            },
+            wire: Bytes::from(wire),
+            fingerprint: Some(fingerprint),
+            lane: rule.lane,
+            peer,
+            _held: None,
+            token: None,
+            heard_on: HeardOn::Topic,
+            report: None,
+        };
+        if !shared.needs_worker(tag) {
+            report(Validation::Accept);
+            return shared.accepted(&work);
+        }
+        work.report = Some(report);
+        let queue = shared.workers.queue(rule.lane, work.message.from);
+        if let Err(
+            mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work),
+        ) = queue.try_send(work)
+        {
+            shared.metrics.dropped(DropReason::WorkerFull, rule.lane);
+            if let Some(report) = work.report {
+                report(Validation::Ignore);
+            }
+        }
+    }
+}

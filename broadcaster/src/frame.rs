@@ -1,0 +1,101 @@
+//! One encoded message, shared by every queue it waits in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gossip::{Lane, Tag, wire::digest::Digest};
+use tokio::time::Instant;
+
+use crate::budget::Reservation;
+
+/// Whose message it is, which decides how long it may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This node's own, or of the connection itself.
+    Own,
+    /// Somebody else's, passed on: dropped once it is older than its lane's age limit.
+    Forwarded,
+}
+
+/// One encoded message, tag included. Cloning is a reference-count increment.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tag: Tag,
+    lane: Lane,
+    wire: Bytes,
+    digest: Option<Digest>,
+    submitted: Instant,
+    origin: Origin,
+    /// Gives the bytes back to the node's budget when the last queue lets go.
+    _held: Option<Reservation>,
+}
+
+/// What a frame is made of.
+#[derive(Debug)]
+pub(crate) struct FrameParts {
+    pub(crate) tag: Tag,
+    pub(crate) lane: Lane,
+    pub(crate) wire: Bytes,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) origin: Origin,
+    pub(crate) held: Option<Reservation>,
+}
+
+impl Frame {
+    pub(crate) fn new(parts: FrameParts) -> Self {
+        let FrameParts { tag, lane, wire, digest, origin, held } = parts;
+        let submitted = Instant::now();
+        Self { inner: Arc::new(Inner { tag, lane, wire, digest, submitted, origin, _held: held }) }
+    }
+
+    /// A frame outside any budget, for messages of the connection itself and for tests.
+    #[must_use]
+    pub fn control(tag: Tag, lane: Lane, payload: &[u8]) -> Self {
+        let mut wire = Vec::with_capacity(Tag::BYTES + payload.len());
+        wire.extend_from_slice(&tag.0);
+        wire.extend_from_slice(payload);
+        let (wire, origin) = (Bytes::from(wire), Origin::Own);
+        Self::new(FrameParts { tag, lane, wire, digest: None, origin, held: None })
+    }
+
+    /// The message's tag.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        self.inner.tag
+    }
+
+    /// The lane it travels in.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.inner.lane
+    }
+
+    /// The whole message as it goes on the wire, tag included.
+    #[must_use]
+    pub fn wire(&self) -> &Bytes {
+        &self.inner.wire
+    }
+
+    /// The digest by which a peer may say that it has the message already; large messages have one.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.inner.digest.as_ref()
+    }
+
+    /// When it was submitted.
+    #[must_use]
+    pub fn submitted(&self) -> Instant {
+        self.inner.submitted
+    }
+
+    /// Whose message it is.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.inner.origin
+    }
+}

@@ -1,0 +1,414 @@
+//! The two queues of one peer.
+//!
+//! ```text
+//!   router ──offer──▶ [priority] ──┐
+//!          ──offer──▶ [bulk]     ──┴─fill──▶ batch of the write loop
+//! ```
+//!
+//! # Invariants
+//!
+//! * Messages leave each lane in the order they entered it.
+//! * Priority goes first; after [`Limits::bulk_floor`] priority messages in a row one waiting bulk
+//!   message goes, so that bulk cannot starve.
+//! * A batch takes no further message once it holds [`Limits::batch_bytes`].
+//! * A lane never holds more messages, or, one message apart, more bytes than its limits say.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use gossip::{Admission, Lane};
+use tokio::sync::Notify;
+
+use crate::{
+    frame::Frame,
+    limits::{LaneLimits, Limits},
+    receipts::Receipt,
+};
+
+/// One message in a peer's queue.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) frame: Frame,
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// Which lanes a write loop serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    Both,
+    Only(Lane),
+}
+
+/// The queues of one peer, shared by the router and the peer's write loops.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    state: Mutex<State>,
+    /// Wakes the write loop of the lane; with one loop for both, only the first is used.
+    ready: [Notify; 2],
+    /// Whether each lane has a write loop of its own.
+    split: bool,
+    limits: [LaneLimits; 2],
+    batch_messages: usize,
+    batch_bytes: usize,
+    bulk_floor: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: [Queue; 2],
+    /// Priority messages since the last bulk message went.
+    streak: u32,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Queued>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, message: Queued) {
+        self.bytes += message.frame.wire().len();
+        self.messages.push_back(message);
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.frame.wire().len();
+        Some(message)
+    }
+}
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Priority => 0,
+        Lane::Bulk => 1,
+    }
+}
+
+impl Lanes {
+    /// Queues for one write loop that serves both lanes.
+    pub(crate) fn shared(limits: &Limits) -> Self {
+        Self {
+            state: Mutex::default(),
+            ready: [Notify::new(), Notify::new()],
+            split: false,
+            limits: [limits.peer_priority, limits.peer_bulk],
+            batch_messages: limits.batch_messages,
+            batch_bytes: limits.batch_bytes,
+            bulk_floor: limits.bulk_floor,
+        }
+    }
+
+    /// Queues for a write loop per lane.
+    pub(crate) fn per_lane(limits: &Limits) -> Self {
+        Self { split: true, ..Self::shared(limits) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics while it holds the lock, and a queue is whole between any two lines.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self, lane: Lane) -> &Notify {
+        &self.ready[if self.split { index(lane) } else { 0 }]
+    }
+
+    /// Queues one message. Never waits.
+    pub(crate) fn offer(&self, message: Queued) -> Admission {
+        let mut admission = Admission::Closed;
+        self.offer_all(std::iter::once(message), |_, outcome| admission = outcome);
+        admission
+    }
+
+    /// Queues many messages under one lock, and says of each what became of it.
+    pub(crate) fn offer_all(
+        &self,
+        messages: impl Iterator<Item = Queued>,
+        mut outcome: impl FnMut(&Frame, Admission),
+    ) {
+        let mut woken = [false; 2];
+        // Kept until the lock is released: dropping a refused message may run other code.
+        let mut refused = Vec::new();
+        {
+            let mut state = self.lock();
+            for message in messages {
+                let lane = index(message.frame.lane());
+                let queue = &state.lanes[lane];
+                let admission = if state.closed {
+                    Admission::Closed
+                } else if queue.is_full(self.limits[lane], message.frame.wire().len()) {
+                    Admission::Full
+                } else {
+                    Admission::Queued
+                };
+                outcome(&message.frame, admission);
+                if admission == Admission::Queued {
+                    woken[lane] |= queue.messages.is_empty();
+                    state.lanes[lane].push(message);
+                } else {
+                    refused.push(message);
+                }
+            }
+        }
+        for lane in Lane::ALL {
+            if woken[index(lane)] {
+                self.notify(lane).notify_one();
+            }
+        }
+    }
+
+    /// Waits until a lane that `serves` names holds a message, or the queues are closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is taken.
+    pub(crate) async fn ready(&self, serves: Serves) {
+        let notify = match serves {
+            Serves::Both => self.notify(Lane::Priority),
+            Serves::Only(lane) => self.notify(lane),
+        };
+        loop {
+            {
+                let state = self.lock();
+                let waiting = |lane: Lane| !state.lanes[index(lane)].messages.is_empty();
+                let any = match serves {
+                    Serves::Both => Lane::ALL.into_iter().any(waiting),
+                    Serves::Only(lane) => waiting(lane),
+                };
+                if any || state.closed {
+                    return;
+                }
+            }
+            notify.notified().await;
+        }
+    }
+
+    /// Adds waiting messages to `batch`, as many as one write takes.
+    pub(crate) fn fill(&self, serves: Serves, batch: &mut Vec<Queued>) {
+        let mut state = self.lock();
+        let mut bytes = 0;
+        while batch.len() < self.batch_messages && (batch.is_empty() || bytes < self.batch_bytes) {
+            let next = match serves {
+                Serves::Only(lane) => state.lanes[index(lane)].peek_len(),
+                Serves::Both => state.lanes[state.turn(self.bulk_floor)].peek_len(),
+            };
+            let Some(len) = next else { break };
+            if !batch.is_empty() && bytes + len > self.batch_bytes {
+                break;
+            }
+            let message = match serves {
+                Serves::Only(lane) => state.lanes[index(lane)].pop(),
+                Serves::Both => state.take_turn(self.bulk_floor),
+            };
+            bytes += len;
+            batch.extend(message);
+        }
+    }
+
+    /// Closes the queues and takes out what waits, in the order it would have gone. Later offers are
+    /// [`Admission::Closed`].
+    pub(crate) fn close(&self) -> Vec<Queued> {
+        let mut left = Vec::new();
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            for queue in &mut state.lanes {
+                left.extend(queue.messages.drain(..));
+                queue.bytes = 0;
+            }
+        }
+        for notify in &self.ready {
+            notify.notify_one();
+        }
+        left
+    }
+
+    /// Puts messages of another link to the same peer ahead of what waits here. The bounds hold.
+    pub(crate) fn inherit(&self, messages: Vec<Queued>) {
+        let mut refused = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.closed {
+                refused = messages;
+            } else {
+                for message in messages.into_iter().rev() {
+                    let (lane, len) = (index(message.frame.lane()), message.frame.wire().len());
+                    let queue = &mut state.lanes[lane];
+                    if queue.is_full(self.limits[lane], len) {
+                        refused.push(message);
+                    } else {
+                        queue.bytes += len;
+                        queue.messages.push_front(message);
+                    }
+                }
+            }
+        }
+        for notify in &self.ready {
+            notify.notify_one();
+        }
+        drop(refused);
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.lock().lanes.iter().map(|queue| queue.bytes).sum()
+    }
+}
+
+impl Queue {
+    fn is_full(&self, limits: LaneLimits, len: usize) -> bool {
+        let too_many = self.messages.len() >= limits.messages;
+        // A message longer than the whole bound may still pass alone.
+        too_many || (!self.messages.is_empty() && self.bytes + len > limits.bytes)
+    }
+
+    fn peek_len(&self) -> Option<usize> {
+        self.messages.front().map(|message| message.frame.wire().len())
+    }
+}
+
+impl State {
+    /// Whose turn it is: the index of a lane.
+    fn turn(&self, bulk_floor: u32) -> usize {
+        let [priority, bulk] = &self.lanes;
+        let bulk_is_due = self.streak >= bulk_floor && !bulk.messages.is_empty();
+        if priority.messages.is_empty() || bulk_is_due { 1 } else { 0 }
+    }
+
+    fn take_turn(&mut self, bulk_floor: u32) -> Option<Queued> {
+        let lane = self.turn(bulk_floor);
+        self.streak = if lane == 0 { self.streak.saturating_add(1) } else { 0 };
+        self.lanes[lane].pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use gossip::Tag;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(lane: Lane, len: usize) -> Queued {
+        let tag = if lane == Lane::Priority { Tag::AV } else { Tag::TX };
+        Queued { frame: Frame::control(tag, lane, &vec![0; len - Tag::BYTES]), receipt: None }
+    }
+
+    fn tags(batch: &[Queued]) -> String {
+        batch
+            .iter()
+            .map(|message| if message.frame.lane() == Lane::Priority { 'p' } else { 'b' })
+            .collect()
+    }
+
+    fn small() -> Limits {
+        let lane = LaneLimits { messages: 100, bytes: 10_000 };
+        Limits {
+            peer_priority: lane,
+            peer_bulk: lane,
+            batch_messages: 8,
+            batch_bytes: 100,
+            bulk_floor: 3,
+            ..Limits::default()
+        }
+    }
+
+    #[track_caller]
+    fn batches(lanes: &Lanes, expected: &[&str]) {
+        for expected in expected {
+            let mut batch = Vec::new();
+            lanes.fill(Serves::Both, &mut batch);
+            assert_eq!(tags(&batch), *expected);
+        }
+    }
+
+    #[test]
+    fn priority_overtakes_bulk_and_bulk_still_gets_every_fourth_place() {
+        let lanes = Lanes::shared(&small());
+        for _ in 0..3 {
+            assert_eq!(lanes.offer(message(Lane::Bulk, 10)), Admission::Queued);
+        }
+        for _ in 0..7 {
+            assert_eq!(lanes.offer(message(Lane::Priority, 10)), Admission::Queued);
+        }
+        batches(&lanes, &["pppbpppb", "pb", ""]);
+    }
+
+    #[test]
+    fn a_batch_stops_at_its_bytes_and_a_long_message_goes_alone() {
+        let lanes = Lanes::shared(&small());
+        for len in [60, 30, 30, 500, 10] {
+            assert_eq!(lanes.offer(message(Lane::Bulk, len)), Admission::Queued);
+        }
+        batches(&lanes, &["bb", "b", "b", "b"]);
+    }
+
+    #[test]
+    fn a_lane_is_full_by_count_or_by_bytes_and_the_other_stays_open() {
+        let lane = LaneLimits { messages: 2, bytes: 50 };
+        let lanes = Lanes::shared(&Limits { peer_priority: lane, peer_bulk: lane, ..small() });
+        assert_eq!(lanes.offer(message(Lane::Bulk, 500)), Admission::Queued, "alone it may pass");
+        assert_eq!(lanes.offer(message(Lane::Bulk, 10)), Admission::Full);
+        assert_eq!(lanes.offer(message(Lane::Priority, 10)), Admission::Queued);
+        assert_eq!(lanes.offer(message(Lane::Priority, 10)), Admission::Queued);
+        assert_eq!(lanes.offer(message(Lane::Priority, 10)), Admission::Full);
+        assert_eq!(lanes.queued_bytes(), 520);
+    }
+
+    #[tokio::test]
+    async fn ready_wakes_for_a_message_of_the_lane_and_for_the_end() {
+        let lanes = Lanes::per_lane(&small());
+        assert_eq!(lanes.offer(message(Lane::Bulk, 10)), Admission::Queued);
+        assert!(lanes.ready(Serves::Only(Lane::Priority)).now_or_never().is_none());
+        lanes.ready(Serves::Only(Lane::Bulk)).await;
+        assert_eq!(lanes.close().len(), 1);
+        lanes.ready(Serves::Only(Lane::Priority)).await;
+        assert_eq!(lanes.offer(message(Lane::Bulk, 10)), Admission::Closed);
+    }
+
+    #[test]
+    fn inherited_messages_go_first_in_their_own_order() {
+        let lanes = Lanes::shared(&small());
+        assert_eq!(lanes.offer(message(Lane::Priority, 12)), Admission::Queued);
+        lanes.inherit(vec![message(Lane::Priority, 10), message(Lane::Priority, 11)]);
+        let mut batch = Vec::new();
+        lanes.fill(Serves::Both, &mut batch);
+        let lens: Vec<usize> = batch.iter().map(|queued| queued.frame.wire().len()).collect();
+        assert_eq!(lens, [10, 11, 12]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_queued_message_leaves_once_and_in_order(
+            offers in prop::collection::vec((any::<bool>(), 2_usize..300), 0..200)
+        ) {
+            let lanes = Lanes::shared(&small());
+            let mut expected = [Vec::new(), Vec::new()];
+            for (bulk, len) in offers {
+                let lane = if bulk { Lane::Bulk } else { Lane::Priority };
+                if lanes.offer(message(lane, len)) == Admission::Queued {
+                    expected[index(lane)].push(len);
+                }
+            }
+            let mut got = [Vec::new(), Vec::new()];
+            loop {
+                let mut batch = Vec::new();
+                lanes.fill(Serves::Both, &mut batch);
+                if batch.is_empty() { break }
+                let bytes: usize = batch.iter().map(|queued| queued.frame.wire().len()).sum();
+                prop_assert!(batch.len() == 1 || bytes <= 100);
+                prop_assert!(batch.len() <= 8);
+                for queued in batch {
+                    got[index(queued.frame.lane())].push(queued.frame.wire().len());
+                }
+            }
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(lanes.queued_bytes(), 0);
+        }
+    }
+}

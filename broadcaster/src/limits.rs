@@ -1,0 +1,141 @@
+//! Every bound and deadline of the broadcaster, in one place.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use gossip::Lane;
+
+/// Bounds of one lane of one peer's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes on the wire, tags included. A message longer than this still enters an empty lane.
+    pub bytes: usize,
+}
+
+/// Every bound and deadline of the broadcaster. `Default` is fit for production.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that all queues of the node hold together. Default: 256 MiB. Chosen: a relay with a
+    /// gigabyte of memory keeps three quarters of it for its consensus engine.
+    pub budget_bytes: usize,
+    /// Messages waiting for the router, priority lane. Default: 11,000. Source: wire facts 12.1.
+    pub intake_priority: NonZeroUsize,
+    /// Messages waiting for the router, bulk lane. Default: 1,024. Chosen: the router empties it in
+    /// under a millisecond, and the byte budget bounds what it holds.
+    pub intake_bulk: NonZeroUsize,
+    /// One peer's priority queue. Default: 11,000 messages (wire facts 12.1), 12 MiB. Chosen: two of
+    /// the largest proposals and a round of votes.
+    pub peer_priority: LaneLimits,
+    /// One peer's bulk queue. Default: 4,096 messages, 8 MiB. Chosen: the largest message, and more.
+    pub peer_bulk: LaneLimits,
+    /// Most messages in one write. Default: 256. Chosen: measured, see docs/performance.md.
+    pub batch_messages: usize,
+    /// Bytes after which a write takes no further message. Default: 64 KiB. Chosen: a priority
+    /// message waits behind one batch at most.
+    pub batch_bytes: usize,
+    /// Priority messages after which one waiting bulk message goes. Default: 32.
+    pub bulk_floor: u32,
+    /// How long one write may take. Default: 10 s. Chosen: what reads nothing for so long is not
+    /// taking part.
+    pub write_timeout: Duration,
+    /// How long the orderly end of a connection may take. Default: 5 s. Source: wire facts 1.9.
+    pub close_timeout: Duration,
+    /// Age at which a forwarded priority message is dropped. Default: 8 s.
+    pub priority_age: Duration,
+    /// Age at which a forwarded bulk message is dropped. Default: 25 s.
+    pub bulk_age: Duration,
+    /// Age of a waiting message at which its peer is called slow. Default: 25 s. Source: wire facts 11.4.
+    pub slow_age: Duration,
+    /// How long a priority message is remembered as heard. Default: 10 s. Chosen: longer than
+    /// `priority_age`, so that nothing circles; short, so that a vote repeated to get out of a stall is heard.
+    pub priority_window: Duration,
+    /// How long a bulk message is remembered as heard. Default: 30 s.
+    pub bulk_window: Duration,
+    /// Messages remembered as heard, per lane. The oldest goes first. Default: 500,000.
+    pub remembered: usize,
+    /// Messages of one peer that wait for a handler. Default: 10. Source: wire facts 12.2.
+    pub peer_tokens: usize,
+    /// Messages waiting for one worker. Default: 256.
+    pub worker_queue: NonZeroUsize,
+    /// Workers per lane. Messages of one peer are always handled by the same one. Default: 8.
+    pub workers: NonZeroUsize,
+    /// How long a message may wait for its worker before its sender is disconnected. Default: 30 s.
+    pub inbound_wait: Duration,
+    /// How long one handler may take. Default: 5 s.
+    pub handler_timeout: Duration,
+    /// How long an answer may take. Default: 4 s. Source: wire facts 4.3.
+    pub request_timeout: Duration,
+    /// Requests to one peer that wait for an answer. Default: 64.
+    pub requests_per_peer: usize,
+    /// How long messages for a peer whose link was closed wait for its other link. Default: 2 s.
+    pub parking_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const fn count(n: usize) -> NonZeroUsize {
+            match NonZeroUsize::new(n) {
+                Some(n) => n,
+                None => NonZeroUsize::MIN,
+            }
+        }
+        const MIB: usize = 1024 * 1024;
+        let seconds = Duration::from_secs;
+        Self {
+            budget_bytes: 256 * MIB,
+            intake_priority: count(11_000),
+            intake_bulk: count(1_024),
+            peer_priority: LaneLimits { messages: 11_000, bytes: 12 * MIB },
+            peer_bulk: LaneLimits { messages: 4_096, bytes: 8 * MIB },
+            batch_messages: 256,
+            batch_bytes: 64 * 1024,
+            bulk_floor: 32,
+            write_timeout: seconds(10),
+            close_timeout: seconds(5),
+            priority_age: seconds(8),
+            bulk_age: seconds(25),
+            slow_age: seconds(25),
+            priority_window: seconds(10),
+            bulk_window: seconds(30),
+            remembered: 500_000,
+            peer_tokens: 10,
+            worker_queue: count(256),
+            workers: count(8),
+            inbound_wait: seconds(30),
+            handler_timeout: seconds(5),
+            request_timeout: seconds(4),
+            requests_per_peer: 64,
+            parking_time: seconds(2),
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds of one lane of a peer's queue.
+    #[must_use]
+    pub fn lane(&self, lane: Lane) -> LaneLimits {
+        match lane {
+            Lane::Priority => self.peer_priority,
+            Lane::Bulk => self.peer_bulk,
+        }
+    }
+
+    /// The age at which a forwarded message of a lane is dropped.
+    #[must_use]
+    pub fn age(&self, lane: Lane) -> Duration {
+        match lane {
+            Lane::Priority => self.priority_age,
+            Lane::Bulk => self.bulk_age,
+        }
+    }
+
+    /// How long a message of a lane is remembered as heard.
+    #[must_use]
+    pub fn window(&self, lane: Lane) -> Duration {
+        match lane {
+            Lane::Priority => self.priority_window,
+            Lane::Bulk => self.bulk_window,
+        }
+    }
+}

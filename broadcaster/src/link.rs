@@ -1,0 +1,166 @@
+//! The seam to the transports: what a connection must be able to do, and what it tells of itself.
+
+use std::{future::Future, io, sync::Arc};
+
+use bytes::Bytes;
+use gossip::{Direction, DisconnectReason, Identity, PeerId, Tag, Transport};
+use tokio::sync::oneshot;
+
+use crate::{budget::Reservation, frame::Frame};
+
+/// The outbound half of a framed connection.
+pub trait FrameSink: Send + 'static {
+    /// Writes every frame in `batch`, in order, and flushes once. An empty batch only flushes what
+    /// [`FrameSink::urgent`] announced.
+    ///
+    /// # Cancel safety
+    ///
+    /// None. After an error or a dropped future part of the batch may have been sent, and the sink
+    /// may only be closed.
+    fn write_batch(&mut self, batch: &[Frame]) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Resolves when the transport itself has something to write, such as the answer to a ping.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe. The default never resolves.
+    fn urgent(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Ends the outbound half, in the way of the transport for `reason`. After
+    /// [`DisconnectReason::Duplicate`] and [`DisconnectReason::RemoteClosed`] what was written must
+    /// still reach the peer, and what the peer has sent must still be readable.
+    fn close(&mut self, reason: DisconnectReason) -> impl Future<Output = ()> + Send;
+}
+
+/// The inbound half of a framed connection.
+pub trait FrameSource: Send + 'static {
+    /// Waits for the next whole message. The source checks the tag's bound before it takes memory,
+    /// and ends a peer that has been silent for too long.
+    ///
+    /// # Errors
+    ///
+    /// Why no further message will come.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was read of a message is kept for the next call.
+    fn next_message(&mut self) -> impl Future<Output = Result<Received, SourceEnd>> + Send;
+}
+
+/// One message as it came off the wire.
+#[derive(Debug)]
+pub struct Received {
+    /// Its tag, known or not.
+    pub tag: Tag,
+    /// The whole message, tag included.
+    pub wire: Bytes,
+    /// The share of the node's byte budget that was taken to read it, if it was a large one.
+    pub held: Option<Reservation>,
+}
+
+/// Why a source ended.
+#[derive(Debug)]
+pub struct SourceEnd {
+    /// The reason as the node counts it.
+    pub reason: DisconnectReason,
+    /// What the system said, if it was asked.
+    pub error: Option<io::Error>,
+}
+
+impl SourceEnd {
+    /// An end without an error of the system.
+    #[must_use]
+    pub fn because(reason: DisconnectReason) -> Self {
+        Self { reason, error: None }
+    }
+}
+
+impl From<io::Error> for SourceEnd {
+    fn from(error: io::Error) -> Self {
+        Self { reason: DisconnectReason::Transport, error: Some(error) }
+    }
+}
+
+/// The sinks of a connection: one for all, or one per lane where the transport keeps lanes apart.
+#[derive(Debug)]
+pub enum LaneSinks<S> {
+    /// Both lanes share one sink and one write loop.
+    Shared(S),
+    /// Each lane has a sink and a write loop of its own.
+    PerLane {
+        /// Carries the priority lane.
+        priority: S,
+        /// Carries the bulk lane.
+        bulk: S,
+    },
+}
+
+/// Handles messages that belong to the transport's own handshake, such as the end of the identity exchange.
+pub trait LinkHooks: Send + Sync + 'static {
+    /// Called from the read loop for a hop-local tag that the broadcaster does not handle itself.
+    ///
+    /// # Errors
+    ///
+    /// The reason to end the connection for.
+    fn control(&self, peer: PeerId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason>;
+}
+
+/// What a transport tells of a connection when it attaches it.
+#[derive(Clone, Debug)]
+pub struct LinkInfo {
+    /// What carries it.
+    pub transport: Transport,
+    /// Who dialled.
+    pub direction: Direction,
+    /// The address dialled, or the one the peer came from.
+    pub address: String,
+    /// The verified identity, where the handshake has shown it.
+    pub identity: Option<Identity>,
+}
+
+/// A connection ready to be attached.
+pub struct Link<S, R> {
+    /// What is known of it.
+    pub about: LinkInfo,
+    /// Where messages are written.
+    pub sinks: LaneSinks<S>,
+    /// Where messages come from: one source, or one per lane.
+    pub sources: Vec<R>,
+    /// What is sent first, in this order, ahead of everything else: tag and payload.
+    pub greeting: Vec<(Tag, Bytes)>,
+    /// The transport's own messages, if it has any.
+    pub hooks: Option<Arc<dyn LinkHooks>>,
+}
+
+impl<S, R> std::fmt::Debug for Link<S, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+/// A connection that was attached.
+#[derive(Debug)]
+#[must_use = "the transport learns from it when the connection has ended"]
+pub struct Attached {
+    /// Its name.
+    pub peer: PeerId,
+    pub(crate) ended: oneshot::Receiver<DisconnectReason>,
+}
+
+impl Attached {
+    /// Resolves when both halves have ended and been closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, but the reason is given once only.
+    pub async fn ended(&mut self) -> DisconnectReason {
+        (&mut self.ended).await.unwrap_or(DisconnectReason::LocalShutdown)
+    }
+}
+
+/// The node is stopping and takes no further connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopping;

@@ -1,0 +1,302 @@
+//! What the broadcaster counts. Every drop has exactly one counter, with a reason from a closed set.
+
+use std::sync::Arc;
+
+use gossip::{DisconnectReason, Lane, Tag, Transport};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Why a message went no further. A closed set, so that it can label a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The router's queue was full.
+    IntakeFull,
+    /// A peer's lane was full.
+    PeerFull,
+    /// The node's byte budget was used up.
+    BudgetFull,
+    /// It waited longer than its lane's age limit.
+    Aged,
+    /// The peer left before it was written.
+    PeerGone,
+    /// The peer has not asked for its tag.
+    NotInterested,
+    /// The peer has said that it has the message.
+    PeerHasIt,
+    /// It was heard before, within the window.
+    Duplicate,
+    /// Its tag is unknown.
+    UnknownTag,
+    /// It is longer than its tag allows; refused on sending.
+    Oversized,
+    /// Nobody handles its tag, and it is not passed on.
+    Unhandled,
+    /// A validator called it of no use.
+    Ignored,
+    /// A validator called it malformed.
+    Rejected,
+    /// The worker's queue was full, for a message from a topic, which cannot wait.
+    WorkerFull,
+    /// Its handler panicked.
+    HandlerPanicked,
+    /// Its handler took too long.
+    HandlerTimedOut,
+    /// A handler answered a message that was not a request.
+    NotARequest,
+    /// An answer that nobody waits for any more.
+    LateAnswer,
+    /// The topic could not take it.
+    TopicFull,
+    /// An observer did not keep up.
+    ObserverLagged,
+}
+
+impl DropReason {
+    const ALL: [Self; 20] = [
+        Self::IntakeFull,
+        Self::PeerFull,
+        Self::BudgetFull,
+        Self::Aged,
+        Self::PeerGone,
+        Self::NotInterested,
+        Self::PeerHasIt,
+        Self::Duplicate,
+        Self::UnknownTag,
+        Self::Oversized,
+        Self::Unhandled,
+        Self::Ignored,
+        Self::Rejected,
+        Self::WorkerFull,
+        Self::HandlerPanicked,
+        Self::HandlerTimedOut,
+        Self::NotARequest,
+        Self::LateAnswer,
+        Self::TopicFull,
+        Self::ObserverLagged,
+    ];
+
+    /// Label used in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::IntakeFull => "intake_full",
+            Self::PeerFull => "peer_full",
+            Self::BudgetFull => "budget_full",
+            Self::Aged => "aged",
+            Self::PeerGone => "peer_gone",
+            Self::NotInterested => "not_interested",
+            Self::PeerHasIt => "peer_has_it",
+            Self::Duplicate => "duplicate",
+            Self::UnknownTag => "unknown_tag",
+            Self::Oversized => "oversized",
+            Self::Unhandled => "unhandled",
+            Self::Ignored => "ignored",
+            Self::Rejected => "rejected",
+            Self::WorkerFull => "worker_full",
+            Self::HandlerPanicked => "handler_panicked",
+            Self::HandlerTimedOut => "handler_timed_out",
+            Self::NotARequest => "not_a_request",
+            Self::LateAnswer => "late_answer",
+            Self::TopicFull => "topic_full",
+            Self::ObserverLagged => "observer_lagged",
+        }
+    }
+}
+
+/// A label with one of a closed set of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Label(&'static str);
+
+impl EncodeLabelValue for Label {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: Label,
+    lane: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    reason: Label,
+    transport: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    lane: Label,
+    transport: Label,
+}
+
+/// Messages and bytes of one lane of one transport, resolved once so that counting is one addition.
+#[derive(Clone, Debug)]
+pub(crate) struct Traffic {
+    messages: [Counter; 2],
+    bytes: [Counter; 2],
+}
+
+impl Traffic {
+    pub(crate) fn count(&self, lane: Lane, bytes: usize) {
+        let lane = usize::from(lane == Lane::Bulk);
+        self.messages[lane].inc();
+        self.bytes[lane].inc_by(bytes as u64);
+    }
+}
+
+/// What the broadcaster counts. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let drops = Family::<ReasonLabels, Counter>::default();
+        let counter = |reason: DropReason, lane: Lane| {
+            let labels = ReasonLabels { reason: Label(reason.label()), lane: Label(lane.label()) };
+            drops.get_or_create(&labels).clone()
+        };
+        let drop_counters =
+            DropReason::ALL.map(|reason| Lane::ALL.map(|lane| counter(reason, lane)));
+        let shared = Shared {
+            drops,
+            drop_counters,
+            ends: Family::default(),
+            peers: Family::default(),
+            sent: Family::default(),
+            sent_bytes: Family::default(),
+            received: Family::default(),
+            received_bytes: Family::default(),
+            handled: Family::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    drops: Family<ReasonLabels, Counter>,
+    /// The counters of `drops` by reason and lane, so that counting a drop is one addition.
+    drop_counters: [[Counter; 2]; DropReason::ALL.len()],
+    ends: Family<EndLabels, Counter>,
+    peers: Family<TransportLabels, Gauge>,
+    sent: Family<LaneLabels, Counter>,
+    sent_bytes: Family<LaneLabels, Counter>,
+    received: Family<LaneLabels, Counter>,
+    received_bytes: Family<LaneLabels, Counter>,
+    handled: Family<TagLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransportLabels {
+    transport: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TagLabels {
+    tag: String,
+}
+
+impl Metrics {
+    /// Adds the counters to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let shared = &self.shared;
+        registry.register("dropped", "Messages that went no further", shared.drops.clone());
+        registry.register("disconnects", "Connections that ended", shared.ends.clone());
+        registry.register("peers", "Connected peers", shared.peers.clone());
+        registry.register("sent", "Messages written to peers", shared.sent.clone());
+        registry.register("sent_bytes", "Bytes written to peers", shared.sent_bytes.clone());
+        registry.register("received", "Messages read from peers", shared.received.clone());
+        registry.register("received_bytes", "Bytes read from peers", shared.received_bytes.clone());
+        registry.register("handled", "Messages handled, by tag", shared.handled.clone());
+    }
+
+    /// Counts a message that went no further.
+    pub fn dropped(&self, reason: DropReason, lane: Lane) {
+        self.shared.drop_counters[reason as usize][usize::from(lane == Lane::Bulk)].inc();
+    }
+
+    /// How many messages went no further for `reason`, both lanes together.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.shared.drop_counters[reason as usize].iter().map(Counter::get).sum()
+    }
+
+    /// How many connections ended for `reason`.
+    #[must_use]
+    pub fn disconnects(&self, reason: DisconnectReason) -> u64 {
+        let of = |transport: Transport| {
+            let labels =
+                EndLabels { reason: Label(reason.label()), transport: Label(transport.label()) };
+            self.shared.ends.get_or_create(&labels).get()
+        };
+        [Transport::WebSocket, Transport::Libp2p, Transport::Memory].into_iter().map(of).sum()
+    }
+
+    pub(crate) fn connected(&self, transport: Transport) {
+        self.peers(transport).inc();
+    }
+
+    pub(crate) fn disconnected(&self, transport: Transport, reason: DisconnectReason) {
+        self.peers(transport).dec();
+        let labels =
+            EndLabels { reason: Label(reason.label()), transport: Label(transport.label()) };
+        self.shared.ends.get_or_create(&labels).inc();
+    }
+
+    fn peers(&self, transport: Transport) -> Gauge {
+        let labels = TransportLabels { transport: Label(transport.label()) };
+        self.shared.peers.get_or_create(&labels).clone()
+    }
+
+    pub(crate) fn sending(&self, transport: Transport) -> Traffic {
+        Self::traffic(&self.shared.sent, &self.shared.sent_bytes, transport)
+    }
+
+    pub(crate) fn receiving(&self, transport: Transport) -> Traffic {
+        Self::traffic(&self.shared.received, &self.shared.received_bytes, transport)
+    }
+
+    pub(crate) fn handled(&self, tag: Tag) {
+        // Only known tags are handled, so the label is of a closed set.
+        self.shared.handled.get_or_create(&TagLabels { tag: tag.to_string() }).inc();
+    }
+
+    fn traffic(
+        messages: &Family<LaneLabels, Counter>,
+        bytes: &Family<LaneLabels, Counter>,
+        transport: Transport,
+    ) -> Traffic {
+        let of = |family: &Family<LaneLabels, Counter>, lane: Lane| {
+            let labels =
+                LaneLabels { lane: Label(lane.label()), transport: Label(transport.label()) };
+            family.get_or_create(&labels).clone()
+        };
+        Traffic {
+            messages: Lane::ALL.map(|lane| of(messages, lane)),
+            bytes: Lane::ALL.map(|lane| of(bytes, lane)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let metrics = Metrics::default();
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            metrics.dropped(reason, Lane::Bulk);
+            assert_eq!(metrics.drops(reason), 1, "{}", reason.label());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Who has got a broadcast that somebody waits for.
+//!
+//! # Invariants
+//!
+//! * Every copy of the message holds one [`Receipt`]; the wait ends when the last one is gone.
+//! * A receipt that is dropped without being signed counts as given up, so no path can forget to tell.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use gossip::Delivery;
+use tokio::sync::oneshot;
+
+/// One copy's proof of delivery.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    ledger: Arc<Ledger>,
+    signed: bool,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    written: AtomicUsize,
+    given_up: AtomicUsize,
+    done: Mutex<Option<oneshot::Sender<Delivery>>>,
+}
+
+/// Hands out the receipts of one broadcast.
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    ledger: Arc<Ledger>,
+}
+
+impl Receipts {
+    /// The receipts, and what resolves when all of them and this are gone.
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Delivery>) {
+        let (sender, receiver) = oneshot::channel();
+        let ledger = Ledger {
+            written: AtomicUsize::new(0),
+            given_up: AtomicUsize::new(0),
+            done: Mutex::new(Some(sender)),
+        };
+        (Self { ledger: Arc::new(ledger) }, receiver)
+    }
+
+    /// The receipt of one more copy.
+    pub(crate) fn issue(&self) -> Receipt {
+        Receipt { ledger: Arc::clone(&self.ledger), signed: false }
+    }
+}
+
+impl Receipt {
+    /// Says that the copy was written.
+    pub(crate) fn sign(mut self) {
+        self.signed = true;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let count = if self.signed { &self.ledger.written } else { &self.ledger.given_up };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let done = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let delivery =
+            Delivery { written: *self.written.get_mut(), given_up: *self.given_up.get_mut() };
+        if let Some(done) = done {
+            // Nobody may be waiting any more, which is their right.
+            let _ = done.send(delivery);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_wait_ends_with_the_last_receipt_and_counts_both_kinds() {
+        let (receipts, mut waiting) = Receipts::new();
+        let (a, b, c) = (receipts.issue(), receipts.issue(), receipts.issue());
+        drop(receipts);
+        a.sign();
+        drop(b);
+        assert!(waiting.try_recv().is_err());
+        c.sign();
+        assert_eq!(waiting.await.unwrap(), Delivery { written: 2, given_up: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_broadcast_to_nobody_is_done_at_once() {
+        let (receipts, waiting) = Receipts::new();
+        drop(receipts);
+        assert_eq!(waiting.await.unwrap(), Delivery::default());
+    }
+}

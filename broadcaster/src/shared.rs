@@ -1,0 +1,217 @@
+//! What the tasks of a broadcaster share, and the decisions that more than one of them makes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gossip::{
+    Admission, DisconnectReason, Inbound, Lane, NetworkProfile, PeerId, PeerInfo, Tag,
+    wire::{request, request::RequestKey, topics::Topics},
+};
+use tokio::{sync::broadcast, time::Instant};
+
+use crate::{
+    budget::{ByteBudget, Reservation},
+    duplicates::{Duplicates, Fingerprint},
+    encode,
+    frame::{Frame, FrameParts, Origin},
+    lanes::Queued,
+    limits::Limits,
+    metrics::{DropReason, Metrics},
+    peer::Peer,
+    registry::Registry,
+    router::{Intake, Job, Target, ToTopic, Topics as TopicSinks},
+    workers::{Application, HeardOn, Work, Workers},
+};
+
+/// Wire length up to which a message that is passed on is copied, so that it does not keep the whole
+/// read buffer alive that it came in. Chosen: a quarter of that buffer.
+const MAX_COPIED_BYTES: usize = 4 * 1024;
+
+/// What a node does with the messages of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relaying {
+    /// Nothing: `relay` is without effect.
+    Off,
+    /// Passes on every message that its validators accept, before the handler is asked.
+    Accepted,
+    /// Passes on what a handler, or a call of `relay`, asks for.
+    OnRequest,
+}
+
+/// Something that happened to a peer.
+#[derive(Clone, Debug)]
+pub enum PeerEvent {
+    /// It was attached.
+    Connected(PeerInfo),
+    /// Its identity was verified after it was attached.
+    Identified(PeerInfo),
+    /// It has ended, and why.
+    Disconnected(PeerInfo, DisconnectReason),
+}
+
+pub(crate) struct Shared {
+    pub(crate) profile: &'static NetworkProfile,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) relaying: Relaying,
+    pub(crate) application: Application,
+    pub(crate) budget: ByteBudget,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) duplicates: Duplicates,
+    pub(crate) intake: Intake,
+    pub(crate) workers: Workers,
+    pub(crate) topics: TopicSinks,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: broadcast::Sender<PeerEvent>,
+    pub(crate) observers: broadcast::Sender<Inbound>,
+}
+
+impl Shared {
+    /// Takes a peer out of the registry and asks its loops to end.
+    pub(crate) fn end(&self, peer: &Peer, reason: DisconnectReason) {
+        if peer.end(reason) {
+            self.registry.remove(peer.id);
+        }
+    }
+
+    /// Whether messages of a tag have to pass a worker before they can be passed on.
+    pub(crate) fn needs_worker(&self, tag: Tag) -> bool {
+        self.application.handlers.contains_key(&tag)
+            || self.application.validators.contains_key(&tag)
+    }
+
+    /// What follows once a message was found good: it is passed on, and observers see it.
+    pub(crate) fn accepted(&self, work: &Work) {
+        if self.relaying == Relaying::Accepted {
+            self.forward(work);
+        }
+        if self.observers.receiver_count() > 0 {
+            // An observer that does not keep up loses messages, which its own end counts.
+            let _ = self.observers.send(work.message.clone());
+        }
+    }
+
+    /// Passes a message on because its handler says so.
+    pub(crate) fn forward_on_request(&self, work: &Work) {
+        if self.relaying == Relaying::OnRequest {
+            self.forward(work);
+        }
+    }
+
+    /// Passes a message on to every peer but its sender, as it came, and remembers that it was.
+    fn forward(&self, work: &Work) {
+        let Some(fingerprint) = work.fingerprint else { return };
+        let generation = self.registry.generation();
+        self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
+        let source = work.message.from;
+        let target = source.map_or(Target::All, Target::AllExcept);
+        self.send_on(work, target);
+    }
+
+    /// A duplicate: it still goes to the peers that joined after the first copy went out.
+    pub(crate) fn forward_to_newcomers(&self, work: &Work, fingerprint: Fingerprint, passed: u64) {
+        let generation = self.registry.generation();
+        if self.relaying == Relaying::Off || generation <= passed {
+            return;
+        }
+        self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
+        let target = Target::JoinedAfter { generation: passed, except: work.message.from };
+        self.send_on(work, target);
+    }
+
+    fn send_on(&self, work: &Work, target: Target) {
+        let Some(frame) = self.frame_as_it_came(work) else {
+            return self.metrics.dropped(DropReason::BudgetFull, work.lane);
+        };
+        let topic = match work.heard_on {
+            HeardOn::Topic => ToTopic::Skip,
+            HeardOn::Stream => ToTopic::Publish,
+        };
+        // The intake counts what it has no room for.
+        let _ = self.intake.offer(Job { frame, target, topic, receipts: None }, &self.metrics);
+    }
+
+    fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
+        let len = work.wire.len();
+        let held = self.budget.try_reserve(len, work.lane)?;
+        let copy = len <= MAX_COPIED_BYTES;
+        let wire = if copy { Bytes::copy_from_slice(&work.wire) } else { work.wire.clone() };
+        Some(Frame::new(FrameParts {
+            tag: work.message.tag,
+            lane: work.lane,
+            wire,
+            digest: encode::digest(work.message.tag, &work.message.body),
+            origin: Origin::Forwarded,
+            held: Some(held),
+        }))
+    }
+
+    /// Tells every other peer that this node has a large message.
+    pub(crate) fn announce(&self, tag: Tag, body: &[u8], except: Option<PeerId>) {
+        let Some(digest) = encode::digest(tag, body) else { return };
+        let frame = Frame::control(Tag::MS, Lane::Bulk, &digest.0);
+        let target = except.map_or(Target::All, Target::AllExcept);
+        let job = Job { frame, target, topic: ToTopic::Skip, receipts: None };
+        // A lost announcement costs a needless copy; the intake counts it.
+        let _ = self.intake.offer(job, &self.metrics);
+    }
+
+    /// Answers a request.
+    pub(crate) fn respond(&self, work: &Work, topics: Topics) {
+        let (Some(peer), Tag::UE) = (&work.peer, work.message.tag) else {
+            return self.metrics.dropped(DropReason::NotARequest, work.lane);
+        };
+        let payload = request::answer(topics, RequestKey::of(&work.message.body));
+        let Some(frame) = self.direct(Tag::TS, &payload) else { return };
+        let queued = Queued { frame, receipt: None };
+        if peer.lanes.offer(queued) == Admission::Full {
+            self.metrics.dropped(DropReason::PeerFull, Lane::Bulk);
+        }
+    }
+
+    /// A message of one connection, charged to the budget; `None`, and counted, if there is no room.
+    pub(crate) fn direct(&self, tag: Tag, payload: &[u8]) -> Option<Frame> {
+        let rule = self.profile.tags.rule(tag)?;
+        let len = Tag::BYTES + payload.len();
+        if payload.len() > rule.max_payload || len > gossip::MAX_MESSAGE_BYTES {
+            self.metrics.dropped(DropReason::Oversized, rule.lane);
+            return None;
+        }
+        let held: Option<Reservation> = self.budget.try_reserve(len, rule.lane);
+        if held.is_none() {
+            self.metrics.dropped(DropReason::BudgetFull, rule.lane);
+        }
+        let mut wire = Vec::with_capacity(len);
+        wire.extend_from_slice(&tag.0);
+        wire.extend_from_slice(payload);
+        let (wire, lane, origin) = (Bytes::from(wire), rule.lane, Origin::Own);
+        held.map(|held| {
+            Frame::new(FrameParts { tag, lane, wire, digest: None, origin, held: Some(held) })
+        })
+    }
+
+    /// Passes what a link could not write to the node's other link, where it has one or may soon.
+    pub(crate) fn bequeath(&self, peer: &Peer, reason: DisconnectReason) {
+        let unsent = peer.take_unsent();
+        let handed_over =
+            matches!(reason, DisconnectReason::Duplicate | DisconnectReason::RemoteClosed);
+        match peer.identity().filter(|_| handed_over && !unsent.is_empty()) {
+            Some(identity) => match self.registry.by_identity(&identity) {
+                Some(heir) => heir.lanes.inherit(unsent),
+                None => self.registry.park(identity, unsent, self.limits.parking_time),
+            },
+            None => self.drop_queued(unsent),
+        }
+    }
+
+    /// Counts messages that leave with their peer.
+    pub(crate) fn drop_queued(&self, messages: Vec<Queued>) {
+        for message in messages {
+            self.metrics.dropped(DropReason::PeerGone, message.frame.lane());
+        }
+    }
+
+    pub(crate) fn emit(&self, event: PeerEvent) {
+        // Nobody listening is no failure.
+        let _ = self.events.send(event);
+    }
+}

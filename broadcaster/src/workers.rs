@@ -1,0 +1,179 @@
+//! The workers: where messages are judged and handled.
+//!
+//! ```text
+//!   reader ──send──▶ [worker queue] ─▶ validator ─▶ forward ─▶ observers ─▶ handler ─▶ verdict
+//! ```
+//!
+//! # Invariants
+//!
+//! * Messages of one peer in one lane are handled by one worker, in the order they came.
+//! * A lane has workers of its own: bulk handlers never delay votes.
+//! * A handler that panics or outlives its deadline loses that one message, and is counted.
+
+use std::{
+    collections::HashMap,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use gossip::{Handler, Inbound, Lane, PeerId, Tag, Validation, Validator, Verdict};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    budget::Reservation, duplicates::Fingerprint, metrics::DropReason, peer::Peer, shared::Shared,
+    tasks::TaskSet,
+};
+
+/// What the application installed.
+#[derive(Clone, Default)]
+pub(crate) struct Application {
+    pub(crate) handlers: HashMap<Tag, Arc<dyn Handler>>,
+    pub(crate) validators: HashMap<Tag, Arc<dyn Validator>>,
+}
+
+/// Where a message was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeardOn {
+    /// On a peer's own connection.
+    Stream,
+    /// On a topic, where it spreads by itself once it is accepted.
+    Topic,
+}
+
+/// A message on its way to its handler.
+pub(crate) struct Work {
+    pub(crate) message: Inbound,
+    /// The message as it came, to be passed on without encoding it again.
+    pub(crate) wire: Bytes,
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) lane: Lane,
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// Keeps the bytes charged to the budget until the message has been handled.
+    pub(crate) _held: Option<Reservation>,
+    /// The peer's place among the messages that wait; given back when the message has been handled.
+    pub(crate) token: Option<OwnedSemaphorePermit>,
+    pub(crate) heard_on: HeardOn,
+    /// Takes the validator's word back to the topic.
+    pub(crate) report: Option<Box<dyn FnOnce(Validation) + Send>>,
+}
+
+/// The queues of all workers.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    lanes: [Arc<[mpsc::Sender<Work>]>; 2],
+}
+
+impl Workers {
+    /// The queues, and the ends from which [`spawn`] feeds the workers.
+    pub(crate) fn new(workers: usize, depth: usize) -> (Self, Vec<mpsc::Receiver<Work>>) {
+        let mut receivers = Vec::with_capacity(2 * workers);
+        let lanes = Lane::ALL.map(|_lane| {
+            let senders: Vec<_> = (0..workers)
+                .map(|_| {
+                    let (sender, receiver) = mpsc::channel(depth);
+                    receivers.push(receiver);
+                    sender
+                })
+                .collect();
+            senders.into()
+        });
+        (Self { lanes }, receivers)
+    }
+
+    /// The queue of a peer's messages of one lane.
+    pub(crate) fn queue(&self, lane: Lane, peer: Option<PeerId>) -> &mpsc::Sender<Work> {
+        let queues = &self.lanes[usize::from(lane == Lane::Bulk)];
+        let number = peer.map_or(0, |peer| peer.0);
+        let index = usize::try_from(number % queues.len() as u64).unwrap_or(0);
+        &queues[index]
+    }
+}
+
+/// Starts one worker per queue.
+pub(crate) fn spawn(receivers: Vec<mpsc::Receiver<Work>>, shared: &Arc<Shared>, tasks: &TaskSet) {
+    for receiver in receivers {
+        let shared = Arc::clone(shared);
+        tasks.spawn("worker", |cancel| run(receiver, shared, cancel));
+    }
+}
+
+async fn run(mut queue: mpsc::Receiver<Work>, shared: Arc<Shared>, cancel: CancellationToken) {
+    loop {
+        let work = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            work = queue.recv() => work,
+        };
+        let Some(work) = work else { return };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = handle(&shared, work) => {}
+        }
+    }
+}
+
+/// Judges one message, passes it on, and has it handled.
+async fn handle(shared: &Shared, mut work: Work) {
+    let (tag, lane) = (work.message.tag, work.lane);
+    let validation = judge(shared, &work.message);
+    if let Some(report) = work.report.take() {
+        report(validation);
+    }
+    match validation {
+        Validation::Accept => {}
+        Validation::Ignore => return shared.metrics.dropped(DropReason::Ignored, lane),
+        Validation::Reject => {
+            shared.metrics.dropped(DropReason::Rejected, lane);
+            if let Some(peer) = &work.peer {
+                shared.end(peer, gossip::DisconnectReason::BadData);
+            }
+            return;
+        }
+    }
+    shared.accepted(&work);
+    let Some(handler) = shared.application.handlers.get(&tag) else { return };
+    shared.metrics.handled(tag);
+    let handled = AssertUnwindSafe(handler.handle(work.message.clone())).catch_unwind();
+    match time::timeout(shared.limits.handler_timeout, handled).await {
+        Ok(Ok(verdict)) => obey(shared, &work, verdict),
+        Ok(Err(_panic)) => {
+            tracing::error!(%tag, "the handler panicked; its message is lost");
+            shared.metrics.dropped(DropReason::HandlerPanicked, lane);
+        }
+        Err(_elapsed) => {
+            tracing::warn!(%tag, "the handler took too long; its message is lost");
+            shared.metrics.dropped(DropReason::HandlerTimedOut, lane);
+        }
+    }
+}
+
+fn judge(shared: &Shared, message: &Inbound) -> Validation {
+    let Some(validator) = shared.application.validators.get(&message.tag) else {
+        return Validation::Accept;
+    };
+    let judged = panic::catch_unwind(AssertUnwindSafe(|| validator.validate(message)));
+    judged.unwrap_or_else(|_panic| {
+        tracing::error!(tag = %message.tag, "the validator panicked; the message is ignored");
+        Validation::Ignore
+    })
+}
+
+fn obey(shared: &Shared, work: &Work, verdict: Verdict) {
+    match verdict {
+        Verdict::Ignore => {}
+        Verdict::Relay => shared.forward_on_request(work),
+        Verdict::Respond(topics) => shared.respond(work, topics),
+        Verdict::Disconnect(reason) => {
+            if let Some(peer) = &work.peer {
+                shared.end(peer, reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A write loop of one peer.
+//!
+//! ```text
+//!   Lanes ──fill──▶ Writer::run ──write_batch──▶ FrameSink ──▶ wire
+//! ```
+//!
+//! # Invariants
+//!
+//! * One task writes to one sink, so a peer can stall only itself.
+//! * The loop waits in two places: for the next message, and for a write that is under a deadline.
+//! * What could not be written is kept on the peer, for another link to the same node.
+//! * A forwarded message past its age limit is dropped and counted, never written.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use gossip::{DisconnectReason, TagTable};
+use tokio::time::{self, Instant};
+
+use crate::{
+    frame::{Frame, Origin},
+    lanes::{Queued, Serves},
+    limits::Limits,
+    link::FrameSink,
+    metrics::{DropReason, Metrics, Traffic},
+    peer::Peer,
+    receipts::Receipt,
+};
+
+/// How long a stopping node lets one peer take what is queued for it. Chosen: a fifth of the five
+/// seconds in which a node has to stop.
+const STOP_DRAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Writer<S> {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) sink: S,
+    pub(crate) serves: Serves,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) table: TagTable,
+    pub(crate) metrics: Metrics,
+    pub(crate) traffic: Traffic,
+}
+
+impl<S: FrameSink> Writer<S> {
+    /// Writes until the peer ends, then closes the sink.
+    pub(crate) async fn run(mut self) {
+        let (mut frames, mut receipts) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.peer.cancel.cancelled() => break,
+                () = self.sink.urgent() => {}
+                () = self.peer.lanes.ready(self.serves) => {}
+            }
+            if self.take_batch(&mut frames, &mut receipts).is_break() {
+                break;
+            }
+            if self.write(&mut frames, &mut receipts).await.is_break() {
+                break;
+            }
+        }
+        self.finish(frames, receipts).await;
+    }
+
+    /// Takes what one write may hold, leaving out what the peer does not want.
+    fn take_batch(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        receipts: &mut Vec<Option<Receipt>>,
+    ) -> ControlFlow<()> {
+        let mut batch = Vec::new();
+        self.peer.lanes.fill(self.serves, &mut batch);
+        let now = Instant::now();
+        for Queued { frame, receipt } in batch {
+            let age = now.duration_since(frame.submitted());
+            let reason =
+                if frame.origin() == Origin::Forwarded && age > self.limits.age(frame.lane()) {
+                    Some(DropReason::Aged)
+                } else if age > self.limits.slow_age {
+                    self.peer.end(DisconnectReason::Slow);
+                    return ControlFlow::Break(());
+                } else if !self.peer.wants(&frame, &self.table) {
+                    Some(DropReason::NotInterested)
+                } else if self.peer.knows(&frame) {
+                    Some(DropReason::PeerHasIt)
+                } else {
+                    None
+                };
+            if let Some(reason) = reason {
+                self.metrics.dropped(reason, frame.lane());
+            } else {
+                frames.push(frame);
+                receipts.push(receipt);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn write(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        receipts: &mut Vec<Option<Receipt>>,
+    ) -> ControlFlow<()> {
+        let hurry = async {
+            self.peer.cancel.cancelled().await;
+            let patience = match self.peer.end_reason() {
+                DisconnectReason::Duplicate => self.limits.close_timeout,
+                DisconnectReason::LocalShutdown => STOP_DRAIN,
+                _ => Duration::ZERO,
+            };
+            time::sleep(patience).await;
+        };
+        let written = tokio::select! {
+            biased;
+            written = time::timeout(self.limits.write_timeout, self.sink.write_batch(frames)) => written,
+            () = hurry => return ControlFlow::Break(()),
+        };
+        match written {
+            Ok(Ok(())) => {
+                for frame in frames.drain(..) {
+                    self.traffic.count(frame.lane(), frame.wire().len());
+                }
+                receipts.drain(..).flatten().for_each(Receipt::sign);
+                ControlFlow::Continue(())
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer.id, %error, "write failed");
+                self.peer.end(DisconnectReason::Transport);
+                ControlFlow::Break(())
+            }
+            Err(_elapsed) => {
+                self.peer.end(DisconnectReason::Slow);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Lets a stopping node's last messages out, keeps what was not written, and closes the sink.
+    async fn finish(mut self, mut frames: Vec<Frame>, mut receipts: Vec<Option<Receipt>>) {
+        let reason = self.peer.end_reason();
+        let stopping = reason == DisconnectReason::LocalShutdown;
+        if stopping && frames.is_empty() {
+            let drain = async {
+                loop {
+                    if self.take_batch(&mut frames, &mut receipts).is_break()
+                        || frames.is_empty()
+                        || self.sink.write_batch(&frames).await.is_err()
+                    {
+                        return;
+                    }
+                    receipts.drain(..).flatten().for_each(Receipt::sign);
+                    frames.clear();
+                }
+            };
+            // What does not fit into the time is lost with the node.
+            let _ = time::timeout(STOP_DRAIN, drain).await;
+        }
+        let unsent = frames.into_iter().zip(receipts);
+        self.peer.keep_unsent(unsent.map(|(frame, receipt)| Queued { frame, receipt }).collect());
+        let patience = if stopping { STOP_DRAIN } else { self.limits.close_timeout };
+        if time::timeout(patience, self.sink.close(reason)).await.is_err() {
+            tracing::debug!(peer = %self.peer.id, %reason, "the peer did not let itself be closed");
+        }
+    }
+}
