@@ -13,6 +13,7 @@
 
 mod address;
 mod handler;
+mod keypair;
 mod message;
 mod node;
 mod peer;
@@ -21,8 +22,9 @@ mod reason;
 mod tag;
 pub mod wire;
 
-pub use address::{AddressError, NodeAddress};
+pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
+pub use keypair::{KeyError, Keypair};
 pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError, Response};
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, Identity, PeerClass, PeerId, PeerInfo, Transport};

@@ -90,6 +90,7 @@ impl Topics {
     }
 
     /// Every topic, in order.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Bytes, &Bytes)> {
         self.0.iter().map(|(key, data)| (key, data))
     }
