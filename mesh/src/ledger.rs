@@ -18,7 +18,7 @@
 //! that both ends have verified it, and the one that may close the loser at once:
 //! [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the loser
 //! but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner ends in the
-//! meantime, it claims the loser again. An end that closes at once in either case still settles on
+//! meantime, it claims again for every loser still open, and closes none before all have been claimed for. An end that closes at once in either case still settles on
 //! one link, but leaves the other end without any until the winner is verified there.
 //!
 //! A close is a half-close: stop writing, read until the other end has stopped writing too.

@@ -378,3 +378,244 @@ impl RateTable {
         window.count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn gate(limits: InboundLimits) -> InboundGate {
+        InboundGate::new(limits)
+    }
+
+    /// Accepts a socket and, if it is served, reads its head.
+    fn arrive(gate: &mut InboundGate, from: IpAddr, now: Instant) -> Accept {
+        let accept = gate.accept(from, now);
+        if accept == Accept::Serve {
+            gate.headed(from);
+        }
+        accept
+    }
+
+    #[test]
+    fn from_the_61st_on_connections_of_a_second_are_drained_and_from_the_121st_on_closed() {
+        let (mut gate, now) = (gate(InboundLimits::default()), Instant::now());
+        for number in 1..=200 {
+            let expected = match number {
+                ..=60 => Accept::Serve,
+                61..=120 => Accept::CloseAfterDrain,
+                _ => Accept::CloseNow,
+            };
+            assert_eq!(arrive(&mut gate, ip("192.0.2.1"), now), expected, "number {number}");
+        }
+        assert_eq!(arrive(&mut gate, ip("192.0.2.2"), now), Accept::Serve, "another host");
+        let before = now + SECOND - Duration::from_millis(1);
+        assert_eq!(arrive(&mut gate, ip("192.0.2.1"), before), Accept::CloseNow);
+        assert_eq!(arrive(&mut gate, ip("192.0.2.1"), now + SECOND), Accept::Serve);
+        assert_eq!(gate.sockets(), 122);
+    }
+
+    #[test]
+    fn requests_beyond_the_rate_are_told_to_come_back_after_the_window() {
+        let (mut gate, now) = (gate(InboundLimits::default()), Instant::now());
+        let from = ip("192.0.2.1");
+        for _ in 0..60 {
+            assert_eq!(gate.request(from, now), Ok(()));
+        }
+        assert_eq!(gate.request(from, now), Err(TooMany { retry_after: SECOND }));
+        assert_eq!(gate.request(from, now + SECOND), Ok(()));
+        assert_eq!(gate.accept(from, now), Accept::Serve, "connections are counted apart");
+    }
+
+    #[test]
+    fn loopback_is_exempt_from_the_rates_and_from_nothing_else() {
+        let limits = InboundLimits { half_open_total: 500, ..InboundLimits::default() };
+        let (mut exempt, now) = (gate(limits), Instant::now());
+        for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            for _ in 0..150 {
+                assert_eq!(exempt.accept(ip(host), now), Accept::Serve, "{host}");
+                assert_eq!(exempt.request(ip(host), now), Ok(()), "{host}");
+            }
+        }
+        let slots: Vec<Slot> = (0..8).map(|_| exempt.admit(ip("127.0.0.1")).unwrap()).collect();
+        assert_eq!(exempt.admit(ip("127.0.0.1")), Err(Refusal::PerIp));
+        slots.into_iter().for_each(|slot| exempt.release(slot));
+
+        let counted = LoopbackRule::Counted;
+        let mut counted = gate(InboundLimits { exempt_loopback_from_rate: counted, ..limits });
+        for _ in 0..60 {
+            assert_eq!(arrive(&mut counted, ip("::1"), now), Accept::Serve);
+        }
+        assert_eq!(arrive(&mut counted, ip("::1"), now), Accept::CloseAfterDrain);
+    }
+
+    #[test]
+    fn a_rate_with_a_zero_is_off() {
+        let rate = RateWindow::default();
+        for rate in [RateWindow { count: 0, ..rate }, RateWindow { window: Duration::ZERO, ..rate }]
+        {
+            let mut gate = gate(InboundLimits { rate, ..InboundLimits::default() });
+            for _ in 0..500 {
+                assert_eq!(arrive(&mut gate, ip("192.0.2.1"), Instant::now()), Accept::Serve);
+                assert_eq!(gate.request(ip("192.0.2.1"), Instant::now()), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_end_ten_above_the_number_of_peers_whatever_became_of_them() {
+        let limits = InboundLimits { total: 2, ..InboundLimits::default() };
+        let (mut gate, now) = (gate(limits), Instant::now());
+        for number in 0..12 {
+            let from = ip(&format!("192.0.2.{number}"));
+            assert_eq!(arrive(&mut gate, from, now), Accept::Serve);
+        }
+        assert_eq!(gate.accept(ip("198.51.100.1"), now), Accept::CloseNow);
+        gate.closed(ip("192.0.2.3"), Stage::Headed);
+        assert_eq!(gate.accept(ip("198.51.100.1"), now), Accept::Serve);
+        gate.closed(ip("198.51.100.1"), Stage::HalfOpen);
+        assert_eq!((gate.sockets(), gate.half_open()), (11, 0));
+    }
+
+    #[test]
+    fn silent_sockets_are_bounded_in_all_and_by_host() {
+        let (mut gate, now) = (gate(InboundLimits::default()), Instant::now());
+        for number in 0..33 {
+            let expected = if number < 32 { Accept::Serve } else { Accept::CloseNow };
+            assert_eq!(gate.accept(ip("192.0.2.1"), now), expected);
+        }
+        for number in 0..96 {
+            assert_eq!(gate.accept(ip(&format!("198.51.100.{number}")), now), Accept::Serve);
+        }
+        assert_eq!(gate.accept(ip("203.0.113.1"), now), Accept::CloseNow);
+        gate.headed(ip("192.0.2.1"));
+        assert_eq!(gate.accept(ip("203.0.113.1"), now), Accept::Serve);
+    }
+
+    #[test]
+    fn peers_are_bounded_by_host_and_in_all_and_a_released_place_is_free() {
+        let mut gate = gate(InboundLimits { total: 10, ..InboundLimits::default() });
+        let mut slots: Vec<Slot> = (0..8).map(|_| gate.admit(ip("192.0.2.1")).unwrap()).collect();
+        assert_eq!(gate.admit(ip("192.0.2.1")), Err(Refusal::PerIp));
+        slots.push(gate.admit(ip("192.0.2.2")).unwrap());
+        slots.push(gate.admit(ip("192.0.2.3")).unwrap());
+        assert_eq!(gate.admit(ip("192.0.2.4")), Err(Refusal::Total));
+        gate.release(slots.remove(0));
+        slots.push(gate.admit(ip("192.0.2.1")).unwrap());
+        slots.into_iter().for_each(|slot| gate.release(slot));
+        assert_eq!(gate.peers(), 0);
+        assert!(gate.peers.hosts.is_empty(), "nothing is remembered of hosts that left");
+    }
+
+    #[test]
+    fn a_host_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address() {
+        let same = |one, other| Host::of(ip(one)) == Host::of(ip(other));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(!same("::1", "::2"));
+    }
+
+    #[test]
+    fn a_flood_from_ever_new_hosts_takes_bounded_memory() {
+        let (mut table, now) = (RateTable::new(64), Instant::now());
+        for number in 0..10_000_u32 {
+            let host = Host::of(IpAddr::V4(number.into()));
+            assert_eq!(table.count(host, now, SECOND), 1);
+            assert!(table.recent.len() + table.older.len() <= 64);
+        }
+    }
+
+    #[test]
+    fn windows_that_have_passed_are_forgotten() {
+        let (mut table, now) = (RateTable::new(64), Instant::now());
+        for number in 0..20_u32 {
+            table.count(Host::of(IpAddr::V4(number.into())), now, SECOND);
+        }
+        for seconds in 1..=2 {
+            table.count(Host::of(ip("192.0.2.1")), now + SECOND * seconds, SECOND);
+        }
+        assert_eq!(table.recent.len() + table.older.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_counts_like_one_window_per_host_that_starts_with_its_first_event(
+            events in proptest::collection::vec((0_u32..6, 0_u64..400), 0..200),
+        ) {
+            let (mut table, mut now) = (RateTable::new(64), Instant::now());
+            let mut windows: HashMap<u32, (Instant, u32)> = HashMap::new();
+            for (host, later_ms) in events {
+                now += Duration::from_millis(later_ms);
+                let window = windows.entry(host).or_insert((now, 0));
+                if now - window.0 >= SECOND {
+                    *window = (now, 0);
+                }
+                window.1 += 1;
+                let counted = table.count(Host::of(IpAddr::V4(host.into())), now, SECOND);
+                prop_assert_eq!(counted, window.1);
+            }
+        }
+
+        #[test]
+        fn the_counts_are_those_of_what_is_open(
+            steps in proptest::collection::vec((0_u8..5, 0_u8..4), 0..200),
+        ) {
+            let limits = InboundLimits {
+                total: 6,
+                per_ip: 3,
+                half_open_total: 8,
+                half_open_per_ip: 4,
+                rate: RateWindow { count: 20, window: SECOND },
+                ..InboundLimits::default()
+            };
+            let (mut gate, now) = (gate(limits), Instant::now());
+            let (mut open, mut slots) = (Vec::new(), Vec::new());
+            for (step, host) in steps {
+                let from = IpAddr::from([192, 0, 2, host]);
+                match step {
+                    0 => match gate.accept(from, now) {
+                        Accept::Serve => open.push((from, Stage::HalfOpen)),
+                        Accept::CloseAfterDrain => open.push((from, Stage::Drained)),
+                        Accept::CloseNow => {}
+                    },
+                    1 => {
+                        let silent = open.iter_mut().find(|(_, stage)| *stage == Stage::HalfOpen);
+                        if let Some((from, stage)) = silent {
+                            gate.headed(*from);
+                            *stage = Stage::Headed;
+                        }
+                    }
+                    2 => if !open.is_empty() {
+                        let (from, stage) = open.remove(usize::from(host) % open.len());
+                        gate.closed(from, stage);
+                    },
+                    3 => if let Ok(slot) = gate.admit(from) {
+                        slots.push(slot);
+                    },
+                    _ => if let Some(slot) = slots.pop() {
+                        gate.release(slot);
+                    },
+                }
+                let silent = open.iter().filter(|(_, stage)| *stage == Stage::HalfOpen).count();
+                prop_assert_eq!(
+                    (gate.sockets(), gate.half_open(), gate.peers()),
+                    (open.len(), silent, slots.len())
+                );
+                prop_assert!(open.len() <= 16 && silent <= 8 && slots.len() <= 6);
+            }
+            open.into_iter().for_each(|(from, stage)| gate.closed(from, stage));
+            slots.into_iter().for_each(|slot| gate.release(slot));
+            prop_assert!(gate.half_open.hosts.is_empty() && gate.peers.hosts.is_empty());
+            prop_assert_eq!(gate.sockets(), 0);
+        }
+    }
+}
