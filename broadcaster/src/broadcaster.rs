@@ -124,7 +124,7 @@ impl Broadcaster {
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
         let Setup { profile, limits, relaying, application, metrics } = setup;
         let tasks = TaskSet::new(parent);
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(limits.parking_time, metrics.clone()));
         let topics = Arc::new(RwLock::new(HashMap::new()));
         let depths = [limits.intake_priority.get(), limits.intake_bulk.get()];
         let (router, intake) = Router::new(
@@ -313,7 +313,7 @@ impl Broadcaster {
             let _ = all_ended.recv().await;
             let reason = peer.end_reason();
             shared.registry.remove(peer.id);
-            shared.bequeath(&peer, reason);
+            shared.registry.bequeath(&peer, peer.take_unsent());
             shared.metrics.disconnected(peer.transport, reason);
             shared.emit(PeerEvent::Disconnected(peer.info(), reason));
             // The transport may have stopped listening.
@@ -334,16 +334,26 @@ impl Broadcaster {
     /// an orderly way. If `winner` is not attached yet it inherits when it is.
     pub fn supersede(&self, loser: PeerId, winner: PeerId) {
         let Some(loser) = self.shared.registry.get(loser) else { return };
-        let winner = self.shared.registry.get(winner);
         self.shared.end(&loser, DisconnectReason::Duplicate);
-        let left = loser.lanes.close();
-        match (winner, loser.identity()) {
-            (Some(winner), _) => winner.lanes.inherit(left),
-            (None, Some(identity)) => {
-                self.shared.registry.park(identity, left, self.shared.limits.parking_time);
-            }
-            (None, None) => self.shared.drop_queued(left),
+        self.shared.registry.hand_over(&loser, loser.lanes.close(), winner);
+    }
+
+    /// As [`Broadcaster::supersede`], but leaves it to the other end to close `loser`, and closes it
+    /// only after `patience`. For the end that cannot know yet whether the other one has verified
+    /// `winner`: what it still sends over `loser` is read.
+    pub fn retire(&self, loser: PeerId, winner: PeerId, patience: Duration) {
+        let Some(loser) = self.shared.registry.get(loser) else { return };
+        if !loser.retire() {
+            return;
         }
+        self.shared.registry.remove(loser.id);
+        self.shared.registry.hand_over(&loser, loser.lanes.drain(), winner);
+        self.tasks.spawn("retire", |_cancel| async move {
+            let closed = loser.cancel.cancelled();
+            // Either way the link is over, by the other end's doing or by ours.
+            let _ = time::timeout(patience, closed).await;
+            loser.cancel.cancel();
+        });
     }
 
     /// Starts closing the connection to `peer`. Unknown peers are ignored.

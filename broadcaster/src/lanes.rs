@@ -120,19 +120,21 @@ impl Lanes {
     /// Queues one message. Never waits.
     pub(crate) fn offer(&self, message: Queued) -> Admission {
         let mut admission = Admission::Closed;
-        self.offer_all(std::iter::once(message), |_, outcome| admission = outcome);
+        // Closed is in the admission; the message itself is of no further use.
+        let _ = self.offer_all(std::iter::once(message), |_, outcome| admission = outcome);
         admission
     }
 
-    /// Queues many messages under one lock, and says of each what became of it.
+    /// Queues many messages under one lock, and says of each what became of it. Gives back those that
+    /// came too late because the queues are closed.
     pub(crate) fn offer_all(
         &self,
         messages: impl Iterator<Item = Queued>,
         mut outcome: impl FnMut(&Frame, Admission),
-    ) {
+    ) -> Vec<Queued> {
         let mut woken = [false; 2];
         // Kept until the lock is released: dropping a refused message may run other code.
-        let mut refused = Vec::new();
+        let (mut refused, mut late) = (Vec::new(), Vec::new());
         {
             let mut state = self.lock();
             for message in messages {
@@ -146,11 +148,13 @@ impl Lanes {
                     Admission::Queued
                 };
                 outcome(&message.frame, admission);
-                if admission == Admission::Queued {
-                    woken[lane] |= queue.messages.is_empty();
-                    state.lanes[lane].push(message);
-                } else {
-                    refused.push(message);
+                match admission {
+                    Admission::Queued => {
+                        woken[lane] |= queue.messages.is_empty();
+                        state.lanes[lane].push(message);
+                    }
+                    Admission::Full => refused.push(message),
+                    Admission::Closed => late.push(message),
                 }
             }
         }
@@ -159,6 +163,7 @@ impl Lanes {
                 self.notify(lane).notify_one();
             }
         }
+        late
     }
 
     /// Waits until a lane that `serves` names holds a message, or the queues are closed.
@@ -209,18 +214,19 @@ impl Lanes {
         }
     }
 
+    /// Takes out what waits, in the order it would have gone, and stays open.
+    pub(crate) fn drain(&self) -> Vec<Queued> {
+        self.lock().drain()
+    }
+
     /// Closes the queues and takes out what waits, in the order it would have gone. Later offers are
     /// [`Admission::Closed`].
     pub(crate) fn close(&self) -> Vec<Queued> {
-        let mut left = Vec::new();
-        {
+        let left = {
             let mut state = self.lock();
             state.closed = true;
-            for queue in &mut state.lanes {
-                left.extend(queue.messages.drain(..));
-                queue.bytes = 0;
-            }
-        }
+            state.drain()
+        };
         for notify in &self.ready {
             notify.notify_one();
         }
@@ -272,6 +278,15 @@ impl Queue {
 }
 
 impl State {
+    fn drain(&mut self) -> Vec<Queued> {
+        let mut left = Vec::new();
+        for queue in &mut self.lanes {
+            left.extend(queue.messages.drain(..));
+            queue.bytes = 0;
+        }
+        left
+    }
+
     /// Whose turn it is: the index of a lane.
     fn turn(&self, bulk_floor: u32) -> usize {
         let [priority, bulk] = &self.lanes;

@@ -118,6 +118,12 @@ impl Peer {
         first
     }
 
+    /// Settles that the peer ends as a duplicate, and leaves it to the other end to close it. Returns
+    /// whether nothing was settled before.
+    pub(crate) fn retire(&self) -> bool {
+        self.end.set(DisconnectReason::Duplicate).is_ok()
+    }
+
     /// Why the peer ends; a peer whose token was cancelled from above ends with the node.
     pub(crate) fn end_reason(&self) -> DisconnectReason {
         self.end.get().copied().unwrap_or(DisconnectReason::LocalShutdown)

@@ -4,7 +4,8 @@
 //!
 //! * Every attachment gets the next generation, so "joined after" is a comparison of numbers.
 //! * A peer that has ended is not in the registry.
-//! * What is parked for an identity is bounded in number and time.
+//! * What a link could not write goes to the other link of the same node, if there is one or soon
+//!   will be; what is parked in the meantime is bounded in number and time.
 
 use std::{
     collections::HashMap,
@@ -16,16 +17,21 @@ use std::{
 };
 
 use dashmap::DashMap;
-use gossip::{Identity, PeerClass, PeerId, PeerInfo};
+use gossip::{DisconnectReason, Identity, PeerClass, PeerId, PeerInfo};
 use tokio::time::Instant;
 
-use crate::{lanes::Queued, peer::Peer};
+use crate::{
+    lanes::Queued,
+    metrics::{DropReason, Metrics},
+    peer::Peer,
+};
 
+/// Messages parked for one identity. Chosen: what the queues of one link hold.
+const MAX_PARKED_MESSAGES: usize = 15_096;
 /// Identities for which messages may be parked at a time. Chosen: links are handed over one or two
 /// at a time; this bounds what hostile reconnections can hold.
 const MAX_PARKED: usize = 64;
 
-#[derive(Default)]
 pub(crate) struct Registry {
     peers: DashMap<PeerId, Arc<Peer>>,
     identities: DashMap<Identity, PeerId>,
@@ -34,9 +40,25 @@ pub(crate) struct Registry {
     /// Changes with every insertion and removal, so that the router knows when its list is old.
     version: AtomicU64,
     parked: Mutex<HashMap<Identity, (Instant, Vec<Queued>)>>,
+    /// How long messages stay parked.
+    patience: Duration,
+    metrics: Metrics,
 }
 
 impl Registry {
+    pub(crate) fn new(patience: Duration, metrics: Metrics) -> Self {
+        Self {
+            peers: DashMap::new(),
+            identities: DashMap::new(),
+            next_id: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            version: AtomicU64::new(0),
+            parked: Mutex::default(),
+            patience,
+            metrics,
+        }
+    }
+
     pub(crate) fn next_id(&self) -> PeerId {
         PeerId(self.next_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -98,8 +120,32 @@ impl Registry {
         infos.filter(|info| class.includes(info)).collect()
     }
 
-    /// Keeps what a link could not write until another link to the same node takes it.
-    pub(crate) fn park(&self, identity: Identity, messages: Vec<Queued>, patience: Duration) {
+    /// Gives what waited for a link to another link of the same node, or keeps it until there is one.
+    pub(crate) fn hand_over(&self, loser: &Peer, left: Vec<Queued>, winner: PeerId) {
+        match (self.get(winner), loser.identity()) {
+            (Some(winner), _) => winner.lanes.inherit(left),
+            (None, Some(identity)) => self.park(identity, left),
+            (None, None) => self.drop_queued(left),
+        }
+    }
+
+    /// Gives what a link that has ended could not write to the node's other link, if that is why it
+    /// ended; else counts it as lost.
+    pub(crate) fn bequeath(&self, peer: &Peer, left: Vec<Queued>) {
+        let handed_over = matches!(
+            peer.end_reason(),
+            DisconnectReason::Duplicate | DisconnectReason::RemoteClosed
+        );
+        match peer.identity().filter(|_| handed_over && !left.is_empty()) {
+            Some(identity) => match self.by_identity(&identity) {
+                Some(heir) if heir.id != peer.id => heir.lanes.inherit(left),
+                _ => self.park(identity, left),
+            },
+            None => self.drop_queued(left),
+        }
+    }
+
+    fn park(&self, identity: Identity, messages: Vec<Queued>) {
         let now = Instant::now();
         let mut dropped = Vec::new();
         {
@@ -111,22 +157,35 @@ impl Registry {
                 }
                 keep
             });
-            if parked.len() < MAX_PARKED {
+            if parked.len() < MAX_PARKED || parked.contains_key(&identity) {
                 let (_, waiting) =
-                    parked.entry(identity).or_insert_with(|| (now + patience, Vec::new()));
-                waiting.extend(messages);
+                    parked.entry(identity).or_insert_with(|| (now + self.patience, Vec::new()));
+                let room = MAX_PARKED_MESSAGES.saturating_sub(waiting.len()).min(messages.len());
+                let mut messages = messages;
+                dropped.extend(messages.split_off(room));
+                waiting.append(&mut messages);
             } else {
                 dropped.extend(messages);
             }
         }
-        drop(dropped);
+        self.drop_queued(dropped);
     }
 
     /// What waits for a new link of this identity.
     pub(crate) fn unpark(&self, identity: &Identity) -> Vec<Queued> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = parked.remove(identity);
-        let fresh = waiting.filter(|(until, _)| Instant::now() < *until);
-        fresh.map(|(_, messages)| messages).unwrap_or_default()
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
+        let (until, messages) = parked.unwrap_or_else(|| (Instant::now(), Vec::new()));
+        if Instant::now() < until {
+            return messages;
+        }
+        self.drop_queued(messages);
+        Vec::new()
+    }
+
+    /// Counts messages that leave with their peer.
+    fn drop_queued(&self, messages: Vec<Queued>) {
+        for message in messages {
+            self.metrics.dropped(DropReason::PeerGone, message.frame.lane());
+        }
     }
 }

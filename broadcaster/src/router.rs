@@ -170,11 +170,15 @@ impl Router {
                 frame: job.frame.clone(),
                 receipt: job.receipts.as_ref().map(Receipts::issue),
             });
-            peer.lanes.offer_all(queued, |frame, admission| match admission {
-                Admission::Queued => {}
-                Admission::Full => self.metrics.dropped(DropReason::PeerFull, frame.lane()),
-                Admission::Closed => self.metrics.dropped(DropReason::PeerGone, frame.lane()),
+            let late = peer.lanes.offer_all(queued, |frame, admission| {
+                if admission == Admission::Full {
+                    self.metrics.dropped(DropReason::PeerFull, frame.lane());
+                }
             });
+            if !late.is_empty() {
+                // The peer's link was just replaced, and its successor may not be in the list yet.
+                self.registry.bequeath(peer, late);
+            }
         }
         jobs.clear();
     }

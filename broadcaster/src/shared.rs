@@ -189,27 +189,6 @@ impl Shared {
         })
     }
 
-    /// Passes what a link could not write to the node's other link, where it has one or may soon.
-    pub(crate) fn bequeath(&self, peer: &Peer, reason: DisconnectReason) {
-        let unsent = peer.take_unsent();
-        let handed_over =
-            matches!(reason, DisconnectReason::Duplicate | DisconnectReason::RemoteClosed);
-        match peer.identity().filter(|_| handed_over && !unsent.is_empty()) {
-            Some(identity) => match self.registry.by_identity(&identity) {
-                Some(heir) => heir.lanes.inherit(unsent),
-                None => self.registry.park(identity, unsent, self.limits.parking_time),
-            },
-            None => self.drop_queued(unsent),
-        }
-    }
-
-    /// Counts messages that leave with their peer.
-    pub(crate) fn drop_queued(&self, messages: Vec<Queued>) {
-        for message in messages {
-            self.metrics.dropped(DropReason::PeerGone, message.frame.lane());
-        }
-    }
-
     pub(crate) fn emit(&self, event: PeerEvent) {
         // Nobody listening is no failure.
         let _ = self.events.send(event);
