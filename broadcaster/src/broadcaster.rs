@@ -152,6 +152,8 @@ impl Broadcaster {
         });
         tasks.spawn("router", |cancel| router.run(cancel));
         workers::spawn(receivers, &shared, &tasks);
+        let registry = Arc::clone(&shared.registry);
+        tasks.spawn("sweep", |cancel| registry.sweep(cancel));
         Self { shared, tasks }
     }
 

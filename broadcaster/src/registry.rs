@@ -18,7 +18,8 @@ use std::{
 
 use dashmap::DashMap;
 use gossip::{DisconnectReason, Identity, PeerClass, PeerId, PeerInfo};
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     lanes::Queued,
@@ -145,30 +146,40 @@ impl Registry {
         }
     }
 
-    fn park(&self, identity: Identity, messages: Vec<Queued>) {
-        let now = Instant::now();
+    fn park(&self, identity: Identity, mut messages: Vec<Queued>) {
         let mut dropped = Vec::new();
         {
             let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-            parked.retain(|_, (until, messages)| {
-                let keep = now < *until;
-                if !keep {
-                    dropped.append(messages);
-                }
-                keep
-            });
             if parked.len() < MAX_PARKED || parked.contains_key(&identity) {
-                let (_, waiting) =
-                    parked.entry(identity).or_insert_with(|| (now + self.patience, Vec::new()));
+                let until = Instant::now() + self.patience;
+                let (_, waiting) = parked.entry(identity).or_insert_with(|| (until, Vec::new()));
                 let room = MAX_PARKED_MESSAGES.saturating_sub(waiting.len()).min(messages.len());
-                let mut messages = messages;
-                dropped.extend(messages.split_off(room));
+                dropped = messages.split_off(room);
                 waiting.append(&mut messages);
             } else {
-                dropped.extend(messages);
+                dropped.append(&mut messages);
             }
         }
         self.drop_queued(dropped);
+    }
+
+    /// Gives up what was parked for too long, whenever `patience` has passed, until cancelled.
+    pub(crate) async fn sweep(self: Arc<Self>, cancel: CancellationToken) {
+        let mut ticks = time::interval(self.patience.max(Duration::from_millis(1)));
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let now = Instant::now();
+            let expired: Vec<Queued> = {
+                let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+                let expired = parked.extract_if(|_, (until, _)| *until <= now);
+                expired.flat_map(|(_, (_, messages))| messages).collect()
+            };
+            self.drop_queued(expired);
+        }
     }
 
     /// What waits for a new link of this identity.
