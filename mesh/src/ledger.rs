@@ -16,10 +16,11 @@
 //! The dialer of a link verifies it first: it sends the last message of the handshake, and the
 //! other end verifies on reading it. So the end that *listened* on the winner is the one that knows
 //! that both ends have verified it, and the one that may close the loser at once:
-//! [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the loser
-//! but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner ends in the
-//! meantime, it claims again for every loser still open, and closes none before all have been claimed for. An end that closes at once in either case still settles on
-//! one link, but leaves the other end without any until the winner is verified there.
+//! [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the
+//! loser but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner
+//! ends in the meantime, it claims again for every loser still open, and closes none before all
+//! have been claimed for. An end that closes at once in either case still settles on one link, but
+//! leaves the other end without any until the winner is verified there.
 //!
 //! A close is a half-close: stop writing, read until the other end has stopped writing too.
 //!
@@ -38,14 +39,15 @@ use gossip::{ClaimRule, Identity, PeerId, Transport};
 /// How long the end that dialled the winner waits for the other end to close the loser.
 ///
 /// Chosen: the same 5 s in which a link that holds an identity must answer a ping when a newcomer
-/// proves the same key (threats and goals, row 28); far longer than the last handshake message takes.
+/// proves the same key (threats and goals, row 28); far longer than the last handshake message
+/// takes.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A link whose identity this end has just verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkClaim {
-    /// The link. Numbers must grow in the order in which links are opened or accepted: of two runs of
-    /// the dialer, that orders them.
+    /// The link. Numbers must grow in the order in which links are opened or accepted: of two runs
+    /// of the dialer, that orders them.
     pub link: PeerId,
     /// Who is at the other end.
     pub identity: Identity,
@@ -109,8 +111,8 @@ impl Ledger {
 
     /// Rules on a link whose identity has been verified, not before.
     ///
-    /// Claiming again for the link that holds the identity gives [`Ruling::Keep`]. Neither the loser
-    /// nor a refused link holds anything afterwards.
+    /// Claiming again for the link that holds the identity gives [`Ruling::Keep`]. Neither the
+    /// loser nor a refused link holds anything afterwards.
     pub fn claim(&mut self, claim: LinkClaim) -> Ruling {
         if self.holders.get(&claim.link).is_some_and(|held| *held != claim.identity) {
             self.release(claim.link);
@@ -144,7 +146,8 @@ impl Ledger {
         self.held.get(identity).map(|claim| claim.link)
     }
 
-    /// Which end starts closing links to `identity` that lost against its holder; `None` without one.
+    /// Which end starts closing links to `identity` that lost against its holder; `None` without
+    /// one.
     ///
     /// Under [`ClaimRule::FirstVerified`] always this end, as existing nodes do.
     #[must_use]
