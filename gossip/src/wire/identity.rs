@@ -24,7 +24,7 @@ use crate::{peer::Identity, reason::DisconnectReason};
 /// Longest address in a challenge, in bytes. Source: wire facts 6.2.
 pub const MAX_ADDRESS_BYTES: usize = 288;
 
-/// What is between `{` and `}` of each message, and how its signature starts. Source: wire facts 6.2.
+/// What tells the three messages apart. Source: wire facts 6.2.
 struct Kind {
     /// Key of the inner map.
     inner: &'static str,
@@ -35,6 +35,9 @@ struct Kind {
 const REQUEST: Kind = Kind { inner: "ic", domain: *b"NIC" };
 const RESPONSE: Kind = Kind { inner: "icr", domain: *b"NIR" };
 const VERIFICATION: Kind = Kind { inner: "ivm", domain: *b"NIV" };
+
+/// An inner map whose fields are all missing.
+const EMPTY_MAP: [u8; 1] = [0x80];
 
 /// Random bytes that the other end must return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +67,7 @@ pub enum IdentityError {
     /// It returns another challenge than the one that was sent.
     #[error("the identity message returns another challenge")]
     WrongChallenge,
-    /// The signature is not by the key of the message, or no key is that weak.
+    /// The signature is not by the key of the message, or that key is one anybody can sign for.
     #[error("the signature of the identity message is wrong")]
     BadSignature,
     /// A verification came though no challenge was sent.
@@ -224,7 +227,7 @@ pub enum Introduction {
     },
     /// Go on without a header: there was no challenge, or it was not for us.
     ContinueWithoutIdentity,
-    /// Refuse the connection. Source: wire facts 1.6, row 14, say how.
+    /// Refuse the connection. How: wire facts 1.6, row 14.
     Refuse(IdentityError),
 }
 
@@ -309,9 +312,14 @@ impl Kind {
     fn seal(&self, inner: &[u8], key: &Keypair) -> Vec<u8> {
         let signature = key.sign(&self.signed(inner));
         let mut out = Vec::with_capacity(inner.len() + 80);
-        msgpack::put_map(&mut out, 2);
-        msgpack::put_str(&mut out, self.inner);
-        out.extend_from_slice(inner);
+        if inner == EMPTY_MAP {
+            // A map without fields counts as missing, like a field of zeros.
+            msgpack::put_map(&mut out, 1);
+        } else {
+            msgpack::put_map(&mut out, 2);
+            msgpack::put_str(&mut out, self.inner);
+            out.extend_from_slice(inner);
+        }
         msgpack::put_str(&mut out, "sig");
         msgpack::put_bin(&mut out, &signature);
         out
