@@ -28,8 +28,9 @@
 //!
 //! * An identity has at most one holder, and a link holds at most one identity.
 //! * Under [`ClaimRule::Ranked`] the holder is the best of the claims made and not released, by an
-//!   order that uses only what both ends know. So two ends that have claimed the same live links
-//!   have the same holder, in whatever order they claimed them.
+//!   order that uses only what both ends know (of two runs of a dialer only one is alive, and only
+//!   the listener knows both). So two ends that have claimed the same live links have the same
+//!   holder, in whatever order they claimed them.
 //! * Only the holder's release frees an identity: a loser that ends later changes nothing.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};

@@ -256,6 +256,18 @@ fn the_oldest_learnt_address_makes_room_and_configured_ones_stay() {
 }
 
 #[test]
+fn an_address_in_use_is_not_evicted_while_there_is_an_idle_one() {
+    let mut bench = Bench::new(&[]);
+    assert_eq!(bench.schedule.add(0, AddressKind::Learnt), Added::New);
+    assert_eq!(bench.due(), [0]);
+    let max = u32::try_from(MAX_ADDRESSES).unwrap();
+    for learnt in 1..max {
+        assert_eq!(bench.schedule.add(learnt, AddressKind::Learnt), Added::New);
+    }
+    assert_eq!(bench.schedule.add(max, AddressKind::Configured), Added::Evicted(1));
+}
+
+#[test]
 fn an_address_in_use_makes_room_for_a_configured_one_only() {
     let everything = NonZeroUsize::MIN.saturating_add(MAX_ADDRESSES);
     let limits = DialLimits { concurrent: everything, ..DialLimits::default() };
