@@ -1,0 +1,118 @@
+//! The naive baseline: a queue per peer, and one write and one flush per message.
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use gossip::Tag;
+use libp2p::{futures::AsyncWriteExt, identity::Keypair, swarm::SwarmEvent};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_tungstenite::{
+    accept_async_with_config,
+    tungstenite::{Message, protocol::WebSocketConfig},
+};
+use tokio_util::compat::FuturesAsyncReadCompatExt;
+
+use super::{
+    race::{Publish, Stage},
+    raw,
+};
+use crate::{
+    error::Failure,
+    meter::{Tally, WINDOW},
+    receiver::{self, p2p, ws},
+};
+
+/// Buffers of a WebSocket, in bytes: those of a node.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The buffers every tungstenite of this bench has.
+pub(crate) fn web_socket_config() -> WebSocketConfig {
+    WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES)
+}
+
+/// tokio-tungstenite: one `send` per message.
+pub(super) async fn ws(stage: Stage) -> Result<Publish, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let mut queues = Vec::new();
+    for receiver in 0..stage.peers {
+        let accept = async {
+            let (near, _) = listener.accept().await?;
+            near.set_nodelay(true)?;
+            Ok::<_, Failure>(accept_async_with_config(near, Some(web_socket_config())).await?)
+        };
+        let (near, far) = tokio::join!(accept, ws::connect(address, "bench-v1", receiver));
+        let (mut near, far) = (near?, far?);
+        let (mut tally, meter) = (Tally::new(&stage.meter, receiver), stage.meter.clone());
+        stage.tasks.spawn("receiver", |_| async move {
+            meter.ended(receiver::count_ws(far, &mut tally).await);
+        });
+        let (queue, mut waiting) = mpsc::channel::<Bytes>(2 * WINDOW);
+        let meter = stage.meter.clone();
+        stage.tasks.spawn("writer", |_| async move {
+            while let Some(message) = waiting.recv().await {
+                if let Err(error) = near.send(Message::Binary(message)).await {
+                    return meter.fail(error.to_string());
+                }
+            }
+        });
+        queues.push(queue);
+    }
+    Ok(Box::new(move |body| {
+        let message = Bytes::from([&Tag::AV.0[..], &body].concat());
+        for queue in &queues {
+            queue.try_send(message.clone()).map_err(|_| "a queue is full or gone")?;
+        }
+        Ok(())
+    }))
+}
+
+/// A libp2p stream: one write and one flush per message.
+pub(super) async fn p2p(stage: Stage) -> Result<Publish, Failure> {
+    let mut hub = p2p::swarm(Keypair::generate_ed25519())?;
+    let id = *hub.local_peer_id();
+    hub.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = hub.select_next_some().await {
+            break address;
+        }
+    };
+    let mut streams = hub.behaviour().new_control().accept(p2p::PROTOCOL)?;
+    stage.tasks.spawn("hub", |cancel| async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = async { loop { hub.select_next_some().await; } } => {}
+        }
+    });
+    let mut queues = Vec::new();
+    for receiver in 0..stage.peers {
+        let connect = p2p::connect(id, &address, p2p::Opening::None, &stage.tasks);
+        // A stream is negotiated with its first byte, which is the receiver's.
+        let far = async {
+            let mut far = connect.await?;
+            far.write_all(&[0]).await?;
+            far.flush().await?;
+            Ok::<_, Failure>(far)
+        };
+        let (near, far) = tokio::join!(streams.next(), far);
+        let ((_, mut near), far) = (near.ok_or("the hub has ended")?, far?);
+        let (mut tally, meter) = (Tally::new(&stage.meter, receiver), stage.meter.clone());
+        stage.tasks.spawn("receiver", |_| async move {
+            meter.ended(receiver::count_lengths(far.compat(), &mut tally).await);
+        });
+        let (queue, mut waiting) = mpsc::channel::<Bytes>(2 * WINDOW);
+        let meter = stage.meter.clone();
+        stage.tasks.spawn("writer", |_| async move {
+            while let Some(message) = waiting.recv().await {
+                let written = async {
+                    near.write_all(&message).await?;
+                    near.flush().await
+                };
+                if let Err(error) = written.await {
+                    return meter.fail(error.to_string());
+                }
+            }
+        });
+        queues.push(queue);
+    }
+    Ok(raw::to_all(queues))
+}

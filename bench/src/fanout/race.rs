@@ -1,0 +1,102 @@
+//! One measurement of one contender: set up, warm up, measure.
+//!
+//! # Invariants
+//!
+//! * Everything of a contender ends with its runtime, before the next one starts.
+//! * A contender that drops, doubles or reorders a message, or stands still, has no figure.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::TaskSet;
+use bytes::Bytes;
+use tokio::{
+    runtime::Builder,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Contender, Plan, Transport, one_write, ours, raw};
+use crate::{
+    error::Failure,
+    meter::{BLOCK, Meter},
+};
+
+/// Time before the measurement begins. Chosen: windows and buffers of the kernel have grown by then.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// How long setting up may take. Chosen: two hundred handshakes on a busy machine.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the end of a contender may take.
+const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// How the publisher hands a message to a contender. Never waits.
+pub(super) type Publish = Box<dyn FnMut(Bytes) -> Result<(), Failure> + Send>;
+
+/// What a contender is set up with.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    pub(super) peers: usize,
+    pub(super) meter: Arc<Meter>,
+    pub(super) tasks: TaskSet,
+}
+
+/// Deliveries a second of one contender.
+pub(super) fn run(plan: Plan) -> Result<f64, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let rate = runtime.block_on(measure(plan));
+    runtime.shutdown_timeout(TEARDOWN);
+    rate
+}
+
+async fn measure(plan: Plan) -> Result<f64, Failure> {
+    let meter = Meter::new(plan.peers);
+    let tasks = TaskSet::new(&CancellationToken::new());
+    let stage = Stage { peers: plan.peers, meter: Arc::clone(&meter), tasks: tasks.clone() };
+    let publish = time::timeout(SETUP_TIMEOUT, set_up(plan, stage)).await??;
+    let publisher = Arc::clone(&meter);
+    tasks.spawn("publisher", |_cancel| async move {
+        if let Err(error) = publish_all(publish, plan.bytes, &publisher).await {
+            publisher.fail(error.to_string());
+        }
+    });
+    time::sleep(WARM_UP).await;
+    let (began, before) = (Instant::now(), meter.total());
+    time::sleep(plan.time).await;
+    let (elapsed, after) = (began.elapsed(), meter.total());
+    let failure = meter.failure().map(str::to_owned);
+    meter.fail("the measurement is over");
+    // Whatever still runs ends with the runtime.
+    let _ = tasks.stop(TEARDOWN).await;
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None if after == before => Err("nothing was delivered".into()),
+        None => Ok((after - before) as f64 / elapsed.as_secs_f64()),
+    }
+}
+
+async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
+    match (plan.contender, plan.transport) {
+        (Contender::Raw, _) => raw::start(stage).await,
+        (Contender::OneWrite, Transport::Ws) => one_write::ws(stage).await,
+        (Contender::OneWrite, Transport::P2p) => one_write::p2p(stage).await,
+        (Contender::Ours, Transport::Ws) => ours::ws(stage).await,
+        (Contender::Ours, Transport::P2p) => ours::p2p(stage).await,
+    }
+}
+
+/// Publishes numbered messages, each distinct, as fast as the window lets it.
+async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Result<(), Failure> {
+    let mut number: u64 = 0;
+    loop {
+        meter.next_block().await?;
+        for _ in 0..BLOCK {
+            let mut body = vec![0; bytes];
+            if let Some(start) = body.first_chunk_mut() {
+                *start = number.to_le_bytes();
+            }
+            publish(Bytes::from(body))?;
+            number += 1;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Receivers that do as little as a receiver can, so that what is measured is the sender.
+//!
+//! ```text
+//!   socket ──▶ [buffer, 64 KiB] ──cut by the framing──▶ Tally
+//! ```
+//!
+//! # Invariants
+//!
+//! * The same code receives for every contender of a transport.
+//! * Every message is looked at: its tag, its number. Bodies are not copied.
+
+pub(crate) mod p2p;
+pub(crate) mod ws;
+
+use gossip::{Tag, wire::frame};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{error::Failure, meter::Tally};
+
+/// Size of a receiver's buffer, in bytes. Chosen: a whole batch of ours, so that reading is cheap.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a framing finds at the start of a buffer.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece<'a> {
+    /// A message, tag included.
+    Message(&'a [u8]),
+    /// Something that wants these bytes back.
+    Ping(&'a [u8]),
+    /// Something of no interest.
+    Other,
+}
+
+/// Cuts one piece off a buffer and says how long it was; `None` when it is not there in full.
+type Cut = fn(&[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure>;
+
+/// Counts the messages of a connection until it ends.
+async fn count<S>(mut io: S, cut: Cut, tally: &mut Tally) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        let read = io.read(&mut buffer[filled..]).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        let mut at = 0;
+        while let Some((piece, len)) = cut(&buffer[at..filled])? {
+            match piece {
+                Piece::Message(message) => {
+                    // Others, such as the interest, come with the connection.
+                    if let Some(body) = message.strip_prefix(&Tag::AV.0) {
+                        tally.take(body)?;
+                    }
+                }
+                Piece::Ping(payload) => io.write_all(&ws::pong(payload)).await?,
+                Piece::Other => {}
+            }
+            at += len;
+        }
+        tally.settle();
+        buffer.copy_within(at..filled, 0);
+        filled -= at;
+        if filled == buffer.len() {
+            return Err("a message is longer than the buffer of a receiver".into());
+        }
+    }
+}
+
+/// Counts messages behind lengths of four bytes, as on libp2p streams, until the connection ends.
+pub(crate) async fn count_lengths<S>(io: S, tally: &mut Tally) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    count(io, cut_length, tally).await
+}
+
+/// Counts the messages of a WebSocket, after its upgrade, until it ends.
+pub(crate) async fn count_ws<S>(io: S, tally: &mut Tally) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    count(io, ws::cut, tally).await
+}
+
+fn cut_length(buffer: &[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure> {
+    let Some((header, rest)) = buffer.split_first_chunk() else { return Ok(None) };
+    let len = frame::decode_header(*header)?;
+    let message = rest.get(..len);
+    Ok(message.map(|message| (Piece::Message(message), frame::FRAME_HEADER_BYTES + len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::Meter;
+
+    fn message(number: u64) -> Vec<u8> {
+        [&Tag::AV.0[..], &number.to_le_bytes(), &[7; 50]].concat()
+    }
+
+    /// Feeds `bytes` through a pipe so narrow that every message is cut somewhere.
+    async fn counted(bytes: Vec<u8>, cut: Cut) -> u64 {
+        let meter = Meter::new(1);
+        let mut tally = Tally::new(&meter, 0);
+        let (mut near, far) = tokio::io::duplex(7);
+        let feed = async move { near.write_all(&bytes).await.unwrap() };
+        let (outcome, ()) = tokio::join!(count(far, cut, &mut tally), feed);
+        outcome.unwrap();
+        meter.total()
+    }
+
+    #[tokio::test]
+    async fn lengths_are_cut_wherever_reads_end() {
+        let framed =
+            |message: Vec<u8>| [&frame::encode_header(message.len())[..], &message].concat();
+        let mut bytes: Vec<u8> = framed(b"MIx".to_vec());
+        bytes.extend((0..100).flat_map(|number| framed(message(number))));
+        assert_eq!(counted(bytes, cut_length).await, 100);
+    }
+
+    #[tokio::test]
+    async fn frames_of_every_length_are_cut_wherever_reads_end() {
+        let framed = |message: Vec<u8>| {
+            let short = u8::try_from(message.len()).unwrap();
+            [&[0x82, short][..], &message].concat()
+        };
+        let mut bytes: Vec<u8> = (0..100).flat_map(|number| framed(message(number))).collect();
+        let long = [message(100), vec![0; 1_000]].concat();
+        let len = u16::try_from(long.len()).unwrap().to_be_bytes();
+        bytes.extend([&[0x82, 126][..], &len, &long].concat());
+        assert_eq!(counted(bytes, ws::cut).await, 101);
+    }
+}

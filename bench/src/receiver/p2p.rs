@@ -1,0 +1,105 @@
+//! The libp2p side of the receivers: TCP, Noise, Yamux, and one gossip stream.
+
+use std::time::Duration;
+
+use broadcaster::TaskSet;
+use futures::StreamExt;
+use gossip::{
+    NetworkProfile,
+    wire::{hello::Hello, metainfo},
+};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    futures::{AsyncReadExt, AsyncWriteExt},
+    identity::Keypair,
+    noise,
+    swarm::SwarmEvent,
+    tcp, yamux,
+};
+
+use crate::error::Failure;
+
+/// How long a connection without a stream is kept: longer than any measurement.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// The gossip stream of the profile that is measured.
+pub(crate) const PROTOCOL: StreamProtocol =
+    StreamProtocol::new(NetworkProfile::TANDEM.stream_protocol);
+
+/// Whether the stream begins with the headers of both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening<'a> {
+    /// It does, and ours name this network.
+    Headers {
+        /// The network.
+        genesis: &'a str,
+    },
+    /// The first byte belongs to a message.
+    None,
+}
+
+/// A swarm that knows streams and nothing else.
+pub(crate) fn swarm(key: Keypair) -> Result<Swarm<libp2p_stream::Behaviour>, Failure> {
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
+        .build();
+    Ok(swarm)
+}
+
+/// Connects a receiver to `hub` and opens its gossip stream.
+pub(crate) async fn connect(
+    hub: PeerId,
+    address: &Multiaddr,
+    opening: Opening<'_>,
+    tasks: &TaskSet,
+) -> Result<Stream, Failure> {
+    let mut swarm = swarm(key_below(hub))?;
+    let mut control = swarm.behaviour().new_control();
+    swarm.dial(address.clone())?;
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::ConnectionEstablished { .. } => break,
+            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
+            _ => {}
+        }
+    }
+    tasks.spawn("receiver swarm", |cancel| async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = async { loop { swarm.select_next_some().await; } } => {}
+        }
+    });
+    let mut stream = control.open_stream(hub, PROTOCOL).await?;
+    if let Opening::Headers { genesis } = opening {
+        exchange(&mut stream, genesis).await?;
+    }
+    Ok(stream)
+}
+
+/// Whoever dialled writes first.
+async fn exchange(stream: &mut Stream, genesis: &str) -> Result<(), Failure> {
+    let profile = &NetworkProfile::TANDEM;
+    let version = profile.version.to_owned();
+    let hello = Hello { genesis: genesis.to_owned(), version, ..Hello::default() };
+    stream.write_all(&metainfo::encode(&metainfo::from_hello(&hello, profile))?).await?;
+    stream.flush().await?;
+    let mut header = [0; metainfo::HEADER_BYTES];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; metainfo::body_len(header)?];
+    stream.read_exact(&mut body).await?;
+    metainfo::check_version(&metainfo::decode_body(&body)?, profile)?;
+    Ok(())
+}
+
+/// A key whose peer ID is smaller than the hub's: the smaller one opens the gossip stream.
+fn key_below(hub: PeerId) -> Keypair {
+    loop {
+        let key = Keypair::generate_ed25519();
+        if key.public().to_peer_id().to_bytes() < hub.to_bytes() {
+            return key;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Medians and percentiles.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Longest latency told apart. Chosen: what takes longer is lost.
+const MAX_LATENCY: Duration = Duration::from_secs(60);
+
+/// The value in the middle, or between the two in the middle; `None` of nothing.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    if sorted.len() % 2 == 1 {
+        return Some(upper);
+    }
+    sorted.get(middle - 1).map(|lower| f64::midpoint(*lower, upper))
+}
+
+/// Latencies, to three digits.
+#[derive(Clone, Debug)]
+pub(crate) struct Latencies {
+    micros: Histogram<u64>,
+}
+
+impl Latencies {
+    /// No latency yet.
+    ///
+    /// # Panics
+    ///
+    /// Never: the bounds are constants that the histogram takes.
+    pub(crate) fn new() -> Self {
+        let max = u64::try_from(MAX_LATENCY.as_micros()).unwrap_or(u64::MAX);
+        let micros = Histogram::new_with_bounds(1, max, 3).expect("valid bounds");
+        Self { micros }
+    }
+
+    /// Notes one latency; what is over the bound counts as the bound.
+    pub(crate) fn note(&mut self, latency: Duration) {
+        self.micros
+            .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// How many were noted.
+    pub(crate) fn len(&self) -> u64 {
+        self.micros.len()
+    }
+
+    /// The latency that a share of all do not exceed, in milliseconds; `None` of nothing.
+    pub(crate) fn quantile_ms(&self, share: f64) -> Option<f64> {
+        let micros = (self.len() > 0).then(|| self.micros.value_at_quantile(share))?;
+        Some(Duration::from_micros(micros).as_secs_f64() * 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle_whatever_the_order() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn quantiles_are_in_milliseconds_and_of_something() {
+        let mut latencies = Latencies::new();
+        assert_eq!(latencies.quantile_ms(0.5), None);
+        for ms in 1..=100 {
+            latencies.note(Duration::from_millis(ms));
+        }
+        let near = |share, expected: f64| {
+            let found = latencies.quantile_ms(share).unwrap();
+            assert!((found - expected).abs() < expected / 500.0, "{found} is not {expected}");
+        };
+        near(0.5, 50.0);
+        near(0.99, 99.0);
+        assert_eq!(latencies.len(), 100);
+    }
+
+    #[test]
+    fn a_latency_over_the_bound_counts_as_the_bound() {
+        let mut latencies = Latencies::new();
+        latencies.note(Duration::from_secs(3_600));
+        assert!(latencies.quantile_ms(1.0).unwrap() >= 60_000.0);
+    }
+}
