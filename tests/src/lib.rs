@@ -1,1 +1,17 @@
-//! Placeholder while the house is being built.
+//! The test kit: nodes over memory links, scripted peers of every transport, and the words in which
+//! the tests that cross the crates are written.
+//!
+//! ```text
+//!   conformance case ──Harness──▶ a node of one network ◀──frames── RawPeer, scripted
+//!                    ◀─Recorder── its handlers
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing here sleeps to wait for a state: it polls with a deadline, or waits for an event.
+//! * A raw peer shares no code with the transport it speaks to, beyond the wire format of `gossip`.
+
+pub mod harness;
+pub mod memory;
+pub mod recorder;
+pub mod wait;

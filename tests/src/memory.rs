@@ -1,0 +1,183 @@
+//! A network without a network: nodes joined by pipes inside this process.
+//!
+//! Everything above the transport is what the real networks run on, and with tokio's clock paused
+//! every deadline is exact and takes no time.
+
+mod link;
+mod peer;
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup, Shutdown, TaskSet};
+use gossip::{
+    Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
+    Identity, Keypair, NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request,
+    RequestError, Response, Transport,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    link::{End, MemorySink, MemorySource, Shape, pair},
+    peer::MemoryPeer,
+};
+
+/// A node over memory links. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct MemoryNetwork {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    network: NetworkId,
+    identity: Identity,
+    broadcaster: Broadcaster,
+    tasks: TaskSet,
+}
+
+/// A link between two nodes.
+#[derive(Debug)]
+pub struct MemoryLink {
+    /// The dialling node's connection.
+    pub near: Attached,
+    /// The other node's connection.
+    pub far: Attached,
+    cut: CancellationToken,
+}
+
+impl MemoryLink {
+    /// Breaks the link, whatever is under way.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+}
+
+impl MemoryNetwork {
+    /// Starts a node with a random identity.
+    #[must_use]
+    pub fn start(network: NetworkId, setup: Setup) -> Self {
+        let token = CancellationToken::new();
+        let broadcaster = Broadcaster::start(setup, &token);
+        let identity = Keypair::from_seed(rand::random()).identity();
+        let tasks = TaskSet::new(&token);
+        Self { shared: Arc::new(Shared { network, identity, broadcaster, tasks }) }
+    }
+
+    /// What the node is made of.
+    #[must_use]
+    pub fn broadcaster(&self) -> &Broadcaster {
+        &self.shared.broadcaster
+    }
+
+    /// How the node is known to others.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// Joins two nodes; `None` when one of them is stopping.
+    #[must_use]
+    pub fn connect(&self, other: &Self, shape: Shape) -> Option<MemoryLink> {
+        let (near, far) = pair(shape, &self.shared.tasks);
+        let cut = near.cut.clone();
+        let near = self.attach(near, Direction::Outbound, Some(other.identity()))?;
+        let far = other.attach(far, Direction::Inbound, Some(self.identity()))?;
+        Some(MemoryLink { near, far, cut })
+    }
+
+    /// Joins a scripted peer to the node; `None` when the node is stopping.
+    #[must_use]
+    pub fn scripted(&self, shape: Shape) -> Option<(MemoryPeer, Attached)> {
+        let identity = Keypair::from_seed(rand::random()).identity();
+        self.scripted_as(identity, Direction::Inbound, shape)
+    }
+
+    /// Joins a scripted peer of this identity to the node.
+    #[must_use]
+    pub fn scripted_as(
+        &self,
+        identity: Identity,
+        direction: Direction,
+        shape: Shape,
+    ) -> Option<(MemoryPeer, Attached)> {
+        let (near, far) = pair(shape, &self.shared.tasks);
+        let attached = self.attach(near, direction, Some(identity))?;
+        Some((MemoryPeer::new(far, identity), attached))
+    }
+
+    fn attach(
+        &self,
+        end: End,
+        direction: Direction,
+        identity: Option<Identity>,
+    ) -> Option<Attached> {
+        let broadcaster = &self.shared.broadcaster;
+        let id = broadcaster.next_peer_id();
+        let table = broadcaster.profile().tags;
+        let (sink, source) = end.into_halves(table, broadcaster.budget().clone());
+        let about = LinkInfo {
+            transport: Transport::Memory,
+            direction,
+            address: format!("memory:{id}"),
+            identity,
+        };
+        let sinks = LaneSinks::Shared(sink);
+        let link = Link { about, sinks, sources: vec![source], greeting: Vec::new(), hooks: None };
+        broadcaster.attach(id, link).ok()
+    }
+
+    /// Tasks that run.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.shared.broadcaster.task_count() + self.shared.tasks.len()
+    }
+
+    /// Ends the node's links and tasks.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        let links = self.shared.broadcaster.stop(grace).await;
+        links.and(self.shared.tasks.stop(grace).await)
+    }
+}
+
+impl GossipNode for MemoryNetwork {
+    fn network_id(&self) -> &NetworkId {
+        &self.shared.network
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        Vec::new()
+    }
+
+    fn broadcast(&self, message: Outbound) -> Admission {
+        self.shared.broadcaster.broadcast(&message)
+    }
+
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+        Box::pin(self.shared.broadcaster.broadcast_and_wait(&message))
+    }
+
+    fn relay(&self, message: Outbound) -> Admission {
+        self.shared.broadcaster.relay(&message)
+    }
+
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        self.shared.broadcaster.peers(class)
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>> {
+        Box::pin(self.shared.broadcaster.request(peer, request))
+    }
+
+    /// Does nothing: links are made by [`MemoryNetwork::connect`].
+    fn connect_outgoing(&self, _policy: ConnectPolicy) {}
+
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        self.shared.broadcaster.disconnect(peer, reason);
+    }
+
+    fn network_advanced(&self) {}
+}

@@ -1,0 +1,220 @@
+//! A link inside this process: two pipes of bytes, framed as on a libp2p stream.
+//!
+//! ```text
+//!   MemorySink ──▶ [pipe] ──(delay)──▶ MemorySource       and the same the other way round
+//! ```
+//!
+//! # Invariants
+//!
+//! * A pipe holds a bounded number of bytes: an end that stops reading stalls the other.
+//! * A pipe that ends between two messages was closed; one that ends within a message broke.
+
+use std::{collections::VecDeque, io, time::Duration};
+
+use broadcaster::{
+    ByteBudget, Frame, FrameSink, FrameSource, Received, Reservation, SourceEnd, TaskSet,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use gossip::{
+    DisconnectReason, Lane, Tag, TagTable,
+    wire::frame::{FRAME_HEADER_BYTES, decode_header, encode_header},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Messages longer than this are charged to the budget while they are read.
+const CHARGED_BYTES: usize = 64 * 1024;
+
+/// Bytes that may be under way on a pipe with a delay. Chosen: one large message.
+const UNDER_WAY_BYTES: usize = 8 * 1024 * 1024;
+
+/// How a link behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes that each direction holds before it stalls.
+    pub pipe_bytes: usize,
+    /// How long a byte is under way.
+    pub delay: Duration,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { pipe_bytes: 64 * 1024, delay: Duration::ZERO }
+    }
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct End {
+    pub(crate) reader: ReadHalf<DuplexStream>,
+    pub(crate) writer: WriteHalf<DuplexStream>,
+    /// Breaks the link, both ways and at once.
+    pub(crate) cut: CancellationToken,
+}
+
+/// The two ends of a new link. A delay takes two tasks of `tasks`.
+#[must_use]
+pub fn pair(shape: Shape, tasks: &TaskSet) -> (End, End) {
+    let cut = CancellationToken::new();
+    let (near, far) = if shape.delay.is_zero() {
+        tokio::io::duplex(shape.pipe_bytes)
+    } else {
+        let (near, near_inner) = tokio::io::duplex(shape.pipe_bytes);
+        let (far, far_inner) = tokio::io::duplex(shape.pipe_bytes);
+        let (near_reader, near_writer) = tokio::io::split(near_inner);
+        let (far_reader, far_writer) = tokio::io::split(far_inner);
+        for (from, to) in [(near_reader, far_writer), (far_reader, near_writer)] {
+            tasks.spawn("delay", |cancel| async move {
+                cancel.run_until_cancelled(delayed(from, to, shape.delay)).await;
+            });
+        }
+        (near, far)
+    };
+    let end = |stream| {
+        let (reader, writer) = tokio::io::split(stream);
+        End { reader, writer, cut: cut.clone() }
+    };
+    (end(near), end(far))
+}
+
+/// Carries bytes from one pipe to the other, each a `delay` later.
+async fn delayed(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    delay: Duration,
+) {
+    let mut under_way: VecDeque<(Instant, Bytes)> = VecDeque::new();
+    let (mut bytes, mut open) = (0, true);
+    while open || !under_way.is_empty() {
+        let due = under_way.front().map(|(due, _)| *due);
+        let mut chunk = BytesMut::with_capacity(16 * 1024);
+        tokio::select! {
+            biased;
+            () = time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                let Some((_, chunk)) = under_way.pop_front() else { continue };
+                bytes -= chunk.len();
+                if to.write_all(&chunk).await.is_err() {
+                    return;
+                }
+            }
+            read = from.read_buf(&mut chunk), if open && bytes < UNDER_WAY_BYTES => match read {
+                Ok(0) | Err(_) => open = false,
+                Ok(read) => {
+                    bytes += read;
+                    under_way.push_back((Instant::now() + delay, chunk.freeze()));
+                }
+            },
+        }
+    }
+    // The other end may be gone already.
+    let _ = to.shutdown().await;
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+/// The outbound half of one end.
+#[derive(Debug)]
+pub struct MemorySink {
+    writer: WriteHalf<DuplexStream>,
+    cut: CancellationToken,
+}
+
+impl FrameSink for MemorySink {
+    async fn write_batch(&mut self, batch: &[Frame]) -> io::Result<()> {
+        let Self { writer, cut } = self;
+        let write = async {
+            for frame in batch {
+                writer.write_all(&encode_header(frame.wire().len())).await?;
+                writer.write_all(frame.wire()).await?;
+            }
+            writer.flush().await
+        };
+        cut.run_until_cancelled(write).await.unwrap_or_else(|| Err(broken()))
+    }
+
+    async fn close(&mut self, _reason: DisconnectReason) {
+        // The other end may be gone already.
+        let _ = self.writer.shutdown().await;
+    }
+}
+
+/// The inbound half of one end.
+#[derive(Debug)]
+pub struct MemorySource {
+    reader: ReadHalf<DuplexStream>,
+    cut: CancellationToken,
+    buffer: BytesMut,
+    table: TagTable,
+    budget: ByteBudget,
+    /// What was charged for the message that is being read.
+    held: Option<Reservation>,
+}
+
+impl FrameSource for MemorySource {
+    async fn next_message(&mut self) -> Result<Received, SourceEnd> {
+        loop {
+            if let Some(received) = self.decode().await? {
+                return Ok(received);
+            }
+            self.buffer.reserve(16 * 1024);
+            let (reader, buffer) = (&mut self.reader, &mut self.buffer);
+            let read = self.cut.run_until_cancelled(reader.read_buf(buffer)).await;
+            match read.unwrap_or_else(|| Err(broken()))? {
+                0 if self.buffer.is_empty() => {
+                    return Err(SourceEnd::because(DisconnectReason::RemoteClosed));
+                }
+                0 => return Err(SourceEnd::because(DisconnectReason::Transport)),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl MemorySource {
+    /// The next message, if it is there as a whole. Cancel safe: the buffer keeps what was read.
+    async fn decode(&mut self) -> Result<Option<Received>, SourceEnd> {
+        let Some((&header, rest)) = self.buffer.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let len = decode_header(header)
+            .map_err(|_bad| SourceEnd::because(DisconnectReason::Oversized))?;
+        let Some(&tag) = rest.first_chunk::<{ Tag::BYTES }>() else { return Ok(None) };
+        let (tag, whole) = (Tag(tag), rest.len() >= len);
+        let rule = self.table.rule(tag);
+        if rule.is_some_and(|rule| len - Tag::BYTES > rule.max_payload) {
+            return Err(SourceEnd::because(DisconnectReason::Oversized));
+        }
+        if len > CHARGED_BYTES && self.held.is_none() {
+            let lane = rule.map_or(Lane::Bulk, |rule| rule.lane);
+            self.held = Some(self.budget.reserve(len, lane).await);
+        }
+        if !whole {
+            return Ok(None);
+        }
+        self.buffer.advance(FRAME_HEADER_BYTES);
+        let wire = self.buffer.split_to(len).freeze();
+        Ok(Some(Received { tag, wire, held: self.held.take() }))
+    }
+}
+
+impl End {
+    /// The two halves, as a node attaches them.
+    #[must_use]
+    pub fn into_halves(self, table: TagTable, budget: ByteBudget) -> (MemorySink, MemorySource) {
+        let Self { reader, writer, cut } = self;
+        let source = MemorySource {
+            reader,
+            cut: cut.clone(),
+            buffer: BytesMut::new(),
+            table,
+            budget,
+            held: None,
+        };
+        (MemorySink { writer, cut }, source)
+    }
+}

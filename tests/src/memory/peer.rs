@@ -1,0 +1,74 @@
+//! A scripted peer at the other end of a memory link.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use gossip::{
+    Identity, Tag,
+    wire::frame::{FRAME_HEADER_BYTES, encode_header, split},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::link::End;
+use crate::harness::RawPeer;
+
+/// Speaks frames over a memory link, and reads only when it is told to.
+#[derive(Debug)]
+pub struct MemoryPeer {
+    end: End,
+    buffer: BytesMut,
+    identity: Identity,
+}
+
+impl MemoryPeer {
+    pub(crate) fn new(end: End, identity: Identity) -> Self {
+        Self { end, buffer: BytesMut::new(), identity }
+    }
+
+    /// What its end of the link is, for a test that reads or writes bytes of its own.
+    pub fn end(&mut self) -> &mut End {
+        &mut self.end
+    }
+
+    fn decode(&mut self) -> Option<(Tag, Bytes)> {
+        let header = *self.buffer.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let len = usize::try_from(u32::from_be_bytes(header)).ok()?;
+        if self.buffer.len() < FRAME_HEADER_BYTES + len {
+            return None;
+        }
+        self.buffer.advance(FRAME_HEADER_BYTES);
+        split(&self.buffer.split_to(len).freeze())
+    }
+}
+
+impl RawPeer for MemoryPeer {
+    async fn send(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
+        let message = [&encode_header(Tag::BYTES + payload.len()), &tag.0[..], payload].concat();
+        self.end.writer.write_all(&message).await?;
+        self.end.writer.flush().await
+    }
+
+    async fn recv(&mut self) -> Option<(Tag, Bytes)> {
+        loop {
+            if let Some(message) = self.decode() {
+                return Some(message);
+            }
+            match self.end.reader.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn break_within(mut self, tag: Tag, payload: &[u8]) {
+        let header = encode_header(Tag::BYTES + payload.len());
+        let half = [&header, &tag.0[..], payload.get(..payload.len() / 2).unwrap_or(&[])].concat();
+        // What cannot be written any more is broken as well.
+        let _ = self.end.writer.write_all(&half).await;
+        let _ = self.end.writer.flush().await;
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity)
+    }
+}
