@@ -4,12 +4,15 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::error::Failure;
+
 /// One result. What a bench does not measure is left out of the JSON and is a dash in the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Row {
     /// Name of the bench.
     pub(crate) bench: &'static str,
     /// What carried the messages: `ws`, `p2p`, or the name of a comparison.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) transport: &'static str,
     /// Receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,28 +95,28 @@ impl Output {
     }
 
     /// Takes the next row.
-    pub(crate) fn add(&mut self, row: Row) -> io::Result<()> {
+    pub(crate) fn add(&mut self, row: Row) -> Result<(), Failure> {
         match self {
-            Self::Json => {
-                let line = serde_json::to_string(&row)?;
-                writeln!(io::stdout(), "{line}")
-            }
-            Self::Table(rows) => {
-                rows.push(row);
-                Ok(())
-            }
+            Self::Json => writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?,
+            Self::Table(rows) => rows.push(row),
+        }
+        Ok(())
+    }
+
+    /// Says for programs that a bench could not run; people read it on stderr.
+    pub(crate) fn skip(&mut self, bench: &'static str, reason: String) -> Result<(), Failure> {
+        match self {
+            Self::Json => self.add(Row { bench, skipped: Some(reason), ..Row::default() }),
+            Self::Table(_) => Ok(()),
         }
     }
 
     /// Prints what was kept.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
-        match self {
-            Self::Json => Ok(()),
-            Self::Table(rows) => {
-                let rows = std::mem::take(rows);
-                io::stdout().write_all(table(&rows).as_bytes())
-            }
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        if let Self::Table(rows) = self {
+            io::stdout().write_all(table(&std::mem::take(rows)).as_bytes())?;
         }
+        Ok(())
     }
 }
 

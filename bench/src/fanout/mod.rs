@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+pub(crate) use one_write::web_socket_config;
+
 use crate::{
     error::Failure,
     row::{Output, Row},
@@ -105,7 +107,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             output.add(measure(args, transport, bytes.into())?)?;
         }
     }
-    Ok(output.finish()?)
+    output.finish()
 }
 
 fn measure(args: &Args, transport: Transport, bytes: usize) -> Result<Row, Failure> {

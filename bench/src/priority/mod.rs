@@ -1,8 +1,121 @@
-//! Placeholder.
-use crate::{error::Failure, row::Output};
-/// a
+//! Priority messages while bulk fills a slow link.
+//!
+//! ```text
+//!   open loop, one AV every 5 ms ──▶ contender ──▶ link of 200 Mbit/s ──▶ Probe: latencies
+//!   always some bulk waiting     ──▶                                  ──▶ Probe: goodput
+//! ```
+//!
+//! # Invariants
+//!
+//! * Both ends are in this process, in a network namespace of its own, and use the same clock.
+//! * A priority message is sent when its time has come, whatever became of those before it.
+//! * The goodput of a contender is compared with that of a raw TCP sender on the same link.
+
+mod drive;
+mod dual_queue;
+mod namespace;
+mod ours;
+mod probe;
+mod raw;
+
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+
+use crate::{
+    error::Failure,
+    fanout::Transport,
+    row::{Output, Row},
+};
+
+pub(crate) use namespace::InNamespace;
+
+/// How long the end of a contender may take.
+const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// Settings of `bench priority`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_args: &Args, _output: &mut Output) -> Result<(), Failure> {
-    Ok(())
+pub(crate) struct Args {
+    /// Bytes of a bulk message; may be given more than once.
+    #[arg(long, default_values_t = [65_536], value_parser = clap::value_parser!(u32).range(1_024..=6_000_000))]
+    bulk_bytes: Vec<u32>,
+    /// Seconds each contender is measured.
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// Transport; may be given more than once. Default: both.
+    #[arg(long, value_enum)]
+    transport: Vec<Transport>,
+    /// Set by the bench when it starts itself in a network namespace.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    namespace: InNamespace,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+enum Contender {
+    /// Bulk only, over a plain TCP socket: what the link can carry.
+    Raw,
+    /// A WebSocket with two queues and no low-water mark, as existing nodes have.
+    DualQueue,
+    /// A Tandem node.
+    Ours(Transport),
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    contender: Contender,
+    bulk_bytes: usize,
+    time: Duration,
+}
+
+/// Measures every transport, or says why it cannot.
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    if args.namespace == InNamespace::No {
+        return match namespace::enter()? {
+            namespace::Entered::Done => Ok(()),
+            namespace::Entered::Impossible { reason } => {
+                eprintln!("bench: priority needs a network namespace with tc: {reason}");
+                output.skip("priority", reason)
+            }
+        };
+    }
+    let time = Duration::try_from_secs_f64(args.seconds)?;
+    for &bulk_bytes in &args.bulk_bytes {
+        let bulk_bytes = usize::try_from(bulk_bytes)?;
+        let plan = |contender| Plan { contender, bulk_bytes, time };
+        let raw = measure(plan(Contender::Raw))?;
+        output.add(row("raw", bulk_bytes, &raw, &raw))?;
+        let dual = measure(plan(Contender::DualQueue))?;
+        output.add(row("ws_dual_queue", bulk_bytes, &dual, &raw))?;
+        for transport in Transport::chosen(&args.transport) {
+            let ours = measure(plan(Contender::Ours(transport)))?;
+            output.add(row(transport.name(), bulk_bytes, &ours, &raw))?;
+        }
+    }
+    output.finish()
+}
+
+fn measure(plan: Plan) -> Result<probe::Report, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let report = runtime.block_on(drive::run(plan));
+    runtime.shutdown_timeout(TEARDOWN);
+    let report = report?;
+    eprintln!("{:?} {} B: {report}", plan.contender, plan.bulk_bytes);
+    Ok(report)
+}
+
+fn row(transport: &'static str, bytes: usize, report: &probe::Report, raw: &probe::Report) -> Row {
+    Row {
+        bench: "priority",
+        transport,
+        peers: Some(1),
+        bytes: Some(bytes),
+        p50_ms: report.p50_ms,
+        p99_ms: report.p99_ms,
+        goodput_ratio: Some(report.goodput / raw.goodput),
+        goodput_mb_per_s: Some(report.goodput / 1e6),
+        lost: report.p50_ms.map(|_| report.lost),
+        ..Row::default()
+    }
 }

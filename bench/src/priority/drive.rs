@@ -1,0 +1,138 @@
+//! One measurement of one contender: connect, fill the link, measure.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::TaskSet;
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
+use gossip::BoxFuture;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{Contender, Plan, TEARDOWN, dual_queue, ours, probe::Probe, probe::Report, raw};
+use crate::error::Failure;
+
+/// Size of a priority message's body: a vote, roughly.
+const PRIORITY_BYTES: usize = 256;
+
+/// Time between two priority messages.
+const PERIOD: Duration = Duration::from_millis(5);
+
+/// Bulk waiting in the contender's queue, in bytes; at least two messages.
+const BULK_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most bulk messages waiting. Chosen: what the harness of the anchors keeps waiting.
+const BULK_AHEAD: usize = 16;
+
+/// How long a contender may take until a first message gets through.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long bulk flows before the measurement: until every buffer on the way is full.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// How long stragglers are waited for.
+const STRAGGLERS: Duration = Duration::from_millis(1_500);
+
+/// A connected contender.
+pub(super) trait Contending: Send + Sync + 'static {
+    /// Sends a priority message. Never waits.
+    fn priority(&self, body: Bytes) -> Result<(), Failure>;
+
+    /// Queues a bulk message, and resolves when it has left the queue.
+    fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>>;
+}
+
+/// What a contender is set up with.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    pub(super) probe: Arc<Probe>,
+    pub(super) tasks: TaskSet,
+}
+
+/// Measures one contender.
+pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
+    let tasks = TaskSet::new(&CancellationToken::new());
+    let stage = Stage { probe: Arc::new(Probe::new()), tasks: tasks.clone() };
+    let probe = Arc::clone(&stage.probe);
+    let report = async {
+        let contender: Arc<dyn Contending> = match plan.contender {
+            Contender::Raw => return raw_only(plan, stage).await,
+            Contender::DualQueue => Arc::new(dual_queue::start(stage).await?),
+            Contender::Ours(transport) => Arc::new(ours::start(transport, stage).await?),
+        };
+        time::timeout(CONNECT_TIMEOUT, greet(&*contender, &probe)).await??;
+        start_bulk(plan, Arc::clone(&contender), Arc::clone(&probe), &tasks);
+        time::sleep(WARM_UP).await;
+        let sent = votes(plan.time, &*contender, &probe).await?;
+        probe.report(sent)
+    };
+    let report = report.await;
+    // Whatever still runs ends with the runtime.
+    let _ = tasks.stop(TEARDOWN).await;
+    report
+}
+
+async fn raw_only(plan: Plan, stage: Stage) -> Result<Report, Failure> {
+    let probe = Arc::clone(&stage.probe);
+    raw::start(stage, plan.bulk_bytes).await?;
+    time::sleep(WARM_UP).await;
+    probe.begin();
+    time::sleep(plan.time).await;
+    probe.end();
+    probe.report(0)
+}
+
+/// Sends priority messages until some have got through.
+async fn greet(contender: &dyn Contending, probe: &Probe) -> Result<(), Failure> {
+    // Numbers that no measured message has, so that none is a duplicate.
+    let mut number = u64::MAX;
+    while probe.greetings() < 3 {
+        contender.priority(probe.body(number, PRIORITY_BYTES))?;
+        number -= 1;
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Keeps bulk waiting in the contender's queue.
+fn start_bulk(plan: Plan, contender: Arc<dyn Contending>, probe: Arc<Probe>, tasks: &TaskSet) {
+    let ahead = (BULK_AHEAD_BYTES / plan.bulk_bytes).clamp(2, BULK_AHEAD);
+    tasks.spawn("bulk", |cancel| async move {
+        let mut waiting = FuturesUnordered::new();
+        let mut number = 0;
+        loop {
+            while waiting.len() < ahead {
+                waiting.push(contender.bulk(probe.body(number, plan.bulk_bytes)));
+                number += 1;
+            }
+            let left = tokio::select! {
+                () = cancel.cancelled() => return,
+                left = waiting.next() => left,
+            };
+            if let Some(Err(error)) = left {
+                eprintln!("bulk ends: {error}");
+                return;
+            }
+        }
+    });
+}
+
+/// Sends a priority message at every tick, and says how many.
+async fn votes(
+    lasting: Duration,
+    contender: &dyn Contending,
+    probe: &Probe,
+) -> Result<u64, Failure> {
+    let mut ticks = time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    probe.begin();
+    let end = Instant::now() + lasting;
+    let mut sent = 0;
+    while ticks.tick().await < end {
+        contender.priority(probe.body(sent, PRIORITY_BYTES))?;
+        sent += 1;
+    }
+    probe.end();
+    time::sleep(STRAGGLERS).await;
+    Ok(sent)
+}
