@@ -1,1 +1,35 @@
-//! Placeholder while the house is being built.
+//! The WebSocket network: listener, dialler, HTTP services, and one WebSocket per peer.
+//!
+//! ```text
+//!   accept ─▶ HTTP ─┬─ router                        ┌─ WsSource ─▶ read loop  ┐
+//!                   └─ gossip ─▶ upgrade ─┐          │                         │
+//!                                         ├─▶ link ─▶┤ Port                    ├ Broadcaster
+//!   DialSchedule ─▶ dial ─▶ handshake ────┘          │                         │
+//!                                                    └─ WsSink   ◀─ write loop ┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * Whatever a stranger sends is bounded before it is believed: heads, frames, messages, control
+//!   frames, connections, requests.
+//! * A peer sees the bytes and the order of existing nodes: headers, refusals, frame sizes, close codes.
+//! * Every task belongs to the network's task set, and every connection to one task.
+
+mod bucket;
+mod config;
+mod context;
+mod dial;
+mod frame;
+mod link;
+mod mesh_task;
+mod network;
+mod port;
+mod serve;
+mod sink;
+mod socket;
+mod source;
+
+pub use config::{GossipService, Libp2pIdentity, RemoteAddress, StartError, TargetError, WsConfig};
+pub use context::SharedLedger;
+pub use network::WsNetwork;
+pub use serve::{BoxError, ResponseBody, Router, route_to};

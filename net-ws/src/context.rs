@@ -1,0 +1,181 @@
+//! What every task of the network shares.
+//!
+//! # Invariants
+//!
+//! * Locks here are held for a few lines and never while anything is called that can call back.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Relaying};
+use bytes::Bytes;
+use gossip::{
+    IdentityRule, NetworkId, NetworkProfile, Tag,
+    wire::{
+        features::Features,
+        hello::{self, Hello},
+        identity::Keypair,
+        interest,
+    },
+};
+use mesh::{InboundGate, Ledger};
+
+use crate::{
+    config::{GossipService, Libp2pIdentity, StartError, WsConfig},
+    serve::Router,
+    source::Bounds,
+};
+
+/// Which link each identity is reached by: one for all networks of a node.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// What every task of the network shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) profile: &'static NetworkProfile,
+    pub(crate) network: NetworkId,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) ledger: SharedLedger,
+    pub(crate) exchange: Exchange,
+    /// What this node says of itself on every connection, without a message of the identity exchange.
+    pub(crate) hello: Hello,
+    pub(crate) user_agent: String,
+    pub(crate) gossip_service: GossipService,
+    pub(crate) router: Option<Router>,
+    pub(crate) dial_timeout: Duration,
+    /// Over which the connections of one host are counted.
+    pub(crate) rate_window: Duration,
+    gate: Mutex<InboundGate>,
+    /// Tells two runs of a dialer apart; the same for all links of this network.
+    sessions: RandomState,
+}
+
+/// Whether and how this node takes part in the identity exchange.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// It does not.
+    Off,
+    /// It challenges whom it dials, and answers challenges.
+    On {
+        /// Signs this node's side.
+        key: Arc<Keypair>,
+        /// Whose challenges it answers.
+        answers: Answers,
+    },
+}
+
+/// Which challenges are answered.
+#[derive(Debug)]
+pub(crate) enum Answers {
+    /// All: the node may be known under names that it does not know itself.
+    Every,
+    /// Those to one of these names, lower-case.
+    Naming(Vec<String>),
+}
+
+impl Context {
+    /// Checks the texts of `config` and puts together what is shared. `own_url` is where this node
+    /// listens.
+    pub(crate) fn new(
+        config: WsConfig,
+        broadcaster: Broadcaster,
+        ledger: SharedLedger,
+        own_url: Option<String>,
+    ) -> Result<Self, StartError> {
+        let profile = broadcaster.profile();
+        let exchange = Exchange::new(profile, &config);
+        let node_random = hello::node_random(config.node_random);
+        let location = config.public_address.or(own_url);
+        for (setting, text) in [
+            ("instance name", &config.instance),
+            ("telemetry id", &config.telemetry_id),
+            ("user agent", &config.user_agent),
+            ("public address", location.as_ref().unwrap_or(&String::new())),
+        ] {
+            if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                return Err(StartError::BadText { setting, text: text.clone() });
+            }
+        }
+        let hello = Hello {
+            telemetry_id: config.telemetry_id,
+            instance: config.instance,
+            location,
+            node_random: Some(node_random),
+            genesis: config.network.as_str().to_owned(),
+            features: Features::ours().to_header(),
+            version: profile.version.to_owned(),
+            identity_challenge: None,
+        };
+        Ok(Self {
+            profile,
+            network: config.network,
+            broadcaster,
+            ledger,
+            exchange,
+            hello,
+            user_agent: config.user_agent,
+            gossip_service: config.gossip_service,
+            router: config.router,
+            dial_timeout: config.dial_timeout,
+            rate_window: config.inbound.rate.window,
+            gate: Mutex::new(InboundGate::new(config.inbound)),
+            sessions: RandomState::new(),
+        })
+    }
+
+    pub(crate) fn gate(&self) -> MutexGuard<'_, InboundGate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The random text by which this process knows itself again.
+    pub(crate) fn node_random(&self) -> &str {
+        self.hello.node_random.as_deref().unwrap_or_default()
+    }
+
+    /// What a source needs of the node.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { tags: self.profile.tags, budget: self.broadcaster.budget().clone() }
+    }
+
+    /// Names the run of a dialer by the random text it made at its start.
+    pub(crate) fn session(&self, node_random: &str) -> u64 {
+        self.sessions.hash_one(node_random)
+    }
+
+    /// The message of interest that a relay sends first on every connection. Source: wire facts 3.3;
+    /// packed votes are never asked for, since this node does not unpack them.
+    pub(crate) fn interest(&self) -> Option<(Tag, Bytes)> {
+        if self.broadcaster.relaying() == Relaying::Off {
+            return None;
+        }
+        let table = &self.profile.tags;
+        let wanted = table.default_interest().with(table, Tag::SP).without(table, Tag::VP);
+        Some((Tag::MI, interest::encode(wanted, table)))
+    }
+}
+
+impl Exchange {
+    fn new(profile: &NetworkProfile, config: &WsConfig) -> Self {
+        let key = config.identity.clone();
+        let own_peer_id = match config.libp2p_identity {
+            Libp2pIdentity::Shared => key.as_ref().map(|key| key.identity().to_string()),
+            Libp2pIdentity::Separate => None,
+        };
+        let public_address = config.public_address.as_ref().map(|name| name.to_lowercase());
+        let names: Vec<String> = public_address.into_iter().chain(own_peer_id).collect();
+        let answers = match profile.identity {
+            IdentityRule::Always => Answers::Every,
+            IdentityRule::WhenNamed if names.is_empty() => return Self::Off,
+            IdentityRule::WhenNamed => Answers::Naming(names),
+        };
+        let key = key.unwrap_or_else(|| Arc::new(Keypair::from_seed(rand::random())));
+        Self::On { key, answers }
+    }
+}

@@ -1,0 +1,225 @@
+//! The dialling side: one TCP connection, one upgrade, one verdict.
+//!
+//! ```text
+//!   address ─▶ TCP ─▶ request ─▶ reply ─▶ checks ─▶ identity ─▶ Dialled
+//!                                  └────────┴──────────┴──────▶ DialError ─▶ DialFailure
+//! ```
+//!
+//! # Invariants
+//!
+//! * One deadline covers everything from the name look-up to the last header.
+//! * Of a reply at most 4,096 bytes of head and 1,024 of body are read. Redirects are not followed.
+//! * What follows the head in the same segment belongs to the connection and is kept.
+
+mod reply;
+mod request;
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use gossip::{
+    Identity, NodeAddress, Security,
+    wire::{
+        hello::Hello,
+        identity::{self, Challenge, ResponseSeen},
+    },
+};
+use mesh::DialFailure;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{self, Instant},
+};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
+
+use crate::{
+    config::TargetError,
+    context::{Context, Exchange},
+    frame::{self, Part, Role, close_payload},
+    socket,
+};
+
+/// How long a refused connection may take to be closed. Source: wire facts 1.9.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// Where to dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target {
+    /// Host and port, the port always given.
+    host_port: String,
+    /// Host and port as written in the address.
+    authority: String,
+    /// What to ask for.
+    path: String,
+    /// The name by which the other end is challenged, and by which it is shown.
+    pub(crate) name: String,
+}
+
+impl Target {
+    /// Checks an address.
+    pub(crate) fn new(context: &Context, address: &NodeAddress) -> Result<Self, TargetError> {
+        let multiaddr = || TargetError::Multiaddr { address: address.to_string() };
+        let url = address.gossip_url(&context.network).ok_or_else(multiaddr)?;
+        if url.security == Security::Tls {
+            return Err(TargetError::Tls { address: address.to_string() });
+        }
+        Ok(Self {
+            host_port: address.host_port().ok_or_else(multiaddr)?,
+            authority: url.authority,
+            path: url.target,
+            name: address.phonebook_entry(),
+        })
+    }
+}
+
+/// A connection that was upgraded and checked.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) stream: TcpStream,
+    /// What was read behind the reply.
+    pub(crate) early: BytesMut,
+    /// What the peer showed of its identity.
+    pub(crate) verified: Option<ResponseSeen>,
+}
+
+/// Why a dial came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("no TCP connection")]
+    Connect(#[source] io::Error),
+    #[error("the connection broke during the handshake")]
+    Broken(#[source] io::Error),
+    #[error("the handshake took too long")]
+    TimedOut,
+    #[error("the head of the reply is longer than 4,096 bytes")]
+    LongHead,
+    #[error("the reply is not HTTP")]
+    Malformed,
+    #[error("the reply is {status}: {body}")]
+    Status {
+        status: u16,
+        /// What a 429 asked for.
+        retry_after: Option<Duration>,
+        /// Made printable, and short.
+        body: String,
+    },
+    #[error("the reply does not accept the upgrade")]
+    NotAccepted,
+    #[error("the peer speaks another version, or belongs to another network")]
+    Unsupported,
+    #[error("it is this node")]
+    Ourselves,
+    #[error("the peer answered the identity challenge wrongly")]
+    Identity(#[source] identity::IdentityError),
+    #[error("another link to {0} stays")]
+    Duplicate(Identity),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl DialError {
+    /// What the schedule makes of it.
+    pub(crate) fn failure(&self) -> DialFailure {
+        match self {
+            Self::Connect(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::LongHead
+            | Self::Malformed
+            | Self::NotAccepted
+            | Self::Stopping => DialFailure::Unreachable,
+            Self::Status { retry_after: Some(delay), .. } => DialFailure::RetryAfter(*delay),
+            Self::Status { status: 508, .. } | Self::Ourselves => DialFailure::Ourselves,
+            Self::Status { .. } | Self::Unsupported | Self::Identity(_) => DialFailure::Refused,
+            Self::Duplicate(identity) => DialFailure::Duplicate(*identity),
+        }
+    }
+
+    /// What the peer is told over the WebSocket, where there is one. Source: wire facts 1.9 and 6.3.
+    fn close_text(&self) -> Option<&'static str> {
+        match self {
+            Self::Unsupported | Self::Ourselves => Some("Unsupported headers"),
+            Self::Identity(_) => Some("Invalid identity response"),
+            Self::Duplicate(_) => Some("Duplicate connection"),
+            _ => None,
+        }
+    }
+}
+
+/// Dials, and goes through the handshake.
+pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, DialError> {
+    let deadline = Instant::now() + context.dial_timeout;
+    let connect = time::timeout_at(deadline, TcpStream::connect(&target.host_port));
+    let mut stream = match connect.await {
+        Ok(connected) => connected.map_err(DialError::Connect)?,
+        Err(_elapsed) => return Err(DialError::TimedOut),
+    };
+    socket::tune(&stream);
+    let sent = request::Sent::new(context, target);
+    let exchange = exchange(&mut stream, &sent, deadline);
+    let (reply, early) = match time::timeout_at(deadline, exchange).await {
+        Ok(exchanged) => exchanged?,
+        Err(_elapsed) => return Err(DialError::TimedOut),
+    };
+    reply.check_upgrade(&sent.key)?;
+    let checked = reply
+        .check_hello(context)
+        .and_then(|theirs| verify(context, &theirs, sent.challenge.as_ref()));
+    match checked {
+        Ok(verified) => Ok(Dialled { stream, early, verified }),
+        Err(error) => {
+            abort(&mut stream, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Sends the request and reads the reply.
+async fn exchange(
+    stream: &mut TcpStream,
+    sent: &request::Sent,
+    deadline: Instant,
+) -> Result<(reply::Reply, BytesMut), DialError> {
+    stream.write_all(&sent.bytes).await.map_err(DialError::Broken)?;
+    let (reply, early) = reply::read_head(stream).await?;
+    if reply.status == 101 {
+        return Ok((reply, early));
+    }
+    // A refusal may come without a length and without an end; its body is for the log only. The margin
+    // lets this end before the whole dial does, which would hide the status.
+    let patience = deadline - Duration::from_millis(50);
+    let body = reply::read_body(stream, early, reply.body_length());
+    let body = time::timeout_at(patience, body).await.unwrap_or_default();
+    Err(reply.refusal(&body))
+}
+
+/// Checks what the peer shows of its identity, if it was asked to.
+fn verify(
+    context: &Context,
+    theirs: &Hello,
+    challenge: Option<&Challenge>,
+) -> Result<Option<ResponseSeen>, DialError> {
+    let (Some(header), Some(challenge), Exchange::On { .. }) =
+        (&theirs.identity_challenge, challenge, &context.exchange)
+    else {
+        return Ok(None);
+    };
+    identity::read_response_header(header, challenge).map(Some).map_err(DialError::Identity)
+}
+
+/// Closes an upgraded connection that does not become a peer.
+pub(crate) async fn abort(stream: &mut (impl AsyncWrite + Unpin), error: &DialError) {
+    let Some(text) = error.close_text() else { return };
+    let mut frame = Vec::new();
+    let payload: Bytes = close_payload(1002, text);
+    let kind = (Part::Last, OpCode::Control(Control::Close));
+    frame::write_frame(&mut frame, Role::Client, kind, &payload);
+    let close = async {
+        if stream.write_all(&frame).await.is_ok() {
+            // A peer that is gone needs no end of stream.
+            let _ = stream.shutdown().await;
+        }
+    };
+    // The verdict stands, whether or not the peer hears it.
+    let _ = time::timeout(CLOSE_TIME, close).await;
+}

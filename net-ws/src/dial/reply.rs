@@ -1,0 +1,153 @@
+//! The reply to a dial: how much of it is read, and what it has to say.
+//!
+//! # Invariants
+//!
+//! * Nothing here trusts a length that a peer announces: it only shortens what is read.
+//! * The checks stand in the order of existing nodes. Source: wire facts 1.3.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use gossip::wire::hello::{self, Header, Hello};
+use httparse::{Response, Status};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::DialError;
+use crate::context::Context;
+
+/// Longest head of a reply: status line, headers and blank line. Source: wire facts 1.3.
+const MAX_HEAD_BYTES: usize = 4096;
+/// How much of the body of a refusal is read. Source: wire facts 1.3.
+const MAX_BODY_BYTES: usize = 1024;
+/// How much of it is shown, in characters. Source: wire facts 1.3.
+const MAX_SHOWN_CHARS: usize = 128;
+/// Most header lines. Chosen: existing nodes send a dozen; as many as 4,096 bytes can hold.
+const MAX_HEADERS: usize = 1024;
+
+/// The head of a reply.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Reads the head, and gives what was read behind it.
+///
+/// # Cancel safety
+///
+/// None: what was read is lost.
+pub(super) async fn read_head(
+    io: &mut (impl AsyncRead + Unpin),
+) -> Result<(Reply, BytesMut), DialError> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    loop {
+        // The fields of a longer head do not fit; what follows a head is left to be read later.
+        let room = MAX_HEAD_BYTES - bytes.len();
+        let mut chunk = (&mut *io).take(room as u64);
+        let count = chunk.read_buf(&mut bytes).await.map_err(DialError::Broken)?;
+        if let Some((reply, len)) = Reply::parse(&bytes)? {
+            let early = bytes.split_off(len);
+            return Ok((reply, early));
+        }
+        if bytes.len() >= MAX_HEAD_BYTES {
+            return Err(DialError::LongHead);
+        }
+        if count == 0 {
+            return Err(DialError::Broken(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// Reads the start of a body of `length` bytes, or of one that ends with the connection.
+pub(super) async fn read_body(
+    io: &mut (impl AsyncRead + Unpin),
+    mut body: BytesMut,
+    length: Option<usize>,
+) -> BytesMut {
+    let wanted = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+    while body.len() < wanted {
+        let mut chunk = (&mut *io).take((wanted - body.len()) as u64);
+        if !chunk.read_buf(&mut body).await.is_ok_and(|count| count > 0) {
+            break;
+        }
+    }
+    body
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, DialError> {
+        let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = Response::new(&mut headers);
+        let len = match response.parse(bytes) {
+            Ok(Status::Complete(len)) => len,
+            Ok(Status::Partial) => return Ok(None),
+            Err(_) => return Err(DialError::Malformed),
+        };
+        let status = response.code.ok_or(DialError::Malformed)?;
+        let headers = response.headers.iter();
+        let headers =
+            headers.map(|header| (header.name.to_owned(), header.value.to_vec())).collect();
+        Ok(Some((Self { status, headers }, len)))
+    }
+
+    fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let matching = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        matching.map(|(_, value)| value.as_slice())
+    }
+
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// The body's length, if it is announced.
+    pub(super) fn body_length(&self) -> Option<usize> {
+        std::str::from_utf8(self.first("content-length")?).ok()?.trim().parse().ok()
+    }
+
+    /// What a reply other than 101 means.
+    pub(super) fn refusal(&self, body: &[u8]) -> DialError {
+        let retry_after = self.first("retry-after").filter(|_| self.status == 429);
+        let seconds = retry_after.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        DialError::Status {
+            status: self.status,
+            retry_after: seconds.map(|seconds: u32| Duration::from_secs(seconds.into())),
+            body: hello::printable(body).chars().take(MAX_SHOWN_CHARS).collect(),
+        }
+    }
+
+    /// Checks that the upgrade was accepted. Only the first line of each header counts, as a whole.
+    pub(super) fn check_upgrade(&self, key: &str) -> Result<(), DialError> {
+        let is = |name: &str, expected: &str| {
+            let line = self.first(name).unwrap_or_default();
+            line.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
+        };
+        let accept = self.first("sec-websocket-accept").unwrap_or_default();
+        let is_accepted = is("upgrade", "websocket")
+            && is("connection", "upgrade")
+            && accept == derive_accept_key(key.as_bytes()).as_bytes();
+        if is_accepted { Ok(()) } else { Err(DialError::NotAccepted) }
+    }
+
+    /// Reads what the peer says of itself, and checks that it is one to gossip with.
+    pub(super) fn check_hello(&self, context: &Context) -> Result<Hello, DialError> {
+        let profile = context.profile;
+        let theirs = Hello::read(|header: Header| self.first(&header.name(profile)));
+        let accepts = Header::AcceptVersion.name(profile);
+        let accepted = self.lines(&accepts).filter_map(|value| std::str::from_utf8(value).ok());
+        hello::negotiate(accepted, Some(&theirs.version), profile.version)
+            .map_err(|_mismatch| DialError::Unsupported)?;
+        match theirs.node_random.as_deref() {
+            None => return Err(DialError::Unsupported),
+            Some(theirs) if theirs == context.node_random() => return Err(DialError::Ourselves),
+            Some(_) => {}
+        }
+        if theirs.genesis != context.network.as_str() {
+            return Err(DialError::Unsupported);
+        }
+        Ok(theirs)
+    }
+}

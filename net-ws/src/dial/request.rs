@@ -1,0 +1,46 @@
+//! The request of a dial, byte for byte like that of existing nodes. Source: wire facts 1.2.
+
+use gossip::wire::{
+    hello::Hello,
+    identity::{self, Challenge},
+};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+
+use super::Target;
+use crate::context::{Context, Exchange};
+
+/// A request, and what the reply to it has to show.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) bytes: Vec<u8>,
+    /// Random text that an upgrade has to prove to have read.
+    pub(super) key: String,
+    /// What the peer's identity has to sign.
+    pub(super) challenge: Option<Challenge>,
+}
+
+impl Sent {
+    /// A request to `target`.
+    pub(super) fn new(context: &Context, target: &Target) -> Self {
+        let key = generate_key();
+        let (challenge, identity_challenge) = match &context.exchange {
+            Exchange::Off => (None, None),
+            Exchange::On { key, .. } => {
+                let challenge = Challenge(rand::random());
+                let header = identity::request_header(key, &target.name, challenge);
+                (Some(challenge), Some(header))
+            }
+        };
+        let hello = Hello { identity_challenge, ..context.hello.clone() };
+        let mut text = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {}\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n",
+            target.path, target.authority, context.user_agent
+        );
+        for (name, value) in hello.headers(context.profile) {
+            text.extend([&name, ": ", &value, "\r\n"]);
+        }
+        text.push_str("\r\n");
+        Self { bytes: text.into_bytes(), key, challenge }
+    }
+}

@@ -1,0 +1,234 @@
+//! WebSocket frames as bytes: headers, masks, and what a peer is told that gets them wrong.
+//!
+//! # Invariants
+//!
+//! * A header is judged as far as it has been read, so a bad frame is refused before its payload comes.
+//! * Nothing here looks at the clock, takes memory for a payload, or knows what a message means.
+
+mod mask;
+mod violation;
+
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+pub(crate) use mask::apply as apply_mask;
+pub(crate) use violation::{CloseEcho, Violation, close_payload, read_close};
+
+/// Largest payload of a control frame, in bytes. Source: RFC 6455, section 5.5.
+pub(crate) const MAX_CONTROL_BYTES: usize = 125;
+
+/// Longest header this end writes, in bytes: two, a 64-bit length and a mask key.
+pub(crate) const MAX_HEADER_BYTES: usize = 14;
+
+/// Which end of a connection this is, which decides who masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It listened: it reads masked frames and writes bare ones.
+    Server,
+    /// It dialled: it reads bare frames and writes masked ones.
+    Client,
+}
+
+/// Whether a message has begun and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// Between two messages.
+    Nothing,
+    /// After a data frame that was not the last of its message.
+    Message,
+}
+
+/// Whether a frame is the last of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// More follow.
+    More,
+    /// The last one, or the only one.
+    Last,
+}
+
+/// The header of a frame that broke no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) part: Part,
+    pub(crate) opcode: OpCode,
+    /// Zero for a bare frame: applying it changes nothing.
+    pub(crate) mask: [u8; 4],
+    /// Length of the payload as announced.
+    pub(crate) len: u64,
+    /// Length of the header itself.
+    pub(crate) size: usize,
+}
+
+/// Reads a header from the start of `bytes`; `None` if more bytes are needed.
+///
+/// # Errors
+///
+/// The first rule the frame breaks, in the order in which existing nodes look. Source: wire facts 1.7.
+pub(crate) fn read_header(
+    bytes: &[u8],
+    role: Role,
+    within: Within,
+) -> Result<Option<Header>, Violation> {
+    let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
+    let (part, opcode) = judge(first, second, within)?;
+    let (len, after_len) = match second & 0x7f {
+        126 => match rest.split_first_chunk() {
+            Some((len, rest)) => (u64::from(u16::from_be_bytes(*len)), rest),
+            None => return Ok(None),
+        },
+        127 => match rest.split_first_chunk() {
+            Some((len, rest)) => (u64::from_be_bytes(*len), rest),
+            None => return Ok(None),
+        },
+        short => (u64::from(short), rest),
+    };
+    if len > i64::MAX as u64 {
+        return Err(Violation::BadLength);
+    }
+    let is_masked = second & 0x80 != 0;
+    if is_masked != (role == Role::Server) {
+        return Err(Violation::IncorrectMask);
+    }
+    let (mask, payload) = if is_masked {
+        match after_len.split_first_chunk() {
+            Some((mask, payload)) => (*mask, payload),
+            None => return Ok(None),
+        }
+    } else {
+        ([0; 4], after_len)
+    };
+    Ok(Some(Header { part, opcode, mask, len, size: bytes.len() - payload.len() }))
+}
+
+/// What the first two bytes say.
+fn judge(first: u8, second: u8, within: Within) -> Result<(Part, OpCode), Violation> {
+    let reserved = first & 0x70;
+    if reserved != 0 {
+        return Err(Violation::ReservedBits(reserved));
+    }
+    let part = if first & 0x80 == 0 { Part::More } else { Part::Last };
+    let opcode = OpCode::from(first & 0x0f);
+    match opcode {
+        OpCode::Control(Control::Reserved(number)) | OpCode::Data(Data::Reserved(number)) => {
+            return Err(Violation::UnknownOpcode(number));
+        }
+        OpCode::Control(_) if usize::from(second & 0x7f) > MAX_CONTROL_BYTES => {
+            return Err(Violation::LongControl);
+        }
+        OpCode::Control(_) if part == Part::More => return Err(Violation::FragmentedControl),
+        OpCode::Data(Data::Continue) if within == Within::Nothing => {
+            return Err(Violation::ContinuationWithoutStart);
+        }
+        OpCode::Data(Data::Text | Data::Binary) if within == Within::Message => {
+            return Err(Violation::StartInsideMessage);
+        }
+        OpCode::Control(_) | OpCode::Data(_) => {}
+    }
+    Ok((part, opcode))
+}
+
+/// Appends a frame to `out`: a header of minimal length and the payload, masked if this is a client.
+pub(crate) fn write_frame(
+    out: &mut Vec<u8>,
+    role: Role,
+    (part, opcode): (Part, OpCode),
+    payload: &[u8],
+) {
+    let key = write_header(out, role, (part, opcode), payload.len());
+    let at = out.len();
+    out.extend_from_slice(payload);
+    if let (Role::Client, Some(written)) = (role, out.get_mut(at..)) {
+        apply_mask(written, key, 0);
+    }
+}
+
+/// Appends the header of a frame to `out`, and gives the key to mask its payload with.
+pub(crate) fn write_header(
+    out: &mut Vec<u8>,
+    role: Role,
+    (part, opcode): (Part, OpCode),
+    len: usize,
+) -> [u8; 4] {
+    let last = if part == Part::Last { 0x80 } else { 0 };
+    let mask_bit = if role == Role::Client { 0x80 } else { 0 };
+    out.push(last | u8::from(opcode));
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ 0..=125), _) => out.push(mask_bit | short),
+        (_, Ok(medium)) => {
+            out.push(mask_bit | 126);
+            out.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    if role == Role::Server {
+        return [0; 4];
+    }
+    let key: [u8; 4] = rand::random();
+    out.extend_from_slice(&key);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BINARY: OpCode = OpCode::Data(Data::Binary);
+
+    #[track_caller]
+    fn judged(bytes: &[u8], within: Within) -> Result<Option<Header>, Violation> {
+        read_header(bytes, Role::Server, within)
+    }
+
+    #[test]
+    fn what_is_written_is_read_at_every_length_where_the_form_changes() {
+        for role in [Role::Server, Role::Client] {
+            let reader = if role == Role::Server { Role::Client } else { Role::Server };
+            for len in [0, 1, 125, 126, 4096, 65_535, 65_536, 6 * 1024 * 1024] {
+                let mut out = Vec::new();
+                let mask = write_header(&mut out, role, (Part::Last, BINARY), len);
+                assert!(out.len() <= MAX_HEADER_BYTES);
+                let header = read_header(&out, reader, Within::Nothing).unwrap().unwrap();
+                let (opcode, size, len) = (BINARY, out.len(), len as u64);
+                assert_eq!(header, Header { part: Part::Last, opcode, mask, len, size });
+                for cut in 0..out.len() {
+                    let partly = read_header(&out[..cut], reader, Within::Nothing);
+                    assert_eq!(partly, Ok(None), "{cut} of {} bytes", out.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_masks_with_a_new_key_each_time() {
+        let key = || write_header(&mut Vec::new(), Role::Client, (Part::Last, BINARY), 3);
+        let keys: std::collections::HashSet<[u8; 4]> = (0..16).map(|_| key()).collect();
+        assert!(keys.len() > 14);
+    }
+
+    #[test]
+    fn a_bad_frame_is_refused_as_soon_as_it_shows() {
+        let cases: [(&[u8], Within, Violation); 9] = [
+            (&[0xc2, 0x85], Within::Nothing, Violation::ReservedBits(0x40)),
+            (&[0x83, 0x85], Within::Nothing, Violation::UnknownOpcode(3)),
+            (&[0x8b, 0x80], Within::Nothing, Violation::UnknownOpcode(11)),
+            (&[0x89, 0xfe], Within::Nothing, Violation::LongControl),
+            (&[0x09, 0x81], Within::Nothing, Violation::FragmentedControl),
+            (&[0x80, 0x85], Within::Nothing, Violation::ContinuationWithoutStart),
+            (&[0x82, 0x85], Within::Message, Violation::StartInsideMessage),
+            (&[0x82, 0x05], Within::Nothing, Violation::IncorrectMask),
+            (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1], Within::Nothing, Violation::BadLength),
+        ];
+        for (bytes, within, violation) in cases {
+            assert_eq!(judged(bytes, within), Err(violation), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_length_need_not_be_minimal() {
+        let header = judged(&[0x82, 0xfe, 0, 5, 1, 2, 3, 4], Within::Nothing).unwrap().unwrap();
+        assert_eq!((header.len, header.size), (5, 8));
+    }
+}

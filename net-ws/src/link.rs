@@ -1,0 +1,166 @@
+//! From a finished handshake to a peer of the broadcaster, and what happens when it ends.
+//!
+//! # Invariants
+//!
+//! * An identity is claimed once it is verified, not before, and given back when its link ends.
+//! * What a ruling asks for is done at once, by whoever made the claim.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use broadcaster::{Attached, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
+use bytes::{Bytes, BytesMut};
+use gossip::{
+    Direction, DisconnectReason, Identity, PeerId, Tag, Transport,
+    wire::identity::{Challenge, ListenerIdentity, Verification},
+};
+use mesh::{Closer, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use tokio::{net::TcpStream, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Context, Exchange},
+    frame::Role,
+    port::Port,
+    sink::WsSink,
+    source::WsSource,
+};
+
+/// A connection whose handshake is done.
+pub(crate) struct Established {
+    pub(crate) stream: TcpStream,
+    /// What was read behind the handshake.
+    pub(crate) early: BytesMut,
+    pub(crate) role: Role,
+    /// The address dialled, or the one the peer came from.
+    pub(crate) address: String,
+    /// Who is at the other end, if that is verified already.
+    pub(crate) identity: Option<Identity>,
+    /// How far the identity exchange has come.
+    pub(crate) exchange: ListenerIdentity,
+    /// The run of the dialer.
+    pub(crate) session: u64,
+    /// What is sent first.
+    pub(crate) greeting: Vec<(Tag, Bytes)>,
+}
+
+/// Makes a peer of a connection.
+pub(crate) fn attach(
+    context: &Arc<Context>,
+    peer: PeerId,
+    established: Established,
+) -> Result<Attached, Stopping> {
+    let Established { stream, early, role, address, identity, exchange, session, greeting } =
+        established;
+    let (read_half, write_half) = stream.into_split();
+    let port = Arc::new(Port::default());
+    let (returns, returned) = oneshot::channel();
+    let source =
+        WsSource::new((read_half, early), role, context.bounds(), Arc::clone(&port), returns);
+    let direction = match role {
+        Role::Server => Direction::Inbound,
+        Role::Client => Direction::Outbound,
+    };
+    let hooks = Hooks { context: Arc::clone(context), exchange: Mutex::new(exchange), session };
+    context.broadcaster.attach(
+        peer,
+        Link {
+            about: LinkInfo { transport: Transport::WebSocket, direction, address, identity },
+            sinks: LaneSinks::Shared(WsSink::new(write_half, role, port, returned)),
+            sources: vec![source],
+            greeting,
+            hooks: Some(Arc::new(hooks)),
+        },
+    )
+}
+
+/// Waits for the end of a peer, which comes at the latest when `cancel` asks for it.
+pub(crate) async fn ended(
+    context: &Context,
+    mut attached: Attached,
+    cancel: &CancellationToken,
+) -> DisconnectReason {
+    tokio::select! {
+        biased;
+        reason = attached.ended() => return reason,
+        () = cancel.cancelled() => {}
+    }
+    context.broadcaster.disconnect(attached.peer, DisconnectReason::LocalShutdown);
+    attached.ended().await
+}
+
+/// Gives an identity back when its link is over, however that comes about.
+pub(crate) struct Claimed {
+    pub(crate) context: Arc<Context>,
+    pub(crate) peer: PeerId,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.context.ledger().release(self.peer);
+    }
+}
+
+/// A claim for a WebSocket.
+pub(crate) fn claim(
+    peer: PeerId,
+    identity: Identity,
+    dialer: Identity,
+    (session, tie): (u64, Challenge),
+) -> LinkClaim {
+    let (transport, session) = (Transport::WebSocket, Some(session));
+    LinkClaim { link: peer, identity, transport, dialer, session, tie: tie.0 }
+}
+
+/// Ends the link that lost against `winner`, in the way the ledger says.
+pub(crate) fn replace(context: &Context, loser: PeerId, winner: PeerId, identity: &Identity) {
+    let closer = context.ledger().closer(identity);
+    match closer {
+        Some(Closer::Peer) => context.broadcaster.retire(loser, winner, CLOSE_PATIENCE),
+        Some(Closer::ThisEnd) | None => context.broadcaster.supersede(loser, winner),
+    }
+}
+
+/// The end of the identity exchange, which comes as a message.
+struct Hooks {
+    context: Arc<Context>,
+    exchange: Mutex<ListenerIdentity>,
+    session: u64,
+}
+
+impl LinkHooks for Hooks {
+    fn control(&self, peer: PeerId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
+        // Proofs of stake and packed votes were not asked for, and mean nothing here.
+        if tag != Tag::NI || matches!(self.context.exchange, Exchange::Off) {
+            return Ok(());
+        }
+        let (issued, verdict) = {
+            let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+            (*exchange, exchange.verify(payload))
+        };
+        let identity = match verdict {
+            Verification::Verified(identity) => identity,
+            Verification::Ignored => return Ok(()),
+            Verification::Disconnect(reason, error) => {
+                tracing::debug!(%peer, %error, "identity refused");
+                return Err(reason);
+            }
+        };
+        let ListenerIdentity::Challenged { response_challenge: tie, .. } = issued else {
+            return Ok(());
+        };
+        let claim = claim(peer, identity, identity, (self.session, tie));
+        let ruling = self.context.ledger().claim(claim);
+        match ruling {
+            Ruling::Refuse { winner } => {
+                tracing::debug!(%peer, %winner, %identity, "the other link to this node stays");
+                return Err(DisconnectReason::Duplicate);
+            }
+            Ruling::Keep => self.context.broadcaster.identify(peer, identity),
+            Ruling::Replace { loser } => {
+                self.context.broadcaster.identify(peer, identity);
+                replace(&self.context, loser, peer, &identity);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Keeps the node connected: decides when to dial whom, and carries it out.
+//!
+//! ```text
+//!   add_peer, connect_outgoing ─┐
+//!   broadcaster's peer events ──┼─▶ DialSchedule ──due──▶ dial task ─▶ peer ─▶ its end
+//!                               └──────────▲──────────────────┴──────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * The schedule bounds the dials under way; each is one task, which stays with its link to the end.
+//! * The loop waits only in its `select!`, cancellation first.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use broadcaster::{PeerEvent, TaskSet};
+use gossip::{DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
+use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Ruling};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::TargetError,
+    context::{Context, Exchange},
+    dial::{self, DialError, Dialled, Target},
+    frame::Role,
+    link::{self, Claimed, Established},
+};
+
+/// Whom to dial and when, shared by the loop, its dials and the handle.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    context: Arc<Context>,
+    schedule: Mutex<DialSchedule<Target>>,
+    /// Something may have become due.
+    changed: Notify,
+}
+
+impl Mesh {
+    pub(crate) fn new(context: Arc<Context>, limits: DialLimits) -> Self {
+        let schedule = Mutex::new(DialSchedule::new(limits));
+        Self { context, schedule, changed: Notify::new() }
+    }
+
+    /// Adds an address that an operator named.
+    pub(crate) fn add(&self, address: &NodeAddress) -> Result<(), TargetError> {
+        let target = Target::new(&self.context, address)?;
+        match self.schedule().add(target, AddressKind::Configured) {
+            Added::New | Added::Known | Added::Evicted(_) => {}
+            Added::Full => tracing::warn!(%address, "too many addresses are known; not added"),
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Looks at once whom to dial.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, DialSchedule<Target>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, target: &Target, why: DialFailure) {
+        let now = Instant::now().into_std();
+        self.schedule().failed(target, why, now, &mut rand::rng());
+        self.changed.notify_one();
+    }
+}
+
+/// Dials whoever is due, until the network stops.
+pub(crate) async fn run(mesh: Arc<Mesh>, tasks: TaskSet, cancel: CancellationToken) {
+    let mut events = mesh.context.broadcaster.events();
+    let mut known = Known::default();
+    known.resync(&mesh);
+    loop {
+        let now = Instant::now();
+        let (due, next) = {
+            let mut schedule = mesh.schedule();
+            let due = schedule.due(now.into_std(), &mut rand::rng());
+            (due, schedule.next_wake(now.into_std()))
+        };
+        for target in due {
+            let mesh = Arc::clone(&mesh);
+            tasks.spawn("dial", |cancel| keep_dialled(mesh, target, cancel));
+        }
+        let sleep = async {
+            match next {
+                Some(at) => time::sleep_until(Instant::from_std(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = mesh.changed.notified() => {}
+            event = events.recv() => match event {
+                Ok(event) => known.note(&mesh, &event),
+                Err(broadcast::error::RecvError::Lagged(_)) => known.resync(&mesh),
+                // The broadcaster is gone; the network is about to follow.
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            () = sleep => {}
+        }
+    }
+}
+
+/// The identities that the schedule was told are connected.
+#[derive(Default)]
+struct Known(BTreeSet<Identity>);
+
+impl Known {
+    fn note(&mut self, mesh: &Mesh, event: &PeerEvent) {
+        match event {
+            PeerEvent::Connected(peer) | PeerEvent::Identified(peer) => {
+                if let Some(identity) = peer.identity {
+                    self.0.insert(identity);
+                    mesh.schedule().identity_connected(identity);
+                }
+            }
+            PeerEvent::Disconnected(peer, _) => {
+                let Some(identity) = peer.identity else { return };
+                if mesh.context.broadcaster.peer_of(&identity).is_none() {
+                    self.gone(mesh, &identity);
+                }
+            }
+        }
+    }
+
+    /// Starts over from the peers there are, after events were missed.
+    fn resync(&mut self, mesh: &Mesh) {
+        let peers = mesh.context.broadcaster.peers(PeerClass::Connected);
+        let present: BTreeSet<Identity> = peers.iter().filter_map(|peer| peer.identity).collect();
+        for gone in self.0.difference(&present).copied().collect::<Vec<_>>() {
+            self.gone(mesh, &gone);
+        }
+        for &identity in &present {
+            mesh.schedule().identity_connected(identity);
+        }
+        self.0 = present;
+    }
+
+    fn gone(&mut self, mesh: &Mesh, identity: &Identity) {
+        self.0.remove(identity);
+        let now = Instant::now().into_std();
+        mesh.schedule().identity_gone(identity, now, &mut rand::rng());
+    }
+}
+
+/// Dials once, and stays with the link to its end.
+async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken) {
+    let dialled = cancel.run_until_cancelled(dial::dial(&mesh.context, &target));
+    let outcome = match dialled.await {
+        None => return,
+        Some(Err(error)) => Err(error),
+        Some(Ok(dialled)) => link_up(&mesh, &target, dialled, &cancel).await,
+    };
+    if let Err(error) = outcome {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::debug!(to = %target.name, %error, cause, "dial failed");
+        mesh.failed(&target, error.failure());
+    }
+}
+
+/// Makes a peer of a dialled connection, and returns when it has ended.
+async fn link_up(
+    mesh: &Mesh,
+    target: &Target,
+    dialled: Dialled,
+    cancel: &CancellationToken,
+) -> Result<(), DialError> {
+    let Dialled { mut stream, early, verified } = dialled;
+    let context = &mesh.context;
+    let peer = context.broadcaster.next_peer_id();
+    let claimed = Claimed { context: Arc::clone(context), peer };
+    let session = context.session(context.node_random());
+    let mut greeting: Vec<_> = context.interest().into_iter().collect();
+    let (mut identity, mut loser) = (None, None);
+    let mut exchange = identity::ListenerIdentity::Anonymous;
+    if let (Some(seen), Exchange::On { key, .. }) = (verified, &context.exchange) {
+        let claim = link::claim(peer, seen.key, key.identity(), (session, seen.response_challenge));
+        let ruling = context.ledger().claim(claim);
+        match ruling {
+            Ruling::Keep => {}
+            Ruling::Replace { loser: replaced } => loser = Some(replaced),
+            Ruling::Refuse { .. } => {
+                let error = DialError::Duplicate(seen.key);
+                dial::abort(&mut stream, &error).await;
+                return Err(error);
+            }
+        }
+        greeting.push((Tag::NI, identity::verification(key, seen.response_challenge)));
+        exchange = identity::ListenerIdentity::Verified { key: seen.key };
+        identity = Some(seen.key);
+    }
+    let established = Established {
+        stream,
+        early,
+        role: Role::Client,
+        address: target.name.clone(),
+        identity,
+        exchange,
+        session,
+        greeting,
+    };
+    let attached =
+        link::attach(context, peer, established).map_err(|_stopping| DialError::Stopping)?;
+    mesh.schedule().connected(target, identity, Instant::now().into_std());
+    tracing::debug!(%peer, to = %target.name, "peer connected");
+    if let (Some(loser), Some(identity)) = (loser, identity) {
+        link::replace(context, loser, peer, &identity);
+    }
+    let reason = link::ended(context, attached, cancel).await;
+    tracing::debug!(%peer, to = %target.name, %reason, "peer gone");
+    drop(claimed);
+    match (reason, identity) {
+        (DisconnectReason::Duplicate, Some(identity)) => {
+            mesh.failed(target, DialFailure::Duplicate(identity));
+        }
+        _ => {
+            let now = Instant::now().into_std();
+            mesh.schedule().ended(target, now, &mut rand::rng());
+            mesh.changed.notify_one();
+        }
+    }
+    Ok(())
+}

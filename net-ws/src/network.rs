@@ -1,0 +1,169 @@
+//! The handle of a WebSocket network.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use broadcaster::{Broadcaster, Shutdown, TaskSet};
+use gossip::{
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
+    NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response, Transport,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    config::{StartError, WsConfig},
+    context::{Context, SharedLedger},
+    mesh_task::{self, Mesh},
+    serve,
+};
+
+/// A running WebSocket network. A cheap handle; the tasks end with the last one, or by
+/// [`WsNetwork::stop`].
+#[derive(Clone, Debug)]
+pub struct WsNetwork {
+    context: Arc<Context>,
+    mesh: Arc<Mesh>,
+    tasks: TaskSet,
+    local_address: Option<SocketAddr>,
+    /// Asks the tasks to end with the last handle. They hold the set themselves, to spawn more.
+    _guard: Arc<DropGuard>,
+}
+
+impl WsNetwork {
+    /// Listens, if that is configured, and starts dialling. Connections are attached to
+    /// `broadcaster`; `ledger` is the one of the node. The network ends with `parent`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(
+        config: WsConfig,
+        broadcaster: Broadcaster,
+        ledger: SharedLedger,
+        parent: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let listener = match &config.listen {
+            None => None,
+            Some(address) => {
+                let failed = |source| StartError::listen(address.clone(), source);
+                Some(TcpListener::bind(address).await.map_err(failed)?)
+            }
+        };
+        let local_address = match (&listener, &config.listen) {
+            (Some(listener), Some(address)) => {
+                let failed = |source| StartError::listen(address.clone(), source);
+                Some(listener.local_addr().map_err(failed)?)
+            }
+            _ => None,
+        };
+        let (peers, dial_limits) = (config.peers.clone(), config.dial);
+        let own_url = local_address.map(|address| format!("http://{address}"));
+        let context = Arc::new(Context::new(config, broadcaster, ledger, own_url)?);
+        let mesh = Arc::new(Mesh::new(Arc::clone(&context), dial_limits));
+        for peer in &peers {
+            mesh.add(peer)?;
+        }
+        let tasks = TaskSet::new(parent);
+        if tasks.token().is_cancelled() {
+            return Err(StartError::Stopping);
+        }
+        if let Some(listener) = listener {
+            let (context, spawner) = (Arc::clone(&context), tasks.clone());
+            tasks.spawn("accept", |cancel| serve::accept(listener, context, spawner, cancel));
+        }
+        let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
+        tasks.spawn("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
+        if let Some(address) = local_address {
+            tracing::info!(%address, network = %context.network, "listening");
+        }
+        let guard = Arc::new(tasks.token().clone().drop_guard());
+        Ok(Self { context, mesh, tasks, local_address, _guard: guard })
+    }
+
+    /// Stops accepting and dialling, closes every connection in an orderly way, and waits for that at
+    /// most `grace`.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        self.tasks.stop(grace).await
+    }
+
+    /// Where this network listens.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    /// Adds an address to be dialled. One that cannot be dialled is logged and left out.
+    pub fn add_peer(&self, address: &NodeAddress) {
+        if let Err(error) = self.mesh.add(address) {
+            tracing::warn!(%error, "peer not added");
+        }
+    }
+
+    /// Tasks that run: accept loop, mesh loop, dials, and one per connection.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn broadcaster(&self) -> &Broadcaster {
+        &self.context.broadcaster
+    }
+
+    fn outgoing(&self) -> Vec<PeerInfo> {
+        self.peers(PeerClass::ConnectedOut)
+    }
+}
+
+impl GossipNode for WsNetwork {
+    fn network_id(&self) -> &NetworkId {
+        &self.context.network
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        let address = self.local_address.map(|address| format!("http://{address}"));
+        address.and_then(|address| address.parse().ok()).into_iter().collect()
+    }
+
+    fn broadcast(&self, message: Outbound) -> Admission {
+        self.broadcaster().broadcast(&message)
+    }
+
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+        Box::pin(self.broadcaster().broadcast_and_wait(&message))
+    }
+
+    fn relay(&self, message: Outbound) -> Admission {
+        self.broadcaster().relay(&message)
+    }
+
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        let mut peers = self.broadcaster().peers(class);
+        peers.retain(|peer| peer.transport == Transport::WebSocket);
+        peers
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>> {
+        Box::pin(self.broadcaster().request(peer, request))
+    }
+
+    fn connect_outgoing(&self, policy: ConnectPolicy) {
+        if policy == ConnectPolicy::ReplaceMesh {
+            for peer in self.outgoing() {
+                self.broadcaster().disconnect(peer.id, DisconnectReason::Requested);
+            }
+        }
+        self.mesh.wake();
+    }
+
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        self.broadcaster().disconnect(peer, reason);
+    }
+
+    fn network_advanced(&self) {
+        // Links are only ever given up for what happens on them, so there is no clock to set back.
+    }
+}

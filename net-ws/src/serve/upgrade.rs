@@ -1,0 +1,258 @@
+//! The gossip path: who is let in, who is refused, and with which words.
+//!
+//! # Invariants
+//!
+//! * The checks stand in the order of existing nodes. Source: wire facts 1.6, rows 7 to 16.
+//! * A place for a peer is taken before anything costs work, and given back with every refusal.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use gossip::{
+    Tag,
+    wire::{
+        features::Features,
+        hello::{self, Header, Hello},
+        identity::{self, Challenge, Introduction, ListenerIdentity},
+    },
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use mesh::Slot;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{ResponseBody, full, head::Behind, reply};
+use crate::context::{Answers, Context, Exchange};
+
+/// What became of a request for gossip.
+pub(super) enum Outcome {
+    /// It is refused.
+    Refused(Response<ResponseBody>),
+    /// The connection ends without an answer.
+    CloseSilently,
+    /// It becomes a peer once the answer is out.
+    Accepted(Response<ResponseBody>, Box<Accepted>),
+}
+
+/// A peer that is being let in.
+pub(super) struct Accepted {
+    pub(super) on_upgrade: OnUpgrade,
+    pub(super) exchange: ListenerIdentity,
+    pub(super) session: u64,
+    pub(super) greeting: Vec<(Tag, Bytes)>,
+    pub(super) seat: Seat,
+}
+
+/// One peer's place among the inbound peers, given back when dropped.
+pub(super) struct Seat {
+    context: Arc<Context>,
+    slot: Option<Slot>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.context.gate().release(slot);
+        }
+    }
+}
+
+/// Decides about a request for gossip in the network called `genesis`.
+pub(super) fn decide(
+    context: &Arc<Context>,
+    mut request: Request<Incoming>,
+    genesis: &[u8],
+    (from, behind): (SocketAddr, Behind),
+) -> Outcome {
+    let seat = context.gate().admit(from.ip());
+    let Ok(slot) = seat else {
+        return Outcome::Refused(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
+    };
+    let seat = Seat { context: Arc::clone(context), slot: Some(slot) };
+    let (theirs, exchange, answer) = match introduce(context, request.headers(), genesis) {
+        Ok(introduced) => introduced,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    let key = match websocket_key(&request) {
+        Ok(key) => key,
+        Err(status) => return Outcome::Refused(reply::no_upgrade(status)),
+    };
+    if behind == Behind::Something {
+        return Outcome::CloseSilently;
+    }
+    let _features = Features::parse(&theirs.features, &theirs.version);
+    let mut response = Response::new(full(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = answer_headers(context, &key, answer);
+    Outcome::Accepted(
+        response,
+        Box::new(Accepted {
+            on_upgrade: hyper::upgrade::on(&mut request),
+            exchange,
+            session: context.session(theirs.node_random.as_deref().unwrap_or_default()),
+            greeting: context.interest().into_iter().collect(),
+            seat,
+        }),
+    )
+}
+
+type Introduced = (Hello, ListenerIdentity, Option<String>);
+
+/// Reads what the peer says of itself, and refuses it for any of it.
+fn introduce(
+    context: &Context,
+    headers: &HeaderMap,
+    genesis: &[u8],
+) -> Result<Introduced, Response<ResponseBody>> {
+    let profile = context.profile;
+    let first = |header: Header| headers.get(header.name(profile)).map(HeaderValue::as_bytes);
+    let theirs = Hello::read(first);
+    let accepted: Vec<_> = headers
+        .get_all(Header::AcceptVersion.name(profile))
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let refuse = |text: &str| reply::refused(StatusCode::PRECONDITION_FAILED, text);
+    hello::negotiate(accepted.iter().map(|text| &**text), Some(&theirs.version), profile.version)
+        .map_err(|mismatch| refuse(&mismatch.refusal(profile.version)))?;
+    if genesis != context.network.as_str().as_bytes() {
+        return Err(refuse("mismatching genesis ID"));
+    }
+    let name = Header::NodeRandom.text_name(profile);
+    match theirs.node_random.as_deref() {
+        None => return Err(refuse(&format!("Request was missing a {name} header"))),
+        Some(ours) if ours == context.node_random() => {
+            let text = format!("Request included matching {name}={ours} header");
+            return Err(reply::refused(StatusCode::LOOP_DETECTED, &text));
+        }
+        Some(_) => {}
+    }
+    let (exchange, answer) = match meet(context, theirs.identity_challenge.as_deref()) {
+        (exchange, Introduction::Accept { header }) => (exchange, Some(header)),
+        (exchange, Introduction::ContinueWithoutIdentity) => (exchange, None),
+        (_, Introduction::Refuse(error)) => {
+            tracing::debug!(%error, "identity challenge refused");
+            return Err(reply::empty(StatusCode::OK));
+        }
+    };
+    Ok((theirs, exchange, answer))
+}
+
+/// Looks at the challenge of a dialer.
+fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduction) {
+    let response_challenge = Challenge(rand::random());
+    match (&context.exchange, header) {
+        (Exchange::Off, _) | (_, None) => {
+            (ListenerIdentity::Anonymous, Introduction::ContinueWithoutIdentity)
+        }
+        (Exchange::On { key, answers: Answers::Naming(names) }, Some(_)) => {
+            ListenerIdentity::meet(header, names, key, response_challenge)
+        }
+        (Exchange::On { key, answers: Answers::Every }, Some(header)) => {
+            match identity::read_request_header(header) {
+                Err(error) => (ListenerIdentity::Anonymous, Introduction::Refuse(error)),
+                Ok(seen) => {
+                    let header = identity::response_header(key, &seen, response_challenge);
+                    let challenged =
+                        ListenerIdentity::Challenged { key: seen.key, response_challenge };
+                    (challenged, Introduction::Accept { header })
+                }
+            }
+        }
+    }
+}
+
+/// The key of an upgrade to a WebSocket, or the status to refuse it with.
+fn websocket_key<B>(request: &Request<B>) -> Result<HeaderValue, StatusCode> {
+    let headers = request.headers();
+    if !has_token(headers, header::CONNECTION, "upgrade")
+        || !has_token(headers, header::UPGRADE, "websocket")
+    {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    if request.method() != Method::GET {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if !has_token(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    if !is_same_origin(headers) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
+    key.cloned().ok_or(StatusCode::BAD_REQUEST)
+}
+
+/// Whether any line of a header lists a token, in whatever case.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name);
+    let mut items = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Whether a page of this very host asks, or no page at all.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let Some((_, rest)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    !authority.is_empty() && authority.as_bytes().eq_ignore_ascii_case(host)
+}
+
+/// The headers of the 101. The first three stand in this order. Source: wire facts 1.3.
+fn answer_headers(context: &Context, key: &HeaderValue, challenge: Option<String>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    let hello = Hello { identity_challenge: challenge, ..context.hello.clone() };
+    for (name, value) in hello.headers(context.profile) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_token_may_stand_in_any_line_of_a_header() {
+        let lines = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+        assert!(has_token(&lines, header::CONNECTION, "upgrade"));
+        assert!(has_token(&lines, header::UPGRADE, "websocket"));
+        assert!(!has_token(&lines, header::UPGRADE, "socket"));
+    }
+
+    #[test]
+    fn only_pages_of_this_host_may_ask() {
+        for (origin, is_same) in [
+            ("http://a:1", true),
+            ("https://A:1/path", true),
+            ("http://b:1", false),
+            ("http://a", false),
+            ("::", false),
+            ("null", false),
+            ("http://", false),
+            ("http://a:1@b", false),
+        ] {
+            let lines = headers(&[("host", "a:1"), ("origin", origin)]);
+            assert_eq!(is_same_origin(&lines), is_same, "{origin}");
+        }
+        assert!(is_same_origin(&headers(&[("host", "a:1")])));
+    }
+}

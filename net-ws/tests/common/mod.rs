@@ -1,0 +1,154 @@
+//! What the tests over real sockets share: nodes that record what they hear, and polling with a deadline.
+
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Limits, Relaying, Setup, Shutdown};
+use gossip::{
+    GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
+};
+use mesh::Ledger;
+use net_ws::{WsConfig, WsNetwork};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Longest time anything here may take that is not a recorded time-out.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node and what its handlers heard.
+pub(crate) struct Node {
+    pub(crate) network: WsNetwork,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) heard: Heard,
+    _root: CancellationToken,
+}
+
+/// Messages that reached a handler, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<Inbound>>>);
+
+impl Heard {
+    pub(crate) fn all(&self) -> Vec<Inbound> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Tag and length of each message that came from one peer, or from any.
+    pub(crate) fn summary(&self) -> Vec<String> {
+        let all = self.all();
+        all.iter().map(|message| format!("{}:{}", message.tag, message.body.len())).collect()
+    }
+}
+
+/// How to make a node, for what differs from the defaults.
+pub(crate) struct Recipe {
+    pub(crate) profile: &'static NetworkProfile,
+    pub(crate) relaying: Relaying,
+    pub(crate) limits: Limits,
+    pub(crate) config: WsConfig,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Recipe {
+    pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
+        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
+        let config = WsConfig::new(NetworkId::new("test-v1").unwrap());
+        Self { profile, relaying: Relaying::Off, limits: Limits::default(), config, ledger }
+    }
+
+    pub(crate) fn listening(mut self) -> Self {
+        self.config.listen = Some("127.0.0.1:0".to_owned());
+        self
+    }
+
+    pub(crate) fn dialling(mut self, addresses: &[SocketAddr]) -> Self {
+        self.config.peers = addresses.iter().map(address_of).collect();
+        self
+    }
+
+    pub(crate) fn relaying(mut self) -> Self {
+        self.relaying = Relaying::OnRequest;
+        self
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut WsConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub(crate) async fn start(self) -> Node {
+        let root = CancellationToken::new();
+        let heard = Heard::default();
+        let mut setup = Setup::new(self.profile).limits(self.limits).relaying(self.relaying);
+        for tag in [Tag::AV, Tag::PP, Tag::TX, Tag::VB, Tag::UE] {
+            let heard = heard.clone();
+            setup = setup.handler(
+                tag,
+                Arc::new(move |message: Inbound| {
+                    heard.0.lock().unwrap().push(message);
+                    async { Verdict::Ignore }
+                }),
+            );
+        }
+        let broadcaster = Broadcaster::start(setup, &root);
+        let network =
+            WsNetwork::start(self.config, broadcaster.clone(), self.ledger, &root).await.unwrap();
+        Node { network, broadcaster, heard, _root: root }
+    }
+}
+
+impl Node {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.network.local_address().unwrap()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        self.network.peers(PeerClass::Connected)
+    }
+
+    pub(crate) async fn until_peers(&self, count: usize) {
+        until(&format!("{count} peers"), || self.peers().len() == count).await;
+    }
+
+    pub(crate) async fn stop(self) {
+        assert_eq!(self.network.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+        assert_eq!(self.network.task_count(), 0);
+        assert_eq!(self.broadcaster.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+        assert_eq!(self.broadcaster.task_count(), 0);
+    }
+}
+
+pub(crate) fn address_of(address: &SocketAddr) -> NodeAddress {
+    address.to_string().parse().unwrap()
+}
+
+/// Polls until `condition` holds.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let what = what.to_owned();
+    let caller = std::panic::Location::caller();
+    async move {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < PATIENCE, "{what} never came, waited for at {caller}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Waits for a future, but not for ever.
+#[track_caller]
+pub(crate) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match timeout(PATIENCE, future).await {
+            Ok(value) => value,
+            Err(_) => panic!("nothing came, waited for at {caller}"),
+        }
+    }
+}
