@@ -1,0 +1,130 @@
+//! What the swarm does on every connection.
+
+use std::{convert::Infallible, time::Duration};
+
+use gossip::NetworkProfile;
+use libp2p::{
+    connection_limits::{self, ConnectionLimits},
+    gossipsub, identify, mdns, ping,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use crate::{
+    config::{Mdns, P2pConfig},
+    pubsub,
+    streams::{self, Acceptors},
+};
+
+/// Connections to one peer. One would do, but then two nodes that dial each other at the same moment
+/// each refuse the other's, and end with none. Source: threats and goals, finding 3.
+const PER_PEER: u32 = 2;
+
+/// Inbound connections that are not authenticated yet. Source: threats and goals, row 1.
+const MAX_PENDING_INBOUND: u32 = 128;
+
+/// How often a peer is asked whether it is there. Source: threats and goals, row 4.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a peer may take to answer that.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything that runs over a connection.
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "Event")]
+pub(crate) struct Behaviour {
+    /// First, so that a connection too many costs nothing else.
+    limits: connection_limits::Behaviour,
+    pub(crate) streams: streams::Behaviour,
+    pub(crate) gossipsub: pubsub::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// What the behaviours tell the swarm task.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// From GossipSub.
+    Gossipsub(Box<gossipsub::Event>),
+    /// Of the liveness of a connection.
+    Ping(ping::Event),
+    /// Of the local network.
+    Mdns(mdns::Event),
+    /// What a peer says about itself. Nothing follows from it.
+    Identify,
+}
+
+impl From<gossipsub::Event> for Event {
+    fn from(event: gossipsub::Event) -> Self {
+        Self::Gossipsub(Box::new(event))
+    }
+}
+
+impl From<ping::Event> for Event {
+    fn from(event: ping::Event) -> Self {
+        Self::Ping(event)
+    }
+}
+
+impl From<mdns::Event> for Event {
+    fn from(event: mdns::Event) -> Self {
+        Self::Mdns(event)
+    }
+}
+
+impl From<identify::Event> for Event {
+    fn from(_: identify::Event) -> Self {
+        Self::Identify
+    }
+}
+
+impl From<Infallible> for Event {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Why the behaviours were not set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BehaviourError {
+    #[error(transparent)]
+    Gossipsub(#[from] pubsub::SetupError),
+    #[error("the local network cannot be searched for peers")]
+    Mdns(#[source] std::io::Error),
+}
+
+impl Behaviour {
+    pub(crate) fn new(
+        config: &P2pConfig,
+        profile: &NetworkProfile,
+        acceptors: Acceptors,
+    ) -> Result<Self, BehaviourError> {
+        let key = config.key.libp2p().public();
+        let local = key.to_peer_id();
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(MAX_PENDING_INBOUND))
+            .with_max_established_incoming(Some(config.max_inbound))
+            .with_max_established_per_peer(Some(PER_PEER));
+        // Existing nodes announce an empty protocol version. Source: wire facts 8.1.
+        let identify = identify::Config::new(String::new(), key)
+            .with_agent_version(config.agent.clone())
+            .with_push_listen_addr_updates(true)
+            .with_cache_size(0);
+        let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
+        let mdns = match config.mdns {
+            Mdns::Off => None,
+            Mdns::On => {
+                let behaviour = mdns::tokio::Behaviour::new(mdns::Config::default(), local);
+                Some(behaviour.map_err(BehaviourError::Mdns)?)
+            }
+        };
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            streams: streams::Behaviour::new(acceptors),
+            gossipsub: pubsub::build(local, config.fanout, profile)?,
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping),
+            mdns: mdns.into(),
+        })
+    }
+}

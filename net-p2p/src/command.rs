@@ -1,0 +1,143 @@
+//! What other tasks and threads may ask of the swarm task.
+//!
+//! # Invariants
+//!
+//! * Every channel is bounded. Callers that must not wait are told when one is full; tasks wait.
+//! * A swarm that died closes its channels, so who asks it is told, and its successor has new ones.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use broadcaster::Reservation;
+use bytes::Bytes;
+use gossip::{ConnectPolicy, PeerId};
+use libp2p::{
+    gossipsub::{MessageAcceptance, MessageId, TopicHash},
+    swarm::ConnectionId,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::PeerAddress,
+    link::LinkOutcome,
+    streams::{OpenError, OpenRequest, OutboundStream},
+};
+
+/// Commands that wait for the swarm task. Chosen: what is heard in a few milliseconds.
+const COMMANDS: usize = 1_024;
+
+/// Verdicts that wait for the swarm task. Chosen: more than the workers' queues hold.
+const VERDICTS: usize = 4_096;
+
+/// Notices that wait for the swarm task; their senders wait too.
+const NOTICES: usize = 256;
+
+/// From a handle.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Publish a message.
+    Publish { topic: TopicHash, body: Bytes, held: Reservation },
+    /// Dial an address, now and whenever the link to it ended.
+    Dial(PeerAddress),
+    /// See to outgoing connections.
+    Connect(ConnectPolicy),
+    /// Open a stream.
+    Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
+    /// Die, as a bug in a behaviour would make it.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What was said of a message heard on a topic.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) message: MessageId,
+    pub(crate) from: libp2p::PeerId,
+    pub(crate) acceptance: MessageAcceptance,
+}
+
+/// From a task that the swarm task started.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A gossip link was attached.
+    LinkUp { peer: libp2p::PeerId, link: PeerId },
+    /// A gossip link, or the attempt to make one, ended.
+    LinkEnded { peer: libp2p::PeerId, link: PeerId, outcome: LinkOutcome },
+    /// The names in an address were looked up. Without any result the dial failed.
+    Resolved { address: PeerAddress, resolved: Vec<libp2p::Multiaddr> },
+}
+
+/// The sending ends, for one life of the swarm.
+#[derive(Clone, Debug)]
+pub(crate) struct Senders {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) verdicts: mpsc::Sender<Verdict>,
+    pub(crate) notices: mpsc::Sender<Notice>,
+}
+
+/// The receiving ends, for one life of the swarm.
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) verdicts: mpsc::Receiver<Verdict>,
+    pub(crate) notices: mpsc::Receiver<Notice>,
+}
+
+pub(crate) fn channels() -> (Senders, Receivers) {
+    let (commands, commands_end) = mpsc::channel(COMMANDS);
+    let (verdicts, verdicts_end) = mpsc::channel(VERDICTS);
+    let (notices, notices_end) = mpsc::channel(NOTICES);
+    let senders = Senders { commands, verdicts, notices };
+    let receivers =
+        Receivers { commands: commands_end, verdicts: verdicts_end, notices: notices_end };
+    (senders, receivers)
+}
+
+/// Leads to the swarm that lives now. Clones lead to the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ToSwarm {
+    current: Arc<RwLock<Option<mpsc::Sender<Command>>>>,
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The queue is full.
+    Full,
+    /// No swarm lives.
+    Down,
+}
+
+impl ToSwarm {
+    /// From now on leads to this swarm, or to none.
+    pub(crate) fn lead_to(&self, commands: Option<mpsc::Sender<Command>>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = commands;
+    }
+
+    /// Offers a command. Never waits.
+    pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let commands = current.as_ref().ok_or(NotTaken::Down)?;
+        commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotTaken::Full,
+            mpsc::error::TrySendError::Closed(_) => NotTaken::Down,
+        })
+    }
+}
+
+/// Asks for a stream and waits for it.
+pub(crate) async fn open_stream(
+    commands: &mpsc::Sender<Command>,
+    peer: libp2p::PeerId,
+    connection: Option<ConnectionId>,
+    protocols: Vec<libp2p::StreamProtocol>,
+    deadline: tokio::time::Instant,
+) -> Result<OutboundStream, OpenError> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let request = OpenRequest { protocols, deadline, reply };
+    let command = Command::Open { peer, connection, request };
+    let opened = async {
+        commands.send(command).await.map_err(|_stopped| OpenError::Closed)?;
+        answer.await.map_err(|_dropped| OpenError::Closed)?
+    };
+    tokio::time::timeout_at(deadline, opened).await.map_err(|_elapsed| OpenError::TimedOut)?
+}

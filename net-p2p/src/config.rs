@@ -1,0 +1,165 @@
+//! What a libp2p network is made of, and how an address is read.
+
+use gossip::{Identity, NetworkId, NodeAddress};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use mesh::DialLimits;
+
+use crate::keys::NodeKey;
+
+/// Whether nodes of the local network are searched for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mdns {
+    /// They are not. The default: it tells everybody on the local network that the node is there.
+    #[default]
+    Off,
+    /// They are; up to eight of them are dialled.
+    On,
+}
+
+/// Whether a node hears what is published on topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscription {
+    /// It is subscribed to every topic of the network. The default.
+    #[default]
+    Subscribed,
+    /// It only publishes.
+    PublishOnly,
+}
+
+/// What a libp2p network is made of.
+#[derive(Clone, Debug)]
+pub struct P2pConfig {
+    /// The network of the node.
+    pub network: NetworkId,
+    /// The key it is recognised by.
+    pub key: NodeKey,
+    /// Where to listen; a port of 0 lets the system choose. Default: nowhere.
+    pub listen: Vec<Multiaddr>,
+    /// Whom to dial. Only multiaddrs with `/p2p/ID`. Default: nobody.
+    pub peers: Vec<NodeAddress>,
+    /// Peers to gossip with on a topic; decides the sizes of the overlay. Default: 4. Source: wire
+    /// facts 8.6, GossipFanout.
+    pub fanout: usize,
+    /// Whether nodes of the local network are searched for.
+    pub mdns: Mdns,
+    /// Inbound connections at one time. Default: 2,400. Source: wire facts 8.1.
+    pub max_inbound: u32,
+    /// How much to dial, and how eagerly.
+    pub dial: DialLimits,
+    /// Program and version, as peers are told them. Default: `tandem/` and the version.
+    pub agent: String,
+    /// Whether the node hears what is published on topics.
+    pub subscribe: Subscription,
+}
+
+impl P2pConfig {
+    /// A network that listens nowhere and dials nobody, with defaults for the rest.
+    #[must_use]
+    pub fn new(network: NetworkId, key: NodeKey) -> Self {
+        Self {
+            network,
+            key,
+            listen: Vec::new(),
+            peers: Vec::new(),
+            fanout: 4,
+            mdns: Mdns::default(),
+            max_inbound: 2_400,
+            dial: DialLimits::default(),
+            agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
+            subscribe: Subscription::default(),
+        }
+    }
+}
+
+/// Why an address cannot be dialled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerAddressError {
+    /// It is an address of the other transport.
+    #[error("{address} is no multiaddr")]
+    NotMultiaddr {
+        /// The address as given.
+        address: String,
+    },
+    /// It cannot be read.
+    #[error("{address:?} cannot be read as a multiaddr")]
+    Malformed {
+        /// The address as given.
+        address: String,
+    },
+    /// It does not say who is to be found there.
+    #[error("{address} does not end with /p2p/ID, so nobody could tell who answers there")]
+    NoPeerId {
+        /// The address as given.
+        address: String,
+    },
+    /// The peer is not recognised by an Ed25519 key.
+    #[error("{address} names a peer without an Ed25519 key")]
+    ForeignKey {
+        /// The address as given.
+        address: String,
+    },
+}
+
+/// A place to dial, and who must be found there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerAddress {
+    /// With `/p2p/ID` at its end.
+    pub(crate) address: Multiaddr,
+    pub(crate) peer: PeerId,
+    pub(crate) identity: Identity,
+}
+
+impl PeerAddress {
+    /// Reads an address as an operator writes it.
+    pub(crate) fn parse(address: &NodeAddress) -> Result<Self, PeerAddressError> {
+        let NodeAddress::Multiaddr(text) = address else {
+            return Err(PeerAddressError::NotMultiaddr { address: address.to_string() });
+        };
+        let short = || text.chars().take(200).collect();
+        let multiaddr: Multiaddr =
+            text.parse().map_err(|_| PeerAddressError::Malformed { address: short() })?;
+        Self::new(multiaddr)
+    }
+
+    /// Checks that an address says who is to be found there.
+    pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
+        let Some(Protocol::P2p(peer)) = address.iter().last() else {
+            return Err(PeerAddressError::NoPeerId { address: address.to_string() });
+        };
+        let identity = identity_of(&peer)
+            .ok_or_else(|| PeerAddressError::ForeignKey { address: address.to_string() })?;
+        Ok(Self { address, peer, identity })
+    }
+}
+
+/// The Ed25519 key inside a peer ID; `None` for any other kind of key.
+pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
+    Identity::from_peer_id_bytes(&peer.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+    #[test]
+    fn an_address_says_who_is_there() {
+        let text = format!("/ip4/127.0.0.1/tcp/4190/p2p/{ID}");
+        let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(text.clone())).unwrap();
+        assert_eq!(parsed.address.to_string(), text);
+        assert_eq!(parsed.identity.to_string(), ID);
+    }
+
+    #[test]
+    fn an_address_that_does_not_is_refused_with_the_reason() {
+        let said = |text: &str| {
+            PeerAddress::parse(&NodeAddress::Multiaddr(text.to_owned())).unwrap_err().to_string()
+        };
+        assert!(said("/ip4/127.0.0.1/tcp/1").contains("does not end with /p2p/ID"));
+        assert!(said("127.0.0.1:80").contains("cannot be read"));
+        let foreign = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
+        assert!(said(&format!("/ip4/1.2.3.4/tcp/1/p2p/{foreign}")).contains("Ed25519"));
+    }
+}

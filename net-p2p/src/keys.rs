@@ -1,0 +1,247 @@
+//! The node's key, in a file.
+//!
+//! # Invariants
+//!
+//! * A key file is written once, whole or not at all, readable for its owner only, and never rewritten.
+//! * A key that others can read is not used.
+
+use std::{
+    fs, io,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes},
+};
+use gossip::{Identity, wire::identity::Keypair};
+
+/// Longest key file that is read, in bytes. Chosen: thirty times what such a key takes.
+const MAX_FILE_BYTES: u64 = 4_096;
+
+/// The Ed25519 key by which the node is recognised, on either transport.
+#[derive(Clone, Debug)]
+pub struct NodeKey(Keypair);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Others than the owner can read the file.
+    #[error("the key file {} can be read by others, run: chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the key file {}, make it readable for the user that runs the node", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no key.
+    #[error(
+        "{} is no PKCS#8 PEM file with an Ed25519 key, restore it, or move it away to get a new identity",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write the key file {}, make its directory writable for the user that runs the node", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl NodeKey {
+    /// The key of a seed, which is the secret part of it.
+    #[must_use]
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self(Keypair::from_seed(seed))
+    }
+
+    /// A new key, which lives as long as the process.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self::from_seed(rand::random())
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`], also when there is no file.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let failed = |source| KeyError::Read { path: path.to_owned(), source };
+        let malformed = || KeyError::Malformed { path: path.to_owned() };
+        let file = fs::File::open(path).map_err(failed)?;
+        if is_exposed(&file.metadata().map_err(failed)?) {
+            return Err(KeyError::Exposed { path: path.to_owned() });
+        }
+        let mut text = Vec::new();
+        file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(failed)?;
+        let text = String::from_utf8(text).map_err(|_| malformed())?;
+        let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| malformed())?;
+        Ok(Self::from_seed(key.to_bytes()))
+    }
+
+    /// Reads a key file, or makes a new key and writes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]. A file that is there is never replaced.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        match Self::load(path) {
+            Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+        let key = Self::generate();
+        match key.write(path) {
+            Ok(()) => Ok(key),
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
+            Err(source) => Err(KeyError::Write { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The public part.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    /// The key as the identity exchange of the other transport uses it.
+    #[must_use]
+    pub fn keypair(&self) -> &Keypair {
+        &self.0
+    }
+
+    /// The key as libp2p uses it.
+    pub(crate) fn libp2p(&self) -> libp2p::identity::Keypair {
+        // 32 bytes always are a secret key.
+        #[allow(clippy::expect_used)]
+        libp2p::identity::Keypair::ed25519_from_bytes(self.0.seed()).expect("32 bytes are a key")
+    }
+
+    /// Writes a new file beside, makes it durable, and gives it its name, unless that is taken.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let bytes = KeypairBytes { secret_key: self.0.seed(), public_key: None };
+        let text = bytes.to_pkcs8_pem(Default::default()).map_err(io::Error::other)?;
+        let beside = directory.join(format!(".key-{:016x}", rand::random::<u64>()));
+        let named = create_private(&beside)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
+            // Unlike a rename, a link does not replace a file that is there by now.
+            .and_then(|()| fs::hard_link(&beside, path));
+        let named = match named {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => fs::rename(&beside, path),
+            named => named,
+        };
+        // It may have been renamed; and a file left over is a copy that only its owner can read.
+        let _ = fs::remove_file(&beside);
+        named?;
+        fs::File::open(directory)?.sync_all()
+    }
+}
+
+#[cfg(unix)]
+fn is_exposed(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    metadata.mode() & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+fn is_exposed(_metadata: &fs::Metadata) -> bool {
+    false
+}
+
+fn create_private(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.pem");
+        (directory, path)
+    }
+
+    fn put(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn the_recorded_key_files_are_read_and_written_as_they_are() {
+        let recorded: serde_json::Value =
+            serde_json::from_str(include_str!("../testdata/peerid_cid.json")).unwrap();
+        let cases = recorded["peer_ids"].as_array().unwrap();
+        assert_eq!(cases.len(), 5);
+        for case in cases {
+            let (_directory, path) = place();
+            let pem = case["key_file_pem"].as_str().unwrap();
+            put(&path, pem, 0o600);
+            let key = NodeKey::load(&path).unwrap();
+            assert_eq!(hex::encode(key.keypair().seed()), case["seed"]);
+            assert_eq!(hex::encode(key.identity().0), case["public_key"]);
+            assert_eq!(key.identity().to_string(), case["peer_id"]);
+            assert_eq!(key.libp2p().public().to_peer_id().to_base58(), case["peer_id"]);
+            let copy = path.with_extension("copy");
+            key.write(&copy).unwrap();
+            assert_eq!(fs::read_to_string(copy).unwrap(), pem);
+        }
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_found_again() {
+        let (directory, path) = place();
+        let key = NodeKey::load_or_create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(NodeKey::load_or_create(&path).unwrap().identity(), key.identity());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
+        let error = NodeKey::generate().write(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "a key is never replaced");
+        assert_eq!(NodeKey::load(&path).unwrap().identity(), key.identity());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_file_is_said_in_one_line() {
+        let (_directory, path) = place();
+        let said = |path: &Path| NodeKey::load_or_create(path).unwrap_err().to_string();
+        let key = NodeKey::generate();
+        key.write(&path).unwrap();
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(said(&path).ends_with(&format!("run: chmod 600 {}", path.display())));
+        }
+        let other_kind = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        for text in ["", "hello", other_kind] {
+            put(&path, text, 0o600);
+            let text = said(&path);
+            assert!(text.contains("is no PKCS#8 PEM file") && !text.contains('\n'), "{text}");
+        }
+        let nowhere = path.join("below").join("a file");
+        assert!(!said(&nowhere).is_empty());
+    }
+}

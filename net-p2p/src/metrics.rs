@@ -1,0 +1,123 @@
+//! What this network counts beside what the broadcaster counts. Every drop has exactly one counter.
+
+use std::sync::Arc;
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+
+/// What happened. A closed set, so that it can label a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum P2pEvent {
+    /// An inbound stream was reset: too many of its connection wait to be accepted.
+    AcceptQueueFullForConnection,
+    /// An inbound stream was reset: too many of all connections wait to be accepted.
+    AcceptQueueFull,
+    /// An inbound stream was reset: nobody accepts its protocol any more.
+    AcceptorGone,
+    /// An inbound gossip stream was reset: too many handshakes are under way.
+    TooManyHandshakes,
+    /// A gossip handshake failed.
+    HandshakeFailed,
+    /// A gossip handshake was refused: the peer belongs to another network.
+    OtherNetwork,
+    /// A gossip link was refused: another link to the same peer stays.
+    DuplicateLink,
+    /// A peer without an Ed25519 key was refused.
+    ForeignKey,
+    /// A message for a topic was dropped: the queue to the swarm was full.
+    PublishQueueFull,
+    /// A message for a topic reached nobody: no peer is subscribed to it.
+    PublishWithoutPeers,
+    /// A message for a topic was dropped by the library.
+    PublishFailed,
+    /// A verdict on a message from a topic was lost: the queue to the swarm was full.
+    VerdictLost,
+    /// An address was not dialled: it cannot be resolved.
+    Unresolved,
+    /// A dead peer was disconnected: it answered no ping.
+    PingTimeout,
+    /// The swarm died and was restarted.
+    SwarmRestarted,
+}
+
+impl P2pEvent {
+    const ALL: [Self; 15] = [
+        Self::AcceptQueueFullForConnection,
+        Self::AcceptQueueFull,
+        Self::AcceptorGone,
+        Self::TooManyHandshakes,
+        Self::HandshakeFailed,
+        Self::OtherNetwork,
+        Self::DuplicateLink,
+        Self::ForeignKey,
+        Self::PublishQueueFull,
+        Self::PublishWithoutPeers,
+        Self::PublishFailed,
+        Self::VerdictLost,
+        Self::Unresolved,
+        Self::PingTimeout,
+        Self::SwarmRestarted,
+    ];
+
+    /// Name of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::AcceptQueueFullForConnection => "p2p_accept_queue_full_for_connection",
+            Self::AcceptQueueFull => "p2p_accept_queue_full",
+            Self::AcceptorGone => "p2p_acceptor_gone",
+            Self::TooManyHandshakes => "p2p_too_many_handshakes",
+            Self::HandshakeFailed => "p2p_handshake_failed",
+            Self::OtherNetwork => "p2p_other_network",
+            Self::DuplicateLink => "p2p_duplicate_link",
+            Self::ForeignKey => "p2p_foreign_key",
+            Self::PublishQueueFull => "p2p_publish_queue_full",
+            Self::PublishWithoutPeers => "p2p_publish_without_peers",
+            Self::PublishFailed => "p2p_publish_failed",
+            Self::VerdictLost => "p2p_verdict_lost",
+            Self::Unresolved => "p2p_unresolved",
+            Self::PingTimeout => "p2p_ping_timeout",
+            Self::SwarmRestarted => "p2p_swarm_restarted",
+        }
+    }
+}
+
+/// The counters of one libp2p network. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct P2pMetrics {
+    counters: Arc<[Counter; P2pEvent::ALL.len()]>,
+}
+
+impl P2pMetrics {
+    /// Adds the counters to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        for event in P2pEvent::ALL {
+            registry.register(event.label(), "See P2pEvent", self.counters[event as usize].clone());
+        }
+    }
+
+    /// How often something happened.
+    #[must_use]
+    pub fn count(&self, event: P2pEvent) -> u64 {
+        self.counters[event as usize].get()
+    }
+
+    pub(crate) fn note(&self, event: P2pEvent) {
+        self.counters[event as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_its_own_counter() {
+        let metrics = P2pMetrics::default();
+        for (index, event) in P2pEvent::ALL.into_iter().enumerate() {
+            assert_eq!(event as usize, index);
+            metrics.note(event);
+            assert_eq!(metrics.count(event), 1, "{}", event.label());
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The handle of a libp2p network.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Shutdown, TaskSet};
+use gossip::{
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity,
+    NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
+    Transport, wire::hello::node_random,
+};
+use libp2p::{Multiaddr, StreamProtocol};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    command::{Command, NotTaken, ToSwarm},
+    config::{P2pConfig, PeerAddress, PeerAddressError},
+    link::{SharedLedger, Surroundings},
+    listening::Bound,
+    metrics::P2pMetrics,
+    pubsub,
+    streams::{OpenError, OpenRequest, OutboundStream},
+    supervisor::{Blueprint, BuildError},
+    topic::Topic,
+};
+
+/// Why a libp2p network did not start. Nothing keeps running after one of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A peer to dial has an address that cannot be dialled.
+    #[error("cannot dial a configured peer")]
+    Peer(#[from] PeerAddressError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address as configured.
+        address: Multiaddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part of libp2p cannot be set up.
+    #[error("cannot set up libp2p")]
+    Setup {
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why an address was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddPeerError {
+    /// It cannot be dialled.
+    #[error(transparent)]
+    Address(#[from] PeerAddressError),
+    /// There are as many configured addresses as there may be.
+    #[error("too many addresses are configured")]
+    TooMany,
+}
+
+/// A running libp2p network. A cheap handle; the last one to be dropped aborts its tasks.
+#[derive(Clone, Debug)]
+pub struct P2pNetwork {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    around: Arc<Surroundings>,
+    swarm: ToSwarm,
+    bound: Bound,
+    configured: Arc<Mutex<Vec<PeerAddress>>>,
+    local: libp2p::PeerId,
+    tasks: TaskSet,
+}
+
+impl P2pNetwork {
+    /// Starts a network, and resolves when it listens on every configured address.
+    ///
+    /// It attaches its links and topics to `broadcaster` and claims every peer in `ledger`; both are
+    /// shared with the other networks of the node. It ends with `parent`, or by [`P2pNetwork::stop`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]. Nothing keeps running then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn start(
+        config: P2pConfig,
+        broadcaster: Broadcaster,
+        ledger: SharedLedger,
+        parent: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
+        let configured = Arc::new(Mutex::new(configured?));
+        let local = config.key.libp2p().public().to_peer_id();
+        let around = Arc::new(Surroundings {
+            broadcaster,
+            ledger,
+            network: config.network.clone(),
+            local: config.key.identity(),
+            run: node_random(rand::random()),
+            metrics: P2pMetrics::default(),
+        });
+        let (swarm, bound) = (ToSwarm::default(), Bound::default());
+        let tasks = TaskSet::new(parent);
+        let listen = config.listen.clone();
+        let blueprint = Blueprint {
+            config,
+            around: Arc::clone(&around),
+            swarm: swarm.clone(),
+            bound: bound.clone(),
+            configured: Arc::clone(&configured),
+        };
+        let life = blueprint.make(&listen, tasks.token()).await.map_err(|error| match error {
+            BuildError::Listen { address, source } => StartError::Listen { address, source },
+            other => StartError::Setup { source: Box::new(other) },
+        })?;
+        tasks.spawn("swarm", |cancel| blueprint.supervise(life, cancel));
+        let network =
+            Self { shared: Arc::new(Shared { around, swarm, bound, configured, local, tasks }) };
+        network.attach_topics();
+        Ok(network)
+    }
+
+    fn attach_topics(&self) {
+        let Surroundings { broadcaster, metrics, .. } = &*self.shared.around;
+        let profile = broadcaster.profile();
+        for (tag, topic) in pubsub::topics(profile) {
+            let Some(rule) = profile.tags.rule(tag) else { continue };
+            let sink = Topic {
+                hash: topic.hash(),
+                lane: rule.lane,
+                swarm: self.shared.swarm.clone(),
+                budget: broadcaster.budget().clone(),
+                metrics: metrics.clone(),
+            };
+            broadcaster.attach_topic(tag, Transport::Libp2p, Arc::new(sink));
+        }
+    }
+
+    /// Takes the topics out of the broadcaster, ends links and connections, and waits for at most
+    /// `grace`.
+    ///
+    /// # Panics
+    ///
+    /// Resumes the panic of a task, if one panicked that cannot be restarted.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `stop` aborts what it was waiting for.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        let broadcaster = &self.shared.around.broadcaster;
+        for (tag, _) in pubsub::topics(broadcaster.profile()) {
+            broadcaster.detach_topic(tag);
+        }
+        self.shared.tasks.stop(grace).await
+    }
+
+    /// The public key by which this node is recognised.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.around.local
+    }
+
+    /// Where this node listens, each address with `/p2p/ID` at its end.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<String> {
+        let id = self.shared.local;
+        self.shared.bound.addresses().iter().map(|address| format!("{address}/p2p/{id}")).collect()
+    }
+
+    /// What this network counts.
+    #[must_use]
+    pub fn metrics(&self) -> &P2pMetrics {
+        &self.shared.around.metrics
+    }
+
+    /// Dials an address from now on, whenever there is no link to who is found there.
+    ///
+    /// # Errors
+    ///
+    /// [`AddPeerError`] when it cannot be dialled.
+    pub fn add_peer(&self, address: &NodeAddress) -> Result<(), AddPeerError> {
+        let address = PeerAddress::parse(address)?;
+        {
+            let mut known = self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.contains(&address) {
+                return Ok(());
+            }
+            if known.len() >= mesh::dial::MAX_ADDRESSES {
+                return Err(AddPeerError::TooMany);
+            }
+            known.push(address.clone());
+        }
+        match self.shared.swarm.offer(Command::Dial(address)) {
+            // A swarm that is made anew reads the list.
+            Ok(()) | Err(NotTaken::Down) => Ok(()),
+            Err(NotTaken::Full) => Err(AddPeerError::TooMany),
+        }
+    }
+
+    /// Opens a stream to a connected peer, in the first of `protocols` that it speaks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], within `limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A stream that comes up after the future was dropped is reset.
+    pub async fn open_stream(
+        &self,
+        peer: &Identity,
+        protocols: Vec<StreamProtocol>,
+        limit: Duration,
+    ) -> Result<OutboundStream, OpenError> {
+        let peer = libp2p::PeerId::from_bytes(&peer.peer_id_bytes())
+            .map_err(|_| OpenError::NotConnected)?;
+        let deadline = Instant::now() + limit;
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let request = OpenRequest { protocols, deadline, reply };
+        let command = Command::Open { peer, connection: None, request };
+        self.shared.swarm.offer(command).map_err(|refused| match refused {
+            NotTaken::Full => OpenError::Busy,
+            NotTaken::Down => OpenError::Closed,
+        })?;
+        let answered = tokio::time::timeout_at(deadline, answer).await;
+        answered.map_err(|_| OpenError::TimedOut)?.map_err(|_| OpenError::Closed)?
+    }
+
+    /// Makes the swarm panic, as a bug in a behaviour would.
+    #[cfg(test)]
+    pub(crate) fn panic_for_test(&self) {
+        self.shared.swarm.offer(Command::Panic).unwrap();
+    }
+}
+
+impl GossipNode for P2pNetwork {
+    fn network_id(&self) -> &NetworkId {
+        &self.shared.around.network
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        self.listen_addresses().into_iter().map(NodeAddress::Multiaddr).collect()
+    }
+
+    fn broadcast(&self, message: Outbound) -> Admission {
+        self.shared.around.broadcaster.broadcast(&message)
+    }
+
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+        Box::pin(self.shared.around.broadcaster.broadcast_and_wait(&message))
+    }
+
+    fn relay(&self, message: Outbound) -> Admission {
+        self.shared.around.broadcaster.relay(&message)
+    }
+
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        let mut peers = self.shared.around.broadcaster.peers(class);
+        peers.retain(|peer| peer.transport == Transport::Libp2p);
+        peers
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>> {
+        Box::pin(self.shared.around.broadcaster.request(peer, request))
+    }
+
+    fn connect_outgoing(&self, policy: ConnectPolicy) {
+        if self.shared.swarm.offer(Command::Connect(policy)).is_err() {
+            tracing::debug!("the swarm is busy and dials when it gets to it");
+        }
+    }
+
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        self.shared.around.broadcaster.disconnect(peer, reason);
+    }
+
+    /// Without effect: no part of this network looks for cliques.
+    fn network_advanced(&self) {}
+}

@@ -1,0 +1,275 @@
+//! Topics: how GossipSub is set up.
+//!
+//! # Invariants
+//!
+//! * Messages carry their author and a number, and no signature; one that is signed is rejected.
+//!   Source: wire facts 8.6, S-2.
+//! * A message is known by the hash of its data alone, so one transaction has one name everywhere.
+//! * Only the topics of the network are subscribed to, by anybody.
+
+use std::{collections::HashSet, io, time::Duration};
+
+use blake2::{Blake2b, Digest, digest::consts::U32};
+use gossip::{MAX_TOPIC_BYTES, NetworkProfile, Route, Tag};
+use libp2p::{
+    PeerId,
+    gossipsub::{
+        self, ConfigBuilder, DataTransform, IdentTopic, MaxCountSubscriptionFilter, Message,
+        MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, RawMessage,
+        TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
+    },
+};
+
+/// What the framing of a message on a topic takes at most, in bytes: author, number, topic, lengths.
+///
+/// Chosen: twice what the longest topic name of ours needs. Without it a message just under the bound
+/// would be dropped by its receiver, without an error. Source: wire facts 8.6, S-34.
+const FRAMING_BYTES: usize = 256;
+
+/// Largest body that fits a topic, in bytes.
+pub(crate) const MAX_BODY_BYTES: usize = MAX_TOPIC_BYTES - FRAMING_BYTES;
+
+/// How long a message is known. Source: wire facts 8.6, seen TTL.
+const SEEN_TTL: Duration = Duration::from_secs(120);
+
+/// Messages that wait for one connection. Source: threats and goals, row 11.
+const QUEUE_MESSAGES: usize = 256;
+
+/// Subscriptions of one request, at most. Source: wire facts 8.6.
+const MAX_SUBSCRIPTIONS: usize = 100;
+
+/// Control messages of one request, in bytes: 5,000 names of messages, as existing nodes may send.
+/// The library's 16 KiB would refuse the whole request. Source: wire facts 8.6, IHAVE.
+const MAX_CONTROL_BYTES: usize = 256 * 1024;
+
+/// Peers of one address before the address counts against them. Source: threats and goals, row 2.
+const PEERS_PER_ADDRESS: f64 = 8.0;
+
+/// GossipSub as this crate uses it.
+pub(crate) type Behaviour =
+    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
+
+/// Passes on what is not signed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StrictNoSign;
+
+impl DataTransform for StrictNoSign {
+    fn inbound_transform(&self, raw: RawMessage) -> Result<Message, io::Error> {
+        if raw.signature.is_some() || raw.key.is_some() {
+            return Err(io::Error::other("a signed message"));
+        }
+        let RawMessage { source, data, sequence_number, topic, .. } = raw;
+        Ok(Message { source, data, sequence_number, topic })
+    }
+
+    fn outbound_transform(&self, _topic: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
+        Ok(data)
+    }
+}
+
+/// The tags that travel on a topic, each with its topic.
+pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {
+    let rules = profile.tags.rules().iter();
+    let on_topic = rules.filter_map(|rule| match rule.route {
+        Route::Topic(name) => Some((rule.tag, IdentTopic::new(name))),
+        Route::Streams => None,
+    });
+    on_topic.collect()
+}
+
+/// The sizes of the overlay for a number of peers to gossip with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    pub(crate) d: usize,
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) score: usize,
+    pub(crate) out: usize,
+    pub(crate) lazy: usize,
+}
+
+impl Overlay {
+    /// Source: wire facts 8.6, table by F.
+    pub(crate) const fn of(fanout: usize) -> Self {
+        match fanout {
+            0 => Self { d: 0, low: 0, high: 0, score: 0, out: 0, lazy: 0 },
+            1..=4 => Self { d: 4, low: 2, high: 4, score: 1, out: 1, lazy: 4 },
+            5..=11 => {
+                let d = fanout - fanout / 3;
+                let low = 3 * d / 4;
+                Self { d, low, high: fanout, score: low, out: 3 * d / 8, lazy: fanout }
+            }
+            _ => Self { d: 8, low: 6, high: 12, score: 6, out: 3, lazy: 12 },
+        }
+    }
+}
+
+/// Why GossipSub was not set up. A mistake in this file, which its tests would show.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings of gossipsub contradict each other: {0}")]
+pub(crate) struct SetupError(String);
+
+/// GossipSub of one node.
+pub(crate) fn build(
+    local: PeerId,
+    fanout: usize,
+    profile: &NetworkProfile,
+) -> Result<Behaviour, SetupError> {
+    let overlay = Overlay::of(fanout);
+    let mut config = ConfigBuilder::default();
+    config
+        .validation_mode(ValidationMode::Permissive)
+        .validate_messages()
+        .message_id_fn(|message| MessageId::new(&Blake2b::<U32>::digest(&message.data)))
+        .duplicate_cache_time(SEEN_TTL)
+        .max_transmit_size(MAX_TOPIC_BYTES)
+        .max_control_message_size(MAX_CONTROL_BYTES)
+        .connection_handler_queue_len(QUEUE_MESSAGES)
+        .flood_publish(true)
+        .support_floodsub()
+        // Source of the rest: p2p_params.json, `gossipsub_other`.
+        .mesh_n(overlay.d)
+        .mesh_n_low(overlay.low)
+        .mesh_n_high(overlay.high)
+        .retain_scores(overlay.score)
+        .mesh_outbound_min(overlay.out)
+        .gossip_lazy(overlay.lazy)
+        .gossip_factor(0.1)
+        .heartbeat_initial_delay(Duration::from_millis(100))
+        .heartbeat_interval(Duration::from_secs(1))
+        .history_length(10)
+        .history_gossip(3)
+        .iwant_followup_time(Duration::from_secs(5))
+        .idontwant_message_size_threshold(1024);
+    let failed = |error: &dyn std::fmt::Display| SetupError(error.to_string());
+    let config = config.build().map_err(|error| failed(&error))?;
+    let topics = topics(profile);
+    let allowed: HashSet<TopicHash> = topics.iter().map(|(_, topic)| topic.hash()).collect();
+    let filter = MaxCountSubscriptionFilter {
+        max_subscribed_topics: allowed.len(),
+        max_subscriptions_per_request: MAX_SUBSCRIPTIONS,
+        filter: WhitelistSubscriptionFilter(allowed.clone()),
+    };
+    let mut behaviour = Behaviour::new_with_subscription_filter_and_transform(
+        MessageAuthenticity::Author(local),
+        config,
+        filter,
+        StrictNoSign,
+    )
+    .map_err(|error| failed(&error))?;
+    behaviour
+        .with_peer_score(score_params(allowed), thresholds())
+        .map_err(|error| failed(&error))?;
+    Ok(behaviour)
+}
+
+/// How much a counter keeps in a second, if it is to be forgotten after `time`.
+fn decay(time: Duration) -> f64 {
+    gossipsub::score_parameter_decay_with_base(time, Duration::from_secs(1), 0.01)
+}
+
+/// Source: wire facts 8.6, peer scoring; and threats and goals, rows 2, 17, 19 for the two penalties
+/// that existing nodes leave out.
+fn score_params(topics: HashSet<TopicHash>) -> PeerScoreParams {
+    let ten_minutes = Duration::from_secs(600);
+    let topic = TopicScoreParams {
+        topic_weight: 0.1,
+        time_in_mesh_weight: 0.000_277_8,
+        time_in_mesh_quantum: Duration::from_secs(1),
+        time_in_mesh_cap: 1.0,
+        first_message_deliveries_weight: 0.5,
+        first_message_deliveries_decay: decay(ten_minutes),
+        first_message_deliveries_cap: 100.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -1000.0,
+        invalid_message_deliveries_decay: decay(Duration::from_secs(3_600)),
+        ..TopicScoreParams::default()
+    };
+    PeerScoreParams {
+        topics: topics.into_iter().map(|hash| (hash, topic.clone())).collect(),
+        topic_score_cap: 0.0,
+        app_specific_weight: 0.0,
+        ip_colocation_factor_weight: -10.0,
+        ip_colocation_factor_threshold: PEERS_PER_ADDRESS,
+        ip_colocation_factor_whitelist: [
+            std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ]
+        .into(),
+        behaviour_penalty_weight: -10.0,
+        behaviour_penalty_threshold: 6.0,
+        behaviour_penalty_decay: decay(ten_minutes),
+        decay_interval: Duration::from_secs(1),
+        decay_to_zero: 0.01,
+        ..PeerScoreParams::default()
+    }
+}
+
+/// Source: wire facts 8.6, thresholds.
+fn thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds {
+        gossip_threshold: -500.0,
+        publish_threshold: -1_000.0,
+        graylist_threshold: -2_500.0,
+        accept_px_threshold: 1_000.0,
+        opportunistic_graft_threshold: 3.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlay_is_that_of_existing_nodes_for_every_recorded_fanout() {
+        let recorded: serde_json::Value =
+            serde_json::from_str(include_str!("../testdata/p2p_params.json")).unwrap();
+        let cases = recorded["gossipsub_d"].as_array().unwrap();
+        assert_eq!(cases.len(), 22);
+        for case in cases {
+            let number = |key: &str| usize::try_from(case[key].as_i64().unwrap()).unwrap();
+            let fanout = usize::try_from(case["fanout"].as_i64().unwrap()).unwrap_or(0);
+            let expected = Overlay {
+                d: number("D"),
+                low: number("Dlo"),
+                high: number("Dhi"),
+                score: number("Dscore"),
+                out: number("Dout"),
+                lazy: number("Dlazy"),
+            };
+            assert_eq!(Overlay::of(fanout), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_settings_are_accepted_by_the_library() {
+        for profile in NetworkProfile::ALL {
+            for fanout in 0..=20 {
+                build(PeerId::random(), fanout, profile).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn counters_decay_as_recorded() {
+        assert!((decay(Duration::from_secs(600)) - 0.992_354).abs() < 1e-6);
+        assert!((decay(Duration::from_secs(3_600)) - 0.998_721_6).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_signed_message_is_rejected_and_an_author_alone_is_not() {
+        let raw = |signature: Option<Vec<u8>>, key: Option<Vec<u8>>| RawMessage {
+            source: Some(PeerId::random()),
+            data: vec![1],
+            sequence_number: Some(7),
+            topic: TopicHash::from_raw("t"),
+            signature,
+            key,
+            validated: false,
+        };
+        assert!(StrictNoSign.inbound_transform(raw(None, None)).is_ok());
+        assert!(StrictNoSign.inbound_transform(raw(Some(vec![1]), None)).is_err());
+        assert!(StrictNoSign.inbound_transform(raw(None, Some(vec![1]))).is_err());
+    }
+}

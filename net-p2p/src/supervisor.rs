@@ -1,0 +1,263 @@
+//! Keeps a swarm alive.
+//!
+//! ```text
+//!   build ─▶ listen ─▶ run ─┬─ asked to stop ─▶ links end, then the swarm ─▶ done
+//!     ▲                     └─ panic ─▶ its links end ─▶ wait 1 s … 30 s ─┐
+//!     └───────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * A panic in a behaviour or a connection ends one life of the swarm and nothing else. The next one
+//!   has the same identity, the same addresses and the same peers to dial.
+//! * While no swarm lives, topics say that they are closed, so their messages go over other transports.
+//! * Every task of a life has ended, or was aborted, before the next life begins.
+
+use std::{
+    io,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use broadcaster::TaskSet;
+use futures::{FutureExt, StreamExt};
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, noise,
+    swarm::{Config as SwarmConfig, Executor},
+};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    behaviour::{Behaviour, BehaviourError},
+    command::{ToSwarm, channels},
+    config::{P2pConfig, PeerAddress, Subscription},
+    conventions::Conventions,
+    dialing::Dialing,
+    link::{Surroundings, gossip_protocols},
+    listening::{Bound, Listening},
+    metrics::P2pEvent,
+    peers::Peers,
+    pubsub,
+    streams::{Acceptors, PER_QUEUE},
+    swarm::{Core, End},
+    transport,
+};
+
+/// How long the system may take to answer every configured address. Chosen.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a connection without any stream is kept. Chosen: twice the interval of pings.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shortest wait before the swarm is made again; doubles up to [`MAX_RESTART`]. Source: threats and
+/// goals, row 35.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// Longest wait before the swarm is made again. Source: threats and goals, row 35.
+const MAX_RESTART: Duration = Duration::from_secs(30);
+
+/// How long a swarm must have lived for the waiting to start over. Chosen.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// How long links may take to end in an orderly way. Chosen: longer than the broadcaster gives a
+/// stopping peer to drain and to close.
+const LINKS_GRACE: Duration = Duration::from_millis(2_500);
+
+/// How long connection tasks may take to end. They have nothing left to wait for.
+const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
+
+/// Why a swarm was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error("the key cannot be used for noise")]
+    Noise(#[from] noise::Error),
+    #[error(transparent)]
+    Behaviour(#[from] BehaviourError),
+    #[error("cannot listen on {address}")]
+    Listen { address: Multiaddr, source: io::Error },
+}
+
+/// What every life of the swarm is made of.
+#[derive(Debug)]
+pub(crate) struct Blueprint {
+    pub(crate) config: P2pConfig,
+    pub(crate) around: Arc<Surroundings>,
+    pub(crate) swarm: ToSwarm,
+    pub(crate) bound: Bound,
+    /// Whom to dial, whatever life it is.
+    pub(crate) configured: Arc<Mutex<Vec<PeerAddress>>>,
+}
+
+/// One life of the swarm.
+pub(crate) struct Life {
+    core: Box<Core>,
+    connections: TaskSet,
+    /// Where it listens, ports included.
+    listen: Vec<Multiaddr>,
+}
+
+/// Runs the tasks of connections in a set of their own.
+struct ConnectionTasks {
+    tasks: TaskSet,
+    panicked: CancellationToken,
+}
+
+impl Executor for ConnectionTasks {
+    fn exec(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let panicked = self.panicked.clone();
+        self.tasks.spawn("connection", |cancel| async move {
+            let task = AssertUnwindSafe(task).catch_unwind();
+            let ended = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                ended = task => ended,
+            };
+            if ended.is_err() {
+                // The swarm would wait for this connection for ever, so its life is over.
+                panicked.cancel();
+            }
+        });
+    }
+}
+
+impl Blueprint {
+    /// Makes a swarm and waits until it listens.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the swarm.
+    pub(crate) async fn make(
+        &self,
+        listen: &[Multiaddr],
+        cancel: &CancellationToken,
+    ) -> Result<Life, BuildError> {
+        let (connections, panicked) = (TaskSet::new(cancel), CancellationToken::new());
+        let profile = self.around.broadcaster.profile();
+        let mut acceptors = Acceptors::new(self.around.metrics.clone());
+        let mut protocols = gossip_protocols(profile);
+        protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
+        let accept = acceptors.accept(&protocols, PER_QUEUE);
+        let key = self.config.key.libp2p();
+        let executor = ConnectionTasks { tasks: connections.clone(), panicked: panicked.clone() };
+        let mut swarm = Swarm::new(
+            transport::build(&key)?,
+            Behaviour::new(&self.config, profile, acceptors)?,
+            key.public().to_peer_id(),
+            SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
+        );
+        let topics = pubsub::topics(profile);
+        if self.config.subscribe == Subscription::Subscribed {
+            for (_, topic) in &topics {
+                if let Err(error) = swarm.behaviour_mut().gossipsub.subscribe(topic) {
+                    tracing::error!(%error, %topic, "cannot subscribe");
+                }
+            }
+        }
+        let mut listening = Listening::new(self.bound.clone());
+        for address in listen {
+            let failed = |error| BuildError::Listen {
+                address: address.clone(),
+                source: match error {
+                    libp2p::TransportError::Other(error) => error,
+                    unsupported => io::Error::other(unsupported),
+                },
+            };
+            listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
+        }
+        let mut dialing = Dialing::new(self.config.dial);
+        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        configured.into_iter().for_each(|address| dialing.add_configured(address));
+        let (senders, receivers) = channels();
+        let commands = senders.commands.clone();
+        let mut core = Box::new(Core {
+            swarm,
+            around: Arc::clone(&self.around),
+            peers: Peers::new(self.around.local),
+            dialing,
+            listening,
+            topics,
+            conventions: Conventions::of(profile),
+            senders,
+            receivers,
+            accept,
+            tasks: TaskSet::new(cancel),
+            panicked,
+        });
+        core.listen().await?;
+        self.swarm.lead_to(Some(commands));
+        let listen = core.listening.fixed();
+        Ok(Life { core, connections, listen })
+    }
+
+    /// Lives one life after the other until asked to stop.
+    pub(crate) async fn supervise(self, mut life: Life, cancel: CancellationToken) {
+        let mut wait = RESTART;
+        loop {
+            let (began, listen) = (Instant::now(), life.listen.clone());
+            let ended = life.live(&cancel).await;
+            self.swarm.lead_to(None);
+            life.end().await;
+            if ended == Some(End::Cancelled) {
+                return;
+            }
+            self.around.metrics.note(P2pEvent::SwarmRestarted);
+            if began.elapsed() >= STABLE {
+                wait = RESTART;
+            }
+            tracing::error!(?ended, ?wait, "the libp2p swarm died and will be restarted");
+            life = loop {
+                let made = async {
+                    time::sleep(wait).await;
+                    self.make(&listen, &cancel).await
+                };
+                let made = tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return,
+                    made = made => made,
+                };
+                wait = (2 * wait).min(MAX_RESTART);
+                match made {
+                    Ok(life) => break life,
+                    Err(error) => tracing::error!(%error, ?wait, "the libp2p swarm cannot start"),
+                }
+            };
+        }
+    }
+}
+
+impl Life {
+    /// Lives until asked to stop, or dead. `None` after a panic.
+    async fn live(&mut self, cancel: &CancellationToken) -> Option<End> {
+        AssertUnwindSafe(self.core.run(cancel)).catch_unwind().await.ok()
+    }
+
+    /// Ends what belongs to this life: links first, while connections still carry what they write.
+    async fn end(self) {
+        let Self { core, connections, listen: _ } = self;
+        let links = core.tasks.stop(LINKS_GRACE).await;
+        drop(core);
+        let connections = connections.stop(CONNECTIONS_GRACE).await;
+        tracing::debug!(?links, ?connections, "the libp2p swarm ended");
+    }
+}
+
+impl Core {
+    /// Waits until the system has answered every address.
+    async fn listen(&mut self) -> Result<(), BuildError> {
+        let settled = async {
+            while !self.listening.is_settled() {
+                let event = self.swarm.select_next_some().await;
+                self.on_event(event);
+            }
+        };
+        // Who has not answered by then is a failure like any other.
+        let _ = time::timeout(LISTEN_LIMIT, settled).await;
+        match self.listening.take_failure() {
+            None => Ok(()),
+            Some((address, source)) => Err(BuildError::Listen { address, source }),
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The one task that owns the swarm.
+//!
+//! ```text
+//!   handles, topics ──try──▶ [commands] ─┐
+//!   validators      ──try──▶ [verdicts] ─┤            ┌─▶ swarm: dial, close, publish, open streams
+//!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
+//!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
+//!   the swarm       ──events────────────▶┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * The task waits only in its `select!`; its handlers are not `async`. What waits is a link task.
+//! * At most [`MAX_HANDSHAKES`] handshakes on streams that peers opened are under way, at most
+//!   [`MAX_HANDSHAKES_PER_PEER`] with one peer. Further streams wait in the accept queue.
+//! * A connection without an Ed25519 key behind it is closed before anything happens on it.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::{TaskSet, TopicMessage};
+use bytes::Bytes;
+use futures::StreamExt;
+use gossip::{Direction, DisconnectReason, Tag, Validation};
+use libp2p::{
+    Swarm,
+    core::ConnectedPoint,
+    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError},
+    ping,
+    swarm::{ConnectionId, SwarmEvent},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    behaviour::{Behaviour, Event},
+    command::{Command, Notice, Receivers, Senders, Verdict},
+    config::identity_of,
+    conventions::{Conventions, LinkEnd},
+    dialing::Dialing,
+    link::{Attempt, LinkOutcome, Start, Surroundings},
+    listening::Listening,
+    metrics::P2pEvent,
+    peers::{Attempted, Connection, Dialled, Peer, Peers, REOPENING},
+    streams::{AcceptQueue, InboundStream},
+};
+
+/// How often it is asked whom to dial and where to open a stream. Chosen: half of the shortest delay
+/// of the dial schedule.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Handshakes under way on streams that peers opened. Source: threats and goals, row 1.
+const MAX_HANDSHAKES: usize = 128;
+
+/// The same, with one peer. Chosen: one is needed.
+const MAX_HANDSHAKES_PER_PEER: usize = 8;
+
+/// Why the swarm task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked to.
+    Cancelled,
+    /// The task of a connection panicked.
+    ConnectionPanicked,
+}
+
+/// What the swarm task works with. Its methods are in several files, one for each concern.
+pub(crate) struct Core {
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) around: Arc<Surroundings>,
+    pub(crate) peers: Peers,
+    pub(crate) dialing: Dialing,
+    pub(crate) listening: Listening,
+    pub(crate) topics: Vec<(Tag, IdentTopic)>,
+    pub(crate) conventions: Conventions,
+    /// Lent to link tasks and look-ups.
+    pub(crate) senders: Senders,
+    pub(crate) receivers: Receivers,
+    pub(crate) accept: AcceptQueue,
+    /// Link tasks and look-ups.
+    pub(crate) tasks: TaskSet,
+    /// Cancelled when the task of a connection panicked.
+    pub(crate) panicked: CancellationToken,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Runs until asked to stop. A panic in a behaviour is the caller's to catch.
+    pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> End {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let accepts = self.peers.handshakes() < MAX_HANDSHAKES;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return End::Cancelled,
+                () = self.panicked.cancelled() => return End::ConnectionPanicked,
+                Some(notice) = self.receivers.notices.recv() => self.on_notice(notice),
+                Some(command) = self.receivers.commands.recv() => self.on_command(command),
+                Some(verdict) = self.receivers.verdicts.recv() => self.on_verdict(verdict),
+                Some(stream) = self.accept.next(), if accepts => self.on_stream(stream),
+                _ = tick.tick() => self.on_tick(),
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { topic, body, held } => {
+                let published = self.swarm.behaviour_mut().gossipsub.publish(topic, body);
+                drop(held);
+                self.note_published(published.err());
+            }
+            Command::Dial(address) => {
+                self.dialing.add_configured(address);
+                self.dial_due();
+            }
+            Command::Connect(policy) => self.connect_outgoing(policy),
+            Command::Open { peer, connection, request } => {
+                self.swarm.behaviour_mut().streams.open(peer, connection, request);
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a behaviour panicked, as the test asked"),
+        }
+    }
+
+    fn note_published(&self, error: Option<PublishError>) {
+        match error {
+            // A message that was heard or published before is not lost.
+            None | Some(PublishError::Duplicate) => {}
+            Some(PublishError::NoPeersSubscribedToTopic) => {
+                self.around.metrics.note(P2pEvent::PublishWithoutPeers);
+            }
+            Some(error) => {
+                tracing::debug!(%error, "publishing failed");
+                self.around.metrics.note(P2pEvent::PublishFailed);
+            }
+        }
+    }
+
+    fn on_verdict(&mut self, verdict: Verdict) {
+        let Verdict { message, from, acceptance } = verdict;
+        // A message that is too old to be known is not passed on, which is right.
+        let _known = self
+            .swarm
+            .behaviour_mut()
+            .gossipsub
+            .report_message_validation_result(&message, &from, acceptance);
+    }
+
+    fn on_tick(&mut self) {
+        self.dial_due();
+        let now = Instant::now();
+        for (peer, connection) in self.peers.due(now) {
+            if self.would_lose(&peer) {
+                self.peers.postpone(&peer, now + REOPENING);
+                self.settle(&peer, |_| true);
+            } else {
+                self.open_link(peer, connection);
+            }
+        }
+    }
+
+    /// Whether a new link to this peer would be refused here, because the one by another transport
+    /// stays.
+    fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
+        let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
+        self.conventions.link_end == LinkEnd::Connection && self.around.holder(&identity).is_some()
+    }
+
+    pub(crate) fn on_event(&mut self, event: SwarmEvent<Event>) {
+        match event {
+            SwarmEvent::Behaviour(Event::Gossipsub(event)) => self.on_gossipsub(*event),
+            SwarmEvent::Behaviour(Event::Ping(event)) => self.on_ping(&event),
+            SwarmEvent::Behaviour(Event::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::Behaviour(Event::Identify) => {}
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "connection closed");
+                if let Some(dialled) = self.peers.closed(peer_id, connection_id) {
+                    self.dialing.lost(&dialled);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.dialing.dial_failed(connection_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.listening.heard(listener_id, address);
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                self.listening.expired(listener_id, &address);
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.listening.closed(listener_id, reason);
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "a listener had an error");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(
+        &mut self,
+        peer: libp2p::PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
+        let direction = match endpoint {
+            ConnectedPoint::Dialer { .. } => Direction::Outbound,
+            ConnectedPoint::Listener { .. } => Direction::Inbound,
+        };
+        let dialled = self.dialing.arrived(connection);
+        let Some(identity) = identity_of(&peer) else {
+            self.around.metrics.note(P2pEvent::ForeignKey);
+            self.swarm.close_connection(connection);
+            return;
+        };
+        tracing::debug!(%peer, direction = direction.label(), "connected");
+        let dialled = dialled.map(|address| Dialled { address, settled: false });
+        let now = Instant::now();
+        let known = Connection { id: connection, direction, dialled };
+        self.peers.connected(peer, identity, known, now);
+        self.on_tick();
+    }
+
+    fn on_ping(&mut self, event: &ping::Event) {
+        match &event.result {
+            // The library keeps the first failure in a row to itself, so this is the second.
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                self.around.metrics.note(P2pEvent::PingTimeout);
+                tracing::info!(peer = %event.peer, "no answer to pings, disconnecting");
+                self.swarm.close_connection(event.connection);
+            }
+            Ok(_) | Err(ping::Failure::Unsupported) => {}
+        }
+    }
+
+    fn on_gossipsub(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source: from, message_id, message } = event
+        else {
+            return;
+        };
+        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
+        let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
+        let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
+        let report = Box::new(move |validation| {
+            let acceptance = match validation {
+                Validation::Accept => MessageAcceptance::Accept,
+                Validation::Ignore => MessageAcceptance::Ignore,
+                Validation::Reject => MessageAcceptance::Reject,
+            };
+            let verdict = Verdict { message: message_id, from, acceptance };
+            if let Err(mpsc::error::TrySendError::Full(_)) = verdicts.try_send(verdict) {
+                metrics.note(P2pEvent::VerdictLost);
+            }
+        });
+        let (body, from) = (Bytes::from(message.data), identity_of(&from));
+        self.around.broadcaster.hear(TopicMessage { tag, body, from, report });
+    }
+
+    /// A peer opened one of our streams.
+    fn on_stream(&mut self, stream: InboundStream) {
+        let (peer, connection) = (stream.about.peer, stream.about.connection);
+        let Some(identity) = identity_of(&peer) else {
+            return self.around.metrics.note(P2pEvent::ForeignKey);
+        };
+        let profile = self.around.broadcaster.profile();
+        if profile.bulk_stream_protocol.is_some_and(|bulk| stream.protocol == bulk) {
+            return self.hand_second(&peer, connection, stream);
+        }
+        if self.peers.entry(peer, identity).handshakes() >= MAX_HANDSHAKES_PER_PEER {
+            return self.around.metrics.note(P2pEvent::TooManyHandshakes);
+        }
+        self.begin(peer, connection, Start::Accepted(Box::new(stream)));
+    }
+
+    /// Gives a second stream to the attempt on its connection that waits for one.
+    fn hand_second(&mut self, peer: &libp2p::PeerId, on: ConnectionId, stream: InboundStream) {
+        let attempts = self.peers.get_mut(peer).map(|peer| &mut peer.attempts);
+        let waiting = attempts.into_iter().flatten().find_map(|attempt| {
+            if attempt.connection == on { attempt.second.take() } else { None }
+        });
+        if waiting.is_none_or(|waiting| waiting.send(stream).is_err()) {
+            self.around.metrics.note(P2pEvent::AcceptorGone);
+        }
+    }
+
+    pub(crate) fn open_link(&mut self, peer: libp2p::PeerId, connection: ConnectionId) {
+        self.begin(peer, connection, Start::Open(connection));
+    }
+
+    fn begin(&mut self, id: libp2p::PeerId, connection: ConnectionId, start: Start) {
+        let Some(peer) = identity_of(&id).map(|identity| self.peers.entry(id, identity)) else {
+            return;
+        };
+        let opener = match start {
+            Start::Accepted(_) => Direction::Inbound,
+            Start::Open(_) => Direction::Outbound,
+        };
+        let link = self.around.broadcaster.next_peer_id();
+        let (identity, lanes) = (peer.identity, peer.lanes);
+        let (second, awaited) = oneshot::channel();
+        let second = Some(second);
+        peer.attempts.push(Attempted { link, connection, opener, up: false, second });
+        let attempt = Attempt { peer: id, identity, link, start, lanes, second: awaited };
+        let (around, senders) = (Arc::clone(&self.around), self.senders.clone());
+        self.tasks.spawn("gossip link", |cancel| attempt.run(around, senders, cancel));
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::LinkUp { peer, link } => self.on_link_up(&peer, link),
+            Notice::LinkEnded { peer, link, outcome } => self.on_link_ended(peer, link, outcome),
+            Notice::Resolved { address, resolved } => self.dial_resolved(address, resolved),
+        }
+    }
+
+    fn on_link_up(&mut self, id: &libp2p::PeerId, link: gossip::PeerId) {
+        let Some(peer) = self.peers.up(id, link) else { return };
+        let on = peer.attempts.iter().find(|attempt| attempt.link == link);
+        let on = on.map(|attempt| attempt.connection);
+        self.dialing.linked(peer.identity);
+        let mut needless = Vec::new();
+        for known in &mut peer.connections {
+            let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) else {
+                continue;
+            };
+            if Some(known.id) == on {
+                dialled.settled = true;
+                self.dialing.connected(&dialled.address);
+            } else {
+                self.dialing.duplicate(&dialled.address);
+                known.dialled = None;
+                needless.push(known.id);
+            }
+        }
+        for connection in needless {
+            self.swarm.close_connection(connection);
+        }
+    }
+
+    fn on_link_ended(&mut self, id: libp2p::PeerId, link: gossip::PeerId, outcome: LinkOutcome) {
+        let identity = self.peers.get(&id).map(|peer| peer.identity);
+        let Some(attempted) = self.peers.ended(id, link, outcome, Instant::now()) else { return };
+        let peer = self.peers.get(&id);
+        if attempted.up
+            && let Some(identity) = identity.filter(|_| !peer.is_some_and(|peer| peer.is_linked()))
+        {
+            self.dialing.unlinked(&identity);
+        }
+        let on = attempted.connection;
+        match outcome {
+            LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
+            LinkOutcome::Ended(reason) => {
+                let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
+                if ours || self.conventions.link_end == LinkEnd::Connection {
+                    tracing::debug!(peer = %id, %reason, "closing the connection of a link that ended");
+                    self.swarm.close_connection(on);
+                }
+            }
+            LinkOutcome::Duplicate { winner } => self.on_duplicate(&id, on, winner),
+            // It is tried again at once.
+            LinkOutcome::NoSecondLane => self.on_tick(),
+            LinkOutcome::Unsupported | LinkOutcome::Foreign => self.refused(&id, on),
+            LinkOutcome::Failed => self.unreachable(&id, on),
+        }
+    }
+
+    fn on_duplicate(&mut self, id: &libp2p::PeerId, on: ConnectionId, winner: gossip::PeerId) {
+        let here = |peer: &Peer| peer.attempts.iter().any(|attempt| attempt.link == winner);
+        // A winner on this transport settles its connection itself.
+        if !self.peers.get(id).is_some_and(here) {
+            self.settle(id, |connection| connection == on);
+        }
+    }
+
+    /// Dialled connections are kept although their links are refused: topics go over them.
+    fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
+        let connections = self.peers.get_mut(id).map(|peer| &mut peer.connections);
+        for known in connections.into_iter().flatten().filter(|known| which(known.id)) {
+            if let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) {
+                dialled.settled = true;
+                self.dialing.connected(&dialled.address);
+            }
+        }
+    }
+}
+
+impl Surroundings {
+    fn holder(&self, identity: &gossip::Identity) -> Option<gossip::PeerId> {
+        self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).holder(identity)
+    }
+}

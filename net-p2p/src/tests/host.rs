@@ -1,0 +1,187 @@
+//! A node under test, and a plain libp2p host to talk to it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Setup, TaskSet};
+use futures::StreamExt;
+use gossip::{Inbound, NetworkId, NetworkProfile, Tag, Verdict};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify,
+    swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+};
+use mesh::Ledger;
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    NodeKey, P2pConfig, P2pNetwork,
+    command::{Command, open_stream},
+    metrics::P2pMetrics,
+    streams::{self, AcceptQueue, Acceptors, OpenError, OutboundStream},
+    transport,
+};
+
+/// Nothing here takes this long unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so after {PATIENCE:?}: {what}");
+        time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A node that remembers the messages of one tag.
+pub(crate) struct Node {
+    pub(crate) network: P2pNetwork,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) heard: Arc<Mutex<Vec<Inbound>>>,
+    pub(crate) root: CancellationToken,
+}
+
+impl Node {
+    pub(crate) async fn start(
+        profile: &'static NetworkProfile,
+        network: &str,
+        key: NodeKey,
+    ) -> Self {
+        Self::start_with(profile, network, key, |config| config).await
+    }
+
+    pub(crate) async fn start_with(
+        profile: &'static NetworkProfile,
+        network: &str,
+        key: NodeKey,
+        change: impl FnOnce(P2pConfig) -> P2pConfig,
+    ) -> Self {
+        let root = CancellationToken::new();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&heard);
+        let handler = move |message: Inbound| {
+            into.lock().unwrap().push(message);
+            async { Verdict::Ignore }
+        };
+        let setup = Setup::new(profile).handler(Tag::VB, Arc::new(handler));
+        let broadcaster = Broadcaster::start(setup, &root);
+        let mut config = P2pConfig::new(NetworkId::new(network).unwrap(), key);
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
+        let network =
+            P2pNetwork::start(change(config), broadcaster.clone(), ledger, &root).await.unwrap();
+        Self { network, broadcaster, heard, root }
+    }
+
+    pub(crate) fn address(&self) -> Multiaddr {
+        self.network.listen_addresses()[0].parse().unwrap()
+    }
+
+    pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
+        self.heard.lock().unwrap().iter().map(|message| message.body.to_vec()).collect()
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct HostBehaviour {
+    streams: streams::Behaviour,
+    identify: identify::Behaviour,
+}
+
+/// What a host has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) connected: Vec<PeerId>,
+    pub(crate) closed: usize,
+    pub(crate) identified: Option<identify::Info>,
+}
+
+/// A plain libp2p host: it opens and accepts streams, and does nothing of its own accord.
+pub(crate) struct Host {
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) accepted: AcceptQueue,
+    commands: mpsc::Sender<Command>,
+    _tasks: TaskSet,
+}
+
+impl Host {
+    /// Dials `to`. Accepts streams of `protocols`.
+    pub(crate) async fn dial(key: &NodeKey, protocols: &[StreamProtocol], to: Multiaddr) -> Self {
+        let key = key.libp2p();
+        let mut acceptors = Acceptors::new(P2pMetrics::default());
+        let accepted = acceptors.accept(protocols, 256);
+        let behaviour = HostBehaviour {
+            streams: streams::Behaviour::new(acceptors),
+            identify: identify::Behaviour::new(identify::Config::new(String::new(), key.public())),
+        };
+        let config =
+            Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
+        let transport = transport::build(&key).unwrap();
+        let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
+        swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
+        let (commands, mut wanted) = mpsc::channel(64);
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let tasks = TaskSet::new(&CancellationToken::new());
+        let notes = Arc::clone(&seen);
+        tasks.spawn("host", |_cancel| async move {
+            loop {
+                tokio::select! {
+                    Some(command) = wanted.recv() => {
+                        let Command::Open { peer, connection, request } = command else { continue };
+                        swarm.behaviour_mut().streams.open(peer, connection, request);
+                    }
+                    event = swarm.select_next_some() => note(&notes, event),
+                }
+            }
+        });
+        let host = Self { seen, accepted, commands, _tasks: tasks };
+        until("the host is connected", || !host.seen.lock().unwrap().connected.is_empty()).await;
+        host
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.seen.lock().unwrap().connected[0]
+    }
+
+    pub(crate) async fn try_open(
+        &self,
+        protocol: &'static str,
+    ) -> Result<OutboundStream, OpenError> {
+        let protocols = vec![StreamProtocol::new(protocol)];
+        let deadline = Instant::now() + PATIENCE;
+        open_stream(&self.commands, self.peer(), None, protocols, deadline).await
+    }
+
+    pub(crate) async fn open(&self, protocol: &'static str) -> Stream {
+        self.try_open(protocol).await.unwrap().stream
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.seen.lock().unwrap().closed == 0
+    }
+}
+
+fn note(seen: &Mutex<Seen>, event: SwarmEvent<HostBehaviourEvent>) {
+    let mut seen = seen.lock().unwrap();
+    match event {
+        SwarmEvent::ConnectionEstablished { peer_id, .. } => seen.connected.push(peer_id),
+        SwarmEvent::ConnectionClosed { .. } => seen.closed += 1,
+        SwarmEvent::Behaviour(HostBehaviourEvent::Identify(identify::Event::Received {
+            info,
+            ..
+        })) => seen.identified = Some(info),
+        _ => {}
+    }
+}
+
+/// Two keys, the one with the smaller peer ID first.
+pub(crate) fn ordered_keys() -> (NodeKey, NodeKey) {
+    let (one, other) = (NodeKey::generate(), NodeKey::generate());
+    if one.identity() < other.identity() { (one, other) } else { (other, one) }
+}

@@ -1,0 +1,67 @@
+//! Streams between a node and a plain host: none lost, every overflow counted.
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use gossip::NetworkProfile;
+use libp2p::StreamProtocol;
+
+use super::host::{Host, Node, PATIENCE, ordered_keys, until};
+use crate::{OpenError, P2pEvent};
+
+const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
+
+#[tokio::test]
+async fn of_forty_streams_opened_at_once_none_is_lost() {
+    let (small, large) = ordered_keys();
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", large).await;
+    let mut host = Host::dial(&small, &[ECHO], node.address()).await;
+    let peer = small.identity();
+    let opens = (0..40_u8).map(|number| {
+        let network = node.network.clone();
+        async move {
+            let mut stream = network.open_stream(&peer, vec![ECHO], PATIENCE).await.unwrap().stream;
+            stream.write_all(&[number]).await.unwrap();
+            stream.flush().await.unwrap();
+            stream
+        }
+    });
+    let opened = futures::future::join_all(opens).await;
+    let mut numbers = Vec::new();
+    for _ in 0..40 {
+        let mut inbound = host.accepted.next().await.unwrap();
+        let mut number = [0];
+        inbound.stream.read_exact(&mut number).await.unwrap();
+        numbers.push(number[0]);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    drop(opened);
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_bound_of_one_peer_are_refused_and_counted() {
+    let (small, large) = ordered_keys();
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", large).await;
+    let host = Host::dial(&small, &[], node.address()).await;
+    let opens = (0..40).map(|_| host.open(NetworkProfile::ALGORAND.stream_protocol));
+    let streams = futures::future::join_all(opens).await;
+    let metrics = node.network.metrics();
+    until("32 of 40 are refused", || metrics.count(P2pEvent::TooManyHandshakes) == 32).await;
+    assert_eq!(metrics.count(P2pEvent::AcceptQueueFull), 0);
+    drop(streams);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_opened_says_why() {
+    let (small, large) = ordered_keys();
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", large).await;
+    let nobody = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
+    assert!(matches!(nobody.unwrap_err(), OpenError::NotConnected));
+    let _host = Host::dial(&small, &[], node.address()).await;
+    let refused = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
+    assert!(matches!(refused.unwrap_err(), OpenError::Unsupported));
+    assert_eq!(node.network.stop(Duration::from_secs(5)).await, broadcaster::Shutdown::Clean);
+    let stopped = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
+    assert!(matches!(stopped.unwrap_err(), OpenError::Closed));
+}

@@ -1,0 +1,75 @@
+//! The broadcaster's way to a topic.
+//!
+//! # Invariants
+//!
+//! * What waits for the swarm is bounded in number by its queue and in bytes by the node's budget.
+//! * What does not fit a topic is said so, and never handed to the library, which would drop it
+//!   without a word.
+
+use broadcaster::{ByteBudget, TopicAdmission, TopicSink};
+use bytes::Bytes;
+use gossip::{Lane, Tag};
+use libp2p::gossipsub::TopicHash;
+
+use crate::{
+    command::{Command, NotTaken, ToSwarm},
+    metrics::{P2pEvent, P2pMetrics},
+    pubsub::MAX_BODY_BYTES,
+};
+
+/// Publishes messages of one tag.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) hash: TopicHash,
+    pub(crate) lane: Lane,
+    pub(crate) swarm: ToSwarm,
+    pub(crate) budget: ByteBudget,
+    pub(crate) metrics: P2pMetrics,
+}
+
+impl TopicSink for Topic {
+    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+        if body.len() > MAX_BODY_BYTES {
+            return TopicAdmission::TooLarge;
+        }
+        let full = || {
+            self.metrics.note(P2pEvent::PublishQueueFull);
+            TopicAdmission::Full
+        };
+        let Some(held) = self.budget.try_reserve(body.len(), self.lane) else { return full() };
+        match self.swarm.offer(Command::Publish { topic: self.hash.clone(), body, held }) {
+            Ok(()) => TopicAdmission::Queued,
+            Err(NotTaken::Full) => full(),
+            Err(NotTaken::Down) => TopicAdmission::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::channels;
+
+    #[test]
+    fn a_topic_says_what_it_cannot_take() {
+        let (senders, receivers) = channels();
+        let topic = Topic {
+            hash: TopicHash::from_raw("t"),
+            lane: Lane::Bulk,
+            swarm: ToSwarm::default(),
+            budget: ByteBudget::new(8 << 20),
+            metrics: P2pMetrics::default(),
+        };
+        let publish = |bytes: usize| topic.publish(Tag::TX, Bytes::from(vec![0; bytes]));
+        assert_eq!(publish(1), TopicAdmission::Closed, "no swarm yet");
+        topic.swarm.lead_to(Some(senders.commands));
+        assert_eq!(publish(MAX_BODY_BYTES), TopicAdmission::Queued);
+        assert_eq!(publish(MAX_BODY_BYTES + 1), TopicAdmission::TooLarge);
+        while publish(1) == TopicAdmission::Queued {}
+        assert_eq!(publish(1), TopicAdmission::Full);
+        assert_eq!(topic.metrics.count(P2pEvent::PublishQueueFull), 2);
+        drop(receivers);
+        assert_eq!(publish(1), TopicAdmission::Closed, "the swarm died");
+        assert_eq!(topic.budget.used(), 0);
+    }
+}

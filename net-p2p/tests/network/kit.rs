@@ -1,0 +1,125 @@
+//! Nodes to test with, and a way to wait for what must come.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Relaying, Setup, Shutdown};
+use gossip::{
+    GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
+};
+use mesh::Ledger;
+use net_p2p::{NodeKey, P2pConfig, P2pNetwork, SharedLedger};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes this long unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so after {PATIENCE:?}: {what}");
+        time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A node with one network.
+pub(crate) struct Node {
+    pub(crate) network: P2pNetwork,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) ledger: SharedLedger,
+    heard: Arc<Mutex<Vec<Inbound>>>,
+    root: CancellationToken,
+}
+
+/// What a node is made of.
+pub(crate) struct Plan {
+    pub(crate) profile: &'static NetworkProfile,
+    pub(crate) network: &'static str,
+    pub(crate) key: NodeKey,
+    pub(crate) relaying: Relaying,
+}
+
+impl Plan {
+    pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
+        Self { profile, network: "test-v1", key: NodeKey::generate(), relaying: Relaying::Off }
+    }
+
+    pub(crate) fn key(self, key: &NodeKey) -> Self {
+        Self { key: key.clone(), ..self }
+    }
+
+    pub(crate) async fn start(self) -> Node {
+        self.start_with(|config| config).await
+    }
+
+    pub(crate) async fn start_with(self, change: impl FnOnce(P2pConfig) -> P2pConfig) -> Node {
+        let root = CancellationToken::new();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let mut setup = Setup::new(self.profile).relaying(self.relaying);
+        for tag in [Tag::AV, Tag::VB, Tag::PP, Tag::TX] {
+            let into = Arc::clone(&heard);
+            let handler = move |message: Inbound| {
+                into.lock().unwrap().push(message);
+                async { Verdict::Ignore }
+            };
+            setup = setup.handler(tag, Arc::new(handler));
+        }
+        let broadcaster = Broadcaster::start(setup, &root);
+        let mut config = P2pConfig::new(NetworkId::new(self.network).unwrap(), self.key);
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        let ledger = Arc::new(Mutex::new(Ledger::new(self.profile.claims)));
+        let started =
+            P2pNetwork::start(change(config), broadcaster.clone(), Arc::clone(&ledger), &root);
+        let network = started.await.unwrap();
+        Node { network, broadcaster, ledger, heard, root }
+    }
+}
+
+impl Node {
+    pub(crate) fn address(&self) -> NodeAddress {
+        self.network.addresses().remove(0)
+    }
+
+    pub(crate) fn dial(&self, other: &Self) {
+        self.network.add_peer(&other.address()).unwrap();
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        self.network.peers(PeerClass::Connected)
+    }
+
+    pub(crate) fn is_linked_to(&self, other: &Self) -> bool {
+        let id = Some(other.network.identity());
+        self.peers().iter().any(|peer| peer.identity == id)
+    }
+
+    /// The bodies heard of a tag.
+    pub(crate) fn heard(&self, tag: Tag) -> Vec<Vec<u8>> {
+        let heard = self.heard.lock().unwrap();
+        let of_tag = heard.iter().filter(|message| message.tag == tag);
+        of_tag.map(|message| message.body.to_vec()).collect()
+    }
+
+    pub(crate) async fn stop(self) {
+        assert_eq!(self.network.stop(Duration::from_secs(10)).await, Shutdown::Clean);
+        assert!(self.ledger.lock().unwrap().is_empty(), "every claim is released");
+        assert_eq!(self.broadcaster.stop(Duration::from_secs(10)).await, Shutdown::Clean);
+        assert_eq!(self.broadcaster.task_count(), 0);
+        self.root.cancel();
+    }
+}
+
+/// Waits until two nodes have a link at both ends.
+pub(crate) async fn linked(one: &Node, other: &Node) {
+    until("both ends have a link", || one.is_linked_to(other) && other.is_linked_to(one)).await;
+}
+
+/// Two keys, the one with the smaller peer ID first.
+pub(crate) fn ordered_keys() -> (NodeKey, NodeKey) {
+    let (one, other) = (NodeKey::generate(), NodeKey::generate());
+    if one.identity() < other.identity() { (one, other) } else { (other, one) }
+}

@@ -1,0 +1,109 @@
+//! Who opens the gossip stream, and that there is exactly one link in the end.
+
+use std::time::Duration;
+
+use gossip::{Direction, DisconnectReason, GossipNode, NetworkProfile, Outbound, Tag};
+use net_p2p::NodeKey;
+use tokio::time::Instant;
+
+use super::kit::{Node, Plan, linked, ordered_keys, until};
+
+async fn pair(
+    profile: &'static NetworkProfile,
+    dialer: &NodeKey,
+    listener: &NodeKey,
+) -> (Node, Node) {
+    let dialer = Plan::new(profile).key(dialer).start().await;
+    let listener = Plan::new(profile).key(listener).start().await;
+    (dialer, listener)
+}
+
+#[tokio::test]
+async fn a_link_comes_up_whichever_end_dials_and_whichever_has_the_smaller_id() {
+    let mut cases = 0;
+    for profile in NetworkProfile::ALL {
+        let (small, large) = ordered_keys();
+        for (dialer, listener) in [(&small, &large), (&large, &small)] {
+            let (dialer, listener) = pair(profile, dialer, listener).await;
+            let began = Instant::now();
+            dialer.dial(&listener);
+            linked(&dialer, &listener).await;
+            // Well below the time after which a dialer opens late.
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+            assert_eq!(dialer.peers()[0].direction, Direction::Outbound);
+            assert_eq!(listener.peers()[0].direction, Direction::Inbound);
+            dialer.stop().await;
+            listener.stop().await;
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 4);
+}
+
+#[tokio::test]
+async fn nodes_that_dial_each_other_at_once_end_with_one_link() {
+    for profile in NetworkProfile::ALL {
+        for _ in 0..5 {
+            let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+            one.dial(&other);
+            other.dial(&one);
+            linked(&one, &other).await;
+            let single = || one.peers().len() == 1 && other.peers().len() == 1;
+            until("there is one link", single).await;
+            // It is the same one at both ends: what one end sends, the other hears, once.
+            for (from, to) in [(&one, &other), (&other, &one)] {
+                let mark = from.network.identity().0;
+                let message = Outbound::new(Tag::AV, mark.to_vec());
+                let delivery = from.network.broadcast_and_wait(message).await.unwrap();
+                assert_eq!((delivery.written, delivery.given_up), (1, 0));
+                until("it is heard", || to.heard(Tag::AV) == [mark]).await;
+            }
+            assert!(single());
+            one.stop().await;
+            other.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_was_ended_is_made_again_by_who_dialled() {
+    for profile in NetworkProfile::ALL {
+        let (small, large) = ordered_keys();
+        let (dialer, listener) = pair(profile, &large, &small).await;
+        dialer.dial(&listener);
+        linked(&dialer, &listener).await;
+        let first = listener.peers()[0].id;
+        listener.network.disconnect(first, DisconnectReason::Requested);
+        until("another link is up", || {
+            let is_new = |node: &Node| node.peers().len() == 1;
+            is_new(&dialer) && is_new(&listener) && listener.peers()[0].id != first
+        })
+        .await;
+        linked(&dialer, &listener).await;
+        dialer.stop().await;
+        listener.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_stops_leaves_no_link_behind() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+    one.dial(&other);
+    linked(&one, &other).await;
+    one.stop().await;
+    until("the other end notices", || other.peers().is_empty()).await;
+    until("and frees the identity", || other.ledger.lock().unwrap().is_empty()).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_may_be_named_by_a_host_name() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+    let address = other.address().to_string().replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    one.network.add_peer(&gossip::NodeAddress::Multiaddr(address)).unwrap();
+    linked(&one, &other).await;
+    one.stop().await;
+    other.stop().await;
+}

@@ -1,0 +1,9 @@
+//! Whole libp2p networks on the loopback interface.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod kit;
+
+mod gossip_flows;
+mod links;
+mod refusals;

@@ -1,0 +1,64 @@
+//! What does not fit is refused, with a reason, and nothing is left behind.
+
+use std::sync::{Arc, Mutex};
+
+use broadcaster::{Broadcaster, Setup};
+use gossip::{NetworkId, NetworkProfile, NodeAddress};
+use mesh::Ledger;
+use net_p2p::{NodeKey, P2pConfig, P2pEvent, P2pNetwork, StartError};
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{Plan, linked, until};
+
+#[tokio::test]
+async fn a_peer_of_another_network_is_refused_and_counted_at_both_ends() {
+    let profile = &NetworkProfile::TANDEM;
+    let one = Plan { network: "one", ..Plan::new(profile) }.start().await;
+    let other = Plan { network: "other", ..Plan::new(profile) }.start().await;
+    one.dial(&other);
+    for node in [&one, &other] {
+        until("it was refused", || node.network.metrics().count(P2pEvent::OtherNetwork) > 0).await;
+        assert!(node.peers().is_empty());
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_does_not_connect_to_itself() {
+    let node = Plan::new(&NetworkProfile::TANDEM).start().await;
+    let friend = Plan::new(&NetworkProfile::TANDEM).start().await;
+    node.dial(&node);
+    node.dial(&friend);
+    linked(&node, &friend).await;
+    assert_eq!(node.peers().len(), 1);
+    node.stop().await;
+    friend.stop().await;
+}
+
+async fn start(change: impl FnOnce(&mut P2pConfig)) -> Result<P2pNetwork, StartError> {
+    let (root, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
+    let mut config = P2pConfig::new(NetworkId::new("net").unwrap(), NodeKey::generate());
+    change(&mut config);
+    let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
+    P2pNetwork::start(config, Broadcaster::start(Setup::new(profile), &root), ledger, &root).await
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_start_says_why() {
+    let peer = NodeAddress::Multiaddr("/ip4/127.0.0.1/tcp/1".to_owned());
+    let error = start(|config| config.peers.push(peer)).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("does not end with /p2p/ID"), "{cause}");
+
+    let elsewhere = "/ip4/192.0.2.1/tcp/0"; // an address for documentation, which nobody has
+    let error = start(|config| config.listen.push(elsewhere.parse().unwrap())).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {elsewhere}"));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let error = start(|config| config.listen.push(taken.parse().unwrap())).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("in use"), "{source}");
+}
