@@ -4,6 +4,7 @@
 mod error;
 mod fanout;
 mod meter;
+mod node;
 mod priority;
 mod receiver;
 mod row;

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::Failure,
     meter::{Tally, WINDOW},
+    node::NETWORK,
     receiver::{self, p2p, ws},
 };
 
@@ -40,7 +41,7 @@ pub(super) async fn ws(stage: Stage) -> Result<Publish, Failure> {
             near.set_nodelay(true)?;
             Ok::<_, Failure>(accept_async_with_config(near, Some(web_socket_config())).await?)
         };
-        let (near, far) = tokio::join!(accept, ws::connect(address, "bench-v1", receiver));
+        let (near, far) = tokio::join!(accept, ws::connect(address, NETWORK, receiver));
         let (mut near, far) = (near?, far?);
         let (mut tally, meter) = (Tally::new(&stage.meter, receiver), stage.meter.clone());
         stage.tasks.spawn("receiver", |_| async move {

@@ -1,22 +1,59 @@
-//! A Tandem node at either end.
+//! A Tandem node at either end, as shipped.
 
+use std::sync::Arc;
+
+use broadcaster::Setup;
 use bytes::Bytes;
-use gossip::BoxFuture;
+use gossip::{Admission, BoxFuture, Inbound, NetworkProfile, Outbound, Tag, Verdict};
 
 use super::drive::{Contending, Stage};
-use crate::{error::Failure, fanout::Transport};
+use crate::{error::Failure, fanout::Transport, node::Node};
 
-pub(super) struct Ours;
+/// Both nodes. Messages go from `near` to `far`.
+pub(super) struct Ours {
+    near: Node,
+    _far: Node,
+}
 
-pub(super) async fn start(_transport: Transport, _stage: Stage) -> Result<Ours, Failure> {
-    Err("has not landed".into())
+/// Starts and connects both nodes.
+pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Failure> {
+    let (votes, bulk) = (Arc::clone(&stage.probe), Arc::clone(&stage.probe));
+    let vote = move |message: Inbound| {
+        votes.priority(&message.body);
+        std::future::ready(Verdict::Ignore)
+    };
+    let bundle = move |message: Inbound| {
+        bulk.bulk(message.body.len());
+        std::future::ready(Verdict::Ignore)
+    };
+    let profile = &NetworkProfile::TANDEM;
+    // Bulk goes as VB: on libp2p a TX would leave the streams that are measured for a topic.
+    let setup =
+        Setup::new(profile).handler(Tag::AV, Arc::new(vote)).handler(Tag::VB, Arc::new(bundle));
+    let parent = stage.tasks.token();
+    let near = Node::start(transport, Setup::new(profile), None, parent).await?;
+    let far = Node::start(transport, setup, Some(near.address()?), parent).await?;
+    near.connected(1).await?;
+    far.connected(1).await?;
+    Ok(Ours { near, _far: far })
 }
 
 impl Contending for Ours {
-    fn priority(&self, _body: Bytes) -> Result<(), Failure> {
-        Ok(())
+    fn priority(&self, body: Bytes) -> Result<(), Failure> {
+        match self.near.network.broadcast(Outbound::new(Tag::AV, body)) {
+            Admission::Queued => Ok(()),
+            refused => Err(format!("a vote was not queued: {refused:?}").into()),
+        }
     }
-    fn bulk(&self, _body: Bytes) -> BoxFuture<'static, Result<(), Failure>> {
-        Box::pin(async { Ok(()) })
+
+    fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>> {
+        let written = self.near.broadcaster.broadcast_and_wait(&Outbound::new(Tag::VB, body));
+        Box::pin(async move {
+            match written.await {
+                Ok(delivery) if delivery.given_up == 0 => Ok(()),
+                Ok(_) => Err("a bulk message was dropped".into()),
+                Err(refused) => Err(format!("a bulk message was not queued: {refused:?}").into()),
+            }
+        })
     }
 }

@@ -1,0 +1,78 @@
+//! Tandem nodes as they are measured: one transport each, on loopback, every limit as shipped.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Setup};
+use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
+use mesh::Ledger;
+use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use crate::{error::Failure, fanout::Transport};
+
+/// The network that every node of the bench belongs to.
+pub(crate) const NETWORK: &str = "bench-v1";
+
+/// Between two looks at the number of peers.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How long peers may take to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running node. Dropping it ends its tasks.
+pub(crate) struct Node {
+    /// What messages go through.
+    pub(crate) broadcaster: Broadcaster,
+    /// The network, as an application has it.
+    pub(crate) network: Arc<dyn GossipNode>,
+}
+
+impl Node {
+    /// Starts a node that listens, or one that dials `peer`.
+    pub(crate) async fn start(
+        transport: Transport,
+        setup: Setup,
+        peer: Option<NodeAddress>,
+        parent: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let broadcaster = Broadcaster::start(setup, parent);
+        let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
+        let id = NetworkId::new(NETWORK)?;
+        let network: Arc<dyn GossipNode> = match transport {
+            Transport::Ws => return Err("net-ws has not landed".into()),
+            Transport::P2p => {
+                let mut config = P2pConfig::new(id, NodeKey::generate());
+                match peer {
+                    Some(peer) => config.peers.push(peer),
+                    None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),
+                }
+                let start = P2pNetwork::start(config, broadcaster.clone(), ledger, parent);
+                Arc::new(start.await?)
+            }
+        };
+        Ok(Self { broadcaster, network })
+    }
+
+    /// Where the node listens.
+    pub(crate) fn address(&self) -> Result<NodeAddress, Failure> {
+        Ok(self.network.addresses().into_iter().next().ok_or("the node does not listen")?)
+    }
+
+    /// Waits until so many peers are connected.
+    pub(crate) async fn connected(&self, peers: usize) -> Result<(), Failure> {
+        let wait = async {
+            while self.network.peers(PeerClass::Connected).len() < peers {
+                time::sleep(LOOK).await;
+            }
+        };
+        let late = |_| {
+            let found = self.network.peers(PeerClass::Connected).len();
+            format!("{found} of {peers} peers have connected")
+        };
+        Ok(time::timeout(CONNECT_TIMEOUT, wait).await.map_err(late)?)
+    }
+}
