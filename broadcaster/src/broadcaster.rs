@@ -259,11 +259,12 @@ impl Broadcaster {
             // A fresh queue has room for a greeting.
             let _ = peer.lanes.offer(Queued { frame, receipt: None });
         }
-        if let Some(identity) = peer.identity() {
-            peer.lanes.inherit(shared.registry.unpark(&identity));
-        }
         let (ended_sender, ended) = oneshot::channel();
         shared.registry.insert(Arc::clone(&peer));
+        if let Some(identity) = peer.identity() {
+            // After the insertion: whoever parks from now on finds the peer.
+            peer.lanes.inherit(shared.registry.unpark(&identity));
+        }
         shared.metrics.connected(peer.transport);
         shared.emit(PeerEvent::Connected(peer.info()));
         self.run_peer(peer, sinks, sources, ended_sender);

@@ -140,7 +140,13 @@ impl Registry {
         match peer.identity().filter(|_| handed_over && !left.is_empty()) {
             Some(identity) => match self.by_identity(&identity) {
                 Some(heir) if heir.id != peer.id => heir.lanes.inherit(left),
-                _ => self.park(identity, left),
+                _ => {
+                    self.park(identity, left);
+                    // A link that was attached since then has looked for parked messages already.
+                    if let Some(heir) = self.by_identity(&identity) {
+                        heir.lanes.inherit(self.unpark(&identity));
+                    }
+                }
             },
             None => self.drop_queued(left),
         }
