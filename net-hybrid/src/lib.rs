@@ -1,1 +1,20 @@
-//! Placeholder while the house is being built.
+//! Both networks at once, over one broadcaster and one identity ledger.
+//!
+//! ```text
+//!                    ┌─▶ WsNetwork  ─┐
+//!   HybridNetwork ───┤               ├─▶ one Broadcaster, one Ledger
+//!                    └─▶ P2pNetwork ─┘
+//! ```
+//!
+//! Bridging needs no code: both networks attach their peers, and GossipSub its topics, to the same
+//! broadcaster, so a message heard on one transport reaches the peers of the other. Nor does it need
+//! any to keep one link to a node that is met on both: both networks claim in the same ledger.
+//!
+//! # Invariants
+//!
+//! * Both halves are of one network and are recognised by one key.
+//! * Nothing here is a special case for one transport.
+
+mod network;
+
+pub use network::{HybridConfig, HybridNetwork, StartError};

@@ -1,0 +1,154 @@
+//! The handle of a hybrid network.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::{Broadcaster, Shutdown};
+use gossip::{
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
+    NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
+};
+use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
+use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
+use tokio_util::sync::CancellationToken;
+
+/// What a hybrid network is made of. The WebSocket half takes over the key of the libp2p half.
+#[derive(Clone, Debug)]
+pub struct HybridConfig {
+    /// The WebSocket half.
+    pub ws: WsConfig,
+    /// The libp2p half.
+    pub p2p: P2pConfig,
+}
+
+/// Why a hybrid network did not start. Nothing keeps running after one of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The halves belong to different networks.
+    #[error(
+        "the WebSocket half is of network {ws} and the libp2p half of {p2p}; they must be the same"
+    )]
+    TwoNetworks {
+        /// The network of the WebSocket half.
+        ws: NetworkId,
+        /// The network of the libp2p half.
+        p2p: NetworkId,
+    },
+    /// The WebSocket half did not start.
+    #[error(transparent)]
+    WebSocket(#[from] net_ws::StartError),
+    /// The libp2p half did not start.
+    #[error(transparent)]
+    Libp2p(#[from] net_p2p::StartError),
+}
+
+/// A running hybrid network. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct HybridNetwork {
+    ws: WsNetwork,
+    p2p: P2pNetwork,
+    broadcaster: Broadcaster,
+}
+
+impl HybridNetwork {
+    /// Starts both halves. They end with `parent`, or by [`HybridNetwork::stop`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; a half that had started is stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what has started.
+    pub async fn start(
+        config: HybridConfig,
+        broadcaster: Broadcaster,
+        ledger: SharedLedger,
+        parent: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let HybridConfig { mut ws, p2p } = config;
+        if ws.network != p2p.network {
+            return Err(StartError::TwoNetworks { ws: ws.network, p2p: p2p.network });
+        }
+        ws.identity = Some(Arc::new(p2p.key.keypair().clone()));
+        ws.libp2p_identity = Libp2pIdentity::Shared;
+        let (lent, shared) = (broadcaster.clone(), Arc::clone(&ledger));
+        let p2p = P2pNetwork::start(p2p, lent, shared, parent).await?;
+        match WsNetwork::start(ws, broadcaster.clone(), ledger, parent).await {
+            Ok(ws) => Ok(Self { ws, p2p, broadcaster }),
+            Err(error) => {
+                // It has no peers yet, so there is nobody whose messages could be lost.
+                let _ = p2p.stop(Duration::from_secs(1)).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Stops both halves at once, within `grace`.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        let (ws, p2p) = tokio::join!(self.ws.stop(grace), self.p2p.stop(grace));
+        ws.and(p2p)
+    }
+
+    /// The WebSocket half.
+    #[must_use]
+    pub fn ws(&self) -> &WsNetwork {
+        &self.ws
+    }
+
+    /// The libp2p half.
+    #[must_use]
+    pub fn p2p(&self) -> &P2pNetwork {
+        &self.p2p
+    }
+}
+
+impl GossipNode for HybridNetwork {
+    fn network_id(&self) -> &NetworkId {
+        self.ws.network_id()
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        let mut addresses = self.ws.addresses();
+        addresses.extend(self.p2p.addresses());
+        addresses
+    }
+
+    fn broadcast(&self, message: Outbound) -> Admission {
+        self.broadcaster.broadcast(&message)
+    }
+
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+        Box::pin(self.broadcaster.broadcast_and_wait(&message))
+    }
+
+    fn relay(&self, message: Outbound) -> Admission {
+        self.broadcaster.relay(&message)
+    }
+
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        self.broadcaster.peers(class)
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>> {
+        Box::pin(self.broadcaster.request(peer, request))
+    }
+
+    fn connect_outgoing(&self, policy: ConnectPolicy) {
+        self.ws.connect_outgoing(policy);
+        self.p2p.connect_outgoing(policy);
+    }
+
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        self.broadcaster.disconnect(peer, reason);
+    }
+
+    fn network_advanced(&self) {
+        self.ws.network_advanced();
+        self.p2p.network_advanced();
+    }
+}
