@@ -35,7 +35,7 @@ use crate::{
     shared::{PeerEvent, Relaying, Shared},
     tasks::{Shutdown, TaskSet},
     topic::{TopicMessage, TopicSink},
-    workers::{self, Application, HeardOn, Work, Workers},
+    workers::{self, Application, HeardOn, Held, Work, Workers},
     writer::Writer,
 };
 
@@ -43,6 +43,9 @@ use crate::{
 const EVENT_DEPTH: usize = 2_048;
 /// Messages that a slow observer may fall behind by.
 const OBSERVER_DEPTH: usize = 4_096;
+/// What part of the byte budget, on top of it, observers that do not keep up may hold. Chosen: several
+/// of the largest messages by default, and little beside the rest.
+const OBSERVERS_SHARE: usize = 8;
 
 /// What a broadcaster is made of. What has no sensible default is an argument of [`Setup::new`].
 #[must_use = "nothing runs until `Broadcaster::start`"]
@@ -124,7 +127,7 @@ impl Broadcaster {
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
         let Setup { profile, limits, relaying, application, metrics } = setup;
         let tasks = TaskSet::new(parent);
-        let registry = Arc::new(Registry::new(limits.parking_time, metrics.clone()));
+        let registry = Arc::new(Registry::new(limits.parking_time, profile.tags, metrics.clone()));
         let topics = Arc::new(RwLock::new(HashMap::new()));
         let depths = [limits.intake_priority.get(), limits.intake_bulk.get()];
         let (router, intake) = Router::new(
@@ -140,9 +143,11 @@ impl Broadcaster {
             relaying,
             application,
             budget: ByteBudget::new(limits.budget_bytes),
+            observed: ByteBudget::new(limits.budget_bytes / OBSERVERS_SHARE),
             registry,
             duplicates: Duplicates::new(&limits, rand::random()),
             intake,
+            routed: router.ended(),
             workers,
             topics,
             metrics,
@@ -243,27 +248,26 @@ impl Broadcaster {
         } else {
             Lanes::shared(&shared.limits)
         };
-        let peer = Arc::new(Peer::new(PeerParts {
-            id,
-            about,
-            joined: shared.registry.next_generation(),
-            lanes,
-            cancel: self.tasks.token().child_token(),
-            tokens: shared.limits.peer_tokens,
-            hooks,
-            interest: shared.profile.tags.default_interest(),
-        }));
         for (tag, payload) in greeting {
             let lane = shared.profile.tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
-            let frame = Frame::control(tag, lane, &payload);
-            // A fresh queue has room for a greeting.
-            let _ = peer.lanes.offer(Queued { frame, receipt: None });
+            lanes.greet(Frame::control(tag, lane, &payload));
         }
         let (ended_sender, ended) = oneshot::channel();
-        shared.registry.insert(Arc::clone(&peer));
+        let peer = shared.registry.insert(|joined| {
+            Peer::new(PeerParts {
+                id,
+                about,
+                joined,
+                lanes,
+                cancel: self.tasks.token().child_token(),
+                tokens: shared.limits.peer_tokens,
+                hooks,
+                interest: shared.profile.tags.default_interest(),
+            })
+        });
         if let Some(identity) = peer.identity() {
             // After the insertion: whoever parks from now on finds the peer.
-            peer.lanes.inherit(shared.registry.unpark(&identity));
+            shared.registry.give(&peer, shared.registry.unpark(&identity));
         }
         shared.metrics.connected(peer.transport);
         shared.emit(PeerEvent::Connected(peer.info()));
@@ -287,22 +291,19 @@ impl Broadcaster {
                 peer: Arc::clone(&peer),
                 sink,
                 serves,
-                limits: Arc::clone(&shared.limits),
-                table: shared.profile.tags,
-                metrics: shared.metrics.clone(),
+                shared: Arc::clone(shared),
                 traffic: shared.metrics.sending(peer.transport),
             };
-            let (shared, peer, running) = (Arc::clone(shared), Arc::clone(&peer), running.clone());
+            let running = running.clone();
             self.tasks.spawn("writer", |_cancel| async move {
                 writer.run().await;
-                shared.registry.remove(peer.id);
                 drop(running);
             });
         }
         for source in sources {
             let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
             let traffic = shared.metrics.receiving(peer.transport);
-            let reader = Reader { peer, source, shared, traffic };
+            let reader = Reader { peer, source, shared, traffic, waiting: None };
             let running = running.clone();
             self.tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
@@ -328,7 +329,7 @@ impl Broadcaster {
     pub fn identify(&self, peer: PeerId, identity: Identity) {
         self.shared.registry.identify(peer, identity);
         if let Some(peer) = self.shared.registry.get(peer) {
-            peer.lanes.inherit(self.shared.registry.unpark(&identity));
+            self.shared.registry.give(&peer, self.shared.registry.unpark(&identity));
             self.shared.emit(PeerEvent::Identified(peer.info()));
         }
     }
@@ -350,7 +351,9 @@ impl Broadcaster {
             return;
         }
         self.shared.registry.remove(loser.id);
-        self.shared.registry.hand_over(&loser, loser.lanes.drain(), winner);
+        let (left, hop_local) = self.shared.registry.part(loser.lanes.drain());
+        self.shared.registry.give(&loser, hop_local);
+        self.shared.registry.hand_over(&loser, left, winner);
         self.tasks.spawn("retire", |_cancel| async move {
             let closed = loser.cancel.cancelled();
             // Either way the link is over, by the other end's doing or by ours.
@@ -518,6 +521,16 @@ impl Broadcaster {
                 return report(Validation::Ignore);
             }
         }
+        let held = if shared.needs_worker(tag) {
+            let Some(held) = shared.budget.try_reserve(body.len(), rule.lane) else {
+                shared.duplicates.forget(rule.lane, fingerprint);
+                shared.metrics.dropped(DropReason::BudgetFull, rule.lane);
+                return report(Validation::Ignore);
+            };
+            Some(held)
+        } else {
+            None
+        };
         let peer = from.and_then(|identity| shared.registry.by_identity(&identity));
         let mut wire = Vec::with_capacity(Tag::BYTES + body.len());
         wire.extend_from_slice(&tag.0);
@@ -534,7 +547,7 @@ impl Broadcaster {
             fingerprint: Some(fingerprint),
             lane: rule.lane,
             peer,
-            _held: None,
+            _held: Held { _wire: None, _body: held },
             token: None,
             heard_on: HeardOn::Topic,
             report: None,
@@ -549,6 +562,8 @@ impl Broadcaster {
             mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work),
         ) = queue.try_send(work)
         {
+            // Another copy may find room.
+            shared.duplicates.forget(rule.lane, fingerprint);
             shared.metrics.dropped(DropReason::WorkerFull, rule.lane);
             if let Some(report) = work.report {
                 report(Validation::Ignore);

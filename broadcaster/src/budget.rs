@@ -13,6 +13,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use gossip::Lane;
 use tokio::sync::Notify;
 
@@ -88,6 +89,34 @@ impl ByteBudget {
     }
 }
 
+impl Reservation {
+    /// The same bytes; what is charged for them is given back with the last copy of the result.
+    pub(crate) fn keep_with(self, bytes: &Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes: bytes.clone(), _held: self })
+    }
+
+    /// Gives back what is more than `bytes`.
+    pub fn shrunk_to(mut self, bytes: usize) -> Self {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        self.shared.used.fetch_sub(surplus, Ordering::Relaxed);
+        self.shared.freed.notify_waiters();
+        self
+    }
+}
+
+/// Bytes, and what was charged for keeping them.
+struct Kept {
+    bytes: Bytes,
+    _held: Reservation,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -109,6 +138,17 @@ mod tests {
         assert!(priority.is_some());
         assert!(budget.try_reserve(1, Lane::Priority).is_none());
         drop((bulk, priority));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_reservation_can_give_back_a_part() {
+        let budget = ByteBudget::new(100);
+        let held = budget.try_reserve(80, Lane::Priority).map(|held| held.shrunk_to(30));
+        assert_eq!(budget.used(), 30);
+        let held = held.map(|held| held.shrunk_to(50));
+        assert_eq!(budget.used(), 30, "it never takes more");
+        drop(held);
         assert_eq!(budget.used(), 0);
     }
 

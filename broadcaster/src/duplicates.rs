@@ -45,9 +45,15 @@ pub(crate) struct Duplicates {
 struct Window {
     length: Duration,
     capacity: usize,
-    /// The generation up to which a message was passed on, where it was.
-    heard: HashMap<Fingerprint, Option<u64>>,
+    heard: HashMap<Fingerprint, Heard>,
     order: VecDeque<(Instant, Fingerprint)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Instant,
+    /// The generation up to which it was passed on, where it was.
+    passed: Option<u64>,
 }
 
 impl Duplicates {
@@ -82,8 +88,10 @@ impl Duplicates {
         let mut window = self.window(lane);
         window.forget_until(now);
         match window.heard.get(&message) {
-            Some(Some(generation)) => Seen::Passed { generation: *generation },
-            Some(None) => Seen::Held,
+            Some(Heard { passed: Some(generation), .. }) => {
+                Seen::Passed { generation: *generation }
+            }
+            Some(Heard { passed: None, .. }) => Seen::Held,
             None => {
                 window.remember(message, None, now);
                 Seen::First
@@ -97,9 +105,14 @@ impl Duplicates {
         let mut window = self.window(lane);
         window.forget_until(now);
         match window.heard.get_mut(&message) {
-            Some(passed) => *passed = Some(generation),
+            Some(heard) => heard.passed = Some(generation),
             None => window.remember(message, Some(generation), now),
         }
+    }
+
+    /// Forgets a message that was sighted and could not be taken in, so that the next copy is new.
+    pub(crate) fn forget(&self, lane: Lane, message: Fingerprint) {
+        self.window(lane).heard.remove(&message);
     }
 }
 
@@ -108,7 +121,7 @@ impl Window {
         if self.order.len() >= self.capacity {
             self.forget_oldest();
         }
-        self.heard.insert(message, passed);
+        self.heard.insert(message, Heard { at: now, passed });
         self.order.push_back((now, message));
     }
 
@@ -120,8 +133,11 @@ impl Window {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, message)) = self.order.pop_front() {
-            self.heard.remove(&message);
+        if let Some((at, message)) = self.order.pop_front() {
+            // Heard again after it was forgotten, it has a place further back.
+            if self.heard.get(&message).is_some_and(|heard| heard.at == at) {
+                self.heard.remove(&message);
+            }
         }
     }
 }
@@ -159,6 +175,18 @@ mod tests {
         let own = filter.fingerprint(Tag::AV, b"own");
         filter.passed(Lane::Priority, own, now, 4);
         assert_eq!(filter.sight(Lane::Priority, own, now), Seen::Passed { generation: 4 });
+    }
+
+    #[test]
+    fn what_was_forgotten_is_new_and_has_a_window_of_its_own() {
+        let (filter, start) = (filter(10), Instant::now());
+        let vote = filter.fingerprint(Tag::AV, b"vote");
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!(filter.sight(Lane::Priority, vote, start), Seen::First);
+        filter.forget(Lane::Priority, vote);
+        assert_eq!(filter.sight(Lane::Priority, vote, after(4_000)), Seen::First);
+        assert_eq!(filter.sight(Lane::Priority, vote, after(13_999)), Seen::Held);
+        assert_eq!(filter.sight(Lane::Priority, vote, after(14_000)), Seen::First);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!   message goes, so that bulk cannot starve.
 //! * A batch takes no further message once it holds [`Limits::batch_bytes`].
 //! * A lane never holds more messages, or, one message apart, more bytes than its limits say.
+//! * A greeting goes ahead of everything else, also of what another link left.
 
 use std::{
     collections::VecDeque,
@@ -67,6 +68,8 @@ struct State {
 struct Queue {
     messages: VecDeque<Queued>,
     bytes: usize,
+    /// How many messages at the front are the link's greeting.
+    greetings: usize,
 }
 
 impl Queue {
@@ -78,6 +81,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Queued> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.frame.wire().len();
+        self.greetings = self.greetings.saturating_sub(1);
         Some(message)
     }
 }
@@ -117,6 +121,18 @@ impl Lanes {
         &self.ready[if self.split { index(lane) } else { 0 }]
     }
 
+    /// Queues a message that belongs to the start of the link, whatever the limits say.
+    pub(crate) fn greet(&self, frame: Frame) {
+        let lane = frame.lane();
+        {
+            let mut state = self.lock();
+            let queue = &mut state.lanes[index(lane)];
+            queue.push(Queued { frame, receipt: None });
+            queue.greetings = queue.messages.len();
+        }
+        self.notify(lane).notify_one();
+    }
+
     /// Queues one message. Never waits.
     pub(crate) fn offer(&self, message: Queued) -> Admission {
         let mut admission = Admission::Closed;
@@ -142,7 +158,11 @@ impl Lanes {
                 let queue = &state.lanes[lane];
                 let admission = if state.closed {
                     Admission::Closed
-                } else if queue.is_full(self.limits[lane], message.frame.wire().len()) {
+                } else if queue.is_full(
+                    queue.messages.len(),
+                    self.limits[lane],
+                    message.frame.wire().len(),
+                ) {
                     Admission::Full
                 } else {
                     Admission::Queued
@@ -233,24 +253,40 @@ impl Lanes {
         left
     }
 
-    /// Puts messages of another link to the same peer ahead of what waits here. The bounds hold.
-    pub(crate) fn inherit(&self, messages: Vec<Queued>) {
-        let mut refused = Vec::new();
+    /// Puts messages of another link to the same peer ahead of what waits here, and says of each that
+    /// was not taken why. The bounds hold.
+    pub(crate) fn inherit(
+        &self,
+        messages: Vec<Queued>,
+        mut outcome: impl FnMut(&Frame, Admission),
+    ) {
+        let (mut inherited, mut refused) = ([Vec::new(), Vec::new()], Vec::new());
         {
             let mut state = self.lock();
-            if state.closed {
-                refused = messages;
-            } else {
-                for message in messages.into_iter().rev() {
-                    let (lane, len) = (index(message.frame.lane()), message.frame.wire().len());
-                    let queue = &mut state.lanes[lane];
-                    if queue.is_full(self.limits[lane], len) {
-                        refused.push(message);
-                    } else {
-                        queue.bytes += len;
-                        queue.messages.push_front(message);
-                    }
+            for message in messages {
+                let (lane, len) = (index(message.frame.lane()), message.frame.wire().len());
+                let closed = state.closed;
+                let queue = &mut state.lanes[lane];
+                let count = queue.messages.len() + inherited[lane].len();
+                let admission = if closed {
+                    Admission::Closed
+                } else if queue.is_full(count, self.limits[lane], len) {
+                    Admission::Full
+                } else {
+                    Admission::Queued
+                };
+                outcome(&message.frame, admission);
+                if admission == Admission::Queued {
+                    queue.bytes += len;
+                    inherited[lane].push(message);
+                } else {
+                    refused.push(message);
                 }
+            }
+            for (queue, inherited) in state.lanes.iter_mut().zip(inherited) {
+                let rest = queue.messages.split_off(queue.greetings);
+                queue.messages.extend(inherited);
+                queue.messages.extend(rest);
             }
         }
         for notify in &self.ready {
@@ -266,10 +302,10 @@ impl Lanes {
 }
 
 impl Queue {
-    fn is_full(&self, limits: LaneLimits, len: usize) -> bool {
-        let too_many = self.messages.len() >= limits.messages;
+    /// Whether a queue that holds `count` messages has no room for one of `len` bytes.
+    fn is_full(&self, count: usize, limits: LaneLimits, len: usize) -> bool {
         // A message longer than the whole bound may still pass alone.
-        too_many || (!self.messages.is_empty() && self.bytes + len > limits.bytes)
+        count >= limits.messages || (count > 0 && self.bytes + len > limits.bytes)
     }
 
     fn peek_len(&self) -> Option<usize> {
@@ -282,7 +318,7 @@ impl State {
         let mut left = Vec::new();
         for queue in &mut self.lanes {
             left.extend(queue.messages.drain(..));
-            queue.bytes = 0;
+            (queue.bytes, queue.greetings) = (0, 0);
         }
         left
     }
@@ -389,12 +425,34 @@ mod tests {
     #[test]
     fn inherited_messages_go_first_in_their_own_order() {
         let lanes = Lanes::shared(&small());
+        lanes.greet(message(Lane::Priority, 13).frame);
         assert_eq!(lanes.offer(message(Lane::Priority, 12)), Admission::Queued);
-        lanes.inherit(vec![message(Lane::Priority, 10), message(Lane::Priority, 11)]);
+        let left = vec![message(Lane::Priority, 10), message(Lane::Priority, 11)];
+        lanes.inherit(left, |_, admission| assert_eq!(admission, Admission::Queued));
+        assert_eq!(lanes.queued_bytes(), 46);
         let mut batch = Vec::new();
         lanes.fill(Serves::Both, &mut batch);
         let lens: Vec<usize> = batch.iter().map(|queued| queued.frame.wire().len()).collect();
-        assert_eq!(lens, [10, 11, 12]);
+        assert_eq!(lens, [13, 10, 11, 12], "behind the greeting");
+    }
+
+    #[test]
+    fn what_cannot_be_inherited_is_told() {
+        let lane = LaneLimits { messages: 3, bytes: 1_000 };
+        let lanes = Lanes::shared(&Limits { peer_priority: lane, ..small() });
+        assert_eq!(lanes.offer(message(Lane::Priority, 12)), Admission::Queued);
+        let inherit = |lens: &[usize]| {
+            let mut refused = Vec::new();
+            let left = lens.iter().map(|len| message(Lane::Priority, *len)).collect();
+            lanes.inherit(left, |frame, admission| match admission {
+                Admission::Queued => {}
+                admission => refused.push((frame.wire().len(), admission)),
+            });
+            refused
+        };
+        assert_eq!(inherit(&[10, 11, 13]), [(13, Admission::Full)], "the newest");
+        assert_eq!(lanes.close().len(), 3);
+        assert_eq!(inherit(&[10]), [(10, Admission::Closed)]);
     }
 
     proptest! {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   wire ─▶ FrameSource ─▶ Reader ─┬─ MI, MS, TS, NI: end here
-//!                                  ├─ gossip ─▶ decompress ─▶ duplicate filter ─▶ forward, or worker queue
-//!                                  └─ request ─▶ worker queue
+//!                                  ├─ gossip ─▶ decompress ─▶ token ─▶ duplicate filter ─▶ forward, or worker queue
+//!                                  └─ request ─▶ token ─▶ worker queue
 //! ```
 //!
 //! # Invariants
@@ -12,6 +12,9 @@
 //!   read, so the backpressure reaches the peer.
 //! * The wait has a deadline of its own and does not count as the peer's silence.
 //! * A message is handed on at most once per window of the duplicate filter, whatever carried it.
+//! * A message counts as heard once it has its peer's token, not while it waits for it: what a stalled
+//!   peer sent is taken from another one.
+//! * Memory is charged to the budget before it is taken, also for what a message is decompressed to.
 
 use std::sync::Arc;
 
@@ -34,7 +37,7 @@ use crate::{
     peer::Peer,
     requests::Answered,
     shared::Shared,
-    workers::{HeardOn, Work},
+    workers::{HeardOn, Held, Work},
 };
 
 pub(crate) struct Reader<R> {
@@ -42,25 +45,29 @@ pub(crate) struct Reader<R> {
     pub(crate) source: R,
     pub(crate) shared: Arc<Shared>,
     pub(crate) traffic: Traffic,
+    /// The lane of a message that waits for a place; if the loop ends meanwhile, it is lost.
+    pub(crate) waiting: Option<Lane>,
 }
 
 impl<R: FrameSource> Reader<R> {
     /// Reads until the peer ends. After its link was replaced by another, what it had sent before
     /// is still read.
     pub(crate) async fn run(mut self) {
-        let peer = Arc::clone(&self.peer);
-        let reason = tokio::select! {
-            biased;
-            () = peer.cancel.cancelled() => None,
-            reason = self.read() => Some(reason),
-        };
-        match reason {
-            Some(reason) => self.shared.end(&peer, reason),
-            None if peer.end_reason() == DisconnectReason::Duplicate => {
-                // However the rest ends, the link has its reason already.
-                let _ = time::timeout(self.shared.limits.close_timeout, self.read()).await;
+        let (peer, shared) = (Arc::clone(&self.peer), Arc::clone(&self.shared));
+        let ended = async {
+            peer.cancel.cancelled().await;
+            if peer.end_reason() == DisconnectReason::Duplicate {
+                time::sleep(shared.limits.close_timeout).await;
             }
-            None => {}
+        };
+        tokio::select! {
+            biased;
+            () = ended => {}
+            // A link that was replaced has its reason already.
+            reason = self.read() => shared.end(&peer, reason),
+        }
+        if let Some(lane) = self.waiting {
+            shared.metrics.dropped(DropReason::WorkerFull, lane);
         }
     }
 
@@ -137,16 +144,18 @@ impl<R: FrameSource> Reader<R> {
         payload: Bytes,
         held: Option<Reservation>,
     ) -> Result<(), DisconnectReason> {
-        let body = match rule.compression {
-            Compression::None => payload,
-            Compression::Zstd => proposal::decompress(&payload, MAX_DECOMPRESSED)
-                .map_err(|_malformed| DisconnectReason::BadData)?,
+        let (body, unpacked) = match rule.compression {
+            Compression::None => (payload, None),
+            Compression::Zstd => self.unpack(rule, &payload).await?,
         };
-        let now = Instant::now();
+        let held = Held { _wire: held, _body: unpacked };
         let fingerprint = self.shared.duplicates.fingerprint(rule.tag, &body);
-        let seen = self.shared.duplicates.sight(rule.lane, fingerprint, now);
         let mut work = self.work(rule, wire, body, held);
         work.fingerprint = Some(fingerprint);
+        if self.shared.needs_worker(rule.tag) {
+            self.take_token(&mut work).await?;
+        }
+        let seen = self.shared.duplicates.sight(rule.lane, fingerprint, Instant::now());
         match seen {
             Seen::First => {}
             Seen::Passed { generation } => {
@@ -168,6 +177,23 @@ impl<R: FrameSource> Reader<R> {
         }
     }
 
+    /// Decompresses a body, once the budget has room for the longest there may be.
+    async fn unpack(
+        &mut self,
+        rule: &TagRule,
+        payload: &Bytes,
+    ) -> Result<(Bytes, Option<Reservation>), DisconnectReason> {
+        let shared = Arc::clone(&self.shared);
+        let longest = MAX_DECOMPRESSED.min(shared.budget.total());
+        let room = self.within_patience(rule.lane, shared.budget.reserve(longest, rule.lane));
+        let room = room.await?;
+        let body = proposal::decompress(payload, MAX_DECOMPRESSED)
+            .map_err(|_malformed| DisconnectReason::BadData)?;
+        let is_payload = body.as_ptr() == payload.as_ptr();
+        let room = (!is_payload).then(|| room.shrunk_to(body.len()));
+        Ok((body, room))
+    }
+
     /// A request to this node. Requests are not gossip: the same one may be asked again.
     async fn request(
         &mut self,
@@ -180,11 +206,12 @@ impl<R: FrameSource> Reader<R> {
             self.shared.metrics.dropped(DropReason::Unhandled, rule.lane);
             return Ok(());
         }
-        let work = self.work(rule, wire, payload, held);
+        let mut work = self.work(rule, wire, payload, Held { _wire: held, _body: None });
+        self.take_token(&mut work).await?;
         self.hand_over(work).await
     }
 
-    fn work(&self, rule: &TagRule, wire: Bytes, body: Bytes, held: Option<Reservation>) -> Work {
+    fn work(&self, rule: &TagRule, wire: Bytes, body: Bytes, held: Held) -> Work {
         let message = Inbound {
             tag: rule.tag,
             body,
@@ -205,18 +232,31 @@ impl<R: FrameSource> Reader<R> {
         }
     }
 
-    /// Waits for the peer's turn and for a place with its worker.
-    async fn hand_over(&mut self, mut work: Work) -> Result<(), DisconnectReason> {
-        let place = async {
-            let token = Arc::clone(&self.peer.tokens).acquire_owned().await.ok()?;
-            work.token = Some(token);
-            let queue = self.shared.workers.queue(work.lane, Some(self.peer.id));
-            queue.send(work).await.ok()
-        };
-        match time::timeout(self.shared.limits.inbound_wait, place).await {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => Err(DisconnectReason::LocalShutdown),
-            Err(_elapsed) => Err(DisconnectReason::Stalled),
-        }
+    /// Waits until few enough messages of the peer wait for a handler.
+    async fn take_token(&mut self, work: &mut Work) -> Result<(), DisconnectReason> {
+        let token = Arc::clone(&self.peer.tokens).acquire_owned();
+        work.token = self.within_patience(work.lane, token).await?.ok();
+        Ok(())
+    }
+
+    /// Waits for a place with the peer's worker.
+    async fn hand_over(&mut self, work: Work) -> Result<(), DisconnectReason> {
+        let (shared, lane) = (Arc::clone(&self.shared), work.lane);
+        let queue = shared.workers.queue(lane, Some(self.peer.id));
+        let place = self.within_patience(lane, queue.send(work)).await?;
+        place.map_err(|_closed| DisconnectReason::LocalShutdown)
+    }
+
+    /// Waits for what a message of a lane needs to go on, as long as a peer may be held up.
+    async fn within_patience<T>(
+        &mut self,
+        lane: Lane,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, DisconnectReason> {
+        self.waiting = Some(lane);
+        let waited = time::timeout(self.shared.limits.inbound_wait, wait).await;
+        let waited = waited.map_err(|_elapsed| DisconnectReason::Stalled)?;
+        self.waiting = None;
+        Ok(waited)
     }
 }

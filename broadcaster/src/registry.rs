@@ -2,10 +2,13 @@
 //!
 //! # Invariants
 //!
-//! * Every attachment gets the next generation, so "joined after" is a comparison of numbers.
+//! * Every attachment gets the next generation, so "joined after" is a comparison of numbers. Whoever
+//!   reads a generation finds every peer that had joined by then in the registry.
 //! * A peer that has ended is not in the registry.
 //! * What a link could not write goes to the other link of the same node, if there is one or soon
-//!   will be; what is parked in the meantime is bounded in number and time.
+//!   will be; what is parked in the meantime is bounded in number and time. What belongs to one
+//!   connection, such as a request, goes with it.
+//! * Of the links of a node one answers to its identity, as long as there is one.
 
 use std::{
     collections::HashMap,
@@ -17,7 +20,9 @@ use std::{
 };
 
 use dashmap::DashMap;
-use gossip::{DisconnectReason, Identity, PeerClass, PeerId, PeerInfo};
+use gossip::{
+    Admission, DisconnectReason, Forwarding, Identity, PeerClass, PeerId, PeerInfo, TagTable,
+};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -37,25 +42,28 @@ pub(crate) struct Registry {
     peers: DashMap<PeerId, Arc<Peer>>,
     identities: DashMap<Identity, PeerId>,
     next_id: AtomicU64,
-    generation: AtomicU64,
+    /// Also taken while a peer is inserted, so that generations are given out in order.
+    generation: Mutex<u64>,
     /// Changes with every insertion and removal, so that the router knows when its list is old.
     version: AtomicU64,
     parked: Mutex<HashMap<Identity, (Instant, Vec<Queued>)>>,
     /// How long messages stay parked.
     patience: Duration,
+    tags: TagTable,
     metrics: Metrics,
 }
 
 impl Registry {
-    pub(crate) fn new(patience: Duration, metrics: Metrics) -> Self {
+    pub(crate) fn new(patience: Duration, tags: TagTable, metrics: Metrics) -> Self {
         Self {
             peers: DashMap::new(),
             identities: DashMap::new(),
             next_id: AtomicU64::new(0),
-            generation: AtomicU64::new(0),
+            generation: Mutex::default(),
             version: AtomicU64::new(0),
             parked: Mutex::default(),
             patience,
+            tags,
             metrics,
         }
     }
@@ -64,26 +72,26 @@ impl Registry {
         PeerId(self.next_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    pub(crate) fn next_generation(&self) -> u64 {
-        self.generation.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
     /// The generation of the newest attachment.
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    pub(crate) fn insert(&self, peer: Arc<Peer>) {
-        let (id, identity) = (peer.id, peer.identity());
-        self.peers.insert(id, peer);
-        if let Some(identity) = identity {
-            self.identities.insert(identity, id);
+    /// Makes a peer of the next generation and takes it in.
+    pub(crate) fn insert(&self, make: impl FnOnce(u64) -> Peer) -> Arc<Peer> {
+        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = Arc::new(make(*generation + 1));
+        self.peers.insert(peer.id, Arc::clone(&peer));
+        if let Some(identity) = peer.identity() {
+            self.identities.insert(identity, peer.id);
         }
         self.version.fetch_add(1, Ordering::AcqRel);
+        *generation += 1;
+        peer
     }
 
     /// Notes the identity of a peer that is in the registry. The newest link answers to the identity.
@@ -91,15 +99,33 @@ impl Registry {
         if let Some(peer) = self.get(id) {
             peer.identify(identity);
             self.identities.insert(identity, id);
+            if self.get(id).is_none() {
+                // It was removed meanwhile, before it had the name.
+                self.take_name(identity, id);
+            }
         }
     }
 
     pub(crate) fn remove(&self, id: PeerId) {
         if let Some((_, peer)) = self.peers.remove(&id) {
             if let Some(identity) = peer.identity() {
-                self.identities.remove_if(&identity, |_, holder| *holder == id);
+                self.take_name(identity, id);
             }
             self.version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Lets another link of a node answer to its identity, if this one did and there is another.
+    fn take_name(&self, identity: Identity, id: PeerId) {
+        if self.identities.remove_if(&identity, |_, holder| *holder == id).is_none() {
+            return;
+        }
+        let others = self.peers.iter().filter(|peer| peer.identity() == Some(identity));
+        let Some(other) = others.map(|peer| peer.id).max() else { return };
+        self.identities.entry(identity).or_insert(other);
+        if self.get(other).is_none() {
+            // It was removed meanwhile, before it had the name.
+            self.identities.remove_if(&identity, |_, holder| *holder == other);
         }
     }
 
@@ -123,9 +149,11 @@ impl Registry {
 
     /// Gives what waited for a link to another link of the same node, or keeps it until there is one.
     pub(crate) fn hand_over(&self, loser: &Peer, left: Vec<Queued>, winner: PeerId) {
+        let (left, hop_local) = self.part(left);
+        self.drop_queued(hop_local);
         match (self.get(winner), loser.identity()) {
-            (Some(winner), _) => winner.lanes.inherit(left),
-            (None, Some(identity)) => self.park(identity, left),
+            (Some(winner), _) => self.give(&winner, left),
+            (None, Some(identity)) => self.leave_to(identity, left),
             (None, None) => self.drop_queued(left),
         }
     }
@@ -138,17 +166,41 @@ impl Registry {
             DisconnectReason::Duplicate | DisconnectReason::RemoteClosed
         );
         match peer.identity().filter(|_| handed_over && !left.is_empty()) {
-            Some(identity) => match self.by_identity(&identity) {
-                Some(heir) if heir.id != peer.id => heir.lanes.inherit(left),
-                _ => {
-                    self.park(identity, left);
-                    // A link that was attached since then has looked for parked messages already.
-                    if let Some(heir) = self.by_identity(&identity) {
-                        heir.lanes.inherit(self.unpark(&identity));
-                    }
-                }
-            },
+            Some(identity) => {
+                let (left, hop_local) = self.part(left);
+                self.drop_queued(hop_local);
+                self.leave_to(identity, left);
+            }
             None => self.drop_queued(left),
+        }
+    }
+
+    /// Parts gossip from what belongs to the connection it waits for: on another one nobody asked
+    /// for that.
+    pub(crate) fn part(&self, left: Vec<Queued>) -> (Vec<Queued>, Vec<Queued>) {
+        left.into_iter().partition(|message| {
+            let rule = self.tags.rule(message.frame.tag());
+            rule.is_some_and(|rule| rule.forwarding == Forwarding::Gossip)
+        })
+    }
+
+    /// Gives messages to another link of the node they were for.
+    pub(crate) fn give(&self, heir: &Peer, left: Vec<Queued>) {
+        heir.lanes.inherit(left, |frame, admission| match admission {
+            Admission::Queued => {}
+            Admission::Full => self.metrics.dropped(DropReason::PeerFull, frame.lane()),
+            Admission::Closed => self.metrics.dropped(DropReason::PeerGone, frame.lane()),
+        });
+    }
+
+    fn leave_to(&self, identity: Identity, left: Vec<Queued>) {
+        if let Some(heir) = self.by_identity(&identity) {
+            return self.give(&heir, left);
+        }
+        self.park(identity, left);
+        // A link that was attached since then has looked for parked messages already.
+        if let Some(heir) = self.by_identity(&identity) {
+            self.give(&heir, self.unpark(&identity));
         }
     }
 

@@ -11,6 +11,7 @@
 //! * The router waits only for the next message: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
 //! * Within a lane, messages reach every peer's queue in the order they were submitted.
+//! * When the node stops, what was submitted before is still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
 //!   transport, never to both.
 
@@ -111,6 +112,7 @@ pub(crate) struct Router {
     topics: Topics,
     table: TagTable,
     metrics: Metrics,
+    ended: CancellationToken,
     /// The peers, as of `version` of the registry.
     peers: Vec<Arc<Peer>>,
     version: u64,
@@ -127,17 +129,25 @@ impl Router {
         let (priority_sender, priority) = mpsc::channel(depths[0]);
         let (bulk_sender, bulk) = mpsc::channel(depths[1]);
         let (peers, version) = (Vec::new(), u64::MAX);
-        let router = Self { priority, bulk, registry, topics, table, metrics, peers, version };
+        let ended = CancellationToken::new();
+        let router =
+            Self { priority, bulk, registry, topics, table, metrics, ended, peers, version };
         (router, Intake { priority: priority_sender, bulk: bulk_sender })
     }
 
-    /// Routes until the token is cancelled.
+    /// What is cancelled when the router has ended.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// Routes until the token is cancelled, and then what is left.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let _ended = self.ended.clone().drop_guard();
         let mut jobs = Vec::with_capacity(ROUND);
         loop {
             let (first, lane) = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return self.route_the_rest(&mut jobs),
                 Some(job) = self.priority.recv() => (job, &mut self.priority),
                 Some(job) = self.bulk.recv() => (job, &mut self.bulk),
             };
@@ -152,6 +162,22 @@ impl Router {
                 self.route(&mut jobs);
             }
         }
+    }
+
+    /// Routes what was submitted before the node began to stop.
+    fn route_the_rest(&mut self, jobs: &mut Vec<Job>) {
+        for lane in Lane::ALL {
+            let queue = match lane {
+                Lane::Priority => &mut self.priority,
+                Lane::Bulk => &mut self.bulk,
+            };
+            // Closed first, so that nobody can make this longer.
+            queue.close();
+            while let Ok(job) = queue.try_recv() {
+                jobs.push(job);
+            }
+        }
+        self.route(jobs);
     }
 
     /// Offers each message to each peer it is for. One lock per peer, whatever the number of messages.

@@ -8,6 +8,7 @@ use gossip::{
     wire::{request, request::RequestKey, topics::Topics},
 };
 use tokio::{sync::broadcast, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget::{ByteBudget, Reservation},
@@ -58,11 +59,15 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) duplicates: Duplicates,
     pub(crate) intake: Intake,
+    /// Cancelled when the router has ended, after it has routed what was queued.
+    pub(crate) routed: CancellationToken,
     pub(crate) workers: Workers,
     pub(crate) topics: TopicSinks,
     pub(crate) metrics: Metrics,
     pub(crate) events: broadcast::Sender<PeerEvent>,
     pub(crate) observers: broadcast::Sender<Inbound>,
+    /// What observers that do not keep up may hold.
+    pub(crate) observed: ByteBudget,
 }
 
 impl Shared {
@@ -84,10 +89,24 @@ impl Shared {
         if self.relaying == Relaying::Accepted {
             self.forward(work);
         }
-        if self.observers.receiver_count() > 0 {
-            // An observer that does not keep up loses messages, which its own end counts.
-            let _ = self.observers.send(work.message.clone());
+        let observed = self.observers.receiver_count() > 0;
+        if observed {
+            self.show(work);
         }
+        let handled = self.application.handlers.contains_key(&work.message.tag);
+        if !handled && !observed && self.relaying != Relaying::Accepted {
+            self.metrics.dropped(DropReason::Unhandled, work.lane);
+        }
+    }
+
+    /// Shows a message to the observers, if those that do not keep up leave room for it.
+    fn show(&self, work: &Work) {
+        let Some(held) = self.observed.try_reserve(work.message.body.len(), Lane::Priority) else {
+            return self.metrics.dropped(DropReason::ObserverLagged, work.lane);
+        };
+        let message = Inbound { body: held.keep_with(&work.message.body), ..work.message.clone() };
+        // An observer that falls behind by too many messages learns it from its own end.
+        let _ = self.observers.send(message);
     }
 
     /// Passes a message on because its handler says so.
@@ -104,10 +123,15 @@ impl Shared {
         self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
         let source = work.message.from;
         let target = source.map_or(Target::All, Target::AllExcept);
-        self.send_on(work, target);
+        let topic = match work.heard_on {
+            HeardOn::Topic => ToTopic::Skip,
+            HeardOn::Stream => ToTopic::Publish,
+        };
+        self.send_on(work, target, topic);
     }
 
-    /// A duplicate: it still goes to the peers that joined after the first copy went out.
+    /// A duplicate: it still goes to the peers that joined after the first copy went out. A topic
+    /// that had it brings it to its newcomers by itself.
     pub(crate) fn forward_to_newcomers(&self, work: &Work, fingerprint: Fingerprint, passed: u64) {
         let generation = self.registry.generation();
         if self.relaying == Relaying::Off || generation <= passed {
@@ -115,16 +139,12 @@ impl Shared {
         }
         self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
         let target = Target::JoinedAfter { generation: passed, except: work.message.from };
-        self.send_on(work, target);
+        self.send_on(work, target, ToTopic::Skip);
     }
 
-    fn send_on(&self, work: &Work, target: Target) {
+    fn send_on(&self, work: &Work, target: Target, topic: ToTopic) {
         let Some(frame) = self.frame_as_it_came(work) else {
             return self.metrics.dropped(DropReason::BudgetFull, work.lane);
-        };
-        let topic = match work.heard_on {
-            HeardOn::Topic => ToTopic::Skip,
-            HeardOn::Stream => ToTopic::Publish,
         };
         // The intake counts what it has no room for.
         let _ = self.intake.offer(Job { frame, target, topic, receipts: None }, &self.metrics);
@@ -163,8 +183,10 @@ impl Shared {
         let payload = request::answer(topics, RequestKey::of(&work.message.body));
         let Some(frame) = self.direct(Tag::TS, &payload) else { return };
         let queued = Queued { frame, receipt: None };
-        if peer.lanes.offer(queued) == Admission::Full {
-            self.metrics.dropped(DropReason::PeerFull, Lane::Bulk);
+        match peer.lanes.offer(queued) {
+            Admission::Queued => {}
+            Admission::Full => self.metrics.dropped(DropReason::PeerFull, Lane::Bulk),
+            Admission::Closed => self.metrics.dropped(DropReason::PeerGone, Lane::Bulk),
         }
     }
 

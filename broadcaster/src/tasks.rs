@@ -84,6 +84,11 @@ impl TaskSet {
         let future = AssertUnwindSafe(task(self.shared.cancel.clone())).catch_unwind();
         let cancel = self.shared.cancel.clone();
         let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked again under the lock: `stop` cancels first and takes the tasks then, so that a task
+        // that starts here is among those it takes.
+        if cancel.is_cancelled() {
+            return;
+        }
         while let Some(ended) = tasks.try_join_next() {
             self.shared.note(ended.ok().flatten());
         }

@@ -46,6 +46,15 @@ pub(crate) enum HeardOn {
     Topic,
 }
 
+/// What a message is charged for.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// For what came off the wire, if that was much.
+    pub(crate) _wire: Option<Reservation>,
+    /// For what it became when it was decompressed.
+    pub(crate) _body: Option<Reservation>,
+}
+
 /// A message on its way to its handler.
 pub(crate) struct Work {
     pub(crate) message: Inbound,
@@ -55,7 +64,7 @@ pub(crate) struct Work {
     pub(crate) lane: Lane,
     pub(crate) peer: Option<Arc<Peer>>,
     /// Keeps the bytes charged to the budget until the message has been handled.
-    pub(crate) _held: Option<Reservation>,
+    pub(crate) _held: Held,
     /// The peer's place among the messages that wait; given back when the message has been handled.
     pub(crate) token: Option<OwnedSemaphorePermit>,
     pub(crate) heard_on: HeardOn,
@@ -140,7 +149,9 @@ async fn handle(shared: &Shared, mut work: Work) {
     shared.accepted(&work);
     let Some(handler) = shared.application.handlers.get(&tag) else { return };
     shared.metrics.handled(tag);
-    let handled = AssertUnwindSafe(handler.handle(work.message.clone())).catch_unwind();
+    // The call itself may panic as well, before there is a future to poll.
+    let handled = async { handler.handle(work.message.clone()).await };
+    let handled = AssertUnwindSafe(handled).catch_unwind();
     match time::timeout(shared.limits.handler_timeout, handled).await {
         Ok(Ok(verdict)) => obey(shared, &work, verdict),
         Ok(Err(_panic)) => {

@@ -10,20 +10,21 @@
 //! * The loop waits in two places: for the next message, and for a write that is under a deadline.
 //! * What could not be written is kept on the peer, for another link to the same node.
 //! * A forwarded message past its age limit is dropped and counted, never written.
+//! * A peer leaves the registry when its loop ends, not when its sink has been closed.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use gossip::{DisconnectReason, TagTable};
+use gossip::DisconnectReason;
 use tokio::time::{self, Instant};
 
 use crate::{
     frame::{Frame, Origin},
     lanes::{Queued, Serves},
-    limits::Limits,
     link::FrameSink,
-    metrics::{DropReason, Metrics, Traffic},
+    metrics::{DropReason, Traffic},
     peer::Peer,
     receipts::Receipt,
+    shared::Shared,
 };
 
 /// How long a stopping node lets one peer take what is queued for it. Chosen: a fifth of the five
@@ -34,9 +35,7 @@ pub(crate) struct Writer<S> {
     pub(crate) peer: Arc<Peer>,
     pub(crate) sink: S,
     pub(crate) serves: Serves,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) table: TagTable,
-    pub(crate) metrics: Metrics,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) traffic: Traffic,
 }
 
@@ -69,24 +68,27 @@ impl<S: FrameSink> Writer<S> {
     ) -> ControlFlow<()> {
         let mut batch = Vec::new();
         self.peer.lanes.fill(self.serves, &mut batch);
-        let now = Instant::now();
+        let (now, limits) = (Instant::now(), &self.shared.limits);
+        let age = |frame: &Frame| now.duration_since(frame.submitted());
+        if batch.iter().any(|queued| age(&queued.frame) > limits.slow_age) {
+            self.shared.end(&self.peer, DisconnectReason::Slow);
+            // What was taken out is left with the rest of the queue.
+            self.peer.keep_unsent(batch);
+            return ControlFlow::Break(());
+        }
         for Queued { frame, receipt } in batch {
-            let age = now.duration_since(frame.submitted());
-            let reason =
-                if frame.origin() == Origin::Forwarded && age > self.limits.age(frame.lane()) {
-                    Some(DropReason::Aged)
-                } else if age > self.limits.slow_age {
-                    self.peer.end(DisconnectReason::Slow);
-                    return ControlFlow::Break(());
-                } else if !self.peer.wants(&frame, &self.table) {
-                    Some(DropReason::NotInterested)
-                } else if self.peer.knows(&frame) {
-                    Some(DropReason::PeerHasIt)
-                } else {
-                    None
-                };
+            let forwarded = frame.origin() == Origin::Forwarded;
+            let reason = if forwarded && age(&frame) > limits.age(frame.lane()) {
+                Some(DropReason::Aged)
+            } else if !self.peer.wants(&frame, &self.shared.profile.tags) {
+                Some(DropReason::NotInterested)
+            } else if self.peer.knows(&frame) {
+                Some(DropReason::PeerHasIt)
+            } else {
+                None
+            };
             if let Some(reason) = reason {
-                self.metrics.dropped(reason, frame.lane());
+                self.shared.metrics.dropped(reason, frame.lane());
             } else {
                 frames.push(frame);
                 receipts.push(receipt);
@@ -103,7 +105,7 @@ impl<S: FrameSink> Writer<S> {
         let hurry = async {
             self.peer.cancel.cancelled().await;
             let patience = match self.peer.end_reason() {
-                DisconnectReason::Duplicate => self.limits.close_timeout,
+                DisconnectReason::Duplicate => self.shared.limits.close_timeout,
                 DisconnectReason::LocalShutdown => STOP_DRAIN,
                 _ => Duration::ZERO,
             };
@@ -111,44 +113,50 @@ impl<S: FrameSink> Writer<S> {
         };
         let written = tokio::select! {
             biased;
-            written = time::timeout(self.limits.write_timeout, self.sink.write_batch(frames)) => written,
+            written = time::timeout(
+                self.shared.limits.write_timeout,
+                self.sink.write_batch(frames),
+            ) => written,
             () = hurry => return ControlFlow::Break(()),
         };
         match written {
             Ok(Ok(())) => {
-                for frame in frames.drain(..) {
-                    self.traffic.count(frame.lane(), frame.wire().len());
-                }
-                receipts.drain(..).flatten().for_each(Receipt::sign);
+                self.written(frames, receipts);
                 ControlFlow::Continue(())
             }
             Ok(Err(error)) => {
                 tracing::debug!(peer = %self.peer.id, %error, "write failed");
-                self.peer.end(DisconnectReason::Transport);
+                self.shared.end(&self.peer, DisconnectReason::Transport);
                 ControlFlow::Break(())
             }
             Err(_elapsed) => {
-                self.peer.end(DisconnectReason::Slow);
+                self.shared.end(&self.peer, DisconnectReason::Slow);
                 ControlFlow::Break(())
             }
         }
     }
 
+    fn written(&self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
+        for frame in frames.drain(..) {
+            self.traffic.count(frame.lane(), frame.wire().len());
+        }
+        receipts.drain(..).flatten().for_each(Receipt::sign);
+    }
+
     /// Lets a stopping node's last messages out, keeps what was not written, and closes the sink.
     async fn finish(mut self, mut frames: Vec<Frame>, mut receipts: Vec<Option<Receipt>>) {
         let reason = self.peer.end_reason();
+        self.shared.registry.remove(self.peer.id);
         let stopping = reason == DisconnectReason::LocalShutdown;
         if stopping && frames.is_empty() {
             let drain = async {
-                loop {
-                    if self.take_batch(&mut frames, &mut receipts).is_break()
-                        || frames.is_empty()
-                        || self.sink.write_batch(&frames).await.is_err()
-                    {
-                        return;
-                    }
-                    receipts.drain(..).flatten().for_each(Receipt::sign);
-                    frames.clear();
+                // What the router still had is in the queue once it has ended.
+                self.shared.routed.cancelled().await;
+                while self.take_batch(&mut frames, &mut receipts).is_continue()
+                    && !frames.is_empty()
+                    && self.sink.write_batch(&frames).await.is_ok()
+                {
+                    self.written(&mut frames, &mut receipts);
                 }
             };
             // What does not fit into the time is lost with the node.
@@ -156,7 +164,7 @@ impl<S: FrameSink> Writer<S> {
         }
         let unsent = frames.into_iter().zip(receipts);
         self.peer.keep_unsent(unsent.map(|(frame, receipt)| Queued { frame, receipt }).collect());
-        let patience = if stopping { STOP_DRAIN } else { self.limits.close_timeout };
+        let patience = if stopping { STOP_DRAIN } else { self.shared.limits.close_timeout };
         if time::timeout(patience, self.sink.close(reason)).await.is_err() {
             tracing::debug!(peer = %self.peer.id, %reason, "the peer did not let itself be closed");
         }

@@ -203,6 +203,11 @@ impl MemorySource {
 }
 
 impl End {
+    /// The pipe to the other end, for a test that writes or closes by itself.
+    pub fn writer(&mut self) -> &mut WriteHalf<DuplexStream> {
+        &mut self.writer
+    }
+
     /// The two halves, as a node attaches them.
     #[must_use]
     pub fn into_halves(self, table: TagTable, budget: ByteBudget) -> (MemorySink, MemorySource) {

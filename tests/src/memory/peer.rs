@@ -21,7 +21,9 @@ pub struct MemoryPeer {
 }
 
 impl MemoryPeer {
-    pub(crate) fn new(end: End, identity: Identity) -> Self {
+    /// A peer at this end of a link, known by this identity.
+    #[must_use]
+    pub fn new(end: End, identity: Identity) -> Self {
         Self { end, buffer: BytesMut::new(), identity }
     }
 

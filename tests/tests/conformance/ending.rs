@@ -41,7 +41,8 @@ pub(crate) async fn a_peer_can_be_disconnected<H: Harness>() {
     node.gossip().disconnect(id, DisconnectReason::Requested);
     assert_eq!(events.disconnected(id).await, DisconnectReason::Requested);
     rest_of(&mut raw).await;
-    let left: Vec<_> = node.gossip().peers(PeerClass::Connected).iter().map(|peer| peer.id).collect();
+    let left: Vec<_> =
+        node.gossip().peers(PeerClass::Connected).iter().map(|peer| peer.id).collect();
     assert_eq!(left, [stays]);
 }
 

@@ -67,6 +67,7 @@ macro_rules! suite {
                 a_priority_message_overtakes_waiting_bulk,
                 bulk_is_not_starved_by_priority,
                 a_flood_stays_within_the_budget_and_every_drop_is_counted,
+                a_flood_stays_within_the_queue_of_a_peer_and_every_drop_is_counted,
                 a_flood_from_a_peer_stays_within_the_budget,
                 a_handler_that_stalls_delays_no_vote,
                 a_message_that_waits_for_a_stalled_peer_is_heard_from_another,

@@ -1,11 +1,6 @@
 //! Slow peers, floods, and handlers that misbehave.
 
-use std::{
-    collections::HashSet,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use broadcaster::{DropReason, LaneLimits, Limits};
 use bytes::Bytes;
@@ -18,7 +13,9 @@ use testkit::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::scene::{UNIT, body, broadcast, listeners, patient, plain, queued, recording, send, stall};
+use crate::scene::{
+    UNIT, body, broadcast, listeners, patient, plain, queued, recording, send, stall,
+};
 
 pub(crate) async fn a_peer_that_stops_reading_is_cut_off_and_the_others_do_not_notice<
     H: Harness,
@@ -97,14 +94,25 @@ pub(crate) async fn bulk_is_not_starved_by_priority<H: Harness>() {
 }
 
 /// A node with a small budget.
-fn tight(budget_bytes: usize) -> Limits {
-    let peer_bulk = LaneLimits { messages: 4_096, bytes: budget_bytes / 2 };
+fn tight(budget_bytes: usize, lane_bytes: usize) -> Limits {
+    let peer_bulk = LaneLimits { messages: 4_096, bytes: lane_bytes };
     Limits { budget_bytes, peer_bulk, ..patient() }
 }
 
 pub(crate) async fn a_flood_stays_within_the_budget_and_every_drop_is_counted<H: Harness>() {
+    flood::<H>(tight(4 * 1024 * 1024, 8 * 1024 * 1024), DropReason::BudgetFull).await;
+}
+
+pub(crate) async fn a_flood_stays_within_the_queue_of_a_peer_and_every_drop_is_counted<
+    H: Harness,
+>() {
+    flood::<H>(tight(16 * 1024 * 1024, 1024 * 1024), DropReason::PeerFull).await;
+}
+
+/// Broadcasts more than three peers take that do not read, and then lets them read.
+async fn flood<H: Harness>(limits: Limits, expected: DropReason) {
     const FLOOD: usize = 600;
-    let hub = H::start(plain().limits(tight(4 * 1024 * 1024))).await;
+    let hub = H::start(plain().limits(limits)).await;
     let mut raws = Vec::new();
     for _ in 0..3 {
         raws.push(join(&hub).await.0);
@@ -122,7 +130,7 @@ pub(crate) async fn a_flood_stays_within_the_budget_and_every_drop_is_counted<H:
         assert!(budget.used() <= budget.total(), "{} of {}", budget.used(), budget.total());
         tokio::task::yield_now().await;
     }
-    assert!(refused > 0, "the flood was too small to matter");
+    until("the flood is too much", || metrics.drops(expected) > 0).await;
     let last = body("last", 100);
     let flood: HashSet<Bytes> = (0..FLOOD).map(name).collect();
     let readers = raws.iter_mut().map(|raw| async {
@@ -168,7 +176,8 @@ pub(crate) async fn a_flood_from_a_peer_stays_within_the_budget<H: Harness>() {
             }
         }
     };
-    let setup = setup.limits(tight(4 * 1024 * 1024)).handler(Tag::VB, Arc::new(handler));
+    let setup =
+        setup.limits(tight(4 * 1024 * 1024, 8 * 1024 * 1024)).handler(Tag::VB, Arc::new(handler));
     let hub = H::start(setup).await;
     let budget = hub.broadcaster().budget().clone();
     let ((mut raw, _), (mut other, _)) = (join(&hub).await, join(&hub).await);

@@ -1,0 +1,507 @@
+//! What the broadcaster must do whatever carries its messages, and what only a memory link can show:
+//! links that replace each other, exact deadlines, and bytes that are held.
+
+use std::{future::pending, io, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use broadcaster::{
+    Broadcaster, DropReason, Frame, FrameSink, FrameSource, LaneLimits, LaneSinks, Limits, Link,
+    LinkInfo, PeerEvent, Received, Relaying, Setup, SourceEnd, TaskSet, TopicAdmission,
+    TopicMessage, TopicSink,
+};
+use bytes::Bytes;
+use gossip::{
+    Direction, DisconnectReason, Identity, Inbound, NetworkProfile, Outbound, PeerClass, Request,
+    RequestError, Tag, Transport, Validation, Verdict,
+    wire::{block::BlockRequest, proposal},
+};
+use testkit::{
+    harness::{RawPeer, network, next_of},
+    memory::{MemoryNetwork, MemoryPeer, Shape, pair},
+    recorder::Recorder,
+    wait::{soon, until},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TWIN: Identity = Identity([7; 32]);
+
+fn setup(limits: Limits) -> Setup {
+    Setup::new(&NetworkProfile::TANDEM).limits(limits)
+}
+
+fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
+    let node = MemoryNetwork::start(network(), setup);
+    let broadcaster = node.broadcaster().clone();
+    (node, broadcaster)
+}
+
+/// A link of a peer that has two of them.
+fn twin(node: &MemoryNetwork) -> (MemoryPeer, gossip::PeerId) {
+    let (peer, attached) =
+        node.scripted_as(TWIN, Direction::Inbound, Shape::default()).expect("the node runs");
+    (peer, attached.peer)
+}
+
+fn bundle(number: u8, len: usize) -> Bytes {
+    Bytes::from(vec![number; len])
+}
+
+fn offer(broadcaster: &Broadcaster, tag: Tag, body: impl Into<Bytes>) {
+    let admission = broadcaster.broadcast(&Outbound::new(tag, body));
+    assert_eq!(admission, gossip::Admission::Queued);
+}
+
+/// Lets every task run until it waits for something.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A handler that waits for a permit, and then writes down the message.
+fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
+    let (gate, recorder) = (Arc::clone(gate), recorder.clone());
+    Arc::new(move |message: Inbound| {
+        let (gate, recorder) = (Arc::clone(&gate), recorder.clone());
+        async move {
+            gate.acquire().await.expect("the gate stays").forget();
+            gossip::Handler::handle(&recorder, message).await
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let ((_losing, loser), (mut winning, winner)) = (twin(&node), twin(&node));
+    offer(&broadcaster, Tag::VB, bundle(1, 500_000));
+    settle().await;
+    // Read by the winner alone; the other link is stuck within it.
+    assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
+    for number in 0..10 {
+        let to = gossip::Recipients::One(loser);
+        let vote = Outbound::new(Tag::AV, bundle(number, 300)).to(to);
+        assert_eq!(broadcaster.broadcast(&vote), gossip::Admission::Queued);
+    }
+    settle().await;
+    broadcaster.supersede(loser, winner);
+    for number in 0..10 {
+        assert_eq!(next_of(&mut winning, Tag::AV).await, bundle(number, 300));
+    }
+    // What was being written follows once the losing link has been given up.
+    assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_older_link_answers_to_the_identity_when_the_newer_one_is_given_up() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let (_winning, winner) = twin(&node);
+    let (_losing, loser) = twin(&node);
+    assert_eq!(broadcaster.peer_of(&TWIN), Some(loser));
+    broadcaster.supersede(loser, winner);
+    assert_eq!(broadcaster.peer_of(&TWIN), Some(winner));
+    broadcaster.disconnect(winner, DisconnectReason::Requested);
+    assert_eq!(broadcaster.peer_of(&TWIN), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_newer_link_could_not_write_goes_to_the_older_one() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let (mut winning, winner) = twin(&node);
+    let (_losing, loser) = twin(&node);
+    let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
+    assert_eq!(broadcaster.broadcast(&large), gossip::Admission::Queued);
+    settle().await;
+    broadcaster.supersede(loser, winner);
+    assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_stays_with_the_link_it_was_made_on() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let ((_losing, loser), (mut winning, winner)) = (twin(&node), twin(&node));
+    let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
+    assert_eq!(broadcaster.broadcast(&large), gossip::Admission::Queued);
+    settle().await;
+    let request = Request { topics: BlockRequest { round: 1 }.topics() };
+    let answer = broadcaster.request(loser, request);
+    let replace = async {
+        settle().await;
+        broadcaster.supersede(loser, winner);
+    };
+    let (answer, ()) = futures::join!(answer, replace);
+    assert_eq!(answer, Err(RequestError::NotConnected { peer: loser }));
+    offer(&broadcaster, Tag::VB, "last");
+    loop {
+        let (tag, payload) = winning.recv().await.expect("the link is kept");
+        assert_ne!(tag, Tag::UE, "an answer to it would end the link");
+        if payload == "last" {
+            break;
+        }
+    }
+    // The large one comes when the losing link is given up, and no request with it.
+    let (tag, _) = winning.recv().await.expect("the link is kept");
+    assert_eq!(tag, Tag::VB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let limits = Limits { peer_tokens: 1, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).handler(Tag::AV, gated(&gate, &recorder)));
+    let ((mut losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
+    for number in 0..3 {
+        losing.send(Tag::AV, &bundle(number, 100)).await.unwrap();
+    }
+    settle().await;
+    broadcaster.supersede(loser, winner);
+    settle().await;
+    gate.add_permits(3);
+    until("all three are handled", || recorder.count() == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_for_a_peer_that_does_not_return_is_given_up_in_time() {
+    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let parking_time = limits.parking_time;
+    let (node, broadcaster) = start(setup(limits));
+    let (mut leaving, peer) = twin(&node);
+    let mut events = broadcaster.events();
+    for number in 0..8 {
+        offer(&broadcaster, Tag::VB, bundle(number, 500_000));
+    }
+    settle().await;
+    let waited_for = broadcaster.broadcast_and_wait(&Outbound::new(Tag::AV, "vote"));
+    settle().await;
+    tokio::io::AsyncWriteExt::shutdown(leaving.end().writer()).await.unwrap();
+    let began = loop {
+        if let PeerEvent::Disconnected(info, reason) = events.recv().await.unwrap() {
+            assert_eq!((info.id, reason), (peer, DisconnectReason::RemoteClosed));
+            break Instant::now();
+        }
+    };
+    let delivery = soon("the broadcast is given up", waited_for).await.unwrap();
+    assert_eq!(delivery, gossip::Delivery { written: 0, given_up: 1 });
+    assert!(began.elapsed() <= 2 * parking_time, "after {:?}", began.elapsed());
+    assert_eq!(broadcaster.budget().used(), 0);
+    assert_eq!(broadcaster.metrics().drops(DropReason::PeerGone), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
+    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits));
+    let (mut leaving, _) = twin(&node);
+    let mut events = broadcaster.events();
+    offer(&broadcaster, Tag::VB, bundle(1, 500_000));
+    settle().await;
+    for number in 0..3 {
+        offer(&broadcaster, Tag::AV, bundle(number, 100));
+    }
+    settle().await;
+    tokio::io::AsyncWriteExt::shutdown(leaving.end().writer()).await.unwrap();
+    while !matches!(events.recv().await.unwrap(), PeerEvent::Disconnected(..)) {}
+    let tasks = TaskSet::new(&CancellationToken::new());
+    let (near, far) = pair(Shape::default(), &tasks);
+    let (sink, source) =
+        near.into_halves(NetworkProfile::TANDEM.tags, broadcaster.budget().clone());
+    let link = Link {
+        about: about(Some(TWIN)),
+        sinks: LaneSinks::Shared(sink),
+        sources: vec![source],
+        greeting: vec![(Tag::NI, "first".into()), (Tag::NP, "second".into())],
+        hooks: None,
+    };
+    let _attached = broadcaster.attach(broadcaster.next_peer_id(), link).unwrap();
+    let mut returned = MemoryPeer::new(far, TWIN);
+    let mut tags = Vec::new();
+    for _ in 0..6 {
+        tags.push(returned.recv().await.unwrap().0);
+    }
+    assert_eq!(tags, [Tag::NI, Tag::NP, Tag::AV, Tag::AV, Tag::AV, Tag::VB]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_other_link_has_no_room_for_is_counted() {
+    let peer_priority = LaneLimits { messages: 4, bytes: 1_000_000 };
+    let (node, broadcaster) = start(setup(Limits { peer_priority, ..Limits::default() }));
+    let ((_losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
+    for peer in [loser, winner] {
+        let stuck = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(peer));
+        assert_eq!(broadcaster.broadcast(&stuck), gossip::Admission::Queued);
+    }
+    settle().await;
+    for number in 0..3 {
+        offer(&broadcaster, Tag::AV, bundle(number, 100));
+    }
+    settle().await;
+    broadcaster.supersede(loser, winner);
+    assert_eq!(broadcaster.metrics().drops(DropReason::PeerFull), 2);
+}
+
+/// An end that takes nothing and does not let itself be closed, or one that says nothing.
+struct Deaf;
+
+impl FrameSink for Deaf {
+    async fn write_batch(&mut self, _batch: &[Frame]) -> io::Result<()> {
+        pending().await
+    }
+
+    async fn close(&mut self, _reason: DisconnectReason) {
+        pending().await
+    }
+}
+
+impl FrameSource for Deaf {
+    async fn next_message(&mut self) -> Result<Received, SourceEnd> {
+        pending().await
+    }
+}
+
+fn about(identity: Option<Identity>) -> LinkInfo {
+    LinkInfo {
+        transport: Transport::Memory,
+        direction: Direction::Inbound,
+        address: "memory".into(),
+        identity,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_peer_is_gone_at_its_deadline_however_long_it_takes_to_close() {
+    let (_node, broadcaster) = start(setup(Limits::default()));
+    let link = Link {
+        about: about(None),
+        sinks: LaneSinks::Shared(Deaf),
+        sources: vec![Deaf],
+        greeting: Vec::new(),
+        hooks: None,
+    };
+    let mut attached = broadcaster.attach(broadcaster.next_peer_id(), link).unwrap();
+    offer(&broadcaster, Tag::AV, "vote");
+    let began = Instant::now();
+    until("it is gone", || broadcaster.peers(PeerClass::Connected).is_empty()).await;
+    assert!(began.elapsed() < broadcaster.limits().write_timeout + SECOND / 10);
+    assert_eq!(attached.ended().await, DisconnectReason::Slow);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_message_of_a_peer_that_is_cut_off_is_counted() {
+    let limits = Limits { slow_age: SECOND, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits));
+    let (mut raw, attached) = node.scripted(Shape::default()).unwrap();
+    for number in 0..50 {
+        offer(&broadcaster, Tag::VB, bundle(number, 10_000));
+    }
+    settle().await;
+    time::advance(2 * SECOND).await;
+    let mut read = 0;
+    while raw.recv().await.is_some() {
+        read += 1;
+    }
+    let mut attached = attached;
+    assert_eq!(attached.ended().await, DisconnectReason::Slow);
+    assert_eq!(broadcaster.metrics().drops(DropReason::PeerGone) + read, 50);
+    assert_eq!(broadcaster.budget().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_slow_when_its_oldest_message_is_too_old_whosever_it_is() {
+    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let (node, _) = start(setup(limits).relaying(Relaying::Accepted));
+    let (mut near, _) = node.scripted(Shape::default()).unwrap();
+    let (mut far, mut ended) = node.scripted(Shape::default()).unwrap();
+    // Too short to be announced, which would be a message of the node's own.
+    for number in 0..100 {
+        near.send(Tag::VB, &bundle(number, 4_000)).await.unwrap();
+    }
+    settle().await;
+    // Young enough to be dropped one by one.
+    time::advance(9 * SECOND).await;
+    near.send(Tag::AV, b"young").await.unwrap();
+    settle().await;
+    time::advance(17 * SECOND).await;
+    next_of(&mut far, Tag::VB).await;
+    let drain = async { while far.recv().await.is_some() {} };
+    let (reason, ()) = futures::join!(ended.ended(), drain);
+    assert_eq!(reason, DisconnectReason::Slow);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarded_message_that_waited_too_long_is_dropped_and_counted() {
+    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
+    let (mut near, _) = node.scripted(Shape::default()).unwrap();
+    let (mut far, _ended) = node.scripted(Shape::default()).unwrap();
+    near.send(Tag::VB, &bundle(1, 500_000)).await.unwrap();
+    settle().await;
+    for number in 0..5 {
+        near.send(Tag::AV, &bundle(number, 300)).await.unwrap();
+    }
+    offer(&broadcaster, Tag::AV, "own");
+    settle().await;
+    time::advance(8 * SECOND + SECOND / 100).await;
+    assert_eq!(next_of(&mut far, Tag::AV).await, "own");
+    assert_eq!(broadcaster.metrics().drops(DropReason::Aged), 5);
+}
+
+/// A proposal of five megabytes that takes less than a kilobyte on the wire.
+fn bomb(number: u8) -> Vec<u8> {
+    proposal::compress(&vec![number; proposal::MAX_DECOMPRESSED])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proposal_is_charged_for_what_it_becomes() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let limits = Limits { budget_bytes: 16 * 1024 * 1024, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).handler(Tag::PP, gated(&gate, &recorder)));
+    let mut peers = Vec::new();
+    for number in 0..8 {
+        let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+        raw.send(Tag::PP, &bomb(number)).await.unwrap();
+        peers.push(raw);
+    }
+    settle().await;
+    let used = broadcaster.budget().used();
+    assert!(used <= broadcaster.budget().total());
+    assert!(used >= 2 * proposal::MAX_DECOMPRESSED, "{used} bytes are charged");
+    gate.add_permits(8);
+    until("all are handled", || recorder.count() == 8).await;
+    until("the budget is given back", || broadcaster.budget().used() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
+    let limits = Limits { budget_bytes: 8 * 1024 * 1024, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits));
+    let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+    let mut observer = broadcaster.observe();
+    for number in 0..100 {
+        raw.send(Tag::VB, &bundle(number, 100_000)).await.unwrap();
+    }
+    settle().await;
+    let mut held = 0;
+    while let Ok(message) = observer.try_recv() {
+        held += message.body.len();
+    }
+    assert!(held > 0, "it sees what there is room for");
+    assert!(held <= 1024 * 1024, "{held} bytes were held");
+    let lost = broadcaster.metrics().drops(DropReason::ObserverLagged);
+    assert_eq!(lost + held as u64 / 100_000, 100);
+    assert_eq!(broadcaster.budget().used(), 0);
+}
+
+/// A topic that takes whatever is published on it, and writes it down.
+#[derive(Default)]
+struct Topic(std::sync::Mutex<Vec<Bytes>>);
+
+impl TopicSink for Topic {
+    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+        self.0.lock().unwrap().push(body);
+        TopicAdmission::Queued
+    }
+}
+
+fn heard_on_topic(
+    body: impl Into<Bytes>,
+) -> (TopicMessage, Arc<std::sync::Mutex<Vec<Validation>>>) {
+    let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = Arc::clone(&reports);
+    let report = Box::new(move |validation| log.lock().unwrap().push(validation));
+    (TopicMessage { tag: Tag::TX, body: body.into(), from: None, report }, reports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let one = NonZeroUsize::MIN;
+    let limits = Limits {
+        worker_queue: one,
+        handler_timeout: 600 * SECOND,
+        inbound_wait: 600 * SECOND,
+        ..Limits::default()
+    };
+    let (node, broadcaster) = start(setup(limits).handler(Tag::TX, gated(&gate, &recorder)));
+    let mut reports = Vec::new();
+    for number in 0..4 {
+        let (message, report) = heard_on_topic(bundle(number, 100));
+        broadcaster.hear(message);
+        settle().await;
+        reports.push(report);
+    }
+    // One is being handled, one waits, and two had no room.
+    assert_eq!(broadcaster.metrics().drops(DropReason::WorkerFull), 2);
+    assert_eq!(*reports[3].lock().unwrap(), [Validation::Ignore]);
+    gate.add_permits(10);
+    until("two are handled", || recorder.count() == 2).await;
+    let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+    raw.send(Tag::TX, &bundle(3, 100)).await.unwrap();
+    recorder.hears(&bundle(3, 100)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_topic_that_wait_for_a_handler_are_charged_to_the_budget() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let limits = Limits { budget_bytes: 4 * 1024 * 1024, ..Limits::default() };
+    let (_node, broadcaster) = start(setup(limits).handler(Tag::TX, gated(&gate, &recorder)));
+    for number in 0..40 {
+        broadcaster.hear(heard_on_topic(bundle(number, 500_000)).0);
+    }
+    settle().await;
+    let used = broadcaster.budget().used();
+    assert!((2_000_000..=3 * 1024 * 1024).contains(&used), "{used} bytes are charged");
+    let dropped = broadcaster.metrics().drops(DropReason::BudgetFull);
+    gate.add_permits(40);
+    until("the rest is handled", || recorder.count() as u64 + dropped == 40).await;
+    assert_eq!(broadcaster.budget().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_for_a_newcomer_is_not_published_again() {
+    let (node, broadcaster) = start(setup(Limits::default()).relaying(Relaying::Accepted));
+    let topic = Arc::new(Topic::default());
+    broadcaster.attach_topic(Tag::TX, Transport::Libp2p, Arc::clone(&topic) as _);
+    let (mut near, _) = node.scripted(Shape::default()).unwrap();
+    near.send(Tag::TX, b"transaction").await.unwrap();
+    settle().await;
+    let (mut newcomer, _) = node.scripted(Shape::default()).unwrap();
+    near.send(Tag::TX, b"transaction").await.unwrap();
+    assert_eq!(next_of(&mut newcomer, Tag::TX).await, "transaction");
+    assert_eq!(*topic.0.lock().unwrap(), ["transaction"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_may_be_slow_and_may_break() {
+    let recorder = Recorder::default();
+    let (near, near_node) = start(setup(Limits::default()));
+    let (far, _) = start(setup(Limits::default()).handler(Tag::AV, Arc::new(recorder.clone())));
+    let shape = Shape { delay: SECOND / 4, ..Shape::default() };
+    let mut link = near.connect(&far, shape).unwrap();
+    let began = Instant::now();
+    for number in 0..20 {
+        offer(&near_node, Tag::AV, bundle(number, 600));
+    }
+    until("everything is heard", || recorder.count() == 20).await;
+    assert!(began.elapsed() >= SECOND / 4 && began.elapsed() < SECOND / 2);
+    link.cut();
+    assert_eq!(link.near.ended().await, DisconnectReason::Transport);
+    assert_eq!(link.far.ended().await, DisconnectReason::Transport);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_ends_does_not_keep_a_node_from_stopping() {
+    let handler = |_message: Inbound| pending::<Verdict>();
+    let (node, broadcaster) = start(setup(Limits::default()).handler(Tag::AV, Arc::new(handler)));
+    let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+    for number in 0..30 {
+        raw.send(Tag::AV, &bundle(number, 100)).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(node.stop(5 * SECOND).await, broadcaster::Shutdown::Clean);
+    assert_eq!(node.task_count(), 0);
+    assert_eq!(broadcaster.peers(PeerClass::Connected), []);
+}
