@@ -1,0 +1,243 @@
+//! The client of the admin API: one connection for each request.
+//!
+//! # Invariants
+//!
+//! * Every request has a deadline, but for the lines of a stream, which come when they come.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use broadcaster::TaskSet;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tandem::DataDir;
+use tokio::{net::UnixStream, time};
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{Line, Peer, Refusal, Sent, Status};
+
+/// How long a connection and the head of an answer may take. Chosen: longer than a node waits for its peers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest answer, and longest line of a stream, in bytes. Chosen: thousands of peers.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A client of the node that uses a data directory.
+#[derive(Debug)]
+pub(crate) struct Client {
+    dir: PathBuf,
+    /// Drives the connections; ends with the client.
+    tasks: TaskSet,
+}
+
+/// Why a node did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ClientError {
+    /// Nobody listens there.
+    #[error(
+        "no node runs on the data directory {}: start one with tandem run, or choose another with --data-dir",
+        dir.display()
+    )]
+    NoNode {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The socket could not be used.
+    #[error("cannot reach the node that uses {}", dir.display())]
+    Connect {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the node broke")]
+    Broken {
+        /// What the HTTP library said.
+        source: hyper::Error,
+    },
+    /// The node answered nothing.
+    #[error("the node did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The node refused what was asked for, because of how it was asked.
+    #[error("{reason}")]
+    BadRequest {
+        /// What the node said.
+        reason: String,
+    },
+    /// The node could not do it.
+    #[error("{reason}")]
+    Failed {
+        /// What the node said.
+        reason: String,
+    },
+    /// The node answered something that is no answer.
+    #[error("the node's answer cannot be read: is it of another version of tandem?")]
+    Malformed,
+}
+
+impl Client {
+    /// A client of the node that uses a data directory. Connects to nothing yet.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), tasks: TaskSet::new(&CancellationToken::new()) }
+    }
+
+    /// How the node is doing.
+    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
+        self.ask("GET", "/status", Bytes::new()).await
+    }
+
+    /// The peers of the node.
+    pub(crate) async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
+        self.ask("GET", "/peers", Bytes::new()).await
+    }
+
+    /// Sends a message to the peers of the node.
+    pub(crate) async fn send(&self, tag: gossip::Tag, body: Bytes) -> Result<Sent, ClientError> {
+        self.ask("POST", &format!("/send?tag={}", encode(&tag.to_string())), body).await
+    }
+
+    /// The messages that the node hears from now on.
+    pub(crate) async fn listen(&self, tags: &[gossip::Tag]) -> Result<Lines, ClientError> {
+        let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+        let query = if tags.is_empty() {
+            String::new()
+        } else {
+            format!("?tags={}", encode(&tags.join(",")))
+        };
+        let answer = self.request("GET", &format!("/listen{query}"), Bytes::new()).await?;
+        let answer = checked(answer).await?;
+        Ok(Lines { body: answer.into_body(), buffer: BytesMut::new() })
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let answer = checked(self.request(method, path, body).await?).await?;
+        let body = read(answer.into_body()).await?;
+        serde_json::from_slice(&body).map_err(|_| ClientError::Malformed)
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let broken = |source| ClientError::Broken { source };
+        let exchange = async {
+            let stream = self.connect().await?;
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            self.tasks.spawn("admin client", |cancel| async move {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    // An error of the connection is also one of the request.
+                    _ = connection => {}
+                }
+            });
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(HOST, "tandem")
+                .body(Full::new(body))
+                .map_err(|_| ClientError::Malformed)?;
+            sender.send_request(request).await.map_err(broken)
+        };
+        time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_elapsed| ClientError::TimedOut)?
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let dir = self.dir.clone();
+        UnixStream::connect(DataDir::admin_socket(&dir)).await.map_err(|source| {
+            match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ClientError::NoNode { dir }
+                }
+                _ => ClientError::Connect { dir, source },
+            }
+        })
+    }
+}
+
+/// The lines of a stream.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    /// What was read of a line that is not complete.
+    buffer: BytesMut,
+}
+
+impl Lines {
+    /// The next line; `None` when the node has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was read of a line is kept.
+    pub(crate) async fn next(&mut self) -> Result<Option<Line>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                let line = serde_json::from_slice(&line).map_err(|_| ClientError::Malformed)?;
+                return Ok(Some(line));
+            }
+            if self.buffer.len() > MAX_ANSWER_BYTES {
+                return Err(ClientError::Malformed);
+            }
+            match self.body.frame().await {
+                // The node ends its connections when it stops, in the middle of a stream.
+                None | Some(Err(_)) => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns an answer that is no success into an error.
+async fn checked(answer: Response<Incoming>) -> Result<Response<Incoming>, ClientError> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = read(answer.into_body()).await?;
+    let Ok(Refusal { error: reason }) = serde_json::from_slice(&body) else {
+        return Err(ClientError::Malformed);
+    };
+    Err(if status.is_client_error() {
+        ClientError::BadRequest { reason }
+    } else {
+        ClientError::Failed { reason }
+    })
+}
+
+async fn read(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = time::timeout(ANSWER_TIMEOUT, Limited::new(body, MAX_ANSWER_BYTES).collect()).await;
+    match body {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(ClientError::Malformed),
+        Err(_elapsed) => Err(ClientError::TimedOut),
+    }
+}
+
+/// Percent-encodes what may not stand in a query.
+fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b',';
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

@@ -1,0 +1,219 @@
+//! What the admin API answers.
+//!
+//! # Invariants
+//!
+//! * A body is read under a bound and a deadline.
+//! * Every refusal is a JSON object with one line that says what to do.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use broadcaster::{Broadcaster, DropReason};
+use futures::{Stream, stream};
+use gossip::{
+    Compression, Forwarding, GossipNode, Inbound, Lane, MAX_MESSAGE_BYTES, Outbound, PeerClass,
+    Tag,
+    wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
+};
+use serde::Deserialize;
+use tokio::{sync::broadcast, time};
+
+use super::wire::{Heard, Line, Peer, Refusal, Sent, Status, millis};
+
+/// How long the body of a request may take to arrive. Chosen: a local process writes megabytes in
+/// milliseconds; standard input may be somebody typing, but that is read before it is sent.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a message may take until every peer's link has written it. Chosen: a little more than the
+/// write deadline of a peer, so that a stalled peer is reported as given up.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// What the admin API speaks about: a running node.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) node: Arc<dyn GossipNode>,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) mode: &'static str,
+    pub(crate) peer_id: String,
+    pub(crate) ws: Option<String>,
+    pub(crate) p2p: Vec<String>,
+    pub(crate) started: Instant,
+}
+
+/// The routes of the admin API.
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/peers", get(peers))
+        .route("/send", post(send))
+        .route("/listen", get(listen))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
+        .with_state(Arc::new(context))
+}
+
+type Shared = State<Arc<Context>>;
+
+async fn status(State(context): Shared) -> Json<Status> {
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        network: context.node.network_id().to_string(),
+        profile: context.broadcaster.profile().name.to_owned(),
+        mode: context.mode.to_owned(),
+        peer_id: context.peer_id.clone(),
+        ws: context.ws.clone(),
+        p2p: context.p2p.clone(),
+        peers: context.node.peers(PeerClass::Connected).len(),
+        uptime_ms: millis(context.started.elapsed()),
+    })
+}
+
+async fn peers(State(context): Shared) -> Json<Vec<Peer>> {
+    let mut peers = context.node.peers(PeerClass::Connected);
+    peers.sort_by_key(|peer| peer.id);
+    Json(peers.iter().map(Peer::of).collect())
+}
+
+#[derive(Debug, Deserialize)]
+struct SendQuery {
+    tag: String,
+}
+
+async fn send(
+    State(context): Shared,
+    Query(query): Query<SendQuery>,
+    body: Body,
+) -> Result<Json<Sent>, Response> {
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+    let tag = query.tag.parse::<Tag>().map_err(|error| bad(error.to_string()))?;
+    let max = largest_body(&context.broadcaster, tag).map_err(bad)?;
+    // Read to its end even if it is too long for its tag: who is still writing reads no answer.
+    let read = axum::body::to_bytes(body, MAX_MESSAGE_BYTES);
+    let body = match time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) if body.len() <= max => body,
+        Ok(Ok(body)) => {
+            let text = format!("the body has {} bytes: {tag} takes at most {max}", body.len());
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        Ok(Err(_)) => return Err(bad("the body could not be read".to_owned())),
+        Err(_elapsed) => {
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
+        }
+    };
+    deliver(&context, tag, body).await
+}
+
+/// Gives a message to the node and waits until it is with the peers.
+async fn deliver(context: &Context, tag: Tag, body: Bytes) -> Result<Json<Sent>, Response> {
+    let peers = context.node.peers(PeerClass::Connected).len();
+    let (bytes, digest) = (body.len(), Digest::of(tag, &body).to_string());
+    let delivery = context.node.broadcast_and_wait(Outbound::new(tag, body));
+    let unavailable = |text: &str| refuse(StatusCode::SERVICE_UNAVAILABLE, text);
+    match time::timeout(DELIVERY_TIMEOUT, delivery).await {
+        Ok(Ok(delivery)) => Ok(Json(Sent {
+            tag: tag.to_string(),
+            bytes,
+            digest,
+            peers,
+            written: delivery.written,
+            given_up: delivery.given_up,
+        })),
+        Ok(Err(gossip::Admission::Closed)) => Err(unavailable("the node is stopping")),
+        Ok(Err(gossip::Admission::Full | gossip::Admission::Queued)) => {
+            Err(unavailable("the node's queues are full: try again later"))
+        }
+        Err(_elapsed) => Err(unavailable("the peers did not take the message in time")),
+    }
+}
+
+/// The longest body that can be sent under a tag, or why none can.
+fn largest_body(broadcaster: &Broadcaster, tag: Tag) -> Result<usize, String> {
+    let rules = broadcaster.profile().tags.rules();
+    let gossip = rules.iter().filter(|rule| rule.forwarding == Forwarding::Gossip);
+    match gossip.clone().find(|rule| rule.tag == tag) {
+        Some(rule) => Ok(match rule.compression {
+            Compression::None => rule.max_payload.min(MAX_MESSAGE_BYTES - Tag::BYTES),
+            Compression::Zstd => MAX_DECOMPRESSED,
+        }),
+        None => {
+            let known: Vec<String> = gossip.map(|rule| rule.tag.to_string()).collect();
+            Err(format!("{tag} cannot be sent in this network: use one of {}", known.join(", ")))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ListenQuery {
+    /// Tags between commas; all of them if there are none.
+    tags: Option<String>,
+}
+
+async fn listen(
+    State(context): Shared,
+    Query(query): Query<ListenQuery>,
+) -> Result<Response, Response> {
+    let tags = query.tags.iter().flat_map(|tags| tags.split(',')).map(str::parse::<Tag>);
+    let tags = tags
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let lines = lines(context.broadcaster.clone(), tags);
+    let body = Body::from_stream(lines);
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Every message that is heard from now on, a line each.
+fn lines(
+    broadcaster: Broadcaster,
+    tags: Vec<Tag>,
+) -> impl Stream<Item = Result<Bytes, serde_json::Error>> + Send + 'static {
+    // Subscribed before the first line says so.
+    let messages = broadcaster.observe();
+    let state = (Some(Line::Listening), messages, tags, broadcaster);
+    stream::unfold(state, |(first, mut messages, tags, broadcaster)| async move {
+        let line = match first {
+            Some(line) => line,
+            None => next_line(&mut messages, &tags, &broadcaster).await?,
+        };
+        let text = serde_json::to_vec(&line).map(|mut text| {
+            text.push(b'\n');
+            Bytes::from(text)
+        });
+        Some((text, (None, messages, tags, broadcaster)))
+    })
+}
+
+/// The next line; `None` once the node has stopped.
+async fn next_line(
+    messages: &mut broadcast::Receiver<Inbound>,
+    tags: &[Tag],
+    broadcaster: &Broadcaster,
+) -> Option<Line> {
+    loop {
+        match messages.recv().await {
+            Ok(message) if tags.is_empty() || tags.contains(&message.tag) => {
+                return Some(Line::Message(Heard::of(&message)));
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(messages)) => {
+                for _ in 0..messages {
+                    broadcaster.metrics().dropped(DropReason::ObserverLagged, Lane::Bulk);
+                }
+                return Some(Line::Missed { messages });
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, Json(Refusal { error: text.into() })).into_response()
+}

@@ -1,0 +1,166 @@
+//! The socket of the admin API and its connections.
+//!
+//! ```text
+//!   accept loop ──a place free?──▶ connection task ─▶ hyper ─▶ routes
+//! ```
+//!
+//! # Invariants
+//!
+//! * At most [`MAX_CONNECTIONS`] are served; one more is closed at once.
+//! * The socket has its final rights before it has its final name.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use broadcaster::{Shutdown, TaskSet};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tandem::DataDir;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    deadline::Deadline,
+    routes::{self, Context},
+};
+
+/// Connections at one time. Chosen: each is a command that somebody runs.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long the head of a request may take. Chosen: a local process needs no time at all.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request that are read ahead.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Pause after the system refused to accept. Chosen: long enough for a descriptor to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The admin API of a running node.
+#[derive(Debug)]
+pub(crate) struct Server {
+    tasks: TaskSet,
+    socket: PathBuf,
+}
+
+/// Why the admin API did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum AdminError {
+    /// The socket could not be made.
+    #[error("cannot listen on the admin socket {}: choose another directory with --data-dir", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Server {
+    /// Listens in a data directory, which is this process's own.
+    pub(crate) fn start(
+        dir: &DataDir,
+        context: Context,
+        parent: &CancellationToken,
+    ) -> Result<Self, AdminError> {
+        let socket = DataDir::admin_socket(dir.path());
+        let listener = bind(dir.path(), &socket)
+            .map_err(|source| AdminError::Listen { path: socket.clone(), source })?;
+        let tasks = TaskSet::new(parent);
+        let router = routes::router(context);
+        let connections = tasks.clone();
+        tasks.spawn("admin", |cancel| accept(listener, router, connections, cancel));
+        Ok(Self { tasks, socket })
+    }
+
+    /// Ends every connection and takes the socket away.
+    pub(crate) async fn stop(self, grace: Duration) -> Shutdown {
+        self.tasks.stop(grace).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.token().cancel();
+        // What is left over is replaced by the next node that uses the directory.
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+/// Makes the socket where nobody else can reach it, and moves it to its place.
+fn bind(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
+    let private = dir.join(".s");
+    // What a node that was killed may have left.
+    let _ = fs::remove_dir_all(&private);
+    fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let beside = private.join("s");
+    let listener = UnixListener::bind(&beside);
+    let moved = listener.and_then(|listener| {
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&beside, socket)?;
+        Ok(listener)
+    });
+    // Empty after the move; and on an error there is something else to tell.
+    let _ = fs::remove_dir_all(&private);
+    moved
+}
+
+async fn accept(listener: UnixListener, router: Router, tasks: TaskSet, cancel: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match (accepted, Arc::clone(&places).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let router = router.clone();
+                tasks.spawn("admin connection", |cancel| serve(stream, router, place, cancel));
+            }
+            (Ok(_), Err(_)) => tracing::warn!("too many connections to the admin socket"),
+            (Err(error), _) => {
+                tracing::warn!(%error, "cannot accept on the admin socket");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: UnixStream,
+    router: Router,
+    _place: OwnedSemaphorePermit,
+    cancel: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES)
+        // One request each: an idle client holds no place.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(Deadline::new(stream)), TowerToHyperService::new(router));
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {}
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to the admin socket broke");
+            }
+        }
+    }
+}

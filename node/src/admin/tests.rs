@@ -1,0 +1,195 @@
+//! The admin API over a real socket, with a broadcaster behind it and no network.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use broadcaster::{Broadcaster, Setup, Shutdown, TopicMessage};
+use bytes::Bytes;
+use gossip::{
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
+    NetworkProfile, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError,
+    Response, Tag, wire::digest::Digest,
+};
+use tandem::DataDir;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Client, ClientError, Context, Server,
+    wire::{Heard, Line},
+};
+
+/// A node that has no network.
+struct Hermit {
+    network: NetworkId,
+    broadcaster: Broadcaster,
+}
+
+impl GossipNode for Hermit {
+    fn network_id(&self) -> &NetworkId {
+        &self.network
+    }
+    fn addresses(&self) -> Vec<NodeAddress> {
+        Vec::new()
+    }
+    fn broadcast(&self, message: Outbound) -> Admission {
+        self.broadcaster.broadcast(&message)
+    }
+    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+        Box::pin(self.broadcaster.broadcast_and_wait(&message))
+    }
+    fn relay(&self, message: Outbound) -> Admission {
+        self.broadcaster.relay(&message)
+    }
+    fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
+        self.broadcaster.peers(class)
+    }
+    fn request(
+        &self,
+        peer: PeerId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, RequestError>> {
+        Box::pin(self.broadcaster.request(peer, request))
+    }
+    fn connect_outgoing(&self, _policy: ConnectPolicy) {}
+    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+        self.broadcaster.disconnect(peer, reason);
+    }
+    fn network_advanced(&self) {}
+}
+
+struct Rig {
+    server: Server,
+    client: Client,
+    broadcaster: Broadcaster,
+    dir: TempDir,
+    _locked: DataDir,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let root = CancellationToken::new();
+        let broadcaster = Broadcaster::start(Setup::new(&NetworkProfile::TANDEM), &root);
+        let network = NetworkId::new("test").unwrap();
+        let node = Arc::new(Hermit { network, broadcaster: broadcaster.clone() });
+        let dir = tempfile::tempdir().unwrap();
+        let locked = DataDir::open(dir.path()).unwrap();
+        let context = Context {
+            node,
+            broadcaster: broadcaster.clone(),
+            mode: "ws",
+            peer_id: "12D3KooW".to_owned(),
+            ws: Some("http://127.0.0.1:1".to_owned()),
+            p2p: Vec::new(),
+            started: Instant::now(),
+        };
+        let server = Server::start(&locked, context, &root).unwrap();
+        let client = Client::new(dir.path());
+        Self { server, client, broadcaster, dir, _locked: locked }
+    }
+
+    fn hear(&self, tag: Tag, body: &'static [u8]) {
+        let (body, report) = (Bytes::from_static(body), Box::new(|_| {}));
+        self.broadcaster.hear(TopicMessage { tag, body, from: None, report });
+    }
+
+    async fn stop(self) {
+        assert_eq!(self.server.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+        assert_eq!(self.broadcaster.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+        assert!(!DataDir::admin_socket(self.dir.path()).exists(), "the socket is gone");
+    }
+}
+
+#[tokio::test]
+async fn the_status_says_who_the_node_is() {
+    let rig = Rig::start();
+    let status = rig.client.status().await.unwrap();
+    assert_eq!((status.network.as_str(), status.profile.as_str()), ("test", "tandem"));
+    assert_eq!(status.ws.as_deref(), Some("http://127.0.0.1:1"));
+    assert_eq!(rig.client.peers().await.unwrap(), []);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_alone() {
+    let rig = Rig::start();
+    let socket = DataDir::admin_socket(rig.dir.path());
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_heard_is_told_once_with_its_digest() {
+    let rig = Rig::start();
+    let mut lines = rig.client.listen(&[Tag::TX]).await.unwrap();
+    assert_eq!(lines.next().await.unwrap(), Some(Line::Listening));
+    rig.hear(Tag::AV, b"not asked for");
+    rig.hear(Tag::TX, b"asked for");
+    rig.hear(Tag::TX, b"asked for");
+    rig.hear(Tag::TX, b"last");
+    for body in [&b"asked for"[..], b"last"] {
+        let expected = Heard {
+            tag: "TX".to_owned(),
+            size: body.len(),
+            digest: Digest::of(Tag::TX, body).to_string(),
+            peer: None,
+            transport: "p2p".to_owned(),
+        };
+        assert_eq!(lines.next().await.unwrap(), Some(Line::Message(expected)));
+    }
+    rig.stop().await;
+    assert_eq!(lines.next().await.unwrap(), None, "the stream ends with the node");
+}
+
+#[tokio::test]
+async fn a_message_is_sent_up_to_the_bound_of_its_tag() {
+    let rig = Rig::start();
+    let sent = rig.client.send(Tag::AV, vec![7; 1_228].into()).await.unwrap();
+    assert_eq!((sent.bytes, sent.peers, sent.written), (1_228, 0, 0));
+    assert_eq!(sent.digest, Digest::of(Tag::AV, &[7; 1_228]).to_string());
+    for (tag, bytes, expected) in [
+        (Tag::AV, 1_229, "the body has 1229 bytes: AV takes at most 1228"),
+        (Tag::AV, 6_000_000, "the body has 6000000 bytes: AV takes at most 1228"),
+        (Tag::UE, 1, "UE cannot be sent in this network: use one of AV, PP, SP, TX, VB"),
+        (Tag(*b"&="), 1, "&= cannot be sent in this network: use one of AV, PP, SP, TX, VB"),
+    ] {
+        match rig.client.send(tag, vec![7; bytes].into()).await {
+            Err(ClientError::BadRequest { reason }) => assert_eq!(reason, expected),
+            other => panic!("{tag}: {other:?}"),
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_node_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Client::new(dir.path()).status().await.unwrap_err();
+    assert!(error.to_string().contains("start one with tandem run"), "{error}");
+}
+
+#[tokio::test]
+async fn garbage_on_the_socket_hurts_nobody() {
+    let rig = Rig::start();
+    let socket = DataDir::admin_socket(rig.dir.path());
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(b"\x00\xff garbage\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", answer.escape_ascii());
+    assert!(rig.client.status().await.is_ok());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_leaves_a_socket_that_the_next_one_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::net::UnixListener::bind(DataDir::admin_socket(dir.path())).unwrap();
+    let error = Client::new(dir.path()).status().await.unwrap_err();
+    assert!(matches!(error, ClientError::NoNode { .. }), "{error:?}");
+}

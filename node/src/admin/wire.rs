@@ -1,0 +1,119 @@
+//! What goes over the admin socket: one JSON object each.
+//!
+//! # Invariants
+//!
+//! * Fields are only ever added: programs read this.
+
+use std::time::Duration;
+
+use gossip::{Inbound, PeerInfo, wire::digest::Digest};
+use serde::{Deserialize, Serialize};
+
+/// Answer to `GET /status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) network: String,
+    pub(crate) profile: String,
+    pub(crate) mode: String,
+    pub(crate) peer_id: String,
+    pub(crate) ws: Option<String>,
+    pub(crate) p2p: Vec<String>,
+    pub(crate) peers: usize,
+    pub(crate) uptime_ms: u64,
+}
+
+/// Answer to `POST /send`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    pub(crate) tag: String,
+    pub(crate) bytes: usize,
+    /// Hex of the digest of tag and body.
+    pub(crate) digest: String,
+    /// Peers that were connected.
+    pub(crate) peers: usize,
+    /// Peers to whose connection it was written. A topic's subscribers are not counted.
+    pub(crate) written: usize,
+    /// Peers it was meant for and not written to.
+    pub(crate) given_up: usize,
+}
+
+/// A line of `GET /listen`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// The first line: every message from now on is told.
+    Listening,
+    /// A message was heard.
+    Message(Heard),
+    /// The reader fell behind, and so many messages were left out.
+    Missed {
+        /// How many.
+        messages: u64,
+    },
+}
+
+/// A message that was heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heard {
+    pub(crate) tag: String,
+    /// Length of the body, decompressed.
+    pub(crate) size: usize,
+    /// Hex of the digest of tag and body.
+    pub(crate) digest: String,
+    /// Number of the peer it came from; none for a topic heard through a stranger.
+    pub(crate) peer: Option<u64>,
+    pub(crate) transport: String,
+}
+
+/// A peer, in the answer to `GET /peers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) peer: u64,
+    pub(crate) transport: String,
+    pub(crate) direction: String,
+    pub(crate) address: String,
+    pub(crate) peer_id: Option<String>,
+    pub(crate) connected_ms: u64,
+    pub(crate) queued_bytes: usize,
+}
+
+/// Any answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// One line for a person.
+    pub(crate) error: String,
+}
+
+impl Heard {
+    /// What is told of a message.
+    pub(crate) fn of(message: &Inbound) -> Self {
+        Self {
+            tag: message.tag.to_string(),
+            size: message.body.len(),
+            digest: Digest::of(message.tag, &message.body).to_string(),
+            peer: message.from.map(|peer| peer.0),
+            transport: message.transport.label().to_owned(),
+        }
+    }
+}
+
+impl Peer {
+    /// What is told of a peer.
+    pub(crate) fn of(peer: &PeerInfo) -> Self {
+        Self {
+            peer: peer.id.0,
+            transport: peer.transport.label().to_owned(),
+            direction: peer.direction.label().to_owned(),
+            address: peer.address.clone(),
+            peer_id: peer.identity.map(|identity| identity.to_string()),
+            connected_ms: millis(peer.connected_at.elapsed()),
+            queued_bytes: peer.queued_bytes,
+        }
+    }
+}
+
+/// A duration as a number of milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,278 @@
+//! Puts a node together.
+//!
+//! ```text
+//!   data dir ─▶ key ─▶ Broadcaster ─lent to─▶ network (hybrid, WebSocket or libp2p) ─▶ Running
+//!                      identity Ledger ──────▶
+//! ```
+//!
+//! # Invariants
+//!
+//! * The broadcaster is made first and lent to the network; a start that fails stops it again.
+//! * Without a data directory and without a key file a node has a new identity each time.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
+use gossip::{Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator};
+use mesh::{DialLimits, InboundLimits, Ledger};
+use net_p2p::{Mdns, NodeKey};
+use net_ws::Router;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    data_dir::DataDir,
+    error::StartError,
+    network::Network,
+    running::{Parts, Running},
+};
+
+/// How long the tasks of a start that failed may take to end.
+const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
+
+/// Which transports a node uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Both, over one broadcaster. The default.
+    #[default]
+    Hybrid,
+    /// WebSocket alone.
+    WebSocket,
+    /// libp2p alone.
+    Libp2p,
+}
+
+impl Mode {
+    /// Its name in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::WebSocket => "ws",
+            Self::Libp2p => "p2p",
+        }
+    }
+}
+
+/// Where the identity of a node comes from.
+#[derive(Clone, Debug, Default)]
+enum KeySource {
+    /// A file in the data directory, or a new one each time where there is none.
+    #[default]
+    DataDir,
+    /// This file; it is made if it is not there.
+    File(PathBuf),
+    /// This key.
+    Given(Keypair),
+}
+
+/// What a node is made of. What has no sensible default is an argument of [`NodeBuilder::new`].
+#[must_use = "nothing runs until `NodeBuilder::start`"]
+pub struct NodeBuilder {
+    pub(crate) network: NetworkId,
+    profile: &'static NetworkProfile,
+    pub(crate) mode: Mode,
+    pub(crate) listen_ws: String,
+    pub(crate) listen_p2p: Vec<String>,
+    pub(crate) peers: Vec<NodeAddress>,
+    pub(crate) public_address: Option<NodeAddress>,
+    pub(crate) mdns: Mdns,
+    pub(crate) inbound: InboundLimits,
+    pub(crate) dial: DialLimits,
+    pub(crate) router: Option<Router>,
+    key: KeySource,
+    data_dir: Option<PathBuf>,
+    relaying: Relaying,
+    limits: Limits,
+    handlers: Vec<(Tag, Arc<dyn Handler>)>,
+    validators: Vec<(Tag, Arc<dyn Validator>)>,
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("network", &self.network)
+            .field("mode", &self.mode)
+            .field("listen_ws", &self.listen_ws)
+            .field("listen_p2p", &self.listen_p2p)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeBuilder {
+    /// A hybrid node of a network, in the `tandem` profile, that listens on free loopback ports,
+    /// dials nobody, passes nothing on and has a new identity.
+    pub fn new(network: NetworkId) -> Self {
+        Self {
+            network,
+            profile: &NetworkProfile::TANDEM,
+            mode: Mode::default(),
+            listen_ws: "127.0.0.1:0".to_owned(),
+            listen_p2p: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            peers: Vec::new(),
+            public_address: None,
+            mdns: Mdns::default(),
+            inbound: InboundLimits::default(),
+            dial: DialLimits::default(),
+            router: None,
+            key: KeySource::default(),
+            data_dir: None,
+            relaying: Relaying::Off,
+            limits: Limits::default(),
+            handlers: Vec::new(),
+            validators: Vec::new(),
+        }
+    }
+
+    /// Speaks under the names of another profile.
+    pub fn profile(self, profile: &'static NetworkProfile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// Uses these transports.
+    pub fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Listens for WebSocket peers on `host:port`; port 0 picks a free one.
+    pub fn listen_ws(self, address: impl Into<String>) -> Self {
+        Self { listen_ws: address.into(), ..self }
+    }
+
+    /// Listens for libp2p peers on these multiaddrs; `/tcp/0` picks a free port.
+    pub fn listen_p2p(self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { listen_p2p: addresses.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Stays connected to one more node.
+    pub fn peer(mut self, address: NodeAddress) -> Self {
+        self.peers.push(address);
+        self
+    }
+
+    /// Tells others that they reach the WebSocket side of this node at an address.
+    pub fn public_address(self, address: NodeAddress) -> Self {
+        Self { public_address: Some(address), ..self }
+    }
+
+    /// Keeps the identity in a directory, which no other node may use at the same time.
+    pub fn data_dir(self, path: impl Into<PathBuf>) -> Self {
+        Self { data_dir: Some(path.into()), ..self }
+    }
+
+    /// Keeps the identity in a file of its own instead.
+    pub fn key_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { key: KeySource::File(path.into()), ..self }
+    }
+
+    /// Has this identity.
+    pub fn key(self, key: Keypair) -> Self {
+        Self { key: KeySource::Given(key), ..self }
+    }
+
+    /// Does this with the messages of others. Default: [`Relaying::Off`].
+    pub fn relaying(self, relaying: Relaying) -> Self {
+        Self { relaying, ..self }
+    }
+
+    /// Handles the messages of a tag.
+    pub fn handler(mut self, tag: Tag, handler: impl Handler) -> Self {
+        self.handlers.push((tag, Arc::new(handler)));
+        self
+    }
+
+    /// Judges the messages of a tag before they are handled or passed on.
+    pub fn validator(mut self, tag: Tag, validator: impl Validator) -> Self {
+        self.validators.push((tag, Arc::new(validator)));
+        self
+    }
+
+    /// Sets every bound and deadline of the message flow.
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets whom to let in.
+    pub fn inbound_limits(self, inbound: InboundLimits) -> Self {
+        Self { inbound, ..self }
+    }
+
+    /// Sets how much to dial, and how eagerly.
+    pub fn dial_limits(self, dial: DialLimits) -> Self {
+        Self { dial, ..self }
+    }
+
+    /// Looks for libp2p peers in the local network. Default: [`Mdns::Off`].
+    pub fn mdns(self, mdns: Mdns) -> Self {
+        Self { mdns, ..self }
+    }
+
+    /// Serves HTTP beside the gossip path.
+    pub fn http(self, router: Router) -> Self {
+        Self { router: Some(router), ..self }
+    }
+
+    /// Starts the node. It ends with `parent`, or by [`Running::stop`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; everything that was started has been stopped again.
+    ///
+    /// # Cancel safety
+    ///
+    /// A start that is dropped leaves nothing running.
+    pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
+        let data_dir = self.data_dir.take().map(DataDir::open).transpose()?;
+        let key = self.find_key(data_dir.as_ref())?;
+        let cancel = parent.child_token();
+        // Whatever ends this function early ends what it started.
+        let guard = cancel.clone().drop_guard();
+        let metrics = Metrics::default();
+        let broadcaster = Broadcaster::start(self.setup(&metrics), &cancel);
+        let events = broadcaster.events();
+        let ledger = Arc::new(Mutex::new(Ledger::new(self.profile.claims)));
+        let identity = key.identity();
+        let started = Network::start(self, key, broadcaster.clone(), ledger, &cancel).await;
+        let network = match started {
+            Ok(network) => network,
+            Err(error) => {
+                cancel.cancel();
+                // What had to be aborted is gone all the same, and the error is what matters.
+                let _ = broadcaster.stop(CLEAN_UP_TIME).await;
+                return Err(error);
+            }
+        };
+        let cancel = guard.disarm();
+        let parts = Parts { network, broadcaster, events, identity, metrics, data_dir, cancel };
+        Ok(Running::new(parts))
+    }
+
+    fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {
+        match (std::mem::take(&mut self.key), data_dir) {
+            (KeySource::Given(key), _) => Ok(NodeKey::from_seed(key.seed())),
+            (KeySource::File(path), _) => Ok(NodeKey::load_or_create(&path)?),
+            (KeySource::DataDir, Some(dir)) => {
+                Ok(NodeKey::load_or_create(&dir.path().join(self.profile.key_file))?)
+            }
+            (KeySource::DataDir, None) => Ok(NodeKey::generate()),
+        }
+    }
+
+    fn setup(&mut self, metrics: &Metrics) -> Setup {
+        let mut setup = Setup::new(self.profile)
+            .limits(self.limits.clone())
+            .relaying(self.relaying)
+            .metrics(metrics.clone());
+        for (tag, handler) in self.handlers.drain(..) {
+            setup = setup.handler(tag, handler);
+        }
+        for (tag, validator) in self.validators.drain(..) {
+            setup = setup.validator(tag, validator);
+        }
+        setup
+    }
+}

@@ -1,0 +1,149 @@
+//! What a command that failed tells, and its exit code.
+
+use std::{error::Error, io, path::PathBuf, process::ExitCode};
+
+use tandem::StartError;
+
+use crate::{
+    admin::{AdminError, ClientError},
+    config::ConfigError,
+    demo::DemoError,
+};
+
+/// Why a command did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// The command line cannot be used.
+    #[error("{text}")]
+    Usage {
+        /// What is wrong with it.
+        text: String,
+    },
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The node did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The admin API did not start.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The running node did not do what it was told.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The demo could not be run.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// A file that was named could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A message is longer than any may be.
+    #[error("the message is too long: at most {max} bytes can be sent")]
+    TooLong {
+        /// The bound.
+        max: usize,
+    },
+    /// The system did not give what every program gets.
+    #[error("the system refused {what}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A message went to nobody.
+    #[error("the node has no peers: nobody received the message")]
+    NobodyHeard,
+    /// The node ended by itself.
+    #[error("the node stopped by itself: see its log")]
+    Died,
+}
+
+impl Failure {
+    /// What the program exits with.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage { .. }
+            | Self::Config(_)
+            | Self::TooLong { .. }
+            | Self::Client(ClientError::BadRequest { .. }) => 2,
+            Self::Start(error) if error.is_misconfiguration() => 2,
+            Self::Demo(error) if error.is_misuse() => 2,
+            Self::Start(_)
+            | Self::Admin(_)
+            | Self::Client(_)
+            | Self::Demo(_)
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::System { .. }
+            | Self::NobodyHeard
+            | Self::Died => 1,
+        })
+    }
+
+    /// The failure and what caused it, in one line.
+    pub(crate) fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line = format!("{line}: {error}");
+            cause = error.source();
+        }
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl From<&clap::Error> for Failure {
+    /// The first paragraph of what the parser says, in one line.
+    fn from(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let paragraph = text.split("\n\n").next().unwrap_or(&text);
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        let text = words.join(" ");
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        Self::Usage { text: format!("{text} (try tandem --help)") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[track_caller]
+    fn tells(line: &str, expected: &str) {
+        let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
+        assert_eq!(Failure::from(&error).line(), format!("{expected} (try tandem --help)"));
+    }
+
+    #[test]
+    fn a_slip_on_the_command_line_is_told_in_one_line() {
+        tells("tandem rum", "unrecognized subcommand 'rum'");
+        tells("tandem run --mod ws", "unexpected argument '--mod' found");
+        tells(
+            "tandem send --tag TXX x",
+            "invalid value 'TXX' for '--tag <TAG>': \"TXX\" is not a message tag: \
+             a tag is two printable ASCII characters, such as TX",
+        );
+        tells(
+            "tandem send hello",
+            "the following required arguments were not provided: --tag <TAG>",
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! `tandem keygen`: a key for a node.
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use gossip::Keypair;
+
+use super::{args::KeygenArgs, failure::Failure, output};
+
+/// Makes a key, writes it, and tells its public part.
+pub(crate) fn keygen(args: &KeygenArgs) -> Result<ExitCode, Failure> {
+    let key = Keypair::from_seed(rand::random());
+    // No key is known that the encoder fails on.
+    let text = key.to_pem().map_err(|error| Failure::Usage { text: error.to_string() })?;
+    match &args.out {
+        Some(path) => {
+            write(path, &text)?;
+            output::print(&key.identity().to_string());
+        }
+        None => {
+            eprintln!("{}", key.identity());
+            output::print(text.trim_end());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file that only its owner can read, whole or not at all. One that is there stays as it is.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |source| Failure::Write { path: path.to_owned(), source };
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

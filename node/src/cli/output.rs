@@ -1,0 +1,20 @@
+//! Standard output.
+//!
+//! # Invariants
+//!
+//! * A reader that went away is no failure: what cannot be written is left out.
+
+use std::io::{self, Write};
+
+/// Prints a line, at once.
+pub(crate) fn print(line: &str) {
+    let mut out = io::stdout().lock();
+    // The reader may have gone away, as `head` does; there is nobody to tell.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Whether standard output is still read; a line is printed to find out.
+pub(crate) fn print_if_read(line: &str) -> bool {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}

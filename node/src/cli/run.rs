@@ -1,0 +1,262 @@
+//! `tandem run`: a node, until it is stopped.
+//!
+//! # Invariants
+//!
+//! * Signals are caught before anything is started, so none ends the node uncleanly.
+//! * `ready` comes after the node listens and its admin API answers; what happened to peers before
+//!   is told after it.
+//! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use broadcaster::PeerEvent;
+use gossip::{PeerInfo, Tag};
+use serde::Serialize;
+use tandem::{InboundLimits, Limits, Mdns, Mode, NoBlocks, NodeBuilder, Running, Shutdown};
+use tokio::{sync::broadcast, time};
+use tokio_util::sync::CancellationToken;
+
+use super::{args::RunArgs, failure::Failure, output, signals::StopSignals};
+use crate::{
+    admin,
+    config::{Layers, Settings},
+    log,
+};
+
+/// How long stopping may take. Source: issue 3, within 5 s.
+const STOP_TIME: Duration = Duration::from_millis(4_500);
+
+/// The part of it that the tasks have to end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How a node tells what happens to it.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// What is told with `--json`, one object a line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Ready {
+        ws: Option<&'a str>,
+        p2p: &'a [String],
+        peer_id: String,
+    },
+    PeerConnected(Peer<'a>),
+    PeerIdentified(Peer<'a>),
+    PeerDisconnected {
+        #[serde(flatten)]
+        peer: Peer<'a>,
+        reason: &'static str,
+    },
+    /// So many events were left out because this program did not keep up.
+    Missed {
+        events: u64,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Peer<'a> {
+    peer: u64,
+    transport: &'static str,
+    direction: &'static str,
+    address: &'a str,
+    peer_id: Option<String>,
+}
+
+impl<'a> Peer<'a> {
+    fn of(info: &'a PeerInfo) -> Self {
+        Self {
+            peer: info.id.0,
+            transport: info.transport.label(),
+            direction: info.direction.label(),
+            address: &info.address,
+            peer_id: info.identity.map(|identity| identity.to_string()),
+        }
+    }
+}
+
+/// Runs a node until a signal comes.
+pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+    let layers = Layers::gather(args.source.config.as_deref(), &args.source.flags)?;
+    let settings = Settings::check(&layers)?;
+    log::to_stderr(&settings.log);
+    let mut signals = StopSignals::catch()?;
+    let format = if args.json { Format::Json } else { Format::Text };
+    let root = CancellationToken::new();
+    let mode = settings.mode;
+    let mut running = tokio::select! {
+        biased;
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        started = builder(settings).start(&root) => started?,
+    };
+    let admin = serve_admin(&running, mode)?;
+    tell_ready(format, &running);
+    let events = running.events();
+    let outcome = tokio::select! {
+        biased;
+        () = signals.next() => Ok(ExitCode::SUCCESS),
+        () = tell_events(format, events) => Err(Failure::Died),
+        () = running.ended() => Err(Failure::Died),
+    };
+    let stopping = async {
+        let admin = match admin {
+            Some(admin) => admin.stop(GRACE).await,
+            None => Shutdown::Clean,
+        };
+        admin.and(running.stop(GRACE).await)
+    };
+    tokio::select! {
+        biased;
+        () = signals.next() => return Ok(ExitCode::FAILURE),
+        stopped = time::timeout(STOP_TIME, stopping) => match stopped {
+            Ok(Shutdown::Clean) => {}
+            Ok(Shutdown::Forced(tasks)) => tracing::warn!(tasks, "tasks had to be aborted"),
+            Err(_elapsed) => tracing::warn!("the node did not stop in time"),
+        },
+    }
+    outcome
+}
+
+/// The node that the settings describe.
+fn builder(settings: Settings) -> NodeBuilder {
+    let limits = Limits { budget_bytes: settings.budget_bytes, ..Limits::default() };
+    let inbound = InboundLimits {
+        total: settings.max_inbound,
+        per_ip: settings.max_inbound_per_ip,
+        ..InboundLimits::default()
+    };
+    let mut builder = NodeBuilder::new(settings.network)
+        .profile(settings.profile)
+        .mode(settings.mode)
+        .listen_ws(settings.listen_ws)
+        .listen_p2p(settings.listen_p2p)
+        .data_dir(settings.data_dir)
+        .relaying(settings.relaying)
+        .limits(limits)
+        .inbound_limits(inbound)
+        .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
+        .handler(Tag::UE, NoBlocks);
+    for peer in settings.peers {
+        builder = builder.peer(peer);
+    }
+    if let Some(address) = settings.public_address {
+        builder = builder.public_address(address);
+    }
+    if let Some(file) = settings.key_file {
+        builder = builder.key_file(file);
+    }
+    builder
+}
+
+fn serve_admin(running: &Running, mode: Mode) -> Result<Option<admin::Server>, Failure> {
+    let Some(dir) = running.data_dir() else { return Ok(None) };
+    let context = admin::Context {
+        node: running.node(),
+        broadcaster: running.broadcaster().clone(),
+        mode: mode.name(),
+        peer_id: running.identity().to_string(),
+        ws: running.ws_url(),
+        p2p: running.p2p_addresses(),
+        started: Instant::now(),
+    };
+    Ok(Some(admin::Server::start(dir, context, running.token())?))
+}
+
+fn tell_ready(format: Format, running: &Running) {
+    let (ws, p2p) = (running.ws_url(), running.p2p_addresses());
+    match format {
+        Format::Text => {
+            if let Some(url) = &ws {
+                output::print(&format!("listening ws {url}"));
+            }
+            for address in &p2p {
+                output::print(&format!("listening p2p {address}"));
+            }
+            output::print("ready");
+        }
+        Format::Json => {
+            let peer_id = running.identity().to_string();
+            tell(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, peer_id });
+        }
+    }
+}
+
+/// Tells what happens to peers until the node has ended.
+async fn tell_events(format: Format, mut events: broadcast::Receiver<PeerEvent>) {
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(events)) => {
+                tracing::warn!(events, "events were missed");
+                if let Format::Json = format {
+                    tell(&Event::Missed { events });
+                }
+                continue;
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        log_event(&event);
+        match (format, &event) {
+            (Format::Text, _) => {}
+            (Format::Json, PeerEvent::Connected(info)) => {
+                tell(&Event::PeerConnected(Peer::of(info)))
+            }
+            (Format::Json, PeerEvent::Identified(info)) => {
+                tell(&Event::PeerIdentified(Peer::of(info)));
+            }
+            (Format::Json, PeerEvent::Disconnected(info, reason)) => {
+                tell(&Event::PeerDisconnected { peer: Peer::of(info), reason: reason.label() });
+            }
+        }
+    }
+}
+
+fn log_event(event: &PeerEvent) {
+    let (what, info, reason) = match event {
+        PeerEvent::Connected(info) => ("a peer connected", info, None),
+        PeerEvent::Identified(info) => ("a peer was identified", info, None),
+        PeerEvent::Disconnected(info, reason) => {
+            ("a peer disconnected", info, Some(reason.label()))
+        }
+    };
+    let Peer { peer, transport, direction, address, peer_id } = Peer::of(info);
+    tracing::info!(peer, transport, direction, ?address, peer_id, reason, "{what}");
+}
+
+fn tell(event: &Event<'_>) {
+    output::print(&serde_json::json!(event).to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_to_programs_has_the_fields_of_the_manual() {
+        let p2p = ["/ip4/127.0.0.1/tcp/4190/p2p/12D3KooW".to_owned()];
+        let ready =
+            Event::Ready { ws: Some("http://127.0.0.1:4160"), p2p: &p2p, peer_id: "12D3".into() };
+        let expected = serde_json::json!({
+            "event": "ready",
+            "ws": "http://127.0.0.1:4160",
+            "p2p": ["/ip4/127.0.0.1/tcp/4190/p2p/12D3KooW"],
+            "peer_id": "12D3",
+        });
+        assert_eq!(serde_json::json!(ready), expected);
+        let peer =
+            Peer { peer: 1, transport: "ws", direction: "in", address: "a:1", peer_id: None };
+        let gone = serde_json::json!(Event::PeerDisconnected { peer, reason: "slow" });
+        let expected = serde_json::json!({
+            "event": "peer_disconnected", "peer": 1, "transport": "ws", "direction": "in",
+            "address": "a:1", "peer_id": null, "reason": "slow",
+        });
+        assert_eq!(gone, expected);
+    }
+}

@@ -1,0 +1,61 @@
+//! `tandem send`: one message to the peers of a running node.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    process::ExitCode,
+};
+
+use gossip::MAX_MESSAGE_BYTES;
+
+use super::{args::SendArgs, failure::Failure, output};
+use crate::admin::{Client, wire::Sent};
+
+/// Sends a message and tells whom it reached.
+pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
+    let client = Client::new(&args.target.data_dir()?);
+    let body = body(&args)?;
+    let sent = client.send(args.tag, body.into()).await?;
+    if args.json {
+        output::print(&serde_json::json!(sent).to_string());
+    }
+    if sent.peers == 0 {
+        return Err(Failure::NobodyHeard);
+    }
+    if !args.json {
+        output::print(&line(&sent));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be sent, of at most as many bytes as any message may have.
+fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
+    let body = match (&args.file, args.text.as_deref()) {
+        (Some(path), _) => {
+            let failed = |source| Failure::Read { path: path.clone(), source };
+            read(File::open(path).map_err(failed)?).map_err(failed)?
+        }
+        (None, Some("-")) => read(io::stdin().lock())
+            .map_err(|source| Failure::Read { path: "standard input".into(), source })?,
+        (None, text) => text.unwrap_or_default().as_bytes().to_vec(),
+    };
+    let max = MAX_MESSAGE_BYTES - gossip::Tag::BYTES;
+    if body.len() > max { Err(Failure::TooLong { max }) } else { Ok(body) }
+}
+
+/// Reads a little more than can be sent, so that it shows.
+fn read(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    source.take(MAX_MESSAGE_BYTES as u64).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+fn line(sent: &Sent) -> String {
+    let Sent { tag, bytes, digest, peers, given_up, .. } = sent;
+    let peers = match (peers, given_up) {
+        (1, 0) => "1 peer".to_owned(),
+        (peers, 0) => format!("{peers} peers"),
+        (peers, given_up) => format!("{peers} peers, {given_up} of which did not take it"),
+    };
+    format!("sent {tag}, {bytes} bytes, digest {digest}, to {peers}")
+}

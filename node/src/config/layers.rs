@@ -1,0 +1,156 @@
+//! The values of a configuration, each with where it came from.
+//!
+//! # Invariants
+//!
+//! * A flag wins over the environment, the environment over the file, the file over the default.
+//! * An empty environment variable is one that is not set.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    check::ConfigError,
+    file,
+    key::{Default, Flags, Key, Kind},
+};
+
+/// Names the configuration file, where there is no `--config`.
+const FILE_VARIABLE: &str = "TANDEM_CONFIG";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of a file.
+    File {
+        /// The file as it was named.
+        file: String,
+        /// Counted from one.
+        line: usize,
+    },
+    /// An environment variable.
+    Env(String),
+    /// A flag, without its dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { file, line } => write!(f, "{file}:{line}"),
+            Self::Env(variable) => write!(f, "env {variable}"),
+            Self::Flag(flag) => write!(f, "flag --{flag}"),
+        }
+    }
+}
+
+/// The text of a value, or of each item of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A value and its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
+}
+
+/// Every value that is set, by key. What is not set and has no default is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layers {
+    values: BTreeMap<Key, Given>,
+}
+
+impl Layers {
+    /// Puts the layers of this process together.
+    pub(crate) fn gather(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        Self::gather_from(file, flags, |name| std::env::var_os(name))
+    }
+
+    /// Puts the layers together, the environment being what `variable` says.
+    pub(crate) fn gather_from(
+        file: Option<&Path>,
+        flags: &Flags,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut values = defaults(variable);
+        let file = file.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
+        if let Some(file) = file {
+            values.extend(file::read(&file)?);
+        }
+        for key in Key::ALL {
+            let name = key.variable();
+            let Some(text) = variable(&name) else { continue };
+            let Ok(text) = text.into_string() else {
+                return Err(ConfigError::NotText { variable: name });
+            };
+            let origin = Origin::Env(name);
+            values.insert(key, Given { value: from_variable(key, text), origin });
+        }
+        for (key, texts) in &flags.given {
+            let origin = Origin::Flag(key.spec().flag);
+            values.insert(*key, Given { value: from_flag(*key, texts), origin });
+        }
+        Ok(Self { values })
+    }
+
+    /// Puts more values over these.
+    #[cfg(test)]
+    pub(crate) fn extend_for_test(&mut self, given: Vec<(Key, Given)>) {
+        self.values.extend(given);
+    }
+
+    /// What is set for a key.
+    pub(crate) fn get(&self, key: Key) -> Option<&Given> {
+        self.values.get(&key)
+    }
+}
+
+fn defaults(variable: impl Fn(&str) -> Option<OsString>) -> BTreeMap<Key, Given> {
+    let text = |key: Key| match key.spec().default {
+        Default::Is(text) => Some(text.to_owned()),
+        Default::Nothing => None,
+        Default::UserDataDir => user_data_dir(&variable),
+    };
+    let given = |key: Key, text: String| {
+        let value = match key.spec().kind {
+            Kind::List => Value::Many(vec![text]),
+            Kind::Text | Kind::Number | Kind::Switch => Value::One(text),
+        };
+        Given { value, origin: Origin::Default }
+    };
+    Key::ALL.into_iter().filter_map(|key| Some((key, given(key, text(key)?)))).collect()
+}
+
+/// Where programs of this user keep their data. Source: XDG Base Directory Specification 0.8.
+fn user_data_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let base = absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local").join("share")))?;
+    base.join("tandem").into_os_string().into_string().ok()
+}
+
+fn from_variable(key: Key, text: String) -> Value {
+    match key.spec().kind {
+        Kind::List => Value::Many(text.split(',').map(|item| item.trim().to_owned()).collect()),
+        Kind::Text | Kind::Number | Kind::Switch => Value::One(text),
+    }
+}
+
+fn from_flag(key: Key, texts: &[String]) -> Value {
+    match (key.spec().kind, texts) {
+        (Kind::List, texts) => Value::Many(texts.to_vec()),
+        // The parser lets no flag of these kinds be given twice.
+        (Kind::Text | Kind::Number | Kind::Switch, texts) => Value::One(texts.concat()),
+    }
+}

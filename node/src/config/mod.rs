@@ -1,0 +1,29 @@
+//! The configuration of a node: where its values come from, and what they mean.
+//!
+//! ```text
+//!   defaults ─┐
+//!   file     ─┤ Layers ──check──▶ Settings ──▶ NodeBuilder
+//!   env      ─┤    └────render──▶ `tandem config`
+//!   flags    ─┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * A setting exists in one place, the table in [`key`]: file, environment and flags follow from it.
+//! * The origin of every value is known, and every refusal names it.
+//! * Nobody after [`Settings`] checks a value again.
+
+mod check;
+mod file;
+mod key;
+mod layers;
+mod render;
+mod settings;
+
+pub(crate) use check::ConfigError;
+pub(crate) use key::Flags;
+pub(crate) use layers::Layers;
+pub(crate) use settings::Settings;
+
+#[cfg(test)]
+mod tests;

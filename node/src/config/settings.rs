@@ -1,0 +1,220 @@
+//! The checked configuration of a node.
+//!
+//! # Invariants
+//!
+//! * A value is read once, here. What cannot be used is refused with its origin and what would be right.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use gossip::{NetworkId, NetworkProfile, NodeAddress};
+use tandem::{Mode, Relaying};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    check::ConfigError,
+    key::Key,
+    layers::{Given, Layers, Origin, Value},
+};
+
+/// Largest budget, in MiB. Chosen: a terabyte; more is a slip.
+const MAX_BUDGET_MIB: usize = 1024 * 1024;
+
+/// Smallest budget, in MiB. Chosen: a few messages of the largest size.
+const MIN_BUDGET_MIB: usize = 32;
+
+/// What an operator decided, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) profile: &'static NetworkProfile,
+    pub(crate) network: NetworkId,
+    pub(crate) mode: Mode,
+    /// Host and port.
+    pub(crate) listen_ws: String,
+    /// Multiaddrs.
+    pub(crate) listen_p2p: Vec<String>,
+    pub(crate) peers: Vec<NodeAddress>,
+    pub(crate) public_address: Option<NodeAddress>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) relaying: Relaying,
+    pub(crate) mdns: bool,
+    pub(crate) max_inbound: usize,
+    pub(crate) max_inbound_per_ip: usize,
+    pub(crate) budget_bytes: usize,
+    pub(crate) log: String,
+}
+
+impl Settings {
+    /// Checks every value.
+    pub(crate) fn check(layers: &Layers) -> Result<Self, ConfigError> {
+        let read = Reader(layers);
+        let mode = read.mode()?;
+        Ok(Self {
+            profile: read.required(Key::Profile, profile)?,
+            network: read.required(Key::Network, |text| {
+                NetworkId::new(text).map_err(|error| error.to_string())
+            })?,
+            mode,
+            listen_ws: read.required(Key::ListenWs, host_port)?,
+            listen_p2p: read.list(Key::ListenP2p, multiaddr)?,
+            peers: read.list(Key::Peers, |text| peer(mode, text))?,
+            public_address: read.optional(Key::PublicAddress, web_socket)?,
+            data_dir: read.data_dir()?,
+            key_file: read.optional(Key::IdentityFile, path)?,
+            relaying: read.required(Key::Relay, |text| {
+                Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
+            })?,
+            mdns: read.required(Key::Mdns, switch)?,
+            max_inbound: read.required(Key::MaxInbound, count)?.get(),
+            max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
+            budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
+            log: read.required(Key::Log, log_filter)?,
+        })
+    }
+
+    /// Checks the data directory alone: all that a client of a running node needs.
+    pub(crate) fn data_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
+        Reader(layers).data_dir()
+    }
+}
+
+struct Reader<'a>(&'a Layers);
+
+impl Reader<'_> {
+    fn mode(&self) -> Result<Mode, ConfigError> {
+        self.required(Key::Mode, |text| match text {
+            "hybrid" => Ok(Mode::Hybrid),
+            "ws" => Ok(Mode::WebSocket),
+            "p2p" => Ok(Mode::Libp2p),
+            other => Err(format!("{other:?} is no mode: write hybrid, ws or p2p")),
+        })
+    }
+
+    fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+        self.optional(Key::DataDir, path)?.ok_or(ConfigError::NoDataDir)
+    }
+
+    /// A value that always has a default.
+    fn required<T>(
+        &self,
+        key: Key,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let missing = || ConfigError::Value {
+            at: Origin::Default,
+            key,
+            problem: "a value is needed".to_owned(),
+        };
+        self.optional(key, parse)?.ok_or_else(missing)
+    }
+
+    fn optional<T>(
+        &self,
+        key: Key,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        Ok(self.list(key, parse)?.pop())
+    }
+
+    fn list<T>(
+        &self,
+        key: Key,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Some(Given { value, origin }) = self.0.get(key) else { return Ok(Vec::new()) };
+        let texts = match value {
+            Value::One(text) => std::slice::from_ref(text),
+            Value::Many(texts) => texts,
+        };
+        let refused = |problem| ConfigError::Value { at: origin.clone(), key, problem };
+        texts.iter().map(|text| parse(text).map_err(refused)).collect()
+    }
+}
+
+fn profile(text: &str) -> Result<&'static NetworkProfile, String> {
+    NetworkProfile::named(text)
+        .ok_or_else(|| format!("{text:?} is no profile: write tandem or algorand"))
+}
+
+/// Host and port, neither of them left out.
+fn host_port(text: &str) -> Result<String, String> {
+    let bare = !text.contains('/') && text.rsplit_once(':').is_some();
+    let address = bare.then(|| text.parse::<NodeAddress>().ok()).flatten();
+    match address.and_then(|address| address.host_port()) {
+        Some(address) if address == text => Ok(address),
+        _ => Err(format!("{text:?} is not HOST:PORT: write for example 127.0.0.1:4160")),
+    }
+}
+
+fn multiaddr(text: &str) -> Result<String, String> {
+    match text.parse() {
+        Ok(NodeAddress::Multiaddr(text)) => Ok(text),
+        Ok(NodeAddress::WebSocket(_)) | Err(_) => {
+            Err(format!("{text:?} is no multiaddr: write for example /ip4/127.0.0.1/tcp/4190"))
+        }
+    }
+}
+
+fn address(text: &str) -> Result<NodeAddress, String> {
+    text.parse().map_err(|error: gossip::AddressError| error.to_string())
+}
+
+/// A peer that this mode can dial.
+fn peer(mode: Mode, text: &str) -> Result<NodeAddress, String> {
+    let address = address(text)?;
+    match (mode, &address) {
+        (Mode::WebSocket, NodeAddress::Multiaddr(_)) => {
+            Err(format!("{text:?} is a multiaddr, which `mode` ws cannot dial: use hybrid or p2p"))
+        }
+        (Mode::Libp2p, NodeAddress::WebSocket(_)) => Err(format!(
+            "{text:?} is no multiaddr, and `mode` p2p dials no other: use hybrid or ws"
+        )),
+        (_, NodeAddress::Multiaddr(_)) if !text.contains("/p2p/") => {
+            Err(format!("{text:?} does not say whom it leads to: add /p2p/ and the peer's ID"))
+        }
+        _ => Ok(address),
+    }
+}
+
+fn web_socket(text: &str) -> Result<NodeAddress, String> {
+    match address(text)? {
+        address @ NodeAddress::WebSocket(_) => Ok(address),
+        NodeAddress::Multiaddr(_) => {
+            Err(format!("{text:?} is a multiaddr: write host:port or a URL"))
+        }
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        other => Err(format!("{other:?} is neither on nor off")),
+    }
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a whole number from 1"))
+}
+
+fn budget_bytes(text: &str) -> Result<usize, String> {
+    let mib = count(text)?.get();
+    if (MIN_BUDGET_MIB..=MAX_BUDGET_MIB).contains(&mib) {
+        Ok(mib * 1024 * 1024)
+    } else {
+        Err(format!("{mib} is not between {MIN_BUDGET_MIB} and {MAX_BUDGET_MIB}"))
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err(format!("{text:?} is no log filter: write for example info or net_ws=debug,warn"))
+        }
+    }
+}

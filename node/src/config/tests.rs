@@ -1,0 +1,167 @@
+//! What is refused and how; which layer wins; what is printed reads back the same.
+
+use std::{collections::HashMap, ffi::OsString, io::Write};
+
+use gossip::NodeAddress;
+use tandem::{Mode, Relaying};
+
+use super::{
+    ConfigError, Flags, Layers, Settings, file,
+    key::Key,
+    layers::{Origin, Value},
+};
+
+fn flags(given: &[(Key, &str)]) -> Flags {
+    let given = given.iter().map(|(key, text)| (*key, vec![(*text).to_owned()])).collect();
+    Flags { given }
+}
+
+fn gather(text: &str, env: &[(&str, &str)], given: &Flags) -> Result<Layers, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let mut env: HashMap<String, OsString> =
+        env.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+    env.entry("HOME".to_owned()).or_insert_with(|| OsString::from("/home/me"));
+    Layers::gather_from(Some(file.path()), given, |name| env.get(name).cloned())
+}
+
+#[track_caller]
+fn check(text: &str, env: &[(&str, &str)], given: &[(Key, &str)]) -> Settings {
+    Settings::check(&gather(text, env, &flags(given)).unwrap()).unwrap()
+}
+
+#[track_caller]
+fn rejects(text: &str, expected: &str) {
+    let error = match file::parse("tandem.toml", text) {
+        Err(error) => error,
+        Ok(given) => {
+            // As `gather` does, under a name that the test knows.
+            let mut layers = gather("", &[], &flags(&[])).unwrap();
+            layers.extend_for_test(given);
+            Settings::check(&layers).unwrap_err()
+        }
+    };
+    let told = error.to_string();
+    assert!(told.starts_with(expected), "{told}");
+    assert!(!told.contains('\n'), "{told}");
+}
+
+#[test]
+fn a_mistake_in_a_file_is_told_with_its_line() {
+    rejects(
+        "# a comment\n\nlistn_ws = \"127.0.0.1:1\"\n",
+        "tandem.toml:3: unknown key `listn_ws`, did you mean `listen_ws`?",
+    );
+    rejects("colour = 1", "tandem.toml:1: unknown key `colour`: `tandem config` lists every key");
+    rejects("[listen_ws]\na = 1", "tandem.toml:1: `listen_ws` must be a string");
+    rejects("mode = \"ws\"\nmode = \"p2p\"", "tandem.toml:2: ");
+    rejects("mode = ", "tandem.toml:1: ");
+    rejects("mode = 7", "tandem.toml:1: `mode` must be a string");
+    rejects("\npeers = \"h:1\"", "tandem.toml:2: `peers` must be an array of strings");
+    rejects("peers = [1]", "tandem.toml:1: `peers` must be an array of strings");
+    rejects("relay = 1", "tandem.toml:1: `relay` must be true or false");
+    rejects("max_inbound = \"9\"", "tandem.toml:1: `max_inbound` must be a whole number");
+    rejects("max_inbound = 0x10", "tandem.toml:1: `max_inbound` must be a whole number");
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_told_with_what_can() {
+    for (text, expected) in [
+        ("profile = \"eth\"", "`profile`: \"eth\" is no profile: write tandem or algorand"),
+        ("network = \"a b\"", "`network`: network name \"a b\" is not 1 to 64"),
+        ("mode = \"both\"", "`mode`: \"both\" is no mode: write hybrid, ws or p2p"),
+        ("listen_ws = \"4160\"", "`listen_ws`: \"4160\" is not HOST:PORT"),
+        ("listen_ws = \"http://h:1\"", "`listen_ws`: \"http://h:1\" is not HOST:PORT"),
+        ("listen_ws = \"h:99999\"", "`listen_ws`: \"h:99999\" is not HOST:PORT"),
+        ("listen_p2p = [\"h:1\"]", "`listen_p2p`: \"h:1\" is no multiaddr"),
+        ("peers = [\"host\"]", "`peers`: \"host\" is no address: write host:port"),
+        ("peers = [\"/ip4/1.2.3.4/tcp/1\"]", "`peers`: \"/ip4/1.2.3.4/tcp/1\" does not say whom"),
+        ("mode = \"p2p\"\npeers = [\"h:1\"]", "`peers`: \"h:1\" is no multiaddr, and `mode` p2p"),
+        ("mode = \"ws\"\npeers = [\"/ip4/1.1.1.1/tcp/1/p2p/x\"]", "`peers`: \"/ip4"),
+        ("public_address = \"/dns/x\"", "`public_address`: \"/dns/x\" is a multiaddr: write host"),
+        ("data_dir = \"\"", "`data_dir`: the path is empty"),
+        ("relay = \"maybe\"", "`relay`: \"maybe\" is neither on nor off"),
+        ("max_inbound = 0", "`max_inbound`: \"0\" is not a whole number from 1"),
+        ("max_inbound_per_ip = -1", "`max_inbound_per_ip`: \"-1\" is not a whole number from 1"),
+        ("budget_mib = 1", "`budget_mib`: 1 is not between 32 and 1048576"),
+        ("log = \"a=b=c\"", "`log`: \"a=b=c\" is no log filter"),
+    ] {
+        let line = text.matches('\n').count() + 1;
+        rejects(text, &format!("tandem.toml:{line}: {expected}"));
+    }
+}
+
+#[test]
+fn a_value_from_elsewhere_is_refused_under_the_name_of_where_it_came_from() {
+    let told = |env: &[(&str, &str)], given: &[(Key, &str)]| {
+        let layers = gather("", env, &flags(given)).unwrap();
+        Settings::check(&layers).unwrap_err().to_string()
+    };
+    assert!(told(&[("TANDEM_MODE", "x")], &[]).starts_with("TANDEM_MODE: \"x\" is no mode"));
+    assert!(told(&[], &[(Key::Peers, "x")]).starts_with("--peer: \"x\" is no address"));
+    assert!(told(&[("HOME", "")], &[]).contains("use --data-dir DIR"));
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let file = "network = \"file\"\nmode = \"ws\"\nrelay = false\nmax_inbound = 5\n";
+    let env = [("TANDEM_NETWORK", "env"), ("TANDEM_MODE", "p2p"), ("TANDEM_PEERS", "")];
+    let settings = check(file, &env, &[(Key::Network, "flag")]);
+    assert_eq!(settings.network.as_str(), "flag");
+    assert_eq!(settings.mode, Mode::Libp2p);
+    assert_eq!(settings.relaying, Relaying::Off);
+    assert_eq!(settings.max_inbound, 5);
+    assert_eq!(settings.profile.name, "tandem");
+    assert!(settings.peers.is_empty());
+}
+
+#[test]
+fn every_origin_is_known() {
+    let layers =
+        gather("\nmode = \"ws\"", &[("TANDEM_NETWORK", "env")], &flags(&[(Key::Relay, "off")]))
+            .unwrap();
+    let origin = |key: Key| layers.get(key).unwrap().origin.clone();
+    assert!(matches!(origin(Key::Mode), Origin::File { line: 2, .. }));
+    assert_eq!(origin(Key::Network), Origin::Env("TANDEM_NETWORK".to_owned()));
+    assert_eq!(origin(Key::Relay), Origin::Flag("relay"));
+    assert_eq!(origin(Key::Log), Origin::Default);
+}
+
+#[test]
+fn a_list_comes_from_a_variable_between_commas() {
+    let env = [("TANDEM_PEERS", "a.example:1, b.example:2")];
+    let expected: Vec<NodeAddress> =
+        ["a.example:1", "b.example:2"].iter().map(|text| text.parse().unwrap()).collect();
+    assert_eq!(check("", &env, &[]).peers, expected);
+}
+
+#[test]
+fn the_data_directory_is_where_the_system_keeps_the_data_of_programs() {
+    let dir = |env: &[(&str, &str)]| check("", env, &[]).data_dir.display().to_string();
+    assert_eq!(dir(&[]), "/home/me/.local/share/tandem");
+    assert_eq!(dir(&[("XDG_DATA_HOME", "/data")]), "/data/tandem");
+    assert_eq!(dir(&[("TANDEM_DATA_DIR", "here")]), "here");
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_gives_the_same_values() {
+    let file = "network = \"a\\\"b\"\npeers = [\"h:1\", \"h:2\"]\nrelay = false\n";
+    let layers = gather(file, &[], &flags(&[(Key::BudgetMib, "64")])).unwrap();
+    let printed = layers.to_string();
+    let again = file::parse("printed", &printed).unwrap();
+    for (key, given) in again {
+        let before = layers.get(key).map(|given| given.value.clone());
+        assert_eq!(before.unwrap_or(Value::Many(Vec::new())), given.value, "{key:?}");
+    }
+    assert!(printed.contains("budget_mib = 64 # flag --budget-mib"), "{printed}");
+    assert!(printed.contains("mode = \"hybrid\" # default"), "{printed}");
+    assert!(printed.contains("# key_file is not set"), "{printed}");
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let missing = std::path::Path::new("/nonexistent/tandem.toml");
+    let error = Layers::gather_from(Some(missing), &flags(&[]), |_| None).unwrap_err();
+    let told = error.to_string();
+    assert_eq!(told, "cannot read the configuration file /nonexistent/tandem.toml");
+}

@@ -1,0 +1,55 @@
+//! What the director tells a node, and what a node tells it: one JSON object a line.
+//!
+//! # Invariants
+//!
+//! * The end of the director's lines is the end of the node.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// What a node is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Send a probe of each kind.
+    Probe {
+        /// Counts the rounds.
+        round: u32,
+    },
+    /// Send what the schedule says.
+    Load(Schedule),
+    /// End.
+    Stop,
+}
+
+/// When what is sent, by all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    /// When the first message is due, in nanoseconds since 1970.
+    pub(crate) start_ns: u64,
+    /// How long messages are due.
+    pub(crate) seconds: u64,
+    /// Multiplies what is sent per second.
+    pub(crate) rate: f64,
+    /// How many nodes take turns with the proposals.
+    pub(crate) nodes: u32,
+}
+
+/// What a node tells once it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    /// Where others dial it, over either transport.
+    pub(crate) addresses: Vec<String>,
+}
+
+/// The time, in nanoseconds since 1970: the one clock that processes share.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A duration in nanoseconds.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

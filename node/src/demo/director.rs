@@ -1,0 +1,266 @@
+//! The phases of a demo.
+//!
+//! ```text
+//!   start hubs, then leaves ─▶ probe until nobody is a stranger ─▶ load ─▶ drain ─▶ stop ─▶ account
+//!                                                   kill, start again, probe ┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * Every phase has a deadline.
+//! * Dropping the director kills every node.
+
+use std::{path::Path, time::Duration};
+
+use tempfile::TempDir;
+use tokio::time::{self, Instant};
+
+use super::{
+    account::{Account, Outage},
+    child::{NodeProcess, Start},
+    control::{Order, Schedule, nanos, now_ns},
+    error::DemoError,
+    journal::Tail,
+    ledger::Ledger,
+    progress::Progress,
+    topology::{Member, Topology},
+};
+
+/// How often journals are read. Chosen: progress looks live, and costs nothing.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long nodes may take to hear each other. Chosen: several rounds of a topic's overlay.
+const MESH_TIME: Duration = Duration::from_secs(30);
+
+/// How long after the order messages start. Chosen: every node has read the order by then.
+const LEAD: Duration = Duration::from_millis(300);
+
+/// How long the last messages are waited for while none arrives. Source: issue 3, part 8.
+const STILL_TIME: Duration = Duration::from_secs(5);
+
+/// How long they are waited for altogether.
+const DRAIN_TIME: Duration = Duration::from_secs(60);
+
+/// How long a killed node stays dead, at most. Chosen: its peers notice, and something is missed.
+const DEAD_TIME: Duration = Duration::from_secs(1);
+
+/// How long a node may take to end.
+const STOP_TIME: Duration = Duration::from_secs(6);
+
+/// What is to be shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) topology: Topology,
+    pub(crate) seconds: u64,
+    pub(crate) rate: f64,
+    /// The place of the node to kill.
+    pub(crate) victim: Option<usize>,
+}
+
+/// Runs a demo.
+#[derive(Debug)]
+pub(crate) struct Director {
+    plan: Plan,
+    members: Vec<Member>,
+    /// Of this demo alone, so that two of them never mix.
+    network: String,
+    files: TempDir,
+    nodes: Vec<Node>,
+    /// What is left to read of a node that was killed: its listener and its journal.
+    ended: Option<(usize, Tail)>,
+    outage: Option<Outage>,
+    ledger: Ledger,
+    rounds: u32,
+}
+
+/// A node that runs.
+#[derive(Debug)]
+struct Node {
+    process: NodeProcess,
+    /// Which listener of the ledger it is.
+    listener: usize,
+}
+
+/// What a demo came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) account: Account,
+    pub(crate) ledger: Ledger,
+    pub(crate) outage: Option<Outage>,
+}
+
+impl Director {
+    /// A demo whose nodes have not been started.
+    pub(crate) fn new(plan: Plan) -> Result<Self, DemoError> {
+        let files = TempDir::with_prefix("tandem-demo-")
+            .map_err(|source| DemoError::Files { path: std::env::temp_dir(), source })?;
+        let members = plan.topology.members();
+        Ok(Self {
+            network: format!("demo-{:08x}", rand::random::<u32>()),
+            ledger: Ledger::new(members.len()),
+            plan,
+            members,
+            files,
+            nodes: Vec::new(),
+            ended: None,
+            outage: None,
+            rounds: 0,
+        })
+    }
+
+    /// What is to be shown.
+    pub(crate) const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Leaves the files of the nodes where they are, for somebody to look at, and says where.
+    pub(crate) fn keep_files(&mut self) -> &Path {
+        self.files.disable_cleanup(true);
+        self.files.path()
+    }
+
+    /// Runs every phase.
+    pub(crate) async fn run(&mut self) -> Result<Outcome, DemoError> {
+        let progress = Progress::new(self.plan.seconds);
+        progress.phase("starting nodes");
+        for place in 0..self.members.len() {
+            let process = self.start_node(place, 0).await?;
+            self.nodes.push(Node { process, listener: place });
+        }
+        progress.phase("waiting until everybody hears everybody");
+        self.meet().await?;
+        self.load(&progress).await?;
+        progress.phase("waiting for the last messages");
+        self.drain().await?;
+        progress.phase("stopping nodes");
+        let stops = self.nodes.drain(..).map(|node| node.process.stop(STOP_TIME));
+        futures::future::join_all(stops).await;
+        progress.done();
+        let account = self.account();
+        let ledger = std::mem::replace(&mut self.ledger, Ledger::new(0));
+        Ok(Outcome { account, ledger, outage: self.outage })
+    }
+
+    async fn start_node(&self, place: usize, life: u8) -> Result<NodeProcess, DemoError> {
+        let member = &self.members[place];
+        let dialled = member.dials.iter().filter_map(|hub| self.nodes.get(*hub));
+        let peers = dialled.flat_map(|hub| &hub.process.addresses);
+        // Each end of a link is told only what it can dial.
+        let peers = peers.filter(|address| match member.mode {
+            tandem::Mode::Hybrid => true,
+            tandem::Mode::WebSocket => !address.starts_with('/'),
+            tandem::Mode::Libp2p => address.starts_with('/'),
+        });
+        let (network, dir) = (self.network.as_str(), self.files.path());
+        let peers = peers.cloned().collect();
+        NodeProcess::start(Start { member, place, life, network, dir, peers }).await
+    }
+
+    /// Has everybody send probes until everybody has heard everybody.
+    async fn meet(&mut self) -> Result<(), DemoError> {
+        let deadline = Instant::now() + MESH_TIME;
+        loop {
+            self.rounds += 1;
+            let round = self.rounds;
+            for node in &mut self.nodes {
+                node.process.order(Order::Probe { round }).await?;
+            }
+            time::sleep(LOOK).await;
+            self.look()?;
+            let missing = self.ledger.strangers();
+            if missing == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let (seconds, dir) = (MESH_TIME.as_secs(), self.files.path().to_owned());
+                return Err(DemoError::NotMeshed { missing, seconds, dir });
+            }
+        }
+    }
+
+    async fn load(&mut self, progress: &Progress) -> Result<(), DemoError> {
+        let Plan { seconds, rate, victim, .. } = self.plan;
+        let nodes = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let schedule =
+            Schedule { start_ns: now_ns().saturating_add(nanos(LEAD)), seconds, rate, nodes };
+        let total = Duration::from_secs(seconds);
+        for node in &mut self.nodes {
+            node.process.order(Order::Load(schedule)).await?;
+        }
+        progress.phase("sending");
+        let start = Instant::now() + LEAD;
+        let mut victim = victim;
+        while start.elapsed() < total || Instant::now() < start {
+            time::sleep(LOOK).await;
+            self.look()?;
+            progress.show(start.elapsed(), &self.ledger);
+            if let Some(place) = victim.take_if(|_| start.elapsed() >= total / 2) {
+                self.replace(place, schedule, progress).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills a node and starts it again with the same identity.
+    async fn replace(
+        &mut self,
+        place: usize,
+        schedule: Schedule,
+        progress: &Progress,
+    ) -> Result<(), DemoError> {
+        let life = 1;
+        progress.phase("killing a node");
+        // The others keep their places meanwhile.
+        let Node { process, listener } = self.nodes.remove(place);
+        let killed_ns = now_ns();
+        self.ended = Some((listener, process.kill().await?));
+        time::sleep(DEAD_TIME.min(Duration::from_secs(self.plan.seconds) / 8)).await;
+        progress.phase("starting it again");
+        let process = self.start_node(place, life).await?;
+        let listener = self.ledger.reborn(place, life);
+        self.nodes.insert(place, Node { process, listener });
+        self.meet().await?;
+        self.outage = Some(Outage { node: place, life: 0, killed_ns, back_ns: now_ns() });
+        self.nodes[place].process.order(Order::Load(schedule)).await?;
+        progress.phase("sending");
+        Ok(())
+    }
+
+    /// Waits until nothing is missing, or nothing arrives any more.
+    async fn drain(&mut self) -> Result<(), DemoError> {
+        let deadline = Instant::now() + DRAIN_TIME;
+        let (mut before, mut moved) = (self.ledger.handled(), Instant::now());
+        let mut complete = 0;
+        // Twice in a row, so that what somebody has not noted yet shows.
+        while complete < 2 {
+            time::sleep(LOOK).await;
+            self.look()?;
+            complete = if self.account().lost() == 0 { complete + 1 } else { 0 };
+            let now = Instant::now();
+            if self.ledger.handled() != before {
+                (before, moved) = (self.ledger.handled(), now);
+            }
+            if now - moved > STILL_TIME || now > deadline {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every journal, and sees that every node lives.
+    fn look(&mut self) -> Result<(), DemoError> {
+        let failed = |source| DemoError::Files { path: self.files.path().to_owned(), source };
+        for Node { process, listener } in &mut self.nodes {
+            process.journal.read(|record| self.ledger.take(*listener, record)).map_err(failed)?;
+            process.check()?;
+        }
+        if let Some((listener, journal)) = &mut self.ended {
+            journal.read(|record| self.ledger.take(*listener, record)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn account(&self) -> Account {
+        Account::of(&self.ledger, self.members.len(), self.outage)
+    }
+}

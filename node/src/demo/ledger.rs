@@ -1,0 +1,212 @@
+//! Everything that every node of a demo did, put together from the journals.
+//!
+//! # Invariants
+//!
+//! * Pure: the same records give the same ledger, in whatever order the journals are read.
+//! * A node that was started again is another listener, with counts of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossip::{Lane, Transport};
+use hdrhistogram::Histogram;
+
+use super::{
+    body::{Class, Stamp},
+    journal::{Deed, Record},
+};
+
+/// Messages of one source that a ledger takes. Chosen: more than a day of the fastest demo; a number
+/// beyond it is not the demo's.
+const MAX_NUMBER: u32 = 1 << 28;
+
+/// One life of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listener {
+    /// Its place.
+    pub(crate) node: usize,
+    /// How often it had been started before.
+    pub(crate) life: u8,
+}
+
+/// The messages of one class that one node sent in one life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source {
+    pub(crate) sender: u8,
+    pub(crate) life: u8,
+    pub(crate) class: Class,
+}
+
+/// What is known of one message.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fate {
+    /// When it was sent; `None` if its sender did not note it, or took it back.
+    pub(crate) sent_ns: Option<u64>,
+    /// How often each listener handled it. Shorter than the list of listeners if the rest is zero.
+    handled: Vec<u8>,
+}
+
+impl Fate {
+    /// How often a listener handled it.
+    pub(crate) fn handled_by(&self, listener: usize) -> u8 {
+        self.handled.get(listener).copied().unwrap_or(0)
+    }
+
+    /// Whether any listener handled it.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.handled.iter().any(|times| *times > 0)
+    }
+}
+
+/// How many messages came over each transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrivals {
+    pub(crate) ws: u64,
+    pub(crate) p2p: u64,
+}
+
+/// Everything that every node did.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    listeners: Vec<Listener>,
+    messages: BTreeMap<Source, Vec<Fate>>,
+    arrivals: Vec<BTreeMap<Class, Arrivals>>,
+    /// Which listener heard a probe of which source.
+    probes: BTreeSet<(usize, Source)>,
+    /// In microseconds, by lane.
+    latency: [Histogram<u64>; 2],
+    sent: u64,
+    handled: u64,
+}
+
+impl Ledger {
+    /// A ledger of so many nodes, each in its first life.
+    pub(crate) fn new(nodes: usize) -> Self {
+        // Fails for more than 5 digits only.
+        let histogram = || Histogram::new(3).expect("3 digits are few enough");
+        Self {
+            listeners: (0..nodes).map(|node| Listener { node, life: 0 }).collect(),
+            messages: BTreeMap::new(),
+            arrivals: vec![BTreeMap::new(); nodes],
+            probes: BTreeSet::new(),
+            latency: [histogram(), histogram()],
+            sent: 0,
+            handled: 0,
+        }
+    }
+
+    /// Adds the next life of a node, and names the listener it is.
+    pub(crate) fn reborn(&mut self, node: usize, life: u8) -> usize {
+        self.listeners.push(Listener { node, life });
+        self.listeners.len() - 1
+    }
+
+    /// Takes a record from the journal of a listener.
+    pub(crate) fn take(&mut self, listener: usize, record: Record) {
+        let Record { deed, stamp, at_ns } = record;
+        let Stamp { class, sender, life, number, sent_ns } = stamp;
+        let source = Source { sender, life, class };
+        if Class::PROBES.contains(&class) {
+            if matches!(deed, Deed::Heard(_)) {
+                self.probes.insert((listener, source));
+            }
+            return;
+        }
+        let (Some(fate), Some(Listener { node, .. })) =
+            (fate(&mut self.messages, source, number), self.listeners.get(listener))
+        else {
+            return;
+        };
+        match deed {
+            Deed::Sent => {
+                fate.sent_ns = Some(sent_ns);
+                self.sent += 1;
+            }
+            Deed::Withdrawn => {
+                fate.sent_ns = None;
+                self.sent -= 1;
+            }
+            Deed::Heard(transport) => {
+                if fate.handled.len() <= listener {
+                    fate.handled.resize(listener + 1, 0);
+                }
+                fate.handled[listener] = fate.handled[listener].saturating_add(1);
+                self.handled += 1;
+                if let Some(classes) = self.arrivals.get_mut(*node) {
+                    let arrivals = classes.entry(class).or_default();
+                    match transport {
+                        Transport::Libp2p => arrivals.p2p += 1,
+                        Transport::WebSocket | Transport::Memory => arrivals.ws += 1,
+                    }
+                }
+                let micros = at_ns.saturating_sub(sent_ns) / 1_000;
+                self.latency[usize::from(class.lane() == Lane::Bulk)].saturating_record(micros);
+            }
+        }
+    }
+
+    /// Every life of every node.
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// The messages of each source, by their number.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (&Source, &[Fate])> {
+        self.messages.iter().map(|(source, fates)| (source, fates.as_slice()))
+    }
+
+    /// What a node heard of a class.
+    pub(crate) fn arrivals(&self, node: usize, class: Class) -> Arrivals {
+        let classes = self.arrivals.get(node);
+        classes.and_then(|classes| classes.get(&class)).copied().unwrap_or_default()
+    }
+
+    /// Latencies of a lane, in microseconds.
+    pub(crate) const fn latency(&self, lane: Lane) -> &Histogram<u64> {
+        let [priority, bulk] = &self.latency;
+        match lane {
+            Lane::Priority => priority,
+            Lane::Bulk => bulk,
+        }
+    }
+
+    /// Messages that were sent.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Messages that were handled, counted at each node.
+    pub(crate) const fn handled(&self) -> u64 {
+        self.handled
+    }
+
+    /// Pairs of nodes, the newest life of each, of which one has not heard the other on both lanes.
+    pub(crate) fn strangers(&self) -> usize {
+        let newest: BTreeMap<usize, (usize, u8)> =
+            self.listeners.iter().enumerate().map(|(i, l)| (l.node, (i, l.life))).collect();
+        let heard = |listener: usize, sender: usize, life: u8| {
+            Class::PROBES.into_iter().all(|class| {
+                let sender = u8::try_from(sender).unwrap_or(u8::MAX);
+                self.probes.contains(&(listener, Source { sender, life, class }))
+            })
+        };
+        let pairs = newest.iter().flat_map(|(node, (listener, _))| {
+            let others = newest.iter().filter(move |(other, _)| *other != node);
+            others.map(move |(other, (_, life))| (*listener, *other, *life))
+        });
+        pairs.filter(|(listener, sender, life)| !heard(*listener, *sender, *life)).count()
+    }
+}
+
+/// The place of a message; `None` for a number that no demo reaches.
+fn fate(
+    messages: &mut BTreeMap<Source, Vec<Fate>>,
+    source: Source,
+    number: u32,
+) -> Option<&mut Fate> {
+    let index = usize::try_from(number).ok().filter(|_| number < MAX_NUMBER)?;
+    let fates = messages.entry(source).or_default();
+    if fates.len() <= index {
+        fates.resize(index + 1, Fate::default());
+    }
+    fates.get_mut(index)
+}

@@ -1,0 +1,102 @@
+//! `tandem demo`: a small network of processes on this machine that counts every message.
+//!
+//! ```text
+//!   Director ──stdin──▶ node process ─┬─ sends ──▶ other nodes
+//!      ▲                              └─ journal file: what it sent, what its handler got
+//!      └──────────────tails────────────────┘
+//!   journals ─▶ Ledger ─▶ Account ─▶ Report
+//! ```
+//!
+//! # Invariants
+//!
+//! * A message counts as handled when a node's handler has written it to the node's journal, which
+//!   outlives the process, however that ends. So the account of a node that was killed is exact.
+//! * Every phase has a deadline, and no node outlives the demo: it is killed with it, and it ends by
+//!   itself when its standard input does.
+
+mod account;
+mod body;
+mod child;
+mod control;
+mod director;
+mod error;
+mod journal;
+mod ledger;
+mod load;
+mod node;
+mod progress;
+mod report;
+mod topology;
+
+pub(crate) use error::DemoError;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use director::Director;
+use report::Report;
+use topology::Topology;
+
+use crate::cli::{Failure, StopSignals, print};
+
+/// Longest run, in seconds. Chosen: a day.
+const MAX_SECONDS: u64 = 86_400;
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How long to send, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    seconds: u64,
+    /// Multiplies what is sent per second.
+    #[arg(long, default_value_t = 1.0, value_parser = rate)]
+    rate: f64,
+    /// How many nodes of each kind to start.
+    #[arg(long, default_value = "ws=2,p2p=2,hybrid=1")]
+    nodes: Topology,
+    /// Kill a node halfway, start it again, and account for what it missed. It is the first one that
+    /// is not in the middle, or the one named, such as p2p-1.
+    #[arg(long, value_name = "NODE", num_args = 0..=1, require_equals = true)]
+    chaos: Option<Option<String>>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) use node::{DemoNodeArgs, demo_node};
+
+/// Runs the demo and tells how it went.
+pub(crate) async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
+    let victim = match &args.chaos {
+        None => None,
+        Some(name) => Some(args.nodes.victim(name.as_deref())?),
+    };
+    let plan =
+        director::Plan { topology: args.nodes, seconds: args.seconds, rate: args.rate, victim };
+    let mut signals = StopSignals::catch()?;
+    let mut director = Director::new(plan)?;
+    let account = tokio::select! {
+        biased;
+        () = signals.next() => Err(DemoError::Interrupted),
+        account = director.run() => account,
+    };
+    let outcome = account.and_then(|account| {
+        let report = Report::new(director.plan(), &account);
+        print(&if args.json { report.json() } else { report.to_string() });
+        report.verdict()
+    });
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(DemoError::Interrupted) => Err(DemoError::Interrupted.into()),
+        Err(error) => {
+            eprintln!("the nodes' logs and journals are in {}", director.keep_files().display());
+            Err(error.into())
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.01..=1_000.0).contains(&rate) => Ok(rate),
+        _ => Err("it must be a number from 0.01 to 1000".to_owned()),
+    }
+}

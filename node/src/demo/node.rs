@@ -1,0 +1,137 @@
+//! One node of a demo, in a process of its own.
+//!
+//! # Invariants
+//!
+//! * It ends when its standard input does, so it never outlives the director.
+//! * Its handlers do nothing but note what they get.
+
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use broadcaster::TaskSet;
+use clap::Args;
+use gossip::{Inbound, NetworkId, NodeAddress, Tag, Verdict};
+use tandem::{InboundLimits, Mode, NodeBuilder, Relaying, Running};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    body::Stamp,
+    control::{Order, Ready, now_ns},
+    error::DemoError,
+    journal::{Deed, Journal, Record},
+    load::Sender,
+    topology::MAX_NODES,
+};
+use crate::{
+    cli::{Failure, print},
+    log,
+};
+
+/// How long the tasks of a node may take to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How the director starts a node.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoNodeArgs {
+    /// Its place among the nodes.
+    #[arg(long)]
+    pub(crate) place: u8,
+    /// How often it has been started before.
+    #[arg(long)]
+    pub(crate) life: u8,
+    /// hybrid, ws or p2p.
+    #[arg(long, value_parser = mode)]
+    pub(crate) mode: Mode,
+    /// Name of the network, of this demo alone.
+    #[arg(long)]
+    pub(crate) network: String,
+    /// Its data directory.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Where to write its journal.
+    #[arg(long)]
+    pub(crate) journal: PathBuf,
+    /// Whom it dials.
+    #[arg(long)]
+    pub(crate) peer: Vec<NodeAddress>,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let modes = [Mode::Hybrid, Mode::WebSocket, Mode::Libp2p];
+    modes.into_iter().find(|mode| mode.name() == text).ok_or_else(|| "no such mode".to_owned())
+}
+
+/// Runs a node until it is told to stop, or nobody is there to tell it.
+pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
+    log::to_stderr(&std::env::var("TANDEM_LOG").unwrap_or_else(|_| "info".to_owned()));
+    let failed = |source| DemoError::Files { path: args.journal.clone(), source };
+    let journal = Arc::new(Journal::create(&args.journal).map_err(failed)?);
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let root = CancellationToken::new();
+    let running = builder(&args, &journal)?.start(&root).await?;
+    let addresses = running.node().addresses().iter().map(ToString::to_string).collect();
+    print(&serde_json::json!(Ready { addresses }).to_string());
+    let sender = Sender { node: running.node(), journal, place: args.place, life: args.life };
+    let tasks = TaskSet::new(&root);
+    obey(&mut orders, &sender, &running, &tasks).await;
+    // A node that has to be stopped by force has been killed by its deadline; the account shows it.
+    let _ = tasks.stop(GRACE).await.and(running.stop(GRACE).await);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn builder(args: &DemoNodeArgs, journal: &Arc<Journal>) -> Result<NodeBuilder, Failure> {
+    let network = NetworkId::new(args.network.as_str())
+        .map_err(|error| Failure::Usage { text: error.to_string() })?;
+    let inbound = InboundLimits { per_ip: MAX_NODES, ..InboundLimits::default() };
+    let mut builder = NodeBuilder::new(network)
+        .mode(args.mode)
+        .data_dir(args.dir.clone())
+        .inbound_limits(inbound)
+        .relaying(Relaying::Accepted);
+    for peer in &args.peer {
+        builder = builder.peer(peer.clone());
+    }
+    for tag in [Tag::AV, Tag::TX, Tag::PP] {
+        let journal = Arc::clone(journal);
+        builder = builder.handler(tag, move |message: Inbound| {
+            note(&journal, &message);
+            std::future::ready(Verdict::Ignore)
+        });
+    }
+    Ok(builder)
+}
+
+fn note(journal: &Journal, message: &Inbound) {
+    if let Some(stamp) = Stamp::of(&message.body) {
+        journal.note(Record { deed: Deed::Heard(message.transport), stamp, at_ns: now_ns() });
+    }
+}
+
+/// Does what the director says until it says stop, or nothing any more.
+async fn obey(
+    orders: &mut Lines<BufReader<Stdin>>,
+    sender: &Sender,
+    running: &Running,
+    tasks: &TaskSet,
+) {
+    loop {
+        let line: io::Result<Option<String>> = tokio::select! {
+            biased;
+            () = running.ended() => {
+                tracing::error!("the node ended by itself");
+                return;
+            }
+            line = orders.next_line() => line,
+        };
+        let Ok(Some(line)) = line else { return };
+        match serde_json::from_str(&line) {
+            Ok(Order::Probe { round }) => sender.probe(round),
+            Ok(Order::Load(schedule)) => {
+                let sender = sender.clone();
+                tasks.spawn("load", |cancel| async move { sender.run(schedule, cancel).await });
+            }
+            Ok(Order::Stop) => return,
+            Err(error) => tracing::error!(%error, "an order cannot be read"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a node does not start.
+
+use std::io;
+
+use net_p2p::KeyError;
+
+use crate::data_dir::DataDirError;
+
+/// Why a node did not start. Nothing keeps running after one of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// An address to listen on is no multiaddr.
+    #[error("cannot listen on {address:?}: write a multiaddr, for example /ip4/127.0.0.1/tcp/4190")]
+    ListenAddress {
+        /// The address as given.
+        address: String,
+    },
+    /// Another program listens there.
+    #[error(
+        "cannot listen on {address}: the address is in use; stop the other program or choose another port"
+    )]
+    AddressInUse {
+        /// The address as given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The WebSocket network did not start.
+    #[error(transparent)]
+    WebSocket(net_ws::StartError),
+    /// The libp2p network did not start.
+    #[error(transparent)]
+    Libp2p(net_p2p::StartError),
+    /// The hybrid network did not start.
+    #[error(transparent)]
+    Hybrid(net_hybrid::StartError),
+}
+
+impl StartError {
+    /// Whether the same start can never succeed, so that what it was told has to be changed.
+    #[must_use]
+    pub const fn is_misconfiguration(&self) -> bool {
+        match self {
+            Self::ListenAddress { .. } => true,
+            Self::WebSocket(error) => {
+                matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
+            }
+            Self::Libp2p(error) => matches!(error, net_p2p::StartError::Peer(_)),
+            Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } | Self::Hybrid(_) => false,
+        }
+    }
+}
+
+impl From<net_ws::StartError> for StartError {
+    fn from(error: net_ws::StartError) -> Self {
+        match error {
+            net_ws::StartError::AddressInUse { address, source } => {
+                Self::AddressInUse { address, source }
+            }
+            other => Self::WebSocket(other),
+        }
+    }
+}
+
+impl From<net_p2p::StartError> for StartError {
+    fn from(error: net_p2p::StartError) -> Self {
+        match error {
+            net_p2p::StartError::Listen { address, source }
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                Self::AddressInUse { address: address.to_string(), source }
+            }
+            other => Self::Libp2p(other),
+        }
+    }
+}
+
+impl From<net_hybrid::StartError> for StartError {
+    fn from(error: net_hybrid::StartError) -> Self {
+        match error {
+            net_hybrid::StartError::WebSocket(error) => error.into(),
+            net_hybrid::StartError::Libp2p(error) => error.into(),
+            other => Self::Hybrid(other),
+        }
+    }
+}

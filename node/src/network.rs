@@ -1,0 +1,136 @@
+//! The network of a node, whichever transports it has.
+//!
+//! # Invariants
+//!
+//! * This is the only place that knows the networks by their types; everything else has a `GossipNode`.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Shutdown};
+use gossip::{GossipNode, NodeAddress};
+use mesh::Ledger;
+use net_hybrid::{HybridConfig, HybridNetwork};
+use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    builder::{Mode, NodeBuilder},
+    error::StartError,
+};
+
+/// What the network of a node shares with it.
+pub(crate) type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// A network that runs.
+#[derive(Debug)]
+pub(crate) enum Network {
+    Hybrid(HybridNetwork),
+    WebSocket(WsNetwork),
+    Libp2p(P2pNetwork),
+}
+
+impl Network {
+    /// Starts the network of a node.
+    pub(crate) async fn start(
+        node: NodeBuilder,
+        key: NodeKey,
+        broadcaster: Broadcaster,
+        ledger: SharedLedger,
+        parent: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        match node.mode {
+            Mode::Hybrid => {
+                let config = HybridConfig { ws: ws(&node, &key), p2p: p2p(&node, &key)? };
+                let network = HybridNetwork::start(config, broadcaster, ledger, parent).await?;
+                Ok(Self::Hybrid(network))
+            }
+            Mode::WebSocket => {
+                let network =
+                    WsNetwork::start(ws(&node, &key), broadcaster, ledger, parent).await?;
+                Ok(Self::WebSocket(network))
+            }
+            Mode::Libp2p => {
+                let config = p2p(&node, &key)?;
+                let network = P2pNetwork::start(config, broadcaster, ledger, parent).await?;
+                Ok(Self::Libp2p(network))
+            }
+        }
+    }
+
+    /// Host and port of the WebSocket side.
+    pub(crate) fn ws_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Hybrid(network) => network.ws().local_address(),
+            Self::WebSocket(network) => network.local_address(),
+            Self::Libp2p(_) => None,
+        }
+    }
+
+    /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
+    pub(crate) fn p2p_addresses(&self) -> Vec<String> {
+        match self {
+            Self::Hybrid(network) => network.p2p().listen_addresses(),
+            Self::WebSocket(_) => Vec::new(),
+            Self::Libp2p(network) => network.listen_addresses(),
+        }
+    }
+
+    /// The network as an application uses it.
+    pub(crate) fn node(&self) -> Arc<dyn GossipNode> {
+        match self {
+            Self::Hybrid(network) => Arc::new(network.clone()),
+            Self::WebSocket(network) => Arc::new(network.clone()),
+            Self::Libp2p(network) => Arc::new(network.clone()),
+        }
+    }
+
+    /// Ends the network.
+    pub(crate) async fn stop(&self, grace: Duration) -> Shutdown {
+        match self {
+            Self::Hybrid(network) => network.stop(grace).await,
+            Self::WebSocket(network) => network.stop(grace).await,
+            Self::Libp2p(network) => network.stop(grace).await,
+        }
+    }
+}
+
+/// What the WebSocket side of a node is made of.
+fn ws(node: &NodeBuilder, key: &NodeKey) -> WsConfig {
+    let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
+    WsConfig {
+        listen: Some(node.listen_ws.clone()),
+        public_address: node.public_address.as_ref().map(NodeAddress::phonebook_entry),
+        peers: node.peers.iter().filter(web_socket).cloned().collect(),
+        identity: Some(Arc::new(key.keypair().clone())),
+        libp2p_identity: match node.mode {
+            Mode::Hybrid => Libp2pIdentity::Shared,
+            Mode::WebSocket | Mode::Libp2p => Libp2pIdentity::Separate,
+        },
+        inbound: node.inbound,
+        dial: node.dial,
+        router: node.router.clone(),
+        ..WsConfig::new(node.network.clone())
+    }
+}
+
+/// What the libp2p side of a node is made of.
+fn p2p(node: &NodeBuilder, key: &NodeKey) -> Result<P2pConfig, StartError> {
+    let listen = node
+        .listen_p2p
+        .iter()
+        .map(|text| text.parse().map_err(|_| StartError::ListenAddress { address: text.clone() }));
+    let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
+    Ok(P2pConfig {
+        listen: listen.collect::<Result<_, _>>()?,
+        peers: node.peers.iter().filter(multiaddr).cloned().collect(),
+        mdns: node.mdns,
+        max_inbound: u32::try_from(node.inbound.total).unwrap_or(u32::MAX),
+        dial: node.dial,
+        ..P2pConfig::new(node.network.clone(), key.clone())
+    })
+}

@@ -1,0 +1,148 @@
+//! A node that runs, and the ownership of its tasks.
+//!
+//! # Invariants
+//!
+//! * Whoever has a [`Running`] owns the node: dropping it ends the node, [`Running::stop`] ends it and
+//!   waits until it is gone.
+//! * The data directory is given free after the last task has ended.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::{Broadcaster, Metrics, PeerEvent, Shutdown};
+use gossip::{GossipNode, Identity, Inbound};
+use tokio::{
+    sync::broadcast,
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{data_dir::DataDir, network::Network};
+
+/// How often [`Running::ended`] looks. Chosen: nobody notices half a second after a bug.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A running node.
+#[derive(Debug)]
+#[must_use = "dropping a node ends it"]
+pub struct Running {
+    parts: Parts,
+}
+
+/// What a running node is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) network: Network,
+    pub(crate) broadcaster: Broadcaster,
+    /// Has been listening since before the first connection.
+    pub(crate) events: broadcast::Receiver<PeerEvent>,
+    pub(crate) identity: Identity,
+    pub(crate) metrics: Metrics,
+    pub(crate) data_dir: Option<DataDir>,
+    /// The root of every task of the node.
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Running {
+    pub(crate) const fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// The node as an application uses it. A cheap handle that does not keep the node running.
+    #[must_use]
+    pub fn node(&self) -> Arc<dyn GossipNode> {
+        self.parts.network.node()
+    }
+
+    /// URL of the WebSocket side, once it listens.
+    #[must_use]
+    pub fn ws_url(&self) -> Option<String> {
+        self.parts.network.ws_address().map(|address| format!("http://{address}"))
+    }
+
+    /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
+    #[must_use]
+    pub fn p2p_addresses(&self) -> Vec<String> {
+        self.parts.network.p2p_addresses()
+    }
+
+    /// Who the node is, on either transport.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.parts.identity
+    }
+
+    /// The broadcaster of the node.
+    #[must_use]
+    pub const fn broadcaster(&self) -> &Broadcaster {
+        &self.parts.broadcaster
+    }
+
+    /// What the node counts.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// The data directory, where the node has one.
+    #[must_use]
+    pub const fn data_dir(&self) -> Option<&DataDir> {
+        self.parts.data_dir.as_ref()
+    }
+
+    /// What happens to peers: the first call tells it from the start of the node on, up to 2,048
+    /// events back, a later one from then on.
+    #[must_use]
+    pub fn events(&mut self) -> broadcast::Receiver<PeerEvent> {
+        std::mem::replace(&mut self.parts.events, self.parts.broadcaster.events())
+    }
+
+    /// Every message that is accepted from now on.
+    #[must_use]
+    pub fn observe(&self) -> broadcast::Receiver<Inbound> {
+        self.parts.broadcaster.observe()
+    }
+
+    /// The token that every task of the node watches; cancelling it starts the end.
+    #[must_use]
+    pub const fn token(&self) -> &CancellationToken {
+        &self.parts.cancel
+    }
+
+    /// Waits until the node has ended by itself, which only a bug in it makes it do, or was cancelled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only looks.
+    pub async fn ended(&self) {
+        let mut look = time::interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.parts.broadcaster.task_count() > 0 {
+            tokio::select! {
+                () = self.parts.cancel.cancelled() => return,
+                _ = look.tick() => {}
+            }
+        }
+    }
+
+    /// Ends the node: asks every task, waits for at most `grace`, then aborts the rest.
+    ///
+    /// # Panics
+    ///
+    /// Resumes the panic of a task that panicked.
+    pub async fn stop(self, grace: Duration) -> Shutdown {
+        let Parts { network, broadcaster, cancel, data_dir, .. } = &self.parts;
+        let deadline = Instant::now() + grace;
+        cancel.cancel();
+        let network = network.stop(grace).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let shutdown = network.and(broadcaster.stop(left).await);
+        tracing::debug!(?shutdown, dir = ?data_dir.as_ref().map(DataDir::path), "the node stopped");
+        shutdown
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.parts.cancel.cancel();
+    }
+}
