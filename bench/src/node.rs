@@ -9,6 +9,7 @@ use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
 use mesh::Ledger;
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_ws::{WsConfig, WsNetwork};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +44,14 @@ impl Node {
         let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
         let id = NetworkId::new(NETWORK)?;
         let network: Arc<dyn GossipNode> = match transport {
-            Transport::Ws => return Err("net-ws has not landed".into()),
+            Transport::Ws => {
+                let mut config = WsConfig::new(id);
+                match peer {
+                    Some(peer) => config.peers.push(peer),
+                    None => config.listen = Some("127.0.0.1:0".to_owned()),
+                }
+                Arc::new(WsNetwork::start(config, broadcaster.clone(), ledger, parent).await?)
+            }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
                 match peer {

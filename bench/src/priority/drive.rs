@@ -106,6 +106,7 @@ fn start_bulk(plan: Plan, contender: Arc<dyn Contending>, probe: Arc<Probe>, tas
                 number += 1;
             }
             let left = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 left = waiting.next() => left,
             };
