@@ -82,8 +82,13 @@ impl<R: FrameSource> Reader<R> {
                     return end.reason;
                 }
             };
-            if let Err(reason) = self.take(received).await {
-                return reason;
+            match self.take(received).await {
+                Ok(()) => {}
+                // What the peer sent before it learns that its other link stays is read.
+                Err(DisconnectReason::Duplicate) => {
+                    self.shared.end(&self.peer, DisconnectReason::Duplicate);
+                }
+                Err(reason) => return reason,
             }
         }
     }
