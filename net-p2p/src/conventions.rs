@@ -29,8 +29,8 @@ pub(crate) enum LinkEnd {
 pub(crate) enum Extras {
     /// None.
     None,
-    /// The run of the process, a number for the link, and the number of lanes.
-    RunLinkLanes,
+    /// A number for the dial, one for the link, and the number of lanes.
+    DialLinkLanes,
 }
 
 /// The habits of a network.
@@ -48,7 +48,7 @@ impl Conventions {
             ClaimRule::Ranked => Self {
                 genesis: GenesisRule::Compared,
                 link_end: LinkEnd::Streams,
-                extras: Extras::RunLinkLanes,
+                extras: Extras::DialLinkLanes,
             },
             ClaimRule::FirstVerified => Self {
                 genesis: GenesisRule::Ignored,

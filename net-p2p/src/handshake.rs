@@ -33,6 +33,9 @@ const LEGACY_BYTE: u8 = b'1';
 /// Name of the header, after the prefix, that says how many lanes a node can keep apart.
 const LANES: &str = "Lanes";
 
+/// Name of the header, after the prefix, with a number for the dial that led to the connection.
+const DIAL: &str = "Dial";
+
 /// Name of the header, after the prefix, with a random number for the link.
 const LINK: &str = "Link";
 
@@ -59,8 +62,8 @@ pub(crate) enum LaneCount {
 pub(crate) struct Ours {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
-    /// Names the run of this process.
-    pub(crate) run: String,
+    /// Differs from connection to connection, and from run to run.
+    pub(crate) dial: u64,
     /// Differs from link to link.
     pub(crate) link: u64,
     /// What this end can do on this link.
@@ -72,7 +75,8 @@ pub(crate) struct Ours {
 pub(crate) struct Met {
     /// What both ends can do.
     pub(crate) lanes: LaneCount,
-    /// Names the run of the process that dialled, where it was announced.
+    /// Names the dial, where the dialer announced it. A node dials a peer only when it has no connection
+    /// to it, so of two dials the older one is dead, whether anybody has noticed or not.
     pub(crate) session: Option<u64>,
     /// The same at both ends, and different from link to link where links are numbered.
     pub(crate) tie: [u8; 32],
@@ -129,7 +133,7 @@ where
             stream.flush().await?;
             let (headers, heard) = read(stream, ours.profile).await?;
             ours.check_network(&headers)?;
-            let session = ours.has_extras().then(|| session_of(&ours.run));
+            let session = ours.has_extras().then_some(ours.dial);
             Ok(ours.met(&headers, session, tie(&sent, &heard)))
         }
         (Form::Headers, Direction::Inbound) => {
@@ -138,8 +142,9 @@ where
             stream.write_all(&sent).await?;
             stream.flush().await?;
             ours.check_network(&headers)?;
-            let run = metainfo::to_hello(&headers, ours.profile).node_random;
-            Ok(ours.met(&headers, run.as_deref().map(session_of), tie(&heard, &sent)))
+            let dial = ours.first(&headers, DIAL);
+            let session = dial.and_then(|dial| u64::from_str_radix(dial, 16).ok());
+            Ok(ours.met(&headers, session, tie(&heard, &sent)))
         }
     }
 }
@@ -150,7 +155,7 @@ impl Met {
 
 impl Ours {
     fn has_extras(&self) -> bool {
-        Conventions::of(self.profile).extras == Extras::RunLinkLanes
+        Conventions::of(self.profile).extras == Extras::DialLinkLanes
     }
 
     /// The whole message, length included.
@@ -159,12 +164,12 @@ impl Ours {
             genesis: self.network.as_str().to_owned(),
             features: Features::ours().to_header(),
             version: self.profile.version.to_owned(),
-            node_random: self.has_extras().then(|| self.run.clone()),
             ..Hello::default()
         };
         let mut headers = metainfo::from_hello(&hello, self.profile);
         if self.has_extras() {
             let mut add = |name, value: String| headers.push((self.extra(name), vec![value]));
+            add(DIAL, format!("{:016x}", self.dial));
             add(LINK, format!("{:016x}", self.link));
             if self.lanes == LaneCount::PerLane {
                 add(LANES, "2".to_owned());
@@ -175,6 +180,10 @@ impl Ours {
 
     fn extra(&self, name: &str) -> String {
         format!("{}{name}", self.profile.header_prefix)
+    }
+
+    fn first<'a>(&self, headers: &'a Headers, name: &str) -> Option<&'a str> {
+        headers.get(&self.extra(name))?.first().map(String::as_str)
     }
 
     fn check_network(&self, headers: &Headers) -> Result<(), HandshakeError> {
@@ -190,8 +199,7 @@ impl Ours {
     }
 
     fn met(&self, headers: &Headers, session: Option<u64>, tie: [u8; 32]) -> Met {
-        let announced = headers.get(&self.extra(LANES)).and_then(|values| values.first());
-        let both = self.lanes == LaneCount::PerLane && announced.is_some_and(|lanes| lanes == "2");
+        let both = self.lanes == LaneCount::PerLane && self.first(headers, LANES) == Some("2");
         let lanes = if both { LaneCount::PerLane } else { LaneCount::One };
         Met { lanes, session, tie }
     }
@@ -217,11 +225,6 @@ fn tie(dialer: &[u8], listener: &[u8]) -> [u8; 32] {
     Blake2b::<U32>::new().chain_update(dialer).chain_update(listener).finalize().into()
 }
 
-fn session_of(run: &str) -> u64 {
-    let hash: [u8; 32] = Blake2b::<U32>::digest(run).into();
-    hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::DuplexStream;
@@ -231,7 +234,7 @@ mod tests {
 
     fn ours(profile: &'static NetworkProfile, network: &str, link: u64) -> Ours {
         let network = NetworkId::new(network).unwrap();
-        Ours { profile, network, run: format!("run {link}"), link, lanes: LaneCount::PerLane }
+        Ours { profile, network, dial: 100 + link, link, lanes: LaneCount::PerLane }
     }
 
     fn pipe() -> (Compat<DuplexStream>, Compat<DuplexStream>) {
@@ -257,13 +260,13 @@ mod tests {
         let (dialer, listener) = (dialer.unwrap(), listener.unwrap());
         assert_eq!(dialer, listener);
         assert_eq!(dialer.lanes, LaneCount::PerLane);
-        assert_eq!(dialer.session, Some(session_of("run 1")));
+        assert_eq!(dialer.session, Some(101));
 
         let again = Ours { link: 7, ..one };
         let (dialer_again, _) = meet(Form::Headers, &again, &other).await;
         let dialer_again = dialer_again.unwrap();
         assert_ne!(dialer_again.tie, dialer.tie, "another link");
-        assert_eq!(dialer_again.session, dialer.session, "of the same run");
+        assert_eq!(dialer_again.session, dialer.session, "of the same dial");
     }
 
     #[tokio::test]

@@ -13,7 +13,9 @@
 //! * A stream whose handshake fails is reset; its connection is left alone.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Notice, Senders, open_stream},
+    conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
     sink::StreamSink,
@@ -60,8 +63,10 @@ pub(crate) struct Surroundings {
     pub(crate) ledger: SharedLedger,
     pub(crate) network: NetworkId,
     pub(crate) local: Identity,
-    /// Names the run of this process.
-    pub(crate) run: String,
+    /// Random, of this run of the process.
+    pub(crate) run: RandomState,
+    /// The links that are claimed, each with its connection.
+    pub(crate) links: Mutex<HashMap<PeerId, ConnectionId>>,
     pub(crate) metrics: P2pMetrics,
 }
 
@@ -119,13 +124,14 @@ struct Ready {
 
 /// Frees the identity when it goes.
 struct Claimed<'a> {
-    ledger: &'a SharedLedger,
+    around: &'a Surroundings,
     link: PeerId,
 }
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).release(self.link);
+        self.around.links().remove(&self.link);
+        self.around.ledger().release(self.link);
     }
 }
 
@@ -172,7 +178,7 @@ impl Attempt {
             goodbye(ready).await;
             return LinkOutcome::Duplicate { winner };
         }
-        let _claimed = Claimed { ledger: &around.ledger, link };
+        let _claimed = Claimed { around, link };
         let Some(mut attached) = around.attach(link, identity, ready) else {
             return LinkOutcome::Stopping;
         };
@@ -212,8 +218,8 @@ impl Attempt {
         };
         let form = if protocol == profile.stream_protocol { Form::Headers } else { Form::Legacy };
         let network = around.network.clone();
-        let (run, link) = (around.run.clone(), rand::random());
-        let ours = Ours { profile, network, run, link, lanes: self.lanes };
+        let (dial, link) = (around.run.hash_one(about.connection), rand::random());
+        let ours = Ours { profile, network, dial, link, lanes: self.lanes };
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
             .await
             .map_err(|error| around.blame(self.peer, &error))?;
@@ -249,7 +255,34 @@ impl Surroundings {
         let Met { session, tie, .. } = ready.met;
         let transport = Transport::Libp2p;
         let claim = LinkClaim { link, identity, transport, dialer, session, tie };
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).claim(claim)
+        let on = ready.about.connection;
+        let mut links = self.links();
+        let mut ledger = self.ledger();
+        // Where the first link stays, a peer that comes back on another connection would be refused
+        // until its old one is found dead. Existing nodes replace it, and its key is proven.
+        let first_stays =
+            Conventions::of(self.broadcaster.profile()).link_end == LinkEnd::Connection;
+        let is_elsewhere = |old: &PeerId| links.get(old).is_some_and(|known| *known != on);
+        let old = ledger.holder(&identity).filter(|old| first_stays && is_elsewhere(old));
+        if let Some(old) = old {
+            ledger.release(old);
+        }
+        let ruling = match (ledger.claim(claim), old) {
+            (Ruling::Keep, Some(loser)) => Ruling::Replace { loser },
+            (ruling, _) => ruling,
+        };
+        if !matches!(ruling, Ruling::Refuse { .. }) {
+            links.insert(link, on);
+        }
+        ruling
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<PeerId, ConnectionId>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands the link to the broadcaster; `None` when the node is stopping.
@@ -288,7 +321,7 @@ impl Surroundings {
         if let Ruling::Replace { loser } = ruling {
             self.broadcaster.supersede(loser, link);
         }
-        let holder = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).holder(&identity);
+        let holder = self.ledger().holder(&identity);
         if let Some(holder) = holder.filter(|holder| *holder != link) {
             self.broadcaster.supersede(link, holder);
         }

@@ -6,10 +6,12 @@
 
 use std::{
     io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
+use socket2::{Domain, Socket, Type};
 
 /// The addresses that are listened on now. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +104,27 @@ impl Listening {
         };
         self.listeners.iter().map(fix).collect()
     }
+}
+
+/// Checks that nobody listens on an address.
+///
+/// The library shares a port with whoever runs as the same user, so that a second node started by
+/// mistake would take half of the first one's connections.
+pub(crate) fn is_free(address: &Multiaddr) -> io::Result<()> {
+    let ip: Option<IpAddr> = address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    });
+    let (Some(ip), Some(port @ 1..)) = (ip, port_of(address)) else { return Ok(()) };
+    let place = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(place), Type::STREAM, None)?;
+    if place.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As the library does, or the remains of an earlier run would count as somebody.
+    socket.set_reuse_address(true)?;
+    socket.bind(&place.into())
 }
 
 fn port_of(address: &Multiaddr) -> Option<u16> {

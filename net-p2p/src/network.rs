@@ -1,6 +1,7 @@
 //! The handle of a libp2p network.
 
 use std::{
+    collections::hash_map::RandomState,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use broadcaster::{Broadcaster, Shutdown, TaskSet};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity,
     NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
-    Transport, wire::hello::node_random,
+    Transport,
 };
 use libp2p::{Multiaddr, StreamProtocol};
 use tokio::time::Instant;
@@ -105,7 +106,8 @@ impl P2pNetwork {
             ledger,
             network: config.network.clone(),
             local: config.key.identity(),
-            run: node_random(rand::random()),
+            run: RandomState::new(),
+            links: Mutex::default(),
             metrics: P2pMetrics::default(),
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());

@@ -24,7 +24,7 @@ use std::{
 use broadcaster::TaskSet;
 use futures::{FutureExt, StreamExt};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, noise,
+    Multiaddr, StreamProtocol, Swarm, TransportError, noise,
     swarm::{Config as SwarmConfig, Executor},
 };
 use tokio::time::{self, Instant};
@@ -37,7 +37,7 @@ use crate::{
     conventions::Conventions,
     dialing::Dialing,
     link::{Surroundings, gossip_protocols},
-    listening::{Bound, Listening},
+    listening::{Bound, Listening, is_free},
     metrics::P2pEvent,
     peers::Peers,
     pubsub,
@@ -161,10 +161,11 @@ impl Blueprint {
             let failed = |error| BuildError::Listen {
                 address: address.clone(),
                 source: match error {
-                    libp2p::TransportError::Other(error) => error,
+                    TransportError::Other(error) => error,
                     unsupported => io::Error::other(unsupported),
                 },
             };
+            is_free(address).map_err(|error| failed(TransportError::Other(error)))?;
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
         let mut dialing = Dialing::new(self.config.dial);
@@ -236,9 +237,16 @@ impl Life {
 
     /// Ends what belongs to this life: links first, while connections still carry what they write.
     async fn end(self) {
-        let Self { core, connections, listen: _ } = self;
-        let links = core.tasks.stop(LINKS_GRACE).await;
-        drop(core);
+        let Self { mut core, connections, listen: _ } = self;
+        // Nobody reads notices any more, so no link shall wait for room for its last one.
+        core.receivers.notices.close();
+        // A panic of a link ends here: it was logged, and it is why this life ends.
+        let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind().await.ok();
+        // What panicked once may do so again on its way out.
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(core)));
+        if dropped.is_err() {
+            tracing::error!("a swarm that died panicked again when it was dropped");
+        }
         let connections = connections.stop(CONNECTIONS_GRACE).await;
         tracing::debug!(?links, ?connections, "the libp2p swarm ended");
     }

@@ -62,8 +62,8 @@ const MAX_HANDSHAKES_PER_PEER: usize = 8;
 pub(crate) enum End {
     /// It was asked to.
     Cancelled,
-    /// The task of a connection panicked.
-    ConnectionPanicked,
+    /// The task of a connection or a link panicked.
+    TaskPanicked,
 }
 
 /// What the swarm task works with. Its methods are in several files, one for each concern.
@@ -101,7 +101,8 @@ impl Core {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return End::Cancelled,
-                () = self.panicked.cancelled() => return End::ConnectionPanicked,
+                () = self.panicked.cancelled() => return End::TaskPanicked,
+                () = self.tasks.token().cancelled() => return End::TaskPanicked,
                 Some(notice) = self.receivers.notices.recv() => self.on_notice(notice),
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.on_verdict(verdict),
@@ -173,7 +174,8 @@ impl Core {
     /// stays.
     fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
         let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
-        self.conventions.link_end == LinkEnd::Connection && self.around.holder(&identity).is_some()
+        self.conventions.link_end == LinkEnd::Connection
+            && self.around.ledger().holder(&identity).is_some()
     }
 
     pub(crate) fn on_event(&mut self, event: SwarmEvent<Event>) {
@@ -397,11 +399,5 @@ impl Core {
                 self.dialing.connected(&dialled.address);
             }
         }
-    }
-}
-
-impl Surroundings {
-    fn holder(&self, identity: &gossip::Identity) -> Option<gossip::PeerId> {
-        self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).holder(identity)
     }
 }

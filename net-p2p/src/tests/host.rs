@@ -100,6 +100,7 @@ pub(crate) struct Seen {
     pub(crate) connected: Vec<PeerId>,
     pub(crate) closed: usize,
     pub(crate) identified: Option<identify::Info>,
+    pub(crate) listens: Option<Multiaddr>,
 }
 
 /// A plain libp2p host: it opens and accepts streams, and does nothing of its own accord.
@@ -113,6 +114,28 @@ pub(crate) struct Host {
 impl Host {
     /// Dials `to`. Accepts streams of `protocols`.
     pub(crate) async fn dial(key: &NodeKey, protocols: &[StreamProtocol], to: Multiaddr) -> Self {
+        let host = Self::start(key, protocols, |swarm| {
+            swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
+        });
+        until("the host is connected", || !host.seen.lock().unwrap().connected.is_empty()).await;
+        host
+    }
+
+    /// Waits to be dialled, at the address it gives. Accepts streams of `protocols`.
+    pub(crate) async fn listen(key: &NodeKey, protocols: &[StreamProtocol]) -> (Self, Multiaddr) {
+        let host = Self::start(key, protocols, |swarm| {
+            swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        });
+        until("the host listens", || host.seen.lock().unwrap().listens.is_some()).await;
+        let address = host.seen.lock().unwrap().listens.clone().unwrap();
+        (host, address.with_p2p(key.libp2p().public().to_peer_id()).unwrap())
+    }
+
+    fn start(
+        key: &NodeKey,
+        protocols: &[StreamProtocol],
+        reach: impl FnOnce(&mut Swarm<HostBehaviour>),
+    ) -> Self {
         let key = key.libp2p();
         let mut acceptors = Acceptors::new(P2pMetrics::default());
         let accepted = acceptors.accept(protocols, 256);
@@ -124,7 +147,7 @@ impl Host {
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
         let transport = transport::build(&key).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
-        swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
+        reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let tasks = TaskSet::new(&CancellationToken::new());
@@ -140,9 +163,7 @@ impl Host {
                 }
             }
         });
-        let host = Self { seen, accepted, commands, _tasks: tasks };
-        until("the host is connected", || !host.seen.lock().unwrap().connected.is_empty()).await;
-        host
+        Self { seen, accepted, commands, _tasks: tasks }
     }
 
     pub(crate) fn peer(&self) -> PeerId {
@@ -172,6 +193,7 @@ fn note(seen: &Mutex<Seen>, event: SwarmEvent<HostBehaviourEvent>) {
     match event {
         SwarmEvent::ConnectionEstablished { peer_id, .. } => seen.connected.push(peer_id),
         SwarmEvent::ConnectionClosed { .. } => seen.closed += 1,
+        SwarmEvent::NewListenAddr { address, .. } => seen.listens = Some(address),
         SwarmEvent::Behaviour(HostBehaviourEvent::Identify(identify::Event::Received {
             info,
             ..

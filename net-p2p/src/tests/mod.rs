@@ -1,6 +1,8 @@
 //! Tests that need the inside of the crate.
 
 mod host;
+mod links;
 mod recorded;
 mod restart;
 mod streams;
+mod topics;

@@ -7,7 +7,8 @@ use std::{
 
 use broadcaster::{Broadcaster, Relaying, Setup, Shutdown};
 use gossip::{
-    GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
+    GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag,
+    Validator, Verdict,
 };
 use mesh::Ledger;
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork, SharedLedger};
@@ -41,11 +42,18 @@ pub(crate) struct Plan {
     pub(crate) network: &'static str,
     pub(crate) key: NodeKey,
     pub(crate) relaying: Relaying,
+    pub(crate) validator: Option<Arc<dyn Validator>>,
 }
 
 impl Plan {
     pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
-        Self { profile, network: "test-v1", key: NodeKey::generate(), relaying: Relaying::Off }
+        let (key, relaying) = (NodeKey::generate(), Relaying::Off);
+        Self { profile, network: "test-v1", key, relaying, validator: None }
+    }
+
+    /// Sets the validator of transactions.
+    pub(crate) fn validator(self, validator: Arc<dyn Validator>) -> Self {
+        Self { validator: Some(validator), ..self }
     }
 
     pub(crate) fn key(self, key: &NodeKey) -> Self {
@@ -67,6 +75,9 @@ impl Plan {
                 async { Verdict::Ignore }
             };
             setup = setup.handler(tag, Arc::new(handler));
+        }
+        if let Some(validator) = self.validator {
+            setup = setup.validator(Tag::TX, validator);
         }
         let broadcaster = Broadcaster::start(setup, &root);
         let mut config = P2pConfig::new(NetworkId::new(self.network).unwrap(), self.key);

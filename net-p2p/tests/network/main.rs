@@ -7,3 +7,4 @@ mod kit;
 mod gossip_flows;
 mod links;
 mod refusals;
+mod shared;

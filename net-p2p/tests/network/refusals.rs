@@ -61,4 +61,11 @@ async fn a_network_that_cannot_start_says_why() {
     assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("in use"), "{source}");
+
+    let running = Plan::new(&NetworkProfile::TANDEM).start().await;
+    let address = running.address().to_string();
+    let port = address.split("/p2p/").next().unwrap();
+    let error = start(|config| config.listen.push(port.parse().unwrap())).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {port}"), "not even another node's");
+    running.stop().await;
 }

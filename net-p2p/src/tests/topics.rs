@@ -1,0 +1,84 @@
+//! What is published on topics by nodes of other make.
+
+use std::time::Duration;
+
+use broadcaster::TaskSet;
+use futures::StreamExt;
+use gossip::{GossipNode, Inbound, NetworkProfile, Tag};
+use libp2p::{
+    Swarm,
+    gossipsub::{self, ConfigBuilder, IdentTopic, MessageAuthenticity, MessageId, ValidationMode},
+    swarm::{Config, dial_opts::DialOpts},
+};
+use tokio::{sync::broadcast, time};
+use tokio_util::sync::CancellationToken;
+
+use super::host::{Node, until};
+use crate::{NodeKey, transport};
+
+/// Publishes a message ten times a second, each time with another number at its end.
+fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
+    let key = NodeKey::generate().libp2p();
+    let mut config = ConfigBuilder::default();
+    config.validation_mode(ValidationMode::None);
+    // The default is the author and a number, of which some have neither.
+    config.message_id_fn(|message| MessageId::new(&message.data));
+    let config = config.build().unwrap();
+    let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
+    let transport = transport::build(&key).unwrap();
+    let config =
+        Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
+    let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
+    let topic = IdentTopic::new("algotx01");
+    swarm.behaviour_mut().subscribe(&topic).unwrap();
+    swarm.dial(DialOpts::unknown_peer_id().address(to.address()).build()).unwrap();
+    let tasks = TaskSet::new(&CancellationToken::new());
+    tasks.spawn("publisher", |_cancel| async move {
+        let mut tick = time::interval(Duration::from_millis(100));
+        for number in 0_u32.. {
+            let due = tick.tick();
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    _ = &mut due => break,
+                    _event = swarm.select_next_some() => {}
+                }
+            }
+            let message = [body, &number.to_be_bytes()].concat();
+            // Nobody may be subscribed yet.
+            let _ = swarm.behaviour_mut().publish(topic.clone(), message);
+        }
+    });
+    tasks
+}
+
+fn heard(observed: &mut broadcast::Receiver<Inbound>, body: &[u8]) -> bool {
+    let mut found = false;
+    while let Ok(message) = observed.try_recv() {
+        found |= message.tag == Tag::TX && message.body.starts_with(body);
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() {
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
+    let mut observed = node.broadcaster.observe();
+    let author = MessageAuthenticity::Author(NodeKey::generate().libp2p().public().to_peer_id());
+    let _author = publish_for_ever(author, &node, b"author");
+    until("an author is heard", || heard(&mut observed, b"author")).await;
+    let _nobody = publish_for_ever(MessageAuthenticity::Anonymous, &node, b"anonymous");
+    until("who does not say who it is is heard", || heard(&mut observed, b"anonymous")).await;
+
+    let key = NodeKey::generate().libp2p();
+    let _signed = publish_for_ever(MessageAuthenticity::Signed(key), &node, b"signed");
+    for _ in 0..10 {
+        // The others go on once a tenth of a second, so this takes as long as ten signed messages.
+        until("the others are heard", || heard(&mut observed, b"author")).await;
+        assert!(!heard(&mut observed, b"signed"));
+    }
+    assert!(
+        node.network.peers(gossip::PeerClass::Connected).is_empty(),
+        "nobody gossips on streams"
+    );
+}

@@ -1,0 +1,97 @@
+//! What a libp2p network shares with the rest of its node: the ledger, and the verdicts of validators.
+
+use std::sync::Arc;
+
+use gossip::{
+    Admission, GossipNode, Identity, Inbound, NetworkProfile, Outbound, PeerId, Tag, Transport,
+    Validation,
+};
+use mesh::LinkClaim;
+use net_p2p::P2pEvent;
+
+use super::kit::{Node, Plan, linked, ordered_keys, until};
+
+/// Claims a peer for a link by the other transport, as the other half of a hybrid would.
+fn claim_by_websocket(node: &Node, identity: Identity) -> PeerId {
+    let link = node.broadcaster.next_peer_id();
+    let (transport, dialer) = (Transport::WebSocket, node.network.identity());
+    let claim = LinkClaim { link, identity, transport, dialer, session: None, tie: [0; 32] };
+    assert_eq!(node.ledger.lock().unwrap().claim(claim), mesh::Ruling::Keep);
+    link
+}
+
+#[tokio::test]
+async fn where_links_are_ranked_libp2p_takes_over_from_websocket() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+    claim_by_websocket(&one, other.network.identity());
+    one.dial(&other);
+    linked(&one, &other).await;
+    let holder = one.ledger.lock().unwrap().holder(&other.network.identity());
+    assert_eq!(holder, Some(one.peers()[0].id));
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn where_the_first_link_stays_topics_go_on_without_a_stream_until_it_ends() {
+    let profile = &NetworkProfile::ALGORAND;
+    let (small, large) = ordered_keys();
+    for (key, other_key) in [(&small, &large), (&large, &small)] {
+        let one = Plan::new(profile).key(key).start().await;
+        let other = Plan::new(profile).key(other_key).start().await;
+        let held = claim_by_websocket(&one, other.network.identity());
+        let other_held = claim_by_websocket(&other, one.network.identity());
+        one.dial(&other);
+        let mut number = 0_u32;
+        until("a transaction arrives by the topic", || {
+            number += 1;
+            let message = Outbound::new(Tag::TX, number.to_be_bytes().to_vec());
+            if number % 20 == 1 {
+                assert_eq!(one.network.broadcast(message), Admission::Queued);
+            }
+            !other.heard(Tag::TX).is_empty()
+        })
+        .await;
+        assert!(one.peers().is_empty());
+        assert_eq!(one.network.metrics().count(P2pEvent::DuplicateLink), 0, "nobody tries");
+        one.ledger.lock().unwrap().release(held);
+        other.ledger.lock().unwrap().release(other_held);
+        linked(&one, &other).await;
+        one.stop().await;
+        other.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_validator_rejects_goes_no_further_on_the_topic() {
+    let profile = &NetworkProfile::TANDEM;
+    let validator = |message: &Inbound| {
+        if message.body.starts_with(b"bad") { Validation::Reject } else { Validation::Accept }
+    };
+    let middle = Plan::new(profile).validator(Arc::new(validator)).start().await;
+    let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+    one.dial(&middle);
+    other.dial(&middle);
+    linked(&one, &middle).await;
+    linked(&other, &middle).await;
+    let mut number = 0_u32;
+    until("good ones get through", || {
+        number += 1;
+        if number % 20 == 1 {
+            // So few bad ones that their sender is not shut out.
+            for word in [&b"good"[..], b"bad"].iter().take(if number < 60 { 2 } else { 1 }) {
+                let message = Outbound::new(Tag::TX, [word, &number.to_be_bytes()[..]].concat());
+                assert_eq!(one.network.broadcast(message), Admission::Queued);
+            }
+        }
+        other.heard(Tag::TX).len() >= 5
+    })
+    .await;
+    let heard = other.heard(Tag::TX);
+    assert!(heard.iter().all(|body| body.starts_with(b"good")), "{heard:?}");
+    assert_eq!(middle.network.metrics().count(P2pEvent::VerdictLost), 0);
+    for node in [one, middle, other] {
+        node.stop().await;
+    }
+}
