@@ -3,6 +3,8 @@
 // Each test program uses its part of this.
 #![allow(dead_code)]
 
+pub(crate) mod raw;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -13,7 +15,7 @@ use broadcaster::{Broadcaster, Limits, Relaying, Setup, Shutdown};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
 };
-use mesh::Ledger;
+use mesh::{Ledger, LinkClaim, Ruling};
 use net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) network: WsNetwork,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) heard: Heard,
+    ledger: Arc<Mutex<Ledger>>,
     _root: CancellationToken,
 }
 
@@ -97,8 +100,10 @@ impl Recipe {
         }
         let broadcaster = Broadcaster::start(setup, &root);
         let network =
-            WsNetwork::start(self.config, broadcaster.clone(), self.ledger, &root).await.unwrap();
-        Node { network, broadcaster, heard, _root: root }
+            WsNetwork::start(self.config, broadcaster.clone(), Arc::clone(&self.ledger), &root)
+                .await
+                .unwrap();
+        Node { network, broadcaster, heard, ledger: self.ledger, _root: root }
     }
 }
 
@@ -109,6 +114,10 @@ impl Node {
 
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
         self.network.peers(PeerClass::Connected)
+    }
+
+    pub(crate) fn claim(&self, claim: LinkClaim) -> Ruling {
+        self.ledger.lock().unwrap().claim(claim)
     }
 
     pub(crate) async fn until_peers(&self, count: usize) {

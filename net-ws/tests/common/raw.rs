@@ -1,0 +1,191 @@
+//! A peer made of bytes: what it sends is written out, what it gets is taken apart by hand.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// What a connection did next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It gave more bytes.
+    Bytes,
+    /// It is over, in whatever way.
+    Over,
+    /// Nothing for as long as was waited.
+    Open,
+}
+
+/// A socket and what was read from it and not used.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+    pub(crate) got: Vec<u8>,
+}
+
+/// The head of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The status line.
+    pub(crate) status: String,
+    /// Headers by name, in small letters; the values of repeated ones together.
+    pub(crate) headers: BTreeMap<String, Vec<String>>,
+    /// The names in order, in small letters.
+    pub(crate) order: Vec<String>,
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) first: u8,
+    pub(crate) masked: bool,
+    /// Unmasked.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self { stream, got: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // The other end may have closed already, which the reading side judges.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Reads once, waiting for at most `patience`.
+    pub(crate) async fn read(&mut self, patience: Duration) -> End {
+        let mut chunk = vec![0; 65_536];
+        match timeout(patience, self.stream.read(&mut chunk)).await {
+            Err(_) => End::Open,
+            Ok(Ok(0) | Err(_)) => End::Over,
+            Ok(Ok(count)) => {
+                self.got.extend_from_slice(&chunk[..count]);
+                End::Bytes
+            }
+        }
+    }
+
+    /// Reads until `take` finds something at the start of what was read, and takes that out.
+    async fn next<T>(&mut self, take: impl Fn(&[u8]) -> Option<(T, usize)>) -> Option<T> {
+        loop {
+            if let Some((value, len)) = take(&self.got) {
+                self.got.drain(..len);
+                return Some(value);
+            }
+            if self.read(super::PATIENCE).await != End::Bytes {
+                return None;
+            }
+        }
+    }
+
+    /// The head of the next answer; `None` if the connection ends before.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        self.next(|got| {
+            let end = got.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+            Some((parse_head(&String::from_utf8_lossy(&got[..end])), end))
+        })
+        .await
+    }
+
+    pub(crate) async fn exactly(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.next(|got| Some((got.get(..len)?.to_vec(), len))).await
+    }
+
+    /// The next frame; `None` if the connection ends before.
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
+        self.next(parse_frame).await
+    }
+
+    /// Every frame up to the end of the connection, or until nothing came for `patience`.
+    pub(crate) async fn frames(&mut self, patience: Duration) -> (Vec<Frame>, End) {
+        let mut frames = Vec::new();
+        loop {
+            while let Some((frame, len)) = parse_frame(&self.got) {
+                self.got.drain(..len);
+                frames.push(frame);
+            }
+            match self.read(patience).await {
+                End::Bytes => {}
+                end => return (frames, end),
+            }
+        }
+    }
+}
+
+pub(crate) fn parse_head(head: &str) -> Answer {
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().to_owned();
+    let (mut headers, mut order) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    for line in lines {
+        let (name, value) = line.split_once(':').unwrap();
+        order.push(name.to_lowercase());
+        headers.entry(name.to_lowercase()).or_default().push(value.trim().to_owned());
+    }
+    Answer { status, headers, order }
+}
+
+fn parse_frame(got: &[u8]) -> Option<(Frame, usize)> {
+    let (first, second) = (*got.first()?, *got.get(1)?);
+    let masked = second & 0x80 != 0;
+    let (len, mut at) = match second & 0x7f {
+        126 => (u64::from(u16::from_be_bytes(got.get(2..4)?.try_into().unwrap())), 4),
+        127 => (u64::from_be_bytes(got.get(2..10)?.try_into().unwrap()), 10),
+        len => (u64::from(len), 2),
+    };
+    let mut key = [0; 4];
+    if masked {
+        key.copy_from_slice(got.get(at..at + 4)?);
+        at += 4;
+    }
+    let end = at + usize::try_from(len).unwrap();
+    let payload = got.get(at..end)?.iter().zip(key.iter().cycle()).map(|(a, b)| a ^ b).collect();
+    Some((Frame { first, masked, payload }, end))
+}
+
+/// A frame as a client sends it.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [1, 2, 3, 4];
+    let mut out = vec![first];
+    match payload.len() {
+        len @ ..126 => out.push(0x80 | u8::try_from(len).unwrap()),
+        len @ ..65_536 => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+        }
+        len => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&key);
+    out.extend(payload.iter().zip(key.iter().cycle()).map(|(a, b)| a ^ b));
+    out
+}
+
+/// A request for gossip as the recorded clients send it.
+pub(crate) fn gossip_request(prefix: &str, extra: &str) -> String {
+    format!(
+        "GET /v1/test-v1/gossip HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n{prefix}Noderandom: //////////////==\r\n\
+         {prefix}Version: 2.2\r\n{prefix}Accept-Version: 2.2\r\n{extra}\r\n"
+    )
+}
+
+/// A client that has been upgraded.
+pub(crate) async fn upgraded(address: SocketAddr) -> Raw {
+    let mut raw = Raw::connect(address).await;
+    raw.send(gossip_request("X-Algorand-", "").as_bytes()).await;
+    let answer = raw.answer().await.unwrap();
+    assert!(answer.status.starts_with("HTTP/1.1 101 "), "{answer:?}");
+    raw
+}
