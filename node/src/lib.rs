@@ -8,6 +8,44 @@
 //! Required things are arguments of [`NodeBuilder::new`], optional ones its methods, and a started
 //! node is another type that owns the tasks.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tandem::{
+//!     NodeBuilder,
+//!     gossip::{Inbound, NetworkId, NodeAddress, Outbound, Tag, Verdict},
+//! };
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let root = CancellationToken::new();
+//! let network = NetworkId::new("example")?;
+//! let (heard, mut bodies) = tokio::sync::mpsc::channel(8);
+//! let listener = NodeBuilder::new(network.clone())
+//!     .handler(Tag::AV, move |message: Inbound| {
+//!         let heard = heard.clone();
+//!         async move {
+//!             // Nobody reads them any more once the example is over.
+//!             let _ = heard.send(message.body).await;
+//!             Verdict::Ignore
+//!         }
+//!     })
+//!     .start(&root)
+//!     .await?;
+//!
+//! let address: NodeAddress = listener.ws_url().ok_or("it listens")?.parse()?;
+//! let mut speaker = NodeBuilder::new(network).peer(address).start(&root).await?;
+//! let _connected = speaker.events().recv().await?;
+//! let _queued = speaker.node().broadcast(Outbound::new(Tag::AV, "hello"));
+//! assert_eq!(bodies.recv().await.ok_or("it was heard")?, "hello");
+//!
+//! let _ = speaker.stop(Duration::from_secs(5)).await;
+//! let _ = listener.stop(Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Invariants
 //!
 //! * A node that did not start has left nothing behind: no task, no socket, no lock.

@@ -36,7 +36,7 @@ pub(crate) async fn listen(args: ListenArgs) -> Result<ExitCode, Failure> {
 
 fn line(args: &ListenArgs, heard: &Heard) -> String {
     if args.json {
-        return serde_json::json!(heard).to_string();
+        return output::json(heard);
     }
     let Heard { tag, size, digest, peer, transport } = heard;
     let from = peer.map_or_else(|| "a topic".to_owned(), |peer| format!("#{peer}"));

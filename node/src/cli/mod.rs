@@ -18,7 +18,7 @@ mod signals;
 
 pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
-pub(crate) use output::print;
+pub(crate) use output::{json, print};
 pub(crate) use signals::StopSignals;
 
 use std::process::ExitCode;

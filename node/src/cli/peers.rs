@@ -13,14 +13,14 @@ use crate::admin::{
 /// Prints the peers.
 pub(crate) async fn peers(args: PeersArgs) -> Result<ExitCode, Failure> {
     let peers = Client::new(&args.target.data_dir()?).peers().await?;
-    output::print(&if args.json { serde_json::json!(peers).to_string() } else { table(&peers) });
+    output::print(&if args.json { output::json(&peers) } else { table(&peers) });
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints how the node is doing.
 pub(crate) async fn status(args: PeersArgs) -> Result<ExitCode, Failure> {
     let status = Client::new(&args.target.data_dir()?).status().await?;
-    output::print(&if args.json { serde_json::json!(status).to_string() } else { lines(&status) });
+    output::print(&if args.json { output::json(&status) } else { lines(&status) });
     Ok(ExitCode::SUCCESS)
 }
 

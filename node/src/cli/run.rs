@@ -231,7 +231,7 @@ fn log_event(event: &PeerEvent) {
 }
 
 fn tell(event: &Event<'_>) {
-    output::print(&serde_json::json!(event).to_string());
+    output::print(&output::json(event));
 }
 
 #[cfg(test)]

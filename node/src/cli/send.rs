@@ -17,7 +17,7 @@ pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     let body = body(&args)?;
     let sent = client.send(args.tag, body.into()).await?;
     if args.json {
-        output::print(&serde_json::json!(sent).to_string());
+        output::print(&output::json(&sent));
     }
     if sent.peers == 0 {
         return Err(Failure::NobodyHeard);

@@ -354,4 +354,18 @@ mod tests {
         ledger.reborn(1, 1);
         assert_eq!(ledger.strangers(), 2, "a node that was started again knows nobody");
     }
+
+    #[test]
+    fn all_is_sent_when_the_newest_life_of_every_node_says_so() {
+        let mut ledger = Ledger::new(2);
+        for listener in 0..2 {
+            assert!(!ledger.is_all_sent());
+            ledger.take(listener, record(Deed::Done, vote(0, 0, 1)));
+        }
+        assert!(ledger.is_all_sent());
+        let reborn = ledger.reborn(1, 1);
+        assert!(!ledger.is_all_sent());
+        ledger.take(reborn, record(Deed::Done, vote(0, 0, 1)));
+        assert!(ledger.is_all_sent());
+    }
 }

@@ -25,6 +25,7 @@ use super::{
     journal::Tail,
     topology::Member,
 };
+use crate::cli::json;
 
 /// How long a node may take to listen. Chosen: a machine that is busy with something else starts one
 /// in a few seconds.
@@ -127,7 +128,7 @@ impl NodeProcess {
 
     /// Tells the node what to do.
     pub(crate) async fn order(&mut self, order: Order) -> Result<(), DemoError> {
-        let line = format!("{}\n", serde_json::json!(order));
+        let line = format!("{}\n", json(&order));
         let told = async {
             self.orders.write_all(line.as_bytes()).await?;
             self.orders.flush().await

@@ -235,7 +235,8 @@ impl Director {
         while complete < 2 {
             time::sleep(LOOK).await;
             self.look()?;
-            complete = if self.account().lost() == 0 { complete + 1 } else { 0 };
+            let settled = self.ledger.is_all_sent() && self.account().lost() == 0;
+            complete = if settled { complete + 1 } else { 0 };
             let now = Instant::now();
             if self.ledger.handled() != before {
                 (before, moved) = (self.ledger.handled(), now);

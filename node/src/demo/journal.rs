@@ -31,6 +31,8 @@ pub(crate) enum Deed {
     Withdrawn,
     /// A handler got it.
     Heard(Transport),
+    /// Nothing more will be sent; the stamp says by whom only.
+    Done,
 }
 
 /// One line of a journal.
@@ -51,6 +53,7 @@ impl Record {
             Deed::Heard(Transport::WebSocket) => 3,
             Deed::Heard(Transport::Libp2p) => 4,
             Deed::Heard(Transport::Memory) => 5,
+            Deed::Done => 6,
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&[deed, stamp.class.code(), stamp.sender, stamp.life]);
@@ -67,6 +70,7 @@ impl Record {
             3 => Deed::Heard(Transport::WebSocket),
             4 => Deed::Heard(Transport::Libp2p),
             5 => Deed::Heard(Transport::Memory),
+            6 => Deed::Done,
             _ => return None,
         };
         let stamp = Stamp {
@@ -151,6 +155,7 @@ mod tests {
             Deed::Heard(Transport::WebSocket),
             Deed::Heard(Transport::Libp2p),
             Deed::Heard(Transport::Memory),
+            Deed::Done,
         ];
         let mut written = Vec::new();
         for number in 0..10_000 {

@@ -19,6 +19,9 @@ use super::{
 /// beyond it is not the demo's.
 const MAX_NUMBER: u32 = 1 << 28;
 
+/// Longest latency that is told apart, in microseconds. Chosen: longer than any phase lasts.
+const MAX_LATENCY_US: u64 = 600_000_000;
+
 /// One life of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
@@ -72,6 +75,8 @@ pub(crate) struct Ledger {
     arrivals: Vec<BTreeMap<Class, Arrivals>>,
     /// Which listener heard a probe of which source.
     probes: BTreeSet<(usize, Source)>,
+    /// Which listeners will send nothing more.
+    done: BTreeSet<usize>,
     /// In microseconds, by lane.
     latency: [Histogram<u64>; 2],
     sent: u64,
@@ -81,13 +86,15 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A ledger of so many nodes, each in its first life.
     pub(crate) fn new(nodes: usize) -> Self {
-        // Fails for more than 5 digits only.
-        let histogram = || Histogram::new(3).expect("3 digits are few enough");
+        // Fails for more than 5 digits, or bounds that leave no room, only.
+        let histogram =
+            || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("these bounds have room");
         Self {
             listeners: (0..nodes).map(|node| Listener { node, life: 0 }).collect(),
             messages: BTreeMap::new(),
             arrivals: vec![BTreeMap::new(); nodes],
             probes: BTreeSet::new(),
+            done: BTreeSet::new(),
             latency: [histogram(), histogram()],
             sent: 0,
             handled: 0,
@@ -105,6 +112,10 @@ impl Ledger {
         let Record { deed, stamp, at_ns } = record;
         let Stamp { class, sender, life, number, sent_ns } = stamp;
         let source = Source { sender, life, class };
+        if deed == Deed::Done {
+            self.done.insert(listener);
+            return;
+        }
         if Class::PROBES.contains(&class) {
             if matches!(deed, Deed::Heard(_)) {
                 self.probes.insert((listener, source));
@@ -117,6 +128,7 @@ impl Ledger {
             return;
         };
         match deed {
+            Deed::Done => {}
             Deed::Sent => {
                 fate.sent_ns = Some(sent_ns);
                 self.sent += 1;
@@ -179,21 +191,33 @@ impl Ledger {
         self.handled
     }
 
+    /// Whether the newest life of every node will send nothing more.
+    pub(crate) fn is_all_sent(&self) -> bool {
+        self.newest().all(|(listener, _)| self.done.contains(&listener))
+    }
+
     /// Pairs of nodes, the newest life of each, of which one has not heard the other on both lanes.
     pub(crate) fn strangers(&self) -> usize {
-        let newest: BTreeMap<usize, (usize, u8)> =
-            self.listeners.iter().enumerate().map(|(i, l)| (l.node, (i, l.life))).collect();
-        let heard = |listener: usize, sender: usize, life: u8| {
+        let heard = |listener: usize, other: Listener| {
             Class::PROBES.into_iter().all(|class| {
-                let sender = u8::try_from(sender).unwrap_or(u8::MAX);
-                self.probes.contains(&(listener, Source { sender, life, class }))
+                let sender = u8::try_from(other.node).unwrap_or(u8::MAX);
+                self.probes.contains(&(listener, Source { sender, life: other.life, class }))
             })
         };
-        let pairs = newest.iter().flat_map(|(node, (listener, _))| {
-            let others = newest.iter().filter(move |(other, _)| *other != node);
-            others.map(move |(other, (_, life))| (*listener, *other, *life))
+        let pairs = self.newest().flat_map(|(listener, this)| {
+            let others = self.newest().filter(move |(_, other)| other.node != this.node);
+            others.map(move |(_, other)| (listener, other))
         });
-        pairs.filter(|(listener, sender, life)| !heard(*listener, *sender, *life)).count()
+        pairs.filter(|(listener, other)| !heard(*listener, *other)).count()
+    }
+
+    /// The newest life of every node, and which listener it is.
+    fn newest(&self) -> impl Iterator<Item = (usize, Listener)> {
+        let listeners = self.listeners.iter().copied().enumerate();
+        listeners.filter(|(index, listener)| {
+            let later = self.listeners.iter().skip(index + 1);
+            !later.into_iter().any(|other| other.node == listener.node)
+        })
     }
 }
 

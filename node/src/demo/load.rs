@@ -64,12 +64,17 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Sends what is due until nothing is.
+    /// Sends what is due until nothing is, and notes that nothing more will come.
     ///
     /// # Cancel safety
     ///
     /// A message may have been noted as sent and not been given to the node.
     pub(crate) async fn run(&self, schedule: Schedule, cancel: CancellationToken) {
+        self.send_all(schedule, &cancel).await;
+        self.note(Deed::Done, self.stamp(Class::Vote, 0));
+    }
+
+    async fn send_all(&self, schedule: Schedule, cancel: &CancellationToken) {
         // A node that joins late does not make up for what it did not send.
         let skipped: Vec<u32> = Class::COUNTED
             .into_iter()
@@ -90,7 +95,7 @@ impl Sender {
             {
                 while *sent < schedule.due(class, self.place, now) {
                     let number = *sent - skipped;
-                    if !self.send(class, number, schedule.deadline_ns(), &cancel).await {
+                    if !self.send(class, number, schedule.deadline_ns(), cancel).await {
                         return;
                     }
                     *sent += 1;

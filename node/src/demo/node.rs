@@ -23,7 +23,7 @@ use super::{
     topology::MAX_NODES,
 };
 use crate::{
-    cli::{Failure, print},
+    cli::{Failure, json, print},
     log,
 };
 
@@ -70,7 +70,7 @@ pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
     let root = CancellationToken::new();
     let running = builder(&args, &journal)?.start(&root).await?;
     let addresses = running.node().addresses().iter().map(ToString::to_string).collect();
-    print(&serde_json::json!(Ready { addresses }).to_string());
+    print(&json(&Ready { addresses }));
     let sender = Sender { node: running.node(), journal, place: args.place, life: args.life };
     let tasks = TaskSet::new(&root);
     obey(&mut orders, &sender, &running, &tasks).await;

@@ -13,6 +13,7 @@ use super::{
     error::DemoError,
     ledger::{Arrivals, Ledger},
 };
+use crate::cli::json;
 
 /// What a demo tells.
 #[derive(Clone, Debug, Serialize)]
@@ -111,7 +112,7 @@ impl Report {
 
     /// One JSON object.
     pub(crate) fn json(&self) -> String {
-        serde_json::json!(self).to_string()
+        json(self)
     }
 
     /// An error if anything was lost or handled twice.

@@ -1,0 +1,198 @@
+//! Bad input: one line on standard error that says what to do, and an exit code.
+
+#[cfg(test)]
+mod support;
+
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command};
+
+use support::{Node, finish, finish_with_input, run, scratch, tandem};
+
+/// The configuration, or the command, has to be changed.
+const USAGE: i32 = 2;
+/// It may work another time.
+const RUNTIME: i32 = 1;
+
+#[track_caller]
+fn refuses(command: &mut Command, code: i32, parts: &[&str]) {
+    refuses_input(command, b"", code, parts);
+}
+
+#[track_caller]
+fn refuses_input(command: &mut Command, input: &[u8], code: i32, parts: &[&str]) {
+    let ended = finish_with_input(command.env("RUST_BACKTRACE", "1"), input);
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    assert_eq!(ended.stdout, "", "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "one line: {ended:?}");
+    assert!(ended.stderr.starts_with("error: "), "{ended:?}");
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{part:?} is missing: {ended:?}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_with_its_line() {
+    let dir = scratch();
+    let file = dir.path().join("tandem.toml");
+    let with = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let mut command = run(dir.path());
+        command.arg("--config").arg(&file);
+        command
+    };
+    let place = |line: u32| format!("{}:{line}: ", file.display());
+    refuses(
+        &mut with("\n\nlistn_ws = \"127.0.0.1:1\"\n"),
+        USAGE,
+        &[&place(3), "unknown key `listn_ws`, did you mean `listen_ws`?"],
+    );
+    refuses(&mut with("mode = \"ws\"\nmode = 1"), USAGE, &[&place(2)]);
+    refuses(&mut with("[peers]"), USAGE, &[&place(1), "`peers` must be an array of strings"]);
+    refuses(&mut with("\u{0}"), USAGE, &[&place(1)]);
+    refuses(
+        run(dir.path()).args(["--config", "/nonexistent.toml"]),
+        USAGE,
+        &["cannot read the configuration file /nonexistent.toml: No such file or directory"],
+    );
+    fs::write(&file, b"\xff\xfe").unwrap();
+    refuses(run(dir.path()).arg("--config").arg(&file), USAGE, &["did not contain valid UTF-8"]);
+    refuses(run(dir.path()).arg("--config").arg(dir.path()), USAGE, &["Is a directory"]);
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
+    let dir = scratch();
+    for (flag, value, expected) in [
+        ("--peer", "nonsense", "--peer: \"nonsense\" is no address: write host:port"),
+        ("--peer", "/ip4/127.0.0.1/tcp/1", "add /p2p/ and the peer's ID"),
+        ("--peer", "/ip4/127.0.0.1/tcp/1/p2p/nobody", "/p2p/nobody\" cannot be read"),
+        ("--peer", "wss://relay.example", "not supported yet"),
+        ("--listen-ws", "4160", "--listen-ws: \"4160\" is not HOST:PORT"),
+        ("--listen-p2p", "127.0.0.1:1", "--listen-p2p: \"127.0.0.1:1\" is no multiaddr"),
+        ("--listen-p2p", "/ip4/999.0.0.1/tcp/1", "write a multiaddr"),
+        ("--network", "a/b", "--network: network name \"a/b\""),
+        ("--profile", "eth", "--profile: \"eth\" is no profile"),
+        ("--relay", "yes", "--relay: \"yes\" is neither on nor off"),
+        ("--log", "a=b=c", "--log: \"a=b=c\" is no log filter"),
+    ] {
+        let mut command = tandem();
+        command.arg("run").arg("--data-dir").arg(dir.path()).arg(flag).arg(value);
+        refuses(&mut command, USAGE, &[expected]);
+    }
+    refuses(
+        tandem().arg("run").env("TANDEM_MODE", "both"),
+        USAGE,
+        &["TANDEM_MODE: \"both\" is no mode: write hybrid, ws or p2p"],
+    );
+}
+
+#[test]
+fn a_slip_on_the_command_line_is_one_line() {
+    refuses(tandem().arg("rum"), USAGE, &["unrecognized subcommand 'rum'"]);
+    refuses(tandem().args(["run", "--mod", "ws"]), USAGE, &["unexpected argument '--mod'"]);
+    refuses(tandem().args(["send", "--tag", "TXX", "x"]), USAGE, &["is not a message tag"]);
+    refuses(tandem().args(["listen", "--tags", "A"]), USAGE, &["is not a message tag"]);
+    refuses(tandem().args(["demo", "--seconds", "0"]), USAGE, &["0 is not in"]);
+    refuses(tandem().args(["demo", "--rate", "0"]), USAGE, &["--rate"]);
+    refuses(tandem().args(["demo", "--nodes", "x"]), USAGE, &["write for example ws=2"]);
+    refuses(tandem().args(["demo", "--chaos=hybrid-1"]), USAGE, &["name one of ws-1, ws-2"]);
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (ws, p2p) = (format!("127.0.0.1:{port}"), format!("/ip4/127.0.0.1/tcp/{port}"));
+    for mode in ["hybrid", "ws"] {
+        let dir = scratch();
+        let mut command = tandem();
+        command.arg("run").arg("--data-dir").arg(dir.path()).args(["--mode", mode]);
+        command.args(["--listen-p2p", "/ip4/127.0.0.1/tcp/0", "--listen-ws", &ws]);
+        refuses(&mut command, RUNTIME, &[&ws, "choose another port"]);
+        assert!(!dir.path().join("admin.sock").exists());
+    }
+    for mode in ["hybrid", "p2p"] {
+        let dir = scratch();
+        let mut command = tandem();
+        command.arg("run").arg("--data-dir").arg(dir.path()).args(["--mode", mode]);
+        command.args(["--listen-ws", "127.0.0.1:0", "--listen-p2p", &p2p]);
+        refuses(&mut command, RUNTIME, &[&p2p, "choose another port"]);
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_refused() {
+    let dir = scratch();
+    let key = dir.path().join("identity.pem");
+    fs::write(&key, "hello").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let told = format!("chmod 600 {}", key.display());
+    refuses(&mut run(dir.path()), RUNTIME, &["can be read by others", &told]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    refuses(&mut run(dir.path()), RUNTIME, &["is no PKCS#8 PEM file with an Ed25519 key"]);
+    // A directory is unreadable as a file even for root.
+    let mut command = run(dir.path());
+    command.arg("--key-file").arg("/");
+    refuses(&mut command, RUNTIME, &["key file /"]);
+}
+
+#[test]
+fn a_data_directory_in_use_is_refused_and_its_node_goes_on() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &[]);
+    refuses(
+        &mut run(dir.path()),
+        RUNTIME,
+        &["is in use by another node: stop that one, or choose another with --data-dir"],
+    );
+    assert_eq!(finish(&mut node.command("status")).code, Some(0));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_or_used_is_refused() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    refuses(&mut run(&file.join("d")), RUNTIME, &["cannot create the data directory"]);
+    refuses(&mut run(&file), RUNTIME, &["data directory"]);
+    let long = dir.path().join("d".repeat(120));
+    refuses(&mut run(&long), RUNTIME, &["admin.sock: choose another directory"]);
+}
+
+#[test]
+fn a_command_without_a_node_says_so() {
+    let dir = scratch();
+    let speak = |name: &str| {
+        let mut command = tandem();
+        command.arg(name).arg("--data-dir").arg(dir.path());
+        command
+    };
+    let told = ["no node runs on the data directory", "start one with tandem run"];
+    refuses(speak("send").args(["--tag", "TX", "x"]), RUNTIME, &told);
+    refuses(&mut speak("listen"), RUNTIME, &told);
+    refuses(&mut speak("peers"), RUNTIME, &told);
+}
+
+#[test]
+fn a_message_that_cannot_be_sent_is_refused() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &[]);
+    let send = |tag: &str| {
+        let mut command = node.command("send");
+        command.args(["--tag", tag]);
+        command
+    };
+    refuses(send("UE").arg("x"), USAGE, &["UE cannot be sent in this network: use one of AV"]);
+    refuses(send("ZZ").arg("x"), USAGE, &["ZZ cannot be sent in this network"]);
+    let long = vec![b'x'; 1_229];
+    refuses_input(
+        send("AV").arg("-"),
+        &long,
+        USAGE,
+        &["the body has 1229 bytes: AV takes at most 1228"],
+    );
+    let huge = dir.path().join("huge");
+    fs::write(&huge, vec![0; 7 * 1024 * 1024]).unwrap();
+    refuses(send("VB").arg("--file").arg(&huge), USAGE, &["at most 6291454 bytes can be sent"]);
+    refuses(send("VB").args(["--file", "/nonexistent"]), RUNTIME, &["cannot read /nonexistent"]);
+    refuses(send("AV").arg("x"), RUNTIME, &["the node has no peers"]);
+}
