@@ -107,3 +107,24 @@ async fn a_peer_may_be_named_by_a_host_name() {
     one.stop().await;
     other.stop().await;
 }
+
+#[tokio::test]
+async fn two_addresses_of_one_peer_lead_to_one_link() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
+    let by_name = other.address().to_string().replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    one.network.add_peer(&gossip::NodeAddress::Multiaddr(by_name)).unwrap();
+    one.dial(&other);
+    linked(&one, &other).await;
+    // And back, where the link is up already.
+    other.dial(&one);
+    for number in 0..20_u8 {
+        let message = Outbound::new(Tag::AV, vec![number]);
+        let delivery = one.network.broadcast_and_wait(message).await.unwrap();
+        assert_eq!((delivery.written, delivery.given_up), (1, 0));
+        until("it is heard once", || other.heard(Tag::AV).len() == usize::from(number) + 1).await;
+    }
+    assert_eq!((one.peers().len(), other.peers().len()), (1, 1));
+    one.stop().await;
+    other.stop().await;
+}
