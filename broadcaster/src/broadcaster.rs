@@ -108,6 +108,28 @@ impl Setup {
     }
 }
 
+/// What is to be done when the last loop of a peer has ended, also when the node stops before they run.
+struct Farewell {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    ended: Option<oneshot::Sender<DisconnectReason>>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let Self { shared, peer, ended } = self;
+        let reason = peer.end_reason();
+        shared.registry.remove(peer.id);
+        shared.registry.bequeath(peer, peer.take_unsent());
+        shared.metrics.disconnected(peer.transport, reason);
+        shared.emit(PeerEvent::Disconnected(peer.info(), reason));
+        if let Some(ended) = ended.take() {
+            // The transport may have stopped listening.
+            let _ = ended.send(reason);
+        }
+    }
+}
+
 /// How messages flow in a node, whatever carries them. A cheap handle.
 #[derive(Clone)]
 pub struct Broadcaster {
@@ -311,17 +333,11 @@ impl Broadcaster {
             });
         }
         drop(running);
-        let shared = Arc::clone(shared);
+        let farewell = Farewell { shared: Arc::clone(shared), peer, ended: Some(ended) };
         self.tasks.spawn("peer", |_cancel| async move {
             // Nothing is ever sent: `None` says that every loop has ended.
             let _ = all_ended.recv().await;
-            let reason = peer.end_reason();
-            shared.registry.remove(peer.id);
-            shared.registry.bequeath(&peer, peer.take_unsent());
-            shared.metrics.disconnected(peer.transport, reason);
-            shared.emit(PeerEvent::Disconnected(peer.info(), reason));
-            // The transport may have stopped listening.
-            let _ = ended.send(reason);
+            drop(farewell);
         });
     }
 

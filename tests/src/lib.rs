@@ -12,6 +12,9 @@
 //! * A raw peer shares no code with the transport it speaks to, beyond the wire format of `gossip`.
 
 pub mod harness;
+pub mod libp2p;
 pub mod memory;
+pub mod networks;
 pub mod recorder;
 pub mod wait;
+pub mod websocket;

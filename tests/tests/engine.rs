@@ -401,7 +401,7 @@ struct Topic(std::sync::Mutex<Vec<Bytes>>);
 
 impl TopicSink for Topic {
     fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
-        self.0.lock().unwrap().push(body);
+        self.0.lock().expect("nobody panics with it").push(body);
         TopicAdmission::Queued
     }
 }
@@ -411,7 +411,8 @@ fn heard_on_topic(
 ) -> (TopicMessage, Arc<std::sync::Mutex<Vec<Validation>>>) {
     let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
     let log = Arc::clone(&reports);
-    let report = Box::new(move |validation| log.lock().unwrap().push(validation));
+    let report =
+        Box::new(move |validation| log.lock().expect("nobody panics with it").push(validation));
     (TopicMessage { tag: Tag::TX, body: body.into(), from: None, report }, reports)
 }
 
@@ -490,6 +491,25 @@ async fn a_link_may_be_slow_and_may_break() {
     link.cut();
     assert_eq!(link.near.ended().await, DisconnectReason::Transport);
     assert_eq!(link.far.ended().await, DisconnectReason::Transport);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_submitted_is_written_before_a_node_stops() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+    for number in 0..200 {
+        offer(&broadcaster, Tag::AV, bundle(number, 600));
+    }
+    let read = async {
+        let mut bodies = Vec::new();
+        while let Some((_, payload)) = raw.recv().await {
+            bodies.push(payload);
+        }
+        bodies
+    };
+    let (bodies, stopped) = futures::join!(read, node.stop(5 * SECOND));
+    assert_eq!(stopped, broadcaster::Shutdown::Clean);
+    assert_eq!(bodies, (0..200).map(|number| bundle(number, 600)).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,7 +70,7 @@ pub(crate) async fn a_proposal_is_compressed_once_and_arrives_as_it_was<H: Harne
     listeners[0].1.hears(&proposal).await;
     let payload = next_of(&mut raw, Tag::PP).await;
     assert!(payload.len() < proposal.len() / 10, "{} bytes", payload.len());
-    assert_eq!(decompress(&payload, MAX_DECOMPRESSED).unwrap(), proposal);
+    assert_eq!(decompress(&payload, MAX_DECOMPRESSED).expect("it is a frame"), proposal);
 }
 
 pub(crate) async fn a_broadcast_may_leave_out_its_sender<H: Harness>() {

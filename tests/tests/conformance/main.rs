@@ -81,7 +81,6 @@ macro_rules! suite {
                 a_peer_is_known_by_its_identity,
                 a_stopped_node_has_no_task_left,
                 a_node_with_stalled_peers_stops_within_the_grace,
-                what_was_queued_is_written_before_a_node_stops,
             ]
         }
     };
@@ -100,3 +99,6 @@ macro_rules! suite {
 }
 
 suite!(memory, testkit::harness::Memory, tokio::test(start_paused = true));
+suite!(ws, testkit::networks::Ws, tokio::test(flavor = "multi_thread", worker_threads = 2));
+suite!(p2p, testkit::networks::P2p, tokio::test(flavor = "multi_thread", worker_threads = 2));
+suite!(hybrid, testkit::networks::Hybrid, tokio::test(flavor = "multi_thread", worker_threads = 2));

@@ -1,0 +1,273 @@
+//! A scripted peer over libp2p: one connection, one gossip stream, and no swarm.
+//!
+//! ```text
+//!   TCP ─▶ Noise ─▶ Yamux ─▶ stream ─▶ multistream-select ─▶ headers ─▶ frames
+//! ```
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use broadcaster::TaskSet;
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use gossip::{
+    Identity, NetworkId, NetworkProfile, Tag,
+    wire::{
+        frame::{FRAME_HEADER_BYTES, encode_header, split},
+        hello::Hello,
+        metainfo,
+    },
+};
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        Endpoint, StreamMuxer,
+        muxing::{StreamMuxerBox, SubstreamBox},
+        transport::{DialOpts, PortUse},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise, tcp, yamux,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{harness::RawPeer, wait::until};
+
+/// Speaks frames over one stream, and reads only when it is told to. Its connection lives as long as it.
+pub struct RawLibp2p {
+    stream: SubstreamBox,
+    buffer: BytesMut,
+    identity: Identity,
+    /// Bytes that went into the socket.
+    written: Arc<AtomicUsize>,
+    /// Keeps the connection going.
+    _driver: TaskSet,
+}
+
+impl std::fmt::Debug for RawLibp2p {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawLibp2p").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// A random key whose peer ID is smaller than another one, so that its owner opens the stream.
+fn key_below(other: PeerId) -> Keypair {
+    loop {
+        let key = Keypair::generate_ed25519();
+        if key.public().to_peer_id().to_bytes() < other.to_bytes() {
+            return key;
+        }
+    }
+}
+
+impl RawLibp2p {
+    /// Connects to a node, `address` being a multiaddr with `/p2p/ID`, and starts gossip.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails, or the node does not speak the protocol.
+    pub async fn connect(
+        address: &str,
+        profile: &NetworkProfile,
+        network: &NetworkId,
+    ) -> io::Result<Self> {
+        let mut address: Multiaddr = address.parse().map_err(io::Error::other)?;
+        let Some(Protocol::P2p(node)) = address.pop() else {
+            return Err(io::Error::other("the address names no peer"));
+        };
+        let key = key_below(node);
+        let written = Arc::new(AtomicUsize::new(0));
+        let (found, mut muxer) = dial(&key, address, Arc::clone(&written)).await?;
+        if found != node {
+            return Err(io::Error::other("somebody else answered"));
+        }
+        let mut stream = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = Pin::new(&mut muxer).poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            Pin::new(&mut muxer).poll_outbound(cx)
+        })
+        .await?;
+        let driver = TaskSet::new(&CancellationToken::new());
+        driver.spawn("raw connection", |_cancel| drive(muxer));
+        select(&mut stream, profile.stream_protocol).await?;
+        exchange_headers(&mut stream, profile, network).await?;
+        let id = key.public().to_peer_id().to_bytes();
+        let identity = Identity::from_peer_id_bytes(&id)
+            .ok_or_else(|| io::Error::other("the key is of another kind"))?;
+        Ok(Self { stream, buffer: BytesMut::new(), identity, written, _driver: driver })
+    }
+
+    fn decode(&mut self) -> Option<(Tag, Bytes)> {
+        let header = *self.buffer.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let len = usize::try_from(u32::from_be_bytes(header)).ok()?;
+        if self.buffer.len() < FRAME_HEADER_BYTES + len {
+            return None;
+        }
+        self.buffer.advance(FRAME_HEADER_BYTES);
+        split(&self.buffer.split_to(len).freeze())
+    }
+}
+
+/// A socket that counts what is written to it.
+struct Counted<S> {
+    socket: S,
+    written: Arc<AtomicUsize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            self.written.fetch_add(count, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_close(cx)
+    }
+}
+
+async fn dial(
+    key: &Keypair,
+    address: Multiaddr,
+    written: Arc<AtomicUsize>,
+) -> io::Result<(PeerId, StreamMuxerBox)> {
+    let noise = noise::Config::new(key).map_err(io::Error::other)?;
+    let mut transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(move |socket, _| Counted { socket, written: Arc::clone(&written) })
+        .upgrade(Version::V1)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    transport.dial(address, options).map_err(io::Error::other)?.await
+}
+
+/// Keeps a connection going, and refuses every stream that the node opens.
+async fn drive(mut muxer: StreamMuxerBox) {
+    poll_fn(|cx| {
+        while let Poll::Ready(inbound) = Pin::new(&mut muxer).poll_inbound(cx) {
+            if inbound.is_err() {
+                return Poll::Ready(());
+            }
+        }
+        match Pin::new(&mut muxer).poll(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            // Nothing is known of an event that would have to be answered.
+            Poll::Ready(Ok(_)) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Agrees on a protocol, the way multistream-select 1.0 does: lines with their length before them.
+async fn select(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
+    for line in ["/multistream/1.0.0", protocol] {
+        let len = u8::try_from(line.len() + 1).map_err(io::Error::other)?;
+        stream.write_all(&[len]).await?;
+        stream.write_all(line.as_bytes()).await?;
+        stream.write_all(b"\n").await?;
+        stream.flush().await?;
+        let mut len = [0];
+        stream.read_exact(&mut len).await?;
+        let mut answer = vec![0; usize::from(len[0])];
+        stream.read_exact(&mut answer).await?;
+        if answer.strip_suffix(b"\n") != Some(line.as_bytes()) {
+            return Err(io::Error::other(answer.escape_ascii().to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Says who this is, as the end that dialled, and reads who the other one is.
+async fn exchange_headers(
+    stream: &mut SubstreamBox,
+    profile: &NetworkProfile,
+    network: &NetworkId,
+) -> io::Result<()> {
+    let hello = Hello {
+        genesis: network.as_str().to_owned(),
+        features: "ppzstd".to_owned(),
+        version: profile.version.to_owned(),
+        ..Hello::default()
+    };
+    let headers = metainfo::encode(&metainfo::from_hello(&hello, profile));
+    stream.write_all(&headers.map_err(io::Error::other)?).await?;
+    stream.flush().await?;
+    let mut len = [0; metainfo::HEADER_BYTES];
+    stream.read_exact(&mut len).await?;
+    let mut body = vec![0; metainfo::body_len(len).map_err(io::Error::other)?];
+    stream.read_exact(&mut body).await?;
+    let headers = metainfo::decode_body(&body).map_err(io::Error::other)?;
+    metainfo::check_version(&headers, profile).map_err(io::Error::other)
+}
+
+impl RawPeer for RawLibp2p {
+    async fn send(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
+        let message = [&encode_header(Tag::BYTES + payload.len()), &tag.0[..], payload].concat();
+        self.stream.write_all(&message).await?;
+        self.stream.flush().await
+    }
+
+    async fn recv(&mut self) -> Option<(Tag, Bytes)> {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            if let Some(message) = self.decode() {
+                return Some(message);
+            }
+            match self.stream.read(&mut chunk).await {
+                Ok(0) | Err(_) => return None,
+                Ok(read) => self.buffer.extend_from_slice(chunk.get(..read).unwrap_or(&[])),
+            }
+        }
+    }
+
+    async fn break_within(mut self, tag: Tag, payload: &[u8]) {
+        let header = encode_header(Tag::BYTES + payload.len());
+        let half = [&header, &tag.0[..], payload.get(..payload.len() / 2).unwrap_or(&[])].concat();
+        let before = self.written.load(Ordering::Relaxed);
+        // What cannot be written any more is broken as well.
+        let _ = self.stream.write_all(&half).await;
+        let _ = self.stream.flush().await;
+        // The connection takes it from the stream in its own time.
+        let sent = || self.written.load(Ordering::Relaxed) >= before + half.len();
+        until("half a message is sent", sent).await;
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity)
+    }
+}

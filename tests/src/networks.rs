@@ -1,0 +1,291 @@
+//! The three networks as harnesses.
+//!
+//! In the hybrid network every other link is a WebSocket and every other one libp2p, so each case
+//! crosses the two.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Setup, Shutdown};
+use bytes::Bytes;
+use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
+use mesh::{InboundLimits, Ledger};
+use net_hybrid::{HybridConfig, HybridNetwork};
+use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_ws::{WsConfig, WsNetwork};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    harness::{Clock, Harness, RawPeer, network},
+    libp2p::RawLibp2p,
+    websocket::{RawWebSocket, upgrade_request},
+};
+
+/// What all of a node's networks share.
+#[derive(Debug)]
+struct Base {
+    broadcaster: Broadcaster,
+    ledger: net_p2p::SharedLedger,
+    identity: Identity,
+    seed: [u8; 32],
+    root: CancellationToken,
+}
+
+impl Base {
+    fn new(setup: Setup) -> Self {
+        let root = CancellationToken::new();
+        let broadcaster = Broadcaster::start(setup, &root);
+        let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
+        let seed: [u8; 32] = rand::random();
+        let identity = Keypair::from_seed(seed).identity();
+        Self { broadcaster, ledger, identity, seed, root }
+    }
+
+    fn ws_config(&self) -> WsConfig {
+        let mut config = WsConfig::new(network());
+        config.listen = Some("127.0.0.1:0".to_owned());
+        config.identity = Some(Arc::new(Keypair::from_seed(self.seed)));
+        // All peers of a test come from one host.
+        config.inbound = InboundLimits { per_ip: 64, ..InboundLimits::default() };
+        config
+    }
+
+    fn p2p_config(&self) -> P2pConfig {
+        let mut config = P2pConfig::new(network(), NodeKey::from_seed(self.seed));
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
+        config
+    }
+
+    /// Ends a node from the top down: the connections can only be written to while their network runs.
+    async fn stop(&self, network: impl Future<Output = Shutdown>, grace: Duration) -> Shutdown {
+        let broadcaster = self.broadcaster.stop(grace).await;
+        broadcaster.and(network.await)
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        self.root.cancel();
+    }
+}
+
+async fn raw_websocket(address: SocketAddr, node: &Broadcaster) -> RawWebSocket {
+    let request = upgrade_request(node.profile(), &network());
+    RawWebSocket::connect(address, &request).await.expect("the node takes a WebSocket peer")
+}
+
+async fn raw_libp2p(address: &str, node: &Broadcaster) -> RawLibp2p {
+    let connected = RawLibp2p::connect(address, node.profile(), &network()).await;
+    connected.expect("the node takes a libp2p peer")
+}
+
+/// A WebSocket node.
+#[derive(Debug)]
+pub struct Ws {
+    base: Base,
+    network: WsNetwork,
+}
+
+impl Harness for Ws {
+    type Raw = RawWebSocket;
+
+    const CLOCK: Clock = Clock::Real;
+    const TRANSPORTS: &[Transport] = &[Transport::WebSocket];
+
+    async fn start(setup: Setup) -> Self {
+        let base = Base::new(setup);
+        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
+        let started = WsNetwork::start(base.ws_config(), lent, ledger, &base.root).await;
+        Self { network: started.expect("a WebSocket node starts"), base }
+    }
+
+    fn gossip(&self) -> Arc<dyn GossipNode> {
+        Arc::new(self.network.clone())
+    }
+
+    fn broadcaster(&self) -> &Broadcaster {
+        &self.base.broadcaster
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.base.identity)
+    }
+
+    async fn dial(&self, other: &Self) {
+        self.network.add_peer(&other.network.addresses()[0]);
+    }
+
+    async fn dial_raw(&self) -> RawWebSocket {
+        let address = self.network.local_address().expect("the node listens");
+        raw_websocket(address, &self.base.broadcaster).await
+    }
+
+    async fn stop(&self, grace: Duration) -> Shutdown {
+        self.base.stop(self.network.stop(grace), grace).await
+    }
+
+    fn task_count(&self) -> usize {
+        self.network.task_count() + self.base.broadcaster.task_count()
+    }
+}
+
+/// A libp2p node.
+#[derive(Debug)]
+pub struct P2p {
+    base: Base,
+    network: P2pNetwork,
+}
+
+impl Harness for P2p {
+    type Raw = RawLibp2p;
+
+    const CLOCK: Clock = Clock::Real;
+    const TRANSPORTS: &[Transport] = &[Transport::Libp2p];
+
+    async fn start(setup: Setup) -> Self {
+        let base = Base::new(setup);
+        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
+        let started = P2pNetwork::start(base.p2p_config(), lent, ledger, &base.root).await;
+        Self { network: started.expect("a libp2p node starts"), base }
+    }
+
+    fn gossip(&self) -> Arc<dyn GossipNode> {
+        Arc::new(self.network.clone())
+    }
+
+    fn broadcaster(&self) -> &Broadcaster {
+        &self.base.broadcaster
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.base.identity)
+    }
+
+    async fn dial(&self, other: &Self) {
+        let added = self.network.add_peer(&other.network.addresses()[0]);
+        added.expect("the address can be dialled");
+    }
+
+    async fn dial_raw(&self) -> RawLibp2p {
+        raw_libp2p(&self.network.listen_addresses()[0], &self.base.broadcaster).await
+    }
+
+    async fn stop(&self, grace: Duration) -> Shutdown {
+        self.base.stop(self.network.stop(grace), grace).await
+    }
+
+    fn task_count(&self) -> usize {
+        self.base.broadcaster.task_count()
+    }
+}
+
+/// A node of both transports.
+#[derive(Debug)]
+pub struct Hybrid {
+    base: Base,
+    network: HybridNetwork,
+    /// Links made so far, to this node or by it, scripted ones apart.
+    links: AtomicUsize,
+    scripted: AtomicUsize,
+}
+
+impl Harness for Hybrid {
+    type Raw = RawEither;
+
+    const CLOCK: Clock = Clock::Real;
+    const TRANSPORTS: &[Transport] = &[Transport::WebSocket, Transport::Libp2p];
+
+    async fn start(setup: Setup) -> Self {
+        let base = Base::new(setup);
+        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
+        let config = HybridConfig { ws: base.ws_config(), p2p: base.p2p_config() };
+        let started = HybridNetwork::start(config, lent, ledger, &base.root).await;
+        let network = started.expect("a hybrid node starts");
+        Self { base, network, links: AtomicUsize::new(0), scripted: AtomicUsize::new(0) }
+    }
+
+    fn gossip(&self) -> Arc<dyn GossipNode> {
+        Arc::new(self.network.clone())
+    }
+
+    fn broadcaster(&self) -> &Broadcaster {
+        &self.base.broadcaster
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.base.identity)
+    }
+
+    async fn dial(&self, other: &Self) {
+        self.links.fetch_add(1, Ordering::Relaxed);
+        if other.links.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            self.network.ws().add_peer(&other.network.ws().addresses()[0]);
+        } else {
+            let added = self.network.p2p().add_peer(&other.network.p2p().addresses()[0]);
+            added.expect("the address can be dialled");
+        }
+    }
+
+    async fn dial_raw(&self) -> RawEither {
+        if self.scripted.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            let address = &self.network.p2p().listen_addresses()[0];
+            RawEither::Libp2p(raw_libp2p(address, &self.base.broadcaster).await)
+        } else {
+            let address = self.network.ws().local_address().expect("the node listens");
+            RawEither::WebSocket(Box::new(raw_websocket(address, &self.base.broadcaster).await))
+        }
+    }
+
+    async fn stop(&self, grace: Duration) -> Shutdown {
+        self.base.stop(self.network.stop(grace), grace).await
+    }
+
+    fn task_count(&self) -> usize {
+        self.network.ws().task_count() + self.base.broadcaster.task_count()
+    }
+}
+
+/// A scripted peer of one transport or the other.
+#[derive(Debug)]
+pub enum RawEither {
+    /// Over a WebSocket.
+    WebSocket(Box<RawWebSocket>),
+    /// Over libp2p.
+    Libp2p(RawLibp2p),
+}
+
+impl RawPeer for RawEither {
+    async fn send(&mut self, tag: Tag, payload: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::WebSocket(raw) => raw.send(tag, payload).await,
+            Self::Libp2p(raw) => raw.send(tag, payload).await,
+        }
+    }
+
+    async fn recv(&mut self) -> Option<(Tag, Bytes)> {
+        match self {
+            Self::WebSocket(raw) => raw.recv().await,
+            Self::Libp2p(raw) => raw.recv().await,
+        }
+    }
+
+    async fn break_within(self, tag: Tag, payload: &[u8]) {
+        match self {
+            Self::WebSocket(raw) => raw.break_within(tag, payload).await,
+            Self::Libp2p(raw) => raw.break_within(tag, payload).await,
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::WebSocket(raw) => raw.identity(),
+            Self::Libp2p(raw) => raw.identity(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A scripted peer over a WebSocket, on tungstenite as a client.
+
+use std::{fmt::Write as _, io, net::SocketAddr};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use gossip::{Identity, NetworkId, NetworkProfile, Tag, wire::frame::split};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use crate::harness::RawPeer;
+
+/// Longest head of an answer that is read.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Speaks WebSocket messages, and reads only when it is told to.
+#[derive(Debug)]
+pub struct RawWebSocket {
+    stream: WebSocketStream<TcpStream>,
+}
+
+/// The request with which a node of a profile starts gossip, as this peer writes it.
+#[must_use]
+pub fn upgrade_request(profile: &NetworkProfile, network: &NetworkId) -> String {
+    let mut request = format!(
+        "GET /v1/{network}/gossip HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: scripted\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: 8W1U3v5GPREZ3quvF/jCTA==\r\n\
+         Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+    );
+    let random: [u8; 10] = rand::random();
+    let random = hex::encode(random);
+    for (name, value) in [
+        ("Accept-Version", profile.version),
+        ("Genesis", network.as_str()),
+        ("Noderandom", random.as_str()),
+        ("Peer-Features", "ppzstd"),
+        ("Version", profile.version),
+    ] {
+        // Writing to a string cannot fail.
+        let _ = write!(request, "{}{name}: {value}\r\n", profile.header_prefix);
+    }
+    request.push_str("\r\n");
+    request
+}
+
+fn closed(what: &str) -> io::Error {
+    io::Error::other(what.to_owned())
+}
+
+/// Sends an upgrade request, byte for byte, and returns the socket and the head of the answer. What
+/// came after the head is still to be read.
+///
+/// # Errors
+///
+/// When the connection fails, or the answer has no end.
+pub async fn upgrade(address: SocketAddr, request: &str) -> io::Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    // One byte at a time, so that nothing behind the head is taken.
+    while !head.ends_with(b"\r\n\r\n") {
+        let byte = stream.read_u8().await?;
+        head.push(byte);
+        if head.len() > MAX_HEAD_BYTES {
+            return Err(closed("the answer has no end"));
+        }
+    }
+    let head = String::from_utf8(head).map_err(|_| closed("the answer is not text"))?;
+    Ok((stream, head))
+}
+
+impl RawWebSocket {
+    /// Connects to a node with this request.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails, or is refused.
+    pub async fn connect(address: SocketAddr, request: &str) -> io::Result<Self> {
+        let (stream, head) = upgrade(address, request).await?;
+        if !head.starts_with("HTTP/1.1 101 ") {
+            return Err(closed(&head));
+        }
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(gossip::MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(gossip::MAX_MESSAGE_BYTES));
+        let stream = WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await;
+        Ok(Self { stream })
+    }
+
+    /// The socket below the frames.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        self.stream.get_mut()
+    }
+}
+
+impl RawPeer for RawWebSocket {
+    async fn send(&mut self, tag: Tag, payload: &[u8]) -> io::Result<()> {
+        let message = Message::Binary(Bytes::from([&tag.0[..], payload].concat()));
+        self.stream.send(message).await.map_err(|error| match error {
+            tungstenite::Error::Io(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+
+    async fn recv(&mut self) -> Option<(Tag, Bytes)> {
+        loop {
+            match self.stream.next().await? {
+                Ok(Message::Binary(message)) => return split(&message),
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn break_within(mut self, tag: Tag, payload: &[u8]) {
+        let message = [&tag.0[..], payload].concat();
+        let mut frame = vec![0x82, 0x80 | 127];
+        frame.extend_from_slice(&(message.len() as u64).to_be_bytes());
+        frame.extend_from_slice(&[0; 4]); // a mask that changes nothing
+        frame.extend_from_slice(message.get(..message.len() / 2).unwrap_or(&[]));
+        // What cannot be written any more is broken as well.
+        let _ = self.socket().write_all(&frame).await;
+        let _ = self.socket().flush().await;
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
+}
