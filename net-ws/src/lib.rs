@@ -18,6 +18,7 @@
 mod bucket;
 mod config;
 mod context;
+mod decoder;
 mod dial;
 mod frame;
 mod link;

@@ -120,6 +120,15 @@ pub(crate) fn replace(context: &Context, loser: PeerId, winner: PeerId, identity
     }
 }
 
+/// Ends a link that was dialled and attached although another holds its identity, or came to hold it
+/// since. The peer learns from the last message of the exchange who this is, and closes.
+pub(crate) fn yield_to_holder(context: &Context, peer: PeerId, identity: &Identity) {
+    let holder = context.ledger().holder(identity).filter(|holder| *holder != peer);
+    if let Some(holder) = holder {
+        context.broadcaster.retire(peer, holder, CLOSE_PATIENCE);
+    }
+}
+
 /// The end of the identity exchange, which comes as a message.
 struct Hooks {
     context: Arc<Context>,
@@ -153,7 +162,9 @@ impl LinkHooks for Hooks {
         match ruling {
             Ruling::Refuse { winner } => {
                 tracing::debug!(%peer, %winner, %identity, "the other link to this node stays");
-                return Err(DisconnectReason::Duplicate);
+                // Named first, so that what waits for this link goes to the other one.
+                self.context.broadcaster.identify(peer, identity);
+                self.context.broadcaster.supersede(peer, winner);
             }
             Ruling::Keep => self.context.broadcaster.identify(peer, identity),
             Ruling::Replace { loser } => {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use broadcaster::{PeerEvent, TaskSet};
-use gossip::{DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
+use gossip::{ClaimRule, DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
 use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Ruling};
 use tokio::{
     sync::{Notify, broadcast},
@@ -190,6 +190,9 @@ async fn link_up(
         match ruling {
             Ruling::Keep => {}
             Ruling::Replace { loser: replaced } => loser = Some(replaced),
+            // The peer may have sent messages over this link already, which have to be read: it is
+            // attached, and yields below.
+            Ruling::Refuse { .. } if context.profile.claims == ClaimRule::Ranked => {}
             Ruling::Refuse { .. } => {
                 let error = DialError::Duplicate(seen.key);
                 dial::abort(&mut stream, &error).await;
@@ -214,8 +217,11 @@ async fn link_up(
         link::attach(context, peer, established).map_err(|_stopping| DialError::Stopping)?;
     mesh.schedule().connected(target, identity, Instant::now().into_std());
     tracing::debug!(%peer, to = %target.name, "peer connected");
-    if let (Some(loser), Some(identity)) = (loser, identity) {
-        link::replace(context, loser, peer, &identity);
+    if let Some(identity) = identity {
+        if let Some(loser) = loser {
+            link::replace(context, loser, peer, &identity);
+        }
+        link::yield_to_holder(context, peer, &identity);
     }
     let reason = link::ended(context, attached, cancel).await;
     tracing::debug!(%peer, to = %target.name, %reason, "peer gone");

@@ -47,6 +47,8 @@ const COPIED_BYTES: usize = 8 * 1024;
 /// How long to wait for the peer's last bytes after everything was sent. A socket that is closed
 /// with bytes unread takes back what it sent. Chosen: some round trips.
 const LINGER: Duration = Duration::from_secs(1);
+/// How much of a peer is read that does not end. Chosen: more than is in flight to an honest one.
+const LINGER_BYTES: u64 = 1024 * 1024;
 
 /// The outbound half of one connection.
 #[derive(Debug)]
@@ -177,8 +179,8 @@ where
 
     /// Reads until the peer ends its half too.
     async fn drain(&mut self) {
-        let Ok(mut io) = (&mut self.returned).await else { return };
-        let mut discarded = [0; 2048];
+        let Ok(io) = (&mut self.returned).await else { return };
+        let (mut io, mut discarded) = (io.take(LINGER_BYTES), [0; 2048]);
         while io.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
     }
 }
@@ -204,5 +206,168 @@ where
                 let _ = time::timeout(LINGER, self.drain()).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use gossip::{Lane, Tag};
+    use tokio::io::{DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex, split};
+
+    use super::*;
+
+    type Sink = WsSink<WriteHalf<DuplexStream>, ReadHalf<DuplexStream>>;
+
+    struct Rig {
+        sink: Sink,
+        peer: DuplexStream,
+        port: Arc<Port>,
+        returns: oneshot::Sender<ReadHalf<DuplexStream>>,
+        read_half: ReadHalf<DuplexStream>,
+    }
+
+    fn rig(role: Role, room: usize) -> Rig {
+        let (ours, peer) = duplex(room);
+        let (read_half, write_half) = split(ours);
+        let (returns, returned) = oneshot::channel();
+        let port = Arc::new(Port::default());
+        let sink = WsSink::new(write_half, role, Arc::clone(&port), returned);
+        Rig { sink, peer, port, returns, read_half }
+    }
+
+    fn batch(lens: &[usize]) -> Vec<Frame> {
+        let frame = |len: &usize| Frame::control(Tag::TX, Lane::Bulk, &vec![7; *len]);
+        lens.iter().map(frame).collect()
+    }
+
+    async fn everything(peer: &mut DuplexStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        all
+    }
+
+    /// Counts the writes that reach it, and takes everything.
+    #[derive(Default)]
+    struct Counting {
+        writes: usize,
+        bytes: usize,
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes += 1;
+            self.bytes += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            parts: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+            self.poll_write(context, &all)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_small_messages_is_one_write() {
+        for (role, overhead) in [(Role::Server, 4), (Role::Client, 8)] {
+            let (_returns, returned) = oneshot::channel::<Counting>();
+            let mut sink = WsSink::new(Counting::default(), role, Arc::default(), returned);
+            sink.write_batch(&batch(&[198; 256])).await.unwrap();
+            assert_eq!((sink.io.writes, sink.io.bytes), (1, 256 * (200 + overhead)));
+            assert!(sink.scratch.capacity() <= KEPT_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_message_of_a_server_is_written_with_its_header_at_once() {
+        let (_returns, returned) = oneshot::channel::<Counting>();
+        let mut sink = WsSink::new(Counting::default(), Role::Server, Arc::default(), returned);
+        sink.write_batch(&batch(&[1_000_000])).await.unwrap();
+        assert_eq!((sink.io.writes, sink.io.bytes), (1, 1_000_002 + 10));
+        assert!(sink.scratch.capacity() <= KEPT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_goes_first() {
+        let mut rig = rig(Role::Server, 1 << 16);
+        rig.port.pong(Bytes::from_static(b"hi"));
+        rig.port.ping();
+        rig.sink.urgent().await;
+        rig.sink.write_batch(&batch(&[1])).await.unwrap();
+        let mut got = [0; 11];
+        rig.peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"\x8a\x02hi\x89\x00\x82\x03TX\x07");
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_given_up_is_finished_before_the_close() {
+        for (role, len) in [(Role::Server, 50_000), (Role::Server, 3_000), (Role::Client, 50_000)] {
+            let mut rig = rig(role, 1_000);
+            let frames = batch(&[len]);
+            let given_up = time::timeout(Duration::from_millis(10), rig.sink.write_batch(&frames));
+            assert!(given_up.await.is_err());
+            drop(rig.read_half);
+            drop(rig.returns);
+            let close = rig.sink.close(DisconnectReason::Slow);
+            let ((), got) = tokio::join!(close, everything(&mut rig.peer));
+            let end: &[u8] = match role {
+                Role::Server => b"\x88\x02\x03\xe8",
+                Role::Client => &[0x88, 0x82],
+            };
+            let from_end = if role == Role::Server { 4 } else { 8 };
+            assert!(got[got.len() - from_end..].starts_with(end), "{role:?} {len}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_close_that_the_source_settled_is_sent() {
+        let mut rig = rig(Role::Server, 1 << 16);
+        rig.port.close(Bytes::from_static(b"\x03\xea"));
+        drop(rig.read_half);
+        drop(rig.returns);
+        rig.sink.close(DisconnectReason::Protocol).await;
+        drop(rig.sink);
+        assert_eq!(everything(&mut rig.peer).await, b"\x88\x02\x03\xea");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_has_a_second_to_end_its_half() {
+        let mut rig = rig(Role::Server, 1 << 16);
+        rig.returns.send(rig.read_half).map_err(drop).unwrap();
+        let began = time::Instant::now();
+        rig.sink.close(DisconnectReason::Protocol).await;
+        assert_eq!(began.elapsed(), LINGER);
+        drop(rig.sink);
+        assert_eq!(everything(&mut rig.peer).await, b"\x88\x02\x03\xe8");
     }
 }

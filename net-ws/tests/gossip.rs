@@ -2,9 +2,27 @@
 
 mod common;
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use broadcaster::{Broadcaster, Setup, Shutdown};
 use bytes::Bytes;
-use common::{Recipe, until};
-use gossip::{Admission, GossipNode, NetworkProfile, Outbound, PeerClass, Tag};
+use common::{
+    Recipe,
+    raw::{self, End, Raw},
+    soon, until,
+};
+use gossip::{
+    Admission, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass, Request, Tag,
+    Verdict, wire::topics::Topics,
+};
+use http_body_util::{BodyExt, Full};
+use mesh::Ledger;
+use net_ws::{RemoteAddress, WsConfig, WsNetwork, route_to};
+use tokio_util::sync::CancellationToken;
+use tower::service_fn;
 
 #[tokio::test]
 async fn a_message_goes_both_ways_whatever_its_length() {
@@ -30,4 +48,125 @@ async fn a_message_goes_both_ways_whatever_its_length() {
         listener.until_peers(0).await;
         listener.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_over_a_websocket() {
+    let answers = |message: Inbound| async move {
+        Verdict::Respond(Topics::new().with("got", message.body.slice(..4)))
+    };
+    let profile = &NetworkProfile::TANDEM;
+    let root = CancellationToken::new();
+    let setup = Setup::new(profile).handler(Tag::UE, Arc::new(answers));
+    let broadcaster = Broadcaster::start(setup, &root);
+    let mut config = WsConfig::new(NetworkId::new("test-v1").unwrap());
+    config.listen = Some("127.0.0.1:0".to_owned());
+    let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
+    let listener = WsNetwork::start(config, broadcaster, ledger, &root).await.unwrap();
+    let address = listener.local_address().unwrap();
+    let dialer = Recipe::new(profile).dialling(&[address]).start().await;
+    dialer.until_peers(1).await;
+    let topics = Topics::new().with("key", Bytes::from_static(b"value"));
+    let peer = dialer.peers()[0].id;
+    let response = dialer.network.request(peer, Request { topics }).await.unwrap();
+    assert_eq!(response.topics.get("got").unwrap().len(), 4);
+    dialer.stop().await;
+    assert_eq!(listener.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+}
+
+fn config() -> WsConfig {
+    WsConfig::new(NetworkId::new("test-v1").unwrap())
+}
+
+#[track_caller]
+fn refuses(change: impl FnOnce(&mut WsConfig), expected: &str) -> impl Future<Output = ()> {
+    let mut config = config();
+    change(&mut config);
+    let expected = expected.to_owned();
+    async move {
+        let (profile, root) = (&NetworkProfile::TANDEM, CancellationToken::new());
+        let broadcaster = Broadcaster::start(Setup::new(profile), &root);
+        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
+        let error = WsNetwork::start(config, broadcaster, ledger, &root).await.unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let shown = format!("{error} | {}", cause.unwrap_or_default());
+        assert!(shown.contains(&expected), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let busy = format!("cannot listen on {address}: the address is in use; stop the other");
+    refuses(|config| config.listen = Some(address), &busy).await;
+    let nowhere = "cannot listen on nowhere; is it a host:port of this machine?";
+    refuses(|config| config.listen = Some("nowhere".to_owned()), nowhere).await;
+    let peer = |text: &str| {
+        let peer = text.parse().unwrap();
+        move |config: &mut WsConfig| config.peers = vec![peer]
+    };
+    refuses(peer("https://a.example:1"), "asks for TLS, which is not supported yet").await;
+    let multiaddr = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    refuses(peer(multiaddr), "is an address of the libp2p network").await;
+    let instance = |config: &mut WsConfig| config.instance = "a\r\nb".to_owned();
+    refuses(instance, "the instance name \"a\\r\\nb\" has characters").await;
+}
+
+#[tokio::test]
+async fn other_paths_go_to_the_router() {
+    let echo = |request: http::Request<hyper::body::Incoming>| async move {
+        let from = request.extensions().get::<RemoteAddress>().unwrap().0.ip();
+        let path = request.uri().path().to_owned();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let body = format!("{from} {path} {}", String::from_utf8_lossy(&body));
+        Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(body))))
+    };
+    let recipe = Recipe::new(&NetworkProfile::TANDEM).listening();
+    let node = recipe.with(|config| config.router = Some(route_to(service_fn(echo)))).start().await;
+    let mut client = Raw::connect(node.address()).await;
+    for body in ["one", "two"] {
+        let request = format!("POST /a/b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{body}");
+        client.send(request.as_bytes()).await;
+        let answer = soon(client.answer()).await.unwrap();
+        assert_eq!(answer.status, "HTTP/1.1 200 OK");
+        assert!(answer.headers.contains_key("date"));
+        let expected = format!("127.0.0.1 /a/b {body}");
+        assert_eq!(client.exactly(expected.len()).await.unwrap(), expected.as_bytes());
+    }
+    let mut old = Raw::connect(node.address()).await;
+    old.send(b"GET /old HTTP/1.0\r\n\r\n").await;
+    assert_eq!(soon(old.answer()).await.unwrap().status, "HTTP/1.0 200 OK");
+    assert_eq!(old.exactly(15).await.unwrap(), b"127.0.0.1 /old ");
+    assert_eq!(old.read(common::PATIENCE).await, End::Over);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_network_stops_whatever_its_connections_do() {
+    let node = Recipe::new(&NetworkProfile::ALGORAND).listening().start().await;
+    let idle = Raw::connect(node.address()).await;
+    let mut half = Raw::connect(node.address()).await;
+    half.send(b"GET /").await;
+    let mut kept = Raw::connect(node.address()).await;
+    kept.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    soon(kept.answer()).await.unwrap();
+    let peer = soon(raw::upgraded(node.address())).await;
+    node.until_peers(1).await;
+    let began = tokio::time::Instant::now();
+    node.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop((idle, half, kept, peer));
+}
+
+#[tokio::test]
+async fn a_network_ends_with_its_last_handle() {
+    let listener = Recipe::new(&NetworkProfile::TANDEM).listening().start().await;
+    let address = listener.address();
+    let dialer = Recipe::new(&NetworkProfile::TANDEM).dialling(&[address]).start().await;
+    dialer.until_peers(1).await;
+    drop(listener.network);
+    dialer.until_peers(0).await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    dialer.stop().await;
 }

@@ -89,6 +89,14 @@ fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../testdata/ws_frames.json")).unwrap()
 }
 
+/// Reads what was recorded, and sees to it that nothing else comes.
+async fn read_like(raw: &mut Raw, recorded: &[Recorded], is_open: bool) -> Vec<Frame> {
+    let (frames, end) =
+        if is_open { raw.frames_of_open(recorded.len(), WATCH).await } else { raw.frames().await };
+    assert_eq!(end, if is_open { End::Open } else { End::Over }, "{frames:x?}");
+    frames
+}
+
 #[track_caller]
 fn assert_frames(name: &str, frames: &[Frame], recorded: &[Recorded]) {
     assert_eq!(frames.len(), recorded.len(), "{name}: {frames:x?} {recorded:?}");
@@ -141,14 +149,15 @@ impl ServerCase {
         }
         until(name, || node.heard.all().len() >= self.handlers_called.len()).await;
         let is_open = self.connection_after == "open";
-        let (frames, end) = client.frames(if is_open { WATCH } else { common::PATIENCE }).await;
-        assert_eq!(end, if is_open { End::Open } else { End::Over }, "{name}");
         // Packed votes are not negotiated, so that none is answered.
-        let is_vote_answer = |frame: &&Recorded| frame.payload.as_deref() == Some("5650ff");
-        match self.server_frames.iter().find(is_vote_answer) {
-            Some(_) => assert_frames(name, &frames, &[]),
-            None => assert_frames(name, &frames, &self.server_frames),
-        }
+        let is_vote_answer = |frame: &Recorded| frame.payload.as_deref() == Some("5650ff");
+        let expected = if self.server_frames.iter().any(is_vote_answer) {
+            &[][..]
+        } else {
+            &self.server_frames
+        };
+        let frames = read_like(&mut client, expected, is_open).await;
+        assert_frames(name, &frames, expected);
         assert_eq!(sorted(node.heard.summary()), sorted(self.handlers_called.clone()), "{name}");
         node.until_peers(usize::from(is_open)).await;
         drop(client);
@@ -285,9 +294,7 @@ impl HandshakeCase {
         if self.client_keeps_connection {
             dialled.node.until_peers(1).await;
         }
-        let patience = if stays_open { WATCH } else { common::PATIENCE };
-        let (frames, end) = dialled.server.frames(patience).await;
-        assert_eq!(end, if stays_open { End::Open } else { End::Over }, "{name}");
+        let frames = read_like(&mut dialled.server, &self.client_frames, stays_open).await;
         assert_frames(name, &frames, &self.client_frames);
         assert_eq!(dialled.node.peers().len(), usize::from(self.client_keeps_connection), "{name}");
         let heard = dialled.node.heard.summary();
@@ -437,7 +444,7 @@ impl CloseCase {
                         node.network.disconnect(peer, DisconnectReason::Requested);
                     }
                 };
-                let ((), (frames, end)) = tokio::join!(ending, client.frames(common::PATIENCE));
+                let ((), (frames, end)) = tokio::join!(ending, client.frames());
                 assert_frames(name, &frames, self.frames_seen_by_client.as_ref().unwrap());
                 assert_eq!(end, End::Over);
             }
@@ -448,7 +455,7 @@ impl CloseCase {
                 let mut dialled = Dialled::accepted().await;
                 let peer = dialled.node.peers()[0].id;
                 dialled.node.network.disconnect(peer, DisconnectReason::Requested);
-                let (frames, end) = dialled.server.frames(common::PATIENCE).await;
+                let (frames, end) = dialled.server.frames().await;
                 assert_frames(name, &frames, self.frames_seen_by_server.as_ref().unwrap());
                 assert_eq!(end, End::Over);
             }
@@ -457,10 +464,9 @@ impl CloseCase {
                 let sends = hex::decode(self.server_sends.as_ref().unwrap()).unwrap();
                 dialled.server.send(&sends).await;
                 let is_open = self.connection_after.as_deref() == Some("open");
-                let patience = if is_open { WATCH } else { common::PATIENCE };
-                let (frames, end) = dialled.server.frames(patience).await;
-                assert_frames(name, &frames, self.client_frames.as_ref().unwrap());
-                assert_eq!(end, if is_open { End::Open } else { End::Over }, "{name}");
+                let recorded = self.client_frames.as_ref().unwrap();
+                let frames = read_like(&mut dialled.server, recorded, is_open).await;
+                assert_frames(name, &frames, recorded);
             }
         }
     }
@@ -474,7 +480,7 @@ async fn broadcast_then_disconnect() {
     let message = Outbound::new(Tag::TX, vec![7; 3_000]);
     assert_eq!(node.network.broadcast(message), Admission::Queued);
     node.network.disconnect(node.peers()[0].id, DisconnectReason::Requested);
-    let (frames, end) = client.frames(common::PATIENCE).await;
+    let (frames, end) = client.frames().await;
     assert_eq!(end, End::Over);
     let seen: Vec<(u8, usize)> =
         frames.iter().map(|frame| (frame.first, frame.payload.len())).collect();

@@ -105,8 +105,28 @@ impl Raw {
         self.next(parse_frame).await
     }
 
-    /// Every frame up to the end of the connection, or until nothing came for `patience`.
-    pub(crate) async fn frames(&mut self, patience: Duration) -> (Vec<Frame>, End) {
+    /// Every frame up to the end of the connection.
+    pub(crate) async fn frames(&mut self) -> (Vec<Frame>, End) {
+        self.more_frames(super::PATIENCE).await
+    }
+
+    /// So many frames, and what else comes while the connection is watched to stay open.
+    pub(crate) async fn frames_of_open(
+        &mut self,
+        count: usize,
+        watch: Duration,
+    ) -> (Vec<Frame>, End) {
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            let Some(frame) = self.frame().await else { return (frames, End::Over) };
+            frames.push(frame);
+        }
+        let (more, end) = self.more_frames(watch).await;
+        frames.extend(more);
+        (frames, end)
+    }
+
+    async fn more_frames(&mut self, patience: Duration) -> (Vec<Frame>, End) {
         let mut frames = Vec::new();
         loop {
             while let Some((frame, len)) = parse_frame(&self.got) {

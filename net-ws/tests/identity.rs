@@ -1,0 +1,247 @@
+//! The identity exchange over real connections: who is known, and which of two links stays.
+
+mod common;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use broadcaster::PeerEvent;
+use common::{
+    Node, Recipe, address_of,
+    raw::{self, Raw, masked},
+    soon, until,
+};
+use gossip::{
+    Admission, Direction, DisconnectReason, GossipNode, NetworkProfile, Outbound, PeerClass, Tag,
+    wire::identity::{self, Challenge, Keypair},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{broadcast, oneshot},
+    task::JoinSet,
+};
+
+fn key(seed: u8) -> Arc<Keypair> {
+    Arc::new(Keypair::from_seed([seed; 32]))
+}
+
+fn tandem(seed: u8) -> Recipe {
+    let recipe = Recipe::new(&NetworkProfile::TANDEM).listening();
+    recipe.with(|config| config.identity = Some(key(seed)))
+}
+
+fn algorand(seed: u8) -> Recipe {
+    let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
+    recipe.with(|config| {
+        config.identity = Some(key(seed));
+        config.public_address = Some("relay.example:4160".to_owned());
+    })
+}
+
+async fn knows(node: &Node, other: &Keypair) {
+    until("a known peer", || {
+        let peers = node.peers();
+        peers.len() == 1 && peers[0].identity == Some(other.identity())
+    })
+    .await;
+}
+
+async fn until_ended(events: &mut broadcast::Receiver<PeerEvent>) -> DisconnectReason {
+    loop {
+        if let PeerEvent::Disconnected(_, reason) = soon(events.recv()).await.unwrap() {
+            return reason;
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_ends_learn_who_the_other_is() {
+    let listener = tandem(1).start().await;
+    let dialer = tandem(2).dialling(&[listener.address()]).start().await;
+    knows(&dialer, &key(1)).await;
+    knows(&listener, &key(2)).await;
+    dialer.stop().await;
+    listener.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_link_to_the_same_node_is_not_kept() {
+    for seed in 0..10 {
+        let listener = tandem(100).start().await;
+        let dialer = tandem(seed).dialling(&[listener.address()]).start().await;
+        knows(&dialer, &key(100)).await;
+        let tasks = dialer.network.task_count();
+        let mut proxy = proxy(listener.address()).await;
+        dialer.network.add_peer(&address_of(&proxy.address));
+        soon(&mut proxy.accepted).await.unwrap();
+        until("the end of one of two links", || dialer.network.task_count() == tasks).await;
+        knows(&dialer, &key(100)).await;
+        knows(&listener, &key(seed)).await;
+        dialer.stop().await;
+        listener.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_dial_each_other_at_once_keep_one_link() {
+    for round in 0..20_u8 {
+        let a = tandem(2 * round).start().await;
+        let b = tandem(2 * round + 1).start().await;
+        a.network.add_peer(&address_of(&b.address()));
+        b.network.add_peer(&address_of(&a.address()));
+        knows(&a, &key(2 * round + 1)).await;
+        knows(&b, &key(2 * round)).await;
+        // The same one at both ends, and it works.
+        until("one link, dialled by one of them", || {
+            let directions = [&a, &b].map(|node| {
+                let peers = node.peers();
+                (peers.len() == 1).then(|| peers[0].direction)
+            });
+            directions.contains(&Some(Direction::Inbound))
+                && directions.contains(&Some(Direction::Outbound))
+        })
+        .await;
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let body = from.address().to_string();
+            let sent = from.network.broadcast(Outbound::new(Tag::TX, body.clone()));
+            assert_eq!(sent, Admission::Queued);
+            until("the message", || to.heard.all().iter().any(|message| message.body == body))
+                .await;
+        }
+        a.stop().await;
+        b.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_while_links_are_replaced_arrives() {
+    let a = tandem(1).start().await;
+    let b = tandem(2).start().await;
+    a.network.add_peer(&address_of(&b.address()));
+    b.network.add_peer(&address_of(&a.address()));
+    a.until_peers(1).await;
+    for index in 0..200 {
+        let message = Outbound::new(Tag::AV, format!("vote {index}"));
+        assert_eq!(a.network.broadcast(message), Admission::Queued);
+        tokio::task::yield_now().await;
+    }
+    until("every vote", || b.heard.all().len() == 200).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+/// Passes one connection on, so that a node has another address.
+struct Proxy {
+    address: SocketAddr,
+    accepted: oneshot::Receiver<()>,
+    passing: JoinSet<()>,
+}
+
+async fn proxy(to: SocketAddr) -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, accepted) = oneshot::channel();
+    let mut passing = JoinSet::new();
+    passing.spawn(async move {
+        let (mut inner, _) = listener.accept().await.unwrap();
+        sender.send(()).unwrap();
+        let mut outer = TcpStream::connect(to).await.unwrap();
+        // How it ends is the business of the ends.
+        let _ = copy_bidirectional(&mut inner, &mut outer).await;
+    });
+    Proxy { address, accepted, passing }
+}
+
+#[tokio::test]
+async fn a_node_that_dials_itself_gives_up() {
+    let node = tandem(1).start().await;
+    let mut proxy = proxy(node.address()).await;
+    node.network.add_peer(&address_of(&proxy.address));
+    soon(&mut proxy.accepted).await.unwrap();
+    // The proxy ends once both ends have.
+    soon(proxy.passing.join_next()).await.unwrap().unwrap();
+    assert!(node.peers().is_empty());
+    until("the dial's end", || node.network.task_count() == 2).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_node_replaces_its_dead_link() {
+    let listener = tandem(1).start().await;
+    let mut events = listener.broadcaster.events();
+    // A dialer that vanishes without a word: its end of the connection stays open and silent.
+    let mut ghost = Raw::connect(listener.address()).await;
+    let challenge = Challenge([9; 32]);
+    let header = identity::request_header(&key(2), "anything:1", challenge);
+    let header = format!("X-Tandem-Identitychallenge: {header}\r\n");
+    ghost.send(raw::gossip_request("X-Tandem-", &header).as_bytes()).await;
+    let answer = soon(ghost.answer()).await.unwrap();
+    let seen = &answer.headers["x-tandem-identitychallenge"][0];
+    let seen = identity::read_response_header(seen, &challenge).unwrap();
+    assert_eq!(seen.key, key(1).identity());
+    let proof = identity::verification(&key(2), seen.response_challenge);
+    ghost.send(&masked(0x82, &[b"NI", &proof[..]].concat())).await;
+    knows(&listener, &key(2)).await;
+    let dialer = tandem(2).dialling(&[listener.address()]).start().await;
+    assert_eq!(until_ended(&mut events).await, DisconnectReason::Duplicate);
+    knows(&listener, &key(2)).await;
+    knows(&dialer, &key(1)).await;
+    assert_eq!(soon(ghost.frame()).await.unwrap().payload, [0x03, 0xe8]);
+    dialer.stop().await;
+    listener.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_proof_ends_the_connection() {
+    for (recipe, prefix, challenged) in [
+        (tandem(1), "X-Tandem-", true),
+        (tandem(1), "X-Tandem-", false),
+        (algorand(1), "X-Algorand-", false),
+    ] {
+        let listener = recipe.start().await;
+        let mut events = listener.broadcaster.events();
+        let mut client = Raw::connect(listener.address()).await;
+        let challenge = Challenge([9; 32]);
+        let header = identity::request_header(&key(2), "anything:1", challenge);
+        let header = format!("{prefix}Identitychallenge: {header}\r\n");
+        let header = if challenged { header } else { String::new() };
+        client.send(raw::gossip_request(prefix, &header).as_bytes()).await;
+        soon(client.answer()).await.unwrap();
+        let proof = identity::verification(&key(2), Challenge([1; 32]));
+        client.send(&masked(0x82, &[b"NI", &proof[..]].concat())).await;
+        assert_eq!(soon(client.frame()).await.unwrap().payload, [0x03, 0xe8]);
+        assert_eq!(until_ended(&mut events).await, DisconnectReason::BadIdentity);
+        listener.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_peer_is_dialled_again() {
+    let listener = tandem(1).start().await;
+    let address = listener.address();
+    let dialer = tandem(2).dialling(&[address]).start().await;
+    knows(&dialer, &key(1)).await;
+    listener.stop().await;
+    dialer.until_peers(0).await;
+    let again = tandem(1).with(|config| config.listen = Some(address.to_string())).start().await;
+    knows(&dialer, &key(1)).await;
+    assert_eq!(dialer.network.peers(PeerClass::ConnectedOut).len(), 1);
+    dialer.stop().await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn an_outgoing_mesh_can_be_replaced() {
+    let listener = tandem(1).start().await;
+    let dialer = tandem(2).dialling(&[listener.address()]).start().await;
+    knows(&dialer, &key(1)).await;
+    let first = dialer.peers()[0].id;
+    dialer.network.connect_outgoing(gossip::ConnectPolicy::ReplaceMesh);
+    until("another link", || {
+        let peers = dialer.peers();
+        peers.len() == 1 && peers[0].id != first
+    })
+    .await;
+    dialer.stop().await;
+    listener.stop().await;
+}
