@@ -24,9 +24,11 @@ use futures::{
     AsyncReadExt, AsyncWriteExt,
     io::{ReadHalf, WriteHalf},
 };
-use gossip::{Direction, DisconnectReason, Identity, NetworkId, NetworkProfile, PeerId, Transport};
+use gossip::{
+    ClaimRule, Direction, DisconnectReason, Identity, NetworkId, NetworkProfile, PeerId, Transport,
+};
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{Ledger, LinkClaim, Ruling};
+use mesh::{Closer, Ledger, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -175,8 +177,12 @@ impl Attempt {
         let ruling = around.claim(link, identity, &ready);
         if let Ruling::Refuse { winner } = ruling {
             around.metrics.note(P2pEvent::DuplicateLink);
-            goodbye(ready).await;
-            return LinkOutcome::Duplicate { winner };
+            // Where both ends rank links, the peer may have sent messages over this one already, which
+            // have to be read: it is attached, and yields at once.
+            if around.broadcaster.profile().claims != ClaimRule::Ranked {
+                goodbye(ready).await;
+                return LinkOutcome::Duplicate { winner };
+            }
         }
         let _claimed = Claimed { around, link };
         let Some(mut attached) = around.attach(link, identity, ready) else {
@@ -316,14 +322,23 @@ impl Surroundings {
         (StreamSource::new(read, tags, self.broadcaster.budget().clone()), StreamSink::new(write))
     }
 
-    /// Ends the link that lost. Since the claim, that may be this one.
+    /// Ends the link that lost, which may be this one.
     fn settle(&self, link: PeerId, identity: Identity, ruling: Ruling) {
         if let Ruling::Replace { loser } = ruling {
-            self.broadcaster.supersede(loser, link);
+            self.end_loser(loser, link, &identity);
         }
         let holder = self.ledger().holder(&identity);
         if let Some(holder) = holder.filter(|holder| *holder != link) {
             self.broadcaster.supersede(link, holder);
+        }
+    }
+
+    /// Ends the link that lost against `winner`, in the way the ledger says.
+    fn end_loser(&self, loser: PeerId, winner: PeerId, identity: &Identity) {
+        let closer = self.ledger().closer(identity);
+        match closer {
+            Some(Closer::Peer) => self.broadcaster.retire(loser, winner, CLOSE_PATIENCE),
+            Some(Closer::ThisEnd) | None => self.broadcaster.supersede(loser, winner),
         }
     }
 
