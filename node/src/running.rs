@@ -4,7 +4,7 @@
 //!
 //! * Whoever has a [`Running`] owns the node: dropping it ends the node, [`Running::stop`] ends it and
 //!   waits until it is gone.
-//! * The data directory is given free after the last task has ended.
+//! * [`Running::stop`] gives the data directory free after the last task has ended.
 
 use std::{sync::Arc, time::Duration};
 

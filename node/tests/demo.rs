@@ -6,17 +6,22 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Process, tandem};
+use support::{Process, scratch, tandem};
 
 /// A demo may take as long as all its deadlines together.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[track_caller]
 fn demo(more: &[&str]) -> Value {
-    let mut process = Process::spawn(tandem().args(["demo", "--json"]).args(more));
+    let files = scratch();
+    let mut command = tandem();
+    command.args(["demo", "--json"]).args(more).env("TMPDIR", files.path());
+    let mut process = Process::spawn(&mut command);
     let status = process.wait(PATIENCE);
     let stderr: Vec<String> = process.stderr.iter().collect();
     assert!(status.success(), "{status}: {stderr:?}");
+    let left = std::fs::read_dir(files.path()).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "the files of the nodes are gone");
     process.json()
 }
 
@@ -62,7 +67,10 @@ fn a_demo_tells_exactly_what_a_killed_node_missed() {
 
 #[test]
 fn nodes_of_a_demo_end_with_it() {
-    let process = Process::spawn(tandem().args(["demo", "--seconds", "600"]));
+    let files = scratch();
+    let mut command = tandem();
+    command.args(["demo", "--seconds", "600"]).env("TMPDIR", files.path());
+    let process = Process::spawn(&mut command);
     let children = |pid: u32| {
         let path = format!("/proc/{pid}/task/{pid}/children");
         let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -5,7 +5,16 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use gossip::{
+    NetworkId, Request, Tag,
+    wire::{
+        block::{BlockAnswer, BlockRequest},
+        digest::Digest,
+    },
+};
 use support::{Node, Process, eventually, finish, run, scratch};
+use tandem::{Mode, NodeBuilder, PeerEvent};
+use tokio_util::sync::CancellationToken;
 
 #[test]
 fn a_node_says_where_it_listens_and_that_it_is_ready() {
@@ -101,4 +110,50 @@ fn a_file_and_the_environment_configure_a_node() {
     let ready = process.json();
     assert_eq!(ready["p2p"], serde_json::json!([]));
     assert!(dir.path().join("data").join("identity.pem").exists());
+}
+
+#[test]
+fn a_node_passes_on_what_its_peers_send_unless_it_is_told_not_to() {
+    for (relay, heard) in [("on", ["first", "last"].as_slice()), ("off", &["last"])] {
+        let (a, b, c) = (scratch(), scratch(), scratch());
+        let hub = Node::start(a.path(), &["--relay", relay]);
+        let speaker = Node::start(b.path(), &["--mode", "ws", "--peer", hub.ws()]);
+        let listener = Node::start(c.path(), &["--mode", "p2p", "--peer", hub.p2p()]);
+        hub.event("peer_connected");
+        hub.event("peer_connected");
+        let listening = |node: &Node| {
+            let process = Process::spawn(node.command("listen").arg("--json"));
+            process.expect_on_stderr("listening");
+            process
+        };
+        let (at_hub, at_listener) = (listening(&hub), listening(&listener));
+        let send = |node: &Node, body: &str| {
+            let sent = finish(node.command("send").args(["--tag", "VB", body]));
+            assert_eq!(sent.code, Some(0), "{sent:?}");
+        };
+        send(&speaker, "first");
+        at_hub.json();
+        // On the same connection and in the same lane, so what was passed on came before it.
+        send(&hub, "last");
+        for body in heard {
+            let digest = Digest::of(Tag::VB, body.as_bytes()).to_string();
+            assert_eq!(at_listener.json()["digest"], digest, "relay {relay}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_answers_a_block_request_with_the_latest_round_it_has() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &[]);
+    let network = NetworkId::new("tandem").unwrap();
+    let asker = NodeBuilder::new(network).mode(Mode::WebSocket).peer(node.ws().parse().unwrap());
+    let mut asker = asker.start(&CancellationToken::new()).await.unwrap();
+    let PeerEvent::Connected(peer) = asker.events().recv().await.unwrap() else {
+        panic!("another event");
+    };
+    let request = Request { topics: BlockRequest { round: 9 }.topics() };
+    let answer = asker.node().request(peer.id, request).await.unwrap();
+    let answer = BlockAnswer::decode(&answer.topics);
+    assert_eq!(answer, Ok(BlockAnswer::Unavailable { latest: Some(0) }));
 }

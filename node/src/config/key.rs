@@ -7,6 +7,10 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+/// What is logged unless something else is asked for. Chosen: GossipSub logs each message that a full
+/// queue makes it drop, body and all, which costs more than the message; Tandem counts them.
+const DEFAULT_LOG: &str = "warn,libp2p_gossipsub=error";
+
 /// What stands for a value in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -150,7 +154,7 @@ impl Key {
             }
             Self::Log => {
                 let help = "What to log on stderr, e.g. info or net_ws=debug,warn";
-                ("log", "log", Text, Is("warn"), "FILTER", help)
+                ("log", "log", Text, Is(DEFAULT_LOG), "FILTER", help)
             }
         };
         Spec { name, flag, kind, default, placeholder, help }

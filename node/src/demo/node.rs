@@ -7,7 +7,7 @@
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use broadcaster::TaskSet;
+use broadcaster::{DropReason, TaskSet};
 use clap::Args;
 use gossip::{Inbound, NetworkId, NodeAddress, Tag, Verdict};
 use tandem::{InboundLimits, Mode, NodeBuilder, Relaying, Running};
@@ -26,6 +26,21 @@ use crate::{
     cli::{Failure, json, print},
     log,
 };
+
+/// What a node logs, into a file that somebody reads only if something went wrong. Chosen: GossipSub
+/// logs every message that it has no room for, body and all.
+const DEFAULT_LOG: &str = "info,libp2p_gossipsub=error";
+
+/// Why a message may be lost under too much load.
+const LOSSES: [DropReason; 7] = [
+    DropReason::IntakeFull,
+    DropReason::PeerFull,
+    DropReason::BudgetFull,
+    DropReason::Aged,
+    DropReason::PeerGone,
+    DropReason::WorkerFull,
+    DropReason::TopicFull,
+];
 
 /// How long the tasks of a node may take to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,7 +78,7 @@ fn mode(text: &str) -> Result<Mode, String> {
 
 /// Runs a node until it is told to stop, or nobody is there to tell it.
 pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
-    log::to_stderr(&std::env::var("TANDEM_LOG").unwrap_or_else(|_| "info".to_owned()));
+    log::to_stderr(&std::env::var("TANDEM_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned()));
     let failed = |source| DemoError::Files { path: args.journal.clone(), source };
     let journal = Arc::new(Journal::create(&args.journal).map_err(failed)?);
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
@@ -74,6 +89,12 @@ pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
     let sender = Sender { node: running.node(), journal, place: args.place, life: args.life };
     let tasks = TaskSet::new(&root);
     obey(&mut orders, &sender, &running, &tasks).await;
+    for reason in LOSSES {
+        let messages = running.metrics().drops(reason);
+        if messages > 0 {
+            tracing::warn!(messages, reason = reason.label(), "messages were dropped");
+        }
+    }
     // A node that has to be stopped by force has been killed by its deadline; the account shows it.
     let _ = tasks.stop(GRACE).await.and(running.stop(GRACE).await);
     Ok(ExitCode::SUCCESS)
