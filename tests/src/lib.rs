@@ -11,10 +11,12 @@
 //! * Nothing here sleeps to wait for a state: it polls with a deadline, or waits for an event.
 //! * A raw peer shares no code with the transport it speaks to, beyond the wire format of `gossip`.
 
+pub mod corpus;
 pub mod harness;
 pub mod libp2p;
 pub mod memory;
 pub mod networks;
+pub mod process;
 pub mod recorder;
 pub mod wait;
 pub mod websocket;

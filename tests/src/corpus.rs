@@ -1,0 +1,90 @@
+//! Sessions recorded between live nodes.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use gossip::Tag;
+use serde::Deserialize;
+
+/// A message as a node sent it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its line in the session, from 1.
+    pub line: usize,
+    /// When it was sent, in milliseconds from the start of the session.
+    pub at_ms: f64,
+    /// Its tag.
+    pub tag: Tag,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// What one node of a session sent.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The request that opened it, byte for byte.
+    pub request: String,
+    /// Every message of the node that dialled, in order.
+    pub sent: Vec<Recorded>,
+    /// SHA-256 of the payload of each vote, by line, in hex.
+    pub votes: HashMap<usize, String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    t: f64,
+    dir: String,
+    tag: Option<String>,
+    payload: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct VoteLine {
+    line: usize,
+    kind: String,
+    stateless_sha256: String,
+    msgpack_sha256: String,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/corpus")
+}
+
+fn lines<T: for<'de> Deserialize<'de>>(file: &str) -> io::Result<Vec<T>> {
+    let file = BufReader::new(GzDecoder::new(File::open(folder().join(file))?));
+    file.lines().map(|line| serde_json::from_str(&line?).map_err(io::Error::other)).collect()
+}
+
+impl Session {
+    /// Reads the session `session-<name>`.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or is not what it should be.
+    pub fn read(name: &str) -> io::Result<Self> {
+        let request =
+            std::fs::read_to_string(folder().join(format!("upgrade-request-{name}.txt")))?;
+        let mut sent = Vec::new();
+        let all: Vec<Line> = lines(&format!("session-{name}.jsonl.gz"))?;
+        for (index, line) in all.into_iter().enumerate() {
+            let (Some(tag), Some(payload)) = (line.tag, line.payload) else { continue };
+            if line.dir == "dial->listen" {
+                let tag = tag.parse().map_err(io::Error::other)?;
+                let payload = hex::decode(payload).map_err(io::Error::other)?.into();
+                sent.push(Recorded { line: index + 1, at_ms: line.t, tag, payload });
+            }
+        }
+        let votes: Vec<VoteLine> = lines(&format!("session-{name}.votes.jsonl.gz"))?;
+        let hash = |vote: VoteLine| match vote.kind.as_str() {
+            "AV stateless" => (vote.line, vote.stateless_sha256),
+            _ => (vote.line, vote.msgpack_sha256),
+        };
+        Ok(Self { request, sent, votes: votes.into_iter().map(hash).collect() })
+    }
+}

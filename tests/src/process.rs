@@ -1,0 +1,273 @@
+//! The program in a process of its own.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use broadcaster::TaskSet;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::wait::{PATIENCE, eventually, soon};
+
+/// Names the program to test, in place of the one beside the test.
+pub const PROGRAM_VARIABLE: &str = "TANDEM_TEST_PROGRAM";
+
+/// A `tandem run` process, killed when it is dropped.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    data_dir: PathBuf,
+    output: Lines,
+    log: Lines,
+    /// URL of its WebSocket side, if it has one.
+    pub ws: Option<String>,
+    /// Multiaddrs of its libp2p side.
+    pub p2p: Vec<String>,
+    /// Who it is.
+    pub peer_id: String,
+    _readers: TaskSet,
+}
+
+/// The lines a process has written so far.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes down what comes, until it ends.
+    fn follow(&self, stream: Option<impl AsyncRead + Unpin + Send + 'static>, tasks: &TaskSet) {
+        let (Some(stream), into) = (stream, self.clone()) else { return };
+        tasks.spawn("lines", |_cancel| async move {
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                into.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+    }
+}
+
+/// Where the program is: beside the test program, and built if it is not there.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os(PROGRAM_VARIABLE) {
+            return path.into();
+        }
+        // The test program lies in `target/<profile>/deps`.
+        let test = std::env::current_exe().expect("a test program has a path");
+        let folder = test.parent().and_then(Path::parent).expect("it lies in the target folder");
+        let path = folder.join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
+        if !path.exists() {
+            let mut build = std::process::Command::new(env!("CARGO"));
+            build.args(["build", "--package", "tandem", "--bin", "tandem"]);
+            if folder.ends_with("release") {
+                build.arg("--release");
+            }
+            let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+            assert!(built.is_ok_and(|status| status.success()), "the program cannot be built");
+        }
+        path
+    })
+}
+
+/// A command of the program, without anything of the environment that could configure it.
+#[must_use]
+pub fn tandem(command: &str) -> Command {
+    let mut process = Command::new(program());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TANDEM_") {
+            process.env_remove(name);
+        }
+    }
+    process.arg(command).stdin(Stdio::null()).kill_on_drop(true);
+    process
+}
+
+impl Node {
+    /// Runs a node on free loopback ports, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get ready in time.
+    pub async fn run(data_dir: &Path, arguments: &[&str]) -> Self {
+        let readers = TaskSet::new(&CancellationToken::new());
+        let mut child = tandem("run")
+            .args(["--json", "--listen-ws", "127.0.0.1:0"])
+            .args(["--listen-p2p", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
+            .arg(data_dir)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (output, log) = (Lines::default(), Lines::default());
+        output.follow(child.stdout.take(), &readers);
+        log.follow(child.stderr.take(), &readers);
+        let mut node = Self {
+            child,
+            data_dir: data_dir.to_owned(),
+            output,
+            log,
+            ws: None,
+            p2p: Vec::new(),
+            peer_id: String::new(),
+            _readers: readers,
+        };
+        let ready = node.event("it is ready", |event| event["event"] == "ready").await;
+        node.ws = ready["ws"].as_str().map(str::to_owned);
+        let addresses = ready["p2p"].as_array().into_iter().flatten();
+        node.p2p = addresses.filter_map(Value::as_str).map(str::to_owned).collect();
+        node.peer_id = ready["peer_id"].as_str().unwrap_or_default().to_owned();
+        node
+    }
+
+    /// What the node has told so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        let lines = self.output.all();
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits until the node has told something.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub async fn event(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, PATIENCE, || {
+            let told = self.events().into_iter().find(&is_it);
+            if told.is_none()
+                && let Ok(Some(status)) = self.child.try_wait()
+            {
+                panic!(
+                    "the node ended with {status} before: {what}\n{}",
+                    self.log.all().join("\n")
+                );
+            }
+            told
+        })
+        .await
+    }
+
+    /// `host:port` of its WebSocket side.
+    ///
+    /// # Panics
+    ///
+    /// If it has none.
+    #[must_use]
+    pub fn ws_address(&self) -> &str {
+        let url = self.ws.as_deref().expect("the node has a WebSocket side");
+        url.strip_prefix("http://").unwrap_or(url)
+    }
+
+    /// Bytes of memory that the process occupies.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn resident_bytes(&self) -> io::Result<usize> {
+        let id = self.child.id().ok_or(io::ErrorKind::NotFound)?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Kills the process, wherever it is.
+    ///
+    /// # Panics
+    ///
+    /// If it does not die.
+    pub async fn kill(mut self) {
+        soon("the process dies", self.child.kill()).await.expect("a process can be killed");
+    }
+
+    /// Asks the process to end, and returns its exit code.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end in time.
+    pub async fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().expect("the process runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "the signal cannot be sent");
+        let status = soon("the process ends", self.child.wait()).await;
+        status.expect("a process can be waited for").code()
+    }
+
+    /// Starts a `tandem listen` at the node, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub async fn listen(&self, tags: &str) -> Listener {
+        let readers = TaskSet::new(&CancellationToken::new());
+        let mut child = tandem("listen")
+            .args(["--json", "--tags", tags, "--data-dir"])
+            .arg(&self.data_dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (heard, log) = (Lines::default(), Lines::default());
+        heard.follow(child.stdout.take(), &readers);
+        log.follow(child.stderr.take(), &readers);
+        let listens = || log.all().iter().any(|line| line.contains("listening")).then_some(());
+        eventually("it listens", PATIENCE, listens).await;
+        Listener { heard, _child: child, _readers: readers }
+    }
+
+    /// Sends a message from the node with `tandem send`; whether somebody got it.
+    ///
+    /// # Panics
+    ///
+    /// If the program does not start.
+    pub async fn send(&self, tag: &str, text: &str) -> bool {
+        let sent = tandem("send")
+            .args(["--tag", tag, text, "--data-dir"])
+            .arg(&self.data_dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await;
+        sent.expect("the program starts").success()
+    }
+}
+
+/// A `tandem listen` process.
+#[derive(Debug)]
+pub struct Listener {
+    heard: Lines,
+    _child: Child,
+    _readers: TaskSet,
+}
+
+impl Listener {
+    /// What was heard so far.
+    #[must_use]
+    pub fn heard(&self) -> Vec<Value> {
+        let lines = self.heard.all();
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// How often a message with this digest was heard.
+    #[must_use]
+    pub fn times(&self, digest: &str) -> usize {
+        self.heard().iter().filter(|message| message["digest"] == digest).count()
+    }
+}
