@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -99,18 +100,24 @@ pub fn tandem(command: &str) -> Command {
 }
 
 impl Node {
-    /// Runs a node on free loopback ports, and waits until it is ready.
+    /// Runs a node, on free loopback ports where the arguments say nothing else, and waits until it is
+    /// ready.
     ///
     /// # Panics
     ///
     /// If it does not get ready in time.
     pub async fn run(data_dir: &Path, arguments: &[&str]) -> Self {
         let readers = TaskSet::new(&CancellationToken::new());
-        let mut child = tandem("run")
-            .args(["--json", "--listen-ws", "127.0.0.1:0"])
-            .args(["--listen-p2p", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
-            .arg(data_dir)
-            .args(arguments)
+        let mut command = tandem("run");
+        command.args(["--json", "--data-dir"]).arg(data_dir).args(arguments);
+        for (setting, free) in
+            [("--listen-ws", "127.0.0.1:0"), ("--listen-p2p", "/ip4/127.0.0.1/tcp/0")]
+        {
+            if !arguments.contains(&setting) {
+                command.args([setting, free]);
+            }
+        }
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -203,11 +210,43 @@ impl Node {
     ///
     /// If it does not end in time.
     pub async fn terminate(mut self) -> Option<i32> {
-        let id = self.child.id().expect("the process runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(sent.is_ok_and(|status| status.success()), "the signal cannot be sent");
+        self.signal("TERM").await;
         let status = soon("the process ends", self.child.wait()).await;
         status.expect("a process can be waited for").code()
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be sent.
+    pub async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("the process runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "the signal cannot be sent");
+    }
+
+    /// The peers of the node, as `tandem peers` tells them.
+    ///
+    /// # Panics
+    ///
+    /// If the program does not tell them.
+    pub async fn peers(&self) -> Vec<Value> {
+        let peers = tandem("peers").args(["--json", "--data-dir"]).arg(&self.data_dir).output();
+        let output = soon("the peers are told", peers).await.expect("the program starts");
+        serde_json::from_slice(&output.stdout).expect("the peers are an array")
+    }
+
+    /// Waits until so many peers are connected.
+    ///
+    /// # Panics
+    ///
+    /// If they are not in time.
+    pub async fn has_peers(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.peers().await.len() != count {
+            assert!(Instant::now() < deadline, "there are never {count} peers");
+        }
     }
 
     /// Starts a `tandem listen` at the node, and waits until it listens.
@@ -232,19 +271,22 @@ impl Node {
         Listener { heard, _child: child, _readers: readers }
     }
 
-    /// Sends a message from the node with `tandem send`; whether somebody got it.
+    /// A command that sends a message from the node.
+    #[must_use]
+    pub fn sending(&self, tag: &str) -> Command {
+        let mut command = tandem("send");
+        command.args(["--tag", tag, "--data-dir"]).arg(&self.data_dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Sends a message from the node, and says whether somebody got it.
     ///
     /// # Panics
     ///
     /// If the program does not start.
     pub async fn send(&self, tag: &str, text: &str) -> bool {
-        let sent = tandem("send")
-            .args(["--tag", tag, text, "--data-dir"])
-            .arg(&self.data_dir)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .await;
+        let sent = self.sending(tag).arg(text).status().await;
         sent.expect("the program starts").success()
     }
 }
