@@ -198,13 +198,11 @@ where
         self.port.urgent()
     }
 
-    fn close(&mut self, reason: DisconnectReason) -> impl Future<Output = ()> + Send {
-        async move {
-            let ended = self.end().await;
-            // The source still reads what a replaced link brings; a broken one brings nothing.
-            if ended.is_ok() && reason != DisconnectReason::Duplicate {
-                let _ = time::timeout(LINGER, self.drain()).await;
-            }
+    async fn close(&mut self, reason: DisconnectReason) {
+        let ended = self.end().await;
+        // The source still reads what a replaced link brings; a broken one brings nothing.
+        if ended.is_ok() && reason != DisconnectReason::Duplicate {
+            let _ = time::timeout(LINGER, self.drain()).await;
         }
     }
 }

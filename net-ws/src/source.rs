@@ -11,7 +11,7 @@
 //! * Whatever a peer sends counts as a sign of life; without any it is pinged, then given up.
 //! * A source that ended stays ended, and then hands its half of the connection to the sink.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use broadcaster::{ByteBudget, FrameSource, Received, SourceEnd};
 use bytes::{BufMut, BytesMut};
@@ -181,17 +181,15 @@ impl<R: AsyncRead + Unpin + Send + 'static> WsSource<R> {
 }
 
 impl<R: AsyncRead + Unpin + Send + 'static> FrameSource for WsSource<R> {
-    fn next_message(&mut self) -> impl Future<Output = Result<Received, SourceEnd>> + Send {
-        async move {
-            if let Some(reason) = self.ended {
-                return Err(SourceEnd::because(reason));
-            }
-            let received = self.advance().await;
-            if let Err(end) = &received {
-                self.ended = Some(end.reason);
-            }
-            received
+    async fn next_message(&mut self) -> Result<Received, SourceEnd> {
+        if let Some(reason) = self.ended {
+            return Err(SourceEnd::because(reason));
         }
+        let received = self.advance().await;
+        if let Err(end) = &received {
+            self.ended = Some(end.reason);
+        }
+        received
     }
 }
 

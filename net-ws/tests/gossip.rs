@@ -1,5 +1,8 @@
 //! Whole nodes over loopback: they find each other, gossip, and part.
 
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

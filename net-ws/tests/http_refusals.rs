@@ -1,5 +1,8 @@
 //! The recorded outcomes of requests for gossip: 101 and every refusal, byte by byte where it counts.
 
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

@@ -1,5 +1,8 @@
 //! Another implementation at the other end: tokio-tungstenite as client, and as server.
 
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

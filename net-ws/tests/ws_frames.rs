@@ -1,5 +1,8 @@
 //! The recorded behaviour of a WebSocket: frames, closes, handshakes as the dialler sees them.
 
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -71,7 +71,7 @@ pub(super) fn decide(
     let seat = Seat { context: Arc::clone(context), slot: Some(slot) };
     let (theirs, exchange, answer) = match introduce(context, request.headers(), genesis) {
         Ok(introduced) => introduced,
-        Err(refusal) => return Outcome::Refused(refusal),
+        Err(refusal) => return Outcome::Refused(refusal.response()),
     };
     let key = match websocket_key(&request) {
         Ok(key) => key,
@@ -96,6 +96,26 @@ pub(super) fn decide(
     )
 }
 
+/// Why a peer is not let in.
+struct Refusal {
+    status: StatusCode,
+    /// What it is told; without, the answer has no body.
+    text: String,
+}
+
+impl Refusal {
+    fn because(status: StatusCode, text: &str) -> Self {
+        Self { status, text: text.to_owned() }
+    }
+
+    fn response(&self) -> Response<ResponseBody> {
+        match self.text.as_str() {
+            "" => reply::empty(self.status),
+            text => reply::refused(self.status, text),
+        }
+    }
+}
+
 type Introduced = (Hello, ListenerIdentity, Option<String>);
 
 /// Reads what the peer says of itself, and refuses it for any of it.
@@ -103,7 +123,7 @@ fn introduce(
     context: &Context,
     headers: &HeaderMap,
     genesis: &[u8],
-) -> Result<Introduced, Response<ResponseBody>> {
+) -> Result<Introduced, Refusal> {
     let profile = context.profile;
     let first = |header: Header| headers.get(header.name(profile)).map(HeaderValue::as_bytes);
     let theirs = Hello::read(first);
@@ -112,7 +132,7 @@ fn introduce(
         .iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .collect();
-    let refuse = |text: &str| reply::refused(StatusCode::PRECONDITION_FAILED, text);
+    let refuse = |text: &str| Refusal::because(StatusCode::PRECONDITION_FAILED, text);
     hello::negotiate(accepted.iter().map(|text| &**text), Some(&theirs.version), profile.version)
         .map_err(|mismatch| refuse(&mismatch.refusal(profile.version)))?;
     if genesis != context.network.as_str().as_bytes() {
@@ -123,7 +143,7 @@ fn introduce(
         None => return Err(refuse(&format!("Request was missing a {name} header"))),
         Some(ours) if ours == context.node_random() => {
             let text = format!("Request included matching {name}={ours} header");
-            return Err(reply::refused(StatusCode::LOOP_DETECTED, &text));
+            return Err(Refusal::because(StatusCode::LOOP_DETECTED, &text));
         }
         Some(_) => {}
     }
@@ -132,7 +152,7 @@ fn introduce(
         (exchange, Introduction::ContinueWithoutIdentity) => (exchange, None),
         (_, Introduction::Refuse(error)) => {
             tracing::debug!(%error, "identity challenge refused");
-            return Err(reply::empty(StatusCode::OK));
+            return Err(Refusal::because(StatusCode::OK, ""));
         }
     };
     Ok((theirs, exchange, answer))

@@ -125,9 +125,10 @@ impl Node {
     }
 
     pub(crate) async fn stop(self) {
-        assert_eq!(self.network.stop(Duration::from_secs(5)).await, Shutdown::Clean);
+        let grace = Duration::from_secs(5);
+        let stopped = tokio::join!(self.network.stop(grace), self.broadcaster.stop(grace));
+        assert_eq!(stopped, (Shutdown::Clean, Shutdown::Clean));
         assert_eq!(self.network.task_count(), 0);
-        assert_eq!(self.broadcaster.stop(Duration::from_secs(5)).await, Shutdown::Clean);
         assert_eq!(self.broadcaster.task_count(), 0);
     }
 }
