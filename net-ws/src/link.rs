@@ -5,7 +5,10 @@
 //! * An identity is claimed once it is verified, not before, and given back when its link ends.
 //! * What a ruling asks for is done at once, by whoever made the claim.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use broadcaster::{Attached, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
@@ -14,7 +17,7 @@ use gossip::{
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
 use mesh::{Closer, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{net::TcpStream, sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +27,10 @@ use crate::{
     sink::WsSink,
     source::WsSource,
 };
+
+/// How long a stopping network waits for one peer. Chosen: the second in which the broadcaster lets the
+/// last messages out, and the second in which a sink waits for the peer's end.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection whose handshake is done.
 pub(crate) struct Established {
@@ -85,7 +92,9 @@ pub(crate) async fn ended(
         () = cancel.cancelled() => {}
     }
     context.broadcaster.disconnect(attached.peer, DisconnectReason::LocalShutdown);
-    attached.ended().await
+    // A link that was retired goes its own way, which is the broadcaster's to wait for.
+    let ended = time::timeout(STOP_PATIENCE, attached.ended());
+    ended.await.unwrap_or(DisconnectReason::LocalShutdown)
 }
 
 /// Gives an identity back when its link is over, however that comes about.

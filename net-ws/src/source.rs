@@ -32,8 +32,6 @@ use crate::{
 const READ_BYTES: usize = 16 * 1024;
 /// What is read at a time from a quiet peer. Chosen: ten thousand idle peers take 40 MB.
 const QUIET_READ_BYTES: usize = 4 * 1024;
-/// Room below which the read buffer is renewed.
-const MIN_READ_BYTES: usize = 1024;
 /// How long a message may take to arrive once it has begun. Source: threats and goals, row 9.
 const MESSAGE_TIME: Duration = Duration::from_secs(30);
 /// Silence after which a peer is pinged, and after which, pinged, it is given up. Source: threats and
@@ -215,7 +213,7 @@ async fn read<R: AsyncRead + Unpin>(
     let Some(io) = io else { return Ok((0, 0)) };
     match decoder.space() {
         Space::Buffer(buffer) => {
-            if buffer.capacity() - buffer.len() < MIN_READ_BYTES {
+            if buffer.capacity() - buffer.len() < appetite / 4 {
                 // An unfinished message makes the buffer grow with what has arrived of it.
                 buffer.reserve(appetite.max(buffer.len()));
             }
