@@ -35,6 +35,12 @@ pub(crate) struct Row {
     /// Deliveries relative to one write per message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_one_write: Option<f64>,
+    /// As `ratio_to_raw`, per second of processor time: little disturbed by other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_raw: Option<f64>,
+    /// As `ratio_to_one_write`, per second of processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_one_write: Option<f64>,
     /// Median latency of priority messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
@@ -58,7 +64,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 15] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("peers", |row| row.peers.map(|peers| peers.to_string())),
@@ -68,6 +74,8 @@ const COLUMNS: [Column; 13] = [
     ("one write/s", |row| row.one_write_per_s.map(|rate| format!("{rate:.0}"))),
     ("of raw", |row| row.ratio_to_raw.map(|ratio| format!("{ratio:.2}"))),
     ("of one write", |row| row.ratio_to_one_write.map(|ratio| format!("{ratio:.1}"))),
+    ("of raw, cpu", |row| row.cpu_ratio_to_raw.map(|ratio| format!("{ratio:.2}"))),
+    ("of one write, cpu", |row| row.cpu_ratio_to_one_write.map(|ratio| format!("{ratio:.1}"))),
     ("p50 ms", |row| row.p50_ms.map(|ms| format!("{ms:.1}"))),
     ("p99 ms", |row| row.p99_ms.map(|ms| format!("{ms:.1}"))),
     ("goodput", |row| row.goodput_ratio.map(|ratio| format!("{ratio:.3}"))),

@@ -1,8 +1,11 @@
 //! Medians and percentiles.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use hdrhistogram::Histogram;
+
+/// Unit of the times in `/proc`: the same on every Linux that is in use.
+const TICKS_PER_S: f64 = 100.0;
 
 /// Longest latency told apart. Chosen: what takes longer is lost.
 const MAX_LATENCY: Duration = Duration::from_secs(60);
@@ -17,6 +20,19 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
         return Some(upper);
     }
     sorted.get(middle - 1).map(|lower| f64::midpoint(*lower, upper))
+}
+
+/// Processor time this process has used, in seconds; `None` where the system does not tell.
+pub(crate) fn cpu_seconds() -> Option<f64> {
+    cpu_of(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// User and system time of a line of `/proc/PID/stat`, in seconds. The name may hold any character.
+fn cpu_of(stat: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u32>);
+    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
+    Some((f64::from(user) + f64::from(system)) / TICKS_PER_S)
 }
 
 /// Latencies, to three digits.
@@ -65,6 +81,14 @@ mod tests {
         assert_eq!(median(&[3.0]), Some(3.0));
         assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn the_processor_time_is_read_behind_the_name() {
+        let stat = "42 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20";
+        assert_eq!(cpu_of(stat), Some(2.0));
+        assert_eq!(cpu_of("42 (a"), None);
+        assert_eq!(cpu_of("42 (a) S 1"), None);
     }
 
     #[test]

@@ -19,12 +19,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub(crate) use one_write::web_socket_config;
+use race::Pace;
 
 use crate::{
     error::Failure,
     row::{Output, Row},
     stats::median,
 };
+
+/// Time before a measurement begins. Chosen: windows and buffers of the kernel have grown by then.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Settings of `bench fanout`.
 #[derive(Debug, clap::Args)]
@@ -97,6 +101,7 @@ struct Plan {
     transport: Transport,
     peers: usize,
     bytes: usize,
+    warm_up: Duration,
     time: Duration,
 }
 
@@ -117,32 +122,43 @@ fn measure(args: &Args, transport: Transport, bytes: usize) -> Result<Row, Failu
         .collect();
     let time = Duration::try_from_secs_f64(args.seconds)?;
     let peers = usize::from(args.peers);
-    let mut rates = vec![Vec::new(); contenders.len()];
+    let mut paces = vec![Vec::new(); contenders.len()];
     for round in 1..=args.rounds {
-        for (contender, rates) in contenders.iter().zip(&mut rates) {
-            let plan = Plan { contender: *contender, transport, peers, bytes, time };
-            let rate = race::run(plan)?;
-            let (transport, rounds) = (transport.name(), args.rounds);
-            eprintln!("round {round}/{rounds} {transport} {bytes} B {contender:?}: {rate:.0}/s");
-            rates.push(rate);
+        for (contender, paces) in contenders.iter().zip(&mut paces) {
+            let plan =
+                Plan { contender: *contender, transport, peers, bytes, warm_up: WARM_UP, time };
+            let pace = race::run(plan)?;
+            let (transport, rounds, per_s) = (transport.name(), args.rounds, pace.per_s);
+            let per_cpu_s = pace.per_cpu_s.unwrap_or(f64::NAN);
+            eprintln!(
+                "round {round}/{rounds} {transport} {bytes} B {contender:?}: {per_s:.0}/s, \
+                 {per_cpu_s:.0} per processor second"
+            );
+            paces.push(pace);
         }
     }
-    let middle = |wanted: Contender| {
-        let found = contenders.iter().zip(&rates).find(|(each, _)| **each == wanted);
-        found.and_then(|(_, rates)| median(rates))
+    let middle = |wanted: Contender, of: fn(&Pace) -> Option<f64>| {
+        let (_, paces) = contenders.iter().zip(&paces).find(|(each, _)| **each == wanted)?;
+        median(&paces.iter().filter_map(of).collect::<Vec<_>>())
     };
-    let ratio = |to: Option<f64>| Some(middle(Contender::Ours)? / to?);
-    let (raw, one_write) = (middle(Contender::Raw), middle(Contender::OneWrite));
+    let per_s = |wanted| middle(wanted, |pace| Some(pace.per_s));
+    let per_cpu_s = |wanted| middle(wanted, |pace| pace.per_cpu_s);
     Ok(Row {
         bench: "fanout",
         transport: transport.name(),
         peers: Some(peers),
         bytes: Some(bytes),
-        deliveries_per_s: middle(Contender::Ours),
-        raw_per_s: raw,
-        one_write_per_s: one_write,
-        ratio_to_raw: ratio(raw),
-        ratio_to_one_write: ratio(one_write),
+        deliveries_per_s: per_s(Contender::Ours),
+        raw_per_s: per_s(Contender::Raw),
+        one_write_per_s: per_s(Contender::OneWrite),
+        ratio_to_raw: ratio(per_s(Contender::Ours), per_s(Contender::Raw)),
+        ratio_to_one_write: ratio(per_s(Contender::Ours), per_s(Contender::OneWrite)),
+        cpu_ratio_to_raw: ratio(per_cpu_s(Contender::Ours), per_cpu_s(Contender::Raw)),
+        cpu_ratio_to_one_write: ratio(per_cpu_s(Contender::Ours), per_cpu_s(Contender::OneWrite)),
         ..Row::default()
     })
+}
+
+fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
+    Some(ours? / theirs?)
 }

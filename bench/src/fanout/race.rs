@@ -19,10 +19,8 @@ use super::{Contender, Plan, Transport, one_write, ours, raw};
 use crate::{
     error::Failure,
     meter::{BLOCK, Meter},
+    stats,
 };
-
-/// Time before the measurement begins. Chosen: windows and buffers of the kernel have grown by then.
-const WARM_UP: Duration = Duration::from_millis(500);
 
 /// How long setting up may take. Chosen: two hundred handshakes on a busy machine.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,15 +39,24 @@ pub(super) struct Stage {
     pub(super) tasks: TaskSet,
 }
 
-/// Deliveries a second of one contender.
-pub(super) fn run(plan: Plan) -> Result<f64, Failure> {
+/// What one contender has done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Deliveries a second.
+    pub(super) per_s: f64,
+    /// Deliveries per second of processor time, of both ends together.
+    pub(super) per_cpu_s: Option<f64>,
+}
+
+/// Measures one contender.
+pub(super) fn run(plan: Plan) -> Result<Pace, Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rate = runtime.block_on(measure(plan));
     runtime.shutdown_timeout(TEARDOWN);
     rate
 }
 
-async fn measure(plan: Plan) -> Result<f64, Failure> {
+async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let meter = Meter::new(plan.peers);
     let tasks = TaskSet::new(&CancellationToken::new());
     let stage = Stage { peers: plan.peers, meter: Arc::clone(&meter), tasks: tasks.clone() };
@@ -60,10 +67,10 @@ async fn measure(plan: Plan) -> Result<f64, Failure> {
             publisher.fail(error.to_string());
         }
     });
-    time::sleep(WARM_UP).await;
-    let (began, before) = (Instant::now(), meter.total());
+    time::sleep(plan.warm_up).await;
+    let (began, cpu_before, before) = (Instant::now(), stats::cpu_seconds(), meter.total());
     time::sleep(plan.time).await;
-    let (elapsed, after) = (began.elapsed(), meter.total());
+    let (elapsed, cpu_after, after) = (began.elapsed(), stats::cpu_seconds(), meter.total());
     let failure = meter.failure().map(str::to_owned);
     meter.fail("the measurement is over");
     // Whatever still runs ends with the runtime.
@@ -71,7 +78,14 @@ async fn measure(plan: Plan) -> Result<f64, Failure> {
     match failure {
         Some(failure) => Err(failure.into()),
         None if after == before => Err("nothing was delivered".into()),
-        None => Ok((after - before) as f64 / elapsed.as_secs_f64()),
+        None => {
+            let delivered = (after - before) as f64;
+            let cpu = cpu_before.zip(cpu_after).map(|(before, after)| after - before);
+            Ok(Pace {
+                per_s: delivered / elapsed.as_secs_f64(),
+                per_cpu_s: cpu.filter(|cpu| *cpu > 0.0).map(|cpu| delivered / cpu),
+            })
+        }
     }
 }
 
@@ -97,6 +111,27 @@ async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Resul
             }
             publish(Bytes::from(body))?;
             number += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contender_delivers_every_message_once_and_in_order() {
+        let time = Duration::from_millis(50);
+        for (contender, transport) in [
+            (Contender::Raw, Transport::Ws),
+            (Contender::OneWrite, Transport::Ws),
+            (Contender::OneWrite, Transport::P2p),
+            (Contender::Ours, Transport::Ws),
+            (Contender::Ours, Transport::P2p),
+        ] {
+            let plan = Plan { contender, transport, peers: 3, bytes: 200, warm_up: time, time };
+            // A lost, doubled or reordered message, or none at all, is an error.
+            run(plan).unwrap();
         }
     }
 }

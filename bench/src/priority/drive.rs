@@ -27,9 +27,6 @@ const BULK_AHEAD: usize = 16;
 /// How long a contender may take until a first message gets through.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long bulk flows before the measurement: until every buffer on the way is full.
-const WARM_UP: Duration = Duration::from_secs(3);
-
 /// How long stragglers are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(1_500);
 
@@ -62,7 +59,7 @@ pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
         };
         time::timeout(CONNECT_TIMEOUT, greet(&*contender, &probe)).await??;
         start_bulk(plan, Arc::clone(&contender), Arc::clone(&probe), &tasks);
-        time::sleep(WARM_UP).await;
+        time::sleep(plan.warm_up).await;
         let sent = votes(plan.time, &*contender, &probe).await?;
         probe.report(sent)
     };
@@ -75,7 +72,7 @@ pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
 async fn raw_only(plan: Plan, stage: Stage) -> Result<Report, Failure> {
     let probe = Arc::clone(&stage.probe);
     raw::start(stage, plan.bulk_bytes).await?;
-    time::sleep(WARM_UP).await;
+    time::sleep(plan.warm_up).await;
     probe.begin();
     time::sleep(plan.time).await;
     probe.end();
@@ -134,6 +131,33 @@ async fn votes(
         sent += 1;
     }
     probe.end();
-    time::sleep(STRAGGLERS).await;
+    let all_heard = async {
+        while probe.heard() < sent {
+            time::sleep(PERIOD).await;
+        }
+    };
+    // What is still missing is lost, and reported so.
+    let _ = time::timeout(STRAGGLERS, all_heard).await;
     Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::Transport;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_contender_gets_votes_and_bulk_through() {
+        let time = Duration::from_millis(100);
+        for contender in [
+            Contender::Raw,
+            Contender::DualQueue,
+            Contender::Ours(Transport::Ws),
+            Contender::Ours(Transport::P2p),
+        ] {
+            let plan = Plan { contender, bulk_bytes: 65_536, warm_up: time, time };
+            let report = run(plan).await.unwrap();
+            assert_eq!(report.lost, 0, "{contender:?}");
+        }
+    }
 }

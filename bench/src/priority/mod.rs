@@ -33,6 +33,9 @@ pub(crate) use namespace::InNamespace;
 /// How long the end of a contender may take.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
+/// How long bulk flows before a measurement: until every buffer on the way is full.
+const WARM_UP: Duration = Duration::from_secs(3);
+
 /// Settings of `bench priority`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -66,6 +69,7 @@ enum Contender {
 struct Plan {
     contender: Contender,
     bulk_bytes: usize,
+    warm_up: Duration,
     time: Duration,
 }
 
@@ -83,7 +87,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let time = Duration::try_from_secs_f64(args.seconds)?;
     for &bulk_bytes in &args.bulk_bytes {
         let bulk_bytes = usize::try_from(bulk_bytes)?;
-        let plan = |contender| Plan { contender, bulk_bytes, time };
+        let plan = |contender| Plan { contender, bulk_bytes, warm_up: WARM_UP, time };
         let raw = measure(plan(Contender::Raw))?;
         output.add(row("raw", bulk_bytes, &raw, &raw))?;
         let dual = measure(plan(Contender::DualQueue))?;

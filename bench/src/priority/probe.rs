@@ -123,6 +123,11 @@ impl Probe {
         self.lock().greetings
     }
 
+    /// Priority messages of the measurement that were heard.
+    pub(super) fn heard(&self) -> u64 {
+        self.lock().latencies.len()
+    }
+
     /// From now on everything counts.
     pub(super) fn begin(&self) {
         self.lock().from = Some(Instant::now());
