@@ -358,10 +358,13 @@ impl Broadcaster {
         self.shared.registry.hand_over(&loser, loser.lanes.close(), winner);
     }
 
-    /// As [`Broadcaster::supersede`], but leaves it to the other end to close `loser`, and closes it
-    /// only after `patience`. For the end that cannot know yet whether the other one has verified
-    /// `winner`: what it still sends over `loser` is read.
+    /// As [`Broadcaster::supersede`], but closes `loser` only after `patience`, if the other end has not
+    /// closed it by then. For an end that cannot know yet whether the other one has verified `winner`:
+    /// what it still sends over `loser` is read, and it is not left without a link.
     pub fn retire(&self, loser: PeerId, winner: PeerId, patience: Duration) {
+        if patience.is_zero() {
+            return self.supersede(loser, winner);
+        }
         let Some(loser) = self.shared.registry.get(loser) else { return };
         if !loser.retire() {
             return;

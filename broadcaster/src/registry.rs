@@ -46,7 +46,8 @@ pub(crate) struct Registry {
     generation: Mutex<u64>,
     /// Changes with every insertion and removal, so that the router knows when its list is old.
     version: AtomicU64,
-    parked: Mutex<HashMap<Identity, (Instant, Vec<Queued>)>>,
+    /// What waits for a link that may come, each until when; `None` once the node stops.
+    parked: Mutex<Option<HashMap<Identity, (Instant, Vec<Queued>)>>>,
     /// How long messages stay parked.
     patience: Duration,
     tags: TagTable,
@@ -61,7 +62,7 @@ impl Registry {
             next_id: AtomicU64::new(0),
             generation: Mutex::default(),
             version: AtomicU64::new(0),
-            parked: Mutex::default(),
+            parked: Mutex::new(Some(HashMap::new())),
             patience,
             tags,
             metrics,
@@ -205,44 +206,53 @@ impl Registry {
     }
 
     fn park(&self, identity: Identity, mut messages: Vec<Queued>) {
-        let mut dropped = Vec::new();
-        {
-            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-            if parked.len() < MAX_PARKED || parked.contains_key(&identity) {
+        let room_for_another =
+            |parked: &HashMap<_, _>| parked.len() < MAX_PARKED || parked.contains_key(&identity);
+        let dropped = match &mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(parked) if room_for_another(parked) => {
                 let until = Instant::now() + self.patience;
                 let (_, waiting) = parked.entry(identity).or_insert_with(|| (until, Vec::new()));
                 let room = MAX_PARKED_MESSAGES.saturating_sub(waiting.len()).min(messages.len());
-                dropped = messages.split_off(room);
+                let dropped = messages.split_off(room);
                 waiting.append(&mut messages);
-            } else {
-                dropped.append(&mut messages);
+                dropped
             }
-        }
+            _ => messages,
+        };
         self.drop_queued(dropped);
     }
 
-    /// Gives up what was parked for too long, whenever `patience` has passed, until cancelled.
+    /// Gives up what was parked for too long, whenever `patience` has passed, and all of it when
+    /// cancelled.
     pub(crate) async fn sweep(self: Arc<Self>, cancel: CancellationToken) {
         let mut ticks = time::interval(self.patience.max(Duration::from_millis(1)));
         loop {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => break,
                 _ = ticks.tick() => {}
             }
             let now = Instant::now();
             let expired: Vec<Queued> = {
                 let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-                let expired = parked.extract_if(|_, (until, _)| *until <= now);
+                let parked = parked.iter_mut();
+                let expired =
+                    parked.flat_map(|parked| parked.extract_if(|_, (until, _)| *until <= now));
                 expired.flat_map(|(_, (_, messages))| messages).collect()
             };
             self.drop_queued(expired);
         }
+        let left = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let left = left.into_iter().flatten().flat_map(|(_, (_, messages))| messages);
+        self.drop_queued(left.collect());
     }
 
     /// What waits for a new link of this identity.
     pub(crate) fn unpark(&self, identity: &Identity) -> Vec<Queued> {
-        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
+        let parked = {
+            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+            parked.as_mut().and_then(|parked| parked.remove(identity))
+        };
         let (until, messages) = parked.unwrap_or_else(|| (Instant::now(), Vec::new()));
         if Instant::now() < until {
             return messages;

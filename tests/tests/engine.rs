@@ -192,6 +192,24 @@ async fn what_is_kept_for_a_peer_that_does_not_return_is_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_kept_for_a_peer_is_given_up_when_the_node_stops() {
+    let (node, broadcaster) = start(setup(Limits::default()));
+    let (mut leaving, _) = twin(&node);
+    let mut events = broadcaster.events();
+    offer(&broadcaster, Tag::VB, bundle(1, 500_000));
+    settle().await;
+    let waited_for = broadcaster.broadcast_and_wait(&Outbound::new(Tag::AV, "vote"));
+    settle().await;
+    tokio::io::AsyncWriteExt::shutdown(leaving.end().writer()).await.unwrap();
+    while !matches!(events.recv().await.unwrap(), PeerEvent::Disconnected(..)) {}
+    assert!(broadcaster.budget().used() > 0, "it is kept");
+    assert_eq!(node.stop(5 * SECOND).await, broadcaster::Shutdown::Clean);
+    assert_eq!(broadcaster.budget().used(), 0);
+    let delivery = soon("the broadcast is given up", waited_for).await.unwrap();
+    assert_eq!(delivery, gossip::Delivery { written: 0, given_up: 1 });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
     let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits));
