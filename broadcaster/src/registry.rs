@@ -38,6 +38,9 @@ const MAX_PARKED_MESSAGES: usize = 15_096;
 /// at a time; this bounds what hostile reconnections can hold.
 const MAX_PARKED: usize = 64;
 
+/// Messages by the identity they wait for, each until when.
+type Parked = HashMap<Identity, (Instant, Vec<Queued>)>;
+
 pub(crate) struct Registry {
     peers: DashMap<PeerId, Arc<Peer>>,
     identities: DashMap<Identity, PeerId>,
@@ -46,8 +49,8 @@ pub(crate) struct Registry {
     generation: Mutex<u64>,
     /// Changes with every insertion and removal, so that the router knows when its list is old.
     version: AtomicU64,
-    /// What waits for a link that may come, each until when; `None` once the node stops.
-    parked: Mutex<Option<HashMap<Identity, (Instant, Vec<Queued>)>>>,
+    /// What waits for a link that may come; `None` once the node stops.
+    parked: Mutex<Option<Parked>>,
     /// How long messages stay parked.
     patience: Duration,
     tags: TagTable,
@@ -207,7 +210,7 @@ impl Registry {
 
     fn park(&self, identity: Identity, mut messages: Vec<Queued>) {
         let room_for_another =
-            |parked: &HashMap<_, _>| parked.len() < MAX_PARKED || parked.contains_key(&identity);
+            |parked: &Parked| parked.len() < MAX_PARKED || parked.contains_key(&identity);
         let dropped = match &mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(parked) if room_for_another(parked) => {
                 let until = Instant::now() + self.patience;
