@@ -15,8 +15,8 @@
 //!
 //! The dialer of a link verifies it first: it sends the last message of the handshake, and the
 //! other end verifies on reading it. So the end that *listened* on the winner is the one that knows
-//! that both ends have verified it, and the one that may close the loser at once:
-//! [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the
+//! that both ends have verified it, and the one that may close the loser first, after
+//! [`SETTLE_PATIENCE`]: [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the
 //! loser but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner
 //! ends in the meantime, it claims again for every loser still open, and closes none before all
 //! have been claimed for. An end that closes at once in either case still settles on one link, but
@@ -43,6 +43,13 @@ use gossip::{ClaimRule, Identity, PeerId, Transport};
 /// proves the same key (threats and goals, row 28); far longer than the last handshake message
 /// takes.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the end that listened on the winner goes on reading a link that lost.
+///
+/// It may have verified the winner before the other end, since a libp2p handshake ends for both at
+/// about the same time; closed at once, the loser would leave the other end without any link until it
+/// has caught up. Chosen: a few round trips on the longest path.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A link whose identity this end has just verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +165,16 @@ impl Ledger {
             ClaimRule::Ranked if winner.dialer != *identity => Closer::Peer,
             ClaimRule::Ranked | ClaimRule::FirstVerified => Closer::ThisEnd,
         })
+    }
+
+    /// How long this end goes on reading a link to `identity` that lost, before it closes it.
+    #[must_use]
+    pub fn patience(&self, identity: &Identity) -> Duration {
+        match (self.rule, self.closer(identity)) {
+            (ClaimRule::FirstVerified, _) | (_, None) => Duration::ZERO,
+            (ClaimRule::Ranked, Some(Closer::ThisEnd)) => SETTLE_PATIENCE,
+            (ClaimRule::Ranked, Some(Closer::Peer)) => CLOSE_PATIENCE,
+        }
     }
 
     /// How many identities are held.

@@ -28,7 +28,7 @@ use gossip::{
     ClaimRule, Direction, DisconnectReason, Identity, NetworkId, NetworkProfile, PeerId, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{Closer, Ledger, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use mesh::{Ledger, LinkClaim, Ruling};
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -329,17 +329,14 @@ impl Surroundings {
         }
         let holder = self.ledger().holder(&identity);
         if let Some(holder) = holder.filter(|holder| *holder != link) {
-            self.broadcaster.supersede(link, holder);
+            self.end_loser(link, holder, &identity);
         }
     }
 
     /// Ends the link that lost against `winner`, in the way the ledger says.
     fn end_loser(&self, loser: PeerId, winner: PeerId, identity: &Identity) {
-        let closer = self.ledger().closer(identity);
-        match closer {
-            Some(Closer::Peer) => self.broadcaster.retire(loser, winner, CLOSE_PATIENCE),
-            Some(Closer::ThisEnd) | None => self.broadcaster.supersede(loser, winner),
-        }
+        let patience = self.ledger().patience(identity);
+        self.broadcaster.retire(loser, winner, patience);
     }
 
     /// Logs a failed handshake, and says what it means for dialling.

@@ -16,7 +16,7 @@ use gossip::{
     Direction, DisconnectReason, Identity, PeerId, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
-use mesh::{Closer, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use mesh::{LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
 use tokio::{net::TcpStream, sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 
@@ -122,11 +122,8 @@ pub(crate) fn claim(
 
 /// Ends the link that lost against `winner`, in the way the ledger says.
 pub(crate) fn replace(context: &Context, loser: PeerId, winner: PeerId, identity: &Identity) {
-    let closer = context.ledger().closer(identity);
-    match closer {
-        Some(Closer::Peer) => context.broadcaster.retire(loser, winner, CLOSE_PATIENCE),
-        Some(Closer::ThisEnd) | None => context.broadcaster.supersede(loser, winner),
-    }
+    let patience = context.ledger().patience(identity);
+    context.broadcaster.retire(loser, winner, patience);
 }
 
 /// Ends a link that was dialled and attached although another holds its identity, or came to hold it
@@ -173,7 +170,7 @@ impl LinkHooks for Hooks {
                 tracing::debug!(%peer, %winner, %identity, "the other link to this node stays");
                 // Named first, so that what waits for this link goes to the other one.
                 self.context.broadcaster.identify(peer, identity);
-                self.context.broadcaster.supersede(peer, winner);
+                replace(&self.context, peer, winner, &identity);
             }
             Ruling::Keep => self.context.broadcaster.identify(peer, identity),
             Ruling::Replace { loser } => {
