@@ -315,6 +315,7 @@ impl Broadcaster {
                 serves,
                 shared: Arc::clone(shared),
                 traffic: shared.metrics.sending(peer.transport),
+                batch: Vec::new(),
             };
             let running = running.clone();
             self.tasks.spawn("writer", |_cancel| async move {

@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::frame::Frame;
+
 /// Why a message went no further. A closed set, so that it can label a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +149,20 @@ impl Traffic {
         let lane = usize::from(lane == Lane::Bulk);
         self.messages[lane].inc();
         self.bytes[lane].inc_by(bytes as u64);
+    }
+
+    /// Counts a whole batch: the counters are shared by all peers, so every addition is dear.
+    pub(crate) fn count_all(&self, frames: &[Frame]) {
+        let mut sums = [(0, 0); 2];
+        for frame in frames {
+            let (messages, bytes) = &mut sums[usize::from(frame.lane() == Lane::Bulk)];
+            *messages += 1;
+            *bytes += frame.wire().len() as u64;
+        }
+        for (lane, (messages, bytes)) in sums.into_iter().enumerate().filter(|(_, sum)| sum.0 > 0) {
+            self.messages[lane].inc_by(messages);
+            self.bytes[lane].inc_by(bytes);
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Writer<S> {
     pub(crate) serves: Serves,
     pub(crate) shared: Arc<Shared>,
     pub(crate) traffic: Traffic,
+    /// Empty between two writes; kept for its memory.
+    pub(crate) batch: Vec<Queued>,
 }
 
 impl<S: FrameSink> Writer<S> {
@@ -66,17 +68,17 @@ impl<S: FrameSink> Writer<S> {
         frames: &mut Vec<Frame>,
         receipts: &mut Vec<Option<Receipt>>,
     ) -> ControlFlow<()> {
-        let mut batch = Vec::new();
-        self.peer.lanes.fill(self.serves, &mut batch);
+        let batch = &mut self.batch;
+        self.peer.lanes.fill(self.serves, batch);
         let (now, limits) = (Instant::now(), &self.shared.limits);
         let age = |frame: &Frame| now.duration_since(frame.submitted());
         if batch.iter().any(|queued| age(&queued.frame) > limits.slow_age) {
             self.shared.end(&self.peer, DisconnectReason::Slow);
             // What was taken out is left with the rest of the queue.
-            self.peer.keep_unsent(batch);
+            self.peer.keep_unsent(std::mem::take(batch));
             return ControlFlow::Break(());
         }
-        for Queued { frame, receipt } in batch {
+        for Queued { frame, receipt } in batch.drain(..) {
             let forwarded = frame.origin() == Origin::Forwarded;
             let reason = if forwarded && age(&frame) > limits.age(frame.lane()) {
                 Some(DropReason::Aged)
@@ -137,9 +139,8 @@ impl<S: FrameSink> Writer<S> {
     }
 
     fn written(&self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
-        for frame in frames.drain(..) {
-            self.traffic.count(frame.lane(), frame.wire().len());
-        }
+        self.traffic.count_all(frames);
+        frames.clear();
         receipts.drain(..).flatten().for_each(Receipt::sign);
     }
 

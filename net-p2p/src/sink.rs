@@ -17,6 +17,9 @@ use gossip::{
 /// Size of one gathered write, in bytes. Chosen: the bound of a batch, see `Limits::batch_bytes`.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// What the scratch buffer keeps after a small batch. Chosen: a batch of votes.
+const KEPT_BYTES: usize = 4 * 1024;
+
 /// The outbound half of a gossip stream.
 #[derive(Debug)]
 pub(crate) struct StreamSink<W> {
@@ -35,6 +38,11 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameSink for StreamSink<W> {
     async fn write_batch(&mut self, batch: &[Frame]) -> io::Result<()> {
         let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         self.scratch.clear();
+        let gathered: usize = batch.iter().map(|frame| frame.wire().len()).sum();
+        if gathered <= KEPT_BYTES / 2 {
+            // Where little is sent, little is kept; under load the memory is used again at once.
+            self.scratch.shrink_to(KEPT_BYTES);
+        }
         for frame in batch {
             let wire = frame.wire();
             let needed = FRAME_HEADER_BYTES + wire.len();

@@ -39,7 +39,7 @@ use crate::{
 const CLIENT_FRAME_BYTES: usize = 4096;
 /// What the scratch buffer gathers before it is written. Source: architecture, "One broadcaster".
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// What the scratch buffer keeps between batches.
+/// What the scratch buffer keeps after a small batch.
 const KEPT_BYTES: usize = 4 * 1024;
 /// Messages of a server up to this length are copied behind their header; longer ones are written from
 /// where they are. Chosen: below it a copy is cheaper than one more part of a vectored write.
@@ -161,11 +161,22 @@ where
 
     async fn write_everything(&mut self, batch: &[Frame]) -> io::Result<()> {
         self.put_urgent();
+        let lengths = batch.iter().map(|message| message.wire().len());
+        let gathered: usize = match self.role {
+            Role::Server => lengths.filter(|length| *length <= COPIED_BYTES).sum(),
+            Role::Client => lengths.sum(),
+        };
+        if gathered <= KEPT_BYTES / 2 {
+            // Where little is sent, little is kept; under load the memory is used again at once.
+            self.scratch.shrink_to(KEPT_BYTES);
+        } else {
+            let headers = batch.len() * MAX_HEADER_BYTES;
+            self.scratch.reserve((gathered + headers).min(SCRATCH_BYTES));
+        }
         for message in batch {
             self.put_message(message.wire()).await?;
         }
         self.flush().await?;
-        self.scratch.shrink_to(KEPT_BYTES);
         self.io.flush().await
     }
 
@@ -302,7 +313,9 @@ mod tests {
             let mut sink = WsSink::new(Counting::default(), role, Arc::default(), returned);
             sink.write_batch(&batch(&[198; 256])).await.unwrap();
             assert_eq!((sink.io.writes, sink.io.bytes), (1, 256 * (200 + overhead)));
-            assert!(sink.scratch.capacity() <= KEPT_BYTES);
+            assert!(sink.scratch.capacity() <= SCRATCH_BYTES);
+            sink.write_batch(&batch(&[198])).await.unwrap();
+            assert!(sink.scratch.capacity() <= KEPT_BYTES, "a small batch gives memory back");
         }
     }
 
