@@ -308,6 +308,9 @@ impl Broadcaster {
         let shared = &self.shared;
         // Every loop holds a sender; the channel closes when the last one is gone.
         let (running, mut all_ended) = mpsc::channel::<()>(1);
+        // Every read loop holds the guard; the token is cancelled when the last one is gone.
+        let read_out = CancellationToken::new();
+        let reading = Arc::new(read_out.clone().drop_guard());
         for (serves, sink) in sinks {
             let writer = Writer {
                 peer: Arc::clone(&peer),
@@ -316,6 +319,7 @@ impl Broadcaster {
                 shared: Arc::clone(shared),
                 traffic: shared.metrics.sending(peer.transport),
                 batch: Vec::new(),
+                read_out: read_out.clone(),
             };
             let running = running.clone();
             self.tasks.spawn("writer", |_cancel| async move {
@@ -327,10 +331,10 @@ impl Broadcaster {
             let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
             let traffic = shared.metrics.receiving(peer.transport);
             let reader = Reader { peer, source, shared, traffic, waiting: None };
-            let running = running.clone();
+            let held = (running.clone(), Arc::clone(&reading));
             self.tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
-                drop(running);
+                drop(held);
             });
         }
         drop(running);

@@ -50,13 +50,14 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: FrameSource> Reader<R> {
-    /// Reads until the peer ends. After its link was replaced by another, what it had sent before
-    /// is still read.
+    /// Reads until the peer ends. After its link was replaced by another, or closed by the peer on the
+    /// other lane, what it had sent before is still read.
     pub(crate) async fn run(mut self) {
         let (peer, shared) = (Arc::clone(&self.peer), Arc::clone(&self.shared));
         let ended = async {
             peer.cancel.cancelled().await;
-            if peer.end_reason() == DisconnectReason::Duplicate {
+            let orderly = [DisconnectReason::Duplicate, DisconnectReason::RemoteClosed];
+            if orderly.contains(&peer.end_reason()) {
                 time::sleep(shared.limits.close_timeout).await;
             }
         };

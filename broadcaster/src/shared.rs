@@ -71,9 +71,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Takes a peer out of the registry and asks its loops to end.
+    /// Takes a peer out of the registry and asks its loops to end. A peer that ends with its network
+    /// stays until its write loop has what the router still holds.
     pub(crate) fn end(&self, peer: &Peer, reason: DisconnectReason) {
-        if peer.end(reason) {
+        if peer.end(reason) && reason != DisconnectReason::LocalShutdown {
             self.registry.remove(peer.id);
         }
     }

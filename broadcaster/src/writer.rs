@@ -16,6 +16,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use gossip::DisconnectReason;
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     frame::{Frame, Origin},
@@ -39,6 +40,8 @@ pub(crate) struct Writer<S> {
     pub(crate) traffic: Traffic,
     /// Empty between two writes; kept for its memory.
     pub(crate) batch: Vec<Queued>,
+    /// Cancelled when everything the peer sent has been read.
+    pub(crate) read_out: CancellationToken,
 }
 
 impl<S: FrameSink> Writer<S> {
@@ -147,12 +150,14 @@ impl<S: FrameSink> Writer<S> {
     /// Lets a stopping node's last messages out, keeps what was not written, and closes the sink.
     async fn finish(mut self, mut frames: Vec<Frame>, mut receipts: Vec<Option<Receipt>>) {
         let reason = self.peer.end_reason();
-        self.shared.registry.remove(self.peer.id);
         let stopping = reason == DisconnectReason::LocalShutdown;
         if stopping && frames.is_empty() {
             let drain = async {
-                // What the router still had is in the queue once it has ended.
-                self.shared.routed.cancelled().await;
+                // What the router still had is in the queue once it has ended. Where only the network
+                // stops, it goes on, and nothing is to be waited for.
+                let routed = self.shared.routed.cancelled();
+                let _ = time::timeout(STOP_DRAIN / 4, routed).await;
+                self.shared.registry.remove(self.peer.id);
                 while self.take_batch(&mut frames, &mut receipts).is_continue()
                     && !frames.is_empty()
                     && self.sink.write_batch(&frames).await.is_ok()
@@ -163,9 +168,14 @@ impl<S: FrameSink> Writer<S> {
             // What does not fit into the time is lost with the node.
             let _ = time::timeout(STOP_DRAIN, drain).await;
         }
+        self.shared.registry.remove(self.peer.id);
         let unsent = frames.into_iter().zip(receipts);
         self.peer.keep_unsent(unsent.map(|(frame, receipt)| Queued { frame, receipt }).collect());
         let patience = if stopping { STOP_DRAIN } else { self.shared.limits.close_timeout };
+        if reason == DisconnectReason::RemoteClosed {
+            // A peer that has left resets what is written to it, and with it what it sent last.
+            let _ = time::timeout(patience, self.read_out.cancelled()).await;
+        }
         if time::timeout(patience, self.sink.close(reason)).await.is_err() {
             tracing::debug!(peer = %self.peer.id, %reason, "the peer did not let itself be closed");
         }

@@ -66,6 +66,10 @@ const STABLE: Duration = Duration::from_secs(60);
 /// stopping peer to drain and to close.
 const LINKS_GRACE: Duration = Duration::from_millis(2_500);
 
+/// How long connections may take to send what was written to them. Chosen: a few round trips on the
+/// longest path; with the links' grace it stays well within the five seconds in which a node stops.
+const PARTING_LIMIT: Duration = Duration::from_millis(500);
+
 /// How long connection tasks may take to end. They have nothing left to wait for.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
 
@@ -134,7 +138,9 @@ impl Blueprint {
         listen: &[Multiaddr],
         cancel: &CancellationToken,
     ) -> Result<Life, BuildError> {
-        let (connections, panicked) = (TaskSet::new(cancel), CancellationToken::new());
+        // Connections outlive the wish to stop: they carry what links write at their end.
+        let (connections, panicked) =
+            (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let profile = self.around.broadcaster.profile();
         let mut acceptors = Acceptors::new(self.around.metrics.clone());
         let mut protocols = gossip_protocols(profile);
@@ -200,7 +206,7 @@ impl Blueprint {
             let (began, listen) = (Instant::now(), life.listen.clone());
             let ended = life.live(&cancel).await;
             self.swarm.lead_to(None);
-            life.end().await;
+            life.end(ended).await;
             if ended == Some(End::Cancelled) {
                 return;
             }
@@ -236,12 +242,15 @@ impl Life {
     }
 
     /// Ends what belongs to this life: links first, while connections still carry what they write.
-    async fn end(self) {
+    async fn end(self, ended: Option<End>) {
         let Self { mut core, connections, listen: _ } = self;
         // Nobody reads notices any more, so no link shall wait for room for its last one.
         core.receivers.notices.close();
         // A panic of a link ends here: it was logged, and it is why this life ends.
         let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind().await.ok();
+        if ended == Some(End::Cancelled) {
+            core.part().await;
+        }
         // What panicked once may do so again on its way out.
         let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(core)));
         if dropped.is_err() {
@@ -253,6 +262,22 @@ impl Life {
 }
 
 impl Core {
+    /// Closes every connection in an orderly way, so that what was written to it gets out.
+    async fn part(&mut self) {
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            // Who has gone meanwhile needs no closing.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let gone = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                drop(self.swarm.select_next_some().await);
+            }
+        };
+        if time::timeout(PARTING_LIMIT, gone).await.is_err() {
+            tracing::debug!("not every connection let itself be closed");
+        }
+    }
+
     /// Waits until the system has answered every address.
     async fn listen(&mut self) -> Result<(), BuildError> {
         let settled = async {
