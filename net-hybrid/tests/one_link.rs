@@ -45,14 +45,15 @@ impl Node {
             .handler(Tag::AV, Arc::new(handler));
         let broadcaster = Broadcaster::start(setup, &token);
         let ledger = Arc::new(Mutex::new(Ledger::new(ClaimRule::Ranked)));
-        let name = NetworkId::new("one-link").unwrap();
+        let name = NetworkId::new("one-link").expect("the name is a short path segment");
         let mut ws = WsConfig::new(name.clone());
         ws.listen = Some("127.0.0.1:0".to_owned());
         let mut p2p = P2pConfig::new(name, NodeKey::generate());
-        p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
         let config = HybridConfig { ws, p2p };
-        let network =
-            HybridNetwork::start(config, broadcaster.clone(), ledger, &token).await.unwrap();
+        let network = HybridNetwork::start(config, broadcaster.clone(), ledger, &token)
+            .await
+            .expect("the node starts");
         Self { network, broadcaster, heard, token }
     }
 
@@ -61,7 +62,7 @@ impl Node {
             self.network.ws().add_peer(&address);
         }
         for address in other.network.p2p().addresses() {
-            self.network.p2p().add_peer(&address).unwrap();
+            self.network.p2p().add_peer(&address).expect("the address can be dialled");
         }
     }
 
@@ -112,7 +113,7 @@ fn agreed(a: &Node, b: &Node) -> bool {
 async fn meeting(number: usize) {
     let (a, b) = tokio::join!(Node::start(), Node::start());
     a.dial(&b);
-    if number % 4 != 0 {
+    if !number.is_multiple_of(4) {
         // In three meetings of four both dial at once.
         b.dial(&a);
     }
