@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -569,6 +569,7 @@ impl Broadcaster {
             },
             wire: Bytes::from(wire),
             fingerprint: Some(fingerprint),
+            digest: OnceLock::new(),
             lane: rule.lane,
             peer,
             _held: Held { _wire: None, _body: held },

@@ -16,7 +16,7 @@
 //!   peer sent is taken from another one.
 //! * Memory is charged to the budget before it is taken, also for what a message is decompressed to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use gossip::{
@@ -174,7 +174,7 @@ impl<R: FrameSource> Reader<R> {
                 return Ok(());
             }
         }
-        self.shared.announce(rule.tag, &work.message.body, Some(self.peer.id));
+        self.shared.announce(&work);
         if self.shared.needs_worker(rule.tag) {
             self.hand_over(work).await
         } else {
@@ -229,6 +229,7 @@ impl<R: FrameSource> Reader<R> {
             message,
             wire,
             fingerprint: None,
+            digest: OnceLock::new(),
             lane: rule.lane,
             peer: Some(Arc::clone(&self.peer)),
             _held: held,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
-    Admission, DisconnectReason, Inbound, Lane, NetworkProfile, PeerId, PeerInfo, Tag,
+    Admission, DisconnectReason, Inbound, Lane, NetworkProfile, PeerInfo, Tag,
     wire::{request, request::RequestKey, topics::Topics},
 };
 use tokio::{sync::broadcast, time::Instant};
@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::{ByteBudget, Reservation},
     duplicates::{Duplicates, Fingerprint},
-    encode,
     frame::{Frame, FrameParts, Origin},
     lanes::Queued,
     limits::Limits,
@@ -160,17 +159,17 @@ impl Shared {
             tag: work.message.tag,
             lane: work.lane,
             wire,
-            digest: encode::digest(work.message.tag, &work.message.body),
+            digest: work.digest(),
             origin: Origin::Forwarded,
             held: Some(held),
         }))
     }
 
     /// Tells every other peer that this node has a large message.
-    pub(crate) fn announce(&self, tag: Tag, body: &[u8], except: Option<PeerId>) {
-        let Some(digest) = encode::digest(tag, body) else { return };
+    pub(crate) fn announce(&self, work: &Work) {
+        let Some(digest) = work.digest() else { return };
         let frame = Frame::control(Tag::MS, Lane::Bulk, &digest.0);
-        let target = except.map_or(Target::All, Target::AllExcept);
+        let target = work.message.from.map_or(Target::All, Target::AllExcept);
         let job = Job { frame, target, topic: ToTopic::Skip, receipts: None };
         // A lost announcement costs a needless copy; the intake counts it.
         let _ = self.intake.offer(job, &self.metrics);

@@ -13,12 +13,14 @@
 use std::{
     collections::HashMap,
     panic::{self, AssertUnwindSafe},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use futures::FutureExt;
-use gossip::{Handler, Inbound, Lane, PeerId, Tag, Validation, Validator, Verdict};
+use gossip::{
+    Handler, Inbound, Lane, PeerId, Tag, Validation, Validator, Verdict, wire::digest::Digest,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time,
@@ -26,8 +28,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::Reservation, duplicates::Fingerprint, metrics::DropReason, peer::Peer, shared::Shared,
-    tasks::TaskSet,
+    budget::Reservation, duplicates::Fingerprint, encode, metrics::DropReason, peer::Peer,
+    shared::Shared, tasks::TaskSet,
 };
 
 /// What the application installed.
@@ -61,6 +63,8 @@ pub(crate) struct Work {
     /// The message as it came, to be passed on without encoding it again.
     pub(crate) wire: Bytes,
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// The digest of a large message, once somebody asked: hashing megabytes twice would show.
+    pub(crate) digest: OnceLock<Option<Digest>>,
     pub(crate) lane: Lane,
     pub(crate) peer: Option<Arc<Peer>>,
     /// Keeps the bytes charged to the budget until the message has been handled.
@@ -70,6 +74,14 @@ pub(crate) struct Work {
     pub(crate) heard_on: HeardOn,
     /// Takes the validator's word back to the topic.
     pub(crate) report: Option<Box<dyn FnOnce(Validation) + Send>>,
+}
+
+impl Work {
+    /// The digest by which peers say that they have the message; only a large one has one.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let Inbound { tag, body, .. } = &self.message;
+        *self.digest.get_or_init(|| encode::digest(*tag, body))
+    }
 }
 
 /// The queues of all workers.
