@@ -13,6 +13,7 @@
 
 mod address;
 mod handler;
+pub mod http;
 mod keypair;
 mod message;
 mod node;
@@ -28,6 +29,8 @@ pub use keypair::{KeyError, Keypair};
 pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError, Response};
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, Identity, PeerClass, PeerId, PeerInfo, Transport};
-pub use profile::{ClaimRule, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile};
+pub use profile::{
+    ClaimRule, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile, StreamUse,
+};
 pub use reason::DisconnectReason;
 pub use tag::{Compression, Forwarding, Interest, Lane, Route, Tag, TagRule, TagTable};

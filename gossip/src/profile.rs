@@ -34,6 +34,15 @@ pub enum ClaimRule {
     FirstVerified,
 }
 
+/// How many requests a stream of a libp2p connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamUse {
+    /// One after the other, for as long as both ends like.
+    KeptAlive,
+    /// One. Source: wire facts 9.1.
+    OneRequest,
+}
+
 /// The names and numbers of a network protocol. Data only: no code may ask which profile it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkProfile {
@@ -50,6 +59,12 @@ pub struct NetworkProfile {
     /// Protocol of the second gossip stream, for bulk, where the network has one. It is opened only
     /// to peers that list it, since a second stream makes other nodes drop the connection.
     pub bulk_stream_protocol: Option<&'static str>,
+    /// Stream protocol of HTTP/1.1. Source: wire facts 9.1.
+    pub http_protocol: &'static str,
+    /// The service's name in the document of `/.well-known/libp2p/protocols`.
+    pub http_service: &'static str,
+    /// How many requests one of its streams carries.
+    pub http_streams: StreamUse,
     /// When the identity exchange takes part.
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
@@ -69,6 +84,9 @@ impl NetworkProfile {
         stream_protocol: "/algorand-ws/2.2.0",
         legacy_stream_protocol: Some("/algorand-ws/1.0.0"),
         bulk_stream_protocol: None,
+        http_protocol: "/http/1.1",
+        http_service: "/algorand-http/1.0.0",
+        http_streams: StreamUse::OneRequest,
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
         key_file: "peerIDPrivKey.key",
@@ -83,6 +101,9 @@ impl NetworkProfile {
         stream_protocol: "/tandem/gossip/1.0.0",
         legacy_stream_protocol: None,
         bulk_stream_protocol: Some("/tandem/bulk/1.0.0"),
+        http_protocol: "/http/1.1",
+        http_service: "/tandem-http/1.0.0",
+        http_streams: StreamUse::KeptAlive,
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
         key_file: "identity.pem",

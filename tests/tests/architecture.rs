@@ -22,7 +22,18 @@ const ROOMS: &[Room] = &[
     Room {
         name: "gossip",
         knows: &[],
-        never: &["tokio", "libp2p", "hyper", "tungstenite", "axum", "tracing", "log"],
+        // Of axum only `axum-core`, the traits behind extractors.
+        never: &["tokio", "libp2p", "hyper", "tungstenite", "axum-extra", "tracing", "log"],
+    },
+    Room {
+        name: "net-http",
+        knows: &["broadcaster", "gossip"],
+        never: &["libp2p", "tungstenite", "tokio-tungstenite"],
+    },
+    Room {
+        name: "services",
+        knows: &["gossip"],
+        never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite"],
     },
     Room {
         name: "mesh",
@@ -34,20 +45,33 @@ const ROOMS: &[Room] = &[
         knows: &["gossip"],
         never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "toml", "serde"],
     },
-    Room { name: "net-ws", knows: &["broadcaster", "mesh", "gossip"], never: &["libp2p"] },
+    Room {
+        name: "net-ws",
+        knows: &["net-http", "broadcaster", "mesh", "gossip"],
+        never: &["libp2p"],
+    },
     Room {
         name: "net-p2p",
-        knows: &["broadcaster", "mesh", "gossip"],
+        knows: &["net-http", "broadcaster", "mesh", "gossip"],
         never: &["tungstenite", "tokio-tungstenite", "hyper"],
     },
     Room {
         name: "net-hybrid",
-        knows: &["net-ws", "net-p2p", "broadcaster", "mesh", "gossip"],
+        knows: &["net-ws", "net-p2p", "net-http", "broadcaster", "mesh", "gossip"],
         never: &["libp2p", "tungstenite", "tokio-tungstenite", "hyper"],
     },
     Room {
         name: "tandem",
-        knows: &["net-ws", "net-p2p", "net-hybrid", "broadcaster", "mesh", "gossip"],
+        knows: &[
+            "services",
+            "net-ws",
+            "net-p2p",
+            "net-hybrid",
+            "net-http",
+            "broadcaster",
+            "mesh",
+            "gossip",
+        ],
         never: &["libp2p", "tungstenite", "tokio-tungstenite"],
     },
 ];

@@ -1,0 +1,172 @@
+//! Bodies of requests and responses.
+
+use std::{
+    any::Any,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+
+use super::BoxError;
+
+/// The body of a request or a response, whatever makes it.
+///
+/// It ends with an error, never early, when the connection it comes from ends before it does: a short
+/// body is not taken for a whole one.
+pub struct HttpBody(Kind);
+
+enum Kind {
+    /// Bytes that are there already; `None` once they were read, or if there are none.
+    Bytes(Option<Bytes>),
+    /// A stream.
+    Stream(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl HttpBody {
+    /// The body that `body` makes.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(ours) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return ours.take().unwrap_or_default();
+        }
+        match body {
+            Some(body) => Self(Kind::Stream(body.map_err(Into::into).boxed_unsync())),
+            None => Self::empty(),
+        }
+    }
+
+    /// A body of these bytes.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes: Bytes = bytes.into();
+        Self(Kind::Bytes(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// A body without bytes.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Kind::Bytes(None))
+    }
+}
+
+impl Default for HttpBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for HttpBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
+    }
+}
+
+impl fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpBody").field("size_hint", &self.size_hint()).finish_non_exhaustive()
+    }
+}
+
+impl Body for HttpBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Stream(stream) => Pin::new(stream).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Bytes(bytes) => bytes.is_none(),
+            Kind::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Bytes(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Kind::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is longer than the caller was ready to hold.
+    #[error("the body is longer than {limit} bytes")]
+    TooLong {
+        /// What the caller was ready to hold.
+        limit: usize,
+    },
+    /// It broke off.
+    #[error("the body broke off")]
+    Broken {
+        /// What ended it.
+        source: BoxError,
+    },
+}
+
+/// Reads a body to its end, `limit` bytes at most. Trailers are left out.
+///
+/// # Errors
+///
+/// [`BodyError`]. What was read until then is dropped.
+///
+/// # Cancel safety
+///
+/// None: what was read is lost with the future.
+pub async fn read_all<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLong { limit }),
+        Err(source) => Err(BodyError::Broken { source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_up_to_the_limit_and_no_further() {
+        let read = |limit| block_on(read_all(HttpBody::full("four"), limit));
+        assert_eq!(read(4).unwrap(), "four");
+        assert!(matches!(read(3), Err(BodyError::TooLong { limit: 3 })));
+        assert_eq!(block_on(read_all(HttpBody::empty(), 0)).unwrap(), "");
+        assert!(HttpBody::full("").is_end_stream());
+        assert_eq!(HttpBody::new(HttpBody::full("four")).size_hint().exact(), Some(4));
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(BoxError::from("cut"))];
+        let body = HttpBody::new(StreamBody::new(futures::stream::iter(frames)));
+        let error = block_on(read_all::<HttpBody>(body, 100)).unwrap_err();
+        assert!(matches!(error, BodyError::Broken { source } if source.to_string() == "cut"));
+    }
+}

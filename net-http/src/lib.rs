@@ -1,0 +1,12 @@
+//! HTTP over any stream of bytes: what serves requests, what sends them, and what protects a node from
+//! both.
+//!
+//! ```text
+//!   socket, TLS, libp2p stream ─▶ Reception ─▶ layers ─▶ HttpService
+//!   HttpClient ─▶ limits ─▶ pool ─▶ Connect ─▶ socket, TLS, libp2p stream
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing here knows what carries the bytes: a transport hands over streams and opens them.
+//! * Every connection, request and waiting caller is counted against a bound, and every wait has a deadline.

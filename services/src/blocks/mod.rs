@@ -1,0 +1,1 @@
+//! Blocks: kept, served and fetched.

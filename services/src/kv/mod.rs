@@ -1,0 +1,1 @@
+//! A small key-value service, to show how one is made.

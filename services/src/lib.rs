@@ -1,0 +1,12 @@
+//! Services in the box, each a router that a node may serve over any transport.
+//!
+//! # Invariants
+//!
+//! * A service does not know what carries its requests, and calls peers through
+//!   [`gossip::http::HttpClient`] only.
+//! * What a service keeps on disk is named by it, never by a path from the wire.
+
+pub mod blocks;
+pub mod files;
+pub mod kv;
+pub mod status;

@@ -1,0 +1,1 @@
+//! Whether a node is alive and what it is.
