@@ -5,6 +5,7 @@ use std::fmt;
 use crate::{
     address::NodeAddress,
     handler::BoxFuture,
+    http::{HttpAddressError, HttpClient},
     message::{Delivery, Outbound, Request, RequestError, Response},
     peer::{PeerClass, PeerId, PeerInfo},
     reason::DisconnectReason,
@@ -113,6 +114,17 @@ pub trait GossipNode: Send + Sync + 'static {
         peer: PeerId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>>;
+
+    /// What calls the HTTP services of a node, whether it is a gossip peer or not. Returns at once; the
+    /// first request connects. Clients of one address share connections and limits.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpAddressError`] when this node has no transport that leads to `peer`, which is what a node
+    /// without any always says.
+    fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        Err(HttpAddressError::OtherTransport { address: peer.to_string() })
+    }
 
     /// Asks for outgoing connections. Returns at once.
     fn connect_outgoing(&self, policy: ConnectPolicy);
