@@ -1,0 +1,129 @@
+// Command peer speaks HTTP over libp2p (protocol /http/1.1) with go-libp2p and
+// its p2p/http package, as a server and as a client, so that an implementation
+// which shares no code with it can be tried against it.
+//
+//	peer serve            one line on stdout: the multiaddr to call; ends when stdin closes
+//	peer call MULTIADDR   one line on stdout: JSON of what held; exit status 0 only if all of it did
+//
+// Both use TCP, Noise and Yamux and nothing else, with a fresh Ed25519 key.
+//
+// The routes are the contract between all programs of this folder (see ../README.md):
+//
+//	GET  /hello       "hi"
+//	POST /echo        the request body, streamed; Content-Length if the request had one, else chunked
+//	GET  /bytes/{n}   n bytes, byte i being i mod 251
+//	GET  /cut/{n}     promises n bytes, sends half of them, and ends the stream
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	libp2p "github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+)
+
+const (
+	usage = "usage: peer serve | peer call [-cut] [-only STEP,..] MULTIADDR"
+
+	// Time that one call run may take. Chosen: every step takes well under a second
+	// on a loopback; a peer that never answers must end the run, not hang it.
+	callDeadline = 60 * time.Second
+
+	// Largest body that /bytes and /cut send. Chosen: ten times what the steps ask for.
+	maxBytes = 100_000_000
+
+	// Exit status for a wrong command line, distinct from 1 ("a step failed").
+	exitUsage = 2
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(exitUsage)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	var err error
+	switch os.Args[1] {
+	case "serve":
+		err = serve(ctx, os.Stdin, os.Stdout)
+	case "call":
+		err = call(ctx, os.Args[2:], os.Stdout)
+	default:
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(exitUsage)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "peer %s: %v\n", os.Args[1], err)
+		os.Exit(1)
+	}
+}
+
+// newHost starts a host that speaks TCP, Noise and Yamux. With no listen
+// address it only dials.
+func newHost(listen ...string) (host.Host, error) {
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	options := []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+	}
+	if len(listen) == 0 {
+		options = append(options, libp2p.NoListenAddrs)
+	} else {
+		options = append(options, libp2p.ListenAddrStrings(listen...))
+	}
+	return libp2p.New(options...)
+}
+
+// implementation names the library and the version that was linked in.
+func implementation() string {
+	const path = "github.com/libp2p/go-libp2p"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			if module.Path == path {
+				return "go-libp2p " + module.Version
+			}
+		}
+	}
+	return "go-libp2p"
+}
+
+// pattern is an endless reader whose byte i is i mod 251: a prime, so that a
+// block lost, doubled or moved never goes unseen.
+type pattern struct{ at int }
+
+func (p *pattern) Read(buffer []byte) (int, error) {
+	for i := range buffer {
+		buffer[i] = byte((p.at + i) % 251)
+	}
+	p.at += len(buffer)
+	return len(buffer), nil
+}
+
+// patternBytes returns the first n bytes of the pattern.
+func patternBytes(n int) []byte {
+	buffer := make([]byte, n)
+	// Reading from a pattern cannot fail.
+	_, _ = io.ReadFull(&pattern{}, buffer)
+	return buffer
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	libp2phttp "github.com/libp2p/go-libp2p/p2p/http"
+)
+
+// protocolName is what the well-known document maps to the path "/".
+const protocolName = "/tandem-interop/1"
+
+// serve answers requests until stdin closes or ctx ends.
+func serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+	h, err := newHost("/ip4/127.0.0.1/tcp/0")
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+
+	server := libp2phttp.Host{StreamHost: h}
+	server.SetHTTPHandlerAtPath(protocolName, "/", routes())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	defer server.Close()
+
+	// Returns once the server listens, so that the address works when it is read.
+	server.Addrs()
+	fmt.Fprintf(stdout, "%s/p2p/%s\n", h.Addrs()[0], h.ID())
+
+	closed := make(chan struct{})
+	go func() {
+		// What stdin says does not matter, and an error ends it as well as an end of file.
+		_, _ = io.Copy(io.Discard, stdin)
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		return err
+	}
+}
+
+func routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) {
+		// A failed write means that the caller has gone.
+		_, _ = io.WriteString(w, "hi")
+	})
+	mux.HandleFunc("POST /echo", echo)
+	mux.HandleFunc("GET /bytes/{n}", func(w http.ResponseWriter, r *http.Request) {
+		if n, ok := announce(w, r); ok {
+			_, _ = io.CopyN(w, &pattern{}, int64(n))
+		}
+	})
+	mux.HandleFunc("GET /cut/{n}", func(w http.ResponseWriter, r *http.Request) {
+		if n, ok := announce(w, r); ok {
+			_, _ = io.CopyN(w, &pattern{}, int64(n)/2)
+			panic(http.ErrAbortHandler)
+		}
+	})
+	return mux
+}
+
+// echo sends the body back while it still arrives.
+func echo(w http.ResponseWriter, r *http.Request) {
+	// Without this net/http reads the request to its end before the first byte of the response.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if r.ContentLength >= 0 {
+		w.Header().Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if _, err := io.Copy(w, r.Body); err != nil {
+		// Too late for a status: the caller must see that the body is short.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// announce reads {n} and sends the head of a response of n bytes.
+func announce(w http.ResponseWriter, r *http.Request) (int, bool) {
+	n, err := strconv.Atoi(r.PathValue("n"))
+	if err != nil || n < 0 || n > maxBytes {
+		http.Error(w, "not a length", http.StatusBadRequest)
+		return 0, false
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(n))
+	return n, true
+}
