@@ -10,3 +10,5 @@
 //!
 //! * Nothing here knows what carries the bytes: a transport hands over streams and opens them.
 //! * Every connection, request and waiting caller is counted against a bound, and every wait has a deadline.
+
+pub mod client;

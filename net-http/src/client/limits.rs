@@ -1,0 +1,68 @@
+//! What bounds the clients of a node.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+/// How long a kept-alive TCP connection may lie idle. Chosen: a second less than the servers of
+/// existing nodes keep one, so that the client is the one who closes it.
+pub const TCP_IDLE: Duration = Duration::from_secs(3);
+
+/// How long a kept-alive libp2p stream may lie idle. Chosen: a little less than a Tandem server keeps one.
+pub const STREAM_IDLE: Duration = Duration::from_secs(25);
+
+/// How many new requests may be sent to one peer in any stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestWindow {
+    /// New requests in any stretch as long as `window`. Default 60. Source: wire facts 9.2.
+    pub requests: NonZeroUsize,
+    /// Default 1 s. Source: wire facts 9.2.
+    pub window: Duration,
+}
+
+impl Default for RequestWindow {
+    fn default() -> Self {
+        let requests = NonZeroUsize::MIN.saturating_add(59);
+        Self { requests, window: Duration::from_secs(1) }
+    }
+}
+
+/// The bounds and deadlines of all clients of a node. Those that speak of a peer hold for each one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// New requests to a peer; `None` sets no limit.
+    pub window: Option<RequestWindow>,
+    /// Connections to a peer at a time, the idle ones included. Default 16. Chosen: as many as a Tandem
+    /// server serves of one peer at a time.
+    pub connections: NonZeroUsize,
+    /// Callers that wait for their turn at a peer. Default 1,024. Chosen: more than the default window
+    /// lets through while the first of them waits.
+    pub waiting: usize,
+    /// How long a caller waits for its turn, which is room in the window and then a connection.
+    /// Default 10 s. Source: wire facts 9.2.
+    pub queue: Duration,
+    /// How long it may take to open a connection. Default 10 s. Source: wire facts 9.1.
+    pub connect: Duration,
+    /// How long a peer may take to start its response once it has the request. Default 60 s. Chosen: a
+    /// slow handler is given up, as in common servers and proxies.
+    pub response: Duration,
+    /// How long a peer may neither read of a request nor write of a response. Default 60 s. Chosen: as
+    /// `response`.
+    pub still: Duration,
+    /// Peers that are remembered, with their limits and connections. Default 1,024. Chosen: more peers
+    /// than a node ever asks.
+    pub targets: NonZeroUsize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            window: Some(RequestWindow::default()),
+            connections: NonZeroUsize::MIN.saturating_add(15),
+            waiting: 1024,
+            queue: Duration::from_secs(10),
+            connect: Duration::from_secs(10),
+            response: Duration::from_secs(60),
+            still: Duration::from_secs(60),
+            targets: NonZeroUsize::MIN.saturating_add(1023),
+        }
+    }
+}

