@@ -1,0 +1,63 @@
+#!/usr/bin/env node
+/**
+ * HTTP over libp2p (protocol /http/1.1) with js-libp2p, as a server and as a
+ * client, so that an implementation which shares no code with it can be tried
+ * against it.
+ *
+ *   peer.mjs serve                             one line on stdout: the multiaddr to call; ends when stdin closes
+ *   peer.mjs call [-cut] [-only STEP,..] ADDR  one line on stdout: JSON of what held; exit status 0 only if all of it did
+ *
+ * Both use TCP, Noise and Yamux, with a fresh Ed25519 key. With INTEROP_DUMP=1
+ * the bytes of every stream go to stderr. The routes are in ../README.md.
+ */
+
+import './node20.mjs'
+import { identify } from '@libp2p/identify'
+import { http } from '@libp2p/http'
+import { noise } from '@libp2p/noise'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { createLibp2p } from 'libp2p'
+import { call } from './call.mjs'
+import { serveStream } from './serve.mjs'
+
+const PROTOCOL = '/http/1.1'
+const USAGE = 'usage: peer.mjs serve | peer.mjs call [-cut] [-only STEP,..] MULTIADDR'
+
+/** Streams that one connection may open at once. Chosen: above the 256 callers of our benchmark. */
+const MAX_STREAMS = 512
+
+async function newNode (listen, services = {}) {
+  return await createLibp2p({
+    addresses: { listen },
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()],
+    services: { identify: identify(), ...services }
+  })
+}
+
+async function serve () {
+  const node = await newNode(['/ip4/127.0.0.1/tcp/0'])
+  await node.handle(PROTOCOL, serveStream, {
+    maxInboundStreams: MAX_STREAMS,
+    maxOutboundStreams: MAX_STREAMS
+  })
+  console.log(String(node.getMultiaddrs()[0]))
+  await new Promise((resolve) => process.stdin.on('close', resolve).resume())
+  await node.stop()
+}
+
+const [command, ...rest] = process.argv.slice(2)
+if (command === 'serve' && rest.length === 0) {
+  await serve()
+  process.exit(0)
+} else if (command === 'call' && rest.length > 0) {
+  const node = await newNode([], { http: http() })
+  const held = await call(node, rest)
+  await node.stop()
+  process.exit(held ? 0 : 1)
+} else {
+  console.error(USAGE)
+  process.exit(2)
+}
