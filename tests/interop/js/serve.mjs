@@ -8,7 +8,7 @@
  * - The stream is closed for writing after the last response, and reset if a body breaks off.
  */
 
-import { Source, collect, framing, pattern, readBody, readHead, write } from './wire.mjs'
+import { Source, collect, dump, framing, pattern, readBody, readHead, write } from './wire.mjs'
 
 const PROTOCOL_NAME = '/tandem-interop/1'
 
@@ -27,6 +27,7 @@ export async function serveStream (stream) {
     }
     await stream.close()
   } catch (error) {
+    dump('>', `[reset: ${error.message}]`)
     stream.abort(error)
   }
 }

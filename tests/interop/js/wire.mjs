@@ -45,48 +45,56 @@ export class Source {
     stream.addEventListener('message', ({ data }) => {
       dump('<', data.subarray())
       this.#unread.append(data.subarray())
+      if (stream.readableEnded && stream.readBufferLength === 0) {
+        this.#end()
+      }
       if (this.#unread.byteLength > HIGH_WATER && stream.readStatus === 'readable' && stream.remoteWriteStatus !== 'closed') {
         stream.pause()
       }
       this.#wake()
     })
-    stream.addEventListener('end', () => this.#end())
+    stream.addEventListener('end', () => {
+      // A reset fires this as well, with its 'close' and its error right behind.
+      if (stream.status !== 'reset' && stream.status !== 'aborted') {
+        this.#end()
+      }
+    })
     stream.addEventListener('close', ({ error }) => {
       // A clean close with bytes still in a paused stream is followed by 'end'.
       if (error != null || stream.readBufferLength === 0) {
         this.#end(error)
       }
     })
-    if (stream.readableEnded) {
+    // A request that came with its half-close in one go has 'end' behind it before this runs,
+    // though its bytes are still to be dispatched: protocol negotiation puts them back.
+    if (stream.readableEnded && stream.readBufferLength === 0) {
       this.#end()
     }
   }
 
   #end (error) {
     if (!this.#ended) {
-      dump('<', encoder.encode(error == null ? '[end]' : `[${error.name}: ${error.message}]`))
+      dump('<', error == null ? '[end]' : `[${error.name}: ${error.message}]`)
+      this.#ended = true
+      this.#error = error
+      this.#wake()
     }
-    this.#ended = true
-    this.#error ??= error
-    this.#wake()
   }
 
   /** Waits for more than is unread now. False at the end of the stream; throws if it was reset. */
   async #more () {
+    const before = this.#unread.byteLength
     if (this.#stream.readStatus === 'paused') {
+      // May hand over bytes, and the end as well, before it returns.
       this.#stream.resume()
     }
-    if (this.#ended) {
-      if (this.#error != null) {
-        throw this.#error
-      }
-      return false
-    }
-    const before = this.#unread.byteLength
     while (this.#unread.byteLength === before && !this.#ended) {
       await new Promise((resolve) => { this.#wake = resolve })
     }
-    return this.#unread.byteLength > before || await this.#more()
+    if (this.#unread.byteLength === before && this.#error != null) {
+      throw this.#error
+    }
+    return this.#unread.byteLength > before
   }
 
   /** Takes up to `max` bytes; undefined at the end of the stream. */
@@ -254,8 +262,10 @@ export function equal (a, b) {
   return Buffer.compare(a, b) === 0
 }
 
-function dump (direction, bytes) {
+/** With INTEROP_DUMP=1 writes bytes, or a remark, to stderr. */
+export function dump (direction, data) {
   if (dumping) {
+    const bytes = typeof data === 'string' ? encoder.encode(data) : data
     const shown = JSON.stringify(decoder.decode(bytes.subarray(0, DUMP_BYTES)))
     const rest = bytes.byteLength > DUMP_BYTES ? ` ..${bytes.byteLength} bytes` : ''
     process.stderr.write(`${direction} ${shown}${rest}\n`)
