@@ -10,9 +10,9 @@ use libp2p::{
 };
 
 use crate::{
-    config::{Mdns, P2pConfig},
+    config::{GossipStreams, Mdns, P2pConfig},
     pubsub,
-    streams::{self, Acceptors},
+    streams,
 };
 
 /// Connections to one peer. One would do, but then two nodes that dial each other at the same moment
@@ -35,7 +35,8 @@ pub(crate) struct Behaviour {
     /// First, so that a connection too many costs nothing else.
     limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
-    pub(crate) gossipsub: pubsub::Behaviour,
+    /// Off in a node that does not gossip.
+    pub(crate) gossipsub: Toggle<pubsub::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -48,6 +49,8 @@ pub(crate) enum Event {
     Gossipsub(Box<gossipsub::Event>),
     /// Of the liveness of a connection.
     Ping(ping::Event),
+    /// Of streams that wait for a connection.
+    Streams(streams::DialWanted),
     /// Of the local network.
     Mdns(mdns::Event),
     /// What a peer says about itself. Nothing follows from it.
@@ -63,6 +66,12 @@ impl From<gossipsub::Event> for Event {
 impl From<ping::Event> for Event {
     fn from(event: ping::Event) -> Self {
         Self::Ping(event)
+    }
+}
+
+impl From<streams::DialWanted> for Event {
+    fn from(event: streams::DialWanted) -> Self {
+        Self::Streams(event)
     }
 }
 
@@ -97,7 +106,7 @@ impl Behaviour {
     pub(crate) fn new(
         config: &P2pConfig,
         profile: &NetworkProfile,
-        acceptors: Acceptors,
+        streams: streams::Behaviour,
     ) -> Result<Self, BehaviourError> {
         let key = config.key.libp2p().public();
         let local = key.to_peer_id();
@@ -111,17 +120,21 @@ impl Behaviour {
             .with_push_listen_addr_updates(true)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
-        let mdns = match config.mdns {
-            Mdns::Off => None,
-            Mdns::On => {
+        let mdns = match (config.mdns, config.gossip) {
+            (Mdns::Off, _) | (_, GossipStreams::Off) => None,
+            (Mdns::On, GossipStreams::On) => {
                 let behaviour = mdns::tokio::Behaviour::new(mdns::Config::default(), local);
                 Some(behaviour.map_err(BehaviourError::Mdns)?)
             }
         };
+        let gossipsub = match config.gossip {
+            GossipStreams::On => Some(pubsub::build(local, config.fanout, profile)?),
+            GossipStreams::Off => None,
+        };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            streams: streams::Behaviour::new(acceptors),
-            gossipsub: pubsub::build(local, config.fanout, profile)?,
+            streams,
+            gossipsub: gossipsub.into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             mdns: mdns.into(),

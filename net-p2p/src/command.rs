@@ -14,12 +14,16 @@ use libp2p::{
     gossipsub::{MessageAcceptance, MessageId, TopicHash},
     swarm::ConnectionId,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     config::PeerAddress,
+    dialing::Dial,
     link::LinkOutcome,
-    streams::{OpenError, OpenRequest, OutboundStream},
+    streams::{OpenError, OpenRequest, OutboundStream, Turn, Whom, Wish},
 };
 
 /// Commands that wait for the swarm task. Chosen: what is heard in a few milliseconds.
@@ -27,6 +31,10 @@ const COMMANDS: usize = 1_024;
 
 /// Verdicts that wait for the swarm task. Chosen: more than the workers' queues hold.
 const VERDICTS: usize = 4_096;
+
+/// Wishes for streams that wait for the swarm task; who wishes waits too. Chosen: a wish of each of
+/// the callers that are meant to be served at once.
+const WISHES: usize = 256;
 
 /// Notices that wait for the swarm task; their senders wait too.
 const NOTICES: usize = 256;
@@ -40,7 +48,7 @@ pub(crate) enum Command {
     Dial(PeerAddress),
     /// See to outgoing connections.
     Connect(ConnectPolicy),
-    /// Open a stream.
+    /// Open a stream for a link.
     Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
     /// Die, as a bug in a behaviour would make it.
     #[cfg(test)]
@@ -63,7 +71,7 @@ pub(crate) enum Notice {
     /// A gossip link, or the attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: PeerId, outcome: LinkOutcome },
     /// The names in an address were looked up. Without any result the dial failed.
-    Resolved { address: PeerAddress, resolved: Vec<libp2p::Multiaddr> },
+    Resolved { dial: Dial, resolved: Vec<libp2p::Multiaddr> },
 }
 
 /// The sending ends, for one life of the swarm.
@@ -72,6 +80,7 @@ pub(crate) struct Senders {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) verdicts: mpsc::Sender<Verdict>,
     pub(crate) notices: mpsc::Sender<Notice>,
+    pub(crate) wishes: mpsc::Sender<Wish>,
 }
 
 /// The receiving ends, for one life of the swarm.
@@ -80,22 +89,35 @@ pub(crate) struct Receivers {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
     pub(crate) notices: mpsc::Receiver<Notice>,
+    /// `None` once the behaviour has it.
+    pub(crate) wishes: Option<mpsc::Receiver<Wish>>,
 }
 
 pub(crate) fn channels() -> (Senders, Receivers) {
     let (commands, commands_end) = mpsc::channel(COMMANDS);
     let (verdicts, verdicts_end) = mpsc::channel(VERDICTS);
     let (notices, notices_end) = mpsc::channel(NOTICES);
-    let senders = Senders { commands, verdicts, notices };
-    let receivers =
-        Receivers { commands: commands_end, verdicts: verdicts_end, notices: notices_end };
+    let (wishes, wishes_end) = mpsc::channel(WISHES);
+    let senders = Senders { commands, verdicts, notices, wishes };
+    let receivers = Receivers {
+        commands: commands_end,
+        verdicts: verdicts_end,
+        notices: notices_end,
+        wishes: Some(wishes_end),
+    };
     (senders, receivers)
 }
 
 /// Leads to the swarm that lives now. Clones lead to the same one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ToSwarm {
-    current: Arc<RwLock<Option<mpsc::Sender<Command>>>>,
+    current: Arc<RwLock<Option<Leads>>>,
+}
+
+#[derive(Debug)]
+struct Leads {
+    commands: mpsc::Sender<Command>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 /// Why a command was not taken.
@@ -109,35 +131,65 @@ pub(crate) enum NotTaken {
 
 impl ToSwarm {
     /// From now on leads to this swarm, or to none.
-    pub(crate) fn lead_to(&self, commands: Option<mpsc::Sender<Command>>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = commands;
+    pub(crate) fn lead_to(&self, senders: Option<&Senders>) {
+        let leads = senders.map(|Senders { commands, wishes, .. }| Leads {
+            commands: commands.clone(),
+            wishes: wishes.clone(),
+        });
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = leads;
     }
 
     /// Offers a command. Never waits.
     pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let commands = current.as_ref().ok_or(NotTaken::Down)?;
+        let Leads { commands, .. } = current.as_ref().ok_or(NotTaken::Down)?;
         commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotTaken::Full,
             mpsc::error::TrySendError::Closed(_) => NotTaken::Down,
         })
     }
+
+    /// Wishes for a stream, and waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A stream that comes up after the future was dropped is reset.
+    pub(crate) async fn wish(
+        &self,
+        to: Whom,
+        protocols: Vec<libp2p::StreamProtocol>,
+        deadline: Instant,
+    ) -> Result<OutboundStream, OpenError> {
+        let wishes = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            current.as_ref().map(|leads| leads.wishes.clone()).ok_or(OpenError::Closed)?
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = OpenRequest::new(protocols, deadline, Turn::Queued, reply);
+        let opened = async {
+            wishes.send(Wish { to, request }).await.map_err(|_died| OpenError::Closed)?;
+            // Nothing of this call shall keep the queue of a swarm that died.
+            drop(wishes);
+            answer.await.map_err(|_dropped| OpenError::Closed)?
+        };
+        timeout_at(deadline, opened).await.map_err(|_elapsed| OpenError::TimedOut)?
+    }
 }
 
-/// Asks for a stream and waits for it.
+/// Asks for a stream for a link and waits for it.
 pub(crate) async fn open_stream(
     commands: &mpsc::Sender<Command>,
     peer: libp2p::PeerId,
     connection: Option<ConnectionId>,
     protocols: Vec<libp2p::StreamProtocol>,
-    deadline: tokio::time::Instant,
+    deadline: Instant,
 ) -> Result<OutboundStream, OpenError> {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    let request = OpenRequest { protocols, deadline, reply };
+    let (reply, answer) = oneshot::channel();
+    let request = OpenRequest::new(protocols, deadline, Turn::Urgent, reply);
     let command = Command::Open { peer, connection, request };
     let opened = async {
         commands.send(command).await.map_err(|_stopped| OpenError::Closed)?;
         answer.await.map_err(|_dropped| OpenError::Closed)?
     };
-    tokio::time::timeout_at(deadline, opened).await.map_err(|_elapsed| OpenError::TimedOut)?
+    timeout_at(deadline, opened).await.map_err(|_elapsed| OpenError::TimedOut)?
 }

@@ -26,6 +26,17 @@ pub enum Subscription {
     PublishOnly,
 }
 
+/// Whether a node gossips over libp2p.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GossipStreams {
+    /// It does. The default.
+    #[default]
+    On,
+    /// It opens and answers other streams only: it announces no gossip, subscribes to nothing, and
+    /// dials nobody of its own accord, so configured peers and [`Mdns`] are without effect.
+    Off,
+}
+
 /// What a libp2p network is made of.
 #[derive(Clone, Debug)]
 pub struct P2pConfig {
@@ -50,6 +61,8 @@ pub struct P2pConfig {
     pub agent: String,
     /// Whether the node hears what is published on topics.
     pub subscribe: Subscription,
+    /// Whether the node gossips at all.
+    pub gossip: GossipStreams,
 }
 
 impl P2pConfig {
@@ -67,6 +80,7 @@ impl P2pConfig {
             dial: DialLimits::default(),
             agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             subscribe: Subscription::default(),
+            gossip: GossipStreams::default(),
         }
     }
 }

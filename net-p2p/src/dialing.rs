@@ -3,12 +3,15 @@
 //! # Invariants
 //!
 //! * Every address the schedule hands out is answered: connected, or failed for a reason.
+//! * What is dialled for a stream is no business of the schedule's: it neither counts nor is counted, and
+//!   its end is told to who waits for the stream.
 //! * A connection counts as connected once its gossip link is up, or refused in favour of a link by
 //!   another transport; until then its address counts as being dialled.
 //! * At most [`MAX_DISCOVERED`] addresses come from the local network.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +27,14 @@ use libp2p::{
 use mesh::{AddressKind, DialFailure, DialLimits, DialSchedule};
 use tokio::time::{self, Instant};
 
-use crate::{command::Notice, config::PeerAddress, metrics::P2pEvent, peers::Dialled, swarm::Core};
+use crate::{
+    command::Notice,
+    config::{GossipStreams, PeerAddress},
+    metrics::P2pEvent,
+    peers::{Dialled, Purpose},
+    streams::OpenError,
+    swarm::Core,
+};
 
 /// Addresses of the local network that are dialled. Chosen: twice the default fan-out.
 const MAX_DISCOVERED: usize = 8;
@@ -35,12 +45,19 @@ const LOOK_UP_LIMIT: Duration = Duration::from_secs(10);
 /// Addresses of one name that are dialled. Chosen.
 const MAX_RESOLVED: usize = 8;
 
+/// A dial on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    pub(crate) address: PeerAddress,
+    pub(crate) purpose: Purpose,
+}
+
 /// The schedule, and the dials it is waiting for.
 #[derive(Debug)]
 pub(crate) struct Dialing {
     schedule: DialSchedule<PeerAddress>,
     /// Dials on their way, by the connection they will lead to.
-    pending: HashMap<ConnectionId, PeerAddress>,
+    pending: HashMap<ConnectionId, Dial>,
     /// Found on the local network.
     discovered: BTreeSet<PeerAddress>,
 }
@@ -71,13 +88,12 @@ impl Dialing {
     }
 
     /// A dial led to a connection.
-    pub(crate) fn arrived(&mut self, connection: ConnectionId) -> Option<PeerAddress> {
+    pub(crate) fn arrived(&mut self, connection: ConnectionId) -> Option<Dial> {
         self.pending.remove(&connection)
     }
 
-    /// A dial led to nothing.
-    pub(crate) fn dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
-        let Some(address) = self.pending.remove(&connection) else { return };
+    /// A dial of the schedule led to nothing.
+    fn dial_failed(&mut self, address: &PeerAddress, error: &DialError) {
         let why = match error {
             DialError::LocalPeerId { .. } => DialFailure::Ourselves,
             DialError::Denied { .. } => DialFailure::Refused,
@@ -87,7 +103,7 @@ impl Dialing {
             }
             _ => DialFailure::Unreachable,
         };
-        self.failed(&address, why);
+        self.failed(address, why);
     }
 
     /// A connection that was dialled ended.
@@ -123,6 +139,9 @@ impl Dialing {
 impl Core {
     /// Dials what is due.
     pub(crate) fn dial_due(&mut self) {
+        if self.gossip == GossipStreams::Off {
+            return;
+        }
         for address in self.dialing.schedule.due(now(), &mut rand::rng()) {
             self.dial(address);
         }
@@ -143,21 +162,35 @@ impl Core {
             // The late path: a peer that is connected already is asked for a stream.
             let id = address.peer;
             known.dialled = Some(Dialled { address, settled: false });
+            known.purpose = Purpose::Gossip;
             if peer.attempts.is_empty() {
                 self.open_link(id, connection);
             }
             return;
         }
-        if let Some(host) = host_name(&address.address) {
-            self.resolve(address, host);
+        self.reach(Dial { address, purpose: Purpose::Gossip });
+    }
+
+    /// Dials an address because somebody wants a stream to its peer.
+    pub(crate) fn dial_for_streams(&mut self, address: PeerAddress) {
+        if address.identity == self.around.local {
+            let streams = &mut self.swarm.behaviour_mut().streams;
+            return streams.not_reached(&address, || OpenError::Ourselves);
+        }
+        self.reach(Dial { address, purpose: Purpose::Streams });
+    }
+
+    fn reach(&mut self, dial: Dial) {
+        if let Some(host) = host_name(&dial.address.address) {
+            self.resolve(dial, host);
         } else {
-            let to = address.address.clone();
-            self.dial_to(address, vec![to]);
+            let to = dial.address.address.clone();
+            self.dial_to(dial, vec![to]);
         }
     }
 
     /// Looks a name up, in a task of its own.
-    fn resolve(&mut self, address: PeerAddress, host: HostName) {
+    fn resolve(&mut self, dial: Dial, host: HostName) {
         let notices = self.senders.notices.clone();
         self.tasks.spawn("look-up", |cancel| async move {
             let found =
@@ -172,35 +205,61 @@ impl Core {
             let multiaddr = |socket: std::net::SocketAddr| {
                 Multiaddr::from(socket.ip())
                     .with(Protocol::Tcp(socket.port()))
-                    .with(Protocol::P2p(address.peer))
+                    .with(Protocol::P2p(dial.address.peer))
             };
             let resolved = wanted.take(MAX_RESOLVED).map(multiaddr).collect();
             // A swarm that is gone dials nobody.
-            let _ = notices.send(Notice::Resolved { address, resolved }).await;
+            let _ = notices.send(Notice::Resolved { dial, resolved }).await;
         });
     }
 
-    pub(crate) fn dial_resolved(&mut self, address: PeerAddress, resolved: Vec<Multiaddr>) {
-        if resolved.is_empty() {
-            self.around.metrics.note(P2pEvent::Unresolved);
-            return self.dialing.failed(&address, DialFailure::Unreachable);
+    pub(crate) fn dial_resolved(&mut self, dial: Dial, resolved: Vec<Multiaddr>) {
+        let Dial { address, purpose } = &dial;
+        let streams = &mut self.swarm.behaviour_mut().streams;
+        match (purpose, resolved.is_empty()) {
+            // The peer connected meanwhile, and who waited has a stream.
+            (Purpose::Streams, _) if !streams.waits_for(&address.peer) => {}
+            (_, false) => self.dial_to(dial, resolved),
+            (Purpose::Streams, true) => {
+                self.around.metrics.note(P2pEvent::Unresolved);
+                streams.not_reached(address, || OpenError::Unresolved);
+            }
+            (Purpose::Gossip, true) => {
+                self.around.metrics.note(P2pEvent::Unresolved);
+                self.dialing.failed(address, DialFailure::Unreachable);
+            }
         }
-        self.dial_to(address, resolved);
     }
 
-    fn dial_to(&mut self, address: PeerAddress, to: Vec<Multiaddr>) {
+    fn dial_to(&mut self, dial: Dial, to: Vec<Multiaddr>) {
         // A new port each time: with the listening port, two nodes that dial each other at the same
         // moment would get one TCP connection of which both believe that they dialled it.
-        let options = DialOpts::peer_id(address.peer)
+        let options = DialOpts::peer_id(dial.address.peer)
             .condition(PeerCondition::Always)
             .addresses(to)
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
-        self.dialing.pending.insert(connection, address);
+        self.dialing.pending.insert(connection, dial);
         if let Err(error) = self.swarm.dial(options) {
-            self.dialing.dial_failed(connection, &error);
+            self.dial_failed(connection, error);
         }
+    }
+
+    /// A dial led to nothing.
+    pub(crate) fn dial_failed(&mut self, connection: ConnectionId, error: DialError) {
+        let Some(Dial { address, purpose }) = self.dialing.pending.remove(&connection) else {
+            return;
+        };
+        if purpose == Purpose::Gossip {
+            return self.dialing.dial_failed(&address, &error);
+        }
+        tracing::debug!(address = %address.address, %error, "dial for a stream came to nothing");
+        let error = Arc::new(error);
+        self.swarm.behaviour_mut().streams.not_reached(&address, || match &*error {
+            DialError::WrongPeerId { obtained, .. } => OpenError::WrongPeer { obtained: *obtained },
+            _ => OpenError::Dial(Arc::clone(&error)),
+        });
     }
 
     pub(crate) fn connect_outgoing(&mut self, policy: ConnectPolicy) {

@@ -45,7 +45,7 @@ mod swarm;
 mod topic;
 mod transport;
 
-pub use config::{Mdns, P2pConfig, PeerAddressError, Subscription};
+pub use config::{GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription};
 pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use link::SharedLedger;

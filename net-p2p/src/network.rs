@@ -10,20 +10,20 @@ use broadcaster::{Broadcaster, Shutdown, TaskSet};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity,
     NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
-    Transport,
+    Tag, Transport,
 };
-use libp2p::{Multiaddr, StreamProtocol};
+use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Command, NotTaken, ToSwarm},
-    config::{P2pConfig, PeerAddress, PeerAddressError},
+    config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
     link::{SharedLedger, Surroundings},
     listening::Bound,
     metrics::P2pMetrics,
     pubsub,
-    streams::{OpenError, OpenRequest, OutboundStream},
+    streams::{OpenError, OutboundStream, Whom},
     supervisor::{Blueprint, BuildError},
     topic::Topic,
 };
@@ -76,6 +76,7 @@ struct Shared {
     bound: Bound,
     configured: Arc<Mutex<Vec<PeerAddress>>>,
     local: libp2p::PeerId,
+    gossip: GossipStreams,
     tasks: TaskSet,
 }
 
@@ -112,7 +113,7 @@ impl P2pNetwork {
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
-        let listen = config.listen.clone();
+        let (listen, gossip) = (config.listen.clone(), config.gossip);
         let blueprint = Blueprint {
             config,
             around: Arc::clone(&around),
@@ -125,8 +126,8 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn("swarm", |cancel| blueprint.supervise(life, cancel));
-        let network =
-            Self { shared: Arc::new(Shared { around, swarm, bound, configured, local, tasks }) };
+        let shared = Shared { around, swarm, bound, configured, local, gossip, tasks };
+        let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
     }
@@ -134,7 +135,7 @@ impl P2pNetwork {
     fn attach_topics(&self) {
         let Surroundings { broadcaster, metrics, .. } = &*self.shared.around;
         let profile = broadcaster.profile();
-        for (tag, topic) in pubsub::topics(profile) {
+        for (tag, topic) in self.topics() {
             let Some(rule) = profile.tags.rule(tag) else { continue };
             let sink = Topic {
                 hash: topic.hash(),
@@ -144,6 +145,13 @@ impl P2pNetwork {
                 metrics: metrics.clone(),
             };
             broadcaster.attach_topic(tag, Transport::Libp2p, Arc::new(sink));
+        }
+    }
+
+    fn topics(&self) -> Vec<(Tag, IdentTopic)> {
+        match self.shared.gossip {
+            GossipStreams::On => pubsub::topics(self.shared.around.broadcaster.profile()),
+            GossipStreams::Off => Vec::new(),
         }
     }
 
@@ -159,7 +167,7 @@ impl P2pNetwork {
     /// A dropped `stop` aborts what it was waiting for.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let broadcaster = &self.shared.around.broadcaster;
-        for (tag, _) in pubsub::topics(broadcaster.profile()) {
+        for (tag, _) in self.topics() {
             broadcaster.detach_topic(tag);
         }
         self.shared.tasks.stop(grace).await
@@ -208,7 +216,8 @@ impl P2pNetwork {
         }
     }
 
-    /// Opens a stream to a connected peer, in the first of `protocols` that it speaks.
+    /// Opens a stream to a connected peer, in the first of `protocols` that it speaks. It waits for its
+    /// turn while many others are open.
     ///
     /// # Errors
     ///
@@ -225,16 +234,48 @@ impl P2pNetwork {
     ) -> Result<OutboundStream, OpenError> {
         let peer = libp2p::PeerId::from_bytes(&peer.peer_id_bytes())
             .map_err(|_| OpenError::NotConnected)?;
-        let deadline = Instant::now() + limit;
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let request = OpenRequest { protocols, deadline, reply };
-        let command = Command::Open { peer, connection: None, request };
-        self.shared.swarm.offer(command).map_err(|refused| match refused {
-            NotTaken::Full => OpenError::Busy,
-            NotTaken::Down => OpenError::Closed,
-        })?;
-        let answered = tokio::time::timeout_at(deadline, answer).await;
-        answered.map_err(|_| OpenError::TimedOut)?.map_err(|_| OpenError::Closed)?
+        self.shared.swarm.wish(Whom::Connected(peer), protocols, Instant::now() + limit).await
+    }
+
+    /// Opens a stream to the peer of an address, in the first of `protocols` that it speaks. The peer is
+    /// dialled there, unless it is connected already, through whatever address. It waits for its turn
+    /// while many others are open.
+    ///
+    /// A connection made for this is not used for gossip, unless the peer wants to or is to be dialled
+    /// for it anyway. It ends a minute after its last stream.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], within `limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A stream that comes up after the future was dropped is reset. A dial goes on, at most for as long
+    /// as dials may take.
+    pub async fn open_stream_to(
+        &self,
+        address: &NodeAddress,
+        protocols: Vec<StreamProtocol>,
+        limit: Duration,
+    ) -> Result<OutboundStream, OpenError> {
+        let to = PeerAddress::parse(address)?;
+        self.open_at(to, protocols, Instant::now() + limit).await
+    }
+
+    async fn open_at(
+        &self,
+        to: PeerAddress,
+        protocols: Vec<StreamProtocol>,
+        deadline: Instant,
+    ) -> Result<OutboundStream, OpenError> {
+        let swarm = &self.shared.swarm;
+        let first = swarm.wish(Whom::At(to.clone()), protocols.clone(), deadline).await;
+        match first {
+            // The connection was about to end, and the next wish leads to another one. If it was the
+            // swarm that ended, the next one is answered at once.
+            Err(OpenError::Closed) => swarm.wish(Whom::At(to), protocols, deadline).await,
+            answered => answered,
+        }
     }
 
     /// Makes the swarm panic, as a bug in a behaviour would.

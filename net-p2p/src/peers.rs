@@ -5,6 +5,8 @@
 //! * This end opens a gossip stream only while no attempt with that peer is under way and none is up.
 //! * The end with the smaller peer ID opens at once. The other one waits, and opens late only if it
 //!   dialled. Source: wire facts 8.3.
+//! * A connection that was dialled for other streams is none to open a gossip stream on, until the
+//!   schedule wants its peer. A gossip stream that the peer opens on it is as good as any.
 //! * What is known of a peer is forgotten with its last connection and attempt.
 
 use std::{collections::HashMap, time::Duration};
@@ -35,11 +37,21 @@ pub(crate) struct Dialled {
     pub(crate) settled: bool,
 }
 
+/// What a connection is there for, as far as this end decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For gossip, and for all else.
+    Gossip,
+    /// Dialled for streams that are no gossip. It ends when it is idle.
+    Streams,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
+    pub(crate) purpose: Purpose,
     pub(crate) dialled: Option<Dialled>,
 }
 
@@ -104,22 +116,29 @@ impl Peer {
         self.attempts.iter().any(|attempt| attempt.connection == connection)
     }
 
-    /// Whether this end dialled a connection.
+    /// Whether this end dialled a connection for gossip.
     pub(crate) fn has_dialled(&self, connection: ConnectionId) -> bool {
-        let of =
-            |known: &Connection| known.id == connection && known.direction == Direction::Outbound;
-        self.connections.iter().any(of)
+        self.for_gossip()
+            .any(|known| known.id == connection && known.direction == Direction::Outbound)
+    }
+
+    /// What a connection is there for.
+    pub(crate) fn purpose(&self, connection: ConnectionId) -> Option<Purpose> {
+        let known = self.connections.iter().find(|known| known.id == connection);
+        known.map(|known| known.purpose)
+    }
+
+    fn for_gossip(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter(|known| known.purpose == Purpose::Gossip)
     }
 
     /// Whether this end may open a stream, be it late.
     fn may_open(&self) -> bool {
-        self.opens || self.connections.iter().any(|known| known.direction == Direction::Outbound)
+        self.for_gossip().any(|known| self.opens || known.direction == Direction::Outbound)
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.attempts.is_empty()
-            && !self.connections.is_empty()
-            && self.next_opening.is_some_and(|at| at <= now)
+        self.attempts.is_empty() && self.next_opening.is_some_and(|at| at <= now)
     }
 }
 
@@ -159,13 +178,13 @@ impl Peers {
         now: Instant,
     ) {
         let peer = self.entry(id, identity);
-        let late = connection.direction == Direction::Outbound;
-        peer.connections.push(connection);
-        let opening = match (peer.opens, late) {
-            (true, _) => Some(now),
-            (false, true) => Some(now + LATE_OPENING),
-            (false, false) => None,
+        let opening = match (connection.purpose, peer.opens, connection.direction) {
+            (Purpose::Streams, ..) => None,
+            (Purpose::Gossip, true, _) => Some(now),
+            (Purpose::Gossip, false, Direction::Outbound) => Some(now + LATE_OPENING),
+            (Purpose::Gossip, false, Direction::Inbound) => None,
         };
+        peer.connections.push(connection);
         peer.next_opening = match (peer.next_opening, opening) {
             (Some(known), Some(new)) => Some(known.min(new)),
             (known, new) => known.or(new),
@@ -184,7 +203,7 @@ impl Peers {
     /// The peers with whom it is time to open a gossip stream, each with the connection to open it on.
     pub(crate) fn due(&self, now: Instant) -> Vec<(libp2p::PeerId, ConnectionId)> {
         let due = self.peers.iter().filter(|(_, peer)| peer.is_due(now));
-        due.filter_map(|(id, peer)| Some((*id, peer.connections.first()?.id))).collect()
+        due.filter_map(|(id, peer)| Some((*id, peer.for_gossip().next()?.id))).collect()
     }
 
     /// Puts off the next opening.
@@ -257,10 +276,13 @@ mod tests {
     fn meet(us: Identity, them: Identity, direction: Direction) -> Meeting {
         let id = libp2p::PeerId::random();
         let (mut peers, began) = (Peers::new(us), Instant::now());
-        let connection =
-            Connection { id: ConnectionId::new_unchecked(1), direction, dialled: None };
+        let connection = connection(direction, Purpose::Gossip);
         peers.connected(id, them, connection, began);
         Meeting { peers, them: id, began }
+    }
+
+    fn connection(direction: Direction, purpose: Purpose) -> Connection {
+        Connection { id: ConnectionId::new_unchecked(1), direction, purpose, dialled: None }
     }
 
     impl Meeting {
@@ -294,6 +316,18 @@ mod tests {
         assert!(dialled.is_due(LATE_OPENING));
         let listened = meet(LARGE, SMALL, Direction::Inbound);
         assert!(!listened.is_due(Duration::from_secs(3_600)));
+    }
+
+    #[tokio::test]
+    async fn nobody_opens_on_a_connection_that_was_dialled_for_other_streams() {
+        for (us, them) in [(SMALL, LARGE), (LARGE, SMALL)] {
+            let (id, began) = (libp2p::PeerId::random(), Instant::now());
+            let mut peers = Peers::new(us);
+            let made = connection(Direction::Outbound, Purpose::Streams);
+            peers.connected(id, them, made, began);
+            assert!(peers.due(began + 2 * LATE_OPENING).is_empty());
+            assert!(!peers.get(&id).unwrap().has_dialled(ConnectionId::new_unchecked(1)));
+        }
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     behaviour::{Behaviour, BehaviourError},
     command::{ToSwarm, channels},
-    config::{P2pConfig, PeerAddress, Subscription},
+    config::{GossipStreams, P2pConfig, PeerAddress, Subscription},
     conventions::Conventions,
     dialing::Dialing,
     link::{Surroundings, gossip_protocols},
@@ -41,7 +41,7 @@ use crate::{
     metrics::P2pEvent,
     peers::Peers,
     pubsub,
-    streams::{Acceptors, PER_QUEUE},
+    streams::{self, Acceptors},
     swarm::{Core, End},
     transport,
 };
@@ -143,21 +143,28 @@ impl Blueprint {
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let profile = self.around.broadcaster.profile();
         let mut acceptors = Acceptors::new(self.around.metrics.clone());
-        let mut protocols = gossip_protocols(profile);
-        protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
-        let accept = acceptors.accept(&protocols, PER_QUEUE);
+        let mut protocols = Vec::new();
+        if self.config.gossip == GossipStreams::On {
+            protocols = gossip_protocols(profile);
+            protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
+        }
+        let accept = acceptors.accept(&protocols, streams::GOSSIP);
+        let (senders, mut receivers) = channels();
+        let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
         let key = self.config.key.libp2p();
         let executor = ConnectionTasks { tasks: connections.clone(), panicked: panicked.clone() };
         let mut swarm = Swarm::new(
             transport::build(&key)?,
-            Behaviour::new(&self.config, profile, acceptors)?,
+            Behaviour::new(&self.config, profile, streams)?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
         let topics = pubsub::topics(profile);
-        if self.config.subscribe == Subscription::Subscribed {
+        if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut()
+            && self.config.subscribe == Subscription::Subscribed
+        {
             for (_, topic) in &topics {
-                if let Err(error) = swarm.behaviour_mut().gossipsub.subscribe(topic) {
+                if let Err(error) = gossipsub.subscribe(topic) {
                     tracing::error!(%error, %topic, "cannot subscribe");
                 }
             }
@@ -177,8 +184,7 @@ impl Blueprint {
         let mut dialing = Dialing::new(self.config.dial);
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));
-        let (senders, receivers) = channels();
-        let commands = senders.commands.clone();
+        let leads = senders.clone();
         let mut core = Box::new(Core {
             swarm,
             around: Arc::clone(&self.around),
@@ -187,6 +193,7 @@ impl Blueprint {
             listening,
             topics,
             conventions: Conventions::of(profile),
+            gossip: self.config.gossip,
             senders,
             receivers,
             accept,
@@ -194,7 +201,7 @@ impl Blueprint {
             panicked,
         });
         core.listen().await?;
-        self.swarm.lead_to(Some(commands));
+        self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
     }

@@ -5,7 +5,8 @@
 //!   validators      ──try──▶ [verdicts] ─┤            ┌─▶ swarm: dial, close, publish, open streams
 //!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
 //!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
-//!   the swarm       ──events────────────▶┘
+//!   the swarm       ──events────────────▶┘     ▲
+//!   handles         ──wait─▶ [wishes] ─────────┴─ for streams: the behaviour takes them itself
 //! ```
 //!
 //! # Invariants
@@ -37,14 +38,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     behaviour::{Behaviour, Event},
     command::{Command, Notice, Receivers, Senders, Verdict},
-    config::identity_of,
+    config::{GossipStreams, identity_of},
     conventions::{Conventions, LinkEnd},
-    dialing::Dialing,
+    dialing::{Dial, Dialing},
     link::{Attempt, LinkOutcome, Start, Surroundings},
     listening::Listening,
     metrics::P2pEvent,
-    peers::{Attempted, Connection, Dialled, Peer, Peers, REOPENING},
-    streams::{AcceptQueue, InboundStream},
+    peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
+    streams::{AcceptQueue, DialWanted, InboundStream},
 };
 
 /// How often it is asked whom to dial and where to open a stream. Chosen: half of the shortest delay
@@ -75,6 +76,7 @@ pub(crate) struct Core {
     pub(crate) listening: Listening,
     pub(crate) topics: Vec<(Tag, IdentTopic)>,
     pub(crate) conventions: Conventions,
+    pub(crate) gossip: GossipStreams,
     /// Lent to link tasks and look-ups.
     pub(crate) senders: Senders,
     pub(crate) receivers: Receivers,
@@ -116,9 +118,11 @@ impl Core {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Publish { topic, body, held } => {
-                let published = self.swarm.behaviour_mut().gossipsub.publish(topic, body);
+                // Without gossip no topic is attached, so nothing is published.
+                let gossipsub = self.swarm.behaviour_mut().gossipsub.as_mut();
+                let published = gossipsub.map(|gossipsub| gossipsub.publish(topic, body));
                 drop(held);
-                self.note_published(published.err());
+                self.note_published(published.and_then(Result::err));
             }
             Command::Dial(address) => {
                 self.dialing.add_configured(address);
@@ -149,15 +153,16 @@ impl Core {
 
     fn on_verdict(&mut self, verdict: Verdict) {
         let Verdict { message, from, acceptance } = verdict;
-        // A message that is too old to be known is not passed on, which is right.
-        let _known = self
-            .swarm
-            .behaviour_mut()
-            .gossipsub
-            .report_message_validation_result(&message, &from, acceptance);
+        if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
+            // A message that is too old to be known is not passed on, which is right.
+            let _known = gossipsub.report_message_validation_result(&message, &from, acceptance);
+        }
     }
 
     fn on_tick(&mut self) {
+        if self.gossip == GossipStreams::Off {
+            return;
+        }
         self.dial_due();
         let now = Instant::now();
         for (peer, connection) in self.peers.due(now) {
@@ -182,6 +187,9 @@ impl Core {
         match event {
             SwarmEvent::Behaviour(Event::Gossipsub(event)) => self.on_gossipsub(*event),
             SwarmEvent::Behaviour(Event::Ping(event)) => self.on_ping(&event),
+            SwarmEvent::Behaviour(Event::Streams(DialWanted(address))) => {
+                self.dial_for_streams(address);
+            }
             SwarmEvent::Behaviour(Event::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::Behaviour(Event::Identify) => {}
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
@@ -194,7 +202,7 @@ impl Core {
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                self.dialing.dial_failed(connection_id, &error);
+                self.dial_failed(connection_id, error);
             }
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
                 tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
@@ -232,9 +240,15 @@ impl Core {
             return;
         };
         tracing::debug!(%peer, direction = direction.label(), "connected");
-        let dialled = dialled.map(|address| Dialled { address, settled: false });
+        let (purpose, dialled) = match dialled {
+            Some(Dial { purpose: Purpose::Streams, .. }) => (Purpose::Streams, None),
+            Some(Dial { address, .. }) => {
+                (Purpose::Gossip, Some(Dialled { address, settled: false }))
+            }
+            None => (Purpose::Gossip, None),
+        };
         let now = Instant::now();
-        let known = Connection { id: connection, direction, dialled };
+        let known = Connection { id: connection, direction, purpose, dialled };
         self.peers.connected(peer, identity, known, now);
         self.on_tick();
     }
@@ -327,7 +341,7 @@ impl Core {
         match notice {
             Notice::LinkUp { peer, link } => self.on_link_up(&peer, link),
             Notice::LinkEnded { peer, link, outcome } => self.on_link_ended(peer, link, outcome),
-            Notice::Resolved { address, resolved } => self.dial_resolved(address, resolved),
+            Notice::Resolved { dial, resolved } => self.dial_resolved(dial, resolved),
         }
     }
 
@@ -369,7 +383,8 @@ impl Core {
             LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
             LinkOutcome::Ended(reason) => {
                 let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
-                if ours || self.conventions.link_end == LinkEnd::Connection {
+                let shared = peer.and_then(|peer| peer.purpose(on)) == Some(Purpose::Streams);
+                if ours || (self.conventions.link_end == LinkEnd::Connection && !shared) {
                     tracing::debug!(peer = %id, %reason, "closing the connection of a link that ended");
                     self.swarm.close_connection(on);
                 }

@@ -62,7 +62,8 @@ mod tests {
         };
         let publish = |bytes: usize| topic.publish(Tag::TX, Bytes::from(vec![0; bytes]));
         assert_eq!(publish(1), TopicAdmission::Closed, "no swarm yet");
-        topic.swarm.lead_to(Some(senders.commands));
+        topic.swarm.lead_to(Some(&senders));
+        drop(senders);
         assert_eq!(publish(MAX_BODY_BYTES), TopicAdmission::Queued);
         assert_eq!(publish(MAX_BODY_BYTES + 1), TopicAdmission::TooLarge);
         while publish(1) == TopicAdmission::Queued {}

@@ -29,10 +29,13 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Streams open at one time on one connection, both directions together.
+/// Streams open at one time on one connection, both directions together. One more ends the connection,
+/// so everything that refuses streams without harm has to refuse them earlier.
 ///
-/// Chosen: the muxer holds back 256 streams at most before it resets them, and a peer needs ten.
-pub(crate) const MAX_STREAMS: usize = 256;
+/// Chosen: 384 that are not yet negotiated (256 of them in the muxer, which resets what comes on top),
+/// 256 that were taken from the peer, 256 of our own, and a rest for those that end just now. What
+/// a peer can make this node keep is 256 KiB for each.
+pub(crate) const MAX_STREAMS: usize = 1_024;
 
 /// The transport of a node.
 ///

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! * At most [`PER_CONNECTION`] streams of one connection wait, over all queues, and at most as many in
-//!   one queue as it was made for. What finds no place is reset and counted, at once.
+//! * Every queue has a bound of its own for the streams of one connection, and one for those of all.
+//!   What finds no place is reset and counted, at once. No queue takes a place in another.
 //! * A stream leaves its place when it is taken from the queue.
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,13 +14,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::metrics::{P2pEvent, P2pMetrics};
 
-/// Streams of one connection that wait to be accepted.
-///
-/// Chosen: more than a well-behaved peer opens at once, and a quarter of a queue.
-pub(crate) const PER_CONNECTION: usize = 64;
+/// How many streams may wait in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Of one connection.
+    pub(crate) per_connection: usize,
+    /// Of all connections together.
+    pub(crate) in_all: usize,
+}
 
-/// Streams that wait in one queue. Chosen: four connections at their bound.
-pub(crate) const PER_QUEUE: usize = 256;
+/// Of gossip. Chosen: of one connection more than a well-behaved peer opens at once; in all four
+/// connections at their bound.
+pub(crate) const GOSSIP: Bounds = Bounds { per_connection: 64, in_all: 256 };
+
+/// Of HTTP. They wait for no handler, only for the task that hands them on.
+///
+/// Chosen: of one connection twice what a peer of this make opens at once; in all two connections at
+/// their bound.
+pub(crate) const HTTP: Bounds = Bounds { per_connection: 512, in_all: 1_024 };
 
 /// A connection, as far as its streams need to know it.
 #[derive(Clone, Debug)]
@@ -69,7 +80,10 @@ struct Waiting<T> {
 /// Who accepts which protocol. Made once, then shared by every connection.
 #[derive(Debug)]
 pub(crate) struct Acceptors<T = InboundStream> {
-    queues: HashMap<StreamProtocol, mpsc::Sender<Waiting<T>>>,
+    /// By protocol, each with the number of its queue.
+    queues: HashMap<StreamProtocol, (usize, mpsc::Sender<Waiting<T>>)>,
+    /// By the number of the queue.
+    bounds: Vec<Bounds>,
     protocols: Vec<StreamProtocol>,
     metrics: P2pMetrics,
 }
@@ -80,27 +94,33 @@ pub(crate) struct AcceptQueue<T = InboundStream> {
     waiting: mpsc::Receiver<Waiting<T>>,
 }
 
-/// The places of one connection.
+/// The places of one connection, by the number of the queue.
 #[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Semaphore>);
-
-impl Default for Places {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(PER_CONNECTION)))
-    }
-}
+pub(crate) struct Places(Vec<Arc<Semaphore>>);
 
 impl<T> Acceptors<T> {
     /// Nobody accepts anything.
     pub(crate) fn new(metrics: P2pMetrics) -> Self {
-        Self { queues: HashMap::new(), protocols: Vec::new(), metrics }
+        Self { queues: HashMap::new(), bounds: Vec::new(), protocols: Vec::new(), metrics }
     }
 
-    /// Adds a queue for some protocols, of at most `bound` waiting streams.
-    pub(crate) fn accept(&mut self, protocols: &[StreamProtocol], bound: usize) -> AcceptQueue<T> {
-        let (sender, waiting) = mpsc::channel(bound);
+    /// The places of a new connection.
+    pub(crate) fn places(&self) -> Places {
+        let places = self.bounds.iter().map(|bounds| Semaphore::new(bounds.per_connection));
+        Places(places.map(Arc::new).collect())
+    }
+
+    /// Adds a queue for some protocols.
+    pub(crate) fn accept(
+        &mut self,
+        protocols: &[StreamProtocol],
+        bounds: Bounds,
+    ) -> AcceptQueue<T> {
+        let (sender, waiting) = mpsc::channel(bounds.in_all);
+        let number = self.bounds.len();
+        self.bounds.push(bounds);
         for protocol in protocols {
-            self.queues.insert(protocol.clone(), sender.clone());
+            self.queues.insert(protocol.clone(), (number, sender.clone()));
             self.protocols.push(protocol.clone());
         }
         AcceptQueue { waiting }
@@ -113,10 +133,12 @@ impl<T> Acceptors<T> {
 
     /// Puts a stream into its queue, or drops it and counts why.
     pub(crate) fn offer(&self, protocol: &StreamProtocol, stream: T, places: &Places) {
-        let Some(queue) = self.queues.get(protocol) else {
+        let queue = self.queues.get(protocol);
+        let of = queue.and_then(|(number, queue)| Some((queue, places.0.get(*number)?)));
+        let Some((queue, places)) = of else {
             return self.metrics.note(P2pEvent::AcceptorGone);
         };
-        let Ok(place) = Arc::clone(&places.0).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             return self.metrics.note(P2pEvent::AcceptQueueFullForConnection);
         };
         match queue.try_send(Waiting { stream, _place: place }) {
@@ -142,22 +164,24 @@ impl<T> AcceptQueue<T> {
 mod tests {
     use super::*;
 
-    const GOSSIP: StreamProtocol = StreamProtocol::new("/gossip");
+    const ONE: StreamProtocol = StreamProtocol::new("/one");
+    const OTHER: StreamProtocol = StreamProtocol::new("/other");
+    const BOUNDS: Bounds = Bounds { per_connection: 4, in_all: 10 };
 
     #[tokio::test]
     async fn what_overflows_the_places_of_a_connection_is_counted_and_the_rest_is_kept() {
         let metrics = P2pMetrics::default();
         let mut acceptors = Acceptors::new(metrics.clone());
-        let mut queue = acceptors.accept(&[GOSSIP], PER_QUEUE);
-        let places = Places::default();
-        for stream in 0..PER_CONNECTION + 3 {
-            acceptors.offer(&GOSSIP, stream, &places);
+        let mut queue = acceptors.accept(&[ONE], BOUNDS);
+        let places = acceptors.places();
+        for stream in 0..BOUNDS.per_connection + 3 {
+            acceptors.offer(&ONE, stream, &places);
         }
         assert_eq!(metrics.count(P2pEvent::AcceptQueueFullForConnection), 3);
         assert_eq!(queue.next().await, Some(0));
-        acceptors.offer(&GOSSIP, 1_000, &places);
+        acceptors.offer(&ONE, 1_000, &places);
         assert_eq!(metrics.count(P2pEvent::AcceptQueueFullForConnection), 3, "a place was free");
-        for stream in 1..PER_CONNECTION {
+        for stream in 1..BOUNDS.per_connection {
             assert_eq!(queue.next().await, Some(stream));
         }
         assert_eq!(queue.next().await, Some(1_000));
@@ -167,17 +191,32 @@ mod tests {
     async fn what_overflows_a_queue_is_counted() {
         let metrics = P2pMetrics::default();
         let mut acceptors = Acceptors::new(metrics.clone());
-        let queue = acceptors.accept(&[GOSSIP], PER_QUEUE);
-        let connections: Vec<Places> =
-            (0..=PER_QUEUE / PER_CONNECTION).map(|_| Places::default()).collect();
-        for places in &connections {
-            for _ in 0..PER_CONNECTION {
-                acceptors.offer(&GOSSIP, (), places);
+        let queue = acceptors.accept(&[ONE], BOUNDS);
+        for _connection in 0..3 {
+            let places = acceptors.places();
+            for _ in 0..BOUNDS.per_connection {
+                acceptors.offer(&ONE, (), &places);
             }
         }
-        assert_eq!(metrics.count(P2pEvent::AcceptQueueFull), PER_CONNECTION as u64);
+        assert_eq!(metrics.count(P2pEvent::AcceptQueueFull), 2);
         drop(queue);
-        acceptors.offer(&GOSSIP, (), &Places::default());
+        acceptors.offer(&ONE, (), &acceptors.places());
         assert_eq!(metrics.count(P2pEvent::AcceptorGone), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_leaves_the_other_one_alone() {
+        let metrics = P2pMetrics::default();
+        let mut acceptors = Acceptors::new(metrics.clone());
+        let _full = acceptors.accept(&[ONE], BOUNDS);
+        let mut other = acceptors.accept(&[OTHER], BOUNDS);
+        let places = acceptors.places();
+        for _ in 0..BOUNDS.in_all {
+            acceptors.offer(&ONE, "one", &places);
+        }
+        acceptors.offer(&OTHER, "other", &places);
+        assert_eq!(other.next().await, Some("other"));
+        let refused = (BOUNDS.in_all - BOUNDS.per_connection) as u64;
+        assert_eq!(metrics.count(P2pEvent::AcceptQueueFullForConnection), refused);
     }
 }

@@ -1,9 +1,18 @@
 //! The swarm's part: knows the connections, and passes wishes for streams on to them.
 //!
+//! ```text
+//!   handles ──wait─▶ [wishes] ──▶ connected? ──yes──────────────▶ [waiting] ──▶ connection task
+//!                                     └─no─▶ Unreached ──dial──▶ connected ──┘
+//!   link tasks ──▶ open ────────────────────────────────────────────▶ [waiting]
+//! ```
+//!
 //! # Invariants
 //!
-//! * At most [`MAX_WAITING`] wishes wait for a connection task to take them; one more is refused at once.
+//! * A wish is taken from its queue only when no other one waits for a connection task, so that who
+//!   wishes faster than connections open waits in its own task.
+//! * At most [`MAX_WAITING`] wishes of link tasks wait; one more is refused at once.
 //! * A wish for a connection that ends is answered: it is dropped, which its reply channel shows.
+//! * The peer of a wish is dialled once, however many wishes wait for it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,13 +31,39 @@ use libp2p::{
     },
 };
 
+use tokio::sync::mpsc;
+
 use super::{
     accept::{About, Acceptors},
     handler::{Handler, OpenError, OpenRequest},
+    unreached::Unreached,
 };
+use crate::config::PeerAddress;
 
-/// Wishes that wait for connection tasks. Chosen: as many as streams may wait to be accepted.
+/// Wishes of link tasks that wait for connection tasks. Chosen: as many as streams may wait to be
+/// accepted.
 const MAX_WAITING: usize = 256;
+
+/// Whom a stream shall lead to.
+#[derive(Debug)]
+pub(crate) enum Whom {
+    /// A peer that is connected.
+    Connected(PeerId),
+    /// The peer of an address, which is dialled if the peer is not connected.
+    At(PeerAddress),
+}
+
+/// A wish for a stream, on whichever connection there is.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) to: Whom,
+    pub(crate) request: OpenRequest,
+}
+
+/// Somebody wants a stream to a peer that is not connected: this address is to be dialled. What
+/// becomes of it is heard as a connection, or by [`Behaviour::not_reached`].
+#[derive(Debug)]
+pub(crate) struct DialWanted(pub(crate) PeerAddress);
 
 /// Streams of our own protocols.
 #[derive(Debug)]
@@ -37,14 +72,21 @@ pub(crate) struct Behaviour {
     /// The oldest first.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     waiting: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
+    /// `None` once nobody can wish any more.
+    wishes: Option<mpsc::Receiver<Wish>>,
+    unreached: Unreached,
+    to_dial: VecDeque<PeerAddress>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(acceptors: Acceptors) -> Self {
+    pub(crate) fn new(acceptors: Acceptors, wishes: Option<mpsc::Receiver<Wish>>) -> Self {
         Self {
             acceptors: Arc::new(acceptors),
             connections: HashMap::new(),
             waiting: VecDeque::new(),
+            wishes,
+            unreached: Unreached::default(),
+            to_dial: VecDeque::new(),
         }
     }
 
@@ -67,6 +109,32 @@ impl Behaviour {
         self.waiting.push_back((peer, on, request));
     }
 
+    /// Whether anybody waits for a peer that is not connected.
+    pub(crate) fn waits_for(&self, peer: &PeerId) -> bool {
+        self.unreached.waits_for(peer)
+    }
+
+    /// An address that was wanted led to nobody. Who named another address of the peer gets that one
+    /// tried.
+    pub(crate) fn not_reached(&mut self, address: &PeerAddress, error: impl Fn() -> OpenError) {
+        self.to_dial.extend(self.unreached.failed(address, error));
+    }
+
+    fn take(&mut self, wish: Wish) {
+        let Wish { to, request } = wish;
+        if request.is_abandoned() {
+            return;
+        }
+        match to {
+            Whom::At(to) if !self.connections.contains_key(&to.peer) => {
+                self.to_dial.extend(self.unreached.keep(to, request));
+            }
+            Whom::At(PeerAddress { peer, .. }) | Whom::Connected(peer) => {
+                self.open(peer, None, request);
+            }
+        }
+    }
+
     fn handler(
         &self,
         connection: ConnectionId,
@@ -81,7 +149,7 @@ impl Behaviour {
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
-    type ToSwarm = Infallible;
+    type ToSwarm = DialWanted;
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -111,6 +179,9 @@ impl NetworkBehaviour for Behaviour {
                     .entry(established.peer_id)
                     .or_default()
                     .push(established.connection_id);
+                let (peer, on) = (established.peer_id, established.connection_id);
+                let reached = self.unreached.reached(&peer);
+                self.waiting.extend(reached.map(|request| (peer, on, request)));
             }
             FromSwarm::ConnectionClosed(closed) => {
                 if let Some(connections) = self.connections.get_mut(&closed.peer_id) {
@@ -136,13 +207,22 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(
         &mut self,
-        _cx: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // The swarm task calls `open` and polls afterwards, so no waker is kept.
-        let Some((peer_id, connection, event)) = self.waiting.pop_front() else {
-            return Poll::Pending;
-        };
-        let handler = NotifyHandler::One(connection);
-        Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
+        // The swarm task calls `open` and polls afterwards, so only the queue keeps a waker.
+        loop {
+            if let Some((peer_id, connection, event)) = self.waiting.pop_front() {
+                let handler = NotifyHandler::One(connection);
+                return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
+            }
+            if let Some(address) = self.to_dial.pop_front() {
+                return Poll::Ready(ToSwarm::GenerateEvent(DialWanted(address)));
+            }
+            let Some(wishes) = &mut self.wishes else { return Poll::Pending };
+            match std::task::ready!(wishes.poll_recv(context)) {
+                Some(wish) => self.take(wish),
+                None => self.wishes = None,
+            }
+        }
     }
 }

@@ -4,32 +4,56 @@
 //!
 //! * The handler keeps no stream: an inbound one goes into its accept queue or is reset, an outbound
 //!   one goes to who asked for it. A stream keeps its connection alive for as long as it is open.
-//! * At most [`MAX_OPENING`] outbound streams are being negotiated; one more is refused at once.
+//! * At most [`MAX_OPEN`] outbound streams that wait for their turn are open, or being opened, at one
+//!   time. Up to [`MAX_WANTED`] more wait, each until who asked for it gives up.
+//! * Gossip waits for nobody's turn: its streams are opened at once, at most [`MAX_URGENT`] at a time.
 
-use std::{collections::VecDeque, convert::Infallible, future, io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future, io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use gossip::Direction;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo},
     swarm::{
-        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError,
+        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError, StreamUpgradeError,
         SubstreamProtocol,
         handler::{
             ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
         },
     },
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::PollSemaphore;
 
 use super::accept::{About, Acceptors, InboundStream, Places};
+use crate::config::PeerAddressError;
 
 /// How long the peer may take to agree on a protocol for a stream it opened. Source: threats and
 /// goals, row 1.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Outbound streams of one connection that are being negotiated. Chosen: as many as may wait inbound.
-const MAX_OPENING: usize = 64;
+/// Outbound streams of one connection, gossip aside.
+///
+/// Chosen: a stream for each of the callers that are meant to be served at once. Other muxers of this
+/// kind end the whole connection when more than 512 streams are open, and hold back the 257th that
+/// was not acknowledged.
+pub(crate) const MAX_OPEN: usize = 256;
+
+/// Wishes that wait for one of those. Chosen: four for each.
+pub(crate) const MAX_WANTED: usize = 1_024;
+
+/// Outbound streams for gossip that are being negotiated. Chosen: as many as may wait inbound.
+const MAX_URGENT: usize = 64;
 
 /// A stream that we opened, its protocol agreed on.
 #[derive(Debug)]
@@ -39,6 +63,8 @@ pub struct OutboundStream {
     pub protocol: StreamProtocol,
     /// The stream. Dropping it resets it.
     pub stream: Stream,
+    /// Its place among the open ones, which must not be given up before the stream is.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl OutboundStream {
@@ -71,6 +97,24 @@ impl OutboundStream {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// The address cannot be dialled.
+    #[error(transparent)]
+    Address(#[from] PeerAddressError),
+    /// The address is one of this node.
+    #[error("the address names this node itself")]
+    Ourselves,
+    /// The name in the address cannot be looked up.
+    #[error("the name in the address cannot be looked up")]
+    Unresolved,
+    /// Somebody else answered at the address.
+    #[error("{obtained} answered at the address")]
+    WrongPeer {
+        /// Who answered.
+        obtained: PeerId,
+    },
+    /// Nobody was reached at the address.
+    #[error("nobody was reached at the address")]
+    Dial(#[source] Arc<DialError>),
     /// There is no such connection.
     #[error("the peer is not connected")]
     NotConnected,
@@ -80,8 +124,8 @@ pub enum OpenError {
     /// The peer speaks none of the protocols.
     #[error("the peer speaks none of the protocols")]
     Unsupported,
-    /// The peer did not agree in time.
-    #[error("the peer did not agree on a protocol in time")]
+    /// There was no stream in time.
+    #[error("no stream was opened in time")]
     TimedOut,
     /// The stream broke.
     #[error("the stream broke while it was opened")]
@@ -91,18 +135,44 @@ pub enum OpenError {
     Closed,
 }
 
+/// When a stream is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// At once: gossip.
+    Urgent,
+    /// When there is a place for it: all else.
+    Queued,
+}
+
 /// A wish for a stream.
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
     /// In the order of preference.
-    pub(crate) protocols: Vec<StreamProtocol>,
+    protocols: Vec<StreamProtocol>,
     /// When to give up.
-    pub(crate) deadline: Instant,
+    deadline: Instant,
+    turn: Turn,
+    /// Its place, once it was its turn.
+    place: Option<OwnedSemaphorePermit>,
     /// Who waits for it. Gone if nobody does any more.
-    pub(crate) reply: oneshot::Sender<Result<OutboundStream, OpenError>>,
+    reply: oneshot::Sender<Result<OutboundStream, OpenError>>,
 }
 
 impl OpenRequest {
+    pub(crate) fn new(
+        protocols: Vec<StreamProtocol>,
+        deadline: Instant,
+        turn: Turn,
+        reply: oneshot::Sender<Result<OutboundStream, OpenError>>,
+    ) -> Self {
+        Self { protocols, deadline, turn, place: None, reply }
+    }
+
+    /// Whether nobody waits for the stream any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     /// Answers with an error. Nobody may be waiting any more, which is no loss.
     pub(crate) fn fail(self, error: OpenError) {
         let _gone = self.reply.send(Err(error));
@@ -149,17 +219,49 @@ pub(crate) struct Handler {
     acceptors: Arc<Acceptors>,
     offer: Offer,
     places: Places,
-    /// Asked for, and not yet requested from the connection.
-    wanted: VecDeque<OpenRequest>,
-    /// Requested from the connection, and not yet answered.
+    /// For gossip: asked for, and not yet requested from the connection.
+    urgent: VecDeque<OpenRequest>,
+    /// For gossip: requested from the connection, and not yet answered.
     opening: usize,
+    /// Wait for a place.
+    wanted: VecDeque<OpenRequest>,
+    /// Places for streams that wait for their turn.
+    open: PollSemaphore,
 }
 
 impl Handler {
     pub(super) fn new(about: About, acceptors: Arc<Acceptors>) -> Self {
         let offer = Offer(acceptors.protocols().into());
-        let places = Places::default();
-        Self { about, acceptors, offer, places, wanted: VecDeque::new(), opening: 0 }
+        let places = acceptors.places();
+        let open = PollSemaphore::new(Arc::new(Semaphore::new(MAX_OPEN)));
+        let (urgent, wanted) = (VecDeque::new(), VecDeque::new());
+        Self { about, acceptors, offer, places, urgent, opening: 0, wanted, open }
+    }
+
+    /// The next wish whose turn it is.
+    fn next_wish(&mut self, context: &mut Context<'_>) -> Poll<OpenRequest> {
+        if let Some(request) = self.urgent.pop_front() {
+            self.opening += 1;
+            return Poll::Ready(request);
+        }
+        while self.wanted.front().is_some_and(OpenRequest::is_abandoned) {
+            self.wanted.pop_front();
+        }
+        if self.wanted.is_empty() {
+            return Poll::Pending;
+        }
+        let place = std::task::ready!(self.open.poll_acquire(context));
+        match self.wanted.pop_front() {
+            Some(request) => Poll::Ready(OpenRequest { place, ..request }),
+            None => Poll::Pending,
+        }
+    }
+
+    /// A stream that was requested from the connection has come, or will not.
+    fn answered(&mut self, request: &OpenRequest) {
+        if request.turn == Turn::Urgent {
+            self.opening = self.opening.saturating_sub(1);
+        }
     }
 }
 
@@ -177,22 +279,34 @@ impl ConnectionHandler for Handler {
 
     fn poll(
         &mut self,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<ConnectionHandlerEvent<Offer, OpenRequest, Infallible>> {
-        // `on_behaviour_event` is followed by a poll, so no waker is kept.
-        let Some(request) = self.wanted.pop_front() else { return std::task::Poll::Pending };
-        self.opening += 1;
+        context: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Offer, OpenRequest, Infallible>> {
+        // `on_behaviour_event` is followed by a poll, so only the wait for a place keeps a waker.
+        let request = std::task::ready!(self.next_wish(context));
         let offer = Offer(request.protocols.as_slice().into());
         let left = request.deadline.saturating_duration_since(Instant::now());
         let protocol = SubstreamProtocol::new(offer, request).with_timeout(left);
-        std::task::Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
+        Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
     }
 
     fn on_behaviour_event(&mut self, request: OpenRequest) {
-        if self.opening + self.wanted.len() >= MAX_OPENING {
+        let (queue, full) = match request.turn {
+            Turn::Urgent => {
+                let full = self.opening + self.urgent.len() >= MAX_URGENT;
+                (&mut self.urgent, full)
+            }
+            Turn::Queued => {
+                if self.wanted.len() >= MAX_WANTED {
+                    self.wanted.retain(|wanted| !wanted.is_abandoned());
+                }
+                let full = self.wanted.len() >= MAX_WANTED;
+                (&mut self.wanted, full)
+            }
+        };
+        if full {
             return request.fail(OpenError::Busy);
         }
-        self.wanted.push_back(request);
+        queue.push_back(request);
     }
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), OpenRequest>) {
@@ -209,13 +323,14 @@ impl ConnectionHandler for Handler {
                 protocol: (protocol, stream),
                 info,
             }) => {
-                self.opening = self.opening.saturating_sub(1);
-                let opened = OutboundStream { about: self.about.clone(), protocol, stream };
+                self.answered(&info);
+                let OpenRequest { place, reply, .. } = info;
+                let opened = OutboundStream { about: self.about.clone(), protocol, stream, place };
                 // Who asked may have given up; dropping the stream then resets it.
-                let _gone = info.reply.send(Ok(opened));
+                let _gone = reply.send(Ok(opened));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                self.opening = self.opening.saturating_sub(1);
+                self.answered(&info);
                 info.fail(match error {
                     StreamUpgradeError::Timeout => OpenError::TimedOut,
                     StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   inbound   connection task: negotiate ──offer──▶ [accept queue] ──▶ whoever accepts the protocol
-//!   outbound  StreamOpener ──▶ Behaviour ──▶ connection task: negotiate ──oneshot──▶ the caller
+//!   outbound  gossip ──▶ Behaviour ────────▶ connection task: negotiate ──oneshot──▶ the caller
+//!             others ──▶ Behaviour (dials) ─▶ connection task: a place, negotiate ──▶ the caller
 //! ```
 //!
 //! # Invariants
@@ -11,13 +12,15 @@
 //! * A stream is handed over only when its negotiation is complete and flushed, so either side may
 //!   write first, or read first.
 //! * An outbound request is always answered, within its deadline.
+//! * Streams that are no gossip wait for each other, in every queue; gossip waits for none of them.
 
 mod accept;
 mod behaviour;
 mod handler;
+mod unreached;
 
 pub use accept::InboundStream;
-pub(crate) use accept::{About, AcceptQueue, Acceptors, PER_QUEUE};
-pub(crate) use behaviour::Behaviour;
-pub(crate) use handler::OpenRequest;
+pub(crate) use accept::{About, AcceptQueue, Acceptors, Bounds, GOSSIP, HTTP};
+pub(crate) use behaviour::{Behaviour, DialWanted, Whom, Wish};
+pub(crate) use handler::{OpenRequest, Turn};
 pub use handler::{OpenError, OutboundStream};

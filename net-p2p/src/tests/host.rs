@@ -23,7 +23,7 @@ use crate::{
     NodeKey, P2pConfig, P2pNetwork,
     command::{Command, open_stream},
     metrics::P2pMetrics,
-    streams::{self, AcceptQueue, Acceptors, OpenError, OutboundStream},
+    streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
     transport,
 };
 
@@ -138,9 +138,9 @@ impl Host {
     ) -> Self {
         let key = key.libp2p();
         let mut acceptors = Acceptors::new(P2pMetrics::default());
-        let accepted = acceptors.accept(protocols, 256);
+        let accepted = acceptors.accept(protocols, HTTP);
         let behaviour = HostBehaviour {
-            streams: streams::Behaviour::new(acceptors),
+            streams: streams::Behaviour::new(acceptors, None),
             identify: identify::Behaviour::new(identify::Config::new(String::new(), key.public())),
         };
         let config =
