@@ -50,6 +50,12 @@ pub enum HttpError {
         /// How long it waited at most.
         waited: Duration,
     },
+    /// Too many requests wait for their turn at the peer already.
+    #[error("{waiting} requests wait for the peer already")]
+    QueueFull {
+        /// How many.
+        waiting: usize,
+    },
     /// The deadline passed before the request was sent.
     #[error("the deadline passed before the request was sent")]
     DeadlineUnsent,
@@ -86,6 +92,7 @@ impl HttpError {
             | Self::Stopped
             | Self::Unreachable { .. }
             | Self::QueueTimeout { .. }
+            | Self::QueueFull { .. }
             | Self::DeadlineUnsent => false,
             Self::Deadline
             | Self::Broken { .. }
