@@ -1,0 +1,507 @@
+//! Gets one file from any of several peers, and goes on where it left off.
+//!
+//! ```text
+//!   <path>.part ─▶ groups that hold ─┐
+//!                                    ▼
+//!   peers in turn ─▶ outline ─▶ next group ─▶ holds? ─▶ <path>.part ─▶ ... ─▶ <path>
+//!        ▲                          │ no, or late, or broken
+//!        └──────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * Every peer is judged by its own outline. One that does not agree with what was verified so far
+//!   costs its peer the turn, and nothing that was verified.
+//! * A peer that sent a wrong byte is not asked again. One that failed is, [`FetchLimits::tries`] times
+//!   in a row.
+//! * A group arrives within [`FetchLimits::group_within`], or the peer loses its turn.
+//! * `<path>` appears whole or not at all; `<path>.part` is locked while it is written.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use gossip::http::{BodyError, BoxError, HttpBody, HttpError, HttpResponse, read_all};
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use rustix::fs::OFlags;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{Client, FileId, GROUP_BYTES, Outline, OutlineError, Transferred, store::blocking};
+
+/// What a fetch takes, and for how long it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// Longest file in bytes. Default 64 GiB. Chosen: an outline of 2 MiB to hold in memory.
+    pub max_bytes: u64,
+    /// How long an outline or a group may take. Default 64 s. Source: threats, row 30: 16 KiB/s.
+    pub group_within: Duration,
+    /// Failures in a row after which a peer is given up. Default 3. Chosen: a peer that restarts is
+    /// asked again.
+    pub tries: u32,
+    /// How long a peer is left in peace after it failed, times its failures in a row. Default 500 ms.
+    pub pause: Duration,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 30,
+            group_within: Duration::from_secs(64),
+            tries: 3,
+            pause: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What a peer did wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// It has not the file.
+    #[error("the peer does not have the file")]
+    Missing,
+    /// It says that the file is longer than the fetch takes.
+    #[error("the peer says that the file has more than {limit} bytes")]
+    TooLong {
+        /// What the fetch takes.
+        limit: u64,
+    },
+    /// It sent what is not an outline of the file.
+    #[error("the peer sent a wrong outline")]
+    WrongOutline {
+        /// What is wrong with it.
+        source: OutlineError,
+    },
+    /// It sent an outline that contradicts what was verified.
+    #[error("the peer sent an outline that contradicts what was verified")]
+    Contradiction,
+    /// It sent content that is not that of the file.
+    #[error("the peer sent wrong content for the megabyte {group}")]
+    WrongContent {
+        /// The group, from 0.
+        group: u64,
+    },
+    /// It refused.
+    #[error("the peer answers {status}")]
+    Status {
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// It sent another part of the file than it was asked for.
+    #[error("the peer sent another part than it was asked for")]
+    OtherPart,
+    /// It does not answer.
+    #[error("the peer does not answer")]
+    NoAnswer {
+        /// Why.
+        source: HttpError,
+    },
+    /// Its answer broke off.
+    #[error("the answer of the peer broke off")]
+    Broken {
+        /// Why.
+        source: BoxError,
+    },
+    /// It was too slow.
+    #[error("nothing to verify from the peer within {within:?}")]
+    Slow {
+        /// How long it was waited.
+        within: Duration,
+    },
+}
+
+impl PeerError {
+    /// Whether to ask again would be in vain.
+    const fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Self::Status { .. } | Self::NoAnswer { .. } | Self::Broken { .. } | Self::Slow { .. }
+        )
+    }
+}
+
+/// Why a file was not got. What was verified stays in the `.part` file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// No peer is left to ask.
+    #[error("no peer is left to ask")]
+    NoPeerLeft {
+        /// What the last one did wrong.
+        source: PeerError,
+    },
+    /// Another fetch writes the same file.
+    #[error("{} is being written", path.display())]
+    InUse {
+        /// The `.part` file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Disk {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A file that was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its length.
+    pub bytes: u64,
+    /// How much of it was there from an earlier try.
+    pub resumed: u64,
+}
+
+/// Gets one file.
+#[derive(Debug)]
+pub struct Fetch {
+    id: FileId,
+    limits: FetchLimits,
+    progress: watch::Sender<Transferred>,
+    /// Who may be asked. The first one has the turn.
+    peers: VecDeque<Candidate>,
+    /// The outline of the peer that has the turn, once it sent one.
+    outline: Option<Arc<Outline>>,
+    /// Content of the peer that has the turn, from the next group on.
+    source: Option<Source>,
+    /// Groups verified from the start of the file.
+    verified: u64,
+    /// The outline against which they were.
+    proof: Option<Arc<Outline>>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    client: Client,
+    /// In a row.
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Source {
+    body: HttpBody,
+    /// Received and not verified: less than a group and a frame.
+    received: BytesMut,
+}
+
+impl Fetch {
+    /// Gets the file `id` from this peer.
+    #[must_use]
+    pub fn new(id: FileId, peer: Client, limits: FetchLimits) -> Self {
+        Self {
+            id,
+            limits,
+            progress: watch::Sender::default(),
+            peers: [Candidate { client: peer, failures: 0 }].into(),
+            outline: None,
+            source: None,
+            verified: 0,
+            proof: None,
+        }
+    }
+
+    /// And from this one when those before it fail.
+    #[must_use]
+    pub fn or_from(mut self, peer: Client) -> Self {
+        self.peers.push_back(Candidate { client: peer, failures: 0 });
+        self
+    }
+
+    /// Says how much is verified.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Transferred> {
+        self.progress.subscribe()
+    }
+
+    /// Streams the file, group by group, each verified.
+    ///
+    /// The stream ends early only with an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, FetchError>> + Send {
+        futures::stream::try_unfold(self, |mut fetch| async move {
+            Ok(fetch.next_group().await?.map(|group| (group, fetch)))
+        })
+    }
+
+    /// Gets the file into `path`, which is replaced. What an earlier try left in `<path>.part` is
+    /// verified and used.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]; what was verified stays in `<path>.part`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves `<path>.part`, with which the next one goes on.
+    pub async fn into_file(mut self, path: &Path) -> Result<Fetched, FetchError> {
+        let part_path = part_path(path);
+        let disk = |source| FetchError::Disk { path: part_path.clone(), source };
+        let part = {
+            let part_path = part_path.clone();
+            blocking(move || open_part(&part_path)).await.map_err(disk)?
+        };
+        let Some(part) = part.map(Arc::new) else {
+            return Err(FetchError::InUse { path: part_path });
+        };
+        let outline = self.turn().await?;
+        let resumed = {
+            let part = part.clone();
+            let groups = blocking(move || verified(&part, &outline)).await.map_err(disk)?;
+            self.resume(groups)
+        };
+        let mut bytes = resumed;
+        while let Some(group) = self.next_group().await? {
+            let (part, at) = (part.clone(), bytes);
+            bytes += group.len() as u64;
+            blocking(move || part.write_all_at(&group, at)).await.map_err(disk)?;
+        }
+        let (from, to) = (part_path.clone(), path.to_owned());
+        blocking(move || finish(&part, bytes, &from, &to)).await.map_err(disk)?;
+        Ok(Fetched { bytes, resumed })
+    }
+
+    /// Goes on after so many groups, verified against the outline at hand. Their bytes.
+    fn resume(&mut self, groups: u64) -> u64 {
+        let bytes = self.outline.as_ref().map_or(0, |outline| start(outline, groups));
+        if groups > 0 {
+            self.verified = groups;
+            self.proof.clone_from(&self.outline);
+            self.progress.send_modify(|progress| progress.bytes = bytes);
+        }
+        bytes
+    }
+
+    /// The next group; `None` after the last one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was received stays for the next call, and a request under way is sent again.
+    async fn next_group(&mut self) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            // Whose last group was verified is complete, whoever has the turn.
+            if let Some(proof) = &self.proof
+                && self.verified == proof.groups()
+            {
+                return Ok(None);
+            }
+            if self.turn().await?.groups() == 0 {
+                return Ok(None);
+            }
+            let within = self.limits.group_within;
+            let group = match timeout(within, self.receive()).await {
+                Ok(group) => group,
+                Err(_) => Err(PeerError::Slow { within }),
+            };
+            match group {
+                Ok(group) => {
+                    self.verified += 1;
+                    self.proof.clone_from(&self.outline);
+                    self.progress.send_modify(|progress| progress.bytes += group.len() as u64);
+                    if let Some(peer) = self.peers.front_mut() {
+                        peer.failures = 0;
+                    }
+                    return Ok(Some(group));
+                }
+                Err(error) => self.pass_on(error).await?,
+            }
+        }
+    }
+
+    /// The outline of the peer that has the turn. Passes the turn on until one sends an outline.
+    async fn turn(&mut self) -> Result<Arc<Outline>, FetchError> {
+        loop {
+            if let Some(outline) = &self.outline {
+                return Ok(outline.clone());
+            }
+            let within = self.limits.group_within;
+            let outline = match timeout(within, self.ask_outline()).await {
+                Ok(outline) => outline,
+                Err(_) => Err(PeerError::Slow { within }),
+            };
+            match outline {
+                Ok(outline) => {
+                    self.progress.send_modify(|progress| progress.of = Some(outline.bytes()));
+                    self.outline = Some(Arc::new(outline));
+                }
+                Err(error) => self.pass_on(error).await?,
+            }
+        }
+    }
+
+    /// Gives the turn to the next peer, and leaves one that failed in peace for a moment if it is the
+    /// next one again.
+    async fn pass_on(&mut self, error: PeerError) -> Result<(), FetchError> {
+        tracing::debug!(id = %self.id, %error, "a peer failed");
+        self.outline = None;
+        self.source = None;
+        if let Some(mut peer) = self.peers.pop_front() {
+            peer.failures += 1;
+            if !error.is_final() && peer.failures < self.limits.tries {
+                self.peers.push_back(peer);
+            }
+        }
+        match self.peers.front() {
+            Some(next) => sleep(self.limits.pause.saturating_mul(next.failures)).await,
+            None => return Err(FetchError::NoPeerLeft { source: error }),
+        }
+        Ok(())
+    }
+
+    async fn ask_outline(&mut self) -> Result<Outline, PeerError> {
+        let response = self.ask(&format!("/files/{}/outline", self.id), None).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(PeerError::Missing),
+            status => return Err(PeerError::Status { status }),
+        }
+        let limit = self.limits.max_bytes;
+        let longest = usize::try_from(Outline::wire_bytes(limit)).unwrap_or(usize::MAX);
+        let wire = read_all(response.into_body(), longest).await.map_err(|error| match error {
+            BodyError::TooLong { .. } => PeerError::TooLong { limit },
+            error => PeerError::Broken { source: error.into() },
+        })?;
+        let outline = Outline::parse(self.id, &wire);
+        let outline = outline.map_err(|source| PeerError::WrongOutline { source })?;
+        if outline.bytes() > limit {
+            return Err(PeerError::TooLong { limit });
+        }
+        match &self.proof {
+            Some(proof) if !outline.agrees(proof, self.verified) => Err(PeerError::Contradiction),
+            _ => Ok(outline),
+        }
+    }
+
+    /// Receives the next group and verifies it.
+    async fn receive(&mut self) -> Result<Bytes, PeerError> {
+        let outline = self.outline.clone().ok_or(PeerError::Missing)?;
+        let group = self.verified;
+        let bytes = usize::try_from(outline.group_bytes(group)).unwrap_or(usize::MAX);
+        if self.source.is_none() {
+            let body = self.ask_content(start(&outline, group), outline.bytes()).await?;
+            self.source = Some(Source { body, received: BytesMut::new() });
+        }
+        let source = self.source.as_mut().ok_or(PeerError::Missing)?;
+        while source.received.len() < bytes {
+            match source.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        source.received.extend_from_slice(data);
+                    }
+                }
+                Some(Err(error)) => return Err(PeerError::Broken { source: error }),
+                None => {
+                    return Err(PeerError::Broken { source: "the content is too short".into() });
+                }
+            }
+        }
+        let content = source.received.split_to(bytes).freeze();
+        // A megabyte is hashed in less than a millisecond: not worth a change of thread.
+        if outline.holds(group, &content) {
+            Ok(content)
+        } else {
+            Err(PeerError::WrongContent { group })
+        }
+    }
+
+    /// Asks for the file from `start` on.
+    async fn ask_content(&mut self, start: u64, bytes: u64) -> Result<HttpBody, PeerError> {
+        let range = (start > 0).then(|| format!("bytes={start}-"));
+        let response = self.ask(&format!("/files/{}", self.id), range).await?;
+        let expected = format!("bytes {start}-{}/{bytes}", bytes.saturating_sub(1));
+        let range = response.headers().get(header::CONTENT_RANGE);
+        match response.status() {
+            StatusCode::OK if start == 0 => Ok(response.into_body()),
+            StatusCode::PARTIAL_CONTENT if range.is_some_and(|range| range == &*expected) => {
+                Ok(response.into_body())
+            }
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                Err(PeerError::OtherPart)
+            }
+            StatusCode::NOT_FOUND => Err(PeerError::Missing),
+            status => Err(PeerError::Status { status }),
+        }
+    }
+
+    async fn ask(&mut self, path: &str, range: Option<String>) -> Result<HttpResponse, PeerError> {
+        let peer = self.peers.front().ok_or(PeerError::Missing)?;
+        let mut request = Request::get(path);
+        if let Some(range) = range {
+            request = request.header(header::RANGE, range);
+        }
+        let request = request.body(HttpBody::empty());
+        let request = request.map_err(|source| HttpError::Invalid { source: source.into() });
+        let sent = match request {
+            Ok(request) => peer.client.http().send(request).await,
+            Err(error) => Err(error),
+        };
+        sent.map_err(|source| PeerError::NoAnswer { source })
+    }
+}
+
+/// Where a group starts, or the end of the file.
+const fn start(outline: &Outline, group: u64) -> u64 {
+    let start = group.saturating_mul(GROUP_BYTES);
+    if start < outline.bytes() { start } else { outline.bytes() }
+}
+
+fn part_path(path: &Path) -> PathBuf {
+    let mut part = OsString::from(path);
+    part.push(".part");
+    part.into()
+}
+
+/// Opens a `.part` file; `None` if another fetch has it.
+fn open_part(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let part = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    match part.try_lock() {
+        Ok(()) => Ok(Some(part)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// How many groups of the file are there already.
+fn verified(part: &File, outline: &Outline) -> io::Result<u64> {
+    let length = part.metadata()?.len();
+    let mut content = Vec::new();
+    for group in 0..outline.groups() {
+        let bytes = outline.group_bytes(group);
+        if start(outline, group).saturating_add(bytes) > length {
+            return Ok(group);
+        }
+        content.resize(usize::try_from(bytes).map_err(io::Error::other)?, 0);
+        part.read_exact_at(&mut content, start(outline, group))?;
+        if !outline.holds(group, &content) {
+            return Ok(group);
+        }
+    }
+    Ok(outline.groups())
+}
+
+/// Gives a whole file its name.
+fn finish(part: &File, bytes: u64, from: &Path, to: &Path) -> io::Result<()> {
+    part.set_len(bytes)?;
+    part.sync_all()?;
+    fs::rename(from, to)?;
+    match to.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
