@@ -12,3 +12,7 @@
 //! * Every connection, request and waiting caller is counted against a bound, and every wait has a deadline.
 
 pub mod client;
+
+pub mod serve;
+
+pub use serve::{Incident, LoopbackRule, Reception, ServeLimits, ServeMetrics, reply};

@@ -1,0 +1,268 @@
+//! The verdict about a request head, before an HTTP library sees it.
+//!
+//! # Invariants
+//!
+//! * What passes can be read in one way only: one length of the body, one host, lines that end in CRLF.
+//! * Nothing is decided about a head before it is complete, except that it is no HTTP or too long.
+
+use httparse::{Error, Header, Request, Status};
+
+use super::{
+    limits::{MAX_HEAD_BYTES, UpgradeOffer},
+    refusal::Refusal,
+};
+
+/// Most header lines. Chosen: what the HTTP library takes; existing nodes send fourteen.
+const MAX_HEADERS: usize = 100;
+
+/// How long a request body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// So many bytes.
+    Known(u64),
+    /// Told by its chunks.
+    Chunked,
+}
+
+/// What is to be said about what was read so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// More has to come.
+    Partial,
+    /// It is refused.
+    Refused(Refusal),
+    /// It is complete.
+    Complete {
+        /// How long it is, in bytes.
+        len: usize,
+        /// What follows it.
+        body: Length,
+        /// Where to turn HTTP/1.0 into HTTP/1.1. The HTTP library upgrades nothing else, and existing
+        /// nodes upgrade both. Source: wire facts 1.2.
+        version_at: Option<usize>,
+    },
+}
+
+/// Judges the head that `bytes` begin with.
+pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = Request::new(&mut headers);
+    let len = match request.parse(bytes) {
+        Ok(Status::Complete(len)) if len > MAX_HEAD_BYTES => {
+            return Judged::Refused(Refusal::TooLong);
+        }
+        Ok(Status::Complete(len)) => len,
+        Ok(Status::Partial) if bytes.len() > MAX_HEAD_BYTES => {
+            return Judged::Refused(Refusal::TooLong);
+        }
+        Ok(Status::Partial) => return Judged::Partial,
+        Err(Error::TooManyHeaders) => return Judged::Refused(Refusal::TooLong),
+        Err(_) => return Judged::Refused(Refusal::Malformed),
+    };
+    let fields = Fields::of(&request);
+    let is_old = request.version == Some(0);
+    if !is_old && fields.host.is_none() {
+        return Judged::Refused(Refusal::NoHost);
+    }
+    let is_strict = bytes.get(..len).is_some_and(lines_end_in_crlf)
+        && fields.repeated == Repeated::Nothing
+        && request.method != Some("CONNECT")
+        && !(fields.has_upgrade && upgrade == UpgradeOffer::Refused)
+        && request.path.is_some_and(|target| names_one_host(target, fields.host));
+    let body = match (fields.length, fields.coding) {
+        (None, None) => Some(Length::Known(0)),
+        (Some(length), None) => decimal(length).map(Length::Known),
+        (None, Some(coding)) if !is_old && coding.eq_ignore_ascii_case(b"chunked") => {
+            Some(Length::Chunked)
+        }
+        (_, Some(_)) => None,
+    };
+    match body {
+        Some(body) if is_strict => {
+            let version_at = (is_old && fields.has_upgrade).then(|| end_of_request_line(bytes));
+            Judged::Complete { len, body, version_at: version_at.flatten() }
+        }
+        _ => Judged::Refused(Refusal::Ambiguous),
+    }
+}
+
+/// Whether a header that may stand once stands there again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeated {
+    Nothing,
+    Something,
+}
+
+/// The headers that decide how a message is read.
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<&'a [u8]>,
+    coding: Option<&'a [u8]>,
+    has_upgrade: bool,
+    repeated: Repeated,
+}
+
+impl<'a> Fields<'a> {
+    fn of(request: &Request<'_, 'a>) -> Self {
+        let mut fields = Self {
+            host: None,
+            length: None,
+            coding: None,
+            has_upgrade: false,
+            repeated: Repeated::Nothing,
+        };
+        for Header { name, value } in request.headers.iter() {
+            let field = match name.len() {
+                4 if name.eq_ignore_ascii_case("host") => &mut fields.host,
+                14 if name.eq_ignore_ascii_case("content-length") => &mut fields.length,
+                17 if name.eq_ignore_ascii_case("transfer-encoding") => &mut fields.coding,
+                7 if name.eq_ignore_ascii_case("upgrade") => {
+                    fields.has_upgrade = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            if field.replace(value).is_some() {
+                fields.repeated = Repeated::Something;
+            }
+        }
+        fields
+    }
+}
+
+/// A length as it has to be written: digits, and nothing else.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// Whether every line ends in CRLF, and CR stands nowhere else.
+fn lines_end_in_crlf(head: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in head {
+        if (byte == b'\n') != (before == b'\r') {
+            return false;
+        }
+        before = byte;
+    }
+    before == b'\n'
+}
+
+/// Whether the target of a request is a path, or names the same host as the header.
+fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
+    if target.starts_with('/') || target == "*" {
+        return true;
+    }
+    let Some((_scheme, rest)) = target.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    !authority.is_empty()
+        && host.is_none_or(|host| authority.as_bytes().eq_ignore_ascii_case(host))
+}
+
+/// Where the last character of the request line is.
+fn end_of_request_line(bytes: &[u8]) -> Option<usize> {
+    // The parser skips empty lines in front.
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let line = bytes.get(start..)?;
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    (start + end).checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(head: &str, expected: Refusal) {
+        let judged = judge(head.as_bytes(), UpgradeOffer::Refused);
+        assert_eq!(judged, Judged::Refused(expected), "{head:?}");
+    }
+
+    #[track_caller]
+    fn passes(head: &str, expected: Length) {
+        let judged = judge(head.as_bytes(), UpgradeOffer::Refused);
+        let Judged::Complete { len, body, .. } = judged else { panic!("{head:?}: {judged:?}") };
+        assert_eq!((len, body), (head.len(), expected), "{head:?}");
+    }
+
+    fn padded(len: usize) -> String {
+        let (start, end) = ("GET / HTTP/1.1\r\nHost: x\r\nX-Padding: ", "\r\n\r\n");
+        format!("{start}{}{end}", "x".repeat(len - start.len() - end.len()))
+    }
+
+    #[test]
+    fn a_head_of_8192_bytes_is_the_longest() {
+        passes(&padded(8192), Length::Known(0));
+        refused(&padded(8193), Refusal::TooLong);
+        refused(&padded(20_000)[..8193], Refusal::TooLong);
+        assert_eq!(judge(&padded(9000).as_bytes()[..8192], UpgradeOffer::Offered), Judged::Partial);
+    }
+
+    #[test]
+    fn what_is_no_http_is_refused_at_once() {
+        for head in ["hello\r\n\r\n", "\x16\x03\x01\x00\x05\x01", "GET / HTTP/3\r\n", "PRI * HTTP/2.0\r\n"]
+        {
+            refused(head, Refusal::Malformed);
+        }
+        refused("GET / HTTP/1.1\r\n\r\n", Refusal::NoHost);
+        assert_eq!(judge(b"GET / HTTP/1.1\r\n", UpgradeOffer::Offered), Judged::Partial);
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for lines in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+            "Content-Length: 3\r\nContent-Length: 3\r\n",
+            "Content-Length: 3\r\nContent-Length: 4\r\n",
+            "Content-Length: +3\r\n",
+            "Content-Length: 3, 3\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 0x3\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Host: y\r\n",
+            "Upgrade: h2c\r\n",
+            "X: a\nY: b\r\n",
+        ] {
+            refused(&format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}\r\n"), Refusal::Ambiguous);
+        }
+        for head in [
+            "GET / HTTP/1.1\nHost: x\n\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\n",
+            "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
+            "GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET http:///a HTTP/1.1\r\nHost: \r\n\r\n",
+            "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            refused(head, Refusal::Ambiguous);
+        }
+        for lines in ["A: b\r\n c\r\n", "A : b\r\n", "A: \0\r\n", "A: b\rc\r\n", ": b\r\n"] {
+            refused(&format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n"), Refusal::Malformed);
+        }
+    }
+
+    #[test]
+    fn an_ordinary_request_passes() {
+        passes("GET / HTTP/1.1\r\nHost: \r\n\r\n", Length::Known(0));
+        passes("\r\nGET http://x/a HTTP/1.1\r\nhost: X\r\n\r\n", Length::Known(0));
+        passes("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", Length::Known(0));
+        passes("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", Length::Known(3));
+        passes("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n", Length::Chunked);
+        passes("GET / HTTP/1.0\r\n\r\n", Length::Known(0));
+    }
+
+    #[test]
+    fn an_old_request_for_an_upgrade_counts_as_a_new_one() {
+        let sent = b"GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n";
+        let Judged::Complete { version_at, .. } = judge(sent, UpgradeOffer::Offered) else {
+            panic!("refused")
+        };
+        assert_eq!(version_at.map(|at| sent[at]), Some(b'0'));
+    }
+}

@@ -1,0 +1,176 @@
+//! What the two ends of one connection's service tell each other: the stream below the HTTP library
+//! and the handler above it.
+//!
+//! # Invariants
+//!
+//! * A connection is dismissed only between two requests: the first byte of a request and the dismissal
+//!   are decided by one compare-and-swap.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use gossip::http::{BoxError, HttpBody};
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+
+/// A request is awaited for the first time, arriving, or being answered.
+const BUSY: u8 = 0;
+/// Between two requests.
+const IDLE: u8 = 1;
+/// Closed between two requests.
+const DISMISSED: u8 = 2;
+
+/// Whether a client sent more together with its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// It waits for the answer.
+    Nothing,
+    /// It does not.
+    Something,
+}
+
+/// What a connection does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Busy,
+    Idle,
+    Dismissed,
+}
+
+/// The state of one connection, shared by its [`Screen`](super::Screen), its requests and its seat.
+#[derive(Debug, Default)]
+pub struct Line {
+    phase: AtomicU8,
+    /// Whether the screen holds something back until the answer is out.
+    holds_back: AtomicBool,
+    /// Whether the client sent more behind the last head.
+    behind: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Line {
+    /// Whether the client had sent more than its request when the request was passed on.
+    pub fn behind(&self) -> Behind {
+        if self.behind.load(Ordering::Relaxed) { Behind::Something } else { Behind::Nothing }
+    }
+
+    /// Marks the body of an answer, so that its end is known here.
+    #[must_use]
+    pub fn answer(self: &Arc<Self>, response: Response<HttpBody>) -> Response<Answer> {
+        response.map(|body| Answer { body, _sent: Sent(Arc::clone(self)) })
+    }
+
+    pub(crate) fn set_behind(&self, behind: Behind) {
+        self.behind.store(behind == Behind::Something, Ordering::Relaxed);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            IDLE => Phase::Idle,
+            DISMISSED => Phase::Dismissed,
+            _ => Phase::Busy,
+        }
+    }
+
+    /// A request begins. The answer is whether it may: not after a dismissal.
+    pub(crate) fn begin(&self) -> Phase {
+        let idle = self.phase.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
+        match idle {
+            Err(DISMISSED) => Phase::Dismissed,
+            Ok(_) | Err(_) => Phase::Busy,
+        }
+    }
+
+    /// Closes the connection if it is between two requests.
+    pub(crate) fn dismiss(&self) -> Result<(), StillBusy> {
+        self.phase
+            .compare_exchange(IDLE, DISMISSED, Ordering::AcqRel, Ordering::Acquire)
+            .map_err(|_| StillBusy)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Remembers whom to wake when the phase changes.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// The screen has something for after the answer.
+    pub(crate) fn hold_back(&self) {
+        self.holds_back.store(true, Ordering::Release);
+    }
+
+    fn answered(&self) {
+        let busy = self.phase.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire);
+        if busy.is_ok() && self.holds_back.swap(false, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+}
+
+/// A connection that cannot be dismissed now.
+#[derive(Debug)]
+pub(crate) struct StillBusy;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    body: HttpBody,
+    _sent: Sent,
+}
+
+/// Says that an answer is out, or will never be.
+#[derive(Debug)]
+struct Sent(Arc<Line>);
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_idle_connection_is_dismissed() {
+        let line = Arc::new(Line::default());
+        assert!(line.dismiss().is_err());
+        drop(line.answer(Response::new(HttpBody::empty())));
+        assert_eq!(line.phase(), Phase::Idle);
+        assert_eq!(line.begin(), Phase::Busy);
+        assert!(line.dismiss().is_err());
+        drop(line.answer(Response::new(HttpBody::empty())));
+        line.dismiss().unwrap();
+        assert_eq!(line.begin(), Phase::Dismissed);
+    }
+}

@@ -1,0 +1,203 @@
+//! What all networks of a node share to serve HTTP.
+//!
+//! # Invariants
+//!
+//! * Connections of all transports count against the same bounds.
+//! * A panic of a handler is an answer, and ends nothing else.
+
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use gossip::{
+    StreamUse,
+    http::{Caller, HttpBody, HttpResponse, HttpService},
+};
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::{
+    body::{Body, Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{
+    limits::{ServeLimits, Terms},
+    line::{Answer, Line},
+    metrics::{Incident, ServeMetrics},
+    refusal::Refusal,
+    reply,
+    screen::Screen,
+    seats::{Refused, Seat, Seats},
+};
+
+/// How much of a body is read or written at once, in bytes. Chosen: sixteen megabytes of both for all
+/// connections of one peer; the library's own 400 KiB are no faster.
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The serving side of a node: one for all of its networks. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Reception {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    service: HttpService,
+    limits: ServeLimits,
+    metrics: Arc<ServeMetrics>,
+    seats: Arc<Seats>,
+    turns: Semaphore,
+}
+
+impl Reception {
+    /// Serves what comes with `service`.
+    #[must_use]
+    pub fn new(service: HttpService, limits: ServeLimits) -> Self {
+        let metrics = Arc::new(ServeMetrics::default());
+        let seats = Arc::new(Seats::new(limits.clone(), Arc::clone(&metrics)));
+        let turns = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
+        Self { shared: Arc::new(Shared { service, limits, metrics, seats, turns }) }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &ServeMetrics {
+        &self.shared.metrics
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> &ServeLimits {
+        &self.shared.limits
+    }
+
+    /// Puts a screen in front of a stream, for a network that runs the HTTP library itself.
+    pub fn screen<Io>(&self, io: Io, line: &Arc<Line>, terms: Terms) -> Screen<Io> {
+        Screen::new(io, Arc::clone(line), terms, Arc::clone(&self.shared.metrics))
+    }
+
+    /// Takes a seat for a connection, waiting for one if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: the connection is not to be served.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: whoever stops waiting loses its turn and nothing else.
+    pub async fn enter(&self, caller: &Caller, line: &Arc<Line>) -> Result<Seat, Refused> {
+        self.shared.seats.enter(caller, line).await
+    }
+
+    /// Serves one stream of bytes to its end. After `cancel` a request under way is answered, and then
+    /// the stream is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future drops the stream and the request under way.
+    pub async fn serve<Io>(
+        &self,
+        io: Io,
+        caller: Caller,
+        streams: StreamUse,
+        cancel: CancellationToken,
+    ) where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let line = Arc::new(Line::default());
+        let terms = self.shared.limits.terms(caller.transport, streams);
+        let Some(entered) = cancel.run_until_cancelled(self.enter(&caller, &line)).await else {
+            return;
+        };
+        let mut screen = self.screen(io, &line, terms);
+        let seat = match entered {
+            Ok(seat) => seat,
+            // As many as that are not worth a word each.
+            Err(Refused::Full) => return,
+            Err(Refused::PeerFull | Refused::WaitedInVain) => {
+                screen.refuse(Refusal::NoSeat);
+                // A client that is gone needs no refusal.
+                let _ = screen.shutdown().await;
+                return;
+            }
+        };
+        let service = service_fn(|request: Request<Incoming>| async {
+            let response = self.answer(request, &caller, &seat).await;
+            Ok::<http::Response<Answer>, std::convert::Infallible>(line.answer(response))
+        });
+        let connection = http1::Builder::new()
+            .keep_alive(streams == StreamUse::KeptAlive)
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .title_case_headers(true)
+            .serve_connection(TokioIo::new(screen), service);
+        let mut connection = pin!(connection);
+        let served = tokio::select! {
+            biased;
+            served = connection.as_mut() => served,
+            () = cancel.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, from = %caller.address, "HTTP connection failed");
+        }
+    }
+
+    /// Answers one request of a connection that has a seat.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future drops the request.
+    pub async fn answer<B>(&self, request: Request<B>, caller: &Caller, seat: &Seat) -> HttpResponse
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<gossip::http::BoxError>,
+    {
+        let Some(_turn) = self.turn().await else {
+            self.shared.metrics.note(Incident::Busy);
+            return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
+        };
+        self.shared.metrics.note_request();
+        let mut request = request.map(|body| match body.is_end_stream() {
+            true => HttpBody::empty(),
+            false => HttpBody::new(body),
+        });
+        request.extensions_mut().insert(caller.clone());
+        let handling = AssertUnwindSafe(self.shared.service.clone().oneshot(request));
+        let mut response = match handling.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "an HTTP service failed");
+                self.shared.metrics.note(Incident::Failed);
+                reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Err(_panic) => {
+                tracing::error!("an HTTP handler panicked");
+                self.shared.metrics.note(Incident::Panicked);
+                reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        };
+        if seat.is_wanted() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    /// Waits until a request may be handled; `None` if that takes too long.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.shared.turns.try_acquire() {
+            return Some(turn);
+        }
+        let wait = time::timeout(self.shared.limits.request_wait, self.shared.turns.acquire());
+        wait.await.ok()?.ok()
+    }
+}

@@ -1,0 +1,48 @@
+//! Answers in the words of existing nodes. Source: wire facts 1.6 and the vectors.
+
+use std::time::Duration;
+
+use gossip::http::{HttpBody, HttpResponse};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+/// The type of every text.
+pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Says that the type of a text is to be believed.
+pub const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// A status without a body.
+#[must_use]
+pub fn empty(status: StatusCode) -> HttpResponse {
+    text(status, "", &[])
+}
+
+/// A status and words about it.
+#[must_use]
+pub fn refused(status: StatusCode, words: &str) -> HttpResponse {
+    text(status, words, &[(header::CONTENT_TYPE, PLAIN)])
+}
+
+/// Nothing is known under that path.
+#[must_use]
+pub fn not_found() -> HttpResponse {
+    let headers = [(header::CONTENT_TYPE, PLAIN), (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)];
+    text(StatusCode::NOT_FOUND, "404 page not found\n", &headers)
+}
+
+/// A refusal of somebody who may come back, after so long; rounded up to seconds, at least one.
+#[must_use]
+pub fn come_back(status: StatusCode, after: Duration) -> HttpResponse {
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    text(status, "", &[(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))])
+}
+
+/// A status, a text and headers. The length of the text is added.
+#[must_use]
+pub fn text(status: StatusCode, text: &str, headers: &[(HeaderName, HeaderValue)]) -> HttpResponse {
+    let mut response = Response::new(HttpBody::full(text.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().extend(headers.iter().cloned());
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    response
+}

@@ -1,0 +1,259 @@
+//! Who is served at the moment, and who waits.
+//!
+//! ```text
+//!   connection ─▶ seats of its peer ─▶ seats in total ─▶ Seat
+//!                      │ all taken: waits, and an idle connection of the peer is dismissed
+//! ```
+//!
+//! # Invariants
+//!
+//! * The table has an entry for a peer only while one of its connections is served or waits, and both are
+//!   bounded in total.
+//! * A peer that waits takes no seat from another.
+//! * A wait ends after [`ServeLimits::wait`].
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use gossip::{Identity, http::Caller};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use super::{
+    limits::{LoopbackRule, ServeLimits},
+    line::Line,
+    metrics::{Incident, ServeMetrics},
+};
+
+/// Why a connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// All seats are taken.
+    #[error("all connections that may be served at one time are")]
+    Full,
+    /// Too many connections wait already.
+    #[error("too many connections wait to be served")]
+    PeerFull,
+    /// No seat became free in time.
+    #[error("no other connection of the peer ended in time")]
+    WaitedInVain,
+}
+
+/// Whom the connections of a caller are counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PeerKey {
+    Identity(Identity),
+    /// An address; of the newer kind the network of it, which one host has to itself.
+    Host(IpAddr),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl PeerKey {
+    /// Whom to count for; `None` for callers of this machine that are exempt.
+    pub(crate) fn of(caller: &Caller, loopback: LoopbackRule) -> Option<Self> {
+        if let Some(identity) = caller.identity {
+            return Some(Self::Identity(identity));
+        }
+        let Some(ip) = caller.ip else { return Some(Self::Unknown) };
+        let ip = ip.to_canonical();
+        if ip.is_loopback() && loopback == LoopbackRule::Exempt {
+            return None;
+        }
+        Some(Self::Host(match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+        }))
+    }
+}
+
+/// All seats.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    limits: ServeLimits,
+    metrics: Arc<ServeMetrics>,
+    total: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
+}
+
+/// The seats of one peer.
+#[derive(Debug)]
+struct Peer {
+    free: Arc<Semaphore>,
+    /// Connections that are served or wait. Changed under the lock of the table.
+    present: AtomicUsize,
+    waiting: AtomicUsize,
+    served: Mutex<Vec<Arc<Line>>>,
+}
+
+/// A connection's place among those that are served, given back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    at_peer: Option<AtPeer>,
+    _in_total: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    /// Whether other connections of the same peer wait for it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.at_peer.as_ref().is_some_and(|seat| seat.present.peer.is_wanted())
+    }
+}
+
+/// Fields are dropped in this order: the seat is free before the peer may be forgotten.
+#[derive(Debug)]
+struct AtPeer {
+    line: Arc<Line>,
+    _seat: OwnedSemaphorePermit,
+    present: Present,
+}
+
+impl Drop for AtPeer {
+    fn drop(&mut self) {
+        self.present.peer.served().retain(|line| !Arc::ptr_eq(line, &self.line));
+    }
+}
+
+/// One connection of a peer, served or waiting.
+#[derive(Debug)]
+struct Present {
+    seats: Arc<Seats>,
+    key: PeerKey,
+    peer: Arc<Peer>,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let mut peers = self.seats.peers();
+        if self.peer.present.fetch_sub(1, Ordering::Relaxed) == 1 {
+            peers.remove(&self.key);
+        }
+    }
+}
+
+impl Peer {
+    fn served(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One more that waits, while it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn start(count: &'a AtomicUsize, bound: usize) -> Option<Self> {
+        let one_more = |waiting| (waiting < bound).then_some(waiting + 1);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(count))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Seats {
+    pub(crate) fn new(limits: ServeLimits, metrics: Arc<ServeMetrics>) -> Self {
+        Self {
+            total: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            waiting: AtomicUsize::new(0),
+            peers: Mutex::default(),
+            limits,
+            metrics,
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, HashMap<PeerKey, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a seat, waiting for one of the peer's if need be.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: whoever stops waiting loses its turn and nothing else.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        caller: &Caller,
+        line: &Arc<Line>,
+    ) -> Result<Seat, Refused> {
+        let entered = self.try_enter(caller, line).await;
+        if let Err(refused) = entered {
+            self.metrics.note(match refused {
+                Refused::Full => Incident::Full,
+                Refused::PeerFull => Incident::PeerFull,
+                Refused::WaitedInVain => Incident::WaitedInVain,
+            });
+        }
+        entered
+    }
+
+    async fn try_enter(
+        self: &Arc<Self>,
+        caller: &Caller,
+        line: &Arc<Line>,
+    ) -> Result<Seat, Refused> {
+        let at_peer = match PeerKey::of(caller, self.limits.loopback) {
+            Some(key) => {
+                let present = self.present(key);
+                let seat = self.seat_at(&present.peer).await?;
+                present.peer.served().push(Arc::clone(line));
+                Some(AtPeer { line: Arc::clone(line), _seat: seat, present })
+            }
+            None => None,
+        };
+        let in_total = Arc::clone(&self.total).try_acquire_owned();
+        Ok(Seat { at_peer, _in_total: in_total.map_err(|_| Refused::Full)? })
+    }
+
+    fn present(self: &Arc<Self>, key: PeerKey) -> Present {
+        let mut peers = self.peers();
+        let peer = peers.entry(key).or_insert_with(|| {
+            let free = self.limits.per_peer.min(Semaphore::MAX_PERMITS);
+            Arc::new(Peer {
+                free: Arc::new(Semaphore::new(free)),
+                present: AtomicUsize::new(0),
+                waiting: AtomicUsize::new(0),
+                served: Mutex::default(),
+            })
+        });
+        peer.present.fetch_add(1, Ordering::Relaxed);
+        Present { seats: Arc::clone(self), key, peer: Arc::clone(peer) }
+    }
+
+    async fn seat_at(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Refused> {
+        if let Ok(seat) = Arc::clone(&peer.free).try_acquire_owned() {
+            return Ok(seat);
+        }
+        let _waiting = Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::PeerFull)?;
+        let _of_peer = Waiting::start(&peer.waiting, self.limits.waiting_per_peer)
+            .ok_or(Refused::PeerFull)?;
+        if peer.served().iter().any(|line| line.dismiss().is_ok()) {
+            self.metrics.note(Incident::Dismissed);
+        }
+        let seat = time::timeout(self.limits.wait, Arc::clone(&peer.free).acquire_owned()).await;
+        seat.ok().and_then(Result::ok).ok_or(Refused::WaitedInVain)
+    }
+
+    /// Peers that have a connection here.
+    #[cfg(test)]
+    pub(crate) fn peer_count(&self) -> usize {
+        self.peers().len()
+    }
+}

@@ -1,0 +1,158 @@
+//! A client made of bytes, and services to talk to.
+
+// Not every test uses all of it.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use axum::{Router, routing::any};
+use gossip::{
+    Identity, StreamUse, Transport,
+    http::{Caller, HttpService},
+};
+use net_http::{Reception, ServeLimits, reply};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything that has to come may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn from_peer(number: u8) -> Caller {
+    let address = format!("peer {number}");
+    Caller {
+        identity: Some(Identity([number; 32])),
+        transport: Transport::Libp2p,
+        address: address.into(),
+        ip: None,
+    }
+}
+
+pub(crate) fn from_socket(ip: &str) -> Caller {
+    let ip: IpAddr = ip.parse().unwrap();
+    let address = format!("{ip}:1").into();
+    Caller { identity: None, transport: Transport::WebSocket, address, ip: Some(ip) }
+}
+
+/// `hi` under `/hello`, as where the vectors were recorded.
+pub(crate) fn hello() -> Router {
+    let protocols = r#"{"/algorand-http/1.0.0":{"path":"/"}}"#;
+    let json = [("Content-Type", "application/json")];
+    Router::new()
+        .route("/hello", any(async || "hi"))
+        .route("/.well-known/libp2p/protocols", any(async move || (json, protocols)))
+        .fallback(async || reply::not_found().map(axum::body::Body::new))
+}
+
+/// A node's serving side, and the streams it serves.
+pub(crate) struct Served {
+    pub(crate) reception: Reception,
+    pub(crate) cancel: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Served {
+    pub(crate) fn new(router: Router, limits: ServeLimits) -> Self {
+        let reception = Reception::new(HttpService::new(router), limits);
+        Self { reception, cancel: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    pub(crate) fn open(&mut self, caller: Caller, streams: StreamUse) -> Client {
+        let (theirs, ours) = duplex(64 * 1024);
+        let (reception, cancel) = (self.reception.clone(), self.cancel.clone());
+        self.tasks.spawn(async move { reception.serve(ours, caller, streams, cancel).await });
+        Client { stream: theirs, got: Vec::new() }
+    }
+
+    /// Waits until every stream has been served to its end.
+    pub(crate) async fn ended(&mut self) {
+        while let Some(ended) = timeout(PATIENCE, self.tasks.join_next()).await.unwrap() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// The other end of a stream.
+pub(crate) struct Client {
+    pub(crate) stream: DuplexStream,
+    pub(crate) got: Vec<u8>,
+}
+
+/// An answer, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    pub(crate) status: String,
+    pub(crate) headers: BTreeMap<String, Vec<String>>,
+    pub(crate) body: String,
+}
+
+impl Client {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The other end may have closed already, which the reading side judges.
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: \r\n\r\n")).await;
+    }
+
+    pub(crate) async fn half_close(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let read = self.stream.read_to_end(&mut self.got);
+        timeout(PATIENCE, read).await.expect("the stream never ended").unwrap();
+        std::mem::take(&mut self.got)
+    }
+
+    /// The next answer with a length; `None` if the stream ends before.
+    pub(crate) async fn answer(&mut self) -> Option<Parsed> {
+        loop {
+            if let Some((parsed, len)) = first_answer(&self.got) {
+                self.got.drain(..len);
+                return Some(parsed);
+            }
+            let read = self.stream.read_buf(&mut self.got);
+            let read = timeout(PATIENCE, read).await.expect("nothing came");
+            if read.ok().is_none_or(|count| count == 0) {
+                return None;
+            }
+        }
+    }
+
+    pub(crate) async fn status(&mut self) -> Option<u16> {
+        self.answer().await.map(|answer| answer.code())
+    }
+}
+
+impl Parsed {
+    pub(crate) fn code(&self) -> u16 {
+        self.status.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+fn first_answer(bytes: &[u8]) -> Option<(Parsed, usize)> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let mut parsed = parse(std::str::from_utf8(&bytes[..end]).unwrap());
+    let length = parsed.headers.get("Content-Length").map_or(0, |all| all[0].parse().unwrap());
+    parsed.body = String::from_utf8_lossy(bytes.get(end..end + length)?).into_owned();
+    Some((parsed, end + length))
+}
+
+/// Takes a whole answer apart; what follows the head is the body.
+pub(crate) fn parse(text: &str) -> Parsed {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().to_owned();
+    let mut headers = BTreeMap::<String, Vec<String>>::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        headers.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+    Parsed { status, headers, body: body.to_owned() }
+}
