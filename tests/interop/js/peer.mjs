@@ -33,6 +33,8 @@ async function newNode (listen, services = {}) {
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
+    // By default a host may connect five times a second, and is reset after that.
+    connectionManager: { inboundConnectionThreshold: 1000 },
     services: { identify: identify(), ...services }
   })
 }

@@ -267,6 +267,7 @@ export function dump (direction, data) {
   if (dumping) {
     const bytes = typeof data === 'string' ? encoder.encode(data) : data
     const shown = JSON.stringify(decoder.decode(bytes.subarray(0, DUMP_BYTES)))
+      .replace(/[^ -~]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
     const rest = bytes.byteLength > DUMP_BYTES ? ` ..${bytes.byteLength} bytes` : ''
     process.stderr.write(`${direction} ${shown}${rest}\n`)
   }
