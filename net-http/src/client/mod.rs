@@ -17,20 +17,37 @@
 //! * Every wait for a peer has a deadline. Waiting for the caller, to go on with its request or to read on
 //!   in its response, has none: that is its own affair.
 
+mod body;
+mod driver;
+mod exchange;
 mod limits;
+mod pool;
+mod request;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use broadcaster::{Shutdown, TaskSet};
 use gossip::{
     BoxFuture, StreamUse,
-    http::{BoxError, HttpClient, HttpError, HttpRequest},
+    http::{BoxError, HttpClient},
 };
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+pub use body::ResponseBodyError;
+pub use exchange::AnswerError;
 pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
+pub use request::RequestError;
+
+use exchange::Route;
+use request::Dress;
+use table::Table;
 
 /// A connection's bytes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -75,33 +92,69 @@ impl fmt::Debug for Target {
     }
 }
 
-/// All clients of a node: their connections, limits and tasks. A cheap handle.
+/// All clients of a node: their connections, limits and tasks. A cheap handle; when the last one and the
+/// last [`HttpClient`] are dropped, every connection ends.
 #[derive(Clone, Debug)]
 pub struct Clients {
+    shared: Arc<Shared>,
+}
+
+/// What all clients of a node have in common.
+#[derive(Debug)]
+struct Shared {
+    limits: ClientLimits,
+    user_agent: Option<HeaderValue>,
+    table: Arc<Table>,
+    /// One task per connection, and one that closes idle connections when the node ends.
     tasks: TaskSet,
 }
 
 impl Clients {
-    /// Clients under `limits`, which call themselves `user_agent` and end with `parent`.
+    /// Clients under `limits` that end with `parent`. They call themselves `user_agent`, or nothing if
+    /// that cannot stand in a header.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(limits: ClientLimits, user_agent: String, parent: &CancellationToken) -> Self {
-        drop((limits, user_agent));
-        Self { tasks: TaskSet::new(parent) }
+        let user_agent = HeaderValue::try_from(user_agent).ok().filter(|name| !name.is_empty());
+        let table = Arc::new(Table::new(limits));
+        let tasks = TaskSet::new(parent);
+        let closing = Arc::clone(&table);
+        tasks.spawn("http clients", |cancel| async move {
+            cancel.cancelled().await;
+            closing.close();
+        });
+        Self { shared: Arc::new(Shared { limits, user_agent, table, tasks }) }
     }
 
     /// A client for a target. It shares connections and limits with every other one of that name.
     #[must_use]
     pub fn client(&self, target: Target) -> HttpClient {
-        drop(target);
-        HttpClient::new(tower::service_fn(|_request: HttpRequest| async { Err(HttpError::Stopped) }))
+        let dress = Dress {
+            host: target.host,
+            user_agent: self.shared.user_agent.clone(),
+            prefix: target.prefix,
+        };
+        HttpClient::new(Route::new(exchange::Way {
+            pool: self.shared.table.pool(target.name),
+            shared: Arc::clone(&self.shared),
+            dress,
+            streams: target.streams,
+            idle: target.idle,
+            connect: target.connect,
+        }))
     }
 
-    /// Closes idle connections, gives requests in flight `grace` to end, then cuts the rest.
+    /// Closes idle connections, gives requests in flight `grace` to end, then cuts the rest. Whoever
+    /// waits for a turn or for a connection, and whoever asks from now on, gets
+    /// [`HttpError::Stopped`](gossip::http::HttpError::Stopped).
     ///
     /// # Cancel safety
     ///
     /// A dropped `stop` cuts what is in flight.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
-        self.tasks.stop(grace).await
+        self.shared.tasks.stop(grace).await
     }
 }

@@ -1,0 +1,117 @@
+//! The body of a response: the bytes, and the connection they come from.
+//!
+//! # Invariants
+//!
+//! * The connection goes back to its pool with the last byte, before the caller sees the end.
+//! * A body that is dropped before its end takes its connection with it.
+//! * A body that breaks off ends in an error, whatever broke it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::{pool::Lease, wire::Cut};
+
+/// Why the body of a response broke off.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResponseBodyError {
+    /// The deadline of the exchange passed.
+    #[error("the deadline passed before the response ended")]
+    Deadline,
+    /// The peer stood still for too long.
+    #[error("the peer stood still in the middle of its response")]
+    StoodStill,
+    /// The connection broke, or what came is no body.
+    #[error("the connection broke before the response ended")]
+    Broken {
+        /// What broke it.
+        source: hyper::Error,
+    },
+}
+
+pub(super) struct ResponseBody {
+    incoming: Incoming,
+    /// `None` after the end.
+    lease: Option<Lease>,
+    /// The deadline of the exchange.
+    deadline: Option<Pin<Box<Sleep>>>,
+    idle: Option<Duration>,
+}
+
+impl ResponseBody {
+    pub(super) const fn new(
+        incoming: Incoming,
+        lease: Lease,
+        deadline: Option<Pin<Box<Sleep>>>,
+        idle: Option<Duration>,
+    ) -> Self {
+        Self { incoming, lease: Some(lease), deadline, idle }
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish(self.idle);
+        }
+    }
+
+    fn fail(&mut self, source: hyper::Error) -> ResponseBodyError {
+        let lease = self.lease.take();
+        match lease.as_ref().and_then(|lease| lease.wire().cut()) {
+            Some(Cut::Deadline) => ResponseBodyError::Deadline,
+            Some(Cut::StoodStill) => ResponseBodyError::StoodStill,
+            None => ResponseBodyError::Broken { source },
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ResponseBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        let this = &mut *self;
+        if this.lease.is_none() {
+            return Poll::Ready(None);
+        }
+        // Asked first: a peer that always has a byte ready must not outrun it.
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            this.lease = None;
+            return Poll::Ready(Some(Err(ResponseBodyError::Deadline)));
+        }
+        match Pin::new(&mut this.incoming).poll_frame(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if this.incoming.is_end_stream() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(this.fail(error)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lease.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.lease.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+    }
+}

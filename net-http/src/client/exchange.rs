@@ -1,0 +1,277 @@
+//! One exchange: from the call of a client to the head of the response.
+//!
+//! # Invariants
+//!
+//! * Once a request was handed to hyper it is sent again only if hyper gives it back, which it does when
+//!   nothing of it was written.
+//! * An error says that the request did not reach the peer only if it was not handed over, or given back.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use gossip::{
+    BoxFuture, StreamUse,
+    http::{HttpBody, HttpError, HttpRequest, HttpResponse, Timeout},
+};
+use http::{Response, StatusCode};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::{self, Instant, Sleep};
+use tower::Service;
+
+use super::{
+    Connect, Shared,
+    body::ResponseBody,
+    driver::Driver,
+    pool::{Lease, Live, Patience, Pool, Slot},
+    request::{Dress, only_request},
+    wire::{Counted, HalfClose, Outgoing, Wire},
+};
+
+/// How often a request that did not leave is sent again. Chosen: the first connection was an idle one that
+/// had closed; a second one that closes at once is a peer that does not want to be asked.
+const RESENDS: usize = 2;
+
+/// The longest head of a response, in bytes. Chosen: four times what common servers send at most.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// What an exchange met that is not an error of the connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// The transport took too long to open a connection.
+    #[error("no connection within {after:?}")]
+    ConnectTimeout {
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The peer wants to speak another protocol.
+    #[error("the peer switched to another protocol")]
+    Switching,
+}
+
+/// How a target is asked.
+pub(super) struct Way {
+    pub(super) pool: Arc<Pool>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) dress: Dress,
+    pub(super) streams: StreamUse,
+    pub(super) idle: Duration,
+    pub(super) connect: Arc<dyn Connect>,
+}
+
+/// The service behind a client.
+#[derive(Clone)]
+pub(super) struct Route {
+    way: Arc<Way>,
+}
+
+impl Route {
+    pub(super) fn new(way: Way) -> Self {
+        Self { way: Arc::new(way) }
+    }
+}
+
+impl Service<HttpRequest> for Route {
+    type Response = HttpResponse;
+    type Error = HttpError;
+    type Future = BoxFuture<'static, Result<HttpResponse, HttpError>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: HttpRequest) -> Self::Future {
+        let way = Arc::clone(&self.way);
+        match request.extensions_mut().remove::<Timeout>() {
+            None => Box::pin(async move {
+                let (response, lease) =
+                    way.exchange(request, None, &AtomicBool::new(false)).await?;
+                Ok(way.response(response, lease, None))
+            }),
+            Some(Timeout(timeout)) => Box::pin(async move { way.hurry(request, timeout).await }),
+        }
+    }
+}
+
+impl Way {
+    /// An exchange under a deadline for the whole of it.
+    async fn hurry(
+        &self,
+        request: HttpRequest,
+        timeout: Duration,
+    ) -> Result<HttpResponse, HttpError> {
+        let mut deadline = Box::pin(time::sleep(timeout));
+        let until = deadline.deadline();
+        let handed = AtomicBool::new(false);
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.exchange(request, Some(until), &handed) => Some(outcome),
+            () = &mut deadline => None,
+        };
+        match outcome {
+            Some(outcome) => {
+                let (response, lease) = outcome?;
+                Ok(self.response(response, lease, Some(deadline)))
+            }
+            None if handed.load(Relaxed) => Err(HttpError::Deadline),
+            None => Err(HttpError::DeadlineUnsent),
+        }
+    }
+
+    /// `handed` is true while the peer may have received the request.
+    async fn exchange(
+        &self,
+        mut request: HttpRequest,
+        until: Option<Instant>,
+        handed: &AtomicBool,
+    ) -> Result<(Response<Incoming>, Lease), HttpError> {
+        self.dress.put_on(&mut request)?;
+        if self.streams == StreamUse::OneRequest {
+            *request.headers_mut() = only_request(request.headers());
+        }
+        let stopped = self.shared.tasks.token();
+        if stopped.is_cancelled() {
+            return Err(HttpError::Stopped);
+        }
+        let mut patience = Patience::new(&self.shared.limits, stopped);
+        self.pool.turn(&mut patience).await?;
+        let mut slot = self.pool.slot(&mut patience).await?;
+        let mut resent = 0;
+        loop {
+            // Only the first attempt takes what was idle: what was given back needs a fresh connection.
+            let idle = if resent == 0 { slot.idle().await } else { None };
+            let live = match idle {
+                Some(live) => live,
+                None => Box::pin(self.open(&slot)).await?,
+            };
+            let mut lease = Lease::new(live, slot);
+            handed.store(true, Relaxed);
+            let (error, given_back) = match lease.send(request, until).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(HttpError::Protocol { source: AnswerError::Switching.into() });
+                }
+                Ok(response) => return Ok((response, lease)),
+                Err(mut error) => {
+                    let given_back = error.take_message();
+                    (error.into_error(), given_back)
+                }
+            };
+            let Some(given_back) = given_back else { return Err(lost(&lease, error)) };
+            handed.store(false, Relaxed);
+            if stopped.is_cancelled() {
+                return Err(HttpError::Stopped);
+            }
+            if resent == RESENDS {
+                return Err(HttpError::Unreachable { source: error.into() });
+            }
+            resent += 1;
+            request = given_back.map(Outgoing::into_body);
+            slot = lease.give_up();
+        }
+    }
+
+    /// Opens a connection.
+    async fn open(&self, slot: &Slot) -> Result<Live, HttpError> {
+        let Shared { limits, tasks, .. } = &*self.shared;
+        let io = tokio::select! {
+            biased;
+            () = tasks.token().cancelled() => return Err(HttpError::Stopped),
+            io = time::timeout(limits.connect, self.connect.connect()) => io,
+        };
+        let io = io
+            .map_err(|_elapsed| AnswerError::ConnectTimeout { after: limits.connect }.into())
+            .and_then(|io| io)
+            .map_err(|source| HttpError::Unreachable { source })?;
+        let wire = Wire::new();
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(HEAD_BYTES);
+        let half_close = match self.streams {
+            StreamUse::KeptAlive => HalfClose::Never,
+            StreamUse::OneRequest => {
+                // As existing nodes write it.
+                builder.title_case_headers(true);
+                HalfClose::AfterRequest
+            }
+        };
+        let io = TokioIo::new(Counted::new(io, Arc::clone(&wire), half_close));
+        let (sender, connection) = builder
+            .handshake(io)
+            .await
+            .map_err(|source| HttpError::Unreachable { source: source.into() })?;
+        let driver = Driver::new(connection, slot.entry(&wire), *limits, self.idle);
+        tasks.spawn("http connection", |_cancel| driver);
+        Ok(Live { sender, wire })
+    }
+
+    /// How long a connection is kept after an exchange.
+    fn keeps(&self) -> Option<Duration> {
+        (self.streams == StreamUse::KeptAlive).then_some(self.idle)
+    }
+
+    fn response(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> HttpResponse {
+        response.map(|incoming| {
+            if incoming.is_end_stream() {
+                lease.finish(self.keeps());
+                return HttpBody::empty();
+            }
+            HttpBody::new(ResponseBody::new(incoming, lease, deadline, self.keeps()))
+        })
+    }
+}
+
+impl Lease {
+    /// Hands a request to the connection, and waits for the head of the response.
+    fn send(
+        &mut self,
+        request: HttpRequest,
+        until: Option<Instant>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<http::Request<Outgoing>>>>
+    {
+        let Live { sender, wire } = self.live();
+        wire.begin(until);
+        let request = request.map(|body| Outgoing::new(body, wire));
+        let sent = sender.try_send_request(request);
+        let wire = Arc::clone(wire);
+        async move {
+            let response = sent.await?;
+            wire.head();
+            Ok(response)
+        }
+    }
+}
+
+/// Why there is no response to a request that was handed over.
+fn lost(lease: &Lease, error: hyper::Error) -> HttpError {
+    let wire = lease.wire();
+    if wire.cut().is_some() {
+        return HttpError::Deadline;
+    }
+    if let Some(source) = wire.take_failure() {
+        return HttpError::RequestBody { source };
+    }
+    if error.is_body_write_aborted() {
+        return HttpError::RequestBody { source: error.into() };
+    }
+    if error.is_parse() {
+        return HttpError::Protocol { source: error.into() };
+    }
+    HttpError::Broken { source: error.into() }
+}

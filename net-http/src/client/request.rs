@@ -1,0 +1,187 @@
+//! Makes a request fit for the wire.
+
+use gossip::http::{HttpError, HttpRequest};
+use http::{
+    HeaderMap, HeaderValue, Method, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, Entry, HOST, TRANSFER_ENCODING, USER_AGENT},
+    uri::PathAndQuery,
+};
+use http_body::Body;
+
+/// Why a request cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Tunnels are not offered.
+    #[error("CONNECT asks for a tunnel, which a client does not offer")]
+    Tunnel,
+    /// Its path, with the prefix of the target, is no path.
+    #[error("the prefix of the target and the path of the request make no path")]
+    Path {
+        /// What is wrong with it.
+        source: http::uri::InvalidUri,
+    },
+}
+
+/// What is added to every request to a target.
+#[derive(Clone, Debug)]
+pub(super) struct Dress {
+    pub(super) host: HeaderValue,
+    pub(super) user_agent: Option<HeaderValue>,
+    pub(super) prefix: String,
+}
+
+impl Dress {
+    /// Reduces the address of a request to its path, and adds the headers that it lacks.
+    pub(super) fn put_on(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
+        if request.method() == Method::CONNECT {
+            return Err(HttpError::Invalid { source: RequestError::Tunnel.into() });
+        }
+        self.shorten(request)?;
+        *request.version_mut() = Version::HTTP_11;
+        let bare = request.body().is_end_stream()
+            && (request.method() == Method::POST
+                || request.method() == Method::PUT
+                || request.method() == Method::PATCH);
+        let headers = request.headers_mut();
+        if let Entry::Vacant(host) = headers.entry(HOST) {
+            host.insert(self.host.clone());
+        }
+        if let Some(user_agent) = &self.user_agent
+            && let Entry::Vacant(header) = headers.entry(USER_AGENT)
+        {
+            header.insert(user_agent.clone());
+        }
+        if bare && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING)
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Ok(())
+    }
+
+    fn shorten(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
+        let uri = request.uri();
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let rooted = path.starts_with('/');
+        let asterisk = path == "*" && request.method() == Method::OPTIONS;
+        if self.prefix.is_empty() && uri.authority().is_none() && (rooted || asterisk) {
+            return Ok(());
+        }
+        let mut whole = String::with_capacity(self.prefix.len() + 1 + path.len());
+        whole.push_str(&self.prefix);
+        if !rooted {
+            whole.push('/');
+        }
+        whole.push_str(path);
+        let path = PathAndQuery::try_from(whole).map_err(|source| HttpError::Invalid {
+            source: RequestError::Path { source }.into(),
+        })?;
+        *request.uri_mut() = Uri::from(path);
+        Ok(())
+    }
+}
+
+/// The headers of a request that is the only one on its connection, in the order in which existing nodes
+/// write them. Source: vectors p2p_http, client_request.
+pub(super) fn only_request(given: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(given.len() + 1);
+    for name in [HOST, USER_AGENT] {
+        for value in given.get_all(&name) {
+            headers.append(&name, value.clone());
+        }
+    }
+    for (name, value) in given {
+        if ![HOST, USER_AGENT, CONNECTION].contains(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip::http::HttpBody;
+    use http::Request;
+
+    use super::*;
+
+    fn dressed(prefix: &str, request: HttpRequest) -> Result<HttpRequest, HttpError> {
+        let dress = Dress {
+            host: HeaderValue::from_static("here:80"),
+            user_agent: Some(HeaderValue::from_static("tandem")),
+            prefix: prefix.to_owned(),
+        };
+        let mut request = request;
+        dress.put_on(&mut request).map(|()| request)
+    }
+
+    fn get(uri: &str) -> HttpRequest {
+        Request::get(uri).body(HttpBody::empty()).unwrap()
+    }
+
+    #[track_caller]
+    fn path(prefix: &str, uri: &str, expected: &str) {
+        let request = dressed(prefix, get(uri)).unwrap();
+        assert_eq!(request.uri().to_string(), expected);
+        assert_eq!(request.uri().authority(), None);
+    }
+
+    #[test]
+    fn an_address_is_reduced_to_its_path() {
+        path("", "/a?b=c", "/a?b=c");
+        path("", "http://elsewhere:99/a?b=c", "/a?b=c");
+        path("", "http://elsewhere", "/");
+        path("", "elsewhere:99", "/");
+        path("/pre/fix", "/a?b", "/pre/fix/a?b");
+        path("/pre", "https://elsewhere/", "/pre/");
+        path("/pre", "http://elsewhere?q", "/pre/?q");
+    }
+
+    #[test]
+    fn what_makes_no_path_is_refused() {
+        let error = dressed("/a b", get("/")).unwrap_err();
+        assert!(matches!(&error, HttpError::Invalid { .. }) && !error.may_have_reached());
+        let long = format!("/{}", "x".repeat(65_000));
+        assert!(matches!(dressed(&long, get(&long)), Err(HttpError::Invalid { .. })));
+        let tunnel = Request::connect("a:1").body(HttpBody::empty()).unwrap();
+        assert!(matches!(dressed("", tunnel), Err(HttpError::Invalid { .. })));
+    }
+
+    #[test]
+    fn headers_are_added_where_there_are_none() {
+        let request = dressed("", get("/")).unwrap();
+        assert_eq!(request.headers()[HOST], "here:80");
+        assert_eq!(request.headers()[USER_AGENT], "tandem");
+        assert_eq!(request.headers().len(), 2);
+
+        let given = Request::get("/").header(HOST, "given").header(USER_AGENT, "mine");
+        let request = dressed("", given.body(HttpBody::empty()).unwrap()).unwrap();
+        assert_eq!(request.headers()[HOST], "given");
+        assert_eq!(request.headers()[USER_AGENT], "mine");
+
+        let post = Request::post("/").body(HttpBody::empty()).unwrap();
+        assert_eq!(dressed("", post).unwrap().headers()[CONTENT_LENGTH], "0");
+        let post = Request::post("/").body(HttpBody::full("x")).unwrap();
+        assert!(!dressed("", post).unwrap().headers().contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn the_only_request_of_a_connection_says_so_at_the_end() {
+        let given = Request::get("/").header("x-a", "1").header(CONNECTION, "keep-alive");
+        let given = given.header("x-a", "2").body(HttpBody::empty()).unwrap();
+        let headers = only_request(dressed("", given).unwrap().headers());
+        let lines: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(
+            lines,
+            [
+                ("host", "here:80"),
+                ("user-agent", "tandem"),
+                ("x-a", "1"),
+                ("x-a", "2"),
+                ("connection", "close")
+            ]
+        );
+    }
+}

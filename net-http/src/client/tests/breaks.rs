@@ -1,0 +1,187 @@
+//! What ends an exchange, and what the caller learns of it.
+
+use bytes::Bytes;
+use gossip::http::BodyError;
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+use super::*;
+
+/// The outcome of a request to a peer that reads the head and then says `answer` and closes.
+async fn answered(answer: &str) -> Result<HttpResponse, HttpError> {
+    let mut bench = Bench::new(limits());
+    let (response, ()) = tokio::join!(bench.client.get("/"), async {
+        let mut peer = bench.accept.next().await;
+        peer.head().await;
+        peer.say(answer).await;
+    });
+    settle().await;
+    assert_eq!(bench.opened(), 1, "it was sent again");
+    assert_eq!(bench.pool().idle(), 0);
+    response
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_is_unreachable() {
+    let bench = Bench::new(limits());
+    drop(bench.accept);
+    let error = bench.client.get("/").await.unwrap_err();
+    let HttpError::Unreachable { source } = &error else { panic!("{error:?}") };
+    assert_eq!(source.to_string(), "connection refused");
+    assert!(!error.may_have_reached());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_break_before_the_head_is_told_and_nothing_sent_again() {
+    for cut in ["", "HTTP/1.1 20", "HTTP/1.1 200 OK\r\ncontent-le"] {
+        let error = answered(cut).await.unwrap_err();
+        assert!(matches!(error, HttpError::Broken { .. }), "{cut:?}: {error:?}");
+        assert!(error.may_have_reached());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_response_is_a_protocol_error() {
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(80_000));
+    let bad = [
+        "SSH-2.0-OpenSSH_9\r\n\r\n",
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        &long,
+    ];
+    for answer in bad {
+        let error = answered(answer).await.unwrap_err();
+        let start = &answer[..answer.len().min(60)];
+        assert!(matches!(error, HttpError::Protocol { .. }), "{start:?}: {error:?}");
+        assert!(error.may_have_reached());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_cut_is_an_error_and_never_a_short_body() {
+    let cuts = [
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfour",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfour",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfour\r\n",
+    ];
+    for cut in cuts {
+        let body = answered(cut).await.unwrap().into_body();
+        let error = read_all(body, 100).await.unwrap_err();
+        let BodyError::Broken { source } = error else { panic!("{cut:?}: {error:?}") };
+        let source = source.downcast_ref::<ResponseBodyError>();
+        assert!(matches!(source, Some(ResponseBodyError::Broken { .. })), "{cut:?}: {source:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_a_length_ends_with_the_connection() {
+    let response = answered("HTTP/1.1 200 OK\r\n\r\nall of it").await.unwrap();
+    assert_eq!(text(response).await, "all of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_the_request_that_fails_is_the_callers_error() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the disk is gone")]
+    struct DiskGone;
+
+    let mut bench = Bench::new(limits());
+    let frames =
+        [Ok(Frame::data(Bytes::from_static(b"half"))), Err(Box::new(DiskGone) as BoxError)];
+    let body = StreamBody::new(futures::stream::iter(frames));
+    let request = Request::post("/").body(HttpBody::new(body)).unwrap();
+    let (response, rest) = tokio::join!(bench.client.send(request), async {
+        let mut peer = bench.accept.next().await;
+        peer.head().await;
+        peer.rest().await
+    });
+    let error = response.unwrap_err();
+    assert!(error.may_have_reached());
+    let HttpError::RequestBody { source } = error else { panic!("{error:?}") };
+    assert!(source.is::<DiskGone>());
+    assert!(!rest.unwrap_or_default().ends_with(b"0\r\n\r\n"), "it looks whole");
+    assert_eq!(bench.pool().free(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_shorter_than_its_length_is_the_callers_error() {
+    let mut bench = Bench::new(limits());
+    let request = Request::post("/").header("content-length", 10);
+    let request = request.body(HttpBody::full("four")).unwrap();
+    let (response, ()) = tokio::join!(bench.client.send(request), async {
+        let mut peer = bench.accept.next().await;
+        peer.head().await;
+        peer.rest().await;
+    });
+    let error = response.unwrap_err();
+    assert!(matches!(error, HttpError::RequestBody { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_ends_its_request_and_nothing_else() {
+    let mut bench = Bench::new(limits());
+    let frames = futures::stream::once(async { panic!("a bug of the caller") });
+    let body = StreamBody::new(Box::pin(futures::StreamExt::map(
+        frames,
+        |(): ()| -> Result<Frame<Bytes>, BoxError> { Ok(Frame::data(Bytes::new())) },
+    )));
+    let request = Request::post("/").body(HttpBody::new(body)).unwrap();
+    let (response, _peer) = tokio::join!(bench.client.send(request), bench.accept.next());
+    let HttpError::RequestBody { source } = response.unwrap_err() else { panic!() };
+    assert_eq!(source.to_string(), "the body of the request panicked: a bug of the caller");
+    assert!(!bench.clients.shared.tasks.token().is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_is_refused_before_anything_is_opened() {
+    let bench = Bench::new(limits());
+    let error = bench.client.get("no path").await.unwrap_err();
+    assert!(matches!(error, HttpError::Invalid { .. }));
+    let tunnel = Request::connect("a:1").body(HttpBody::empty()).unwrap();
+    let error = bench.client.send(tunnel).await.unwrap_err();
+    assert!(matches!(error, HttpError::Invalid { .. }) && !error.may_have_reached());
+    assert_eq!(bench.opened(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_closes_its_connection() {
+    let mut bench = Bench::new(limits());
+    let call = bench.client.get("/");
+    let mut peer = tokio::select! {
+        biased;
+        _response = call => panic!("nobody answered"),
+        peer = async {
+            let mut peer = bench.accept.next().await;
+            peer.head().await;
+            peer
+        } => peer,
+    };
+    assert_eq!(peer.rest().await, Some(Vec::new()));
+    settle().await;
+    assert_eq!((bench.pool().idle(), bench.pool().free(), bench.alive()), (0, 4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_dropped_before_its_end_closes_its_connection() {
+    let mut bench = Bench::new(limits());
+    let (mut peer, response) = tokio::join!(
+        async {
+            let mut peer = bench.accept.next().await;
+            peer.head().await;
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nstart").await;
+            peer
+        },
+        bench.client.get("/")
+    );
+    drop(response.unwrap());
+    assert_eq!(peer.rest().await, Some(Vec::new()));
+    settle().await;
+    assert_eq!((bench.pool().idle(), bench.pool().free(), bench.alive()), (0, 4, 0));
+}
