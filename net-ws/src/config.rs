@@ -1,11 +1,10 @@
 //! What a WebSocket network is made of, and why it may not start.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use gossip::{NetworkId, NodeAddress, wire::identity::Keypair};
 use mesh::{DialLimits, InboundLimits};
-
-use crate::serve::Router;
+use net_http::Reception;
 
 /// Whether peers may connect here, or only the plain HTTP services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +50,9 @@ pub struct WsConfig {
     /// How long a dial may take, from the name look-up to the last header. Default: 10 s. Chosen:
     /// a fifth of what existing nodes allow (wire facts 11.5); who needs longer is no good neighbour.
     pub dial_timeout: Duration,
-    /// What answers the HTTP requests that are not gossip. Default: 404.
-    pub router: Option<Router>,
+    /// What answers the HTTP requests that are not gossip, shared with the other networks of the node.
+    /// Default: none; they are answered 404.
+    pub reception: Option<Reception>,
     /// Name of this node among its operator's. Default: empty.
     pub instance: String,
     /// Identifier in telemetry. Default: empty.
@@ -78,7 +78,7 @@ impl WsConfig {
             inbound: InboundLimits::default(),
             dial: DialLimits::default(),
             dial_timeout: Duration::from_secs(10),
-            router: None,
+            reception: None,
             instance: String::new(),
             telemetry_id: String::new(),
             user_agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -152,7 +152,3 @@ impl StartError {
         }
     }
 }
-
-/// Where a request came from: an extension of every request that reaches the router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RemoteAddress(pub SocketAddr);

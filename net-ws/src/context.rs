@@ -22,10 +22,10 @@ use gossip::{
     },
 };
 use mesh::{InboundGate, Ledger};
+use net_http::Reception;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
-    serve::Router,
     source::Bounds,
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Context {
     pub(crate) hello: Hello,
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
-    pub(crate) router: Option<Router>,
+    pub(crate) reception: Option<Reception>,
     pub(crate) dial_timeout: Duration,
     /// Over which the connections of one host are counted.
     pub(crate) rate_window: Duration,
@@ -118,7 +118,7 @@ impl Context {
             hello,
             user_agent: config.user_agent,
             gossip_service: config.gossip_service,
-            router: config.router,
+            reception: config.reception,
             dial_timeout: config.dial_timeout,
             rate_window: config.inbound.rate.window,
             gate: Mutex::new(InboundGate::new(config.inbound)),

@@ -1,7 +1,7 @@
 //! The WebSocket network: listener, dialler, HTTP services, and one WebSocket per peer.
 //!
 //! ```text
-//!   accept ─▶ HTTP ─┬─ router                        ┌─ WsSource ─▶ read loop  ┐
+//!   accept ─▶ HTTP ─┬─ Reception                     ┌─ WsSource ─▶ read loop  ┐
 //!                   └─ gossip ─▶ upgrade ─┐          │                         │
 //!                                         ├─▶ link ─▶┤ Port                    ├ Broadcaster
 //!   DialSchedule ─▶ dial ─▶ handshake ────┘          │                         │
@@ -30,7 +30,6 @@ mod sink;
 mod socket;
 mod source;
 
-pub use config::{GossipService, Libp2pIdentity, RemoteAddress, StartError, TargetError, WsConfig};
+pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig};
 pub use context::SharedLedger;
 pub use network::WsNetwork;
-pub use serve::{BoxError, ResponseBody, Router, route_to};

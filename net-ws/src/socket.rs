@@ -19,9 +19,18 @@ pub(crate) fn tune(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let keepalive = keepalive.with_interval(Duration::from_secs(10)).with_retries(3);
-    let mut outcomes = vec![stream.set_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
+    note([stream.set_nodelay(true), socket.set_tcp_keepalive(&keepalive)]);
+}
+
+/// Sets a connected socket up that carries gossip from now on.
+pub(crate) fn tune_for_gossip(stream: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    outcomes.push(socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER));
+    note([SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)]);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = stream;
+}
+
+fn note<const N: usize>(outcomes: [std::io::Result<()>; N]) {
     for error in outcomes.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a socket option could not be set");
     }

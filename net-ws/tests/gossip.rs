@@ -19,13 +19,14 @@ use common::{
 };
 use gossip::{
     Admission, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass, Request, Tag,
-    Verdict, wire::topics::Topics,
+    Verdict,
+    http::{Caller, HttpService},
+    wire::topics::Topics,
 };
-use http_body_util::{BodyExt, Full};
 use mesh::Ledger;
-use net_ws::{RemoteAddress, WsConfig, WsNetwork, route_to};
+use net_http::{Reception, ServeLimits};
+use net_ws::{WsConfig, WsNetwork};
 use tokio_util::sync::CancellationToken;
-use tower::service_fn;
 
 #[tokio::test]
 async fn a_message_goes_both_ways_whatever_its_length() {
@@ -117,16 +118,16 @@ async fn what_cannot_be_started_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn other_paths_go_to_the_router() {
-    let echo = |request: http::Request<hyper::body::Incoming>| async move {
-        let from = request.extensions().get::<RemoteAddress>().unwrap().0.ip();
+async fn other_paths_go_to_the_reception() {
+    let echo = async |caller: Caller, request: axum::extract::Request| {
         let path = request.uri().path().to_owned();
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        let body = format!("{from} {path} {}", String::from_utf8_lossy(&body));
-        Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(body))))
+        let body = axum::body::to_bytes(request.into_body(), 1000).await.unwrap();
+        format!("{} {path} {}", caller.ip.unwrap(), String::from_utf8_lossy(&body))
     };
+    let service = HttpService::new(axum::Router::new().fallback(echo));
+    let reception = Reception::new(service, ServeLimits::default());
     let recipe = Recipe::new(&NetworkProfile::TANDEM).listening();
-    let node = recipe.with(|config| config.router = Some(route_to(service_fn(echo)))).start().await;
+    let node = recipe.with(|config| config.reception = Some(reception)).start().await;
     let mut client = Raw::connect(node.address()).await;
     for body in ["one", "two"] {
         let request = format!("POST /a/b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{body}");

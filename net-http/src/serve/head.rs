@@ -155,8 +155,7 @@ fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
     }
     let Some((_scheme, rest)) = target.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    !authority.is_empty()
-        && host.is_none_or(|host| authority.as_bytes().eq_ignore_ascii_case(host))
+    !authority.is_empty() && host.is_none_or(|host| authority.as_bytes().eq_ignore_ascii_case(host))
 }
 
 /// Where the last character of the request line is.
@@ -200,7 +199,8 @@ mod tests {
 
     #[test]
     fn what_is_no_http_is_refused_at_once() {
-        for head in ["hello\r\n\r\n", "\x16\x03\x01\x00\x05\x01", "GET / HTTP/3\r\n", "PRI * HTTP/2.0\r\n"]
+        for head in
+            ["hello\r\n\r\n", "\x16\x03\x01\x00\x05\x01", "GET / HTTP/3\r\n", "PRI * HTTP/2.0\r\n"]
         {
             refused(head, Refusal::Malformed);
         }

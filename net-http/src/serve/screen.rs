@@ -162,6 +162,22 @@ impl<Io> Screen<Io> {
         }
     }
 
+    /// Begins the time between two requests once an answer is out. The HTTP library, which has been told
+    /// to wait for more, does not ask again by itself.
+    fn rest(&mut self, context: &mut Context<'_>) {
+        if matches!(self.expected, Expected::Gap { idle_since: None })
+            && self.line.phase() == Phase::Idle
+        {
+            let now = Instant::now();
+            self.expected = Expected::Gap { idle_since: Some(now) };
+            self.line.watch(context.waker());
+            if self.line.phase() == Phase::Dismissed || self.is_past(context, now + self.terms.idle)
+            {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
     /// Notes that a write went through, or fails if none has for too long.
     fn watch_write<T>(
         &mut self,
@@ -343,9 +359,9 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                 *left -= len as u64;
                 len
             }
-            Expected::Chunks(chunks) => chunks
-                .pass(read)
-                .map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?,
+            Expected::Chunks(chunks) => {
+                chunks.pass(read).map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?
+            }
             Expected::Head { .. } | Expected::Gap { .. } | Expected::End => 0,
         };
         let is_over = match &self.expected {
@@ -447,8 +463,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<Io> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(context);
-        self.watch_write(context, flushed)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.io).poll_flush(context);
+        let flushed = this.watch_write(context, flushed);
+        if flushed.is_ready() {
+            this.rest(context);
+        }
+        flushed
     }
 
     /// Says a refusal, closes the writing half, and waits a moment for the client where closing at once
@@ -457,9 +478,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<Io> {
         let this = &mut *self;
         loop {
             this.closing = match this.closing {
-                Closing::Not => {
-                    Closing::Refusing { said: 0, until: Instant::now() + PATIENCE }
-                }
+                Closing::Not => Closing::Refusing { said: 0, until: Instant::now() + PATIENCE },
                 Closing::Refusing { mut said, until } => {
                     let refused = this.poll_refuse(context, &mut said)?;
                     this.closing = Closing::Refusing { said, until };

@@ -241,9 +241,10 @@ impl Seats {
         if let Ok(seat) = Arc::clone(&peer.free).try_acquire_owned() {
             return Ok(seat);
         }
-        let _waiting = Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::PeerFull)?;
-        let _of_peer = Waiting::start(&peer.waiting, self.limits.waiting_per_peer)
-            .ok_or(Refused::PeerFull)?;
+        let _waiting =
+            Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::PeerFull)?;
+        let _of_peer =
+            Waiting::start(&peer.waiting, self.limits.waiting_per_peer).ok_or(Refused::PeerFull)?;
         if peer.served().iter().any(|line| line.dismiss().is_ok()) {
             self.metrics.note(Incident::Dismissed);
         }

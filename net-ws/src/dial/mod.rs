@@ -155,6 +155,7 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
         Err(_elapsed) => return Err(DialError::TimedOut),
     };
     socket::tune(&stream);
+    socket::tune_for_gossip(&stream);
     let sent = request::Sent::new(context, target);
     let exchange = exchange(&mut stream, &sent, deadline);
     let (reply, early) = match time::timeout_at(deadline, exchange).await {

@@ -3,96 +3,108 @@
 //! # Invariants
 //!
 //! * The socket keeps its place with the gate as long as it lives, also as a peer.
+//! * It takes a seat of the reception with the first request that is not gossip, so that what is served
+//!   over HTTP takes no place of a peer, and a peer none of what is served.
 //! * A stopping network lets a request under way be answered, and then closes.
 
 use std::{
     pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::BytesMut;
-use gossip::PeerId;
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    time::{self, Instant},
+use gossip::{
+    PeerId, StreamUse, Transport,
+    http::{Caller, HttpResponse},
 };
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use net_http::{
+    Reception, ServeLimits,
+    serve::{Answer, Line, Screen, Seat},
+};
+use tokio::{net::TcpStream, sync::OnceCell, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use super::{
-    Place, ResponseBody,
-    head::{self, Behind, Head, MAX_HEAD_BYTES},
-    raw::{self, Refusal},
-    replay::Replay,
-    reply,
+    Place, reply,
     route::{Route, route},
     upgrade::{self, Accepted, Outcome},
 };
 use crate::{
-    config::{GossipService, RemoteAddress},
-    context::Context,
+    config::GossipService,
     frame::Role,
     link::{self, Claimed, Established},
     socket,
 };
 
-/// How long the first head may take. Source: wire facts 1.6.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-
-/// How long a connection may idle between two requests. Source: wire facts 1.6.
-const IDLE_TIME: Duration = Duration::from_secs(4);
+/// How much of a body is read or written at once, in bytes. Chosen: as on streams.
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Serves one socket.
-pub(super) async fn serve(mut stream: TcpStream, mut place: Place, cancel: CancellationToken) {
+pub(super) async fn serve(stream: TcpStream, place: Place, cancel: CancellationToken) {
     socket::tune(&stream);
-    let head = time::timeout(HEAD_TIME, head::read(&mut stream));
-    let refusal = match cancel.run_until_cancelled(head).await {
-        Some(Ok(Ok(Head::Complete { bytes, behind }))) => {
-            place.headed();
-            return serve_http(Replay::new(bytes, stream), behind, place, cancel).await;
-        }
-        Some(Ok(Ok(Head::TooLong))) => Refusal::TooLong,
-        Some(Ok(Ok(Head::Malformed))) => Refusal::Malformed,
-        Some(Ok(Ok(Head::NoHost))) => Refusal::NoHost,
-        Some(Ok(Ok(Head::Gone) | Err(_)) | Err(_)) | None => return,
+    let from = place.from;
+    let context = Arc::clone(&place.context);
+    let line = Arc::new(Line::default());
+    let screen = screen(context.reception.as_ref(), stream, &line);
+    let requests = Requests {
+        caller: Caller {
+            identity: None,
+            transport: Transport::WebSocket,
+            address: from.to_string().into(),
+            ip: Some(from.ip()),
+        },
+        place,
+        line,
+        seat: OnceCell::new(),
+        accepted: Mutex::default(),
     };
-    place.headed();
-    raw::refuse(stream, refusal).await;
+    serve_http(screen, &requests, &cancel).await;
+    let accepted = requests.accepted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(accepted) = accepted {
+        let place = requests.into_place();
+        become_peer(&place, *accepted, &cancel).await;
+    }
+}
+
+fn screen(reception: Option<&Reception>, io: TcpStream, line: &Arc<Line>) -> Screen<TcpStream> {
+    let terms = |limits: &ServeLimits| limits.terms(Transport::WebSocket, StreamUse::KeptAlive);
+    match reception {
+        Some(reception) => reception.screen(io, line, terms(reception.limits())),
+        None => {
+            let terms = terms(&ServeLimits::default());
+            Screen::new(io, Arc::clone(line), terms, Arc::default())
+        }
+    }
 }
 
 /// What the requests of one connection share.
 struct Requests {
-    context: Arc<Context>,
-    from: std::net::SocketAddr,
-    behind_first: Behind,
-    had_first: AtomicBool,
+    place: Place,
+    line: Arc<Line>,
+    caller: Caller,
+    /// The seat among those that are served over HTTP.
+    seat: OnceCell<Seat>,
     /// The peer that this connection becomes when the HTTP library is done with it.
     accepted: Mutex<Option<Box<Accepted>>>,
 }
 
-async fn serve_http(io: Replay, behind_first: Behind, place: Place, cancel: CancellationToken) {
-    let requests = Arc::new(Requests {
-        context: Arc::clone(&place.context),
-        from: place.from,
-        behind_first,
-        had_first: AtomicBool::new(false),
-        accepted: Mutex::default(),
-    });
-    let service = service_fn(|request| answer(Arc::clone(&requests), request));
+impl Requests {
+    /// Gives the seat back, and keeps the place.
+    fn into_place(self) -> Place {
+        self.place
+    }
+}
+
+async fn serve_http(screen: Screen<TcpStream>, requests: &Requests, cancel: &CancellationToken) {
+    let service = service_fn(|request| answer(requests, request));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIME)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES)
         .title_case_headers(true)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(screen), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -104,11 +116,7 @@ async fn serve_http(io: Replay, behind_first: Behind, place: Place, cancel: Canc
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, from = %place.from, "HTTP connection failed");
-    }
-    let accepted = requests.accepted.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(accepted) = accepted {
-        become_peer(&place, *accepted, &cancel).await;
+        tracing::debug!(%error, from = %requests.place.from, "HTTP connection failed");
     }
 }
 
@@ -118,20 +126,20 @@ async fn serve_http(io: Replay, behind_first: Behind, place: Place, cancel: Canc
 struct CloseSilently;
 
 async fn answer(
-    requests: Arc<Requests>,
+    requests: &Requests,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, CloseSilently> {
-    let is_first = !requests.had_first.swap(true, Ordering::Relaxed);
-    let context = &requests.context;
+) -> Result<http::Response<Answer>, CloseSilently> {
+    let Requests { place, line, .. } = requests;
+    place.headed();
+    let context = &place.context;
     let now = Instant::now().into_std();
-    let allowed = context.gate().request(requests.from.ip(), now);
+    let allowed = context.gate().request(place.from.ip(), now);
     if let Err(too_many) = allowed {
-        return Ok(reply::dated(reply::too_many(too_many.retry_after)));
+        return Ok(line.answer(reply::dated(reply::too_many(too_many.retry_after))));
     }
     let response = match route(request.uri().path()) {
         Route::Gossip { genesis } if context.gossip_service == GossipService::On => {
-            let behind = if is_first { requests.behind_first } else { Behind::Nothing };
-            match upgrade::decide(context, request, &genesis, (requests.from, behind)) {
+            match upgrade::decide(context, request, &genesis, (place.from, line.behind())) {
                 Outcome::Refused(response) => response,
                 Outcome::CloseSilently => return Err(CloseSilently),
                 Outcome::Accepted(response, accepted) => {
@@ -145,19 +153,22 @@ async fn answer(
             Some(query) => reply::moved(&format!("{path}?{query}")),
             None => reply::moved(&path),
         },
-        Route::Gossip { .. } | Route::Other => ask_router(&requests, request).await,
+        Route::Gossip { .. } | Route::Other => ask(requests, request).await,
     };
-    Ok(reply::dated(response))
+    Ok(line.answer(reply::dated(response)))
 }
 
-async fn ask_router(requests: &Requests, mut request: Request<Incoming>) -> Response<ResponseBody> {
-    let Some(router) = requests.context.router.clone() else { return reply::not_found() };
-    request.extensions_mut().insert(RemoteAddress(requests.from));
-    match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(%error, "an HTTP service failed");
-            reply::failed()
+/// Has the reception answer.
+async fn ask(requests: &Requests, request: Request<Incoming>) -> HttpResponse {
+    let Some(reception) = &requests.place.context.reception else { return reply::not_found() };
+    let enter = || reception.enter(&requests.caller, &requests.line);
+    match requests.seat.get_or_try_init(enter).await {
+        Ok(seat) => reception.answer(request, &requests.caller, seat).await,
+        Err(refused) => {
+            tracing::debug!(%refused, from = %requests.place.from, "HTTP request refused");
+            let mut response = reply::unavailable(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         }
     }
 }
@@ -166,7 +177,7 @@ async fn ask_router(requests: &Requests, mut request: Request<Incoming>) -> Resp
 async fn become_peer(place: &Place, accepted: Accepted, cancel: &CancellationToken) {
     let Accepted { on_upgrade, exchange, session, greeting, seat } = accepted;
     let Some((early, stream)) = on_upgrade.await.ok().and_then(|upgraded| {
-        let parts = upgraded.downcast::<TokioIo<Replay>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Screen<TcpStream>>>().ok()?;
         let (unread, stream) = parts.io.into_inner().into_parts();
         let mut early = BytesMut::from(&parts.read_buf[..]);
         early.extend_from_slice(&unread);
@@ -174,6 +185,7 @@ async fn become_peer(place: &Place, accepted: Accepted, cancel: &CancellationTok
     }) else {
         return;
     };
+    socket::tune_for_gossip(&stream);
     let context = &place.context;
     let peer: PeerId = context.broadcaster.next_peer_id();
     let _claimed = Claimed { context: Arc::clone(context), peer };

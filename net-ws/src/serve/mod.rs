@@ -1,8 +1,8 @@
 //! The listening side: sockets, HTTP, and the upgrade to gossip.
 //!
 //! ```text
-//!   accept ──gate──▶ connection: first head ──▶ HTTP/1.1 ─┬─ gossip path ─▶ upgrade ─▶ peer
-//!                       │                                 └─ other paths ─▶ router
+//!   accept ──gate──▶ connection: Screen ──▶ HTTP/1.1 ─┬─ gossip path ─▶ upgrade ─▶ peer
+//!                       │                             └─ other paths ─▶ Reception
 //!                       └─▶ drain (too many of one host)
 //! ```
 //!
@@ -13,64 +13,29 @@
 //! * A request is answered or its connection closed; the order of the refusals is that of existing nodes.
 
 mod connection;
-mod head;
 mod raw;
-mod replay;
 mod reply;
 mod route;
 mod upgrade;
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use broadcaster::TaskSet;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
-use hyper::body::{Body, Incoming};
 use mesh::{Accept, Stage};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::context::Context;
 
 /// Pause after the system refused to accept, e.g. because there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// An error of any kind.
-pub type BoxError = Box<dyn Error + Send + Sync>;
-
-/// The body of an answer.
-pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Answers the HTTP requests that are not gossip. See [`route_to`].
-pub type Router = BoxCloneSyncService<Request<Incoming>, Response<ResponseBody>, BoxError>;
-
-/// Makes a [`Router`] of any service, such as an `axum::Router`. It is not asked whether it is ready:
-/// it has to take every request.
-pub fn route_to<S, B>(service: S) -> Router
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let service = service.map_err(Into::into).map_response(|response: Response<B>| {
-        response.map(|body| body.map_err(Into::into).boxed_unsync())
-    });
-    BoxCloneSyncService::new(service)
-}
-
-/// A body that is there already.
-pub(crate) fn full(body: impl Into<Bytes>) -> ResponseBody {
-    http_body_util::Full::new(body.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
-}
 
 /// Accepts connections until the network stops. Each is served by a task of its own.
 pub(crate) async fn accept(
@@ -106,7 +71,7 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: TcpStream, from: Socke
         Accept::Serve => Stage::HalfOpen,
         Accept::CloseAfterDrain => Stage::Drained,
     };
-    let place = Place { context: Arc::clone(context), from, stage };
+    let place = Place { context: Arc::clone(context), from, stage: Mutex::new(stage) };
     match verdict {
         Accept::CloseNow => {}
         Accept::Serve => {
@@ -125,19 +90,24 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: TcpStream, from: Socke
 struct Place {
     context: Arc<Context>,
     from: SocketAddr,
-    stage: Stage,
+    stage: Mutex<Stage>,
 }
 
 impl Place {
-    /// A request head has been read.
-    fn headed(&mut self) {
-        self.context.gate().headed(self.from.ip());
-        self.stage = Stage::Headed;
+    /// A request head has been read. Only the first counts.
+    fn headed(&self) {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stage == Stage::HalfOpen {
+            *stage = Stage::Headed;
+            drop(stage);
+            self.context.gate().headed(self.from.ip());
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.context.gate().closed(self.from.ip(), self.stage);
+        let stage = *self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.context.gate().closed(self.from.ip(), stage);
     }
 }

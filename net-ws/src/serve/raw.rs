@@ -1,8 +1,4 @@
-//! Answers to sockets that are not worth an HTTP library: a few bytes, then the end.
-//!
-//! # Invariants
-//!
-//! * None of these takes longer than [`PATIENCE`] for writing and [`PATIENCE`] for reading.
+//! The answer to sockets that are not worth an HTTP library: a few bytes, then the end.
 
 use std::time::Duration;
 
@@ -14,31 +10,8 @@ use tokio::{
 
 use super::Place;
 
-/// How long to wait for a client that is being refused. Source: wire facts 1.6, rows 2 and 3.
+/// How long to wait for a client that is being refused. Source: wire facts 1.6, row 2.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Why a head was refused.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Refusal {
-    TooLong,
-    Malformed,
-    NoHost,
-}
-
-/// Refuses a request head, and waits a moment so that the answer is not taken back by a reset.
-pub(super) async fn refuse(mut stream: TcpStream, refusal: Refusal) {
-    let reason = match refusal {
-        Refusal::TooLong => "431 Request Header Fields Too Large",
-        Refusal::Malformed => "400 Bad Request",
-        Refusal::NoHost => "400 Bad Request: missing required Host header",
-    };
-    let answer = format!(
-        "HTTP/1.1 {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{reason}"
-    );
-    // Whoever does not take the answer does without.
-    let _ = time::timeout(PATIENCE, send(&mut stream, answer.as_bytes())).await;
-    let _ = time::timeout(PATIENCE, discard(&mut stream)).await;
-}
 
 /// Deals with one connection too many of its host: the answer goes out only if the client ends its
 /// half within [`PATIENCE`] of being accepted. Source: wire facts 1.6, row 2.

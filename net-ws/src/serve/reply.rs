@@ -1,80 +1,70 @@
-//! Answers in the words of existing nodes. Source: wire facts 1.6 and the vectors.
+//! Answers of the gossip path and of the gate, in the words of existing nodes. Source: wire facts 1.6
+//! and the vectors.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-
-use super::{ResponseBody, full};
-
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// A status without a body.
-pub(super) fn empty(status: StatusCode) -> Response<ResponseBody> {
-    text_of(status, "", &[])
-}
-
-/// The peer said something that does not fit.
-pub(super) fn refused(status: StatusCode, text: &str) -> Response<ResponseBody> {
-    text_of(status, text, &[(header::CONTENT_TYPE, PLAIN)])
-}
-
-/// Nothing is known under that path.
-pub(super) fn not_found() -> Response<ResponseBody> {
-    let headers = [(header::CONTENT_TYPE, PLAIN), (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)];
-    text_of(StatusCode::NOT_FOUND, "404 page not found\n", &headers)
-}
+use gossip::http::HttpResponse;
+use http::{HeaderValue, StatusCode, header};
+use net_http::reply::{NO_SNIFF, PLAIN, come_back, text};
+pub(super) use net_http::reply::{empty, not_found, refused};
 
 /// The request is no upgrade to a WebSocket that this node makes.
-pub(super) fn no_upgrade(status: StatusCode) -> Response<ResponseBody> {
+pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
     let headers = [
         (header::CONTENT_TYPE, PLAIN),
         (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
         (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF),
     ];
-    text_of(status, &format!("{}\n", status.canonical_reason().unwrap_or_default()), &headers)
+    text(status, &format!("{}\n", status.canonical_reason().unwrap_or_default()), &headers)
 }
 
 /// The host asks too often.
-pub(super) fn too_many(retry_after: Duration) -> Response<ResponseBody> {
-    let seconds = HeaderValue::from(retry_after.as_secs().max(1));
-    text_of(StatusCode::TOO_MANY_REQUESTS, "", &[(header::RETRY_AFTER, seconds)])
+pub(super) fn too_many(retry_after: Duration) -> HttpResponse {
+    come_back(StatusCode::TOO_MANY_REQUESTS, retry_after)
+}
+
+/// There is no seat at the moment.
+pub(super) fn unavailable(status: StatusCode) -> HttpResponse {
+    come_back(status, Duration::from_secs(1))
 }
 
 /// What is asked for is elsewhere.
-pub(super) fn moved(location: &str) -> Response<ResponseBody> {
+pub(super) fn moved(location: &str) -> HttpResponse {
     match HeaderValue::from_str(location) {
-        Ok(location) => text_of(StatusCode::MOVED_PERMANENTLY, "", &[(header::LOCATION, location)]),
+        Ok(location) => text(StatusCode::MOVED_PERMANENTLY, "", &[(header::LOCATION, location)]),
         Err(_) => not_found(),
     }
 }
 
-/// The service behind a path failed.
-pub(super) fn failed() -> Response<ResponseBody> {
-    empty(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// Adds the time, unless it is there.
-pub(super) fn dated(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+/// Adds the time, unless it is there. An upgrade has none, which is why the HTTP library is not asked to.
+pub(super) fn dated(mut response: HttpResponse) -> HttpResponse {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && !response.headers().contains_key(header::DATE)
     {
-        let now = httpdate::fmt_http_date(SystemTime::now());
-        if let Ok(now) = HeaderValue::from_str(&now) {
+        if let Some(now) = date() {
             response.headers_mut().insert(header::DATE, now);
         }
     }
     response
 }
 
-fn text_of(
-    status: StatusCode,
-    text: &str,
-    headers: &[(HeaderName, HeaderValue)],
-) -> Response<ResponseBody> {
-    let mut response = Response::new(full(text.to_owned()));
-    *response.status_mut() = status;
-    response.headers_mut().extend(headers.iter().cloned());
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    response
+thread_local! {
+    /// The last date that was written, and its second.
+    static DATE: RefCell<(u64, Option<HeaderValue>)> = const { RefCell::new((0, None)) };
+}
+
+/// The time, written once in a second.
+fn date() -> Option<HeaderValue> {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    DATE.with_borrow_mut(|(written, value)| {
+        if *written != second || value.is_none() {
+            *written = second;
+            *value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).ok();
+        }
+        value.clone()
+    })
 }

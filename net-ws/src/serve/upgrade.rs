@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use gossip::{
     Tag,
+    http::{HttpBody, HttpResponse},
     wire::{
         features::Features,
         hello::{self, Header, Hello},
@@ -21,17 +22,19 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh::Slot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{ResponseBody, full, head::Behind, reply};
+use net_http::serve::Behind;
+
+use super::reply;
 use crate::context::{Answers, Context, Exchange};
 
 /// What became of a request for gossip.
 pub(super) enum Outcome {
     /// It is refused.
-    Refused(Response<ResponseBody>),
+    Refused(HttpResponse),
     /// The connection ends without an answer.
     CloseSilently,
     /// It becomes a peer once the answer is out.
-    Accepted(Response<ResponseBody>, Box<Accepted>),
+    Accepted(HttpResponse, Box<Accepted>),
 }
 
 /// A peer that is being let in.
@@ -81,7 +84,7 @@ pub(super) fn decide(
         return Outcome::CloseSilently;
     }
     let _features = Features::parse(&theirs.features, &theirs.version);
-    let mut response = Response::new(full(""));
+    let mut response = Response::new(HttpBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer_headers(context, &key, answer);
     Outcome::Accepted(
@@ -108,7 +111,7 @@ impl Refusal {
         Self { status, text: text.to_owned() }
     }
 
-    fn response(&self) -> Response<ResponseBody> {
+    fn response(&self) -> HttpResponse {
         match self.text.as_str() {
             "" => reply::empty(self.status),
             text => reply::refused(self.status, text),
