@@ -3,6 +3,7 @@
 
 mod error;
 mod fanout;
+mod http;
 mod meter;
 mod node;
 mod priority;
@@ -33,6 +34,8 @@ enum Command {
     Fanout(fanout::Args),
     /// Latency of priority messages while bulk saturates a link of 200 Mbit/s.
     Priority(priority::Args),
+    /// HTTP over TCP, TLS and one libp2p connection: requests a second beside bare hyper.
+    Http(http::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Fanout(args) => fanout::run(&args, &mut output),
         Command::Priority(args) => priority::run(&args, &mut output),
+        Command::Http(args) => http::run(&args, &mut output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,10 +14,19 @@ pub(crate) struct Row {
     /// What carried the messages: `ws`, `p2p`, or the name of a comparison.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) transport: &'static str,
+    /// Who served and called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contender: Option<&'static str>,
+    /// Whether connections and streams were used again: `kept` or `fresh`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) streams: Option<&'static str>,
+    /// Callers, each with one request at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) callers: Option<usize>,
     /// Receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peers: Option<usize>,
-    /// Size of a message's body; of a bulk message in the priority bench.
+    /// Size of a message's body, or of a response's; of a bulk message in the priority bench.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<usize>,
     /// Messages counted at all receivers together.
@@ -56,6 +65,24 @@ pub(crate) struct Row {
     /// Priority messages that were sent and not heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lost: Option<u64>,
+    /// Requests that were answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requests_per_s: Option<f64>,
+    /// Median time from a request to the end of its response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p50_us: Option<f64>,
+    /// 99th percentile of the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99_us: Option<f64>,
+    /// Requests without the response they should have had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<u64>,
+    /// Requests a second relative to hyper on the same bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_to_bare: Option<f64>,
+    /// As `ratio_to_bare`, per second of processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_bare: Option<f64>,
     /// Why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
@@ -64,9 +91,12 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 24] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
+    ("contender", |row| row.contender.map(str::to_owned)),
+    ("streams", |row| row.streams.map(str::to_owned)),
+    ("callers", |row| row.callers.map(|callers| callers.to_string())),
     ("peers", |row| row.peers.map(|peers| peers.to_string())),
     ("bytes", |row| row.bytes.map(|bytes| bytes.to_string())),
     ("deliveries/s", |row| row.deliveries_per_s.map(|rate| format!("{rate:.0}"))),
@@ -80,6 +110,12 @@ const COLUMNS: [Column; 15] = [
     ("p99 ms", |row| row.p99_ms.map(|ms| format!("{ms:.1}"))),
     ("goodput", |row| row.goodput_ratio.map(|ratio| format!("{ratio:.3}"))),
     ("lost", |row| row.lost.map(|lost| lost.to_string())),
+    ("requests/s", |row| row.requests_per_s.map(|rate| format!("{rate:.0}"))),
+    ("p50 us", |row| row.p50_us.map(|us| format!("{us:.0}"))),
+    ("p99 us", |row| row.p99_us.map(|us| format!("{us:.0}"))),
+    ("failed", |row| row.failed.map(|failed| failed.to_string())),
+    ("of bare", |row| row.ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
+    ("of bare, cpu", |row| row.cpu_ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
 ];
 
 /// Where rows go: as they come, or all at the end.

@@ -59,6 +59,16 @@ impl Latencies {
             .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
+    /// Forgets what was noted.
+    pub(crate) fn clear(&mut self) {
+        self.micros.clear();
+    }
+
+    /// Notes what the other has noted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.micros += &other.micros;
+    }
+
     /// How many were noted.
     pub(crate) fn len(&self) -> u64 {
         self.micros.len()
@@ -66,8 +76,13 @@ impl Latencies {
 
     /// The latency that a share of all do not exceed, in milliseconds; `None` of nothing.
     pub(crate) fn quantile_ms(&self, share: f64) -> Option<f64> {
+        Some(self.quantile_us(share)? / 1e3)
+    }
+
+    /// The same in microseconds.
+    pub(crate) fn quantile_us(&self, share: f64) -> Option<f64> {
         let micros = (self.len() > 0).then(|| self.micros.value_at_quantile(share))?;
-        Some(Duration::from_micros(micros).as_secs_f64() * 1e3)
+        Some(Duration::from_micros(micros).as_secs_f64() * 1e6)
     }
 }
 
@@ -105,6 +120,17 @@ mod tests {
         near(0.5, 50.0);
         near(0.99, 99.0);
         assert_eq!(latencies.len(), 100);
+    }
+
+    #[test]
+    fn latencies_are_added_and_forgotten() {
+        let (mut all, mut some) = (Latencies::new(), Latencies::new());
+        some.note(Duration::from_millis(5));
+        all.add(&some);
+        all.add(&some);
+        some.clear();
+        assert_eq!((all.len(), some.len()), (2, 0));
+        assert!(all.quantile_us(0.5).is_some_and(|us| (us - 5_000.0).abs() < 10.0));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use libp2p::{
     swarm::SwarmEvent,
     tcp, yamux,
 };
+use libp2p_stream::Control;
 
 use crate::error::Failure;
 
@@ -56,8 +57,22 @@ pub(crate) async fn connect(
     opening: Opening<'_>,
     tasks: &TaskSet,
 ) -> Result<Stream, Failure> {
-    let mut swarm = swarm(key_below(hub))?;
-    let mut control = swarm.behaviour().new_control();
+    let mut control = dial(key_below(hub), address, tasks).await?;
+    let mut stream = control.open_stream(hub, PROTOCOL).await?;
+    if let Opening::Headers { genesis } = opening {
+        exchange(&mut stream, genesis).await?;
+    }
+    Ok(stream)
+}
+
+/// A swarm that is connected to `address`, and what opens streams there.
+pub(crate) async fn dial(
+    key: Keypair,
+    address: &Multiaddr,
+    tasks: &TaskSet,
+) -> Result<Control, Failure> {
+    let mut swarm = swarm(key)?;
+    let control = swarm.behaviour().new_control();
     swarm.dial(address.clone())?;
     loop {
         match swarm.select_next_some().await {
@@ -66,17 +81,13 @@ pub(crate) async fn connect(
             _ => {}
         }
     }
-    tasks.spawn("receiver swarm", |cancel| async move {
+    tasks.spawn("dialling swarm", |cancel| async move {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = async { loop { swarm.select_next_some().await; } } => {}
         }
     });
-    let mut stream = control.open_stream(hub, PROTOCOL).await?;
-    if let Opening::Headers { genesis } = opening {
-        exchange(&mut stream, genesis).await?;
-    }
-    Ok(stream)
+    Ok(control)
 }
 
 /// Whoever dialled writes first.

@@ -1,0 +1,76 @@
+//! The service behind every contender, and what its responses must be.
+
+use axum::{Router, extract::State, routing::get};
+use bytes::Bytes;
+use gossip::http::BoxError;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty};
+
+use super::{Plan, Reuse};
+use crate::error::Failure;
+
+/// The body of `/hello`.
+const HELLO: &str = "hello";
+
+/// `/hello`, and `/body` of so many bytes, which are made once.
+pub(super) fn router(bytes: usize) -> Router {
+    Router::new()
+        .route("/hello", get(|| std::future::ready(HELLO)))
+        .route("/body", get(|State(body): State<Bytes>| std::future::ready(body)))
+        .with_state(Bytes::from(vec![7; bytes]))
+}
+
+/// What a caller asks for, and what it must get.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    path: &'static str,
+    bytes: usize,
+    pub(super) reuse: Reuse,
+}
+
+impl Wanted {
+    /// What the callers of a measurement ask for.
+    pub(super) fn new(plan: Plan) -> Self {
+        let path = if plan.bytes == HELLO.len() { "/hello" } else { "/body" };
+        Self { path, bytes: plan.bytes, reuse: plan.reuse }
+    }
+
+    /// The next request. `Connection: close` ends a connection or stream with it.
+    pub(super) fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = http::Uri::from_static(self.path);
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_static("bench"));
+        if self.reuse == Reuse::Fresh {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        request
+    }
+
+    /// Reads a response to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the one that was asked for, or breaks off.
+    pub(super) async fn check<B>(&self, response: Response<B>) -> Result<(), Failure>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let (head, mut body) = response.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(format!("the status is {}", head.status).into());
+        }
+        let mut got = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(Into::<BoxError>::into)?;
+            got += frame.data_ref().map_or(0, Bytes::len);
+        }
+        if got != self.bytes {
+            return Err(format!("the body has {got} bytes in place of {}", self.bytes).into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Requests over one carrier: ours beside hyper on the same bytes, with the same service behind both.
+//!
+//! ```text
+//!   N callers ──▶ contender: bare hyper | ours ──▶ TCP, TLS or one libp2p connection ──▶ axum
+//!       └──▶ Score: requests, latencies, failures
+//! ```
+//!
+//! # Invariants
+//!
+//! * The contenders of a row take turns within one run, each on a fresh runtime of two workers.
+//! * All send the same requests to the same service, and every response is checked. What fails is
+//!   counted, shown, and of ours an error of the bench.
+
+mod app;
+mod bare;
+mod ours;
+mod race;
+mod score;
+mod tls;
+
+use std::{num::NonZeroU64, time::Duration};
+
+use clap::ValueEnum;
+
+use crate::{
+    error::Failure,
+    row::{Output, Row},
+    stats::median,
+};
+use race::{Amount, Outcome};
+
+/// Time before a measurement begins. Chosen: every caller has its connection by then.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Largest body that can be asked for.
+const MAX_BYTES: u32 = 64 * 1024 * 1024;
+
+/// Settings of `bench http`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Callers, each of which waits for a response before it asks again; may be given more than once.
+    #[arg(long, default_values_t = [1, 16, 256], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    callers: Vec<u16>,
+    /// Bytes of a response's body; may be given more than once. Five are `/hello`.
+    #[arg(long, default_values_t = [5, 1_048_576], value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_BYTES)))]
+    bytes: Vec<u32>,
+    /// Seconds each contender is measured in each round.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Requests each contender answers in each round, in place of a time.
+    #[arg(long, conflicts_with = "seconds")]
+    requests: Option<NonZeroU64>,
+    /// Rounds, in each of which every contender has a turn. The median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+    /// What carries the requests; may be given more than once. Default: all.
+    #[arg(long, value_enum)]
+    transport: Vec<Carrier>,
+    /// Measure only this contender, as for a profiler.
+    #[arg(long, value_enum)]
+    only: Option<Contender>,
+    /// A new connection, or a new stream of the one libp2p connection, for each request.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// What carries the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Carrier {
+    /// A plain socket; of ours the port of the WebSocket network.
+    Tcp,
+    /// The same in TLS.
+    Tls,
+    /// Streams of one libp2p connection: TCP, Noise, Yamux.
+    P2p,
+}
+
+impl Carrier {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::P2p];
+
+    /// Name in rows.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::P2p => "p2p",
+        }
+    }
+
+    /// Those that were asked for, or all.
+    pub(crate) fn chosen(asked: &[Self]) -> Vec<Self> {
+        if asked.is_empty() { Self::ALL.to_vec() } else { asked.to_vec() }
+    }
+}
+
+/// Who serves and calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Contender {
+    /// hyper at both ends, a connection or stream per caller.
+    Bare,
+    /// A node at both ends.
+    Ours,
+}
+
+impl Contender {
+    const ALL: [Self; 2] = [Self::Bare, Self::Ours];
+
+    fn name(self, carrier: Carrier) -> &'static str {
+        match (self, carrier) {
+            (Self::Bare, Carrier::Tcp) => "hyper on tcp",
+            (Self::Bare, Carrier::Tls) => "hyper on tokio-rustls",
+            (Self::Bare, Carrier::P2p) => "hyper on libp2p-stream",
+            (Self::Ours, _) => "ours",
+        }
+    }
+}
+
+/// Whether connections and streams are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reuse {
+    /// They are kept.
+    Kept,
+    /// Each carries one request.
+    Fresh,
+}
+
+impl Reuse {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    contender: Contender,
+    carrier: Carrier,
+    callers: usize,
+    bytes: usize,
+    reuse: Reuse,
+    amount: Amount,
+}
+
+/// Measures every carrier, number of callers and size, and prints a row for each contender.
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let mut failed = 0;
+    for carrier in Carrier::chosen(&args.transport) {
+        for &bytes in &args.bytes {
+            for &callers in &args.callers {
+                for row in measure(args, carrier, usize::try_from(bytes)?, callers.into())? {
+                    if row.contender == Some(Contender::Ours.name(carrier)) {
+                        failed += row.failed.unwrap_or(0);
+                    }
+                    output.add(row)?;
+                }
+            }
+        }
+    }
+    output.finish()?;
+    if failed > 0 {
+        return Err(format!("{failed} requests of ours failed").into());
+    }
+    Ok(())
+}
+
+fn measure(
+    args: &Args,
+    carrier: Carrier,
+    bytes: usize,
+    callers: usize,
+) -> Result<Vec<Row>, Failure> {
+    let contenders: Vec<Contender> = Contender::ALL
+        .into_iter()
+        .filter(|each| args.only.is_none_or(|only| only == *each))
+        .collect();
+    let amount = match args.requests {
+        Some(requests) => Amount::Requests(requests.get()),
+        None => {
+            let time = Duration::try_from_secs_f64(args.seconds)?;
+            Amount::Time { warm_up: WARM_UP, time }
+        }
+    };
+    let reuse = if args.fresh { Reuse::Fresh } else { Reuse::Kept };
+    let mut outcomes = vec![Vec::new(); contenders.len()];
+    for round in 1..=args.rounds {
+        for (contender, outcomes) in contenders.iter().zip(&mut outcomes) {
+            let contender = *contender;
+            let outcome = race::run(Plan { contender, carrier, callers, bytes, reuse, amount })?;
+            let name = contender.name(carrier);
+            eprintln!(
+                "round {round}/{} {} {name}, {callers} callers, {bytes} B: {outcome}",
+                args.rounds,
+                carrier.name()
+            );
+            outcomes.push(outcome);
+        }
+    }
+    let middle = |outcomes: &[Outcome], of: fn(&Outcome) -> Option<f64>| {
+        median(&outcomes.iter().filter_map(of).collect::<Vec<_>>())
+    };
+    let bare = contenders.iter().zip(&outcomes).find(|(each, _)| **each == Contender::Bare);
+    let to_bare = |outcomes: &[Outcome], of: fn(&Outcome) -> Option<f64>| {
+        Some(middle(outcomes, of)? / middle(bare?.1, of)?)
+    };
+    let rows = contenders.iter().zip(&outcomes).map(|(contender, outcomes)| {
+        let ours = *contender == Contender::Ours;
+        Row {
+            bench: "http",
+            transport: carrier.name(),
+            contender: Some(contender.name(carrier)),
+            streams: Some(reuse.name()),
+            callers: Some(callers),
+            bytes: Some(bytes),
+            requests_per_s: middle(outcomes, |each| Some(each.per_s)),
+            p50_us: middle(outcomes, |each| each.p50_us),
+            p99_us: middle(outcomes, |each| each.p99_us),
+            failed: Some(outcomes.iter().map(|each| each.failed).sum()),
+            ratio_to_bare: to_bare(outcomes, |each| Some(each.per_s)).filter(|_| ours),
+            cpu_ratio_to_bare: to_bare(outcomes, |each| each.per_cpu_s).filter(|_| ours),
+            ..Row::default()
+        }
+    });
+    Ok(rows.collect())
+}

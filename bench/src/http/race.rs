@@ -1,0 +1,220 @@
+//! One measurement of one contender: set up, warm up, measure.
+//!
+//! # Invariants
+//!
+//! * Everything of a contender ends with its runtime, before the next one starts.
+//! * A request that has no response when the callers should be done is a failed one: nothing is
+//!   waited for without end.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use broadcaster::TaskSet;
+use tokio::{
+    runtime::Builder,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Carrier, Contender, Plan, app::Wanted, bare, ours, score::Score};
+use crate::{error::Failure, stats};
+
+/// How long setting up may take.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the end of a contender may take.
+const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// How long the callers may go without any response.
+const STANDSTILL: Duration = Duration::from_secs(20);
+
+/// Between two looks at the score.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Between a failure and the next request of a caller, so that a dead contender fills no log.
+const AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amount {
+    /// So many requests, all callers together.
+    Requests(u64),
+    /// As many as go into a time.
+    Time {
+        /// Before anything counts.
+        warm_up: Duration,
+        /// The time.
+        time: Duration,
+    },
+}
+
+/// What one contender has done.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// Requests answered a second.
+    pub(super) per_s: f64,
+    /// Requests answered per second of processor time, of both ends together.
+    pub(super) per_cpu_s: Option<f64>,
+    pub(super) p50_us: Option<f64>,
+    pub(super) p99_us: Option<f64>,
+    /// Requests without the response they should have had, those before the measurement included.
+    pub(super) failed: u64,
+    first_failure: Option<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per_cpu_s = self.per_cpu_s.unwrap_or(f64::NAN);
+        write!(f, "{:.0}/s, {per_cpu_s:.0} per processor second", self.per_s)?;
+        if let (Some(p50), Some(p99)) = (self.p50_us, self.p99_us) {
+            write!(f, ", p50 {p50:.0} us, p99 {p99:.0} us")?;
+        }
+        match &self.first_failure {
+            Some(first) => write!(f, ", {} FAILED, first: {first}", self.failed),
+            None => write!(f, ", none failed"),
+        }
+    }
+}
+
+/// Sends requests one at a time.
+pub(super) trait Caller: Send + 'static {
+    /// Sends a request and checks the response.
+    fn call(&mut self, wanted: Wanted) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// What a contender is set up with.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    pub(super) plan: Plan,
+    pub(super) score: Arc<Score>,
+    pub(super) tasks: TaskSet,
+}
+
+impl Stage {
+    /// Starts a caller for each of `callers`.
+    pub(super) fn start(&self, callers: impl IntoIterator<Item = impl Caller>) {
+        let wanted = Wanted::new(self.plan);
+        for (number, mut caller) in callers.into_iter().enumerate() {
+            let score = Arc::clone(&self.score);
+            self.tasks.spawn("caller", |_cancel| async move {
+                while score.next() {
+                    let began = Instant::now();
+                    match caller.call(wanted).await {
+                        Ok(()) => score.answered(number, began.elapsed()),
+                        Err(error) => {
+                            score.failed(1, || chain(&*error));
+                            time::sleep(AFTER_FAILURE).await;
+                        }
+                    }
+                }
+                score.ended();
+            });
+        }
+    }
+}
+
+/// An error with everything that led to it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Measures one contender.
+pub(super) fn run(plan: Plan) -> Result<Outcome, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(measure(plan));
+    runtime.shutdown_timeout(TEARDOWN);
+    outcome
+}
+
+async fn measure(plan: Plan) -> Result<Outcome, Failure> {
+    let requests = match plan.amount {
+        Amount::Requests(requests) => requests,
+        Amount::Time { .. } => u64::MAX,
+    };
+    let score = Arc::new(Score::new(plan.callers, requests));
+    let tasks = TaskSet::new(&CancellationToken::new());
+    let stage = Stage { plan, score: Arc::clone(&score), tasks: tasks.clone() };
+    let mut began = (Instant::now(), stats::cpu_seconds());
+    let contender = time::timeout(SETUP_TIMEOUT, set_up(stage)).await??;
+    if let Amount::Time { warm_up, time } = plan.amount {
+        time::sleep(warm_up).await;
+        score.begin();
+        began = (Instant::now(), stats::cpu_seconds());
+        time::sleep(time).await;
+    } else {
+        all_ended(&score).await;
+    }
+    let (elapsed, cpu_after) = (began.0.elapsed(), stats::cpu_seconds());
+    let latencies = score.latencies();
+    score.end();
+    all_ended(&score).await;
+    let stuck = u64::try_from(score.calling())?;
+    score.failed(stuck, || "no response".to_owned());
+    drop(contender);
+    // Whatever still runs ends with the runtime.
+    let _ = tasks.stop(TEARDOWN).await;
+    let answered = latencies.len() as f64;
+    let cpu = began.1.zip(cpu_after).map(|(before, after)| after - before);
+    Ok(Outcome {
+        per_s: answered / elapsed.as_secs_f64(),
+        per_cpu_s: cpu.filter(|cpu| *cpu > 0.0).map(|cpu| answered / cpu),
+        p50_us: latencies.quantile_us(0.5),
+        p99_us: latencies.quantile_us(0.99),
+        failed: score.failures(),
+        first_failure: score.first_failure().map(str::to_owned),
+    })
+}
+
+/// Waits until every caller has ended, or none gets a response any more.
+async fn all_ended(score: &Score) {
+    let (mut total, mut moved) = (score.total(), Instant::now());
+    while score.calling() > 0 && moved.elapsed() < STANDSTILL {
+        time::sleep(LOOK).await;
+        let now = score.total();
+        if now != total {
+            (total, moved) = (now, Instant::now());
+        }
+    }
+}
+
+/// What a contender needs for as long as it is measured.
+pub(super) type Keep = Box<dyn Send>;
+
+async fn set_up(stage: Stage) -> Result<Keep, Failure> {
+    match (stage.plan.contender, stage.plan.carrier) {
+        (Contender::Bare, Carrier::Tcp) => bare::tcp(stage).await,
+        (Contender::Bare, Carrier::Tls) => bare::tls(stage).await,
+        (Contender::Bare, Carrier::P2p) => bare::p2p(stage).await,
+        (Contender::Ours, _) => ours::start(stage).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Reuse, *};
+
+    #[test]
+    fn every_contender_answers_every_request() {
+        for carrier in Carrier::ALL {
+            for contender in Contender::ALL {
+                for bytes in [5, 100_000] {
+                    let (reuse, amount) = (Reuse::Kept, Amount::Requests(50));
+                    let plan = Plan { contender, carrier, callers: 3, bytes, reuse, amount };
+                    let outcome = run(plan).unwrap();
+                    assert_eq!(outcome.failed, 0, "{plan:?}: {outcome}");
+                    assert!(outcome.per_s > 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ours_loses_no_request_with_a_stream_for_each() {
+        for carrier in Carrier::ALL {
+            let (contender, reuse) = (Contender::Ours, Reuse::Fresh);
+            let (callers, bytes, amount) = (16, 5, Amount::Requests(200));
+            let outcome = run(Plan { contender, carrier, callers, bytes, reuse, amount }).unwrap();
+            assert_eq!(outcome.failed, 0, "{carrier:?}: {outcome}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A certificate for this machine, made anew for each measurement, and TLS with it at both ends.
+
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::error::Failure;
+
+/// Whom the certificate names.
+pub(super) const NAME: &str = "localhost";
+
+/// A certificate that signs itself, and its key.
+pub(super) struct Certificate {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Certificate {
+    /// A new one.
+    pub(super) fn generate() -> Result<Self, Failure> {
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
+        Ok(Self { certificate: cert.der().clone(), key: signing_key })
+    }
+
+    /// TLS of a server that has it.
+    pub(super) fn server_config(&self) -> Result<ServerConfig, Failure> {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], key)?;
+        Ok(config)
+    }
+
+    /// TLS of a client that trusts it and nothing else.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, Failure> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone())?;
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(config)
+    }
+}
