@@ -11,8 +11,7 @@ use libp2p::{
 
 use crate::{
     config::{GossipStreams, Mdns, P2pConfig},
-    pubsub,
-    streams,
+    pubsub, streams,
 };
 
 /// Connections to one peer. One would do, but then two nodes that dial each other at the same moment

@@ -149,6 +149,25 @@ impl ToSwarm {
         })
     }
 
+    /// Opens a stream to the peer of an address, which is dialled if need be.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`ToSwarm::wish`].
+    pub(crate) async fn open_at(
+        &self,
+        to: PeerAddress,
+        protocols: Vec<libp2p::StreamProtocol>,
+        deadline: Instant,
+    ) -> Result<OutboundStream, OpenError> {
+        match self.wish(Whom::At(to.clone()), protocols.clone(), deadline).await {
+            // The connection was about to end, and the next wish leads to another one. If it was the
+            // swarm that ended, the next one is answered at once.
+            Err(OpenError::Closed) => self.wish(Whom::At(to), protocols, deadline).await,
+            answered => answered,
+        }
+    }
+
     /// Wishes for a stream, and waits for it.
     ///
     /// # Cancel safety

@@ -3,6 +3,11 @@
 use gossip::{Identity, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::DialLimits;
+use net_http::{
+    Reception,
+    client::{ClientLimits, Clients},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::keys::NodeKey;
 
@@ -63,12 +68,21 @@ pub struct P2pConfig {
     pub subscribe: Subscription,
     /// Whether the node gossips at all.
     pub gossip: GossipStreams,
+    /// What serves HTTP that peers ask for over streams; shared with the other networks of the node.
+    /// See [`with_protocols_document`](crate::with_protocols_document). Default: nothing, and HTTP is
+    /// not announced.
+    pub reception: Option<Reception>,
+    /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
+    /// some of its own, with default limits, which end with the last handle of the network.
+    pub clients: Clients,
 }
 
 impl P2pConfig {
     /// A network that listens nowhere and dials nobody, with defaults for the rest.
     #[must_use]
     pub fn new(network: NetworkId, key: NodeKey) -> Self {
+        let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
+        let (limits, unasked) = (ClientLimits::default(), CancellationToken::new());
         Self {
             network,
             key,
@@ -78,9 +92,11 @@ impl P2pConfig {
             mdns: Mdns::default(),
             max_inbound: 2_400,
             dial: DialLimits::default(),
-            agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
+            clients: Clients::new(limits, agent.clone(), &unasked),
+            agent,
             subscribe: Subscription::default(),
             gossip: GossipStreams::default(),
+            reception: None,
         }
     }
 }

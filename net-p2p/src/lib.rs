@@ -1,9 +1,10 @@
-//! The libp2p network: gossip over streams, transactions over topics.
+//! The libp2p network: gossip over streams, transactions over topics, and HTTP.
 //!
 //! ```text
 //!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP, Noise, Yamux)
 //!                                  │    ▲             │ streams
-//!                      link tasks ◀┘    └─ topics     ▼
+//!                      link tasks ◀┘    └─ topics     ├──▶ doorman ──▶ HTTP
+//!                          │                          ▼
 //!                          └── handshake, claim, attach ──▶ Broadcaster
 //! ```
 //!
@@ -14,14 +15,20 @@
 //! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller is told | `PublishQueueFull` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
-//! | accept queue | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | opening | swarm task -> connection | 256; 64 of one connection | caller is told | - |
+//! | wishes | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
+//! | unreached | swarm task, until a dial ended | 1,024 | caller is told | - |
+//! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller is told | - |
+//! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller is told | - |
+//! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
+//! | accept queue, HTTP | connections -> doorman | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
+//! | HTTP streams | doorman -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | GossipSub, per connection | library | 256 | library drops, lowers the score | - |
 //!
 //! # Invariants
 //!
 //! * One task owns the swarm and waits only in its `select!`; it is restarted when it panics.
 //! * A peer has at most one gossip link, whoever dialled and however often.
+//! * HTTP cannot starve gossip: it waits in queues of its own, and gossip passes it in the others.
 //! * Nothing here knows the other transport; what the two share is the broadcaster and the ledger.
 
 mod behaviour;
@@ -30,6 +37,7 @@ mod config;
 mod conventions;
 mod dialing;
 mod handshake;
+mod http;
 mod keys;
 mod link;
 mod listening;
@@ -46,6 +54,7 @@ mod topic;
 mod transport;
 
 pub use config::{GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription};
+pub use http::with_protocols_document;
 pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use link::SharedLedger;

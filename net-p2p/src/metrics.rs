@@ -16,6 +16,8 @@ pub enum P2pEvent {
     AcceptorGone,
     /// An inbound gossip stream was reset: too many handshakes are under way.
     TooManyHandshakes,
+    /// An inbound stream was reset: too many streams of HTTP have a task.
+    TooManyHttpStreams,
     /// A gossip handshake failed.
     HandshakeFailed,
     /// A gossip handshake was refused: the peer belongs to another network.
@@ -41,11 +43,12 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::AcceptorGone,
         Self::TooManyHandshakes,
+        Self::TooManyHttpStreams,
         Self::HandshakeFailed,
         Self::OtherNetwork,
         Self::DuplicateLink,
@@ -67,6 +70,7 @@ impl P2pEvent {
             Self::AcceptQueueFull => "p2p_accept_queue_full",
             Self::AcceptorGone => "p2p_acceptor_gone",
             Self::TooManyHandshakes => "p2p_too_many_handshakes",
+            Self::TooManyHttpStreams => "p2p_too_many_http_streams",
             Self::HandshakeFailed => "p2p_handshake_failed",
             Self::OtherNetwork => "p2p_other_network",
             Self::DuplicateLink => "p2p_duplicate_link",

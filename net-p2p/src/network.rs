@@ -11,14 +11,18 @@ use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity,
     NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
     Tag, Transport,
+    http::{HttpAddressError, HttpClient},
 };
+use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
+use net_http::client::{Clients, STREAM_IDLE, Target};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Command, NotTaken, ToSwarm},
     config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
+    http::{StreamConnect, unusable},
     link::{SharedLedger, Surroundings},
     listening::Bound,
     metrics::P2pMetrics,
@@ -77,6 +81,7 @@ struct Shared {
     configured: Arc<Mutex<Vec<PeerAddress>>>,
     local: libp2p::PeerId,
     gossip: GossipStreams,
+    clients: Clients,
     tasks: TaskSet,
 }
 
@@ -114,6 +119,7 @@ impl P2pNetwork {
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
         let (listen, gossip) = (config.listen.clone(), config.gossip);
+        let clients = config.clients.clone();
         let blueprint = Blueprint {
             config,
             around: Arc::clone(&around),
@@ -126,7 +132,7 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn("swarm", |cancel| blueprint.supervise(life, cancel));
-        let shared = Shared { around, swarm, bound, configured, local, gossip, tasks };
+        let shared = Shared { around, swarm, bound, configured, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -259,23 +265,33 @@ impl P2pNetwork {
         limit: Duration,
     ) -> Result<OutboundStream, OpenError> {
         let to = PeerAddress::parse(address)?;
-        self.open_at(to, protocols, Instant::now() + limit).await
+        self.shared.swarm.open_at(to, protocols, Instant::now() + limit).await
     }
 
-    async fn open_at(
-        &self,
-        to: PeerAddress,
-        protocols: Vec<StreamProtocol>,
-        deadline: Instant,
-    ) -> Result<OutboundStream, OpenError> {
-        let swarm = &self.shared.swarm;
-        let first = swarm.wish(Whom::At(to.clone()), protocols.clone(), deadline).await;
-        match first {
-            // The connection was about to end, and the next wish leads to another one. If it was the
-            // swarm that ended, the next one is answered at once.
-            Err(OpenError::Closed) => swarm.wish(Whom::At(to), protocols, deadline).await,
-            answered => answered,
-        }
+    /// What sends HTTP requests to the peer of a multiaddr with `/p2p/ID`. Clients of one peer share
+    /// connections and limits, whatever the address. The peer is connected when there is something to
+    /// send, as by [`P2pNetwork::open_stream_to`].
+    ///
+    /// # Errors
+    ///
+    /// [`HttpAddressError`] when the address is none of this network, or does not name a peer.
+    pub fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        let to = PeerAddress::parse(address).map_err(|error| unusable(address, &error))?;
+        let profile = self.shared.around.broadcaster.profile();
+        let target = Target {
+            name: to.peer.to_string(),
+            // Source: wire facts 9.1. The peer is named by its key, not by a host.
+            host: HeaderValue::from_static(""),
+            prefix: String::new(),
+            streams: profile.http_streams,
+            idle: STREAM_IDLE,
+            connect: Arc::new(StreamConnect {
+                swarm: self.shared.swarm.clone(),
+                to,
+                protocol: StreamProtocol::new(profile.http_protocol),
+            }),
+        };
+        Ok(self.shared.clients.client(target))
     }
 
     /// Makes the swarm panic, as a bug in a behaviour would.

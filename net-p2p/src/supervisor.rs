@@ -36,6 +36,7 @@ use crate::{
     config::{GossipStreams, P2pConfig, PeerAddress, Subscription},
     conventions::Conventions,
     dialing::Dialing,
+    http::Doorman,
     link::{Surroundings, gossip_protocols},
     listening::{Bound, Listening, is_free},
     metrics::P2pEvent,
@@ -62,7 +63,7 @@ const MAX_RESTART: Duration = Duration::from_secs(30);
 /// How long a swarm must have lived for the waiting to start over. Chosen.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long links may take to end in an orderly way. Chosen: longer than the broadcaster gives a
+/// How long links, and requests under way, may take to end in an orderly way. Chosen: longer than the broadcaster gives a
 /// stopping peer to drain and to close.
 const LINKS_GRACE: Duration = Duration::from_millis(2_500);
 
@@ -149,6 +150,15 @@ impl Blueprint {
             protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
         }
         let accept = acceptors.accept(&protocols, streams::GOSSIP);
+        let http = TaskSet::new(cancel);
+        if let Some(reception) = self.config.reception.clone() {
+            let protocol = StreamProtocol::new(profile.http_protocol);
+            let accept = acceptors.accept(&[protocol], streams::HTTP);
+            let metrics = self.around.metrics.clone();
+            let doorman = Doorman::new(accept, reception, profile.http_streams, metrics);
+            let each = http.clone();
+            http.spawn("http streams", |cancel| doorman.run(each, cancel));
+        }
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
         let key = self.config.key.libp2p();
@@ -198,6 +208,7 @@ impl Blueprint {
             receivers,
             accept,
             tasks: TaskSet::new(cancel),
+            http,
             panicked,
         });
         core.listen().await?;
@@ -254,7 +265,10 @@ impl Life {
         // Nobody reads notices any more, so no link shall wait for room for its last one.
         core.receivers.notices.close();
         // A panic of a link ends here: it was logged, and it is why this life ends.
-        let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind().await.ok();
+        let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind();
+        let http = AssertUnwindSafe(core.http.stop(LINKS_GRACE)).catch_unwind();
+        let (links, http) = tokio::join!(links, http);
+        let (links, http) = (links.ok(), http.ok());
         if ended == Some(End::Cancelled) {
             core.part().await;
         }
@@ -264,7 +278,7 @@ impl Life {
             tracing::error!("a swarm that died panicked again when it was dropped");
         }
         let connections = connections.stop(CONNECTIONS_GRACE).await;
-        tracing::debug!(?links, ?connections, "the libp2p swarm ended");
+        tracing::debug!(?links, ?http, ?connections, "the libp2p swarm ended");
     }
 }
 

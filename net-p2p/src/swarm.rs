@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) accept: AcceptQueue,
     /// Link tasks and look-ups.
     pub(crate) tasks: TaskSet,
+    /// Takes and serves streams of HTTP.
+    pub(crate) http: TaskSet,
     /// Cancelled when the task of a connection panicked.
     pub(crate) panicked: CancellationToken,
 }
@@ -105,6 +107,7 @@ impl Core {
                 () = cancel.cancelled() => return End::Cancelled,
                 () = self.panicked.cancelled() => return End::TaskPanicked,
                 () = self.tasks.token().cancelled() => return End::TaskPanicked,
+                () = self.http.token().cancelled() => return End::TaskPanicked,
                 Some(notice) = self.receivers.notices.recv() => self.on_notice(notice),
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.on_verdict(verdict),

@@ -20,7 +20,7 @@ mod handler;
 mod unreached;
 
 pub use accept::InboundStream;
-pub(crate) use accept::{About, AcceptQueue, Acceptors, Bounds, GOSSIP, HTTP};
+pub(crate) use accept::{About, AcceptQueue, Acceptors, GOSSIP, HTTP};
 pub(crate) use behaviour::{Behaviour, DialWanted, Whom, Wish};
-pub(crate) use handler::{OpenRequest, Turn};
 pub use handler::{OpenError, OutboundStream};
+pub(crate) use handler::{OpenRequest, Turn};

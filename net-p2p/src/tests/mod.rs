@@ -1,7 +1,9 @@
 //! Tests that need the inside of the crate.
 
 mod host;
+mod http;
 mod links;
+mod reach;
 mod recorded;
 mod restart;
 mod streams;

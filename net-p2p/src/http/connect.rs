@@ -1,0 +1,50 @@
+//! What opens streams for HTTP clients.
+
+use std::time::Duration;
+
+use gossip::{
+    BoxFuture, NodeAddress,
+    http::{BoxError, HttpAddressError},
+};
+use libp2p::StreamProtocol;
+use net_http::client::{Connect, Io};
+use tokio::time::Instant;
+
+use super::stream::StreamIo;
+use crate::{
+    command::ToSwarm,
+    config::{PeerAddress, PeerAddressError},
+};
+
+/// How long opening a stream may take, with looking a name up, dialling and waiting for a turn. Who
+/// asks has a limit of its own. Chosen: the three of ten seconds each.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens streams to the peer of one address.
+///
+/// It holds a way to the swarm and not the network, so that idle clients keep no network running.
+#[derive(Debug)]
+pub(crate) struct StreamConnect {
+    pub(crate) swarm: ToSwarm,
+    pub(crate) to: PeerAddress,
+    pub(crate) protocol: StreamProtocol,
+}
+
+impl Connect for StreamConnect {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>> {
+        Box::pin(async {
+            let (to, protocols) = (self.to.clone(), vec![self.protocol.clone()]);
+            let opened = self.swarm.open_at(to, protocols, Instant::now() + OPEN_LIMIT).await?;
+            Ok(Box::new(StreamIo::from(opened)) as Box<dyn Io>)
+        })
+    }
+}
+
+/// Why an address has no HTTP client.
+pub(crate) fn unusable(address: &NodeAddress, error: &PeerAddressError) -> HttpAddressError {
+    let text = address.to_string();
+    match error {
+        PeerAddressError::NotMultiaddr { .. } => HttpAddressError::OtherTransport { address: text },
+        other => HttpAddressError::Unusable { address: text, reason: other.to_string() },
+    }
+}
