@@ -4,7 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use gossip::{NetworkId, NodeAddress, wire::identity::Keypair};
 use mesh::{DialLimits, InboundLimits};
-use net_http::Reception;
+use net_http::{Reception, client::Clients};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// Whether peers may connect here, or only the plain HTTP services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,11 @@ pub struct WsConfig {
     /// What answers the HTTP requests that are not gossip, shared with the other networks of the node.
     /// Default: none; they are answered 404.
     pub reception: Option<Reception>,
+    /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
+    /// of the network's own, with default limits, which end with it.
+    pub clients: Option<Clients>,
+    /// Whose certificates are believed besides those of the system. Default: nobody's.
+    pub tls_roots: Vec<CertificateDer<'static>>,
     /// Name of this node among its operator's. Default: empty.
     pub instance: String,
     /// Identifier in telemetry. Default: empty.
@@ -79,6 +85,8 @@ impl WsConfig {
             dial: DialLimits::default(),
             dial_timeout: Duration::from_secs(10),
             reception: None,
+            clients: None,
+            tls_roots: Vec::new(),
             instance: String::new(),
             telemetry_id: String::new(),
             user_agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),

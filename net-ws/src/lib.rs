@@ -16,6 +16,7 @@
 //! * Every task belongs to the network's task set, and every connection to one task.
 
 mod bucket;
+mod call;
 mod config;
 mod context;
 mod decoder;
@@ -30,6 +31,8 @@ mod sink;
 mod socket;
 mod source;
 
+pub use call::{CertificateError, read_certificates};
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig};
 pub use context::SharedLedger;
 pub use network::WsNetwork;
+pub use tokio_rustls::rustls::pki_types::CertificateDer;

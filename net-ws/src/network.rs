@@ -6,11 +6,14 @@ use broadcaster::{Broadcaster, Shutdown, TaskSet};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
     NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response, Transport,
+    http::{HttpAddressError, HttpClient},
 };
+use net_http::client::{ClientLimits, Clients};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    call::{self, Trust},
     config::{StartError, WsConfig},
     context::{Context, SharedLedger},
     mesh_task::{self, Mesh},
@@ -25,6 +28,8 @@ pub struct WsNetwork {
     mesh: Arc<Mesh>,
     tasks: TaskSet,
     local_address: Option<SocketAddr>,
+    clients: Clients,
+    trust: Arc<Trust>,
     /// Asks the tasks to end with the last handle. They hold the set themselves, to spawn more.
     _guard: Arc<DropGuard>,
 }
@@ -56,6 +61,10 @@ impl WsNetwork {
             }
             _ => None,
         };
+        let trust = Arc::new(Trust::new(config.tls_roots.clone()));
+        let clients = config.clients.clone().unwrap_or_else(|| {
+            Clients::new(ClientLimits::default(), config.user_agent.clone(), parent)
+        });
         let (peers, dial_limits) = (config.peers.clone(), config.dial);
         let own_url = local_address.map(|address| format!("http://{address}"));
         let context = Arc::new(Context::new(config, broadcaster, ledger, own_url)?);
@@ -77,7 +86,7 @@ impl WsNetwork {
             tracing::info!(%address, network = %context.network, "listening");
         }
         let guard = Arc::new(tasks.token().clone().drop_guard());
-        Ok(Self { context, mesh, tasks, local_address, _guard: guard })
+        Ok(Self { context, mesh, tasks, local_address, clients, trust, _guard: guard })
     }
 
     /// Stops accepting and dialling, closes every connection in an orderly way, and waits for that at
@@ -148,6 +157,10 @@ impl GossipNode for WsNetwork {
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.broadcaster().request(peer, request))
+    }
+
+    fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        call::client(peer, &self.clients, &self.trust)
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

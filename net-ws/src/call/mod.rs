@@ -1,0 +1,87 @@
+//! Calls the HTTP services of nodes over TCP and TLS.
+//!
+//! ```text
+//!   HttpClient ─▶ Clients ─▶ SocketConnect ─▶ TCP ─┬─▶ plain
+//!                                                  └─▶ TLS, the server's name checked
+//! ```
+//!
+//! # Invariants
+//!
+//! * An address that asks for TLS is never called without.
+//! * Clients of one host and port share connections and limits, whatever path the address has.
+
+mod trust;
+
+use std::sync::Arc;
+
+use gossip::{
+    BoxFuture, NodeAddress, Security, StreamUse, WebSocketAddress,
+    http::{BoxError, HttpAddressError, HttpClient},
+};
+use http::HeaderValue;
+use net_http::client::{Clients, Connect, Io, TCP_IDLE, Target};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+pub(crate) use trust::Trust;
+pub use trust::{CertificateError, read_certificates};
+
+use crate::socket;
+
+/// What calls `address`.
+pub(crate) fn client(
+    address: &NodeAddress,
+    clients: &Clients,
+    trust: &Trust,
+) -> Result<HttpClient, HttpAddressError> {
+    let (NodeAddress::WebSocket(socket), Some(host_port)) = (address, address.host_port()) else {
+        return Err(HttpAddressError::OtherTransport { address: address.to_string() });
+    };
+    let unusable =
+        |reason: String| HttpAddressError::Unusable { address: address.to_string(), reason };
+    let security = match socket.security() {
+        Security::Plain => None,
+        Security::Tls => {
+            let config = trust.config().map_err(|error| unusable(error.to_string()))?;
+            let name = server_name(socket).map_err(&unusable)?;
+            Some((TlsConnector::from(config), name))
+        }
+    };
+    let scheme = if security.is_some() { "https" } else { "http" };
+    let authority = address.phonebook_entry();
+    let host = HeaderValue::from_str(&authority).map_err(|error| unusable(error.to_string()))?;
+    Ok(clients.client(Target {
+        name: format!("{scheme}://{host_port}"),
+        host,
+        prefix: socket.path().to_owned(),
+        streams: StreamUse::KeptAlive,
+        idle: TCP_IDLE,
+        connect: Arc::new(SocketConnect { host_port, security }),
+    }))
+}
+
+/// The name that the certificate has to be for.
+fn server_name(address: &WebSocketAddress) -> Result<ServerName<'static>, String> {
+    let host = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    ServerName::try_from(host).map_err(|error| error.to_string())
+}
+
+/// Opens connections to one host and port.
+struct SocketConnect {
+    host_port: String,
+    /// For TLS: how, and who has to be there.
+    security: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connect for SocketConnect {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>> {
+        Box::pin(async {
+            let stream = TcpStream::connect(&self.host_port).await?;
+            socket::tune(&stream);
+            Ok(match &self.security {
+                None => Box::new(stream) as Box<dyn Io>,
+                Some((tls, name)) => Box::new(tls.connect(name.clone(), stream).await?),
+            })
+        })
+    }
+}
