@@ -8,6 +8,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{pool::Lease, wire::Cut};
+use super::{Shared, pool::Lease, wire::Cut};
 
 /// Why the body of a response broke off.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub(super) struct ResponseBody {
     /// The deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Option<Duration>,
+    /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
+    _shared: Arc<Shared>,
 }
 
 impl ResponseBody {
@@ -52,8 +55,9 @@ impl ResponseBody {
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
         idle: Option<Duration>,
+        shared: Arc<Shared>,
     ) -> Self {
-        Self { incoming, lease: Some(lease), deadline, idle }
+        Self { incoming, lease: Some(lease), deadline, idle, _shared: shared }
     }
 
     fn finish(&mut self) {

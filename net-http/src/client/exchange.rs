@@ -36,7 +36,7 @@ use super::{
     body::ResponseBody,
     driver::Driver,
     pool::{Lease, Live, Patience, Pool, Slot},
-    request::{Dress, only_request},
+    request::{Dress, declared_length, only_request},
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
 
@@ -232,7 +232,8 @@ impl Way {
                 lease.finish(self.keeps());
                 return HttpBody::empty();
             }
-            HttpBody::new(ResponseBody::new(incoming, lease, deadline, self.keeps()))
+            let shared = Arc::clone(&self.shared);
+            HttpBody::new(ResponseBody::new(incoming, lease, deadline, self.keeps(), shared))
         })
     }
 }
@@ -247,7 +248,8 @@ impl Lease {
     {
         let Live { sender, wire } = self.live();
         wire.begin(until);
-        let request = request.map(|body| Outgoing::new(body, wire));
+        let declared = declared_length(request.headers());
+        let request = request.map(|body| Outgoing::new(body, declared, wire));
         let sent = sender.try_send_request(request);
         let wire = Arc::clone(wire);
         async move {

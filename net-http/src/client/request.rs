@@ -21,6 +21,14 @@ pub enum RequestError {
         /// What is wrong with it.
         source: http::uri::InvalidUri,
     },
+    /// Its `Content-Length` is not one number, or not the length of its body.
+    #[error("the content-length is not the length of the body")]
+    Length,
+}
+
+/// The length that a request says its body has.
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What is added to every request to a target.
@@ -38,6 +46,7 @@ impl Dress {
             return Err(HttpError::Invalid { source: RequestError::Tunnel.into() });
         }
         self.shorten(request)?;
+        check_length(request)?;
         *request.version_mut() = Version::HTTP_11;
         let bare = request.body().is_end_stream()
             && (request.method() == Method::POST
@@ -79,6 +88,20 @@ impl Dress {
         *request.uri_mut() = Uri::from(path);
         Ok(())
     }
+}
+
+/// Whether what a request says of its length can be true.
+fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
+    let lengths = request.headers().get_all(CONTENT_LENGTH).iter().count();
+    if lengths == 0 {
+        return Ok(());
+    }
+    let declared = declared_length(request.headers()).filter(|_length| lengths == 1);
+    let exact = request.body().size_hint().exact();
+    if declared.is_some_and(|declared| exact.is_none_or(|exact| exact == declared)) {
+        return Ok(());
+    }
+    Err(HttpError::Invalid { source: RequestError::Length.into() })
 }
 
 /// The headers of a request that is the only one on its connection, in the order in which existing nodes
@@ -146,6 +169,21 @@ mod tests {
         assert!(matches!(dressed(&long, get(&long)), Err(HttpError::Invalid { .. })));
         let tunnel = Request::connect("a:1").body(HttpBody::empty()).unwrap();
         assert!(matches!(dressed("", tunnel), Err(HttpError::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_true_is_refused() {
+        let with = |lengths: &[&str], body: &'static str| {
+            let mut request = Request::post("/");
+            for length in lengths {
+                request = request.header(CONTENT_LENGTH, *length);
+            }
+            dressed("", request.body(HttpBody::full(body)).unwrap()).is_ok()
+        };
+        assert!(with(&[], "four") && with(&["4"], "four") && with(&["0"], ""));
+        for lengths in [&["3"][..], &["5"], &["-4"], &["four"], &["4", "4"], &["4", "5"]] {
+            assert!(!with(lengths, "four"), "{lengths:?}");
+        }
     }
 
     #[test]

@@ -13,14 +13,13 @@
 //!   closed then, and not before.
 //! * `OVER` is never taken back: an abandoned connection carries nothing more.
 
-use std::sync::Arc;
 use std::{
     any::Any,
     io::{self, IoSlice},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
@@ -311,15 +310,30 @@ impl BodyPanicked {
     }
 }
 
+/// The body of a request is longer than the request says.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request is longer than its content-length")]
+struct BodyTooLong;
+
 /// The body of a request on its way.
 pub(super) struct Outgoing {
     body: HttpBody,
+    /// What the request says of its length and has not been sent. hyper would leave out what is over.
+    left: Option<u64>,
     wire: Arc<Wire>,
 }
 
 impl Outgoing {
-    pub(super) fn new(body: HttpBody, wire: &Arc<Wire>) -> Self {
-        Self { body, wire: Arc::clone(wire) }
+    pub(super) fn new(body: HttpBody, declared: Option<u64>, wire: &Arc<Wire>) -> Self {
+        Self { body, left: declared, wire: Arc::clone(wire) }
+    }
+
+    /// Counts a frame against the declared length.
+    fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyTooLong> {
+        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+            *left = left.checked_sub(data.len() as u64).ok_or(BodyTooLong)?;
+        }
+        Ok(())
     }
 
     /// The body, if it was not sent.
@@ -346,6 +360,10 @@ impl Body for Outgoing {
         // every client of the node.
         let body = Pin::new(&mut self.body);
         let error = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(context))) {
+            Ok(Poll::Ready(Some(Ok(frame)))) => match self.count(&frame) {
+                Ok(()) => return Poll::Ready(Some(Ok(frame))),
+                Err(error) => error.into(),
+            },
             Ok(Poll::Ready(Some(Err(error)))) => error,
             Ok(poll) => return poll,
             Err(panic) => BodyPanicked::new(panic.as_ref()).into(),

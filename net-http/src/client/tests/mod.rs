@@ -141,8 +141,10 @@ impl Bench {
                 });
                 inner.spawn("serve", |_cancel| async move {
                     // How the connection ends is the client's affair here.
-                    let _ended =
-                        http1::Builder::new().serve_connection(TokioIo::new(io), serve).await;
+                    let _ended = http1::Builder::new()
+                        .half_close(true)
+                        .serve_connection(TokioIo::new(io), serve)
+                        .await;
                 });
             }
         });
