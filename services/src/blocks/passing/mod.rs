@@ -1,0 +1,432 @@
+//! Passes a block request on to other peers, so that a newcomer catches up through a relay without blocks.
+//!
+//! ```text
+//!   asker ─UE─▶ Responder ─▶ Passing ─┬─ cache, misses ─────────────────────▶ at once
+//!                                     ├─ flight for that round: join it
+//!                                     └─ new flight ─UE, marked─▶ peer, next peer, next peer
+//! ```
+//!
+//! # Never in a loop
+//!
+//! A request has no room for a counter of hops: it fills the 67 bytes that its tag may have. But existing
+//! nodes read its topics in any order, and all write them in the same one. So a request that is passed on is
+//! written in the other order: a mark that costs no byte, and that nodes which know nothing of it do not
+//! notice. Source: wire facts 4.3; `other_topic_order` in `testdata/block_service.json`.
+//!
+//! * A marked request is answered from store and cache only. It is not passed on, and it does not wait for a
+//!   flight either: a ring of relays that wait for each other cannot come to be. A request goes through one
+//!   relay, and no further.
+//! * A relay that does not know the mark may pass our request on, and it may come back to us. If it comes
+//!   from a peer that this flight has asked, it is told at once that there is no block. If it comes round
+//!   by others, it joins the flight that caused it: nothing more is sent, and every turn of the ring ends
+//!   with the deadline of the peer that was asked.
+//! * Who waits for a round is not asked for it.
+//!
+//! # Invariants
+//!
+//! * One flight per round: however many ask, one peer at a time is asked for it.
+//! * A flight asks at most [`PassingLimits::peers`] peers, and ends within [`PassingLimits::total`], before
+//!   who asked gives up.
+//! * A flight nobody waits for any more is dropped. There is no task here: who waits drives it.
+//! * Flights, those who wait, each asker, the cache and everything remembered have bounds.
+//! * An answer is passed on and cached only if it is a block of that round. Whether it is the right one only
+//!   the asker can tell; if it asks for the same block over and over, another peer is asked.
+
+mod cache;
+mod peers;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::Shared};
+use gossip::{
+    BoxFuture, GossipNode, PeerClass, PeerId, Request, RequestError,
+    wire::{
+        block::{BlockAnswer, BlockRequest},
+        topics::Topics,
+    },
+};
+use tokio::time::{self, Instant};
+
+use self::{
+    cache::{Cache, Cached, Misses},
+    peers::{Peers, Reply},
+};
+use super::stored::StoredBlock;
+
+/// What bounds passing requests on.
+#[derive(Clone, Copy, Debug)]
+pub struct PassingLimits {
+    /// Most peers asked for one round. Chosen: 3; each may take its deadline, and who asked waits four
+    /// seconds.
+    pub peers: usize,
+    /// Longest wait for one peer. Chosen: 1.2 s, enough for a round trip around the world and some megabytes.
+    pub each: Duration,
+    /// Longest time until a flight ends. Chosen: 3.3 s; who asks gives up after 4 s (Source: wire facts 4.3),
+    /// and the handler's deadline is 5 s.
+    pub total: Duration,
+    /// Most rounds being asked for. Chosen: 16, which with answers of 6 MiB are 96 MiB.
+    pub flights: usize,
+    /// Most requests of one peer that wait. Chosen: 16, what an existing node asks for at once.
+    pub per_asker: usize,
+    /// Most bytes of blocks cached. Chosen: 32 MiB, some ten thousand small blocks.
+    pub cache_bytes: usize,
+    /// How long a block is cached. Chosen: 30 s, since many newcomers at a time ask for the same.
+    pub cache_for: Duration,
+    /// How long it is remembered that nobody has a block. Chosen: 1 s, because the next round may come soon.
+    pub miss_for: Duration,
+}
+
+impl Default for PassingLimits {
+    fn default() -> Self {
+        Self {
+            peers: 3,
+            each: Duration::from_millis(1200),
+            total: Duration::from_millis(3300),
+            flights: 16,
+            per_asker: 16,
+            cache_bytes: 32 * 1024 * 1024,
+            cache_for: Duration::from_secs(30),
+            miss_for: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The node whose peers are asked, once it is there: handlers are made before the node that they belong to.
+///
+/// It does not keep the node alive.
+#[derive(Clone, Default)]
+pub struct LateNode(Arc<OnceLock<Weak<dyn GossipNode>>>);
+
+impl LateNode {
+    /// A place without a node.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts the node in. The first one stays.
+    pub fn fill(&self, node: &Arc<dyn GossipNode>) {
+        self.0.get_or_init(|| Arc::downgrade(node));
+    }
+
+    fn node(&self) -> Option<Arc<dyn GossipNode>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl fmt::Debug for LateNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LateNode").field(&self.0.get().is_some()).finish()
+    }
+}
+
+/// Who made a request that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The node that wants the block.
+    Asker,
+    /// A relay that passed it on.
+    Relay,
+}
+
+impl Origin {
+    /// Looks for the mark in the payload of a request.
+    pub(super) fn of(payload: &Bytes, round: u64) -> Self {
+        let own = BlockRequest { round }.topics();
+        let first = own.iter().next().map(|(key, _)| key);
+        // The nonce may stand anywhere, or be missing.
+        let keys = |topics: &Topics| {
+            let known = |key: &Bytes| own.get(std::str::from_utf8(key).unwrap_or("")).is_some();
+            topics.iter().map(|(key, _)| key.clone()).find(known)
+        };
+        match Topics::decode(payload) {
+            Ok(topics) if keys(&topics).as_ref() == first => Self::Asker,
+            _ => Self::Relay,
+        }
+    }
+}
+
+/// The topics of a request that is passed on: those of any other, the other way round.
+fn marked(round: u64) -> Topics {
+    let topics = BlockRequest { round }.topics();
+    let mut topics: Vec<_> = topics.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
+    topics.reverse();
+    topics.into_iter().collect()
+}
+
+/// What came of passing a request on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// A block of that round.
+    Block(StoredBlock),
+    /// Nobody has it.
+    Unavailable {
+        /// The newest round anybody asked claims to have; 0 if nobody said.
+        latest: u64,
+    },
+    /// Too much is being asked for.
+    Busy,
+}
+
+/// Passes block requests on to other peers. A cheap handle.
+#[derive(Clone)]
+pub struct Passing {
+    desk: Arc<Desk>,
+}
+
+struct Desk {
+    node: LateNode,
+    limits: PassingLimits,
+    state: Mutex<State>,
+}
+
+struct State {
+    flights: HashMap<u64, Flight>,
+    /// How many requests of a peer wait.
+    waiting: HashMap<PeerId, usize>,
+    cache: Cache,
+    misses: Misses,
+    peers: Peers,
+    /// Numbers flights, so that one is not taken for a later one of the same round.
+    next: u64,
+}
+
+/// A round that is being asked for.
+struct Flight {
+    number: u64,
+    outcome: Shared<BoxFuture<'static, Passed>>,
+    /// Peers that wait for it.
+    askers: Vec<PeerId>,
+    /// Peers that were asked for it.
+    asked: Vec<PeerId>,
+    /// Who sent this block before, to somebody who did not want it.
+    avoid: Option<PeerId>,
+}
+
+impl Passing {
+    /// Passes requests on to the peers of `node`.
+    #[must_use]
+    pub fn new(node: LateNode, limits: PassingLimits) -> Self {
+        let state = State {
+            flights: HashMap::new(),
+            waiting: HashMap::new(),
+            cache: Cache::new(limits.cache_bytes, limits.cache_for),
+            misses: Misses::new(limits.miss_for),
+            peers: Peers::default(),
+            next: 0,
+        };
+        Self { desk: Arc::new(Desk { node, limits, state: Mutex::new(state) }) }
+    }
+
+    /// Gets the block of a round for `asker`, from the cache or from a peer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the flight to the others that wait for it, or ends it.
+    pub(super) async fn obtain(&self, round: u64, asker: PeerId, origin: Origin) -> Passed {
+        let now = Instant::now();
+        let (outcome, _wait) = {
+            let mut state = self.desk.state();
+            let avoid = match state.cache.take(round, asker, now) {
+                Cached::Block(block) => return Passed::Block(block),
+                Cached::Unwanted { source } => Some(source),
+                Cached::Nothing => None,
+            };
+            if origin == Origin::Relay {
+                return Passed::Unavailable { latest: state.cache.highest() };
+            }
+            if let Some(latest) = state.misses.latest(round, now) {
+                return Passed::Unavailable { latest };
+            }
+            match self.board(&mut state, round, asker, avoid) {
+                Ok(boarded) => boarded,
+                Err(refused) => return refused,
+            }
+        };
+        outcome.await
+    }
+
+    /// Joins the flight for a round, or starts it.
+    fn board(
+        &self,
+        state: &mut State,
+        round: u64,
+        asker: PeerId,
+        avoid: Option<PeerId>,
+    ) -> Result<(Shared<BoxFuture<'static, Passed>>, Wait), Passed> {
+        let limits = &self.desk.limits;
+        let flight = state.flights.get_mut(&round);
+        if flight.as_ref().is_some_and(|flight| flight.asked.contains(&asker)) {
+            return Err(Passed::Unavailable { latest: state.cache.highest() });
+        }
+        let full = state.waiting.get(&asker).is_some_and(|&waiting| waiting >= limits.per_asker);
+        if full || (flight.is_none() && state.flights.len() >= limits.flights) {
+            return Err(Passed::Busy);
+        }
+        let flight = state.flights.entry(round).or_insert_with(|| {
+            state.next += 1;
+            let number = state.next;
+            let outcome = Arc::clone(&self.desk).fly(round, number).boxed().shared();
+            Flight { number, outcome, askers: Vec::new(), asked: Vec::new(), avoid }
+        });
+        flight.askers.push(asker);
+        *state.waiting.entry(asker).or_default() += 1;
+        let wait = Wait { desk: Arc::clone(&self.desk), round, number: flight.number, asker };
+        Ok((flight.outcome.clone(), wait))
+    }
+}
+
+impl fmt::Debug for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passing").field("node", &self.desk.node).finish_non_exhaustive()
+    }
+}
+
+/// One that waits for a flight; leaves it when dropped, and the last one takes it down.
+struct Wait {
+    desk: Arc<Desk>,
+    round: u64,
+    number: u64,
+    asker: PeerId,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut state = self.desk.state();
+        if let Some(waiting) = state.waiting.get_mut(&self.asker) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                state.waiting.remove(&self.asker);
+            }
+        }
+        let Some(flight) = state.flights.get_mut(&self.round) else { return };
+        if flight.number != self.number {
+            return;
+        }
+        if let Some(at) = flight.askers.iter().position(|&asker| asker == self.asker) {
+            flight.askers.swap_remove(at);
+        }
+        let abandoned =
+            if flight.askers.is_empty() { state.flights.remove(&self.round) } else { None };
+        // The request of the flight may end with it, and calls the node: not under the lock.
+        drop(state);
+        drop(abandoned);
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks one peer after the other for a round.
+    async fn fly(self: Arc<Self>, round: u64, number: u64) -> Passed {
+        let deadline = Instant::now() + self.limits.total;
+        let (mut latest, mut asked) = (0, 0);
+        while Instant::now() < deadline {
+            let Some((node, asking)) = self.next_peer(round, number) else { break };
+            let peer = asking.peer;
+            asked += 1;
+            let until = deadline.min(Instant::now() + self.limits.each);
+            let request = Request { topics: marked(round) };
+            let answer = time::timeout_at(until, node.request(peer, request)).await;
+            drop(asking);
+            let reply = read(answer, round);
+            let mut state = self.state();
+            state.peers.replied(peer, &reply, Instant::now());
+            match reply {
+                Reply::Block(block) => {
+                    state.cache.keep(round, &block, peer, Instant::now());
+                    // From here on the cache answers.
+                    let landed = state.land(round, number);
+                    drop(state);
+                    drop(landed);
+                    return Passed::Block(block);
+                }
+                Reply::NoBlock { latest: theirs } => latest = latest.max(theirs.unwrap_or(0)),
+                Reply::Wrong | Reply::Silent | Reply::NotAsked => {}
+            }
+        }
+        let mut state = self.state();
+        if asked > 0 {
+            state.misses.note(round, latest, Instant::now());
+        }
+        let landed = state.land(round, number);
+        drop(state);
+        drop(landed);
+        Passed::Unavailable { latest }
+    }
+
+    /// Chooses whom to ask next, and notes it; `None` when nobody is left.
+    fn next_peer(
+        self: &Arc<Self>,
+        round: u64,
+        number: u64,
+    ) -> Option<(Arc<dyn GossipNode>, Asking)> {
+        let node = self.node.node()?;
+        // The node is asked before the lock is taken.
+        let connected = node.peers(PeerClass::Connected);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let flight = state.flights.get_mut(&round).filter(|flight| flight.number == number)?;
+        if flight.asked.len() >= self.limits.peers {
+            return None;
+        }
+        let left_out = |peer: PeerId| {
+            flight.askers.contains(&peer)
+                || flight.asked.contains(&peer)
+                || flight.avoid == Some(peer)
+        };
+        let connected: Vec<PeerId> = connected.into_iter().map(|peer| peer.id).collect();
+        let peer = state.peers.choose(&connected, left_out, Instant::now())?;
+        flight.asked.push(peer);
+        drop(guard);
+        Some((node, Asking { desk: Arc::clone(self), peer }))
+    }
+}
+
+/// A request to a peer that is under way; counted until it is dropped, which must not be under the lock.
+struct Asking {
+    desk: Arc<Desk>,
+    peer: PeerId,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.desk.state().peers.released(self.peer);
+    }
+}
+
+impl State {
+    /// Takes a flight off, if it is still that one.
+    fn land(&mut self, round: u64, number: u64) -> Option<Flight> {
+        self.flights.get(&round).filter(|flight| flight.number == number)?;
+        self.flights.remove(&round)
+    }
+}
+
+/// What an answer of a peer comes to.
+fn read(
+    answer: Result<Result<gossip::Response, RequestError>, time::error::Elapsed>,
+    round: u64,
+) -> Reply {
+    let topics = match answer {
+        Ok(Ok(response)) => response.topics,
+        Ok(Err(RequestError::TimedOut { .. })) | Err(_) => return Reply::Silent,
+        Ok(Err(_not_sent)) => return Reply::NotAsked,
+    };
+    match BlockAnswer::decode(&topics) {
+        Ok(BlockAnswer::Block { block, cert }) => {
+            let block = StoredBlock { block, cert };
+            if block.check(round).is_ok() { Reply::Block(block) } else { Reply::Wrong }
+        }
+        Ok(BlockAnswer::Unavailable { latest }) => Reply::NoBlock { latest },
+        Ok(BlockAnswer::Failed { .. }) | Err(_) => Reply::Wrong,
+    }
+}
