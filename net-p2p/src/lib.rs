@@ -19,6 +19,7 @@
 //! | unreached | swarm task, until a dial ended | 1,024 | caller is told | - |
 //! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller is told | - |
 //! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller is told | - |
+//! | muxer | connections, until negotiated | 256 of one connection | stream is reset | `MuxerFull` |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> doorman | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | HTTP streams | doorman -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
@@ -42,6 +43,7 @@ mod keys;
 mod link;
 mod listening;
 mod metrics;
+mod muxer;
 mod network;
 mod peers;
 mod pubsub;

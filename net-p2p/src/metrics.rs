@@ -12,6 +12,8 @@ pub enum P2pEvent {
     AcceptQueueFullForConnection,
     /// An inbound stream was reset: too many of all connections wait to be accepted.
     AcceptQueueFull,
+    /// An inbound stream was reset: too many of its connection wait to be negotiated.
+    MuxerFull,
     /// An inbound stream was reset: nobody accepts its protocol any more.
     AcceptorGone,
     /// An inbound gossip stream was reset: too many handshakes are under way.
@@ -43,9 +45,10 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
+        Self::MuxerFull,
         Self::AcceptorGone,
         Self::TooManyHandshakes,
         Self::TooManyHttpStreams,
@@ -68,6 +71,7 @@ impl P2pEvent {
         match self {
             Self::AcceptQueueFullForConnection => "p2p_accept_queue_full_for_connection",
             Self::AcceptQueueFull => "p2p_accept_queue_full",
+            Self::MuxerFull => "p2p_muxer_full",
             Self::AcceptorGone => "p2p_acceptor_gone",
             Self::TooManyHandshakes => "p2p_too_many_handshakes",
             Self::TooManyHttpStreams => "p2p_too_many_http_streams",

@@ -336,6 +336,10 @@ impl GossipNode for P2pNetwork {
         Box::pin(self.shared.around.broadcaster.request(peer, request))
     }
 
+    fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        Self::http_client(self, peer)
+    }
+
     fn connect_outgoing(&self, policy: ConnectPolicy) {
         if self.shared.swarm.offer(Command::Connect(policy)).is_err() {
             tracing::debug!("the swarm is busy and dials when it gets to it");

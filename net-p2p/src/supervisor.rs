@@ -164,7 +164,7 @@ impl Blueprint {
         let key = self.config.key.libp2p();
         let executor = ConnectionTasks { tasks: connections.clone(), panicked: panicked.clone() };
         let mut swarm = Swarm::new(
-            transport::build(&key)?,
+            transport::build(&key, self.around.metrics.clone())?,
             Behaviour::new(&self.config, profile, streams)?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),

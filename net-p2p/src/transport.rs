@@ -17,8 +17,10 @@ use libp2p::{
     PeerId, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identity::Keypair,
-    noise, tcp, yamux,
+    noise, tcp,
 };
+
+use crate::{metrics::P2pMetrics, muxer::Upgrade};
 
 /// From the first byte to a multiplexed connection. Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,23 +31,16 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Streams open at one time on one connection, both directions together. One more ends the connection,
-/// so everything that refuses streams without harm has to refuse them earlier.
-///
-/// Chosen: 384 that are not yet negotiated (256 of them in the muxer, which resets what comes on top),
-/// 256 that were taken from the peer, 256 of our own, and a rest for those that end just now. What
-/// a peer can make this node keep is 256 KiB for each.
-pub(crate) const MAX_STREAMS: usize = 1_024;
-
 /// The transport of a node.
 ///
 /// # Errors
 ///
 /// When the key cannot sign, which an Ed25519 key always can.
-pub(crate) fn build(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+pub(crate) fn build(
+    key: &Keypair,
+    metrics: P2pMetrics,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
     let transport = tcp
         .map(|stream, _| {
             tune(&stream.0);
@@ -53,7 +48,7 @@ pub(crate) fn build(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, no
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
-        .multiplex(muxer)
+        .multiplex(Upgrade::new(metrics))
         .timeout(HANDSHAKE_TIMEOUT);
     Ok(transport.boxed())
 }

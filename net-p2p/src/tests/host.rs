@@ -145,7 +145,7 @@ impl Host {
         };
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
-        let transport = transport::build(&key).unwrap();
+        let transport = transport::build(&key, P2pMetrics::default()).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
         reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);

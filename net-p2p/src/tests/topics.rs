@@ -14,7 +14,7 @@ use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
 use super::host::{Node, until};
-use crate::{NodeKey, transport};
+use crate::{NodeKey, P2pMetrics, transport};
 
 /// Publishes a message ten times a second, each time with another number at its end.
 fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
@@ -25,7 +25,7 @@ fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
-    let transport = transport::build(&key).unwrap();
+    let transport = transport::build(&key, P2pMetrics::default()).unwrap();
     let config =
         Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
