@@ -60,6 +60,8 @@ pub struct Limits {
     pub worker_queue: NonZeroUsize,
     /// Workers per lane. Messages of one peer are always handled by the same one. Default: 8.
     pub workers: NonZeroUsize,
+    /// Requests being handled at one time. Default: 160. Source: wire facts 4.3.
+    pub requests_handled: NonZeroUsize,
     /// How long a message may wait for its worker before its sender is disconnected. Default: 30 s.
     pub inbound_wait: Duration,
     /// How long one handler may take. Default: 5 s.
@@ -102,6 +104,7 @@ impl Default for Limits {
             peer_tokens: 10,
             worker_queue: count(256),
             workers: count(8),
+            requests_handled: count(160),
             inbound_wait: seconds(30),
             handler_timeout: seconds(5),
             request_timeout: seconds(4),

@@ -27,7 +27,10 @@ use gossip::{
         proposal::{self, MAX_DECOMPRESSED},
     },
 };
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
 
 use crate::{
     budget::Reservation,
@@ -176,7 +179,9 @@ impl<R: FrameSource> Reader<R> {
         }
         self.shared.announce(&work);
         if self.shared.needs_worker(rule.tag) {
-            self.hand_over(work).await
+            let (shared, lane) = (Arc::clone(&self.shared), work.lane);
+            let queue = shared.workers.queue(lane, Some(self.peer.id));
+            self.hand_over(work, lane, queue).await
         } else {
             self.shared.accepted(&work);
             Ok(())
@@ -214,7 +219,8 @@ impl<R: FrameSource> Reader<R> {
         }
         let mut work = self.work(rule, wire, payload, Held { _wire: held, _body: None });
         self.take_token(&mut work).await?;
-        self.hand_over(work).await
+        let (shared, lane) = (Arc::clone(&self.shared), work.lane);
+        self.hand_over(work, lane, shared.workers.requests()).await
     }
 
     fn work(&self, rule: &TagRule, wire: Bytes, body: Bytes, held: Held) -> Work {
@@ -246,10 +252,13 @@ impl<R: FrameSource> Reader<R> {
         Ok(())
     }
 
-    /// Waits for a place with the peer's worker.
-    async fn hand_over(&mut self, work: Work) -> Result<(), DisconnectReason> {
-        let (shared, lane) = (Arc::clone(&self.shared), work.lane);
-        let queue = shared.workers.queue(lane, Some(self.peer.id));
+    /// Waits for a place in a queue.
+    async fn hand_over(
+        &mut self,
+        work: Work,
+        lane: Lane,
+        queue: &mpsc::Sender<Work>,
+    ) -> Result<(), DisconnectReason> {
         let place = self.within_patience(lane, queue.send(work)).await?;
         place.map_err(|_closed| DisconnectReason::LocalShutdown)
     }

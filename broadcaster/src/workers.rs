@@ -1,13 +1,16 @@
 //! The workers: where messages are judged and handled.
 //!
 //! ```text
-//!   reader ──send──▶ [worker queue] ─▶ validator ─▶ forward ─▶ observers ─▶ handler ─▶ verdict
+//!   reader ──send──▶ [worker queue]  ─▶ validator ─▶ forward ─▶ observers ─▶ handler ─▶ verdict
+//!          ──send──▶ [request queue] ─▶ many at once: validator ─▶ handler ─▶ answer
 //! ```
 //!
 //! # Invariants
 //!
 //! * Messages of one peer in one lane are handled by one worker, in the order they came.
 //! * A lane has workers of its own: bulk handlers never delay votes.
+//! * Requests are handled side by side, up to a bound: one that asks others for its answer delays no
+//!   message and no other request.
 //! * A handler that panics or outlives its deadline loses that one message, and is counted.
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use gossip::{
     Handler, Inbound, Lane, PeerId, Tag, Validation, Validator, Verdict, wire::digest::Digest,
 };
@@ -88,11 +91,18 @@ impl Work {
 #[derive(Clone)]
 pub(crate) struct Workers {
     lanes: [Arc<[mpsc::Sender<Work>]>; 2],
+    requests: mpsc::Sender<Work>,
+}
+
+/// The ends from which [`spawn`] feeds the workers.
+pub(crate) struct Queues {
+    messages: Vec<mpsc::Receiver<Work>>,
+    requests: mpsc::Receiver<Work>,
 }
 
 impl Workers {
     /// The queues, and the ends from which [`spawn`] feeds the workers.
-    pub(crate) fn new(workers: usize, depth: usize) -> (Self, Vec<mpsc::Receiver<Work>>) {
+    pub(crate) fn new(workers: usize, depth: usize) -> (Self, Queues) {
         let mut receivers = Vec::with_capacity(2 * workers);
         let lanes = Lane::ALL.map(|_lane| {
             let senders: Vec<_> = (0..workers)
@@ -104,7 +114,13 @@ impl Workers {
                 .collect();
             senders.into()
         });
-        (Self { lanes }, receivers)
+        let (requests, asked) = mpsc::channel(depth);
+        (Self { lanes, requests }, Queues { messages: receivers, requests: asked })
+    }
+
+    /// The queue of requests.
+    pub(crate) const fn requests(&self) -> &mpsc::Sender<Work> {
+        &self.requests
     }
 
     /// The queue of a peer's messages of one lane.
@@ -117,10 +133,29 @@ impl Workers {
 }
 
 /// Starts one worker per queue.
-pub(crate) fn spawn(receivers: Vec<mpsc::Receiver<Work>>, shared: &Arc<Shared>, tasks: &TaskSet) {
-    for receiver in receivers {
+pub(crate) fn spawn(queues: Queues, shared: &Arc<Shared>, tasks: &TaskSet) {
+    for receiver in queues.messages {
         let shared = Arc::clone(shared);
         tasks.spawn("worker", |cancel| run(receiver, shared, cancel));
+    }
+    let shared = Arc::clone(shared);
+    tasks.spawn("requests", |cancel| serve(queues.requests, shared, cancel));
+}
+
+/// Handles requests side by side.
+async fn serve(mut queue: mpsc::Receiver<Work>, shared: Arc<Shared>, cancel: CancellationToken) {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let has_room = under_way.len() < shared.limits.requests_handled.get();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            Some(()) = under_way.next() => {}
+            work = queue.recv(), if has_room => match work {
+                Some(work) => under_way.push(handle(&shared, work)),
+                None => return,
+            },
+        }
     }
 }
 
