@@ -13,6 +13,7 @@
 
 pub mod corpus;
 pub mod harness;
+pub mod http;
 pub mod libp2p;
 pub mod memory;
 pub mod networks;

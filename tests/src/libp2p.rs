@@ -80,26 +80,10 @@ impl RawLibp2p {
         profile: &NetworkProfile,
         network: &NetworkId,
     ) -> io::Result<Self> {
-        let mut address: Multiaddr = address.parse().map_err(io::Error::other)?;
-        let Some(Protocol::P2p(node)) = address.pop() else {
-            return Err(io::Error::other("the address names no peer"));
-        };
-        let key = key_below(node);
+        let key = key_below(split_address(address)?.0);
         let written = Arc::new(AtomicUsize::new(0));
-        let (found, mut muxer) = dial(&key, address, Arc::clone(&written)).await?;
-        if found != node {
-            return Err(io::Error::other("somebody else answered"));
-        }
-        let mut stream = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = Pin::new(&mut muxer).poll(cx) {
-                return Poll::Ready(Err(error));
-            }
-            Pin::new(&mut muxer).poll_outbound(cx)
-        })
-        .await?;
-        let driver = TaskSet::new(&CancellationToken::new());
-        driver.spawn("raw connection", |_cancel| drive(muxer));
-        select(&mut stream, profile.stream_protocol).await?;
+        let opened = open(&key, address, profile.stream_protocol, Arc::clone(&written)).await?;
+        let (mut stream, driver) = opened;
         exchange_headers(&mut stream, profile, network).await?;
         let id = key.public().to_peer_id().to_bytes();
         let identity = Identity::from_peer_id_bytes(&id)
@@ -115,6 +99,52 @@ impl RawLibp2p {
         }
         self.buffer.advance(FRAME_HEADER_BYTES);
         split(&self.buffer.split_to(len).freeze())
+    }
+}
+
+/// Opens a stream of a protocol to a node, over a connection of its own and in a new name. The
+/// connection lasts as long as the tasks.
+///
+/// # Errors
+///
+/// When the connection fails, or the node does not speak the protocol.
+pub(crate) async fn open_stream(
+    address: &str,
+    protocol: &str,
+) -> io::Result<(SubstreamBox, TaskSet)> {
+    open(&Keypair::generate_ed25519(), address, protocol, Arc::default()).await
+}
+
+async fn open(
+    key: &Keypair,
+    address: &str,
+    protocol: &str,
+    written: Arc<AtomicUsize>,
+) -> io::Result<(SubstreamBox, TaskSet)> {
+    let (node, address) = split_address(address)?;
+    let (found, mut muxer) = dial(key, address, written).await?;
+    if found != node {
+        return Err(io::Error::other("somebody else answered"));
+    }
+    let mut stream = poll_fn(|cx| {
+        if let Poll::Ready(Err(error)) = Pin::new(&mut muxer).poll(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut muxer).poll_outbound(cx)
+    })
+    .await?;
+    let driver = TaskSet::new(&CancellationToken::new());
+    driver.spawn("raw connection", |_cancel| drive(muxer));
+    select(&mut stream, protocol).await?;
+    Ok((stream, driver))
+}
+
+/// The peer that a multiaddr names, and how to reach it.
+fn split_address(address: &str) -> io::Result<(PeerId, Multiaddr)> {
+    let mut address: Multiaddr = address.parse().map_err(io::Error::other)?;
+    match address.pop() {
+        Some(Protocol::P2p(node)) => Ok((node, address)),
+        _ => Err(io::Error::other("the address names no peer")),
     }
 }
 

@@ -1,0 +1,131 @@
+//! The service under test as a program, and its clients: for tests that kill a peer or measure one, and
+//! for peers of other implementations.
+//!
+//! ```text
+//!   interop_peer serve [CERT KEY]                 two lines, the multiaddr and the URL; ends with its input
+//!   interop_peer forward PEER                     one line, host:port; ends with its input
+//!   interop_peer get PEER PATH [ROOTS]            one line, JSON of what came
+//!   interop_peer put PEER PATH BYTES [ROOTS]      one line, JSON of what was sent
+//! ```
+//!
+//! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`.
+
+use std::{error::Error, path::PathBuf, time::Duration};
+
+use futures::StreamExt;
+use gossip::http::{HttpClient, read_all};
+use http::Request;
+use http_body_util::BodyExt;
+use tandem::{Forward, Mode, TlsFiles};
+use testkit::http::{
+    pattern::{self, Pattern, Reader},
+    peer::{Memory, Told},
+    server::serving,
+    service::{Seen, Swallowed},
+    way::{caller, client_of},
+};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+/// How long the end of a node may take.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Most bytes of an answer about a body.
+const MAX_ANSWER: usize = 4096;
+
+type Failed = Box<dyn Error>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failed> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["serve"] => serve(None).await,
+        ["serve", cert, key] => {
+            serve(Some(TlsFiles { cert: PathBuf::from(cert), key: PathBuf::from(key) })).await
+        }
+        ["forward", peer] => forward(peer).await,
+        ["get", peer, path] => get(peer, path, None).await,
+        ["get", peer, path, roots] => get(peer, path, Some(roots.into())).await,
+        ["put", peer, path, len] => put(peer, path, len.parse()?, None).await,
+        ["put", peer, path, len, roots] => put(peer, path, len.parse()?, Some(roots.into())).await,
+        _ => Err("interop_peer serve | forward | get | put: see its source".into()),
+    }
+}
+
+/// Waits until nobody holds the input open any more.
+async fn input_closed() -> Result<(), Failed> {
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    Ok(())
+}
+
+async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
+    let running = serving(&Seen::default(), tls, &CancellationToken::new()).await;
+    for address in running.p2p_addresses().first().into_iter().chain(&running.ws_url()) {
+        println!("{address}");
+    }
+    input_closed().await?;
+    // The process ends, so nothing of it stays.
+    let _ = running.stop(GRACE).await;
+    Ok(())
+}
+
+/// The transport that leads to an address.
+fn mode(peer: &str) -> Mode {
+    if peer.starts_with('/') { Mode::Libp2p } else { Mode::WebSocket }
+}
+
+async fn forward(peer: &str) -> Result<(), Failed> {
+    let root = CancellationToken::new();
+    let node = caller(mode(peer), None, &root).await;
+    let forward = Forward::start("127.0.0.1:0", client_of(&node, peer), &root).await?;
+    println!("{}", forward.local_address());
+    input_closed().await?;
+    // The process ends, so nothing of it stays.
+    let _ = forward.stop(GRACE).await;
+    Ok(())
+}
+
+/// Makes what there is on the way before memory is measured: connections, tables, the code itself.
+async fn warmed(client: &HttpClient) -> Result<Memory, Failed> {
+    let response = client.get("/hello").await?;
+    read_all(response.into_body(), MAX_ANSWER).await?;
+    Ok(Memory::of_this_process())
+}
+
+async fn get(peer: &str, path: &str, roots: Option<PathBuf>) -> Result<(), Failed> {
+    let root = CancellationToken::new();
+    let node = caller(mode(peer), roots, &root).await;
+    let client = client_of(&node, peer);
+    let before = warmed(&client).await?;
+    let response = client.get(path).await?;
+    let status = response.status().as_u16();
+    let mut reader = Reader::default();
+    let mut body = response.into_body().into_data_stream();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| -> Failed { error })?;
+        reader.take(&piece).map_err(|place| format!("byte {place} is another one"))?;
+    }
+    let growth = Memory::of_this_process().growth_since(before);
+    // Every byte was compared, so the hash of the pattern is the hash of the body.
+    let blake3 = pattern::hash(reader.read());
+    tell(&Told { status, bytes: reader.read(), blake3, growth })
+}
+
+async fn put(peer: &str, path: &str, len: u64, roots: Option<PathBuf>) -> Result<(), Failed> {
+    let root = CancellationToken::new();
+    let node = caller(mode(peer), roots, &root).await;
+    let client = client_of(&node, peer);
+    let before = warmed(&client).await?;
+    let response = client.send(Request::post(path).body(Pattern::of(len))?).await?;
+    let status = response.status().as_u16();
+    let answer = read_all(response.into_body(), MAX_ANSWER).await?;
+    let growth = Memory::of_this_process().growth_since(before);
+    let swallowed: Swallowed = serde_json::from_slice(&answer)?;
+    tell(&Told { status, bytes: swallowed.bytes, blake3: swallowed.blake3, growth })
+}
+
+fn tell(told: &Told) -> Result<(), Failed> {
+    println!("{}", serde_json::to_string(told)?);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! A node that serves the service under test.
+
+use std::{sync::Arc, time::Duration};
+
+use gossip::http::HttpService;
+use tandem::{NodeBuilder, Running, ServeLimits, TlsFiles};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    certificate::Certificate,
+    service::{self, Seen},
+    way::{Addresses, Reach, Way},
+};
+use crate::harness::network;
+
+/// The time limits of the nodes under test: short, so that no test waits for the real ones.
+#[must_use]
+pub fn limits() -> ServeLimits {
+    ServeLimits {
+        head_time: Duration::from_secs(2),
+        stall: Duration::from_secs(3),
+        ..ServeLimits::default()
+    }
+}
+
+/// Starts a node of both transports that serves the routes under test.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToken) -> Running {
+    // Bodies of any length come without a protection, except for the route that is for trying one.
+    let mut builder = NodeBuilder::new(network())
+        .http(service::limited(seen.clone()))
+        .http_service(HttpService::new(service::router(seen.clone())))
+        .serve_limits(limits());
+    if let Some(files) = tls {
+        builder = builder.tls(files);
+    }
+    builder.start(root).await.expect("a node that serves starts")
+}
+
+/// A node that serves, in this process.
+#[derive(Debug)]
+pub struct Server {
+    running: Running,
+    seen: Seen,
+    certificate: Arc<Certificate>,
+}
+
+impl Server {
+    /// Starts one.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub async fn start() -> Self {
+        let certificate = Arc::new(Certificate::generate());
+        let seen = Seen::default();
+        let running = serving(&seen, Some(certificate.files()), &CancellationToken::new()).await;
+        Self { running, seen, certificate }
+    }
+
+    /// What its handlers noticed.
+    #[must_use]
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Goes a way to it.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be gone.
+    pub async fn reach(&self, way: Way) -> Reach {
+        Reach::to(way, &addresses(&self.running), &self.certificate).await
+    }
+
+    /// Goes a way to another port than those where it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be gone.
+    pub async fn reach_at(&self, way: Way, port: u16) -> Reach {
+        let identity = self.running.identity();
+        let elsewhere = Addresses {
+            socket: format!("127.0.0.1:{port}"),
+            multiaddr: format!("/ip4/127.0.0.1/tcp/{port}/p2p/{identity}"),
+        };
+        Reach::to(way, &elsewhere, &self.certificate).await
+    }
+}
+
+/// Where a node is reached.
+///
+/// # Panics
+///
+/// If it does not listen.
+#[must_use]
+pub fn addresses(running: &Running) -> Addresses {
+    let url = running.ws_url().expect("the node listens for sockets");
+    let socket = url.split_once("://").map_or(&*url, |(_, host)| host).to_owned();
+    let multiaddr = running.p2p_addresses().into_iter().next();
+    Addresses { socket, multiaddr: multiaddr.expect("the node listens for libp2p") }
+}

@@ -1,0 +1,193 @@
+//! The ways that lead to the HTTP of a node.
+
+use std::{path::PathBuf, time::Duration};
+
+use gossip::{NodeAddress, http::HttpClient};
+use tandem::{ClientLimits, Forward, Mode, NodeBuilder, Running};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::{compat::FuturesAsyncReadCompatExt, sync::CancellationToken};
+
+use super::{certificate::Certificate, raw::RawStream};
+use crate::{harness::network, libp2p::open_stream, wait::soon};
+
+/// The protocol of HTTP over a libp2p stream. Source: wire facts 9.1.
+pub const STREAM_PROTOCOL: &str = "/http/1.1";
+
+/// How long a client waits for a peer that stands still. Chosen: short, so that no test waits for the
+/// real limit.
+pub const STILL: Duration = Duration::from_secs(3);
+
+/// A way to the HTTP of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// A socket.
+    Tcp,
+    /// A socket, encrypted.
+    Tls,
+    /// A stream of a libp2p connection.
+    Libp2p,
+    /// A socket to `tandem forward`, which passes on over libp2p.
+    Forward,
+}
+
+impl Way {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Libp2p, Self::Forward];
+}
+
+/// Where the HTTP of a node is reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// `host:port`, for TCP and TLS.
+    pub socket: String,
+    /// A multiaddr with `/p2p/ID`.
+    pub multiaddr: String,
+}
+
+/// Starts a node that only calls others.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken) -> Running {
+    let mut builder = NodeBuilder::new(network())
+        .mode(mode)
+        .outward()
+        .client_limits(ClientLimits { window: None, still: STILL, ..ClientLimits::default() });
+    if let Some(roots) = roots {
+        builder = builder.tls_roots(roots);
+    }
+    builder.start(root).await.expect("a node that calls others starts")
+}
+
+/// A client of `address`.
+///
+/// # Panics
+///
+/// If the address is none.
+#[must_use]
+pub fn client_of(node: &Running, address: &str) -> HttpClient {
+    let address: NodeAddress = address.parse().expect("it is an address");
+    node.node().http_client(&address).expect("the node can call it")
+}
+
+/// A way to one node, gone.
+#[derive(Debug)]
+pub struct Reach {
+    way: Way,
+    node: Running,
+    /// What the client speaks to: a URL or a multiaddr.
+    address: String,
+    certificate: Certified,
+    /// `tandem forward`, where the way leads through it, and the node it calls with.
+    between: Option<(Forward, Running)>,
+    root: CancellationToken,
+}
+
+/// The certificate of the node at the end of the way.
+type Certified = std::sync::Arc<Certificate>;
+
+impl Reach {
+    /// Goes a way to a node.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be gone.
+    pub async fn to(way: Way, at: &Addresses, certificate: &Certified) -> Self {
+        let root = CancellationToken::new();
+        let (address, between) = match way {
+            Way::Tcp => (format!("http://{}", at.socket), None),
+            Way::Tls => (format!("https://{}", at.socket), None),
+            Way::Libp2p => (at.multiaddr.clone(), None),
+            Way::Forward => {
+                let node = caller(Mode::Libp2p, None, &root).await;
+                let client = client_of(&node, &at.multiaddr);
+                let forward = Forward::start("127.0.0.1:0", client, &root).await;
+                let forward = forward.expect("a free port is there");
+                (format!("http://{}", forward.local_address()), Some((forward, node)))
+            }
+        };
+        Self::over(way, address, between, certificate, root).await
+    }
+
+    /// Goes through a `tandem forward` that runs already.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be gone.
+    pub async fn through(socket: &str, certificate: &Certified) -> Self {
+        let address = format!("http://{socket}");
+        Self::over(Way::Forward, address, None, certificate, CancellationToken::new()).await
+    }
+
+    async fn over(
+        way: Way,
+        address: String,
+        between: Option<(Forward, Running)>,
+        certificate: &Certified,
+        root: CancellationToken,
+    ) -> Self {
+        let mode = if way == Way::Libp2p { Mode::Libp2p } else { Mode::WebSocket };
+        let node = caller(mode, Some(certificate.root()), &root).await;
+        let certificate = Certified::clone(certificate);
+        Self { way, node, address, certificate, between, root }
+    }
+
+    /// Which way it is.
+    #[must_use]
+    pub const fn way(&self) -> Way {
+        self.way
+    }
+
+    /// The address the client speaks to.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The peer ID that the server knows the caller by, where it knows one.
+    #[must_use]
+    pub fn caller(&self) -> String {
+        let caller = self.between.as_ref().map_or(&self.node, |(_, node)| node);
+        caller.identity().to_string()
+    }
+
+    /// A client. All of them share their connections.
+    #[must_use]
+    pub fn client(&self) -> HttpClient {
+        client_of(&self.node, &self.address)
+    }
+
+    /// A stream of bytes, over a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// If there is none in time.
+    pub async fn raw(&self) -> RawStream {
+        soon("a raw stream is open", self.open()).await
+    }
+
+    async fn open(&self) -> RawStream {
+        if self.way == Way::Libp2p {
+            let opened = open_stream(&self.address, STREAM_PROTOCOL).await;
+            let (stream, driver) = opened.expect("the node speaks HTTP over libp2p");
+            return RawStream::new(stream.compat(), Some(driver));
+        }
+        let host = self.address.split_once("://").map_or(&*self.address, |(_, host)| host);
+        let socket = TcpStream::connect(host).await.expect("the node listens");
+        socket.set_nodelay(true).expect("a socket option can be set");
+        if self.way != Way::Tls {
+            return RawStream::new(socket, None);
+        }
+        let name = ServerName::try_from("127.0.0.1").expect("it is an address");
+        let stream = self.certificate.connector().connect(name, socket).await;
+        RawStream::new(stream.expect("the node speaks TLS"), None)
+    }
+}
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        self.root.cancel();
+    }
+}

@@ -1,0 +1,87 @@
+//! How exchanges end that would not end by themselves.
+
+use std::time::Duration;
+
+use gossip::http::{HttpError, Timeout};
+use http_body_util::BodyExt;
+use testkit::{
+    http::{
+        service::Event,
+        way::{STILL, Way},
+    },
+    wait::{soon, until},
+};
+use tokio::{net::TcpListener, time::Instant};
+
+use crate::{
+    outcome::{Outcome, kind},
+    scene::{SLACK, Scene, get},
+};
+
+#[track_caller]
+fn in_time(took: Duration, expected: Duration) {
+    assert!(took >= expected && took < expected + SLACK, "{took:?} instead of {expected:?}");
+}
+
+pub(crate) async fn a_deadline_ends_the_wait_for_an_answer(way: Way) {
+    let scene = Scene::on(way).await;
+    let limit = Duration::from_millis(500);
+    for _ in 0..3 {
+        let mut request = get("/slow/60000");
+        request.extensions_mut().insert(Timeout(limit));
+        let began = Instant::now();
+        let error = soon("the wait ends", scene.client.send(request)).await;
+        let error = error.expect_err("the handler is slower");
+        in_time(began.elapsed(), limit);
+        assert!(matches!(error, HttpError::Deadline), "{error:?}");
+        assert!(error.may_have_reached());
+        assert_eq!(scene.text("/hello").await, "hi");
+    }
+}
+
+pub(crate) async fn a_deadline_ends_a_body(way: Way) {
+    let scene = Scene::on(way).await;
+    let limit = Duration::from_millis(700);
+    let mut request = get("/drip/1000/50");
+    request.extensions_mut().insert(Timeout(limit));
+    let began = Instant::now();
+    let response = scene.ask(request).await;
+    let body = soon("the body ends", response.into_body().collect()).await;
+    in_time(began.elapsed(), limit);
+    assert!(body.is_err(), "half a body was taken for whole");
+    until("the handler's body is dropped", || scene.seen().count(Event::Dropped) == 1).await;
+    assert_eq!(scene.text("/hello").await, "hi");
+}
+
+pub(crate) async fn a_body_that_stands_still_is_given_up(way: Way) {
+    let scene = Scene::on(way).await;
+    let response = scene.ask(get("/drip/2/60000")).await;
+    let began = Instant::now();
+    let body = soon("the body ends", response.into_body().collect()).await;
+    let took = began.elapsed();
+    assert!(body.is_err(), "half a body was taken for whole");
+    assert!(took < STILL + SLACK, "{took:?}");
+    assert_eq!(scene.text("/hello").await, "hi");
+}
+
+pub(crate) async fn a_peer_that_is_not_there_was_not_reached(way: Way) {
+    let scene = Scene::on(way).await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port is there");
+    let port = nobody.local_addr().expect("it listens").port();
+    drop(nobody);
+    let reach = scene.server.reach_at(way, port).await;
+    let outcome = Outcome::of(&reach.client(), get("/hello")).await;
+    match (way, outcome) {
+        // Not the same on every way: the local port is there, and says that the peer is not.
+        (Way::Forward, Outcome::Answer { status, body }) => {
+            assert_eq!(status, 502, "{body}");
+        }
+        (_, outcome) => {
+            let expected = Outcome::Failed {
+                error: kind(&HttpError::Unreachable { source: "".into() }),
+                may_have_reached: false,
+            };
+            assert_eq!(outcome, expected);
+        }
+    }
+}

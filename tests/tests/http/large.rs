@@ -1,0 +1,95 @@
+//! Bodies that are longer than the memory that they may take.
+//!
+//! Server, client and, where the way leads through it, `tandem forward` are processes of their own, and
+//! the memory of each is measured by itself.
+
+use std::time::{Duration, Instant};
+
+use testkit::http::{
+    pattern,
+    peer::{FarServer, Memory, PeerProcess},
+    way::Way,
+};
+use tokio::time;
+
+use crate::killed::program;
+
+/// Names the length of the long body, in GiB, in place of the short default.
+const LENGTH_VARIABLE: &str = "TANDEM_TEST_GIB";
+
+/// By how much the memory of any process may grow. Source: issue 4.
+const MAX_GROWTH: u64 = 32 * 1024 * 1024;
+
+/// How long one body may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How long the body is: 1 GiB for the record; a quarter of it every day, for programs that are not
+/// optimised.
+fn length() -> u64 {
+    const GIB: u64 = 1 << 30;
+    match std::env::var(LENGTH_VARIABLE) {
+        Ok(count) => GIB * count.parse::<u64>().expect("a number of GiB"),
+        Err(_) => GIB / 4,
+    }
+}
+
+/// The processes on a way.
+struct Line {
+    server: FarServer,
+    between: Option<(PeerProcess, Memory)>,
+    /// What the client is told to call.
+    address: String,
+    before: Memory,
+}
+
+impl Line {
+    async fn on(way: Way) -> Self {
+        let mut server = FarServer::start(program()).await;
+        let (between, address) = match way {
+            Way::Forward => {
+                let (forward, address) = server.forward().await;
+                (Some(forward), format!("http://{address}"))
+            }
+            _ => (None, server.address(way)),
+        };
+        // Makes what there is on the way before it is measured.
+        server.client(&["get", &address, "/bytes/1000"]).await;
+        let before = server.process().memory();
+        let between = between.map(|process| {
+            let memory = process.memory();
+            (process, memory)
+        });
+        Self { server, between, address, before }
+    }
+
+    async fn carries(mut self, way: Way, what: &str, path: &str, len: u64) {
+        let shown = len.to_string();
+        let mut arguments = vec![what, &self.address, path];
+        if what == "put" {
+            arguments.push(&shown);
+        }
+        let began = Instant::now();
+        let told = time::timeout(LIMIT, self.server.client(&arguments)).await.expect("in time");
+        let took = began.elapsed();
+        let server = self.server.process().memory().growth_since(self.before);
+        let between = self.between.map(|(process, before)| process.memory().growth_since(before));
+        let growths = [Some(("client", told.growth)), Some(("server", server))];
+        let growths = growths.into_iter().chain([between.map(|growth| ("forward", growth))]);
+        let growths: Vec<(&str, u64)> = growths.flatten().collect();
+        println!("{what} {len} bytes over {way:?} in {took:?}, memory grew by {growths:?}");
+        assert_eq!((told.status, told.bytes), (200, len));
+        assert_eq!(told.blake3, pattern::hash(len));
+        for (process, growth) in growths {
+            assert!(growth <= MAX_GROWTH, "the {process} grew by {growth} bytes");
+        }
+    }
+}
+
+pub(crate) async fn a_large_body_goes_down_in_little_memory(way: Way) {
+    let len = length();
+    Line::on(way).await.carries(way, "get", &format!("/bytes/{len}"), len).await;
+}
+
+pub(crate) async fn a_large_body_goes_up_in_little_memory(way: Way) {
+    Line::on(way).await.carries(way, "put", "/sink", length()).await;
+}

@@ -1,0 +1,92 @@
+//! The table of HTTP cases: what an exchange must be like, whatever carries it.
+//!
+//! ```text
+//!   cases ──▶ Way ──┬─▶ TCP
+//!                   ├─▶ TLS
+//!                   ├─▶ a libp2p stream
+//!                   └─▶ tandem forward, then a libp2p stream
+//! ```
+//!
+//! Each case is written once; each way runs each case as a test of its own. What a case expects is the
+//! same on every way; where that cannot be, the case says why.
+//!
+//! # Invariants
+//!
+//! * Every wait has a deadline: a wrong answer ends a test, and never hangs it.
+
+mod ending;
+mod exchange;
+mod killed;
+mod large;
+mod malformed;
+mod outcome;
+mod raw;
+mod scene;
+mod streaming;
+
+/// Makes every case a test of one way.
+macro_rules! suite {
+    ($name:ident, $way:ident) => {
+        suite! { @ $name, $way;
+            exchange: [
+                every_row_of_the_table_has_its_outcome,
+                a_handler_knows_who_asks_and_over_what,
+                a_slow_handler_holds_up_nobody_else,
+                a_handler_that_panics_costs_one_request,
+                many_callers_at_once_lose_no_request,
+            ]
+            streaming: [
+                a_body_streams_both_ways_at_once,
+                trailers_go_both_ways,
+                a_body_longer_than_its_limit_is_refused,
+                a_client_that_drops_a_download_ends_it,
+                a_client_that_drops_an_upload_ends_it,
+                a_server_that_reads_no_further_ends_an_upload,
+                a_download_waits_for_its_reader,
+            ]
+            ending: [
+                a_deadline_ends_the_wait_for_an_answer,
+                a_deadline_ends_a_body,
+                a_body_that_stands_still_is_given_up,
+                a_peer_that_is_not_there_was_not_reached,
+            ]
+            raw: [
+                three_hundred_pipelined_requests_are_answered_in_order,
+                a_request_in_single_bytes_is_answered,
+                a_request_is_answered_after_the_end_of_writing,
+                a_client_is_told_to_go_on,
+                an_old_client_is_answered_and_the_connection_closed,
+                a_head_that_does_not_come_ends_the_connection,
+                a_body_that_ends_too_early_is_not_taken_for_whole,
+            ]
+            malformed: [
+                every_malformed_request_has_its_verdict,
+            ]
+            killed: [
+                a_peer_killed_in_the_middle_of_a_download_is_an_error,
+                a_peer_killed_in_the_middle_of_an_upload_is_an_error,
+            ]
+            large: [
+                a_large_body_goes_down_in_little_memory,
+                a_large_body_goes_up_in_little_memory,
+            ]
+        }
+    };
+    (@ $name:ident, $way:ident; $($module:ident: [$($case:ident,)*])*) => {
+        mod $name {
+            $(mod $module {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        crate::$module::$case(testkit::http::way::Way::$way).await;
+                    }
+                )*
+            })*
+        }
+    };
+}
+
+suite!(tcp, Tcp);
+suite!(tls, Tls);
+suite!(libp2p, Libp2p);
+suite!(forward, Forward);
