@@ -9,6 +9,9 @@ pub const TCP_IDLE: Duration = Duration::from_secs(3);
 /// How long a kept-alive libp2p stream may lie idle. Chosen: a little less than a Tandem server keeps one.
 pub const STREAM_IDLE: Duration = Duration::from_secs(25);
 
+/// The longest wait that a limit can set. Chosen: whoever sets more means for ever, and clocks end.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How many new requests may be sent to one peer in any stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestWindow {
@@ -63,6 +66,19 @@ impl Default for ClientLimits {
             response: Duration::from_secs(60),
             still: Duration::from_secs(60),
             targets: NonZeroUsize::MIN.saturating_add(1023),
+        }
+    }
+}
+
+impl ClientLimits {
+    /// The same limits, with no wait longer than [`LONGEST`].
+    pub(super) fn within_reason(self) -> Self {
+        Self {
+            queue: self.queue.min(LONGEST),
+            connect: self.connect.min(LONGEST),
+            response: self.response.min(LONGEST),
+            still: self.still.min(LONGEST),
+            ..self
         }
     }
 }

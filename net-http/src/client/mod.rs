@@ -46,6 +46,7 @@ pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
 pub use request::RequestError;
 
 use exchange::Route;
+use limits::LONGEST;
 use request::Dress;
 use table::Table;
 
@@ -118,6 +119,7 @@ impl Clients {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(limits: ClientLimits, user_agent: String, parent: &CancellationToken) -> Self {
+        let limits = limits.within_reason();
         let user_agent = HeaderValue::try_from(user_agent).ok().filter(|name| !name.is_empty());
         let table = Arc::new(Table::new(limits));
         let tasks = TaskSet::new(parent);
@@ -142,7 +144,7 @@ impl Clients {
             shared: Arc::clone(&self.shared),
             dress,
             streams: target.streams,
-            idle: target.idle,
+            idle: target.idle.min(LONGEST),
             connect: target.connect,
         }))
     }

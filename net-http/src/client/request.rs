@@ -21,7 +21,8 @@ pub enum RequestError {
         /// What is wrong with it.
         source: http::uri::InvalidUri,
     },
-    /// Its `Content-Length` is not one number, or not the length of its body.
+    /// Its `Content-Length` is not one number, not the length of its body, or beside a
+    /// `Transfer-Encoding`.
     #[error("the content-length is not the length of the body")]
     Length,
 }
@@ -96,7 +97,8 @@ fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
     if lengths == 0 {
         return Ok(());
     }
-    let declared = declared_length(request.headers()).filter(|_length| lengths == 1);
+    let alone = lengths == 1 && !request.headers().contains_key(TRANSFER_ENCODING);
+    let declared = declared_length(request.headers()).filter(|_length| alone);
     let exact = request.body().size_hint().exact();
     if declared.is_some_and(|declared| exact.is_none_or(|exact| exact == declared)) {
         return Ok(());
@@ -184,6 +186,9 @@ mod tests {
         for lengths in [&["3"][..], &["5"], &["-4"], &["four"], &["4", "4"], &["4", "5"]] {
             assert!(!with(lengths, "four"), "{lengths:?}");
         }
+        let both = Request::post("/").header(CONTENT_LENGTH, "4");
+        let both = both.header(TRANSFER_ENCODING, "chunked").body(HttpBody::full("four")).unwrap();
+        assert!(matches!(dressed("", both), Err(HttpError::Invalid { .. })));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! * A request counts as sent once hyper has let go of its body and a flush of the bytes has succeeded:
 //!   hyper flushes only when it holds nothing back. With [`HalfClose::AfterRequest`] the write side is
 //!   closed then, and not before.
+//! * hyper learns of a broken connection from its read side only, after whatever the peer said before.
 //! * `OVER` is never taken back: an abandoned connection carries nothing more.
 
 use std::{
@@ -207,11 +208,36 @@ pub(super) struct Counted {
     io: Box<dyn Io>,
     wire: Arc<Wire>,
     half_close: HalfClose,
+    writes: Writes,
+}
+
+/// Whether the peer takes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    /// As far as is known.
+    Taken,
+    /// It does not any more.
+    Refused,
 }
 
 impl Counted {
     pub(super) fn new(io: Box<dyn Io>, wire: Arc<Wire>, half_close: HalfClose) -> Self {
-        Self { io, wire, half_close }
+        Self { io, wire, half_close, writes: Writes::Taken }
+    }
+
+    /// Notes what a write came to. One that failed is left to the read side, and waits until then: a
+    /// peer that answers early and hangs up has its answer read, and one that broke ends the read.
+    fn written<T>(&mut self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let poll = match poll {
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a peer takes no more of a request");
+                self.writes = Writes::Refused;
+                Poll::Pending
+            }
+            poll => poll,
+        };
+        self.wire.note(&self.wire.write_blocked, &poll);
+        poll
     }
 
     /// Notes that the request was sent, if this flush was its last.
@@ -249,9 +275,11 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.writes == Writes::Refused {
+            return Poll::Pending;
+        }
         let poll = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.wire.note(&self.wire.write_blocked, &poll);
-        poll
+        self.written(poll)
     }
 
     fn poll_write_vectored(
@@ -259,9 +287,11 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.writes == Writes::Refused {
+            return Poll::Pending;
+        }
         let poll = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        self.wire.note(&self.wire.write_blocked, &poll);
-        poll
+        self.written(poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -269,19 +299,22 @@ impl AsyncWrite for Counted {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writes == Writes::Refused {
+            return Poll::Pending;
+        }
         let mut poll = Pin::new(&mut self.io).poll_flush(context);
         if matches!(poll, Poll::Ready(Ok(()))) {
             poll = self.poll_sent(context).map(Ok);
+            // A flush is asked for at every turn. One that had nothing to do moves nothing.
+            if poll.is_ready() && !self.wire.write_blocked.load(Relaxed) {
+                return poll;
+            }
         }
-        // A flush is asked for at every turn. One that had nothing to do moves nothing.
-        if poll.is_pending() || self.wire.write_blocked.load(Relaxed) {
-            self.wire.note(&self.wire.write_blocked, &poll);
-        }
-        poll
+        self.written(poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.half_close == HalfClose::Done {
+        if self.half_close == HalfClose::Done || self.writes == Writes::Refused {
             return Poll::Ready(Ok(()));
         }
         let poll = Pin::new(&mut self.io).poll_shutdown(context);

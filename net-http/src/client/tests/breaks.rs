@@ -81,6 +81,46 @@ async fn a_body_that_is_cut_is_an_error_and_never_a_short_body() {
     }
 }
 
+/// Every way to cut an answer short, wherever it is cut.
+#[tokio::test(start_paused = true)]
+async fn no_cut_anywhere_makes_a_whole_response() {
+    let answers = [
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nfour five",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4;x\r\nfour\r\n5\r\n five\r\n0\r\nx: y\r\n\r\n",
+    ];
+    for answer in answers {
+        for cut in 0..=answer.len() {
+            let body = match answered(&answer[..cut]).await {
+                Ok(response) => read_all(response.into_body(), 100).await.ok(),
+                Err(error) => {
+                    assert!(error.may_have_reached());
+                    None
+                }
+            };
+            let whole = (cut == answer.len()).then_some(Bytes::from_static(b"four five"));
+            assert_eq!(body, whole, "{:?}", &answer[..cut]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_early_and_hangs_up_is_heard() {
+    let mut bench = Bench::with(limits(), StreamUse::KeptAlive, 1024);
+    let request = Request::post("/").body(HttpBody::full(vec![b'x'; 1 << 20])).unwrap();
+    let (response, ()) =
+        tokio::join!(async { text(bench.client.send(request).await.unwrap()).await }, async {
+            let mut peer = bench.accept.next().await;
+            peer.head().await;
+            peer.say("HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 8\r\n\r\n")
+                .await;
+            settle().await;
+            peer.say("too much").await;
+        });
+    assert_eq!(response, "too much");
+    settle().await;
+    assert_eq!((bench.pool().idle(), bench.pool().free(), bench.alive()), (0, 4, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_without_a_length_ends_with_the_connection() {
     let response = answered("HTTP/1.1 200 OK\r\n\r\nall of it").await.unwrap();
