@@ -7,6 +7,8 @@ use mesh::{DialLimits, InboundLimits};
 use net_http::{Reception, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
+use crate::tls::TlsIdentity;
+
 /// Whether peers may connect here, or only the plain HTTP services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GossipService {
@@ -57,6 +59,8 @@ pub struct WsConfig {
     /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
     /// of the network's own, with default limits, which end with it.
     pub clients: Option<Clients>,
+    /// What is shown to clients that come over TLS, on the same port. Default: none; they are refused.
+    pub tls: Option<TlsIdentity>,
     /// Whose certificates are believed besides those of the system. Default: nobody's.
     pub tls_roots: Vec<CertificateDer<'static>>,
     /// Name of this node among its operator's. Default: empty.
@@ -86,6 +90,7 @@ impl WsConfig {
             dial_timeout: Duration::from_secs(10),
             reception: None,
             clients: None,
+            tls: None,
             tls_roots: Vec::new(),
             instance: String::new(),
             telemetry_id: String::new(),
@@ -100,7 +105,9 @@ impl WsConfig {
 #[non_exhaustive]
 pub enum TargetError {
     /// It asks for TLS.
-    #[error("{address} asks for TLS, which is not supported yet; write http:// instead")]
+    #[error(
+        "{address} asks for gossip over TLS, which is not supported yet; write http:// instead"
+    )]
     Tls {
         /// The address.
         address: String,

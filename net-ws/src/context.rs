@@ -23,17 +23,18 @@ use gossip::{
 };
 use mesh::{InboundGate, Ledger};
 use net_http::Reception;
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     source::Bounds,
+    tls::TlsIdentity,
 };
 
 /// Which link each identity is reached by: one for all networks of a node.
 pub type SharedLedger = Arc<Mutex<Ledger>>;
 
 /// What every task of the network shares.
-#[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
     pub(crate) reception: Option<Reception>,
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
     /// Over which the connections of one host are counted.
     pub(crate) rate_window: Duration,
@@ -74,6 +76,12 @@ pub(crate) enum Answers {
     Every,
     /// Those to one of these names, lower-case.
     Naming(Vec<String>),
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("network", &self.network).finish_non_exhaustive()
+    }
 }
 
 impl Context {
@@ -119,6 +127,7 @@ impl Context {
             user_agent: config.user_agent,
             gossip_service: config.gossip_service,
             reception: config.reception,
+            tls: config.tls.as_ref().map(TlsIdentity::acceptor),
             dial_timeout: config.dial_timeout,
             rate_window: config.inbound.rate.window,
             gate: Mutex::new(InboundGate::new(config.inbound)),

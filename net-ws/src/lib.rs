@@ -30,9 +30,11 @@ mod serve;
 mod sink;
 mod socket;
 mod source;
+mod tls;
 
 pub use call::{CertificateError, read_certificates};
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig};
 pub use context::SharedLedger;
 pub use network::WsNetwork;
+pub use tls::{TlsError, TlsIdentity};
 pub use tokio_rustls::rustls::pki_types::CertificateDer;

@@ -17,7 +17,11 @@ use gossip::{
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
 use mesh::{LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
-use tokio::{net::TcpStream, sync::oneshot, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,8 +37,9 @@ use crate::{
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection whose handshake is done.
-pub(crate) struct Established {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Established<R, W> {
+    /// The two halves of the stream.
+    pub(crate) halves: (R, W),
     /// What was read behind the handshake.
     pub(crate) early: BytesMut,
     pub(crate) role: Role,
@@ -51,14 +56,25 @@ pub(crate) struct Established {
 }
 
 /// Makes a peer of a connection.
-pub(crate) fn attach(
+pub(crate) fn attach<R, W>(
     context: &Arc<Context>,
     peer: PeerId,
-    established: Established,
-) -> Result<Attached, Stopping> {
-    let Established { stream, early, role, address, identity, exchange, session, greeting } =
-        established;
-    let (read_half, write_half) = stream.into_split();
+    established: Established<R, W>,
+) -> Result<Attached, Stopping>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let Established {
+        halves: (read_half, write_half),
+        early,
+        role,
+        address,
+        identity,
+        exchange,
+        session,
+        greeting,
+    } = established;
     let port = Arc::new(Port::default());
     let (returns, returned) = oneshot::channel();
     let source =

@@ -204,7 +204,7 @@ async fn link_up(
         identity = Some(seen.key);
     }
     let established = Established {
-        stream,
+        halves: stream.into_split(),
         early,
         role: Role::Client,
         address: target.name.clone(),

@@ -8,6 +8,7 @@
 //! * A stopping network lets a request under way be answered, and then closes.
 
 use std::{
+    io,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -20,11 +21,17 @@ use gossip::{
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use net_http::{
-    Reception, ServeLimits,
-    serve::{Answer, Line, Screen, Seat},
+use net_http::serve::{Answer, Line, Screen, Seat, Terms};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::OnceCell,
+    time::{self, Instant},
 };
-use tokio::{net::TcpStream, sync::OnceCell, time::Instant};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,13 +49,99 @@ use crate::{
 /// How much of a body is read or written at once, in bytes. Chosen: as on streams.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Serves one socket.
+/// What a connection that begins TLS sends first.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Serves one socket. Its first byte says whether it speaks TLS.
 pub(super) async fn serve(stream: TcpStream, place: Place, cancel: CancellationToken) {
     socket::tune(&stream);
+    let limits = place.context.reception.as_ref().map(|reception| reception.limits().clone());
+    let mut terms = limits.unwrap_or_default().terms(Transport::WebSocket, StreamUse::KeptAlive);
+    let Some(acceptor) = place.context.tls.clone() else {
+        return serve_over(stream, terms, place, &cancel).await;
+    };
+    let deadline = Instant::now() + terms.head_time;
+    let first = time::timeout_at(deadline, speaks_tls(&stream));
+    let stream = match cancel.run_until_cancelled(first).await {
+        Some(Ok(Ok(First::Tls))) => {
+            let accept = time::timeout_at(deadline, acceptor.accept(stream));
+            match cancel.run_until_cancelled(accept).await {
+                Some(Ok(Ok(stream))) => stream,
+                Some(Ok(Err(error))) => {
+                    tracing::debug!(%error, from = %place.from, "TLS handshake failed");
+                    return;
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+        Some(Ok(Ok(First::Plain))) => {
+            terms.head_time = deadline.saturating_duration_since(Instant::now());
+            return serve_over(stream, terms, place, &cancel).await;
+        }
+        Some(Ok(Err(_)) | Err(_)) | None => return,
+    };
+    terms.head_time = deadline.saturating_duration_since(Instant::now());
+    // Far larger than its plain twin, and far rarer.
+    Box::pin(serve_over(stream, terms, place, &cancel)).await;
+}
+
+/// What a connection begins with.
+enum First {
+    Tls,
+    Plain,
+}
+
+async fn speaks_tls(stream: &TcpStream) -> io::Result<First> {
+    let mut first = [0];
+    let count = stream.peek(&mut first).await?;
+    Ok(if count == 1 && first == [TLS_HANDSHAKE] { First::Tls } else { First::Plain })
+}
+
+/// A stream that can carry gossip.
+trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
+    type Read: AsyncRead + Unpin + Send + 'static;
+    type Write: AsyncWrite + Unpin + Send + 'static;
+
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
+
+    fn halves(self) -> (Self::Read, Self::Write);
+}
+
+impl Carrier for TcpStream {
+    type Read = OwnedReadHalf;
+    type Write = OwnedWriteHalf;
+
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+
+    fn halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.into_split()
+    }
+}
+
+impl Carrier for TlsStream<TcpStream> {
+    type Read = ReadHalf<Self>;
+    type Write = WriteHalf<Self>;
+
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
+    fn halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        tokio::io::split(self)
+    }
+}
+
+/// Serves HTTP, and then perhaps a peer.
+async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &CancellationToken) {
     let from = place.from;
-    let context = Arc::clone(&place.context);
     let line = Arc::new(Line::default());
-    let screen = screen(context.reception.as_ref(), stream, &line);
+    let screen = match &place.context.reception {
+        Some(reception) => reception.screen(io, &line, terms),
+        None => Screen::new(io, Arc::clone(&line), terms, Arc::default()),
+    };
     let requests = Requests {
         caller: Caller {
             identity: None,
@@ -61,22 +154,11 @@ pub(super) async fn serve(stream: TcpStream, place: Place, cancel: CancellationT
         seat: OnceCell::new(),
         accepted: Mutex::default(),
     };
-    serve_http(screen, &requests, &cancel).await;
+    serve_http(screen, &requests, cancel).await;
     let accepted = requests.accepted.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(accepted) = accepted {
         let place = requests.into_place();
-        become_peer(&place, *accepted, &cancel).await;
-    }
-}
-
-fn screen(reception: Option<&Reception>, io: TcpStream, line: &Arc<Line>) -> Screen<TcpStream> {
-    let terms = |limits: &ServeLimits| limits.terms(Transport::WebSocket, StreamUse::KeptAlive);
-    match reception {
-        Some(reception) => reception.screen(io, line, terms(reception.limits())),
-        None => {
-            let terms = terms(&ServeLimits::default());
-            Screen::new(io, Arc::clone(line), terms, Arc::default())
-        }
+        become_peer::<Io>(&place, *accepted, cancel).await;
     }
 }
 
@@ -98,7 +180,11 @@ impl Requests {
     }
 }
 
-async fn serve_http(screen: Screen<TcpStream>, requests: &Requests, cancel: &CancellationToken) {
+async fn serve_http<Io: Carrier>(
+    screen: Screen<Io>,
+    requests: &Requests,
+    cancel: &CancellationToken,
+) {
     let service = service_fn(|request| answer(requests, request));
     let connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER_BYTES)
@@ -174,10 +260,10 @@ async fn ask(requests: &Requests, request: Request<Incoming>) -> HttpResponse {
 }
 
 /// Goes on as a peer, to its end.
-async fn become_peer(place: &Place, accepted: Accepted, cancel: &CancellationToken) {
+async fn become_peer<Io: Carrier>(place: &Place, accepted: Accepted, cancel: &CancellationToken) {
     let Accepted { on_upgrade, exchange, session, greeting, seat } = accepted;
     let Some((early, stream)) = on_upgrade.await.ok().and_then(|upgraded| {
-        let parts = upgraded.downcast::<TokioIo<Screen<TcpStream>>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Screen<Io>>>().ok()?;
         let (unread, stream) = parts.io.into_inner().into_parts();
         let mut early = BytesMut::from(&parts.read_buf[..]);
         early.extend_from_slice(&unread);
@@ -185,12 +271,12 @@ async fn become_peer(place: &Place, accepted: Accepted, cancel: &CancellationTok
     }) else {
         return;
     };
-    socket::tune_for_gossip(&stream);
+    socket::tune_for_gossip(stream.socket());
     let context = &place.context;
     let peer: PeerId = context.broadcaster.next_peer_id();
     let _claimed = Claimed { context: Arc::clone(context), peer };
     let established = Established {
-        stream,
+        halves: stream.halves(),
         early,
         role: Role::Server,
         address: place.from.to_string(),
