@@ -36,6 +36,9 @@ enum Command {
     Priority(priority::Args),
     /// HTTP over TCP, TLS and one libp2p connection: requests a second beside bare hyper.
     Http(http::Args),
+    /// The peer that does its worst: what `http --hostile` starts.
+    #[command(hide = true)]
+    Attack(http::Attack),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Fanout(args) => fanout::run(&args, &mut output),
         Command::Priority(args) => priority::run(&args, &mut output),
         Command::Http(args) => http::run(&args, &mut output),
+        Command::Attack(args) => http::attack(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

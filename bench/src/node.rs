@@ -7,9 +7,11 @@ use std::{
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
-use mesh::Ledger;
+use mesh::{InboundLimits, Ledger};
+use net_http::{Reception, client::ClientLimits, client::Clients};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
-use net_ws::{WsConfig, WsNetwork};
+use net_ws::{TlsIdentity, WsConfig, WsNetwork};
+use rustls_pki_types::CertificateDer;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,21 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// How long peers may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a node serves and asks over HTTP.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Http {
+    /// What serves requests. Default: nothing.
+    pub(crate) reception: Option<Reception>,
+    /// Bounds of its own requests. Default: as shipped.
+    pub(crate) clients: ClientLimits,
+    /// Bounds on who connects to the port of the WebSocket network. Default: as shipped.
+    pub(crate) inbound: InboundLimits,
+    /// Who the node is over TLS on that port. Default: nobody.
+    pub(crate) tls: Option<TlsIdentity>,
+    /// Whose certificates it believes when it asks over TLS. Default: those of the system.
+    pub(crate) tls_roots: Vec<CertificateDer<'static>>,
+}
 
 /// A running node. Dropping it ends its tasks.
 pub(crate) struct Node {
@@ -38,14 +55,19 @@ impl Node {
         transport: Transport,
         setup: Setup,
         peer: Option<NodeAddress>,
+        http: Http,
         parent: &CancellationToken,
     ) -> Result<Self, Failure> {
+        let clients = Clients::new(http.clients, String::new(), parent);
         let broadcaster = Broadcaster::start(setup, parent);
         let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
         let id = NetworkId::new(NETWORK)?;
         let network: Arc<dyn GossipNode> = match transport {
             Transport::Ws => {
                 let mut config = WsConfig::new(id);
+                (config.reception, config.inbound) = (http.reception, http.inbound);
+                (config.tls, config.tls_roots) = (http.tls, http.tls_roots);
+                config.clients = Some(clients);
                 match peer {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen = Some("127.0.0.1:0".to_owned()),
@@ -54,6 +76,7 @@ impl Node {
             }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
+                (config.reception, config.clients) = (http.reception, clients);
                 match peer {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),

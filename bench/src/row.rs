@@ -83,6 +83,9 @@ pub(crate) struct Row {
     /// As `ratio_to_bare`, per second of processor time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_bare: Option<f64>,
+    /// The 99th percentile relative to that without what disturbs: HTTP beside the votes, or a hostile peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99_ratio_to_alone: Option<f64>,
     /// Why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
@@ -91,7 +94,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 24] = [
+const COLUMNS: [Column; 25] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -115,6 +118,7 @@ const COLUMNS: [Column; 24] = [
     ("p99 us", |row| row.p99_us.map(|us| format!("{us:.0}"))),
     ("failed", |row| row.failed.map(|failed| failed.to_string())),
     ("of bare", |row| row.ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
+    ("p99 of alone", |row| row.p99_ratio_to_alone.map(|ratio| format!("{ratio:.2}"))),
     ("of bare, cpu", |row| row.cpu_ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
 ];
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::Failure,
     meter::Tally,
-    node::{NETWORK, Node},
+    node::{Http, NETWORK, Node},
     receiver::{self, p2p, ws},
 };
 
@@ -55,7 +55,7 @@ pub(super) async fn p2p(stage: Stage) -> Result<Publish, Failure> {
 
 async fn start(transport: Transport, stage: &Stage) -> Result<Node, Failure> {
     let setup = Setup::new(&NetworkProfile::TANDEM);
-    Node::start(transport, setup, None, stage.tasks.token()).await
+    Node::start(transport, setup, None, Http::default(), stage.tasks.token()).await
 }
 
 fn publish(node: Node) -> Publish {

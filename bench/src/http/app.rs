@@ -1,8 +1,12 @@
 //! The service behind every contender, and what its responses must be.
 
-use axum::{Router, extract::State, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
 use bytes::Bytes;
-use gossip::http::BoxError;
+use gossip::http::{BoxError, HttpClient};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
@@ -13,23 +17,28 @@ use crate::error::Failure;
 /// The body of `/hello`.
 const HELLO: &str = "hello";
 
-/// `/hello`, and `/body` of so many bytes, which are made once.
-pub(super) fn router(bytes: usize) -> Router {
+/// `/hello`, `/body` of so many bytes, which are made once, and `/sink`, which reads what is sent.
+pub(crate) fn router(bytes: usize) -> Router {
+    let sink = |body: Bytes| std::future::ready(body.len().to_string());
     Router::new()
         .route("/hello", get(|| std::future::ready(HELLO)))
         .route("/body", get(|State(body): State<Bytes>| std::future::ready(body)))
+        .route("/sink", post(sink))
         .with_state(Bytes::from(vec![7; bytes]))
 }
 
 /// What a caller asks for, and what it must get.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     path: &'static str,
     bytes: usize,
     pub(super) reuse: Reuse,
 }
 
 impl Wanted {
+    /// `/hello`, over what is open already.
+    pub(crate) const HELLO: Self = Self { path: "/hello", bytes: HELLO.len(), reuse: Reuse::Kept };
+
     /// What the callers of a measurement ask for.
     pub(super) fn new(plan: Plan) -> Self {
         let path = if plan.bytes == HELLO.len() { "/hello" } else { "/body" };
@@ -47,6 +56,15 @@ impl Wanted {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         request
+    }
+
+    /// Asks a node, and checks the response.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is not the one that was asked for.
+    pub(crate) async fn ask(self, client: &HttpClient) -> Result<(), Failure> {
+        self.check(client.send(self.request()).await?).await
     }
 
     /// Reads a response to its end.

@@ -26,7 +26,7 @@ use super::{
 use crate::{error::Failure, receiver::p2p as streams};
 
 /// The protocol of the streams. Source: the libp2p HTTP specification.
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/http/1.1");
+pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/http/1.1");
 
 /// Makes connections.
 trait Connect: Clone + Send + Sync + 'static {

@@ -13,7 +13,9 @@
 
 mod app;
 mod bare;
+mod hostile;
 mod ours;
+mod paced;
 mod race;
 mod score;
 mod tls;
@@ -29,6 +31,11 @@ use crate::{
 };
 use race::{Amount, Outcome};
 
+pub(crate) use app::router;
+pub(crate) use hostile::{Attack, attack};
+pub(crate) use ours::{client_limits, serve_limits};
+pub(crate) use paced::{Paced, paced};
+
 /// Time before a measurement begins. Chosen: every caller has its connection by then.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -39,7 +46,7 @@ const MAX_BYTES: u32 = 64 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Callers, each of which waits for a response before it asks again; may be given more than once.
-    #[arg(long, default_values_t = [1, 16, 256], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_values_t = [1, 16, 256], value_parser = clap::value_parser!(u16).range(1..=256))]
     callers: Vec<u16>,
     /// Bytes of a response's body; may be given more than once. Five are `/hello`.
     #[arg(long, default_values_t = [5, 1_048_576], value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_BYTES)))]
@@ -62,6 +69,12 @@ pub(crate) struct Args {
     /// A new connection, or a new stream of the one libp2p connection, for each request.
     #[arg(long)]
     fresh: bool,
+    /// Measure an honest caller in place of all this: alone, and beside a peer that does its worst.
+    #[arg(long, conflicts_with_all = ["requests", "only", "fresh", "callers", "bytes"])]
+    hostile: bool,
+    /// Requests a second of the honest caller.
+    #[arg(long, default_value_t = 50, requires = "hostile", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rate: u16,
 }
 
 /// What carries the requests.
@@ -146,6 +159,9 @@ struct Plan {
 
 /// Measures every carrier, number of callers and size, and prints a row for each contender.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    if args.hostile {
+        return hostile::run(args, output);
+    }
     let mut failed = 0;
     for carrier in Carrier::chosen(&args.transport) {
         for &bytes in &args.bytes {

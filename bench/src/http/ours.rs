@@ -1,9 +1,85 @@
 //! A Tandem node at either end.
 
-use super::race::{Keep, Stage};
-use crate::error::Failure;
+use std::num::NonZeroUsize;
+
+use broadcaster::Setup;
+use gossip::{
+    NetworkProfile,
+    http::{HttpClient, HttpService},
+};
+use net_http::{Reception, client::ClientLimits, serve::ServeLimits};
+
+use super::{
+    Carrier,
+    app::{self, Wanted},
+    race::{Caller, Keep, Stage},
+    tls::Certificate,
+};
+use crate::{
+    error::Failure,
+    fanout::Transport,
+    node::{Http, Node},
+};
+
+/// Connections, streams and requests at a time: more than there are callers.
+const ROOM: usize = 1_024;
+
+/// Limits of a server that serves one busy peer and nobody else.
+pub(crate) fn serve_limits() -> ServeLimits {
+    ServeLimits {
+        connections: ROOM,
+        waiting: ROOM,
+        per_peer: ROOM,
+        waiting_per_peer: ROOM,
+        requests: ROOM,
+        ..ServeLimits::default()
+    }
+}
+
+/// Limits of a client that may ask as often as it can.
+pub(crate) fn client_limits() -> ClientLimits {
+    let connections = NonZeroUsize::new(ROOM).unwrap_or(NonZeroUsize::MIN);
+    ClientLimits { window: None, connections, ..ClientLimits::default() }
+}
+
+/// A caller. All share one client, as the parts of an application do.
+struct OurCaller(HttpClient);
+
+impl Caller for OurCaller {
+    async fn call(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        wanted.ask(&self.0).await
+    }
+}
 
 /// Starts and connects both nodes.
-pub(super) async fn start(_stage: Stage) -> Result<Keep, Failure> {
-    Err("nodes do not serve HTTP yet".into())
+pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
+    let transport = match stage.plan.carrier {
+        Carrier::Tcp | Carrier::Tls => Transport::Ws,
+        Carrier::P2p => Transport::P2p,
+    };
+    let service = HttpService::new(app::router(stage.plan.bytes));
+    let reception = Some(Reception::new(service, serve_limits()));
+    let mut serving = Http { reception, ..Http::default() };
+    let mut asking = Http { clients: client_limits(), ..Http::default() };
+    if stage.plan.carrier == Carrier::Tls {
+        let certificate = Certificate::generate()?;
+        serving.tls = Some(certificate.identity()?);
+        asking.tls_roots.push(certificate.certificate().clone());
+    }
+    let (profile, parent) = (&NetworkProfile::TANDEM, stage.tasks.token());
+    let near = Node::start(transport, Setup::new(profile), None, serving, parent).await?;
+    let mut address = near.address()?;
+    let peer = Some(address.clone());
+    let far = Node::start(transport, Setup::new(profile), peer, asking, parent).await?;
+    // So that libp2p streams find their connection, and no dial is measured.
+    near.connected(1).await?;
+    far.connected(1).await?;
+    if stage.plan.carrier == Carrier::Tls {
+        let socket =
+            address.host_port().ok_or("a WebSocket network has another kind of address")?;
+        address = format!("https://{socket}").parse()?;
+    }
+    let client = far.network.http_client(&address)?;
+    stage.start((0..stage.plan.callers).map(|_| OurCaller(client.clone())));
+    Ok(Box::new((near, far)))
 }

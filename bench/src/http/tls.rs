@@ -1,7 +1,8 @@
 //! A certificate for this machine, made anew for each measurement, and TLS with it at both ends.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
+use net_ws::TlsIdentity;
 use rcgen::{CertifiedKey, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -9,11 +10,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::error::Failure;
 
 /// Whom the certificate names.
-pub(super) const NAME: &str = "localhost";
+pub(super) const NAME: &str = "127.0.0.1";
 
 /// A certificate that signs itself, and its key.
 pub(super) struct Certificate {
     certificate: CertificateDer<'static>,
+    pem: String,
     key: KeyPair,
 }
 
@@ -22,7 +24,21 @@ impl Certificate {
     pub(super) fn generate() -> Result<Self, Failure> {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
-        Ok(Self { certificate: cert.der().clone(), key: signing_key })
+        Ok(Self { certificate: cert.der().clone(), pem: cert.pem(), key: signing_key })
+    }
+
+    /// The certificate itself.
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The identity of a node that has it, which is loaded from files.
+    pub(super) fn identity(&self) -> Result<TlsIdentity, Failure> {
+        let dir = tempfile::tempdir()?;
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        fs::write(&cert, &self.pem)?;
+        fs::write(&key, self.key.serialize_pem())?;
+        Ok(TlsIdentity::load(&cert, &key)?)
     }
 
     /// TLS of a server that has it.

@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::TaskSet;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
-use gossip::BoxFuture;
+use gossip::{BoxFuture, http::HttpClient};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{Contender, Plan, TEARDOWN, dual_queue, ours, probe::Probe, probe::Report, raw};
-use crate::error::Failure;
+use super::{
+    Contender, Plan, TEARDOWN, dual_queue, ours,
+    probe::{Load, Probe, Report},
+    raw,
+};
+use crate::{error::Failure, http::paced};
 
 /// Size of a priority message's body: a vote, roughly.
 const PRIORITY_BYTES: usize = 256;
@@ -37,6 +41,11 @@ pub(super) trait Contending: Send + Sync + 'static {
 
     /// Queues a bulk message, and resolves when it has left the queue.
     fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>>;
+
+    /// What asks the sending end over HTTP, from the other. Default: nothing.
+    fn http(&self) -> Option<HttpClient> {
+        None
+    }
 }
 
 /// What a contender is set up with.
@@ -59,9 +68,12 @@ pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
         };
         time::timeout(CONNECT_TIMEOUT, greet(&*contender, &probe)).await??;
         start_bulk(plan, Arc::clone(&contender), Arc::clone(&probe), &tasks);
-        time::sleep(plan.warm_up).await;
-        let sent = votes(plan.time, &*contender, &probe).await?;
-        probe.report(sent)
+        let votes = async {
+            time::sleep(plan.warm_up).await;
+            votes(plan.time, &*contender, &probe).await
+        };
+        let (sent, http) = tokio::join!(votes, Box::pin(http(plan, &*contender)));
+        Ok(Report { http: http?, ..probe.report(sent?)? })
     };
     let report = report.await;
     // Whatever still runs ends with the runtime.
@@ -115,6 +127,16 @@ fn start_bulk(plan: Plan, contender: Arc<dyn Contending>, probe: Arc<Probe>, tas
     });
 }
 
+/// Asks the node that sends, if the plan wants it; the requests of the warm-up do not count.
+async fn http(plan: Plan, contender: &dyn Contending) -> Result<Option<Load>, Failure> {
+    let Some(period) = plan.http else { return Ok(None) };
+    let client = contender.http().ok_or("the contender serves no HTTP")?;
+    paced(&client, period, plan.warm_up).await;
+    let paced = paced(&client, period, plan.time).await;
+    let per_s = paced.latencies.len() as f64 / plan.time.as_secs_f64();
+    Ok(Some(Load { per_s, paced }))
+}
+
 /// Sends a priority message at every tick, and says how many.
 async fn votes(
     lasting: Duration,
@@ -155,9 +177,15 @@ mod tests {
             Contender::Ours(Transport::Ws),
             Contender::Ours(Transport::P2p),
         ] {
-            let plan = Plan { contender, bulk_bytes: 65_536, warm_up: time, time };
+            let plan = Plan { contender, bulk_bytes: 65_536, http: None, warm_up: time, time };
             let report = run(plan).await.unwrap();
             assert_eq!(report.lost, 0, "{contender:?}");
+            if matches!(contender, Contender::Ours(_)) {
+                let http = Some(Duration::from_millis(1));
+                let load = run(Plan { http, ..plan }).await.unwrap().http.unwrap();
+                assert_eq!(load.paced.failed, 0, "{:?}", load.paced.first_failure);
+                assert!(load.per_s > 0.0);
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! * Both ends are in this process, in a network namespace of its own, and use the same clock.
 //! * A priority message is sent when its time has come, whatever became of those before it.
+//! * HTTP beside the votes goes the other way and is answered by the end that sends votes and bulk: its
+//!   answers compete with both, over the same port or the same libp2p connection.
 //! * The goodput of a contender is compared with that of a raw TCP sender on the same link.
 
 mod drive;
@@ -48,6 +50,9 @@ pub(crate) struct Args {
     /// Transport; may be given more than once. Default: both.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
+    /// HTTP requests a second that the node answers meanwhile, in a second measurement of each transport.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    http: Option<u16>,
     /// Set by the bench when it starts itself in a network namespace.
     #[arg(long, hide = true, value_enum, default_value_t)]
     namespace: InNamespace,
@@ -69,6 +74,8 @@ enum Contender {
 struct Plan {
     contender: Contender,
     bulk_bytes: usize,
+    /// Time between two HTTP requests to the node; of ours only.
+    http: Option<Duration>,
     warm_up: Duration,
     time: Duration,
 }
@@ -87,14 +94,23 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let time = Duration::try_from_secs_f64(args.seconds)?;
     for &bulk_bytes in &args.bulk_bytes {
         let bulk_bytes = usize::try_from(bulk_bytes)?;
-        let plan = |contender| Plan { contender, bulk_bytes, warm_up: WARM_UP, time };
+        let plan = |contender| Plan { contender, bulk_bytes, http: None, warm_up: WARM_UP, time };
         let raw = measure(plan(Contender::Raw))?;
         output.add(row("raw", bulk_bytes, &raw, &raw))?;
         let dual = measure(plan(Contender::DualQueue))?;
         output.add(row("ws_dual_queue", bulk_bytes, &dual, &raw))?;
         for transport in Transport::chosen(&args.transport) {
-            let ours = measure(plan(Contender::Ours(transport)))?;
-            output.add(row(transport.name(), bulk_bytes, &ours, &raw))?;
+            let plan = plan(Contender::Ours(transport));
+            let alone = measure(plan)?;
+            output.add(row(transport.name(), bulk_bytes, &alone, &raw))?;
+            let Some(rate) = args.http else { continue };
+            let period = Duration::from_secs(1) / u32::from(rate);
+            let ours = measure(Plan { http: Some(period), ..plan })?;
+            output.add(Row {
+                contender: Some("with http"),
+                p99_ratio_to_alone: ours.p99_ms.zip(alone.p99_ms).map(|(with, p99)| with / p99),
+                ..row(transport.name(), bulk_bytes, &ours, &raw)
+            })?;
         }
     }
     output.finish()
@@ -120,6 +136,10 @@ fn row(transport: &'static str, bytes: usize, report: &probe::Report, raw: &prob
         goodput_ratio: Some(report.goodput / raw.goodput),
         goodput_mb_per_s: Some(report.goodput / 1e6),
         lost: report.p50_ms.map(|_| report.lost),
+        requests_per_s: report.http.as_ref().map(|http| http.per_s),
+        p50_us: report.http.as_ref().and_then(|http| http.paced.latencies.quantile_us(0.5)),
+        p99_us: report.http.as_ref().and_then(|http| http.paced.latencies.quantile_us(0.99)),
+        failed: report.http.as_ref().map(|http| http.paced.failed),
         ..Row::default()
     }
 }

@@ -4,15 +4,25 @@ use std::sync::Arc;
 
 use broadcaster::Setup;
 use bytes::Bytes;
-use gossip::{Admission, BoxFuture, Inbound, NetworkProfile, Outbound, Tag, Verdict};
+use gossip::{
+    Admission, BoxFuture, Inbound, NetworkProfile, Outbound, Tag, Verdict,
+    http::{HttpClient, HttpService},
+};
+use net_http::Reception;
 
 use super::drive::{Contending, Stage};
-use crate::{error::Failure, fanout::Transport, node::Node};
+use crate::{
+    error::Failure,
+    fanout::Transport,
+    http::{client_limits, router, serve_limits},
+    node::{Http, Node},
+};
 
 /// Both nodes. Messages go from `near` to `far`.
 pub(super) struct Ours {
     near: Node,
     _far: Node,
+    http: HttpClient,
 }
 
 /// Starts and connects both nodes.
@@ -31,11 +41,17 @@ pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Fa
     let setup =
         Setup::new(profile).handler(Tag::AV, Arc::new(vote)).handler(Tag::VB, Arc::new(bundle));
     let parent = stage.tasks.token();
-    let near = Node::start(transport, Setup::new(profile), None, parent).await?;
-    let far = Node::start(transport, setup, Some(near.address()?), parent).await?;
+    let service = HttpService::new(router(0));
+    let reception = Some(Reception::new(service, serve_limits()));
+    let serving = Http { reception, ..Http::default() };
+    let asking = Http { clients: client_limits(), ..Http::default() };
+    let near = Node::start(transport, Setup::new(profile), None, serving, parent).await?;
+    let address = near.address()?;
+    let far = Node::start(transport, setup, Some(address.clone()), asking, parent).await?;
     near.connected(1).await?;
     far.connected(1).await?;
-    Ok(Ours { near, _far: far })
+    let http = far.network.http_client(&address)?;
+    Ok(Ours { near, _far: far, http })
 }
 
 impl Contending for Ours {
@@ -44,6 +60,10 @@ impl Contending for Ours {
             Admission::Queued => Ok(()),
             refused => Err(format!("a vote was not queued: {refused:?}").into()),
         }
+    }
+
+    fn http(&self) -> Option<HttpClient> {
+        Some(self.http.clone())
     }
 
     fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>> {

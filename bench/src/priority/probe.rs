@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{error::Failure, stats::Latencies};
+use crate::{error::Failure, http::Paced, stats::Latencies};
 
 /// Length of a stamp, in bytes: the number of the message and the time it was sent.
 const STAMP_BYTES: usize = 16;
@@ -54,6 +54,16 @@ pub(super) struct Report {
     pub(super) lost: u64,
     /// Bytes of bulk a second.
     pub(super) goodput: f64,
+    /// The HTTP requests meanwhile.
+    pub(super) http: Option<Load>,
+}
+
+/// HTTP beside the votes.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    /// Requests answered a second.
+    pub(super) per_s: f64,
+    pub(super) paced: Paced,
 }
 
 impl fmt::Display for Report {
@@ -61,7 +71,10 @@ impl fmt::Display for Report {
         if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
             write!(f, "priority p50 {p50:.1} ms, p99 {p99:.1} ms, {} lost, ", self.lost)?;
         }
-        write!(f, "bulk {:.1} MB/s", self.goodput / 1e6)
+        write!(f, "bulk {:.1} MB/s", self.goodput / 1e6)?;
+        let Some(Load { per_s, paced }) = &self.http else { return Ok(()) };
+        write!(f, ", {per_s:.0} HTTP requests/s, {} failed", paced.failed)?;
+        paced.first_failure.iter().try_for_each(|first| write!(f, ", first: {first}"))
     }
 }
 
@@ -151,6 +164,7 @@ impl Probe {
             p99_ms: heard.latencies.quantile_ms(0.99),
             lost: sent.saturating_sub(heard.latencies.len()),
             goodput: bulk.bytes as f64 / (bulk.last - bulk.first).as_secs_f64(),
+            http: None,
         })
     }
 }
