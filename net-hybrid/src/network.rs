@@ -6,6 +6,7 @@ use broadcaster::{Broadcaster, Shutdown};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
     NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
+    http::{HttpAddressError, HttpClient},
 };
 use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
 use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
@@ -136,6 +137,13 @@ impl GossipNode for HybridNetwork {
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.broadcaster.request(peer, request))
+    }
+
+    fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        match peer {
+            NodeAddress::WebSocket(_) => GossipNode::http_client(&self.ws, peer),
+            NodeAddress::Multiaddr(_) => GossipNode::http_client(&self.p2p, peer),
+        }
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

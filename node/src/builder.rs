@@ -17,17 +17,24 @@ use std::{
 };
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
-use gossip::{Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator};
+use gossip::{
+    GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
+    http::HttpService,
+};
 use mesh::{DialLimits, InboundLimits, Ledger};
-use net_p2p::{Mdns, NodeKey};
-use net_ws::Router;
+use net_http::{
+    Reception, ServeLimits,
+    client::{ClientLimits, Clients},
+};
+use net_p2p::{GossipStreams, Mdns, NodeKey};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     data_dir::DataDir,
     error::StartError,
-    network::Network,
-    running::{Parts, Running},
+    network::{Lent, Network},
+    running::{Http, Parts, Running},
+    served::{OnStart, Served, TlsFiles},
 };
 
 /// How long the tasks of a start that failed may take to end.
@@ -69,22 +76,40 @@ enum KeySource {
     Given(Keypair),
 }
 
+/// Where a node keeps its data.
+#[derive(Debug, Default)]
+enum DirSource {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In this directory.
+    Path(PathBuf),
+    /// In this one, which is its own already.
+    Opened(DataDir),
+}
+
 /// What a node is made of. What has no sensible default is an argument of [`NodeBuilder::new`].
 #[must_use = "nothing runs until `NodeBuilder::start`"]
 pub struct NodeBuilder {
     pub(crate) network: NetworkId,
     profile: &'static NetworkProfile,
     pub(crate) mode: Mode,
-    pub(crate) listen_ws: String,
+    pub(crate) listen_ws: Option<String>,
     pub(crate) listen_p2p: Vec<String>,
     pub(crate) peers: Vec<NodeAddress>,
     pub(crate) public_address: Option<NodeAddress>,
     pub(crate) mdns: Mdns,
     pub(crate) inbound: InboundLimits,
     pub(crate) dial: DialLimits,
-    pub(crate) router: Option<Router>,
+    pub(crate) gossip: GossipStreams,
+    pub(crate) tls_roots: Option<PathBuf>,
+    tls: Option<TlsFiles>,
+    served: Served,
+    serve_limits: ServeLimits,
+    client_limits: ClientLimits,
+    on_start: Vec<OnStart>,
     key: KeySource,
-    data_dir: Option<PathBuf>,
+    data_dir: DirSource,
     relaying: Relaying,
     limits: Limits,
     handlers: Vec<(Tag, Arc<dyn Handler>)>,
@@ -111,16 +136,22 @@ impl NodeBuilder {
             network,
             profile: &NetworkProfile::TANDEM,
             mode: Mode::default(),
-            listen_ws: "127.0.0.1:0".to_owned(),
+            listen_ws: Some("127.0.0.1:0".to_owned()),
             listen_p2p: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             peers: Vec::new(),
             public_address: None,
             mdns: Mdns::default(),
             inbound: InboundLimits::default(),
             dial: DialLimits::default(),
-            router: None,
+            gossip: GossipStreams::default(),
+            tls_roots: None,
+            tls: None,
+            served: Served::default(),
+            serve_limits: ServeLimits::default(),
+            client_limits: ClientLimits::default(),
+            on_start: Vec::new(),
             key: KeySource::default(),
-            data_dir: None,
+            data_dir: DirSource::None,
             relaying: Relaying::Off,
             limits: Limits::default(),
             handlers: Vec::new(),
@@ -140,7 +171,7 @@ impl NodeBuilder {
 
     /// Listens for WebSocket peers on `host:port`; port 0 picks a free one.
     pub fn listen_ws(self, address: impl Into<String>) -> Self {
-        Self { listen_ws: address.into(), ..self }
+        Self { listen_ws: Some(address.into()), ..self }
     }
 
     /// Listens for libp2p peers on these multiaddrs; `/tcp/0` picks a free port.
@@ -161,7 +192,12 @@ impl NodeBuilder {
 
     /// Keeps the identity in a directory, which no other node may use at the same time.
     pub fn data_dir(self, path: impl Into<PathBuf>) -> Self {
-        Self { data_dir: Some(path.into()), ..self }
+        Self { data_dir: DirSource::Path(path.into()), ..self }
+    }
+
+    /// Keeps the identity in a directory that was opened for this node already.
+    pub fn opened_data_dir(self, dir: DataDir) -> Self {
+        Self { data_dir: DirSource::Opened(dir), ..self }
     }
 
     /// Keeps the identity in a file of its own instead.
@@ -211,9 +247,56 @@ impl NodeBuilder {
         Self { mdns, ..self }
     }
 
-    /// Serves HTTP beside the gossip path.
-    pub fn http(self, router: Router) -> Self {
-        Self { router: Some(router), ..self }
+    /// Serves a router over HTTP, on the WebSocket port and on libp2p streams, behind the default
+    /// [`Protection`]. Routers are asked in the order in which they are given; of their fallbacks only
+    /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`].
+    pub fn http(self, router: axum::Router) -> Self {
+        self.http_with(router)
+    }
+
+    /// Serves a router as [`NodeBuilder::http`] does, behind another protection.
+    pub fn http_with(mut self, router: axum::Router) -> Self {
+        self.served.router(router);
+        self
+    }
+
+    /// Serves what no router knows by any tower service. It is behind no protection but the limits on
+    /// connections and requests: add layers to it.
+    pub fn http_service(mut self, service: HttpService) -> Self {
+        self.served.last(service);
+        self
+    }
+
+    /// Sets the limits on what is served over HTTP.
+    pub fn serve_limits(self, serve_limits: ServeLimits) -> Self {
+        Self { serve_limits, ..self }
+    }
+
+    /// Sets the limits on calling others over HTTP.
+    pub fn client_limits(self, client_limits: ClientLimits) -> Self {
+        Self { client_limits, ..self }
+    }
+
+    /// Serves HTTPS too, on the WebSocket port.
+    pub fn tls(self, files: TlsFiles) -> Self {
+        Self { tls: Some(files), ..self }
+    }
+
+    /// Trusts the certificates of a PEM file too, besides those of the system, when calling others.
+    pub fn tls_roots(self, path: impl Into<PathBuf>) -> Self {
+        Self { tls_roots: Some(path.into()), ..self }
+    }
+
+    /// Neither listens nor gossips: for programs that only call others.
+    pub fn outward(self) -> Self {
+        Self { listen_ws: None, listen_p2p: Vec::new(), gossip: GossipStreams::Off, ..self }
+    }
+
+    /// Tells somebody the node once it runs, before [`NodeBuilder::start`] returns: a handler or a
+    /// service that has to ask the node back. Keep a `Weak`, or the node holds itself in memory.
+    pub fn on_start(mut self, tell: impl FnOnce(&Arc<dyn GossipNode>) + Send + 'static) -> Self {
+        self.on_start.push(Box::new(tell));
+        self
     }
 
     /// Starts the node. It ends with `parent`, or by [`Running::stop`].
@@ -226,7 +309,11 @@ impl NodeBuilder {
     ///
     /// A start that is dropped leaves nothing running.
     pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
-        let data_dir = self.data_dir.take().map(DataDir::open).transpose()?;
+        let data_dir = match std::mem::take(&mut self.data_dir) {
+            DirSource::None => None,
+            DirSource::Path(path) => Some(DataDir::open(path)?),
+            DirSource::Opened(dir) => Some(dir),
+        };
         let key = self.find_key(data_dir.as_ref())?;
         let cancel = parent.child_token();
         // Whatever ends this function early ends what it started.
@@ -234,21 +321,44 @@ impl NodeBuilder {
         let metrics = Metrics::default();
         let broadcaster = Broadcaster::start(self.setup(&metrics), &cancel);
         let events = broadcaster.events();
-        let ledger = Arc::new(Mutex::new(Ledger::new(self.profile.claims)));
         let identity = key.identity();
-        let started = Network::start(self, key, broadcaster.clone(), ledger, &cancel).await;
-        let network = match started {
+        let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
+        let clients = Clients::new(self.client_limits, agent, &cancel);
+        let reception = self.reception();
+        let lent = Lent {
+            key,
+            broadcaster: broadcaster.clone(),
+            ledger: Arc::new(Mutex::new(Ledger::new(self.profile.claims))),
+            reception: reception.clone(),
+            clients: clients.clone(),
+        };
+        let on_start = std::mem::take(&mut self.on_start);
+        let network = match Network::start(self, lent, &cancel).await {
             Ok(network) => network,
             Err(error) => {
                 cancel.cancel();
                 // What had to be aborted is gone all the same, and the error is what matters.
                 let _ = broadcaster.stop(CLEAN_UP_TIME).await;
+                let _ = clients.stop(CLEAN_UP_TIME).await;
                 return Err(error);
             }
         };
+        let node = network.node();
+        for tell in on_start {
+            tell(&node);
+        }
         let cancel = guard.disarm();
-        let parts = Parts { network, broadcaster, events, identity, metrics, data_dir, cancel };
+        let http = Http { reception, clients };
+        let parts =
+            Parts { network, node, http, broadcaster, events, identity, metrics, data_dir, cancel };
         Ok(Running::new(parts))
+    }
+
+    /// What serves HTTP, if there is anything to serve.
+    fn reception(&mut self) -> Option<Reception> {
+        let service = std::mem::take(&mut self.served).service()?;
+        let service = net_p2p::with_protocols_document(self.profile, service);
+        Some(Reception::new(service, self.serve_limits.clone()))
     }
 
     fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {

@@ -16,6 +16,9 @@ pub enum StartError {
     /// There is no key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The certificates to trust cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] net_ws::CertificateError),
     /// An address to listen on is no multiaddr.
     #[error("cannot listen on {address:?}: write a multiaddr, for example /ip4/127.0.0.1/tcp/4190")]
     ListenAddress {
@@ -48,7 +51,7 @@ impl StartError {
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {
-            Self::ListenAddress { .. } => true,
+            Self::ListenAddress { .. } | Self::Certificates(_) => true,
             Self::WebSocket(error) => {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }

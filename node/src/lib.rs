@@ -52,19 +52,26 @@
 //! * After [`Running::stop`] no task of the node runs.
 //! * A data directory belongs to one node at a time.
 
-mod blocks;
 mod builder;
 mod data_dir;
 mod error;
+mod forward;
 mod network;
 mod running;
+mod served;
 
-pub use blocks::NoBlocks;
 pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying, Shutdown};
 pub use builder::{Mode, NodeBuilder};
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
+pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use mesh::{DialLimits, InboundLimits};
+pub use net_http::{
+    Incident, LoopbackRule, ServeLimits, ServeMetrics,
+    client::{ClientLimits, RequestWindow},
+};
 pub use net_p2p::Mdns;
 pub use running::Running;
+pub use served::TlsFiles;
+pub use services;

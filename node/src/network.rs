@@ -13,6 +13,7 @@ use std::{
 use broadcaster::{Broadcaster, Shutdown};
 use gossip::{GossipNode, NodeAddress};
 use mesh::Ledger;
+use net_http::{Reception, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
@@ -26,6 +27,18 @@ use crate::{
 /// What the network of a node shares with it.
 pub(crate) type SharedLedger = Arc<Mutex<Ledger>>;
 
+/// What a node lends to each of its networks.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) key: NodeKey,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) ledger: SharedLedger,
+    /// Serves HTTP, if there is anything to serve.
+    pub(crate) reception: Option<Reception>,
+    /// Call others over HTTP.
+    pub(crate) clients: Clients,
+}
+
 /// A network that runs.
 #[derive(Debug)]
 pub(crate) enum Network {
@@ -38,25 +51,23 @@ impl Network {
     /// Starts the network of a node.
     pub(crate) async fn start(
         node: NodeBuilder,
-        key: NodeKey,
-        broadcaster: Broadcaster,
-        ledger: SharedLedger,
+        lent: Lent,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
+        let (ws, p2p) = (ws(&node, &lent)?, p2p(&node, &lent)?);
+        let Lent { broadcaster, ledger, .. } = lent;
         match node.mode {
             Mode::Hybrid => {
-                let config = HybridConfig { ws: ws(&node, &key), p2p: p2p(&node, &key)? };
+                let config = HybridConfig { ws, p2p };
                 let network = HybridNetwork::start(config, broadcaster, ledger, parent).await?;
                 Ok(Self::Hybrid(network))
             }
             Mode::WebSocket => {
-                let network =
-                    WsNetwork::start(ws(&node, &key), broadcaster, ledger, parent).await?;
+                let network = WsNetwork::start(ws, broadcaster, ledger, parent).await?;
                 Ok(Self::WebSocket(network))
             }
             Mode::Libp2p => {
-                let config = p2p(&node, &key)?;
-                let network = P2pNetwork::start(config, broadcaster, ledger, parent).await?;
+                let network = P2pNetwork::start(p2p, broadcaster, ledger, parent).await?;
                 Ok(Self::Libp2p(network))
             }
         }
@@ -100,26 +111,31 @@ impl Network {
 }
 
 /// What the WebSocket side of a node is made of.
-fn ws(node: &NodeBuilder, key: &NodeKey) -> WsConfig {
+fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
     let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
-    WsConfig {
-        listen: Some(node.listen_ws.clone()),
+    Ok(WsConfig {
+        listen: node.listen_ws.clone(),
         public_address: node.public_address.as_ref().map(NodeAddress::phonebook_entry),
         peers: node.peers.iter().filter(web_socket).cloned().collect(),
-        identity: Some(Arc::new(key.keypair().clone())),
+        identity: Some(Arc::new(lent.key.keypair().clone())),
         libp2p_identity: match node.mode {
             Mode::Hybrid => Libp2pIdentity::Shared,
             Mode::WebSocket | Mode::Libp2p => Libp2pIdentity::Separate,
         },
         inbound: node.inbound,
         dial: node.dial,
-        router: node.router.clone(),
+        reception: lent.reception.clone(),
+        clients: Some(lent.clients.clone()),
+        tls_roots: match &node.tls_roots {
+            Some(path) => net_ws::read_certificates(path)?,
+            None => Vec::new(),
+        },
         ..WsConfig::new(node.network.clone())
-    }
+    })
 }
 
 /// What the libp2p side of a node is made of.
-fn p2p(node: &NodeBuilder, key: &NodeKey) -> Result<P2pConfig, StartError> {
+fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
     let listen = node
         .listen_p2p
         .iter()
@@ -131,6 +147,9 @@ fn p2p(node: &NodeBuilder, key: &NodeKey) -> Result<P2pConfig, StartError> {
         mdns: node.mdns,
         max_inbound: u32::try_from(node.inbound.total).unwrap_or(u32::MAX),
         dial: node.dial,
-        ..P2pConfig::new(node.network.clone(), key.clone())
+        gossip: node.gossip,
+        reception: lent.reception.clone(),
+        clients: lent.clients.clone(),
+        ..P2pConfig::new(node.network.clone(), lent.key.clone())
     })
 }

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Metrics, PeerEvent, Shutdown};
 use gossip::{GossipNode, Identity, Inbound};
+use net_http::{Reception, ServeMetrics, client::Clients};
 use tokio::{
     sync::broadcast,
     time::{self, Instant, MissedTickBehavior},
@@ -22,16 +23,23 @@ use crate::{data_dir::DataDir, network::Network};
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A running node.
-#[derive(Debug)]
 #[must_use = "dropping a node ends it"]
 pub struct Running {
     parts: Parts,
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("identity", &self.parts.identity).finish_non_exhaustive()
+    }
+}
+
 /// What a running node is made of.
-#[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) network: Network,
+    /// The node as an application uses it.
+    pub(crate) node: Arc<dyn GossipNode>,
+    pub(crate) http: Http,
     pub(crate) broadcaster: Broadcaster,
     /// Has been listening since before the first connection.
     pub(crate) events: broadcast::Receiver<PeerEvent>,
@@ -42,6 +50,13 @@ pub(crate) struct Parts {
     pub(crate) cancel: CancellationToken,
 }
 
+/// The HTTP side of a running node.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(crate) reception: Option<Reception>,
+    pub(crate) clients: Clients,
+}
+
 impl Running {
     pub(crate) const fn new(parts: Parts) -> Self {
         Self { parts }
@@ -50,7 +65,7 @@ impl Running {
     /// The node as an application uses it. A cheap handle that does not keep the node running.
     #[must_use]
     pub fn node(&self) -> Arc<dyn GossipNode> {
-        self.parts.network.node()
+        Arc::clone(&self.parts.node)
     }
 
     /// URL of the WebSocket side, once it listens.
@@ -81,6 +96,12 @@ impl Running {
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {
         &self.parts.metrics
+    }
+
+    /// What is counted of the HTTP that the node serves; `None` if it serves none.
+    #[must_use]
+    pub fn http_metrics(&self) -> Option<&ServeMetrics> {
+        self.parts.http.reception.as_ref().map(Reception::metrics)
     }
 
     /// The data directory, where the node has one.
@@ -130,10 +151,11 @@ impl Running {
     ///
     /// Resumes the panic of a task that panicked.
     pub async fn stop(self, grace: Duration) -> Shutdown {
-        let Parts { network, broadcaster, cancel, data_dir, .. } = &self.parts;
+        let Parts { network, http, broadcaster, cancel, data_dir, .. } = &self.parts;
         let deadline = Instant::now() + grace;
         cancel.cancel();
-        let network = network.stop(grace).await;
+        let (network, clients) = tokio::join!(network.stop(grace), http.clients.stop(grace));
+        let network = network.and(clients);
         let left = deadline.saturating_duration_since(Instant::now());
         let shutdown = network.and(broadcaster.stop(left).await);
         tracing::debug!(?shutdown, dir = ?data_dir.as_ref().map(DataDir::path), "the node stopped");

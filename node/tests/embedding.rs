@@ -11,7 +11,8 @@ use gossip::{
     Verdict,
     wire::block::{BlockAnswer, BlockRequest},
 };
-use tandem::{Mode, NoBlocks, NodeBuilder, Relaying, Running, StartError};
+use services::blocks::{Capacity, Responder};
+use tandem::{Mode, NodeBuilder, Relaying, Running, StartError};
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,9 @@ async fn what_one_node_broadcasts_another_handles_whatever_carries_it() {
                 Verdict::Ignore
             }
         };
-        let listener = builder(mode).handler(Tag::AV, echo).handler(Tag::UE, NoBlocks);
+        let listener = builder(mode)
+            .handler(Tag::AV, echo)
+            .handler(Tag::UE, Responder::new(Capacity::default()));
         let listener = listener.start(&CancellationToken::new()).await.expect("the node starts");
         let speaker = dial(builder(mode), &listener).await;
         let node: Arc<dyn GossipNode> = speaker.node();

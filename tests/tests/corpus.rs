@@ -13,7 +13,8 @@ use gossip::{
     },
 };
 use sha2::{Digest as _, Sha256};
-use tandem::{Mode, NoBlocks, NodeBuilder, Relaying, Running, Shutdown};
+use tandem::services::blocks::{Capacity, Responder};
+use tandem::{Mode, NodeBuilder, Relaying, Running, Shutdown};
 use testkit::{
     corpus::{Recorded, Session},
     harness::{RawPeer, fence},
@@ -228,7 +229,7 @@ async fn relay() -> (Running, SocketAddr) {
         .profile(&NetworkProfile::ALGORAND)
         .mode(Mode::WebSocket)
         .relaying(Relaying::Accepted)
-        .handler(Tag::UE, NoBlocks);
+        .handler(Tag::UE, Responder::new(Capacity::default()));
     let relay = relay.start(&CancellationToken::new()).await.expect("the relay starts");
     let url = relay.ws_url().expect("it listens");
     let address = url.strip_prefix("http://").unwrap_or(&url).parse();

@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use gossip::Tag;
+use gossip::{NodeAddress, Tag};
+use http::{HeaderName, HeaderValue, Method};
+use services::files::FileId;
 
+use super::{
+    Failure,
+    http::{Target as HttpTarget, TargetError, parse_header},
+};
 use crate::{
     config::{ConfigError, Flags, Layers, Settings},
     demo::{DemoArgs, DemoNodeArgs},
@@ -31,6 +37,12 @@ pub(crate) enum Command {
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
+    /// Ask a peer something over HTTP, whatever leads there.
+    Http(HttpArgs),
+    /// Make the HTTP services of a peer reachable on a local port.
+    Forward(ForwardArgs),
+    /// Put files on a peer, or get them, by what is in them.
+    File(FileArgs),
     /// Make a key for a node.
     Keygen(KeygenArgs),
     /// Print the configuration that a node would run with, and where each value comes from.
@@ -128,6 +140,121 @@ pub(crate) struct PeersArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HttpArgs {
+    /// What to ask: a method, if it is not GET, and a peer with a path. A peer is host:port, a URL, or a
+    /// multiaddr with /p2p/ID.
+    #[arg(required = true, num_args = 1..=2, value_name = "[METHOD] PEER/PATH")]
+    words: Vec<String>,
+    /// Method of the request.
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    method: Option<Method>,
+    /// Body of the request, which makes it a POST; @FILE for a file, @- for standard input.
+    #[arg(short = 'd', long, value_name = "DATA", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+    /// A header of the request, as "Name: value"; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// File to write the body of the answer to. Standard output if left out.
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the head of the answer too.
+    #[arg(short = 'i', long)]
+    pub(crate) include: bool,
+    /// Ask for the head alone.
+    #[arg(short = 'I', long, conflicts_with = "data")]
+    pub(crate) head: bool,
+    /// Fail if the answer is an error.
+    #[arg(short = 'f', long)]
+    pub(crate) fail: bool,
+    /// Seconds that everything may take.
+    #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) max_time: Option<f64>,
+    /// File of further certificates to trust, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+}
+
+impl HttpArgs {
+    /// The method, if one is named, and what is asked.
+    pub(crate) fn what(&self) -> Result<(Option<Method>, HttpTarget), Failure> {
+        let usage = |text: String| Failure::Usage { text };
+        let (first, target) = match self.words.as_slice() {
+            [method, target] => {
+                let read = method.parse::<Method>();
+                (Some(read.map_err(|_| usage(format!("{method:?} is no method")))?), target)
+            }
+            words => (None, words.last().ok_or_else(|| usage("no peer is named".to_owned()))?),
+        };
+        if first.is_some() && self.method.is_some() {
+            return Err(usage("the method is given twice".to_owned()));
+        }
+        let target = target.parse().map_err(|error: TargetError| usage(error.to_string()))?;
+        Ok((first.or_else(|| self.method.clone()), target))
+    }
+
+    /// The headers of the request.
+    pub(crate) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+        let read = |text: &String| {
+            let bad =
+                || Failure::Usage { text: format!("{text:?} is no header: write \"Name: value\"") };
+            parse_header(text).ok_or_else(bad)
+        };
+        self.headers.iter().map(read).collect()
+    }
+}
+
+/// Reads a number of seconds, up to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 0.001 to 86400".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+    /// Whose services: host:port, a URL, or a multiaddr with /p2p/ID.
+    pub(crate) peer: NodeAddress,
+    /// File of further certificates to trust, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FileArgs {
+    #[command(subcommand)]
+    pub(crate) what: FileCommand,
+    /// File of further certificates to trust, in PEM.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) cacert: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// Put a file on a peer, and print its ID.
+    Put {
+        /// The file.
+        file: PathBuf,
+        /// The peer: host:port, a URL, or a multiaddr with /p2p/ID.
+        peer: NodeAddress,
+    },
+    /// Get a file, from the first of some peers that has it. What was got before is not got again.
+    Get {
+        /// ID of the file: the 64 digits that `put` printed.
+        id: FileId,
+        /// The peers, each host:port, a URL, or a multiaddr with /p2p/ID.
+        #[arg(required = true)]
+        peers: Vec<NodeAddress>,
+        /// Where to write it. The ID if left out.
+        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {
     /// File to write the key to. Standard output if left out.
     #[arg(long, value_name = "FILE")]
@@ -169,6 +296,23 @@ mod tests {
         assert!(parse("tandem send --tag TX --file f hello").is_err());
         assert!(parse("tandem send --tag TX").is_err());
         assert!(parse("tandem send --tag TXX hello").is_err());
+    }
+
+    #[test]
+    fn a_request_is_written_as_for_other_tools() {
+        let what = |line: &str| {
+            let Command::Http(args) = parse(line).unwrap() else { panic!("another command") };
+            args.what().map(|(method, target)| (method, target.path))
+        };
+        assert_eq!(what("tandem http h:1/a").unwrap(), (None, "/a".to_owned()));
+        assert_eq!(what("tandem http PUT h:1/a").unwrap(), (Some(Method::PUT), "/a".to_owned()));
+        let given = what("tandem http -X PUT -d @f -H A:b -o out -i h:1/a").unwrap();
+        assert_eq!(given.0, Some(Method::PUT));
+        for line in ["tandem http -X PUT PUT h:1", "tandem http G/T h:1", "tandem http nothing"] {
+            assert!(what(line).is_err(), "{line}");
+        }
+        assert!(parse("tandem http").is_err());
+        assert!(parse("tandem http -m 0 h:1").is_err());
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use tandem::StartError;
+use gossip::http::{BoxError, HttpAddressError, HttpError};
+use http::StatusCode;
+use services::files::{FetchError, PutFileError};
+use tandem::{ForwardError, StartError};
 
+use super::services::ServiceError;
 use crate::{
     admin::{AdminError, ClientError},
     config::ConfigError,
@@ -26,6 +30,9 @@ pub(crate) enum Failure {
     /// The node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A service cannot use its place in the data directory.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -35,6 +42,35 @@ pub(crate) enum Failure {
     /// The demo could not be run.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// A peer cannot be called.
+    #[error(transparent)]
+    Address(#[from] HttpAddressError),
+    /// A peer gave no answer.
+    #[error("{}", told(.0))]
+    Http(HttpError),
+    /// A peer answered with an error.
+    #[error("the peer answered {status}")]
+    Status {
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// An answer was not whole.
+    #[error("the answer broke off after {received} bytes")]
+    Body {
+        /// So much of it came.
+        received: u64,
+        /// What ended it.
+        source: BoxError,
+    },
+    /// A file was not put.
+    #[error(transparent)]
+    Put(#[from] PutFileError),
+    /// A file was not got.
+    #[error(transparent)]
+    Get(#[from] FetchError),
+    /// No local port could be had.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// A file that was named could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -78,15 +114,23 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage { .. }
+            | Self::Address(_)
             | Self::Config(_)
             | Self::TooLong { .. }
             | Self::Client(ClientError::BadRequest { .. }) => 2,
             Self::Start(error) if error.is_misconfiguration() => 2,
             Self::Demo(error) if error.is_misuse() => 2,
             Self::Start(_)
+            | Self::Service(_)
             | Self::Admin(_)
             | Self::Client(_)
             | Self::Demo(_)
+            | Self::Http(_)
+            | Self::Status { .. }
+            | Self::Body { .. }
+            | Self::Put(_)
+            | Self::Get(_)
+            | Self::Forward(_)
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::System { .. }
@@ -105,6 +149,26 @@ impl Failure {
         }
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self::Http(error)
+    }
+}
+
+/// Why there is no answer, with what caused it, and whether asking again is safe.
+fn told(error: &HttpError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    if error.may_have_reached() {
+        text.push_str(" (the request may have reached the peer)");
+    }
+    text
 }
 
 impl From<&clap::Error> for Failure {

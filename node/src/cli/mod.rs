@@ -8,12 +8,18 @@
 
 mod args;
 mod failure;
+mod file;
+mod forward;
+mod http;
 mod keygen;
 mod listen;
 mod output;
 mod peers;
+mod progress;
+mod reach;
 mod run;
 mod send;
+mod services;
 mod signals;
 
 pub(crate) use args::Cli;
@@ -39,6 +45,9 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Listen(args) => listen::listen(args).await,
         Command::Peers(args) => peers::peers(args).await,
         Command::Status(args) => peers::status(args).await,
+        Command::Http(args) => http::http(args).await,
+        Command::Forward(args) => forward::forward(args).await,
+        Command::File(args) => file::file(args).await,
         Command::Keygen(args) => keygen::keygen(&args),
         Command::Config(source) => config(&source),
         Command::Demo(args) => demo::demo(args).await,

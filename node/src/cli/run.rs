@@ -13,13 +13,15 @@ use std::{
 };
 
 use broadcaster::PeerEvent;
-use gossip::{PeerInfo, Tag};
+use gossip::PeerInfo;
 use serde::Serialize;
-use tandem::{InboundLimits, Limits, Mdns, Mode, NoBlocks, NodeBuilder, Running, Shutdown};
+use tandem::{
+    DataDir, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
+};
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{args::RunArgs, failure::Failure, output, signals::StopSignals};
+use super::{args::RunArgs, failure::Failure, output, services, signals::StopSignals};
 use crate::{
     admin,
     config::{Layers, Settings},
@@ -91,10 +93,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let format = if args.json { Format::Json } else { Format::Text };
     let root = CancellationToken::new();
     let mode = settings.mode;
+    let starting = async { Ok(builder(settings).await?.start(&root).await?) };
     let mut running = tokio::select! {
         biased;
         () = signals.next() => return Ok(ExitCode::SUCCESS),
-        started = builder(settings).start(&root) => started?,
+        started = starting => started.map_err(|error: Failure| error)?,
     };
     let admin = serve_admin(&running, mode)?;
     tell_ready(format, &running);
@@ -125,34 +128,38 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The node that the settings describe.
-fn builder(settings: Settings) -> NodeBuilder {
+async fn builder(settings: Settings) -> Result<NodeBuilder, Failure> {
+    // Before anything in it is touched: it may be another node's.
+    let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
     let limits = Limits { budget_bytes: settings.budget_bytes, ..Limits::default() };
     let inbound = InboundLimits {
         total: settings.max_inbound,
         per_ip: settings.max_inbound_per_ip,
         ..InboundLimits::default()
     };
-    let mut builder = NodeBuilder::new(settings.network)
+    let mut builder = NodeBuilder::new(settings.network.clone())
         .profile(settings.profile)
         .mode(settings.mode)
-        .listen_ws(settings.listen_ws)
-        .listen_p2p(settings.listen_p2p)
-        .data_dir(settings.data_dir)
+        .listen_ws(settings.listen_ws.clone())
+        .listen_p2p(settings.listen_p2p.clone())
         .relaying(settings.relaying)
         .limits(limits)
         .inbound_limits(inbound)
-        .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
-        .handler(Tag::UE, NoBlocks);
-    for peer in settings.peers {
-        builder = builder.peer(peer);
+        .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });
+    for peer in &settings.peers {
+        builder = builder.peer(peer.clone());
     }
-    if let Some(address) = settings.public_address {
-        builder = builder.public_address(address);
+    if let Some(address) = &settings.public_address {
+        builder = builder.public_address(address.clone());
     }
-    if let Some(file) = settings.key_file {
+    if let Some(file) = &settings.key_file {
         builder = builder.key_file(file);
     }
-    builder
+    if let Some(files) = &settings.tls {
+        builder = builder.tls(files.clone());
+    }
+    let builder = services::offer(builder, &settings, dir.path()).await?;
+    Ok(builder.opened_data_dir(dir))
 }
 
 fn serve_admin(running: &Running, mode: Mode) -> Result<Option<admin::Server>, Failure> {

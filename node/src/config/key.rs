@@ -52,6 +52,12 @@ pub(crate) enum Key {
     MaxInbound,
     MaxInboundPerIp,
     BudgetMib,
+    Services,
+    Uploads,
+    PassOnBlocks,
+    HttpRate,
+    TlsCert,
+    TlsKey,
     Log,
 }
 
@@ -71,7 +77,7 @@ pub(crate) struct Spec {
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -86,6 +92,12 @@ impl Key {
         Self::MaxInbound,
         Self::MaxInboundPerIp,
         Self::BudgetMib,
+        Self::Services,
+        Self::Uploads,
+        Self::PassOnBlocks,
+        Self::HttpRate,
+        Self::TlsCert,
+        Self::TlsKey,
         Self::Log,
     ];
 
@@ -151,6 +163,31 @@ impl Key {
             Self::BudgetMib => {
                 let help = "Memory that waiting messages may take, in MiB";
                 ("budget_mib", "budget-mib", Number, Is("256"), "MIB", help)
+            }
+            Self::Services => {
+                let help = "An HTTP service to offer: status, blocks, files or kv";
+                ("services", "service", List, Is("status"), "NAME", help)
+            }
+            Self::Uploads => {
+                let help = "Who may put files here: a peer ID, or anyone";
+                ("uploads", "uploads-from", List, Nothing, "WHO", help)
+            }
+            Self::PassOnBlocks => {
+                let help =
+                    "Whether a relay asks other peers for blocks it does not have: on or off";
+                ("pass_on_blocks", "pass-on-blocks", Switch, Is("on"), "SWITCH", help)
+            }
+            Self::HttpRate => {
+                let help = "HTTP requests a second that one peer may make; 0 for any number";
+                ("http_rate", "http-rate", Number, Is("1000"), "COUNT", help)
+            }
+            Self::TlsCert => {
+                let help = "File with the certificates for HTTPS on the WebSocket port, in PEM";
+                ("tls_cert", "tls-cert", Text, Nothing, "FILE", help)
+            }
+            Self::TlsKey => {
+                let help = "File with the key to them, in PEM";
+                ("tls_key", "tls-key", Text, Nothing, "FILE", help)
             }
             Self::Log => {
                 let help = "What to log on stderr, e.g. info or net_ws=debug,warn";

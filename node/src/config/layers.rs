@@ -122,13 +122,8 @@ fn defaults(variable: impl Fn(&str) -> Option<OsString>) -> BTreeMap<Key, Given>
         Default::Nothing => None,
         Default::UserDataDir => user_data_dir(&variable),
     };
-    let given = |key: Key, text: String| {
-        let value = match key.spec().kind {
-            Kind::List => Value::Many(vec![text]),
-            Kind::Text | Kind::Number | Kind::Switch => Value::One(text),
-        };
-        Given { value, origin: Origin::Default }
-    };
+    let given =
+        |key: Key, text: String| Given { value: from_variable(key, text), origin: Origin::Default };
     Key::ALL.into_iter().filter_map(|key| Some((key, given(key, text(key)?)))).collect()
 }
 

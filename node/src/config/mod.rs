@@ -23,7 +23,7 @@ mod settings;
 pub(crate) use check::ConfigError;
 pub(crate) use key::Flags;
 pub(crate) use layers::Layers;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Service, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,15 @@
 //!
 //! * A value is read once, here. What cannot be used is refused with its origin and what would be right.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
 
-use gossip::{NetworkId, NetworkProfile, NodeAddress};
-use tandem::{Mode, Relaying};
+use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
+use services::files::Uploads;
+use tandem::{Mode, Relaying, TlsFiles};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -41,7 +46,26 @@ pub(crate) struct Settings {
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
     pub(crate) budget_bytes: usize,
+    pub(crate) services: BTreeSet<Service>,
+    pub(crate) uploads: Uploads,
+    pub(crate) pass_on_blocks: bool,
+    /// Requests a second that one peer may make.
+    pub(crate) http_rate: Option<NonZeroU32>,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) log: String,
+}
+
+/// An HTTP service that a node may offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Service {
+    /// Whether the node is there, and how it is.
+    Status,
+    /// The blocks it keeps.
+    Blocks,
+    /// The files it keeps.
+    Files,
+    /// A small key-value store.
+    Kv,
 }
 
 impl Settings {
@@ -68,6 +92,11 @@ impl Settings {
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
+            services: read.list(Key::Services, service)?.into_iter().collect(),
+            uploads: read.uploads()?,
+            pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
+            http_rate: read.required(Key::HttpRate, rate)?,
+            tls: read.tls()?,
             log: read.required(Key::Log, log_filter)?,
         })
     }
@@ -92,6 +121,33 @@ impl Reader<'_> {
 
     fn data_dir(&self) -> Result<PathBuf, ConfigError> {
         self.optional(Key::DataDir, path)?.ok_or(ConfigError::NoDataDir)
+    }
+
+    /// Who may put files here.
+    fn uploads(&self) -> Result<Uploads, ConfigError> {
+        let who = self.list(Key::Uploads, uploader)?;
+        Ok(if who.is_empty() {
+            Uploads::Off
+        } else if who.contains(&None) {
+            Uploads::Anyone
+        } else {
+            Uploads::FromPeers(who.into_iter().flatten().collect())
+        })
+    }
+
+    /// The files for HTTPS: both or neither.
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let lonely = |key: Key, other: Key| {
+            let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
+            let problem = format!("`{}` is needed with it", other.spec().name);
+            ConfigError::Value { at, key, problem }
+        };
+        match (self.optional(Key::TlsCert, path)?, self.optional(Key::TlsKey, path)?) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+            (Some(_), None) => Err(lonely(Key::TlsCert, Key::TlsKey)),
+            (None, Some(_)) => Err(lonely(Key::TlsKey, Key::TlsCert)),
+        }
     }
 
     /// A value that always has a default.
@@ -208,6 +264,30 @@ fn budget_bytes(text: &str) -> Result<usize, String> {
     } else {
         Err(format!("{mib} is not between {MIN_BUDGET_MIB} and {MAX_BUDGET_MIB}"))
     }
+}
+
+fn service(text: &str) -> Result<Service, String> {
+    match text {
+        "status" => Ok(Service::Status),
+        "blocks" => Ok(Service::Blocks),
+        "files" => Ok(Service::Files),
+        "kv" => Ok(Service::Kv),
+        other => Err(format!("{other:?} is no service: write status, blocks, files or kv")),
+    }
+}
+
+/// A peer that may put files here; `None` for anyone.
+fn uploader(text: &str) -> Result<Option<Identity>, String> {
+    match text {
+        "anyone" => Ok(None),
+        id => id.parse().map(Some).map_err(|_| format!("{id:?} is neither a peer ID nor anyone")),
+    }
+}
+
+/// Requests a second; `None` for any number.
+fn rate(text: &str) -> Result<Option<NonZeroU32>, String> {
+    let rate = text.parse().map(NonZeroU32::new);
+    rate.map_err(|_| format!("{text:?} is not a whole number from 0"))
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

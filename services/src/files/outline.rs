@@ -289,10 +289,10 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_outline_is_refused(at in 8_usize..8 + 32 * 3, bit in 0..8) {
+        fn a_changed_outline_is_refused(at in 8_usize..8 + 32 * 3, bit in 0..8_u8) {
             let honest = outline(&content(2 * GROUP_BYTES + 5));
             let mut wire = honest.to_wire();
-            wire[at] ^= 1 << bit;
+            wire[at] ^= 1_u8 << bit;
             prop_assert_eq!(Outline::parse(honest.id(), &wire), Err(OutlineError::OtherFile));
         }
 

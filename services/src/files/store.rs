@@ -195,6 +195,13 @@ struct Ledger {
     reserved: u64,
 }
 
+impl Ledger {
+    /// A file of so many bytes is gone.
+    const fn release(&mut self, bytes: u64) {
+        self.used = self.used.saturating_sub(charge(bytes));
+    }
+}
+
 impl Store {
     /// Opens the store in `dir`, which is made if it is not there, and removes what a crash left.
     ///
@@ -313,7 +320,7 @@ impl Store {
             let _naming = shared.naming.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(content) = open(&shared.path(id))? else { return Ok(false) };
             fs::remove_file(shared.path(id))?;
-            shared.ledger().used -= charge(content.bytes).min(shared.ledger().used);
+            shared.ledger().release(content.bytes);
             match fs::remove_file(shared.outline_path(id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(true),
@@ -471,8 +478,7 @@ impl Upload {
         self.part.persist(shared.path(id))?;
         File::open(&shared.dir)?.sync_all()?;
         if let Some(replaced) = there {
-            let mut ledger = shared.ledger();
-            ledger.used = ledger.used.saturating_sub(charge(replaced.bytes));
+            shared.ledger().release(replaced.bytes);
         }
         self.reservation.settle();
         Ok(Stored { id, bytes, kept: Kept::New })

@@ -115,7 +115,9 @@ impl LateNode {
         self.0.get_or_init(|| Arc::downgrade(node));
     }
 
-    fn node(&self) -> Option<Arc<dyn GossipNode>> {
+    /// The node, while it runs.
+    #[must_use]
+    pub fn node(&self) -> Option<Arc<dyn GossipNode>> {
         self.0.get()?.upgrade()
     }
 }

@@ -1,0 +1,31 @@
+//! `tandem forward`: a local port for the HTTP services of a peer.
+
+use std::process::ExitCode;
+
+use tandem::Forward;
+use tokio_util::sync::CancellationToken;
+
+use super::{args::ForwardArgs, failure::Failure, output, reach::Reach, signals::StopSignals};
+use crate::log;
+
+/// How long the end may take.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Forwards until a signal comes.
+pub(crate) async fn forward(args: ForwardArgs) -> Result<ExitCode, Failure> {
+    log::to_stderr("warn");
+    let mut signals = StopSignals::catch()?;
+    let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
+    let client = reach.client(&args.peer)?;
+    let root = CancellationToken::new();
+    let forward = Forward::start(&args.listen, client, &root).await?;
+    output::print(&format!("forwarding http://{} to {}", forward.local_address(), args.peer));
+    signals.next().await;
+    tokio::select! {
+        biased;
+        () = signals.next() => return Ok(ExitCode::FAILURE),
+        stopped = forward.stop(GRACE) => tracing::debug!(?stopped, "forwarding stopped"),
+    }
+    reach.stop().await;
+    Ok(ExitCode::SUCCESS)
+}

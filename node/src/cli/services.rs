@@ -1,0 +1,92 @@
+//! The services that a node offers, as its settings want them.
+//!
+//! # Invariants
+//!
+//! * What a service keeps is in the data directory, under a name of its own.
+//! * Block requests are answered in any case: from the store, by other peers, or that there is nothing.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use gossip::{PeerClass, Tag, Transport};
+use services::{
+    blocks::{
+        self, Blocks, Capacity, LateNode, MAX_BYTES_IN_FLIGHT, Passing, PassingLimits, RedbStore,
+        Responder,
+    },
+    files::{self, StoreLimits},
+    kv,
+    status::{self, Health, Peers, State},
+};
+use tandem::{NodeBuilder, Relaying};
+
+use super::failure::Failure;
+use crate::config::{Service, Settings};
+
+/// Why a service cannot use its place in the data directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ServiceError {
+    /// The blocks.
+    #[error(transparent)]
+    Blocks(#[from] blocks::OpenError),
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] files::OpenStoreError),
+}
+
+/// Adds to a node what it is to offer.
+pub(crate) async fn offer(
+    mut builder: NodeBuilder,
+    settings: &Settings,
+    dir: &Path,
+) -> Result<NodeBuilder, Failure> {
+    let node = LateNode::new();
+    for service in &settings.services {
+        builder = match service {
+            Service::Status => builder.http(status::router(health(settings, &node))),
+            Service::Blocks => builder,
+            Service::Files => {
+                let store = files::Store::open(&dir.join("files"), StoreLimits::default()).await;
+                let router =
+                    files::router(store.map_err(ServiceError::Files)?, settings.uploads.clone());
+                builder.http(router)
+            }
+            Service::Kv => builder.http(kv::router()),
+        };
+    }
+    let capacity = Capacity::new(MAX_BYTES_IN_FLIGHT);
+    let mut responder = Responder::new(capacity.clone());
+    if settings.services.contains(&Service::Blocks) {
+        let store = RedbStore::open(dir.join("blocks.redb"), &settings.network);
+        let blocks = Blocks::new(Arc::new(store.map_err(ServiceError::Blocks)?));
+        let limits = blocks::ServeLimits { capacity, ..blocks::ServeLimits::default() };
+        let router = blocks::router(blocks.clone(), settings.network.clone(), limits);
+        builder = builder.http(router);
+        responder = responder.store(blocks);
+    } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
+        responder = responder.passing(Passing::new(node.clone(), PassingLimits::default()));
+    }
+    let builder = builder.handler(Tag::UE, responder);
+    Ok(builder.on_start(move |running| node.fill(running)))
+}
+
+/// What tells how the node is.
+fn health(settings: &Settings, node: &LateNode) -> impl Fn() -> Health + Send + Sync + 'static {
+    let (network, profile, mode) = (settings.network.clone(), settings.profile, settings.mode);
+    let (node, started) = (node.clone(), Instant::now());
+    move || {
+        let running = node.node();
+        let peers =
+            running.as_ref().map(|node| node.peers(PeerClass::Connected)).unwrap_or_default();
+        let over = |transport| peers.iter().filter(|peer| peer.transport == transport).count();
+        Health {
+            state: if running.is_some() { State::Serving } else { State::Stopping },
+            network: network.to_string(),
+            profile: profile.name.to_owned(),
+            mode: mode.name().to_owned(),
+            peers: Peers { ws: over(Transport::WebSocket), p2p: over(Transport::Libp2p) },
+            uptime: started.elapsed(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

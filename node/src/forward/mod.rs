@@ -1,0 +1,139 @@
+//! A local port for the HTTP services of a peer, so that any HTTP tool works against a node that is
+//! reached over libp2p alone.
+//!
+//! ```text
+//!   tool ─▶ socket ─▶ Reception ─▶ pass on ─▶ HttpClient ─▶ peer
+//! ```
+//!
+//! # Invariants
+//!
+//! * A request is passed on at most once, its body streamed; so is the answer.
+//! * An answer that breaks off breaks the tool's connection: it is never taken for a whole one.
+
+mod pass;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use broadcaster::{Shutdown, TaskSet};
+use gossip::{
+    StreamUse, Transport,
+    http::{Caller, HttpClient, HttpService},
+};
+use net_http::{Reception, ServeLimits};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Pause after the system refused to accept. Chosen: long enough for a descriptor to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections of local tools at one time. Chosen: a load generator's; they wait for the peer's places.
+const MAX_CONNECTIONS: usize = 1_024;
+
+/// Why nothing is forwarded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: is it a free host:port of this machine?")]
+pub struct ForwardError {
+    /// The address as given.
+    address: String,
+    /// What the system said.
+    source: io::Error,
+}
+
+/// Forwards the requests of a local port to a peer until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Forward {
+    tasks: TaskSet,
+    local: SocketAddr,
+}
+
+impl Forward {
+    /// Listens on `listen`, a `host:port`; port 0 picks a free one. Ends with `parent`.
+    ///
+    /// # Errors
+    ///
+    /// [`ForwardError`] when the address cannot be listened on.
+    pub async fn start(
+        listen: &str,
+        client: HttpClient,
+        parent: &CancellationToken,
+    ) -> Result<Self, ForwardError> {
+        let failed = |source| ForwardError { address: listen.to_owned(), source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let limits = ServeLimits {
+            connections: MAX_CONNECTIONS,
+            requests: MAX_CONNECTIONS,
+            ..ServeLimits::default()
+        };
+        let reception = Reception::new(HttpService::new(pass::Pass::new(client)), limits);
+        let tasks = TaskSet::new(parent);
+        let spawner = tasks.clone();
+        tasks.spawn("forward", |cancel| accept(listener, reception, spawner, cancel));
+        Ok(Self { tasks, local })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Stops accepting, and lets requests under way end within `grace`.
+    pub async fn stop(&self, grace: Duration) -> Shutdown {
+        self.tasks.stop(grace).await
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.tasks.token().cancel();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    reception: Reception,
+    tasks: TaskSet,
+    cancel: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let reception = reception.clone();
+                tasks.spawn("forwarded connection", move |cancel| {
+                    serve(stream, from, reception, cancel)
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to forward");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    reception: Reception,
+    cancel: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a socket option could not be set");
+    }
+    let caller = Caller {
+        identity: None,
+        transport: Transport::WebSocket,
+        address: Arc::from(from.to_string()),
+        ip: Some(from.ip()),
+    };
+    reception.serve(stream, caller, StreamUse::KeptAlive, cancel).await;
+}

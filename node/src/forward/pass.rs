@@ -1,0 +1,148 @@
+//! Passes one request on, and its answer back.
+//!
+//! # Invariants
+//!
+//! * Headers that are about one connection stay on it. Source: RFC 9110, section 7.6.1.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use gossip::{
+    BoxFuture,
+    http::{HttpBody, HttpClient, HttpError, HttpRequest, HttpResponse},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use tower::Service;
+
+/// Headers about one connection, besides those that `Connection` names.
+const OF_A_CONNECTION: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Passes requests on to one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    client: HttpClient,
+}
+
+impl Pass {
+    pub(super) const fn new(client: HttpClient) -> Self {
+        Self { client }
+    }
+}
+
+impl Service<HttpRequest> for Pass {
+    type Response = HttpResponse;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<HttpResponse, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: HttpRequest) -> Self::Future {
+        let client = self.client.clone();
+        Box::pin(async move {
+            strip(request.headers_mut());
+            // The peer is asked under its own name.
+            request.headers_mut().remove(header::HOST);
+            Ok(match client.send(request).await {
+                Ok(mut response) => {
+                    strip(response.headers_mut());
+                    response
+                }
+                Err(error) => failed(&error),
+            })
+        })
+    }
+}
+
+/// Takes out what is about one connection.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in OF_A_CONNECTION.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// What a tool is told when there is no answer.
+fn failed(error: &HttpError) -> HttpResponse {
+    let status = match error {
+        HttpError::Deadline | HttpError::DeadlineUnsent => StatusCode::GATEWAY_TIMEOUT,
+        HttpError::QueueTimeout { .. } | HttpError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        HttpError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    let mut response = Response::new(HttpBody::full(format!("{text}\n")));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use gossip::http::read_all;
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_about_a_connection_stays_on_it() {
+        let seen = Arc::new(Mutex::new(HeaderMap::new()));
+        let noted = Arc::clone(&seen);
+        let client = HttpClient::new(tower::service_fn(move |request: HttpRequest| {
+            *noted.lock().unwrap() = request.headers().clone();
+            async {
+                let response = Response::builder().header("keep-alive", "timeout=5");
+                Ok(response.header("x-kept", "1").body(HttpBody::full("yes")).unwrap())
+            }
+        }));
+        let request = Request::get("/a")
+            .header("host", "localhost:8080")
+            .header("connection", "close, X-Private")
+            .header("x-private", "1")
+            .header("accept", "*/*")
+            .body(HttpBody::empty());
+        let response = Pass::new(client).oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.headers().len(), 1);
+        assert_eq!(read_all(response.into_body(), 10).await.unwrap(), "yes");
+        let seen: Vec<String> = seen.lock().unwrap().keys().map(ToString::to_string).collect();
+        assert_eq!(seen, ["accept"]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_gives_no_answer_is_told_with_its_reason() {
+        let client = HttpClient::new(tower::service_fn(|_: HttpRequest| async {
+            Err(HttpError::Unreachable { source: "nobody there".into() })
+        }));
+        let request = Request::get("/a").body(HttpBody::empty()).unwrap();
+        let response = Pass::new(client).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        let text = read_all(response.into_body(), 100).await.unwrap();
+        assert_eq!(text, "the peer cannot be reached: nobody there\n");
+    }
+}

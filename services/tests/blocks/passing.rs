@@ -1,0 +1,362 @@
+//! Requests passed on by relays without blocks.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gossip::{
+    GossipNode, Handler, RequestError, Verdict,
+    wire::{
+        block::{self, BlockAnswer, BlockRequest},
+        request::seal,
+        topics::Topics,
+    },
+};
+use services::blocks::{
+    BlockStore, Blocks, Capacity, LateNode, MemoryStore, Passing, PassingLimits, Responder, sample,
+};
+use tokio::time::{self, Instant};
+
+use crate::fake::{FakeNode, inbound};
+
+const ROUND: u64 = 24;
+
+/// A relay without blocks.
+struct Relay {
+    node: Arc<FakeNode>,
+    responder: Arc<Responder>,
+}
+
+impl Relay {
+    fn new() -> Self {
+        Self::with(PassingLimits::default())
+    }
+
+    fn with(limits: PassingLimits) -> Self {
+        let late = LateNode::new();
+        let passing = Passing::new(late.clone(), limits);
+        let responder = Arc::new(Responder::new(Capacity::default()).passing(passing));
+        let node = FakeNode::new();
+        let handle: Arc<dyn GossipNode> = node.clone();
+        late.fill(&handle);
+        Self { node, responder }
+    }
+
+    /// A node asks as existing nodes do.
+    async fn ask(&self, from: u64, round: u64) -> BlockAnswer {
+        let payload = seal(&BlockRequest { round }.topics(), 1);
+        self.handle(from, payload).await.expect("not answered")
+    }
+
+    async fn handle(&self, from: u64, payload: Bytes) -> Option<BlockAnswer> {
+        match self.responder.handle(inbound(payload, from)).await {
+            Verdict::Respond(topics) => Some(BlockAnswer::decode(&topics).unwrap()),
+            _ => None,
+        }
+    }
+}
+
+fn answer(round: u64) -> BlockAnswer {
+    let sample = sample::block(round);
+    BlockAnswer::Block { block: sample.block, cert: sample.cert }
+}
+
+fn no_block(latest: u64) -> BlockAnswer {
+    BlockAnswer::Unavailable { latest: Some(latest) }
+}
+
+async fn archive(payload: Bytes, _turn: usize) -> Result<Topics, RequestError> {
+    let round = BlockRequest::parse(&payload).unwrap().round;
+    let sample = sample::block(round);
+    Ok(block::found(sample.block, sample.cert))
+}
+
+fn lacking(
+    latest: u64,
+) -> impl Fn(Bytes, usize) -> std::future::Ready<Result<Topics, RequestError>> {
+    move |_, _| std::future::ready(Ok(block::unavailable(latest)))
+}
+
+async fn silent(_payload: Bytes, _turn: usize) -> Result<Topics, RequestError> {
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_gets_a_block_through_a_relay_and_asking_again_costs_nothing() {
+    let relay = Relay::new();
+    relay.node.connect(2, archive);
+    relay.node.connect(1, archive);
+    assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    assert_eq!(relay.ask(3, ROUND).await, answer(ROUND));
+    assert_eq!(relay.node.asked(), [2], "who asks is not asked, and once is enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_has_it_the_highest_round_heard_is_told() {
+    let relay = Relay::new();
+    relay.node.connect(2, lacking(7));
+    relay.node.connect(3, lacking(90));
+    relay.node.connect(4, lacking(8));
+    assert_eq!(relay.ask(1, ROUND).await, no_block(90));
+    assert_eq!(relay.ask(5, ROUND).await, no_block(90));
+    assert_eq!(relay.node.asked().len(), 3, "nobody is asked twice within a second");
+    time::advance(Duration::from_millis(1001)).await;
+    assert_eq!(relay.ask(1, ROUND).await, no_block(90));
+    assert_eq!(relay.node.asked().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_three_peers_are_asked_and_another_time_others() {
+    let relay = Relay::new();
+    (2..10).for_each(|peer| drop(relay.node.connect(peer, lacking(0))));
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    assert_eq!(relay.node.asked().len(), 3);
+    relay.node.connect(11, archive);
+    for round in ROUND + 1..ROUND + 4 {
+        relay.ask(1, round).await;
+    }
+    assert!(relay.node.asked().contains(&11), "{:?}", relay.node.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_peers_cost_their_deadline_and_then_are_left_alone() {
+    let relay = Relay::new();
+    relay.node.connect(2, silent);
+    relay.node.connect(3, silent);
+    relay.node.connect(4, silent);
+    relay.node.connect(5, silent);
+    let began = Instant::now();
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    assert_eq!(began.elapsed(), Duration::from_millis(3300));
+    relay.node.connect(6, archive);
+    let began = Instant::now();
+    assert_eq!(relay.ask(1, ROUND + 1).await, answer(ROUND + 1));
+    assert!(began.elapsed() <= Duration::from_millis(1200), "{:?}", began.elapsed());
+    assert_eq!(relay.node.asked().len(), 5, "{:?}", relay.node.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_another_round_is_not_passed_on() {
+    let relay = Relay::new();
+    relay.node.connect(2, |_, _| async {
+        let other = sample::block(ROUND + 1);
+        Ok(block::found(other.block, other.cert))
+    });
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    relay.node.connect(3, archive);
+    time::advance(Duration::from_secs(2)).await;
+    assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    assert_eq!(relay.node.asked(), [2, 3], "who sent it is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_asking_for_a_block_gets_it_from_somebody_else() {
+    let relay = Relay::new();
+    relay.node.connect(2, archive);
+    relay.node.connect(3, archive);
+    let first = async {
+        relay.ask(1, ROUND).await;
+        relay.node.asked()
+    };
+    let first = first.await;
+    for _ in 0..3 {
+        assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    }
+    let asked = relay.node.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_ne!(asked.last(), first.last());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_ask_at_once_share_one_request() {
+    let relay = Relay::new();
+    relay.node.connect(2, |payload, turn| async move {
+        time::sleep(Duration::from_millis(500)).await;
+        archive(payload, turn).await
+    });
+    let answers = futures::future::join_all((10..60).map(|asker| relay.ask(asker, ROUND))).await;
+    assert!(answers.iter().all(|given| *given == answer(ROUND)));
+    assert_eq!(relay.node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_who_started_it_leaves_the_others_still_get_their_block() {
+    let relay = Relay::new();
+    relay.node.connect(2, |payload, turn| async move {
+        time::sleep(Duration::from_millis(500)).await;
+        archive(payload, turn).await
+    });
+    let leaves = time::timeout(Duration::from_millis(100), relay.ask(1, ROUND));
+    let (left, given) = futures::future::join(leaves, relay.ask(3, ROUND)).await;
+    assert!(left.is_err());
+    assert_eq!(given, answer(ROUND));
+    assert_eq!(relay.node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_without_anybody_is_dropped() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    struct Counts(Arc<AtomicUsize>);
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let relay = Relay::with(PassingLimits { flights: 1, ..PassingLimits::default() });
+    let counts = Arc::clone(&dropped);
+    relay.node.connect(2, move |_, _| {
+        let counted = Counts(Arc::clone(&counts));
+        async move {
+            let _counted = counted;
+            std::future::pending().await
+        }
+    });
+    for round in 0..50 {
+        let left = time::timeout(Duration::from_millis(10), relay.ask(1, round)).await;
+        assert!(left.is_err(), "the place of the one before was free");
+    }
+    assert_eq!(dropped.load(Ordering::Relaxed), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_on_top_of_the_bounds_is_not_answered() {
+    let limits = PassingLimits { flights: 2, per_asker: 2, ..PassingLimits::default() };
+    let relay = Relay::with(limits);
+    relay.node.connect(2, silent);
+    let ask = |from, round| relay.handle(from, seal(&BlockRequest { round }.topics(), 1));
+    let all = [ask(1, 1), ask(1, 2), ask(1, 2), ask(3, 2), ask(3, 3), ask(3, 1), ask(3, 2)];
+    let given = futures::future::join_all(all).await;
+    let answered: Vec<bool> = given.iter().map(Option::is_some).collect();
+    assert_eq!(answered, [true, true, false, true, false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_relays_that_know_only_each_other_ask_once_and_stop() {
+    let (a, b) = (Relay::new(), Relay::new());
+    a.node.connect_handler(2, 1, b.responder.clone());
+    b.node.connect_handler(1, 2, a.responder.clone());
+    let began = Instant::now();
+    let (from_a, from_b) = futures::future::join(a.ask(10, ROUND), b.ask(20, ROUND)).await;
+    assert_eq!((from_a, from_b), (no_block(0), no_block(0)));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!((a.node.asked().len(), b.node.asked().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_of_relays_passes_a_request_on_once_and_answers_at_once() {
+    let ring: Vec<Relay> = (0..5).map(|_| Relay::new()).collect();
+    for (index, relay) in ring.iter().enumerate() {
+        let next = (index + 1) % ring.len();
+        relay.node.connect_handler(next as u64, index as u64, ring[next].responder.clone());
+    }
+    let began = Instant::now();
+    let asks = ring.iter().map(|relay| relay.ask(100, ROUND));
+    for given in futures::future::join_all(asks).await {
+        assert_eq!(given, no_block(0));
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO, "no relay waits for another");
+    assert!(ring.iter().all(|relay| relay.node.asked().len() == 1));
+}
+
+/// A relay of somebody else: it passes on what it is asked, in the usual order.
+fn foreign(node: &Arc<FakeNode>, peer: u64, known_as: u64, next: Arc<Responder>) {
+    node.connect(peer, move |payload, _| {
+        let next = Arc::clone(&next);
+        async move {
+            let round = BlockRequest::parse(&payload).unwrap().round;
+            let payload = seal(&BlockRequest { round }.topics(), 9);
+            match next.handle(inbound(payload, known_as)).await {
+                Verdict::Respond(topics) => Ok(topics),
+                _ => std::future::pending().await,
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_does_not_know_the_mark_and_sends_our_request_back_is_told_at_once() {
+    let relay = Relay::new();
+    foreign(&relay.node, 2, 2, relay.responder.clone());
+    let began = Instant::now();
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(relay.node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_round_by_strangers_ends_with_one_deadline() {
+    let relay = Relay::new();
+    // Asked as peer 2, it comes back as peer 3, which has no other way to go.
+    foreign(&relay.node, 2, 3, relay.responder.clone());
+    let began = Instant::now();
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    assert_eq!(began.elapsed(), Duration::from_millis(1200));
+    assert_eq!(relay.node.asked(), [2]);
+    relay.node.connect(4, archive);
+    assert_eq!(relay.ask(1, ROUND + 1).await, answer(ROUND + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_passed_on_is_answered_from_the_cache_only() {
+    let (a, b) = (Relay::new(), Relay::new());
+    b.node.connect(7, archive);
+    a.node.connect_handler(2, 1, b.responder.clone());
+    assert_eq!(a.ask(10, ROUND).await, no_block(0), "two relays are one too many");
+    assert_eq!(b.node.asked(), [0; 0]);
+    assert_eq!(b.ask(20, ROUND + 1).await, answer(ROUND + 1));
+    assert_eq!(a.ask(10, ROUND + 1).await, answer(ROUND + 1));
+    assert_eq!(b.node.asked(), [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
+    let relay = Relay::new();
+    relay.node.connect(2, archive);
+    relay.ask(1, u64::MAX).await;
+    let asked = relay.node.asked.lock().unwrap();
+    let (_, payload) = asked.first().unwrap();
+    assert_eq!(payload.len(), 67);
+    assert_eq!(BlockRequest::parse(payload), Ok(BlockRequest { round: u64::MAX }));
+    let plain = seal(&BlockRequest { round: u64::MAX }.topics(), 1);
+    assert_ne!(*payload, plain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_a_store_passes_on_only_what_it_lacks() {
+    let late = LateNode::new();
+    let passing = Passing::new(late.clone(), PassingLimits::default());
+    let store = MemoryStore::new(1 << 20);
+    store.put(500, sample::block(500)).unwrap();
+    let responder = Responder::new(Capacity::default());
+    let responder = responder.store(Blocks::new(Arc::new(store))).passing(passing);
+    let node = FakeNode::new();
+    let relay = Relay { node: node.clone(), responder: Arc::new(responder) };
+    assert_eq!(relay.ask(1, ROUND).await, no_block(500), "there is no node yet");
+    let handle: Arc<dyn GossipNode> = node.clone();
+    late.fill(&handle);
+    node.connect(2, archive);
+    assert_eq!(relay.ask(1, 500).await, answer(500));
+    assert_eq!(node.asked(), [0; 0]);
+    assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    assert_eq!(node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_dropped_is_not_kept_alive() {
+    let relay = Relay::new();
+    let node = Arc::downgrade(&relay.node);
+    let responder = relay.responder.clone();
+    drop(relay);
+    assert!(node.upgrade().is_none());
+    let payload = seal(&BlockRequest { round: ROUND }.topics(), 1);
+    let Verdict::Respond(topics) = responder.handle(inbound(payload, 1)).await else {
+        panic!("not answered");
+    };
+    assert_eq!(BlockAnswer::decode(&topics), Ok(no_block(0)));
+}
