@@ -218,8 +218,11 @@ mod tests {
 
     use super::*;
 
+    /// Content in which no group is like another.
     fn content(bytes: u64) -> Vec<u8> {
-        (0..bytes).map(|at| (at * 31 + (at >> 10) * 7) as u8).collect()
+        let mut content = vec![0; bytes as usize];
+        Hasher::new().update(b"content").finalize_xof().fill(&mut content);
+        content
     }
 
     fn outline(content: &[u8]) -> Outline {
