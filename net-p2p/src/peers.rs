@@ -42,7 +42,7 @@ pub(crate) struct Dialled {
 pub(crate) enum Purpose {
     /// For gossip, and for all else.
     Gossip,
-    /// Dialled for streams that are no gossip. It ends when it is idle.
+    /// Dialled for streams that are no gossip, or left to them. It ends when it is idle.
     Streams,
 }
 

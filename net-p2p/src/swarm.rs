@@ -167,6 +167,7 @@ impl Core {
             return;
         }
         self.dial_due();
+        self.close_unused();
         let now = Instant::now();
         for (peer, connection) in self.peers.due(now) {
             if self.would_lose(&peer) {
@@ -363,11 +364,19 @@ impl Core {
                 self.dialing.connected(&dialled.address);
             } else {
                 self.dialing.duplicate(&dialled.address);
-                known.dialled = None;
+                (known.dialled, known.purpose) = (None, Purpose::Streams);
                 needless.push(known.id);
             }
         }
         for connection in needless {
+            self.swarm.behaviour_mut().streams.retire(id, connection);
+        }
+        self.close_unused();
+    }
+
+    /// Ends the connections that were retired and that nobody uses any more.
+    fn close_unused(&mut self) {
+        for connection in self.swarm.behaviour().streams.unused() {
             self.swarm.close_connection(connection);
         }
     }

@@ -64,7 +64,7 @@ impl Doorman {
         let Ok(place) = Arc::clone(&self.service.places).try_acquire_owned() else {
             return self.metrics.note(P2pEvent::TooManyHttpStreams);
         };
-        let (service, io) = (Arc::clone(&self.service), StreamIo::from(inbound.stream));
+        let (service, io) = (Arc::clone(&self.service), StreamIo::from(inbound));
         tasks.spawn("http stream", |cancel| service.stream(io, caller, place, cancel));
     }
 }

@@ -13,25 +13,26 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use crate::streams::OutboundStream;
+use crate::streams::{InboundStream, OutboundStream, Usage};
 
 /// The bytes of a stream. Shutting it down closes this end's half of it; dropping it before resets it.
 #[derive(Debug)]
 pub(crate) struct StreamIo {
     stream: Compat<Stream>,
-    /// Given up after the stream, which is why it comes second.
+    /// These two are given up after the stream, which is why they come after it.
     _place: Option<OwnedSemaphorePermit>,
+    _usage: Usage,
 }
 
-impl From<Stream> for StreamIo {
-    fn from(stream: Stream) -> Self {
-        Self { stream: stream.compat(), _place: None }
+impl From<InboundStream> for StreamIo {
+    fn from(InboundStream { about, stream, .. }: InboundStream) -> Self {
+        Self { stream: stream.compat(), _place: None, _usage: about.usage }
     }
 }
 
 impl From<OutboundStream> for StreamIo {
-    fn from(opened: OutboundStream) -> Self {
-        Self { stream: opened.stream.compat(), _place: opened.place }
+    fn from(OutboundStream { about, stream, place, .. }: OutboundStream) -> Self {
+        Self { stream: stream.compat(), _place: place, _usage: about.usage }
     }
 }
 

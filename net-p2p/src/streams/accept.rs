@@ -12,6 +12,7 @@ use gossip::Direction;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, swarm::ConnectionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::connections::Usage;
 use crate::metrics::{P2pEvent, P2pMetrics};
 
 /// How many streams may wait in a queue.
@@ -44,6 +45,8 @@ pub(crate) struct About {
     pub(crate) direction: Direction,
     /// The address dialled, or the one the peer came from.
     pub(crate) address: Multiaddr,
+    /// Tells that a stream is open, for as long as this is kept.
+    pub(crate) usage: Usage,
 }
 
 /// A stream that the peer opened, its protocol agreed on.

@@ -15,7 +15,7 @@
 //! * The peer of a wish is dialled once, however many wishes wait for it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 
 use super::{
     accept::{About, Acceptors},
+    connections::Connections,
     handler::{Handler, OpenError, OpenRequest},
     unreached::Unreached,
 };
@@ -69,8 +70,7 @@ pub(crate) struct DialWanted(pub(crate) PeerAddress);
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     acceptors: Arc<Acceptors>,
-    /// The oldest first.
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    connections: Connections,
     waiting: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
     /// `None` once nobody can wish any more.
     wishes: Option<mpsc::Receiver<Wish>>,
@@ -82,7 +82,7 @@ impl Behaviour {
     pub(crate) fn new(acceptors: Acceptors, wishes: Option<mpsc::Receiver<Wish>>) -> Self {
         Self {
             acceptors: Arc::new(acceptors),
-            connections: HashMap::new(),
+            connections: Connections::default(),
             waiting: VecDeque::new(),
             wishes,
             unreached: Unreached::default(),
@@ -90,19 +90,16 @@ impl Behaviour {
         }
     }
 
-    /// Asks for a stream to `peer`, on `connection` or else on the oldest one.
+    /// Asks for a stream to `peer`, on `connection` or else on the oldest one that is to stay.
     pub(crate) fn open(
         &mut self,
         peer: PeerId,
         connection: Option<ConnectionId>,
         request: OpenRequest,
     ) {
-        let known = self.connections.get(&peer).map_or(&[][..], Vec::as_slice);
-        let on = match connection {
-            Some(connection) => known.iter().find(|known| **known == connection),
-            None => known.first(),
+        let Some(on) = self.connections.choose(&peer, connection) else {
+            return request.fail(OpenError::NotConnected);
         };
-        let Some(&on) = on else { return request.fail(OpenError::NotConnected) };
         if self.waiting.len() >= MAX_WAITING {
             return request.fail(OpenError::Busy);
         }
@@ -126,7 +123,7 @@ impl Behaviour {
             return;
         }
         match to {
-            Whom::At(to) if !self.connections.contains_key(&to.peer) => {
+            Whom::At(to) if !self.connections.has(&to.peer) => {
                 self.to_dial.extend(self.unreached.keep(to, request));
             }
             Whom::At(PeerAddress { peer, .. }) | Whom::Connected(peer) => {
@@ -135,14 +132,25 @@ impl Behaviour {
         }
     }
 
+    /// A connection is not needed any more. It ends when no stream is open on it, gossip aside.
+    pub(crate) fn retire(&mut self, peer: &PeerId, connection: ConnectionId) {
+        self.connections.retire(peer, connection);
+    }
+
+    /// The connections that are to end now.
+    pub(crate) fn unused(&self) -> Vec<ConnectionId> {
+        self.connections.unused()
+    }
+
     fn handler(
-        &self,
+        &mut self,
         connection: ConnectionId,
         peer: PeerId,
         direction: Direction,
         address: &Multiaddr,
     ) -> Handler {
-        let about = About { peer, connection, direction, address: address.clone() };
+        let usage = self.connections.announce(connection);
+        let about = About { peer, connection, direction, address: address.clone(), usage };
         Handler::new(about, Arc::clone(&self.acceptors))
     }
 }
@@ -175,21 +183,13 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                self.connections
-                    .entry(established.peer_id)
-                    .or_default()
-                    .push(established.connection_id);
                 let (peer, on) = (established.peer_id, established.connection_id);
+                self.connections.add(peer, on);
                 let reached = self.unreached.reached(&peer);
                 self.waiting.extend(reached.map(|request| (peer, on, request)));
             }
             FromSwarm::ConnectionClosed(closed) => {
-                if let Some(connections) = self.connections.get_mut(&closed.peer_id) {
-                    connections.retain(|known| *known != closed.connection_id);
-                    if connections.is_empty() {
-                        self.connections.remove(&closed.peer_id);
-                    }
-                }
+                self.connections.remove(&closed.peer_id, closed.connection_id);
                 self.waiting.retain(|(_, connection, _)| *connection != closed.connection_id);
             }
             _ => {}

@@ -1,0 +1,141 @@
+//! The connections, and whether streams are open on them that are not gossip.
+//!
+//! # Invariants
+//!
+//! * A connection that is retired gets no new stream of ours while its peer has another one, and is
+//!   given up only when nobody uses it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+
+/// Held by a connection's handler, and by whoever uses one of its streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Usage {
+    shared: Arc<()>,
+}
+
+/// Whether a connection is still to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Active,
+    /// It ends when nobody uses it any more.
+    Retired,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: ConnectionId,
+    standing: Standing,
+}
+
+/// The connections, by peer.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    /// The oldest first.
+    peers: HashMap<PeerId, Vec<Known>>,
+    usages: HashMap<ConnectionId, Weak<()>>,
+}
+
+impl Connections {
+    /// A connection is about to be made. Its handler keeps what this gives.
+    pub(crate) fn announce(&mut self, id: ConnectionId) -> Usage {
+        // Those whose handlers are gone never came up, or ended.
+        self.usages.retain(|_, usage| usage.strong_count() > 0);
+        let usage = Usage::default();
+        self.usages.insert(id, Arc::downgrade(&usage.shared));
+        usage
+    }
+
+    pub(crate) fn add(&mut self, peer: PeerId, id: ConnectionId) {
+        self.peers.entry(peer).or_default().push(Known { id, standing: Standing::Active });
+    }
+
+    pub(crate) fn remove(&mut self, peer: &PeerId, id: ConnectionId) {
+        self.usages.remove(&id);
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.retain(|known| known.id != id);
+            if known.is_empty() {
+                self.peers.remove(peer);
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// The connection for a new stream: `wanted` if it is there, or else the oldest that is active.
+    pub(crate) fn choose(
+        &self,
+        peer: &PeerId,
+        wanted: Option<ConnectionId>,
+    ) -> Option<ConnectionId> {
+        let known = self.peers.get(peer)?;
+        let chosen = match wanted {
+            Some(wanted) => known.iter().find(|known| known.id == wanted),
+            None => {
+                let active = known.iter().find(|known| known.standing == Standing::Active);
+                active.or(known.first())
+            }
+        };
+        chosen.map(|known| known.id)
+    }
+
+    /// A connection is not needed any more.
+    pub(crate) fn retire(&mut self, peer: &PeerId, id: ConnectionId) {
+        let known = self.peers.get_mut(peer).into_iter().flatten();
+        for known in known.filter(|known| known.id == id) {
+            known.standing = Standing::Retired;
+        }
+    }
+
+    /// The retired connections that nobody uses.
+    pub(crate) fn unused(&self) -> Vec<ConnectionId> {
+        let retired = self.peers.values().flatten();
+        let retired = retired.filter(|known| known.standing == Standing::Retired);
+        retired.map(|known| known.id).filter(|id| !self.is_used(*id)).collect()
+    }
+
+    fn is_used(&self, id: ConnectionId) -> bool {
+        // One is the handler's.
+        self.usages.get(&id).is_some_and(|usage| usage.strong_count() > 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_connection_is_left_to_who_uses_it_and_then_given_up() {
+        let (peer, mut connections) = (PeerId::random(), Connections::default());
+        let [old, new] = [1, 2].map(ConnectionId::new_unchecked);
+        let [old_handler, _new_handler] = [old, new].map(|id| connections.announce(id));
+        connections.add(peer, old);
+        connections.add(peer, new);
+        assert_eq!(connections.choose(&peer, None), Some(old));
+        let stream = old_handler.clone();
+        connections.retire(&peer, old);
+        assert_eq!(connections.choose(&peer, None), Some(new));
+        assert_eq!(connections.choose(&peer, Some(old)), Some(old));
+        assert!(connections.unused().is_empty());
+        drop(stream);
+        assert_eq!(connections.unused(), [old]);
+        connections.remove(&peer, old);
+        connections.remove(&peer, new);
+        assert!(connections.unused().is_empty() && !connections.has(&peer));
+    }
+
+    #[test]
+    fn a_connection_that_never_came_up_is_forgotten() {
+        let mut connections = Connections::default();
+        for id in 0..100 {
+            drop(connections.announce(ConnectionId::new_unchecked(id)));
+        }
+        assert_eq!(connections.usages.len(), 1);
+    }
+}
