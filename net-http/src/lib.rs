@@ -12,7 +12,8 @@
 //! * Every connection, request and waiting caller is counted against a bound, and every wait has a deadline.
 
 pub mod client;
-
+pub mod protect;
 pub mod serve;
 
+pub use protect::Protection;
 pub use serve::{Incident, LoopbackRule, Reception, ServeLimits, ServeMetrics, reply};

@@ -28,4 +28,5 @@ pub use line::{Answer, Behind, Line};
 pub use metrics::{Incident, ServeMetrics};
 pub use reception::Reception;
 pub use screen::Screen;
+pub(crate) use seats::PeerKey;
 pub use seats::{Refused, Seat};

@@ -1,0 +1,178 @@
+//! How many requests a caller may make.
+//!
+//! # Invariants
+//!
+//! * Over any stretch of time a caller gets at most `burst` requests and `per_second` for each second of it.
+//! * The state of a caller is one instant: the time at which it would have used up nothing.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{body::Body, response::Response};
+use futures::future::{Either, Ready, ready};
+use http::{Request, StatusCode};
+use tower::{Layer, Service};
+
+use super::{generations::Generations, key_of};
+use crate::serve::{LoopbackRule, PeerKey, reply};
+
+/// Callers that are remembered. Chosen: whoever is forgotten may burst again, so more than are likely to
+/// call; some 4 MiB. Source of the number: threats and goals, row 32.
+const MAX_CALLERS: usize = 65_536;
+
+/// How many requests a caller may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRate {
+    /// Requests a second, in the long run.
+    pub per_second: NonZeroU32,
+    /// Requests at once, after a pause.
+    pub burst: NonZeroU32,
+}
+
+/// The generic cell rate algorithm, as pure functions of time.
+#[derive(Clone, Copy, Debug)]
+struct Gcra {
+    /// What one request uses up.
+    interval: Duration,
+    /// How far ahead of time a caller may be.
+    tolerance: Duration,
+}
+
+impl Gcra {
+    fn new(rate: RequestRate) -> Self {
+        let interval = Duration::from_secs(1) / rate.per_second.get();
+        Self { interval, tolerance: interval.saturating_mul(rate.burst.get() - 1) }
+    }
+
+    /// Decides about a request at `now`, and notes it in `spent_until` if it is admitted.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before the next is admitted.
+    fn admit(self, spent_until: &mut Instant, now: Instant) -> Result<(), Duration> {
+        let ahead = spent_until.saturating_duration_since(now);
+        match ahead.checked_sub(self.tolerance) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                *spent_until = now + ahead + self.interval;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Answers requests beyond a rate per caller with 429 and the time to wait.
+#[derive(Clone, Debug)]
+pub struct RateLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    gcra: Gcra,
+    loopback: LoopbackRule,
+    callers: Mutex<Generations<PeerKey, Instant>>,
+}
+
+impl RateLayer {
+    /// Admits requests at this rate. All services made with this layer and its clones count together.
+    #[must_use]
+    pub fn new(rate: RequestRate, loopback: LoopbackRule) -> Self {
+        let callers = Mutex::new(Generations::new(MAX_CALLERS));
+        Self { shared: Arc::new(Shared { gcra: Gcra::new(rate), loopback, callers }) }
+    }
+}
+
+impl Shared {
+    fn admit(&self, key: PeerKey, now: Instant) -> Result<(), Duration> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gcra.admit(callers.entry(key, || now), now)
+    }
+}
+
+impl<S> Layer<S> for RateLayer {
+    type Service = Rate<S>;
+
+    fn layer(&self, inner: S) -> Rate<S> {
+        Rate { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// A service behind a [`RateLayer`].
+#[derive(Clone, Debug)]
+pub struct Rate<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<Request<B>> for Rate<S>
+where
+    S: Service<Request<B>, Response = Response>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let key = key_of(&request, self.shared.loopback);
+        let admitted = key
+            .map_or(Ok(()), |key| self.shared.admit(key, tokio::time::Instant::now().into_std()));
+        match admitted {
+            Ok(()) => Either::Right(self.inner.call(request)),
+            Err(wait) => {
+                let refused = reply::come_back(StatusCode::TOO_MANY_REQUESTS, wait);
+                Either::Left(ready(Ok(refused.map(Body::new))))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(per_second: u32, burst: u32) -> Gcra {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        Gcra::new(RequestRate { per_second: number(per_second), burst: number(burst) })
+    }
+
+    #[test]
+    fn exactly_the_rate_is_admitted_over_an_hour() {
+        let (gcra, start) = (rate(10, 20), Instant::now());
+        let (mut state, mut admitted) = (start, 0);
+        for tick in 0..3_600_000_u64 {
+            let now = start + Duration::from_millis(tick);
+            admitted += u32::from(gcra.admit(&mut state, now).is_ok());
+        }
+        // The burst, and one for every tenth of a second.
+        assert_eq!(admitted, 20 + 35_999);
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_waits_as_told_is_admitted_and_not_before(
+            per_second in 1..2000_u32, burst in 1..50_u32, gaps in proptest::collection::vec(0..40_u64, 1..200),
+        ) {
+            let (gcra, mut now) = (rate(per_second, burst), Instant::now());
+            let mut state = now;
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                if let Err(wait) = gcra.admit(&mut state, now) {
+                    prop_assert!(gcra.admit(&mut state, now + wait - Duration::from_nanos(1)).is_err());
+                    now += wait;
+                    prop_assert_eq!(gcra.admit(&mut state, now), Ok(()));
+                }
+            }
+        }
+    }
+}
