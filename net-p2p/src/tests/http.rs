@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use gossip::{
-    GossipNode, NetworkProfile, NodeAddress,
-    http::{Caller, HttpAddressError, HttpError, HttpRequest, HttpResponse, HttpService, read_all},
+    Admission, GossipNode, NetworkProfile, NodeAddress, Outbound, PeerClass, Tag,
+    http::{
+        Caller, HttpAddressError, HttpBody, HttpError, HttpRequest, HttpResponse, HttpService,
+        read_all,
+    },
 };
 use http::{HeaderValue, StatusCode, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use libp2p::{Stream, StreamProtocol};
 use net_http::{
     Reception, ServeLimits,
@@ -34,6 +40,12 @@ fn reception(profile: &NetworkProfile) -> Reception {
             "/echo" => {
                 let body = read_all(request.into_body(), 1 << 20).await.unwrap();
                 reply::text(StatusCode::OK, &String::from_utf8_lossy(&body), &plain)
+            }
+            "/endless" => {
+                let frames = futures::stream::repeat_with(|| {
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 16_384])))
+                });
+                http::Response::new(HttpBody::new(StreamBody::new(frames)))
             }
             "/panic" => panic!("a handler panicked, as the test asked"),
             _ => reply::not_found(),
@@ -113,6 +125,23 @@ async fn every_recorded_request_is_answered_as_by_an_existing_node() {
 }
 
 #[tokio::test]
+#[ignore = "net-http ends a stream before the library below has written what it holds"]
+async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
+    let profile = &NetworkProfile::ALGORAND;
+    let node = serving(profile, NodeKey::generate()).await;
+    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
+    // More than the window of a stream, so that the server waits in the middle of its answer.
+    let body = "x".repeat(600_000);
+    let mut stream = host.open(profile.http_protocol).await;
+    let head = format!("POST /echo HTTP/1.1\r\nHost: \r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    stream.close().await.unwrap();
+    let answered = rest(&mut stream).await;
+    assert!(answered.ends_with(&body), "{} bytes", answered.len());
+}
+
+#[tokio::test]
 async fn where_streams_are_kept_alive_one_carries_many_requests() {
     let profile = &NetworkProfile::TANDEM;
     let node = serving(profile, NodeKey::generate()).await;
@@ -158,19 +187,6 @@ async fn a_client_opens_what_it_needs_and_the_server_knows_who_asks() {
 async fn of_three_hundred_requests_on_streams_of_their_own_none_is_lost() {
     let profile = &NetworkProfile::ALGORAND;
     let node = serving(profile, NodeKey::generate()).await;
-    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
-    let ask = |_number: usize| async {
-        let Ok(mut stream) = host.try_open(profile.http_protocol).await else { return None };
-        stream.stream.write_all(b"GET /hello HTTP/1.1\r\nHost: \r\n\r\n").await.unwrap();
-        stream.stream.flush().await.unwrap();
-        Some(rest(&mut stream.stream).await)
-    };
-    // The host opens no more than 64 at once; all others of a batch are refused by itself.
-    for _ in 0..5 {
-        let answers = join_all((0..60).map(ask)).await;
-        let good = answers.iter().flatten().filter(|answer| answer.ends_with("hi")).count();
-        assert_eq!(good, 60);
-    }
     let one = asking(profile).await;
     let to = node.network.addresses().remove(0);
     let protocol = StreamProtocol::new(profile.http_protocol);
@@ -212,6 +228,43 @@ async fn a_handler_that_panics_ends_its_request_and_nothing_else() {
     assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(client.get("/hello").await.unwrap().status(), StatusCode::OK);
     assert_eq!(other.network.metrics().count(P2pEvent::SwarmRestarted), 0);
+}
+
+#[tokio::test]
+async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_as_are_not_read() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) =
+        (serving(profile, NodeKey::generate()).await, serving(profile, NodeKey::generate()).await);
+    let to = other.network.addresses().remove(0);
+    one.network.add_peer(&to).unwrap();
+    let linked = |node: &Node| node.network.peers(PeerClass::Connected).len() == 1;
+    until("they are linked", || linked(&one) && linked(&other)).await;
+    let mut streams = Vec::new();
+    for _ in 0..limits().per_peer {
+        let protocols = vec![StreamProtocol::new(profile.http_protocol)];
+        let mut opened = one.network.open_stream_to(&to, protocols, PATIENCE).await.unwrap();
+        opened.stream.write_all(b"GET /endless HTTP/1.1\r\nHost: \r\n\r\n").await.unwrap();
+        opened.stream.flush().await.unwrap();
+        streams.push(opened);
+    }
+    let (unread, mut read) = (streams.split_off(limits().per_peer / 2), streams);
+    let reading = join_all(read.iter_mut().map(|opened| async {
+        let mut bytes = vec![0; 65_536];
+        while opened.stream.read(&mut bytes).await.unwrap() > 0 {}
+    }));
+    let gossip = async {
+        for number in 0..20_u8 {
+            let heard = || one.heard().len() == usize::from(number) + 1;
+            let message = Outbound::new(Tag::VB, vec![number]);
+            assert_eq!(other.network.broadcast(message), Admission::Queued);
+            until("it is heard", heard).await;
+        }
+    };
+    tokio::select! {
+        _ended = reading => panic!("an endless body ended"),
+        () = gossip => {}
+    }
+    drop(unread);
 }
 
 #[tokio::test]
