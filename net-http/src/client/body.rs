@@ -10,7 +10,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{Shared, pool::Lease, wire::Cut};
+use super::{exchange::Way, pool::Lease, wire::Cut};
 
 /// Why the body of a response broke off.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +43,8 @@ pub(super) struct ResponseBody {
     lease: Option<Lease>,
     /// The deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
-    idle: Option<Duration>,
     /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
-    _shared: Arc<Shared>,
+    way: Arc<Way>,
 }
 
 impl ResponseBody {
@@ -54,15 +52,14 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
-        idle: Option<Duration>,
-        shared: Arc<Shared>,
+        way: Arc<Way>,
     ) -> Self {
-        Self { incoming, lease: Some(lease), deadline, idle, _shared: shared }
+        Self { incoming, lease: Some(lease), deadline, way }
     }
 
     fn finish(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.finish(self.idle);
+            lease.finish(self.way.keeps());
         }
     }
 

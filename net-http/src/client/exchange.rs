@@ -13,13 +13,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use gossip::{
-    BoxFuture, StreamUse,
-    http::{HttpBody, HttpError, HttpRequest, HttpResponse, Timeout},
+    StreamUse,
+    http::{HttpBody, HttpClient, HttpError, HttpRequest, HttpResponse, Timeout},
 };
 use http::{Response, StatusCode};
 use http_body::Body;
@@ -29,7 +28,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::time::{self, Instant, Sleep};
-use tower::Service;
 
 use super::{
     Connect, Shared,
@@ -72,65 +70,60 @@ pub(super) struct Way {
     pub(super) connect: Arc<dyn Connect>,
 }
 
-/// The service behind a client.
-#[derive(Clone)]
-pub(super) struct Route {
+/// A client that asks this way.
+pub(super) fn client(way: Way) -> HttpClient {
+    let way = Arc::new(way);
+    HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&way), request)))
+}
+
+async fn call(way: Arc<Way>, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    if let Some(Timeout(timeout)) = request.extensions_mut().remove() {
+        return Box::pin(hurry(way, request, timeout)).await;
+    }
+    let (response, lease) = way.exchange(request, None, &AtomicBool::new(false)).await?;
+    Ok(respond(way, response, lease, None))
+}
+
+/// An exchange under a deadline for the whole of it.
+async fn hurry(
     way: Arc<Way>,
-}
-
-impl Route {
-    pub(super) fn new(way: Way) -> Self {
-        Self { way: Arc::new(way) }
-    }
-}
-
-impl Service<HttpRequest> for Route {
-    type Response = HttpResponse;
-    type Error = HttpError;
-    type Future = BoxFuture<'static, Result<HttpResponse, HttpError>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: HttpRequest) -> Self::Future {
-        let way = Arc::clone(&self.way);
-        match request.extensions_mut().remove::<Timeout>() {
-            None => Box::pin(async move {
-                let (response, lease) =
-                    way.exchange(request, None, &AtomicBool::new(false)).await?;
-                Ok(way.response(response, lease, None))
-            }),
-            Some(Timeout(timeout)) => Box::pin(async move { way.hurry(request, timeout).await }),
+    request: HttpRequest,
+    timeout: Duration,
+) -> Result<HttpResponse, HttpError> {
+    let mut deadline = Box::pin(time::sleep(timeout));
+    let until = deadline.deadline();
+    let handed = AtomicBool::new(false);
+    let outcome = tokio::select! {
+        biased;
+        outcome = way.exchange(request, Some(until), &handed) => Some(outcome),
+        () = &mut deadline => None,
+    };
+    match outcome {
+        Some(outcome) => {
+            let (response, lease) = outcome?;
+            Ok(respond(way, response, lease, Some(deadline)))
         }
+        None if handed.load(Relaxed) => Err(HttpError::Deadline),
+        None => Err(HttpError::DeadlineUnsent),
     }
+}
+
+fn respond(
+    way: Arc<Way>,
+    response: Response<Incoming>,
+    lease: Lease,
+    deadline: Option<Pin<Box<Sleep>>>,
+) -> HttpResponse {
+    response.map(|incoming| {
+        if incoming.is_end_stream() {
+            lease.finish(way.keeps());
+            return HttpBody::empty();
+        }
+        HttpBody::new(ResponseBody::new(incoming, lease, deadline, way))
+    })
 }
 
 impl Way {
-    /// An exchange under a deadline for the whole of it.
-    async fn hurry(
-        &self,
-        request: HttpRequest,
-        timeout: Duration,
-    ) -> Result<HttpResponse, HttpError> {
-        let mut deadline = Box::pin(time::sleep(timeout));
-        let until = deadline.deadline();
-        let handed = AtomicBool::new(false);
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.exchange(request, Some(until), &handed) => Some(outcome),
-            () = &mut deadline => None,
-        };
-        match outcome {
-            Some(outcome) => {
-                let (response, lease) = outcome?;
-                Ok(self.response(response, lease, Some(deadline)))
-            }
-            None if handed.load(Relaxed) => Err(HttpError::Deadline),
-            None => Err(HttpError::DeadlineUnsent),
-        }
-    }
-
     /// `handed` is true while the peer may have received the request.
     async fn exchange(
         &self,
@@ -142,10 +135,9 @@ impl Way {
         if self.streams == StreamUse::OneRequest {
             *request.headers_mut() = only_request(request.headers());
         }
+        // Whether the node has stopped is asked where a call has to wait or to open a connection. What
+        // is idle is closed then, so that every call comes there.
         let stopped = self.shared.tasks.token();
-        if stopped.is_cancelled() {
-            return Err(HttpError::Stopped);
-        }
         let mut patience = Patience::new(&self.shared.limits, stopped);
         self.pool.turn(&mut patience).await?;
         let mut slot = self.pool.slot(&mut patience).await?;
@@ -217,24 +209,8 @@ impl Way {
     }
 
     /// How long a connection is kept after an exchange.
-    fn keeps(&self) -> Option<Duration> {
+    pub(super) fn keeps(&self) -> Option<Duration> {
         (self.streams == StreamUse::KeptAlive).then_some(self.idle)
-    }
-
-    fn response(
-        &self,
-        response: Response<Incoming>,
-        lease: Lease,
-        deadline: Option<Pin<Box<Sleep>>>,
-    ) -> HttpResponse {
-        response.map(|incoming| {
-            if incoming.is_end_stream() {
-                lease.finish(self.keeps());
-                return HttpBody::empty();
-            }
-            let shared = Arc::clone(&self.shared);
-            HttpBody::new(ResponseBody::new(incoming, lease, deadline, self.keeps(), shared))
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sends requests over any stream of bytes.
 //!
 //! ```text
-//!   HttpClient ─▶ Route ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
+//!   HttpClient ─▶ Way ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
 //!                            │           │                                         │
 //!                            └── Pool, one per name of a target                    └ one driver task
 //! ```
@@ -45,7 +45,7 @@ pub use exchange::AnswerError;
 pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
 pub use request::RequestError;
 
-use exchange::Route;
+use exchange::Way;
 use limits::LONGEST;
 use request::Dress;
 use table::Table;
@@ -139,14 +139,14 @@ impl Clients {
             user_agent: self.shared.user_agent.clone(),
             prefix: target.prefix,
         };
-        HttpClient::new(Route::new(exchange::Way {
+        exchange::client(Way {
             pool: self.shared.table.pool(target.name),
             shared: Arc::clone(&self.shared),
             dress,
             streams: target.streams,
             idle: target.idle.min(LONGEST),
             connect: target.connect,
-        }))
+        })
     }
 
     /// Closes idle connections, gives requests in flight `grace` to end, then cuts the rest. Whoever
