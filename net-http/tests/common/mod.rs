@@ -3,7 +3,14 @@
 // Not every test uses all of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Router, routing::any};
 use gossip::{
@@ -12,11 +19,11 @@ use gossip::{
 };
 use net_http::{Reception, ServeLimits, reply};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long anything that has to come may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,8 +63,21 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new(router: Router, limits: ServeLimits) -> Self {
-        let reception = Reception::new(HttpService::new(router), limits);
+        Self::of(Reception::new(HttpService::new(router), limits))
+    }
+
+    pub(crate) fn of(reception: Reception) -> Self {
         Self { reception, cancel: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    /// A stream that can be reset.
+    pub(crate) fn open_reset(&mut self, caller: Caller, streams: StreamUse) -> Resettable {
+        let (theirs, ours) = duplex(64 * 1024);
+        let reset = CancellationToken::new();
+        let ours = Reset { stream: ours, reset: Box::pin(reset.clone().cancelled_owned()) };
+        let (reception, cancel) = (self.reception.clone(), self.cancel.clone());
+        self.tasks.spawn(async move { reception.serve(ours, caller, streams, cancel).await });
+        Resettable { client: Client { stream: theirs, got: Vec::new() }, reset }
     }
 
     pub(crate) fn open(&mut self, caller: Caller, streams: StreamUse) -> Client {
@@ -72,6 +92,59 @@ impl Served {
         while let Some(ended) = timeout(PATIENCE, self.tasks.join_next()).await.unwrap() {
             ended.unwrap();
         }
+    }
+}
+
+/// The other end of a stream that can be reset.
+pub(crate) struct Resettable {
+    client: Client,
+    reset: CancellationToken,
+}
+
+impl Resettable {
+    pub(crate) async fn get(&mut self, path: &str) {
+        self.client.get(path).await;
+    }
+
+    pub(crate) fn reset(&self) {
+        self.reset.cancel();
+    }
+}
+
+/// A stream that fails once it is told to.
+struct Reset {
+    stream: DuplexStream,
+    reset: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl AsyncRead for Reset {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.reset.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Reset {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -1,0 +1,165 @@
+//! How connections share the seats: of one peer, of all peers, and in which order.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use axum::{Router, routing::any};
+use common::{Client, Served, from_peer, from_socket, hello};
+use futures::future::join_all;
+use gossip::StreamUse;
+use net_http::{Incident, LoopbackRule, ServeLimits};
+use tokio::time::{Instant, sleep};
+
+const KEPT: StreamUse = StreamUse::KeptAlive;
+
+fn router() -> Router {
+    hello()
+        .route("/slow", any(async || sleep(Duration::from_secs(3)).await))
+        .route("/hour", any(async || sleep(Duration::from_secs(3600)).await))
+}
+
+async fn asked(mut client: Client, path: &str) -> Option<u16> {
+    client.get(path).await;
+    client.status().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_a_stream_per_request_loses_none() {
+    let mut served = Served::new(router(), ServeLimits::default());
+    let began = Instant::now();
+    let clients: Vec<_> = (0..16 * 4)
+        .map(|_| {
+            let mut client = served.open(from_peer(1), StreamUse::OneRequest);
+            async move {
+                client.get("/slow").await;
+                client.half_close().await;
+                client.status().await
+            }
+        })
+        .collect();
+    assert!(join_all(clients).await.into_iter().all(|status| status == Some(200)));
+    // Four rounds of sixteen, the last of which had waited for nine seconds.
+    assert_eq!(began.elapsed().as_secs(), 12);
+    served.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_is_told_to_come_back() {
+    let mut served = Served::new(router(), ServeLimits::default());
+    let mut busy: Vec<_> = (0..16).map(|_| served.open(from_peer(1), KEPT)).collect();
+    join_all(busy.iter_mut().map(|client| client.get("/hour"))).await;
+    let began = Instant::now();
+    let mut client = served.open(from_peer(1), KEPT);
+    client.get("/hello").await;
+    let text = String::from_utf8(client.rest().await).unwrap();
+    assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+    assert!(text.contains("\r\nRetry-After: 1\r\n"), "{text}");
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(served.reception.metrics().count(Incident::WaitedInVain), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_wait_are_told_at_once() {
+    let limits = ServeLimits { per_peer: 1, waiting_per_peer: 2, ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut busy = served.open(from_peer(1), KEPT);
+    busy.get("/slow").await;
+    sleep(Duration::from_millis(1)).await;
+    let mut waiting = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
+    for client in &mut waiting {
+        client.send("GET /hello HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n").await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    let began = Instant::now();
+    assert_eq!(asked(served.open(from_peer(1), KEPT), "/hello").await, Some(503));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    // Other peers and those that wait are served.
+    assert_eq!(asked(served.open(from_peer(2), KEPT), "/hello").await, Some(200));
+    for client in &mut waiting {
+        assert_eq!(client.status().await, Some(200));
+    }
+    assert_eq!(served.reception.metrics().count(Incident::PeerFull), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_makes_room_for_one_that_waits() {
+    let limits = ServeLimits { per_peer: 2, ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut first = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
+    for client in &mut first {
+        client.get("/hello").await;
+        assert_eq!(client.status().await, Some(200));
+    }
+    let began = Instant::now();
+    let mut third = served.open(from_peer(1), KEPT);
+    third.get("/hello").await;
+    assert_eq!(third.status().await, Some(200));
+    assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
+    // One of the two had to go, and only one.
+    assert_eq!(served.reception.metrics().count(Incident::Dismissed), 1);
+    let mut left = 0;
+    for client in &mut first {
+        client.get("/hello").await;
+        left += usize::from(client.status().await == Some(200));
+    }
+    assert_eq!(left, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_connection_closes_behind_its_answer_when_others_wait() {
+    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut busy = served.open(from_peer(1), KEPT);
+    busy.get("/slow").await;
+    sleep(Duration::from_millis(1)).await;
+    let mut waiting = served.open(from_peer(1), KEPT);
+    waiting.get("/hello").await;
+    let answer = busy.answer().await.unwrap();
+    assert_eq!((answer.code(), &*answer.headers["Connection"]), (200, &["close".to_owned()][..]));
+    assert_eq!(waiting.status().await, Some(200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_transports_share_one_limit() {
+    let limits = ServeLimits { connections: 2, ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut held = [served.open(from_peer(1), KEPT), served.open(from_socket("192.0.2.1"), KEPT)];
+    join_all(held.iter_mut().map(|client| client.get("/hour"))).await;
+    sleep(Duration::from_millis(1)).await;
+    for caller in [from_peer(2), from_socket("192.0.2.2"), from_socket("127.0.0.1")] {
+        assert_eq!(asked(served.open(caller, KEPT), "/hello").await, None);
+    }
+    assert_eq!(served.reception.metrics().count(Incident::Full), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_this_machine_are_many_unless_counted() {
+    for (loopback, expected) in
+        [(LoopbackRule::Exempt, Some(200)), (LoopbackRule::Counted, Some(503))]
+    {
+        let limits = ServeLimits { per_peer: 1, loopback, ..ServeLimits::default() };
+        let mut served = Served::new(router(), limits);
+        let mut busy = served.open(from_socket("127.0.0.1"), KEPT);
+        busy.get("/hour").await;
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(asked(served.open(from_socket("127.0.0.1"), KEPT), "/hello").await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_of_one_network_of_the_newer_kind_are_one_peer() {
+    let limits =
+        ServeLimits { per_peer: 1, wait: Duration::from_secs(1), ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut busy = served.open(from_socket("2001:db8::1"), KEPT);
+    busy.get("/hour").await;
+    sleep(Duration::from_millis(1)).await;
+    let near = served.open(from_socket("2001:db8::2"), KEPT);
+    assert_eq!(asked(near, "/hello").await, Some(503));
+    let far = served.open(from_socket("2001:db8:0:1::2"), KEPT);
+    assert_eq!(asked(far, "/hello").await, Some(200));
+}
