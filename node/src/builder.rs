@@ -23,7 +23,7 @@ use gossip::{
 };
 use mesh::{DialLimits, InboundLimits, Ledger};
 use net_http::{
-    Reception, ServeLimits,
+    Protection, Reception, ServeLimits,
     client::{ClientLimits, Clients},
 };
 use net_p2p::{GossipStreams, Mdns, NodeKey};
@@ -103,7 +103,7 @@ pub struct NodeBuilder {
     pub(crate) dial: DialLimits,
     pub(crate) gossip: GossipStreams,
     pub(crate) tls_roots: Option<PathBuf>,
-    tls: Option<TlsFiles>,
+    pub(crate) tls: Option<TlsFiles>,
     served: Served,
     serve_limits: ServeLimits,
     client_limits: ClientLimits,
@@ -251,12 +251,12 @@ impl NodeBuilder {
     /// [`Protection`]. Routers are asked in the order in which they are given; of their fallbacks only
     /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`].
     pub fn http(self, router: axum::Router) -> Self {
-        self.http_with(router)
+        self.http_with(router, &Protection::default())
     }
 
     /// Serves a router as [`NodeBuilder::http`] does, behind another protection.
-    pub fn http_with(mut self, router: axum::Router) -> Self {
-        self.served.router(router);
+    pub fn http_with(mut self, router: axum::Router, protection: &Protection) -> Self {
+        self.served.router(protection.apply(router));
         self
     }
 

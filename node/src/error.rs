@@ -19,6 +19,9 @@ pub enum StartError {
     /// The certificates to trust cannot be used.
     #[error(transparent)]
     Certificates(#[from] net_ws::CertificateError),
+    /// What HTTPS needs cannot be used.
+    #[error("cannot serve HTTPS")]
+    Tls(#[from] net_ws::TlsError),
     /// An address to listen on is no multiaddr.
     #[error("cannot listen on {address:?}: write a multiaddr, for example /ip4/127.0.0.1/tcp/4190")]
     ListenAddress {
@@ -51,7 +54,7 @@ impl StartError {
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {
-            Self::ListenAddress { .. } | Self::Certificates(_) => true,
+            Self::ListenAddress { .. } | Self::Certificates(_) | Self::Tls(_) => true,
             Self::WebSocket(error) => {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }

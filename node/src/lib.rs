@@ -68,8 +68,9 @@ pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use mesh::{DialLimits, InboundLimits};
 pub use net_http::{
-    Incident, LoopbackRule, ServeLimits, ServeMetrics,
+    Incident, LoopbackRule, Protection, ServeLimits, ServeMetrics,
     client::{ClientLimits, RequestWindow},
+    protect::RequestRate,
 };
 pub use net_p2p::Mdns;
 pub use running::Running;

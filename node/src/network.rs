@@ -16,7 +16,7 @@ use mesh::Ledger;
 use net_http::{Reception, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
-use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
+use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsNetwork};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -126,6 +126,10 @@ fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
         dial: node.dial,
         reception: lent.reception.clone(),
         clients: Some(lent.clients.clone()),
+        tls: match &node.tls {
+            Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
+            None => None,
+        },
         tls_roots: match &node.tls_roots {
             Some(path) => net_ws::read_certificates(path)?,
             None => Vec::new(),

@@ -5,7 +5,7 @@
 //! * What a service keeps is in the data directory, under a name of its own.
 //! * Block requests are answered in any case: from the store, by other peers, or that there is nothing.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{num::NonZeroU32, path::Path, sync::Arc, time::Instant};
 
 use gossip::{PeerClass, Tag, Transport};
 use services::{
@@ -17,7 +17,7 @@ use services::{
     kv,
     status::{self, Health, Peers, State},
 };
-use tandem::{NodeBuilder, Relaying};
+use tandem::{NodeBuilder, Protection, Relaying, RequestRate};
 
 use super::failure::Failure;
 use crate::config::{Service, Settings};
@@ -40,18 +40,25 @@ pub(crate) async fn offer(
     settings: &Settings,
     dir: &Path,
 ) -> Result<NodeBuilder, Failure> {
+    let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
+    let rate = RequestRate { per_second, burst: per_second };
+    let protection = Protection { rate, ..Protection::default() };
     let node = LateNode::new();
     for service in &settings.services {
         builder = match service {
-            Service::Status => builder.http(status::router(health(settings, &node))),
+            Service::Status => {
+                builder.http_with(status::router(health(settings, &node)), &protection)
+            }
             Service::Blocks => builder,
             Service::Files => {
                 let store = files::Store::open(&dir.join("files"), StoreLimits::default()).await;
                 let router =
                     files::router(store.map_err(ServiceError::Files)?, settings.uploads.clone());
-                builder.http(router)
+                // The length of uploads is the store's to bound.
+                let long = Protection { body_bytes: usize::MAX, ..protection.clone() };
+                builder.http_with(router, &long)
             }
-            Service::Kv => builder.http(kv::router()),
+            Service::Kv => builder.http_with(kv::router(), &protection),
         };
     }
     let capacity = Capacity::new(MAX_BYTES_IN_FLIGHT);
@@ -61,7 +68,7 @@ pub(crate) async fn offer(
         let blocks = Blocks::new(Arc::new(store.map_err(ServiceError::Blocks)?));
         let limits = blocks::ServeLimits { capacity, ..blocks::ServeLimits::default() };
         let router = blocks::router(blocks.clone(), settings.network.clone(), limits);
-        builder = builder.http(router);
+        builder = builder.http_with(router, &protection);
         responder = responder.store(blocks);
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
         responder = responder.passing(Passing::new(node.clone(), PassingLimits::default()));
