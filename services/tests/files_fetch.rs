@@ -1,5 +1,7 @@
 //! A client that gets files from peers that break, lie, stall and forget.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod files_support;
 
 use std::{

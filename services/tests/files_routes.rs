@@ -1,5 +1,7 @@
 //! What the file service answers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod files_support;
 
 use std::{collections::HashSet, fs, num::NonZeroUsize};
@@ -65,104 +67,96 @@ async fn an_upload_is_answered_with_its_name_and_place_and_a_second_one_with_the
     }
 }
 
-#[tokio::test]
-async fn parts_conditions_and_their_statuses() {
-    let (router, _dir) = service(Uploads::Anyone).await;
-    let content = content(1000);
-    let id = FileId::of(&content);
-    ask(&router, upload(Method::POST, "/files", &content)).await;
-    let (path, tag) = (format!("/files/{id}"), format!("\"{id}\""));
-    let weak = format!("\"a\", W/{tag}");
-    let part = |range: &'static str| vec![("range", range)];
-    let cases: Vec<(Method, Vec<(&str, &str)>, StatusCode, Option<&str>, &[u8])> = vec![
-        (
-            Method::GET,
-            part("bytes=0-0"),
-            StatusCode::PARTIAL_CONTENT,
-            Some("bytes 0-0/1000"),
-            &content[..1],
-        ),
-        (
-            Method::GET,
-            part("bytes=990-"),
-            StatusCode::PARTIAL_CONTENT,
-            Some("bytes 990-999/1000"),
-            &content[990..],
-        ),
-        (
-            Method::GET,
-            part("bytes=-5"),
-            StatusCode::PARTIAL_CONTENT,
-            Some("bytes 995-999/1000"),
-            &content[995..],
-        ),
-        (
-            Method::GET,
-            part("bytes=5-5000"),
-            StatusCode::PARTIAL_CONTENT,
-            Some("bytes 5-999/1000"),
-            &content[5..],
-        ),
-        (
-            Method::GET,
-            part("bytes=1000-"),
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            Some("bytes */1000"),
-            b"",
-        ),
-        (Method::GET, part("bytes=0-1,5-6"), StatusCode::OK, None, &content),
-        (Method::GET, part("chunks=0-1"), StatusCode::OK, None, &content),
-        (Method::HEAD, part("bytes=0-0"), StatusCode::OK, None, b""),
-        (
-            Method::GET,
-            vec![("range", "bytes=0-0"), ("range", "bytes=1-1")],
-            StatusCode::OK,
-            None,
-            &content,
-        ),
-        (
-            Method::GET,
-            vec![("range", "bytes=0-0"), ("if-range", &tag)],
-            StatusCode::PARTIAL_CONTENT,
-            Some("bytes 0-0/1000"),
-            &content[..1],
-        ),
-        (
-            Method::GET,
-            vec![("range", "bytes=0-0"), ("if-range", "\"other\"")],
-            StatusCode::OK,
-            None,
-            &content,
-        ),
-        (
-            Method::GET,
-            vec![("range", "bytes=0-0"), ("if-range", "Sat, 21 Nov 2026 12:23:09 GMT")],
-            StatusCode::OK,
-            None,
-            &content,
-        ),
-        (Method::GET, vec![("if-none-match", &tag)], StatusCode::NOT_MODIFIED, None, b""),
-        (Method::GET, vec![("if-none-match", &weak)], StatusCode::NOT_MODIFIED, None, b""),
-        (Method::HEAD, vec![("if-none-match", "*")], StatusCode::NOT_MODIFIED, None, b""),
-        (
-            Method::GET,
-            vec![("if-none-match", &tag), ("range", "bytes=0-0")],
-            StatusCode::NOT_MODIFIED,
-            None,
-            b"",
-        ),
-        (Method::GET, vec![("if-none-match", "\"other\"")], StatusCode::OK, None, &content),
-    ];
-    for (method, headers, status, range, expected) in cases {
-        let response = ask(&router, request(method.clone(), &path, &headers)).await;
-        assert_eq!(response.status(), status, "{method} {headers:?}");
-        assert_eq!(header(&response, "content-range"), range, "{method} {headers:?}");
-        assert_eq!(header(&response, "etag"), Some(&*tag));
-        if status == StatusCode::RANGE_NOT_SATISFIABLE {
-            assert_eq!(header(&response, "cache-control"), None);
-        }
-        assert_eq!(body(response).await, expected, "{method} {headers:?}");
+/// A file of a thousand bytes.
+struct Thousand {
+    router: Router,
+    content: Bytes,
+    path: String,
+    tag: String,
+    _dir: TempDir,
+}
+
+impl Thousand {
+    async fn new() -> Self {
+        let (router, dir) = service(Uploads::Anyone).await;
+        let content = content(1000);
+        let id = FileId::of(&content);
+        ask(&router, upload(Method::POST, "/files", &content)).await;
+        Self { router, content, path: format!("/files/{id}"), tag: format!("\"{id}\""), _dir: dir }
     }
+
+    async fn ask(&self, method: Method, headers: &[(&str, &str)]) -> Response<Body> {
+        let response = ask(&self.router, request(method, &self.path, headers)).await;
+        assert_eq!(header(&response, "etag"), Some(&*self.tag), "{headers:?}");
+        response
+    }
+
+    /// That the answer is this part of the file.
+    async fn check_part(&self, headers: &[(&str, &str)], part: std::ops::Range<usize>) {
+        let response = self.ask(Method::GET, headers).await;
+        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{headers:?}");
+        let range = format!("bytes {}-{}/1000", part.start, part.end - 1);
+        assert_eq!(header(&response, "content-range"), Some(&*range), "{headers:?}");
+        assert_eq!(header(&response, "content-length"), Some(&*part.len().to_string()));
+        assert_eq!(body(response).await, self.content[part]);
+    }
+
+    /// That the answer is the whole file.
+    async fn check_whole(&self, headers: &[(&str, &str)]) {
+        let response = self.ask(Method::GET, headers).await;
+        assert_eq!(response.status(), StatusCode::OK, "{headers:?}");
+        assert_eq!(header(&response, "content-range"), None, "{headers:?}");
+        assert_eq!(body(response).await, self.content, "{headers:?}");
+    }
+
+    /// That the answer is that nothing changed.
+    async fn check_unchanged(&self, headers: &[(&str, &str)]) {
+        for method in [Method::GET, Method::HEAD] {
+            let response = self.ask(method, headers).await;
+            assert_eq!(response.status(), StatusCode::NOT_MODIFIED, "{headers:?}");
+            assert!(body(response).await.is_empty(), "{headers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_single_range_is_answered_with_that_part() {
+    let file = Thousand::new().await;
+    file.check_part(&[("range", "bytes=0-0")], 0..1).await;
+    file.check_part(&[("range", "bytes=990-")], 990..1000).await;
+    file.check_part(&[("range", "bytes=-5")], 995..1000).await;
+    file.check_part(&[("range", "bytes=5-5000")], 5..1000).await;
+    let response = file.ask(Method::GET, &[("range", "bytes=1000-")]).await;
+    assert_eq!(response.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(header(&response, "content-range"), Some("bytes */1000"));
+    assert_eq!(header(&response, "cache-control"), None, "it is not kept as if it were the file");
+    assert!(body(response).await.is_empty());
+}
+
+#[tokio::test]
+async fn other_ranges_are_answered_with_the_whole() {
+    let file = Thousand::new().await;
+    file.check_whole(&[("range", "bytes=0-1,5-6")]).await;
+    file.check_whole(&[("range", "chunks=0-1")]).await;
+    file.check_whole(&[("range", "bytes=0-0"), ("range", "bytes=1-1")]).await;
+    let response = file.ask(Method::HEAD, &[("range", "bytes=0-0")]).await;
+    assert_eq!(response.status(), StatusCode::OK, "a range is a matter of GET alone");
+    assert_eq!(header(&response, "content-length"), Some("1000"));
+}
+
+#[tokio::test]
+async fn conditions_hold_for_the_tag_of_the_file() {
+    let file = Thousand::new().await;
+    let (tag, weak) = (&*file.tag, &*format!("\"a\", W/{}", file.tag));
+    let date = "Sat, 21 Nov 2026 12:23:09 GMT";
+    file.check_part(&[("range", "bytes=0-0"), ("if-range", tag)], 0..1).await;
+    file.check_whole(&[("range", "bytes=0-0"), ("if-range", "\"other\"")]).await;
+    file.check_whole(&[("range", "bytes=0-0"), ("if-range", date)]).await;
+    file.check_unchanged(&[("if-none-match", tag)]).await;
+    file.check_unchanged(&[("if-none-match", weak)]).await;
+    file.check_unchanged(&[("if-none-match", "*")]).await;
+    file.check_unchanged(&[("if-none-match", tag), ("range", "bytes=0-0")]).await;
+    file.check_whole(&[("if-none-match", "\"other\"")]).await;
 }
 
 #[tokio::test]
@@ -269,23 +263,20 @@ async fn limits_have_their_statuses() {
     assert_eq!(ask(&router, full).await.status(), StatusCode::INSUFFICIENT_STORAGE);
     let broken = streamed(vec![Ok(content(8)), Err("cut".into())]);
     assert_eq!(ask(&router, broken).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the lock file");
 
     let never = Body::from_stream(stream::pending::<Result<Bytes, BoxError>>());
     let hanging = router.clone();
     let hanging = ask(&hanging, Request::post("/files").body(never).unwrap());
-    let second = async {
-        loop {
-            let response = ask(&router, streamed(vec![Ok(content(8))])).await;
-            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-                break response;
-            }
-        }
-    };
+    let second = ask(&router, streamed(vec![Ok(content(8))]));
     tokio::select! {
+        biased;
         response = hanging => panic!("{response:?}"),
-        response = second => assert_eq!(header(&response, "retry-after"), Some("2")),
+        response = second => {
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(header(&response, "retry-after"), Some("2"));
+        }
     }
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the lock and eight bytes");
 }
 
 /// Two hundred ways to write a name that is a path.

@@ -1,5 +1,7 @@
 //! What the file store keeps, refuses and cleans up.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod files_support;
 
 use std::{fs, num::NonZeroUsize, os::unix::fs::symlink, time::Duration};

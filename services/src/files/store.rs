@@ -34,7 +34,7 @@ use gossip::http::BoxError;
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
@@ -365,8 +365,8 @@ impl Store {
             }
         }
         (draft, _) = blocking(|| draft.write(batch)).await.map_err(disk)?;
-        drop(slot);
-        Ok(Upload { part: draft.part, outline: draft.hashing.finish(), reservation })
+        let outline = draft.hashing.finish();
+        Ok(Upload { part: draft.part, outline, reservation, _slot: slot })
     }
 }
 
@@ -451,6 +451,8 @@ struct Upload {
     part: NamedTempFile,
     outline: Outline,
     reservation: Reservation,
+    /// Its place among the uploads at a time, until it is on disk.
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Upload {

@@ -1,5 +1,6 @@
 //! A file service behind a client, and peers that do not do what they should.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test crate uses its own part of this")]
 
 use std::{
