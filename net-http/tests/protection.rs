@@ -1,0 +1,261 @@
+//! What the layers refuse, when, and with which words; and that who behaves is served meanwhile.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{num::NonZeroU32, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    routing::{any, post},
+};
+use common::{Client, Served, from_peer, from_socket, hello};
+use futures::future::join_all;
+use gossip::{StreamUse, http::Caller};
+use http_body_util::BodyExt;
+use net_http::{
+    LoopbackRule, Protection, ServeLimits,
+    protect::{BodyLimitLayer, BodyRate, InFlightLayer, PaceLayer, RateLayer, RequestRate},
+};
+use tokio::time::{Instant, advance, sleep};
+use tower::ServiceExt;
+
+const KEPT: StreamUse = StreamUse::KeptAlive;
+
+fn router() -> Router {
+    hello()
+        .route("/length", post(async |body: Bytes| body.len().to_string()))
+        .route("/unread", post(async || "unread"))
+        .route("/slow", any(async || sleep(Duration::from_secs(3)).await))
+        .route("/hour", any(async || sleep(Duration::from_secs(3600)).await))
+        .route("/echo", post(async |request: Request| request.into_body()))
+}
+
+fn rate(per_second: u32, burst: u32) -> RequestRate {
+    let number = |number| NonZeroU32::new(number).unwrap();
+    RequestRate { per_second: number(per_second), burst: number(burst) }
+}
+
+fn protected() -> Served {
+    Served::new(Protection::default().apply(router()), ServeLimits::default())
+}
+
+/// Asks a router without a connection.
+async fn ask(router: &Router, caller: Caller, path: &str) -> axum::response::Response {
+    let mut request = Request::get(path).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(caller);
+    router.clone().oneshot(request).await.unwrap()
+}
+
+async fn announce(client: &mut Client, path: &str, len: usize) {
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: \r\nContent-Length: {len}\r\n\r\n")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_a_mebibyte_is_the_longest() {
+    let mut served = protected();
+    let mib = 1024 * 1024;
+    let mut client = served.open(from_peer(1), KEPT);
+    announce(&mut client, "/length", mib).await;
+    client.send(vec![7; mib]).await;
+    assert_eq!(client.answer().await.unwrap().body, mib.to_string());
+    let mut client = served.open(from_peer(1), KEPT);
+    announce(&mut client, "/length", mib + 1).await;
+    assert_eq!(client.status().await, Some(413));
+    let mut client = served.open(from_peer(1), KEPT);
+    client.send("POST /length HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.send(format!("{:x}\r\n", mib + 1)).await;
+    client.send(vec![7; mib + 1]).await;
+    assert_eq!(client.status().await, Some(413));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_is_cut_with_408() {
+    let mut served = protected();
+    let mut client = served.open(from_peer(1), KEPT);
+    announce(&mut client, "/length", 1000).await;
+    let began = Instant::now();
+    let sending = async {
+        loop {
+            client.send("x").await;
+            if let Ok(answer) = tokio::time::timeout(Duration::from_secs(1), client.answer()).await
+            {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(common::PATIENCE, sending).await.unwrap().unwrap();
+    assert_eq!((answer.code(), began.elapsed().as_secs()), (408, 5));
+    assert_eq!(answer.headers["Connection"], ["close"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_keeps_its_pace_may_take_minutes() {
+    let rate = BodyRate { bytes_per_second: 1000, grace: Duration::from_secs(5) };
+    let layer = PaceLayer::new(rate, Duration::from_secs(30));
+    let mut served = Served::new(router().layer(layer), ServeLimits::default());
+    let mut client = served.open(from_peer(1), KEPT);
+    announce(&mut client, "/length", 200_000).await;
+    let began = Instant::now();
+    for _ in 0..200 {
+        client.send(vec![7; 1000]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(client.answer().await.unwrap().body, "200000");
+    assert!(began.elapsed() > Duration::from_secs(190));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_does_not_answer_is_given_up_after_30_seconds() {
+    let mut served = protected();
+    for with_body in [0, 5] {
+        let mut client = served.open(from_peer(1), KEPT);
+        announce(&mut client, "/hour", with_body).await;
+        client.send(vec![7; with_body]).await;
+        let began = Instant::now();
+        assert_eq!(client.status().await, Some(503));
+        assert_eq!(began.elapsed().as_secs(), 30);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handler_is_not_the_clients_fault() {
+    let dawdling = post(async |request: Request| {
+        let mut body = request.into_body();
+        let mut len = 0;
+        while let Some(frame) = body.frame().await {
+            len += frame.unwrap().into_data().unwrap().len();
+            sleep(Duration::from_secs(10)).await;
+        }
+        len.to_string()
+    });
+    let router = Protection::default().apply(Router::new().route("/", dawdling));
+    let mut served = Served::new(router, ServeLimits::default());
+    let mut client = served.open(from_peer(1), KEPT);
+    client.send("POST / HTTP/1.1\r\nHost: \r\nContent-Length: 6\r\n\r\nabc").await;
+    sleep(Duration::from_secs(11)).await;
+    client.send("def").await;
+    assert_eq!(client.answer().await.unwrap().body, "6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_rate_is_told_when_to_come_back() {
+    let router = router().layer(RateLayer::new(rate(2, 4), LoopbackRule::Exempt));
+    for _ in 0..4 {
+        assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
+    }
+    let refused = ask(&router, from_peer(1), "/hello").await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["retry-after"]),
+        (429, &"1".parse().unwrap())
+    );
+    // Others have a rate of their own, and this machine none.
+    assert_eq!(ask(&router, from_peer(2), "/hello").await.status(), 200);
+    for _ in 0..20 {
+        assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 200);
+    }
+    advance(Duration::from_millis(499)).await;
+    assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 429);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
+    assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_machine_has_a_rate_where_it_is_counted() {
+    let router = router().layer(RateLayer::new(rate(1, 1), LoopbackRule::Counted));
+    assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 200);
+    assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_requests_of_a_peer_are_handled_at_once() {
+    let router = router().layer(InFlightLayer::new(2, LoopbackRule::Exempt));
+    let one = || ask(&router, from_peer(1), "/slow");
+    let (began, three) = (Instant::now(), join_all([one(), one(), one()]).await);
+    let statuses: Vec<_> = three.iter().map(|answer| answer.status().as_u16()).collect();
+    assert_eq!(statuses, [200, 200, 429]);
+    assert_eq!(three[2].headers()["retry-after"], "1");
+    assert_eq!(began.elapsed().as_secs(), 3);
+    // A request that is given up counts no more.
+    let given_up = tokio::time::timeout(Duration::from_secs(1), join_all([one(), one()])).await;
+    assert!(given_up.is_err());
+    assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_may_be_set_for_one_route() {
+    let limited = post(async |body: Bytes| body.len().to_string()).layer(BodyLimitLayer::new(3));
+    let paced = PaceLayer::new(BodyRate::default(), Duration::from_secs(1));
+    let router = Router::new()
+        .route("/hour", any(async || sleep(Duration::from_secs(3600)).await))
+        .route_layer(paced)
+        .route_layer(RateLayer::new(rate(1, 1), LoopbackRule::Exempt))
+        .route_layer(InFlightLayer::new(1, LoopbackRule::Exempt))
+        .route("/limited", limited)
+        .merge(hello());
+    let mut served = Served::new(router, ServeLimits::default());
+    let mut client = served.open(from_peer(1), KEPT);
+    client.get("/hour").await;
+    assert_eq!(client.status().await, Some(503));
+    announce(&mut client, "/limited", 4).await;
+    assert_eq!(client.status().await, Some(413));
+    let mut client = served.open(from_peer(1), KEPT);
+    for _ in 0..3 {
+        client.get("/hello").await;
+        assert_eq!(client.status().await, Some(200));
+    }
+}
+
+/// How long an honest peer waits for an answer, at most, while `during` goes on.
+async fn honest_worst(served: &mut Served) -> Duration {
+    let mut worst = Duration::ZERO;
+    let mut client = served.open(from_peer(2), KEPT);
+    for _ in 0..50 {
+        let began = Instant::now();
+        client.get("/hello").await;
+        assert_eq!(client.status().await, Some(200));
+        worst = worst.max(began.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    worst
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hostile_peer_keeps_no_other_from_being_answered() {
+    // On the paused clock time passes only where somebody waits: an answer that had to wait for the hostile
+    // peer would be late by whole milliseconds.
+    let mut served = protected();
+    let mut hostile = Vec::new();
+    // Slow bodies in every seat, and streams up to the limit behind them; then streams beyond.
+    for _ in 0..1000 {
+        let mut client = served.open(from_peer(1), KEPT);
+        client.send("POST /length HTTP/1.1\r\nHost: \r\nContent-Length: 1000\r\n\r\nx").await;
+        hostile.push(client);
+    }
+    assert!(honest_worst(&mut served).await < Duration::from_millis(2));
+    let told = served.reception.metrics().count(net_http::Incident::PeerFull);
+    assert_eq!(told, 1000 - 16 - 256);
+    drop(hostile);
+    // Slow requests in every seat.
+    let mut hostile = Vec::new();
+    for _ in 0..200 {
+        let mut client = served.open(from_peer(3), KEPT);
+        client.get("/hour").await;
+        hostile.push(client);
+    }
+    assert!(honest_worst(&mut served).await < Duration::from_millis(2));
+    // A flood on one connection.
+    let mut flood = served.open(from_peer(4), KEPT);
+    let mut refused = 0;
+    for _ in 0..3000 {
+        flood.get("/hello").await;
+        refused += usize::from(flood.status().await == Some(429));
+    }
+    assert!(refused >= 1900, "{refused}");
+    assert!(honest_worst(&mut served).await < Duration::from_millis(2));
+}
