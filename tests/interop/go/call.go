@@ -23,8 +23,10 @@ import (
 )
 
 const (
-	echoBytes    = 1 << 20
-	bodyBytes    = 10_000_000
+	echoBytes = 1 << 20
+	bodyBytes = 10_000_000
+	// Past any window that has not grown yet, so that the client is still sending.
+	refusedBytes = 4 << 20
 	manyRequests = 200
 	manyAtOnce   = 16
 	keptRequests = 20
@@ -56,7 +58,7 @@ type caller struct {
 // call runs every step against one server and prints the report.
 func call(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("call", flag.ContinueOnError)
-	cut := flags.Bool("cut", false, "also GET /cut/100000, which must fail")
+	extra := flags.Bool("extra", false, "also the steps that need the routes /until-close and /cut")
 	only := flags.String("only", "", "comma-separated names of the steps to run")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -83,10 +85,11 @@ func call(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	c.client = http.Client{Transport: tripper}
 
-	all := []struct {
+	type namedStep struct {
 		name string
 		run  func(context.Context) (string, error)
-	}{
+	}
+	all := []namedStep{
 		{"hello", c.hello},
 		{"echo", c.echoWithLength},
 		{"echo-chunked", c.echoChunked},
@@ -95,15 +98,15 @@ func call(ctx context.Context, args []string, stdout io.Writer) error {
 		{"well-known", c.wellKnown},
 		{"namespaced", c.namespaced},
 		{"not-found", c.notFound},
+		{"refused", c.refused},
 		{"transport", c.transport},
-		{"cut", c.cut},
+	}
+	if *extra || *only != "" {
+		all = append(all, namedStep{"until-close", c.untilClose}, namedStep{"cut", c.cut})
 	}
 	result := report{OK: true, Implementation: implementation()}
 	for _, s := range all {
 		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
-			continue
-		}
-		if *only == "" && s.name == "cut" && !*cut {
 			continue
 		}
 		started := time.Now()
@@ -258,6 +261,18 @@ func (c *caller) notFound(ctx context.Context) (string, error) {
 	return response.Status, nil
 }
 
+// refused holds if the answer to a long body that nobody wants still arrives.
+func (c *caller) refused(ctx context.Context) (string, error) {
+	response, _, err := fetch(ctx, &c.client, http.MethodPost, "/no/such/route", bytes.NewReader(patternBytes(refusedBytes)))
+	if err != nil {
+		return "", err
+	}
+	if response.StatusCode != http.StatusNotFound {
+		return "", errors.New(response.Status)
+	}
+	return response.Status, nil
+}
+
 // transport uses net/http's own pooling transport over libp2p streams: unlike
 // libp2phttp it keeps a stream for the next request if the server lets it, and
 // sends a Host.
@@ -278,6 +293,18 @@ func (c *caller) transport(ctx context.Context) (string, error) {
 		}
 	}
 	return fmt.Sprintf("%d requests, %d streams", keptRequests, streams.Load()), nil
+}
+
+// untilClose reads a body that only the end of the stream ends.
+func (c *caller) untilClose(ctx context.Context) (string, error) {
+	response, got, err := fetch(ctx, &c.client, http.MethodGet, "/until-close/100000", nil)
+	if err != nil {
+		return "", err
+	}
+	if !bytes.Equal(got, patternBytes(100_000)) {
+		return "", fmt.Errorf("%s, %d other bytes", response.Status, len(got))
+	}
+	return framing(response), nil
 }
 
 // cut holds if a response that ends early is an error and not a short body.

@@ -12,6 +12,7 @@
 //	GET  /hello       "hi"
 //	POST /echo        the request body, streamed; Content-Length if the request had one, else chunked
 //	GET  /bytes/{n}   n bytes, byte i being i mod 251
+//	GET  /until-close/{n}  the same, ended only by the end of the stream
 //	GET  /cut/{n}     promises n bytes, sends half of them, and ends the stream
 package main
 
@@ -35,13 +36,13 @@ import (
 )
 
 const (
-	usage = "usage: peer serve | peer call [-cut] [-only STEP,..] MULTIADDR"
+	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.
 	callDeadline = 60 * time.Second
 
-	// Largest body that /bytes and /cut send. Chosen: ten times what the steps ask for.
+	// Largest body that a route sends. Chosen: ten times what the steps ask for.
 	maxBytes = 100_000_000
 
 	// Exit status for a wrong command line, distinct from 1 ("a step failed").

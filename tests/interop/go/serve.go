@@ -13,6 +13,9 @@ import (
 // protocolName is what the well-known document maps to the path "/".
 const protocolName = "/tandem-interop/1"
 
+// Empty reads in a row that end a body. Chosen: what bufio allows.
+const maxIdleReads = 100
+
 // serve answers requests until stdin closes or ctx ends.
 func serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	h, err := newHost("/ip4/127.0.0.1/tcp/0")
@@ -59,6 +62,13 @@ func routes() http.Handler {
 			_, _ = io.CopyN(w, &pattern{}, int64(n))
 		}
 	})
+	mux.HandleFunc("GET /until-close/{n}", func(w http.ResponseWriter, r *http.Request) {
+		if n, ok := announce(w, r); ok {
+			w.Header().Del("Content-Length")
+			w.Header().Set("Transfer-Encoding", "identity")
+			_, _ = io.CopyN(w, &pattern{}, int64(n))
+		}
+	})
 	mux.HandleFunc("GET /cut/{n}", func(w http.ResponseWriter, r *http.Request) {
 		if n, ok := announce(w, r); ok {
 			_, _ = io.CopyN(w, &pattern{}, int64(n)/2)
@@ -79,10 +89,43 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if _, err := io.Copy(w, r.Body); err != nil {
+	if _, err := io.Copy(w, &progressing{Reader: r.Body}); err != nil {
 		// Too late for a status: the caller must see that the body is short.
+		reset(w)
+	}
+}
+
+// reset resets the stream behind w. Leaving that to net/http (by a panic) would
+// have it read what is left of the request, which is what progressing has to avoid.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	if stream, ok := conn.(interface{ Reset() error }); ok {
+		// It fails only if the stream is gone.
+		_ = stream.Reset()
+	}
+}
+
+// progressing ends a body that yields neither bytes nor an error: libp2phttp hides
+// the end of a stream that the client half-closed, so that a body shorter than its
+// Content-Length would be read for ever, at the cost of a whole core.
+type progressing struct {
+	io.Reader
+	idle int
+}
+
+func (p *progressing) Read(buffer []byte) (int, error) {
+	n, err := p.Reader.Read(buffer)
+	if n > 0 || err != nil {
+		p.idle = 0
+		return n, err
+	}
+	if p.idle++; p.idle >= maxIdleReads {
+		return 0, io.ErrNoProgress
+	}
+	return 0, nil
 }
 
 // announce reads {n} and sends the head of a response of n bytes.

@@ -21,6 +21,8 @@ import { Source, collect, equal, framing, pattern, readBody, readHead, write } f
 const PROTOCOL = '/http/1.1'
 const ECHO_BYTES = 1 << 20
 const BODY_BYTES = 10_000_000
+/** Past any window that has not grown yet, so that the client is still sending. */
+const REFUSED_BYTES = 4 << 20
 const MANY_REQUESTS = 200
 const MANY_AT_ONCE = 16
 const KEPT_REQUESTS = 20
@@ -31,6 +33,9 @@ const STEP_DEADLINE_MS = 20_000
 
 /** Streams of ours on one connection. Chosen: more than MANY_AT_ONCE, with room for the closing ones. */
 const MAX_STREAMS = 512
+
+/** Steps that need routes which only the servers of this folder have. */
+const EXTRA = ['until-close', 'cut']
 
 const STEPS = {
   hello: (peer) => hello(peer),
@@ -84,6 +89,19 @@ const STEPS = {
   'not-found': async (peer) => {
     const response = await once(peer, [requestHead('GET', '/no/such/route', ['Connection: close'])])
     check(response.status === 404, response.start)
+    return response.start
+  },
+
+  // Holds if the answer to a long body that nobody wants still arrives.
+  refused: async (peer) => {
+    const { stream, source } = await open(peer)
+    const head = requestHead('POST', '/no/such/route', [`Content-Length: ${REFUSED_BYTES}`, 'Connection: close'])
+    const written = write(stream, head).then(() => write(stream, pattern(REFUSED_BYTES))).catch(() => {})
+    const response = await readResponse(source)
+    check(response.status === 404, response.start)
+    // Not a half-close: that waits until all is sent, and who answered early may read no more of it.
+    stream.abort(new Error('refused'))
+    await written
     return response.start
   },
 
@@ -185,6 +203,13 @@ const STEPS = {
     return `${KEPT_REQUESTS} requests, ${sockets.size} streams`
   },
 
+  // A body that only the end of the stream ends.
+  'until-close': async (peer) => {
+    const response = await once(peer, [requestHead('GET', '/until-close/100000', ['Connection: close'])])
+    check(response.status === 200 && equal(response.body, pattern(100_000)), `${response.start}, ${response.body.byteLength} other bytes`)
+    return response.framing
+  },
+
   // Holds if a response that ends early is an error and not a short body.
   cut: async (peer) => {
     let response
@@ -201,7 +226,7 @@ const STEPS = {
 export async function call (node, args) {
   const address = multiaddr(args.at(-1))
   const only = args.includes('-only') ? args[args.indexOf('-only') + 1].split(',') : undefined
-  const names = only ?? Object.keys(STEPS).filter((name) => name !== 'cut' || args.includes('-cut'))
+  const names = only ?? Object.keys(STEPS).filter((name) => args.includes('-extra') || !EXTRA.includes(name))
   const peer = { node, address }
   const steps = []
   for (const name of names) {

@@ -4,8 +4,8 @@
  * client, so that an implementation which shares no code with it can be tried
  * against it.
  *
- *   peer.mjs serve                             one line on stdout: the multiaddr to call; ends when stdin closes
- *   peer.mjs call [-cut] [-only STEP,..] ADDR  one line on stdout: JSON of what held; exit status 0 only if all of it did
+ *   peer.mjs serve                               one line on stdout: the multiaddr to call; ends when stdin closes
+ *   peer.mjs call [-extra] [-only STEP,..] ADDR  one line on stdout: JSON of what held; exit status 0 only if all of it did
  *
  * Both use TCP, Noise and Yamux, with a fresh Ed25519 key. With INTEROP_DUMP=1
  * the bytes of every stream go to stderr. The routes are in ../README.md.
@@ -22,7 +22,7 @@ import { call } from './call.mjs'
 import { serveStream } from './serve.mjs'
 
 const PROTOCOL = '/http/1.1'
-const USAGE = 'usage: peer.mjs serve | peer.mjs call [-cut] [-only STEP,..] MULTIADDR'
+const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MULTIADDR'
 
 /** Streams that one connection may open at once. Chosen: above the 256 callers of our benchmark. */
 const MAX_STREAMS = 512
@@ -46,7 +46,7 @@ async function serve () {
     maxOutboundStreams: MAX_STREAMS
   })
   console.log(String(node.getMultiaddrs()[0]))
-  await new Promise((resolve) => process.stdin.on('close', resolve).resume())
+  await new Promise((resolve) => process.stdin.on('end', resolve).on('close', resolve).on('error', resolve).resume())
   await node.stop()
 }
 

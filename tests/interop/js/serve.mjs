@@ -12,7 +12,7 @@ import { Source, collect, dump, framing, pattern, readBody, readHead, write } fr
 
 const PROTOCOL_NAME = '/tandem-interop/1'
 
-/** Largest body that /bytes and /cut send. Chosen: ten times what the steps ask for. */
+/** Largest body that a route sends. Chosen: ten times what the steps ask for. */
 const MAX_BYTES = 100_000_000
 
 /** Bytes of pattern sent at a time: a multiple of 251, so that pieces join without a seam. */
@@ -51,6 +51,9 @@ async function serveRequest (stream, source) {
     await write(stream, 'HTTP/1.1 100 Continue\r\n\r\n')
   }
   await route(stream, method, target, head, body, kept)
+  if (target.startsWith('/until-close/')) {
+    return false
+  }
   // What a route did not read must not be taken for the next request.
   await collect(body)
   return kept
@@ -58,7 +61,7 @@ async function serveRequest (stream, source) {
 
 async function route (stream, method, target, head, body, kept) {
   const path = target.split('?')[0]
-  const sized = /^\/(bytes|cut)\/(\d{1,9})$/.exec(path)
+  const sized = /^\/(bytes|until-close|cut)\/(\d{1,9})$/.exec(path)
   if (method === 'GET' && path === '/hello') {
     await respond(stream, '200 OK', ['Content-Type: text/plain'], 'hi', kept)
   } else if (method === 'GET' && path === '/.well-known/libp2p/protocols') {
@@ -98,7 +101,9 @@ async function echo (stream, head, body, kept) {
 }
 
 async function sendPattern (stream, length, kind, kept) {
-  await write(stream, responseHead('200 OK', ['Content-Type: application/octet-stream', `Content-Length: ${length}`], kept))
+  const promise = kind === 'until-close' ? [] : [`Content-Length: ${length}`]
+  const last = kept && kind !== 'until-close'
+  await write(stream, responseHead('200 OK', ['Content-Type: application/octet-stream', ...promise], last))
   const sent = kind === 'cut' ? Math.floor(length / 2) : length
   for (let left = sent; left > 0; left -= BLOCK.byteLength) {
     await write(stream, BLOCK.subarray(0, Math.min(left, BLOCK.byteLength)))
