@@ -74,7 +74,7 @@ pub enum Framing {
 pub enum Ending {
     /// After its last byte.
     Whole,
-    /// In its middle, with an error.
+    /// In its middle, with an error, after what came before could be sent.
     Error,
     /// In its middle, with a panic.
     Panic,
@@ -87,7 +87,15 @@ pub struct Pattern {
     len: u64,
     framing: Framing,
     ending: Ending,
+    paused: Paused,
     sent: Arc<AtomicU64>,
+}
+
+/// Whether a body that breaks off has let its sender send what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paused {
+    NotYet,
+    Once,
 }
 
 impl Pattern {
@@ -95,7 +103,14 @@ impl Pattern {
     #[must_use]
     pub fn of(len: u64) -> Self {
         let sent = Arc::default();
-        Self { at: 0, len, framing: Framing::Length, ending: Ending::Whole, sent }
+        Self {
+            at: 0,
+            len,
+            framing: Framing::Length,
+            ending: Ending::Whole,
+            paused: Paused::NotYet,
+            sent,
+        }
     }
 
     /// Without end.
@@ -136,13 +151,18 @@ impl Body for Pattern {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.at < self.last() {
             let piece = piece(self.at, self.last() - self.at);
             self.at += piece.len() as u64;
             self.sent.store(self.at, Ordering::Relaxed);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if self.ending != Ending::Whole && self.paused == Paused::NotYet {
+            self.paused = Paused::Once;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         match self.ending {
             Ending::Whole => Poll::Ready(None),
@@ -197,6 +217,7 @@ impl Reader {
 }
 
 /// A body that is sent as it is fed, its length not told.
+#[must_use]
 pub fn fed(
     bytes: tokio::sync::mpsc::Receiver<Bytes>,
 ) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {

@@ -181,6 +181,16 @@ impl FarServer {
         (forward, address)
     }
 
+    /// Goes to it through a `tandem forward` in a process of its own.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be gone.
+    pub async fn through_forward(&self) -> (PeerProcess, Reach) {
+        let (forward, address) = self.forward().await;
+        (forward, Reach::through(&address, &self.certificate).await)
+    }
+
     /// The address of a way, for a client in a process of its own.
     #[must_use]
     pub fn address(&self, way: Way) -> String {

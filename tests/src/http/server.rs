@@ -23,6 +23,16 @@ pub fn limits() -> ServeLimits {
     }
 }
 
+/// How long a raw client that says nothing is waited for.
+#[must_use]
+pub fn head_time(way: Way) -> Duration {
+    match way {
+        Way::Tcp | Way::Tls | Way::Libp2p => limits().head_time,
+        // Not the same on every way: `tandem forward` judges with limits of its own.
+        Way::Forward => ServeLimits::default().head_time,
+    }
+}
+
 /// Starts a node of both transports that serves the routes under test.
 ///
 /// # Panics
@@ -37,7 +47,7 @@ pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToke
     if let Some(files) = tls {
         builder = builder.tls(files);
     }
-    builder.start(root).await.expect("a node that serves starts")
+    Box::pin(builder.start(root)).await.expect("a node that serves starts")
 }
 
 /// A node that serves, in this process.
@@ -65,12 +75,6 @@ impl Server {
     #[must_use]
     pub const fn seen(&self) -> &Seen {
         &self.seen
-    }
-
-    /// The node.
-    #[must_use]
-    pub const fn running(&self) -> &Running {
-        &self.running
     }
 
     /// Goes a way to it.

@@ -58,7 +58,7 @@ pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken
     if let Some(roots) = roots {
         builder = builder.tls_roots(roots);
     }
-    builder.start(root).await.expect("a node that calls others starts")
+    Box::pin(builder.start(root)).await.expect("a node that calls others starts")
 }
 
 /// A client of `address`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gossip::http::{HttpError, Timeout};
 use http_body_util::BodyExt;
+use tandem::ClientLimits;
 use testkit::{
     http::{
         service::Event,
@@ -37,6 +38,25 @@ pub(crate) async fn a_deadline_ends_the_wait_for_an_answer(way: Way) {
         assert!(error.may_have_reached());
         assert_eq!(scene.text("/hello").await, "hi");
     }
+}
+
+pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: Way) {
+    let scene = Scene::on(way).await;
+    let connections = ClientLimits::default().connections.get();
+    let waiting = (0..connections).map(|_| scene.client.get("/slow/60000"));
+    let mut waiting = Box::pin(futures::future::join_all(waiting));
+    let mut request = get("/hello");
+    request.extensions_mut().insert(Timeout(Duration::from_millis(700)));
+    let late = Outcome::of(&scene.client, request);
+    let outcome = tokio::select! {
+        biased;
+        early = &mut waiting => panic!("an answer came: {early:?}"),
+        outcome = late => outcome,
+    };
+    let unsent = Outcome::Failed { error: "deadline unsent", may_have_reached: false };
+    assert_eq!(outcome, unsent);
+    drop(waiting);
+    assert_eq!(scene.text("/hello").await, "hi", "after the others have left");
 }
 
 pub(crate) async fn a_deadline_ends_a_body(way: Way) {

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use testkit::{
     http::{
         pattern::{Framing, Pattern, Reader},
-        peer::FarServer,
+        peer::{FarServer, PeerProcess},
         way::{Reach, Way},
     },
     wait::{soon, until},
@@ -27,14 +27,14 @@ pub(crate) fn program() -> &'static Path {
 const BEFORE: u64 = 2_000_000;
 
 /// Reads until so much has come; says what comes when the peer is killed then.
-async fn killed_while_reading(server: &mut FarServer, mut body: HttpBody) {
+async fn killed_while_reading(peer: &mut PeerProcess, mut body: HttpBody) {
     let mut reader = Reader::default();
     while reader.read() < BEFORE {
         let frame = soon("the body goes on", body.frame()).await.expect("it has no end");
         let bytes = frame.expect("the peer lives").into_data().expect("it is data");
         assert_eq!(reader.take(&bytes), Ok(()));
     }
-    server.process().kill().await;
+    peer.kill().await;
     let broken = async {
         loop {
             match body.frame().await {
@@ -52,7 +52,7 @@ pub(crate) async fn a_peer_killed_in_the_middle_of_a_download_is_an_error(way: W
         let mut server = FarServer::start(program()).await;
         let reach = server.reach(way).await;
         let response = answered(&reach.client(), get(path)).await;
-        killed_while_reading(&mut server, response.into_body()).await;
+        killed_while_reading(server.process(), response.into_body()).await;
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn a_peer_killed_in_the_middle_of_an_upload_is_an_error(way: Wa
     let mut server = FarServer::start(program()).await;
     let reach = server.reach(way).await;
     let response = answered(&reach.client(), post("/echo", Pattern::endless())).await;
-    killed_while_reading(&mut server, response.into_body()).await;
+    killed_while_reading(server.process(), response.into_body()).await;
 
     for framing in [Framing::Length, Framing::Chunked] {
         let mut server = FarServer::start(program()).await;
@@ -87,5 +87,15 @@ async fn killed_before_an_answer(server: &mut FarServer, reach: &Reach, framing:
         // Not the same on every way: the local port is there, and says that the peer is not.
         (Way::Forward, Ok(response)) => assert_eq!(response.status(), 502),
         (_, Ok(response)) => panic!("an answer of a dead peer: {response:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forward_killed_in_the_middle_of_a_body_is_an_error() {
+    let server = FarServer::start(program()).await;
+    for path in ["/bytes/1000000000000", "/bytes/1000000000000?chunked=true"] {
+        let (mut forward, reach) = server.through_forward().await;
+        let response = answered(&reach.client(), get(path)).await;
+        killed_while_reading(&mut forward, response.into_body()).await;
     }
 }

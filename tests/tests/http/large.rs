@@ -14,24 +14,14 @@ use tokio::time;
 
 use crate::killed::program;
 
-/// Names the length of the long body, in GiB, in place of the short default.
-const LENGTH_VARIABLE: &str = "TANDEM_TEST_GIB";
+/// How long the body is. Source: issue 4.
+const LENGTH: u64 = 1 << 30;
 
 /// By how much the memory of any process may grow. Source: issue 4.
 const MAX_GROWTH: u64 = 32 * 1024 * 1024;
 
 /// How long one body may take.
 const LIMIT: Duration = Duration::from_secs(300);
-
-/// How long the body is: 1 GiB for the record; a quarter of it every day, for programs that are not
-/// optimised.
-fn length() -> u64 {
-    const GIB: u64 = 1 << 30;
-    match std::env::var(LENGTH_VARIABLE) {
-        Ok(count) => GIB * count.parse::<u64>().expect("a number of GiB"),
-        Err(_) => GIB / 4,
-    }
-}
 
 /// The processes on a way.
 struct Line {
@@ -62,8 +52,8 @@ impl Line {
         Self { server, between, address, before }
     }
 
-    async fn carries(mut self, way: Way, what: &str, path: &str, len: u64) {
-        let shown = len.to_string();
+    async fn carries(mut self, way: Way, what: &str, path: &str) {
+        let shown = LENGTH.to_string();
         let mut arguments = vec![what, &self.address, path];
         if what == "put" {
             arguments.push(&shown);
@@ -76,20 +66,19 @@ impl Line {
         let growths = [Some(("client", told.growth)), Some(("server", server))];
         let growths = growths.into_iter().chain([between.map(|growth| ("forward", growth))]);
         let growths: Vec<(&str, u64)> = growths.flatten().collect();
-        println!("{what} {len} bytes over {way:?} in {took:?}, memory grew by {growths:?}");
-        assert_eq!((told.status, told.bytes), (200, len));
-        assert_eq!(told.blake3, pattern::hash(len));
+        println!("{what} {LENGTH} bytes over {way:?} in {took:?}, memory grew by {growths:?}");
+        assert_eq!((told.status, told.bytes), (200, LENGTH));
+        assert_eq!(told.blake3, pattern::hash(LENGTH));
         for (process, growth) in growths {
             assert!(growth <= MAX_GROWTH, "the {process} grew by {growth} bytes");
         }
     }
 }
 
-pub(crate) async fn a_large_body_goes_down_in_little_memory(way: Way) {
-    let len = length();
-    Line::on(way).await.carries(way, "get", &format!("/bytes/{len}"), len).await;
+pub(crate) async fn a_gibibyte_goes_down_in_little_memory(way: Way) {
+    Line::on(way).await.carries(way, "get", &format!("/bytes/{LENGTH}")).await;
 }
 
-pub(crate) async fn a_large_body_goes_up_in_little_memory(way: Way) {
-    Line::on(way).await.carries(way, "put", "/sink", length()).await;
+pub(crate) async fn a_gibibyte_goes_up_in_little_memory(way: Way) {
+    Line::on(way).await.carries(way, "put", "/sink").await;
 }

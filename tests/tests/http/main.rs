@@ -15,6 +15,7 @@
 //! * Every wait has a deadline: a wrong answer ends a test, and never hangs it.
 
 mod ending;
+mod equal;
 mod exchange;
 mod killed;
 mod large;
@@ -46,6 +47,7 @@ macro_rules! suite {
             ]
             ending: [
                 a_deadline_ends_the_wait_for_an_answer,
+                a_deadline_before_its_turn_means_that_nothing_was_sent,
                 a_deadline_ends_a_body,
                 a_body_that_stands_still_is_given_up,
                 a_peer_that_is_not_there_was_not_reached,
@@ -58,6 +60,7 @@ macro_rules! suite {
                 an_old_client_is_answered_and_the_connection_closed,
                 a_head_that_does_not_come_ends_the_connection,
                 a_body_that_ends_too_early_is_not_taken_for_whole,
+                an_answer_that_breaks_off_cannot_be_read_as_whole,
             ]
             malformed: [
                 every_malformed_request_has_its_verdict,
@@ -67,8 +70,8 @@ macro_rules! suite {
                 a_peer_killed_in_the_middle_of_an_upload_is_an_error,
             ]
             large: [
-                a_large_body_goes_down_in_little_memory,
-                a_large_body_goes_up_in_little_memory,
+                a_gibibyte_goes_down_in_little_memory,
+                a_gibibyte_goes_up_in_little_memory,
             ]
         }
     };

@@ -177,7 +177,7 @@ fn first_lines() -> Vec<Case> {
         case("no host", absolute("http:///hello"), BAD),
         case("CONNECT", line("CONNECT h:80 HTTP/1.1"), BAD),
         case("CONNECT of a path", line("CONNECT /hello HTTP/1.1"), BAD),
-        case("asterisk", line("GET * HTTP/1.1"), NOT_FOUND),
+        case("asterisk", line("GET * HTTP/1.1\r\nConnection: close"), NOT_FOUND),
     ]
 }
 
@@ -271,8 +271,9 @@ async fn verdict(scene: &Scene, case: &Case) -> Verdict {
     let (bytes, end) = stream.rest(patience).await;
     let (answers, rest) = answers(&bytes, end);
     match (answers.as_slice(), end) {
-        (_, End::Open) => Verdict::Wrong(Wrong::Hangs),
+        ([], End::Open) => Verdict::Wrong(Wrong::Hangs),
         ([], End::Closed) => Verdict::Closed,
+        ([one], End::Open) if (400..500).contains(&one.status) => Verdict::Wrong(Wrong::Hangs),
         ([one], End::Closed) if rest.is_empty() => match one.status {
             400..500 => Verdict::Refused(one.status),
             other => Verdict::Wrong(Wrong::Accepted(other)),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use testkit::{
     http::{
         raw::{Answer, End, RawStream, answers},
-        server::limits,
+        server::{head_time, limits},
         service::Event,
         way::Way,
     },
@@ -110,7 +110,7 @@ pub(crate) async fn an_old_client_is_answered_and_the_connection_closed(way: Way
 
 pub(crate) async fn a_head_that_does_not_come_ends_the_connection(way: Way) {
     let scene = Scene::on(way).await;
-    let limit = limits().head_time;
+    let limit = head_time(way);
     let waits = ["", "GET /hel", "GET /hello HTTP/1.1\r\nHost: h\r\n"].map(|start| {
         let scene = &scene;
         async move {
@@ -148,4 +148,18 @@ pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Way) 
     let broken = || scene.seen().count(Event::Broken) == starts.len();
     until("every handler sees a broken body", broken).await;
     assert_eq!(scene.seen().count(Event::Whole), 0);
+}
+
+pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Way) {
+    let scene = Scene::on(way).await;
+    for path in ["/cut/200000", "/cut/200000?chunked=true"] {
+        let mut stream = scene.reach.raw().await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+        write(&mut stream, request.as_bytes()).await;
+        let (bytes, end) = stream.rest(PATIENCE).await;
+        assert_eq!(end, End::Closed, "{path}: the connection stays open");
+        assert!(bytes.starts_with(b"HTTP/1.1 200 ") && bytes.len() > 50_000, "{path}");
+        let (whole, _) = answers(&bytes, end);
+        assert!(whole.is_empty(), "{path}: half an answer looks whole");
+    }
 }
