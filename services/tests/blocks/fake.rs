@@ -17,6 +17,7 @@ use gossip::{
 };
 use serde_json::Value;
 use services::blocks::{Access, BlockStore, Blocks, StoreError, StoredBlock};
+use tokio::task::JoinSet;
 
 pub(crate) fn testdata(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
@@ -109,12 +110,7 @@ impl FakeNode {
     ) -> PeerId {
         self.connect(peer, move |payload, _turn| {
             let handler = Arc::clone(&handler);
-            async move {
-                match handler.handle(inbound(payload, known_as)).await {
-                    Verdict::Respond(topics) => Ok(topics),
-                    _ => std::future::pending().await,
-                }
-            }
+            async move { handle(handler, inbound(payload, known_as)).await }
         })
     }
 
@@ -125,6 +121,19 @@ impl FakeNode {
     /// Whom it asked, in order.
     pub(crate) fn asked(&self) -> Vec<u64> {
         self.asked.lock().unwrap().iter().map(|(peer, _)| peer.0).collect()
+    }
+}
+
+/// Has a request handled in a task of its own, as a node does; what is not answered never ends.
+pub(crate) async fn handle(
+    handler: Arc<dyn Handler>,
+    message: Inbound,
+) -> Result<Topics, RequestError> {
+    let mut task = JoinSet::new();
+    task.spawn(async move { handler.handle(message).await });
+    match task.join_next().await.unwrap().unwrap() {
+        Verdict::Respond(topics) => Ok(topics),
+        _ => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fetching from several sources, some of which fail.
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex,
@@ -367,13 +368,16 @@ async fn peers_are_asked_by_messages_and_a_peer_that_leaves_is_replaced() {
 #[tokio::test(start_paused = true)]
 async fn a_block_that_no_source_had_a_moment_ago_is_asked_for_once_more() {
     let node = FakeNode::new();
-    let relay = node.connect(1, |payload: Bytes, turn| async move {
+    let missed = Mutex::new(BTreeSet::new());
+    let relay = node.connect(1, move |payload: Bytes, _turn| {
         let round = BlockRequest::parse(&payload).unwrap().round;
-        if turn % 10 == 5 {
-            return Ok(block::unavailable(0));
-        }
+        let first = missed.lock().unwrap().insert(round);
         let sample = sample::block(round);
-        Ok::<_, RequestError>(block::found(sample.block, sample.cert))
+        std::future::ready(Ok::<_, RequestError>(if first && round % 10 == 5 {
+            block::unavailable(0)
+        } else {
+            block::found(sample.block, sample.cert)
+        }))
     });
     let store = memory();
     let one = FetchLimits { parallel: NonZeroUsize::MIN, ..FetchLimits::default() };

@@ -1,8 +1,9 @@
 //! The responder against recorded exchanges.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use gossip::{
     Handler, Tag, Verdict,
     wire::{
@@ -12,7 +13,8 @@ use gossip::{
 };
 use serde_json::Value;
 use services::blocks::{
-    BlockStore, Blocks, Capacity, MAX_REQUESTS, MemoryStore, Responder, StoredBlock,
+    Access, BlockStore, Blocks, Capacity, MAX_REQUESTS, MemoryStore, Responder, StoreError,
+    StoredBlock,
 };
 
 use crate::fake::{Ledger, inbound, testdata, vectors};
@@ -98,13 +100,49 @@ async fn what_is_answered_counts_until_it_was_written() {
     assert_eq!(capacity.used(), 0);
 }
 
+/// A store that answers nothing while somebody holds the gate.
+struct Gated(Arc<Mutex<()>>);
+
+impl BlockStore for Gated {
+    fn access(&self) -> Access {
+        Access::Blocking
+    }
+
+    fn latest(&self) -> Result<Option<u64>, StoreError> {
+        drop(self.0.lock());
+        Ok(None)
+    }
+
+    fn get(&self, _round: u64) -> Result<Option<StoredBlock>, StoreError> {
+        drop(self.0.lock());
+        Ok(None)
+    }
+
+    fn contains(&self, _round: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn put_all(&self, _blocks: &[(u64, StoredBlock)]) -> Result<(), StoreError> {
+        Err(StoreError::Full { limit: 0 })
+    }
+}
+
 #[tokio::test]
 async fn what_comes_on_top_of_the_bound_is_not_answered() {
-    let responder = Responder::new(Capacity::default()).store(Ledger::blocks());
+    let gate = Arc::new(Mutex::new(()));
+    let store = Blocks::new(Arc::new(Gated(Arc::clone(&gate))));
+    let responder = Responder::new(Capacity::default()).store(store);
     let payload = Bytes::from(testdata("blocks/14.ue.bin"));
-    let asked: Vec<_> = (0..MAX_REQUESTS + 1).map(|_| inbound(payload.clone(), 1)).collect();
-    let answers = asked.into_iter().map(|message| responder.handle(message));
-    let answers = futures::future::join_all(answers).await;
-    let dropped = answers.iter().filter(|verdict| **verdict == Verdict::Ignore).count();
-    assert_eq!(dropped, 1);
+    let mut asked: Vec<_> =
+        (0..=MAX_REQUESTS).map(|_| responder.handle(inbound(payload.clone(), 1))).collect();
+    let closed = gate.lock().unwrap();
+    let at_once: Vec<_> = asked.iter_mut().map(|answer| answer.now_or_never()).collect();
+    drop(closed);
+    let (last, first) = at_once.split_last().unwrap();
+    assert_eq!(*last, Some(Verdict::Ignore));
+    assert!(first.iter().all(Option::is_none), "{first:?}");
+    asked.pop();
+    for answer in asked {
+        assert!(matches!(answer.await, Verdict::Respond(_)));
+    }
 }

@@ -369,3 +369,138 @@ impl Standing {
         self.aside_until = Some(now + pause.min(MAX_PAUSE));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, num::NonZeroUsize};
+
+    use gossip::{NetworkId, http::HttpClient};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sources that nobody asks.
+    fn plan(sources: usize, parallel: usize) -> Plan {
+        let client = HttpClient::new(tower::service_fn(|_| std::future::pending()));
+        let genesis = NetworkId::new("test-v1").unwrap();
+        let source = Source::http("a", client, genesis);
+        let parallel = NonZeroUsize::new(parallel).unwrap();
+        Plan::new(vec![source; sources], FetchLimits { parallel, ..FetchLimits::default() })
+    }
+
+    #[track_caller]
+    fn asked(plan: &mut Plan, now: Instant) -> Ask {
+        match plan.next(now) {
+            Step::Ask(ask) => ask,
+            other => panic!("nothing is asked: {other:?}"),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure::TimedOut { within: Duration::ZERO }
+    }
+
+    #[test]
+    fn requests_that_were_under_way_together_fail_once() {
+        let (mut plan, now) = (plan(1, 16), Instant::now());
+        plan.add(0..16);
+        let asks: Vec<_> = (0..16).map(|_| asked(&mut plan, now)).collect();
+        assert_eq!(plan.next(now), Step::Listen);
+        for ask in asks {
+            plan.failed(ask, failure(), now);
+        }
+        assert_eq!(plan.next(now), Step::Wait(now + PAUSE));
+        assert_eq!(asked(&mut plan, now + PAUSE).round, 0);
+    }
+
+    #[test]
+    fn a_round_that_waits_for_one_source_does_not_hold_up_the_others() {
+        let (mut plan, now) = (plan(2, 2), Instant::now());
+        plan.add([1]);
+        let first = asked(&mut plan, now);
+        plan.failed(first, failure(), now);
+        let second = asked(&mut plan, now);
+        assert_eq!((second.round, second.source == first.source), (1, false));
+        plan.lacks(second, Some(0), now);
+        plan.add([2]);
+        let next = asked(&mut plan, now);
+        assert_eq!((next.round, next.source), (2, second.source));
+        assert_eq!(plan.next(now), Step::Wait(now + PAUSE));
+    }
+
+    #[test]
+    fn a_claim_that_was_wrong_does_not_end_a_fetch() {
+        let (mut plan, now) = (plan(1, 1), Instant::now());
+        plan.add([1, 2]);
+        for at in [now, now + Duration::from_secs(2)] {
+            let ask = asked(&mut plan, at);
+            plan.lacks(ask, Some(0), at);
+            if at == now {
+                let ask = asked(&mut plan, at);
+                assert_eq!(ask.round, 2);
+                plan.failed(ask, failure(), at);
+            }
+        }
+        let later = now + Duration::from_secs(2);
+        let ask = asked(&mut plan, later);
+        assert!(matches!(plan.end(3), Some(Why::Unavailable { latest: Some(0) })));
+        plan.got(ask);
+        assert!(plan.end(3).is_none(), "it gave a newer block than it claimed to have");
+    }
+
+    proptest! {
+        /// Whatever sources do, every round ends once, as got or as a gap, and the plan comes to an end.
+        #[test]
+        fn every_round_ends(
+            outcomes in prop::collection::vec(0..8_u8, 1..200),
+            sources in 1..4_usize,
+            parallel in 1..6_usize,
+        ) {
+            let (mut plan, mut now) = (plan(sources, parallel), Instant::now());
+            let mut ended: BTreeMap<u64, u32> = BTreeMap::new();
+            let mut running: Vec<Ask> = Vec::new();
+            let mut outcomes = outcomes.into_iter().cycle();
+            plan.add(0..40);
+            let mut steps = 0;
+            loop {
+                steps += 1;
+                prop_assert!(steps < 100_000, "no end");
+                match plan.next(now) {
+                    Step::Ask(ask) => {
+                        prop_assert!(running.iter().all(|other| other.round != ask.round));
+                        running.push(ask);
+                        prop_assert!(running.len() <= parallel);
+                        continue;
+                    }
+                    Step::Done => break,
+                    Step::Wait(until) if running.is_empty() => {
+                        prop_assert!(until > now);
+                        now = until;
+                        continue;
+                    }
+                    Step::Listen => prop_assert!(!running.is_empty(), "waits for nothing"),
+                    Step::Wait(_) => {}
+                }
+                let outcome = outcomes.next().unwrap();
+                let ask = running.swap_remove(usize::from(outcome) % running.len());
+                match outcome {
+                    0..4 => {
+                        *ended.entry(ask.round).or_default() += 1;
+                        plan.got(ask);
+                    }
+                    4 => plan.lacks(ask, Some(7), now),
+                    5 => plan.lacks(ask, None, now),
+                    6 => plan.busy(ask, None, now),
+                    _ => plan.failed(ask, failure(), now),
+                }
+                now += Duration::from_millis(u64::from(outcome) * 10);
+            }
+            for gap in plan.into_parts().1 {
+                for round in gap.first..=gap.last {
+                    *ended.entry(round).or_default() += 1;
+                }
+            }
+            prop_assert!((0..40).all(|round| ended.get(&round) == Some(&1)), "{ended:?}");
+        }
+    }
+}
