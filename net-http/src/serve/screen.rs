@@ -86,6 +86,8 @@ pub struct Screen<Io> {
     timer: Pin<Box<Sleep>>,
     /// Whether what is held may be judged otherwise than before.
     news: News,
+    /// Whether the last answer has been written.
+    out: Out,
     /// Since when a body is waited for.
     starved: Option<Instant>,
     /// Since when nothing could be written.
@@ -109,6 +111,16 @@ enum News {
     Some,
 }
 
+/// Whether the last answer has been written. Its body is given up as soon as the HTTP library has all of
+/// it, which is before that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Out {
+    No,
+    /// It has not, and the reader waits for it.
+    Awaited,
+    Yes,
+}
+
 impl<Io> Screen<Io> {
     /// Puts a screen in front of a stream. The time for the first head runs from now.
     pub fn new(io: Io, line: Arc<Line>, terms: Terms, metrics: Arc<ServeMetrics>) -> Self {
@@ -125,6 +137,7 @@ impl<Io> Screen<Io> {
             requests: 0,
             timer: Box::pin(sleep_until(now + terms.head_time)),
             news: News::None,
+            out: Out::No,
             starved: None,
             blocked: None,
             refusal: None,
@@ -165,6 +178,12 @@ impl<Io> Screen<Io> {
     /// Begins the time between two requests once an answer is out. The HTTP library, which has been told
     /// to wait for more, does not ask again by itself.
     fn rest(&mut self, context: &mut Context<'_>) {
+        if self.line.phase() == Phase::Busy {
+            return;
+        }
+        if std::mem::replace(&mut self.out, Out::Yes) == Out::Awaited {
+            context.waker().wake_by_ref();
+        }
         if matches!(self.expected, Expected::Gap { idle_since: None })
             && self.line.phase() == Phase::Idle
         {
@@ -252,6 +271,11 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                 }
                 Expected::Gap { .. } => match self.line.phase() {
                     Phase::Busy => ready!(self.poll_answer(context))?,
+                    // An end of the input now would make the HTTP library forget what it still holds.
+                    Phase::Idle | Phase::Dismissed if self.out != Out::Yes => {
+                        self.out = Out::Awaited;
+                        return Poll::Pending;
+                    }
                     Phase::Idle => ready!(self.poll_gap(context))?,
                     Phase::Dismissed => self.expected = Expected::End,
                 },
@@ -266,6 +290,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             *version = b'1';
         }
         self.passed = len;
+        self.out = Out::No;
         self.requests += 1;
         let is_more = self.held.len() > len;
         self.line.set_behind(if is_more { Behind::Something } else { Behind::Nothing });

@@ -125,7 +125,6 @@ async fn every_recorded_request_is_answered_as_by_an_existing_node() {
 }
 
 #[tokio::test]
-#[ignore = "net-http ends a stream before the library below has written what it holds"]
 async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
     let profile = &NetworkProfile::ALGORAND;
     let node = serving(profile, NodeKey::generate()).await;
