@@ -44,11 +44,11 @@ pub struct ClientLimits {
     pub queue: Duration,
     /// How long it may take to open a connection. Default 10 s. Source: wire facts 9.1.
     pub connect: Duration,
-    /// How long a peer may take to start its response once it has the request. Default 60 s. Chosen: a
-    /// slow handler is given up, as in common servers and proxies.
+    /// How long a peer may take to start its response once it has the request. Default 60 s, and up
+    /// to a sixteenth more. Chosen: a slow handler is given up, as in common servers and proxies.
     pub response: Duration,
-    /// How long a peer may neither read of a request nor write of a response. Default 60 s. Chosen: as
-    /// `response`.
+    /// How long a peer may neither read of a request nor write of a response. Default 60 s,
+    /// and up to a sixteenth more. Chosen: as `response`.
     pub still: Duration,
     /// Peers that are remembered, with their limits and connections. Default 1,024. Chosen: more peers
     /// than a node ever asks.

@@ -21,7 +21,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -65,8 +65,9 @@ pub(super) enum Cut {
 pub(super) struct Wire {
     born: Instant,
     stage: AtomicU8,
-    /// When the request was sent, in milliseconds since `born`.
-    sent_ms: AtomicU64,
+    /// Which exchange it is. Counted after `stage` was set back: whoever reads the new number finds no
+    /// stage of the old one.
+    exchange: AtomicU32,
     /// When the whole exchange has to be over, in milliseconds since `born`.
     until_ms: AtomicU64,
     cut: AtomicU8,
@@ -86,7 +87,7 @@ impl Wire {
         Arc::new(Self {
             born: Instant::now(),
             stage: AtomicU8::new(0),
-            sent_ms: AtomicU64::new(0),
+            exchange: AtomicU32::new(0),
             until_ms: AtomicU64::new(NO_DEADLINE),
             cut: AtomicU8::new(0),
             moved: AtomicBool::new(true),
@@ -106,6 +107,7 @@ impl Wire {
         self.until_ms.store(until.map_or(NO_DEADLINE, |at| self.since_born(at)), Relaxed);
         self.moved.store(true, Relaxed);
         self.stage.fetch_and(OVER, SeqCst);
+        self.exchange.fetch_add(1, SeqCst);
     }
 
     /// The head of the response has come.
@@ -135,29 +137,36 @@ impl Wire {
     }
 
     /// Whether anything moved since the last call.
-    pub(super) fn take_moved(&self) -> bool {
+    fn take_moved(&self) -> bool {
         self.moved.load(Relaxed) && self.moved.swap(false, Relaxed)
     }
 
     /// The next deadline of the exchange, and what it means; `None` while only the caller is waited
-    /// for. `moved` is when bytes last moved.
-    pub(super) fn due(&self, moved: Instant, limits: &ClientLimits) -> Option<(Instant, Cut)> {
+    /// for.
+    pub(super) fn due(&self, seen: &mut Seen, now: Instant) -> Option<(Instant, Cut)> {
+        let Seen { limits, moved, sent } = seen;
+        if self.take_moved() {
+            *moved = now;
+        }
         let until = self.until_ms.load(Relaxed);
         if until != NO_DEADLINE {
             return Some((self.born + Duration::from_millis(until), Cut::Deadline));
         }
+        let exchange = self.exchange.load(SeqCst);
         let stage = self.stage.load(SeqCst);
         if stage & SENT == 0 {
             return self
                 .write_blocked
                 .load(Relaxed)
-                .then(|| (moved + limits.still, Cut::StoodStill));
+                .then(|| (*moved + limits.still, Cut::StoodStill));
         }
         if stage & HEAD == 0 {
-            let sent = self.born + Duration::from_millis(self.sent_ms.load(Relaxed));
-            return Some((sent + limits.response, Cut::Deadline));
+            if sent.0 != exchange {
+                *sent = (exchange, now);
+            }
+            return Some((sent.1 + limits.response, Cut::Deadline));
         }
-        self.read_blocked.load(Relaxed).then(|| (moved + limits.still, Cut::StoodStill))
+        self.read_blocked.load(Relaxed).then(|| (*moved + limits.still, Cut::StoodStill))
     }
 
     pub(super) fn set_cut(&self, cut: Cut) {
@@ -189,6 +198,22 @@ impl Wire {
             blocked.store(true, Relaxed);
             self.moved.store(true, Relaxed);
         }
+    }
+}
+
+/// What the driver of a connection has seen when it last looked.
+#[derive(Debug)]
+pub(super) struct Seen {
+    limits: ClientLimits,
+    /// When it learned that bytes moved, or began to be waited for.
+    moved: Instant,
+    /// When it learned that the request of which exchange was sent.
+    sent: (u32, Instant),
+}
+
+impl Seen {
+    pub(super) fn new(limits: ClientLimits, now: Instant) -> Self {
+        Self { limits, moved: now, sent: (0, now) }
     }
 }
 
@@ -251,7 +276,6 @@ impl Counted {
             let _closed = ready!(Pin::new(&mut self.io).poll_shutdown(context));
             self.half_close = HalfClose::Done;
         }
-        self.wire.sent_ms.store(self.wire.since_born(Instant::now()), Relaxed);
         self.wire.stage.fetch_or(SENT, SeqCst);
         Poll::Ready(())
     }

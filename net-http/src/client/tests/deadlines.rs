@@ -19,6 +19,14 @@ fn took(began: time::Instant, expected: Duration) {
     assert!(took >= expected && late <= Duration::from_millis(5), "{took:?}, not {expected:?}");
 }
 
+/// As `took`, and up to a sixteenth of a minute late: the clock is not looked at for every request.
+#[track_caller]
+fn took_about(began: time::Instant, expected: Duration) {
+    let took = began.elapsed();
+    let late = took.saturating_sub(expected);
+    assert!(took >= expected && late <= limits().still / 16, "{took:?}, not {expected:?}");
+}
+
 struct Never;
 
 impl Connect for Never {
@@ -64,7 +72,7 @@ async fn a_peer_that_says_nothing_is_given_up() {
         });
         let error = response.unwrap_err();
         assert!(matches!(error, HttpError::Deadline) && error.may_have_reached());
-        took(began, after);
+        took_about(began, after);
         assert_eq!(peer.rest().await, Some(Vec::new()));
     }
 }
@@ -87,7 +95,7 @@ async fn a_head_that_drips_is_given_up() {
         () = drip => return,
     };
     assert!(matches!(error, HttpError::Deadline | HttpError::Protocol { .. }), "{error:?}");
-    assert!(began.elapsed() <= limits().response + Duration::from_millis(5));
+    assert!(began.elapsed() <= limits().response * 17 / 16);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +114,7 @@ async fn informational_answers_do_not_move_the_deadline() {
     };
     let (response, ()) = tokio::join!(bench.client.get("/"), stall);
     assert!(matches!(response, Err(HttpError::Deadline)), "{response:?}");
-    assert!(began.elapsed() < limits().response + Duration::from_secs(11));
+    assert!(began.elapsed() < limits().response + Duration::from_secs(15));
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +134,7 @@ async fn a_body_that_stands_still_is_given_up_and_a_slow_one_is_not() {
         let response = bench.client.get("/").await.unwrap();
         let began = time::Instant::now();
         let error = read_all(response.into_body(), 100).await.unwrap_err();
-        took(began, Duration::from_secs(5 * 59) + limits().still);
+        took_about(began, Duration::from_secs(5 * 59) + limits().still);
         error
     };
     let (_rest, error) = tokio::join!(serve, read);
@@ -192,7 +200,7 @@ async fn a_peer_that_does_not_read_the_request_is_given_up() {
     let (response, _peer) = tokio::join!(bench.client.send(request), bench.accept.next());
     let error = response.unwrap_err();
     assert!(matches!(error, HttpError::Deadline) && error.may_have_reached(), "{error:?}");
-    took(began, limits().still);
+    took_about(began, limits().still);
     settle().await;
     assert_eq!((bench.pool().free(), bench.alive()), (4, 0));
 }
