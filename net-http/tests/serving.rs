@@ -292,7 +292,8 @@ async fn megabytes_go_both_ways_at_once() {
         },
         timeout(common::PATIENCE, reading.read_to_end(&mut got)),
     );
-    (written.unwrap(), read.unwrap().unwrap());
+    written.unwrap();
+    read.unwrap().unwrap();
     let head = got.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     assert!(got[head..] == sent);
     served.ended().await;

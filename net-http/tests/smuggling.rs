@@ -15,97 +15,103 @@ use tokio::time::{Duration, Instant};
 /// A request behind each bad one, which must never be answered.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
+/// Headers of a request with a body of three bytes.
+const LINES: [&str; 41] = [
+    "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+    "Content-Length: 3\r\nContent-Length: 3\r\n",
+    "Content-Length: 3\r\nContent-Length: 4\r\n",
+    "Content-Length: 0\r\ncontent-length: 3\r\n",
+    "Content-Length: 3, 3\r\n",
+    "Content-Length: 3 3\r\n",
+    "Content-Length: +3\r\n",
+    "Content-Length: -3\r\n",
+    "Content-Length: 0x3\r\n",
+    "Content-Length: 3.0\r\n",
+    "Content-Length: \r\n",
+    "Content-Length: 99999999999999999999\r\n",
+    "Content-Length: 3\u{e9}\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    "Transfer-Encoding: xchunked\r\n",
+    "Transfer-Encoding: chunkedx\r\n",
+    "Transfer-Encoding: \"chunked\"\r\n",
+    "Transfer-Encoding:\x0bchunked\r\n",
+    "Transfer-Encoding: \x00chunked\r\n",
+    "Transfer-Encoding\t: chunked\r\n",
+    "Transfer-Encoding : chunked\r\n",
+    " Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding:\r\n chunked\r\n",
+    "X: y\r\n Transfer-Encoding: chunked\r\n",
+    "X: y\r\n\tz\r\n",
+    "X: y\rTransfer-Encoding: chunked\r\n",
+    "X: y\nTransfer-Encoding: chunked\r\n",
+    "X: y\n\r\n",
+    "X: \x00\r\n",
+    "X\x00: y\r\n",
+    ": y\r\n",
+    "X Y: z\r\n",
+    "no colon\r\n",
+    "Host: y\r\n",
+    "Host: x\r\n",
+];
+
+/// Whole heads: lines that end in other ways, targets that name two hosts or none.
+const HEADS: [&str; 22] = [
+    "GET /first HTTP/1.1\nHost: x\n\n",
+    "GET /first HTTP/1.1\r\nHost: x\n\r\n",
+    "GET /first HTTP/1.1\r\nHost: x\r\n\n",
+    "GET /first HTTP/1.1\r\rHost: x\r\n\r\n",
+    "GET  /first HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /first  HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET\t/first HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /fi\x00rst HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /first HTTP/1.2\r\nHost: x\r\n\r\n",
+    "GET /first HTTP/2.0\r\nHost: x\r\n\r\n",
+    "GET /first http/1.1\r\nHost: x\r\n\r\n",
+    "GET /first\r\nHost: x\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n",
+    "CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET http://y/first HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET http:///first HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n",
+    "POST /first HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "GET /first HTTP/1.1\r\n\r\n",
+    "\x16\x03\x01\x02\x00\n",
+];
+
+/// Bodies that other readers end elsewhere: the handler, which waits for the body, hears of it.
+const CHUNKS: [&str; 12] = [
+    "3\nabc\r\n0\r\n\r\n",
+    "3 \r\nabc\r\n0\r\n\r\n",
+    "+3\r\nabc\r\n0\r\n\r\n",
+    "0x3\r\nabc\r\n0\r\n\r\n",
+    "3\r\nabcd\r\n0\r\n\r\n",
+    "3\r\nabc\n0\r\n\r\n",
+    "3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "00000000000000003\r\nabc\r\n0\r\n\r\n",
+    "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+    "3\r\nabc\r\n0\r\nX: y\n\r\n",
+    "-1\r\nabc\r\n0\r\n\r\n",
+    ";\r\n\r\n",
+];
+
 fn corpus() -> Vec<(Vec<u8>, u16)> {
     let mut corpus: Vec<(Vec<u8>, u16)> = Vec::new();
     let mut bad = |text: &str| corpus.push((text.as_bytes().to_vec(), 400));
-    // Two lengths.
-    for lines in [
-        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
-        "Content-Length: 3\r\nContent-Length: 3\r\n",
-        "Content-Length: 3\r\nContent-Length: 4\r\n",
-        "Content-Length: 0\r\ncontent-length: 3\r\n",
-        "Content-Length: 3, 3\r\n",
-        "Content-Length: 3 3\r\n",
-        "Content-Length: +3\r\n",
-        "Content-Length: -3\r\n",
-        "Content-Length: 0x3\r\n",
-        "Content-Length: 3.0\r\n",
-        "Content-Length: \r\n",
-        "Content-Length: 99999999999999999999\r\n",
-        "Content-Length: 3\u{e9}\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-        "Transfer-Encoding: identity\r\n",
-        "Transfer-Encoding: gzip\r\n",
-        "Transfer-Encoding: gzip, chunked\r\n",
-        "Transfer-Encoding: chunked, identity\r\n",
-        "Transfer-Encoding: xchunked\r\n",
-        "Transfer-Encoding: chunkedx\r\n",
-        "Transfer-Encoding: \"chunked\"\r\n",
-        "Transfer-Encoding:\x0bchunked\r\n",
-        "Transfer-Encoding: \x00chunked\r\n",
-        "Transfer-Encoding\t: chunked\r\n",
-        "Transfer-Encoding : chunked\r\n",
-        " Transfer-Encoding: chunked\r\n",
-        "Transfer-Encoding:\r\n chunked\r\n",
-        "X: y\r\n Transfer-Encoding: chunked\r\n",
-        "X: y\r\n\tz\r\n",
-        "X: y\rTransfer-Encoding: chunked\r\n",
-        "X: y\nTransfer-Encoding: chunked\r\n",
-        "X: y\n\r\n",
-        "X: \x00\r\n",
-        "X\x00: y\r\n",
-        ": y\r\n",
-        "X Y: z\r\n",
-        "no colon\r\n",
-        "Host: y\r\n",
-        "Host: x\r\n",
-    ] {
+    for lines in LINES {
         bad(&format!("POST /first HTTP/1.1\r\nHost: x\r\n{lines}\r\nabc"));
     }
-    // Lines that end in other ways, and targets that name two hosts or none.
-    for text in [
-        "GET /first HTTP/1.1\nHost: x\n\n",
-        "GET /first HTTP/1.1\r\nHost: x\n\r\n",
-        "GET /first HTTP/1.1\r\nHost: x\r\n\n",
-        "GET /first HTTP/1.1\r\rHost: x\r\n\r\n",
-        "GET  /first HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /first  HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET\t/first HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /fi\x00rst HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /first HTTP/1.2\r\nHost: x\r\n\r\n",
-        "GET /first HTTP/2.0\r\nHost: x\r\n\r\n",
-        "GET /first http/1.1\r\nHost: x\r\n\r\n",
-        "GET /first\r\nHost: x\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n",
-        "CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET http://y/first HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET http:///first HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n",
-        "POST /first HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "GET /first HTTP/1.1\r\n\r\n",
-        "\x16\x03\x01\x02\x00\n",
-    ] {
+    for text in HEADS {
         bad(text);
     }
-    // Chunks that other readers end elsewhere: the handler, which waits for the body, hears of it.
-    for chunks in [
-        "3\nabc\r\n0\r\n\r\n",
-        "3 \r\nabc\r\n0\r\n\r\n",
-        "+3\r\nabc\r\n0\r\n\r\n",
-        "0x3\r\nabc\r\n0\r\n\r\n",
-        "3\r\nabcd\r\n0\r\n\r\n",
-        "3\r\nabc\n0\r\n\r\n",
-        "3;a\nb\r\nabc\r\n0\r\n\r\n",
-        "00000000000000003\r\nabc\r\n0\r\n\r\n",
-        "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
-        "3\r\nabc\r\n0\r\nX: y\n\r\n",
-        "-1\r\nabc\r\n0\r\n\r\n",
-        ";\r\n\r\n",
-    ] {
+    for chunks in CHUNKS {
         bad(&format!(
             "POST /first HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
         ));

@@ -70,7 +70,6 @@ impl Default for Protection {
 impl Protection {
     /// Puts a router behind all layers. The router's own fallback is behind them too. The limit that
     /// `axum` sets on bodies is lifted; this one is in its place.
-    #[must_use]
     pub fn apply(&self, router: Router) -> Router {
         router
             .layer(DefaultBodyLimit::disable())

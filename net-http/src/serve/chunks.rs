@@ -127,7 +127,7 @@ mod tests {
     fn a_body_ends_behind_its_last_chunk() {
         assert_eq!(end_of(b"3\r\nabc\r\n0\r\n\r\nGET"), Ok(Some(13)));
         assert_eq!(end_of(b"0\r\n\r\n"), Ok(Some(5)));
-        assert_eq!(end_of(b"A;x=y\r\n0123456789\r\n0\r\nT: v\r\n\r\n"), Ok(Some(32)));
+        assert_eq!(end_of(b"A;x=y\r\n0123456789\r\n0\r\nT: v\r\n\r\n"), Ok(Some(30)));
         assert_eq!(end_of(b"3\r\nab"), Ok(None));
     }
 

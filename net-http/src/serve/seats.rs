@@ -251,10 +251,58 @@ impl Seats {
         let seat = time::timeout(self.limits.wait, Arc::clone(&peer.free).acquire_owned()).await;
         seat.ok().and_then(Result::ok).ok_or(Refused::WaitedInVain)
     }
+}
 
-    /// Peers that have a connection here.
-    #[cfg(test)]
-    pub(crate) fn peer_count(&self) -> usize {
-        self.peers().len()
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, future::join_all};
+    use gossip::Transport;
+    use tokio::time::Duration;
+
+    use super::*;
+
+    fn caller(number: u8) -> Caller {
+        let identity = Some(Identity([number; 32]));
+        Caller { identity, transport: Transport::Libp2p, address: "here".into(), ip: None }
+    }
+
+    fn seats(limits: ServeLimits) -> Arc<Seats> {
+        Arc::new(Seats::new(limits, Arc::default()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_forgets_who_is_gone() {
+        let limits = ServeLimits { per_peer: 1, connections: 10, ..ServeLimits::default() };
+        let (seats, line) = (seats(limits), Arc::default());
+        let mut held = Vec::new();
+        for number in 0..10 {
+            held.push(seats.enter(&caller(number), &line).await.unwrap());
+        }
+        assert_eq!(seats.enter(&caller(99), &line).await.unwrap_err(), Refused::Full);
+        assert_eq!(seats.peers().len(), 10);
+        // Some wait, some give up waiting, some wait in vain.
+        let first = caller(1);
+        let mut waiting = Box::pin(seats.enter(&first, &line));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(waiting);
+        assert_eq!(seats.enter(&first, &line).await.unwrap_err(), Refused::WaitedInVain);
+        drop(held);
+        assert_eq!(seats.peers().len(), 0);
+        assert_eq!(seats.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seats_are_given_in_the_order_of_waiting() {
+        let seats = seats(ServeLimits { per_peer: 1, ..ServeLimits::default() });
+        let (line, order) = (Arc::default(), Mutex::new(Vec::new()));
+        let (seats, line, order) = (&seats, &line, &order);
+        join_all((0..5).map(|number| async move {
+            let seat = seats.enter(&caller(1), line).await.unwrap();
+            order.lock().unwrap().push(number);
+            time::sleep(Duration::from_secs(1)).await;
+            drop(seat);
+        }))
+        .await;
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
     }
 }

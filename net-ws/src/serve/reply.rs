@@ -43,10 +43,9 @@ pub(super) fn moved(location: &str) -> HttpResponse {
 pub(super) fn dated(mut response: HttpResponse) -> HttpResponse {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && !response.headers().contains_key(header::DATE)
+        && let Some(now) = date()
     {
-        if let Some(now) = date() {
-            response.headers_mut().insert(header::DATE, now);
-        }
+        response.headers_mut().insert(header::DATE, now);
     }
     response
 }
