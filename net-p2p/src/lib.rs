@@ -40,6 +40,7 @@ mod dialing;
 mod handshake;
 mod http;
 mod keys;
+mod linger;
 mod link;
 mod listening;
 mod metrics;

@@ -268,32 +268,6 @@ impl P2pNetwork {
         self.shared.swarm.open_at(to, protocols, Instant::now() + limit).await
     }
 
-    /// What sends HTTP requests to the peer of a multiaddr with `/p2p/ID`. Clients of one peer share
-    /// connections and limits, whatever the address. The peer is connected when there is something to
-    /// send, as by [`P2pNetwork::open_stream_to`].
-    ///
-    /// # Errors
-    ///
-    /// [`HttpAddressError`] when the address is none of this network, or does not name a peer.
-    pub fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        let to = PeerAddress::parse(address).map_err(|error| unusable(address, &error))?;
-        let profile = self.shared.around.broadcaster.profile();
-        let target = Target {
-            name: to.peer.to_string(),
-            // Source: wire facts 9.1. The peer is named by its key, not by a host.
-            host: HeaderValue::from_static(""),
-            prefix: String::new(),
-            streams: profile.http_streams,
-            idle: STREAM_IDLE,
-            connect: Arc::new(StreamConnect {
-                swarm: self.shared.swarm.clone(),
-                to,
-                protocol: StreamProtocol::new(profile.http_protocol),
-            }),
-        };
-        Ok(self.shared.clients.client(target))
-    }
-
     /// Makes the swarm panic, as a bug in a behaviour would.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&self) {
@@ -336,8 +310,25 @@ impl GossipNode for P2pNetwork {
         Box::pin(self.shared.around.broadcaster.request(peer, request))
     }
 
-    fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        Self::http_client(self, peer)
+    /// Clients of one peer share connections and limits, whatever the address. The peer is connected
+    /// when there is something to send, as by [`P2pNetwork::open_stream_to`].
+    fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
+        let to = PeerAddress::parse(address).map_err(|error| unusable(address, &error))?;
+        let profile = self.shared.around.broadcaster.profile();
+        let target = Target {
+            name: to.peer.to_string(),
+            // Source: wire facts 9.1. The peer is named by its key, not by a host.
+            host: HeaderValue::from_static(""),
+            prefix: String::new(),
+            streams: profile.http_streams,
+            idle: STREAM_IDLE,
+            connect: Arc::new(StreamConnect {
+                swarm: self.shared.swarm.clone(),
+                to,
+                protocol: StreamProtocol::new(profile.http_protocol),
+            }),
+        };
+        Ok(self.shared.clients.client(target))
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

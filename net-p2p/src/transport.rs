@@ -1,7 +1,7 @@
 //! From a TCP socket to an authenticated, multiplexed connection.
 //!
 //! ```text
-//!   TCP (no delay, low-water mark) ──▶ Noise ──▶ Yamux        all within one deadline
+//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ Yamux        all within one deadline
 //! ```
 //!
 //! # Invariants
@@ -20,7 +20,7 @@ use libp2p::{
     noise, tcp,
 };
 
-use crate::{metrics::P2pMetrics, muxer::Upgrade};
+use crate::{linger::Lingering, metrics::P2pMetrics, muxer::Upgrade};
 
 /// From the first byte to a multiplexed connection. Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub(crate) fn build(
     let transport = tcp
         .map(|stream, _| {
             tune(&stream.0);
-            stream
+            Lingering::new(stream)
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)

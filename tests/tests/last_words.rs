@@ -1,7 +1,4 @@
-//! What a node has taken for delivery reaches its WebSocket peers although the node stops at once.
-//!
-//! Over libp2p it does so nearly always: a connection that the peer writes to while it is being closed is
-//! reset, and with it what was on its way.
+//! What a node has taken for delivery reaches its peers although the node stops at once.
 
 use std::time::Duration;
 
@@ -49,6 +46,11 @@ async fn last_words(mode: Mode) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_words_of_a_websocket_node_are_heard() {
     last_words(Mode::WebSocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_words_of_a_libp2p_node_are_heard() {
+    last_words(Mode::Libp2p).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,16 +188,7 @@ async fn of_three_hundred_streams_at_once_none_is_lost() {
 
 #[tokio::test]
 async fn of_many_streams_one_after_the_other_none_is_lost() {
-    streams_by_sixteen(200).await;
-}
-
-#[tokio::test]
-#[ignore = "takes minutes: cargo test -p net-p2p --lib -- --ignored a_million"]
-async fn of_a_million_streams_none_is_lost() {
-    streams_by_sixteen(62_500).await;
-}
-
-async fn streams_by_sixteen(each: u32) {
+    const EACH: u32 = 200;
     let node = node(NodeKey::generate()).await;
     let (host, to) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
     let (seen, to) = (host.seen.clone(), address(&to));
@@ -206,7 +197,7 @@ async fn streams_by_sixteen(each: u32) {
     join_all((0..16_u32).map(|caller| {
         let to = &to;
         async move {
-            for number in 0..each {
+            for number in 0..EACH {
                 let text = [caller.to_be_bytes(), number.to_be_bytes()].concat();
                 echoes(network, to, &text).await;
             }
