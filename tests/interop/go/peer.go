@@ -11,8 +11,10 @@
 //
 //	GET  /hello       "hi"
 //	POST /echo        the request body, streamed; Content-Length if the request had one, else chunked
+//	POST /sink        {"bytes": how many, "blake3": "their hash"}
 //	GET  /bytes/{n}   n bytes, byte i being i mod 251
-//	GET  /until-close/{n}  the same, ended only by the end of the stream
+//	GET  /until-close/{n}
+//	                  the same, ended only by the end of the stream
 //	GET  /cut/{n}     promises n bytes, sends half of them, and ends the stream
 package main
 

@@ -8,7 +8,11 @@ import (
 	"strconv"
 
 	libp2phttp "github.com/libp2p/go-libp2p/p2p/http"
+	"lukechampine.com/blake3"
 )
+
+// Length of a hash. Source: the BLAKE3 paper, its default.
+const blake3Bytes = 32
 
 // protocolName is what the well-known document maps to the path "/".
 const protocolName = "/tandem-interop/1"
@@ -57,6 +61,7 @@ func routes() http.Handler {
 		_, _ = io.WriteString(w, "hi")
 	})
 	mux.HandleFunc("POST /echo", echo)
+	mux.HandleFunc("POST /sink", sink)
 	mux.HandleFunc("GET /bytes/{n}", func(w http.ResponseWriter, r *http.Request) {
 		if n, ok := announce(w, r); ok {
 			_, _ = io.CopyN(w, &pattern{}, int64(n))
@@ -93,6 +98,18 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		// Too late for a status: the caller must see that the body is short.
 		reset(w)
 	}
+}
+
+// sink reads the body to its end and says what it was.
+func sink(w http.ResponseWriter, r *http.Request) {
+	hash := blake3.New(blake3Bytes, nil)
+	n, err := io.Copy(hash, &progressing{Reader: r.Body})
+	if err != nil {
+		reset(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"bytes":%d,"blake3":"%x"}`, n, hash.Sum(nil))
 }
 
 // reset resets the stream behind w. Leaving that to net/http (by a panic) would

@@ -8,6 +8,7 @@
  * - The stream is closed for writing after the last response, and reset if a body breaks off.
  */
 
+import { blake3 } from '@noble/hashes/blake3.js'
 import { Source, collect, dump, framing, pattern, readBody, readHead, write } from './wire.mjs'
 
 const PROTOCOL_NAME = '/tandem-interop/1'
@@ -69,6 +70,8 @@ async function route (stream, method, target, head, body, kept) {
     await respond(stream, '200 OK', ['Content-Type: application/json'], document, kept)
   } else if (method === 'POST' && path === '/echo') {
     await echo(stream, head, body, kept)
+  } else if (method === 'POST' && path === '/sink') {
+    await respond(stream, '200 OK', ['Content-Type: application/json'], await swallow(body), kept)
   } else if (method === 'GET' && sized != null && Number(sized[2]) <= MAX_BYTES) {
     await sendPattern(stream, Number(sized[2]), sized[1], kept)
   } else {
@@ -79,6 +82,17 @@ async function route (stream, method, target, head, body, kept) {
 /** Sends a whole response. */
 async function respond (stream, status, headers, body, kept) {
   await write(stream, responseHead(status, [...headers, `Content-Length: ${body.length}`], kept) + body)
+}
+
+/** Reads a body to its end and says what it was. */
+async function swallow (body) {
+  const hash = blake3.create()
+  let bytes = 0
+  for await (const piece of body) {
+    hash.update(piece)
+    bytes += piece.byteLength
+  }
+  return JSON.stringify({ bytes, blake3: Buffer.from(hash.digest()).toString('hex') })
 }
 
 /** Sends the body back while it still arrives, framed as the request was. */
