@@ -359,3 +359,47 @@ async fn a_node_that_was_dropped_is_not_kept_alive() {
     };
     assert_eq!(BlockAnswer::decode(&topics), Ok(no_block(0)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_round_after_round_that_nobody_has_is_slowed_down() {
+    let relay = Relay::new();
+    relay.node.connect(2, lacking(90));
+    for round in 100..1100 {
+        assert_eq!(relay.ask(1, round).await, no_block(90));
+    }
+    assert_eq!(relay.node.asked().len(), 32);
+    for round in 2000..2010 {
+        assert_eq!(relay.ask(1, round).await, no_block(90));
+        assert_eq!(relay.ask(3, round + 500).await, no_block(90));
+        time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(relay.node.asked().len(), 32 + 9 + 10, "others are served as before");
+    relay.node.connect(4, archive);
+    assert_eq!(relay.ask(1, 7).await, answer(7));
+    relay.node.disconnect(gossip::PeerId(4));
+    for round in 3000..3100 {
+        assert_eq!(relay.ask(1, round).await, no_block(90));
+    }
+    assert_eq!(relay.node.asked().len(), 32 + 19 + 1 + 32, "a block makes up for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_beside_a_block_in_an_answer_is_not_kept() {
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let sent = Arc::clone(&kept);
+    let relay = Relay::new();
+    relay.node.connect(2, move |_, _| {
+        let sample = sample::block(ROUND);
+        let topics = block::found(sample.block, sample.cert).with("padding", vec![0; 1 << 20]);
+        let payload = topics.encode();
+        *sent.lock().unwrap() = Some(payload.clone());
+        std::future::ready(Ok(Topics::decode(&payload).unwrap()))
+    });
+    let BlockAnswer::Block { block, cert } = relay.ask(1, ROUND).await else {
+        panic!("no block");
+    };
+    let sent = kept.lock().unwrap().take().unwrap();
+    assert!(!sent.as_ptr_range().contains(&block.as_ptr()));
+    assert!(!sent.as_ptr_range().contains(&cert.as_ptr()));
+    assert!(sent.is_unique(), "the cache would keep a megabyte for a small block");
+}

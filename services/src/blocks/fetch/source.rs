@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * An answer counts only if it is a block of the round that was asked for.
+//! * A block that came in keeps nothing else of what came with it alive.
 //! * An exchange ends within its deadline, body and all, and holds at most one body of bounded length.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -141,10 +142,9 @@ impl Source {
                 Way::Http { client, genesis } => over_http(client, genesis, round).await,
                 Way::Gossip { node, peer } => over_gossip(&**node, *peer, round).await,
             }?;
-            if let Said::Block(block) = &said {
-                block.check(round).map_err(|source| Failure::Block { source })?;
-            }
-            Ok(said)
+            let Said::Block(block) = said else { return Ok(said) };
+            block.check(round).map_err(|source| Failure::Block { source })?;
+            Ok(Said::Block(block.detached()))
         };
         time::timeout(within, asked).await.unwrap_or(Err(Failure::TimedOut { within }))
     }

@@ -21,6 +21,13 @@ const MAX_ENTRIES: usize = 16_384;
 /// Most peers remembered that were served a block. Chosen: what is forgotten costs a block served once more.
 const MAX_SERVED: usize = 64;
 
+/// How many requests of a peer may come to nothing in a row before it is slowed down. Chosen: twice what an
+/// existing node asks for at once, at the end of the history.
+const MAX_FUTILE: u32 = 32;
+
+/// How often such a peer's requests are passed on. Chosen: a third of the time a block takes.
+const FUTILE_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often a peer is served a block from the cache. Chosen: twice, because the first answer may have come
 /// too late.
 const SERVINGS: u8 = 2;
@@ -145,6 +152,44 @@ impl Misses {
         if self.rounds.len() < MAX_ENTRIES {
             self.rounds.insert(round, (now, latest));
         }
+    }
+}
+
+/// Askers that ask for what nobody has.
+#[derive(Debug, Default)]
+pub(super) struct Futile {
+    askers: HashMap<PeerId, Row>,
+}
+
+/// Requests in a row that came to nothing.
+#[derive(Debug)]
+struct Row {
+    len: u32,
+    last: Instant,
+    latest: u64,
+}
+
+impl Futile {
+    /// What to tell an asker without asking anybody, if it asked in vain too often.
+    pub(super) fn latest(&self, asker: PeerId, now: Instant) -> Option<u64> {
+        let row = self.askers.get(&asker).filter(|row| row.len >= MAX_FUTILE)?;
+        (now.duration_since(row.last) < FUTILE_PAUSE).then_some(row.latest)
+    }
+
+    /// Notes a request that came to nothing.
+    pub(super) fn note(&mut self, asker: PeerId, latest: u64, now: Instant) {
+        if self.askers.len() >= MAX_ENTRIES {
+            self.askers.retain(|_, row| now.duration_since(row.last) < FUTILE_PAUSE);
+        }
+        if self.askers.len() < MAX_ENTRIES {
+            let row = self.askers.entry(asker).or_insert(Row { len: 0, last: now, latest });
+            *row = Row { len: row.len.saturating_add(1), last: now, latest };
+        }
+    }
+
+    /// Starts again with an asker: it was given a block.
+    pub(super) fn forget(&mut self, asker: PeerId) {
+        self.askers.remove(&asker);
     }
 }
 

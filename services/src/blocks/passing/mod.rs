@@ -29,6 +29,7 @@
 //!   who asked gives up.
 //! * A flight nobody waits for any more is dropped. There is no task here: who waits drives it.
 //! * Flights, those who wait, each asker, the cache and everything remembered have bounds.
+//! * Who asks for round after round that nobody has is slowed down: each such request costs others three.
 //! * An answer is passed on and cached only if it is a block of that round. Whether it is the right one only
 //!   the asker can tell; if it asks for the same block over and over, another peer is asked.
 
@@ -54,7 +55,7 @@ use gossip::{
 use tokio::time::{self, Instant};
 
 use self::{
-    cache::{Cache, Cached, Misses},
+    cache::{Cache, Cached, Futile, Misses},
     peers::{Peers, Reply},
 };
 use super::stored::StoredBlock;
@@ -194,6 +195,7 @@ struct State {
     waiting: HashMap<PeerId, usize>,
     cache: Cache,
     misses: Misses,
+    futile: Futile,
     peers: Peers,
     /// Numbers flights, so that one is not taken for a later one of the same round.
     next: u64,
@@ -220,6 +222,7 @@ impl Passing {
             waiting: HashMap::new(),
             cache: Cache::new(limits.cache_bytes, limits.cache_for),
             misses: Misses::new(limits.miss_for),
+            futile: Futile::default(),
             peers: Peers::default(),
             next: 0,
         };
@@ -243,7 +246,8 @@ impl Passing {
             if origin == Origin::Relay {
                 return Passed::Unavailable { latest: state.cache.highest() };
             }
-            if let Some(latest) = state.misses.latest(round, now) {
+            let missed = state.misses.latest(round, now);
+            if let Some(latest) = missed.or_else(|| state.futile.latest(asker, now)) {
                 return Passed::Unavailable { latest };
             }
             match self.board(&mut state, round, asker, avoid) {
@@ -251,7 +255,15 @@ impl Passing {
                 Err(refused) => return refused,
             }
         };
-        outcome.await
+        let passed = outcome.await;
+        let mut state = self.desk.state();
+        match passed {
+            Passed::Unavailable { latest } => state.futile.note(asker, latest, Instant::now()),
+            Passed::Block(_) => state.futile.forget(asker),
+            Passed::Busy => {}
+        }
+        drop(state);
+        passed
     }
 
     /// Joins the flight for a round, or starts it.
@@ -426,7 +438,10 @@ fn read(
     match BlockAnswer::decode(&topics) {
         Ok(BlockAnswer::Block { block, cert }) => {
             let block = StoredBlock { block, cert };
-            if block.check(round).is_ok() { Reply::Block(block) } else { Reply::Wrong }
+            match block.check(round) {
+                Ok(()) => Reply::Block(block.detached()),
+                Err(_) => Reply::Wrong,
+            }
         }
         Ok(BlockAnswer::Unavailable { latest }) => Reply::NoBlock { latest },
         Ok(BlockAnswer::Failed { .. }) | Err(_) => Reply::Wrong,
