@@ -7,6 +7,7 @@ use gossip::{
     NetworkProfile,
     http::{HttpClient, HttpService},
 };
+use mesh::InboundLimits;
 use net_http::{Reception, client::ClientLimits, serve::ServeLimits};
 
 use super::{
@@ -42,6 +43,11 @@ pub(crate) fn client_limits() -> ClientLimits {
     ClientLimits { window: None, connections, ..ClientLimits::default() }
 }
 
+/// Limits of a port whose clients all come at once: over TLS each counts as half open for a while.
+fn inbound_limits() -> InboundLimits {
+    InboundLimits { half_open_total: ROOM, half_open_per_ip: ROOM, ..InboundLimits::default() }
+}
+
 /// A caller. All share one client, as the parts of an application do.
 struct OurCaller(HttpClient);
 
@@ -59,7 +65,7 @@ pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
     };
     let service = HttpService::new(app::router(stage.plan.bytes));
     let reception = Some(Reception::new(service, serve_limits()));
-    let mut serving = Http { reception, ..Http::default() };
+    let mut serving = Http { reception, inbound: inbound_limits(), ..Http::default() };
     let mut asking = Http { clients: client_limits(), ..Http::default() };
     if stage.plan.carrier == Carrier::Tls {
         let certificate = Certificate::generate()?;

@@ -1,15 +1,9 @@
-//! A peer that does its worst: all of this at once, each again as soon as it was cut off.
-//!
-//! | task | what it does |
-//! | --- | --- |
-//! | hoard | keeps a head that never ends coming, a byte at a time |
-//! | drip | sends a long body, a byte at a time |
-//! | flood | sends request upon request without waiting for an answer |
-//! | deaf | asks for long answers and reads none |
+//! A peer that does its worst in one of four ways, or in all of them, again as soon as it was cut off.
 
 use std::{net::SocketAddr, time::Duration};
 
 use broadcaster::TaskSet;
+use clap::ValueEnum;
 use gossip::NodeAddress;
 use libp2p::{Multiaddr, PeerId, Stream, identity::Keypair, multiaddr::Protocol};
 use tokio::{
@@ -46,12 +40,47 @@ const SINK: &[u8] = b"POST /sink HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000
 const SMALL: &[u8] = b"GET /hello HTTP/1.1\r\nHost: bench\r\n\r\n";
 const LARGE: &[u8] = b"GET /body HTTP/1.1\r\nHost: bench\r\n\r\n";
 
+/// What an attack does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// Keeps as many heads as it can coming, a byte at a time.
+    Hoard,
+    /// Sends long bodies, a byte at a time.
+    Drip,
+    /// Sends request upon request without waiting for an answer.
+    Flood,
+    /// Asks for long answers and reads none.
+    Deaf,
+    /// All of this.
+    All,
+}
+
+impl Way {
+    /// Every one.
+    pub(super) const EVERY: [Self; 5] =
+        [Self::Hoard, Self::Drip, Self::Flood, Self::Deaf, Self::All];
+
+    /// Name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Hoard => "hoard",
+            Self::Drip => "drip",
+            Self::Flood => "flood",
+            Self::Deaf => "deaf",
+            Self::All => "all",
+        }
+    }
+}
+
 /// Settings of the attack.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Attack {
     /// What carries it.
     #[arg(value_enum)]
     carrier: Carrier,
+    /// What it does.
+    #[arg(value_enum)]
+    way: Way,
     /// Whom it is for.
     address: NodeAddress,
 }
@@ -63,9 +92,10 @@ pub(crate) fn attack(args: &Attack) -> Result<(), Failure> {
 
 async fn run(args: &Attack) -> Result<(), Failure> {
     let tasks = TaskSet::new(&CancellationToken::new());
+    let way = args.way;
     match args.carrier {
-        Carrier::Tcp | Carrier::Tls => start(&tasks, &Sockets::new(&args.address)?),
-        Carrier::P2p => start(&tasks, &Streams::dial(&args.address, &tasks).await?),
+        Carrier::Tcp | Carrier::Tls => start(&tasks, way, &Sockets::new(&args.address)?),
+        Carrier::P2p => start(&tasks, way, &Streams::dial(&args.address, &tasks).await?),
     }
     tasks.token().cancelled().await;
     Err("the attack has failed".into())
@@ -127,11 +157,20 @@ impl Open for Streams {
     }
 }
 
-fn start<O: Open>(tasks: &TaskSet, open: &O) {
-    repeat(tasks, open, HOARD, |io| drip(io, HEAD));
-    repeat(tasks, open, DRIP, |io| drip(io, SINK));
-    repeat(tasks, open, FLOOD, flood);
-    repeat(tasks, open, DEAF, deaf);
+fn start<O: Open>(tasks: &TaskSet, way: Way, open: &O) {
+    let is_wanted = |wanted| way == wanted || way == Way::All;
+    if is_wanted(Way::Hoard) {
+        repeat(tasks, open, HOARD, |io| drip(io, HEAD));
+    }
+    if is_wanted(Way::Drip) {
+        repeat(tasks, open, DRIP, |io| drip(io, SINK));
+    }
+    if is_wanted(Way::Flood) {
+        repeat(tasks, open, FLOOD, flood);
+    }
+    if is_wanted(Way::Deaf) {
+        repeat(tasks, open, DEAF, deaf);
+    }
 }
 
 /// Does the same again and again, so many at a time.

@@ -1,13 +1,10 @@
-//! One turn: a node, an honest caller alone, then the same caller beside an attack.
+//! One turn: a node, an honest caller alone, then the same caller beside each attack.
 
-use std::{env, fmt, process::Stdio, time::Duration};
+use std::{env, process::Stdio, time::Duration};
 
 use broadcaster::Setup;
 use gossip::{NetworkProfile, NodeAddress, http::HttpService};
-use net_http::{
-    Reception,
-    serve::{Incident, LoopbackRule, ServeLimits},
-};
+use net_http::{Incident, LoopbackRule, Protection, Reception, ServeLimits};
 use tokio::{
     process::{Child, Command},
     runtime::Builder,
@@ -15,7 +12,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Carrier, Paced, client_limits, paced, router};
+use super::{
+    super::{Carrier, Paced, client_limits, paced, router},
+    attack::Way,
+};
 use crate::{
     error::Failure,
     fanout::Transport,
@@ -37,28 +37,10 @@ const BODY_BYTES: usize = 1_048_576;
 /// What the honest caller met.
 #[derive(Debug)]
 pub(super) struct Turn {
+    /// While nobody attacked.
     pub(super) alone: Paced,
-    pub(super) attacked: Paced,
-    /// Requests of the attack that were handled.
-    handled: u64,
-    incidents: Vec<(Incident, u64)>,
-}
-
-impl fmt::Display for Turn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p99 = |paced: &Paced| paced.latencies.quantile_us(0.99).unwrap_or(f64::NAN);
-        let (alone, attacked) = (p99(&self.alone), p99(&self.attacked));
-        write!(f, "p99 {alone:.0} us alone, {attacked:.0} us attacked")?;
-        for (when, paced) in [("alone", &self.alone), ("attacked", &self.attacked)] {
-            if let Some(first) = &paced.first_failure {
-                write!(f, ", {} FAILED {when}, first: {first}", paced.failed)?;
-            }
-        }
-        write!(f, "; {} requests handled", self.handled)?;
-        self.incidents
-            .iter()
-            .try_for_each(|(incident, times)| write!(f, ", {times} {}", incident.label()))
-    }
+    /// Beside each attack.
+    pub(super) attacked: Vec<(Way, Paced)>,
 }
 
 /// Measures one turn on a runtime of two workers.
@@ -76,7 +58,9 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     };
     // As shipped, but that all of this happens on one machine.
     let limits = ServeLimits { loopback: LoopbackRule::Counted, ..ServeLimits::default() };
-    let reception = Reception::new(HttpService::new(router(BODY_BYTES)), limits);
+    let protection = Protection { loopback: LoopbackRule::Counted, ..Protection::default() };
+    let service = HttpService::new(protection.apply(router(BODY_BYTES)));
+    let reception = Reception::new(service, limits);
     let mut serving = Http { reception: Some(reception.clone()), ..Http::default() };
     serving.inbound.exempt_loopback_from_rate = mesh::LoopbackRule::Counted;
     let asking = Http { clients: client_limits(), ..Http::default() };
@@ -90,21 +74,41 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     let client = far.network.http_client(&address)?;
     paced(&client, period, WARM_UP).await;
     let alone = paced(&client, period, lasting).await;
-    let attack = start(carrier, &address)?;
-    time::sleep(UNFOLDING).await;
-    let before = reception.metrics().requests();
-    let attacked = paced(&client, period, lasting).await;
-    let handled = reception.metrics().requests() - before;
-    let count = |incident| (incident, reception.metrics().count(incident));
-    let incidents = Incident::ALL.into_iter().map(count).filter(|(_, times)| *times > 0).collect();
-    stop(attack).await?;
-    Ok(Turn { alone, attacked, handled, incidents })
+    eprintln!("{} alone: {}", carrier.name(), said(&alone));
+    let mut attacked = Vec::new();
+    for way in Way::EVERY {
+        let metrics = reception.metrics();
+        let count = || Incident::ALL.map(|incident| metrics.count(incident));
+        let (requests, before) = (metrics.requests(), count());
+        let attack = start(carrier, way, &address)?;
+        time::sleep(UNFOLDING).await;
+        let met = paced(&client, period, lasting).await;
+        stop(attack).await?;
+        let (name, handled) = (way.name(), metrics.requests() - requests);
+        eprint!("{} beside {name}: {}; {handled} requests handled", carrier.name(), said(&met));
+        for ((incident, after), before) in Incident::ALL.iter().zip(count()).zip(before) {
+            if after > before {
+                eprint!(", {} {}", after - before, incident.label());
+            }
+        }
+        eprintln!();
+        attacked.push((way, met));
+    }
+    Ok(Turn { alone, attacked })
+}
+
+fn said(paced: &Paced) -> String {
+    let quantile = |share| paced.latencies.quantile_us(share).unwrap_or(f64::NAN);
+    let first = paced.first_failure.iter().map(|first| format!(", first: {first}"));
+    let (p50, p99, failed) = (quantile(0.5), quantile(0.99), paced.failed);
+    format!("p50 {p50:.0} us, p99 {p99:.0} us, {failed} failed{}", first.collect::<String>())
 }
 
 /// Starts this program again, as the attack.
-fn start(carrier: Carrier, address: &NodeAddress) -> Result<Child, Failure> {
+fn start(carrier: Carrier, way: Way, address: &NodeAddress) -> Result<Child, Failure> {
     let mut attack = Command::new("nice");
-    attack.args(["-n", "19"]).arg(env::current_exe()?).args(["attack", carrier.name()]);
+    attack.args(["-n", "19"]).arg(env::current_exe()?);
+    attack.args(["attack", carrier.name(), way.name()]);
     attack.arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
     Ok(attack.kill_on_drop(true).spawn()?)
 }

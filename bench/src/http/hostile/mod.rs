@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   honest caller ──▶ node, limits as shipped ◀── attack: a process of its own, at the lowest priority
-//!       └──▶ p99 alone, p99 under attack
+//!       └──▶ p99 alone, p99 beside each way of attack
 //! ```
 //!
 //! # Invariants
@@ -16,9 +16,10 @@ mod drive;
 
 use std::time::Duration;
 
+use attack::Way;
 pub(crate) use attack::{Attack, attack};
 
-use super::{Args, Carrier};
+use super::{Args, Carrier, Paced};
 use crate::{
     error::Failure,
     row::{Output, Row},
@@ -35,19 +36,23 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             // The server is the same as on TCP.
             continue;
         }
-        let (mut alone, mut attacked) = (Vec::new(), Vec::new());
+        let mut turns = Vec::new();
         for round in 1..=args.rounds {
-            let turn = drive::run(carrier, period, time)?;
-            eprintln!("round {round}/{} {}: {turn}", args.rounds, carrier.name());
-            alone.push(turn.alone);
-            attacked.push(turn.attacked);
+            eprintln!("round {round}/{}", args.rounds);
+            turns.push(drive::run(carrier, period, time)?);
         }
-        let alone = row(carrier, "honest caller alone", &alone);
-        let mut attacked = row(carrier, "honest caller, attacked", &attacked);
-        attacked.p99_ratio_to_alone = attacked.p99_us.zip(alone.p99_us).map(|(a, b)| a / b);
-        failed += alone.failed.unwrap_or(0) + attacked.failed.unwrap_or(0);
+        let alone = row(carrier, "alone", turns.iter().map(|turn| &turn.alone));
+        let alone_p99 = alone.p99_us;
+        failed += alone.failed.unwrap_or(0);
         output.add(alone)?;
-        output.add(attacked)?;
+        for way in Way::EVERY {
+            let met = turns.iter().flat_map(|turn| &turn.attacked);
+            let met = met.filter(|(each, _)| *each == way).map(|(_, met)| met);
+            let mut row = row(carrier, way.name(), met);
+            row.p99_ratio_to_alone = row.p99_us.zip(alone_p99).map(|(p99, alone)| p99 / alone);
+            failed += row.failed.unwrap_or(0);
+            output.add(row)?;
+        }
     }
     output.finish()?;
     if failed > 0 {
@@ -56,7 +61,12 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(carrier: Carrier, contender: &'static str, turns: &[super::Paced]) -> Row {
+fn row<'a>(
+    carrier: Carrier,
+    contender: &'static str,
+    turns: impl Iterator<Item = &'a Paced>,
+) -> Row {
+    let turns: Vec<&Paced> = turns.collect();
     let middle = |share| {
         let values = turns.iter().filter_map(|turn| turn.latencies.quantile_us(share));
         median(&values.collect::<Vec<_>>())
