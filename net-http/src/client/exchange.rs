@@ -8,6 +8,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -76,18 +77,27 @@ pub(super) fn client(way: Way) -> HttpClient {
     HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&way), request)))
 }
 
-async fn call(way: Arc<Way>, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-    if let Some(Timeout(timeout)) = request.extensions_mut().remove() {
-        return Box::pin(hurry(way, request, timeout)).await;
+/// Not an `async fn`, and the request stays where it is until it is sent: a future that holds it more
+/// than once costs more to move around than all that is done here for a small request.
+fn call(
+    way: Arc<Way>,
+    mut request: HttpRequest,
+) -> impl Future<Output = Result<HttpResponse, HttpError>> + Send {
+    let timeout = request.extensions_mut().remove();
+    async move {
+        if let Some(Timeout(timeout)) = timeout {
+            return Box::pin(hurry(way, request, timeout)).await;
+        }
+        let handed = AtomicBool::new(false);
+        let (response, lease) = way.exchange(&mut request, None, &handed).await?;
+        Ok(respond(way, response, lease, None))
     }
-    let (response, lease) = way.exchange(request, None, &AtomicBool::new(false)).await?;
-    Ok(respond(way, response, lease, None))
 }
 
 /// An exchange under a deadline for the whole of it.
 async fn hurry(
     way: Arc<Way>,
-    request: HttpRequest,
+    mut request: HttpRequest,
     timeout: Duration,
 ) -> Result<HttpResponse, HttpError> {
     let mut deadline = Box::pin(time::sleep(timeout));
@@ -95,7 +105,7 @@ async fn hurry(
     let handed = AtomicBool::new(false);
     let outcome = tokio::select! {
         biased;
-        outcome = way.exchange(request, Some(until), &handed) => Some(outcome),
+        outcome = way.exchange(&mut request, Some(until), &handed) => Some(outcome),
         () = &mut deadline => None,
     };
     match outcome {
@@ -124,14 +134,14 @@ fn respond(
 }
 
 impl Way {
-    /// `handed` is true while the peer may have received the request.
+    /// Takes the request when it is sent. `handed` is true while the peer may have received it.
     async fn exchange(
         &self,
-        mut request: HttpRequest,
+        request: &mut HttpRequest,
         until: Option<Instant>,
         handed: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), HttpError> {
-        self.dress.put_on(&mut request)?;
+        self.dress.put_on(request)?;
         if self.streams == StreamUse::OneRequest {
             *request.headers_mut() = only_request(request.headers());
         }
@@ -151,7 +161,7 @@ impl Way {
             };
             let mut lease = Lease::new(live, slot);
             handed.store(true, Relaxed);
-            let (error, given_back) = match lease.send(request, until).await {
+            let (error, given_back) = match lease.send(mem::take(request), until).await {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(HttpError::Protocol { source: AnswerError::Switching.into() });
                 }
@@ -170,7 +180,7 @@ impl Way {
                 return Err(HttpError::Unreachable { source: error.into() });
             }
             resent += 1;
-            request = given_back.map(Outgoing::into_body);
+            *request = given_back.map(Outgoing::into_body);
             slot = lease.give_up();
         }
     }
