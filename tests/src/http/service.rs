@@ -1,10 +1,11 @@
 //! The service under test, and what its handlers notice.
 //!
-//! The routes `/hello`, `/echo`, `/bytes/{n}` and `/cut/{n}` are those that the programs in
-//! `tests/interop` serve and call.
+//! The routes `/hello`, `/echo`, `/sink`, `/bytes/{n}`, `/until-close/{n}` and `/cut/{n}` are those that
+//! the programs in `tests/interop` serve and call.
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     pin::Pin,
     sync::{
         Arc,
@@ -18,7 +19,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -29,7 +30,7 @@ use gossip::{
     http::{Caller, Peer},
 };
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, LengthLimitError, StreamBody};
 use serde::{Deserialize, Serialize};
 use tokio::time;
 
@@ -143,6 +144,7 @@ pub fn router(seen: Seen) -> Router {
         .route("/sink", post(sink))
         .route("/bytes/{n}", get(bytes))
         .route("/cut/{n}", get(cut))
+        .route("/until-close/{n}", get(until_close))
         .route("/drip/{n}/{ms}", get(drip))
         .route("/slow/{ms}", get(slow))
         .route("/panic", get(panics))
@@ -187,12 +189,27 @@ async fn sink(State(seen): State<Seen>, request: Request) -> Response {
     while let Some(piece) = body.next().await {
         match piece {
             Ok(piece) => _ = hasher.update(&piece),
+            Err(error) if is_too_long(&error) => {
+                return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+            }
             Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
         }
     }
     reading.event = Event::Whole;
     let blake3 = hasher.finalize().to_hex().to_string();
     Json(Swallowed { bytes: hasher.count(), blake3 }).into_response()
+}
+
+/// Whether a body went past the limit on bodies. Who reads one as a stream has to tell it by himself.
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Tells what became of a body, also when its handler is dropped while it reads.
@@ -218,6 +235,14 @@ struct How {
 
 async fn bytes(Path(n): Path<u64>, Query(how): Query<How>, State(seen): State<Seen>) -> Response {
     Response::new(Body::new(Watched::new(Pattern::of(n).framed(how.framing()), seen)))
+}
+
+/// Sends `n` bytes and tells their number by the end of the connection.
+async fn until_close(Path(n): Path<u64>, State(seen): State<Seen>) -> Response {
+    let body = Pattern::of(n).framed(Framing::Chunked);
+    let mut response = Response::new(Body::new(Watched::new(body, seen)));
+    *response.version_mut() = Version::HTTP_10;
+    response
 }
 
 /// Tells of `n` bytes and breaks off after half of them.

@@ -100,6 +100,7 @@ pub(crate) fn bodies() -> Vec<Row> {
         row("a few bytes", get("/bytes/100"), Outcome::text(200, &short)),
         row("many bytes", get(&format!("/bytes/{LONG}")), whole(LONG)),
         row("many in chunks", get(&format!("/bytes/{LONG}?chunked=true")), whole(LONG)),
+        row("many until the end", get(&format!("/until-close/{LONG}")), whole(LONG)),
         row("nothing up", post("/sink", HttpBody::empty()), swallowed(0)),
         row("many up", post("/sink", Pattern::of(LONG)), swallowed(LONG)),
         row("many up in chunks", post("/sink", chunked(LONG)), swallowed(LONG)),
