@@ -5,11 +5,11 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{Router, routing::any};
 use common::{Client, Served, from_peer, from_socket, hello};
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use gossip::StreamUse;
 use net_http::{Incident, LoopbackRule, ServeLimits};
 use tokio::time::{Instant, sleep};
@@ -121,6 +121,28 @@ async fn a_busy_connection_closes_behind_its_answer_when_others_wait() {
     let answer = busy.answer().await.unwrap();
     assert_eq!((answer.code(), &*answer.headers["Connection"]), (200, &["close".to_owned()][..]));
     assert_eq!(waiting.status().await, Some(200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_answer_is_the_last_when_others_wait_by_its_end() {
+    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let long = any(async || {
+        let parts = stream::iter(["a long", " answer"]).then(async |part| {
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(part)
+        });
+        axum::body::Body::from_stream(parts)
+    });
+    let mut served = Served::new(router().route("/long", long), limits);
+    let mut busy = served.open(from_peer(1), KEPT);
+    busy.get("/long").await;
+    sleep(Duration::from_millis(1500)).await;
+    // The head of the answer is out, and says nothing of an end.
+    let began = Instant::now();
+    assert_eq!(asked(served.open(from_peer(1), KEPT), "/hello").await, Some(200));
+    assert_eq!(began.elapsed().as_millis(), 500);
+    let text = String::from_utf8(busy.rest().await).unwrap();
+    assert!(text.contains("a long") && text.ends_with("0\r\n\r\n"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,6 +53,8 @@ pub struct Line {
     holds_back: AtomicBool,
     /// Whether the client sent more behind the last head.
     behind: AtomicBool,
+    /// Whether the connection is to end when it is between two requests.
+    wanted: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -92,10 +94,21 @@ impl Line {
     /// Closes the connection if it is between two requests.
     pub(crate) fn dismiss(&self) -> Result<(), StillBusy> {
         self.phase
-            .compare_exchange(IDLE, DISMISSED, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(IDLE, DISMISSED, Ordering::SeqCst, Ordering::SeqCst)
             .map_err(|_| StillBusy)?;
         self.waker.wake();
         Ok(())
+    }
+
+    /// Closes the connection between this request and the next. The answer is whether nobody else has
+    /// asked for that.
+    pub(crate) fn dismiss_later(&self) -> bool {
+        if self.wanted.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        // The answer may have gone out before this was noted; if not, its end looks here.
+        let _ = self.dismiss();
+        true
     }
 
     /// Remembers whom to wake when the phase changes.
@@ -109,8 +122,14 @@ impl Line {
     }
 
     fn answered(&self) {
-        let busy = self.phase.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire);
-        if busy.is_ok() && self.holds_back.swap(false, Ordering::AcqRel) {
+        let busy = self.phase.compare_exchange(BUSY, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+        if busy.is_err() {
+            return;
+        }
+        if self.wanted.load(Ordering::SeqCst) {
+            // A request that has begun already is the last but one to be answered.
+            let _ = self.dismiss();
+        } else if self.holds_back.swap(false, Ordering::AcqRel) {
             self.waker.wake();
         }
     }
@@ -171,6 +190,16 @@ mod tests {
         assert!(line.dismiss().is_err());
         drop(line.answer(Response::new(HttpBody::empty())));
         line.dismiss().unwrap();
+        assert_eq!(line.begin(), Phase::Dismissed);
+    }
+
+    #[test]
+    fn a_busy_connection_may_be_dismissed_for_later_once() {
+        let line = Arc::new(Line::default());
+        assert!(line.dismiss_later());
+        assert!(!line.dismiss_later());
+        assert_eq!(line.phase(), Phase::Busy);
+        drop(line.answer(Response::new(HttpBody::empty())));
         assert_eq!(line.begin(), Phase::Dismissed);
     }
 }

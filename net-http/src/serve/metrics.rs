@@ -11,7 +11,7 @@ pub enum Incident {
     PeerFull,
     /// No seat of the peer became free in time.
     WaitedInVain,
-    /// An idle connection was closed because others of its peer wait.
+    /// A connection was closed between two requests because others of its peer wait.
     Dismissed,
     /// Too many requests were being handled.
     Busy,

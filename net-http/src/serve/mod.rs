@@ -17,6 +17,7 @@ mod head;
 mod limits;
 mod line;
 mod metrics;
+pub mod path;
 mod reception;
 mod refusal;
 pub mod reply;

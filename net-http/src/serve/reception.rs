@@ -161,6 +161,9 @@ impl Reception {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<gossip::http::BoxError>,
     {
+        if let Some(moved) = reply::elsewhere(request.uri()) {
+            return moved;
+        }
         let Some(_turn) = self.turn().await else {
             self.shared.metrics.note(Incident::Busy);
             return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gossip::http::{HttpBody, HttpResponse};
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 
 /// The type of every text.
 pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -35,6 +35,25 @@ pub fn not_found() -> HttpResponse {
 pub fn come_back(status: StatusCode, after: Duration) -> HttpResponse {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     text(status, "", &[(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))])
+}
+
+/// What is asked for is elsewhere.
+#[must_use]
+pub fn moved(location: &str) -> HttpResponse {
+    match HeaderValue::from_str(location) {
+        Ok(location) => text(StatusCode::MOVED_PERMANENTLY, "", &[(header::LOCATION, location)]),
+        Err(_) => not_found(),
+    }
+}
+
+/// The answer to a request for a path that has a cleaner form; `None` where it has not.
+#[must_use]
+pub fn elsewhere(uri: &Uri) -> Option<HttpResponse> {
+    let path = super::path::elsewhere(uri.path())?;
+    Some(match uri.query() {
+        Some(query) => moved(&format!("{path}?{query}")),
+        None => moved(&path),
+    })
 }
 
 /// A status, a text and headers. The length of the text is added.

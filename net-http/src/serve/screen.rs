@@ -184,16 +184,15 @@ impl<Io> Screen<Io> {
         if std::mem::replace(&mut self.out, Out::Yes) == Out::Awaited {
             context.waker().wake_by_ref();
         }
-        if matches!(self.expected, Expected::Gap { idle_since: None })
-            && self.line.phase() == Phase::Idle
-        {
-            let now = Instant::now();
-            self.expected = Expected::Gap { idle_since: Some(now) };
-            self.line.watch(context.waker());
-            if self.line.phase() == Phase::Dismissed || self.is_past(context, now + self.terms.idle)
-            {
-                context.waker().wake_by_ref();
-            }
+        let is_new = matches!(self.expected, Expected::Gap { idle_since: None });
+        if !is_new || self.line.phase() == Phase::Busy {
+            return;
+        }
+        let now = Instant::now();
+        self.expected = Expected::Gap { idle_since: Some(now) };
+        self.line.watch(context.waker());
+        if self.line.phase() == Phase::Dismissed || self.is_past(context, now + self.terms.idle) {
+            context.waker().wake_by_ref();
         }
     }
 

@@ -149,6 +149,16 @@ impl Peer {
     fn is_wanted(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
+
+    /// Has one connection end: an idle one, else the first that will be.
+    fn make_room(&self, metrics: &ServeMetrics) {
+        let served = self.served();
+        if served.iter().any(|line| line.dismiss().is_ok())
+            || served.iter().any(|line| line.dismiss_later())
+        {
+            metrics.note(Incident::Dismissed);
+        }
+    }
 }
 
 /// One more that waits, while it does.
@@ -245,9 +255,7 @@ impl Seats {
             Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::PeerFull)?;
         let _of_peer =
             Waiting::start(&peer.waiting, self.limits.waiting_per_peer).ok_or(Refused::PeerFull)?;
-        if peer.served().iter().any(|line| line.dismiss().is_ok()) {
-            self.metrics.note(Incident::Dismissed);
-        }
+        peer.make_room(&self.metrics);
         let seat = time::timeout(self.limits.wait, Arc::clone(&peer.free).acquire_owned()).await;
         seat.ok().and_then(Result::ok).ok_or(Refused::WaitedInVain)
     }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Place, reply,
-    route::{Route, route},
+    route::genesis_of,
     upgrade::{self, Accepted, Outcome},
 };
 use crate::{
@@ -223,8 +223,11 @@ async fn answer(
     if let Err(too_many) = allowed {
         return Ok(line.answer(reply::dated(reply::too_many(too_many.retry_after))));
     }
-    let response = match route(request.uri().path()) {
-        Route::Gossip { genesis } if context.gossip_service == GossipService::On => {
+    if let Some(moved) = reply::elsewhere(request.uri()) {
+        return Ok(line.answer(reply::dated(moved)));
+    }
+    let response = match genesis_of(request.uri().path()) {
+        Some(genesis) if context.gossip_service == GossipService::On => {
             match upgrade::decide(context, request, &genesis, (place.from, line.behind())) {
                 Outcome::Refused(response) => response,
                 Outcome::CloseSilently => return Err(CloseSilently),
@@ -235,11 +238,7 @@ async fn answer(
                 }
             }
         }
-        Route::Moved { path } => match request.uri().query() {
-            Some(query) => reply::moved(&format!("{path}?{query}")),
-            None => reply::moved(&path),
-        },
-        Route::Gossip { .. } | Route::Other => ask(requests, request).await,
+        Some(_) | None => ask(requests, request).await,
     };
     Ok(line.answer(reply::dated(response)))
 }

@@ -9,7 +9,7 @@ use std::{
 use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
 use net_http::reply::{NO_SNIFF, PLAIN, come_back, text};
-pub(super) use net_http::reply::{empty, not_found, refused};
+pub(super) use net_http::reply::{elsewhere, empty, not_found, refused};
 
 /// The request is no upgrade to a WebSocket that this node makes.
 pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
@@ -29,14 +29,6 @@ pub(super) fn too_many(retry_after: Duration) -> HttpResponse {
 /// There is no seat at the moment.
 pub(super) fn unavailable(status: StatusCode) -> HttpResponse {
     come_back(status, Duration::from_secs(1))
-}
-
-/// What is asked for is elsewhere.
-pub(super) fn moved(location: &str) -> HttpResponse {
-    match HeaderValue::from_str(location) {
-        Ok(location) => text(StatusCode::MOVED_PERMANENTLY, "", &[(header::LOCATION, location)]),
-        Err(_) => not_found(),
-    }
 }
 
 /// Adds the time, unless it is there. An upgrade has none, which is why the HTTP library is not asked to.
