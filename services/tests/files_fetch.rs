@@ -246,6 +246,24 @@ async fn a_false_outline_costs_the_liar_and_nobody_else() {
     }
 }
 
+#[tokio::test]
+async fn an_outline_that_contradicts_what_was_verified_is_refused_before_any_content() {
+    let content = content(3 * GROUP);
+    let (store, id, dir) = served(&content).await;
+    let (breaking, _) = peer_that(store.clone(), |path, response| {
+        if is_content(path) { cut(response, GROUP, End::Break) } else { response }
+    });
+    let (liar, asked) = peer_that(store, |path, response| {
+        let small = GROUP_BYTES.to_le_bytes().to_vec();
+        if is_content(path) { response } else { response.map(|_| HttpBody::full(small.clone())) }
+    });
+    let fetch = Fetch::new(id, breaking, FetchLimits { tries: 1, ..limits() }).or_from(liar);
+    let error = fetch.into_file(&dir.path().join("to")).await.unwrap_err();
+    assert!(matches!(cause(error), PeerError::Contradiction));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert_eq!(fs::read(dir.path().join("to.part")).unwrap(), content[..GROUP]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_stalls_loses_its_turn_at_the_deadline() {
     let content = content(2 * GROUP);

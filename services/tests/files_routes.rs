@@ -347,7 +347,7 @@ async fn no_text_from_the_wire_becomes_a_path() {
     assert!(texts.len() >= 200);
     for text in texts {
         for path in [format!("/files/{text}"), format!("/files/{text}/outline")] {
-            let Ok(uri) = path.parse::<http::Uri>() else { continue };
+            let uri: http::Uri = path.parse().unwrap();
             for method in [Method::GET, Method::HEAD, Method::PUT] {
                 let mut request = upload(method.clone(), "/", &content);
                 *request.uri_mut() = uri.clone();

@@ -123,6 +123,19 @@ async fn a_slow_upload_loses_its_place_at_the_deadline() {
     assert_eq!(names(dir.path()).len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_long_upload_may_take_its_time_as_long_as_it_gets_on() {
+    let dir = tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let began = tokio::time::Instant::now();
+    let batches = stream::iter(0..4).then(|_| async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok::<_, BoxError>(content(256 * 1024))
+    });
+    store.put(batches).await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 40);
+}
+
 #[tokio::test]
 async fn a_dropped_upload_leaves_nothing() {
     let dir = tempdir().unwrap();
@@ -174,11 +187,13 @@ async fn links_and_other_things_planted_under_a_name_are_not_served_and_give_way
     let (dir, outside) = (tempdir().unwrap(), tempdir().unwrap());
     let secret = outside.path().join("secret");
     fs::write(&secret, b"secret").unwrap();
+    let linked_secret = outside.path().join("linked secret");
+    fs::write(&linked_secret, b"secret").unwrap();
     let store = store(dir.path()).await;
     let at = |content: &Bytes| dir.path().join(FileId::of(content).to_string());
     let (linked, hard, pipe, dangling) = (content(1), content(2), content(3), content(GROUP + 4));
     symlink(&secret, at(&linked)).unwrap();
-    fs::hard_link(&secret, at(&hard)).unwrap();
+    fs::hard_link(&linked_secret, at(&hard)).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
         at(&pipe),
@@ -195,8 +210,9 @@ async fn links_and_other_things_planted_under_a_name_are_not_served_and_give_way
         assert_eq!(put(&store, content).await, FileId::of(content));
         assert_eq!(read(&store, FileId::of(content)).await.unwrap(), *content);
         assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert_eq!(fs::read(&linked_secret).unwrap(), b"secret");
     }
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing was written outside");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2, "nothing was written outside");
     let part = dir.path().join("put-evil.part");
     drop(store);
     symlink(&secret, &part).unwrap();
