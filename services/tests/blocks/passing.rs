@@ -98,6 +98,27 @@ async fn a_newcomer_gets_a_block_through_a_relay_and_asking_again_costs_nothing(
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_a_round_is_not_asked_for_it() {
+    let relay = Relay::new();
+    relay.node.connect(1, archive);
+    assert_eq!(relay.ask(1, ROUND).await, no_block(0));
+    assert_eq!(relay.node.asked(), [0; 0]);
+    relay.node.connect(2, |payload, turn| async move {
+        time::sleep(Duration::from_millis(500)).await;
+        lacking(0)(payload, turn).await
+    });
+    relay.node.disconnect(gossip::PeerId(1));
+    // While 2 is asked for it, 3 comes and asks for it too: then it is not the one to have it.
+    let third = async {
+        relay.node.connect(3, archive);
+        relay.ask(3, ROUND).await
+    };
+    let both = futures::future::join(relay.ask(1, ROUND), third).await;
+    assert!(both == (no_block(0), no_block(0)), "{:?}", relay.node.asked());
+    assert_eq!(relay.node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_nobody_has_it_the_highest_round_heard_is_told() {
     let relay = Relay::new();
     relay.node.connect(2, lacking(7));
