@@ -61,6 +61,7 @@ macro_rules! suite {
                 a_head_that_does_not_come_ends_the_connection,
                 a_body_that_ends_too_early_is_not_taken_for_whole,
                 an_answer_that_breaks_off_cannot_be_read_as_whole,
+                an_upgrade_that_nobody_offers_changes_nothing,
             ]
             malformed: [
                 every_malformed_request_has_its_verdict,

@@ -163,3 +163,24 @@ pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Way) 
         assert!(whole.is_empty(), "{path}: half an answer looks whole");
     }
 }
+
+pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Way) {
+    let scene = Scene::on(way).await;
+    for protocol in ["h2c", "websocket"] {
+        let mut stream = scene.reach.raw().await;
+        let request = format!(
+            "GET /hello HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: {protocol}\r\n\r\n"
+        );
+        write(&mut stream, request.as_bytes()).await;
+        let answers = all(&mut stream).await;
+        match way {
+            Way::Tcp | Way::Tls | Way::Forward => is_hello(&answers),
+            // Not the same on every way: a socket may become something else where a route offers it, so
+            // what no route offers is passed over. A stream never does, and says so.
+            Way::Libp2p => {
+                let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+                assert_eq!(statuses, [400], "{protocol}");
+            }
+        }
+    }
+}
