@@ -11,7 +11,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -35,6 +35,9 @@ pub(super) struct Driver {
     seen: Seen,
     tick_every: Duration,
     tick: Pin<Box<Sleep>>,
+    /// The waker that `tick` and the caller's side know already. A task keeps its waker, so that what
+    /// does not happen at most polls costs nothing at most polls.
+    known: Option<Waker>,
 }
 
 impl Driver {
@@ -47,7 +50,8 @@ impl Driver {
         // No longer than an idle connection lives: one that falls idle is seen before it has to close.
         let tick_every = idle.min(limits.still / 16).min(limits.response / 16).max(LEAST_TICK);
         let tick = Box::pin(time::sleep(tick_every));
-        Self { connection, entry, seen: Seen::new(limits, Instant::now()), tick_every, tick }
+        let seen = Seen::new(limits, Instant::now());
+        Self { connection, entry, seen, tick_every, tick, known: None }
     }
 
     /// When to look at the clock again; `None` if the connection was cut.
@@ -73,7 +77,11 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.entry.wire().watch(context);
+        let known = this.known.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if !known {
+            this.entry.wire().watch(context);
+            this.known = Some(context.waker().clone());
+        }
         if this.entry.wire().is_abandoned() {
             return Poll::Ready(());
         }
@@ -82,6 +90,9 @@ impl Future for Driver {
                 tracing::debug!(%error, "an HTTP connection broke");
             }
             return Poll::Ready(());
+        }
+        if known && !this.tick.is_elapsed() {
+            return Poll::Pending;
         }
         while this.tick.as_mut().poll(context).is_ready() {
             match this.look(Instant::now()) {
