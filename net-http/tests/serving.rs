@@ -25,6 +25,7 @@ use futures::{StreamExt, stream};
 use gossip::{StreamUse, http::Caller};
 use http_body_util::BodyExt;
 use net_http::{Incident, ServeLimits};
+use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -354,4 +355,63 @@ async fn a_request_that_waits_too_long_for_its_turn_is_told_to_come_back() {
     go.notify_waiters();
     assert_eq!(third.status().await, Some(200));
     assert_eq!(served.reception.metrics().count(Incident::Busy), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn requests_are_told_apart_however_their_bytes_are_cut(
+        requests in proptest::collection::vec((0..4_usize, 0..3000_usize), 1..12),
+        cuts in proptest::collection::vec(1..700_usize, 1..20),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(requests_in_pieces(&requests, &cuts));
+    }
+}
+
+async fn requests_in_pieces(requests: &[(usize, usize)], cuts: &[usize]) {
+    let mut bytes = Vec::new();
+    for &(kind, len) in requests {
+        // A body that looks like requests.
+        let body = "GET /panic HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+        let body = &body[..len];
+        bytes.extend_from_slice(b"POST /length HTTP/1.1\r\nHost: x\r\n");
+        bytes.extend_from_slice(&match kind {
+            0 => format!("Content-Length: {len}\r\n\r\n{body}").into_bytes(),
+            1 if len > 0 => format!(
+                "Transfer-Encoding: chunked\r\n\r\n{len:X};x=y\r\n{body}\r\n0\r\nX: y\r\n\r\n"
+            )
+            .into_bytes(),
+            2 => {
+                let (a, b) = body.split_at(len / 2);
+                let chunk = |part: &str| match part.len() {
+                    0 => String::new(),
+                    len => format!("{len:x}\r\n{part}\r\n"),
+                };
+                format!("Transfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunk(a), chunk(b))
+                    .into_bytes()
+            }
+            _ => format!("Content-Length: {len}\r\nX: {}\r\n\r\n{body}", "y".repeat(len))
+                .into_bytes(),
+        });
+    }
+    let mut served = served(&Alive::default());
+    let mut client = served.open(from_peer(1), KEPT);
+    let (mut rest, mut cut) = (&bytes[..], cuts.iter().cycle());
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.len().min(*cut.next().unwrap()));
+        client.send(piece).await;
+        tokio::task::yield_now().await;
+        rest = after;
+    }
+    for &(_, len) in requests {
+        assert_eq!(client.answer().await.unwrap().body, len.to_string());
+    }
+    client.half_close().await;
+    assert_eq!(client.rest().await, b"");
+    served.ended().await;
 }

@@ -130,10 +130,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A length as it has to be written: digits, and nothing else.
+/// A length as it has to be written: digits, and nothing else; no more than any reader can count.
 fn decimal(text: &[u8]) -> Option<u64> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+    let length = std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()?;
+    i64::try_from(length).is_ok().then_some(length)
 }
 
 /// Whether every line ends in CRLF, and CR stands nowhere else.
@@ -221,6 +222,7 @@ mod tests {
             "Content-Length: 0x3\r\n",
             "Content-Length: -1\r\n",
             "Content-Length: 99999999999999999999\r\n",
+            "Content-Length: 9223372036854775808\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: identity\r\n",

@@ -78,6 +78,18 @@ impl Reception {
         &self.shared.limits
     }
 
+    /// Connections and streams that are served at the moment.
+    #[must_use]
+    pub fn served(&self) -> usize {
+        self.shared.seats.served()
+    }
+
+    /// Connections and streams that wait for a seat at the moment.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.seats.waiting()
+    }
+
     /// Puts a screen in front of a stream, for a network that runs the HTTP library itself.
     pub fn screen<Io>(&self, io: Io, line: &Arc<Line>, terms: Terms) -> Screen<Io> {
         Screen::new(io, Arc::clone(line), terms, Arc::clone(&self.shared.metrics))

@@ -189,6 +189,17 @@ impl Seats {
         }
     }
 
+    /// Connections that are served.
+    pub(crate) fn served(&self) -> usize {
+        let seats = self.limits.connections.min(Semaphore::MAX_PERMITS);
+        seats.saturating_sub(self.total.available_permits())
+    }
+
+    /// Connections that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<PeerKey, Arc<Peer>>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,7 +298,7 @@ mod tests {
             held.push(seats.enter(&caller(number), &line).await.unwrap());
         }
         assert_eq!(seats.enter(&caller(99), &line).await.unwrap_err(), Refused::Full);
-        assert_eq!(seats.peers().len(), 10);
+        assert_eq!((seats.peers().len(), seats.served()), (10, 10));
         // Some wait, some give up waiting, some wait in vain.
         let first = caller(1);
         let mut waiting = Box::pin(seats.enter(&first, &line));
@@ -296,7 +307,7 @@ mod tests {
         assert_eq!(seats.enter(&first, &line).await.unwrap_err(), Refused::WaitedInVain);
         drop(held);
         assert_eq!(seats.peers().len(), 0);
-        assert_eq!(seats.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!((seats.served(), seats.waiting()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use gossip::{
     PeerId, StreamUse, Transport,
     http::{Caller, HttpResponse},
 };
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use net_http::serve::{Answer, Line, Screen, Seat, Terms};
@@ -143,6 +143,7 @@ async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &Ca
         None => Screen::new(io, Arc::clone(&line), terms, Arc::default()),
     };
     let requests = Requests {
+        cancel: cancel.clone(),
         caller: Caller {
             identity: None,
             transport: Transport::WebSocket,
@@ -164,6 +165,8 @@ async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &Ca
 
 /// What the requests of one connection share.
 struct Requests {
+    /// Ends the wait for a seat.
+    cancel: CancellationToken,
     place: Place,
     line: Arc<Line>,
     caller: Caller,
@@ -247,15 +250,13 @@ async fn answer(
 async fn ask(requests: &Requests, request: Request<Incoming>) -> HttpResponse {
     let Some(reception) = &requests.place.context.reception else { return reply::not_found() };
     let enter = || reception.enter(&requests.caller, &requests.line);
-    match requests.seat.get_or_try_init(enter).await {
-        Ok(seat) => reception.answer(request, &requests.caller, seat).await,
-        Err(refused) => {
-            tracing::debug!(%refused, from = %requests.place.from, "HTTP request refused");
-            let mut response = reply::unavailable(StatusCode::SERVICE_UNAVAILABLE);
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+    let entered = requests.cancel.run_until_cancelled(requests.seat.get_or_try_init(enter)).await;
+    if let Some(Ok(seat)) = entered {
+        return reception.answer(request, &requests.caller, seat).await;
     }
+    let mut response = reply::unavailable();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Goes on as a peer, to its end.

@@ -27,8 +27,8 @@ pub(super) fn too_many(retry_after: Duration) -> HttpResponse {
 }
 
 /// There is no seat at the moment.
-pub(super) fn unavailable(status: StatusCode) -> HttpResponse {
-    come_back(status, Duration::from_secs(1))
+pub(super) fn unavailable() -> HttpResponse {
+    come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1))
 }
 
 /// Adds the time, unless it is there. An upgrade has none, which is why the HTTP library is not asked to.

@@ -1,0 +1,94 @@
+//! HTTP services beside gossip on one port: neither takes the other's place.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use axum::{Router, routing::any};
+use common::{
+    Node, PATIENCE, Recipe,
+    raw::{self, End, Raw},
+    soon,
+};
+use gossip::{NetworkProfile, http::HttpService};
+use mesh::LoopbackRule as GateRule;
+use net_http::{Incident, LoopbackRule, Reception, ServeLimits};
+use tokio::time::{Instant, sleep};
+
+fn reception(limits: ServeLimits) -> Reception {
+    let router = Router::new()
+        .route("/hello", any(async || "hi"))
+        .route("/hour", any(async || sleep(Duration::from_secs(3600)).await));
+    Reception::new(HttpService::new(router), limits)
+}
+
+async fn node(reception: &Reception) -> Node {
+    let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
+    recipe.with(|config| config.reception = Some(reception.clone())).start().await
+}
+
+async fn asks(node: &Node, path: &str) -> Raw {
+    let mut client = Raw::connect(node.address()).await;
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+    client
+}
+
+#[tokio::test]
+async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
+    let reception = reception(ServeLimits { connections: 1, ..ServeLimits::default() });
+    let node = node(&reception).await;
+    let mut busy = asks(&node, "/hello").await;
+    assert_eq!(soon(busy.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
+    busy.exactly(2).await.unwrap();
+    assert_eq!(reception.served(), 1);
+    let mut refused = asks(&node, "/hello").await;
+    let answer = soon(refused.answer()).await.unwrap();
+    assert_eq!(answer.status, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(answer.headers["retry-after"], ["1"]);
+    assert_eq!(refused.read(PATIENCE).await, End::Over);
+    let peer = soon(raw::upgraded(node.address())).await;
+    node.until_peers(1).await;
+    assert_eq!(reception.served(), 1);
+    assert_eq!(reception.metrics().count(Incident::Full), 1);
+    drop(busy);
+    common::until("the seat", || reception.served() == 0).await;
+    let mut again = asks(&node, "/hello").await;
+    assert_eq!(soon(again.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
+    drop((again, peer));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody_who_waits() {
+    let limits =
+        ServeLimits { per_peer: 1, loopback: LoopbackRule::Counted, ..ServeLimits::default() };
+    let reception = reception(limits);
+    let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
+    let recipe = recipe.with(|config| {
+        config.reception = Some(reception.clone());
+        config.inbound.exempt_loopback_from_rate = GateRule::Exempt;
+    });
+    let node = recipe.start().await;
+    let mut idle = asks(&node, "/hello").await;
+    soon(idle.answer()).await.unwrap();
+    idle.exactly(2).await.unwrap();
+    // Makes the idle one go, and waits in its handler from then on.
+    let busy = asks(&node, "/hour").await;
+    assert_eq!(idle.read(PATIENCE).await, End::Over);
+    common::until("the seat", || reception.metrics().requests() == 2).await;
+    let mut waiting = asks(&node, "/hello").await;
+    common::until("one that waits", || reception.waiting() == 1).await;
+    drop(busy);
+    let began = Instant::now();
+    let stopping = async {
+        // The handler that takes an hour has to be cut off.
+        let _forced = node.network.stop(Duration::from_secs(1)).await;
+        node.broadcaster.stop(Duration::from_secs(1)).await
+    };
+    let (_stopped, answer) = tokio::join!(stopping, soon(waiting.answer()));
+    assert_eq!(answer.unwrap().status, "HTTP/1.1 503 Service Unavailable");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
