@@ -33,7 +33,7 @@ use crate::{
     registry::Registry,
     router::{Job, Router, Target, ToTopic},
     shared::{PeerEvent, Relaying, Shared},
-    tasks::{Shutdown, TaskSet},
+    tasks::{Opening, Shutdown, TaskSet},
     topic::{TopicMessage, TopicSink},
     workers::{self, Application, HeardOn, Held, Work, Workers},
     writer::Writer,
@@ -256,9 +256,8 @@ impl Broadcaster {
     {
         let Link { about, sinks, sources, greeting, hooks } = link;
         let shared = &self.shared;
-        if self.tasks.token().is_cancelled() {
-            return Err(Stopping);
-        }
+        // Whoever sees the peer may send to it and stop the node at once: its loops run by then.
+        let Some(opening) = self.tasks.open() else { return Err(Stopping) };
         let sinks = match sinks {
             LaneSinks::Shared(sink) => vec![(Serves::Both, sink)],
             LaneSinks::PerLane { priority, bulk } => {
@@ -293,16 +292,16 @@ impl Broadcaster {
         }
         shared.metrics.connected(peer.transport);
         shared.emit(PeerEvent::Connected(peer.info()));
-        self.run_peer(peer, sinks, sources, ended_sender);
+        self.run_peer(&opening, peer, (sinks, sources), ended_sender);
         Ok(Attached { peer: id, ended })
     }
 
     /// Starts the loops of a peer. The last of them to end hands over what was not written.
     fn run_peer<S: FrameSink, R: FrameSource>(
         &self,
+        tasks: &Opening<'_>,
         peer: Arc<Peer>,
-        sinks: Vec<(Serves, S)>,
-        sources: Vec<R>,
+        (sinks, sources): (Vec<(Serves, S)>, Vec<R>),
         ended: oneshot::Sender<DisconnectReason>,
     ) {
         let shared = &self.shared;
@@ -322,7 +321,7 @@ impl Broadcaster {
                 read_out: read_out.clone(),
             };
             let running = running.clone();
-            self.tasks.spawn("writer", |_cancel| async move {
+            tasks.spawn("writer", |_cancel| async move {
                 writer.run().await;
                 drop(running);
             });
@@ -332,14 +331,14 @@ impl Broadcaster {
             let traffic = shared.metrics.receiving(peer.transport);
             let reader = Reader { peer, source, shared, traffic, waiting: None };
             let held = (running.clone(), Arc::clone(&reading));
-            self.tasks.spawn("reader", |_cancel| async move {
+            tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
                 drop(held);
             });
         }
         drop(running);
         let farewell = Farewell { shared: Arc::clone(shared), peer, ended: Some(ended) };
-        self.tasks.spawn("peer", |_cancel| async move {
+        tasks.spawn("peer", |_cancel| async move {
             // Nothing is ever sent: `None` says that every loop has ended.
             let _ = all_ended.recv().await;
             drop(farewell);

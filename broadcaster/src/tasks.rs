@@ -5,12 +5,13 @@
 //! * [`TaskSet::spawn`] is the only door to spawn; the lint configuration forbids the others.
 //! * A task ends before its set does: dropping the set aborts what still runs, [`TaskSet::stop`] asks first.
 //! * A panic is never silent: it cancels the set at once, and stopping the set resumes it.
+//! * What is started in an [`Opening`] is started whole: the set is stopped before it or after it.
 
 use std::{
     any::Any,
     future::Future,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -55,6 +56,33 @@ struct Shared {
     /// The first panic, until somebody resumes it.
     panic: Mutex<Option<Panic>>,
     cancel: CancellationToken,
+    /// Read by openings; written, for a moment, by whoever stops the set.
+    openings: RwLock<()>,
+}
+
+/// A moment in which a set is not stopped, so that several tasks that need each other can be started.
+#[derive(Debug)]
+pub(crate) struct Opening<'a> {
+    shared: &'a Shared,
+    _open: RwLockReadGuard<'a, ()>,
+}
+
+impl Opening<'_> {
+    /// Starts a task. It may find its token cancelled.
+    pub(crate) fn spawn<F, Fut>(&self, name: &'static str, task: F)
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.shared.start(name, task(self.shared.cancel.clone()), Late::Started);
+    }
+}
+
+/// What becomes of a task that is to be started when its set has been asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    Started,
+    Dropped,
 }
 
 impl TaskSet {
@@ -62,7 +90,12 @@ impl TaskSet {
     #[must_use]
     pub fn new(parent: &CancellationToken) -> Self {
         let cancel = parent.child_token();
-        let shared = Shared { tasks: Mutex::default(), panic: Mutex::default(), cancel };
+        let shared = Shared {
+            tasks: Mutex::default(),
+            panic: Mutex::default(),
+            cancel,
+            openings: RwLock::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -81,25 +114,15 @@ impl TaskSet {
         if self.shared.cancel.is_cancelled() {
             return;
         }
-        let future = AssertUnwindSafe(task(self.shared.cancel.clone())).catch_unwind();
-        let cancel = self.shared.cancel.clone();
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Asked again under the lock: `stop` cancels first and takes the tasks then, so that a task
-        // that starts here is among those it takes.
-        if cancel.is_cancelled() {
-            return;
-        }
-        while let Some(ended) = tasks.try_join_next() {
-            self.shared.note(ended.ok().flatten());
-        }
-        tasks.spawn(async move {
-            let panic = future.await.err();
-            if panic.is_some() {
-                tracing::error!(task = name, "a task panicked; its component stops");
-                cancel.cancel();
-            }
-            panic
-        });
+        self.shared.start(name, task(self.shared.cancel.clone()), Late::Dropped);
+    }
+
+    /// Keeps the set from being stopped for a moment; `None` if it has been asked to. Not to be held
+    /// for long: whoever stops the set waits.
+    pub(crate) fn open(&self) -> Option<Opening<'_>> {
+        let open = self.shared.openings.read().unwrap_or_else(PoisonError::into_inner);
+        let is_open = !self.shared.cancel.is_cancelled();
+        is_open.then(|| Opening { shared: &self.shared, _open: open })
     }
 
     /// Tasks that have not ended.
@@ -129,6 +152,7 @@ impl TaskSet {
     /// A dropped `stop` leaves the tasks cancelled; those it was waiting for are aborted.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.shared.cancel.cancel();
+        drop(self.shared.openings.write().unwrap_or_else(PoisonError::into_inner));
         let mut tasks = {
             let mut shared = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *shared)
@@ -154,6 +178,33 @@ impl TaskSet {
 }
 
 impl Shared {
+    fn start(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+        late: Late,
+    ) {
+        let future = AssertUnwindSafe(task).catch_unwind();
+        let cancel = self.cancel.clone();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked again under the lock: `stop` cancels first and takes the tasks then, so that a task
+        // that starts here is among those it takes.
+        if cancel.is_cancelled() && late == Late::Dropped {
+            return;
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            self.note(ended.ok().flatten());
+        }
+        tasks.spawn(async move {
+            let panic = future.await.err();
+            if panic.is_some() {
+                tracing::error!(task = name, "a task panicked; its component stops");
+                cancel.cancel();
+            }
+            panic
+        });
+    }
+
     fn note(&self, panic: Option<Panic>) {
         if let Some(panic) = panic {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
@@ -188,6 +239,22 @@ mod tests {
         let tasks = TaskSet::new(&CancellationToken::new());
         tasks.spawn("deaf", |_cancel| std::future::pending());
         assert_eq!(tasks.stop(Duration::from_secs(1)).await, Shutdown::Forced(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_started_in_an_opening_is_started_although_the_set_is_asked_to_end() {
+        let tasks = TaskSet::new(&CancellationToken::new());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let opening = tasks.open().unwrap();
+        tasks.token().cancel();
+        opening.spawn("late", |cancel| async move {
+            cancel.cancelled().await;
+            sender.send(()).unwrap();
+        });
+        drop(opening);
+        assert!(tasks.open().is_none());
+        assert_eq!(tasks.stop(Duration::from_secs(1)).await, Shutdown::Clean);
+        assert_eq!(receiver.await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
