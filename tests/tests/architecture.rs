@@ -79,14 +79,16 @@ const ROOMS: &[Room] = &[
 /// Rooms that may know every other one.
 const SHEDS: &[&str] = &["testkit", "bench"];
 
-/// Folders at the top level. Source: issue 3, part 1.
+/// Folders at the top level. Source: the plan, and docs/architecture.md.
 const FOLDERS: &[&str] = &[
     "gossip",
     "broadcaster",
     "mesh",
+    "net-http",
     "net-ws",
     "net-p2p",
     "net-hybrid",
+    "services",
     "node",
     "tests",
     "bench",
