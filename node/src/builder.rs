@@ -333,7 +333,7 @@ impl NodeBuilder {
             clients: clients.clone(),
         };
         let on_start = std::mem::take(&mut self.on_start);
-        let network = match Network::start(self, lent, &cancel).await {
+        let network = match Box::pin(Network::start(self, lent, &cancel)).await {
             Ok(network) => network,
             Err(error) => {
                 cancel.cancel();

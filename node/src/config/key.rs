@@ -57,9 +57,12 @@ pub(crate) enum Key {
     PassOnBlocks,
     HttpRate,
     TlsCert,
-    TlsKey,
+    TlsSecret,
     Log,
 }
+
+/// The fields of a [`Spec`], in their order.
+type Row = (&'static str, &'static str, Kind, Default, &'static str, &'static str);
 
 /// What is said of a setting.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +100,7 @@ impl Key {
         Self::PassOnBlocks,
         Self::HttpRate,
         Self::TlsCert,
-        Self::TlsKey,
+        Self::TlsSecret,
         Self::Log,
     ];
 
@@ -105,7 +108,13 @@ impl Key {
     pub(crate) const fn spec(self) -> Spec {
         use self::Default::{Is, Nothing, UserDataDir};
         use Kind::{List, Number, Switch, Text};
-        let (name, flag, kind, default, placeholder, help) = match self {
+        let row: Row = match self {
+            Self::Services
+            | Self::Uploads
+            | Self::PassOnBlocks
+            | Self::HttpRate
+            | Self::TlsCert
+            | Self::TlsSecret => self.http_row(),
             Self::Profile => {
                 let help = "Protocol names and numbers to use: tandem or algorand";
                 ("profile", "profile", Text, Is("tandem"), "PROFILE", help)
@@ -164,6 +173,20 @@ impl Key {
                 let help = "Memory that waiting messages may take, in MiB";
                 ("budget_mib", "budget-mib", Number, Is("256"), "MIB", help)
             }
+            Self::Log => {
+                let help = "What to log on stderr, e.g. info or net_ws=debug,warn";
+                ("log", "log", Text, Is(DEFAULT_LOG), "FILTER", help)
+            }
+        };
+        let (name, flag, kind, default, placeholder, help) = row;
+        Spec { name, flag, kind, default, placeholder, help }
+    }
+
+    /// The row of a setting of the HTTP services.
+    const fn http_row(self) -> Row {
+        use self::Default::{Is, Nothing};
+        use Kind::{List, Number, Switch, Text};
+        match self {
             Self::Services => {
                 let help = "An HTTP service to offer: status, blocks, files or kv";
                 ("services", "service", List, Is("status"), "NAME", help)
@@ -185,16 +208,12 @@ impl Key {
                 let help = "File with the certificates for HTTPS on the WebSocket port, in PEM";
                 ("tls_cert", "tls-cert", Text, Nothing, "FILE", help)
             }
-            Self::TlsKey => {
+            // The only one left.
+            _ => {
                 let help = "File with the key to them, in PEM";
                 ("tls_key", "tls-key", Text, Nothing, "FILE", help)
             }
-            Self::Log => {
-                let help = "What to log on stderr, e.g. info or net_ws=debug,warn";
-                ("log", "log", Text, Is(DEFAULT_LOG), "FILTER", help)
-            }
-        };
-        Spec { name, flag, kind, default, placeholder, help }
+        }
     }
 
     /// The key of a name.

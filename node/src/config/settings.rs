@@ -142,11 +142,11 @@ impl Reader<'_> {
             let problem = format!("`{}` is needed with it", other.spec().name);
             ConfigError::Value { at, key, problem }
         };
-        match (self.optional(Key::TlsCert, path)?, self.optional(Key::TlsKey, path)?) {
+        match (self.optional(Key::TlsCert, path)?, self.optional(Key::TlsSecret, path)?) {
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
-            (Some(_), None) => Err(lonely(Key::TlsCert, Key::TlsKey)),
-            (None, Some(_)) => Err(lonely(Key::TlsKey, Key::TlsCert)),
+            (Some(_), None) => Err(lonely(Key::TlsCert, Key::TlsSecret)),
+            (None, Some(_)) => Err(lonely(Key::TlsSecret, Key::TlsCert)),
         }
     }
 

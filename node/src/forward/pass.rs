@@ -51,7 +51,12 @@ impl Service<HttpRequest> for Pass {
     fn call(&mut self, mut request: HttpRequest) -> Self::Future {
         let client = self.client.clone();
         Box::pin(async move {
+            let wants_trailers = names(request.headers(), &header::TE, "trailers");
             strip(request.headers_mut());
+            if wants_trailers {
+                let trailers = HeaderValue::from_static("trailers");
+                request.headers_mut().insert(header::TE, trailers);
+            }
             // The peer is asked under its own name.
             request.headers_mut().remove(header::HOST);
             Ok(match client.send(request).await {
@@ -65,15 +70,21 @@ impl Service<HttpRequest> for Pass {
     }
 }
 
+/// The words of a list in a header.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// Whether a list in a header has a word.
+fn names(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|other| other.eq_ignore_ascii_case(word))
+}
+
 /// Takes out what is about one connection.
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let named: Vec<HeaderName> =
+        words(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in OF_A_CONNECTION.iter().chain(&named) {
         headers.remove(name);
     }
@@ -83,8 +94,11 @@ fn strip(headers: &mut HeaderMap) {
 fn failed(error: &HttpError) -> HttpResponse {
     let status = match error {
         HttpError::Deadline | HttpError::DeadlineUnsent => StatusCode::GATEWAY_TIMEOUT,
-        HttpError::QueueTimeout { .. } | HttpError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-        HttpError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        HttpError::QueueTimeout { .. } | HttpError::QueueFull { .. } | HttpError::Stopped => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        // The body is the tool's.
+        HttpError::Invalid { .. } | HttpError::RequestBody { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,
     };
     let mut text = error.to_string();
@@ -123,15 +137,17 @@ mod tests {
         }));
         let request = Request::get("/a")
             .header("host", "localhost:8080")
-            .header("connection", "close, X-Private")
+            .header("connection", "close, TE, X-Private")
+            .header("te", "gzip, trailers")
             .header("x-private", "1")
             .header("accept", "*/*")
             .body(HttpBody::empty());
         let response = Pass::new(client).oneshot(request.unwrap()).await.unwrap();
         assert_eq!(response.headers().len(), 1);
         assert_eq!(read_all(response.into_body(), 10).await.unwrap(), "yes");
-        let seen: Vec<String> = seen.lock().unwrap().keys().map(ToString::to_string).collect();
-        assert_eq!(seen, ["accept"]);
+        let mut seen: Vec<String> = seen.lock().unwrap().keys().map(ToString::to_string).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, ["accept", "te"]);
     }
 
     #[tokio::test]
