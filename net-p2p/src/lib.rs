@@ -19,7 +19,8 @@
 //! | unreached | swarm task, until a dial ended | 1,024 | caller is told | - |
 //! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller is told | - |
 //! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller is told | - |
-//! | muxer | connections, until negotiated | 256 of one connection | stream is reset | `MuxerFull` |
+//! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
+//! | orders | connection -> muxer task | 2: one stream, one end | cannot be | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> doorman | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | HTTP streams | doorman -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
@@ -35,8 +36,10 @@
 mod behaviour;
 mod command;
 mod config;
+mod connections;
 mod conventions;
 mod dialing;
+mod gathering;
 mod handshake;
 mod http;
 mod keys;

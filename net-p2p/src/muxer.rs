@@ -1,20 +1,31 @@
-//! Streams over one connection: Yamux, with a bound on what a peer may make this node keep.
+//! Streams over one connection: Yamux, in a task of its own, with a bound on what a peer may make this
+//! node keep.
+//!
+//! ```text
+//!   swarm's task ── Muxer ──▶ orders: open, close ──▶ Driver ── Yamux ── Gathering ── Noise ── TCP
+//!                         ◀── inbound streams, end ◀──   ▲
+//!                                                        └── frames of streams, wherever they are used
+//! ```
 //!
 //! The library's own wrapper lets the windows of one connection grow to 1 GiB together, and that cannot
-//! be set. This one is the same but for the bounds, and for counting what it drops.
+//! be set. It also moves the bytes in the swarm's task for that connection, which asks every behaviour
+//! for its protocols whenever it wakes: for each frame. Here it wakes for a new stream and for the end.
 //!
 //! # Invariants
 //!
 //! * At most [`MAX_STREAMS`] streams of a connection are open, and what all of them have received and
 //!   nobody has read is at most 256 KiB for each and [`MAX_WINDOW_GROWTH`] for all.
 //! * At most [`MAX_BUFFERED`] streams wait to be negotiated. One more is reset and counted.
+//! * Who closes the muxer waits until everything written is out and the socket is closed. Who drops it
+//!   ends the connection at once.
+
+mod driver;
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     future, iter,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -22,9 +33,11 @@ use libp2p::core::{
     muxing::{StreamMuxer, StreamMuxerEvent},
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
 };
+use tokio::sync::{mpsc, oneshot};
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
-use crate::metrics::{P2pEvent, P2pMetrics};
+use self::driver::{Driver, Order};
+use crate::{connections::ConnectionTasks, gathering::Gathering, metrics::P2pMetrics};
 
 /// Streams open at one time on one connection, both directions together. One more ends the connection,
 /// so everything that refuses streams without harm has to refuse them earlier.
@@ -43,25 +56,45 @@ const MAX_WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 /// Chosen: as many as peers of this kind open without an acknowledgement.
 const MAX_BUFFERED: usize = 256;
 
+/// Orders that wait for the task: one stream at a time, and one end.
+const MAX_ORDERS: usize = 2;
+
+/// What there is to a connection: bytes, and a task may take them.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for C {}
+
 /// Makes a muxer of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrade {
     config: Config,
+    tasks: ConnectionTasks,
     metrics: P2pMetrics,
 }
 
 impl Upgrade {
-    pub(crate) fn new(metrics: P2pMetrics) -> Self {
+    /// Connections are driven in `tasks`.
+    pub(crate) fn new(tasks: ConnectionTasks, metrics: P2pMetrics) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         let windows = MAX_STREAMS * DEFAULT_CREDIT as usize + MAX_WINDOW_GROWTH;
         config.set_max_connection_receive_window(Some(windows));
-        Self { config, metrics }
+        Self { config, tasks, metrics }
     }
 
-    fn muxer<C: AsyncRead + AsyncWrite + Unpin>(self, io: C, mode: Mode) -> Muxer<C> {
-        let connection = Connection::new(io, self.config, mode);
-        Muxer { connection, inbound: VecDeque::new(), acceptor: None, metrics: self.metrics }
+    fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
+        let (streams, inbound) = mpsc::channel(MAX_BUFFERED);
+        let (orders, wanted) = mpsc::channel(MAX_ORDERS);
+        let (end, ended) = oneshot::channel();
+        let driver = Driver {
+            connection: Connection::new(Gathering::new(io), self.config, mode),
+            inbound: streams,
+            orders: wanted,
+            asked: None,
+            metrics: self.metrics,
+        };
+        self.tasks.start("muxer", driver.run(end));
+        Muxer { inbound, orders, outbound: None, closing: None, ended: Some(ended) }
     }
 }
 
@@ -74,46 +107,52 @@ impl UpgradeInfo for Upgrade {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Upgrade {
-    type Output = Muxer<C>;
+impl<C: Wire> InboundConnectionUpgrade<C> for Upgrade {
+    type Output = Muxer;
     type Error = Infallible;
-    type Future = future::Ready<Result<Muxer<C>, Infallible>>;
+    type Future = future::Ready<Result<Muxer, Infallible>>;
 
     fn upgrade_inbound(self, io: C, _protocol: &'static str) -> Self::Future {
         future::ready(Ok(self.muxer(io, Mode::Server)))
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Upgrade {
-    type Output = Muxer<C>;
+impl<C: Wire> OutboundConnectionUpgrade<C> for Upgrade {
+    type Output = Muxer;
     type Error = Infallible;
-    type Future = future::Ready<Result<Muxer<C>, Infallible>>;
+    type Future = future::Ready<Result<Muxer, Infallible>>;
 
     fn upgrade_outbound(self, io: C, _protocol: &'static str) -> Self::Future {
         future::ready(Ok(self.muxer(io, Mode::Client)))
     }
 }
 
-/// One connection.
+/// One connection, as the swarm sees it.
 #[derive(Debug)]
-pub(crate) struct Muxer<C> {
-    connection: Connection<C>,
-    /// Came while the connection was driven and nobody asked for a stream.
-    inbound: VecDeque<Stream>,
-    /// Who asked for a stream when there was none.
-    acceptor: Option<Waker>,
-    metrics: P2pMetrics,
+pub(crate) struct Muxer {
+    /// Streams of the peer, from the task.
+    inbound: mpsc::Receiver<Stream>,
+    /// To the task.
+    orders: mpsc::Sender<Order>,
+    /// The stream that was ordered and has not come.
+    outbound: Option<oneshot::Receiver<Stream>>,
+    /// How the closing that was ordered goes.
+    closing: Option<oneshot::Receiver<Result<(), ConnectionError>>>,
+    /// Why the connection ended, until it is told.
+    ended: Option<oneshot::Receiver<ConnectionError>>,
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
-    /// Drives the connection until a stream comes.
-    fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
-        let next = ready!(self.connection.poll_next_inbound(context));
-        Poll::Ready(next.unwrap_or(Err(ConnectionError::Closed)))
+impl Muxer {
+    /// Waits for an end that nobody asked for.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<ConnectionError> {
+        let Some(ended) = &mut self.ended else { return Poll::Ready(ConnectionError::Closed) };
+        let why = ready!(Pin::new(ended).poll(context));
+        self.ended = None;
+        Poll::Ready(why.unwrap_or(ConnectionError::Closed))
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+impl StreamMuxer for Muxer {
     type Substream = Stream;
     type Error = ConnectionError;
 
@@ -121,79 +160,57 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Stream, ConnectionError>> {
-        if let Some(stream) = self.inbound.pop_front() {
-            return Poll::Ready(Ok(stream));
+        match ready!(self.inbound.poll_recv(context)) {
+            Some(stream) => Poll::Ready(Ok(stream)),
+            None => self.poll_ended(context).map(Err),
         }
-        let next = self.poll_stream(context);
-        if next.is_pending() {
-            self.acceptor = Some(context.waker().clone());
-        }
-        next
     }
 
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection.poll_new_outbound(context)
+        if self.outbound.is_none() {
+            let (to, stream) = oneshot::channel();
+            if self.orders.try_send(Order::Open(to)).is_err() {
+                return self.poll_ended(context).map(Err);
+            }
+            self.outbound = Some(stream);
+        }
+        let Some(stream) = &mut self.outbound else { return Poll::Pending };
+        let stream = ready!(Pin::new(stream).poll(context));
+        self.outbound = None;
+        match stream {
+            Ok(stream) => Poll::Ready(Ok(stream)),
+            Err(_gone) => self.poll_ended(context).map(Err),
+        }
     }
 
     fn poll_close(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), ConnectionError>> {
-        self.connection.poll_close(context)
+        if self.closing.is_none() {
+            let (done, closing) = oneshot::channel();
+            if self.orders.try_send(Order::Close(done)).is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            self.closing = Some(closing);
+        }
+        let Some(closing) = &mut self.closing else { return Poll::Pending };
+        let closed = ready!(Pin::new(closing).poll(context));
+        self.closing = None;
+        // A task that is gone has let go of the connection.
+        Poll::Ready(closed.unwrap_or(Ok(())))
     }
 
     fn poll(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
-        let stream = ready!(self.poll_stream(context))?;
-        if self.inbound.len() < MAX_BUFFERED {
-            self.inbound.push_back(stream);
-            if let Some(acceptor) = self.acceptor.take() {
-                acceptor.wake();
-            }
-        } else {
-            self.metrics.note(P2pEvent::MuxerFull);
-        }
-        // There may be more, and others shall have their turn.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        self.poll_ended(context).map(Err)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::{io::AsyncWriteExt, time};
-    use tokio_util::compat::TokioAsyncReadCompatExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn streams_that_find_no_place_are_reset_and_counted() {
-        let (mut peer, ours) = tokio::io::duplex(1 << 20);
-        let metrics = P2pMetrics::default();
-        let mut muxer = Upgrade::new(metrics.clone()).muxer(ours.compat(), Mode::Server);
-        for number in 0..=MAX_BUFFERED as u32 + 2 {
-            // An update of a window that opens the stream.
-            let mut frame = [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-            frame[4..8].copy_from_slice(&(2 * number + 1).to_be_bytes());
-            peer.write_all(&frame).await.unwrap();
-        }
-        let dropped = future::poll_fn(|context| {
-            assert!(Pin::new(&mut muxer).poll(context).is_pending());
-            if metrics.count(P2pEvent::MuxerFull) < 3 { Poll::Pending } else { Poll::Ready(()) }
-        });
-        time::timeout(Duration::from_secs(20), dropped).await.unwrap();
-        let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..MAX_BUFFERED {
-            assert!(Pin::new(&mut muxer).poll_inbound(&mut context).is_ready());
-        }
-        assert!(Pin::new(&mut muxer).poll_inbound(&mut context).is_pending());
-        assert_eq!(metrics.count(P2pEvent::MuxerFull), 3);
-    }
-}
+mod tests;

@@ -16,7 +16,6 @@
 use std::{
     io,
     panic::AssertUnwindSafe,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,8 +23,7 @@ use std::{
 use broadcaster::TaskSet;
 use futures::{FutureExt, StreamExt};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, TransportError, noise,
-    swarm::{Config as SwarmConfig, Executor},
+    Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +32,7 @@ use crate::{
     behaviour::{Behaviour, BehaviourError},
     command::{ToSwarm, channels},
     config::{GossipStreams, P2pConfig, PeerAddress, Subscription},
+    connections::ConnectionTasks,
     conventions::Conventions,
     dialing::Dialing,
     http::Doorman,
@@ -104,30 +103,6 @@ pub(crate) struct Life {
     listen: Vec<Multiaddr>,
 }
 
-/// Runs the tasks of connections in a set of their own.
-struct ConnectionTasks {
-    tasks: TaskSet,
-    panicked: CancellationToken,
-}
-
-impl Executor for ConnectionTasks {
-    fn exec(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let panicked = self.panicked.clone();
-        self.tasks.spawn("connection", |cancel| async move {
-            let task = AssertUnwindSafe(task).catch_unwind();
-            let ended = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                ended = task => ended,
-            };
-            if ended.is_err() {
-                // The swarm would wait for this connection for ever, so its life is over.
-                panicked.cancel();
-            }
-        });
-    }
-}
-
 impl Blueprint {
     /// Makes a swarm and waits until it listens.
     ///
@@ -162,9 +137,9 @@ impl Blueprint {
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
         let key = self.config.key.libp2p();
-        let executor = ConnectionTasks { tasks: connections.clone(), panicked: panicked.clone() };
+        let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let mut swarm = Swarm::new(
-            transport::build(&key, self.around.metrics.clone())?,
+            transport::build(&key, executor.clone(), self.around.metrics.clone())?,
             Behaviour::new(&self.config, profile, streams)?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),

@@ -1,7 +1,7 @@
 //! From a TCP socket to an authenticated, multiplexed connection.
 //!
 //! ```text
-//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ Yamux        all within one deadline
+//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ gathering ──▶ Yamux        all within one deadline
 //! ```
 //!
 //! # Invariants
@@ -20,7 +20,7 @@ use libp2p::{
     noise, tcp,
 };
 
-use crate::{linger::Lingering, metrics::P2pMetrics, muxer::Upgrade};
+use crate::{connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics, muxer::Upgrade};
 
 /// From the first byte to a multiplexed connection. Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,13 +31,14 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport of a node.
+/// The transport of a node. Its connections are driven in `tasks`.
 ///
 /// # Errors
 ///
 /// When the key cannot sign, which an Ed25519 key always can.
 pub(crate) fn build(
     key: &Keypair,
+    tasks: ConnectionTasks,
     metrics: P2pMetrics,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
@@ -48,7 +49,7 @@ pub(crate) fn build(
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
-        .multiplex(Upgrade::new(metrics))
+        .multiplex(Upgrade::new(tasks, metrics))
         .timeout(HANDSHAKE_TIMEOUT);
     Ok(transport.boxed())
 }

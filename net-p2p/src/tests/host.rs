@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     NodeKey, P2pConfig, P2pNetwork,
     command::{Command, open_stream},
+    connections::ConnectionTasks,
     metrics::P2pMetrics,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
     transport,
@@ -37,6 +38,11 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not so after {PATIENCE:?}: {what}");
         time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Where a plain host drives its connections.
+pub(crate) fn connection_tasks() -> ConnectionTasks {
+    ConnectionTasks::new(TaskSet::new(&CancellationToken::new()), CancellationToken::new())
 }
 
 /// A node that remembers the messages of one tag.
@@ -145,7 +151,7 @@ impl Host {
         };
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
-        let transport = transport::build(&key, P2pMetrics::default()).unwrap();
+        let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
         reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);

@@ -1,6 +1,6 @@
 //! Tests that need the inside of the crate.
 
-mod host;
+pub(crate) mod host;
 mod http;
 mod links;
 mod reach;

@@ -13,7 +13,7 @@ use libp2p::{
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, until};
+use super::host::{Node, connection_tasks, until};
 use crate::{NodeKey, P2pMetrics, transport};
 
 /// Publishes a message ten times a second, each time with another number at its end.
@@ -25,7 +25,7 @@ fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
-    let transport = transport::build(&key, P2pMetrics::default()).unwrap();
+    let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
     let config =
         Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);

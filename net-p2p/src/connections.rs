@@ -1,0 +1,74 @@
+//! Who owns the tasks of connections.
+//!
+//! # Invariants
+//!
+//! * A panic in one of them ends the life of the swarm, and so does nothing else of theirs.
+//! * They end with their set, whatever they wait for.
+
+use std::{panic::AssertUnwindSafe, pin::Pin};
+
+use broadcaster::TaskSet;
+use futures::FutureExt;
+use libp2p::swarm::Executor;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the tasks of connections in a set of their own. Clones share the set.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionTasks {
+    tasks: TaskSet,
+    panicked: CancellationToken,
+}
+
+impl ConnectionTasks {
+    /// Runs tasks in `tasks`, and cancels `panicked` when one of them panics.
+    pub(crate) const fn new(tasks: TaskSet, panicked: CancellationToken) -> Self {
+        Self { tasks, panicked }
+    }
+
+    /// Starts a task, unless the set has been asked to stop.
+    pub(crate) fn start(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let panicked = self.panicked.clone();
+        self.tasks.spawn(name, |cancel| async move {
+            let task = AssertUnwindSafe(task).catch_unwind();
+            let ended = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                ended = task => ended,
+            };
+            if ended.is_err() {
+                // The swarm would wait for this connection for ever, so its life is over.
+                panicked.cancel();
+            }
+        });
+    }
+}
+
+impl Executor for ConnectionTasks {
+    fn exec(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.start("connection", task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_life_and_not_the_set() {
+        let (tasks, panicked) = (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
+        let connections = ConnectionTasks::new(tasks.clone(), panicked.clone());
+        connections.start("well", std::future::pending());
+        connections.start("buggy", async { panic!("a bug") });
+        time::timeout(Duration::from_secs(20), panicked.cancelled()).await.unwrap();
+        assert!(!tasks.token().is_cancelled());
+        assert_eq!(tasks.stop(Duration::from_secs(20)).await, broadcaster::Shutdown::Clean);
+    }
+}

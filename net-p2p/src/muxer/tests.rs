@@ -1,0 +1,283 @@
+use std::{
+    future::poll_fn,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use broadcaster::TaskSet;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{identity::Keypair, noise};
+use tokio::{
+    io::{AsyncWriteExt as _, DuplexStream},
+    time,
+};
+use tokio_util::{
+    compat::{Compat, TokioAsyncReadCompatExt},
+    sync::CancellationToken,
+};
+
+use super::*;
+use crate::{
+    gathering::TURN_BYTES,
+    linger::Lingering,
+    metrics::P2pEvent,
+    tests::host::{PATIENCE, until},
+};
+
+/// What the pipe between two nodes holds, one way.
+const PIPE_BYTES: usize = 16 * 1024;
+
+/// Counts what reaches the socket.
+struct Counted<S> {
+    stream: S,
+    sent: Arc<Sent>,
+}
+
+#[derive(Default)]
+struct Sent {
+    writes: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.sent.writes.fetch_add(1, Ordering::Relaxed);
+        self.sent.bytes.fetch_add(written, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}
+
+type Socket = noise::Output<Lingering<Counted<Compat<DuplexStream>>>>;
+
+/// One end of a connection, and the set its task is in.
+struct Node {
+    muxer: Muxer,
+    tasks: TaskSet,
+    sent: Arc<Sent>,
+    metrics: P2pMetrics,
+}
+
+impl Node {
+    fn new(io: impl Wire, sent: Arc<Sent>, mode: Mode) -> Self {
+        let (tasks, metrics) = (TaskSet::new(&CancellationToken::new()), P2pMetrics::default());
+        let connections = ConnectionTasks::new(tasks.clone(), CancellationToken::new());
+        let muxer = Upgrade::new(connections, metrics.clone()).muxer(io, mode);
+        Self { muxer, tasks, sent, metrics }
+    }
+
+    async fn open(&mut self) -> Result<Stream, ConnectionError> {
+        soon(poll_fn(|context| Pin::new(&mut self.muxer).poll_outbound(context))).await
+    }
+
+    async fn accept(&mut self) -> Result<Stream, ConnectionError> {
+        soon(poll_fn(|context| Pin::new(&mut self.muxer).poll_inbound(context))).await
+    }
+
+    async fn close(&mut self) -> Result<(), ConnectionError> {
+        soon(poll_fn(|context| Pin::new(&mut self.muxer).poll_close(context))).await
+    }
+
+    async fn ended(&mut self) -> ConnectionError {
+        soon(poll_fn(|context| Pin::new(&mut self.muxer).poll(context))).await.unwrap_err()
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    time::timeout(PATIENCE, what).await.unwrap()
+}
+
+/// Both ends of a pipe, authenticated.
+async fn sockets() -> [(Socket, Arc<Sent>); 2] {
+    let config = noise::Config::new(&Keypair::generate_ed25519()).unwrap();
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let [(ours, our_count), (theirs, their_count)] = [ours, theirs].map(|pipe| {
+        let sent = Arc::<Sent>::default();
+        let counted = Counted { stream: pipe.compat(), sent: Arc::clone(&sent) };
+        (Lingering::new(counted), sent)
+    });
+    let (ours, theirs) = tokio::join!(
+        config.clone().upgrade_outbound(ours, "/noise"),
+        config.upgrade_inbound(theirs, "/noise"),
+    );
+    let sockets = [(ours.unwrap().1, our_count), (theirs.unwrap().1, their_count)];
+    for (_, sent) in &sockets {
+        sent.writes.store(0, Ordering::Relaxed);
+        sent.bytes.store(0, Ordering::Relaxed);
+    }
+    sockets
+}
+
+async fn nodes() -> (Node, Node) {
+    let [(ours, our_count), (theirs, their_count)] = sockets().await;
+    (Node::new(ours, our_count, Mode::Client), Node::new(theirs, their_count, Mode::Server))
+}
+
+#[tokio::test]
+async fn streams_that_find_no_place_are_reset_and_counted() {
+    let (mut peer, ours) = tokio::io::duplex(1 << 20);
+    let mut node = Node::new(ours.compat(), Arc::default(), Mode::Server);
+    for number in 0..=MAX_BUFFERED as u32 + 2 {
+        // An update of a window that opens the stream.
+        let mut frame = [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        frame[4..8].copy_from_slice(&(2 * number + 1).to_be_bytes());
+        peer.write_all(&frame).await.unwrap();
+    }
+    until("three are dropped", || node.metrics.count(P2pEvent::MuxerFull) == 3).await;
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..MAX_BUFFERED {
+        drop(node.accept().await.unwrap());
+    }
+    assert!(Pin::new(&mut node.muxer).poll_inbound(&mut context).is_pending());
+    assert_eq!(node.metrics.count(P2pEvent::MuxerFull), 3);
+}
+
+#[tokio::test]
+async fn what_many_streams_say_at_once_leaves_in_few_writes() {
+    const STREAMS: usize = 16;
+    const FRAMES: usize = 5;
+    let (mut one, mut other) = nodes().await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(one.open().await.unwrap());
+    }
+    for stream in &mut streams {
+        for _ in 0..FRAMES {
+            // There is room for it: the other task has no turn in between.
+            stream.write_all(&[7; 100]).await.unwrap();
+        }
+    }
+    for _ in 0..STREAMS {
+        let mut heard = [0; 100 * FRAMES];
+        soon(other.accept().await.unwrap().read_exact(&mut heard)).await.unwrap();
+        assert_eq!(heard, [7; 100 * FRAMES]);
+    }
+    let (writes, bytes) = (&one.sent.writes, &one.sent.bytes);
+    let (writes, bytes) = (writes.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
+    // 9,000 bytes fit into one message, and the pipe.
+    assert!(writes <= 3, "{writes} writes for {} frames", STREAMS * FRAMES);
+    assert!(bytes < STREAMS * FRAMES * 112 + 3 * 40, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_stops_whoever_writes() {
+    const STREAMS: usize = 8;
+    let [(ours, sent), silent] = sockets().await;
+    let mut node = Node::new(ours, sent, Mode::Client);
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(node.open().await.unwrap());
+    }
+    let mut taken = 0;
+    loop {
+        let before = taken;
+        for stream in &mut streams {
+            let write = time::timeout(Duration::from_millis(20), stream.write(&[7; 1024]));
+            taken += write.await.map_or(0, Result::unwrap);
+        }
+        if taken == before {
+            break;
+        }
+    }
+    // Yamux keeps about ten frames of a stream, one that is being sent and one that comes next.
+    let kept = STREAMS * 11 * 1024 + 2 * 1024;
+    assert!(taken <= kept + TURN_BYTES + PIPE_BYTES, "{taken} bytes");
+    assert!(node.sent.bytes.load(Ordering::Relaxed) <= PIPE_BYTES);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn what_was_written_arrives_before_the_end() {
+    let (mut one, mut other) = nodes().await;
+    let mut stream = one.open().await.unwrap();
+    stream.write_all(b"last words").await.unwrap();
+    let mut heard = String::new();
+    let listens = async {
+        let mut stream = other.accept().await.unwrap();
+        let read = soon(stream.read_to_string(&mut heard)).await;
+        // Whoever closes waits until the other side has let go.
+        drop(other);
+        read
+    };
+    let (closed, read) = tokio::join!(one.close(), listens);
+    closed.unwrap();
+    // The end of the connection may be told as the end of the stream or as an error.
+    drop(read);
+    assert_eq!(heard, "last words");
+    until("no task is left", || one.tasks.is_empty()).await;
+    one.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_until_the_socket_has_lingered() {
+    let [(ours, sent), silent] = sockets().await;
+    let mut node = Node::new(ours, sent, Mode::Client);
+    let begun = time::Instant::now();
+    node.close().await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    drop(silent);
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_asked_for_is_told() {
+    let (mut one, mut other) = nodes().await;
+    let mut stream = one.open().await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    drop(other.accept().await.unwrap());
+    assert!(other.close().await.is_ok());
+    assert!(matches!(one.ended().await, ConnectionError::Closed));
+    assert!(one.open().await.is_err());
+    assert!(one.accept().await.is_err());
+    until("no task is left", || one.tasks.is_empty() && other.tasks.is_empty()).await;
+}
+
+#[tokio::test]
+async fn rubbish_ends_the_connection_with_an_error() {
+    let (mut peer, ours) = tokio::io::duplex(1024);
+    let mut node = Node::new(ours.compat(), Arc::default(), Mode::Server);
+    peer.write_all(&[0xff; 12]).await.unwrap();
+    assert!(matches!(node.ended().await, ConnectionError::Decode(_)));
+}
+
+#[tokio::test]
+async fn a_muxer_that_is_dropped_ends_its_task_and_the_connection() {
+    let (one, mut other) = nodes().await;
+    drop(one.muxer);
+    until("its task ended", || one.tasks.is_empty()).await;
+    assert!(matches!(other.ended().await, ConnectionError::Closed));
+}
+
+#[tokio::test]
+async fn a_task_that_is_taken_away_is_told_as_an_end() {
+    let (mut one, _other) = nodes().await;
+    let _ = one.tasks.stop(PATIENCE).await;
+    assert!(matches!(one.ended().await, ConnectionError::Closed));
+    one.close().await.unwrap();
+}
