@@ -393,6 +393,29 @@ async fn a_proposal_is_charged_for_what_it_becomes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_waits_delays_no_message_and_no_other_request() {
+    let heard = Recorder::default();
+    let asked = move |request: Inbound| async move {
+        match BlockRequest::parse(&request.body) {
+            Ok(BlockRequest { round: 1 }) => pending().await,
+            _ => Verdict::Respond(gossip::wire::block::unavailable(7)),
+        }
+    };
+    let setup = setup(Limits::default()).handler(Tag::VB, Arc::new(heard.clone()));
+    let (node, _broadcaster) = start(setup.handler(Tag::UE, Arc::new(asked)));
+    let (mut raw, _) = node.scripted(Shape::default()).unwrap();
+    for round in [1, 2] {
+        let request = gossip::wire::request::seal(&BlockRequest { round }.topics(), round);
+        raw.send(Tag::UE, &request).await.unwrap();
+    }
+    raw.send(Tag::VB, &bundle(3, 100)).await.unwrap();
+    let begun = Instant::now();
+    next_of(&mut raw, Tag::TS).await;
+    soon("the bundle is handled", heard.hears(&bundle(3, 100))).await;
+    assert!(begun.elapsed() < SECOND, "nobody waited for the first request");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
     let limits = Limits { budget_bytes: 8 * 1024 * 1024, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits));
