@@ -5,12 +5,12 @@
 //! * Connections of all transports count against the same bounds.
 //! * A panic of a handler is an answer, and ends nothing else.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use gossip::{
     StreamUse,
-    http::{Caller, HttpBody, HttpResponse, HttpService},
+    http::{BoxError, Caller, HttpBody, HttpResponse, HttpService},
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{
@@ -25,7 +25,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::{
     limits::{ServeLimits, Terms},
@@ -40,6 +40,9 @@ use super::{
 /// How much of a body is read or written at once, in bytes. Chosen: sixteen megabytes of both for all
 /// connections of one peer; the library's own 400 KiB are no faster.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
+
+/// What a panic left behind.
+type Panic = Box<dyn Any + Send>;
 
 /// The serving side of a node: one for all of its networks. A cheap handle.
 #[derive(Clone, Debug)]
@@ -168,43 +171,60 @@ impl Reception {
     /// # Cancel safety
     ///
     /// A dropped future drops the request.
-    pub async fn answer<B>(&self, request: Request<B>, caller: &Caller, seat: &Seat) -> HttpResponse
+    pub fn answer<'a, B>(
+        &'a self,
+        request: Request<B>,
+        caller: &'a Caller,
+        seat: &'a Seat,
+    ) -> impl Future<Output = HttpResponse> + Send + 'a
     where
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<gossip::http::BoxError>,
+        B::Error: Into<BoxError>,
     {
-        if let Some(moved) = reply::elsewhere(request.uri()) {
-            return moved;
-        }
-        let Some(_turn) = self.turn().await else {
-            self.shared.metrics.note(Incident::Busy);
-            return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
-        };
-        self.shared.metrics.note_request();
+        // Made ready here and not below, where the request would be moved about once more.
+        let moved = reply::elsewhere(request.uri());
         let mut request = request.map(|body| match body.is_end_stream() {
             true => HttpBody::empty(),
             false => HttpBody::new(body),
         });
         request.extensions_mut().insert(caller.clone());
-        let handling = AssertUnwindSafe(self.shared.service.clone().oneshot(request));
-        let mut response = match handling.catch_unwind().await {
-            Ok(Ok(response)) => response,
+        async move {
+            if let Some(moved) = moved {
+                return moved;
+            }
+            let Some(_turn) = self.turn().await else {
+                self.shared.metrics.note(Incident::Busy);
+                return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
+            };
+            self.shared.metrics.note_request();
+            let mut service = self.shared.service.clone();
+            let handling = AssertUnwindSafe(async {
+                service.ready().await?;
+                service.call(request).await
+            });
+            let mut response = self.settle(handling.catch_unwind().await);
+            if seat.is_wanted() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
+        }
+    }
+
+    /// Makes an answer of whatever a service did.
+    fn settle(&self, handled: Result<Result<HttpResponse, BoxError>, Panic>) -> HttpResponse {
+        match handled {
+            Ok(Ok(response)) => return response,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an HTTP service failed");
                 self.shared.metrics.note(Incident::Failed);
-                reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
             }
             Err(_panic) => {
                 tracing::error!("an HTTP handler panicked");
                 self.shared.metrics.note(Incident::Panicked);
-                reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
             }
-        };
-        if seat.is_wanted() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Waits until a request may be handled; `None` if that takes too long.

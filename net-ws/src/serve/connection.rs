@@ -21,7 +21,10 @@ use gossip::{
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use net_http::serve::{Answer, Line, Screen, Seat, Terms};
+use net_http::{
+    Reception,
+    serve::{Answer, Line, Screen, Seat, Terms},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
     net::{
@@ -241,14 +244,24 @@ async fn answer(
                 }
             }
         }
-        Some(_) | None => ask(requests, request).await,
+        Some(_) | None => match (&context.reception, requests.seat.get()) {
+            (None, _) => reply::not_found(),
+            (Some(reception), Some(seat)) => {
+                reception.answer(request, &requests.caller, seat).await
+            }
+            // Once in a connection, and far larger than what is done for every request.
+            (Some(reception), None) => Box::pin(ask_first(requests, reception, request)).await,
+        },
     };
     Ok(line.answer(reply::dated(response)))
 }
 
-/// Has the reception answer.
-async fn ask(requests: &Requests, request: Request<Incoming>) -> HttpResponse {
-    let Some(reception) = &requests.place.context.reception else { return reply::not_found() };
+/// Takes a seat, and has the reception answer.
+async fn ask_first(
+    requests: &Requests,
+    reception: &Reception,
+    request: Request<Incoming>,
+) -> HttpResponse {
     let enter = || reception.enter(&requests.caller, &requests.line);
     let entered = requests.cancel.run_until_cancelled(requests.seat.get_or_try_init(enter)).await;
     if let Some(Ok(seat)) = entered {
