@@ -49,7 +49,8 @@ use crate::{
 /// How long the system may take to answer every configured address. Chosen.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection without any stream is kept. Chosen: twice the interval of pings.
+/// How long a connection without any stream is kept. The swarm notices that the last stream has gone when
+/// it next looks at the connection, which is at the next ping at the latest. Chosen: twice their interval.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Shortest wait before the swarm is made again; doubles up to [`MAX_RESTART`]. Source: threats and
