@@ -5,6 +5,8 @@
 //! * What passes can be read in one way only: one length of the body, one host, lines that end in CRLF.
 //! * Nothing is decided about a head before it is complete, except that it is no HTTP or too long.
 
+use std::mem::MaybeUninit;
+
 use httparse::{Error, Header, Request, Status};
 
 use super::{
@@ -45,9 +47,10 @@ pub(crate) enum Judged {
 
 /// Judges the head that `bytes` begin with.
 pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = Request::new(&mut headers);
-    let len = match request.parse(bytes) {
+    // Made for every request, so it is not filled first.
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(len)) if len > MAX_HEAD_BYTES => {
             return Judged::Refused(Refusal::TooLong);
         }
@@ -63,6 +66,9 @@ pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
     let is_old = request.version == Some(0);
     if !is_old && fields.host.is_none() {
         return Judged::Refused(Refusal::NoHost);
+    }
+    if !fields.host.is_none_or(is_host) {
+        return Judged::Refused(Refusal::Malformed);
     }
     let is_strict = bytes.get(..len).is_some_and(lines_end_in_crlf)
         && fields.repeated == Repeated::Nothing
@@ -139,14 +145,36 @@ fn decimal(text: &[u8]) -> Option<u64> {
 
 /// Whether every line ends in CRLF, and CR stands nowhere else.
 fn lines_end_in_crlf(head: &[u8]) -> bool {
-    let mut before = 0;
-    for &byte in head {
-        if (byte == b'\n') != (before == b'\r') {
+    let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
+    // Without a way out in the middle this goes through many bytes at a time.
+    let loose =
+        pairs.fold(false, |loose, (&before, &byte)| loose | ((byte == b'\n') != (before == b'\r')));
+    !loose && head.first() != Some(&b'\n') && head.last() == Some(&b'\n')
+}
+
+/// Whether a value can stand in `Host`: a name or an address, perhaps a port; or nothing. Source: RFC 9112,
+/// section 3.2, and RFC 3986, section 3.2.2.
+fn is_host(value: &[u8]) -> bool {
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    let in_literal = |byte: &u8| in_name(byte) || *byte == b':';
+    let port = if let Some(literal) = value.strip_prefix(b"[") {
+        let Some(end) = literal.iter().position(|byte| !in_literal(byte)) else { return false };
+        let Some(port) = literal.get(end..).and_then(|rest| rest.strip_prefix(b"]")) else {
+            return false;
+        };
+        if end == 0 {
             return false;
         }
-        before = byte;
+        port
+    } else {
+        let end = value.iter().position(|byte| !in_name(byte)).unwrap_or(value.len());
+        value.get(end..).unwrap_or_default()
+    };
+    match port.split_first() {
+        None => true,
+        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
     }
-    before == b'\n'
 }
 
 /// Whether the target of a request is a path, or names the same host as the header.
@@ -207,6 +235,23 @@ mod tests {
         }
         refused("GET / HTTP/1.1\r\n\r\n", Refusal::NoHost);
         assert_eq!(judge(b"GET / HTTP/1.1\r\n", UpgradeOffer::Offered), Judged::Partial);
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        let invalid = [
+            "h evil", "h, evil", "h/evil", "u@h", "h:80:81", "h:x", "[::1", "[]", "::1", "[::1]x",
+            "h?", "h#", "h\\", "h\u{e9}", "[::1]:8]", "<h>",
+        ];
+        for host in invalid {
+            refused(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Refusal::Malformed);
+            refused(&format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n"), Refusal::Malformed);
+        }
+        let valid =
+            ["", "h", "h:", "h:80", "a.b-c_d~:8", "[::1]", "[fe80::1%25eth0]:80", "1.2.3.4:5"];
+        for host in valid {
+            passes(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Length::Known(0));
+        }
     }
 
     #[test]
