@@ -1,9 +1,14 @@
 //! A libp2p stream in the terms of everybody else.
+//!
+//! # Invariants
+//!
+//! * What was reset, or lost with its connection, does not end like what the peer has closed: while this
+//!   end's half is open such an end is an error. Yamux tells both as an end of the bytes.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use libp2p::Stream;
@@ -19,20 +24,40 @@ use crate::streams::{InboundStream, OutboundStream, Usage};
 #[derive(Debug)]
 pub(crate) struct StreamIo {
     stream: Compat<Stream>,
+    end: End,
     /// These two are given up after the stream, which is why they come after it.
     _place: Option<OwnedSemaphorePermit>,
     _usage: Usage,
 }
 
+/// What an end of the bytes would mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The peer's, if writing is possible still; else the stream's.
+    Unknown,
+    /// The peer's, or this end's half is closed too and nobody can tell.
+    Orderly,
+}
+
 impl From<InboundStream> for StreamIo {
     fn from(InboundStream { about, stream, .. }: InboundStream) -> Self {
-        Self { stream: stream.compat(), _place: None, _usage: about.usage }
+        Self {
+            stream: stream.compat(),
+            end: End::Unknown,
+            _place: None,
+            _usage: about.usage,
+        }
     }
 }
 
 impl From<OutboundStream> for StreamIo {
     fn from(OutboundStream { about, stream, place, .. }: OutboundStream) -> Self {
-        Self { stream: stream.compat(), _place: place, _usage: about.usage }
+        Self {
+            stream: stream.compat(),
+            end: End::Unknown,
+            _place: place,
+            _usage: about.usage,
+        }
     }
 }
 
@@ -42,7 +67,18 @@ impl AsyncRead for StreamIo {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let this = &mut *self;
+        let (before, room) = (into.filled().len(), into.remaining());
+        ready!(Pin::new(&mut this.stream).poll_read(context, into))?;
+        if room > 0 && into.filled().len() == before && this.end == End::Unknown {
+            // Writing nothing fails where nothing can be written any more. To have to wait for that is
+            // no failure.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut this.stream).poll_write(context, &[]) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error)));
+            }
+            this.end = End::Orderly;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -60,6 +96,7 @@ impl AsyncWrite for StreamIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end = End::Orderly;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
