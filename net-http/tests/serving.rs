@@ -115,6 +115,51 @@ async fn a_handler_that_panics_is_answered_500_and_the_connection_lives() {
     assert_eq!(served.reception.metrics().requests(), 2);
 }
 
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bug in what a body holds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_breaks_its_connection_and_nothing_else() {
+    let half = || Ok::<_, Infallible>(Bytes::from_static(b"half"));
+    let polled = move || {
+        let body = stream::iter(0..2).map(move |part| {
+            assert_eq!(part, 0, "a bug in a body");
+            half()
+        });
+        async { Body::from_stream(body) }
+    };
+    let dropped = move || {
+        let bomb = Bomb;
+        let body = stream::iter(0..2).map(move |_| {
+            let _held = &bomb;
+            half()
+        });
+        async { Body::from_stream(body) }
+    };
+    let router = hello().route("/polled", any(polled)).route("/dropped", any(dropped));
+    let mut served = Served::new(router, ServeLimits::default());
+    for (panics, path) in [(1, "/polled"), (2, "/dropped")] {
+        let mut client = served.open(from_peer(1), KEPT);
+        client.get(path).await;
+        let got = client.rest().await;
+        assert!(!got.ends_with(b"0\r\n\r\n"), "{path}: {got:?}");
+        assert_eq!(served.reception.metrics().count(Incident::Panicked), panics, "{path}");
+    }
+    let mut client = served.open(from_peer(1), KEPT);
+    client.get("/hello").await;
+    assert_eq!(client.status().await, Some(200));
+    drop(client);
+    // No task has panicked.
+    served.ended().await;
+    assert_eq!(served.reception.served(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_that_fails_is_answered_500() {
     let failing = tower::service_fn(async |_: gossip::http::HttpRequest| {

@@ -15,7 +15,7 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use futures::future::{Either, Ready, ready};
-use http::{Request, StatusCode};
+use http::Request;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -143,7 +143,7 @@ where
             Some(key) => match self.shared.enter(key) {
                 Some(handled) => Some(handled),
                 None => {
-                    let refused = reply::come_back(StatusCode::TOO_MANY_REQUESTS, COME_BACK);
+                    let refused = reply::too_many(COME_BACK);
                     return Either::Left(ready(Ok(refused.map(Body::new))));
                 }
             },

@@ -9,7 +9,7 @@
 //! # Invariants
 //!
 //! * Callers are told apart by verified identity, else by address; tables of them are bounded.
-//! * A refusal costs no more than a look into a table.
+//! * A refusal costs no more than a look into a table; one for asking too often costs the caller a pause.
 //! * What did not come in over a network of the node passes: there is nobody to count it for.
 
 mod generations;

@@ -14,7 +14,7 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use futures::future::{Either, Ready, ready};
-use http::{Request, StatusCode};
+use http::Request;
 use tower::{Layer, Service};
 
 use super::{generations::Generations, key_of};
@@ -65,7 +65,8 @@ impl Gcra {
     }
 }
 
-/// Answers requests beyond a rate per caller with 429 and the time to wait.
+/// Answers requests beyond a rate per caller with 429 and the time to wait. A [`Reception`](crate::Reception)
+/// sends such an answer a moment later, so that a flood gains nothing by it.
 #[derive(Clone, Debug)]
 pub struct RateLayer {
     shared: Arc<Shared>,
@@ -128,7 +129,7 @@ where
         match admitted {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(wait) => {
-                let refused = reply::come_back(StatusCode::TOO_MANY_REQUESTS, wait);
+                let refused = reply::too_many(wait);
                 Either::Left(ready(Ok(refused.map(Body::new))))
             }
         }

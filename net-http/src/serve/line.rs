@@ -5,8 +5,13 @@
 //!
 //! * A connection is dismissed only between two requests: the first byte of a request and the dismissal
 //!   are decided by one compare-and-swap.
+//! * Code of a handler that runs while a connection is polled, its body's or that of what it drops, may
+//!   panic: that ends the connection and nothing else.
 
 use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -16,10 +21,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
+use futures::{FutureExt, task::AtomicWaker};
 use gossip::http::{BoxError, HttpBody};
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
+
+use super::metrics::{Incident, ServeMetrics};
+
+/// What a panic left behind.
+pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A request is awaited for the first time, arriving, or being answered.
 const BUSY: u8 = 0;
@@ -46,7 +56,7 @@ pub(crate) enum Phase {
 }
 
 /// The state of one connection, shared by its [`Screen`](super::Screen), its requests and its seat.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Line {
     phase: AtomicU8,
     /// Whether the screen holds something back until the answer is out.
@@ -56,9 +66,54 @@ pub struct Line {
     /// Whether the connection is to end when it is between two requests.
     wanted: AtomicBool,
     waker: AtomicWaker,
+    /// Where what happens to the connection is counted.
+    metrics: Arc<ServeMetrics>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
 }
 
 impl Line {
+    /// The line of a connection of which nothing has been read.
+    pub(crate) fn new(metrics: Arc<ServeMetrics>) -> Self {
+        Self {
+            phase: AtomicU8::new(BUSY),
+            holds_back: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            metrics,
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &ServeMetrics {
+        &self.metrics
+    }
+
+    /// Runs a connection with the client at `from` to its end, and notes how it ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `connection`.
+    pub async fn run<F>(&self, connection: F, from: &(dyn fmt::Display + Sync))
+    where
+        F: Future<Output = hyper::Result<()>>,
+    {
+        match AssertUnwindSafe(connection).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, %from, "HTTP connection failed"),
+            Err(_panic) => self.note_panic(),
+        }
+    }
+
+    pub(crate) fn note_panic(&self) {
+        tracing::error!("an HTTP handler panicked");
+        self.metrics.note(Incident::Panicked);
+    }
+
     /// Whether the client had sent more than its request when the request was passed on.
     pub fn behind(&self) -> Behind {
         if self.behind.load(Ordering::Relaxed) { Behind::Something } else { Behind::Nothing }
@@ -67,7 +122,7 @@ impl Line {
     /// Marks the body of an answer, so that its end is known here.
     #[must_use]
     pub fn answer(self: &Arc<Self>, response: Response<HttpBody>) -> Response<Answer> {
-        response.map(|body| Answer { body, _sent: Sent(Arc::clone(self)) })
+        response.map(|body| Answer { body, sent: Sent(Arc::clone(self)) })
     }
 
     pub(crate) fn set_behind(&self, behind: Behind) {
@@ -143,12 +198,17 @@ pub(crate) struct StillBusy;
 #[derive(Debug)]
 pub struct Answer {
     body: HttpBody,
-    _sent: Sent,
+    sent: Sent,
 }
 
 /// Says that an answer is out, or will never be.
 #[derive(Debug)]
 struct Sent(Arc<Line>);
+
+/// The body of an answer panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the answer panicked")]
+struct BodyPanicked;
 
 impl Drop for Sent {
     fn drop(&mut self) {
@@ -164,7 +224,14 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let body = Pin::new(&mut self.body);
+        match catch_unwind(AssertUnwindSafe(|| body.poll_frame(context))) {
+            Ok(polled) => polled,
+            Err(_panic) => {
+                self.sent.0.note_panic();
+                Poll::Ready(Some(Err(BodyPanicked.into())))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {

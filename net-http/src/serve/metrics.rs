@@ -27,7 +27,7 @@ pub enum Incident {
     HeadTimeout,
     /// A reader or writer stood still.
     Stalled,
-    /// A handler panicked.
+    /// A handler panicked, or the body it answered with.
     Panicked,
     /// A service failed.
     Failed,

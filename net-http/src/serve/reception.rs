@@ -4,10 +4,11 @@
 //!
 //! * Connections of all transports count against the same bounds.
 //! * A panic of a handler is an answer, and ends nothing else.
+//! * Who is refused for asking too often waits for the refusal, and has no turn meanwhile.
 
-use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::Either};
 use gossip::{
     StreamUse,
     http::{BoxError, Caller, HttpBody, HttpResponse, HttpService},
@@ -25,11 +26,11 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use super::{
-    limits::{ServeLimits, Terms},
-    line::{Answer, Line},
+    limits::ServeLimits,
+    line::{Answer, Line, Panic},
     metrics::{Incident, ServeMetrics},
     refusal::Refusal,
     reply,
@@ -40,9 +41,6 @@ use super::{
 /// How much of a body is read or written at once, in bytes. Chosen: sixteen megabytes of both for all
 /// connections of one peer; the library's own 400 KiB are no faster.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
-
-/// What a panic left behind.
-type Panic = Box<dyn Any + Send>;
 
 /// The serving side of a node: one for all of its networks. A cheap handle.
 #[derive(Clone, Debug)]
@@ -93,9 +91,11 @@ impl Reception {
         self.shared.seats.waiting()
     }
 
-    /// Puts a screen in front of a stream, for a network that runs the HTTP library itself.
-    pub fn screen<Io>(&self, io: Io, line: &Arc<Line>, terms: Terms) -> Screen<Io> {
-        Screen::new(io, Arc::clone(line), terms, Arc::clone(&self.shared.metrics))
+    /// What the ends of a connection's service tell each other, for a network that runs the HTTP library
+    /// itself.
+    #[must_use]
+    pub fn line(&self) -> Arc<Line> {
+        Arc::new(Line::new(Arc::clone(&self.shared.metrics)))
     }
 
     /// Takes a seat for a connection, waiting for one if need be.
@@ -126,12 +126,12 @@ impl Reception {
     ) where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let line = Arc::new(Line::default());
+        let line = self.line();
         let terms = self.shared.limits.terms(caller.transport, streams);
         let Some(entered) = cancel.run_until_cancelled(self.enter(&caller, &line)).await else {
             return;
         };
-        let mut screen = self.screen(io, &line, terms);
+        let mut screen = Screen::new(io, Arc::clone(&line), terms);
         let seat = match entered {
             Ok(seat) => seat,
             // As many as that are not worth a word each.
@@ -143,27 +143,33 @@ impl Reception {
                 return;
             }
         };
-        let service = service_fn(|request: Request<Incoming>| async {
-            let response = self.answer(request, &caller, &seat).await;
-            Ok::<http::Response<Answer>, std::convert::Infallible>(line.answer(response))
+        let service = service_fn(|request: Request<Incoming>| {
+            let answering = match reply::elsewhere(request.uri()) {
+                Some(moved) => Either::Left(reply::after_pause(moved)),
+                None => Either::Right(self.answer(request, &caller, &seat)),
+            };
+            async {
+                let response = answering.await;
+                Ok::<http::Response<Answer>, std::convert::Infallible>(line.answer(response))
+            }
         });
         let connection = http1::Builder::new()
             .keep_alive(streams == StreamUse::KeptAlive)
             .max_buf_size(MAX_BUFFER_BYTES)
             .title_case_headers(true)
             .serve_connection(TokioIo::new(screen), service);
-        let mut connection = pin!(connection);
-        let served = tokio::select! {
-            biased;
-            served = connection.as_mut() => served,
-            () = cancel.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let served = async {
+            let mut connection = pin!(connection);
+            tokio::select! {
+                biased;
+                served = connection.as_mut() => served,
+                () = cancel.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
         };
-        if let Err(error) = served {
-            tracing::debug!(%error, from = %caller.address, "HTTP connection failed");
-        }
+        line.run(served, &caller.address).await;
     }
 
     /// Answers one request of a connection that has a seat.
@@ -182,27 +188,25 @@ impl Reception {
         B::Error: Into<BoxError>,
     {
         // Made ready here and not below, where the request would be moved about once more.
-        let moved = reply::elsewhere(request.uri());
         let mut request = request.map(|body| match body.is_end_stream() {
             true => HttpBody::empty(),
             false => HttpBody::new(body),
         });
         request.extensions_mut().insert(caller.clone());
         async move {
-            if let Some(moved) = moved {
-                return moved;
-            }
-            let Some(_turn) = self.turn().await else {
+            let Some(turn) = self.turn().await else {
                 self.shared.metrics.note(Incident::Busy);
                 return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
             };
             self.shared.metrics.note_request();
+            // A service is always ready.
             let mut service = self.shared.service.clone();
-            let handling = AssertUnwindSafe(async {
-                service.ready().await?;
-                service.call(request).await
-            });
+            let handling = AssertUnwindSafe(async { service.call(request).await });
             let mut response = self.settle(handling.catch_unwind().await);
+            drop(turn);
+            if response.extensions().get::<reply::Pause>().is_some() {
+                response = Box::pin(reply::after_pause(response)).await;
+            }
             if seat.is_wanted() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gossip::http::{HttpBody, HttpResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
+use tokio::time;
 
 /// The type of every text.
 pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -35,6 +36,35 @@ pub fn not_found() -> HttpResponse {
 pub fn come_back(status: StatusCode, after: Duration) -> HttpResponse {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     text(status, "", &[(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))])
+}
+
+/// How long whoever asks too often waits for being told so. Chosen: a flood of 64 connections is worth
+/// 256 refusals a second then, and nobody else notices them; who misjudged a rate hardly does.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// An extension of an answer that is to be given only after a pause. Whoever has it sent does the waiting:
+/// it knows that a connection waits for one answer at a time, so that all waits together are bounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause;
+
+/// The caller asks too often, and may come back after so long. It is told so only after a pause: a flood
+/// costs the one who makes it more time than the one who refuses it.
+#[must_use]
+pub fn too_many(after: Duration) -> HttpResponse {
+    let mut response = come_back(StatusCode::TOO_MANY_REQUESTS, after);
+    response.extensions_mut().insert(Pause);
+    response
+}
+
+/// An answer that has waited.
+///
+/// # Cancel safety
+///
+/// A dropped future drops the answer.
+pub async fn after_pause(mut response: HttpResponse) -> HttpResponse {
+    response.extensions_mut().remove::<Pause>();
+    time::sleep(PAUSE).await;
+    response
 }
 
 /// What is asked for is elsewhere.

@@ -34,7 +34,7 @@ use super::{
     head::{self, Judged, Length},
     limits::{MAX_HEAD_BYTES, Terms},
     line::{Behind, Line, Phase},
-    metrics::{Incident, ServeMetrics},
+    metrics::Incident,
     refusal::Refusal,
 };
 
@@ -74,7 +74,6 @@ enum Closing {
 pub struct Screen<Io> {
     io: Io,
     line: Arc<Line>,
-    metrics: Arc<ServeMetrics>,
     terms: Terms,
     /// What was read and not passed on.
     held: BytesMut,
@@ -123,12 +122,11 @@ enum Out {
 
 impl<Io> Screen<Io> {
     /// Puts a screen in front of a stream. The time for the first head runs from now.
-    pub fn new(io: Io, line: Arc<Line>, terms: Terms, metrics: Arc<ServeMetrics>) -> Self {
+    pub fn new(io: Io, line: Arc<Line>, terms: Terms) -> Self {
         let now = Instant::now();
         Self {
             io,
             line,
-            metrics,
             terms,
             held: BytesMut::new(),
             passed: 0,
@@ -153,7 +151,7 @@ impl<Io> Screen<Io> {
     /// Ends the reading with words of refusal, which are written when the stream is shut down.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         if let Some(incident) = refusal.incident() {
-            self.metrics.note(incident);
+            self.line.metrics().note(incident);
         }
         self.refusal = Some(refusal);
         self.expected = Expected::End;
@@ -208,7 +206,7 @@ impl<Io> Screen<Io> {
         }
         let since = *self.blocked.get_or_insert_with(Instant::now);
         if self.is_past(context, since + self.terms.stall) {
-            self.metrics.note(Incident::Stalled);
+            self.line.metrics().note(Incident::Stalled);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
@@ -261,7 +259,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                     let filled = self.fill(context)?;
                     if filled.is_pending() {
                         if self.is_past(context, since + self.terms.head_time) {
-                            self.metrics.note(Incident::HeadTimeout);
+                            self.line.metrics().note(Incident::HeadTimeout);
                             self.expected = Expected::End;
                             return Poll::Ready(Ok(false));
                         }
@@ -361,7 +359,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             if Pin::new(&mut self.io).poll_read(context, into)?.is_pending() {
                 let since = *self.starved.get_or_insert_with(Instant::now);
                 if self.is_past(context, since + self.terms.stall) {
-                    self.metrics.note(Incident::Stalled);
+                    self.line.metrics().note(Incident::Stalled);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 return Poll::Pending;

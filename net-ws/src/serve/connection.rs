@@ -140,11 +140,8 @@ impl Carrier for TlsStream<TcpStream> {
 /// Serves HTTP, and then perhaps a peer.
 async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &CancellationToken) {
     let from = place.from;
-    let line = Arc::new(Line::default());
-    let screen = match &place.context.reception {
-        Some(reception) => reception.screen(io, &line, terms),
-        None => Screen::new(io, Arc::clone(&line), terms, Arc::default()),
-    };
+    let line = place.context.reception.as_ref().map(Reception::line).unwrap_or_default();
+    let screen = Screen::new(io, Arc::clone(&line), terms);
     let requests = Requests {
         cancel: cancel.clone(),
         caller: Caller {
@@ -198,18 +195,18 @@ async fn serve_http<Io: Carrier>(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(screen), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
-    let served = tokio::select! {
-        biased;
-        served = connection.as_mut() => served,
-        () = cancel.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let served = async {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            biased;
+            served = connection.as_mut() => served,
+            () = cancel.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, from = %requests.place.from, "HTTP connection failed");
-    }
+    requests.line.run(served, &requests.place.from).await;
 }
 
 /// The connection is to end without an answer.
@@ -227,7 +224,9 @@ async fn answer(
     let now = Instant::now().into_std();
     let allowed = context.gate().request(place.from.ip(), now);
     if let Err(too_many) = allowed {
-        return Ok(line.answer(reply::dated(reply::too_many(too_many.retry_after))));
+        let refusal = reply::too_many(too_many.retry_after);
+        let refusal = Box::pin(reply::after_pause(refusal)).await;
+        return Ok(line.answer(reply::dated(refusal)));
     }
     if let Some(moved) = reply::elsewhere(request.uri()) {
         return Ok(line.answer(reply::dated(moved)));

@@ -9,7 +9,7 @@ use std::{
 use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
 use net_http::reply::{NO_SNIFF, PLAIN, come_back, text};
-pub(super) use net_http::reply::{elsewhere, empty, not_found, refused};
+pub(super) use net_http::reply::{after_pause, elsewhere, empty, not_found, refused, too_many};
 
 /// The request is no upgrade to a WebSocket that this node makes.
 pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
@@ -19,11 +19,6 @@ pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
         (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF),
     ];
     text(status, &format!("{}\n", status.canonical_reason().unwrap_or_default()), &headers)
-}
-
-/// The host asks too often.
-pub(super) fn too_many(retry_after: Duration) -> HttpResponse {
-    come_back(StatusCode::TOO_MANY_REQUESTS, retry_after)
 }
 
 /// There is no seat at the moment.
