@@ -41,23 +41,13 @@ enum End {
 
 impl From<InboundStream> for StreamIo {
     fn from(InboundStream { about, stream, .. }: InboundStream) -> Self {
-        Self {
-            stream: stream.compat(),
-            end: End::Unknown,
-            _place: None,
-            _usage: about.usage,
-        }
+        Self { stream: stream.compat(), end: End::Unknown, _place: None, _usage: about.usage }
     }
 }
 
 impl From<OutboundStream> for StreamIo {
     fn from(OutboundStream { about, stream, place, .. }: OutboundStream) -> Self {
-        Self {
-            stream: stream.compat(),
-            end: End::Unknown,
-            _place: place,
-            _usage: about.usage,
-        }
+        Self { stream: stream.compat(), end: End::Unknown, _place: place, _usage: about.usage }
     }
 }
 
