@@ -73,6 +73,10 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--profile", "eth", "--profile: \"eth\" is no profile"),
         ("--relay", "yes", "--relay: \"yes\" is neither on nor off"),
         ("--log", "a=b=c", "--log: \"a=b=c\" is no log filter"),
+        ("--service", "mail", "--service: \"mail\" is no service: write status"),
+        ("--uploads-from", "me", "--uploads-from: \"me\" is neither a peer ID nor anyone"),
+        ("--http-rate", "-1", "is not a whole number from 0"),
+        ("--tls-cert", "cert.pem", "--tls-cert: `tls_key` is needed with it"),
     ] {
         let mut command = tandem();
         command.arg("run").arg("--data-dir").arg(dir.path()).arg(flag).arg(value);
@@ -133,6 +137,19 @@ fn a_key_that_cannot_be_used_is_refused() {
     let mut command = run(dir.path());
     command.arg("--key-file").arg("/");
     refuses(&mut command, RUNTIME, &["key file /"]);
+}
+
+#[test]
+fn what_https_needs_is_refused_with_the_file_that_is_wrong() {
+    let dir = scratch();
+    let (empty, missing) = (dir.path().join("empty.pem"), dir.path().join("missing.pem"));
+    fs::write(&empty, "").unwrap();
+    for (file, expected) in [(&empty, "has no certificate in PEM"), (&missing, "No such file")] {
+        let name = file.display().to_string();
+        let mut command = run(dir.path());
+        command.arg("--tls-cert").arg(file).arg("--tls-key").arg(file);
+        refuses(&mut command, USAGE, &["cannot serve HTTPS", &name, expected]);
+    }
 }
 
 #[test]
