@@ -75,7 +75,7 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--log", "a=b=c", "--log: \"a=b=c\" is no log filter"),
         ("--service", "mail", "--service: \"mail\" is no service: write status"),
         ("--uploads-from", "me", "--uploads-from: \"me\" is neither a peer ID nor anyone"),
-        ("--http-rate", "-1", "is not a whole number from 0"),
+        ("--http-rate", "many", "is not a whole number from 0"),
         ("--tls-cert", "cert.pem", "--tls-cert: `tls_key` is needed with it"),
     ] {
         let mut command = tandem();
