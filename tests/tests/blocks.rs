@@ -1,6 +1,8 @@
 //! A node catches up from others: over every transport, with one of them killed on the way, and through a
 //! relay that keeps no blocks.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use broadcaster::TaskSet;
