@@ -115,6 +115,28 @@ async fn a_handler_that_panics_is_answered_500_and_the_connection_lives() {
     assert_eq!(served.reception.metrics().requests(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_answered_before_its_body_was_read_is_told_that_the_connection_ends() {
+    let router = hello()
+        .route("/unread", any(async || "unread"))
+        .route("/length", any(async |body: Bytes| body.len().to_string()));
+    let mut served = Served::new(router, ServeLimits::default());
+    for (path, framing, ends) in [
+        ("/unread", "Content-Length: 100000\r\n\r\n", true),
+        ("/unread", "Transfer-Encoding: chunked\r\n\r\n", true),
+        ("/unread", "Content-Length: 0\r\n\r\n", false),
+        ("/unread", "Content-Length: 4\r\n\r\nbody", false),
+        ("//hello", "Content-Length: 100000\r\n\r\n", true),
+        ("/length", "Content-Length: 4\r\n\r\nbody", false),
+        ("/length", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", false),
+    ] {
+        let mut client = served.open(from_peer(1), KEPT);
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: \r\n{framing}")).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.headers.contains_key("Connection"), ends, "{path} {framing}");
+    }
+}
+
 /// Panics when it is dropped.
 struct Bomb;
 

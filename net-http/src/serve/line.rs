@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, task::AtomicWaker};
 use gossip::http::{BoxError, HttpBody};
-use http::Response;
+use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 
 use super::metrics::{Incident, ServeMetrics};
@@ -47,6 +47,13 @@ pub enum Behind {
     Something,
 }
 
+/// Whether some of a request's body has still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Here,
+    Awaited,
+}
+
 /// What a connection does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -63,6 +70,10 @@ pub struct Line {
     holds_back: AtomicBool,
     /// Whether the client sent more behind the last head.
     behind: AtomicBool,
+    /// Whether some of the last request's body has still to come.
+    rest: AtomicBool,
+    /// Whether somebody may still read that body.
+    read: AtomicBool,
     /// Whether the connection is to end when it is between two requests.
     wanted: AtomicBool,
     waker: AtomicWaker,
@@ -83,6 +94,8 @@ impl Line {
             phase: AtomicU8::new(BUSY),
             holds_back: AtomicBool::new(false),
             behind: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
+            read: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             metrics,
@@ -119,10 +132,30 @@ impl Line {
         if self.behind.load(Ordering::Relaxed) { Behind::Something } else { Behind::Nothing }
     }
 
-    /// Marks the body of an answer, so that its end is known here.
+    /// Marks the body of an answer, so that its end is known here. Who is answered while its own body has
+    /// not come and nobody will read it is told that the connection ends: the HTTP library closes it then,
+    /// and another request would be lost.
     #[must_use]
-    pub fn answer(self: &Arc<Self>, response: Response<HttpBody>) -> Response<Answer> {
+    pub fn answer(self: &Arc<Self>, mut response: Response<HttpBody>) -> Response<Answer> {
+        let is_left = self.rest.load(Ordering::Relaxed) && !self.read.load(Ordering::Relaxed);
+        if is_left && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response.map(|body| Answer { body, sent: Sent(Arc::clone(self)) })
+    }
+
+    pub(crate) fn set_rest(&self, rest: Rest) {
+        self.rest.store(rest == Rest::Awaited, Ordering::Relaxed);
+    }
+
+    /// Somebody may read the body of the request.
+    pub(crate) fn body_taken(&self) {
+        self.read.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody reads the body of the request any more.
+    pub(crate) fn body_given_up(&self) {
+        self.read.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn set_behind(&self, behind: Behind) {

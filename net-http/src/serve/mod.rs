@@ -12,6 +12,7 @@
 //! * A connection has a seat before it is read from, and gives it back when it ends.
 //! * A request is answered or its connection ends; after a refused head nothing is answered any more.
 
+mod asked;
 mod chunks;
 mod head;
 mod limits;

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::{
+    asked::Asked,
     limits::ServeLimits,
     line::{Answer, Line, Panic},
     metrics::{Incident, ServeMetrics},
@@ -146,7 +147,7 @@ impl Reception {
         let service = service_fn(|request: Request<Incoming>| {
             let answering = match reply::elsewhere(request.uri()) {
                 Some(moved) => Either::Left(reply::after_pause(moved)),
-                None => Either::Right(self.answer(request, &caller, &seat)),
+                None => Either::Right(self.answer(request, &caller, &line, &seat)),
             };
             async {
                 let response = answering.await;
@@ -181,16 +182,17 @@ impl Reception {
         &'a self,
         request: Request<B>,
         caller: &'a Caller,
+        line: &Arc<Line>,
         seat: &'a Seat,
-    ) -> impl Future<Output = HttpResponse> + Send + 'a
+    ) -> impl Future<Output = HttpResponse> + Send + use<'a, B>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         // Made ready here and not below, where the request would be moved about once more.
         let mut request = request.map(|body| match body.is_end_stream() {
             true => HttpBody::empty(),
-            false => HttpBody::new(body),
+            false => HttpBody::new(Asked::new(body, line)),
         });
         request.extensions_mut().insert(caller.clone());
         async move {

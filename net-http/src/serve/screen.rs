@@ -33,7 +33,7 @@ use super::{
     chunks::Chunks,
     head::{self, Judged, Length},
     limits::{MAX_HEAD_BYTES, Terms},
-    line::{Behind, Line, Phase},
+    line::{Behind, Line, Phase, Rest},
     metrics::Incident,
     refusal::Refusal,
 };
@@ -289,8 +289,11 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
         self.passed = len;
         self.out = Out::No;
         self.requests += 1;
-        let is_more = self.held.len() > len;
-        self.line.set_behind(if is_more { Behind::Something } else { Behind::Nothing });
+        let more = self.held.len().saturating_sub(len) as u64;
+        self.line.set_behind(if more > 0 { Behind::Something } else { Behind::Nothing });
+        // What is here already the HTTP library reads to the end by itself, if it is in one piece.
+        let is_here = matches!(body, Length::Known(len) if len <= more);
+        self.line.set_rest(if is_here { Rest::Here } else { Rest::Awaited });
         self.expected = match body {
             Length::Known(0) => Expected::Gap { idle_since: None },
             Length::Known(len) => Expected::Body(len),
@@ -399,6 +402,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             into.set_filled(before + len);
         }
         if is_over {
+            self.line.set_rest(Rest::Here);
             self.expected = Expected::Gap { idle_since: None };
         }
         Poll::Ready(Ok(()))

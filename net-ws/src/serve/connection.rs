@@ -246,7 +246,7 @@ async fn answer(
         Some(_) | None => match (&context.reception, requests.seat.get()) {
             (None, _) => reply::not_found(),
             (Some(reception), Some(seat)) => {
-                reception.answer(request, &requests.caller, seat).await
+                reception.answer(request, &requests.caller, &requests.line, seat).await
             }
             // Once in a connection, and far larger than what is done for every request.
             (Some(reception), None) => Box::pin(ask_first(requests, reception, request)).await,
@@ -264,7 +264,7 @@ async fn ask_first(
     let enter = || reception.enter(&requests.caller, &requests.line);
     let entered = requests.cancel.run_until_cancelled(requests.seat.get_or_try_init(enter)).await;
     if let Some(Ok(seat)) = entered {
-        return reception.answer(request, &requests.caller, seat).await;
+        return reception.answer(request, &requests.caller, &requests.line, seat).await;
     }
     let mut response = reply::unavailable();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

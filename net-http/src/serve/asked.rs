@@ -1,0 +1,56 @@
+//! The body of a request, and whether somebody may still read it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::line::Line;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct Asked<B> {
+    body: B,
+    _reader: Reader,
+}
+
+/// Tells a line that somebody may read the body, as long as it lives.
+#[derive(Debug)]
+struct Reader(Arc<Line>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.body_given_up();
+    }
+}
+
+impl<B> Asked<B> {
+    pub(crate) fn new(body: B, line: &Arc<Line>) -> Self {
+        line.body_taken();
+        Self { body, _reader: Reader(Arc::clone(line)) }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Asked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
