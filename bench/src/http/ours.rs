@@ -25,6 +25,10 @@ use crate::{
 /// Connections, streams and requests at a time: more than there are callers.
 const ROOM: usize = 1_024;
 
+/// Connections or streams of a client: one for each caller, and as many as a libp2p connection lets a node
+/// open. With more, some would wait for those that are idle.
+const CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
 /// Limits of a server that serves one busy peer and nobody else.
 pub(crate) fn serve_limits() -> ServeLimits {
     ServeLimits {
@@ -39,8 +43,7 @@ pub(crate) fn serve_limits() -> ServeLimits {
 
 /// Limits of a client that may ask as often as it can.
 pub(crate) fn client_limits() -> ClientLimits {
-    let connections = NonZeroUsize::new(ROOM).unwrap_or(NonZeroUsize::MIN);
-    ClientLimits { window: None, connections, ..ClientLimits::default() }
+    ClientLimits { window: None, connections: CALLERS, ..ClientLimits::default() }
 }
 
 /// Limits of a port whose clients all come at once: over TLS each counts as half open for a while.
