@@ -17,6 +17,7 @@
 
 mod bucket;
 mod call;
+mod certificates;
 mod config;
 mod context;
 mod decoder;
@@ -32,7 +33,7 @@ mod socket;
 mod source;
 mod tls;
 
-pub use call::{CertificateError, read_certificates};
+pub use certificates::{CertificateError, read_certificates};
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig};
 pub use context::SharedLedger;
 pub use network::WsNetwork;

@@ -108,16 +108,6 @@ impl WsNetwork {
         }
     }
 
-    /// What sends HTTP requests to a `host:port` or URL, over TLS where the URL says so. The path of the
-    /// URL is put in front of the path of every request.
-    ///
-    /// # Errors
-    ///
-    /// [`HttpAddressError`] for a multiaddr, and for a host that no certificate can name.
-    pub fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        call::client(address, &self.clients, &self.trust)
-    }
-
     /// Tasks that run: accept loop, mesh loop, dials, and one per connection.
     #[must_use]
     pub fn task_count(&self) -> usize {
@@ -169,8 +159,9 @@ impl GossipNode for WsNetwork {
         Box::pin(self.broadcaster().request(peer, request))
     }
 
+    /// Over TLS where the URL says so. The path of the URL is put in front of the path of every request.
     fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        Self::http_client(self, peer)
+        call::client(peer, &self.clients, &self.trust)
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

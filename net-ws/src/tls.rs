@@ -16,11 +16,13 @@ use tokio_rustls::{
         self, ServerConfig,
         crypto::ring,
         pki_types::{
-            CertificateDer, PrivateKeyDer,
+            PrivateKeyDer,
             pem::{self, PemObject},
         },
     },
 };
+
+use crate::certificates::{CertificateError, read_certificates};
 
 /// The only protocol that is spoken inside of TLS.
 const HTTP: &[u8] = b"http/1.1";
@@ -29,22 +31,19 @@ const HTTP: &[u8] = b"http/1.1";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Unreadable {
+    /// There are no certificates to be read.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The file of the key cannot be read.
+    #[error("cannot read the private key in {}", path.display())]
+    UnreadableKey {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// A file has no certificate in it.
-    #[error("{} has no certificate in PEM form", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
     /// A file has no private key in it.
-    #[error("{} has no private key in PEM form", path.display())]
+    #[error("{} holds no private key in PEM", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
@@ -80,9 +79,11 @@ impl TlsIdentity {
     ///
     /// [`TlsError`], which names the file.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = load_certificates(cert)?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-            .map_err(|_| TlsError::NoKey { path: key.to_owned() })?;
+        let chain = read_certificates(cert)?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+            pem::Error::Io(source) => TlsError::UnreadableKey { path: key.to_owned(), source },
+            _ => TlsError::NoKey { path: key.to_owned() },
+        })?;
         let unusable =
             |source| TlsError::Unusable { cert: cert.to_owned(), key: key.to_owned(), source };
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -98,17 +99,4 @@ impl TlsIdentity {
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
-}
-
-fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(path)?;
-    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
-    certificates
-        .ok()
-        .filter(|certificates| !certificates.is_empty())
-        .ok_or_else(|| TlsError::NoCertificate { path: path.to_owned() })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
 }

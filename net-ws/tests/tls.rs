@@ -13,11 +13,11 @@ use common::{
     soon,
 };
 use gossip::{
-    NetworkProfile, NodeAddress,
+    GossipNode, NetworkProfile, NodeAddress,
     http::{Caller, HttpAddressError, HttpError, HttpService, read_all},
 };
 use net_http::{Reception, ServeLimits};
-use net_ws::{CertificateDer, TlsError, TlsIdentity, read_certificates};
+use net_ws::{CertificateDer, CertificateError, TlsError, TlsIdentity, read_certificates};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,11 +110,37 @@ async fn the_certificate_has_to_be_for_the_host() {
         format!("https://127.0.0.1:{}", node.address().port()).parse().unwrap();
     let client = node.network.http_client(&address).unwrap();
     let error = soon(client.get("/")).await.unwrap_err();
-    assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
+    assert_eq!(reason(error), "the peer's certificate is not trusted: it is for another name");
     let multiaddr: NodeAddress = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
     let error = node.network.http_client(&multiaddr).unwrap_err();
     assert!(matches!(error, HttpAddressError::OtherTransport { .. }), "{error:?}");
     node.stop().await;
+}
+
+/// Why a peer was not reached.
+fn reason(error: HttpError) -> String {
+    match error {
+        HttpError::Unreachable { source } => source.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_has_to_be_signed_by_somebody_who_is_believed() {
+    let node = node(&Files::new()).await;
+    let other = Recipe::new(&NetworkProfile::ALGORAND).listening().start().await;
+    let address: NodeAddress =
+        format!("https://localhost:{}", node.address().port()).parse().unwrap();
+    let error = soon(other.network.http_client(&address).unwrap().get("/")).await.unwrap_err();
+    let reason = reason(error);
+    assert!(reason.starts_with("the peer's certificate is not trusted: "), "{reason}");
+    // Who does not speak TLS has no certificate to be judged.
+    let address: NodeAddress =
+        format!("https://localhost:{}", other.address().port()).parse().unwrap();
+    let error = soon(other.network.http_client(&address).unwrap().get("/")).await.unwrap_err();
+    assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
+    node.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -170,10 +196,13 @@ fn what_is_wrong_with_the_files_is_said() {
     let load = |cert, key| TlsIdentity::load(cert, key).unwrap_err();
     let nowhere = files.cert.with_file_name("nowhere.pem");
     assert!(
-        matches!(load(&nowhere, &files.key), TlsError::Unreadable { path, .. } if path == nowhere)
+        matches!(load(&nowhere, &files.key), TlsError::Certificates(CertificateError::Read { path, .. }) if path == nowhere)
     );
     assert!(
-        matches!(load(&files.key, &files.key), TlsError::NoCertificate { path } if path == files.key)
+        matches!(load(&files.key, &files.key), TlsError::Certificates(CertificateError::NoCertificates { path }) if path == files.key)
+    );
+    assert!(
+        matches!(load(&files.cert, &nowhere), TlsError::UnreadableKey { path, .. } if path == nowhere)
     );
     assert!(
         matches!(load(&files.cert, &files.cert), TlsError::NoKey { path } if path == files.cert)

@@ -12,7 +12,7 @@
 
 mod trust;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use gossip::{
     BoxFuture, NodeAddress, Security, StreamUse, WebSocketAddress,
@@ -21,10 +21,12 @@ use gossip::{
 use http::HeaderValue;
 use net_http::client::{Clients, Connect, Io, TCP_IDLE, Target};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{self, CertificateError, pki_types::ServerName},
+};
 
 pub(crate) use trust::Trust;
-pub use trust::{CertificateError, read_certificates};
 
 use crate::socket;
 
@@ -80,8 +82,44 @@ impl Connect for SocketConnect {
             socket::tune(&stream);
             Ok(match &self.security {
                 None => Box::new(stream) as Box<dyn Io>,
-                Some((tls, name)) => Box::new(tls.connect(name.clone(), stream).await?),
+                Some((tls, name)) => {
+                    Box::new(tls.connect(name.clone(), stream).await.map_err(TlsFailed::of)?)
+                }
             })
         })
+    }
+}
+
+/// Why a connection over TLS was not made.
+#[derive(Debug, thiserror::Error)]
+enum TlsFailed {
+    #[error("the peer's certificate is not trusted: {reason}")]
+    NotTrusted { reason: String },
+    #[error("the TLS handshake with the peer failed")]
+    Handshake { source: io::Error },
+}
+
+impl TlsFailed {
+    fn of(error: io::Error) -> Self {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        let Some(rustls::Error::InvalidCertificate(wrong)) = cause else {
+            return Self::Handshake { source: error };
+        };
+        let reason = match wrong {
+            CertificateError::UnknownIssuer => {
+                "nobody whom this node believes has signed it".into()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "it has expired".into()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "it is not valid yet".into()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "it is for another name".into()
+            }
+            other => other.to_string(),
+        };
+        Self::NotTrusted { reason }
     }
 }
