@@ -123,7 +123,8 @@ impl Host {
         let host = Self::start(key, protocols, |swarm| {
             swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
         });
-        until("the host is connected", || !host.seen.lock().unwrap().connected.is_empty()).await;
+        // Who dials is connected first. What the node says of itself, it says when it is connected too.
+        until("both are connected", || host.seen.lock().unwrap().identified.is_some()).await;
         host
     }
 
