@@ -144,7 +144,7 @@ fn what_https_needs_is_refused_with_the_file_that_is_wrong() {
     let dir = scratch();
     let (empty, missing) = (dir.path().join("empty.pem"), dir.path().join("missing.pem"));
     fs::write(&empty, "").unwrap();
-    for (file, expected) in [(&empty, "has no certificate in PEM"), (&missing, "No such file")] {
+    for (file, expected) in [(&empty, "holds no certificates in PEM"), (&missing, "No such file")] {
         let name = file.display().to_string();
         let mut command = run(dir.path());
         command.arg("--tls-cert").arg(file).arg("--tls-key").arg(file);
