@@ -76,7 +76,7 @@ impl Node {
             }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
-                (config.reception, config.clients) = (http.reception, clients);
+                (config.reception, config.clients) = (http.reception, Some(clients));
                 match peer {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),

@@ -3,11 +3,7 @@
 use gossip::{Identity, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::DialLimits;
-use net_http::{
-    Reception,
-    client::{ClientLimits, Clients},
-};
-use tokio_util::sync::CancellationToken;
+use net_http::{Reception, client::Clients};
 
 use crate::keys::NodeKey;
 
@@ -73,16 +69,14 @@ pub struct P2pConfig {
     /// not announced.
     pub reception: Option<Reception>,
     /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
-    /// some of its own, with default limits, which end with the last handle of the network.
-    pub clients: Clients,
+    /// some of the network's own, with default limits, which end with it.
+    pub clients: Option<Clients>,
 }
 
 impl P2pConfig {
     /// A network that listens nowhere and dials nobody, with defaults for the rest.
     #[must_use]
     pub fn new(network: NetworkId, key: NodeKey) -> Self {
-        let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
-        let (limits, unasked) = (ClientLimits::default(), CancellationToken::new());
         Self {
             network,
             key,
@@ -92,8 +86,8 @@ impl P2pConfig {
             mdns: Mdns::default(),
             max_inbound: 2_400,
             dial: DialLimits::default(),
-            clients: Clients::new(limits, agent.clone(), &unasked),
-            agent,
+            clients: None,
+            agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             subscribe: Subscription::default(),
             gossip: GossipStreams::default(),
             reception: None,

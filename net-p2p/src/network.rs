@@ -15,7 +15,7 @@ use gossip::{
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
-use net_http::client::{Clients, STREAM_IDLE, Target};
+use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -119,7 +119,10 @@ impl P2pNetwork {
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
         let (listen, gossip) = (config.listen.clone(), config.gossip);
-        let clients = config.clients.clone();
+        let clients = config
+            .clients
+            .clone()
+            .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
         let blueprint = Blueprint {
             config,
             around: Arc::clone(&around),

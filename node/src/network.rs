@@ -153,7 +153,7 @@ fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
         dial: node.dial,
         gossip: node.gossip,
         reception: lent.reception.clone(),
-        clients: lent.clients.clone(),
+        clients: Some(lent.clients.clone()),
         ..P2pConfig::new(node.network.clone(), lent.key.clone())
     })
 }

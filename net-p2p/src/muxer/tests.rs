@@ -1,3 +1,5 @@
+//! One muxer against another, over pipes that count.
+
 use std::{
     future::poll_fn,
     io,

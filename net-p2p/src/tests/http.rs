@@ -77,7 +77,7 @@ async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
 async fn asking(profile: &'static NetworkProfile) -> Node {
     Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
         gossip: GossipStreams::Off,
-        clients: clients(),
+        clients: Some(clients()),
         ..config
     })
     .await
