@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body;
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, util::BoxCloneSyncService};
 
 use super::{BoxError, HttpBody, HttpError};
 use crate::handler::BoxFuture;
@@ -63,7 +63,8 @@ impl HttpClient {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.service.clone().oneshot(request.map(HttpBody::new)).await
+        // Always ready, see the trait of it.
+        self.service.clone().call(request.map(HttpBody::new)).await
     }
 
     /// Asks for a path.
@@ -74,7 +75,7 @@ impl HttpClient {
     pub async fn get(&self, path: &str) -> Result<HttpResponse, HttpError> {
         let request = Request::builder().method(Method::GET).uri(path).body(HttpBody::empty());
         let request = request.map_err(|source| HttpError::Invalid { source: source.into() })?;
-        self.service.clone().oneshot(request).await
+        self.service.clone().call(request).await
     }
 }
 

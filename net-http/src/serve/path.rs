@@ -35,7 +35,7 @@ pub fn decode(path: &str) -> Option<Vec<u8>> {
 }
 
 /// Whether nothing in a path can be encoded or unclean.
-fn is_plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     let mut before = 0;
     path.bytes().all(|byte| {
         let plain = byte != b'%' && !(before == b'/' && matches!(byte, b'/' | b'.'));

@@ -6,12 +6,18 @@
 //! * A panic of a handler is an answer, and ends nothing else.
 //! * Who is refused for asking too often waits for the refusal, and has no turn meanwhile.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, future::Either};
 use gossip::{
     StreamUse,
-    http::{BoxError, Caller, HttpBody, HttpResponse, HttpService},
+    http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService},
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{
@@ -31,7 +37,7 @@ use tower::Service;
 use super::{
     asked::Asked,
     limits::ServeLimits,
-    line::{Answer, Line, Panic},
+    line::{Line, Panic},
     metrics::{Incident, ServeMetrics},
     refusal::Refusal,
     reply,
@@ -149,10 +155,7 @@ impl Reception {
                 Some(moved) => Either::Left(reply::after_pause(moved)),
                 None => Either::Right(self.answer(request, &caller, &line, &seat)),
             };
-            async {
-                let response = answering.await;
-                Ok::<http::Response<Answer>, std::convert::Infallible>(line.answer(response))
-            }
+            answering.map(|response| Ok::<_, Infallible>(line.answer(response)))
         });
         let connection = http1::Builder::new()
             .keep_alive(streams == StreamUse::KeptAlive)
@@ -195,16 +198,40 @@ impl Reception {
             false => HttpBody::new(Asked::new(body, line)),
         });
         request.extensions_mut().insert(caller.clone());
+        // With a turn at hand the service is called at once: the future that is left to wait for is small.
+        match self.shared.turns.try_acquire() {
+            Ok(turn) => Either::Left(self.handle(request, turn, seat)),
+            Err(_taken) => Either::Right(Box::pin(self.answer_later(request, seat))),
+        }
+    }
+
+    /// Waits for a turn, and answers.
+    async fn answer_later(&self, request: HttpRequest, seat: &Seat) -> HttpResponse {
+        let wait = time::timeout(self.shared.limits.request_wait, self.shared.turns.acquire());
+        let Ok(Ok(turn)) = wait.await else {
+            self.shared.metrics.note(Incident::Busy);
+            return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
+        };
+        self.handle(request, turn, seat).await
+    }
+
+    /// Has the service answer a request whose turn it is.
+    fn handle<'a>(
+        &'a self,
+        request: HttpRequest,
+        turn: SemaphorePermit<'a>,
+        seat: &'a Seat,
+    ) -> impl Future<Output = HttpResponse> + Send + 'a {
+        self.shared.metrics.note_request();
+        // A service is always ready.
+        let mut service = self.shared.service.clone();
+        let handling = catch_unwind(AssertUnwindSafe(|| service.call(request)));
         async move {
-            let Some(turn) = self.turn().await else {
-                self.shared.metrics.note(Incident::Busy);
-                return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
+            let handled = match handling {
+                Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await,
+                Err(panic) => Err(panic),
             };
-            self.shared.metrics.note_request();
-            // A service is always ready.
-            let mut service = self.shared.service.clone();
-            let handling = AssertUnwindSafe(async { service.call(request).await });
-            let mut response = self.settle(handling.catch_unwind().await);
+            let mut response = self.settle(handled);
             drop(turn);
             if response.extensions().get::<reply::Pause>().is_some() {
                 response = Box::pin(reply::after_pause(response)).await;
@@ -231,14 +258,5 @@ impl Reception {
             }
         }
         reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
-    }
-
-    /// Waits until a request may be handled; `None` if that takes too long.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(turn) = self.shared.turns.try_acquire() {
-            return Some(turn);
-        }
-        let wait = time::timeout(self.shared.limits.request_wait, self.shared.turns.acquire());
-        wait.await.ok()?.ok()
     }
 }

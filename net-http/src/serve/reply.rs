@@ -76,6 +76,12 @@ pub fn moved(location: &str) -> HttpResponse {
     }
 }
 
+/// Whether a path has no cleaner form, as far as can be told at a glance.
+#[must_use]
+pub fn is_clean(uri: &Uri) -> bool {
+    super::path::is_plain(uri.path())
+}
+
 /// The answer to a request for a path that has a cleaner form; `None` where it has not.
 #[must_use]
 pub fn elsewhere(uri: &Uri) -> Option<HttpResponse> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures::{FutureExt, TryFutureExt, future::Either};
 use gossip::{
     PeerId, StreamUse, Transport,
     http::{Caller, HttpResponse},
@@ -21,6 +22,7 @@ use gossip::{
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use mesh::TooMany;
 use net_http::{
     Reception,
     serve::{Answer, Line, Screen, Seat, Terms},
@@ -214,25 +216,46 @@ async fn serve_http<Io: Carrier>(
 #[error("the client did not wait for the answer to its upgrade")]
 struct CloseSilently;
 
-async fn answer(
+/// Not an `async fn`: what nearly every request goes through leaves a small future to wait for.
+fn answer(
     requests: &Requests,
     request: Request<Incoming>,
-) -> Result<http::Response<Answer>, CloseSilently> {
-    let Requests { place, line, .. } = requests;
+) -> impl Future<Output = Result<http::Response<Answer>, CloseSilently>> + Send {
+    let Requests { place, line, caller, .. } = requests;
     place.headed();
     let context = &place.context;
     let now = Instant::now().into_std();
     let allowed = context.gate().request(place.from.ip(), now);
+    let is_gossip = context.gossip_service == GossipService::On;
+    let answering = match (allowed, &context.reception, requests.seat.get()) {
+        (Ok(()), Some(reception), Some(seat))
+            if reply::is_clean(request.uri())
+                && !(is_gossip && genesis_of(request.uri().path()).is_some()) =>
+        {
+            let answering = reception.answer(request, caller, line, seat);
+            Either::Left(answering.map(Ok))
+        }
+        (allowed, _, _) => Either::Right(Box::pin(answer_rare(requests, request, allowed))),
+    };
+    answering.map_ok(|response| line.answer(reply::dated(response)))
+}
+
+/// Answers the first request of a connection, one for gossip, and one that is refused.
+async fn answer_rare(
+    requests: &Requests,
+    request: Request<Incoming>,
+    allowed: Result<(), TooMany>,
+) -> Result<HttpResponse, CloseSilently> {
+    let Requests { place, line, .. } = requests;
+    let context = &place.context;
     if let Err(too_many) = allowed {
-        let refusal = reply::too_many(too_many.retry_after);
-        let refusal = Box::pin(reply::after_pause(refusal)).await;
-        return Ok(line.answer(reply::dated(refusal)));
+        return Ok(reply::after_pause(reply::too_many(too_many.retry_after)).await);
     }
     if let Some(moved) = reply::elsewhere(request.uri()) {
-        return Ok(line.answer(reply::dated(moved)));
+        return Ok(moved);
     }
-    let response = match genesis_of(request.uri().path()) {
-        Some(genesis) if context.gossip_service == GossipService::On => {
+    Ok(match (genesis_of(request.uri().path()), &context.reception) {
+        (Some(genesis), _) if context.gossip_service == GossipService::On => {
             match upgrade::decide(context, request, &genesis, (place.from, line.behind())) {
                 Outcome::Refused(response) => response,
                 Outcome::CloseSilently => return Err(CloseSilently),
@@ -243,20 +266,13 @@ async fn answer(
                 }
             }
         }
-        Some(_) | None => match (&context.reception, requests.seat.get()) {
-            (None, _) => reply::not_found(),
-            (Some(reception), Some(seat)) => {
-                reception.answer(request, &requests.caller, &requests.line, seat).await
-            }
-            // Once in a connection, and far larger than what is done for every request.
-            (Some(reception), None) => Box::pin(ask_first(requests, reception, request)).await,
-        },
-    };
-    Ok(line.answer(reply::dated(response)))
+        (_, None) => reply::not_found(),
+        (_, Some(reception)) => ask_seated(requests, reception, request).await,
+    })
 }
 
-/// Takes a seat, and has the reception answer.
-async fn ask_first(
+/// Takes a seat unless the connection has one, and has the reception answer.
+async fn ask_seated(
     requests: &Requests,
     reception: &Reception,
     request: Request<Incoming>,

@@ -9,7 +9,9 @@ use std::{
 use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
 use net_http::reply::{NO_SNIFF, PLAIN, come_back, text};
-pub(super) use net_http::reply::{after_pause, elsewhere, empty, not_found, refused, too_many};
+pub(super) use net_http::reply::{
+    after_pause, elsewhere, empty, is_clean, not_found, refused, too_many,
+};
 
 /// The request is no upgrade to a WebSocket that this node makes.
 pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
