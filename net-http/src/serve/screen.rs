@@ -47,8 +47,9 @@ const READS_AT_ONCE: u32 = 16;
 /// What the stream brings next.
 #[derive(Debug)]
 enum Expected {
-    /// The head of a request, of which something has come, or which is the first.
-    Head { since: Instant },
+    /// The head of a request, of which something has come, or which is the first. One that comes all at
+    /// once, as nearly every one does, needs no look at the clock.
+    Head { since: Option<Instant> },
     /// Nothing before the answer is out, and then a head.
     Gap { idle_since: Option<Instant> },
     /// So much of a body.
@@ -130,7 +131,7 @@ impl<Io> Screen<Io> {
             terms,
             held: BytesMut::new(),
             passed: 0,
-            expected: Expected::Head { since: now },
+            expected: Expected::Head { since: Some(now) },
             input: Input::Open,
             requests: 0,
             timer: Box::pin(sleep_until(now + terms.head_time)),
@@ -258,6 +259,8 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                     }
                     let filled = self.fill(context)?;
                     if filled.is_pending() {
+                        let since = since.unwrap_or_else(Instant::now);
+                        self.expected = Expected::Head { since: Some(since) };
                         if self.is_past(context, since + self.terms.head_time) {
                             self.line.metrics().note(Incident::HeadTimeout);
                             self.expected = Expected::End;
@@ -341,7 +344,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                 Phase::Dismissed => Expected::End,
                 Phase::Busy | Phase::Idle => {
                     self.news = News::Some;
-                    Expected::Head { since: Instant::now() }
+                    Expected::Head { since: None }
                 }
             };
         }
