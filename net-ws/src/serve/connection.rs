@@ -227,17 +227,20 @@ fn answer(
     let now = Instant::now().into_std();
     let allowed = context.gate().request(place.from.ip(), now);
     let is_gossip = context.gossip_service == GossipService::On;
-    let answering = match (allowed, &context.reception, requests.seat.get()) {
+    let ready = |response| line.answer(reply::dated(response));
+    match (allowed, &context.reception, requests.seat.get()) {
         (Ok(()), Some(reception), Some(seat))
             if reply::is_clean(request.uri())
                 && !(is_gossip && genesis_of(request.uri().path()).is_some()) =>
         {
             let answering = reception.answer(request, caller, line, seat);
-            Either::Left(answering.map(Ok))
+            Either::Left(answering.map(move |response| Ok(ready(response))))
         }
-        (allowed, _, _) => Either::Right(Box::pin(answer_rare(requests, request, allowed))),
-    };
-    answering.map_ok(|response| line.answer(reply::dated(response)))
+        (allowed, _, _) => {
+            let answering = Box::pin(answer_rare(requests, request, allowed));
+            Either::Right(answering.map_ok(ready))
+        }
+    }
 }
 
 /// Answers the first request of a connection, one for gossip, and one that is refused.
