@@ -30,7 +30,8 @@ pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, Identity, PeerClass, PeerId, PeerInfo, Transport};
 pub use profile::{
-    ClaimRule, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile, StreamUse,
+    ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile,
+    StreamUse,
 };
 pub use reason::DisconnectReason;
 pub use tag::{Compression, Forwarding, Interest, Lane, Route, Tag, TagRule, TagTable};

@@ -43,6 +43,15 @@ pub enum StreamUse {
     OneRequest,
 }
 
+/// How the names of headers are spelled in answers over HTTP. Readers have to take either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderCase {
+    /// `Content-Type`, as existing nodes write them.
+    Canonical,
+    /// `content-type`, which costs nothing to write.
+    Lower,
+}
+
 /// The names and numbers of a network protocol. Data only: no code may ask which profile it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkProfile {
@@ -65,6 +74,8 @@ pub struct NetworkProfile {
     pub http_service: &'static str,
     /// How many requests one of its streams carries.
     pub http_streams: StreamUse,
+    /// How the names of headers are spelled in answers over TCP.
+    pub header_case: HeaderCase,
     /// When the identity exchange takes part.
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
@@ -87,6 +98,7 @@ impl NetworkProfile {
         http_protocol: "/http/1.1",
         http_service: "/algorand-http/1.0.0",
         http_streams: StreamUse::OneRequest,
+        header_case: HeaderCase::Canonical,
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
         key_file: "peerIDPrivKey.key",
@@ -104,6 +116,7 @@ impl NetworkProfile {
         http_protocol: "/http/1.1",
         http_service: "/tandem-http/1.0.0",
         http_streams: StreamUse::KeptAlive,
+        header_case: HeaderCase::Lower,
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
         key_file: "identity.pem",

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::Either};
+use futures::{FutureExt, StreamExt, future::Either, stream::FuturesUnordered};
 use gossip::{
     StreamUse,
     http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService},
@@ -164,10 +164,12 @@ impl Reception {
             .serve_connection(TokioIo::new(screen), service);
         let served = async {
             let mut connection = pin!(connection);
+            // In a set of one, so that it is asked only when it has something to say.
+            let mut cancelled: FuturesUnordered<_> = [cancel.cancelled()].into_iter().collect();
             tokio::select! {
                 biased;
                 served = connection.as_mut() => served,
-                () = cancel.cancelled() => {
+                Some(()) = cancelled.next() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

@@ -14,9 +14,9 @@ use std::{
 };
 
 use bytes::BytesMut;
-use futures::{FutureExt, TryFutureExt, future::Either};
+use futures::{FutureExt, StreamExt, TryFutureExt, future::Either, stream::FuturesUnordered};
 use gossip::{
-    PeerId, StreamUse, Transport,
+    HeaderCase, PeerId, StreamUse, Transport,
     http::{Caller, HttpResponse},
 };
 use http::{HeaderValue, Request, header};
@@ -191,18 +191,21 @@ async fn serve_http<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let service = service_fn(|request| answer(requests, request));
+    let context = &requests.place.context;
     let connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER_BYTES)
-        .title_case_headers(true)
+        .title_case_headers(context.profile.header_case == HeaderCase::Canonical)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(screen), service)
         .with_upgrades();
     let served = async {
         let mut connection = pin!(connection);
+        // In a set of one, so that it is asked only when it has something to say.
+        let mut cancelled: FuturesUnordered<_> = [cancel.cancelled()].into_iter().collect();
         tokio::select! {
             biased;
             served = connection.as_mut() => served,
-            () = cancel.cancelled() => {
+            Some(()) = cancelled.next() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
