@@ -28,9 +28,9 @@ pub struct ServeLimits {
     pub waiting: usize,
     /// Of these, served at one time for one peer. Default: 16. Source: threats and goals, row 30.
     pub per_peer: usize,
-    /// Of these, waiting at one time for one peer. Default: 256. Chosen: as many streams as a
-    /// connection may open before the swarm takes them, so that a client with a stream per request
-    /// loses none.
+    /// Of these, waiting at one time for one peer. Default: 512. Chosen: as many streams as one
+    /// connection may have waiting before they are handed over, so that a client that opens hundreds at
+    /// once, a stream per request, loses none.
     pub waiting_per_peer: usize,
     /// How long a connection waits for a seat. Default: 10 s. Source: wire facts 9.2, the queueing time
     /// of clients.
@@ -60,7 +60,7 @@ impl Default for ServeLimits {
             connections: 1024,
             waiting: 1024,
             per_peer: 16,
-            waiting_per_peer: 256,
+            waiting_per_peer: 512,
             wait: Duration::from_secs(10),
             requests: 256,
             request_wait: Duration::from_secs(1),

@@ -52,12 +52,7 @@ fn reception(profile: &NetworkProfile) -> Reception {
         })
     };
     let service = HttpService::new(tower::service_fn(hello));
-    Reception::new(with_protocols_document(profile, service), limits())
-}
-
-/// With room for a burst of one peer.
-fn limits() -> ServeLimits {
-    ServeLimits { waiting_per_peer: 512, ..ServeLimits::default() }
+    Reception::new(with_protocols_document(profile, service), ServeLimits::default())
 }
 
 /// Clients without a rate.
@@ -239,14 +234,14 @@ async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_
     let linked = |node: &Node| node.network.peers(PeerClass::Connected).len() == 1;
     until("they are linked", || linked(&one) && linked(&other)).await;
     let mut streams = Vec::new();
-    for _ in 0..limits().per_peer {
+    for _ in 0..ServeLimits::default().per_peer {
         let protocols = vec![StreamProtocol::new(profile.http_protocol)];
         let mut opened = one.network.open_stream_to(&to, protocols, PATIENCE).await.unwrap();
         opened.stream.write_all(b"GET /endless HTTP/1.1\r\nHost: \r\n\r\n").await.unwrap();
         opened.stream.flush().await.unwrap();
         streams.push(opened);
     }
-    let (unread, mut read) = (streams.split_off(limits().per_peer / 2), streams);
+    let (unread, mut read) = (streams.split_off(ServeLimits::default().per_peer / 2), streams);
     let reading = join_all(read.iter_mut().map(|opened| async {
         let mut bytes = vec![0; 65_536];
         while opened.stream.read(&mut bytes).await.unwrap() > 0 {}
@@ -339,7 +334,7 @@ async fn a_request_under_way_is_answered_when_the_network_stops() {
         }
     };
     let service = HttpService::new(tower::service_fn(slow));
-    let reception = Reception::new(service, limits());
+    let reception = Reception::new(service, ServeLimits::default());
     let other = Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
         reception: Some(reception),
         ..config
