@@ -239,7 +239,8 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
     }
     assert!(honest_worst(&mut served).await < Duration::from_millis(2));
     let told = served.reception.metrics().count(net_http::Incident::PeerFull);
-    assert_eq!(told, 1000 - 16 - 256);
+    let ServeLimits { per_peer, waiting_per_peer, .. } = *served.reception.limits();
+    assert_eq!(told, (1000 - per_peer - waiting_per_peer) as u64);
     drop(hostile);
     // Slow requests in every seat.
     let mut hostile = Vec::new();
