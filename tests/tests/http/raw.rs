@@ -145,8 +145,11 @@ pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Way) 
         let statuses: Vec<_> = answers(&bytes, end).0.iter().map(|one| one.status).collect();
         assert!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
     }
-    let broken = || scene.seen().count(Event::Broken) == starts.len();
-    until("every handler sees a broken body", broken).await;
+    // A body that breaks before the request was passed on is never seen behind a forwarded port.
+    if way != Way::Forward {
+        let broken = || scene.seen().count(Event::Broken) == starts.len();
+        until("every handler sees a broken body", broken).await;
+    }
     assert_eq!(scene.seen().count(Event::Whole), 0);
 }
 
