@@ -42,7 +42,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Makes a client of a service.
+    /// Makes a client of a service that takes every request: [`HttpClient::send`] does not ask whether it is
+    /// ready. One that has to wait does so in its future.
     pub fn new<S>(service: S) -> Self
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = HttpError>,
@@ -63,7 +64,7 @@ impl HttpClient {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // Always ready, see the trait of it.
+        // Asking whether it is ready would hold the request once more, see `HttpClient::new`.
         self.service.clone().call(request.map(HttpBody::new)).await
     }
 

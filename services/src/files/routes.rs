@@ -100,14 +100,9 @@ async fn download(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let id = match id.parse::<FileId>() {
-        Ok(id) => id,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
-    };
-    let content = match service.store.find(id).await {
-        Ok(Some(content)) => content,
-        Ok(None) => return StatusCode::NOT_FOUND.into_response(),
-        Err(error) => return broken(&error),
+    let (id, content) = match service.find(&id).await {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
     };
     let etag = format!("\"{id}\"");
     if names(&headers, &header::IF_NONE_MATCH, &etag) {
@@ -130,14 +125,9 @@ async fn outline(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let id = match id.parse::<FileId>() {
-        Ok(id) => id,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
-    };
-    let content = match service.store.find(id).await {
-        Ok(Some(content)) => content,
-        Ok(None) => return StatusCode::NOT_FOUND.into_response(),
-        Err(error) => return broken(&error),
+    let (id, content) = match service.find(&id).await {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
     };
     let etag = format!("\"{id}-outline\"");
     if names(&headers, &header::IF_NONE_MATCH, &etag) {
@@ -154,6 +144,16 @@ async fn outline(
 }
 
 impl Service {
+    /// The file that a path names.
+    async fn find(&self, id: &str) -> Result<(FileId, Content), Response> {
+        let id = id.parse::<FileId>().map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
+        match self.store.find(id).await {
+            Ok(Some(content)) => Ok((id, content)),
+            Ok(None) => Err(StatusCode::NOT_FOUND.into_response()),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
     /// Refuses whose uploads are not taken, and those that announce too much.
     async fn welcome(&self, parts: &mut Parts) -> Result<(), Response> {
         let limit = self.store.max_file_bytes();
