@@ -8,7 +8,7 @@ use std::{
 use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
 use mesh::{InboundLimits, Ledger};
-use net_http::{Reception, client::ClientLimits, client::Clients};
+use net_http::{HttpServer, client::ClientLimits, client::Clients};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{TlsIdentity, WsConfig, WsNetwork};
 use rustls_pki_types::CertificateDer;
@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Http {
     /// What serves requests. Default: nothing.
-    pub(crate) reception: Option<Reception>,
+    pub(crate) reception: Option<HttpServer>,
     /// Bounds of its own requests. Default: as shipped.
     pub(crate) clients: ClientLimits,
     /// Bounds on who connects to the port of the WebSocket network. Default: as shipped.

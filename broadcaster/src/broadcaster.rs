@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Admission, Delivery, DisconnectReason, Handler, Identity, Inbound, Lane, NetworkProfile,
-    Outbound, PeerClass, PeerId, PeerInfo, Recipients, Request, RequestError, Response, Tag,
-    Transport, Validation, Validator,
+    Admission, Delivery, DisconnectReason, Handler, Identity, Inbound, Lane, LinkId,
+    NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
+    Tag, Transport, Validation, Validator,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -109,18 +109,18 @@ impl Setup {
 }
 
 /// What is to be done when the last loop of a peer has ended, also when the node stops before they run.
-struct Farewell {
+struct OnPeerEnd {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     ended: Option<oneshot::Sender<DisconnectReason>>,
 }
 
-impl Drop for Farewell {
+impl Drop for OnPeerEnd {
     fn drop(&mut self) {
         let Self { shared, peer, ended } = self;
         let reason = peer.end_reason();
         shared.registry.remove(peer.id);
-        shared.registry.bequeath(peer, peer.take_unsent());
+        shared.registry.hand_over_unsent(peer, peer.take_unsent());
         shared.metrics.disconnected(peer.transport, reason);
         shared.emit(PeerEvent::Disconnected(peer.info(), reason));
         if let Some(ended) = ended.take() {
@@ -240,7 +240,7 @@ impl Broadcaster {
 
     /// The name of the next peer to be attached. Names are not reused.
     #[must_use]
-    pub fn next_peer_id(&self) -> PeerId {
+    pub fn next_link_id(&self) -> LinkId {
         self.shared.registry.next_id()
     }
 
@@ -249,7 +249,7 @@ impl Broadcaster {
     /// # Errors
     ///
     /// [`Stopping`] when the node is; the connection is dropped.
-    pub fn attach<S, R>(&self, id: PeerId, link: Link<S, R>) -> Result<Attached, Stopping>
+    pub fn attach<S, R>(&self, id: LinkId, link: Link<S, R>) -> Result<Attached, Stopping>
     where
         S: FrameSink,
         R: FrameSource,
@@ -337,7 +337,7 @@ impl Broadcaster {
             });
         }
         drop(running);
-        let farewell = Farewell { shared: Arc::clone(shared), peer, ended: Some(ended) };
+        let farewell = OnPeerEnd { shared: Arc::clone(shared), peer, ended: Some(ended) };
         tasks.spawn("peer", |_cancel| async move {
             // Nothing is ever sent: `None` says that every loop has ended.
             let _ = all_ended.recv().await;
@@ -346,7 +346,7 @@ impl Broadcaster {
     }
 
     /// Notes the identity of an attached peer, once it is verified.
-    pub fn identify(&self, peer: PeerId, identity: Identity) {
+    pub fn identify(&self, peer: LinkId, identity: Identity) {
         self.shared.registry.identify(peer, identity);
         if let Some(peer) = self.shared.registry.get(peer) {
             self.shared.registry.give(&peer, self.shared.registry.unpark(&identity));
@@ -356,7 +356,7 @@ impl Broadcaster {
 
     /// Moves what waits for `loser` to `winner`, another link to the same node, and closes `loser` in
     /// an orderly way. If `winner` is not attached yet it inherits when it is.
-    pub fn supersede(&self, loser: PeerId, winner: PeerId) {
+    pub fn supersede(&self, loser: LinkId, winner: LinkId) {
         let Some(loser) = self.shared.registry.get(loser) else { return };
         self.shared.end(&loser, DisconnectReason::Duplicate);
         self.shared.registry.hand_over(&loser, loser.lanes.close(), winner);
@@ -365,7 +365,7 @@ impl Broadcaster {
     /// As [`Broadcaster::supersede`], but closes `loser` only after `patience`, if the other end has not
     /// closed it by then. For an end that cannot know yet whether the other one has verified `winner`:
     /// what it still sends over `loser` is read, and it is not left without a link.
-    pub fn retire(&self, loser: PeerId, winner: PeerId, patience: Duration) {
+    pub fn retire(&self, loser: LinkId, winner: LinkId, patience: Duration) {
         if patience.is_zero() {
             return self.supersede(loser, winner);
         }
@@ -386,7 +386,7 @@ impl Broadcaster {
     }
 
     /// Starts closing the connection to `peer`. Unknown peers are ignored.
-    pub fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    pub fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         if let Some(peer) = self.shared.registry.get(peer) {
             self.shared.end(&peer, reason);
         }
@@ -400,7 +400,7 @@ impl Broadcaster {
 
     /// The attached peer with this identity.
     #[must_use]
-    pub fn peer_of(&self, identity: &Identity) -> Option<PeerId> {
+    pub fn peer_of(&self, identity: &Identity) -> Option<LinkId> {
         self.shared.registry.by_identity(identity).map(|peer| peer.id)
     }
 
@@ -481,7 +481,7 @@ impl Broadcaster {
     /// # Cancel safety
     ///
     /// Dropping the future forgets the request; a late answer is dropped.
-    pub async fn request(&self, id: PeerId, request: Request) -> Result<Response, RequestError> {
+    pub async fn request(&self, id: LinkId, request: Request) -> Result<Response, RequestError> {
         let shared = &self.shared;
         let peer = shared.registry.get(id).ok_or(RequestError::NotConnected { peer: id })?;
         let full = RequestError::Full { peer: id };

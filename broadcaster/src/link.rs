@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc};
 
 use bytes::Bytes;
-use gossip::{Direction, DisconnectReason, Identity, PeerId, Tag, Transport};
+use gossip::{Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
 use tokio::sync::oneshot;
 
 use crate::{budget::Reservation, frame::Frame};
@@ -104,7 +104,7 @@ pub trait LinkHooks: Send + Sync + 'static {
     /// # Errors
     ///
     /// The reason to end the connection for.
-    fn control(&self, peer: PeerId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason>;
+    fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason>;
 }
 
 /// What a transport tells of a connection when it attaches it.
@@ -145,7 +145,7 @@ impl<S, R> std::fmt::Debug for Link<S, R> {
 #[must_use = "the transport learns from it when the connection has ended"]
 pub struct Attached {
     /// Its name.
-    pub peer: PeerId,
+    pub peer: LinkId,
     pub(crate) ended: oneshot::Receiver<DisconnectReason>,
 }
 

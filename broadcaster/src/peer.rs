@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use gossip::{
-    Direction, DisconnectReason, Identity, Interest, PeerId, PeerInfo, TagTable, Transport,
+    Direction, DisconnectReason, Identity, Interest, LinkId, PeerInfo, TagTable, Transport,
     wire::digest::{Digest, DigestFilter},
 };
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::{
 const MAX_UNSUPPRESSED_BYTES: usize = 5_000;
 
 pub(crate) struct Peer {
-    pub(crate) id: PeerId,
+    pub(crate) id: LinkId,
     pub(crate) transport: Transport,
     direction: Direction,
     address: String,
@@ -56,7 +56,7 @@ pub(crate) struct Peer {
 
 /// What a peer is made of.
 pub(crate) struct PeerParts {
-    pub(crate) id: PeerId,
+    pub(crate) id: LinkId,
     pub(crate) about: LinkInfo,
     pub(crate) joined: u64,
     pub(crate) lanes: Lanes,

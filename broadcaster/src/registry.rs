@@ -21,7 +21,7 @@ use std::{
 
 use dashmap::DashMap;
 use gossip::{
-    Admission, DisconnectReason, Forwarding, Identity, PeerClass, PeerId, PeerInfo, TagTable,
+    Admission, DisconnectReason, Forwarding, Identity, LinkId, PeerClass, PeerInfo, TagTable,
 };
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -42,8 +42,8 @@ const MAX_PARKED: usize = 64;
 type Parked = HashMap<Identity, (Instant, Vec<Queued>)>;
 
 pub(crate) struct Registry {
-    peers: DashMap<PeerId, Arc<Peer>>,
-    identities: DashMap<Identity, PeerId>,
+    peers: DashMap<LinkId, Arc<Peer>>,
+    identities: DashMap<Identity, LinkId>,
     next_id: AtomicU64,
     /// Also taken while a peer is inserted, so that generations are given out in order.
     generation: Mutex<u64>,
@@ -72,8 +72,8 @@ impl Registry {
         }
     }
 
-    pub(crate) fn next_id(&self) -> PeerId {
-        PeerId(self.next_id.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(crate) fn next_id(&self) -> LinkId {
+        LinkId(self.next_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// The generation of the newest attachment.
@@ -99,7 +99,7 @@ impl Registry {
     }
 
     /// Notes the identity of a peer that is in the registry. The newest link answers to the identity.
-    pub(crate) fn identify(&self, id: PeerId, identity: Identity) {
+    pub(crate) fn identify(&self, id: LinkId, identity: Identity) {
         if let Some(peer) = self.get(id) {
             peer.identify(identity);
             self.identities.insert(identity, id);
@@ -110,7 +110,7 @@ impl Registry {
         }
     }
 
-    pub(crate) fn remove(&self, id: PeerId) {
+    pub(crate) fn remove(&self, id: LinkId) {
         if let Some((_, peer)) = self.peers.remove(&id) {
             if let Some(identity) = peer.identity() {
                 self.take_name(identity, id);
@@ -120,7 +120,7 @@ impl Registry {
     }
 
     /// Lets another link of a node answer to its identity, if this one did and there is another.
-    fn take_name(&self, identity: Identity, id: PeerId) {
+    fn take_name(&self, identity: Identity, id: LinkId) {
         if self.identities.remove_if(&identity, |_, holder| *holder == id).is_none() {
             return;
         }
@@ -133,7 +133,7 @@ impl Registry {
         }
     }
 
-    pub(crate) fn get(&self, id: PeerId) -> Option<Arc<Peer>> {
+    pub(crate) fn get(&self, id: LinkId) -> Option<Arc<Peer>> {
         self.peers.get(&id).map(|peer| Arc::clone(&peer))
     }
 
@@ -152,7 +152,7 @@ impl Registry {
     }
 
     /// Gives what waited for a link to another link of the same node, or keeps it until there is one.
-    pub(crate) fn hand_over(&self, loser: &Peer, left: Vec<Queued>, winner: PeerId) {
+    pub(crate) fn hand_over(&self, loser: &Peer, left: Vec<Queued>, winner: LinkId) {
         let (left, hop_local) = self.part(left);
         self.drop_queued(hop_local);
         match (self.get(winner), loser.identity()) {
@@ -164,7 +164,7 @@ impl Registry {
 
     /// Gives what a link that has ended could not write to the node's other link, if that is why it
     /// ended; else counts it as lost.
-    pub(crate) fn bequeath(&self, peer: &Peer, left: Vec<Queued>) {
+    pub(crate) fn hand_over_unsent(&self, peer: &Peer, left: Vec<Queued>) {
         let handed_over = matches!(
             peer.end_reason(),
             DisconnectReason::Duplicate | DisconnectReason::RemoteClosed
@@ -189,8 +189,8 @@ impl Registry {
     }
 
     /// Gives messages to another link of the node they were for.
-    pub(crate) fn give(&self, heir: &Peer, left: Vec<Queued>) {
-        heir.lanes.inherit(left, |frame, admission| match admission {
+    pub(crate) fn give(&self, successor: &Peer, left: Vec<Queued>) {
+        successor.lanes.inherit(left, |frame, admission| match admission {
             Admission::Queued => {}
             Admission::Full => self.metrics.dropped(DropReason::PeerFull, frame.lane()),
             Admission::Closed => self.metrics.dropped(DropReason::PeerGone, frame.lane()),
@@ -198,13 +198,13 @@ impl Registry {
     }
 
     fn leave_to(&self, identity: Identity, left: Vec<Queued>) {
-        if let Some(heir) = self.by_identity(&identity) {
-            return self.give(&heir, left);
+        if let Some(successor) = self.by_identity(&identity) {
+            return self.give(&successor, left);
         }
         self.park(identity, left);
         // A link that was attached since then has looked for parked messages already.
-        if let Some(heir) = self.by_identity(&identity) {
-            self.give(&heir, self.unpark(&identity));
+        if let Some(successor) = self.by_identity(&identity) {
+            self.give(&successor, self.unpark(&identity));
         }
     }
 

@@ -17,7 +17,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gossip::{Admission, Lane, PeerId, Tag, TagTable, Transport};
+use gossip::{Admission, Lane, LinkId, Tag, TagTable, Transport};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -41,12 +41,12 @@ pub(crate) type Topics = Arc<std::sync::RwLock<HashMap<Tag, (Transport, Arc<dyn 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     All,
-    AllExcept(PeerId),
-    One(PeerId),
+    AllExcept(LinkId),
+    One(LinkId),
     /// Peers that joined after a generation: those that missed the first copy.
     JoinedAfter {
         generation: u64,
-        except: Option<PeerId>,
+        except: Option<LinkId>,
     },
 }
 
@@ -203,7 +203,7 @@ impl Router {
             });
             if !late.is_empty() {
                 // The peer's link was just replaced, and its successor may not be in the list yet.
-                self.registry.bequeath(peer, late);
+                self.registry.hand_over_unsent(peer, late);
             }
         }
         jobs.clear();

@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use gossip::{
-    Handler, Inbound, Lane, PeerId, Tag, Validation, Validator, Verdict, wire::digest::Digest,
+    Handler, Inbound, Lane, LinkId, Tag, Validation, Validator, Verdict, wire::digest::Digest,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -124,7 +124,7 @@ impl Workers {
     }
 
     /// The queue of a peer's messages of one lane.
-    pub(crate) fn queue(&self, lane: Lane, peer: Option<PeerId>) -> &mpsc::Sender<Work> {
+    pub(crate) fn queue(&self, lane: Lane, peer: Option<LinkId>) -> &mpsc::Sender<Work> {
         let queues = &self.lanes[usize::from(lane == Lane::Bulk)];
         let number = peer.map_or(0, |peer| peer.0);
         let index = usize::try_from(number % queues.len() as u64).unwrap_or(0);

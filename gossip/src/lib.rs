@@ -28,7 +28,7 @@ pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
 pub use keypair::{KeyError, Keypair};
 pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError, Response};
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
-pub use peer::{Direction, Identity, PeerClass, PeerId, PeerInfo, Transport};
+pub use peer::{Direction, Identity, LinkId, PeerClass, PeerInfo, Transport};
 pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile,
     StreamUse,

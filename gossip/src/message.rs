@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::{
-    peer::{PeerId, Transport},
+    peer::{LinkId, Transport},
     tag::Tag,
     wire::topics::Topics,
 };
@@ -16,9 +16,9 @@ pub enum Recipients {
     /// Every connected peer.
     All,
     /// Every connected peer but the one it came from.
-    AllExcept(PeerId),
+    AllExcept(LinkId),
     /// One peer.
-    One(PeerId),
+    One(LinkId),
 }
 
 /// A message the application wants sent.
@@ -54,7 +54,7 @@ pub struct Inbound {
     pub body: Bytes,
     /// The connected peer it came from; `None` when it was heard on a topic from a node that is not
     /// a gossip peer.
-    pub from: Option<PeerId>,
+    pub from: Option<LinkId>,
     /// What carried it.
     pub transport: Transport,
     /// When its last byte was read.
@@ -92,7 +92,7 @@ pub enum RequestError {
     #[error("peer {peer} is not connected")]
     NotConnected {
         /// The peer asked.
-        peer: PeerId,
+        peer: LinkId,
     },
     /// The request is longer than the bound of its tag.
     #[error("the request has {bytes} bytes, {max} are allowed")]
@@ -106,12 +106,12 @@ pub enum RequestError {
     #[error("too much is waiting to be sent to peer {peer}")]
     Full {
         /// The peer asked.
-        peer: PeerId,
+        peer: LinkId,
     },
     /// No answer came in time.
     #[error("peer {peer} did not answer in time")]
     TimedOut {
         /// The peer asked.
-        peer: PeerId,
+        peer: LinkId,
     },
 }

@@ -7,7 +7,7 @@ use crate::{
     handler::BoxFuture,
     http::{HttpAddressError, HttpClient},
     message::{Delivery, Outbound, Request, RequestError, Response},
-    peer::{PeerClass, PeerId, PeerInfo},
+    peer::{LinkId, PeerClass, PeerInfo},
     reason::DisconnectReason,
 };
 
@@ -111,7 +111,7 @@ pub trait GossipNode: Send + Sync + 'static {
     /// Dropping the future forgets the request; a late answer is discarded.
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>>;
 
@@ -130,7 +130,7 @@ pub trait GossipNode: Send + Sync + 'static {
     fn connect_outgoing(&self, policy: ConnectPolicy);
 
     /// Starts closing the connection to `peer`. Unknown peers are ignored.
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason);
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason);
 
     /// Tells the node that consensus made progress, which shows that its peers are not a clique.
     fn network_advanced(&self);

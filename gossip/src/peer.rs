@@ -4,9 +4,9 @@ use std::{fmt, time::Instant};
 
 /// Names one connected peer for as long as the process lives. Never reused, never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerId(pub u64);
+pub struct LinkId(pub u64);
 
-impl fmt::Display for PeerId {
+impl fmt::Display for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
     }
@@ -147,7 +147,7 @@ impl PeerClass {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Name of the connection.
-    pub id: PeerId,
+    pub id: LinkId,
     /// What carries it.
     pub transport: Transport,
     /// Who dialled.

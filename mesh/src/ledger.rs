@@ -35,7 +35,7 @@
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
-use gossip::{ClaimRule, Identity, PeerId, Transport};
+use gossip::{ClaimRule, Identity, LinkId, Transport};
 
 /// How long the end that dialled the winner waits for the other end to close the loser.
 ///
@@ -56,7 +56,7 @@ pub const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct LinkClaim {
     /// The link. Numbers must grow in the order in which links are opened or accepted: of two runs
     /// of the dialer, that orders them.
-    pub link: PeerId,
+    pub link: LinkId,
     /// Who is at the other end.
     pub identity: Identity,
     /// What carries the link.
@@ -82,13 +82,13 @@ pub enum Ruling {
     /// gracefully. See [`Ledger::closer`] for when.
     Replace {
         /// The older link.
-        loser: PeerId,
+        loser: LinkId,
     },
     /// End the new link. It is also a reason to ping `winner`, which may be dead without anybody
     /// having noticed.
     Refuse {
         /// The link that stays.
-        winner: PeerId,
+        winner: LinkId,
     },
 }
 
@@ -107,7 +107,7 @@ pub struct Ledger {
     rule: ClaimRule,
     held: HashMap<Identity, LinkClaim>,
     /// The inverse of `held`.
-    holders: HashMap<PeerId, Identity>,
+    holders: HashMap<LinkId, Identity>,
 }
 
 impl Ledger {
@@ -142,7 +142,7 @@ impl Ledger {
     }
 
     /// Forgets a link that ended, or that is about to. Links that hold nothing are ignored.
-    pub fn release(&mut self, link: PeerId) {
+    pub fn release(&mut self, link: LinkId) {
         if let Some(identity) = self.holders.remove(&link) {
             self.held.remove(&identity);
         }
@@ -150,7 +150,7 @@ impl Ledger {
 
     /// The link that holds `identity`.
     #[must_use]
-    pub fn holder(&self, identity: &Identity) -> Option<PeerId> {
+    pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
         self.held.get(identity).map(|claim| claim.link)
     }
 
@@ -230,7 +230,7 @@ mod tests {
     const THEM: Identity = Identity([2; 32]);
 
     fn link(number: u64, transport: Transport, dialer: Identity) -> LinkClaim {
-        let (link, tie) = (PeerId(number), [0; 32]);
+        let (link, tie) = (LinkId(number), [0; 32]);
         LinkClaim { link, identity: THEM, transport, dialer, session: None, tie }
     }
 
@@ -280,7 +280,7 @@ mod tests {
         for (one, other) in [(None, None), (Some(3), None), (None, Some(3)), (Some(3), Some(3))] {
             let base = link(1, Transport::Libp2p, US);
             let better = LinkClaim { session: one, tie: [4; 32], ..base.clone() };
-            let worse = LinkClaim { link: PeerId(2), session: other, tie: [5; 32], ..base };
+            let worse = LinkClaim { link: LinkId(2), session: other, tie: [5; 32], ..base };
             wins(&better, &worse);
         }
     }
@@ -290,10 +290,10 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::FirstVerified);
         let (first, second) = (link(1, Transport::Memory, THEM), link(2, Transport::Libp2p, US));
         assert_eq!(ledger.claim(first), Ruling::Keep);
-        assert_eq!(ledger.claim(second.clone()), Ruling::Refuse { winner: PeerId(1) });
-        ledger.release(PeerId(2));
-        assert_eq!(ledger.holder(&THEM), Some(PeerId(1)));
-        ledger.release(PeerId(1));
+        assert_eq!(ledger.claim(second.clone()), Ruling::Refuse { winner: LinkId(1) });
+        ledger.release(LinkId(2));
+        assert_eq!(ledger.holder(&THEM), Some(LinkId(1)));
+        ledger.release(LinkId(1));
         assert_eq!(ledger.claim(second), Ruling::Keep);
         assert_eq!(ledger.closer(&THEM), Some(Closer::ThisEnd));
     }
@@ -303,9 +303,9 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::Ranked);
         assert_eq!(ledger.claim(link(1, Transport::WebSocket, US)), Ruling::Keep);
         let ruling = ledger.claim(link(2, Transport::Libp2p, US));
-        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
-        ledger.release(PeerId(1));
-        assert_eq!((ledger.holder(&THEM), ledger.len()), (Some(PeerId(2)), 1));
+        assert_eq!(ruling, Ruling::Replace { loser: LinkId(1) });
+        ledger.release(LinkId(1));
+        assert_eq!((ledger.holder(&THEM), ledger.len()), (Some(LinkId(2)), 1));
     }
 
     #[test]
@@ -314,8 +314,8 @@ mod tests {
         let loser = link(1, Transport::WebSocket, US);
         assert_eq!(ledger.claim(loser.clone()), Ruling::Keep);
         let ruling = ledger.claim(link(2, Transport::Libp2p, US));
-        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
-        ledger.release(PeerId(2));
+        assert_eq!(ruling, Ruling::Replace { loser: LinkId(1) });
+        ledger.release(LinkId(2));
         assert!(ledger.is_empty());
         assert_eq!((ledger.holder(&THEM), ledger.closer(&THEM)), (None, None));
         assert_eq!(ledger.claim(loser), Ruling::Keep, "a loser still open may be claimed again");
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(ledger.claim(claim.clone()), Ruling::Keep);
         let other = Identity([3; 32]);
         assert_eq!(ledger.claim(LinkClaim { identity: other, ..claim }), Ruling::Keep);
-        assert_eq!((ledger.holder(&THEM), ledger.holder(&other)), (None, Some(PeerId(1))));
+        assert_eq!((ledger.holder(&THEM), ledger.holder(&other)), (None, Some(LinkId(1))));
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(ledger.claim(link(1, Transport::WebSocket, THEM)), Ruling::Keep);
         assert_eq!(ledger.closer(&THEM), Some(Closer::ThisEnd));
         let ruling = ledger.claim(link(2, Transport::Libp2p, US));
-        assert_eq!(ruling, Ruling::Replace { loser: PeerId(1) });
+        assert_eq!(ruling, Ruling::Replace { loser: LinkId(1) });
         assert_eq!(ledger.closer(&THEM), Some(Closer::Peer));
     }
 
@@ -396,18 +396,18 @@ mod tests {
                     let claim = LinkClaim { tie, ..link(number, Transport::Libp2p, US) };
                     match ledger.claim(claim) {
                         Ruling::Keep => {
-                            prop_assert!(expected.is_none() || expected == Some(PeerId(number)));
-                            expected = Some(PeerId(number));
+                            prop_assert!(expected.is_none() || expected == Some(LinkId(number)));
+                            expected = Some(LinkId(number));
                         }
                         Ruling::Replace { loser } => {
                             prop_assert_eq!(expected, Some(loser));
-                            expected = Some(PeerId(number));
+                            expected = Some(LinkId(number));
                         }
                         Ruling::Refuse { winner } => prop_assert_eq!(expected, Some(winner)),
                     }
                 } else {
-                    ledger.release(PeerId(number));
-                    expected = expected.filter(|held| *held != PeerId(number));
+                    ledger.release(LinkId(number));
+                    expected = expected.filter(|held| *held != LinkId(number));
                 }
                 prop_assert_eq!(ledger.holder(&THEM), expected);
                 prop_assert_eq!(ledger.len(), usize::from(expected.is_some()));

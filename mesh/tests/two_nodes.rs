@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gossip::{ClaimRule, Identity, PeerId, Transport};
+use gossip::{ClaimRule, Identity, LinkId, Transport};
 use mesh::{Closer, Ledger, LinkClaim, Ruling};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -85,7 +85,7 @@ struct Link {
 
 /// One node's end of a link, while it is open there.
 struct End {
-    peer: PeerId,
+    peer: LinkId,
     is_verified: bool,
     /// Lost, and left to the peer to close.
     is_benched: bool,
@@ -273,7 +273,7 @@ impl World {
 
     fn open(&mut self, link: usize, at: usize) {
         let end = End {
-            peer: PeerId(self.next_peer),
+            peer: LinkId(self.next_peer),
             is_verified: false,
             is_benched: false,
             has_sent_close: false,

@@ -2,7 +2,7 @@
 //! both.
 //!
 //! ```text
-//!   socket, TLS, libp2p stream ─▶ Reception ─▶ layers ─▶ HttpService
+//!   socket, TLS, libp2p stream ─▶ HttpServer ─▶ layers ─▶ HttpService
 //!   HttpClient ─▶ limits ─▶ pool ─▶ Connect ─▶ socket, TLS, libp2p stream
 //! ```
 //!
@@ -16,4 +16,4 @@ pub mod protect;
 pub mod serve;
 
 pub use protect::Protection;
-pub use serve::{Incident, LoopbackRule, Reception, ServeLimits, ServeMetrics, reply};
+pub use serve::{HttpServer, Incident, LoopbackRule, ServeLimits, ServeMetrics, reply};

@@ -188,7 +188,7 @@ async fn a_service_that_fails_is_answered_500() {
         Err::<gossip::http::HttpResponse, _>("out of order")
     });
     let service = gossip::http::HttpService::new(failing);
-    let reception = net_http::Reception::new(service, ServeLimits::default());
+    let reception = net_http::HttpServer::new(service, ServeLimits::default());
     let mut served = Served::of(reception);
     let mut client = served.open(from_peer(1), StreamUse::OneRequest);
     client.get("/").await;

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Shutdown};
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
-    NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
+    NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
     http::{HttpAddressError, HttpClient},
 };
 use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
@@ -133,7 +133,7 @@ impl GossipNode for HybridNetwork {
 
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.broadcaster.request(peer, request))
@@ -151,7 +151,7 @@ impl GossipNode for HybridNetwork {
         self.p2p.connect_outgoing(policy);
     }
 
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.broadcaster.disconnect(peer, reason);
     }
 

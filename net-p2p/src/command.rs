@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use broadcaster::Reservation;
 use bytes::Bytes;
-use gossip::{ConnectPolicy, PeerId};
+use gossip::{ConnectPolicy, LinkId};
 use libp2p::{
     gossipsub::{MessageAcceptance, MessageId, TopicHash},
     swarm::ConnectionId,
@@ -23,7 +23,7 @@ use crate::{
     config::PeerAddress,
     dialing::Dial,
     link::LinkOutcome,
-    streams::{OpenError, OpenRequest, OutboundStream, Turn, Whom, Wish},
+    streams::{OpenError, OpenRequest, OutboundStream, StreamTarget, Turn, Wish},
 };
 
 /// Commands that wait for the swarm task. Chosen: what is heard in a few milliseconds.
@@ -67,9 +67,9 @@ pub(crate) struct Verdict {
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// A gossip link was attached.
-    LinkUp { peer: libp2p::PeerId, link: PeerId },
+    LinkUp { peer: libp2p::PeerId, link: LinkId },
     /// A gossip link, or the attempt to make one, ended.
-    LinkEnded { peer: libp2p::PeerId, link: PeerId, outcome: LinkOutcome },
+    LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
     /// The names in an address were looked up. Without any result the dial failed.
     Resolved { dial: Dial, resolved: Vec<libp2p::Multiaddr> },
 }
@@ -160,10 +160,10 @@ impl ToSwarm {
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {
-        match self.wish(Whom::At(to.clone()), protocols.clone(), deadline).await {
+        match self.wish(StreamTarget::At(to.clone()), protocols.clone(), deadline).await {
             // The connection was about to end, and the next wish leads to another one. If it was the
             // swarm that ended, the next one is answered at once.
-            Err(OpenError::Closed) => self.wish(Whom::At(to), protocols, deadline).await,
+            Err(OpenError::Closed) => self.wish(StreamTarget::At(to), protocols, deadline).await,
             answered => answered,
         }
     }
@@ -175,7 +175,7 @@ impl ToSwarm {
     /// A stream that comes up after the future was dropped is reset.
     pub(crate) async fn wish(
         &self,
-        to: Whom,
+        to: StreamTarget,
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {

@@ -3,7 +3,7 @@
 use gossip::{Identity, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::DialLimits;
-use net_http::{Reception, client::Clients};
+use net_http::{HttpServer, client::Clients};
 
 use crate::keys::NodeKey;
 
@@ -67,7 +67,7 @@ pub struct P2pConfig {
     /// What serves HTTP that peers ask for over streams; shared with the other networks of the node.
     /// See [`with_protocols_document`](crate::with_protocols_document). Default: nothing, and HTTP is
     /// not announced.
-    pub reception: Option<Reception>,
+    pub reception: Option<HttpServer>,
     /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
     /// some of the network's own, with default limits, which end with it.
     pub clients: Option<Clients>,

@@ -3,7 +3,7 @@
 //! ```text
 //!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP, Noise, Yamux)
 //!                                  │    ▲             │ streams
-//!                      link tasks ◀┘    └─ topics     ├──▶ doorman ──▶ HTTP
+//!                      link tasks ◀┘    └─ topics     ├──▶ stream_acceptor ──▶ HTTP
 //!                          │                          ▼
 //!                          └── handshake, claim, attach ──▶ Broadcaster
 //! ```
@@ -16,14 +16,14 @@
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
 //! | wishes | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
-//! | unreached | swarm task, until a dial ended | 1,024 | caller is told | - |
+//! | pending_dials | swarm task, until a dial ended | 1,024 | caller is told | - |
 //! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller is told | - |
 //! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller is told | - |
 //! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot be | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | accept queue, HTTP | connections -> doorman | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | HTTP streams | doorman -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
+//! | accept queue, HTTP | connections -> stream_acceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
+//! | HTTP streams | stream_acceptor -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | GossipSub, per connection | library | 256 | library drops, lowers the score | - |
 //!
 //! # Invariants
@@ -39,7 +39,7 @@ mod config;
 mod connections;
 mod conventions;
 mod dialing;
-mod gathering;
+mod flush_coalescer;
 mod handshake;
 mod http;
 mod keys;

@@ -25,7 +25,7 @@ use futures::{
     io::{ReadHalf, WriteHalf},
 };
 use gossip::{
-    ClaimRule, Direction, DisconnectReason, Identity, NetworkId, NetworkProfile, PeerId, Transport,
+    ClaimRule, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{Ledger, LinkClaim, Ruling};
@@ -60,7 +60,7 @@ pub type SharedLedger = Arc<Mutex<Ledger>>;
 
 /// What every link of a network needs.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct LinkContext {
     pub(crate) broadcaster: Broadcaster,
     pub(crate) ledger: SharedLedger,
     pub(crate) network: NetworkId,
@@ -68,7 +68,7 @@ pub(crate) struct Surroundings {
     /// Random, of this run of the process.
     pub(crate) run: RandomState,
     /// The links that are claimed, each with its connection.
-    pub(crate) links: Mutex<HashMap<PeerId, ConnectionId>>,
+    pub(crate) links: Mutex<HashMap<LinkId, ConnectionId>>,
     pub(crate) metrics: P2pMetrics,
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum Start {
 pub(crate) struct Attempt {
     pub(crate) peer: libp2p::PeerId,
     pub(crate) identity: Identity,
-    pub(crate) link: PeerId,
+    pub(crate) link: LinkId,
     pub(crate) start: Start,
     /// Over how many streams this end would run it.
     pub(crate) lanes: LaneCount,
@@ -108,7 +108,7 @@ pub(crate) enum LinkOutcome {
     /// Another link to the same peer stays.
     Duplicate {
         /// That link.
-        winner: PeerId,
+        winner: LinkId,
     },
     /// This node is stopping.
     Stopping,
@@ -126,8 +126,8 @@ struct Ready {
 
 /// Frees the identity when it goes.
 struct Claimed<'a> {
-    around: &'a Surroundings,
-    link: PeerId,
+    around: &'a LinkContext,
+    link: LinkId,
 }
 
 impl Drop for Claimed<'_> {
@@ -141,7 +141,7 @@ impl Attempt {
     /// Makes the link, lives with it, and reports its end.
     pub(crate) async fn run(
         self,
-        around: Arc<Surroundings>,
+        around: Arc<LinkContext>,
         senders: Senders,
         cancel: CancellationToken,
     ) {
@@ -155,7 +155,7 @@ impl Attempt {
 
     async fn live(
         self,
-        around: &Surroundings,
+        around: &LinkContext,
         senders: &Senders,
         cancel: &CancellationToken,
     ) -> LinkOutcome {
@@ -204,7 +204,7 @@ impl Attempt {
     /// Opens the stream if it is not there, and brings everything up before the claim.
     async fn prepare(
         self,
-        around: &Surroundings,
+        around: &LinkContext,
         senders: &Senders,
         deadline: Instant,
     ) -> Result<Ready, LinkOutcome> {
@@ -252,8 +252,8 @@ impl Attempt {
     }
 }
 
-impl Surroundings {
-    fn claim(&self, link: PeerId, identity: Identity, ready: &Ready) -> Ruling {
+impl LinkContext {
+    fn claim(&self, link: LinkId, identity: Identity, ready: &Ready) -> Ruling {
         let dialer = match ready.about.direction {
             Direction::Outbound => self.local,
             Direction::Inbound => identity,
@@ -268,7 +268,7 @@ impl Surroundings {
         // until its old one is found dead. Existing nodes replace it, and its key is proven.
         let first_stays =
             Conventions::of(self.broadcaster.profile()).link_end == LinkEnd::Connection;
-        let is_elsewhere = |old: &PeerId| links.get(old).is_some_and(|known| *known != on);
+        let is_elsewhere = |old: &LinkId| links.get(old).is_some_and(|known| *known != on);
         let old = ledger.holder(&identity).filter(|old| first_stays && is_elsewhere(old));
         if let Some(old) = old {
             ledger.release(old);
@@ -287,12 +287,12 @@ impl Surroundings {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<PeerId, ConnectionId>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<LinkId, ConnectionId>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands the link to the broadcaster; `None` when the node is stopping.
-    fn attach(&self, link: PeerId, identity: Identity, ready: Ready) -> Option<Attached> {
+    fn attach(&self, link: LinkId, identity: Identity, ready: Ready) -> Option<Attached> {
         let Ready { about, stream, second, .. } = ready;
         let (source, sink) = self.halves(stream);
         let (sinks, sources) = match second {
@@ -323,7 +323,7 @@ impl Surroundings {
     }
 
     /// Ends the link that lost, which may be this one.
-    fn settle(&self, link: PeerId, identity: Identity, ruling: Ruling) {
+    fn settle(&self, link: LinkId, identity: Identity, ruling: Ruling) {
         if let Ruling::Replace { loser } = ruling {
             self.end_loser(loser, link, &identity);
         }
@@ -334,7 +334,7 @@ impl Surroundings {
     }
 
     /// Ends the link that lost against `winner`, in the way the ledger says.
-    fn end_loser(&self, loser: PeerId, winner: PeerId, identity: &Identity) {
+    fn end_loser(&self, loser: LinkId, winner: LinkId, identity: &Identity) {
         let patience = self.ledger().patience(identity);
         self.broadcaster.retire(loser, winner, patience);
     }

@@ -2,7 +2,7 @@
 //! node keep.
 //!
 //! ```text
-//!   swarm's task ── Muxer ──▶ orders: open, close ──▶ Driver ── Yamux ── Gathering ── Noise ── TCP
+//!   swarm's task ── Muxer ──▶ orders: open, close ──▶ Driver ── Yamux ── FlushCoalescer ── Noise ── TCP
 //!                         ◀── inbound streams, end ◀──   ▲
 //!                                                        └── frames of streams, wherever they are used
 //! ```
@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
 use self::driver::{Driver, Order};
-use crate::{connections::ConnectionTasks, gathering::Gathering, metrics::P2pMetrics};
+use crate::{connections::ConnectionTasks, flush_coalescer::FlushCoalescer, metrics::P2pMetrics};
 
 /// Streams open at one time on one connection, both directions together. One more ends the connection,
 /// so everything that refuses streams without harm has to refuse them earlier.
@@ -87,7 +87,7 @@ impl Upgrade {
         let (orders, wanted) = mpsc::channel(MAX_ORDERS);
         let (end, ended) = oneshot::channel();
         let driver = Driver {
-            connection: Connection::new(Gathering::new(io), self.config, mode),
+            connection: Connection::new(FlushCoalescer::new(io), self.config, mode),
             inbound: streams,
             orders: wanted,
             asked: None,

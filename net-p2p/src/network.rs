@@ -8,9 +8,9 @@ use std::{
 
 use broadcaster::{Broadcaster, Shutdown, TaskSet};
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity,
-    NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response,
-    Tag, Transport,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity, LinkId,
+    NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, Tag,
+    Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
@@ -23,12 +23,12 @@ use crate::{
     command::{Command, NotTaken, ToSwarm},
     config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
     http::{StreamConnect, unusable},
-    link::{SharedLedger, Surroundings},
+    link::{LinkContext, SharedLedger},
     listening::Bound,
     metrics::P2pMetrics,
     pubsub,
-    streams::{OpenError, OutboundStream, Whom},
-    supervisor::{Blueprint, BuildError},
+    streams::{OpenError, OutboundStream, StreamTarget},
+    supervisor::{BuildError, SwarmParts},
     topic::Topic,
 };
 
@@ -75,7 +75,7 @@ pub struct P2pNetwork {
 
 #[derive(Debug)]
 struct Shared {
-    around: Arc<Surroundings>,
+    around: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
     configured: Arc<Mutex<Vec<PeerAddress>>>,
@@ -107,7 +107,7 @@ impl P2pNetwork {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = Arc::new(Mutex::new(configured?));
         let local = config.key.libp2p().public().to_peer_id();
-        let around = Arc::new(Surroundings {
+        let around = Arc::new(LinkContext {
             broadcaster,
             ledger,
             network: config.network.clone(),
@@ -123,7 +123,7 @@ impl P2pNetwork {
             .clients
             .clone()
             .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
-        let blueprint = Blueprint {
+        let blueprint = SwarmParts {
             config,
             around: Arc::clone(&around),
             swarm: swarm.clone(),
@@ -142,7 +142,7 @@ impl P2pNetwork {
     }
 
     fn attach_topics(&self) {
-        let Surroundings { broadcaster, metrics, .. } = &*self.shared.around;
+        let LinkContext { broadcaster, metrics, .. } = &*self.shared.around;
         let profile = broadcaster.profile();
         for (tag, topic) in self.topics() {
             let Some(rule) = profile.tags.rule(tag) else { continue };
@@ -243,7 +243,10 @@ impl P2pNetwork {
     ) -> Result<OutboundStream, OpenError> {
         let peer = libp2p::PeerId::from_bytes(&peer.peer_id_bytes())
             .map_err(|_| OpenError::NotConnected)?;
-        self.shared.swarm.wish(Whom::Connected(peer), protocols, Instant::now() + limit).await
+        self.shared
+            .swarm
+            .wish(StreamTarget::Connected(peer), protocols, Instant::now() + limit)
+            .await
     }
 
     /// Opens a stream to the peer of an address, in the first of `protocols` that it speaks. The peer is
@@ -307,7 +310,7 @@ impl GossipNode for P2pNetwork {
 
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.shared.around.broadcaster.request(peer, request))
@@ -340,7 +343,7 @@ impl GossipNode for P2pNetwork {
         }
     }
 
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.shared.around.broadcaster.disconnect(peer, reason);
     }
 

@@ -11,7 +11,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use gossip::{Direction, Identity, PeerId};
+use gossip::{Direction, Identity, LinkId};
 use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -58,7 +58,7 @@ pub(crate) struct Connection {
 /// One attempt to make a link, or the link it led to.
 #[derive(Debug)]
 pub(crate) struct Attempted {
-    pub(crate) link: PeerId,
+    pub(crate) link: LinkId,
     pub(crate) connection: ConnectionId,
     /// Who opened the stream, or will.
     pub(crate) opener: Direction,
@@ -214,7 +214,7 @@ impl Peers {
     }
 
     /// A link is up.
-    pub(crate) fn up(&mut self, id: &libp2p::PeerId, link: PeerId) -> Option<&mut Peer> {
+    pub(crate) fn up(&mut self, id: &libp2p::PeerId, link: LinkId) -> Option<&mut Peer> {
         let peer = self.peers.get_mut(id)?;
         let attempt = peer.attempts.iter_mut().find(|attempt| attempt.link == link)?;
         (attempt.up, attempt.second) = (true, None);
@@ -226,7 +226,7 @@ impl Peers {
     pub(crate) fn ended(
         &mut self,
         id: libp2p::PeerId,
-        link: PeerId,
+        link: LinkId,
         outcome: LinkOutcome,
         now: Instant,
     ) -> Option<Attempted> {
@@ -265,7 +265,7 @@ mod tests {
 
     const SMALL: Identity = Identity([1; 32]);
     const LARGE: Identity = Identity([2; 32]);
-    const LINK: PeerId = PeerId(1);
+    const LINK: LinkId = LinkId(1);
 
     struct Meeting {
         peers: Peers,

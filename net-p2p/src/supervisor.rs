@@ -35,8 +35,8 @@ use crate::{
     connections::ConnectionTasks,
     conventions::Conventions,
     dialing::Dialing,
-    http::Doorman,
-    link::{Surroundings, gossip_protocols},
+    http::StreamAcceptor,
+    link::{LinkContext, gossip_protocols},
     listening::{Bound, Listening, is_free},
     metrics::P2pEvent,
     peers::Peers,
@@ -87,9 +87,9 @@ pub(crate) enum BuildError {
 
 /// What every life of the swarm is made of.
 #[derive(Debug)]
-pub(crate) struct Blueprint {
+pub(crate) struct SwarmParts {
     pub(crate) config: P2pConfig,
-    pub(crate) around: Arc<Surroundings>,
+    pub(crate) around: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
     /// Whom to dial, whatever life it is.
@@ -104,7 +104,7 @@ pub(crate) struct Life {
     listen: Vec<Multiaddr>,
 }
 
-impl Blueprint {
+impl SwarmParts {
     /// Makes a swarm and waits until it listens.
     ///
     /// # Cancel safety
@@ -131,9 +131,10 @@ impl Blueprint {
             let protocol = StreamProtocol::new(profile.http_protocol);
             let accept = acceptors.accept(&[protocol], streams::HTTP);
             let metrics = self.around.metrics.clone();
-            let doorman = Doorman::new(accept, reception, profile.http_streams, metrics);
+            let stream_acceptor =
+                StreamAcceptor::new(accept, reception, profile.http_streams, metrics);
             let each = http.clone();
-            http.spawn("http streams", |cancel| doorman.run(each, cancel));
+            http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
         }
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());

@@ -41,7 +41,7 @@ use crate::{
     config::{GossipStreams, identity_of},
     conventions::{Conventions, LinkEnd},
     dialing::{Dial, Dialing},
-    link::{Attempt, LinkOutcome, Start, Surroundings},
+    link::{Attempt, LinkContext, LinkOutcome, Start},
     listening::Listening,
     metrics::P2pEvent,
     peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
@@ -70,7 +70,7 @@ pub(crate) enum End {
 /// What the swarm task works with. Its methods are in several files, one for each concern.
 pub(crate) struct Core {
     pub(crate) swarm: Swarm<Behaviour>,
-    pub(crate) around: Arc<Surroundings>,
+    pub(crate) around: Arc<LinkContext>,
     pub(crate) peers: Peers,
     pub(crate) dialing: Dialing,
     pub(crate) listening: Listening,
@@ -331,7 +331,7 @@ impl Core {
             Start::Accepted(_) => Direction::Inbound,
             Start::Open(_) => Direction::Outbound,
         };
-        let link = self.around.broadcaster.next_peer_id();
+        let link = self.around.broadcaster.next_link_id();
         let (identity, lanes) = (peer.identity, peer.lanes);
         let (second, awaited) = oneshot::channel();
         let second = Some(second);
@@ -349,7 +349,7 @@ impl Core {
         }
     }
 
-    fn on_link_up(&mut self, id: &libp2p::PeerId, link: gossip::PeerId) {
+    fn on_link_up(&mut self, id: &libp2p::PeerId, link: gossip::LinkId) {
         let Some(peer) = self.peers.up(id, link) else { return };
         let on = peer.attempts.iter().find(|attempt| attempt.link == link);
         let on = on.map(|attempt| attempt.connection);
@@ -381,7 +381,7 @@ impl Core {
         }
     }
 
-    fn on_link_ended(&mut self, id: libp2p::PeerId, link: gossip::PeerId, outcome: LinkOutcome) {
+    fn on_link_ended(&mut self, id: libp2p::PeerId, link: gossip::LinkId, outcome: LinkOutcome) {
         let identity = self.peers.get(&id).map(|peer| peer.identity);
         let Some(attempted) = self.peers.ended(id, link, outcome, Instant::now()) else { return };
         let peer = self.peers.get(&id);
@@ -409,7 +409,7 @@ impl Core {
         }
     }
 
-    fn on_duplicate(&mut self, id: &libp2p::PeerId, on: ConnectionId, winner: gossip::PeerId) {
+    fn on_duplicate(&mut self, id: &libp2p::PeerId, on: ConnectionId, winner: gossip::LinkId) {
         let here = |peer: &Peer| peer.attempts.iter().any(|attempt| attempt.link == winner);
         // A winner on this transport settles its connection itself.
         if !self.peers.get(id).is_some_and(here) {

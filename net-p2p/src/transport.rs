@@ -1,7 +1,7 @@
 //! From a TCP socket to an authenticated, multiplexed connection.
 //!
 //! ```text
-//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ gathering ──▶ Yamux        all within one deadline
+//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ flush_coalescer ──▶ Yamux        all within one deadline
 //! ```
 //!
 //! # Invariants

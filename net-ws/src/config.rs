@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use gossip::{NetworkId, NodeAddress, wire::identity::Keypair};
 use mesh::{DialLimits, InboundLimits};
-use net_http::{Reception, client::Clients};
+use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::tls::TlsIdentity;
@@ -55,7 +55,7 @@ pub struct WsConfig {
     pub dial_timeout: Duration,
     /// What answers the HTTP requests that are not gossip, shared with the other networks of the node.
     /// Default: none; they are answered 404.
-    pub reception: Option<Reception>,
+    pub reception: Option<HttpServer>,
     /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
     /// of the network's own, with default limits, which end with it.
     pub clients: Option<Clients>,

@@ -22,7 +22,7 @@ use gossip::{
     },
 };
 use mesh::{InboundGate, Ledger};
-use net_http::Reception;
+use net_http::HttpServer;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -45,7 +45,7 @@ pub(crate) struct Context {
     pub(crate) hello: Hello,
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
-    pub(crate) reception: Option<Reception>,
+    pub(crate) reception: Option<HttpServer>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
     /// Over which the connections of one host are counted.

@@ -1,7 +1,7 @@
 //! The WebSocket network: listener, dialler, HTTP services, and one WebSocket per peer.
 //!
 //! ```text
-//!   accept ─▶ HTTP ─┬─ Reception                     ┌─ WsSource ─▶ read loop  ┐
+//!   accept ─▶ HTTP ─┬─ HttpServer                     ┌─ WsSource ─▶ read loop  ┐
 //!                   └─ gossip ─▶ upgrade ─┐          │                         │
 //!                                         ├─▶ link ─▶┤ Port                    ├ Broadcaster
 //!   DialSchedule ─▶ dial ─▶ handshake ────┘          │                         │

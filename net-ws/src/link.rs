@@ -13,7 +13,7 @@ use std::{
 use broadcaster::{Attached, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    Direction, DisconnectReason, Identity, PeerId, Tag, Transport,
+    Direction, DisconnectReason, Identity, LinkId, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
 use mesh::{LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
@@ -58,7 +58,7 @@ pub(crate) struct Established<R, W> {
 /// Makes a peer of a connection.
 pub(crate) fn attach<R, W>(
     context: &Arc<Context>,
-    peer: PeerId,
+    peer: LinkId,
     established: Established<R, W>,
 ) -> Result<Attached, Stopping>
 where
@@ -116,7 +116,7 @@ pub(crate) async fn ended(
 /// Gives an identity back when its link is over, however that comes about.
 pub(crate) struct Claimed {
     pub(crate) context: Arc<Context>,
-    pub(crate) peer: PeerId,
+    pub(crate) peer: LinkId,
 }
 
 impl Drop for Claimed {
@@ -127,7 +127,7 @@ impl Drop for Claimed {
 
 /// A claim for a WebSocket.
 pub(crate) fn claim(
-    peer: PeerId,
+    peer: LinkId,
     identity: Identity,
     dialer: Identity,
     (session, tie): (u64, Challenge),
@@ -137,14 +137,14 @@ pub(crate) fn claim(
 }
 
 /// Ends the link that lost against `winner`, in the way the ledger says.
-pub(crate) fn replace(context: &Context, loser: PeerId, winner: PeerId, identity: &Identity) {
+pub(crate) fn replace(context: &Context, loser: LinkId, winner: LinkId, identity: &Identity) {
     let patience = context.ledger().patience(identity);
     context.broadcaster.retire(loser, winner, patience);
 }
 
 /// Ends a link that was dialled and attached although another holds its identity, or came to hold it
 /// since. The peer learns from the last message of the exchange who this is, and closes.
-pub(crate) fn yield_to_holder(context: &Context, peer: PeerId, identity: &Identity) {
+pub(crate) fn yield_to_holder(context: &Context, peer: LinkId, identity: &Identity) {
     let holder = context.ledger().holder(identity).filter(|holder| *holder != peer);
     if let Some(holder) = holder {
         context.broadcaster.retire(peer, holder, CLOSE_PATIENCE);
@@ -159,7 +159,7 @@ struct Hooks {
 }
 
 impl LinkHooks for Hooks {
-    fn control(&self, peer: PeerId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
+    fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
         // Proofs of stake and packed votes were not asked for, and mean nothing here.
         if tag != Tag::NI || matches!(self.context.exchange, Exchange::Off) {
             return Ok(());

@@ -178,7 +178,7 @@ async fn link_up(
 ) -> Result<(), DialError> {
     let Dialled { mut stream, early, verified } = dialled;
     let context = &mesh.context;
-    let peer = context.broadcaster.next_peer_id();
+    let peer = context.broadcaster.next_link_id();
     let claimed = Claimed { context: Arc::clone(context), peer };
     let session = context.session(context.node_random());
     let mut greeting: Vec<_> = context.interest().into_iter().collect();

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Shutdown, TaskSet};
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
-    NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError, Response, Transport,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
+    NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
@@ -153,7 +153,7 @@ impl GossipNode for WsNetwork {
 
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.broadcaster().request(peer, request))
@@ -173,7 +173,7 @@ impl GossipNode for WsNetwork {
         self.mesh.wake();
     }
 
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.broadcaster().disconnect(peer, reason);
     }
 

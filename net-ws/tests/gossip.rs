@@ -24,7 +24,7 @@ use gossip::{
     wire::topics::Topics,
 };
 use mesh::Ledger;
-use net_http::{Reception, ServeLimits};
+use net_http::{HttpServer, ServeLimits};
 use net_ws::{WsConfig, WsNetwork};
 use tokio_util::sync::CancellationToken;
 
@@ -126,7 +126,7 @@ async fn other_paths_go_to_the_reception() {
         format!("{} {path} {}", caller.ip.unwrap(), String::from_utf8_lossy(&body))
     };
     let service = HttpService::new(axum::Router::new().fallback(echo));
-    let reception = Reception::new(service, ServeLimits::default());
+    let reception = HttpServer::new(service, ServeLimits::default());
     let recipe = Recipe::new(&NetworkProfile::TANDEM).listening();
     let node = recipe.with(|config| config.reception = Some(reception)).start().await;
     let mut client = Raw::connect(node.address()).await;

@@ -15,17 +15,17 @@ use common::{
 };
 use gossip::{NetworkProfile, http::HttpService};
 use mesh::LoopbackRule as GateRule;
-use net_http::{Incident, LoopbackRule, Reception, ServeLimits};
+use net_http::{HttpServer, Incident, LoopbackRule, ServeLimits};
 use tokio::time::{Instant, sleep};
 
-fn reception(limits: ServeLimits) -> Reception {
+fn reception(limits: ServeLimits) -> HttpServer {
     let router = Router::new()
         .route("/hello", any(async || "hi"))
         .route("/hour", any(async || sleep(Duration::from_secs(3600)).await));
-    Reception::new(HttpService::new(router), limits)
+    HttpServer::new(HttpService::new(router), limits)
 }
 
-async fn node(reception: &Reception) -> Node {
+async fn node(reception: &HttpServer) -> Node {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
     recipe.with(|config| config.reception = Some(reception.clone())).start().await
 }

@@ -16,7 +16,7 @@ use gossip::{
     GossipNode, NetworkProfile, NodeAddress,
     http::{Caller, HttpAddressError, HttpError, HttpService, read_all},
 };
-use net_http::{Reception, ServeLimits};
+use net_http::{HttpServer, ServeLimits};
 use net_ws::{CertificateDer, CertificateError, TlsError, TlsIdentity, read_certificates};
 use tempfile::TempDir;
 use tokio::{
@@ -59,7 +59,7 @@ async fn node(files: &Files) -> Node {
         format!("{} {path} {}", caller.ip.unwrap(), body.len())
     };
     let service = HttpService::new(axum::Router::new().fallback(echo));
-    let reception = Reception::new(service, ServeLimits::default());
+    let reception = HttpServer::new(service, ServeLimits::default());
     let tls = TlsIdentity::load(&files.cert, &files.key).unwrap();
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening().relaying();
     let recipe = recipe.with(|config| {

@@ -15,7 +15,7 @@ use common::{
 };
 use futures::future::join_all;
 use gossip::{
-    Admission, DisconnectReason, GossipNode, NetworkProfile, Outbound, PeerId, Tag, Transport,
+    Admission, DisconnectReason, GossipNode, LinkId, NetworkProfile, Outbound, Tag, Transport,
     wire::identity::{self, Challenge, Keypair},
 };
 use mesh::{LinkClaim, Ruling};
@@ -282,7 +282,7 @@ impl HandshakeCase {
             }
         }
         let claim = LinkClaim {
-            link: PeerId(u64::MAX),
+            link: LinkId(u64::MAX),
             identity: Keypair::from_seed([1; 32]).identity(),
             transport: Transport::WebSocket,
             dialer: Keypair::from_seed([0; 32]).identity(),

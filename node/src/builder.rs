@@ -23,7 +23,7 @@ use gossip::{
 };
 use mesh::{DialLimits, InboundLimits, Ledger};
 use net_http::{
-    Protection, Reception, ServeLimits,
+    HttpServer, Protection, ServeLimits,
     client::{ClientLimits, Clients},
 };
 use net_p2p::{GossipStreams, Mdns, NodeKey};
@@ -355,10 +355,10 @@ impl NodeBuilder {
     }
 
     /// What serves HTTP, if there is anything to serve.
-    fn reception(&mut self) -> Option<Reception> {
+    fn reception(&mut self) -> Option<HttpServer> {
         let service = std::mem::take(&mut self.served).service()?;
         let service = net_p2p::with_protocols_document(self.profile, service);
-        Some(Reception::new(service, self.serve_limits.clone()))
+        Some(HttpServer::new(service, self.serve_limits.clone()))
     }
 
     fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {

@@ -13,7 +13,7 @@ use std::{
 use broadcaster::{Broadcaster, Shutdown};
 use gossip::{GossipNode, NodeAddress};
 use mesh::Ledger;
-use net_http::{Reception, client::Clients};
+use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsNetwork};
@@ -34,7 +34,7 @@ pub(crate) struct Lent {
     pub(crate) broadcaster: Broadcaster,
     pub(crate) ledger: SharedLedger,
     /// Serves HTTP, if there is anything to serve.
-    pub(crate) reception: Option<Reception>,
+    pub(crate) reception: Option<HttpServer>,
     /// Call others over HTTP.
     pub(crate) clients: Clients,
 }

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Metrics, PeerEvent, Shutdown};
 use gossip::{GossipNode, Identity, Inbound};
-use net_http::{Reception, ServeMetrics, client::Clients};
+use net_http::{HttpServer, ServeMetrics, client::Clients};
 use tokio::{
     sync::broadcast,
     time::{self, Instant, MissedTickBehavior},
@@ -53,7 +53,7 @@ pub(crate) struct Parts {
 /// The HTTP side of a running node.
 #[derive(Debug)]
 pub(crate) struct Http {
-    pub(crate) reception: Option<Reception>,
+    pub(crate) reception: Option<HttpServer>,
     pub(crate) clients: Clients,
 }
 
@@ -101,7 +101,7 @@ impl Running {
     /// What is counted of the HTTP that the node serves; `None` if it serves none.
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
-        self.parts.http.reception.as_ref().map(Reception::metrics)
+        self.parts.http.reception.as_ref().map(HttpServer::metrics)
     }
 
     /// The data directory, where the node has one.

@@ -5,7 +5,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use broadcaster::{Broadcaster, PeerEvent, Setup, Shutdown};
 use bytes::Bytes;
 use gossip::{
-    DisconnectReason, GossipNode, Identity, NetworkId, PeerId, Tag, Transport,
+    DisconnectReason, GossipNode, Identity, LinkId, NetworkId, Tag, Transport,
     wire::{block::BlockRequest, request},
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
@@ -170,7 +170,7 @@ impl Events {
     /// # Panics
     ///
     /// If there is none in time.
-    pub async fn connected(&mut self) -> PeerId {
+    pub async fn connected(&mut self) -> LinkId {
         let connected = async {
             loop {
                 if let PeerEvent::Connected(peer) = self.next().await {
@@ -186,7 +186,7 @@ impl Events {
     /// # Panics
     ///
     /// If it does not end in time.
-    pub async fn disconnected(&mut self, id: PeerId) -> DisconnectReason {
+    pub async fn disconnected(&mut self, id: LinkId) -> DisconnectReason {
         let disconnected = async {
             loop {
                 match self.next().await {
@@ -200,7 +200,7 @@ impl Events {
 }
 
 /// Connects `near` to `far`, and says how each of them calls the other.
-pub async fn connect<H: Harness>(near: &H, far: &H) -> (PeerId, PeerId) {
+pub async fn connect<H: Harness>(near: &H, far: &H) -> (LinkId, LinkId) {
     let mut near_events = Events::of(near.broadcaster());
     let mut far_events = Events::of(far.broadcaster());
     near.dial(far).await;
@@ -208,7 +208,7 @@ pub async fn connect<H: Harness>(near: &H, far: &H) -> (PeerId, PeerId) {
 }
 
 /// Connects a scripted peer to a node, and says how the node calls it.
-pub async fn join<H: Harness>(node: &H) -> (H::Raw, PeerId) {
+pub async fn join<H: Harness>(node: &H) -> (H::Raw, LinkId) {
     let mut events = Events::of(node.broadcaster());
     let raw = node.dial_raw().await;
     let id = events.connected().await;

@@ -15,6 +15,6 @@ pub mod certificate;
 pub mod pattern;
 pub mod peer;
 pub mod raw;
+pub mod route;
 pub mod server;
 pub mod service;
-pub mod way;

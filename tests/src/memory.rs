@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup, Shutdown, TaskSet};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
-    Identity, Keypair, NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request,
+    Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
     RequestError, Response, Transport,
 };
 use tokio_util::sync::CancellationToken;
@@ -112,7 +112,7 @@ impl MemoryNetwork {
         identity: Option<Identity>,
     ) -> Option<Attached> {
         let broadcaster = &self.shared.broadcaster;
-        let id = broadcaster.next_peer_id();
+        let id = broadcaster.next_link_id();
         let table = broadcaster.profile().tags;
         let (sink, source) = end.into_halves(table, broadcaster.budget().clone());
         let about = LinkInfo {
@@ -166,7 +166,7 @@ impl GossipNode for MemoryNetwork {
 
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.shared.broadcaster.request(peer, request))
@@ -175,7 +175,7 @@ impl GossipNode for MemoryNetwork {
     /// Does nothing: links are made by [`MemoryNetwork::connect`].
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
 
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.shared.broadcaster.disconnect(peer, reason);
     }
 

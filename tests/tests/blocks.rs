@@ -24,14 +24,14 @@ const ROUNDS: u64 = 10_000;
 
 /// How a newcomer asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Route {
     /// By HTTP requests, to this kind of address.
     Http(Mode),
     /// By messages, over this kind of link.
     Gossip(Mode),
 }
 
-impl Way {
+impl Route {
     const fn mode(self) -> Mode {
         match self {
             Self::Http(mode) | Self::Gossip(mode) => mode,
@@ -82,16 +82,16 @@ async fn newcomer(mode: Mode, peers: &[NodeAddress]) -> Running {
 }
 
 /// Everybody a newcomer may ask.
-async fn sources(newcomer: &Running, way: Way, servers: &[NodeAddress]) -> Vec<Source> {
+async fn sources(newcomer: &Running, way: Route, servers: &[NodeAddress]) -> Vec<Source> {
     let node = newcomer.node();
     match way {
-        Way::Http(_) => servers
+        Route::Http(_) => servers
             .iter()
             .map(|server| {
                 Source::http(server.to_string(), node.http_client(server).unwrap(), network())
             })
             .collect(),
-        Way::Gossip(_) => {
+        Route::Gossip(_) => {
             let connected = || node.peers(PeerClass::Connected);
             until("all are connected", || connected().len() == servers.len()).await;
             let peers = connected().into_iter();
@@ -100,7 +100,7 @@ async fn sources(newcomer: &Running, way: Way, servers: &[NodeAddress]) -> Vec<S
     }
 }
 
-async fn catches_up(way: Way) {
+async fn catches_up(way: Route) {
     let dir = tempfile::tempdir().unwrap();
     let kept = dir.path().join("kept.redb");
     keep(&kept, ROUNDS).await;
@@ -108,7 +108,7 @@ async fn catches_up(way: Way) {
     let (_first_dir, first) = archive(&kept, mode).await;
     let (_second_dir, second) = archive(&kept, mode).await;
     let servers = [address(&first, mode), address(&second, mode)];
-    let dialled = if let Way::Gossip(_) = way { &servers[..] } else { &[] };
+    let dialled = if let Route::Gossip(_) = way { &servers[..] } else { &[] };
     let newcomer = newcomer(mode, dialled).await;
     // In memory, so that what is stored tells what was fetched: a disk is slower than these transports.
     let blocks = Blocks::new(Arc::new(MemoryStore::new(256 * 1024 * 1024)));
@@ -142,22 +142,22 @@ async fn catches_up(way: Way) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_blocks_come_over_http_on_tcp() {
-    catches_up(Way::Http(Mode::WebSocket)).await;
+    catches_up(Route::Http(Mode::WebSocket)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_blocks_come_over_http_on_libp2p() {
-    catches_up(Way::Http(Mode::Libp2p)).await;
+    catches_up(Route::Http(Mode::Libp2p)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_blocks_come_by_messages_over_websocket() {
-    catches_up(Way::Gossip(Mode::WebSocket)).await;
+    catches_up(Route::Gossip(Mode::WebSocket)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_blocks_come_by_messages_over_libp2p() {
-    catches_up(Way::Gossip(Mode::Libp2p)).await;
+    catches_up(Route::Gossip(Mode::Libp2p)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,7 +173,7 @@ async fn a_newcomer_catches_up_through_a_relay_that_keeps_no_blocks() {
     let relays = [address(&relay, Mode::Libp2p)];
     let newcomer = newcomer(Mode::Libp2p, &relays).await;
     let blocks = store(&dir.path().join("fetched.redb"));
-    let way = Way::Gossip(Mode::Libp2p);
+    let way = Route::Gossip(Mode::Libp2p);
     let source = sources(&newcomer, way, &relays).await.pop().unwrap();
     let fetcher = Fetcher::new(blocks.clone()).source(source);
     let fetched = soon("it catches up", fetcher.fetch(0..=FEW - 1)).await.unwrap();

@@ -40,7 +40,7 @@ fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
 }
 
 /// A link of a peer that has two of them.
-fn twin(node: &MemoryNetwork) -> (MemoryPeer, gossip::PeerId) {
+fn twin(node: &MemoryNetwork) -> (MemoryPeer, gossip::LinkId) {
     let (peer, attached) =
         node.scripted_as(TWIN, Direction::Inbound, Shape::default()).expect("the node runs");
     (peer, attached.peer)
@@ -234,7 +234,7 @@ async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
         greeting: vec![(Tag::NI, "first".into()), (Tag::NP, "second".into())],
         hooks: None,
     };
-    let _attached = broadcaster.attach(broadcaster.next_peer_id(), link).unwrap();
+    let _attached = broadcaster.attach(broadcaster.next_link_id(), link).unwrap();
     let mut returned = MemoryPeer::new(far, TWIN);
     let mut tags = Vec::new();
     for _ in 0..6 {
@@ -299,7 +299,7 @@ async fn a_slow_peer_is_gone_at_its_deadline_however_long_it_takes_to_close() {
         greeting: Vec::new(),
         hooks: None,
     };
-    let mut attached = broadcaster.attach(broadcaster.next_peer_id(), link).unwrap();
+    let mut attached = broadcaster.attach(broadcaster.next_link_id(), link).unwrap();
     offer(&broadcaster, Tag::AV, "vote");
     let began = Instant::now();
     until("it is gone", || broadcaster.peers(PeerClass::Connected).is_empty()).await;

@@ -8,7 +8,7 @@ use gossip::{
     http::{HttpClient, HttpService},
 };
 use mesh::InboundLimits;
-use net_http::{Reception, client::ClientLimits, serve::ServeLimits};
+use net_http::{HttpServer, client::ClientLimits, serve::ServeLimits};
 
 use super::{
     Carrier,
@@ -67,7 +67,7 @@ pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
         Carrier::P2p => Transport::P2p,
     };
     let service = HttpService::new(app::router(stage.plan.bytes));
-    let reception = Some(Reception::new(service, serve_limits()));
+    let reception = Some(HttpServer::new(service, serve_limits()));
     let mut serving = Http { reception, inbound: inbound_limits(), ..Http::default() };
     let mut asking = Http { clients: client_limits(), ..Http::default() };
     if stage.plan.carrier == Carrier::Tls {

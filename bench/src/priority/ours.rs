@@ -8,7 +8,7 @@ use gossip::{
     Admission, BoxFuture, Inbound, NetworkProfile, Outbound, Tag, Verdict,
     http::{HttpClient, HttpService},
 };
-use net_http::Reception;
+use net_http::HttpServer;
 
 use super::drive::{Contending, Stage};
 use crate::{
@@ -42,7 +42,7 @@ pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Fa
         Setup::new(profile).handler(Tag::AV, Arc::new(vote)).handler(Tag::VB, Arc::new(bundle));
     let parent = stage.tasks.token();
     let service = HttpService::new(router(0));
-    let reception = Some(Reception::new(service, serve_limits()));
+    let reception = Some(HttpServer::new(service, serve_limits()));
     let serving = Http { reception, ..Http::default() };
     let asking = Http { clients: client_limits(), ..Http::default() };
     let near = Node::start(transport, Setup::new(profile), None, serving, parent).await?;

@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{exchange::Way, pool::Lease, wire::Cut};
+use super::{exchange::TargetConfig, pool::Lease, wire::Cut};
 
 /// Why the body of a response broke off.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(super) struct ResponseBody {
     /// The deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
-    way: Arc<Way>,
+    way: Arc<TargetConfig>,
 }
 
 impl ResponseBody {
@@ -52,7 +52,7 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
-        way: Arc<Way>,
+        way: Arc<TargetConfig>,
     ) -> Self {
         Self { incoming, lease: Some(lease), deadline, way }
     }

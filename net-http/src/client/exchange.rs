@@ -36,7 +36,7 @@ use super::{
     body::ResponseBody,
     driver::Driver,
     pool::{Lease, Live, Patience, Pool, Slot},
-    request::{Dress, declared_length, only_request},
+    request::{RequestDefaults, declared_length, only_request},
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
 
@@ -63,17 +63,17 @@ pub enum AnswerError {
 }
 
 /// How a target is asked.
-pub(super) struct Way {
+pub(super) struct TargetConfig {
     pub(super) pool: Arc<Pool>,
     pub(super) shared: Arc<Shared>,
-    pub(super) dress: Dress,
+    pub(super) dress: RequestDefaults,
     pub(super) streams: StreamUse,
     pub(super) idle: Duration,
     pub(super) connect: Arc<dyn Connect>,
 }
 
 /// A client that asks this way.
-pub(super) fn client(way: Way) -> HttpClient {
+pub(super) fn client(way: TargetConfig) -> HttpClient {
     let way = Arc::new(way);
     HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&way), request)))
 }
@@ -81,7 +81,7 @@ pub(super) fn client(way: Way) -> HttpClient {
 /// Not an `async fn`, and the request stays where it is until it is sent: a future that holds it more
 /// than once costs more to move around than all that is done here for a small request.
 fn call(
-    way: Arc<Way>,
+    way: Arc<TargetConfig>,
     mut request: HttpRequest,
 ) -> impl Future<Output = Result<HttpResponse, HttpError>> + Send {
     let timeout = request.extensions_mut().remove();
@@ -97,7 +97,7 @@ fn call(
 
 /// An exchange under a deadline for the whole of it.
 async fn hurry(
-    way: Arc<Way>,
+    way: Arc<TargetConfig>,
     mut request: HttpRequest,
     timeout: Duration,
 ) -> Result<HttpResponse, HttpError> {
@@ -120,7 +120,7 @@ async fn hurry(
 }
 
 fn respond(
-    way: Arc<Way>,
+    way: Arc<TargetConfig>,
     response: Response<Incoming>,
     lease: Lease,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -134,7 +134,7 @@ fn respond(
     })
 }
 
-impl Way {
+impl TargetConfig {
     /// Takes the request when it is sent. `handed` is true while the peer may have received it.
     async fn exchange(
         &self,

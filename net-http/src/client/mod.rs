@@ -1,7 +1,7 @@
 //! Sends requests over any stream of bytes.
 //!
 //! ```text
-//!   HttpClient ─▶ Way ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
+//!   HttpClient ─▶ TargetConfig ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
 //!                            │           │                                         │
 //!                            └── Pool, one per name of a target                    └ one driver task
 //! ```
@@ -45,9 +45,9 @@ pub use exchange::AnswerError;
 pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
 pub use request::RequestError;
 
-use exchange::Way;
+use exchange::TargetConfig;
 use limits::LONGEST;
-use request::Dress;
+use request::RequestDefaults;
 use table::Table;
 
 /// A connection's bytes.
@@ -134,12 +134,12 @@ impl Clients {
     /// A client for a target. It shares connections and limits with every other one of that name.
     #[must_use]
     pub fn client(&self, target: Target) -> HttpClient {
-        let dress = Dress {
+        let dress = RequestDefaults {
             host: target.host,
             user_agent: self.shared.user_agent.clone(),
             prefix: target.prefix,
         };
-        exchange::client(Way {
+        exchange::client(TargetConfig {
             pool: self.shared.table.pool(target.name),
             shared: Arc::clone(&self.shared),
             dress,

@@ -34,13 +34,13 @@ pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
 
 /// What is added to every request to a target.
 #[derive(Clone, Debug)]
-pub(super) struct Dress {
+pub(super) struct RequestDefaults {
     pub(super) host: HeaderValue,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) prefix: String,
 }
 
-impl Dress {
+impl RequestDefaults {
     /// Reduces the address of a request to its path, and adds the headers that it lacks.
     pub(super) fn put_on(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
         if request.method() == Method::CONNECT {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn dressed(prefix: &str, request: HttpRequest) -> Result<HttpRequest, HttpError> {
-        let dress = Dress {
+        let dress = RequestDefaults {
             host: HeaderValue::from_static("here:80"),
             user_agent: Some(HeaderValue::from_static("tandem")),
             prefix: prefix.to_owned(),

@@ -68,7 +68,7 @@ impl Gcra {
     }
 }
 
-/// Answers requests beyond a rate per caller with 429 and the time to wait. A [`Reception`](crate::Reception)
+/// Answers requests beyond a rate per caller with 429 and the time to wait. A [`HttpServer`](crate::HttpServer)
 /// sends such an answer a moment later, so that a flood gains nothing by it.
 #[derive(Clone, Debug)]
 pub struct RateLayer {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::line::Line;
+use super::conn_state::ConnState;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Asked<B> {
 
 /// Tells a line that somebody may read the body, as long as it lives.
 #[derive(Debug)]
-struct Reader(Arc<Line>);
+struct Reader(Arc<ConnState>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
@@ -29,7 +29,7 @@ impl Drop for Reader {
 }
 
 impl<B> Asked<B> {
-    pub(crate) fn new(body: B, line: &Arc<Line>) -> Self {
+    pub(crate) fn new(body: B, line: &Arc<ConnState>) -> Self {
         line.body_taken();
         Self { body, _reader: Reader(Arc::clone(line)) }
     }

@@ -1,9 +1,9 @@
 //! The serving side: what stands between a stream of bytes and an [`HttpService`](gossip::http::HttpService).
 //!
 //! ```text
-//!   bytes ─▶ Screen (heads judged, deadlines) ─▶ hyper ─▶ Reception::answer ─▶ HttpService
+//!   bytes ─▶ HeadGuard (heads judged, deadlines) ─▶ hyper ─▶ HttpServer::answer ─▶ HttpService
 //!               ▲                                              │
-//!               └───────────── Line (idle, busy) ◀─────────────┘
+//!               └───────────── ConnState (idle, busy) ◀─────────────┘
 //! ```
 //!
 //! # Invariants
@@ -14,21 +14,21 @@
 
 mod asked;
 mod chunks;
+mod conn_state;
 mod head;
+mod head_guard;
 mod limits;
-mod line;
 mod metrics;
 pub mod path;
-mod reception;
+mod permits;
 mod refusal;
 pub mod reply;
-mod screen;
-mod seats;
+mod server;
 
+pub use conn_state::{Answer, ConnState, Pipelined};
+pub use head_guard::HeadGuard;
 pub use limits::{LoopbackRule, ServeLimits, Terms, UpgradeOffer};
-pub use line::{Answer, Behind, Line};
 pub use metrics::{Incident, ServeMetrics};
-pub use reception::Reception;
-pub use screen::Screen;
-pub(crate) use seats::PeerKey;
-pub use seats::{Refused, Seat};
+pub(crate) use permits::PeerKey;
+pub use permits::{ConnectionPermit, Refused};
+pub use server::HttpServer;

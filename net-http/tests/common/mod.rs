@@ -17,7 +17,7 @@ use gossip::{
     Identity, StreamUse, Transport,
     http::{Caller, HttpService},
 };
-use net_http::{Reception, ServeLimits, reply};
+use net_http::{HttpServer, ServeLimits, reply};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinSet,
@@ -56,17 +56,17 @@ pub(crate) fn hello() -> Router {
 
 /// A node's serving side, and the streams it serves.
 pub(crate) struct Served {
-    pub(crate) reception: Reception,
+    pub(crate) reception: HttpServer,
     pub(crate) cancel: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Served {
     pub(crate) fn new(router: Router, limits: ServeLimits) -> Self {
-        Self::of(Reception::new(HttpService::new(router), limits))
+        Self::of(HttpServer::new(HttpService::new(router), limits))
     }
 
-    pub(crate) fn of(reception: Reception) -> Self {
+    pub(crate) fn of(reception: HttpServer) -> Self {
         Self { reception, cancel: CancellationToken::new(), tasks: JoinSet::new() }
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use yamux::{Connection, ConnectionError, Stream};
 
 use crate::{
-    gathering::Gathering,
+    flush_coalescer::FlushCoalescer,
     metrics::{P2pEvent, P2pMetrics},
 };
 
@@ -43,7 +43,7 @@ enum End {
 /// Drives one connection.
 #[derive(Debug)]
 pub(super) struct Driver<C> {
-    pub(super) connection: Connection<Gathering<C>>,
+    pub(super) connection: Connection<FlushCoalescer<C>>,
     /// Streams that peers open, until they are negotiated.
     pub(super) inbound: mpsc::Sender<Stream>,
     pub(super) orders: mpsc::Receiver<Order>,

@@ -25,7 +25,7 @@ use tokio_util::{
 
 use super::*;
 use crate::{
-    gathering::TURN_BYTES,
+    flush_coalescer::TURN_BYTES,
     linger::Lingering,
     metrics::P2pEvent,
     tests::host::{PATIENCE, until},

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   handles ──wait─▶ [wishes] ──▶ connected? ──yes──────────────▶ [waiting] ──▶ connection task
-//!                                     └─no─▶ Unreached ──dial──▶ connected ──┘
+//!                                     └─no─▶ PendingDials ──dial──▶ connected ──┘
 //!   link tasks ──▶ open ────────────────────────────────────────────▶ [waiting]
 //! ```
 //!
@@ -37,7 +37,7 @@ use super::{
     accept::{About, Acceptors},
     connections::Connections,
     handler::{Handler, OpenError, OpenRequest},
-    unreached::Unreached,
+    pending_dials::PendingDials,
 };
 use crate::config::PeerAddress;
 
@@ -47,7 +47,7 @@ const MAX_WAITING: usize = 256;
 
 /// Whom a stream shall lead to.
 #[derive(Debug)]
-pub(crate) enum Whom {
+pub(crate) enum StreamTarget {
     /// A peer that is connected.
     Connected(PeerId),
     /// The peer of an address, which is dialled if the peer is not connected.
@@ -57,7 +57,7 @@ pub(crate) enum Whom {
 /// A wish for a stream, on whichever connection there is.
 #[derive(Debug)]
 pub(crate) struct Wish {
-    pub(crate) to: Whom,
+    pub(crate) to: StreamTarget,
     pub(crate) request: OpenRequest,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Behaviour {
     waiting: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
     /// `None` once nobody can wish any more.
     wishes: Option<mpsc::Receiver<Wish>>,
-    unreached: Unreached,
+    pending_dials: PendingDials,
     to_dial: VecDeque<PeerAddress>,
 }
 
@@ -85,7 +85,7 @@ impl Behaviour {
             connections: Connections::default(),
             waiting: VecDeque::new(),
             wishes,
-            unreached: Unreached::default(),
+            pending_dials: PendingDials::default(),
             to_dial: VecDeque::new(),
         }
     }
@@ -108,13 +108,13 @@ impl Behaviour {
 
     /// Whether anybody waits for a peer that is not connected.
     pub(crate) fn waits_for(&self, peer: &PeerId) -> bool {
-        self.unreached.waits_for(peer)
+        self.pending_dials.waits_for(peer)
     }
 
     /// An address that was wanted led to nobody. Who named another address of the peer gets that one
     /// tried.
     pub(crate) fn not_reached(&mut self, address: &PeerAddress, error: impl Fn() -> OpenError) {
-        self.to_dial.extend(self.unreached.failed(address, error));
+        self.to_dial.extend(self.pending_dials.failed(address, error));
     }
 
     fn take(&mut self, wish: Wish) {
@@ -123,10 +123,10 @@ impl Behaviour {
             return;
         }
         match to {
-            Whom::At(to) if !self.connections.has(&to.peer) => {
-                self.to_dial.extend(self.unreached.keep(to, request));
+            StreamTarget::At(to) if !self.connections.has(&to.peer) => {
+                self.to_dial.extend(self.pending_dials.keep(to, request));
             }
-            Whom::At(PeerAddress { peer, .. }) | Whom::Connected(peer) => {
+            StreamTarget::At(PeerAddress { peer, .. }) | StreamTarget::Connected(peer) => {
                 self.open(peer, None, request);
             }
         }
@@ -185,7 +185,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(established) => {
                 let (peer, on) = (established.peer_id, established.connection_id);
                 self.connections.add(peer, on);
-                let reached = self.unreached.reached(&peer);
+                let reached = self.pending_dials.reached(&peer);
                 self.waiting.extend(reached.map(|request| (peer, on, request)));
             }
             FromSwarm::ConnectionClosed(closed) => {

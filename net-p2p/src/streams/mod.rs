@@ -18,11 +18,11 @@ mod accept;
 mod behaviour;
 mod connections;
 mod handler;
-mod unreached;
+mod pending_dials;
 
 pub use accept::InboundStream;
 pub(crate) use accept::{About, AcceptQueue, Acceptors, GOSSIP, HTTP};
-pub(crate) use behaviour::{Behaviour, DialWanted, Whom, Wish};
+pub(crate) use behaviour::{Behaviour, DialWanted, StreamTarget, Wish};
 pub(crate) use connections::Usage;
 pub use handler::{OpenError, OutboundStream};
 pub(crate) use handler::{OpenRequest, Turn};

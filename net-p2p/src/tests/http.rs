@@ -16,7 +16,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use libp2p::{Stream, StreamProtocol};
 use net_http::{
-    Reception, ServeLimits,
+    HttpServer, ServeLimits,
     client::{ClientLimits, Clients},
     reply,
 };
@@ -28,7 +28,7 @@ use super::host::{Host, Node, PATIENCE, ordered_keys, until};
 use crate::{GossipStreams, NodeKey, OpenError, P2pConfig, P2pEvent, with_protocols_document};
 
 /// Serves what the recorded node served, and says who asked.
-fn reception(profile: &NetworkProfile) -> Reception {
+fn reception(profile: &NetworkProfile) -> HttpServer {
     let hello = |request: HttpRequest| async move {
         let plain = [(header::CONTENT_TYPE, reply::PLAIN)];
         Ok::<HttpResponse, Infallible>(match request.uri().path() {
@@ -52,7 +52,7 @@ fn reception(profile: &NetworkProfile) -> Reception {
         })
     };
     let service = HttpService::new(tower::service_fn(hello));
-    Reception::new(with_protocols_document(profile, service), ServeLimits::default())
+    HttpServer::new(with_protocols_document(profile, service), ServeLimits::default())
 }
 
 /// Clients without a rate.
@@ -334,7 +334,7 @@ async fn a_request_under_way_is_answered_when_the_network_stops() {
         }
     };
     let service = HttpService::new(tower::service_fn(slow));
-    let reception = Reception::new(service, ServeLimits::default());
+    let reception = HttpServer::new(service, ServeLimits::default());
     let other = Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
         reception: Some(reception),
         ..config

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gossip::{
-    Admission, GossipNode, Identity, Inbound, NetworkProfile, Outbound, PeerId, Tag, Transport,
+    Admission, GossipNode, Identity, Inbound, LinkId, NetworkProfile, Outbound, Tag, Transport,
     Validation,
 };
 use mesh::LinkClaim;
@@ -12,8 +12,8 @@ use net_p2p::P2pEvent;
 use super::kit::{Node, Plan, linked, ordered_keys, until};
 
 /// Claims a peer for a link by the other transport, as the other half of a hybrid would.
-fn claim_by_websocket(node: &Node, identity: Identity) -> PeerId {
-    let link = node.broadcaster.next_peer_id();
+fn claim_by_websocket(node: &Node, identity: Identity) -> LinkId {
+    let link = node.broadcaster.next_link_id();
     let (transport, dialer) = (Transport::WebSocket, node.network.identity());
     let claim = LinkClaim { link, identity, transport, dialer, session: None, tie: [0; 32] };
     assert_eq!(node.ledger.lock().unwrap().claim(claim), mesh::Ruling::Keep);

@@ -16,7 +16,7 @@ use std::{
 use bytes::BytesMut;
 use futures::{FutureExt, StreamExt, TryFutureExt, future::Either, stream::FuturesUnordered};
 use gossip::{
-    HeaderCase, PeerId, StreamUse, Transport,
+    HeaderCase, LinkId, StreamUse, Transport,
     http::{Caller, HttpResponse},
 };
 use http::{HeaderValue, Request, header};
@@ -24,8 +24,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use mesh::TooMany;
 use net_http::{
-    Reception,
-    serve::{Answer, Line, Screen, Seat, Terms},
+    HttpServer,
+    serve::{Answer, ConnState, ConnectionPermit, HeadGuard, Terms},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
@@ -142,8 +142,8 @@ impl Carrier for TlsStream<TcpStream> {
 /// Serves HTTP, and then perhaps a peer.
 async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &CancellationToken) {
     let from = place.from;
-    let line = place.context.reception.as_ref().map(Reception::line).unwrap_or_default();
-    let screen = Screen::new(io, Arc::clone(&line), terms);
+    let line = place.context.reception.as_ref().map(HttpServer::line).unwrap_or_default();
+    let screen = HeadGuard::new(io, Arc::clone(&line), terms);
     let requests = Requests {
         cancel: cancel.clone(),
         caller: Caller {
@@ -170,10 +170,10 @@ struct Requests {
     /// Ends the wait for a seat.
     cancel: CancellationToken,
     place: Place,
-    line: Arc<Line>,
+    line: Arc<ConnState>,
     caller: Caller,
     /// The seat among those that are served over HTTP.
-    seat: OnceCell<Seat>,
+    seat: OnceCell<ConnectionPermit>,
     /// The peer that this connection becomes when the HTTP library is done with it.
     accepted: Mutex<Option<Box<Accepted>>>,
 }
@@ -186,7 +186,7 @@ impl Requests {
 }
 
 async fn serve_http<Io: Carrier>(
-    screen: Screen<Io>,
+    screen: HeadGuard<Io>,
     requests: &Requests,
     cancel: &CancellationToken,
 ) {
@@ -280,7 +280,7 @@ async fn answer_rare(
 /// Takes a seat unless the connection has one, and has the reception answer.
 async fn ask_seated(
     requests: &Requests,
-    reception: &Reception,
+    reception: &HttpServer,
     request: Request<Incoming>,
 ) -> HttpResponse {
     let enter = || reception.enter(&requests.caller, &requests.line);
@@ -297,7 +297,7 @@ async fn ask_seated(
 async fn become_peer<Io: Carrier>(place: &Place, accepted: Accepted, cancel: &CancellationToken) {
     let Accepted { on_upgrade, exchange, session, greeting, seat } = accepted;
     let Some((early, stream)) = on_upgrade.await.ok().and_then(|upgraded| {
-        let parts = upgraded.downcast::<TokioIo<Screen<Io>>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<HeadGuard<Io>>>().ok()?;
         let (unread, stream) = parts.io.into_inner().into_parts();
         let mut early = BytesMut::from(&parts.read_buf[..]);
         early.extend_from_slice(&unread);
@@ -307,7 +307,7 @@ async fn become_peer<Io: Carrier>(place: &Place, accepted: Accepted, cancel: &Ca
     };
     socket::tune_for_gossip(stream.socket());
     let context = &place.context;
-    let peer: PeerId = context.broadcaster.next_peer_id();
+    let peer: LinkId = context.broadcaster.next_link_id();
     let _claimed = Claimed { context: Arc::clone(context), peer };
     let established = Established {
         halves: stream.halves(),

@@ -1,8 +1,8 @@
 //! The listening side: sockets, HTTP, and the upgrade to gossip.
 //!
 //! ```text
-//!   accept ──gate──▶ connection: Screen ──▶ HTTP/1.1 ─┬─ gossip path ─▶ upgrade ─▶ peer
-//!                       │                             └─ other paths ─▶ Reception
+//!   accept ──gate──▶ connection: HeadGuard ──▶ HTTP/1.1 ─┬─ gossip path ─▶ upgrade ─▶ peer
+//!                       │                             └─ other paths ─▶ HttpServer
 //!                       └─▶ drain (too many of one host)
 //! ```
 //!

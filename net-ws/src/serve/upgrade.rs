@@ -22,7 +22,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh::Slot;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use net_http::serve::Behind;
+use net_http::serve::Pipelined;
 
 use super::reply;
 use crate::context::{Answers, Context, Exchange};
@@ -43,16 +43,16 @@ pub(super) struct Accepted {
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
-    pub(super) seat: Seat,
+    pub(super) seat: ConnectionPermit,
 }
 
 /// One peer's place among the inbound peers, given back when dropped.
-pub(super) struct Seat {
+pub(super) struct ConnectionPermit {
     context: Arc<Context>,
     slot: Option<Slot>,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.context.gate().release(slot);
@@ -65,13 +65,13 @@ pub(super) fn decide(
     context: &Arc<Context>,
     mut request: Request<Incoming>,
     genesis: &[u8],
-    (from, behind): (SocketAddr, Behind),
+    (from, behind): (SocketAddr, Pipelined),
 ) -> Outcome {
     let seat = context.gate().admit(from.ip());
     let Ok(slot) = seat else {
         return Outcome::Refused(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
     };
-    let seat = Seat { context: Arc::clone(context), slot: Some(slot) };
+    let seat = ConnectionPermit { context: Arc::clone(context), slot: Some(slot) };
     let (theirs, exchange, answer) = match introduce(context, request.headers(), genesis) {
         Ok(introduced) => introduced,
         Err(refusal) => return Outcome::Refused(refusal.response()),
@@ -80,7 +80,7 @@ pub(super) fn decide(
         Ok(key) => key,
         Err(status) => return Outcome::Refused(reply::no_upgrade(status)),
     };
-    if behind == Behind::Something {
+    if behind == Pipelined::Something {
         return Outcome::CloseSilently;
     }
     let _features = Features::parse(&theirs.features, &theirs.version);

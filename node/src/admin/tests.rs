@@ -9,9 +9,9 @@ use std::{
 use broadcaster::{Broadcaster, Setup, Shutdown, TopicMessage};
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, NetworkId,
-    NetworkProfile, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request, RequestError,
-    Response, Tag, wire::digest::Digest,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
+    NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
+    Tag, wire::digest::Digest,
 };
 use tandem::DataDir;
 use tempfile::TempDir;
@@ -50,13 +50,13 @@ impl GossipNode for Hermit {
     }
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         Box::pin(self.broadcaster.request(peer, request))
     }
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
-    fn disconnect(&self, peer: PeerId, reason: DisconnectReason) {
+    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.broadcaster.disconnect(peer, reason);
     }
     fn network_advanced(&self) {}

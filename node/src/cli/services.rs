@@ -10,8 +10,8 @@ use std::{num::NonZeroU32, path::Path, sync::Arc, time::Instant};
 use gossip::{PeerClass, Tag, Transport};
 use services::{
     blocks::{
-        self, Blocks, Capacity, LateNode, MAX_BYTES_IN_FLIGHT, Passing, PassingLimits, RedbStore,
-        Responder,
+        self, BlockProxy, BlockProxyLimits, Blocks, Capacity, LateNode, MAX_BYTES_IN_FLIGHT,
+        RedbStore, Responder,
     },
     files::{self, StoreLimits},
     kv,
@@ -71,7 +71,7 @@ pub(crate) async fn offer(
         builder = builder.http_with(router, &protection);
         responder = responder.store(blocks);
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
-        responder = responder.passing(Passing::new(node.clone(), PassingLimits::default()));
+        responder = responder.passing(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
     }
     let builder = builder.handler(Tag::UE, responder);
     Ok(builder.on_start(move |running| node.fill(running)))

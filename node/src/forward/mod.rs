@@ -2,7 +2,7 @@
 //! reached over libp2p alone.
 //!
 //! ```text
-//!   tool ─▶ socket ─▶ Reception ─▶ pass on ─▶ HttpClient ─▶ peer
+//!   tool ─▶ socket ─▶ HttpServer ─▶ pass on ─▶ HttpClient ─▶ peer
 //! ```
 //!
 //! # Invariants
@@ -19,7 +19,7 @@ use gossip::{
     StreamUse, Transport,
     http::{Caller, HttpClient, HttpService},
 };
-use net_http::{Reception, ServeLimits};
+use net_http::{HttpServer, ServeLimits};
 use tokio::{
     net::{TcpListener, TcpStream},
     time,
@@ -68,7 +68,7 @@ impl Forward {
             requests: MAX_CONNECTIONS,
             ..ServeLimits::default()
         };
-        let reception = Reception::new(HttpService::new(pass::Pass::new(client)), limits);
+        let reception = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
         let tasks = TaskSet::new(parent);
         let spawner = tasks.clone();
         tasks.spawn("forward", |cancel| accept(listener, reception, spawner, cancel));
@@ -95,7 +95,7 @@ impl Drop for Forward {
 
 async fn accept(
     listener: TcpListener,
-    reception: Reception,
+    reception: HttpServer,
     tasks: TaskSet,
     cancel: CancellationToken,
 ) {
@@ -123,7 +123,7 @@ async fn accept(
 async fn serve(
     stream: TcpStream,
     from: SocketAddr,
-    reception: Reception,
+    reception: HttpServer,
     cancel: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {

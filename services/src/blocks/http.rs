@@ -104,8 +104,8 @@ impl std::str::FromStr for Fallback {
 /// It has no fallback of its own, so that it can be merged with others; [`page_not_found`] is the one
 /// existing nodes have.
 pub fn router(blocks: Blocks, genesis: NetworkId, limits: ServeLimits) -> Router {
-    let desk = Arc::new(Desk { blocks, genesis, limits, turn: AtomicUsize::new(0) });
-    Router::new().route("/v{version}/{genesisID}/block/{round}", any(serve)).with_state(desk)
+    let shared = Arc::new(BlockRoutes { blocks, genesis, limits, turn: AtomicUsize::new(0) });
+    Router::new().route("/v{version}/{genesisID}/block/{round}", any(serve)).with_state(shared)
 }
 
 /// Answers like existing nodes where there is nothing: 404 and a text.
@@ -117,7 +117,7 @@ pub async fn page_not_found() -> Response {
 }
 
 /// What a request is answered from.
-struct Desk {
+struct BlockRoutes {
     blocks: Blocks,
     genesis: NetworkId,
     limits: ServeLimits,
@@ -126,7 +126,7 @@ struct Desk {
 }
 
 async fn serve(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<BlockRoutes>>,
     method: Method,
     path: Result<Path<(String, String, String)>, PathRejection>,
 ) -> Response {
@@ -142,14 +142,14 @@ async fn serve(
         Err(RoundError::NotDigits) => return page_not_found().await,
         Err(RoundError::TooLarge) => Err(StatusCode::BAD_REQUEST),
     };
-    let ours = version == VERSION && genesis == desk.genesis.as_str();
+    let ours = version == VERSION && genesis == shared.genesis.as_str();
     match round {
-        Ok(round) if ours => desk.answer(&method, round).await,
+        Ok(round) if ours => shared.answer(&method, round).await,
         _ => empty(StatusCode::BAD_REQUEST),
     }
 }
 
-impl Desk {
+impl BlockRoutes {
     async fn answer(&self, method: &Method, round: u64) -> Response {
         match self.blocks.find(round).await {
             Ok(Found::Block(block)) => match self.limits.capacity.hold(block.to_body()) {

@@ -5,7 +5,7 @@
 //!                      ├─▶ Blocks ─▶ BlockStore ┤
 //!   UE ──▶ Responder ──┘      ▲                 └─▶ RedbStore
 //!             │               │
-//!             └▶ Passing      └─ Fetcher ◀─ sources: HTTP clients, gossip peers
+//!             └▶ BlockProxy      └─ Fetcher ◀─ sources: HTTP clients, gossip peers
 //! ```
 //!
 //! A block and its certificate are kept as they travel. What is served over HTTP and what is answered to
@@ -22,7 +22,7 @@ mod capacity;
 mod fetch;
 mod http;
 mod memory;
-mod passing;
+mod proxy;
 mod redb_store;
 mod responder;
 mod round;
@@ -37,7 +37,7 @@ pub use self::{
     },
     http::{Fallback, FallbackError, ServeLimits, X_LATEST_ROUND, page_not_found, router},
     memory::MemoryStore,
-    passing::{LateNode, Passing, PassingLimits},
+    proxy::{BlockProxy, BlockProxyLimits, LateNode},
     redb_store::{OpenError, RedbStore},
     responder::{MAX_REQUESTS, Responder},
     round::{Base36, RoundError, path},

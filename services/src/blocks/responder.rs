@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   UE ─▶ Responder ─▶ store ─ found ───────────────────────────────▶ TS with the block
-//!                        └─ missing, or no store ─▶ Passing ─ found ─▶ TS with the block
+//!                        └─ missing, or no store ─▶ BlockProxy ─ found ─▶ TS with the block
 //!                                                     └─ nobody ─────▶ TS: not available, latest round
 //! ```
 //!
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
-    BoxFuture, Handler, Inbound, PeerId, Verdict,
+    BoxFuture, Handler, Inbound, LinkId, Verdict,
     wire::{
         block::{self, BlockRequest},
         topics::Topics,
@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     capacity::Capacity,
-    passing::{Origin, Passed, Passing},
+    proxy::{BlockProxy, Origin, Passed},
     store::{Blocks, Found},
     stored::StoredBlock,
 };
@@ -48,7 +48,7 @@ const NOT_AVAILABLE: &str = "requested block is not available";
 #[derive(Clone, Debug)]
 pub struct Responder {
     blocks: Option<Blocks>,
-    passing: Option<Passing>,
+    passing: Option<BlockProxy>,
     capacity: Capacity,
     places: Arc<Semaphore>,
 }
@@ -70,11 +70,11 @@ impl Responder {
 
     /// Passes on what it cannot answer from a store.
     #[must_use]
-    pub fn passing(self, passing: Passing) -> Self {
+    pub fn passing(self, passing: BlockProxy) -> Self {
         Self { passing: Some(passing), ..self }
     }
 
-    async fn answer(&self, payload: &Bytes, asker: Option<PeerId>) -> Option<Topics> {
+    async fn answer(&self, payload: &Bytes, asker: Option<LinkId>) -> Option<Topics> {
         let _place = self.places.try_acquire().ok()?;
         let round = match BlockRequest::parse(payload) {
             Ok(request) => request.round,

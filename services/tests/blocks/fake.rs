@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
-    Handler, Inbound, NetworkId, NodeAddress, Outbound, PeerClass, PeerId, PeerInfo, Request,
+    Handler, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
     RequestError, Response, Tag, Transport, Verdict,
     wire::{request, topics::Topics},
 };
@@ -80,9 +80,9 @@ pub(crate) type Answers =
 /// A node whose peers are functions.
 pub(crate) struct FakeNode {
     network: NetworkId,
-    peers: Mutex<HashMap<PeerId, Answers>>,
+    peers: Mutex<HashMap<LinkId, Answers>>,
     /// Every request: whom, and its payload.
-    pub(crate) asked: Mutex<Vec<(PeerId, Bytes)>>,
+    pub(crate) asked: Mutex<Vec<(LinkId, Bytes)>>,
 }
 
 impl FakeNode {
@@ -91,14 +91,14 @@ impl FakeNode {
         Arc::new(Self { network, peers: Mutex::default(), asked: Mutex::default() })
     }
 
-    pub(crate) fn connect<F, Fut>(&self, peer: u64, answers: F) -> PeerId
+    pub(crate) fn connect<F, Fut>(&self, peer: u64, answers: F) -> LinkId
     where
         F: Fn(Bytes, usize) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Topics, RequestError>> + Send + 'static,
     {
         let answers: Answers = Arc::new(move |payload, turn| Box::pin(answers(payload, turn)));
-        self.peers.lock().unwrap().insert(PeerId(peer), answers);
-        PeerId(peer)
+        self.peers.lock().unwrap().insert(LinkId(peer), answers);
+        LinkId(peer)
     }
 
     /// Connects a node whose handler answers; it knows us as `known_as`.
@@ -107,14 +107,14 @@ impl FakeNode {
         peer: u64,
         known_as: u64,
         handler: Arc<dyn Handler>,
-    ) -> PeerId {
+    ) -> LinkId {
         self.connect(peer, move |payload, _turn| {
             let handler = Arc::clone(&handler);
             async move { handle(handler, inbound(payload, known_as)).await }
         })
     }
 
-    pub(crate) fn disconnect(&self, peer: PeerId) {
+    pub(crate) fn disconnect(&self, peer: LinkId) {
         self.peers.lock().unwrap().remove(&peer);
     }
 
@@ -139,7 +139,7 @@ pub(crate) async fn handle(
 
 /// A request as a handler gets it.
 pub(crate) fn inbound(body: Bytes, from: u64) -> Inbound {
-    let (tag, from, transport) = (Tag::UE, Some(PeerId(from)), Transport::Memory);
+    let (tag, from, transport) = (Tag::UE, Some(LinkId(from)), Transport::Memory);
     Inbound { tag, body, from, transport, received: Instant::now() }
 }
 
@@ -184,7 +184,7 @@ impl GossipNode for FakeNode {
 
     fn request(
         &self,
-        peer: PeerId,
+        peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
         let turn = {
@@ -203,7 +203,7 @@ impl GossipNode for FakeNode {
 
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
 
-    fn disconnect(&self, _peer: PeerId, _reason: DisconnectReason) {}
+    fn disconnect(&self, _peer: LinkId, _reason: DisconnectReason) {}
 
     fn network_advanced(&self) {}
 }

@@ -6,4 +6,4 @@ mod fake;
 mod fetch;
 mod gossip;
 mod http;
-mod passing;
+mod proxy;

@@ -20,9 +20,9 @@ use tandem::{Forward, Mode, TlsFiles};
 use testkit::http::{
     pattern::{self, Pattern, Reader},
     peer::{Memory, Told},
+    route::{caller, client_of},
     server::serving,
     service::{Seen, Swallowed},
-    way::{caller, client_of},
 };
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     certificate::Certificate,
-    way::{Addresses, Reach, Way},
+    route::{Addresses, Reach, Route},
 };
 use crate::wait::soon;
 
@@ -160,7 +160,7 @@ impl FarServer {
     /// # Panics
     ///
     /// If it cannot be gone.
-    pub async fn reach(&self, way: Way) -> Reach {
+    pub async fn reach(&self, way: Route) -> Reach {
         Reach::to(way, &self.addresses, &self.certificate).await
     }
 
@@ -193,11 +193,11 @@ impl FarServer {
 
     /// The address of a way, for a client in a process of its own.
     #[must_use]
-    pub fn address(&self, way: Way) -> String {
+    pub fn address(&self, way: Route) -> String {
         match way {
-            Way::Tls => format!("https://{}", self.addresses.socket),
-            Way::Libp2p => self.addresses.multiaddr.clone(),
-            Way::Tcp | Way::Forward => format!("http://{}", self.addresses.socket),
+            Route::Tls => format!("https://{}", self.addresses.socket),
+            Route::Libp2p => self.addresses.multiaddr.clone(),
+            Route::Tcp | Route::Forward => format!("http://{}", self.addresses.socket),
         }
     }
 

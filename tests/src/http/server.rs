@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     certificate::Certificate,
+    route::{Addresses, Reach, Route},
     service::{self, Seen},
-    way::{Addresses, Reach, Way},
 };
 use crate::harness::network;
 
@@ -25,11 +25,11 @@ pub fn limits() -> ServeLimits {
 
 /// How long a raw client that says nothing is waited for.
 #[must_use]
-pub fn head_time(way: Way) -> Duration {
+pub fn head_time(way: Route) -> Duration {
     match way {
-        Way::Tcp | Way::Tls | Way::Libp2p => limits().head_time,
+        Route::Tcp | Route::Tls | Route::Libp2p => limits().head_time,
         // Not the same on every way: `tandem forward` judges with limits of its own.
-        Way::Forward => ServeLimits::default().head_time,
+        Route::Forward => ServeLimits::default().head_time,
     }
 }
 
@@ -82,7 +82,7 @@ impl Server {
     /// # Panics
     ///
     /// If it cannot be gone.
-    pub async fn reach(&self, way: Way) -> Reach {
+    pub async fn reach(&self, way: Route) -> Reach {
         Reach::to(way, &addresses(&self.running), &self.certificate).await
     }
 
@@ -91,7 +91,7 @@ impl Server {
     /// # Panics
     ///
     /// If it cannot be gone.
-    pub async fn reach_at(&self, way: Way, port: u16) -> Reach {
+    pub async fn reach_at(&self, way: Route, port: u16) -> Reach {
         let identity = self.running.identity();
         let elsewhere = Addresses {
             socket: format!("127.0.0.1:{port}"),

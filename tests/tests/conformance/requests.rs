@@ -2,7 +2,7 @@
 
 use broadcaster::{DropReason, Limits};
 use gossip::{
-    DisconnectReason, PeerId, Request, RequestError, Response, Tag,
+    DisconnectReason, LinkId, Request, RequestError, Response, Tag,
     wire::{
         block::{self, BlockRequest},
         request::{self, RequestKey},
@@ -35,7 +35,7 @@ pub(crate) async fn a_request_gets_its_answer<H: Harness>() {
 
 pub(crate) async fn a_request_to_nobody_fails_at_once<H: Harness>() {
     let node = H::start(plain()).await;
-    let peer = PeerId(4_000_000);
+    let peer = LinkId(4_000_000);
     let answer = soon("an answer", node.gossip().request(peer, question(1))).await;
     assert_eq!(answer, Err(RequestError::NotConnected { peer }));
 }

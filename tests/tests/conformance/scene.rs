@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::{Limits, Relaying, Setup};
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, GossipNode, Handler, Inbound, NetworkProfile, Outbound, PeerClass,
-    PeerId, Tag, Verdict, wire::block,
+    Admission, BoxFuture, GossipNode, Handler, Inbound, LinkId, NetworkProfile, Outbound,
+    PeerClass, Tag, Verdict, wire::block,
 };
 use testkit::{
     harness::{Harness, RawPeer, connect, next_of},
@@ -64,7 +64,7 @@ pub(crate) async fn listeners<H: Harness>(
     hub: &H,
     count: usize,
     tags: &[Tag],
-) -> Vec<(H, Recorder, PeerId)> {
+) -> Vec<(H, Recorder, LinkId)> {
     let mut listeners = Vec::new();
     for _ in 0..count {
         let (setup, recorder) = recording(tags);
@@ -113,14 +113,14 @@ pub(crate) async fn send(raw: &mut impl RawPeer, tag: Tag, payload: &[u8]) {
 }
 
 /// Bytes that wait in a node for one of its peers.
-pub(crate) fn queued<H: Harness>(node: &H, peer: PeerId) -> usize {
+pub(crate) fn queued<H: Harness>(node: &H, peer: LinkId) -> usize {
     let peers = node.broadcaster().peers(PeerClass::Connected);
     peers.iter().find(|info| info.id == peer).map_or(0, |info| info.queued_bytes)
 }
 
 /// Sends bulk to everybody until so many bytes of it wait for `peer`, which does not read. Returns
 /// what was sent.
-pub(crate) async fn stall<H: Harness>(node: &H, peer: PeerId, bytes: usize) -> Vec<Bytes> {
+pub(crate) async fn stall<H: Harness>(node: &H, peer: LinkId, bytes: usize) -> Vec<Bytes> {
     let (gossip, mut sent) = (node.gossip(), Vec::new());
     while queued(node, peer) < bytes {
         assert!(sent.len() < 2_000, "the peer takes whatever it is sent");

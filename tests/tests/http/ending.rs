@@ -7,8 +7,8 @@ use http_body_util::BodyExt;
 use tandem::ClientLimits;
 use testkit::{
     http::{
+        route::{Route, STILL},
         service::Event,
-        way::{STILL, Way},
     },
     wait::{soon, until},
 };
@@ -27,7 +27,7 @@ fn in_time(took: Duration, expected: Duration) {
     assert!(took + TICK >= expected && took < expected + SLACK, "{took:?} instead of {expected:?}");
 }
 
-pub(crate) async fn a_deadline_ends_the_wait_for_an_answer(way: Way) {
+pub(crate) async fn a_deadline_ends_the_wait_for_an_answer(way: Route) {
     let scene = Scene::on(way).await;
     let limit = Duration::from_millis(500);
     for _ in 0..3 {
@@ -43,7 +43,7 @@ pub(crate) async fn a_deadline_ends_the_wait_for_an_answer(way: Way) {
     }
 }
 
-pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: Way) {
+pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: Route) {
     let scene = Scene::on(way).await;
     let connections = ClientLimits::default().connections.get();
     let waiting = (0..connections).map(|_| scene.client.get("/slow/60000"));
@@ -61,12 +61,12 @@ pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: 
     drop(waiting);
     // Not the same on every way: a socket that a client has left looks like one that it has only closed
     // for writing, so `tandem forward` waits for the answers, and keeps the places of its peer that long.
-    if way != Way::Forward {
+    if way != Route::Forward {
         assert_eq!(scene.text("/hello").await, "hi", "after the others have left");
     }
 }
 
-pub(crate) async fn a_deadline_ends_a_body(way: Way) {
+pub(crate) async fn a_deadline_ends_a_body(way: Route) {
     let scene = Scene::on(way).await;
     let limit = Duration::from_millis(700);
     let mut request = get("/drip/1000/50");
@@ -80,7 +80,7 @@ pub(crate) async fn a_deadline_ends_a_body(way: Way) {
     assert_eq!(scene.text("/hello").await, "hi");
 }
 
-pub(crate) async fn a_body_that_stands_still_is_given_up(way: Way) {
+pub(crate) async fn a_body_that_stands_still_is_given_up(way: Route) {
     let scene = Scene::on(way).await;
     let response = scene.ask(get("/drip/2/60000")).await;
     let began = Instant::now();
@@ -91,7 +91,7 @@ pub(crate) async fn a_body_that_stands_still_is_given_up(way: Way) {
     assert_eq!(scene.text("/hello").await, "hi");
 }
 
-pub(crate) async fn a_peer_that_is_not_there_was_not_reached(way: Way) {
+pub(crate) async fn a_peer_that_is_not_there_was_not_reached(way: Route) {
     let scene = Scene::on(way).await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port is there");
     let port = nobody.local_addr().expect("it listens").port();
@@ -100,7 +100,7 @@ pub(crate) async fn a_peer_that_is_not_there_was_not_reached(way: Way) {
     let outcome = Outcome::of(&reach.client(), get("/hello")).await;
     match (way, outcome) {
         // Not the same on every way: the local port is there, and says that the peer is not.
-        (Way::Forward, Outcome::Answer { status, body }) => {
+        (Route::Forward, Outcome::Answer { status, body }) => {
             assert_eq!(status, 502, "{body}");
         }
         (_, outcome) => {

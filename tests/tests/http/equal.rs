@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gossip::http::read_all;
 use http::{HeaderName, header};
-use testkit::{http::way::Way, wait::soon};
+use testkit::{http::route::Route, wait::soon};
 
 use crate::{
     exchange::{Row, bodies, methods, statuses},
@@ -40,7 +40,7 @@ async fn seen(scene: &Scene, row: Row) -> Seen {
 }
 
 /// What every row looks like over a way.
-async fn table(way: Way) -> Vec<(String, Seen)> {
+async fn table(way: Route) -> Vec<(String, Seen)> {
     let scene = Scene::on(way).await;
     let mut table = Vec::new();
     for row in [methods(), statuses(), bodies()].into_iter().flatten() {
@@ -52,7 +52,7 @@ async fn table(way: Way) -> Vec<(String, Seen)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statuses_headers_and_bodies_are_the_same_on_every_way() {
-    let [first, others @ ..] = Way::ALL;
+    let [first, others @ ..] = Route::ALL;
     let expected = table(first).await;
     assert!(expected.len() > 30);
     let mut different = Vec::new();

@@ -8,8 +8,8 @@ use http::{Method, Request, StatusCode};
 use testkit::{
     http::{
         pattern::{self, Ending, Framing, Pattern},
+        route::Route,
         service::{Asked, Event, Swallowed, WhoAmI},
-        way::Way,
     },
     wait::{soon, until},
 };
@@ -129,7 +129,7 @@ fn troubles() -> Vec<Row> {
     ]
 }
 
-pub(crate) async fn every_row_of_the_table_has_its_outcome(way: Way) {
+pub(crate) async fn every_row_of_the_table_has_its_outcome(way: Route) {
     let scene = Scene::on(way).await;
     let mut wrong = Vec::new();
     for Row { name, request, outcome } in
@@ -147,19 +147,19 @@ pub(crate) async fn every_row_of_the_table_has_its_outcome(way: Way) {
     until("no body is kept", sending).await;
 }
 
-pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Way) {
+pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Route) {
     let scene = Scene::on(way).await;
     let who: WhoAmI = serde_json::from_str(&scene.text("/whoami").await).expect("it is JSON");
     let welcome = scene.ask(get("/peers-only")).await;
     assert_eq!(who.ip.as_deref(), Some("127.0.0.1"));
     // Not the same on every way: a socket proves no identity, a libp2p connection does.
     match way {
-        Way::Tcp | Way::Tls => {
+        Route::Tcp | Route::Tls => {
             assert_eq!((who.peer, who.transport.as_str()), (None, "ws"));
             assert!(who.address.starts_with("127.0.0.1:"), "{}", who.address);
             assert_eq!(welcome.status(), StatusCode::UNAUTHORIZED);
         }
-        Way::Libp2p | Way::Forward => {
+        Route::Libp2p | Route::Forward => {
             assert_eq!((who.peer, who.transport.as_str()), (Some(scene.reach.caller()), "p2p"));
             assert!(who.address.starts_with("/ip4/127.0.0.1/tcp/"), "{}", who.address);
             assert_eq!(text_of(welcome).await, "welcome");
@@ -167,7 +167,7 @@ pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Way) {
     }
 }
 
-pub(crate) async fn a_slow_handler_holds_up_nobody_else(way: Way) {
+pub(crate) async fn a_slow_handler_holds_up_nobody_else(way: Route) {
     let scene = Scene::on(way).await;
     let began = Instant::now();
     let mut slow: FuturesUnordered<_> =
@@ -190,7 +190,7 @@ pub(crate) async fn a_slow_handler_holds_up_nobody_else(way: Way) {
     }
 }
 
-pub(crate) async fn a_handler_that_panics_costs_one_request(way: Way) {
+pub(crate) async fn a_handler_that_panics_costs_one_request(way: Route) {
     let scene = Scene::on(way).await;
     let patient = Outcome::of(&scene.client, get("/slow/1000"));
     let panicking = async {
@@ -206,7 +206,7 @@ pub(crate) async fn a_handler_that_panics_costs_one_request(way: Way) {
     assert_eq!(patient, Outcome::text(200, "slow"), "a request beside them");
 }
 
-pub(crate) async fn many_callers_at_once_lose_no_request(way: Way) {
+pub(crate) async fn many_callers_at_once_lose_no_request(way: Route) {
     const CALLERS: usize = 64;
     const REQUESTS: usize = 20;
     let scene = Scene::on(way).await;

@@ -8,7 +8,7 @@ use testkit::{
     http::{
         pattern::{Framing, Pattern, Reader},
         peer::{FarServer, PeerProcess},
-        way::{Reach, Way},
+        route::{Reach, Route},
     },
     wait::{soon, until},
 };
@@ -47,7 +47,7 @@ async fn killed_while_reading(peer: &mut PeerProcess, mut body: HttpBody) {
     assert!(soon("the body ends", broken).await, "a short body was taken for whole");
 }
 
-pub(crate) async fn a_peer_killed_in_the_middle_of_a_download_is_an_error(way: Way) {
+pub(crate) async fn a_peer_killed_in_the_middle_of_a_download_is_an_error(way: Route) {
     for path in ["/bytes/1000000000000", "/bytes/1000000000000?chunked=true"] {
         let mut server = FarServer::start(program()).await;
         let reach = server.reach(way).await;
@@ -56,7 +56,7 @@ pub(crate) async fn a_peer_killed_in_the_middle_of_a_download_is_an_error(way: W
     }
 }
 
-pub(crate) async fn a_peer_killed_in_the_middle_of_an_upload_is_an_error(way: Way) {
+pub(crate) async fn a_peer_killed_in_the_middle_of_an_upload_is_an_error(way: Route) {
     let mut server = FarServer::start(program()).await;
     let reach = server.reach(way).await;
     let response = answered(&reach.client(), post("/echo", Pattern::endless())).await;
@@ -85,7 +85,7 @@ async fn killed_before_an_answer(server: &mut FarServer, reach: &Reach, framing:
     match (reach.way(), outcome) {
         (_, Err(error)) => assert!(error.may_have_reached(), "{}", kind(&error)),
         // Not the same on every way: the local port is there, and says that the peer is not.
-        (Way::Forward, Ok(response)) => assert_eq!(response.status(), 502),
+        (Route::Forward, Ok(response)) => assert_eq!(response.status(), 502),
         (_, Ok(response)) => panic!("an answer of a dead peer: {response:?}"),
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use testkit::http::{
     pattern,
     peer::{FarServer, Memory, PeerProcess},
-    way::Way,
+    route::Route,
 };
 use tokio::time;
 
@@ -33,10 +33,10 @@ struct Line {
 }
 
 impl Line {
-    async fn on(way: Way) -> Self {
+    async fn on(way: Route) -> Self {
         let mut server = FarServer::start(program()).await;
         let (between, address) = match way {
-            Way::Forward => {
+            Route::Forward => {
                 let (forward, address) = server.forward().await;
                 (Some(forward), format!("http://{address}"))
             }
@@ -52,7 +52,7 @@ impl Line {
         Self { server, between, address, before }
     }
 
-    async fn carries(mut self, way: Way, what: &str, path: &str) {
+    async fn carries(mut self, way: Route, what: &str, path: &str) {
         let shown = LENGTH.to_string();
         let mut arguments = vec![what, &self.address, path];
         if what == "put" {
@@ -75,10 +75,10 @@ impl Line {
     }
 }
 
-pub(crate) async fn a_gibibyte_goes_down_in_little_memory(way: Way) {
+pub(crate) async fn a_gibibyte_goes_down_in_little_memory(way: Route) {
     Line::on(way).await.carries(way, "get", &format!("/bytes/{LENGTH}")).await;
 }
 
-pub(crate) async fn a_gibibyte_goes_up_in_little_memory(way: Way) {
+pub(crate) async fn a_gibibyte_goes_up_in_little_memory(way: Route) {
     Line::on(way).await.carries(way, "put", "/sink").await;
 }

@@ -1,7 +1,7 @@
 //! The table of HTTP cases: what an exchange must be like, whatever carries it.
 //!
 //! ```text
-//!   cases ──▶ Way ──┬─▶ TCP
+//!   cases ──▶ Route ──┬─▶ TCP
 //!                   ├─▶ TLS
 //!                   ├─▶ a libp2p stream
 //!                   └─▶ tandem forward, then a libp2p stream
@@ -82,7 +82,7 @@ macro_rules! suite {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                     async fn $case() {
-                        crate::$module::$case(testkit::http::way::Way::$way).await;
+                        crate::$module::$case(testkit::http::route::Route::$way).await;
                     }
                 )*
             })*

@@ -10,9 +10,9 @@ use futures::{StreamExt, stream};
 use testkit::{
     http::{
         raw::{End, answers},
+        route::Route,
         server::limits,
         service::Event,
-        way::Way,
     },
     wait::soon,
 };
@@ -282,7 +282,7 @@ async fn verdict(scene: &Scene, case: &Case) -> Verdict {
     }
 }
 
-pub(crate) async fn every_malformed_request_has_its_verdict(way: Way) {
+pub(crate) async fn every_malformed_request_has_its_verdict(way: Route) {
     let scene = Scene::on(way).await;
     let cases: Vec<Case> = [lengths(), lines(), first_lines(), sizes(), hosts(), chunks()]
         .into_iter()

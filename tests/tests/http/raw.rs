@@ -5,9 +5,9 @@ use std::{fmt::Write as _, time::Duration};
 use testkit::{
     http::{
         raw::{Answer, End, RawStream, answers},
+        route::Route,
         server::{head_time, limits},
         service::Event,
-        way::Way,
     },
     wait::{PATIENCE, soon, until},
 };
@@ -39,7 +39,7 @@ fn is_hello(answers: &[Answer]) {
     assert_eq!(read, [(200, &b"hi"[..])]);
 }
 
-pub(crate) async fn three_hundred_pipelined_requests_are_answered_in_order(way: Way) {
+pub(crate) async fn three_hundred_pipelined_requests_are_answered_in_order(way: Route) {
     let scene = Scene::on(way).await;
     let mut stream = scene.reach.raw().await;
     let mut requests = String::new();
@@ -65,7 +65,7 @@ pub(crate) async fn three_hundred_pipelined_requests_are_answered_in_order(way: 
     assert!(answers.last().is_some_and(Answer::is_last));
 }
 
-pub(crate) async fn a_request_in_single_bytes_is_answered(way: Way) {
+pub(crate) async fn a_request_in_single_bytes_is_answered(way: Route) {
     let scene = Scene::on(way).await;
     let mut stream = scene.reach.raw().await;
     for byte in HELLO {
@@ -74,7 +74,7 @@ pub(crate) async fn a_request_in_single_bytes_is_answered(way: Way) {
     is_hello(&all(&mut stream).await);
 }
 
-pub(crate) async fn a_request_is_answered_after_the_end_of_writing(way: Way) {
+pub(crate) async fn a_request_is_answered_after_the_end_of_writing(way: Route) {
     let scene = Scene::on(way).await;
     for request in [
         &b"GET /hello HTTP/1.1\r\nHost: h\r\n\r\n"[..],
@@ -87,7 +87,7 @@ pub(crate) async fn a_request_is_answered_after_the_end_of_writing(way: Way) {
     }
 }
 
-pub(crate) async fn a_client_is_told_to_go_on(way: Way) {
+pub(crate) async fn a_client_is_told_to_go_on(way: Route) {
     let scene = Scene::on(way).await;
     let mut stream = scene.reach.raw().await;
     let head = b"POST /sink HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
@@ -101,14 +101,14 @@ pub(crate) async fn a_client_is_told_to_go_on(way: Way) {
     assert_eq!((statuses, scene.seen().count(Event::Whole)), (vec![200], 1));
 }
 
-pub(crate) async fn an_old_client_is_answered_and_the_connection_closed(way: Way) {
+pub(crate) async fn an_old_client_is_answered_and_the_connection_closed(way: Route) {
     let scene = Scene::on(way).await;
     let mut stream = scene.reach.raw().await;
     write(&mut stream, b"GET /hello HTTP/1.0\r\nHost: h\r\n\r\n").await;
     is_hello(&all(&mut stream).await);
 }
 
-pub(crate) async fn a_head_that_does_not_come_ends_the_connection(way: Way) {
+pub(crate) async fn a_head_that_does_not_come_ends_the_connection(way: Route) {
     let scene = Scene::on(way).await;
     let limit = head_time(way);
     let waits = ["", "GET /hel", "GET /hello HTTP/1.1\r\nHost: h\r\n"].map(|start| {
@@ -128,7 +128,7 @@ pub(crate) async fn a_head_that_does_not_come_ends_the_connection(way: Way) {
     assert_eq!(scene.text("/hello").await, "hi");
 }
 
-pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Way) {
+pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Route) {
     let scene = Scene::on(way).await;
     let starts = [
         &b"POST /sink HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello"[..],
@@ -146,14 +146,14 @@ pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Way) 
         assert!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
     }
     // A body that breaks before the request was passed on is never seen behind a forwarded port.
-    if way != Way::Forward {
+    if way != Route::Forward {
         let broken = || scene.seen().count(Event::Broken) == starts.len();
         until("every handler sees a broken body", broken).await;
     }
     assert_eq!(scene.seen().count(Event::Whole), 0);
 }
 
-pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Way) {
+pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Route) {
     let scene = Scene::on(way).await;
     for path in ["/cut/200000", "/cut/200000?chunked=true"] {
         let mut stream = scene.reach.raw().await;
@@ -167,7 +167,7 @@ pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Way) 
     }
 }
 
-pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Way) {
+pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Route) {
     let scene = Scene::on(way).await;
     for protocol in ["h2c", "websocket"] {
         let mut stream = scene.reach.raw().await;
@@ -177,10 +177,10 @@ pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Way) {
         write(&mut stream, request.as_bytes()).await;
         let answers = all(&mut stream).await;
         match way {
-            Way::Tcp | Way::Tls | Way::Forward => is_hello(&answers),
+            Route::Tcp | Route::Tls | Route::Forward => is_hello(&answers),
             // Not the same on every way: a socket may become something else where a route offers it, so
             // what no route offers is passed over. A stream never does, and says so.
-            Way::Libp2p => {
+            Route::Libp2p => {
                 let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
                 assert_eq!(statuses, [400], "{protocol}");
             }

@@ -6,9 +6,9 @@ use gossip::http::{HttpBody, HttpClient, HttpResponse, read_all};
 use http::{Request, StatusCode};
 use testkit::{
     http::{
+        route::{Reach, Route},
         server::Server,
         service::Seen,
-        way::{Reach, Way},
     },
     wait::soon,
 };
@@ -28,7 +28,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// A server, and a way to it.
-    pub(crate) async fn on(way: Way) -> Self {
+    pub(crate) async fn on(way: Route) -> Self {
         let server = Server::start().await;
         let reach = server.reach(way).await;
         let client = reach.client();

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, StreamBody};
 use testkit::{
     http::{
         pattern::{self, Framing, Pattern, Reader},
+        route::Route,
         service::{Event, TRAILER},
-        way::Way,
     },
     wait::{soon, until},
 };
@@ -30,7 +30,7 @@ async fn next(response: &mut HttpResponse) -> Option<Bytes> {
     frame.expect("the body is not broken").into_data().ok()
 }
 
-pub(crate) async fn a_body_streams_both_ways_at_once(way: Way) {
+pub(crate) async fn a_body_streams_both_ways_at_once(way: Route) {
     let scene = Scene::on(way).await;
     let (feed, fed) = mpsc::channel(1);
     let mut response = scene.ask(post("/echo", pattern::fed(fed))).await;
@@ -47,7 +47,7 @@ pub(crate) async fn a_body_streams_both_ways_at_once(way: Way) {
     assert_eq!(next(&mut response).await, None);
 }
 
-pub(crate) async fn trailers_go_both_ways(way: Way) {
+pub(crate) async fn trailers_go_both_ways(way: Route) {
     let scene = Scene::on(way).await;
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("7"));
@@ -68,7 +68,7 @@ pub(crate) async fn trailers_go_both_ways(way: Way) {
     assert_eq!(last, Some(HeaderValue::from(came.len())));
 }
 
-pub(crate) async fn a_body_longer_than_its_limit_is_refused(way: Way) {
+pub(crate) async fn a_body_longer_than_its_limit_is_refused(way: Route) {
     let scene = Scene::on(way).await;
     for framing in [Framing::Length, Framing::Chunked] {
         for len in [(1 << 20) + 1, 50_000_000] {
@@ -92,7 +92,7 @@ fn assert_refused(outcome: &Outcome, with: u16) {
     }
 }
 
-pub(crate) async fn a_server_that_reads_no_further_ends_an_upload(way: Way) {
+pub(crate) async fn a_server_that_reads_no_further_ends_an_upload(way: Route) {
     let scene = Scene::on(way).await;
     for _ in 0..3 {
         let outcome = Outcome::of(&scene.client, post("/forbidden", Pattern::endless())).await;
@@ -101,7 +101,7 @@ pub(crate) async fn a_server_that_reads_no_further_ends_an_upload(way: Way) {
     }
 }
 
-pub(crate) async fn a_client_that_drops_a_download_ends_it(way: Way) {
+pub(crate) async fn a_client_that_drops_a_download_ends_it(way: Route) {
     let scene = Scene::on(way).await;
     for round in 1..=3 {
         let mut response = scene.ask(get("/bytes/1000000000000")).await;
@@ -119,7 +119,7 @@ pub(crate) async fn a_client_that_drops_a_download_ends_it(way: Way) {
     assert_eq!(scene.seen().count(Event::Sending), 0);
 }
 
-pub(crate) async fn a_client_that_drops_an_upload_ends_it(way: Way) {
+pub(crate) async fn a_client_that_drops_an_upload_ends_it(way: Route) {
     let scene = Scene::on(way).await;
     for (round, framing) in [(1, Framing::Length), (2, Framing::Chunked)] {
         let (feed, fed) = mpsc::channel::<Bytes>(1);
@@ -169,7 +169,7 @@ impl http_body::Body for Announced {
     }
 }
 
-pub(crate) async fn a_download_waits_for_its_reader(way: Way) {
+pub(crate) async fn a_download_waits_for_its_reader(way: Route) {
     let scene = Scene::on(way).await;
     let mut response = scene.ask(get("/bytes/1000000000000")).await;
     assert!(next(&mut response).await.is_some());

@@ -42,7 +42,7 @@ const LARGE: &[u8] = b"GET /body HTTP/1.1\r\nHost: bench\r\n\r\n";
 
 /// What an attack does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Way {
+pub(crate) enum AttackKind {
     /// Keeps as many heads as it can coming, a byte at a time.
     Hoard,
     /// Sends long bodies, a byte at a time.
@@ -55,7 +55,7 @@ pub(crate) enum Way {
     All,
 }
 
-impl Way {
+impl AttackKind {
     /// Every one.
     pub(super) const EVERY: [Self; 5] =
         [Self::Hoard, Self::Drip, Self::Flood, Self::Deaf, Self::All];
@@ -80,7 +80,7 @@ pub(crate) struct Attack {
     carrier: Carrier,
     /// What it does.
     #[arg(value_enum)]
-    way: Way,
+    way: AttackKind,
     /// Whom it is for.
     address: NodeAddress,
 }
@@ -157,18 +157,18 @@ impl Open for Streams {
     }
 }
 
-fn start<O: Open>(tasks: &TaskSet, way: Way, open: &O) {
-    let is_wanted = |wanted| way == wanted || way == Way::All;
-    if is_wanted(Way::Hoard) {
+fn start<O: Open>(tasks: &TaskSet, way: AttackKind, open: &O) {
+    let is_wanted = |wanted| way == wanted || way == AttackKind::All;
+    if is_wanted(AttackKind::Hoard) {
         repeat(tasks, open, HOARD, |io| drip(io, HEAD));
     }
-    if is_wanted(Way::Drip) {
+    if is_wanted(AttackKind::Drip) {
         repeat(tasks, open, DRIP, |io| drip(io, SINK));
     }
-    if is_wanted(Way::Flood) {
+    if is_wanted(AttackKind::Flood) {
         repeat(tasks, open, FLOOD, flood);
     }
-    if is_wanted(Way::Deaf) {
+    if is_wanted(AttackKind::Deaf) {
         repeat(tasks, open, DEAF, deaf);
     }
 }

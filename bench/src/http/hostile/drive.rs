@@ -4,7 +4,7 @@ use std::{env, process::Stdio, time::Duration};
 
 use broadcaster::Setup;
 use gossip::{NetworkProfile, NodeAddress, http::HttpService};
-use net_http::{Incident, LoopbackRule, Protection, Reception, ServeLimits};
+use net_http::{HttpServer, Incident, LoopbackRule, Protection, ServeLimits};
 use tokio::{
     process::{Child, Command},
     runtime::Builder,
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Carrier, Paced, client_limits, paced, router},
-    attack::Way,
+    attack::AttackKind,
 };
 use crate::{
     error::Failure,
@@ -40,7 +40,7 @@ pub(super) struct Turn {
     /// While nobody attacked.
     pub(super) alone: Paced,
     /// Beside each attack.
-    pub(super) attacked: Vec<(Way, Paced)>,
+    pub(super) attacked: Vec<(AttackKind, Paced)>,
 }
 
 /// Measures one turn on a runtime of two workers.
@@ -60,7 +60,7 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     let limits = ServeLimits { loopback: LoopbackRule::Counted, ..ServeLimits::default() };
     let protection = Protection { loopback: LoopbackRule::Counted, ..Protection::default() };
     let service = HttpService::new(protection.apply(router(BODY_BYTES)));
-    let reception = Reception::new(service, limits);
+    let reception = HttpServer::new(service, limits);
     let mut serving = Http { reception: Some(reception.clone()), ..Http::default() };
     serving.inbound.exempt_loopback_from_rate = mesh::LoopbackRule::Counted;
     let asking = Http { clients: client_limits(), ..Http::default() };
@@ -76,7 +76,7 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     let alone = paced(&client, period, lasting).await;
     eprintln!("{} alone: {}", carrier.name(), said(&alone));
     let mut attacked = Vec::new();
-    for way in Way::EVERY {
+    for way in AttackKind::EVERY {
         let metrics = reception.metrics();
         let count = || Incident::ALL.map(|incident| metrics.count(incident));
         let (requests, before) = (metrics.requests(), count());
@@ -105,7 +105,7 @@ fn said(paced: &Paced) -> String {
 }
 
 /// Starts this program again, as the attack.
-fn start(carrier: Carrier, way: Way, address: &NodeAddress) -> Result<Child, Failure> {
+fn start(carrier: Carrier, way: AttackKind, address: &NodeAddress) -> Result<Child, Failure> {
     let mut attack = Command::new("nice");
     attack.args(["-n", "19"]).arg(env::current_exe()?);
     attack.args(["attack", carrier.name(), way.name()]);

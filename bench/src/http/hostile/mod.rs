@@ -16,7 +16,7 @@ mod drive;
 
 use std::time::Duration;
 
-use attack::Way;
+use attack::AttackKind;
 pub(crate) use attack::{Attack, attack};
 
 use super::{Args, Carrier, Paced};
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         let alone_p99 = alone.p99_us;
         failed += alone.failed.unwrap_or(0);
         output.add(alone)?;
-        for way in Way::EVERY {
+        for way in AttackKind::EVERY {
             let met = turns.iter().flat_map(|turn| &turn.attacked);
             let met = met.filter(|(each, _)| *each == way).map(|(_, met)| met);
             let mut row = row(carrier, way.name(), met);

@@ -9,7 +9,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use gossip::{
-    GossipNode, NetworkId, PeerId, Request, RequestError,
+    GossipNode, LinkId, NetworkId, Request, RequestError,
     http::{BodyError, HttpClient, HttpError, HttpResponse, read_all},
     wire::block::{BlockAnswer, BlockAnswerError, BlockRequest},
 };
@@ -32,13 +32,13 @@ const MAX_NUMBER_BYTES: usize = 20;
 #[derive(Clone)]
 pub struct Source {
     name: Arc<str>,
-    way: Way,
+    way: Channel,
 }
 
 #[derive(Clone)]
-enum Way {
+enum Channel {
     Http { client: HttpClient, genesis: NetworkId },
-    Gossip { node: Arc<dyn GossipNode>, peer: PeerId },
+    Gossip { node: Arc<dyn GossipNode>, peer: LinkId },
 }
 
 /// Why a source gave no block, and did not say that it has none.
@@ -121,12 +121,12 @@ pub(super) enum Said {
 impl Source {
     /// A server of blocks of the network `genesis`. `name` is for reports.
     pub fn http(name: impl Into<Arc<str>>, client: HttpClient, genesis: NetworkId) -> Self {
-        Self { name: name.into(), way: Way::Http { client, genesis } }
+        Self { name: name.into(), way: Channel::Http { client, genesis } }
     }
 
     /// A connected peer, asked by messages. `name` is for reports.
-    pub fn gossip(name: impl Into<Arc<str>>, node: Arc<dyn GossipNode>, peer: PeerId) -> Self {
-        Self { name: name.into(), way: Way::Gossip { node, peer } }
+    pub fn gossip(name: impl Into<Arc<str>>, node: Arc<dyn GossipNode>, peer: LinkId) -> Self {
+        Self { name: name.into(), way: Channel::Gossip { node, peer } }
     }
 
     /// The name it was given.
@@ -139,8 +139,8 @@ impl Source {
     pub(super) async fn ask(&self, round: u64, within: Duration) -> Result<Said, Failure> {
         let asked = async {
             let said = match &self.way {
-                Way::Http { client, genesis } => over_http(client, genesis, round).await,
-                Way::Gossip { node, peer } => over_gossip(&**node, *peer, round).await,
+                Channel::Http { client, genesis } => over_http(client, genesis, round).await,
+                Channel::Gossip { node, peer } => over_gossip(&**node, *peer, round).await,
             }?;
             let Said::Block(block) = said else { return Ok(said) };
             block.check(round).map_err(|source| Failure::Block { source })?;
@@ -156,7 +156,7 @@ impl fmt::Debug for Source {
     }
 }
 
-async fn over_gossip(node: &dyn GossipNode, peer: PeerId, round: u64) -> Result<Said, Failure> {
+async fn over_gossip(node: &dyn GossipNode, peer: LinkId, round: u64) -> Result<Said, Failure> {
     let request = Request { topics: BlockRequest { round }.topics() };
     let response = match node.request(peer, request).await {
         Ok(response) => response,

@@ -31,9 +31,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     chunks::Chunks,
+    conn_state::{BodyState, ConnState, Phase, Pipelined},
     head::{self, Judged, Length},
     limits::{MAX_HEAD_BYTES, Terms},
-    line::{Behind, Line, Phase, Rest},
     metrics::Incident,
     refusal::Refusal,
 };
@@ -72,9 +72,9 @@ enum Closing {
 
 /// A stream of bytes under the HTTP library.
 #[derive(Debug)]
-pub struct Screen<Io> {
+pub struct HeadGuard<Io> {
     io: Io,
-    line: Arc<Line>,
+    line: Arc<ConnState>,
     terms: Terms,
     /// What was read and not passed on.
     held: BytesMut,
@@ -85,9 +85,9 @@ pub struct Screen<Io> {
     requests: u64,
     timer: Pin<Box<Sleep>>,
     /// Whether what is held may be judged otherwise than before.
-    news: News,
+    news: BufferChange,
     /// Whether the last answer has been written.
-    out: Out,
+    out: AnswerState,
     /// Since when a body is waited for.
     starved: Option<Instant>,
     /// Since when nothing could be written.
@@ -106,7 +106,7 @@ enum Input {
 /// Whether what is held may be judged otherwise than before. Heads that trickle in are not judged byte
 /// by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+enum BufferChange {
     None,
     Some,
 }
@@ -114,16 +114,16 @@ enum News {
 /// Whether the last answer has been written. Its body is given up as soon as the HTTP library has all of
 /// it, which is before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Out {
+enum AnswerState {
     No,
     /// It has not, and the reader waits for it.
     Awaited,
     Yes,
 }
 
-impl<Io> Screen<Io> {
+impl<Io> HeadGuard<Io> {
     /// Puts a screen in front of a stream. The time for the first head runs from now.
-    pub fn new(io: Io, line: Arc<Line>, terms: Terms) -> Self {
+    pub fn new(io: Io, line: Arc<ConnState>, terms: Terms) -> Self {
         let now = Instant::now();
         Self {
             io,
@@ -135,8 +135,8 @@ impl<Io> Screen<Io> {
             input: Input::Open,
             requests: 0,
             timer: Box::pin(sleep_until(now + terms.head_time)),
-            news: News::None,
-            out: Out::No,
+            news: BufferChange::None,
+            out: AnswerState::No,
             starved: None,
             blocked: None,
             refusal: None,
@@ -180,7 +180,7 @@ impl<Io> Screen<Io> {
         if self.line.phase() == Phase::Busy {
             return;
         }
-        if std::mem::replace(&mut self.out, Out::Yes) == Out::Awaited {
+        if std::mem::replace(&mut self.out, AnswerState::Yes) == AnswerState::Awaited {
             context.waker().wake_by_ref();
         }
         let is_new = matches!(self.expected, Expected::Gap { idle_since: None });
@@ -214,7 +214,7 @@ impl<Io> Screen<Io> {
     }
 }
 
-impl<Io: AsyncRead + Unpin> Screen<Io> {
+impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
     /// Reads what fits into `held`.
     fn fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let room = (MAX_HEAD_BYTES + 1).saturating_sub(self.held.len());
@@ -230,7 +230,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
         let is_first = before == 0;
         let is_long = self.held.len() > MAX_HEAD_BYTES;
         if is_first || is_long || self.held.get(before..).is_some_and(|new| new.contains(&b'\n')) {
-            self.news = News::Some;
+            self.news = BufferChange::Some;
         }
         Poll::Ready(Ok(count))
     }
@@ -240,7 +240,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
         loop {
             match self.expected {
                 Expected::Head { since } => {
-                    if std::mem::replace(&mut self.news, News::None) == News::Some {
+                    if std::mem::replace(&mut self.news, BufferChange::None) == BufferChange::Some {
                         match head::judge(&self.held, self.terms.upgrade) {
                             Judged::Partial => {}
                             Judged::Refused(refusal) => {
@@ -272,8 +272,8 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
                 Expected::Gap { .. } => match self.line.phase() {
                     Phase::Busy => ready!(self.poll_answer(context))?,
                     // An end of the input now would make the HTTP library forget what it still holds.
-                    Phase::Idle | Phase::Dismissed if self.out != Out::Yes => {
-                        self.out = Out::Awaited;
+                    Phase::Idle | Phase::Dismissed if self.out != AnswerState::Yes => {
+                        self.out = AnswerState::Awaited;
                         return Poll::Pending;
                     }
                     Phase::Idle => ready!(self.poll_gap(context))?,
@@ -290,13 +290,13 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             *version = b'1';
         }
         self.passed = len;
-        self.out = Out::No;
+        self.out = AnswerState::No;
         self.requests += 1;
         let more = self.held.len().saturating_sub(len) as u64;
-        self.line.set_behind(if more > 0 { Behind::Something } else { Behind::Nothing });
+        self.line.set_behind(if more > 0 { Pipelined::Something } else { Pipelined::Nothing });
         // What is here already the HTTP library reads to the end by itself, if it is in one piece.
         let is_here = matches!(body, Length::Known(len) if len <= more);
-        self.line.set_rest(if is_here { Rest::Here } else { Rest::Awaited });
+        self.line.set_rest(if is_here { BodyState::Here } else { BodyState::Awaited });
         self.expected = match body {
             Length::Known(0) => Expected::Gap { idle_since: None },
             Length::Known(len) => Expected::Body(len),
@@ -343,7 +343,7 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             self.expected = match self.line.begin() {
                 Phase::Dismissed => Expected::End,
                 Phase::Busy | Phase::Idle => {
-                    self.news = News::Some;
+                    self.news = BufferChange::Some;
                     Expected::Head { since: None }
                 }
             };
@@ -405,14 +405,14 @@ impl<Io: AsyncRead + Unpin> Screen<Io> {
             into.set_filled(before + len);
         }
         if is_over {
-            self.line.set_rest(Rest::Here);
+            self.line.set_rest(BodyState::Here);
             self.expected = Expected::Gap { idle_since: None };
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Screen<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for HeadGuard<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -433,7 +433,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Screen<Io> {
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Screen<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> HeadGuard<Io> {
     /// Whether something of the client would be lost, and with it what it was told, by closing at once.
     fn has_unread(&self) -> bool {
         self.input == Input::Open
@@ -468,7 +468,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Screen<Io> {
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeadGuard<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,7 +1,7 @@
 //! Passes a block request on to other peers, so that a newcomer catches up through a relay without blocks.
 //!
 //! ```text
-//!   asker ─UE─▶ Responder ─▶ Passing ─┬─ cache, misses ─────────────────────▶ at once
+//!   asker ─UE─▶ Responder ─▶ BlockProxy ─┬─ cache, misses ─────────────────────▶ at once
 //!                                     ├─ flight for that round: join it
 //!                                     └─ new flight ─UE, marked─▶ peer, next peer, next peer
 //! ```
@@ -25,7 +25,7 @@
 //! # Invariants
 //!
 //! * One flight per round: however many ask, one peer at a time is asked for it.
-//! * A flight asks at most [`PassingLimits::peers`] peers, and ends within [`PassingLimits::total`], before
+//! * A flight asks at most [`BlockProxyLimits::peers`] peers, and ends within [`BlockProxyLimits::total`], before
 //!   who asked gives up.
 //! * A flight nobody waits for any more is dropped. There is no task here: who waits drives it.
 //! * Flights, those who wait, each asker, the cache and everything remembered have bounds.
@@ -46,7 +46,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, future::Shared};
 use gossip::{
-    BoxFuture, GossipNode, PeerClass, PeerId, Request, RequestError,
+    BoxFuture, GossipNode, LinkId, PeerClass, Request, RequestError,
     wire::{
         block::{BlockAnswer, BlockRequest},
         topics::Topics,
@@ -62,7 +62,7 @@ use super::stored::StoredBlock;
 
 /// What bounds passing requests on.
 #[derive(Clone, Copy, Debug)]
-pub struct PassingLimits {
+pub struct BlockProxyLimits {
     /// Most peers asked for one round. Chosen: 3; each may take its deadline, and who asked waits four
     /// seconds.
     pub peers: usize,
@@ -83,7 +83,7 @@ pub struct PassingLimits {
     pub miss_for: Duration,
 }
 
-impl Default for PassingLimits {
+impl Default for BlockProxyLimits {
     fn default() -> Self {
         Self {
             peers: 3,
@@ -179,20 +179,20 @@ pub(super) enum Passed {
 
 /// Passes block requests on to other peers. A cheap handle.
 #[derive(Clone)]
-pub struct Passing {
-    desk: Arc<Desk>,
+pub struct BlockProxy {
+    shared: Arc<ProxyState>,
 }
 
-struct Desk {
+struct ProxyState {
     node: LateNode,
-    limits: PassingLimits,
+    limits: BlockProxyLimits,
     state: Mutex<State>,
 }
 
 struct State {
     flights: HashMap<u64, Flight>,
     /// How many requests of a peer wait.
-    waiting: HashMap<PeerId, usize>,
+    waiting: HashMap<LinkId, usize>,
     cache: Cache,
     misses: Misses,
     futile: Futile,
@@ -206,17 +206,17 @@ struct Flight {
     number: u64,
     outcome: Shared<BoxFuture<'static, Passed>>,
     /// Peers that wait for it.
-    askers: Vec<PeerId>,
+    askers: Vec<LinkId>,
     /// Peers that were asked for it.
-    asked: Vec<PeerId>,
+    asked: Vec<LinkId>,
     /// Who sent this block before, to somebody who did not want it.
-    avoid: Option<PeerId>,
+    avoid: Option<LinkId>,
 }
 
-impl Passing {
+impl BlockProxy {
     /// Passes requests on to the peers of `node`.
     #[must_use]
-    pub fn new(node: LateNode, limits: PassingLimits) -> Self {
+    pub fn new(node: LateNode, limits: BlockProxyLimits) -> Self {
         let state = State {
             flights: HashMap::new(),
             waiting: HashMap::new(),
@@ -226,7 +226,7 @@ impl Passing {
             peers: Peers::default(),
             next: 0,
         };
-        Self { desk: Arc::new(Desk { node, limits, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(ProxyState { node, limits, state: Mutex::new(state) }) }
     }
 
     /// Gets the block of a round for `asker`, from the cache or from a peer.
@@ -234,10 +234,10 @@ impl Passing {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the flight to the others that wait for it, or ends it.
-    pub(super) async fn obtain(&self, round: u64, asker: PeerId, origin: Origin) -> Passed {
+    pub(super) async fn obtain(&self, round: u64, asker: LinkId, origin: Origin) -> Passed {
         let now = Instant::now();
         let (outcome, _wait) = {
-            let mut state = self.desk.state();
+            let mut state = self.shared.state();
             let avoid = match state.cache.take(round, asker, now) {
                 Cached::Block(block) => return Passed::Block(block),
                 Cached::Unwanted { source } => Some(source),
@@ -256,7 +256,7 @@ impl Passing {
             }
         };
         let passed = outcome.await;
-        let mut state = self.desk.state();
+        let mut state = self.shared.state();
         match passed {
             Passed::Unavailable { latest } => state.futile.note(asker, latest, Instant::now()),
             Passed::Block(_) => state.futile.forget(asker),
@@ -271,10 +271,10 @@ impl Passing {
         &self,
         state: &mut State,
         round: u64,
-        asker: PeerId,
-        avoid: Option<PeerId>,
+        asker: LinkId,
+        avoid: Option<LinkId>,
     ) -> Result<(Shared<BoxFuture<'static, Passed>>, Wait), Passed> {
-        let limits = &self.desk.limits;
+        let limits = &self.shared.limits;
         let flight = state.flights.get_mut(&round);
         if flight.as_ref().is_some_and(|flight| flight.asked.contains(&asker)) {
             return Err(Passed::Unavailable { latest: state.cache.highest() });
@@ -286,33 +286,33 @@ impl Passing {
         let flight = state.flights.entry(round).or_insert_with(|| {
             state.next += 1;
             let number = state.next;
-            let outcome = Arc::clone(&self.desk).fly(round, number).boxed().shared();
+            let outcome = Arc::clone(&self.shared).fly(round, number).boxed().shared();
             Flight { number, outcome, askers: Vec::new(), asked: Vec::new(), avoid }
         });
         flight.askers.push(asker);
         *state.waiting.entry(asker).or_default() += 1;
-        let wait = Wait { desk: Arc::clone(&self.desk), round, number: flight.number, asker };
+        let wait = Wait { shared: Arc::clone(&self.shared), round, number: flight.number, asker };
         Ok((flight.outcome.clone(), wait))
     }
 }
 
-impl fmt::Debug for Passing {
+impl fmt::Debug for BlockProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passing").field("node", &self.desk.node).finish_non_exhaustive()
+        f.debug_struct("BlockProxy").field("node", &self.shared.node).finish_non_exhaustive()
     }
 }
 
 /// One that waits for a flight; leaves it when dropped, and the last one takes it down.
 struct Wait {
-    desk: Arc<Desk>,
+    shared: Arc<ProxyState>,
     round: u64,
     number: u64,
-    asker: PeerId,
+    asker: LinkId,
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let mut state = self.desk.state();
+        let mut state = self.shared.state();
         if let Some(waiting) = state.waiting.get_mut(&self.asker) {
             *waiting -= 1;
             if *waiting == 0 {
@@ -334,7 +334,7 @@ impl Drop for Wait {
     }
 }
 
-impl Desk {
+impl ProxyState {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -392,28 +392,28 @@ impl Desk {
         if flight.asked.len() >= self.limits.peers {
             return None;
         }
-        let left_out = |peer: PeerId| {
+        let left_out = |peer: LinkId| {
             flight.askers.contains(&peer)
                 || flight.asked.contains(&peer)
                 || flight.avoid == Some(peer)
         };
-        let connected: Vec<PeerId> = connected.into_iter().map(|peer| peer.id).collect();
+        let connected: Vec<LinkId> = connected.into_iter().map(|peer| peer.id).collect();
         let peer = state.peers.choose(&connected, left_out, Instant::now())?;
         flight.asked.push(peer);
         drop(guard);
-        Some((node, Asking { desk: Arc::clone(self), peer }))
+        Some((node, Asking { shared: Arc::clone(self), peer }))
     }
 }
 
 /// A request to a peer that is under way; counted until it is dropped, which must not be under the lock.
 struct Asking {
-    desk: Arc<Desk>,
-    peer: PeerId,
+    shared: Arc<ProxyState>,
+    peer: LinkId,
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.desk.state().peers.released(self.peer);
+        self.shared.state().peers.released(self.peer);
     }
 }
 

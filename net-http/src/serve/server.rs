@@ -36,13 +36,13 @@ use tower::Service;
 
 use super::{
     asked::Asked,
+    conn_state::{ConnState, Panic},
+    head_guard::HeadGuard,
     limits::ServeLimits,
-    line::{Line, Panic},
     metrics::{Incident, ServeMetrics},
+    permits::{ConnectionPermit, ConnectionPermits, Refused},
     refusal::Refusal,
     reply,
-    screen::Screen,
-    seats::{Refused, Seat, Seats},
 };
 
 /// How much of a body is read or written at once, in bytes. Chosen: sixteen megabytes of both for all
@@ -51,7 +51,7 @@ const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The serving side of a node: one for all of its networks. A cheap handle.
 #[derive(Clone, Debug)]
-pub struct Reception {
+pub struct HttpServer {
     shared: Arc<Shared>,
 }
 
@@ -60,16 +60,16 @@ struct Shared {
     service: HttpService,
     limits: ServeLimits,
     metrics: Arc<ServeMetrics>,
-    seats: Arc<Seats>,
+    seats: Arc<ConnectionPermits>,
     turns: Semaphore,
 }
 
-impl Reception {
+impl HttpServer {
     /// Serves what comes with `service`.
     #[must_use]
     pub fn new(service: HttpService, limits: ServeLimits) -> Self {
         let metrics = Arc::new(ServeMetrics::default());
-        let seats = Arc::new(Seats::new(limits.clone(), Arc::clone(&metrics)));
+        let seats = Arc::new(ConnectionPermits::new(limits.clone(), Arc::clone(&metrics)));
         let turns = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
         Self { shared: Arc::new(Shared { service, limits, metrics, seats, turns }) }
     }
@@ -101,8 +101,8 @@ impl Reception {
     /// What the ends of a connection's service tell each other, for a network that runs the HTTP library
     /// itself.
     #[must_use]
-    pub fn line(&self) -> Arc<Line> {
-        Arc::new(Line::new(Arc::clone(&self.shared.metrics)))
+    pub fn line(&self) -> Arc<ConnState> {
+        Arc::new(ConnState::new(Arc::clone(&self.shared.metrics)))
     }
 
     /// Takes a seat for a connection, waiting for one if need be.
@@ -114,7 +114,11 @@ impl Reception {
     /// # Cancel safety
     ///
     /// Safe: whoever stops waiting loses its turn and nothing else.
-    pub async fn enter(&self, caller: &Caller, line: &Arc<Line>) -> Result<Seat, Refused> {
+    pub async fn enter(
+        &self,
+        caller: &Caller,
+        line: &Arc<ConnState>,
+    ) -> Result<ConnectionPermit, Refused> {
         self.shared.seats.enter(caller, line).await
     }
 
@@ -138,7 +142,7 @@ impl Reception {
         let Some(entered) = cancel.run_until_cancelled(self.enter(&caller, &line)).await else {
             return;
         };
-        let mut screen = Screen::new(io, Arc::clone(&line), terms);
+        let mut screen = HeadGuard::new(io, Arc::clone(&line), terms);
         let seat = match entered {
             Ok(seat) => seat,
             // As many as that are not worth a word each.
@@ -187,8 +191,8 @@ impl Reception {
         &'a self,
         request: Request<B>,
         caller: &'a Caller,
-        line: &Arc<Line>,
-        seat: &'a Seat,
+        line: &Arc<ConnState>,
+        seat: &'a ConnectionPermit,
     ) -> impl Future<Output = HttpResponse> + Send + use<'a, B>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -208,7 +212,7 @@ impl Reception {
     }
 
     /// Waits for a turn, and answers.
-    async fn answer_later(&self, request: HttpRequest, seat: &Seat) -> HttpResponse {
+    async fn answer_later(&self, request: HttpRequest, seat: &ConnectionPermit) -> HttpResponse {
         let wait = time::timeout(self.shared.limits.request_wait, self.shared.turns.acquire());
         let Ok(Ok(turn)) = wait.await else {
             self.shared.metrics.note(Incident::Busy);
@@ -222,7 +226,7 @@ impl Reception {
         &'a self,
         request: HttpRequest,
         turn: SemaphorePermit<'a>,
-        seat: &'a Seat,
+        seat: &'a ConnectionPermit,
     ) -> impl Future<Output = HttpResponse> + Send + 'a {
         self.shared.metrics.note_request();
         // A service is always ready.

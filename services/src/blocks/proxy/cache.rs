@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use gossip::PeerId;
+use gossip::LinkId;
 use tokio::time::Instant;
 
 use crate::blocks::stored::StoredBlock;
@@ -48,9 +48,9 @@ pub(super) struct Cache {
 struct Entry {
     number: u64,
     block: StoredBlock,
-    source: PeerId,
+    source: LinkId,
     since: Instant,
-    served: HashMap<PeerId, u8>,
+    served: HashMap<LinkId, u8>,
 }
 
 /// What the cache has for somebody.
@@ -61,7 +61,7 @@ pub(super) enum Cached {
     /// It had the block, which was of no use; it came from `source`.
     Unwanted {
         /// Whose block it was.
-        source: PeerId,
+        source: LinkId,
     },
     /// Nothing.
     Nothing,
@@ -74,7 +74,7 @@ impl Cache {
     }
 
     /// The block of a round for `asker`.
-    pub(super) fn take(&mut self, round: u64, asker: PeerId, now: Instant) -> Cached {
+    pub(super) fn take(&mut self, round: u64, asker: LinkId, now: Instant) -> Cached {
         let Some(entry) = self.blocks.get_mut(&round) else { return Cached::Nothing };
         if now.duration_since(entry.since) > self.keep_for {
             self.forget(round);
@@ -94,7 +94,7 @@ impl Cache {
     }
 
     /// Keeps a block, and forgets the oldest that have no room beside it.
-    pub(super) fn keep(&mut self, round: u64, block: &StoredBlock, source: PeerId, now: Instant) {
+    pub(super) fn keep(&mut self, round: u64, block: &StoredBlock, source: LinkId, now: Instant) {
         self.forget(round);
         if block.len() > self.max_bytes {
             return;
@@ -158,7 +158,7 @@ impl Misses {
 /// Askers that ask for what nobody has.
 #[derive(Debug, Default)]
 pub(super) struct Futile {
-    askers: HashMap<PeerId, Row>,
+    askers: HashMap<LinkId, Row>,
 }
 
 /// Requests in a row that came to nothing.
@@ -171,13 +171,13 @@ struct Row {
 
 impl Futile {
     /// What to tell an asker without asking anybody, if it asked in vain too often.
-    pub(super) fn latest(&self, asker: PeerId, now: Instant) -> Option<u64> {
+    pub(super) fn latest(&self, asker: LinkId, now: Instant) -> Option<u64> {
         let row = self.askers.get(&asker).filter(|row| row.len >= MAX_FUTILE)?;
         (now.duration_since(row.last) < FUTILE_PAUSE).then_some(row.latest)
     }
 
     /// Notes a request that came to nothing.
-    pub(super) fn note(&mut self, asker: PeerId, latest: u64, now: Instant) {
+    pub(super) fn note(&mut self, asker: LinkId, latest: u64, now: Instant) {
         if self.askers.len() >= MAX_ENTRIES {
             self.askers.retain(|_, row| now.duration_since(row.last) < FUTILE_PAUSE);
         }
@@ -188,7 +188,7 @@ impl Futile {
     }
 
     /// Starts again with an asker: it was given a block.
-    pub(super) fn forget(&mut self, asker: PeerId) {
+    pub(super) fn forget(&mut self, asker: LinkId) {
         self.askers.remove(&asker);
     }
 }
@@ -198,8 +198,8 @@ mod tests {
     use super::*;
     use crate::blocks::sample;
 
-    const ASKER: PeerId = PeerId(1);
-    const SOURCE: PeerId = PeerId(2);
+    const ASKER: LinkId = LinkId(1);
+    const SOURCE: LinkId = LinkId(2);
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         for _ in 0..SERVINGS {
             assert_eq!(cache.take(7, ASKER, now), Cached::Block(sample::block(7)));
         }
-        assert_eq!(cache.take(7, PeerId(3), now), Cached::Block(sample::block(7)));
+        assert_eq!(cache.take(7, LinkId(3), now), Cached::Block(sample::block(7)));
         assert_eq!(cache.take(7, ASKER, now), Cached::Unwanted { source: SOURCE });
         assert_eq!(cache.take(7, ASKER, now), Cached::Nothing);
     }

@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use gossip::PeerId;
+use gossip::LinkId;
 use tokio::time::Instant;
 
 use crate::blocks::stored::StoredBlock;
@@ -42,7 +42,7 @@ pub(super) enum Reply {
 /// What is known of peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    known: HashMap<PeerId, Standing>,
+    known: HashMap<LinkId, Standing>,
     /// Goes on with every choice, so that equals take turns.
     turn: usize,
 }
@@ -70,10 +70,10 @@ impl Peers {
     /// Chooses among `connected`, and counts a request to it; `None` when nobody is left.
     pub(super) fn choose(
         &mut self,
-        connected: &[PeerId],
-        left_out: impl Fn(PeerId) -> bool,
+        connected: &[LinkId],
+        left_out: impl Fn(LinkId) -> bool,
         now: Instant,
-    ) -> Option<PeerId> {
+    ) -> Option<LinkId> {
         if self.known.len() > 2 * connected.len() + SPARE {
             self.known.retain(|peer, standing| standing.asking > 0 || connected.contains(peer));
         }
@@ -94,7 +94,7 @@ impl Peers {
     }
 
     /// Notes what became of a request.
-    pub(super) fn replied(&mut self, peer: PeerId, reply: &Reply, now: Instant) {
+    pub(super) fn replied(&mut self, peer: LinkId, reply: &Reply, now: Instant) {
         let standing = self.known.entry(peer).or_default();
         match reply {
             Reply::Block(_) => (standing.rank, standing.strikes) = (Rank::Gave, 0),
@@ -112,7 +112,7 @@ impl Peers {
     }
 
     /// Notes that a request has ended, answered or dropped.
-    pub(super) fn released(&mut self, peer: PeerId) {
+    pub(super) fn released(&mut self, peer: LinkId) {
         if let Some(standing) = self.known.get_mut(&peer) {
             standing.asking = standing.asking.saturating_sub(1);
         }
@@ -123,8 +123,8 @@ impl Peers {
 mod tests {
     use super::*;
 
-    const A: PeerId = PeerId(1);
-    const B: PeerId = PeerId(2);
+    const A: LinkId = LinkId(1);
+    const B: LinkId = LinkId(2);
     const NO_BLOCK: Reply = Reply::NoBlock { latest: Some(u64::MAX) };
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
     fn peers_that_left_are_forgotten() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         for number in 0..1000 {
-            let peer = PeerId(number);
+            let peer = LinkId(number);
             assert_eq!(peers.choose(&[peer], |_| false, now), Some(peer));
             peers.released(peer);
             peers.replied(peer, &NO_BLOCK, now);

@@ -21,12 +21,12 @@ type Waiting = (PeerAddress, OpenRequest);
 
 /// The wishes, by peer.
 #[derive(Debug, Default)]
-pub(crate) struct Unreached {
+pub(crate) struct PendingDials {
     peers: HashMap<PeerId, VecDeque<Waiting>>,
     count: usize,
 }
 
-impl Unreached {
+impl PendingDials {
     /// Keeps a wish. Gives its address if it is to be dialled now.
     pub(crate) fn keep(&mut self, to: PeerAddress, request: OpenRequest) -> Option<PeerAddress> {
         if self.count >= MAX_UNREACHED {
@@ -117,41 +117,41 @@ mod tests {
     async fn wishes_for_one_peer_share_a_dial_and_its_failure_is_told_to_who_named_the_address() {
         let key = NodeKey::generate();
         let (one, other) = (address(&key, 1), address(&key, 2));
-        let mut unreached = Unreached::default();
+        let mut pending_dials = PendingDials::default();
         let (first, mut first_answer) = wish();
         let (second, mut second_answer) = wish();
         let (third, mut third_answer) = wish();
-        assert_eq!(unreached.keep(one.clone(), first), Some(one.clone()));
-        assert_eq!(unreached.keep(one.clone(), second), None);
-        assert_eq!(unreached.keep(other.clone(), third), None);
-        assert_eq!(unreached.failed(&one, || OpenError::Unresolved), Some(other.clone()));
+        assert_eq!(pending_dials.keep(one.clone(), first), Some(one.clone()));
+        assert_eq!(pending_dials.keep(one.clone(), second), None);
+        assert_eq!(pending_dials.keep(other.clone(), third), None);
+        assert_eq!(pending_dials.failed(&one, || OpenError::Unresolved), Some(other.clone()));
         for answer in [&mut first_answer, &mut second_answer] {
             assert!(matches!(error(answer), Some(OpenError::Unresolved)));
         }
         assert!(error(&mut third_answer).is_none());
-        assert_eq!(unreached.reached(&other.peer).count(), 1);
-        assert!(unreached.count == 0 && !unreached.waits_for(&other.peer));
-        assert_eq!(unreached.failed(&other, || OpenError::Closed), None);
+        assert_eq!(pending_dials.reached(&other.peer).count(), 1);
+        assert!(pending_dials.count == 0 && !pending_dials.waits_for(&other.peer));
+        assert_eq!(pending_dials.failed(&other, || OpenError::Closed), None);
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_makes_room() {
         let key = NodeKey::generate();
         let to = address(&key, 1);
-        let mut unreached = Unreached::default();
+        let mut pending_dials = PendingDials::default();
         let mut answers = Vec::new();
         for _ in 0..MAX_UNREACHED {
             let (request, answer) = wish();
-            let _shares_the_dial = unreached.keep(to.clone(), request);
+            let _shares_the_dial = pending_dials.keep(to.clone(), request);
             answers.push(answer);
         }
         let (refused, mut refused_answer) = wish();
-        assert_eq!(unreached.keep(to.clone(), refused), None);
+        assert_eq!(pending_dials.keep(to.clone(), refused), None);
         assert!(matches!(error(&mut refused_answer), Some(OpenError::Busy)));
         answers.clear();
         let (taken, mut taken_answer) = wish();
-        assert_eq!(unreached.keep(to, taken), None, "the dial is still under way");
+        assert_eq!(pending_dials.keep(to, taken), None, "the dial is still under way");
         assert!(error(&mut taken_answer).is_none());
-        assert_eq!(unreached.count, 2);
+        assert_eq!(pending_dials.count, 2);
     }
 }

@@ -20,7 +20,7 @@ pub const STILL: Duration = Duration::from_secs(3);
 
 /// A way to the HTTP of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Way {
+pub enum Route {
     /// A socket.
     Tcp,
     /// A socket, encrypted.
@@ -31,7 +31,7 @@ pub enum Way {
     Forward,
 }
 
-impl Way {
+impl Route {
     /// Every one.
     pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Libp2p, Self::Forward];
 }
@@ -75,7 +75,7 @@ pub fn client_of(node: &Running, address: &str) -> HttpClient {
 /// A way to one node, gone.
 #[derive(Debug)]
 pub struct Reach {
-    way: Way,
+    way: Route,
     node: Running,
     /// What the client speaks to: a URL or a multiaddr.
     address: String,
@@ -94,13 +94,13 @@ impl Reach {
     /// # Panics
     ///
     /// If it cannot be gone.
-    pub async fn to(way: Way, at: &Addresses, certificate: &Certified) -> Self {
+    pub async fn to(way: Route, at: &Addresses, certificate: &Certified) -> Self {
         let root = CancellationToken::new();
         let (address, between) = match way {
-            Way::Tcp => (format!("http://{}", at.socket), None),
-            Way::Tls => (format!("https://{}", at.socket), None),
-            Way::Libp2p => (at.multiaddr.clone(), None),
-            Way::Forward => {
+            Route::Tcp => (format!("http://{}", at.socket), None),
+            Route::Tls => (format!("https://{}", at.socket), None),
+            Route::Libp2p => (at.multiaddr.clone(), None),
+            Route::Forward => {
                 let node = caller(Mode::Libp2p, None, &root).await;
                 let client = client_of(&node, &at.multiaddr);
                 let forward = Forward::start("127.0.0.1:0", client, &root).await;
@@ -118,17 +118,17 @@ impl Reach {
     /// If it cannot be gone.
     pub async fn through(socket: &str, certificate: &Certified) -> Self {
         let address = format!("http://{socket}");
-        Self::over(Way::Forward, address, None, certificate, CancellationToken::new()).await
+        Self::over(Route::Forward, address, None, certificate, CancellationToken::new()).await
     }
 
     async fn over(
-        way: Way,
+        way: Route,
         address: String,
         between: Option<(Forward, Running)>,
         certificate: &Certified,
         root: CancellationToken,
     ) -> Self {
-        let mode = if way == Way::Libp2p { Mode::Libp2p } else { Mode::WebSocket };
+        let mode = if way == Route::Libp2p { Mode::Libp2p } else { Mode::WebSocket };
         let node = caller(mode, Some(certificate.root()), &root).await;
         let certificate = Certified::clone(certificate);
         Self { way, node, address, certificate, between, root }
@@ -136,7 +136,7 @@ impl Reach {
 
     /// Which way it is.
     #[must_use]
-    pub const fn way(&self) -> Way {
+    pub const fn way(&self) -> Route {
         self.way
     }
 
@@ -169,7 +169,7 @@ impl Reach {
     }
 
     async fn open(&self) -> RawStream {
-        if self.way == Way::Libp2p {
+        if self.way == Route::Libp2p {
             let opened = open_stream(&self.address, STREAM_PROTOCOL).await;
             let (stream, driver) = opened.expect("the node speaks HTTP over libp2p");
             return RawStream::new(stream.compat(), Some(driver));
@@ -177,7 +177,7 @@ impl Reach {
         let host = self.address.split_once("://").map_or(&*self.address, |(_, host)| host);
         let socket = TcpStream::connect(host).await.expect("the node listens");
         socket.set_nodelay(true).expect("a socket option can be set");
-        if self.way != Way::Tls {
+        if self.way != Route::Tls {
             return RawStream::new(socket, None);
         }
         let name = ServerName::try_from("127.0.0.1").expect("it is an address");

@@ -40,7 +40,7 @@ const DISMISSED: u8 = 2;
 
 /// Whether a client sent more together with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
+pub enum Pipelined {
     /// It waits for the answer.
     Nothing,
     /// It does not.
@@ -49,7 +49,7 @@ pub enum Behind {
 
 /// Whether some of a request's body has still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum BodyState {
     Here,
     Awaited,
 }
@@ -62,9 +62,9 @@ pub(crate) enum Phase {
     Dismissed,
 }
 
-/// The state of one connection, shared by its [`Screen`](super::Screen), its requests and its seat.
+/// The state of one connection, shared by its [`HeadGuard`](super::HeadGuard), its requests and its seat.
 #[derive(Debug)]
-pub struct Line {
+pub struct ConnState {
     phase: AtomicU8,
     /// Whether the screen holds something back until the answer is out.
     holds_back: AtomicBool,
@@ -81,13 +81,13 @@ pub struct Line {
     metrics: Arc<ServeMetrics>,
 }
 
-impl Default for Line {
+impl Default for ConnState {
     fn default() -> Self {
         Self::new(Arc::default())
     }
 }
 
-impl Line {
+impl ConnState {
     /// The line of a connection of which nothing has been read.
     pub(crate) fn new(metrics: Arc<ServeMetrics>) -> Self {
         Self {
@@ -128,8 +128,8 @@ impl Line {
     }
 
     /// Whether the client had sent more than its request when the request was passed on.
-    pub fn behind(&self) -> Behind {
-        if self.behind.load(Ordering::Relaxed) { Behind::Something } else { Behind::Nothing }
+    pub fn behind(&self) -> Pipelined {
+        if self.behind.load(Ordering::Relaxed) { Pipelined::Something } else { Pipelined::Nothing }
     }
 
     /// Marks the body of an answer, so that its end is known here. Who is answered while its own body has
@@ -144,8 +144,8 @@ impl Line {
         response.map(|body| Answer { body, sent: Sent(Arc::clone(self)) })
     }
 
-    pub(crate) fn set_rest(&self, rest: Rest) {
-        self.rest.store(rest == Rest::Awaited, Ordering::Relaxed);
+    pub(crate) fn set_rest(&self, rest: BodyState) {
+        self.rest.store(rest == BodyState::Awaited, Ordering::Relaxed);
     }
 
     /// Somebody may read the body of the request.
@@ -158,8 +158,8 @@ impl Line {
         self.read.store(false, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_behind(&self, behind: Behind) {
-        self.behind.store(behind == Behind::Something, Ordering::Relaxed);
+    pub(crate) fn set_behind(&self, behind: Pipelined) {
+        self.behind.store(behind == Pipelined::Something, Ordering::Relaxed);
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -236,7 +236,7 @@ pub struct Answer {
 
 /// Says that an answer is out, or will never be.
 #[derive(Debug)]
-struct Sent(Arc<Line>);
+struct Sent(Arc<ConnState>);
 
 /// The body of an answer panicked.
 #[derive(Debug, thiserror::Error)]
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn only_an_idle_connection_is_dismissed() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(ConnState::default());
         assert!(line.dismiss().is_err());
         drop(line.answer(Response::new(HttpBody::empty())));
         assert_eq!(line.phase(), Phase::Idle);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_busy_connection_may_be_dismissed_for_later_once() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(ConnState::default());
         assert!(line.dismiss_later());
         assert!(!line.dismiss_later());
         assert_eq!(line.phase(), Phase::Busy);

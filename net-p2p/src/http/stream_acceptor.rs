@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc};
 use broadcaster::TaskSet;
 use gossip::{StreamUse, Transport, http::Caller};
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use net_http::Reception;
+use net_http::HttpServer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::{
 const MAX_STREAMS: usize = 4_096;
 
 /// Takes streams from the accept queue and gives each a task. One for each life of the swarm.
-pub(crate) struct Doorman {
+pub(crate) struct StreamAcceptor {
     accept: AcceptQueue,
     service: Arc<Service>,
     metrics: P2pMetrics,
@@ -34,15 +34,15 @@ pub(crate) struct Doorman {
 
 /// What every stream needs.
 struct Service {
-    reception: Reception,
+    reception: HttpServer,
     streams: StreamUse,
     places: Arc<Semaphore>,
 }
 
-impl Doorman {
+impl StreamAcceptor {
     pub(crate) fn new(
         accept: AcceptQueue,
-        reception: Reception,
+        reception: HttpServer,
         streams: StreamUse,
         metrics: P2pMetrics,
     ) -> Self {

@@ -1,7 +1,7 @@
 //! Who is served at the moment, and who waits.
 //!
 //! ```text
-//!   connection ─▶ seats of its peer ─▶ seats in total ─▶ Seat
+//!   connection ─▶ seats of its peer ─▶ seats in total ─▶ ConnectionPermit
 //!                      │ all taken: waits, and an idle connection of the peer is dismissed
 //! ```
 //!
@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use super::{
+    conn_state::ConnState,
     limits::{LoopbackRule, ServeLimits},
-    line::Line,
     metrics::{Incident, ServeMetrics},
 };
 
@@ -78,7 +78,7 @@ impl PeerKey {
 
 /// All seats.
 #[derive(Debug)]
-pub(crate) struct Seats {
+pub(crate) struct ConnectionPermits {
     limits: ServeLimits,
     metrics: Arc<ServeMetrics>,
     total: Arc<Semaphore>,
@@ -93,17 +93,17 @@ struct Peer {
     /// Connections that are served or wait. Changed under the lock of the table.
     present: AtomicUsize,
     waiting: AtomicUsize,
-    served: Mutex<Vec<Arc<Line>>>,
+    served: Mutex<Vec<Arc<ConnState>>>,
 }
 
 /// A connection's place among those that are served, given back when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionPermit {
     at_peer: Option<AtPeer>,
     _in_total: OwnedSemaphorePermit,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// Whether other connections of the same peer wait for it.
     pub(crate) fn is_wanted(&self) -> bool {
         self.at_peer.as_ref().is_some_and(|seat| seat.present.peer.is_wanted())
@@ -113,7 +113,7 @@ impl Seat {
 /// Fields are dropped in this order: the seat is free before the peer may be forgotten.
 #[derive(Debug)]
 struct AtPeer {
-    line: Arc<Line>,
+    line: Arc<ConnState>,
     _seat: OwnedSemaphorePermit,
     present: Present,
 }
@@ -127,7 +127,7 @@ impl Drop for AtPeer {
 /// One connection of a peer, served or waiting.
 #[derive(Debug)]
 struct Present {
-    seats: Arc<Seats>,
+    seats: Arc<ConnectionPermits>,
     key: PeerKey,
     peer: Arc<Peer>,
 }
@@ -142,7 +142,7 @@ impl Drop for Present {
 }
 
 impl Peer {
-    fn served(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+    fn served(&self) -> MutexGuard<'_, Vec<Arc<ConnState>>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +178,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Seats {
+impl ConnectionPermits {
     pub(crate) fn new(limits: ServeLimits, metrics: Arc<ServeMetrics>) -> Self {
         Self {
             total: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -212,8 +212,8 @@ impl Seats {
     pub(crate) async fn enter(
         self: &Arc<Self>,
         caller: &Caller,
-        line: &Arc<Line>,
-    ) -> Result<Seat, Refused> {
+        line: &Arc<ConnState>,
+    ) -> Result<ConnectionPermit, Refused> {
         let entered = self.try_enter(caller, line).await;
         if let Err(refused) = entered {
             self.metrics.note(match refused {
@@ -228,8 +228,8 @@ impl Seats {
     async fn try_enter(
         self: &Arc<Self>,
         caller: &Caller,
-        line: &Arc<Line>,
-    ) -> Result<Seat, Refused> {
+        line: &Arc<ConnState>,
+    ) -> Result<ConnectionPermit, Refused> {
         let at_peer = match PeerKey::of(caller, self.limits.loopback) {
             Some(key) => {
                 let present = self.present(key);
@@ -240,7 +240,7 @@ impl Seats {
             None => None,
         };
         let in_total = Arc::clone(&self.total).try_acquire_owned();
-        Ok(Seat { at_peer, _in_total: in_total.map_err(|_| Refused::Full)? })
+        Ok(ConnectionPermit { at_peer, _in_total: in_total.map_err(|_| Refused::Full)? })
     }
 
     fn present(self: &Arc<Self>, key: PeerKey) -> Present {
@@ -285,8 +285,8 @@ mod tests {
         Caller { identity, transport: Transport::Libp2p, address: "here".into(), ip: None }
     }
 
-    fn seats(limits: ServeLimits) -> Arc<Seats> {
-        Arc::new(Seats::new(limits, Arc::default()))
+    fn seats(limits: ServeLimits) -> Arc<ConnectionPermits> {
+        Arc::new(ConnectionPermits::new(limits, Arc::default()))
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Bytes that leave together.
 //!
 //! ```text
-//!   Yamux ── frame, flush, frame, flush … ──▶ Gathering ── one flush a turn ──▶ Noise ──▶ socket
+//!   Yamux ── frame, flush, frame, flush … ──▶ FlushCoalescer ── one flush a turn ──▶ Noise ──▶ socket
 //! ```
 //!
 //! Yamux flushes after every frame. Here a flush waits until the turn ends, so that the frames of all
@@ -32,7 +32,7 @@ pub(crate) const TURN_BYTES: usize = 32 * 1024;
 
 /// Puts off flushing what is written to `S`, which has a buffer.
 #[derive(Debug)]
-pub(crate) struct Gathering<S> {
+pub(crate) struct FlushCoalescer<S> {
     stream: S,
     /// Written and not flushed.
     owed_bytes: usize,
@@ -40,13 +40,13 @@ pub(crate) struct Gathering<S> {
     read_bytes: usize,
 }
 
-impl<S> Gathering<S> {
+impl<S> FlushCoalescer<S> {
     pub(crate) const fn new(stream: S) -> Self {
         Self { stream, owed_bytes: 0, read_bytes: 0 }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathering<S> {
+impl<S: AsyncWrite + Unpin> FlushCoalescer<S> {
     /// Flushes what is owed.
     fn poll_settle(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.owed_bytes > 0 {
@@ -57,7 +57,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathering<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FlushCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathering<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FlushCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -167,21 +167,21 @@ mod tests {
         }
     }
 
-    fn write(to: &mut Gathering<Buffered>, bytes: usize) -> Poll<usize> {
+    fn write(to: &mut FlushCoalescer<Buffered>, bytes: usize) -> Poll<usize> {
         let mut context = Context::from_waker(Waker::noop());
         let written = Pin::new(&mut *to).poll_write(&mut context, &vec![7; bytes]);
         assert!(Pin::new(to).poll_flush(&mut context).is_ready());
         written.map(Result::unwrap)
     }
 
-    fn read(from: &mut Gathering<Buffered>, bytes: usize) -> Poll<usize> {
+    fn read(from: &mut FlushCoalescer<Buffered>, bytes: usize) -> Poll<usize> {
         let mut context = Context::from_waker(Waker::noop());
         Pin::new(from).poll_read(&mut context, &mut vec![0; bytes]).map(Result::unwrap)
     }
 
     #[test]
     fn frames_of_a_turn_are_flushed_once_and_when_nothing_is_left_to_read() {
-        let mut io = Gathering::new(Buffered { to_read: 100, ..Buffered::default() });
+        let mut io = FlushCoalescer::new(Buffered { to_read: 100, ..Buffered::default() });
         for _ in 0..20 {
             assert_eq!(write(&mut io, 212), Poll::Ready(212));
         }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_turn_gathers_no_more_than_its_bytes() {
-        let mut io = Gathering::new(Buffered::default());
+        let mut io = FlushCoalescer::new(Buffered::default());
         assert_eq!(write(&mut io, TURN_BYTES - 1), Poll::Ready(TURN_BYTES - 1));
         assert_eq!(write(&mut io, 100), Poll::Ready(1), "a piece of it");
         assert_eq!(write(&mut io, 99), Poll::Ready(99));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_while_what_is_owed_cannot_leave() {
-        let mut io = Gathering::new(Buffered { is_full: true, ..Buffered::default() });
+        let mut io = FlushCoalescer::new(Buffered { is_full: true, ..Buffered::default() });
         assert_eq!(write(&mut io, 2 * TURN_BYTES), Poll::Ready(TURN_BYTES));
         for _ in 0..3 {
             assert_eq!(write(&mut io, 1), Poll::Pending);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn who_never_stops_sending_does_not_keep_what_is_owed() {
-        let mut io = Gathering::new(Buffered { to_read: usize::MAX, ..Buffered::default() });
+        let mut io = FlushCoalescer::new(Buffered { to_read: usize::MAX, ..Buffered::default() });
         assert_eq!(write(&mut io, 1), Poll::Ready(1));
         assert_eq!(read(&mut io, TURN_BYTES - 1), Poll::Ready(TURN_BYTES - 1));
         assert_eq!(io.stream.flushes, 0);
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn closing_flushes_first() {
         let mut context = Context::from_waker(Waker::noop());
-        let mut io = Gathering::new(Buffered { is_full: true, ..Buffered::default() });
+        let mut io = FlushCoalescer::new(Buffered { is_full: true, ..Buffered::default() });
         assert_eq!(write(&mut io, 1), Poll::Ready(1));
         assert!(Pin::new(&mut io).poll_close(&mut context).is_pending());
         assert!(!io.stream.is_closed);

@@ -18,7 +18,8 @@ use gossip::{
     },
 };
 use services::blocks::{
-    BlockStore, Blocks, Capacity, LateNode, MemoryStore, Passing, PassingLimits, Responder, sample,
+    BlockProxy, BlockProxyLimits, BlockStore, Blocks, Capacity, LateNode, MemoryStore, Responder,
+    sample,
 };
 use tokio::time::{self, Instant};
 
@@ -34,12 +35,12 @@ struct Relay {
 
 impl Relay {
     fn new() -> Self {
-        Self::with(PassingLimits::default())
+        Self::with(BlockProxyLimits::default())
     }
 
-    fn with(limits: PassingLimits) -> Self {
+    fn with(limits: BlockProxyLimits) -> Self {
         let late = LateNode::new();
-        let passing = Passing::new(late.clone(), limits);
+        let passing = BlockProxy::new(late.clone(), limits);
         let responder = Arc::new(Responder::new(Capacity::default()).passing(passing));
         let node = FakeNode::new();
         let handle: Arc<dyn GossipNode> = node.clone();
@@ -107,7 +108,7 @@ async fn who_waits_for_a_round_is_not_asked_for_it() {
         time::sleep(Duration::from_millis(500)).await;
         lacking(0)(payload, turn).await
     });
-    relay.node.disconnect(gossip::PeerId(1));
+    relay.node.disconnect(gossip::LinkId(1));
     // While 2 is asked for it, 3 comes and asks for it too: then it is not the one to have it.
     let third = async {
         relay.node.connect(3, archive);
@@ -231,7 +232,7 @@ async fn a_flight_without_anybody_is_dropped() {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let relay = Relay::with(PassingLimits { flights: 1, ..PassingLimits::default() });
+    let relay = Relay::with(BlockProxyLimits { flights: 1, ..BlockProxyLimits::default() });
     let counts = Arc::clone(&dropped);
     relay.node.connect(2, move |_, _| {
         let counted = Counts(Arc::clone(&counts));
@@ -249,7 +250,7 @@ async fn a_flight_without_anybody_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_on_top_of_the_bounds_is_not_answered() {
-    let limits = PassingLimits { flights: 2, per_asker: 2, ..PassingLimits::default() };
+    let limits = BlockProxyLimits { flights: 2, per_asker: 2, ..BlockProxyLimits::default() };
     let relay = Relay::with(limits);
     relay.node.connect(2, silent);
     let ask = |from, round| relay.handle(from, seal(&BlockRequest { round }.topics(), 1));
@@ -350,7 +351,7 @@ async fn what_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
 #[tokio::test(start_paused = true)]
 async fn a_node_with_a_store_passes_on_only_what_it_lacks() {
     let late = LateNode::new();
-    let passing = Passing::new(late.clone(), PassingLimits::default());
+    let passing = BlockProxy::new(late.clone(), BlockProxyLimits::default());
     let store = MemoryStore::new(1 << 20);
     store.put(500, sample::block(500)).unwrap();
     let responder = Responder::new(Capacity::default());
@@ -397,7 +398,7 @@ async fn who_asks_for_round_after_round_that_nobody_has_is_slowed_down() {
     assert_eq!(relay.node.asked().len(), 32 + 9 + 10, "others are served as before");
     relay.node.connect(4, archive);
     assert_eq!(relay.ask(1, 7).await, answer(7));
-    relay.node.disconnect(gossip::PeerId(4));
+    relay.node.disconnect(gossip::LinkId(4));
     for round in 3000..3100 {
         assert_eq!(relay.ask(1, round).await, no_block(90));
     }
