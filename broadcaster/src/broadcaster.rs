@@ -12,6 +12,7 @@ use gossip::{
     NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
     Tag, Transport, Validation, Validator,
 };
+use runtime::{Opening, Shutdown, TaskSet};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{self, Instant},
@@ -33,7 +34,6 @@ use crate::{
     registry::Registry,
     router::{Job, Router, Target, ToTopic},
     shared::{PeerEvent, Relaying, Shared},
-    tasks::{Opening, Shutdown, TaskSet},
     topic::{TopicMessage, TopicSink},
     workers::{self, Application, HeardOn, Held, Work, Workers},
     writer::Writer,

@@ -14,7 +14,7 @@
 //! # Invariants
 //!
 //! * Every queue is bounded in number and in bytes, and one [`ByteBudget`] bounds them all together.
-//! * Every task belongs to a [`TaskSet`], and ends with it.
+//! * Every task belongs to a [`TaskSet`](runtime::TaskSet), and ends with it.
 //! * Every message that goes no further is counted once, with a [`DropReason`].
 
 mod broadcaster;
@@ -33,7 +33,6 @@ mod registry;
 mod requests;
 mod router;
 mod shared;
-mod tasks;
 mod topic;
 mod workers;
 mod writer;
@@ -48,5 +47,4 @@ pub use link::{
 };
 pub use metrics::{DropReason, Metrics};
 pub use shared::{PeerEvent, Relaying};
-pub use tasks::{Shutdown, TaskSet};
 pub use topic::{TopicAdmission, TopicMessage, TopicSink};

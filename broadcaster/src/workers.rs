@@ -24,6 +24,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use gossip::{
     Handler, Inbound, Lane, LinkId, Tag, Validation, Validator, Verdict, wire::digest::Digest,
 };
+use runtime::TaskSet;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time,
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget::Reservation, duplicates::Fingerprint, encode, metrics::DropReason, peer::Peer,
-    shared::Shared, tasks::TaskSet,
+    shared::Shared,
 };
 
 /// What the application installed.

@@ -2,8 +2,8 @@
 
 mod support;
 
-use gossip::NodeAddress;
 use serde_json::Value;
+use tandem_gossip::NodeAddress;
 
 /// Addresses that existing nodes take and we refuse, and why.
 const STRICTER: [(&str, &str); 8] = [

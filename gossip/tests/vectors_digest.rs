@@ -5,14 +5,14 @@ mod support;
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
-use gossip::{
+use serde_json::Value;
+use tandem_gossip::{
     NetworkProfile, Tag,
     wire::{
         digest::{self, Digest, DigestFilter, Novelty},
         request::RequestKey,
     },
 };
-use serde_json::Value;
 
 /// The payload of a case, which is given as bytes or as a rule in words.
 fn payload(case: &Value) -> Bytes {

@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use gossip::{
+use serde_json::Value;
+use tandem_gossip::{
     NetworkProfile,
     wire::{
         features::{self, Features, VoteCompression},
@@ -12,7 +13,6 @@ use gossip::{
         metainfo,
     },
 };
-use serde_json::Value;
 
 const PROFILE: &NetworkProfile = &NetworkProfile::ALGORAND;
 

@@ -2,7 +2,8 @@
 
 mod support;
 
-use gossip::{
+use serde_json::Value;
+use tandem_gossip::{
     DisconnectReason, Identity, NetworkProfile,
     wire::{
         hello::Header,
@@ -11,7 +12,6 @@ use gossip::{
         },
     },
 };
-use serde_json::Value;
 
 fn key(case: &Value, seed: &str) -> Keypair {
     Keypair::from_seed(support::array(case, seed))
@@ -188,6 +188,6 @@ fn the_names_of_the_profile_are_the_recorded_ones() {
     let legacy = profile.legacy_stream_protocol.unwrap();
     assert_eq!(json["stream_protocols"], serde_json::json!([profile.stream_protocol, legacy]));
     let topic = json["gossipsub_topic"].as_str().unwrap();
-    let is_topic = |route| matches!(route, gossip::Route::Topic(name) if name == topic);
+    let is_topic = |route| matches!(route, tandem_gossip::Route::Topic(name) if name == topic);
     assert!(profile.tags.rules().iter().any(|rule| is_topic(rule.route)));
 }

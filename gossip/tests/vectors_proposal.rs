@@ -5,14 +5,14 @@ mod support;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use gossip::{
+use serde_json::Value;
+use tandem_gossip::{
     Tag,
     wire::{
         digest::Digest,
         proposal::{MAX_DECOMPRESSED, ProposalError, compress, decompress},
     },
 };
-use serde_json::Value;
 
 /// Cases that existing nodes let pass and we refuse. All are frames that end early or go on after their
 /// end: nobody sends them, and what existing nodes hand on of them is a part of a proposal, or two.

@@ -3,7 +3,8 @@
 mod support;
 
 use bytes::Bytes;
-use gossip::{
+use serde_json::Value;
+use tandem_gossip::{
     Interest, NetworkProfile, Tag, TagTable,
     wire::{
         block::{self, BlockAnswer, BlockRequest},
@@ -13,7 +14,6 @@ use gossip::{
         varint,
     },
 };
-use serde_json::Value;
 
 const TABLE: &TagTable = &NetworkProfile::ALGORAND.tags;
 

@@ -11,9 +11,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use gossip::{ClaimRule, Identity, LinkId, Transport};
-use mesh::{Closer, Ledger, LinkClaim, Ruling};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tandem_mesh::{Closer, Ledger, LinkClaim, Ruling};
 
 /// Schedules run per test of a whole configuration.
 const SCHEDULES: u64 = 4_000;

@@ -11,7 +11,7 @@ use axum::{Router, routing::any};
 use common::{Client, Served, from_peer, from_socket, hello};
 use futures::{StreamExt, future::join_all, stream};
 use gossip::StreamUse;
-use net_http::{Incident, LoopbackRule, ServeLimits};
+use tandem_net_http::{Incident, LoopbackRule, ServeLimits};
 use tokio::time::{Instant, sleep};
 
 const KEPT: StreamUse = StreamUse::KeptAlive;

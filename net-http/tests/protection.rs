@@ -17,7 +17,7 @@ use common::{Client, Served, from_peer, from_socket, hello};
 use futures::future::join_all;
 use gossip::{StreamUse, http::Caller};
 use http_body_util::BodyExt;
-use net_http::{
+use tandem_net_http::{
     LoopbackRule, Protection, ServeLimits,
     protect::{BodyLimitLayer, BodyRate, InFlightLayer, PaceLayer, RateLayer, RequestRate},
 };
@@ -238,7 +238,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
         hostile.push(client);
     }
     assert!(honest_worst(&mut served).await < Duration::from_millis(2));
-    let told = served.reception.metrics().count(net_http::Incident::PeerFull);
+    let told = served.reception.metrics().count(tandem_net_http::Incident::PeerFull);
     let ServeLimits { per_peer, waiting_per_peer, .. } = *served.reception.limits();
     assert_eq!(told, (1000 - per_peer - waiting_per_peer) as u64);
     drop(hostile);

@@ -24,8 +24,8 @@ use common::{Served, from_peer, from_socket, hello};
 use futures::{StreamExt, stream};
 use gossip::{StreamUse, http::Caller};
 use http_body_util::BodyExt;
-use net_http::{Incident, ServeLimits};
 use proptest::prelude::*;
+use tandem_net_http::{Incident, ServeLimits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -188,7 +188,7 @@ async fn a_service_that_fails_is_answered_500() {
         Err::<gossip::http::HttpResponse, _>("out of order")
     });
     let service = gossip::http::HttpService::new(failing);
-    let reception = net_http::HttpServer::new(service, ServeLimits::default());
+    let reception = tandem_net_http::HttpServer::new(service, ServeLimits::default());
     let mut served = Served::of(reception);
     let mut client = served.open(from_peer(1), StreamUse::OneRequest);
     client.get("/").await;

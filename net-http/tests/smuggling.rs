@@ -9,7 +9,7 @@ mod common;
 use axum::{Router, body::Bytes, routing::any};
 use common::{Served, from_peer, from_socket};
 use gossip::StreamUse;
-use net_http::ServeLimits;
+use tandem_net_http::ServeLimits;
 use tokio::time::{Duration, Instant};
 
 /// A request behind each bad one, which must never be answered.
@@ -152,7 +152,7 @@ async fn check(caller: &gossip::http::Caller, streams: StreamUse, before: usize)
         assert_eq!(got.matches("HTTP/1.").count(), 1, "{name:?} gave {got:?}");
         assert!(began.elapsed() < Duration::from_secs(2), "{name:?} took {:?}", began.elapsed());
     }
-    assert_eq!(served.reception.metrics().count(net_http::Incident::Panicked), 0);
+    assert_eq!(served.reception.metrics().count(tandem_net_http::Incident::Panicked), 0);
     served.ended().await;
 }
 

@@ -7,8 +7,8 @@ mod common;
 
 use common::{Parsed, Served, from_peer, hello, parse};
 use gossip::StreamUse;
-use net_http::ServeLimits;
 use serde::Deserialize;
+use tandem_net_http::ServeLimits;
 
 #[derive(Deserialize)]
 struct Vectors {

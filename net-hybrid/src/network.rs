@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Shutdown};
+use broadcaster::Broadcaster;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
     NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
@@ -10,6 +10,7 @@ use gossip::{
 };
 use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
 use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
+use runtime::Shutdown;
 use tokio_util::sync::CancellationToken;
 
 /// What a hybrid network is made of. The WebSocket half takes over the key of the libp2p half.

@@ -5,15 +5,16 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Relaying, Setup, Shutdown};
+use broadcaster::{Broadcaster, Relaying, Setup};
 use gossip::{
     Admission, ClaimRule, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass,
     PeerInfo, Tag, Transport, Verdict,
 };
 use mesh::Ledger;
-use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig};
 use net_ws::WsConfig;
+use runtime::Shutdown;
+use tandem_net_hybrid::{HybridConfig, HybridNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 

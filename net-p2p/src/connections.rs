@@ -7,9 +7,9 @@
 
 use std::{panic::AssertUnwindSafe, pin::Pin};
 
-use broadcaster::TaskSet;
 use futures::FutureExt;
 use libp2p::swarm::Executor;
+use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the tasks of connections in a set of their own. Clones share the set.
@@ -69,6 +69,6 @@ mod tests {
         connections.start("buggy", async { panic!("a bug") });
         time::timeout(Duration::from_secs(20), panicked.cancelled()).await.unwrap();
         assert!(!tasks.token().is_cancelled());
-        assert_eq!(tasks.stop(Duration::from_secs(20)).await, broadcaster::Shutdown::Clean);
+        assert_eq!(tasks.stop(Duration::from_secs(20)).await, runtime::Shutdown::Clean);
     }
 }

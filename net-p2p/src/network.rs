@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Shutdown, TaskSet};
+use broadcaster::Broadcaster;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity, LinkId,
     NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, Tag,
@@ -16,6 +16,7 @@ use gossip::{
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
+use runtime::{Shutdown, TaskSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

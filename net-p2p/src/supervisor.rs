@@ -20,11 +20,11 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use futures::{FutureExt, StreamExt};
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
+use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 

@@ -18,7 +18,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{TaskSet, TopicMessage};
+use broadcaster::TopicMessage;
 use bytes::Bytes;
 use futures::StreamExt;
 use gossip::{Direction, DisconnectReason, Tag, Validation};
@@ -29,6 +29,7 @@ use libp2p::{
     ping,
     swarm::{ConnectionId, SwarmEvent},
 };
+use runtime::TaskSet;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant, MissedTickBehavior},

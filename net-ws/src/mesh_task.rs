@@ -16,9 +16,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use broadcaster::{PeerEvent, TaskSet};
+use broadcaster::PeerEvent;
 use gossip::{ClaimRule, DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
 use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Ruling};
+use runtime::TaskSet;
 use tokio::{
     sync::{Notify, broadcast},
     time::{self, Instant},

@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Shutdown, TaskSet};
+use broadcaster::Broadcaster;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
     NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
+use runtime::{Shutdown, TaskSet};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Setup, Shutdown};
+use broadcaster::{Broadcaster, Setup};
 use bytes::Bytes;
 use common::{
     Recipe,
@@ -25,7 +25,8 @@ use gossip::{
 };
 use mesh::Ledger;
 use net_http::{HttpServer, ServeLimits};
-use net_ws::{WsConfig, WsNetwork};
+use runtime::Shutdown;
+use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]

@@ -25,8 +25,8 @@ use gossip::{
     },
 };
 use mesh::{InboundLimits, LoopbackRule, RateWindow};
-use net_ws::{GossipService, WsConfig};
 use serde::Deserialize;
+use tandem_net_ws::{GossipService, WsConfig};
 use tokio::{io::AsyncWriteExt, time::Instant};
 
 /// How long a connection that was recorded as open is watched.

@@ -17,7 +17,7 @@ use gossip::{
     http::{Caller, HttpAddressError, HttpError, HttpService, read_all},
 };
 use net_http::{HttpServer, ServeLimits};
-use net_ws::{CertificateDer, CertificateError, TlsError, TlsIdentity, read_certificates};
+use tandem_net_ws::{CertificateDer, CertificateError, TlsError, TlsIdentity, read_certificates};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -7,7 +7,6 @@ mod common;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use broadcaster::Shutdown;
 use common::{
     Node, Recipe,
     raw::{self, End, Frame, Raw, masked},
@@ -19,8 +18,9 @@ use gossip::{
     wire::identity::{self, Challenge, Keypair},
 };
 use mesh::{LinkClaim, Ruling};
-use net_ws::WsConfig;
+use runtime::Shutdown;
 use serde::Deserialize;
+use tandem_net_ws::WsConfig;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 

@@ -60,7 +60,7 @@ mod network;
 mod running;
 mod served;
 
-pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying, Shutdown};
+pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
@@ -74,5 +74,6 @@ pub use net_http::{
 };
 pub use net_p2p::Mdns;
 pub use running::Running;
+pub use runtime::Shutdown;
 pub use served::TlsFiles;
 pub use services;

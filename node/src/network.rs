@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Shutdown};
+use broadcaster::Broadcaster;
 use gossip::{GossipNode, NodeAddress};
 use mesh::Ledger;
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsNetwork};
+use runtime::Shutdown;
 use tokio_util::sync::CancellationToken;
 
 use crate::{

@@ -8,9 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Metrics, PeerEvent, Shutdown};
+use broadcaster::{Broadcaster, Metrics, PeerEvent};
 use gossip::{GossipNode, Identity, Inbound};
 use net_http::{HttpServer, ServeMetrics, client::Clients};
+use runtime::Shutdown;
 use tokio::{
     sync::broadcast,
     time::{self, Instant, MissedTickBehavior},

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::Shutdown;
 use gossip::{
     Admission, GossipNode, Inbound, NetworkId, NodeAddress, Outbound, PeerClass, Request, Tag,
     Verdict,
     wire::block::{BlockAnswer, BlockRequest},
 };
+use runtime::Shutdown;
 use services::blocks::{Capacity, Responder};
 use tandem::{Mode, NodeBuilder, Relaying, Running, StartError};
 use tokio::{sync::mpsc, time};

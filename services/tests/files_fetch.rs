@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use gossip::http::{HttpBody, HttpResponse};
 use http::StatusCode;
 use proptest::prelude::*;
-use services::files::{
+use tandem_services::files::{
     Client, Fetch, FetchError, FetchLimits, Fetched, FileId, GROUP_BYTES, Kept, PeerError,
     PutFileError, Store, Transferred, Uploads, router,
 };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use files_support::{content, limits, peer, store};
 use futures::stream;
 use http::{Method, Request};
-use services::files::{self, Fetch, FileId, GROUP_BYTES, Uploads};
+use tandem_services::files::{self, Fetch, FileId, GROUP_BYTES, Uploads};
 use tempfile::tempdir;
 
 /// The most memory that this process ever had, in KiB.

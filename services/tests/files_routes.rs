@@ -12,7 +12,7 @@ use files_support::{ask, body, content, from, store};
 use futures::stream;
 use gossip::{Identity, http::BoxError};
 use http::{Method, Request, Response, StatusCode, header};
-use services::files::{self, FileId, GROUP_BYTES, Outline, Store, StoreLimits, Uploads};
+use tandem_services::files::{self, FileId, GROUP_BYTES, Outline, Store, StoreLimits, Uploads};
 use tempfile::{TempDir, tempdir};
 
 async fn service(uploads: Uploads) -> (Router, TempDir) {

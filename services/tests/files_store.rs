@@ -10,7 +10,7 @@ use bytes::Bytes;
 use files_support::{content, pieces, put, store};
 use futures::{StreamExt, future::join_all, stream};
 use gossip::http::{BoxError, read_all};
-use services::files::{
+use tandem_services::files::{
     FileId, GROUP_BYTES, Kept, OpenStoreError, Outline, PutError, Section, Store, StoreLimits,
 };
 use tempfile::tempdir;

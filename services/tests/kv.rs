@@ -10,7 +10,9 @@ use futures::future::join_all;
 use gossip::http::{HttpClient, HttpError, HttpService};
 use http::{Method, Request, StatusCode};
 use proptest::prelude::*;
-use services::kv::{self, Client, KvError, MAX_BYTES, MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES};
+use tandem_services::kv::{
+    self, Client, KvError, MAX_BYTES, MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES,
+};
 use tower::ServiceExt;
 
 fn client() -> Client {

@@ -8,7 +8,7 @@ use axum::{Router, body::Body};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use services::status::{Health, Peers, State, router};
+use tandem_services::status::{Health, Peers, State, router};
 use tower::ServiceExt;
 
 fn service(state: State) -> Router {

@@ -2,12 +2,13 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, PeerEvent, Setup, Shutdown};
+use broadcaster::{Broadcaster, PeerEvent, Setup};
 use bytes::Bytes;
 use gossip::{
     DisconnectReason, GossipNode, Identity, LinkId, NetworkId, Tag, Transport,
     wire::{block::BlockRequest, request},
 };
+use runtime::Shutdown;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{

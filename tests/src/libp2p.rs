@@ -15,7 +15,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use broadcaster::TaskSet;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use gossip::{
@@ -38,6 +37,7 @@ use libp2p::{
     multiaddr::Protocol,
     noise, tcp, yamux,
 };
+use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{harness::RawPeer, wait::until};

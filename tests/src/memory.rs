@@ -8,12 +8,13 @@ mod peer;
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup, Shutdown, TaskSet};
+use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup};
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
     Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
     RequestError, Response, Transport,
 };
+use runtime::{Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{

@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Setup, Shutdown};
+use broadcaster::{Broadcaster, Setup};
 use bytes::Bytes;
 use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
 use mesh::{InboundLimits, Ledger};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{WsConfig, WsNetwork};
+use runtime::Shutdown;
 use tokio_util::sync::CancellationToken;
 
 use crate::{

@@ -26,8 +26,13 @@ const ROOMS: &[Room] = &[
         never: &["tokio", "libp2p", "hyper", "tungstenite", "axum-extra", "tracing", "log"],
     },
     Room {
+        name: "runtime",
+        knows: &[],
+        never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "log"],
+    },
+    Room {
         name: "net-http",
-        knows: &["broadcaster", "gossip"],
+        knows: &["gossip", "runtime"],
         never: &["libp2p", "tungstenite", "tokio-tungstenite"],
     },
     Room {
@@ -42,22 +47,22 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "broadcaster",
-        knows: &["gossip"],
+        knows: &["gossip", "runtime"],
         never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "toml", "serde"],
     },
     Room {
         name: "net-ws",
-        knows: &["net-http", "broadcaster", "mesh", "gossip"],
+        knows: &["net-http", "broadcaster", "mesh", "gossip", "runtime"],
         never: &["libp2p"],
     },
     Room {
         name: "net-p2p",
-        knows: &["net-http", "broadcaster", "mesh", "gossip"],
+        knows: &["net-http", "broadcaster", "mesh", "gossip", "runtime"],
         never: &["tungstenite", "tokio-tungstenite", "hyper"],
     },
     Room {
         name: "net-hybrid",
-        knows: &["net-ws", "net-p2p", "net-http", "broadcaster", "mesh", "gossip"],
+        knows: &["net-ws", "net-p2p", "net-http", "broadcaster", "mesh", "gossip", "runtime"],
         never: &["libp2p", "tungstenite", "tokio-tungstenite", "hyper"],
     },
     Room {
@@ -71,6 +76,7 @@ const ROOMS: &[Room] = &[
             "broadcaster",
             "mesh",
             "gossip",
+            "runtime",
         ],
         never: &["libp2p", "tungstenite", "tokio-tungstenite"],
     },
@@ -82,6 +88,7 @@ const SHEDS: &[&str] = &["testkit", "bench"];
 /// Folders at the top level. Source: the plan, and docs/architecture.md.
 const FOLDERS: &[&str] = &[
     "gossip",
+    "runtime",
     "broadcaster",
     "mesh",
     "net-http",
@@ -120,6 +127,11 @@ fn root() -> PathBuf {
     tests.parent().expect("the package is in a workspace").to_owned()
 }
 
+/// A room is named after its folder; its package carries the project's name in front.
+fn room_name(package: &str) -> String {
+    package.strip_prefix("tandem-").unwrap_or(package).to_owned()
+}
+
 fn packages() -> Vec<Package> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
@@ -128,7 +140,14 @@ fn packages() -> Vec<Package> {
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Metadata = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-    metadata.packages
+    let mut packages = metadata.packages;
+    for package in &mut packages {
+        package.name = room_name(&package.name);
+        for dependency in package.dependencies.iter_mut().filter(|other| other.path.is_some()) {
+            dependency.name = room_name(&dependency.name);
+        }
+    }
+    packages
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use broadcaster::TaskSet;
 use gossip::{NetworkId, NodeAddress, PeerClass};
+use runtime::TaskSet;
 use tandem::{
     ClientLimits, Mode, NodeBuilder, Running,
     services::blocks::{Blocks, Fetched, Fetcher, MemoryStore, RedbStore, Source, sample},

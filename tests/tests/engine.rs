@@ -5,8 +5,8 @@ use std::{future::pending, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use broadcaster::{
     Broadcaster, DropReason, Frame, FrameSink, FrameSource, LaneLimits, LaneSinks, Limits, Link,
-    LinkInfo, PeerEvent, Received, Relaying, Setup, SourceEnd, TaskSet, TopicAdmission,
-    TopicMessage, TopicSink,
+    LinkInfo, PeerEvent, Received, Relaying, Setup, SourceEnd, TopicAdmission, TopicMessage,
+    TopicSink,
 };
 use bytes::Bytes;
 use gossip::{
@@ -14,6 +14,7 @@ use gossip::{
     RequestError, Tag, Transport, Validation, Verdict,
     wire::{block::BlockRequest, proposal},
 };
+use runtime::TaskSet;
 use testkit::{
     harness::{RawPeer, network, next_of},
     memory::{MemoryNetwork, MemoryPeer, Shape, pair},
@@ -203,7 +204,7 @@ async fn what_is_kept_for_a_peer_is_given_up_when_the_node_stops() {
     tokio::io::AsyncWriteExt::shutdown(leaving.end().writer()).await.unwrap();
     while !matches!(events.recv().await.unwrap(), PeerEvent::Disconnected(..)) {}
     assert!(broadcaster.budget().used() > 0, "it is kept");
-    assert_eq!(node.stop(5 * SECOND).await, broadcaster::Shutdown::Clean);
+    assert_eq!(node.stop(5 * SECOND).await, runtime::Shutdown::Clean);
     assert_eq!(broadcaster.budget().used(), 0);
     let delivery = soon("the broadcast is given up", waited_for).await.unwrap();
     assert_eq!(delivery, gossip::Delivery { written: 0, given_up: 1 });
@@ -549,7 +550,7 @@ async fn what_was_submitted_is_written_before_a_node_stops() {
         bodies
     };
     let (bodies, stopped) = futures::join!(read, node.stop(5 * SECOND));
-    assert_eq!(stopped, broadcaster::Shutdown::Clean);
+    assert_eq!(stopped, runtime::Shutdown::Clean);
     assert_eq!(bodies, (0..200).map(|number| bundle(number, 600)).collect::<Vec<_>>());
 }
 
@@ -562,7 +563,7 @@ async fn a_handler_that_never_ends_does_not_keep_a_node_from_stopping() {
         raw.send(Tag::AV, &bundle(number, 100)).await.unwrap();
     }
     settle().await;
-    assert_eq!(node.stop(5 * SECOND).await, broadcaster::Shutdown::Clean);
+    assert_eq!(node.stop(5 * SECOND).await, runtime::Shutdown::Clean);
     assert_eq!(node.task_count(), 0);
     assert_eq!(broadcaster.peers(PeerClass::Connected), []);
 }

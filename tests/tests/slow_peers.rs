@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use gossip::{NetworkId, NetworkProfile, Tag};
+use runtime::TaskSet;
 use serde_json::Value;
 use tempfile::tempdir;
 use testkit::{

@@ -7,8 +7,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::TaskSet;
 use bytes::Bytes;
+use runtime::TaskSet;
 use tokio::{
     runtime::Builder,
     time::{self, Instant},

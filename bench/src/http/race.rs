@@ -8,7 +8,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use broadcaster::TaskSet;
+use runtime::TaskSet;
 use tokio::{
     runtime::Builder,
     time::{self, Instant},

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::TaskSet;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use gossip::{BoxFuture, http::HttpClient};
+use runtime::TaskSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use broadcaster::TaskSet;
 use futures::StreamExt;
 use gossip::{
     NetworkProfile,
@@ -17,6 +16,7 @@ use libp2p::{
     tcp, yamux,
 };
 use libp2p_stream::Control;
+use runtime::TaskSet;
 
 use crate::error::Failure;
 

@@ -31,12 +31,12 @@ mod wire;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use broadcaster::{Shutdown, TaskSet};
 use gossip::{
     BoxFuture, StreamUse,
     http::{BoxError, HttpClient},
 };
 use http::HeaderValue;
+use runtime::{Shutdown, TaskSet};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 

@@ -17,7 +17,7 @@ use gossip::{
     Identity, StreamUse, Transport,
     http::{Caller, HttpService},
 };
-use net_http::{HttpServer, ServeLimits, reply};
+use tandem_net_http::{HttpServer, ServeLimits, reply};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinSet,

@@ -7,10 +7,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use broadcaster::TaskSet;
 use gossip::{StreamUse, Transport, http::Caller};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use net_http::HttpServer;
+use runtime::TaskSet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 

@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{identity::Keypair, noise};
+use runtime::TaskSet;
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream},
     time,

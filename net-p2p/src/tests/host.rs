@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Setup, TaskSet};
+use broadcaster::{Broadcaster, Setup};
 use futures::StreamExt;
 use gossip::{Inbound, NetworkId, NetworkProfile, Tag, Verdict};
 use libp2p::{
@@ -13,6 +13,7 @@ use libp2p::{
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 use mesh::Ledger;
+use runtime::TaskSet;
 use tokio::{
     sync::mpsc,
     time::{self, Instant},

@@ -352,5 +352,5 @@ async fn a_request_under_way_is_answered_when_the_network_stops() {
     };
     let (answer, stopped) = tokio::join!(client.get("/"), stopped);
     let body = read_all(answer.unwrap().into_body(), 100).await.unwrap();
-    assert_eq!((&body[..], stopped), (&b"at last"[..], broadcaster::Shutdown::Clean));
+    assert_eq!((&body[..], stopped), (&b"at last"[..], runtime::Shutdown::Clean));
 }

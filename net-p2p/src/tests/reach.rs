@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use broadcaster::TaskSet;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{Multiaddr, StreamProtocol};
+use runtime::TaskSet;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 

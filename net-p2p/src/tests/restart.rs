@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broadcaster::Shutdown;
 use gossip::{Admission, GossipNode, NetworkProfile, NodeAddress, Outbound, PeerClass, Tag};
+use runtime::Shutdown;
 
 use super::host::{Node, ordered_keys, until};
 use crate::P2pEvent;

@@ -61,7 +61,7 @@ async fn a_stream_that_cannot_be_opened_says_why() {
     let _host = Host::dial(&small, &[], node.address()).await;
     let refused = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
     assert!(matches!(refused.unwrap_err(), OpenError::Unsupported));
-    assert_eq!(node.network.stop(Duration::from_secs(5)).await, broadcaster::Shutdown::Clean);
+    assert_eq!(node.network.stop(Duration::from_secs(5)).await, runtime::Shutdown::Clean);
     let stopped = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
     assert!(matches!(stopped.unwrap_err(), OpenError::Closed));
 }

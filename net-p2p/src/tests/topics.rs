@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use broadcaster::TaskSet;
 use futures::StreamExt;
 use gossip::{GossipNode, Inbound, NetworkProfile, Tag};
 use libp2p::{
@@ -10,6 +9,7 @@ use libp2p::{
     gossipsub::{self, ConfigBuilder, IdentTopic, MessageAuthenticity, MessageId, ValidationMode},
     swarm::{Config, dial_opts::DialOpts},
 };
+use runtime::TaskSet;
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,7 @@
 
 use broadcaster::{DropReason, Relaying};
 use gossip::{Admission, GossipNode, MAX_TOPIC_BYTES, NetworkProfile, Outbound, Tag};
-use net_p2p::{P2pEvent, Subscription};
+use tandem_net_p2p::{P2pEvent, Subscription};
 
 use super::kit::{Node, Plan, linked, until};
 

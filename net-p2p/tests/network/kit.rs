@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Relaying, Setup, Shutdown};
+use broadcaster::{Broadcaster, Relaying, Setup};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag,
     Validator, Verdict,
 };
 use mesh::Ledger;
-use net_p2p::{NodeKey, P2pConfig, P2pNetwork, SharedLedger};
+use runtime::Shutdown;
+use tandem_net_p2p::{NodeKey, P2pConfig, P2pNetwork, SharedLedger};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gossip::{Direction, DisconnectReason, GossipNode, NetworkProfile, Outbound, Tag};
-use net_p2p::NodeKey;
+use tandem_net_p2p::NodeKey;
 use tokio::time::Instant;
 
 use super::kit::{Node, Plan, linked, ordered_keys, until};

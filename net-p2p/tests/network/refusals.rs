@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use broadcaster::{Broadcaster, Setup};
 use gossip::{NetworkId, NetworkProfile, NodeAddress};
 use mesh::Ledger;
-use net_p2p::{NodeKey, P2pConfig, P2pEvent, P2pNetwork, StartError};
+use tandem_net_p2p::{NodeKey, P2pConfig, P2pEvent, P2pNetwork, StartError};
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Plan, linked, until};

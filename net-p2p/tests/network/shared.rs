@@ -7,7 +7,7 @@ use gossip::{
     Validation,
 };
 use mesh::LinkClaim;
-use net_p2p::P2pEvent;
+use tandem_net_p2p::P2pEvent;
 
 use super::kit::{Node, Plan, linked, ordered_keys, until};
 

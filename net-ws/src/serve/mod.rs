@@ -24,8 +24,8 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use mesh::{Accept, Stage};
+use runtime::TaskSet;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{self, Instant},

@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Limits, Relaying, Setup, Shutdown};
+use broadcaster::{Broadcaster, Limits, Relaying, Setup};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
 };
 use mesh::{Ledger, LinkClaim, Ruling};
-use net_ws::{WsConfig, WsNetwork};
+use runtime::Shutdown;
+use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 

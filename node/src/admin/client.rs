@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
+use runtime::TaskSet;
 use serde::de::DeserializeOwned;
 use tandem::DataDir;
 use tokio::{net::UnixStream, time};

@@ -18,12 +18,12 @@ use std::{
 };
 
 use axum::Router;
-use broadcaster::{Shutdown, TaskSet};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use runtime::{Shutdown, TaskSet};
 use tandem::DataDir;
 use tokio::{
     net::{UnixListener, UnixStream},

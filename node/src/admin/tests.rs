@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broadcaster::{Broadcaster, Setup, Shutdown, TopicMessage};
+use broadcaster::{Broadcaster, Setup, TopicMessage};
 use bytes::Bytes;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
     NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
     Tag, wire::digest::Digest,
 };
+use runtime::Shutdown;
 use tandem::DataDir;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -174,7 +174,7 @@ impl Key {
                 ("budget_mib", "budget-mib", Number, Is("256"), "MIB", help)
             }
             Self::Log => {
-                let help = "What to log on stderr, e.g. info or net_ws=debug,warn";
+                let help = "What to log on stderr, e.g. info or tandem_net_ws=debug,warn";
                 ("log", "log", Text, Is(DEFAULT_LOG), "FILTER", help)
             }
         };

@@ -294,7 +294,7 @@ fn log_filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => {
-            Err(format!("{text:?} is no log filter: write for example info or net_ws=debug,warn"))
+            Err(format!("{text:?} is no log filter: write for example info or tandem_net_ws=debug,warn"))
         }
     }
 }

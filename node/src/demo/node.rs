@@ -7,9 +7,10 @@
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use broadcaster::{DropReason, TaskSet};
+use broadcaster::DropReason;
 use clap::Args;
 use gossip::{Inbound, NetworkId, NodeAddress, Tag, Verdict};
+use runtime::TaskSet;
 use tandem::{InboundLimits, Mode, NodeBuilder, Relaying, Running};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;

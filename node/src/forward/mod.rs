@@ -14,12 +14,12 @@ mod pass;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use broadcaster::{Shutdown, TaskSet};
 use gossip::{
     StreamUse, Transport,
     http::{Caller, HttpClient, HttpService},
 };
 use net_http::{HttpServer, ServeLimits};
+use runtime::{Shutdown, TaskSet};
 use tokio::{
     net::{TcpListener, TcpStream},
     time,

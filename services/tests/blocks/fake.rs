@@ -16,7 +16,7 @@ use gossip::{
     wire::{request, topics::Topics},
 };
 use serde_json::Value;
-use services::blocks::{Access, BlockStore, Blocks, StoreError, StoredBlock};
+use tandem_services::blocks::{Access, BlockStore, Blocks, StoreError, StoredBlock};
 use tokio::task::JoinSet;
 
 pub(crate) fn testdata(name: &str) -> Vec<u8> {

@@ -17,7 +17,7 @@ use gossip::{
     wire::block::{self, BlockRequest},
 };
 use http::{Response, StatusCode};
-use services::blocks::{
+use tandem_services::blocks::{
     BlockStore, Blocks, CONTENT_TYPE, Failure, FetchLimits, Fetched, Fetcher, Gap,
     LEGACY_CONTENT_TYPE, MAX_BODY_BYTES, MemoryStore, RedbStore, ServeLimits, Source, StoreError,
     Tally, Why, router, sample,

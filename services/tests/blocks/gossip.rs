@@ -12,7 +12,7 @@ use gossip::{
     },
 };
 use serde_json::Value;
-use services::blocks::{
+use tandem_services::blocks::{
     Access, BlockStore, Blocks, Capacity, MAX_REQUESTS, MemoryStore, Responder, StoreError,
     StoredBlock,
 };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gossip::{NetworkId, http::read_all};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use services::blocks::{Capacity, Fallback, ServeLimits, page_not_found, router};
+use tandem_services::blocks::{Capacity, Fallback, ServeLimits, page_not_found, router};
 use tower::ServiceExt;
 
 use crate::fake::{self, Ledger};

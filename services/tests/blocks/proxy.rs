@@ -17,7 +17,7 @@ use gossip::{
         topics::Topics,
     },
 };
-use services::blocks::{
+use tandem_services::blocks::{
     BlockProxy, BlockProxyLimits, BlockStore, Blocks, Capacity, LateNode, MemoryStore, Responder,
     sample,
 };

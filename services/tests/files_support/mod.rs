@@ -19,7 +19,7 @@ use gossip::{
 };
 use http::Request;
 use http_body_util::{BodyExt, StreamBody};
-use services::files::{self, Client, FetchLimits, FileId, Store, StoreLimits, Uploads};
+use tandem_services::files::{self, Client, FetchLimits, FileId, Store, StoreLimits, Uploads};
 use tower::{ServiceExt, service_fn};
 
 /// Content in which no group is like another.

@@ -6,8 +6,8 @@
 
 use std::{fmt, io, time::Duration};
 
-use broadcaster::TaskSet;
 use httparse::{EMPTY_HEADER, Status};
+use runtime::TaskSet;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{self, Instant},

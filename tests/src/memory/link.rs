@@ -11,14 +11,13 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use broadcaster::{
-    ByteBudget, Frame, FrameSink, FrameSource, Received, Reservation, SourceEnd, TaskSet,
-};
+use broadcaster::{ByteBudget, Frame, FrameSink, FrameSource, Received, Reservation, SourceEnd};
 use bytes::{Buf, Bytes, BytesMut};
 use gossip::{
     DisconnectReason, Lane, Tag, TagTable,
     wire::frame::{FRAME_HEADER_BYTES, decode_header, encode_header},
 };
+use runtime::TaskSet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
     time::{self, Instant},

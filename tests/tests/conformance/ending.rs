@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broadcaster::Shutdown;
 use gossip::{Admission, DisconnectReason, Outbound, PeerClass, Tag};
+use runtime::Shutdown;
 use testkit::{
     harness::{Events, Harness, RawPeer, connect, join, rest_of},
     wait::until,

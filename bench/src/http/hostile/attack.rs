@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use broadcaster::TaskSet;
 use clap::ValueEnum;
 use gossip::NodeAddress;
 use libp2p::{Multiaddr, PeerId, Stream, identity::Keypair, multiaddr::Protocol};
+use runtime::TaskSet;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

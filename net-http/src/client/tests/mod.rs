@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::TaskSet;
 use gossip::{
     BoxFuture, StreamUse,
     http::{BoxError, HttpBody, HttpClient, HttpError, HttpResponse, read_all},
@@ -26,6 +25,7 @@ use gossip::{
 use http::{HeaderValue, Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use runtime::TaskSet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::mpsc,

@@ -62,14 +62,14 @@ struct Shared {
 
 /// A moment in which a set is not stopped, so that several tasks that need each other can be started.
 #[derive(Debug)]
-pub(crate) struct Opening<'a> {
+pub struct Opening<'a> {
     shared: &'a Shared,
     _open: RwLockReadGuard<'a, ()>,
 }
 
 impl Opening<'_> {
     /// Starts a task. It may find its token cancelled.
-    pub(crate) fn spawn<F, Fut>(&self, name: &'static str, task: F)
+    pub fn spawn<F, Fut>(&self, name: &'static str, task: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
@@ -119,7 +119,8 @@ impl TaskSet {
 
     /// Keeps the set from being stopped for a moment; `None` if it has been asked to. Not to be held
     /// for long: whoever stops the set waits.
-    pub(crate) fn open(&self) -> Option<Opening<'_>> {
+    #[must_use]
+    pub fn open(&self) -> Option<Opening<'_>> {
         let open = self.shared.openings.read().unwrap_or_else(PoisonError::into_inner);
         let is_open = !self.shared.cancel.is_cancelled();
         is_open.then(|| Opening { shared: &self.shared, _open: open })

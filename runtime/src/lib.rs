@@ -1,0 +1,9 @@
+//! The ground a node stands on.
+//!
+//! # Invariants
+//!
+//! * Every task has an owner that joins it: [`TaskSet`] is the only door to spawn.
+
+mod tasks;
+
+pub use tasks::{Opening, Shutdown, TaskSet};
