@@ -293,8 +293,8 @@ fn rate(text: &str) -> Result<Option<NonZeroU32>, String> {
 fn log_filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => {
-            Err(format!("{text:?} is no log filter: write for example info or tandem_net_ws=debug,warn"))
-        }
+        Err(_) => Err(format!(
+            "{text:?} is no log filter: write for example info or tandem_net_ws=debug,warn"
+        )),
     }
 }
