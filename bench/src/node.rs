@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Http {
     /// What serves requests. Default: nothing.
-    pub(crate) reception: Option<HttpServer>,
+    pub(crate) http_server: Option<HttpServer>,
     /// Bounds of its own requests. Default: as shipped.
     pub(crate) clients: ClientLimits,
     /// Bounds on who connects to the port of the WebSocket network. Default: as shipped.
@@ -65,7 +65,7 @@ impl Node {
         let network: Arc<dyn GossipNode> = match transport {
             Transport::Ws => {
                 let mut config = WsConfig::new(id);
-                (config.reception, config.inbound) = (http.reception, http.inbound);
+                (config.http_server, config.inbound) = (http.http_server, http.inbound);
                 (config.tls, config.tls_roots) = (http.tls, http.tls_roots);
                 config.clients = Some(clients);
                 match peer {
@@ -76,7 +76,7 @@ impl Node {
             }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
-                (config.reception, config.clients) = (http.reception, Some(clients));
+                (config.http_server, config.clients) = (http.http_server, Some(clients));
                 match peer {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),

@@ -59,7 +59,7 @@ async fn who_waits_in_vain_is_told_to_come_back() {
     assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
     assert!(text.contains("\r\nRetry-After: 1\r\n"), "{text}");
     assert_eq!(began.elapsed().as_secs(), 10);
-    assert_eq!(served.reception.metrics().count(Incident::WaitedInVain), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::WaitedInVain), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +82,7 @@ async fn more_than_may_wait_are_told_at_once() {
     for client in &mut waiting {
         assert_eq!(client.status().await, Some(200));
     }
-    assert_eq!(served.reception.metrics().count(Incident::PeerFull), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::PeerFull), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn an_idle_connection_makes_room_for_one_that_waits() {
     assert_eq!(third.status().await, Some(200));
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
     // One of the two had to go, and only one.
-    assert_eq!(served.reception.metrics().count(Incident::Dismissed), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::Dismissed), 1);
     let mut left = 0;
     for client in &mut first {
         client.get("/hello").await;
@@ -155,7 +155,7 @@ async fn all_transports_share_one_limit() {
     for caller in [from_peer(2), from_socket("192.0.2.2"), from_socket("127.0.0.1")] {
         assert_eq!(asked(served.open(caller, KEPT), "/hello").await, None);
     }
-    assert_eq!(served.reception.metrics().count(Incident::Full), 3);
+    assert_eq!(served.http_server.metrics().count(Incident::Full), 3);
 }
 
 #[tokio::test(start_paused = true)]

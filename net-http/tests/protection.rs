@@ -238,8 +238,8 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
         hostile.push(client);
     }
     assert!(honest_worst(&mut served).await < Duration::from_millis(2));
-    let told = served.reception.metrics().count(tandem_net_http::Incident::PeerFull);
-    let ServeLimits { per_peer, waiting_per_peer, .. } = *served.reception.limits();
+    let told = served.http_server.metrics().count(tandem_net_http::Incident::PeerFull);
+    let ServeLimits { per_peer, waiting_per_peer, .. } = *served.http_server.limits();
     assert_eq!(told, (1000 - per_peer - waiting_per_peer) as u64);
     drop(hostile);
     // Slow requests in every seat.

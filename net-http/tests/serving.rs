@@ -111,8 +111,8 @@ async fn a_handler_that_panics_is_answered_500_and_the_connection_lives() {
     assert_eq!(client.status().await, Some(500));
     client.get("/who").await;
     assert_eq!(client.answer().await.unwrap().body, "peer 1");
-    assert_eq!(served.reception.metrics().count(Incident::Panicked), 1);
-    assert_eq!(served.reception.metrics().requests(), 2);
+    assert_eq!(served.http_server.metrics().count(Incident::Panicked), 1);
+    assert_eq!(served.http_server.metrics().requests(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +171,7 @@ async fn a_body_that_panics_breaks_its_connection_and_nothing_else() {
         client.get(path).await;
         let got = client.rest().await;
         assert!(!got.ends_with(b"0\r\n\r\n"), "{path}: {got:?}");
-        assert_eq!(served.reception.metrics().count(Incident::Panicked), panics, "{path}");
+        assert_eq!(served.http_server.metrics().count(Incident::Panicked), panics, "{path}");
     }
     let mut client = served.open(from_peer(1), KEPT);
     client.get("/hello").await;
@@ -179,7 +179,7 @@ async fn a_body_that_panics_breaks_its_connection_and_nothing_else() {
     drop(client);
     // No task has panicked.
     served.ended().await;
-    assert_eq!(served.reception.served(), 0);
+    assert_eq!(served.http_server.served(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,12 +188,12 @@ async fn a_service_that_fails_is_answered_500() {
         Err::<gossip::http::HttpResponse, _>("out of order")
     });
     let service = gossip::http::HttpService::new(failing);
-    let reception = tandem_net_http::HttpServer::new(service, ServeLimits::default());
-    let mut served = Served::of(reception);
+    let http_server = tandem_net_http::HttpServer::new(service, ServeLimits::default());
+    let mut served = Served::of(http_server);
     let mut client = served.open(from_peer(1), StreamUse::OneRequest);
     client.get("/").await;
     assert_eq!(client.status().await, Some(500));
-    assert_eq!(served.reception.metrics().count(Incident::Failed), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::Failed), 1);
     served.ended().await;
 }
 
@@ -242,7 +242,7 @@ async fn a_reader_that_stops_reading_is_left_after_30_seconds() {
     let began = Instant::now();
     served.ended().await;
     assert_eq!(began.elapsed().as_secs(), 30);
-    assert_eq!(served.reception.metrics().count(Incident::Stalled), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::Stalled), 1);
     drop(client);
 }
 
@@ -290,7 +290,7 @@ async fn a_head_has_ten_seconds_also_a_later_one() {
         assert_eq!(client.rest().await, b"");
         assert_eq!(began.elapsed().as_secs(), 10);
     }
-    assert_eq!(served.reception.metrics().count(Incident::HeadTimeout), 2);
+    assert_eq!(served.http_server.metrics().count(Incident::HeadTimeout), 2);
     served.ended().await;
 }
 
@@ -421,7 +421,7 @@ async fn a_request_that_waits_too_long_for_its_turn_is_told_to_come_back() {
     alive.until(1).await;
     go.notify_waiters();
     assert_eq!(third.status().await, Some(200));
-    assert_eq!(served.reception.metrics().count(Incident::Busy), 1);
+    assert_eq!(served.http_server.metrics().count(Incident::Busy), 1);
 }
 
 proptest! {

@@ -152,7 +152,7 @@ async fn check(caller: &gossip::http::Caller, streams: StreamUse, before: usize)
         assert_eq!(got.matches("HTTP/1.").count(), 1, "{name:?} gave {got:?}");
         assert!(began.elapsed() < Duration::from_secs(2), "{name:?} took {:?}", began.elapsed());
     }
-    assert_eq!(served.reception.metrics().count(tandem_net_http::Incident::Panicked), 0);
+    assert_eq!(served.http_server.metrics().count(tandem_net_http::Incident::Panicked), 0);
     served.ended().await;
 }
 

@@ -67,7 +67,7 @@ pub struct P2pConfig {
     /// What serves HTTP that peers ask for over streams; shared with the other networks of the node.
     /// See [`with_protocols_document`](crate::with_protocols_document). Default: nothing, and HTTP is
     /// not announced.
-    pub reception: Option<HttpServer>,
+    pub http_server: Option<HttpServer>,
     /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
     /// some of the network's own, with default limits, which end with it.
     pub clients: Option<Clients>,
@@ -90,7 +90,7 @@ impl P2pConfig {
             agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             subscribe: Subscription::default(),
             gossip: GossipStreams::default(),
-            reception: None,
+            http_server: None,
         }
     }
 }

@@ -23,7 +23,7 @@
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot be | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> stream_acceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | HTTP streams | stream_acceptor -> reception | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
+//! | HTTP streams | stream_acceptor -> http_server | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | GossipSub, per connection | library | 256 | library drops, lowers the score | - |
 //!
 //! # Invariants

@@ -127,12 +127,12 @@ impl SwarmParts {
         }
         let accept = acceptors.accept(&protocols, streams::GOSSIP);
         let http = TaskSet::new(cancel);
-        if let Some(reception) = self.config.reception.clone() {
+        if let Some(http_server) = self.config.http_server.clone() {
             let protocol = StreamProtocol::new(profile.http_protocol);
             let accept = acceptors.accept(&[protocol], streams::HTTP);
             let metrics = self.around.metrics.clone();
             let stream_acceptor =
-                StreamAcceptor::new(accept, reception, profile.http_streams, metrics);
+                StreamAcceptor::new(accept, http_server, profile.http_streams, metrics);
             let each = http.clone();
             http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
         }

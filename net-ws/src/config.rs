@@ -55,7 +55,7 @@ pub struct WsConfig {
     pub dial_timeout: Duration,
     /// What answers the HTTP requests that are not gossip, shared with the other networks of the node.
     /// Default: none; they are answered 404.
-    pub reception: Option<HttpServer>,
+    pub http_server: Option<HttpServer>,
     /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
     /// of the network's own, with default limits, which end with it.
     pub clients: Option<Clients>,
@@ -88,7 +88,7 @@ impl WsConfig {
             inbound: InboundLimits::default(),
             dial: DialLimits::default(),
             dial_timeout: Duration::from_secs(10),
-            reception: None,
+            http_server: None,
             clients: None,
             tls: None,
             tls_roots: Vec::new(),

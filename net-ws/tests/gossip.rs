@@ -120,16 +120,16 @@ async fn what_cannot_be_started_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn other_paths_go_to_the_reception() {
+async fn other_paths_go_to_the_http_server() {
     let echo = async |caller: Caller, request: axum::extract::Request| {
         let path = request.uri().path().to_owned();
         let body = axum::body::to_bytes(request.into_body(), 1000).await.unwrap();
         format!("{} {path} {}", caller.ip.unwrap(), String::from_utf8_lossy(&body))
     };
     let service = HttpService::new(axum::Router::new().fallback(echo));
-    let reception = HttpServer::new(service, ServeLimits::default());
+    let http_server = HttpServer::new(service, ServeLimits::default());
     let recipe = Recipe::new(&NetworkProfile::TANDEM).listening();
-    let node = recipe.with(|config| config.reception = Some(reception)).start().await;
+    let node = recipe.with(|config| config.http_server = Some(http_server)).start().await;
     let mut client = Raw::connect(node.address()).await;
     for body in ["one", "two"] {
         let request = format!("POST /a/b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{body}");

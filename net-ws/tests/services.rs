@@ -18,16 +18,16 @@ use mesh::LoopbackRule as GateRule;
 use net_http::{HttpServer, Incident, LoopbackRule, ServeLimits};
 use tokio::time::{Instant, sleep};
 
-fn reception(limits: ServeLimits) -> HttpServer {
+fn http_server(limits: ServeLimits) -> HttpServer {
     let router = Router::new()
         .route("/hello", any(async || "hi"))
         .route("/hour", any(async || sleep(Duration::from_secs(3600)).await));
     HttpServer::new(HttpService::new(router), limits)
 }
 
-async fn node(reception: &HttpServer) -> Node {
+async fn node(http_server: &HttpServer) -> Node {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
-    recipe.with(|config| config.reception = Some(reception.clone())).start().await
+    recipe.with(|config| config.http_server = Some(http_server.clone())).start().await
 }
 
 async fn asks(node: &Node, path: &str) -> Raw {
@@ -38,12 +38,12 @@ async fn asks(node: &Node, path: &str) -> Raw {
 
 #[tokio::test]
 async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
-    let reception = reception(ServeLimits { connections: 1, ..ServeLimits::default() });
-    let node = node(&reception).await;
+    let http_server = http_server(ServeLimits { connections: 1, ..ServeLimits::default() });
+    let node = node(&http_server).await;
     let mut busy = asks(&node, "/hello").await;
     assert_eq!(soon(busy.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
     busy.exactly(2).await.unwrap();
-    assert_eq!(reception.served(), 1);
+    assert_eq!(http_server.served(), 1);
     let mut refused = asks(&node, "/hello").await;
     let answer = soon(refused.answer()).await.unwrap();
     assert_eq!(answer.status, "HTTP/1.1 503 Service Unavailable");
@@ -51,10 +51,10 @@ async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
     assert_eq!(refused.read(PATIENCE).await, End::Over);
     let peer = soon(raw::upgraded(node.address())).await;
     node.until_peers(1).await;
-    assert_eq!(reception.served(), 1);
-    assert_eq!(reception.metrics().count(Incident::Full), 1);
+    assert_eq!(http_server.served(), 1);
+    assert_eq!(http_server.metrics().count(Incident::Full), 1);
     drop(busy);
-    common::until("the seat", || reception.served() == 0).await;
+    common::until("the seat", || http_server.served() == 0).await;
     let mut again = asks(&node, "/hello").await;
     assert_eq!(soon(again.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
     drop((again, peer));
@@ -65,10 +65,10 @@ async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
 async fn a_stop_waits_for_nobody_who_waits() {
     let limits =
         ServeLimits { per_peer: 1, loopback: LoopbackRule::Counted, ..ServeLimits::default() };
-    let reception = reception(limits);
+    let http_server = http_server(limits);
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
     let recipe = recipe.with(|config| {
-        config.reception = Some(reception.clone());
+        config.http_server = Some(http_server.clone());
         config.inbound.exempt_loopback_from_rate = GateRule::Exempt;
     });
     let node = recipe.start().await;
@@ -78,9 +78,9 @@ async fn a_stop_waits_for_nobody_who_waits() {
     // Makes the idle one go, and waits in its handler from then on.
     let busy = asks(&node, "/hour").await;
     assert_eq!(idle.read(PATIENCE).await, End::Over);
-    common::until("the seat", || reception.metrics().requests() == 2).await;
+    common::until("the seat", || http_server.metrics().requests() == 2).await;
     let mut waiting = asks(&node, "/hello").await;
-    common::until("one that waits", || reception.waiting() == 1).await;
+    common::until("one that waits", || http_server.waiting() == 1).await;
     drop(busy);
     let began = Instant::now();
     let stopping = async {

@@ -59,11 +59,11 @@ async fn node(files: &Files) -> Node {
         format!("{} {path} {}", caller.ip.unwrap(), body.len())
     };
     let service = HttpService::new(axum::Router::new().fallback(echo));
-    let reception = HttpServer::new(service, ServeLimits::default());
+    let http_server = HttpServer::new(service, ServeLimits::default());
     let tls = TlsIdentity::load(&files.cert, &files.key).unwrap();
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening().relaying();
     let recipe = recipe.with(|config| {
-        config.reception = Some(reception);
+        config.http_server = Some(http_server);
         config.tls = Some(tls);
         config.tls_roots = files.roots();
     });

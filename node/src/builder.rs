@@ -324,12 +324,12 @@ impl NodeBuilder {
         let identity = key.identity();
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
         let clients = Clients::new(self.client_limits, agent, &cancel);
-        let reception = self.reception();
+        let http_server = self.http_server();
         let lent = Lent {
             key,
             broadcaster: broadcaster.clone(),
             ledger: Arc::new(Mutex::new(Ledger::new(self.profile.claims))),
-            reception: reception.clone(),
+            http_server: http_server.clone(),
             clients: clients.clone(),
         };
         let on_start = std::mem::take(&mut self.on_start);
@@ -348,14 +348,14 @@ impl NodeBuilder {
             tell(&node);
         }
         let cancel = guard.disarm();
-        let http = Http { reception, clients };
+        let http = Http { http_server, clients };
         let parts =
             Parts { network, node, http, broadcaster, events, identity, metrics, data_dir, cancel };
         Ok(Running::new(parts))
     }
 
     /// What serves HTTP, if there is anything to serve.
-    fn reception(&mut self) -> Option<HttpServer> {
+    fn http_server(&mut self) -> Option<HttpServer> {
         let service = std::mem::take(&mut self.served).service()?;
         let service = net_p2p::with_protocols_document(self.profile, service);
         Some(HttpServer::new(service, self.serve_limits.clone()))

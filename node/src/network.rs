@@ -35,7 +35,7 @@ pub(crate) struct Lent {
     pub(crate) broadcaster: Broadcaster,
     pub(crate) ledger: SharedLedger,
     /// Serves HTTP, if there is anything to serve.
-    pub(crate) reception: Option<HttpServer>,
+    pub(crate) http_server: Option<HttpServer>,
     /// Call others over HTTP.
     pub(crate) clients: Clients,
 }
@@ -125,7 +125,7 @@ fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
         },
         inbound: node.inbound,
         dial: node.dial,
-        reception: lent.reception.clone(),
+        http_server: lent.http_server.clone(),
         clients: Some(lent.clients.clone()),
         tls: match &node.tls {
             Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
@@ -153,7 +153,7 @@ fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
         max_inbound: u32::try_from(node.inbound.total).unwrap_or(u32::MAX),
         dial: node.dial,
         gossip: node.gossip,
-        reception: lent.reception.clone(),
+        http_server: lent.http_server.clone(),
         clients: Some(lent.clients.clone()),
         ..P2pConfig::new(node.network.clone(), lent.key.clone())
     })

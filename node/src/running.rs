@@ -54,7 +54,7 @@ pub(crate) struct Parts {
 /// The HTTP side of a running node.
 #[derive(Debug)]
 pub(crate) struct Http {
-    pub(crate) reception: Option<HttpServer>,
+    pub(crate) http_server: Option<HttpServer>,
     pub(crate) clients: Clients,
 }
 
@@ -102,7 +102,7 @@ impl Running {
     /// What is counted of the HTTP that the node serves; `None` if it serves none.
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
-        self.parts.http.reception.as_ref().map(HttpServer::metrics)
+        self.parts.http.http_server.as_ref().map(HttpServer::metrics)
     }
 
     /// The data directory, where the node has one.

@@ -67,8 +67,8 @@ pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
         Carrier::P2p => Transport::P2p,
     };
     let service = HttpService::new(app::router(stage.plan.bytes));
-    let reception = Some(HttpServer::new(service, serve_limits()));
-    let mut serving = Http { reception, inbound: inbound_limits(), ..Http::default() };
+    let http_server = Some(HttpServer::new(service, serve_limits()));
+    let mut serving = Http { http_server, inbound: inbound_limits(), ..Http::default() };
     let mut asking = Http { clients: client_limits(), ..Http::default() };
     if stage.plan.carrier == Carrier::Tls {
         let certificate = Certificate::generate()?;

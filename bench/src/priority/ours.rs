@@ -42,8 +42,8 @@ pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Fa
         Setup::new(profile).handler(Tag::AV, Arc::new(vote)).handler(Tag::VB, Arc::new(bundle));
     let parent = stage.tasks.token();
     let service = HttpService::new(router(0));
-    let reception = Some(HttpServer::new(service, serve_limits()));
-    let serving = Http { reception, ..Http::default() };
+    let http_server = Some(HttpServer::new(service, serve_limits()));
+    let serving = Http { http_server, ..Http::default() };
     let asking = Http { clients: client_limits(), ..Http::default() };
     let near = Node::start(transport, Setup::new(profile), None, serving, parent).await?;
     let address = near.address()?;

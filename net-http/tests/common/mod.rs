@@ -56,7 +56,7 @@ pub(crate) fn hello() -> Router {
 
 /// A node's serving side, and the streams it serves.
 pub(crate) struct Served {
-    pub(crate) reception: HttpServer,
+    pub(crate) http_server: HttpServer,
     pub(crate) cancel: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -66,8 +66,8 @@ impl Served {
         Self::of(HttpServer::new(HttpService::new(router), limits))
     }
 
-    pub(crate) fn of(reception: HttpServer) -> Self {
-        Self { reception, cancel: CancellationToken::new(), tasks: JoinSet::new() }
+    pub(crate) fn of(http_server: HttpServer) -> Self {
+        Self { http_server, cancel: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
     /// A stream that can be reset.
@@ -75,15 +75,15 @@ impl Served {
         let (theirs, ours) = duplex(64 * 1024);
         let reset = CancellationToken::new();
         let ours = Reset { stream: ours, reset: Box::pin(reset.clone().cancelled_owned()) };
-        let (reception, cancel) = (self.reception.clone(), self.cancel.clone());
-        self.tasks.spawn(async move { reception.serve(ours, caller, streams, cancel).await });
+        let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
+        self.tasks.spawn(async move { http_server.serve(ours, caller, streams, cancel).await });
         Resettable { client: Client { stream: theirs, got: Vec::new() }, reset }
     }
 
     pub(crate) fn open(&mut self, caller: Caller, streams: StreamUse) -> Client {
         let (theirs, ours) = duplex(64 * 1024);
-        let (reception, cancel) = (self.reception.clone(), self.cancel.clone());
-        self.tasks.spawn(async move { reception.serve(ours, caller, streams, cancel).await });
+        let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
+        self.tasks.spawn(async move { http_server.serve(ours, caller, streams, cancel).await });
         Client { stream: theirs, got: Vec::new() }
     }
 

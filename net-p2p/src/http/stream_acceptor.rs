@@ -21,7 +21,7 @@ use crate::{
     streams::{AcceptQueue, InboundStream},
 };
 
-/// Streams of HTTP that have a task. Chosen: twice as many as a reception serves and lets wait by
+/// Streams of HTTP that have a task. Chosen: twice as many as an [`HttpServer`] serves and lets wait by
 /// default, so that it decides and this bound is a backstop.
 const MAX_STREAMS: usize = 4_096;
 
@@ -34,7 +34,7 @@ pub(crate) struct StreamAcceptor {
 
 /// What every stream needs.
 struct Service {
-    reception: HttpServer,
+    http_server: HttpServer,
     streams: StreamUse,
     places: Arc<Semaphore>,
 }
@@ -42,12 +42,12 @@ struct Service {
 impl StreamAcceptor {
     pub(crate) fn new(
         accept: AcceptQueue,
-        reception: HttpServer,
+        http_server: HttpServer,
         streams: StreamUse,
         metrics: P2pMetrics,
     ) -> Self {
         let places = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { accept, service: Arc::new(Service { reception, streams, places }), metrics }
+        Self { accept, service: Arc::new(Service { http_server, streams, places }), metrics }
     }
 
     /// Runs until asked to stop. The streams' tasks are spawned on `tasks`.
@@ -77,7 +77,7 @@ impl Service {
         _place: OwnedSemaphorePermit,
         cancel: CancellationToken,
     ) {
-        self.reception.serve(io, caller, self.streams, cancel).await;
+        self.http_server.serve(io, caller, self.streams, cancel).await;
     }
 }
 

@@ -28,7 +28,7 @@ use super::host::{Host, Node, PATIENCE, ordered_keys, until};
 use crate::{GossipStreams, NodeKey, OpenError, P2pConfig, P2pEvent, with_protocols_document};
 
 /// Serves what the recorded node served, and says who asked.
-fn reception(profile: &NetworkProfile) -> HttpServer {
+fn http_server(profile: &NetworkProfile) -> HttpServer {
     let hello = |request: HttpRequest| async move {
         let plain = [(header::CONTENT_TYPE, reply::PLAIN)];
         Ok::<HttpResponse, Infallible>(match request.uri().path() {
@@ -63,7 +63,7 @@ fn clients() -> Clients {
 
 async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
     Node::start_with(profile, "test-v1", key, |config| P2pConfig {
-        reception: Some(reception(profile)),
+        http_server: Some(http_server(profile)),
         ..config
     })
     .await
@@ -292,7 +292,7 @@ async fn a_node_without_gossip_announces_and_opens_none() {
     let (small, large) = ordered_keys();
     let node = Node::start_with(profile, "test-v1", small, |config| P2pConfig {
         gossip: GossipStreams::Off,
-        reception: Some(reception(profile)),
+        http_server: Some(http_server(profile)),
         ..config
     })
     .await;
@@ -310,7 +310,7 @@ async fn a_node_without_gossip_announces_and_opens_none() {
 }
 
 #[tokio::test]
-async fn a_node_without_a_reception_does_not_announce_http() {
+async fn a_node_without_an_http_server_does_not_announce_http() {
     let profile = &NetworkProfile::TANDEM;
     let node = Node::start(profile, "test-v1", NodeKey::generate()).await;
     let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
@@ -334,9 +334,9 @@ async fn a_request_under_way_is_answered_when_the_network_stops() {
         }
     };
     let service = HttpService::new(tower::service_fn(slow));
-    let reception = HttpServer::new(service, ServeLimits::default());
+    let http_server = HttpServer::new(service, ServeLimits::default());
     let other = Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
-        reception: Some(reception),
+        http_server: Some(http_server),
         ..config
     })
     .await;

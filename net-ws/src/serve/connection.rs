@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * The socket keeps its place with the gate as long as it lives, also as a peer.
-//! * It takes a seat of the reception with the first request that is not gossip, so that what is served
+//! * It takes a seat of the http_server with the first request that is not gossip, so that what is served
 //!   over HTTP takes no place of a peer, and a peer none of what is served.
 //! * A stopping network lets a request under way be answered, and then closes.
 
@@ -60,7 +60,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// Serves one socket. Its first byte says whether it speaks TLS.
 pub(super) async fn serve(stream: TcpStream, place: Place, cancel: CancellationToken) {
     socket::tune(&stream);
-    let limits = place.context.reception.as_ref().map(|reception| reception.limits().clone());
+    let limits = place.context.http_server.as_ref().map(|http_server| http_server.limits().clone());
     let mut terms = limits.unwrap_or_default().terms(Transport::WebSocket, StreamUse::KeptAlive);
     let Some(acceptor) = place.context.tls.clone() else {
         return serve_over(stream, terms, place, &cancel).await;
@@ -142,7 +142,7 @@ impl Carrier for TlsStream<TcpStream> {
 /// Serves HTTP, and then perhaps a peer.
 async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &CancellationToken) {
     let from = place.from;
-    let line = place.context.reception.as_ref().map(HttpServer::line).unwrap_or_default();
+    let line = place.context.http_server.as_ref().map(HttpServer::line).unwrap_or_default();
     let screen = HeadGuard::new(io, Arc::clone(&line), terms);
     let requests = Requests {
         cancel: cancel.clone(),
@@ -231,12 +231,12 @@ fn answer(
     let allowed = context.gate().request(place.from.ip(), now);
     let is_gossip = context.gossip_service == GossipService::On;
     let ready = |response| line.answer(reply::dated(response));
-    match (allowed, &context.reception, requests.seat.get()) {
-        (Ok(()), Some(reception), Some(seat))
+    match (allowed, &context.http_server, requests.seat.get()) {
+        (Ok(()), Some(http_server), Some(seat))
             if reply::is_clean(request.uri())
                 && !(is_gossip && genesis_of(request.uri().path()).is_some()) =>
         {
-            let answering = reception.answer(request, caller, line, seat);
+            let answering = http_server.answer(request, caller, line, seat);
             Either::Left(answering.map(move |response| Ok(ready(response))))
         }
         (allowed, _, _) => {
@@ -260,7 +260,7 @@ async fn answer_rare(
     if let Some(moved) = reply::elsewhere(request.uri()) {
         return Ok(moved);
     }
-    Ok(match (genesis_of(request.uri().path()), &context.reception) {
+    Ok(match (genesis_of(request.uri().path()), &context.http_server) {
         (Some(genesis), _) if context.gossip_service == GossipService::On => {
             match upgrade::decide(context, request, &genesis, (place.from, line.behind())) {
                 Outcome::Refused(response) => response,
@@ -273,20 +273,20 @@ async fn answer_rare(
             }
         }
         (_, None) => reply::not_found(),
-        (_, Some(reception)) => ask_seated(requests, reception, request).await,
+        (_, Some(http_server)) => ask_seated(requests, http_server, request).await,
     })
 }
 
-/// Takes a seat unless the connection has one, and has the reception answer.
+/// Takes a seat unless the connection has one, and has the http_server answer.
 async fn ask_seated(
     requests: &Requests,
-    reception: &HttpServer,
+    http_server: &HttpServer,
     request: Request<Incoming>,
 ) -> HttpResponse {
-    let enter = || reception.enter(&requests.caller, &requests.line);
+    let enter = || http_server.enter(&requests.caller, &requests.line);
     let entered = requests.cancel.run_until_cancelled(requests.seat.get_or_try_init(enter)).await;
     if let Some(Ok(seat)) = entered {
-        return reception.answer(request, &requests.caller, &requests.line, seat).await;
+        return http_server.answer(request, &requests.caller, &requests.line, seat).await;
     }
     let mut response = reply::unavailable();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

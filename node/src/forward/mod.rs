@@ -68,10 +68,10 @@ impl Forward {
             requests: MAX_CONNECTIONS,
             ..ServeLimits::default()
         };
-        let reception = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
+        let http_server = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
         let tasks = TaskSet::new(parent);
         let spawner = tasks.clone();
-        tasks.spawn("forward", |cancel| accept(listener, reception, spawner, cancel));
+        tasks.spawn("forward", |cancel| accept(listener, http_server, spawner, cancel));
         Ok(Self { tasks, local })
     }
 
@@ -95,7 +95,7 @@ impl Drop for Forward {
 
 async fn accept(
     listener: TcpListener,
-    reception: HttpServer,
+    http_server: HttpServer,
     tasks: TaskSet,
     cancel: CancellationToken,
 ) {
@@ -107,9 +107,9 @@ async fn accept(
         };
         match accepted {
             Ok((stream, from)) => {
-                let reception = reception.clone();
+                let http_server = http_server.clone();
                 tasks.spawn("forwarded connection", move |cancel| {
-                    serve(stream, from, reception, cancel)
+                    serve(stream, from, http_server, cancel)
                 });
             }
             Err(error) => {
@@ -123,7 +123,7 @@ async fn accept(
 async fn serve(
     stream: TcpStream,
     from: SocketAddr,
-    reception: HttpServer,
+    http_server: HttpServer,
     cancel: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -135,5 +135,5 @@ async fn serve(
         address: Arc::from(from.to_string()),
         ip: Some(from.ip()),
     };
-    reception.serve(stream, caller, StreamUse::KeptAlive, cancel).await;
+    http_server.serve(stream, caller, StreamUse::KeptAlive, cancel).await;
 }

@@ -60,8 +60,8 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     let limits = ServeLimits { loopback: LoopbackRule::Counted, ..ServeLimits::default() };
     let protection = Protection { loopback: LoopbackRule::Counted, ..Protection::default() };
     let service = HttpService::new(protection.apply(router(BODY_BYTES)));
-    let reception = HttpServer::new(service, limits);
-    let mut serving = Http { reception: Some(reception.clone()), ..Http::default() };
+    let http_server = HttpServer::new(service, limits);
+    let mut serving = Http { http_server: Some(http_server.clone()), ..Http::default() };
     serving.inbound.exempt_loopback_from_rate = mesh::LoopbackRule::Counted;
     let asking = Http { clients: client_limits(), ..Http::default() };
     let (parent, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
@@ -77,7 +77,7 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     eprintln!("{} alone: {}", carrier.name(), said(&alone));
     let mut attacked = Vec::new();
     for way in AttackKind::EVERY {
-        let metrics = reception.metrics();
+        let metrics = http_server.metrics();
         let count = || Incident::ALL.map(|incident| metrics.count(incident));
         let (requests, before) = (metrics.requests(), count());
         let attack = start(carrier, way, &address)?;
