@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Admission, Delivery, DisconnectReason, Handler, Identity, Inbound, Lane, LinkId,
+    Admission, Delivery, DeliveryError, DisconnectReason, Handler, Identity, Inbound, Lane, LinkId,
     NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
-    Tag, Transport, Validation, Validator,
+    SubmitError, Tag, Transport, Validation, Validator,
 };
 use runtime::{Opening, Shutdown, TaskSet};
 use tokio::{
@@ -405,14 +405,22 @@ impl Broadcaster {
     }
 
     /// Offers a message of this node's own for delivery.
-    pub fn broadcast(&self, message: &Outbound) -> Admission {
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] when the message can never be sent.
+    pub fn broadcast(&self, message: &Outbound) -> Result<Admission, SubmitError> {
         self.submit(message, Origin::Own, None)
     }
 
     /// Offers somebody else's message for delivery, if this node relays.
-    pub fn relay(&self, message: &Outbound) -> Admission {
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] when this node relays and the message can never be sent.
+    pub fn relay(&self, message: &Outbound) -> Result<Admission, SubmitError> {
         match self.shared.relaying {
-            Relaying::Off => Admission::Queued,
+            Relaying::Off => Ok(Admission::Queued),
             Relaying::Accepted | Relaying::OnRequest => {
                 self.submit(message, Origin::Forwarded, None)
             }
@@ -423,7 +431,7 @@ impl Broadcaster {
     ///
     /// # Errors
     ///
-    /// The admission, if the message was not queued at all.
+    /// [`DeliveryError`] when the message was not queued at all, or the node stopped meanwhile.
     ///
     /// # Cancel safety
     ///
@@ -431,32 +439,35 @@ impl Broadcaster {
     pub fn broadcast_and_wait(
         &self,
         message: &Outbound,
-    ) -> impl Future<Output = Result<Delivery, Admission>> + Send + use<> {
+    ) -> impl Future<Output = Result<Delivery, DeliveryError>> + Send + use<> {
         let (receipts, done) = Receipts::new();
         let admission = self.submit(message, Origin::Own, Some(receipts));
         async move {
-            match admission {
-                Admission::Queued => done.await.map_err(|_stopped| Admission::Closed),
-                refused => Err(refused),
+            match admission? {
+                Admission::Queued => done.await.map_err(|_stopped| DeliveryError::Closed),
+                Admission::Full => Err(DeliveryError::Full),
+                Admission::Closed => Err(DeliveryError::Closed),
             }
         }
     }
 
-    fn submit(&self, message: &Outbound, origin: Origin, receipts: Option<Receipts>) -> Admission {
+    fn submit(
+        &self,
+        message: &Outbound,
+        origin: Origin,
+        receipts: Option<Receipts>,
+    ) -> Result<Admission, SubmitError> {
         let shared = &self.shared;
         if self.tasks.token().is_cancelled() {
-            return Admission::Closed;
+            return Ok(Admission::Closed);
         }
-        let Some(rule) = encode::gossip_rule(&shared.profile.tags, message.tag) else {
-            shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
-            return Admission::Full;
-        };
-        let frame = match encode::encode(rule, &message.body, origin, &shared.budget) {
-            Ok(frame) => frame,
-            Err(reason) => {
-                shared.metrics.dropped(reason, rule.lane);
-                return Admission::Full;
-            }
+        let rule = encode::gossip_rule(&shared.profile.tags, message.tag)
+            .inspect_err(|_| shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk))?;
+        let frame = encode::encode(rule, &message.body, origin, &shared.budget)
+            .inspect_err(|_| shared.metrics.dropped(DropReason::Oversized, rule.lane))?;
+        let Some(frame) = frame else {
+            shared.metrics.dropped(DropReason::BudgetFull, rule.lane);
+            return Ok(Admission::Full);
         };
         let (target, topic) = match message.to {
             Recipients::All => (Target::All, ToTopic::Publish),
@@ -469,7 +480,7 @@ impl Broadcaster {
             let generation = shared.registry.generation();
             shared.duplicates.passed(rule.lane, fingerprint, Instant::now(), generation);
         }
-        shared.intake.offer(Job { frame, target, topic, receipts }, &shared.metrics)
+        Ok(shared.intake.offer(Job { frame, target, topic, receipts }, &shared.metrics))
     }
 
     /// Asks one peer and resolves with its answer.
@@ -524,7 +535,7 @@ impl Broadcaster {
     pub fn hear(&self, message: TopicMessage) {
         let TopicMessage { tag, body, from, report } = message;
         let shared = &self.shared;
-        let Some(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
+        let Ok(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
             shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
             return report(Validation::Reject);
         };

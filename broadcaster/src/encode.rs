@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use gossip::{
-    Compression, Forwarding, MAX_MESSAGE_BYTES, Tag, TagRule, TagTable,
+    Compression, Forwarding, MAX_MESSAGE_BYTES, SubmitError, Tag, TagRule, TagTable,
     wire::{
         digest::{Digest, MIN_DIGEST_BODY_BYTES},
         proposal,
@@ -15,12 +15,15 @@ use gossip::{
 use crate::{
     budget::ByteBudget,
     frame::{Frame, FrameParts, Origin},
-    metrics::DropReason,
 };
 
 /// The rule of a tag that an application may send.
-pub(crate) fn gossip_rule(table: &TagTable, tag: Tag) -> Option<&'static TagRule> {
-    table.rule(tag).filter(|rule| rule.forwarding == Forwarding::Gossip)
+pub(crate) fn gossip_rule(table: &TagTable, tag: Tag) -> Result<&'static TagRule, SubmitError> {
+    let rule = table.rule(tag).ok_or(SubmitError::UnknownTag { tag })?;
+    match rule.forwarding {
+        Forwarding::Gossip => Ok(rule),
+        Forwarding::HopLocal => Err(SubmitError::HopLocal { tag }),
+    }
 }
 
 /// The digest by which a peer may say that it has this body already; only long bodies have one.
@@ -28,36 +31,38 @@ pub(crate) fn digest(tag: Tag, body: &[u8]) -> Option<Digest> {
     (body.len() >= MIN_DIGEST_BODY_BYTES).then(|| Digest::of(tag, body))
 }
 
-/// Encodes a message and charges it to the budget.
+/// Encodes a message and charges it to the budget; `None` when the budget has no room for it.
 pub(crate) fn encode(
     rule: &TagRule,
     body: &Bytes,
     origin: Origin,
     budget: &ByteBudget,
-) -> Result<Frame, DropReason> {
+) -> Result<Option<Frame>, SubmitError> {
     let payload = match rule.compression {
         Compression::None => body.clone(),
-        Compression::Zstd if body.len() > proposal::MAX_DECOMPRESSED => {
-            return Err(DropReason::Oversized);
+        Compression::Zstd => {
+            within(body.len(), proposal::MAX_DECOMPRESSED)?;
+            Bytes::from(proposal::compress(body))
         }
-        Compression::Zstd => Bytes::from(proposal::compress(body)),
     };
+    within(payload.len(), rule.max_payload.min(MAX_MESSAGE_BYTES - Tag::BYTES))?;
     let len = Tag::BYTES + payload.len();
-    if payload.len() > rule.max_payload || len > MAX_MESSAGE_BYTES {
-        return Err(DropReason::Oversized);
-    }
-    let held = budget.try_reserve(len, rule.lane).ok_or(DropReason::BudgetFull)?;
+    let Some(held) = budget.try_reserve(len, rule.lane) else { return Ok(None) };
     let mut wire = Vec::with_capacity(len);
     wire.extend_from_slice(&rule.tag.0);
     wire.extend_from_slice(&payload);
-    Ok(Frame::new(FrameParts {
+    Ok(Some(Frame::new(FrameParts {
         tag: rule.tag,
         lane: rule.lane,
         wire: Bytes::from(wire),
         digest: digest(rule.tag, body),
         origin,
         held: Some(held),
-    }))
+    })))
+}
+
+fn within(bytes: usize, max: usize) -> Result<(), SubmitError> {
+    if bytes > max { Err(SubmitError::TooLarge { bytes, max }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -66,22 +71,24 @@ mod tests {
 
     use super::*;
 
-    fn encoded(tag: Tag, len: usize) -> Result<Frame, DropReason> {
+    fn encoded(tag: Tag, len: usize) -> Result<Frame, SubmitError> {
         let rule = gossip_rule(&NetworkProfile::TANDEM.tags, tag).unwrap();
         let budget = ByteBudget::new(20_000_000);
-        encode(rule, &Bytes::from(vec![7; len]), Origin::Own, &budget)
+        let frame = encode(rule, &Bytes::from(vec![7; len]), Origin::Own, &budget)?;
+        Ok(frame.expect("the budget has room"))
     }
 
     #[test]
     fn a_body_at_the_bound_of_its_tag_is_sent_and_one_byte_more_is_not() {
         assert_eq!(encoded(Tag::AV, 1_228).unwrap().wire().len(), 1_230);
-        assert_eq!(encoded(Tag::AV, 1_229).unwrap_err(), DropReason::Oversized);
+        let refused = |tag, len| encoded(tag, len).unwrap_err();
+        let too_large = |bytes, max| SubmitError::TooLarge { bytes, max };
+        assert_eq!(refused(Tag::AV, 1_229), too_large(1_229, 1_228));
         assert!(encoded(Tag::VB, MAX_MESSAGE_BYTES - Tag::BYTES).is_ok());
-        assert_eq!(encoded(Tag::VB, MAX_MESSAGE_BYTES).unwrap_err(), DropReason::Oversized);
-        assert_eq!(
-            encoded(Tag::PP, proposal::MAX_DECOMPRESSED + 1).unwrap_err(),
-            DropReason::Oversized
-        );
+        let longest = MAX_MESSAGE_BYTES - Tag::BYTES;
+        assert_eq!(refused(Tag::VB, MAX_MESSAGE_BYTES), too_large(MAX_MESSAGE_BYTES, longest));
+        let longest = proposal::MAX_DECOMPRESSED;
+        assert_eq!(refused(Tag::PP, longest + 1), too_large(longest + 1, longest));
     }
 
     #[test]
@@ -94,8 +101,11 @@ mod tests {
 
     #[test]
     fn an_application_cannot_send_what_belongs_to_a_connection() {
-        for tag in [Tag::MI, Tag::MS, Tag::NI, Tag::NP, Tag::TS, Tag::UE, Tag::VP, Tag(*b"ZZ")] {
-            assert!(gossip_rule(&NetworkProfile::TANDEM.tags, tag).is_none(), "{tag}");
+        let refused = |tag| gossip_rule(&NetworkProfile::TANDEM.tags, tag).unwrap_err();
+        for tag in [Tag::MI, Tag::MS, Tag::NI, Tag::NP, Tag::TS, Tag::UE, Tag::VP] {
+            assert_eq!(refused(tag), SubmitError::HopLocal { tag });
         }
+        let unknown = Tag(*b"ZZ");
+        assert_eq!(refused(unknown), SubmitError::UnknownTag { tag: unknown });
     }
 }

@@ -26,7 +26,10 @@ pub mod wire;
 pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
 pub use keypair::{KeyError, Keypair};
-pub use message::{Delivery, Inbound, Outbound, Recipients, Request, RequestError, Response};
+pub use message::{
+    Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,
+    SubmitError,
+};
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, Identity, LinkId, PeerClass, PeerInfo, Transport};
 pub use profile::{

@@ -70,6 +70,49 @@ pub struct Delivery {
     pub given_up: usize,
 }
 
+/// Why a message can never be sent, however often it is tried: the message is wrong, not the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The network has no such tag.
+    #[error("{tag} is not a tag of this network")]
+    UnknownTag {
+        /// The tag as given.
+        tag: Tag,
+    },
+    /// Messages of this tag belong to one connection; nodes send them by themselves.
+    #[error("{tag} cannot be broadcast: it belongs to one connection")]
+    HopLocal {
+        /// The tag as given.
+        tag: Tag,
+    },
+    /// The message is longer than its tag allows.
+    #[error("the message has {bytes} bytes, {max} are allowed")]
+    TooLarge {
+        /// Length of the body, in bytes; of the compressed body, where the tag is compressed and the
+        /// body does not shrink enough.
+        bytes: usize,
+        /// Most bytes that the tag allows, counted as `bytes` is.
+        max: usize,
+    },
+}
+
+/// Why a broadcast that is waited for was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// The message can never be sent.
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
+    /// A local queue is at its bound; the message was dropped and counted. It may be tried again later.
+    #[error("too much is waiting to be sent")]
+    Full,
+    /// The node has shut down, perhaps while the broadcast was waited for; no later submission can
+    /// succeed.
+    #[error("the node has stopped")]
+    Closed,
+}
+
 /// A request to one peer: topics without the nonce, which is added on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

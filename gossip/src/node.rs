@@ -6,7 +6,7 @@ use crate::{
     address::NodeAddress,
     handler::BoxFuture,
     http::{HttpAddressError, HttpClient},
-    message::{Delivery, Outbound, Request, RequestError, Response},
+    message::{Delivery, DeliveryError, Outbound, Request, RequestError, Response, SubmitError},
     peer::{LinkId, PeerClass, PeerInfo},
     reason::DisconnectReason,
 };
@@ -51,7 +51,8 @@ impl fmt::Display for NetworkId {
     }
 }
 
-/// What became of a submission at the moment it was made.
+/// What became of a sound message at the moment it was submitted. A message that can never be sent is a
+/// [`SubmitError`] instead.
 ///
 /// `Queued` promises a place in a local queue. It never promises delivery.
 #[must_use = "a submission that was not queued has been dropped"]
@@ -59,7 +60,8 @@ impl fmt::Display for NetworkId {
 pub enum Admission {
     /// Accepted into a bounded local queue.
     Queued,
-    /// A bound was reached, of a queue or of the message's tag; the message was dropped and counted.
+    /// A local queue, or the byte budget, was at its bound; the message was dropped and counted, and may
+    /// be tried again later.
     Full,
     /// The node or the peer has shut down; no later submission can succeed.
     Closed,
@@ -87,19 +89,34 @@ pub trait GossipNode: Send + Sync + 'static {
     fn addresses(&self) -> Vec<NodeAddress>;
 
     /// Offers a message of this node's own for delivery.
-    fn broadcast(&self, message: Outbound) -> Admission;
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] when the message can never be sent, because of its tag or its length.
+    fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError>;
 
     /// Offers a message, and resolves when every peer's write loop has written it or given it up.
+    ///
+    /// # Errors
+    ///
+    /// [`DeliveryError`] when the message was not queued at all, or the node stopped meanwhile.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future stops the waiting, not the broadcast, which is under way once this
     /// method has returned.
-    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>>;
+    fn broadcast_and_wait(
+        &self,
+        message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>>;
 
     /// Offers somebody else's message for delivery, if this node relays; else drops it, which counts
     /// as [`Admission::Queued`].
-    fn relay(&self, message: Outbound) -> Admission;
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`], as for [`GossipNode::broadcast`], if this node relays.
+    fn relay(&self, message: Outbound) -> Result<Admission, SubmitError>;
 
     /// The peers of a class, in no particular order.
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo>;

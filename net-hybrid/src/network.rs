@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
-    NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
+    SubmitError,
     http::{HttpAddressError, HttpClient},
 };
 use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
@@ -116,15 +117,18 @@ impl GossipNode for HybridNetwork {
         addresses
     }
 
-    fn broadcast(&self, message: Outbound) -> Admission {
+    fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.broadcaster.broadcast(&message)
     }
 
-    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+    fn broadcast_and_wait(
+        &self,
+        message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
         Box::pin(self.broadcaster.broadcast_and_wait(&message))
     }
 
-    fn relay(&self, message: Outbound) -> Admission {
+    fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.broadcaster.relay(&message)
     }
 

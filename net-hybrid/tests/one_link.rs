@@ -73,7 +73,7 @@ impl Node {
 
     fn say(&self, what: &[u8]) {
         let message = Outbound::new(Tag::AV, what.to_vec());
-        assert_eq!(self.network.broadcast(message), Admission::Queued);
+        assert_eq!(self.network.broadcast(message), Ok(Admission::Queued));
     }
 
     fn times_heard(&self, what: &[u8]) -> usize {

@@ -8,9 +8,9 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, Identity, LinkId,
-    NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, Tag,
-    Transport,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    Identity, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError,
+    Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
@@ -291,15 +291,18 @@ impl GossipNode for P2pNetwork {
         self.listen_addresses().into_iter().map(NodeAddress::Multiaddr).collect()
     }
 
-    fn broadcast(&self, message: Outbound) -> Admission {
+    fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.shared.around.broadcaster.broadcast(&message)
     }
 
-    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+    fn broadcast_and_wait(
+        &self,
+        message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
         Box::pin(self.shared.around.broadcaster.broadcast_and_wait(&message))
     }
 
-    fn relay(&self, message: Outbound) -> Admission {
+    fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.shared.around.broadcaster.relay(&message)
     }
 

@@ -42,7 +42,7 @@ async fn a_message_goes_both_ways_whatever_its_length() {
                 let body = Bytes::from(vec![fill; len]);
                 let before = receiver.heard.all().len();
                 let message = Outbound::new(Tag::TX, body.clone());
-                assert_eq!(sender.network.broadcast(message), Admission::Queued);
+                assert_eq!(sender.network.broadcast(message), Ok(Admission::Queued));
                 until("the message", || receiver.heard.all().len() > before).await;
                 assert_eq!(receiver.heard.all().last().unwrap().body, body, "{len} bytes");
             }

@@ -65,7 +65,7 @@ where
         let body: Vec<u8> = (0..len).map(|index| u8::try_from(index % 253).unwrap()).collect();
         let message = [&b"TX"[..], &body].concat();
         let outbound = Outbound::new(Tag::TX, body.clone());
-        assert_eq!(node.network.broadcast(outbound), Admission::Queued);
+        assert_eq!(node.network.broadcast(outbound), Ok(Admission::Queued));
         let heard = soon(other.next()).await.unwrap().unwrap();
         assert_eq!(heard, Message::binary(message), "{len}");
 

@@ -405,7 +405,7 @@ async fn messages_are_cut_into_frames_as_recorded() {
         node.until_peers(1).await;
         let len = size.message_len_with_tag;
         let message = Outbound::new(Tag::TX, vec![7; len - 2]);
-        assert_eq!(node.network.broadcast(message), Admission::Queued);
+        assert_eq!(node.network.broadcast(message), Ok(Admission::Queued));
         let mut frames: Vec<Frame> = Vec::new();
         while frames.last().is_none_or(|frame| frame.first & 0x80 == 0) {
             frames.push(soon(end.frame()).await.unwrap());
@@ -481,7 +481,7 @@ async fn broadcast_then_disconnect() {
     let mut client = raw::upgraded(node.address()).await;
     node.until_peers(1).await;
     let message = Outbound::new(Tag::TX, vec![7; 3_000]);
-    assert_eq!(node.network.broadcast(message), Admission::Queued);
+    assert_eq!(node.network.broadcast(message), Ok(Admission::Queued));
     node.network.disconnect(node.peers()[0].id, DisconnectReason::Requested);
     let (frames, end) = client.frames().await;
     assert_eq!(end, End::Over);

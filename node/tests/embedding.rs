@@ -56,7 +56,7 @@ async fn what_one_node_broadcasts_another_handles_whatever_carries_it() {
         let speaker = dial(builder(mode), &listener).await;
         let node: Arc<dyn GossipNode> = speaker.node();
         until_connected(&*node).await;
-        assert_eq!(node.broadcast(Outbound::new(Tag::AV, "hello")), Admission::Queued);
+        assert_eq!(node.broadcast(Outbound::new(Tag::AV, "hello")), Ok(Admission::Queued));
         let body = time::timeout(PATIENCE, handled.recv()).await.expect("it is handled in time");
         assert_eq!(body.as_deref(), Some(&b"hello"[..]));
 
@@ -98,7 +98,7 @@ async fn a_hybrid_passes_on_from_one_transport_to_the_other() {
     };
     time::timeout(PATIENCE, all_there).await.expect("both peers are there in time");
     let mut observed = listener.observe();
-    assert_eq!(speaker.node().broadcast(Outbound::new(Tag::VB, "bundle")), Admission::Queued);
+    assert_eq!(speaker.node().broadcast(Outbound::new(Tag::VB, "bundle")), Ok(Admission::Queued));
     let message = time::timeout(PATIENCE, observed.recv()).await.expect("heard in time");
     assert_eq!(message.expect("the node runs").body, "bundle");
     for running in [speaker, listener, hybrid] {

@@ -10,9 +10,9 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup};
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
-    Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, Transport,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction, DisconnectReason,
+    GossipNode, Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
+    Request, RequestError, Response, SubmitError, Transport,
 };
 use runtime::{Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
@@ -149,15 +149,18 @@ impl GossipNode for MemoryNetwork {
         Vec::new()
     }
 
-    fn broadcast(&self, message: Outbound) -> Admission {
+    fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.shared.broadcaster.broadcast(&message)
     }
 
-    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+    fn broadcast_and_wait(
+        &self,
+        message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
         Box::pin(self.shared.broadcaster.broadcast_and_wait(&message))
     }
 
-    fn relay(&self, message: Outbound) -> Admission {
+    fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.shared.broadcaster.relay(&message)
     }
 

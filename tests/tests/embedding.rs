@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Votes, hears the other engine's vote, and fetches a block from it.
 async fn embed(node: Arc<dyn GossipNode>, mut votes: mpsc::Receiver<Inbound>, vote: &'static str) {
-    assert_eq!(node.broadcast(Outbound::new(Tag::AV, vote)), Admission::Queued);
+    assert_eq!(node.broadcast(Outbound::new(Tag::AV, vote)), Ok(Admission::Queued));
     let heard = votes.recv().await.expect("a vote is heard");
     assert_ne!(heard.body, vote);
     let peer = heard.from.expect("it came from a peer");

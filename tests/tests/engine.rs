@@ -53,7 +53,7 @@ fn bundle(number: u8, len: usize) -> Bytes {
 
 fn offer(broadcaster: &Broadcaster, tag: Tag, body: impl Into<Bytes>) {
     let admission = broadcaster.broadcast(&Outbound::new(tag, body));
-    assert_eq!(admission, gossip::Admission::Queued);
+    assert_eq!(admission, Ok(gossip::Admission::Queued));
 }
 
 /// Lets every task run until it waits for something.
@@ -86,7 +86,7 @@ async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
     for number in 0..10 {
         let to = gossip::Recipients::One(loser);
         let vote = Outbound::new(Tag::AV, bundle(number, 300)).to(to);
-        assert_eq!(broadcaster.broadcast(&vote), gossip::Admission::Queued);
+        assert_eq!(broadcaster.broadcast(&vote), Ok(gossip::Admission::Queued));
     }
     settle().await;
     broadcaster.supersede(loser, winner);
@@ -115,7 +115,7 @@ async fn what_the_newer_link_could_not_write_goes_to_the_older_one() {
     let (mut winning, winner) = twin(&node);
     let (_losing, loser) = twin(&node);
     let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
-    assert_eq!(broadcaster.broadcast(&large), gossip::Admission::Queued);
+    assert_eq!(broadcaster.broadcast(&large), Ok(gossip::Admission::Queued));
     settle().await;
     broadcaster.supersede(loser, winner);
     assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
@@ -126,7 +126,7 @@ async fn a_request_stays_with_the_link_it_was_made_on() {
     let (node, broadcaster) = start(setup(Limits::default()));
     let ((_losing, loser), (mut winning, winner)) = (twin(&node), twin(&node));
     let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
-    assert_eq!(broadcaster.broadcast(&large), gossip::Admission::Queued);
+    assert_eq!(broadcaster.broadcast(&large), Ok(gossip::Admission::Queued));
     settle().await;
     let request = Request { topics: BlockRequest { round: 1 }.topics() };
     let answer = broadcaster.request(loser, request);
@@ -251,7 +251,7 @@ async fn what_the_other_link_has_no_room_for_is_counted() {
     let ((_losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
     for peer in [loser, winner] {
         let stuck = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(peer));
-        assert_eq!(broadcaster.broadcast(&stuck), gossip::Admission::Queued);
+        assert_eq!(broadcaster.broadcast(&stuck), Ok(gossip::Admission::Queued));
     }
     settle().await;
     for number in 0..3 {

@@ -31,7 +31,7 @@ async fn last_words(mode: Mode) {
     .await;
     for number in 0..VOTES {
         let vote = Outbound::new(Tag::AV, number.to_string());
-        assert_eq!(node.broadcast(vote), Admission::Queued);
+        assert_eq!(node.broadcast(vote), Ok(Admission::Queued));
     }
     assert_eq!(speaker.stop(Duration::from_secs(5)).await, Shutdown::Clean);
     for number in 0..VOTES {

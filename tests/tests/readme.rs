@@ -21,7 +21,7 @@ async fn readme(root: CancellationToken) -> Result<(), Box<dyn std::error::Error
         .start(&root)
         .await?;
     let gossip: Arc<dyn GossipNode> = node.node();
-    assert_eq!(gossip.broadcast(Outbound::new(Tag::AV, "a vote")), Admission::Queued);
+    assert_eq!(gossip.broadcast(Outbound::new(Tag::AV, "a vote"))?, Admission::Queued);
     // README ends
     Ok(())
 }

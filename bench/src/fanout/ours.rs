@@ -60,7 +60,7 @@ async fn start(transport: Transport, stage: &Stage) -> Result<Node, Failure> {
 
 fn publish(node: Node) -> Publish {
     Box::new(move |body| match node.network.broadcast(Outbound::new(Tag::AV, body)) {
-        Admission::Queued => Ok(()),
+        Ok(Admission::Queued) => Ok(()),
         refused => Err(format!("a broadcast was not queued: {refused:?}").into()),
     })
 }

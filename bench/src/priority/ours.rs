@@ -57,7 +57,7 @@ pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Fa
 impl Contending for Ours {
     fn priority(&self, body: Bytes) -> Result<(), Failure> {
         match self.near.network.broadcast(Outbound::new(Tag::AV, body)) {
-            Admission::Queued => Ok(()),
+            Ok(Admission::Queued) => Ok(()),
             refused => Err(format!("a vote was not queued: {refused:?}").into()),
         }
     }

@@ -250,7 +250,7 @@ async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_
         for number in 0..20_u8 {
             let heard = || one.heard().len() == usize::from(number) + 1;
             let message = Outbound::new(Tag::VB, vec![number]);
-            assert_eq!(other.network.broadcast(message), Admission::Queued);
+            assert_eq!(other.network.broadcast(message), Ok(Admission::Queued));
             until("it is heard", heard).await;
         }
     };

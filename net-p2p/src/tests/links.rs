@@ -45,7 +45,7 @@ async fn ends(stream: &mut Stream) {
 }
 
 fn broadcast(node: &Node, tag: Tag, body: &'static [u8]) {
-    assert_eq!(node.network.broadcast(Outbound::new(tag, body)), Admission::Queued);
+    assert_eq!(node.network.broadcast(Outbound::new(tag, body)), Ok(Admission::Queued));
 }
 
 fn is_linked(node: &Node) -> bool {

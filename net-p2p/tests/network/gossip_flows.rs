@@ -7,7 +7,7 @@ use tandem_net_p2p::{P2pEvent, Subscription};
 use super::kit::{Node, Plan, linked, until};
 
 fn send(node: &Node, tag: Tag, body: Vec<u8>) {
-    assert_eq!(node.network.broadcast(Outbound::new(tag, body)), Admission::Queued);
+    assert_eq!(node.network.broadcast(Outbound::new(tag, body)), Ok(Admission::Queued));
 }
 
 /// Publishes until somebody is subscribed: an overlay takes a moment to form.

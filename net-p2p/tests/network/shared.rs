@@ -48,7 +48,7 @@ async fn where_the_first_link_stays_topics_go_on_without_a_stream_until_it_ends(
             number += 1;
             let message = Outbound::new(Tag::TX, number.to_be_bytes().to_vec());
             if number % 20 == 1 {
-                assert_eq!(one.network.broadcast(message), Admission::Queued);
+                assert_eq!(one.network.broadcast(message), Ok(Admission::Queued));
             }
             !other.heard(Tag::TX).is_empty()
         })
@@ -82,7 +82,7 @@ async fn what_a_validator_rejects_goes_no_further_on_the_topic() {
             // So few bad ones that their sender is not shut out.
             for word in [&b"good"[..], b"bad"].iter().take(if number < 60 { 2 } else { 1 }) {
                 let message = Outbound::new(Tag::TX, [word, &number.to_be_bytes()[..]].concat());
-                assert_eq!(one.network.broadcast(message), Admission::Queued);
+                assert_eq!(one.network.broadcast(message), Ok(Admission::Queued));
             }
         }
         other.heard(Tag::TX).len() >= 5

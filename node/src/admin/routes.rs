@@ -21,8 +21,8 @@ use axum::{
 use broadcaster::{Broadcaster, DropReason};
 use futures::{Stream, stream};
 use gossip::{
-    Compression, Forwarding, GossipNode, Inbound, Lane, MAX_MESSAGE_BYTES, Outbound, PeerClass,
-    Tag,
+    Compression, DeliveryError, Forwarding, GossipNode, Inbound, Lane, MAX_MESSAGE_BYTES, Outbound,
+    PeerClass, SubmitError, Tag,
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
 use serde::Deserialize;
@@ -127,10 +127,16 @@ async fn deliver(context: &Context, tag: Tag, body: Bytes) -> Result<Json<Sent>,
             written: delivery.written,
             given_up: delivery.given_up,
         })),
-        Ok(Err(gossip::Admission::Closed)) => Err(unavailable("the node is stopping")),
-        Ok(Err(gossip::Admission::Full | gossip::Admission::Queued)) => {
+        Ok(Err(DeliveryError::Refused(error @ SubmitError::TooLarge { .. }))) => {
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
+        }
+        Ok(Err(DeliveryError::Refused(error))) => {
+            Err(refuse(StatusCode::BAD_REQUEST, error.to_string()))
+        }
+        Ok(Err(DeliveryError::Full)) => {
             Err(unavailable("the node's queues are full: try again later"))
         }
+        Ok(Err(_closed)) => Err(unavailable("the node is stopping")),
         Err(_elapsed) => Err(unavailable("the peers did not take the message in time")),
     }
 }

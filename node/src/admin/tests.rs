@@ -9,9 +9,9 @@ use std::{
 use broadcaster::{Broadcaster, Setup, TopicMessage};
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DisconnectReason, GossipNode, LinkId, NetworkId,
-    NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
-    Tag, wire::digest::Digest,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
+    RequestError, Response, SubmitError, Tag, wire::digest::Digest,
 };
 use runtime::Shutdown;
 use tandem::DataDir;
@@ -37,13 +37,16 @@ impl GossipNode for Hermit {
     fn addresses(&self) -> Vec<NodeAddress> {
         Vec::new()
     }
-    fn broadcast(&self, message: Outbound) -> Admission {
+    fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.broadcaster.broadcast(&message)
     }
-    fn broadcast_and_wait(&self, message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
+    fn broadcast_and_wait(
+        &self,
+        message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
         Box::pin(self.broadcaster.broadcast_and_wait(&message))
     }
-    fn relay(&self, message: Outbound) -> Admission {
+    fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.broadcaster.relay(&message)
     }
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {

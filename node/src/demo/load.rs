@@ -130,11 +130,11 @@ impl Sender {
         self.note(Deed::Sent, stamp);
         loop {
             match self.node.broadcast(Outbound::new(class.tag(), body.clone())) {
-                Admission::Queued => return true,
-                Admission::Full if now_ns() < deadline_ns && !cancel.is_cancelled() => {
+                Ok(Admission::Queued) => return true,
+                Ok(Admission::Full) if now_ns() < deadline_ns && !cancel.is_cancelled() => {
                     time::sleep(TICK).await;
                 }
-                Admission::Full | Admission::Closed => {
+                Ok(Admission::Full | Admission::Closed) | Err(_) => {
                     self.note(Deed::Withdrawn, stamp);
                     return false;
                 }

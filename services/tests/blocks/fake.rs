@@ -10,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, Direction, DisconnectReason, GossipNode,
-    Handler, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, Tag, Transport, Verdict,
+    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction, DisconnectReason,
+    GossipNode, Handler, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
+    Request, RequestError, Response, SubmitError, Tag, Transport, Verdict,
     wire::{request, topics::Topics},
 };
 use serde_json::Value;
@@ -152,16 +152,19 @@ impl GossipNode for FakeNode {
         Vec::new()
     }
 
-    fn broadcast(&self, _message: Outbound) -> Admission {
-        Admission::Closed
+    fn broadcast(&self, _message: Outbound) -> Result<Admission, SubmitError> {
+        Ok(Admission::Closed)
     }
 
-    fn broadcast_and_wait(&self, _message: Outbound) -> BoxFuture<'_, Result<Delivery, Admission>> {
-        Box::pin(async { Err(Admission::Closed) })
+    fn broadcast_and_wait(
+        &self,
+        _message: Outbound,
+    ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
+        Box::pin(async { Err(DeliveryError::Closed) })
     }
 
-    fn relay(&self, _message: Outbound) -> Admission {
-        Admission::Closed
+    fn relay(&self, _message: Outbound) -> Result<Admission, SubmitError> {
+        Ok(Admission::Closed)
     }
 
     fn peers(&self, _class: PeerClass) -> Vec<PeerInfo> {

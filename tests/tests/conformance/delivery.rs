@@ -1,7 +1,8 @@
 //! Broadcasts: who gets them, how often, in which order, and who knows of it.
 
+use bytes::Bytes;
 use gossip::{
-    Admission, Delivery, Outbound, Recipients, Tag,
+    Admission, Delivery, DeliveryError, Outbound, Recipients, SubmitError, Tag,
     wire::proposal::{MAX_DECOMPRESSED, decompress},
 };
 use testkit::{
@@ -79,7 +80,7 @@ pub(crate) async fn a_broadcast_may_leave_out_its_sender<H: Harness>() {
     let gossip = hub.gossip();
     let (vote, last) = (body("vote", 600), body("last", 600));
     let message = Outbound::new(Tag::AV, vote.clone()).to(Recipients::AllExcept(listeners[1].2));
-    assert_eq!(gossip.broadcast(message), Admission::Queued);
+    assert_eq!(gossip.broadcast(message), Ok(Admission::Queued));
     broadcast(&gossip, Tag::AV, &last);
     for (index, (_, recorder, _)) in listeners.iter().enumerate() {
         recorder.hears(&last).await;
@@ -93,7 +94,7 @@ pub(crate) async fn a_broadcast_may_be_for_one_peer<H: Harness>() {
     let gossip = hub.gossip();
     let (bundle, last) = (body("bundle", 600), body("last", 600));
     let message = Outbound::new(Tag::VB, bundle.clone()).to(Recipients::One(listeners[1].2));
-    assert_eq!(gossip.broadcast(message), Admission::Queued);
+    assert_eq!(gossip.broadcast(message), Ok(Admission::Queued));
     broadcast(&gossip, Tag::VB, &last);
     for (index, (_, recorder, _)) in listeners.iter().enumerate() {
         recorder.hears(&last).await;
@@ -162,9 +163,18 @@ pub(crate) async fn a_message_at_the_bound_of_its_tag_arrives_and_a_longer_one_i
     let hub = H::start(plain()).await;
     let (mut raw, _) = join(&hub).await;
     let gossip = hub.gossip();
-    assert_eq!(gossip.broadcast(Outbound::new(Tag::AV, body("long", 1_229))), Admission::Full);
-    assert_eq!(gossip.broadcast(Outbound::new(Tag(*b"ZZ"), "unknown")), Admission::Full);
-    assert_eq!(gossip.broadcast(Outbound::new(Tag::TS, "hop-local")), Admission::Full);
+    // Issue 9, 13: a message that can never be sent is an error, not back-pressure.
+    let refused = |tag, body: Bytes| {
+        gossip.broadcast(Outbound::new(tag, body)).expect_err("it can never be sent")
+    };
+    let too_large = SubmitError::TooLarge { bytes: 1_229, max: 1_228 };
+    assert_eq!(refused(Tag::AV, body("long", 1_229)), too_large);
+    let unknown = Tag(*b"ZZ");
+    assert_eq!(refused(unknown, body("unknown", 10)), SubmitError::UnknownTag { tag: unknown });
+    let hop_local = SubmitError::HopLocal { tag: Tag::TS };
+    assert_eq!(refused(Tag::TS, body("hop-local", 10)), hop_local);
+    let waited_for = gossip.broadcast_and_wait(Outbound::new(Tag::AV, body("long", 1_229)));
+    assert_eq!(waited_for.await, Err(DeliveryError::Refused(too_large)));
     let longest = body("longest", 1_228);
     broadcast(&gossip, Tag::AV, &longest);
     assert!(read_to(&mut raw, Tag::AV, &longest).await.is_empty());

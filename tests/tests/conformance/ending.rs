@@ -77,7 +77,7 @@ pub(crate) async fn a_stopped_node_has_no_task_left<H: Harness>() {
     assert_eq!(node.task_count(), 0);
     assert_eq!(node.gossip().peers(PeerClass::Connected), []);
     let late = node.gossip().broadcast(Outbound::new(Tag::AV, "late"));
-    assert_eq!(late, Admission::Closed);
+    assert_eq!(late, Ok(Admission::Closed));
     rest_of(&mut raw).await;
     assert_eq!(events.disconnected(peer).await, DisconnectReason::RemoteClosed);
     assert_eq!(other.stop(GRACE).await, Shutdown::Clean);

@@ -123,9 +123,9 @@ async fn flood<H: Harness>(limits: Limits, expected: DropReason) {
     let name = |number: usize| body(&format!("flood {number}"), 64 * 1024);
     for number in 0..FLOOD {
         match gossip.broadcast(Outbound::new(Tag::VB, name(number))) {
-            Admission::Queued => taken += 1,
-            Admission::Full => refused += 1,
-            Admission::Closed => panic!("the node is gone"),
+            Ok(Admission::Queued) => taken += 1,
+            Ok(Admission::Full) => refused += 1,
+            other => panic!("the node is gone: {other:?}"),
         }
         assert!(budget.used() <= budget.total(), "{} of {}", budget.used(), budget.total());
         tokio::task::yield_now().await;

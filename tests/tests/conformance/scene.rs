@@ -92,7 +92,7 @@ pub(crate) fn body(name: &str, len: usize) -> Bytes {
 
 /// Offers a message that must be taken.
 pub(crate) fn broadcast(node: &Arc<dyn GossipNode>, tag: Tag, body: &Bytes) {
-    assert_eq!(node.broadcast(Outbound::new(tag, body.clone())), Admission::Queued);
+    assert_eq!(node.broadcast(Outbound::new(tag, body.clone())), Ok(Admission::Queued));
 }
 
 /// Reads the messages of a tag up to a certain one.
