@@ -38,18 +38,27 @@ pub(crate) struct Row {
     /// The same of one write per message on the same transport.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) one_write_per_s: Option<f64>,
+    /// The same of a loop written by hand that takes up to 256 messages into one write and flush.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batched_per_s: Option<f64>,
     /// Deliveries relative to the raw TCP loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_raw: Option<f64>,
     /// Deliveries relative to one write per message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_one_write: Option<f64>,
+    /// Deliveries relative to the batching loop written by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_to_batched: Option<f64>,
     /// As `ratio_to_raw`, per second of processor time: little disturbed by other programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_raw: Option<f64>,
     /// As `ratio_to_one_write`, per second of processor time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_one_write: Option<f64>,
+    /// As `ratio_to_batched`, per second of processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_batched: Option<f64>,
     /// Median latency of priority messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
@@ -94,7 +103,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 25] = [
+const COLUMNS: [Column; 28] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -105,10 +114,13 @@ const COLUMNS: [Column; 25] = [
     ("deliveries/s", |row| row.deliveries_per_s.map(|rate| format!("{rate:.0}"))),
     ("raw/s", |row| row.raw_per_s.map(|rate| format!("{rate:.0}"))),
     ("one write/s", |row| row.one_write_per_s.map(|rate| format!("{rate:.0}"))),
+    ("batched/s", |row| row.batched_per_s.map(|rate| format!("{rate:.0}"))),
     ("of raw", |row| row.ratio_to_raw.map(|ratio| format!("{ratio:.2}"))),
     ("of one write", |row| row.ratio_to_one_write.map(|ratio| format!("{ratio:.1}"))),
+    ("of batched", |row| row.ratio_to_batched.map(|ratio| format!("{ratio:.2}"))),
     ("of raw, cpu", |row| row.cpu_ratio_to_raw.map(|ratio| format!("{ratio:.2}"))),
     ("of one write, cpu", |row| row.cpu_ratio_to_one_write.map(|ratio| format!("{ratio:.1}"))),
+    ("of batched, cpu", |row| row.cpu_ratio_to_batched.map(|ratio| format!("{ratio:.2}"))),
     ("p50 ms", |row| row.p50_ms.map(|ms| format!("{ms:.1}"))),
     ("p99 ms", |row| row.p99_ms.map(|ms| format!("{ms:.1}"))),
     ("goodput", |row| row.goodput_ratio.map(|ratio| format!("{ratio:.3}"))),

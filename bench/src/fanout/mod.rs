@@ -1,7 +1,7 @@
 //! One node to many peers over loopback.
 //!
 //! ```text
-//!   publisher ──▶ contender: raw | one write | ours ──▶ N receivers ──▶ Meter
+//!   publisher ──▶ contender: raw | one write | batched | ours ──▶ N receivers ──▶ Meter
 //! ```
 //!
 //! # Invariants
@@ -9,7 +9,7 @@
 //! * The contenders of a row take turns within one run, each on a fresh runtime of two workers.
 //! * All send the same messages, tag and number included, through the same window.
 
-mod one_write;
+mod by_hand;
 mod ours;
 mod race;
 mod raw;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-pub(crate) use one_write::web_socket_config;
+pub(crate) use by_hand::web_socket_config;
 use race::Pace;
 
 use crate::{
@@ -86,12 +86,14 @@ enum Contender {
     Raw,
     /// A queue per peer and one write and flush per message.
     OneWrite,
+    /// A queue per peer, and up to 256 waiting messages in one write and flush.
+    Batched,
     /// A Tandem node.
     Ours,
 }
 
 impl Contender {
-    const ALL: [Self; 3] = [Self::Raw, Self::OneWrite, Self::Ours];
+    const ALL: [Self; 4] = [Self::Raw, Self::OneWrite, Self::Batched, Self::Ours];
 }
 
 /// One measurement.
@@ -151,10 +153,13 @@ fn measure(args: &Args, transport: Transport, bytes: usize) -> Result<Row, Failu
         deliveries_per_s: per_s(Contender::Ours),
         raw_per_s: per_s(Contender::Raw),
         one_write_per_s: per_s(Contender::OneWrite),
+        batched_per_s: per_s(Contender::Batched),
         ratio_to_raw: ratio(per_s(Contender::Ours), per_s(Contender::Raw)),
         ratio_to_one_write: ratio(per_s(Contender::Ours), per_s(Contender::OneWrite)),
+        ratio_to_batched: ratio(per_s(Contender::Ours), per_s(Contender::Batched)),
         cpu_ratio_to_raw: ratio(per_cpu_s(Contender::Ours), per_cpu_s(Contender::Raw)),
         cpu_ratio_to_one_write: ratio(per_cpu_s(Contender::Ours), per_cpu_s(Contender::OneWrite)),
+        cpu_ratio_to_batched: ratio(per_cpu_s(Contender::Ours), per_cpu_s(Contender::Batched)),
         ..Row::default()
     })
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Contender, Plan, Transport, one_write, ours, raw};
+use super::{Contender, Plan, Transport, by_hand, by_hand::Batch, ours, raw};
 use crate::{
     error::Failure,
     meter::{BLOCK, Meter},
@@ -27,6 +27,9 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the end of a contender may take.
 const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// The larger batch of the loops written by hand. Source: performance anchors, the best of those tried there.
+const BATCH: Batch = Batch(256);
 
 /// How the publisher hands a message to a contender. Never waits.
 pub(super) type Publish = Box<dyn FnMut(Bytes) -> Result<(), Failure> + Send>;
@@ -92,8 +95,10 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
 async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
     match (plan.contender, plan.transport) {
         (Contender::Raw, _) => raw::start(stage).await,
-        (Contender::OneWrite, Transport::Ws) => one_write::ws(stage).await,
-        (Contender::OneWrite, Transport::P2p) => one_write::p2p(stage).await,
+        (Contender::OneWrite, Transport::Ws) => by_hand::ws(stage, Batch(1)).await,
+        (Contender::OneWrite, Transport::P2p) => by_hand::p2p(stage, Batch(1)).await,
+        (Contender::Batched, Transport::Ws) => by_hand::ws(stage, BATCH).await,
+        (Contender::Batched, Transport::P2p) => by_hand::p2p(stage, BATCH).await,
         (Contender::Ours, Transport::Ws) => ours::ws(stage).await,
         (Contender::Ours, Transport::P2p) => ours::p2p(stage).await,
     }
@@ -126,6 +131,8 @@ mod tests {
             (Contender::Raw, Transport::Ws),
             (Contender::OneWrite, Transport::Ws),
             (Contender::OneWrite, Transport::P2p),
+            (Contender::Batched, Transport::Ws),
+            (Contender::Batched, Transport::P2p),
             (Contender::Ours, Transport::Ws),
             (Contender::Ours, Transport::P2p),
         ] {
