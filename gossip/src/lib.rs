@@ -33,8 +33,8 @@ pub use message::{
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, Identity, LinkId, PeerClass, PeerInfo, Transport};
 pub use profile::{
-    ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_TOPIC_BYTES, NetworkProfile,
-    StreamUse,
+    ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
+    NetworkProfile, ProfileBuilder, ProfileError, StreamUse,
 };
 pub use reason::DisconnectReason;
-pub use tag::{Compression, Forwarding, Interest, Lane, Route, Tag, TagRule, TagTable};
+pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};

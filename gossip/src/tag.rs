@@ -141,7 +141,27 @@ pub struct TagRule {
     pub sent_by_default: bool,
 }
 
-/// The rules of all live tags of a network, at most 32, one per tag.
+impl TagRule {
+    /// A kind of message that relays pass on: sent over the gossip stream of every peer, uncompressed, to peers
+    /// that never sent an interest too. `max_payload` is in bytes on the wire, without the tag.
+    #[must_use]
+    pub const fn new(tag: Tag, lane: Lane, max_payload: usize) -> Self {
+        Self {
+            tag,
+            lane,
+            max_payload,
+            route: Route::Streams,
+            compression: Compression::None,
+            forwarding: Forwarding::Gossip,
+            sent_by_default: true,
+        }
+    }
+}
+
+/// Most tags a network may have: an interest is a set of bits. Chosen: twice and a half what any network has today.
+pub const MAX_TAGS: usize = 32;
+
+/// The rules of all live tags of a network, at most [`MAX_TAGS`], one per tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagTable(&'static [TagRule]);
 
@@ -150,10 +170,10 @@ impl TagTable {
     ///
     /// # Panics
     ///
-    /// With more than 32 rules; in a `const` that is a compile error.
+    /// With more than [`MAX_TAGS`] rules; in a `const` that is a compile error.
     #[must_use]
     pub const fn new(rules: &'static [TagRule]) -> Self {
-        assert!(rules.len() <= 32, "an interest is a set of at most 32 tags");
+        assert!(rules.len() <= MAX_TAGS, "an interest is a set of at most 32 tags");
         Self(rules)
     }
 

@@ -1,7 +1,12 @@
 //! A network's names and numbers. Two profiles, one protocol.
 //!
 //! [`NetworkProfile::ALGORAND`] speaks to existing Algorand nodes byte for byte;
-//! [`NetworkProfile::TANDEM`] is the same protocol under its own names, for a network of one's own.
+//! [`NetworkProfile::TANDEM`] is the same protocol under its own names, for a network of one's own. A network with
+//! messages of its own builds a profile with [`ProfileBuilder`].
+
+mod builder;
+
+pub use builder::{ProfileBuilder, ProfileError};
 
 use crate::tag::{Compression, Forwarding, Lane, Route, Tag, TagRule, TagTable};
 
@@ -14,6 +19,12 @@ pub const MAX_MESSAGE_BYTES: usize = 6 * 1024 * 1024;
 ///
 /// Source: wire facts 8.6. Existing nodes drop anything larger without an error.
 pub const MAX_TOPIC_BYTES: usize = 1024 * 1024;
+
+/// Largest request outside the `algorand` profile, in bytes on the wire: 64 KiB.
+///
+/// Chosen: any topics an application may want to ask with, and few enough that sixteen waiting requests of a
+/// thousand peers stay within a gigabyte.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// When a node takes part in the identity exchange over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +113,7 @@ impl NetworkProfile {
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
         key_file: "peerIDPrivKey.key",
-        tags: TagTable::new(&tags("algotx01")),
+        tags: TagTable::new(&tags("algotx01", 67)),
     };
 
     /// The same protocol under its own names. The default.
@@ -120,7 +131,7 @@ impl NetworkProfile {
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
         key_file: "identity.pem",
-        tags: TagTable::new(&tags("tandem/tx/1")),
+        tags: TagTable::new(&tags("tandem/tx/1", MAX_REQUEST_BYTES)),
     };
 
     /// Every profile, the default first.
@@ -133,30 +144,44 @@ impl NetworkProfile {
     }
 }
 
-/// The twelve live tags. Source: wire facts 2.1 (bounds, lanes, default send set) and 8.5 (topic).
-const fn tags(tx_topic: &'static str) -> [TagRule; 12] {
-    use Forwarding::{Gossip, HopLocal};
+/// A tag of a connection itself, which is never passed on.
+const fn hop_local(tag: Tag, lane: Lane, max_payload: usize) -> TagRule {
+    TagRule { forwarding: Forwarding::HopLocal, ..TagRule::new(tag, lane, max_payload) }
+}
+
+/// The tags that the protocol itself uses. Source: wire facts 2.1 (bounds, lanes, default send set).
+const fn protocol_tags(max_request: usize) -> [TagRule; 7] {
     use Lane::{Bulk, Priority};
-    const fn rule(tag: Tag, lane: Lane, max_payload: usize, forwarding: Forwarding) -> TagRule {
-        let (route, compression) = (Route::Streams, Compression::None);
-        let sent_by_default = true;
-        TagRule { tag, lane, max_payload, route, compression, forwarding, sent_by_default }
-    }
-    let tx = rule(Tag::TX, Bulk, 5_000_000, Gossip);
-    let pp = rule(Tag::PP, Priority, 0x50_1e3a, Gossip);
-    let sp = rule(Tag::SP, Bulk, 6_378, Gossip);
     [
-        rule(Tag::AV, Priority, 1_228, Gossip),
-        rule(Tag::MI, Priority, 48, HopLocal),
-        rule(Tag::MS, Bulk, 69, HopLocal),
-        rule(Tag::NI, Priority, 215, HopLocal),
-        rule(Tag::NP, Priority, 850, HopLocal),
+        hop_local(Tag::MI, Priority, 48),
+        hop_local(Tag::MS, Bulk, 69),
+        hop_local(Tag::NI, Priority, 215),
+        hop_local(Tag::NP, Priority, 850),
+        hop_local(Tag::TS, Bulk, MAX_MESSAGE_BYTES),
+        hop_local(Tag::UE, Bulk, max_request),
+        hop_local(Tag::VP, Priority, 1_228),
+    ]
+}
+
+/// The twelve live tags. Source: wire facts 2.1 (bounds, lanes, default send set) and 8.5 (topic).
+const fn tags(tx_topic: &'static str, max_request: usize) -> [TagRule; 12] {
+    use Lane::{Bulk, Priority};
+    let [mi, ms, ni, np, ts, ue, vp] = protocol_tags(max_request);
+    let tx = TagRule::new(Tag::TX, Bulk, 5_000_000);
+    let pp = TagRule::new(Tag::PP, Priority, 0x50_1e3a);
+    let sp = TagRule::new(Tag::SP, Bulk, 6_378);
+    [
+        TagRule::new(Tag::AV, Priority, 1_228),
+        mi,
+        ms,
+        ni,
+        np,
         TagRule { compression: Compression::Zstd, ..pp },
         TagRule { sent_by_default: false, ..sp },
-        rule(Tag::TS, Bulk, MAX_MESSAGE_BYTES, HopLocal),
+        ts,
         TagRule { route: Route::Topic(tx_topic), ..tx },
-        rule(Tag::UE, Bulk, 67, HopLocal),
-        rule(Tag::VB, Bulk, MAX_MESSAGE_BYTES, Gossip),
-        rule(Tag::VP, Priority, 1_228, HopLocal),
+        ue,
+        TagRule::new(Tag::VB, Bulk, MAX_MESSAGE_BYTES),
+        vp,
     ]
 }
