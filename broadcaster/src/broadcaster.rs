@@ -12,7 +12,7 @@ use gossip::{
     NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
     SubmitError, Tag, Transport, Validation, Validator,
 };
-use runtime::{Opening, Shutdown, TaskSet};
+use runtime::{Fault, Opening, Shutdown, TaskSet};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{self, Instant},
@@ -177,10 +177,10 @@ impl Broadcaster {
             observers: broadcast::Sender::new(OBSERVER_DEPTH),
             limits: Arc::new(limits),
         });
-        tasks.spawn("router", |cancel| router.run(cancel));
+        tasks.spawn_lasting("router", |cancel| router.run(cancel));
         workers::spawn(receivers, &shared, &tasks);
         let registry = Arc::clone(&shared.registry);
-        tasks.spawn("sweep", |cancel| registry.sweep(cancel));
+        tasks.spawn_lasting("sweep", |cancel| registry.sweep(cancel));
         Self { shared, tasks }
     }
 
@@ -218,6 +218,16 @@ impl Broadcaster {
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Waits until a task of the broadcaster has panicked, or ended unasked, which only a bug makes it do; for
+    /// ever if none does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        self.tasks.faulted().await
     }
 
     /// What happens to peers from now on. A listener that falls behind by 2,048 events loses the oldest.

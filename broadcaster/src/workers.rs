@@ -137,10 +137,10 @@ impl Workers {
 pub(crate) fn spawn(queues: Queues, shared: &Arc<Shared>, tasks: &TaskSet) {
     for receiver in queues.messages {
         let shared = Arc::clone(shared);
-        tasks.spawn("worker", |cancel| run(receiver, shared, cancel));
+        tasks.spawn_lasting("worker", |cancel| run(receiver, shared, cancel));
     }
     let shared = Arc::clone(shared);
-    tasks.spawn("requests", |cancel| serve(queues.requests, shared, cancel));
+    tasks.spawn_lasting("requests", |cancel| serve(queues.requests, shared, cancel));
 }
 
 /// Handles requests side by side.

@@ -11,7 +11,7 @@ use gossip::{
 };
 use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
 use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
-use runtime::Shutdown;
+use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
 /// What a hybrid network is made of. The WebSocket half takes over the key of the libp2p half.
@@ -91,6 +91,19 @@ impl HybridNetwork {
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let (ws, p2p) = tokio::join!(self.ws.stop(grace), self.p2p.stop(grace));
         ws.and(p2p)
+    }
+
+    /// Waits until a task of either half has ended unasked, which only a bug makes it do; for ever if none
+    /// does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        tokio::select! {
+            fault = self.ws.faulted() => fault,
+            fault = self.p2p.faulted() => fault,
+        }
     }
 
     /// The WebSocket half.

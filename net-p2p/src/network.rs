@@ -16,7 +16,7 @@ use gossip::{
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
-use runtime::{Shutdown, TaskSet};
+use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +135,7 @@ impl P2pNetwork {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
             other => StartError::Setup { source: Box::new(other) },
         })?;
-        tasks.spawn("swarm", |cancel| blueprint.supervise(life, cancel));
+        tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
         let shared = Shared { around, swarm, bound, configured, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
@@ -181,6 +181,16 @@ impl P2pNetwork {
             broadcaster.detach_topic(tag);
         }
         self.shared.tasks.stop(grace).await
+    }
+
+    /// Waits until the task that keeps the swarm alive has ended unasked, which only a bug makes it do; for
+    /// ever if it does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        self.shared.tasks.faulted().await
     }
 
     /// The public key by which this node is recognised.

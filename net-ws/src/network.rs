@@ -10,7 +10,7 @@ use gossip::{
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
-use runtime::{Shutdown, TaskSet};
+use runtime::{Fault, Shutdown, TaskSet};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -80,10 +80,12 @@ impl WsNetwork {
         }
         if let Some(listener) = listener {
             let (context, spawner) = (Arc::clone(&context), tasks.clone());
-            tasks.spawn("accept", |cancel| serve::accept(listener, context, spawner, cancel));
+            tasks.spawn_lasting("accept", |cancel| {
+                serve::accept(listener, context, spawner, cancel)
+            });
         }
         let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
-        tasks.spawn("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
+        tasks.spawn_lasting("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
         if let Some(address) = local_address {
             tracing::info!(%address, network = %context.network, "listening");
         }
@@ -95,6 +97,16 @@ impl WsNetwork {
     /// most `grace`.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
+    }
+
+    /// Waits until a task of this network has ended unasked, which only a bug makes it do; for ever if none
+    /// does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        self.tasks.faulted().await
     }
 
     /// Where this network listens.

@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod config;
 mod demo;
+mod lines;
 mod log;
 
 use std::{process::ExitCode, time::Duration};
@@ -11,30 +12,37 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use cli::{Cli, Failure};
 
-/// How long threads that are still reading standard input are waited for.
+/// How long threads are waited for that still read standard input or write standard output.
 const THREADS_TIME: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => run(cli).unwrap_or_else(|failure| fail(&failure)),
-        // Asked for help or the version, or nothing was asked for.
-        Err(error) if !error.use_stderr() || is_help(&error) => error.exit(),
-        Err(error) => fail(&Failure::from(&error)),
-    }
+    log::catch_panics();
+    let code = match Cli::try_parse() {
+        Ok(cli) => run(cli::dispatch(cli)),
+        // Asked for the help or the version, or for nothing.
+        Err(error) if !error.use_stderr() || is_help(&error) => run(cli::help(error)),
+        Err(error) => Err(Failure::from(&error)),
+    };
+    let code = match code {
+        Err(failure) if failure.is_reader_gone() => ExitCode::SUCCESS,
+        code => code.unwrap_or_else(|failure| fail(&failure)),
+    };
+    log::flush();
+    code
 }
 
-fn run(cli: Cli) -> Result<ExitCode, Failure> {
+fn run(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| Failure::System { what: "the threads of the program", source })?;
-    let outcome = runtime.block_on(cli::dispatch(cli));
+    let outcome = runtime.block_on(command);
     runtime.shutdown_timeout(THREADS_TIME);
     outcome
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("error: {}", failure.line());
+    log::note(&format!("error: {}", failure.line()));
     failure.exit_code()
 }
 

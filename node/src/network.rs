@@ -17,7 +17,7 @@ use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsNetwork};
-use runtime::Shutdown;
+use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -98,6 +98,15 @@ impl Network {
             Self::Hybrid(network) => Arc::new(network.clone()),
             Self::WebSocket(network) => Arc::new(network.clone()),
             Self::Libp2p(network) => Arc::new(network.clone()),
+        }
+    }
+
+    /// Waits until a task of the network has ended unasked; for ever if none does.
+    pub(crate) async fn faulted(&self) -> Fault {
+        match self {
+            Self::Hybrid(network) => network.faulted().await,
+            Self::WebSocket(network) => network.faulted().await,
+            Self::Libp2p(network) => network.faulted().await,
         }
     }
 

@@ -11,17 +11,11 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::{Broadcaster, Metrics, PeerEvent};
 use gossip::{GossipNode, Identity, Inbound};
 use net_http::{HttpServer, ServeMetrics, client::Clients};
-use runtime::Shutdown;
-use tokio::{
-    sync::broadcast,
-    time::{self, Instant, MissedTickBehavior},
-};
+use runtime::{Fault, Shutdown};
+use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{data_dir::DataDir, network::Network};
-
-/// How often [`Running::ended`] looks. Chosen: nobody notices half a second after a bug.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A running node.
 #[must_use = "dropping a node ends it"]
@@ -130,19 +124,16 @@ impl Running {
         &self.parts.cancel
     }
 
-    /// Waits until the node has ended by itself, which only a bug in it makes it do, or was cancelled.
+    /// Waits until a part of the node has ended by itself, which only a bug in it makes it do; for ever if
+    /// none does. What is left of the node is of little use then: stop it.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only looks.
-    pub async fn ended(&self) {
-        let mut look = time::interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.parts.broadcaster.task_count() > 0 {
-            tokio::select! {
-                () = self.parts.cancel.cancelled() => return,
-                _ = look.tick() => {}
-            }
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        tokio::select! {
+            fault = self.parts.network.faulted() => fault,
+            fault = self.parts.broadcaster.faulted() => fault,
         }
     }
 

@@ -6,4 +6,4 @@
 
 mod tasks;
 
-pub use tasks::{Opening, Shutdown, TaskSet};
+pub use tasks::{Fault, FaultKind, Opening, Shutdown, TaskSet};

@@ -5,13 +5,16 @@
 //! * [`TaskSet::spawn`] is the only door to spawn; the lint configuration forbids the others.
 //! * A task ends before its set does: dropping the set aborts what still runs, [`TaskSet::stop`] asks first.
 //! * A panic is never silent: it cancels the set at once, and stopping the set resumes it.
+//! * A task that has to last as long as its set, and ends unasked, is a fault like a panic: it cancels the
+//!   set, and whoever watches the set is told which task it was.
 //! * What is started in an [`Opening`] is started whole: the set is stopped before it or after it.
 
 use std::{
     any::Any,
+    fmt,
     future::Future,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -42,6 +45,34 @@ impl Shutdown {
     }
 }
 
+/// A task that ended although nobody had asked its set to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Name of the task, as it was given when it was started.
+    pub task: &'static str,
+    /// How it ended.
+    pub how: FaultKind,
+}
+
+/// How a task ended that nobody had asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It panicked.
+    Panicked,
+    /// It returned, although it was to last.
+    Returned,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.how {
+            FaultKind::Panicked => "panicked",
+            FaultKind::Returned => "ended unasked",
+        };
+        write!(f, "its task {:?} {how}", self.task)
+    }
+}
+
 /// The tasks one component owns. Clones share the same tasks; the last one to be dropped aborts them.
 #[derive(Clone, Debug)]
 pub struct TaskSet {
@@ -56,6 +87,7 @@ struct Shared {
     /// The first panic, until somebody resumes it.
     panic: Mutex<Option<Panic>>,
     cancel: CancellationToken,
+    fault: FirstFault,
     /// Read by openings; written, for a moment, by whoever stops the set.
     openings: RwLock<()>,
 }
@@ -74,8 +106,45 @@ impl Opening<'_> {
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.shared.start(name, task(self.shared.cancel.clone()), Late::Started);
+        let task = task(self.shared.cancel.clone());
+        self.shared.start(name, task, Late::Started, Lasting::No);
     }
+}
+
+/// The first fault of a set. Clones share it.
+#[derive(Clone, Debug, Default)]
+struct FirstFault {
+    fault: Arc<OnceLock<Fault>>,
+    /// Cancelled once it is there.
+    told: CancellationToken,
+}
+
+impl FirstFault {
+    fn tell(&self, fault: Fault) {
+        // One that came first stays.
+        let _ = self.fault.set(fault);
+        self.told.cancel();
+    }
+
+    fn get(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    async fn wait(&self) -> Fault {
+        self.told.cancelled().await;
+        match self.get() {
+            Some(fault) => fault,
+            // Never: it is set before it is told.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether a task has to run as long as its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasting {
+    Yes,
+    No,
 }
 
 /// What becomes of a task that is to be started when its set has been asked to stop.
@@ -94,6 +163,7 @@ impl TaskSet {
             tasks: Mutex::default(),
             panic: Mutex::default(),
             cancel,
+            fault: FirstFault::default(),
             openings: RwLock::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -114,7 +184,37 @@ impl TaskSet {
         if self.shared.cancel.is_cancelled() {
             return;
         }
-        self.shared.start(name, task(self.shared.cancel.clone()), Late::Dropped);
+        let task = task(self.shared.cancel.clone());
+        self.shared.start(name, task, Late::Dropped, Lasting::No);
+    }
+
+    /// Starts a task as [`TaskSet::spawn`] does, that has to run as long as the set does: if it ends before
+    /// the set is asked to stop, that is a [`Fault`], and the set is asked to stop.
+    pub fn spawn_lasting<F, Fut>(&self, name: &'static str, task: F)
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        if self.shared.cancel.is_cancelled() {
+            return;
+        }
+        let task = task(self.shared.cancel.clone());
+        self.shared.start(name, task, Late::Dropped, Lasting::Yes);
+    }
+
+    /// The first fault of a task of this set, if there was one.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.shared.fault.get()
+    }
+
+    /// Waits for the first fault of a task of this set, for ever if there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a fault stays.
+    pub async fn faulted(&self) -> Fault {
+        self.shared.fault.wait().await
     }
 
     /// Keeps the set from being stopped for a moment; `None` if it has been asked to. Not to be held
@@ -184,9 +284,10 @@ impl Shared {
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
         late: Late,
+        lasting: Lasting,
     ) {
         let future = AssertUnwindSafe(task).catch_unwind();
-        let cancel = self.cancel.clone();
+        let (cancel, fault) = (self.cancel.clone(), self.fault.clone());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked again under the lock: `stop` cancels first and takes the tasks then, so that a task
         // that starts here is among those it takes.
@@ -198,10 +299,15 @@ impl Shared {
         }
         tasks.spawn(async move {
             let panic = future.await.err();
-            if panic.is_some() {
-                tracing::error!(task = name, "a task panicked; its component stops");
-                cancel.cancel();
-            }
+            let how = match (&panic, lasting) {
+                (Some(_), _) => FaultKind::Panicked,
+                (None, Lasting::Yes) if !cancel.is_cancelled() => FaultKind::Returned,
+                (None, _) => return None,
+            };
+            // Told before it is logged: a log that panics hides no fault.
+            fault.tell(Fault { task: name, how });
+            cancel.cancel();
+            tracing::error!(task = name, ?how, "a task ended unasked; its component stops");
             panic
         });
     }
@@ -233,6 +339,30 @@ mod tests {
         tasks.spawn("buggy", |_cancel| async { panic!("a bug") });
         tasks.token().cancelled().await;
         let _never = tasks.stop(Duration::from_secs(1)).await;
+    }
+
+    // Issue 8, 1.
+    #[tokio::test(start_paused = true)]
+    async fn a_lasting_task_that_ends_unasked_is_a_fault_of_its_set() {
+        let tasks = TaskSet::new(&CancellationToken::new());
+        tasks.spawn("short", |_cancel| async {});
+        tasks.spawn_lasting("lasting", |_cancel| async {
+            time::sleep(Duration::from_secs(1)).await
+        });
+        assert_eq!(tasks.fault(), None);
+        let fault = tasks.faulted().await;
+        assert_eq!(fault, Fault { task: "lasting", how: FaultKind::Returned });
+        assert!(tasks.token().is_cancelled());
+        assert_eq!(fault.to_string(), "its task \"lasting\" ended unasked");
+        assert_eq!(tasks.stop(Duration::from_secs(1)).await, Shutdown::Clean);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lasting_task_that_ends_when_asked_is_no_fault() {
+        let tasks = TaskSet::new(&CancellationToken::new());
+        tasks.spawn_lasting("lasting", |cancel| async move { cancel.cancelled().await });
+        assert_eq!(tasks.stop(Duration::from_secs(1)).await, Shutdown::Clean);
+        assert_eq!(tasks.fault(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,8 @@ use gossip::{
 use serde::Deserialize;
 use tokio::{sync::broadcast, time};
 
-use super::wire::{Heard, Line, Peer, Refusal, Sent, Status, millis};
+use super::wire::{Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis};
+use crate::{lines::Lines, log};
 
 /// How long the body of a request may take to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) ws: Option<String>,
     pub(crate) p2p: Vec<String>,
     pub(crate) started: Instant,
+    /// Standard output of the node.
+    pub(crate) out: Lines,
 }
 
 /// The routes of the admin API.
@@ -74,6 +77,7 @@ async fn status(State(context): Shared) -> Json<Status> {
         p2p: context.p2p.clone(),
         peers: context.node.peers(PeerClass::Connected).len(),
         uptime_ms: millis(context.started.elapsed()),
+        lines_lost: LinesLost { log: log::lost(), out: context.out.lost() },
     })
 }
 

@@ -23,7 +23,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use runtime::{Shutdown, TaskSet};
+use runtime::{Fault, Shutdown, TaskSet};
 use tandem::DataDir;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -83,8 +83,13 @@ impl Server {
         let tasks = TaskSet::new(parent);
         let router = routes::router(context);
         let connections = tasks.clone();
-        tasks.spawn("admin", |cancel| accept(listener, router, connections, cancel));
+        tasks.spawn_lasting("admin", |cancel| accept(listener, router, connections, cancel));
         Ok(Self { tasks, socket })
+    }
+
+    /// Waits until a task of the admin API has ended unasked; for ever if none does.
+    pub(crate) async fn faulted(&self) -> Fault {
+        self.tasks.faulted().await
     }
 
     /// Ends every connection and takes the socket away.

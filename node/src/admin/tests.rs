@@ -90,6 +90,7 @@ impl Rig {
             ws: Some("http://127.0.0.1:1".to_owned()),
             p2p: Vec::new(),
             started: Instant::now(),
+            out: crate::lines::Lines::to(std::io::stdout(), |_| String::new()).unwrap(),
         };
         let server = Server::start(&locked, context, &root).unwrap();
         let client = Client::new(dir.path());

@@ -21,6 +21,16 @@ pub(crate) struct Status {
     pub(crate) p2p: Vec<String>,
     pub(crate) peers: usize,
     pub(crate) uptime_ms: u64,
+    pub(crate) lines_lost: LinesLost,
+}
+
+/// Lines that were dropped because nobody read them, or because they could not be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LinesLost {
+    /// Of the log, on standard error.
+    pub(crate) log: u64,
+    /// Of the events, on standard output.
+    pub(crate) out: u64,
 }
 
 /// Answer to `POST /send`.

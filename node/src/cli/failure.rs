@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 use gossip::http::{BoxError, HttpAddressError, HttpError};
 use http::StatusCode;
 use services::files::{FetchError, PutFileError};
-use tandem::{ForwardError, StartError};
+use tandem::{Fault, ForwardError, StartError};
 
 use super::services::ServiceError;
 use crate::{
@@ -104,9 +104,12 @@ pub(crate) enum Failure {
     /// A message went to nobody.
     #[error("the node has no peers: nobody received the message")]
     NobodyHeard,
-    /// The node ended by itself.
-    #[error("the node stopped by itself: see its log")]
-    Died,
+    /// A part of the node ended by itself.
+    #[error("the node stopped by itself: {fault}")]
+    Died {
+        /// What ended.
+        fault: Fault,
+    },
 }
 
 impl Failure {
@@ -135,8 +138,13 @@ impl Failure {
             | Self::Write { .. }
             | Self::System { .. }
             | Self::NobodyHeard
-            | Self::Died => 1,
+            | Self::Died { .. } => 1,
         })
+    }
+
+    /// Whether nobody reads what the command prints any more, which ends it and is no failure.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// The failure and what caused it, in one line.

@@ -16,6 +16,7 @@ use super::{
     output, progress,
     reach::Reach,
 };
+use crate::log;
 
 /// Puts or gets a file.
 pub(crate) async fn file(args: FileArgs) -> Result<ExitCode, Failure> {
@@ -34,9 +35,9 @@ async fn put(file: &Path, peer: NodeAddress, roots: Option<&Path>) -> Result<Exi
     reach.stop().await;
     let stored = stored?;
     if stored.kept == Kept::Already {
-        eprintln!("the peer had it already");
+        log::note("the peer had it already");
     }
-    output::print(&stored.id.to_string());
+    output::print(&stored.id.to_string()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,7 +64,7 @@ async fn get(
         0 => String::new(),
         resumed => format!(", {resumed} of which were there already"),
     };
-    output::print(&format!("{}: {} bytes{again}", out.display(), fetched.bytes));
+    output::print(&format!("{}: {} bytes{again}", out.display(), fetched.bytes)).await?;
     Ok(ExitCode::SUCCESS)
 }
 

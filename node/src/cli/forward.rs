@@ -12,18 +12,28 @@ use crate::log;
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Forwards until a signal comes.
-pub(crate) async fn forward(args: ForwardArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn forward(
+    args: ForwardArgs,
+    mut signals: StopSignals,
+) -> Result<ExitCode, Failure> {
     log::to_stderr("warn");
-    let mut signals = StopSignals::catch()?;
-    let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
-    let client = reach.client(&args.peer)?;
-    let root = CancellationToken::new();
-    let forward = Forward::start(&args.listen, client, &root).await?;
-    output::print(&format!("forwarding http://{} to {}", forward.local_address(), args.peer));
+    let starting = async {
+        let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
+        let client = reach.client(&args.peer)?;
+        let forward = Forward::start(&args.listen, client, &CancellationToken::new()).await?;
+        let local = forward.local_address();
+        output::print(&format!("forwarding http://{local} to {}", args.peer)).await?;
+        Ok::<_, Failure>((reach, forward))
+    };
+    let (reach, forward) = tokio::select! {
+        biased;
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
+        started = starting => started?,
+    };
     signals.next().await;
     tokio::select! {
         biased;
-        () = signals.next() => return Ok(ExitCode::FAILURE),
+        _ = signals.next() => return Ok(ExitCode::FAILURE),
         stopped = forward.stop(GRACE) => tracing::debug!(?stopped, "forwarding stopped"),
     }
     reach.stop().await;

@@ -5,20 +5,22 @@ use std::{io::Write, path::Path, process::ExitCode};
 use gossip::Keypair;
 
 use super::{args::KeygenArgs, failure::Failure, output};
+use crate::log;
 
 /// Makes a key, writes it, and tells its public part.
-pub(crate) fn keygen(args: &KeygenArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn keygen(args: KeygenArgs) -> Result<ExitCode, Failure> {
     let key = Keypair::from_seed(rand::random());
     // No key is known that the encoder fails on.
     let text = key.to_pem().map_err(|error| Failure::Usage { text: error.to_string() })?;
     match &args.out {
         Some(path) => {
             write(path, &text)?;
-            output::print(&key.identity().to_string());
+            output::print(&key.identity().to_string()).await?;
         }
         None => {
-            eprintln!("{}", key.identity());
-            output::print(text.trim_end());
+            output::print(text.trim_end()).await?;
+            // Told after the key was written: an identity whose key is lost is of no use.
+            log::note(&key.identity().to_string());
         }
     }
     Ok(ExitCode::SUCCESS)

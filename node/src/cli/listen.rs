@@ -2,31 +2,45 @@
 
 use std::process::ExitCode;
 
-use super::{args::ListenArgs, failure::Failure, output};
-use crate::admin::{
-    Client,
-    wire::{Heard, Line},
+use super::{args::ListenArgs, failure::Failure, output, signals::StopSignals};
+use crate::{
+    admin::{
+        Client,
+        wire::{Heard, Line},
+    },
+    log,
 };
 
-/// Prints messages until there were as many as asked for, or the node stops.
-pub(crate) async fn listen(args: ListenArgs) -> Result<ExitCode, Failure> {
+/// Prints messages until there were as many as asked for, the node stops, or a signal comes.
+pub(crate) async fn listen(
+    args: ListenArgs,
+    mut signals: StopSignals,
+) -> Result<ExitCode, Failure> {
+    tokio::select! {
+        biased;
+        _ = signals.next() => Ok(ExitCode::SUCCESS),
+        outcome = print_messages(&args) => outcome,
+    }
+}
+
+async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.target.data_dir()?);
     let mut lines = client.listen(&args.tags).await?;
     let mut left = args.count;
     while left != Some(0) {
         match lines.next().await? {
             None => {
-                eprintln!("the node stopped");
+                log::note("the node stopped");
                 break;
             }
-            Some(Line::Listening) => eprintln!("listening"),
+            Some(Line::Listening) => log::note("listening"),
             Some(Line::Missed { messages }) => {
-                eprintln!("{messages} messages were missed: this program did not keep up");
+                log::note(&format!(
+                    "{messages} messages were missed: this program did not keep up"
+                ));
             }
             Some(Line::Message(heard)) => {
-                if !output::print_if_read(&line(&args, &heard)) {
-                    break;
-                }
+                output::print(&line(args, &heard)).await?;
                 left = left.map(|left| left - 1);
             }
         }

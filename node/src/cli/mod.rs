@@ -27,10 +27,15 @@ pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
 pub(crate) use signals::StopSignals;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use args::{Command, ConfigSource};
 use clap::CommandFactory;
+use clap_complete::Shell;
+use gossip::BoxFuture;
 
 use crate::{
     config::{Layers, Settings},
@@ -39,32 +44,52 @@ use crate::{
 
 /// Does what the command line says.
 pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    match cli.command {
-        Command::Run(args) => run::run(args).await,
-        Command::Send(args) => send::send(args).await,
-        Command::Listen(args) => listen::listen(args).await,
-        Command::Peers(args) => peers::peers(args).await,
-        Command::Status(args) => peers::status(args).await,
-        Command::Http(args) => http::http(args).await,
-        Command::Forward(args) => forward::forward(args).await,
-        Command::File(args) => file::file(args).await,
-        Command::Keygen(args) => keygen::keygen(&args),
-        Command::Config(source) => config(&source),
-        Command::Demo(args) => demo::demo(args).await,
-        Command::DemoNode(args) => demo::demo_node(args).await,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "tandem", &mut script);
-            output::print(String::from_utf8_lossy(&script).trim_end());
-            Ok(ExitCode::SUCCESS)
-        }
+    let mut signals = StopSignals::catch()?;
+    // A command that may be ended anywhere; the others hear signals themselves.
+    let short: BoxFuture<'_, _> = match cli.command {
+        Command::Run(args) => return run::run(args, signals).await,
+        Command::Listen(args) => return listen::listen(args, signals).await,
+        Command::Forward(args) => return forward::forward(args, signals).await,
+        Command::Demo(args) => return demo::demo(args, signals).await,
+        Command::Send(args) => Box::pin(send::send(args)),
+        Command::Peers(args) => Box::pin(peers::peers(args)),
+        Command::Status(args) => Box::pin(peers::status(args)),
+        Command::Http(args) => Box::pin(http::http(args)),
+        Command::File(args) => Box::pin(file::file(args)),
+        Command::Keygen(args) => Box::pin(keygen::keygen(args)),
+        Command::Config(source) => Box::pin(config(source)),
+        Command::DemoNode(args) => Box::pin(demo::demo_node(args)),
+        Command::Completions { shell } => Box::pin(completions(shell)),
+    };
+    tokio::select! {
+        biased;
+        caught = signals.next() => Ok(caught.exit_code()),
+        outcome = short => outcome,
     }
 }
 
+/// Prints the help or the version.
+pub(crate) async fn help(asked: clap::Error) -> Result<ExitCode, Failure> {
+    let text = asked.render();
+    let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    output::print(text.trim_end()).await?;
+    // Nothing was asked for, which is a mistake in a script.
+    let mistaken = asked.use_stderr();
+    Ok(if mistaken { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Prints a script that completes commands in a shell.
+async fn completions(shell: Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tandem", &mut script);
+    output::print(String::from_utf8_lossy(&script).trim_end()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Prints the configuration that a node would run with.
-fn config(source: &ConfigSource) -> Result<ExitCode, Failure> {
+async fn config(source: ConfigSource) -> Result<ExitCode, Failure> {
     let layers = Layers::gather(source.config.as_deref(), &source.flags)?;
     Settings::check(&layers)?;
-    output::print(layers.to_string().trim_end());
+    output::print(layers.to_string().trim_end()).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,24 +1,29 @@
-//! Standard output.
+//! Standard output of a command: what it was asked for.
 //!
 //! # Invariants
 //!
-//! * A reader that went away is no failure: what cannot be written is left out.
-
-use std::io::{self, Write};
+//! * A line that cannot be written is a failure. Of these a reader that has gone is told by
+//!   [`Failure::is_reader_gone`], and ends the command without a word.
+//! * Waiting for a reader is a wait like any other: signals are heard meanwhile.
 
 use serde::Serialize;
+use tokio::io::AsyncWriteExt;
 
-/// Prints a line, at once.
-pub(crate) fn print(line: &str) {
-    let mut out = io::stdout().lock();
-    // The reader may have gone away, as `head` does; there is nobody to tell.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
+use super::failure::Failure;
 
-/// Whether standard output is still read; a line is printed to find out.
-pub(crate) fn print_if_read(line: &str) -> bool {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+/// Prints a line, and resolves when the system has taken it.
+///
+/// # Cancel safety
+///
+/// A dropped future may have printed a part of the line.
+pub(crate) async fn print(line: &str) -> Result<(), Failure> {
+    let mut out = tokio::io::stdout();
+    let written = async {
+        out.write_all(format!("{line}\n").as_bytes()).await?;
+        out.flush().await
+    };
+    let failed = |source| Failure::Write { path: "standard output".into(), source };
+    written.await.map_err(failed)
 }
 
 /// A value as JSON, in one line, its fields in their order.

@@ -13,19 +13,26 @@ use crate::admin::{
 /// Prints the peers.
 pub(crate) async fn peers(args: PeersArgs) -> Result<ExitCode, Failure> {
     let peers = Client::new(&args.target.data_dir()?).peers().await?;
-    output::print(&if args.json { output::json(&peers) } else { table(&peers) });
+    output::print(&if args.json { output::json(&peers) } else { table(&peers) }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints how the node is doing.
 pub(crate) async fn status(args: PeersArgs) -> Result<ExitCode, Failure> {
     let status = Client::new(&args.target.data_dir()?).status().await?;
-    output::print(&if args.json { output::json(&status) } else { lines(&status) });
+    output::print(&if args.json { output::json(&status) } else { lines(&status) }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn lines(status: &Status) -> String {
-    let Status { version, network, profile, mode, peer_id, ws, p2p, peers, uptime_ms } = status;
+    let Status { version, network, profile, mode, peer_id, ws, p2p, peers, uptime_ms, lines_lost } =
+        status;
+    let lost = match lines_lost.log + lines_lost.out {
+        0 => String::new(),
+        lost => {
+            format!("\n{lost} lines of its log or its events were lost: they could not be written")
+        }
+    };
     let uptime = Duration::from_millis(*uptime_ms).as_secs();
     let listening = ws.iter().map(|url| ("ws", url)).chain(p2p.iter().map(|a| ("p2p", a)));
     let listening: String = listening
@@ -33,7 +40,7 @@ fn lines(status: &Status) -> String {
         .collect();
     format!(
         "tandem {version}, {mode} node of network {network}, profile {profile}\n\
-         identity {peer_id}{listening}\n{peers} peers, up for {uptime} s"
+         identity {peer_id}{listening}\n{peers} peers, up for {uptime} s{lost}"
     )
 }
 

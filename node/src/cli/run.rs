@@ -6,17 +6,20 @@
 //! * `ready` comes after the node listens and its admin API answers; what happened to peers before
 //!   is told after it.
 //! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once.
+//! * A reader of standard output that does not read, or that has gone, delays and ends nothing.
 
 use std::{
+    panic::AssertUnwindSafe,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use broadcaster::PeerEvent;
+use futures::FutureExt;
 use gossip::PeerInfo;
 use serde::Serialize;
 use tandem::{
-    DataDir, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
+    DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
 };
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,7 @@ use super::{args::RunArgs, failure::Failure, output, services, signals::StopSign
 use crate::{
     admin,
     config::{Layers, Settings},
+    lines::Lines,
     log,
 };
 
@@ -34,11 +38,45 @@ const STOP_TIME: Duration = Duration::from_millis(4_500);
 /// The part of it that the tasks have to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long the last events may take to be written.
+const FLUSH_TIME: Duration = Duration::from_millis(200);
+
 /// How a node tells what happens to it.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     Text,
     Json,
+}
+
+/// Where a node tells what happens to it: on standard output.
+#[derive(Clone, Debug)]
+struct Teller {
+    format: Format,
+    out: Lines,
+}
+
+impl Teller {
+    fn new(format: Format) -> Result<Self, Failure> {
+        let missing: fn(u64) -> String = match format {
+            Format::Text => |lost| format!("{lost} lines were lost: they could not be written"),
+            Format::Json => |events| output::json(&Event::Missed { events }),
+        };
+        let out = Lines::to(std::io::stdout(), missing);
+        let out =
+            out.map_err(|source| Failure::System { what: "a copy of standard output", source })?;
+        Ok(Self { format, out })
+    }
+
+    fn line(&self, line: &str) {
+        self.out.offer(format!("{line}\n").as_bytes());
+    }
+
+    /// Tells an event to programs.
+    fn event(&self, event: &Event<'_>) {
+        if let Format::Json = self.format {
+            self.line(&output::json(event));
+        }
+    }
 }
 
 /// What is told with `--json`, one object a line.
@@ -85,28 +123,29 @@ impl<'a> Peer<'a> {
 }
 
 /// Runs a node until a signal comes.
-pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
     let layers = Layers::gather(args.source.config.as_deref(), &args.source.flags)?;
     let settings = Settings::check(&layers)?;
     log::to_stderr(&settings.log);
-    let mut signals = StopSignals::catch()?;
-    let format = if args.json { Format::Json } else { Format::Text };
+    let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
     let mode = settings.mode;
     let starting = async { Ok(builder(settings).await?.start(&root).await?) };
     let mut running = tokio::select! {
         biased;
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
         started = starting => started.map_err(|error: Failure| error)?,
     };
-    let admin = serve_admin(&running, mode)?;
-    tell_ready(format, &running);
+    let admin = serve_admin(&running, mode, teller.out.clone())?;
+    tell_ready(&teller, &running);
     let events = running.events();
     let outcome = tokio::select! {
         biased;
-        () = signals.next() => Ok(ExitCode::SUCCESS),
-        () = tell_events(format, events) => Err(Failure::Died),
-        () = running.ended() => Err(Failure::Died),
+        _ = signals.next() => Ok(ExitCode::SUCCESS),
+        fault = running.faulted() => Err(Failure::Died { fault }),
+        fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
+        // Events end with the node, whose fault is told above.
+        () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
     let stopping = async {
         let admin = match admin {
@@ -115,16 +154,27 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         };
         admin.and(running.stop(GRACE).await)
     };
+    // A part that panicked panics again when it is stopped; the fault was told already.
+    let stopping = AssertUnwindSafe(stopping).catch_unwind();
     tokio::select! {
         biased;
-        () = signals.next() => return Ok(ExitCode::FAILURE),
+        _ = signals.next() => return Ok(ExitCode::FAILURE),
         stopped = time::timeout(STOP_TIME, stopping) => match stopped {
-            Ok(Shutdown::Clean) => {}
-            Ok(Shutdown::Forced(tasks)) => tracing::warn!(tasks, "tasks had to be aborted"),
+            Ok(Ok(Shutdown::Clean) | Err(_)) => {}
+            Ok(Ok(Shutdown::Forced(tasks))) => tracing::warn!(tasks, "tasks had to be aborted"),
             Err(_elapsed) => tracing::warn!("the node did not stop in time"),
         },
     }
+    teller.out.flush(FLUSH_TIME);
     outcome
+}
+
+/// Waits for a fault of the admin API, where there is one.
+async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
+    match admin {
+        Some(admin) => admin.faulted().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The node that the settings describe.
@@ -162,7 +212,11 @@ async fn builder(settings: Settings) -> Result<NodeBuilder, Failure> {
     Ok(builder.opened_data_dir(dir))
 }
 
-fn serve_admin(running: &Running, mode: Mode) -> Result<Option<admin::Server>, Failure> {
+fn serve_admin(
+    running: &Running,
+    mode: Mode,
+    out: Lines,
+) -> Result<Option<admin::Server>, Failure> {
     let Some(dir) = running.data_dir() else { return Ok(None) };
     let context = admin::Context {
         node: running.node(),
@@ -172,56 +226,54 @@ fn serve_admin(running: &Running, mode: Mode) -> Result<Option<admin::Server>, F
         ws: running.ws_url(),
         p2p: running.p2p_addresses(),
         started: Instant::now(),
+        out,
     };
     Ok(Some(admin::Server::start(dir, context, running.token())?))
 }
 
-fn tell_ready(format: Format, running: &Running) {
+fn tell_ready(teller: &Teller, running: &Running) {
     let (ws, p2p) = (running.ws_url(), running.p2p_addresses());
-    match format {
+    match teller.format {
         Format::Text => {
             if let Some(url) = &ws {
-                output::print(&format!("listening ws {url}"));
+                teller.line(&format!("listening ws {url}"));
             }
             for address in &p2p {
-                output::print(&format!("listening p2p {address}"));
+                teller.line(&format!("listening p2p {address}"));
             }
-            output::print("ready");
+            teller.line("ready");
         }
         Format::Json => {
             let peer_id = running.identity().to_string();
-            tell(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, peer_id });
+            teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, peer_id });
         }
     }
 }
 
 /// Tells what happens to peers until the node has ended.
-async fn tell_events(format: Format, mut events: broadcast::Receiver<PeerEvent>) {
+async fn tell_events(teller: &Teller, mut events: broadcast::Receiver<PeerEvent>) {
+    let mut told_of_reader = false;
     loop {
+        if teller.out.is_closed() && !std::mem::replace(&mut told_of_reader, true) {
+            tracing::warn!("nobody reads standard output any more; the node goes on without");
+        }
         let event = match events.recv().await {
             Ok(event) => event,
             Err(broadcast::error::RecvError::Lagged(events)) => {
                 tracing::warn!(events, "events were missed");
-                if let Format::Json = format {
-                    tell(&Event::Missed { events });
-                }
+                teller.event(&Event::Missed { events });
                 continue;
             }
             Err(broadcast::error::RecvError::Closed) => return,
         };
         log_event(&event);
-        match (format, &event) {
-            (Format::Text, _) => {}
-            (Format::Json, PeerEvent::Connected(info)) => {
-                tell(&Event::PeerConnected(Peer::of(info)))
+        teller.event(&match &event {
+            PeerEvent::Connected(info) => Event::PeerConnected(Peer::of(info)),
+            PeerEvent::Identified(info) => Event::PeerIdentified(Peer::of(info)),
+            PeerEvent::Disconnected(info, reason) => {
+                Event::PeerDisconnected { peer: Peer::of(info), reason: reason.label() }
             }
-            (Format::Json, PeerEvent::Identified(info)) => {
-                tell(&Event::PeerIdentified(Peer::of(info)));
-            }
-            (Format::Json, PeerEvent::Disconnected(info, reason)) => {
-                tell(&Event::PeerDisconnected { peer: Peer::of(info), reason: reason.label() });
-            }
-        }
+        });
     }
 }
 
@@ -235,10 +287,6 @@ fn log_event(event: &PeerEvent) {
     };
     let Peer { peer, transport, direction, address, peer_id } = Peer::of(info);
     tracing::info!(peer, transport, direction, ?address, peer_id, reason, "{what}");
-}
-
-fn tell(event: &Event<'_>) {
-    output::print(&output::json(event));
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! `tandem send`: one message to the peers of a running node.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use gossip::MAX_MESSAGE_BYTES;
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt},
+};
 
 use super::{args::SendArgs, failure::Failure, output};
 use crate::admin::{Client, wire::Sent};
@@ -14,28 +14,29 @@ use crate::admin::{Client, wire::Sent};
 /// Sends a message and tells whom it reached.
 pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.target.data_dir()?);
-    let body = body(&args)?;
+    let body = body(&args).await?;
     let sent = client.send(args.tag, body.into()).await?;
     if args.json {
-        output::print(&output::json(&sent));
+        output::print(&output::json(&sent)).await?;
     }
     if sent.peers == 0 {
         return Err(Failure::NobodyHeard);
     }
     if !args.json {
-        output::print(&line(&sent));
+        output::print(&line(&sent)).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What is to be sent, of at most as many bytes as any message may have.
-fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
+async fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
     let body = match (&args.file, args.text.as_deref()) {
         (Some(path), _) => {
             let failed = |source| Failure::Read { path: path.clone(), source };
-            read(File::open(path).map_err(failed)?).map_err(failed)?
+            read(File::open(path).await.map_err(failed)?).await.map_err(failed)?
         }
-        (None, Some("-")) => read(io::stdin().lock())
+        (None, Some("-")) => read(tokio::io::stdin())
+            .await
             .map_err(|source| Failure::Read { path: "standard input".into(), source })?,
         (None, text) => text.unwrap_or_default().as_bytes().to_vec(),
     };
@@ -44,9 +45,9 @@ fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
 }
 
 /// Reads a little more than can be sent, so that it shows.
-fn read(source: impl Read) -> io::Result<Vec<u8>> {
+async fn read(source: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
-    source.take(MAX_MESSAGE_BYTES as u64).read_to_end(&mut body)?;
+    source.take(MAX_MESSAGE_BYTES as u64).read_to_end(&mut body).await?;
     Ok(body)
 }
 

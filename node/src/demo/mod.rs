@@ -37,7 +37,10 @@ use director::Director;
 use report::Report;
 use topology::Topology;
 
-use crate::cli::{Failure, StopSignals, print};
+use crate::{
+    cli::{Failure, StopSignals, print},
+    log,
+};
 
 /// Longest run, in seconds. Chosen: a day.
 const MAX_SECONDS: u64 = 86_400;
@@ -65,30 +68,37 @@ pub(crate) struct DemoArgs {
 pub(crate) use node::{DemoNodeArgs, demo_node};
 
 /// Runs the demo and tells how it went.
-pub(crate) async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
     let victim = match &args.chaos {
         None => None,
         Some(name) => Some(args.nodes.victim(name.as_deref())?),
     };
     let plan =
         director::Plan { topology: args.nodes, seconds: args.seconds, rate: args.rate, victim };
-    let mut signals = StopSignals::catch()?;
     let mut director = Director::new(plan)?;
     let account = tokio::select! {
         biased;
-        () = signals.next() => Err(DemoError::Interrupted),
+        _ = signals.next() => Err(DemoError::Interrupted),
         account = director.run() => account,
     };
-    let outcome = account.and_then(|account| {
-        let report = Report::new(director.plan(), &account);
-        print(&if args.json { report.json() } else { report.to_string() });
-        report.verdict()
-    });
-    match outcome {
+    let verdict = match account {
+        Ok(account) => {
+            let report = Report::new(director.plan(), &account);
+            let text = if args.json { report.json() } else { report.to_string() };
+            tokio::select! {
+                biased;
+                _ = signals.next() => Err(DemoError::Interrupted),
+                printed = print(&text) => { printed?; report.verdict() }
+            }
+        }
+        Err(error) => Err(error),
+    };
+    match verdict {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(DemoError::Interrupted) => Err(DemoError::Interrupted.into()),
         Err(error) => {
-            eprintln!("the nodes' logs and journals are in {}", director.keep_files().display());
+            let kept = director.keep_files().display();
+            log::note(&format!("the nodes' logs and journals are in {kept}"));
             Err(error.into())
         }
     }

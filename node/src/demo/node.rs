@@ -86,7 +86,7 @@ pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
     let root = CancellationToken::new();
     let running = builder(&args, &journal)?.start(&root).await?;
     let addresses = running.node().addresses().iter().map(ToString::to_string).collect();
-    print(&json(&Ready { addresses }));
+    print(&json(&Ready { addresses })).await?;
     let sender = Sender { node: running.node(), journal, place: args.place, life: args.life };
     let tasks = TaskSet::new(&root);
     obey(&mut orders, &sender, &running, &tasks).await;
@@ -139,8 +139,8 @@ async fn obey(
     loop {
         let line: io::Result<Option<String>> = tokio::select! {
             biased;
-            () = running.ended() => {
-                tracing::error!("the node ended by itself");
+            fault = running.faulted() => {
+                tracing::error!(%fault, "the node stopped by itself");
                 return;
             }
             line = orders.next_line() => line,

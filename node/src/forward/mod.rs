@@ -71,7 +71,7 @@ impl Forward {
         let http_server = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
         let tasks = TaskSet::new(parent);
         let spawner = tasks.clone();
-        tasks.spawn("forward", |cancel| accept(listener, http_server, spawner, cancel));
+        tasks.spawn_lasting("forward", |cancel| accept(listener, http_server, spawner, cancel));
         Ok(Self { tasks, local })
     }
 

@@ -73,6 +73,11 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
+    /// A process whose output somebody else has.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child, stdout: mpsc::channel().1, stderr: mpsc::channel().1 }
+    }
+
     /// The next line of standard output.
     #[track_caller]
     pub(crate) fn line(&self) -> String {
