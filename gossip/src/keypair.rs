@@ -12,7 +12,7 @@ use ed25519_dalek::{
     pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes, spki::der::pem::LineEnding},
 };
 
-use crate::peer::Identity;
+use crate::identity::Identity;
 
 /// The Ed25519 key by which a node is recognised on either transport.
 #[derive(Clone)]
@@ -58,10 +58,16 @@ impl Keypair {
         self.0.to_bytes()
     }
 
-    /// The public part.
+    /// The public part, as peers name it.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity(self.0.verifying_key().to_bytes())
+        Identity::from_ed25519(self.public())
+    }
+
+    /// The public part, 32 bytes.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
     }
 
     /// Signs some bytes.

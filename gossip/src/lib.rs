@@ -14,6 +14,7 @@
 mod address;
 mod handler;
 pub mod http;
+mod identity;
 mod keypair;
 mod message;
 mod node;
@@ -25,13 +26,14 @@ pub mod wire;
 
 pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
+pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
 pub use keypair::{KeyError, Keypair};
 pub use message::{
     Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,
     SubmitError,
 };
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
-pub use peer::{Direction, Identity, LinkId, PeerClass, PeerInfo, Transport};
+pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Transport};
 pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
     NetworkProfile, ProfileBuilder, ProfileError, StreamUse,

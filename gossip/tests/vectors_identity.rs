@@ -33,8 +33,8 @@ const RESPONSE_CHALLENGE: Challenge = Challenge([0x20; 32]);
 fn whole_exchanges_are_written_byte_for_byte() {
     support::each_case("identity", "vectors", 6, |case| {
         let (dialer, listener) = (key(case, "dialer_seed"), key(case, "listener_seed"));
-        assert_eq!(dialer.identity().0, support::array(case, "dialer_pk"));
-        assert_eq!(listener.identity().0, support::array(case, "listener_pk"));
+        assert_eq!(dialer.public(), support::array(case, "dialer_pk"));
+        assert_eq!(listener.public(), support::array(case, "listener_pk"));
         let (sent, issued) = (challenge(case, "challenge"), challenge(case, "response_challenge"));
         let address = support::text(case, "address");
 
@@ -75,7 +75,7 @@ fn a_listener_accepts_refuses_or_goes_on_as_recorded() {
             ListenerIdentity::meet(Some(header), &names(), &listener, RESPONSE_CHALLENGE);
         match support::text(case, "verdict") {
             "accept" => {
-                let key = Identity(support::array(case, "dialer_pk"));
+                let key = Identity::from_ed25519(support::array(case, "dialer_pk"));
                 let response_challenge = RESPONSE_CHALLENGE;
                 assert_eq!(state, ListenerIdentity::Challenged { key, response_challenge });
                 assert!(matches!(introduction, Introduction::Accept { .. }));
@@ -103,7 +103,7 @@ fn a_dialer_accepts_or_aborts_as_recorded() {
         match support::text(case, "verdict") {
             "accept" => {
                 let seen = read.unwrap();
-                assert_eq!(seen.key.0, support::array(case, "listener_pk"));
+                assert_eq!(seen.key.ed25519().unwrap(), support::array(case, "listener_pk"));
                 let payload = identity::verification(&dialer, seen.response_challenge);
                 assert_eq!([b"NI", &payload[..]].concat(), support::bytes(case, "ni_message"));
             }
@@ -118,7 +118,7 @@ fn a_dialer_accepts_or_aborts_as_recorded() {
 #[test]
 fn a_verification_is_judged_as_recorded() {
     support::each_case("identity", "ni_cases", 12, |case| {
-        let key = Identity(support::array(case, "dialer_pk"));
+        let key = Identity::from_ed25519(support::array(case, "dialer_pk"));
         let response_challenge = challenge(case, "response_challenge_issued");
         let name = support::text(case, "name");
         let mut state = match name {
@@ -171,8 +171,9 @@ fn the_exchange_of_two_live_nodes_verifies() {
 fn keys_have_the_recorded_peer_ids_and_files() {
     support::each_case("peerid_cid", "peer_ids", 5, |case| {
         let key = key(case, "seed");
-        assert_eq!(key.identity(), Identity(support::array(case, "public_key")));
-        assert_eq!(key.identity().peer_id_bytes(), support::array(case, "peer_id_bytes"));
+        assert_eq!(key.identity(), Identity::from_ed25519(support::array(case, "public_key")));
+        let bytes: [u8; 38] = support::array(case, "peer_id_bytes");
+        assert_eq!(key.identity().peer_id_bytes(), bytes);
         assert_eq!(key.identity().to_string(), support::text(case, "peer_id"));
         assert_eq!(support::text(case, "peer_id").parse(), Ok(key.identity()));
         let file = support::text(case, "key_file_pem");

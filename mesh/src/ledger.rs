@@ -226,8 +226,8 @@ mod tests {
 
     use super::*;
 
-    const US: Identity = Identity([1; 32]);
-    const THEM: Identity = Identity([2; 32]);
+    const US: Identity = Identity::from_ed25519([1; 32]);
+    const THEM: Identity = Identity::from_ed25519([2; 32]);
 
     fn link(number: u64, transport: Transport, dialer: Identity) -> LinkClaim {
         let (link, tie) = (LinkId(number), [0; 32]);
@@ -335,7 +335,7 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::Ranked);
         let claim = link(1, Transport::WebSocket, US);
         assert_eq!(ledger.claim(claim.clone()), Ruling::Keep);
-        let other = Identity([3; 32]);
+        let other = Identity::from_ed25519([3; 32]);
         assert_eq!(ledger.claim(LinkClaim { identity: other, ..claim }), Ruling::Keep);
         assert_eq!((ledger.holder(&THEM), ledger.holder(&other)), (None, Some(LinkId(1))));
     }

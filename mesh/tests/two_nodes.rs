@@ -117,7 +117,7 @@ struct World {
 impl World {
     fn new(setup: Setup) -> Self {
         let node = |name: u8| Node {
-            identity: Identity([name; 32]),
+            identity: Identity::from_ed25519([name; 32]),
             session: 2,
             ledger: Ledger::new(setup.rule),
             ends: BTreeMap::new(),

@@ -117,9 +117,9 @@ pub enum PeerAddressError {
         /// The address as given.
         address: String,
     },
-    /// The peer is not recognised by an Ed25519 key.
-    #[error("{address} names a peer without an Ed25519 key")]
-    ForeignKey {
+    /// What follows `/p2p/` is no peer ID of a kind that nodes have.
+    #[error("{address} ends with a peer ID that no key has")]
+    BadPeerId {
         /// The address as given.
         address: String,
     },
@@ -152,12 +152,12 @@ impl PeerAddress {
             return Err(PeerAddressError::NoPeerId { address: address.to_string() });
         };
         let identity = identity_of(&peer)
-            .ok_or_else(|| PeerAddressError::ForeignKey { address: address.to_string() })?;
+            .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
         Ok(Self { address, peer, identity })
     }
 }
 
-/// The Ed25519 key inside a peer ID; `None` for any other kind of key.
+/// The identity of a peer; `None` for a peer ID that is no hash or copy of a key.
 pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
     Identity::from_peer_id_bytes(&peer.to_bytes())
 }
@@ -174,6 +174,10 @@ mod tests {
         let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(text.clone())).unwrap();
         assert_eq!(parsed.address.to_string(), text);
         assert_eq!(parsed.identity.to_string(), ID);
+        // Issue 9, 6: hosts with keys of other kinds can be dialled too.
+        let hashed = "/ip4/1.2.3.4/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
+        let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(hashed.to_owned())).unwrap();
+        assert_eq!(parsed.identity.kind(), gossip::KeyKind::Hashed);
     }
 
     #[test]
@@ -183,7 +187,7 @@ mod tests {
         };
         assert!(said("/ip4/127.0.0.1/tcp/1").contains("does not end with /p2p/ID"));
         assert!(said("127.0.0.1:80").contains("cannot be read"));
-        let foreign = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
-        assert!(said(&format!("/ip4/1.2.3.4/tcp/1/p2p/{foreign}")).contains("Ed25519"));
+        // A SHA-256 multihash that was cut to one byte.
+        assert!(said("/ip4/1.2.3.4/tcp/1/p2p/73kJ").contains("a peer ID that no key has"));
     }
 }

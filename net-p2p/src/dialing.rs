@@ -163,7 +163,9 @@ impl Core {
             let id = address.peer;
             known.dialled = Some(Dialled { address, settled: false });
             known.purpose = Purpose::Gossip;
-            if peer.attempts.is_empty() {
+            if !peer.gossips {
+                self.settle(&id, |known| known == connection);
+            } else if peer.attempts.is_empty() {
                 self.open_link(id, connection);
             }
             return;

@@ -204,7 +204,7 @@ mod tests {
             put(&path, pem, 0o600);
             let key = NodeKey::load(&path).unwrap();
             assert_eq!(hex::encode(key.keypair().seed()), case["seed"]);
-            assert_eq!(hex::encode(key.identity().0), case["public_key"]);
+            assert_eq!(hex::encode(key.keypair().public()), case["public_key"]);
             assert_eq!(key.identity().to_string(), case["peer_id"]);
             assert_eq!(key.libp2p().public().to_peer_id().to_base58(), case["peer_id"]);
             let copy = path.with_extension("copy");

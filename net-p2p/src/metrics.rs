@@ -26,7 +26,7 @@ pub enum P2pEvent {
     OtherNetwork,
     /// A gossip link was refused: another link to the same peer stays.
     DuplicateLink,
-    /// A peer without an Ed25519 key was refused.
+    /// A gossip stream was refused: the network gossips with peers that have an Ed25519 key only.
     ForeignKey,
     /// A message for a topic was dropped: the queue to the swarm was full.
     PublishQueueFull,

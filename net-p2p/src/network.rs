@@ -252,7 +252,7 @@ impl P2pNetwork {
         protocols: Vec<StreamProtocol>,
         limit: Duration,
     ) -> Result<OutboundStream, OpenError> {
-        let peer = libp2p::PeerId::from_bytes(&peer.peer_id_bytes())
+        let peer = libp2p::PeerId::from_bytes(peer.peer_id_bytes())
             .map_err(|_| OpenError::NotConnected)?;
         self.shared
             .swarm

@@ -15,7 +15,10 @@ use gossip::{Direction, Identity, LinkId};
 use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{config::PeerAddress, handshake::LaneCount, link::LinkOutcome, streams::InboundStream};
+use crate::{
+    config::PeerAddress, conventions::GossipKeys, handshake::LaneCount, link::LinkOutcome,
+    streams::InboundStream,
+};
 
 /// How long a dialer with the larger peer ID waits for the stream of the other end.
 ///
@@ -76,6 +79,8 @@ pub(crate) struct Peer {
     /// Over how many streams a link to it is tried.
     pub(crate) lanes: LaneCount,
     opens: bool,
+    /// Whether gossip streams with it are opened and answered.
+    pub(crate) gossips: bool,
     next_opening: Option<Instant>,
     failures: u32,
 }
@@ -84,17 +89,19 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct Peers {
     local: Identity,
+    keys: GossipKeys,
     peers: HashMap<libp2p::PeerId, Peer>,
 }
 
 impl Peer {
-    fn new(local: &Identity, identity: Identity) -> Self {
+    fn new(local: &Identity, keys: GossipKeys, identity: Identity) -> Self {
         Self {
             identity,
             connections: Vec::new(),
             attempts: Vec::new(),
             lanes: LaneCount::PerLane,
             opens: local < &identity,
+            gossips: keys.include(&identity),
             next_opening: None,
             failures: 0,
         }
@@ -143,13 +150,13 @@ impl Peer {
 }
 
 impl Peers {
-    pub(crate) fn new(local: Identity) -> Self {
-        Self { local, peers: HashMap::new() }
+    pub(crate) fn new(local: Identity, keys: GossipKeys) -> Self {
+        Self { local, keys, peers: HashMap::new() }
     }
 
     /// The peer, which is new if nothing was known of it.
     pub(crate) fn entry(&mut self, id: libp2p::PeerId, identity: Identity) -> &mut Peer {
-        self.peers.entry(id).or_insert_with(|| Peer::new(&self.local, identity))
+        self.peers.entry(id).or_insert_with(|| Peer::new(&self.local, self.keys, identity))
     }
 
     pub(crate) fn get(&self, id: &libp2p::PeerId) -> Option<&Peer> {
@@ -179,6 +186,7 @@ impl Peers {
     ) {
         let peer = self.entry(id, identity);
         let opening = match (connection.purpose, peer.opens, connection.direction) {
+            _ if !peer.gossips => None,
             (Purpose::Streams, ..) => None,
             (Purpose::Gossip, true, _) => Some(now),
             (Purpose::Gossip, false, Direction::Outbound) => Some(now + LATE_OPENING),
@@ -263,8 +271,8 @@ impl Peers {
 mod tests {
     use super::*;
 
-    const SMALL: Identity = Identity([1; 32]);
-    const LARGE: Identity = Identity([2; 32]);
+    const SMALL: Identity = Identity::from_ed25519([1; 32]);
+    const LARGE: Identity = Identity::from_ed25519([2; 32]);
     const LINK: LinkId = LinkId(1);
 
     struct Meeting {
@@ -275,7 +283,7 @@ mod tests {
 
     fn meet(us: Identity, them: Identity, direction: Direction) -> Meeting {
         let id = libp2p::PeerId::random();
-        let (mut peers, began) = (Peers::new(us), Instant::now());
+        let (mut peers, began) = (Peers::new(us, GossipKeys::Any), Instant::now());
         let connection = connection(direction, Purpose::Gossip);
         peers.connected(id, them, connection, began);
         Meeting { peers, them: id, began }
@@ -322,7 +330,7 @@ mod tests {
     async fn nobody_opens_on_a_connection_that_was_dialled_for_other_streams() {
         for (us, them) in [(SMALL, LARGE), (LARGE, SMALL)] {
             let (id, began) = (libp2p::PeerId::random(), Instant::now());
-            let mut peers = Peers::new(us);
+            let mut peers = Peers::new(us, GossipKeys::Any);
             let made = connection(Direction::Outbound, Purpose::Streams);
             peers.connected(id, them, made, began);
             assert!(peers.due(began + 2 * LATE_OPENING).is_empty());

@@ -175,7 +175,7 @@ impl SwarmParts {
         let mut core = Box::new(Core {
             swarm,
             around: Arc::clone(&self.around),
-            peers: Peers::new(self.around.local),
+            peers: Peers::new(self.around.local, Conventions::of(profile).gossip_keys),
             dialing,
             listening,
             topics,

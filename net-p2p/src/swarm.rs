@@ -14,7 +14,8 @@
 //! * The task waits only in its `select!`; its handlers are not `async`. What waits is a link task.
 //! * At most [`MAX_HANDSHAKES`] handshakes on streams that peers opened are under way, at most
 //!   [`MAX_HANDSHAKES_PER_PEER`] with one peer. Further streams wait in the accept queue.
-//! * A connection without an Ed25519 key behind it is closed before anything happens on it.
+//! * Gossip streams are opened and answered only with peers whose kind of key the network gossips with;
+//!   everything else is open to any key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -255,6 +256,10 @@ impl Core {
         let now = Instant::now();
         let known = Connection { id: connection, direction, purpose, dialled };
         self.peers.connected(peer, identity, known, now);
+        if !self.peers.entry(peer, identity).gossips {
+            // There will be no link, and topics go over the connection as it is.
+            self.settle(&peer, |known| known == connection);
+        }
         self.on_tick();
     }
 
@@ -303,7 +308,11 @@ impl Core {
         if profile.bulk_stream_protocol.is_some_and(|bulk| stream.protocol == bulk) {
             return self.hand_second(&peer, connection, stream);
         }
-        if self.peers.entry(peer, identity).handshakes() >= MAX_HANDSHAKES_PER_PEER {
+        let known = self.peers.entry(peer, identity);
+        if !known.gossips {
+            return self.around.metrics.note(P2pEvent::ForeignKey);
+        }
+        if known.handshakes() >= MAX_HANDSHAKES_PER_PEER {
             return self.around.metrics.note(P2pEvent::TooManyHandshakes);
         }
         self.begin(peer, connection, Start::Accepted(Box::new(stream)));
@@ -419,7 +428,7 @@ impl Core {
     }
 
     /// Dialled connections are kept although their links are refused: topics go over them.
-    fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
+    pub(crate) fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
         let connections = self.peers.get_mut(id).map(|peer| &mut peer.connections);
         for known in connections.into_iter().flatten().filter(|known| which(known.id)) {
             if let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) {

@@ -209,7 +209,7 @@ async fn content_under_another_name_is_refused_and_not_kept() {
 
 #[tokio::test]
 async fn uploads_are_taken_from_whom_the_operator_trusts() {
-    let (friend, stranger) = (Identity([1; 32]), Identity([2; 32]));
+    let (friend, stranger) = (Identity::from_ed25519([1; 32]), Identity::from_ed25519([2; 32]));
     let content = content(10);
     let paths = [(Method::POST, "/files".to_owned()), (Method::PUT, "/files".to_owned())];
     let mut paths = paths.to_vec();

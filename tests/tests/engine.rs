@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const SECOND: Duration = Duration::from_secs(1);
-const TWIN: Identity = Identity([7; 32]);
+const TWIN: Identity = Identity::from_ed25519([7; 32]);
 
 fn setup(limits: Limits) -> Setup {
     Setup::new(&NetworkProfile::TANDEM).limits(limits)

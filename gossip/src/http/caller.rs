@@ -8,7 +8,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::peer::{Identity, Transport};
+use crate::{identity::Identity, peer::Transport};
 
 /// Who sent a request. An extension of every request that reaches an [`HttpService`](super::HttpService)
 /// over a network, and an extractor in `axum` handlers.
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn a_handler_learns_who_asked_and_over_what() {
-        let mut parts = parts(Some(from(Some(Identity([7; 32])))));
+        let mut parts = parts(Some(from(Some(Identity::from_ed25519([7; 32])))));
         let peer = block_on(<Peer as FromRequestParts<()>>::from_request_parts(&mut parts, &()));
-        assert_eq!(peer.unwrap(), Peer(Identity([7; 32])));
+        assert_eq!(peer.unwrap(), Peer(Identity::from_ed25519([7; 32])));
         let transport = block_on(Transport::from_request_parts(&mut parts, &()));
         assert_eq!(transport.unwrap(), Transport::Libp2p);
     }

@@ -15,11 +15,10 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::msgpack::{self, Container, MsgpackError, Reader};
 pub use crate::keypair::Keypair;
-use crate::{peer::Identity, reason::DisconnectReason};
+use crate::{identity::Identity, reason::DisconnectReason};
 
 /// Longest address in a challenge, in bytes. Source: wire facts 6.2.
 pub const MAX_ADDRESS_BYTES: usize = 288;
@@ -82,7 +81,7 @@ pub enum IdentityError {
 pub fn request_header(key: &Keypair, address: &str, challenge: Challenge) -> String {
     let address = address.to_lowercase();
     let address = Some(address.as_bytes()).filter(|address| address.len() <= MAX_ADDRESS_BYTES);
-    let inner = request_inner(address.unwrap_or_default(), &challenge, &key.identity());
+    let inner = request_inner(address.unwrap_or_default(), &challenge, &key.public());
     STANDARD.encode(REQUEST.seal(&inner, key))
 }
 
@@ -104,12 +103,12 @@ pub struct ChallengeSeen {
 /// [`IdentityError`] when it cannot be read or the signature is wrong.
 pub fn read_request_header(header: &str) -> Result<ChallengeSeen, IdentityError> {
     let bytes = from_base64(header)?;
-    let (mut challenge, mut key, mut address) = (Challenge([0; 32]), Identity([0; 32]), &[][..]);
+    let (mut challenge, mut key, mut address) = (Challenge([0; 32]), [0; 32], &[][..]);
     // The order of the fields in the form without names. Source: wire facts, primitive conventions.
     let fields = Fields::NamedOrOrdered(&["pk", "c", "a"]);
     let signature = REQUEST.open(&bytes, fields, |reader, field| {
         match field {
-            "pk" => key.0 = reader.fixed()?,
+            "pk" => key = reader.fixed()?,
             "c" => challenge.0 = reader.fixed()?,
             _ => {
                 address = reader.bytes()?;
@@ -120,7 +119,9 @@ pub fn read_request_header(header: &str) -> Result<ChallengeSeen, IdentityError>
         }
         Ok(())
     })?;
-    REQUEST.verify(&request_inner(address, &challenge, &key), &signature, &key)?;
+    let inner = request_inner(address, &challenge, &key);
+    let key = Identity::from_ed25519(key);
+    REQUEST.verify(&inner, &signature, &key)?;
     Ok(ChallengeSeen { challenge, key, address: address.to_vec() })
 }
 
@@ -131,7 +132,7 @@ pub fn response_header(
     seen: &ChallengeSeen,
     response_challenge: Challenge,
 ) -> String {
-    let inner = response_inner(&seen.challenge, &key.identity(), &response_challenge);
+    let inner = response_inner(&seen.challenge, &key.public(), &response_challenge);
     STANDARD.encode(RESPONSE.seal(&inner, key))
 }
 
@@ -151,13 +152,13 @@ pub struct ResponseSeen {
 /// [`IdentityError`] when it cannot be read, answers another challenge, or the signature is wrong.
 pub fn read_response_header(header: &str, sent: &Challenge) -> Result<ResponseSeen, IdentityError> {
     let bytes = from_base64(header)?;
-    let (mut challenge, mut key) = (Challenge([0; 32]), Identity([0; 32]));
+    let (mut challenge, mut key) = (Challenge([0; 32]), [0; 32]);
     let mut response_challenge = Challenge([0; 32]);
     // The order of the fields without names is not known, and no node writes that form.
     let signature = RESPONSE.open(&bytes, Fields::Named(&["c", "pk", "rc"]), |reader, field| {
         match field {
             "c" => challenge.0 = reader.fixed()?,
-            "pk" => key.0 = reader.fixed()?,
+            "pk" => key = reader.fixed()?,
             _ => response_challenge.0 = reader.fixed()?,
         }
         Ok(())
@@ -166,6 +167,7 @@ pub fn read_response_header(header: &str, sent: &Challenge) -> Result<ResponseSe
         return Err(IdentityError::WrongChallenge);
     }
     let inner = response_inner(&challenge, &key, &response_challenge);
+    let key = Identity::from_ed25519(key);
     RESPONSE.verify(&inner, &signature, &key)?;
     Ok(ResponseSeen { key, response_challenge })
 }
@@ -345,9 +347,8 @@ impl Kind {
     }
 
     fn verify(&self, inner: &[u8], sig: &[u8; 64], key: &Identity) -> Result<(), IdentityError> {
-        let bad = |_| IdentityError::BadSignature;
-        let key = VerifyingKey::from_bytes(&key.0).map_err(bad)?;
-        key.verify_strict(&self.signed(inner), &Signature::from_bytes(sig)).map_err(bad)
+        // The exchange carries 32 bytes of key, so another kind has signed none of its messages.
+        key.verify(&self.signed(inner), sig).map_err(|_| IdentityError::BadSignature)
     }
 
     fn signed(&self, inner: &[u8]) -> Vec<u8> {
@@ -393,12 +394,12 @@ fn canonical(fields: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
-fn request_inner(address: &[u8], challenge: &Challenge, key: &Identity) -> Vec<u8> {
-    canonical(&[("a", address), ("c", unless_zero(&challenge.0)), ("pk", unless_zero(&key.0))])
+fn request_inner(address: &[u8], challenge: &Challenge, key: &[u8; 32]) -> Vec<u8> {
+    canonical(&[("a", address), ("c", unless_zero(&challenge.0)), ("pk", unless_zero(key))])
 }
 
-fn response_inner(challenge: &Challenge, key: &Identity, response: &Challenge) -> Vec<u8> {
-    let (challenge, key) = (unless_zero(&challenge.0), unless_zero(&key.0));
+fn response_inner(challenge: &Challenge, key: &[u8; 32], response: &Challenge) -> Vec<u8> {
+    let (challenge, key) = (unless_zero(&challenge.0), unless_zero(key));
     canonical(&[("c", challenge), ("pk", key), ("rc", unless_zero(&response.0))])
 }
 
@@ -486,7 +487,7 @@ mod tests {
                 let _: Result<_, _> = read_request_header(&header);
                 let _: Result<_, _> = read_response_header(&header, &challenge);
             }
-            let _: Result<_, _> = check_verification(&bytes, &Identity([0; 32]), &challenge);
+            let _: Result<_, _> = check_verification(&bytes, &Identity::from_ed25519([0; 32]), &challenge);
         }
     }
 }

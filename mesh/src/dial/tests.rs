@@ -5,7 +5,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
 
-const THEM: Identity = Identity([7; 32]);
+const THEM: Identity = Identity::from_ed25519([7; 32]);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A schedule, its randomness, and its clock.
@@ -311,7 +311,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let address = 0_u32..12;
-    let identity = (0_u8..3).prop_map(|name| Identity([name; 32]));
+    let identity = (0_u8..3).prop_map(|name| Identity::from_ed25519([name; 32]));
     let why = prop_oneof![
         Just(DialFailure::Unreachable),
         Just(DialFailure::Refused),

@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn caller(number: u8) -> Caller {
-        let identity = Some(Identity([number; 32]));
+        let identity = Some(Identity::from_ed25519([number; 32]));
         Caller { identity, transport: Transport::Libp2p, address: "here".into(), ip: None }
     }
 

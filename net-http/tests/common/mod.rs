@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn from_peer(number: u8) -> Caller {
     let address = format!("peer {number}");
     Caller {
-        identity: Some(Identity([number; 32])),
+        identity: Some(Identity::from_ed25519([number; 32])),
         transport: Transport::Libp2p,
         address: address.into(),
         ip: None,

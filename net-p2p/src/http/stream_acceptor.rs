@@ -81,7 +81,7 @@ impl Service {
     }
 }
 
-/// Who is at the other end; `None` without an Ed25519 key.
+/// Who is at the other end; `None` for a peer ID that is no identity.
 fn caller(inbound: &InboundStream) -> Option<Caller> {
     let about = &inbound.about;
     Some(Caller {

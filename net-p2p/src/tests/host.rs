@@ -10,6 +10,7 @@ use futures::StreamExt;
 use gossip::{Inbound, NetworkId, NetworkProfile, Tag, Verdict};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify,
+    identity::Keypair,
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 use mesh::Ledger;
@@ -121,6 +122,15 @@ pub(crate) struct Host {
 impl Host {
     /// Dials `to`. Accepts streams of `protocols`.
     pub(crate) async fn dial(key: &NodeKey, protocols: &[StreamProtocol], to: Multiaddr) -> Self {
+        Self::dial_as(&key.libp2p(), protocols, to).await
+    }
+
+    /// Dials `to` with a key of any kind. Accepts streams of `protocols`.
+    pub(crate) async fn dial_as(
+        key: &Keypair,
+        protocols: &[StreamProtocol],
+        to: Multiaddr,
+    ) -> Self {
         let host = Self::start(key, protocols, |swarm| {
             swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
         });
@@ -131,20 +141,27 @@ impl Host {
 
     /// Waits to be dialled, at the address it gives. Accepts streams of `protocols`.
     pub(crate) async fn listen(key: &NodeKey, protocols: &[StreamProtocol]) -> (Self, Multiaddr) {
+        Self::listen_as(&key.libp2p(), protocols).await
+    }
+
+    /// Waits to be dialled, with a key of any kind. Accepts streams of `protocols`.
+    pub(crate) async fn listen_as(
+        key: &Keypair,
+        protocols: &[StreamProtocol],
+    ) -> (Self, Multiaddr) {
         let host = Self::start(key, protocols, |swarm| {
             swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         });
         until("the host listens", || host.seen.lock().unwrap().listens.is_some()).await;
         let address = host.seen.lock().unwrap().listens.clone().unwrap();
-        (host, address.with_p2p(key.libp2p().public().to_peer_id()).unwrap())
+        (host, address.with_p2p(key.public().to_peer_id()).unwrap())
     }
 
     fn start(
-        key: &NodeKey,
+        key: &Keypair,
         protocols: &[StreamProtocol],
         reach: impl FnOnce(&mut Swarm<HostBehaviour>),
     ) -> Self {
-        let key = key.libp2p();
         let mut acceptors = Acceptors::new(P2pMetrics::default());
         let accepted = acceptors.accept(protocols, HTTP);
         let behaviour = HostBehaviour {
@@ -153,7 +170,7 @@ impl Host {
         };
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
-        let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
+        let transport = transport::build(key, connection_tasks(), P2pMetrics::default()).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
         reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);

@@ -61,7 +61,7 @@ fn clients() -> Clients {
     Clients::new(limits, "test".to_owned(), &CancellationToken::new())
 }
 
-async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
+pub(super) async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
     Node::start_with(profile, "test-v1", key, |config| P2pConfig {
         http_server: Some(http_server(profile)),
         ..config

@@ -15,11 +15,11 @@ use crate::{
     peers::LATE_OPENING,
 };
 
-fn ours(profile: &'static NetworkProfile, dial: u64, lanes: LaneCount) -> Ours {
+pub(super) fn ours(profile: &'static NetworkProfile, dial: u64, lanes: LaneCount) -> Ours {
     Ours { profile, network: NetworkId::new("net").unwrap(), dial, link: rand::random(), lanes }
 }
 
-async fn shake(stream: &mut Stream, direction: Direction, ours: &Ours) -> Met {
+pub(super) async fn shake(stream: &mut Stream, direction: Direction, ours: &Ours) -> Met {
     let exchange = handshake::exchange(stream, Form::Headers, direction, ours);
     time::timeout(PATIENCE, exchange).await.unwrap().unwrap()
 }

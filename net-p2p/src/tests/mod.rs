@@ -2,6 +2,7 @@
 
 pub(crate) mod host;
 mod http;
+mod keys;
 mod links;
 mod reach;
 mod recorded;

@@ -7,6 +7,7 @@ use gossip::{GossipNode, Inbound, NetworkProfile, Tag};
 use libp2p::{
     Swarm,
     gossipsub::{self, ConfigBuilder, IdentTopic, MessageAuthenticity, MessageId, ValidationMode},
+    identity::Keypair,
     swarm::{Config, dial_opts::DialOpts},
 };
 use runtime::TaskSet;
@@ -18,14 +19,23 @@ use crate::{NodeKey, P2pMetrics, transport};
 
 /// Publishes a message ten times a second, each time with another number at its end.
 fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
-    let key = NodeKey::generate().libp2p();
+    publish_as(&NodeKey::generate().libp2p(), authenticity, to, body)
+}
+
+/// The same, with a key of any kind.
+pub(super) fn publish_as(
+    key: &Keypair,
+    authenticity: MessageAuthenticity,
+    to: &Node,
+    body: &'static [u8],
+) -> TaskSet {
     let mut config = ConfigBuilder::default();
     config.validation_mode(ValidationMode::None);
     // The default is the author and a number, of which some have neither.
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
-    let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
+    let transport = transport::build(key, connection_tasks(), P2pMetrics::default()).unwrap();
     let config =
         Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
@@ -52,7 +62,7 @@ fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static
     tasks
 }
 
-fn heard(observed: &mut broadcast::Receiver<Inbound>, body: &[u8]) -> bool {
+pub(super) fn heard(observed: &mut broadcast::Receiver<Inbound>, body: &[u8]) -> bool {
     let mut found = false;
     while let Ok(message) = observed.try_recv() {
         found |= message.tag == Tag::TX && message.body.starts_with(body);

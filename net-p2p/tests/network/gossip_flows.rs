@@ -32,7 +32,7 @@ async fn two_nodes_gossip_votes_proposals_and_transactions_both_ways() {
         linked(&one, &other).await;
         let proposal: Vec<u8> = (0..200_000_u32).map(|number| (number / 97) as u8).collect();
         for (from, to) in [(&one, &other), (&other, &one)] {
-            let mark = from.network.identity().0.to_vec();
+            let mark = from.network.identity().peer_id_bytes().to_vec();
             send(from, Tag::AV, mark.clone());
             send(from, Tag::PP, [mark.clone(), proposal.clone()].concat());
             until("the vote is heard", || to.heard(Tag::AV) == std::slice::from_ref(&mark)).await;

@@ -52,7 +52,7 @@ async fn nodes_that_dial_each_other_at_once_end_with_one_link() {
             until("there is one link", single).await;
             // It is the same one at both ends: what one end sends, the other hears, once.
             for (from, to) in [(&one, &other), (&other, &one)] {
-                let mark = from.network.identity().0;
+                let mark = from.network.identity().ed25519().unwrap();
                 let message = Outbound::new(Tag::AV, mark.to_vec());
                 let delivery = from.network.broadcast_and_wait(message).await.unwrap();
                 assert_eq!((delivery.written, delivery.given_up), (1, 0));
