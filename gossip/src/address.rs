@@ -20,7 +20,7 @@ const MAX_ADDRESS_BYTES: usize = 576;
 /// Longest part of a refused text that an error repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// What a multiaddr may start with. Each needs a value after it.
+/// Protocols a multiaddr may start with. Each needs a value after it.
 const MULTIADDR_STARTS: [&str; 6] = ["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr"];
 
 /// An address of a node, as an operator writes it.
@@ -42,7 +42,7 @@ pub struct AddressError {
     pub text: String,
 }
 
-/// Whether a connection is made over TLS.
+/// The security of a connection: plain, or TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Security {
     /// TCP alone.
@@ -65,10 +65,10 @@ pub struct WebSocketAddress {
     query: Option<String>,
 }
 
-/// What a dialer asks for to start gossip.
+/// The request that a dialler sends to start gossip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipUrl {
-    /// Whether to dial over TLS.
+    /// Plain, or TLS.
     pub security: Security,
     /// Host and port as written in the address: the `Host` header.
     pub authority: String,
@@ -77,7 +77,7 @@ pub struct GossipUrl {
 }
 
 impl NodeAddress {
-    /// What to ask for to start gossip; `None` for a multiaddr.
+    /// The request that starts gossip; `None` for a multiaddr.
     #[must_use]
     pub fn gossip_url(&self, network: &NetworkId) -> Option<GossipUrl> {
         match self {
@@ -107,7 +107,7 @@ impl NodeAddress {
 }
 
 impl WebSocketAddress {
-    /// Whether to dial over TLS.
+    /// Plain, or TLS.
     #[must_use]
     pub const fn security(&self) -> Security {
         self.security
@@ -135,7 +135,7 @@ impl WebSocketAddress {
         &self.path
     }
 
-    /// What to ask for to start gossip in the network of this name. Source: wire facts 1.1.
+    /// The request that starts gossip in the network of this name. Source: wire facts 1.1.
     #[must_use]
     pub fn gossip_url(&self, genesis: &str) -> GossipUrl {
         let mut target = format!("{}/v1/{}/gossip", self.path, encode_segment(genesis));
@@ -279,7 +279,7 @@ fn parse_port(text: &str) -> Option<u16> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Whether a byte stands for itself in a segment of a path.
+/// Returns whether a byte stands for itself in a segment of a path.
 const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+')

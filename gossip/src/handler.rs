@@ -1,4 +1,4 @@
-//! What an application does with the messages it hears.
+//! Handlers and validators: an application judges the messages it hears, and acts on them.
 
 use std::{future::Future, pin::Pin};
 
@@ -7,7 +7,7 @@ use crate::{message::Inbound, reason::DisconnectReason, wire::topics::Topics};
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a validator says of a message.
+/// The judgement of a validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validation {
     /// Well-formed and worth passing on.
@@ -35,7 +35,7 @@ where
     }
 }
 
-/// What a handler wants done next.
+/// The step that a handler asks for after it is done with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing more.

@@ -10,7 +10,7 @@ use crate::{
     wire::topics::Topics,
 };
 
-/// Whom a message must reach.
+/// The peers a message is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// Every connected peer.
@@ -28,7 +28,7 @@ pub struct Outbound {
     pub tag: Tag,
     /// Body, without the tag and not compressed.
     pub body: Bytes,
-    /// Whom it is for.
+    /// The peers it is meant for.
     pub to: Recipients,
 }
 
@@ -55,13 +55,13 @@ pub struct Inbound {
     /// The connected peer it came from; `None` when it was heard on a topic from a node that is not
     /// a gossip peer.
     pub from: Option<LinkId>,
-    /// What carried it.
+    /// The transport it came over.
     pub transport: Transport,
     /// When its last byte was read.
     pub received: Instant,
 }
 
-/// What became of a broadcast that was waited for.
+/// The outcome of a broadcast that was waited for: how many peers it was written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Peers to whose connection it was written.

@@ -51,7 +51,7 @@ impl fmt::Display for NetworkId {
     }
 }
 
-/// What became of a sound message at the moment it was submitted. A message that can never be sent is a
+/// The outcome of submitting a sound message, at the moment of the call. A message that can never be sent is a
 /// [`SubmitError`] instead.
 ///
 /// `Queued` promises a place in a local queue. It never promises delivery.
@@ -67,7 +67,7 @@ pub enum Admission {
     Closed,
 }
 
-/// What to do about outgoing connections.
+/// The way in which a node renews its outgoing connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectPolicy {
     /// Dial until the wanted number of peers is connected; keep those that are.
@@ -132,7 +132,7 @@ pub trait GossipNode: Send + Sync + 'static {
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>>;
 
-    /// What calls the HTTP services of a node, whether it is a gossip peer or not. Returns at once; the
+    /// Returns a client for the HTTP services of a node, whether it is a gossip peer or not. Returns at once; the
     /// first request connects. Clients of one address share connections and limits.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ pub enum Route {
     Topic(&'static str),
 }
 
-/// What the sender does to a body before it goes on the wire.
+/// The compression of a body on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// The body goes as it is.
@@ -113,7 +113,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Whether a message may be passed on to other peers.
+/// The reach of a message: all of the network, or one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarding {
     /// Gossip: a relay passes it on, once.
@@ -122,7 +122,7 @@ pub enum Forwarding {
     HopLocal,
 }
 
-/// What a network says about one tag.
+/// The rule of one tag in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagRule {
     /// The tag.
@@ -133,11 +133,11 @@ pub struct TagRule {
     pub max_payload: usize,
     /// How it travels on libp2p.
     pub route: Route,
-    /// What is done to its body.
+    /// The compression of its body.
     pub compression: Compression,
-    /// Whether relays pass it on.
+    /// Its reach: relays pass gossip on, and keep the rest.
     pub forwarding: Forwarding,
-    /// Whether a peer that never sent an interest gets it.
+    /// True if a peer that never sent an interest gets it.
     pub sent_by_default: bool,
 }
 
@@ -189,7 +189,7 @@ impl TagTable {
         self.0.iter().find(|rule| rule.tag == tag)
     }
 
-    /// What a peer is sent before it said anything: every tag with `sent_by_default`.
+    /// The interest of a peer that has not said any: every tag with `sent_by_default`.
     #[must_use]
     pub fn default_interest(&self) -> Interest {
         let tags = self.0.iter().filter(|rule| rule.sent_by_default).map(|rule| rule.tag);
@@ -221,7 +221,7 @@ impl Interest {
         Self(self.0 & !table.bit(tag))
     }
 
-    /// Whether `tag` is in the set. An unknown tag never is.
+    /// Returns whether `tag` is in the set. An unknown tag never is.
     #[must_use]
     pub fn contains(self, table: &TagTable, tag: Tag) -> bool {
         self.0 & table.bit(tag) != 0

@@ -113,13 +113,13 @@ pub enum BodyError {
     /// It is longer than the caller was ready to hold.
     #[error("the body is longer than {limit} bytes")]
     TooLong {
-        /// What the caller was ready to hold.
+        /// The bound that the caller set, in bytes.
         limit: usize,
     },
     /// It broke off.
     #[error("the body broke off")]
     Broken {
-        /// What ended it.
+        /// The error that ended it.
         source: BoxError,
     },
 }

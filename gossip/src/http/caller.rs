@@ -1,4 +1,4 @@
-//! Who sent a request, as far as its transport can tell.
+//! The sender of a request, as far as its transport can tell.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
@@ -10,13 +10,13 @@ use http::{StatusCode, request::Parts};
 
 use crate::{identity::Identity, peer::Transport};
 
-/// Who sent a request. An extension of every request that reaches an [`HttpService`](super::HttpService)
+/// The sender of a request. An extension of every request that reaches an [`HttpService`](super::HttpService)
 /// over a network, and an extractor in `axum` handlers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The identity that the connection proved. `None` over TCP and TLS, where clients prove none.
     pub identity: Option<Identity>,
-    /// What carried the request: [`Transport::WebSocket`] for the TCP port, TLS included.
+    /// The transport of the request: [`Transport::WebSocket`] for the TCP port, TLS included.
     pub transport: Transport,
     /// The address the connection came from: `ip:port`, or a multiaddr.
     pub address: Arc<str>,

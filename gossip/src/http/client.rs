@@ -1,4 +1,4 @@
-//! What sends requests to one peer.
+//! The client: sends requests to one peer.
 
 use std::{
     fmt,

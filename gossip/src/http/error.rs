@@ -19,7 +19,7 @@ pub enum HttpAddressError {
     Unusable {
         /// The address.
         address: String,
-        /// What is wrong with it.
+        /// The rule that it breaks, in words.
         reason: String,
     },
 }
@@ -32,7 +32,7 @@ pub enum HttpError {
     /// The request cannot be sent as it is.
     #[error("the request cannot be sent as it is")]
     Invalid {
-        /// What is wrong with it.
+        /// The rule that it breaks, in words.
         source: BoxError,
     },
     /// The node is stopping.
@@ -41,7 +41,7 @@ pub enum HttpError {
     /// No connection to the peer could be made.
     #[error("the peer cannot be reached")]
     Unreachable {
-        /// What the transport said.
+        /// The error of the transport.
         source: BoxError,
     },
     /// The request waited too long for its turn under the limits on requests to the peer.
@@ -65,25 +65,25 @@ pub enum HttpError {
     /// The connection broke before there was a response.
     #[error("the connection broke before there was a response")]
     Broken {
-        /// What broke it.
+        /// The error that broke it.
         source: BoxError,
     },
-    /// What the peer sent is not a response.
+    /// The peer sent something that is no response.
     #[error("the peer sent something that is not a response")]
     Protocol {
-        /// What is wrong with it.
+        /// The rule that it breaks, in words.
         source: BoxError,
     },
     /// The body of the request failed while it was sent.
     #[error("the body of the request failed while it was sent")]
     RequestBody {
-        /// What the body said.
+        /// The error of the body.
         source: BoxError,
     },
 }
 
 impl HttpError {
-    /// Whether the peer may have received the request, and so may have acted on it. If not, the request
+    /// Returns whether the peer may have received the request, and so may have acted on it. If not, the request
     /// can be sent again, whatever it asks for.
     #[must_use]
     pub const fn may_have_reached(&self) -> bool {

@@ -1,4 +1,4 @@
-//! What serves requests.
+//! The service: answers requests.
 
 use std::{
     fmt,

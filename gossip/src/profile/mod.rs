@@ -68,7 +68,7 @@ pub enum HeaderCase {
 pub struct NetworkProfile {
     /// Name of the profile in configuration.
     pub name: &'static str,
-    /// What every header of the handshake starts with, in canonical spelling, e.g. `X-Algorand-`.
+    /// The start of every header of the handshake, in canonical spelling, e.g. `X-Algorand-`.
     pub header_prefix: &'static str,
     /// The protocol version announced and required, `major.minor`.
     pub version: &'static str,

@@ -100,7 +100,7 @@ pub fn refusal(error: &BlockRequestError) -> Topics {
     Topics::new().with(ERROR, error.to_string())
 }
 
-/// What a node answered to a block request.
+/// The answer of a node to a block request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockAnswer {
     /// The block and its certificate, not looked into.
@@ -117,7 +117,7 @@ pub enum BlockAnswer {
     },
     /// The node refused.
     Failed {
-        /// What it said, made printable and cut to a bounded length.
+        /// Its words, made printable and cut to a bounded length.
         text: String,
     },
 }

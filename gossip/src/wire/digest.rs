@@ -29,7 +29,7 @@ pub fn hash(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     Sha512_256::digest(bytes).into()
 }
 
-/// What names a message: SHA-512/256 of its tag and body.
+/// The name of a message: SHA-512/256 of its tag and body.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; DIGEST_BYTES]);
 
@@ -59,7 +59,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Whether a filter knew a digest before it was offered.
+/// The state of a digest in a filter before it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Novelty {
@@ -94,7 +94,7 @@ impl DigestFilter {
         Self::new(BUCKETS, SIZE)
     }
 
-    /// Whether the digest is remembered. Changes nothing.
+    /// Returns whether the digest is remembered. Changes nothing.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
         self.find(digest).is_some()

@@ -1,4 +1,4 @@
-//! What a peer can do beyond the bare protocol, and the header that says so.
+//! The abilities of a peer beyond the bare protocol, and the header that says so.
 //!
 //! # Invariants
 //!
@@ -49,13 +49,13 @@ impl Features {
     /// No features.
     pub const NONE: Self = Self(0);
 
-    /// What this node announces: that it reads compressed proposals.
+    /// The features that this node announces: it reads compressed proposals.
     #[must_use]
     pub const fn ours() -> Self {
         Self(1)
     }
 
-    /// What a node announces that compresses votes in this way.
+    /// The features of a node that compresses votes in this way.
     #[must_use]
     pub const fn announcing(votes: VoteCompression) -> Self {
         match votes {
@@ -90,13 +90,13 @@ impl Features {
         TOKENS.iter().enumerate().filter(move |(index, _)| has(*index)).map(|(_, token)| *token)
     }
 
-    /// Whether compressed proposals are understood. Existing nodes compress without asking.
+    /// Returns whether compressed proposals are understood. Existing nodes compress without asking.
     #[must_use]
     pub const fn proposal_zstd(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Whether votes packed one by one are understood.
+    /// Returns whether votes packed one by one are understood.
     #[must_use]
     pub const fn stateless_votes(self) -> bool {
         self.0 & 2 != 0

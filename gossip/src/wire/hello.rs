@@ -1,4 +1,4 @@
-//! What both ends tell each other before the first message: the headers of either transport.
+//! The hello: headers in which both ends introduce themselves before the first message, on either transport.
 //!
 //! # Invariants
 //!
@@ -35,7 +35,7 @@ pub enum Header {
     Location,
     /// Tells a node that it dialled itself.
     NodeRandom,
-    /// What the node can do, see [`Features`](super::features::Features).
+    /// The abilities of the node, see [`Features`](super::features::Features).
     Features,
     /// Asks for a proof of stake.
     PriorityChallenge,
@@ -93,7 +93,7 @@ impl Header {
     }
 }
 
-/// What a node says about itself.
+/// The hello of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
     /// Identifier in telemetry. May be empty, and is sent all the same.
@@ -175,7 +175,7 @@ pub struct VersionMismatch {
 }
 
 impl VersionMismatch {
-    /// What a peer is told that is refused for this. Source: wire facts 1.6, row 9.
+    /// The text of the refusal that a peer gets for this. Source: wire facts 1.6, row 9.
     #[must_use]
     pub fn refusal(&self, ours: &str) -> String {
         format!("Requested version {} not in [{ours}] mismatches server version", self.theirs)

@@ -142,7 +142,7 @@ pub fn from_hello(hello: &Hello, profile: &NetworkProfile) -> Vec<(String, Vec<S
     headers.map(|(name, value)| (name, vec![value])).collect()
 }
 
-/// What the headers of a peer say. Only the first value of a name counts.
+/// Reads the hello out of the headers of a peer. Only the first value of a name counts.
 #[must_use]
 pub fn to_hello(headers: &Headers, profile: &NetworkProfile) -> Hello {
     Hello::read(|header| first(headers, header, profile).map(str::as_bytes))

@@ -43,9 +43,9 @@ pub enum MsgpackError {
     /// Something else is there than what is expected.
     #[error("byte {found:#04x} does not start {expected}")]
     Unexpected {
-        /// What is expected.
+        /// The kind that is expected.
         expected: &'static str,
-        /// What is there.
+        /// The kind that was found.
         found: u8,
     },
     /// A number that is no byte, where a byte is expected.
@@ -119,7 +119,7 @@ const fn low_byte(value: u32) -> u8 {
     value.to_le_bytes()[0]
 }
 
-/// What a struct may look like.
+/// The shapes that a struct may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     /// Nothing: every field is missing.
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// Bytes that have not been read yet.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
 
     /// Reads an array of fixed length: a string of either kind or an array of numbers.
     ///
-    /// What is too long is cut and what is too short is filled up with zeros.
+    /// A longer array is cut, and a shorter one is filled up with zeros.
     ///
     /// # Errors
     ///

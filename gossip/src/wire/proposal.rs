@@ -36,7 +36,7 @@ pub enum ProposalError {
     /// The frame is damaged, or asks for what is not allowed: a dictionary, or a huge window.
     #[error("the zstd frame cannot be decompressed: {reason}")]
     Frame {
-        /// What the decompressor said.
+        /// The error of the decompressor.
         reason: &'static str,
     },
     /// The frame ends before its last block.

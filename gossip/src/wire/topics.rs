@@ -101,17 +101,17 @@ impl Topics {
         self.0.len()
     }
 
-    /// Whether there is no topic.
+    /// Returns whether there is no topic.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a reader accepts this list: what [`Topics::encode`] writes is refused otherwise.
+    /// Checks that a reader accepts this list: otherwise the bytes that [`Topics::encode`] writes are refused.
     ///
     /// # Errors
     ///
-    /// What the reader would say.
+    /// The error that the reader would give.
     pub fn check(&self) -> Result<(), TopicsError> {
         if self.len() > MAX_TOPICS {
             return Err(TopicsError::TooMany { count: self.len() as u64 });
