@@ -1,5 +1,4 @@
-//! HTTP over any stream of bytes: what serves requests, what sends them, and what protects a node from
-//! both.
+//! HTTP over any stream of bytes: a server, a client, and the limits that protect a node from both.
 //!
 //! ```text
 //!   socket, TLS, libp2p stream ─▶ HttpServer ─▶ layers ─▶ HttpService

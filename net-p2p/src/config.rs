@@ -64,9 +64,8 @@ pub struct P2pConfig {
     pub subscribe: Subscription,
     /// Whether the node gossips at all.
     pub gossip: GossipStreams,
-    /// What serves HTTP that peers ask for over streams; shared with the other networks of the node.
-    /// See [`with_protocols_document`](crate::with_protocols_document). Default: nothing, and HTTP is
-    /// not announced.
+    /// The server for HTTP over streams, shared with the other networks of the node. On streams it shows
+    /// `/.well-known/libp2p/protocols` too. Default: none, and HTTP is not announced.
     pub http_server: Option<HttpServer>,
     /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
     /// some of the network's own, with default limits, which end with it.

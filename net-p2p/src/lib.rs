@@ -3,7 +3,7 @@
 //! ```text
 //!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP, Noise, Yamux)
 //!                                  │    ▲             │ streams
-//!                      link tasks ◀┘    └─ topics     ├──▶ stream_acceptor ──▶ HTTP
+//!                      link tasks ◀┘    └─ topics     ├──▶ StreamAcceptor ──▶ HTTP
 //!                          │                          ▼
 //!                          └── handshake, claim, attach ──▶ Broadcaster
 //! ```
@@ -22,8 +22,8 @@
 //! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot be | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | accept queue, HTTP | connections -> stream_acceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | HTTP streams | stream_acceptor -> http_server | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
+//! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
+//! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | GossipSub, per connection | library | 256 | library drops, lowers the score | - |
 //!
 //! # Invariants
@@ -60,7 +60,6 @@ mod topic;
 mod transport;
 
 pub use config::{GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription};
-pub use http::with_protocols_document;
 pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use link::SharedLedger;

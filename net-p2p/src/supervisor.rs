@@ -131,8 +131,7 @@ impl SwarmParts {
             let protocol = StreamProtocol::new(profile.http_protocol);
             let accept = acceptors.accept(&[protocol], streams::HTTP);
             let metrics = self.around.metrics.clone();
-            let stream_acceptor =
-                StreamAcceptor::new(accept, http_server, profile.http_streams, metrics);
+            let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
             let each = http.clone();
             http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
         }

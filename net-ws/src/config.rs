@@ -53,8 +53,8 @@ pub struct WsConfig {
     /// How long a dial may take, from the name look-up to the last header. Default: 10 s. Chosen:
     /// a fifth of what existing nodes allow (wire facts 11.5); who needs longer is no good neighbour.
     pub dial_timeout: Duration,
-    /// What answers the HTTP requests that are not gossip, shared with the other networks of the node.
-    /// Default: none; they are answered 404.
+    /// The server for HTTP requests that are not gossip, shared with the other networks of the node.
+    /// Default: none; such requests are answered 404.
     pub http_server: Option<HttpServer>,
     /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
     /// of the network's own, with default limits, which end with it.

@@ -45,7 +45,7 @@ pub(crate) struct Context {
     pub(crate) hello: Hello,
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
-    pub(crate) http_server: Option<HttpServer>,
+    pub(crate) http_server: HttpServer,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
     /// Over which the connections of one host are counted.
@@ -126,7 +126,7 @@ impl Context {
             hello,
             user_agent: config.user_agent,
             gossip_service: config.gossip_service,
-            http_server: config.http_server,
+            http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
             tls: config.tls.as_ref().map(TlsIdentity::acceptor),
             dial_timeout: config.dial_timeout,
             rate_window: config.inbound.rate.window,

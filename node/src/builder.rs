@@ -357,7 +357,6 @@ impl NodeBuilder {
     /// What serves HTTP, if there is anything to serve.
     fn http_server(&mut self) -> Option<HttpServer> {
         let service = std::mem::take(&mut self.served).service()?;
-        let service = net_p2p::with_protocols_document(self.profile, service);
         Some(HttpServer::new(service, self.serve_limits.clone()))
     }
 

@@ -1,4 +1,4 @@
-//! The body of a request, and whether somebody may still read it.
+//! The body of a request, which tells its connection as long as it can be read.
 
 use std::{
     pin::Pin,
@@ -18,20 +18,20 @@ pub(crate) struct Asked<B> {
     _reader: Reader,
 }
 
-/// Tells a line that somebody may read the body, as long as it lives.
+/// Tells the connection that the body has a reader, as long as it lives.
 #[derive(Debug)]
 struct Reader(Arc<ConnState>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.body_given_up();
+        self.0.body_dropped();
     }
 }
 
 impl<B> Asked<B> {
-    pub(crate) fn new(body: B, line: &Arc<ConnState>) -> Self {
-        line.body_taken();
-        Self { body, _reader: Reader(Arc::clone(line)) }
+    pub(crate) fn new(body: B, conn: &Arc<ConnState>) -> Self {
+        conn.body_taken();
+        Self { body, _reader: Reader(Arc::clone(conn)) }
     }
 }
 

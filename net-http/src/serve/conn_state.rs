@@ -1,12 +1,12 @@
-//! What the two ends of one connection's service tell each other: the stream below the HTTP library
-//! and the handler above it.
+//! The state of one connection, shared by the stream below the HTTP library, the handler above it, and the
+//! table of permits.
 //!
 //! # Invariants
 //!
 //! * A connection is dismissed only between two requests: the first byte of a request and the dismissal
 //!   are decided by one compare-and-swap.
-//! * Code of a handler that runs while a connection is polled, its body's or that of what it drops, may
-//!   panic: that ends the connection and nothing else.
+//! * Code of a handler that runs while a connection is polled, such as its body's `poll_frame` or a `drop`,
+//!   may panic: that ends the connection and nothing else.
 
 use std::{
     any::Any,
@@ -28,7 +28,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::metrics::{Incident, ServeMetrics};
 
-/// What a panic left behind.
+/// The payload of a caught panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A request is awaited for the first time, arriving, or being answered.
@@ -38,19 +38,21 @@ const IDLE: u8 = 1;
 /// Closed between two requests.
 const DISMISSED: u8 = 2;
 
-/// Whether a client sent more together with its request.
+/// Bytes behind the head of a request that came together with it: its body, or the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipelined {
-    /// It waits for the answer.
+    /// None: the client waits for the answer.
     Nothing,
-    /// It does not.
+    /// At least one.
     Something,
 }
 
-/// Whether some of a request's body has still to come.
+/// How much of a request's body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyState {
+    /// All of it.
     Here,
+    /// A part of it, or nothing.
     Awaited,
 }
 
@@ -62,22 +64,22 @@ pub(crate) enum Phase {
     Dismissed,
 }
 
-/// The state of one connection, shared by its [`HeadGuard`](super::HeadGuard), its requests and its seat.
+/// The state of one connection, shared by its `HeadGuard`, its requests and its permit.
 #[derive(Debug)]
-pub struct ConnState {
+pub(crate) struct ConnState {
     phase: AtomicU8,
-    /// Whether the screen holds something back until the answer is out.
-    holds_back: AtomicBool,
-    /// Whether the client sent more behind the last head.
-    behind: AtomicBool,
-    /// Whether some of the last request's body has still to come.
-    rest: AtomicBool,
-    /// Whether somebody may still read that body.
-    read: AtomicBool,
-    /// Whether the connection is to end when it is between two requests.
-    wanted: AtomicBool,
+    /// The guard is to be woken when the answer is out.
+    wakes: AtomicBool,
+    /// The client sent more behind the last head.
+    pipelined: AtomicBool,
+    /// Some of the last request's body has still to come.
+    awaits_body: AtomicBool,
+    /// The handler, or whom it gave the body to, may still read it.
+    has_reader: AtomicBool,
+    /// The connection is to end when it is between two requests.
+    is_wanted: AtomicBool,
+    /// The task that polls the connection.
     waker: AtomicWaker,
-    /// Where what happens to the connection is counted.
     metrics: Arc<ServeMetrics>,
 }
 
@@ -88,15 +90,15 @@ impl Default for ConnState {
 }
 
 impl ConnState {
-    /// The line of a connection of which nothing has been read.
+    /// The state of a connection of which nothing has been read.
     pub(crate) fn new(metrics: Arc<ServeMetrics>) -> Self {
         Self {
             phase: AtomicU8::new(BUSY),
-            holds_back: AtomicBool::new(false),
-            behind: AtomicBool::new(false),
-            rest: AtomicBool::new(false),
-            read: AtomicBool::new(false),
-            wanted: AtomicBool::new(false),
+            wakes: AtomicBool::new(false),
+            pipelined: AtomicBool::new(false),
+            awaits_body: AtomicBool::new(false),
+            has_reader: AtomicBool::new(false),
+            is_wanted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             metrics,
         }
@@ -106,12 +108,12 @@ impl ConnState {
         &self.metrics
     }
 
-    /// Runs a connection with the client at `from` to its end, and notes how it ended.
+    /// Runs the connection with the client at `from` to its end, and notes how it ended.
     ///
     /// # Cancel safety
     ///
     /// As that of `connection`.
-    pub async fn run<F>(&self, connection: F, from: &(dyn fmt::Display + Sync))
+    pub(crate) async fn run<F>(&self, connection: F, from: &(dyn fmt::Display + Sync))
     where
         F: Future<Output = hyper::Result<()>>,
     {
@@ -127,39 +129,45 @@ impl ConnState {
         self.metrics.note(Incident::Panicked);
     }
 
-    /// Whether the client had sent more than its request when the request was passed on.
-    pub fn behind(&self) -> Pipelined {
-        if self.behind.load(Ordering::Relaxed) { Pipelined::Something } else { Pipelined::Nothing }
+    /// Whether the client had sent more than the head when the request was passed on.
+    pub(crate) fn pipelined(&self) -> Pipelined {
+        match self.pipelined.load(Ordering::Relaxed) {
+            true => Pipelined::Something,
+            false => Pipelined::Nothing,
+        }
     }
 
-    /// Marks the body of an answer, so that its end is known here. Who is answered while its own body has
-    /// not come and nobody will read it is told that the connection ends: the HTTP library closes it then,
+    /// Marks the body of an answer, so that its end becomes known. If the request's body has not come and
+    /// has no reader, the answer says `Connection: close`: the HTTP library closes the connection then,
     /// and another request would be lost.
     #[must_use]
-    pub fn answer(self: &Arc<Self>, mut response: Response<HttpBody>) -> Response<Answer> {
-        let is_left = self.rest.load(Ordering::Relaxed) && !self.read.load(Ordering::Relaxed);
+    pub(crate) fn answer(self: &Arc<Self>, mut response: Response<HttpBody>) -> Response<Answer> {
+        let is_left =
+            self.awaits_body.load(Ordering::Relaxed) && !self.has_reader.load(Ordering::Relaxed);
         if is_left && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Answer { body, sent: Sent(Arc::clone(self)) })
     }
 
-    pub(crate) fn set_rest(&self, rest: BodyState) {
-        self.rest.store(rest == BodyState::Awaited, Ordering::Relaxed);
+    /// A head was passed on.
+    pub(crate) fn begin_answer(&self, pipelined: Pipelined, body: BodyState) {
+        self.pipelined.store(pipelined == Pipelined::Something, Ordering::Relaxed);
+        self.set_body(body);
     }
 
-    /// Somebody may read the body of the request.
+    pub(crate) fn set_body(&self, body: BodyState) {
+        self.awaits_body.store(body == BodyState::Awaited, Ordering::Relaxed);
+    }
+
+    /// The body of the request has a reader.
     pub(crate) fn body_taken(&self) {
-        self.read.store(true, Ordering::Relaxed);
+        self.has_reader.store(true, Ordering::Relaxed);
     }
 
-    /// Nobody reads the body of the request any more.
-    pub(crate) fn body_given_up(&self) {
-        self.read.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_behind(&self, behind: Pipelined) {
-        self.behind.store(behind == Pipelined::Something, Ordering::Relaxed);
+    /// The reader of the request's body is gone.
+    pub(crate) fn body_dropped(&self) {
+        self.has_reader.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -170,7 +178,7 @@ impl ConnState {
         }
     }
 
-    /// A request begins. The answer is whether it may: not after a dismissal.
+    /// Begins a request. After a dismissal there is none: the phase stays `Dismissed`.
     pub(crate) fn begin(&self) -> Phase {
         let idle = self.phase.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
         match idle {
@@ -188,10 +196,9 @@ impl ConnState {
         Ok(())
     }
 
-    /// Closes the connection between this request and the next. The answer is whether nobody else has
-    /// asked for that.
+    /// Closes the connection between this request and the next. `false` if that was asked for before.
     pub(crate) fn dismiss_later(&self) -> bool {
-        if self.wanted.swap(true, Ordering::SeqCst) {
+        if self.is_wanted.swap(true, Ordering::SeqCst) {
             return false;
         }
         // The answer may have gone out before this was noted; if not, its end looks here.
@@ -199,14 +206,14 @@ impl ConnState {
         true
     }
 
-    /// Remembers whom to wake when the phase changes.
+    /// Registers the task that is woken when the phase changes.
     pub(crate) fn watch(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    /// The screen has something for after the answer.
-    pub(crate) fn hold_back(&self) {
-        self.holds_back.store(true, Ordering::Release);
+    /// The guard is woken when the answer is out.
+    pub(crate) fn wake_when_answered(&self) {
+        self.wakes.store(true, Ordering::Release);
     }
 
     fn answered(&self) {
@@ -214,10 +221,10 @@ impl ConnState {
         if busy.is_err() {
             return;
         }
-        if self.wanted.load(Ordering::SeqCst) {
-            // A request that has begun already is the last but one to be answered.
+        if self.is_wanted.load(Ordering::SeqCst) {
+            // If the next request has begun, the connection closes after it.
             let _ = self.dismiss();
-        } else if self.holds_back.swap(false, Ordering::AcqRel) {
+        } else if self.wakes.swap(false, Ordering::AcqRel) {
             self.waker.wake();
         }
     }
@@ -227,14 +234,14 @@ impl ConnState {
 #[derive(Debug)]
 pub(crate) struct StillBusy;
 
-/// The body of an answer.
+/// The body of an answer. Its end, or its drop, ends the exchange.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     body: HttpBody,
     sent: Sent,
 }
 
-/// Says that an answer is out, or will never be.
+/// Notes on drop that an answer is out, or will never be.
 #[derive(Debug)]
 struct Sent(Arc<ConnState>);
 
@@ -282,24 +289,24 @@ mod tests {
 
     #[test]
     fn only_an_idle_connection_is_dismissed() {
-        let line = Arc::new(ConnState::default());
-        assert!(line.dismiss().is_err());
-        drop(line.answer(Response::new(HttpBody::empty())));
-        assert_eq!(line.phase(), Phase::Idle);
-        assert_eq!(line.begin(), Phase::Busy);
-        assert!(line.dismiss().is_err());
-        drop(line.answer(Response::new(HttpBody::empty())));
-        line.dismiss().unwrap();
-        assert_eq!(line.begin(), Phase::Dismissed);
+        let conn = Arc::new(ConnState::default());
+        assert!(conn.dismiss().is_err());
+        drop(conn.answer(Response::new(HttpBody::empty())));
+        assert_eq!(conn.phase(), Phase::Idle);
+        assert_eq!(conn.begin(), Phase::Busy);
+        assert!(conn.dismiss().is_err());
+        drop(conn.answer(Response::new(HttpBody::empty())));
+        conn.dismiss().unwrap();
+        assert_eq!(conn.begin(), Phase::Dismissed);
     }
 
     #[test]
     fn a_busy_connection_may_be_dismissed_for_later_once() {
-        let line = Arc::new(ConnState::default());
-        assert!(line.dismiss_later());
-        assert!(!line.dismiss_later());
-        assert_eq!(line.phase(), Phase::Busy);
-        drop(line.answer(Response::new(HttpBody::empty())));
-        assert_eq!(line.begin(), Phase::Dismissed);
+        let conn = Arc::new(ConnState::default());
+        assert!(conn.dismiss_later());
+        assert!(!conn.dismiss_later());
+        assert_eq!(conn.phase(), Phase::Busy);
+        drop(conn.answer(Response::new(HttpBody::empty())));
+        assert_eq!(conn.begin(), Phase::Dismissed);
     }
 }

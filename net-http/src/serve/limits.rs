@@ -1,20 +1,20 @@
-//! How much is served at one time, and how long anything may take.
+//! Bounds on what is served at one time, and on how long anything may take.
 
 use std::time::Duration;
 
-use gossip::{StreamUse, Transport};
+use gossip::{HeaderCase, StreamUse};
 
 /// Longest request head: request line, headers and blank line, in bytes. Source: wire facts 1.6, row 3.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
 
-/// Whether callers of this very machine, who prove no identity, count as one peer.
+/// How callers of this very machine that prove no identity are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoopbackRule {
     /// Each of their connections counts for itself: they are many programs behind one address, such as
     /// a reverse proxy's clients. The default. Source: wire facts 1.6, the exemption of localhost.
     #[default]
     Exempt,
-    /// They do.
+    /// They count as one peer, like those of any other address.
     Counted,
 }
 
@@ -24,7 +24,7 @@ pub struct ServeLimits {
     /// Connections and streams served at one time. Default: 1,024. Chosen: as many as idle callers of
     /// 64 peers; memory of each is some 20 KiB.
     pub connections: usize,
-    /// Connections and streams that wait for a seat at one time. Default: 1,024. Chosen: as many again.
+    /// Connections and streams that wait for a permit at one time. Default: 1,024. Chosen: as many again.
     pub waiting: usize,
     /// Of these, served at one time for one peer. Default: 16. Source: threats and goals, row 30.
     pub per_peer: usize,
@@ -32,22 +32,23 @@ pub struct ServeLimits {
     /// connection may have waiting before they are handed over, so that a client that opens hundreds at
     /// once, a stream per request, loses none.
     pub waiting_per_peer: usize,
-    /// How long a connection waits for a seat. Default: 10 s. Source: wire facts 9.2, the queueing time
+    /// Longest wait of a connection for a permit. Default: 10 s. Source: wire facts 9.2, the queueing time
     /// of clients.
     pub wait: Duration,
     /// Requests being handled at one time. Default: 256. Source: threats and goals, row 30.
     pub requests: usize,
-    /// How long a request waits for its turn. Default: 1 s. Chosen: longer is better told to the client.
+    /// Longest wait of a request for its permit. Default: 1 s. Chosen: what takes longer is better told
+    /// to the client.
     pub request_wait: Duration,
-    /// How long a head may take, from the start of the connection or of a later head. Default: 10 s.
+    /// Longest time for a head, from the start of the connection or of a later head. Default: 10 s.
     /// Source: wire facts 1.6.
     pub head_time: Duration,
-    /// How long a socket may idle between two requests. Default: 4 s. Source: wire facts 1.6.
+    /// Longest time of a socket between two requests. Default: 4 s. Source: wire facts 1.6.
     pub socket_idle: Duration,
-    /// How long a stream may idle between two requests. Default: 30 s. Chosen: a stream costs no
-    /// socket, and opening one costs a turn.
+    /// Longest time of a stream between two requests. Default: 30 s. Chosen: a stream costs no
+    /// socket, and opening one costs a round trip.
     pub stream_idle: Duration,
-    /// How long a reader or writer may stand still in a message. Default: 30 s. Source: threats and
+    /// Longest time that reading or writing a message may stand still. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
     /// How callers without an identity on this machine count.
@@ -73,38 +74,70 @@ impl Default for ServeLimits {
     }
 }
 
-/// Whether a connection may become something else.
+/// What is done with the `Upgrade` of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeOffer {
-    /// `Upgrade` is passed on, as on sockets: what is not upgraded is answered.
+    /// It is passed on, as on sockets: a request whose upgrade no hook accepts is answered as any other.
     Offered,
-    /// `Upgrade` is refused, as on streams.
+    /// The request is refused as ambiguous, as on streams.
     Refused,
 }
 
-/// How one connection is served.
+/// When a connection takes its permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermitRule {
+    /// Before anything is read, as on streams. Without one the connection is told so and ends.
+    BeforeReading,
+    /// With the first request that the node's service answers, as on sockets: gossip takes no permit, and
+    /// the sockets themselves are bounded elsewhere. Without one the request is answered 503.
+    WithFirstRequest,
+}
+
+/// How one connection is served. Made by [`ServeLimits::for_socket`] and [`ServeLimits::for_stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// How many requests it carries.
     pub streams: StreamUse,
+    /// How header names of answers are written.
+    pub header_case: HeaderCase,
     /// Whether it may become something else.
     pub upgrade: UpgradeOffer,
+    /// When it takes its permit.
+    pub permit: PermitRule,
     /// See [`ServeLimits::head_time`].
     pub head_time: Duration,
-    /// How long it may idle between two requests.
+    /// Longest time between two requests: [`ServeLimits::socket_idle`] or [`ServeLimits::stream_idle`].
     pub idle: Duration,
     /// See [`ServeLimits::stall`].
     pub stall: Duration,
 }
 
 impl ServeLimits {
-    /// The terms for a connection over `transport`.
+    /// The terms for a socket, plain or in TLS.
     #[must_use]
-    pub const fn terms(&self, transport: Transport, streams: StreamUse) -> Terms {
-        let (upgrade, idle) = match transport {
-            Transport::WebSocket => (UpgradeOffer::Offered, self.socket_idle),
-            Transport::Libp2p | Transport::Memory => (UpgradeOffer::Refused, self.stream_idle),
-        };
-        Terms { streams, upgrade, head_time: self.head_time, idle, stall: self.stall }
+    pub const fn for_socket(&self, header_case: HeaderCase) -> Terms {
+        Terms {
+            streams: StreamUse::KeptAlive,
+            header_case,
+            upgrade: UpgradeOffer::Offered,
+            permit: PermitRule::WithFirstRequest,
+            head_time: self.head_time,
+            idle: self.socket_idle,
+            stall: self.stall,
+        }
+    }
+
+    /// The terms for a stream of a connection that carries many.
+    #[must_use]
+    pub const fn for_stream(&self, streams: StreamUse, header_case: HeaderCase) -> Terms {
+        Terms {
+            streams,
+            header_case,
+            upgrade: UpgradeOffer::Refused,
+            permit: PermitRule::BeforeReading,
+            head_time: self.head_time,
+            idle: self.stream_idle,
+            stall: self.stall,
+        }
     }
 }

@@ -1,19 +1,19 @@
-//! What is counted while serving.
+//! Counters of the serving side.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What happened to a connection or a request, other than an answer of its handler.
+/// An event of a connection or a request other than an answer of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incident {
-    /// All seats were taken.
+    /// A connection was closed because all permits were taken.
     Full,
-    /// The peer has too many connections waiting, or all waiting places were taken.
+    /// A connection was refused because too many of its peer, or of all, wait for a permit.
     PeerFull,
-    /// No seat of the peer became free in time.
+    /// A connection was refused because no permit of its peer became free in time.
     WaitedInVain,
     /// A connection was closed between two requests because others of its peer wait.
     Dismissed,
-    /// Too many requests were being handled.
+    /// A request was refused because no request permit became free in time.
     Busy,
     /// A head was too long.
     HeadTooLong,
@@ -25,7 +25,7 @@ pub enum Incident {
     Ambiguous,
     /// A head did not come in time.
     HeadTimeout,
-    /// A reader or writer stood still.
+    /// A client stood still while a message was read or written.
     Stalled,
     /// A handler panicked, or the body it answered with.
     Panicked,
@@ -34,7 +34,7 @@ pub enum Incident {
 }
 
 impl Incident {
-    /// Every one, in the order of the counters.
+    /// All incidents, in the order of the counters.
     pub const ALL: [Self; 13] = [
         Self::Full,
         Self::PeerFull,
@@ -51,7 +51,7 @@ impl Incident {
         Self::Failed,
     ];
 
-    /// Its name as a label.
+    /// The name of the incident as a label of a metric.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -80,13 +80,13 @@ pub struct ServeMetrics {
 }
 
 impl ServeMetrics {
-    /// Requests that reached the service.
+    /// Number of requests that reached the service.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// How often something happened.
+    /// Number of times that an incident happened.
     #[must_use]
     pub fn count(&self, incident: Incident) -> u64 {
         self.counter(incident).load(Ordering::Relaxed)

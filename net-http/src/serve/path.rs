@@ -1,9 +1,9 @@
-//! Which paths are to be asked for in a cleaner form. Source: wire facts 1.1 and 9.1, where the same rules
+//! The clean form of a path, to which requests for other forms of it are sent. Source: wire facts 1.1 and 9.1, where the same rules
 //! hold for sockets and streams.
 
 use std::fmt::Write;
 
-/// The path to ask for instead, percent-encoded; `None` if `path` is as clean as can be, or broken.
+/// The clean form of `path`, percent-encoded; `None` if it is clean, or broken.
 #[must_use]
 pub fn elsewhere(path: &str) -> Option<String> {
     if !path.starts_with('/') || is_plain(path) {
@@ -34,8 +34,8 @@ pub fn decode(path: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether nothing in a path can be encoded or unclean.
-pub(crate) fn is_plain(path: &str) -> bool {
+/// Whether nothing in a path can be encoded or unclean, as far as one look tells.
+fn is_plain(path: &str) -> bool {
     let mut before = 0;
     path.bytes().all(|byte| {
         let plain = byte != b'%' && !(before == b'/' && matches!(byte, b'/' | b'.'));

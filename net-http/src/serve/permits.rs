@@ -1,7 +1,7 @@
-//! Who is served at the moment, and who waits.
+//! Connections that are being served, and connections that wait for a permit.
 //!
 //! ```text
-//!   connection ─▶ seats of its peer ─▶ seats in total ─▶ ConnectionPermit
+//!   connection ─▶ permits of its peer ─▶ permits in total ─▶ ConnectionPermit
 //!                      │ all taken: waits, and an idle connection of the peer is dismissed
 //! ```
 //!
@@ -9,7 +9,7 @@
 //!
 //! * The table has an entry for a peer only while one of its connections is served or waits, and both are
 //!   bounded in total.
-//! * A peer that waits takes no seat from another.
+//! * A peer whose connections wait takes no permit from another peer.
 //! * A wait ends after [`ServeLimits::wait`].
 
 use std::{
@@ -33,22 +33,21 @@ use super::{
     metrics::{Incident, ServeMetrics},
 };
 
-/// Why a connection is not served.
+/// The reason why a connection gets no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refused {
-    /// All seats are taken.
+pub(crate) enum Refused {
+    /// All permits of the node are taken.
     #[error("all connections that may be served at one time are")]
     Full,
     /// Too many connections wait already.
     #[error("too many connections wait to be served")]
     PeerFull,
-    /// No seat became free in time.
+    /// No permit of the peer became free within [`ServeLimits::wait`].
     #[error("no other connection of the peer ended in time")]
     WaitedInVain,
 }
 
-/// Whom the connections of a caller are counted for.
+/// The peer that the connections of a caller are counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Identity(Identity),
@@ -59,7 +58,7 @@ pub(crate) enum PeerKey {
 }
 
 impl PeerKey {
-    /// Whom to count for; `None` for callers of this machine that are exempt.
+    /// The key of a caller; `None` for callers of this machine that are exempt.
     pub(crate) fn of(caller: &Caller, loopback: LoopbackRule) -> Option<Self> {
         if let Some(identity) = caller.identity {
             return Some(Self::Identity(identity));
@@ -76,7 +75,7 @@ impl PeerKey {
     }
 }
 
-/// All seats.
+/// All permits of a node.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
     limits: ServeLimits,
@@ -86,7 +85,7 @@ pub(crate) struct ConnectionPermits {
     peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
 }
 
-/// The seats of one peer.
+/// The permits of one peer.
 #[derive(Debug)]
 struct Peer {
     free: Arc<Semaphore>,
@@ -96,45 +95,45 @@ struct Peer {
     served: Mutex<Vec<Arc<ConnState>>>,
 }
 
-/// A connection's place among those that are served, given back when dropped.
+/// Lets one connection be served. Given back when it is dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     at_peer: Option<AtPeer>,
-    _in_total: OwnedSemaphorePermit,
+    _total: OwnedSemaphorePermit,
 }
 
 impl ConnectionPermit {
     /// Whether other connections of the same peer wait for it.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.at_peer.as_ref().is_some_and(|seat| seat.present.peer.is_wanted())
+        self.at_peer.as_ref().is_some_and(|permit| permit.present.peer.is_wanted())
     }
 }
 
-/// Fields are dropped in this order: the seat is free before the peer may be forgotten.
+/// The permit of the peer. Fields are dropped in this order: it is free before the peer may be forgotten.
 #[derive(Debug)]
 struct AtPeer {
-    line: Arc<ConnState>,
-    _seat: OwnedSemaphorePermit,
+    conn: Arc<ConnState>,
+    _permit: OwnedSemaphorePermit,
     present: Present,
 }
 
 impl Drop for AtPeer {
     fn drop(&mut self) {
-        self.present.peer.served().retain(|line| !Arc::ptr_eq(line, &self.line));
+        self.present.peer.served().retain(|conn| !Arc::ptr_eq(conn, &self.conn));
     }
 }
 
 /// One connection of a peer, served or waiting.
 #[derive(Debug)]
 struct Present {
-    seats: Arc<ConnectionPermits>,
+    permits: Arc<ConnectionPermits>,
     key: PeerKey,
     peer: Arc<Peer>,
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let mut peers = self.seats.peers();
+        let mut peers = self.permits.peers();
         if self.peer.present.fetch_sub(1, Ordering::Relaxed) == 1 {
             peers.remove(&self.key);
         }
@@ -150,18 +149,18 @@ impl Peer {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Has one connection end: an idle one, else the first that will be.
+    /// Has one connection of the peer end: an idle one, else the first that becomes idle.
     fn make_room(&self, metrics: &ServeMetrics) {
         let served = self.served();
-        if served.iter().any(|line| line.dismiss().is_ok())
-            || served.iter().any(|line| line.dismiss_later())
+        if served.iter().any(|conn| conn.dismiss().is_ok())
+            || served.iter().any(|conn| conn.dismiss_later())
         {
             metrics.note(Incident::Dismissed);
         }
     }
 }
 
-/// One more that waits, while it does.
+/// One waiting connection, counted while it lives.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -189,10 +188,10 @@ impl ConnectionPermits {
         }
     }
 
-    /// Connections that are served.
+    /// Connections that hold a permit.
     pub(crate) fn served(&self) -> usize {
-        let seats = self.limits.connections.min(Semaphore::MAX_PERMITS);
-        seats.saturating_sub(self.total.available_permits())
+        let permits = self.limits.connections.min(Semaphore::MAX_PERMITS);
+        permits.saturating_sub(self.total.available_permits())
     }
 
     /// Connections that wait.
@@ -204,43 +203,43 @@ impl ConnectionPermits {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a seat, waiting for one of the peer's if need be.
+    /// Takes a permit, waiting for one of the peer's if need be.
     ///
     /// # Cancel safety
     ///
-    /// Safe: whoever stops waiting loses its turn and nothing else.
-    pub(crate) async fn enter(
+    /// Safe: a dropped future loses its place in the order of waiting and nothing else.
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
         caller: &Caller,
-        line: &Arc<ConnState>,
+        conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
-        let entered = self.try_enter(caller, line).await;
-        if let Err(refused) = entered {
+        let acquired = self.acquire_uncounted(caller, conn).await;
+        if let Err(refused) = acquired {
             self.metrics.note(match refused {
                 Refused::Full => Incident::Full,
                 Refused::PeerFull => Incident::PeerFull,
                 Refused::WaitedInVain => Incident::WaitedInVain,
             });
         }
-        entered
+        acquired
     }
 
-    async fn try_enter(
+    async fn acquire_uncounted(
         self: &Arc<Self>,
         caller: &Caller,
-        line: &Arc<ConnState>,
+        conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
         let at_peer = match PeerKey::of(caller, self.limits.loopback) {
             Some(key) => {
                 let present = self.present(key);
-                let seat = self.seat_at(&present.peer).await?;
-                present.peer.served().push(Arc::clone(line));
-                Some(AtPeer { line: Arc::clone(line), _seat: seat, present })
+                let permit = self.permit_of(&present.peer).await?;
+                present.peer.served().push(Arc::clone(conn));
+                Some(AtPeer { conn: Arc::clone(conn), _permit: permit, present })
             }
             None => None,
         };
-        let in_total = Arc::clone(&self.total).try_acquire_owned();
-        Ok(ConnectionPermit { at_peer, _in_total: in_total.map_err(|_| Refused::Full)? })
+        let total = Arc::clone(&self.total).try_acquire_owned();
+        Ok(ConnectionPermit { at_peer, _total: total.map_err(|_| Refused::Full)? })
     }
 
     fn present(self: &Arc<Self>, key: PeerKey) -> Present {
@@ -255,20 +254,20 @@ impl ConnectionPermits {
             })
         });
         peer.present.fetch_add(1, Ordering::Relaxed);
-        Present { seats: Arc::clone(self), key, peer: Arc::clone(peer) }
+        Present { permits: Arc::clone(self), key, peer: Arc::clone(peer) }
     }
 
-    async fn seat_at(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Refused> {
-        if let Ok(seat) = Arc::clone(&peer.free).try_acquire_owned() {
-            return Ok(seat);
+    async fn permit_of(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Refused> {
+        if let Ok(permit) = Arc::clone(&peer.free).try_acquire_owned() {
+            return Ok(permit);
         }
         let _waiting =
             Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::PeerFull)?;
         let _of_peer =
             Waiting::start(&peer.waiting, self.limits.waiting_per_peer).ok_or(Refused::PeerFull)?;
         peer.make_room(&self.metrics);
-        let seat = time::timeout(self.limits.wait, Arc::clone(&peer.free).acquire_owned()).await;
-        seat.ok().and_then(Result::ok).ok_or(Refused::WaitedInVain)
+        let permit = time::timeout(self.limits.wait, Arc::clone(&peer.free).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or(Refused::WaitedInVain)
     }
 }
 
@@ -285,41 +284,41 @@ mod tests {
         Caller { identity, transport: Transport::Libp2p, address: "here".into(), ip: None }
     }
 
-    fn seats(limits: ServeLimits) -> Arc<ConnectionPermits> {
+    fn permits(limits: ServeLimits) -> Arc<ConnectionPermits> {
         Arc::new(ConnectionPermits::new(limits, Arc::default()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_table_forgets_who_is_gone() {
         let limits = ServeLimits { per_peer: 1, connections: 10, ..ServeLimits::default() };
-        let (seats, line) = (seats(limits), Arc::default());
+        let (permits, conn) = (permits(limits), Arc::default());
         let mut held = Vec::new();
         for number in 0..10 {
-            held.push(seats.enter(&caller(number), &line).await.unwrap());
+            held.push(permits.acquire(&caller(number), &conn).await.unwrap());
         }
-        assert_eq!(seats.enter(&caller(99), &line).await.unwrap_err(), Refused::Full);
-        assert_eq!((seats.peers().len(), seats.served()), (10, 10));
+        assert_eq!(permits.acquire(&caller(99), &conn).await.unwrap_err(), Refused::Full);
+        assert_eq!((permits.peers().len(), permits.served()), (10, 10));
         // Some wait, some give up waiting, some wait in vain.
         let first = caller(1);
-        let mut waiting = Box::pin(seats.enter(&first, &line));
+        let mut waiting = Box::pin(permits.acquire(&first, &conn));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(waiting);
-        assert_eq!(seats.enter(&first, &line).await.unwrap_err(), Refused::WaitedInVain);
+        assert_eq!(permits.acquire(&first, &conn).await.unwrap_err(), Refused::WaitedInVain);
         drop(held);
-        assert_eq!(seats.peers().len(), 0);
-        assert_eq!((seats.served(), seats.waiting()), (0, 0));
+        assert_eq!(permits.peers().len(), 0);
+        assert_eq!((permits.served(), permits.waiting()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn seats_are_given_in_the_order_of_waiting() {
-        let seats = seats(ServeLimits { per_peer: 1, ..ServeLimits::default() });
-        let (line, order) = (Arc::default(), Mutex::new(Vec::new()));
-        let (seats, line, order) = (&seats, &line, &order);
+    async fn permits_are_given_in_the_order_of_waiting() {
+        let permits = permits(ServeLimits { per_peer: 1, ..ServeLimits::default() });
+        let (conn, order) = (Arc::default(), Mutex::new(Vec::new()));
+        let (permits, conn, order) = (&permits, &conn, &order);
         join_all((0..5).map(|number| async move {
-            let seat = seats.enter(&caller(1), line).await.unwrap();
+            let permit = permits.acquire(&caller(1), conn).await.unwrap();
             order.lock().unwrap().push(number);
             time::sleep(Duration::from_secs(1)).await;
-            drop(seat);
+            drop(permit);
         }))
         .await;
         assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);

@@ -14,10 +14,13 @@ use std::{
 
 use axum::{Router, routing::any};
 use gossip::{
-    Identity, StreamUse, Transport,
+    HeaderCase, Identity, StreamUse, Transport,
     http::{Caller, HttpService},
 };
-use tandem_net_http::{HttpServer, ServeLimits, reply};
+use tandem_net_http::{
+    HttpServer, ServeLimits, reply,
+    serve::{Connection, NoHook, PermitRule, Terms},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinSet,
@@ -75,16 +78,36 @@ impl Served {
         let (theirs, ours) = duplex(64 * 1024);
         let reset = CancellationToken::new();
         let ours = Reset { stream: ours, reset: Box::pin(reset.clone().cancelled_owned()) };
-        let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
-        self.tasks.spawn(async move { http_server.serve(ours, caller, streams, cancel).await });
+        self.serve(ours, caller, streams);
         Resettable { client: Client { stream: theirs, got: Vec::new() }, reset }
     }
 
     pub(crate) fn open(&mut self, caller: Caller, streams: StreamUse) -> Client {
         let (theirs, ours) = duplex(64 * 1024);
-        let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
-        self.tasks.spawn(async move { http_server.serve(ours, caller, streams, cancel).await });
+        self.serve(ours, caller, streams);
         Client { stream: theirs, got: Vec::new() }
+    }
+
+    fn serve<Io>(&mut self, io: Io, caller: Caller, streams: StreamUse)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
+        let limits = http_server.limits();
+        let terms = match caller.transport {
+            // So that sockets, too, are told of a refusal before they ask.
+            Transport::WebSocket => Terms {
+                streams,
+                permit: PermitRule::BeforeReading,
+                ..limits.for_socket(HeaderCase::Canonical)
+            },
+            _ => limits.for_stream(streams, HeaderCase::Canonical),
+        };
+        self.tasks.spawn(async move {
+            let connection = Connection { io, caller, terms };
+            let upgraded = http_server.serve(connection, &NoHook, &cancel).await;
+            assert!(upgraded.is_none());
+        });
     }
 
     /// Waits until every stream has been served to its end.

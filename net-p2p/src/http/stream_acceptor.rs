@@ -2,26 +2,29 @@
 //!
 //! # Invariants
 //!
-//! * At most [`MAX_STREAMS`] streams are in service, those included that wait for a seat or are being
-//!   refused one. What comes on top is reset and counted.
+//! * At most [`MAX_STREAMS`] streams have a task, those included that wait for a permit or are being
+//!   refused one. Streams beyond that are reset and counted.
 
 use std::{net::IpAddr, sync::Arc};
 
-use gossip::{StreamUse, Transport, http::Caller};
+use gossip::{NetworkProfile, Transport, http::Caller};
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use net_http::HttpServer;
+use net_http::{
+    HttpServer,
+    serve::{Connection, Terms},
+};
 use runtime::TaskSet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::stream::StreamIo;
+use super::{stream::StreamIo, well_known::ProtocolsDocument};
 use crate::{
     config::identity_of,
     metrics::{P2pEvent, P2pMetrics},
     streams::{AcceptQueue, InboundStream},
 };
 
-/// Streams of HTTP that have a task. Chosen: twice as many as an [`HttpServer`] serves and lets wait by
+/// Most streams of HTTP that have a task. Chosen: twice as many as an [`HttpServer`] serves and lets wait by
 /// default, so that it decides and this bound is a backstop.
 const MAX_STREAMS: usize = 4_096;
 
@@ -35,7 +38,8 @@ pub(crate) struct StreamAcceptor {
 /// What every stream needs.
 struct Service {
     http_server: HttpServer,
-    streams: StreamUse,
+    document: ProtocolsDocument,
+    terms: Terms,
     places: Arc<Semaphore>,
 }
 
@@ -43,11 +47,17 @@ impl StreamAcceptor {
     pub(crate) fn new(
         accept: AcceptQueue,
         http_server: HttpServer,
-        streams: StreamUse,
+        profile: &NetworkProfile,
         metrics: P2pMetrics,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { accept, service: Arc::new(Service { http_server, streams, places }), metrics }
+        let limits = http_server.limits();
+        let service = Service {
+            terms: limits.for_stream(profile.http_streams, profile.header_case),
+            document: ProtocolsDocument::new(profile),
+            places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            http_server,
+        };
+        Self { accept, service: Arc::new(service), metrics }
     }
 
     /// Runs until asked to stop. The streams' tasks are spawned on `tasks`.
@@ -77,11 +87,16 @@ impl Service {
         _place: OwnedSemaphorePermit,
         cancel: CancellationToken,
     ) {
-        self.http_server.serve(io, caller, self.streams, cancel).await;
+        let connection = Connection { io, caller, terms: self.terms };
+        match self.http_server.serve(connection, &self.document, &cancel).await {
+            None => {}
+            // Streams are not upgraded.
+            Some(upgraded) => match upgraded.upgrade {},
+        }
     }
 }
 
-/// Who is at the other end; `None` for a peer ID that is no identity.
+/// The peer at the other end; `None` for a peer ID that is no identity.
 fn caller(inbound: &InboundStream) -> Option<Caller> {
     let about = &inbound.about;
     Some(Caller {

@@ -25,10 +25,10 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::host::{Host, Node, PATIENCE, ordered_keys, until};
-use crate::{GossipStreams, NodeKey, OpenError, P2pConfig, P2pEvent, with_protocols_document};
+use crate::{GossipStreams, NodeKey, OpenError, P2pConfig, P2pEvent};
 
 /// Serves what the recorded node served, and says who asked.
-fn http_server(profile: &NetworkProfile) -> HttpServer {
+fn http_server() -> HttpServer {
     let hello = |request: HttpRequest| async move {
         let plain = [(header::CONTENT_TYPE, reply::PLAIN)];
         Ok::<HttpResponse, Infallible>(match request.uri().path() {
@@ -52,7 +52,7 @@ fn http_server(profile: &NetworkProfile) -> HttpServer {
         })
     };
     let service = HttpService::new(tower::service_fn(hello));
-    HttpServer::new(with_protocols_document(profile, service), ServeLimits::default())
+    HttpServer::new(service, ServeLimits::default())
 }
 
 /// Clients without a rate.
@@ -63,7 +63,7 @@ fn clients() -> Clients {
 
 pub(super) async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
     Node::start_with(profile, "test-v1", key, |config| P2pConfig {
-        http_server: Some(http_server(profile)),
+        http_server: Some(http_server()),
         ..config
     })
     .await
@@ -292,7 +292,7 @@ async fn a_node_without_gossip_announces_and_opens_none() {
     let (small, large) = ordered_keys();
     let node = Node::start_with(profile, "test-v1", small, |config| P2pConfig {
         gossip: GossipStreams::Off,
-        http_server: Some(http_server(profile)),
+        http_server: Some(http_server()),
         ..config
     })
     .await;

@@ -1,8 +1,8 @@
 //! The listening side: sockets, HTTP, and the upgrade to gossip.
 //!
 //! ```text
-//!   accept ──gate──▶ connection: HeadGuard ──▶ HTTP/1.1 ─┬─ gossip path ─▶ upgrade ─▶ peer
-//!                       │                             └─ other paths ─▶ HttpServer
+//!   accept ──gate──▶ connection: HttpServer ──▶ hook ─┬─ gossip path ─▶ upgrade ─▶ peer
+//!                       │                             └─ other paths ─▶ node's HTTP services
 //!                       └─▶ drain (too many of one host)
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! * A request is answered or its connection closed; the order of the refusals is that of existing nodes.
 
 mod connection;
+mod hook;
 mod raw;
 mod reply;
 mod route;

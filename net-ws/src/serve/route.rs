@@ -1,4 +1,4 @@
-//! Which path is gossip. Source: wire facts 1.1.
+//! The path of gossip. Source: wire facts 1.1.
 
 use net_http::serve::path::decode;
 

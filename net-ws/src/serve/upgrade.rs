@@ -17,42 +17,29 @@ use gossip::{
         identity::{self, Challenge, Introduction, ListenerIdentity},
     },
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use mesh::Slot;
+use net_http::serve::{Action, Pipelined, RequestHead};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-
-use net_http::serve::Pipelined;
 
 use super::reply;
 use crate::context::{Answers, Context, Exchange};
 
-/// What became of a request for gossip.
-pub(super) enum Outcome {
-    /// It is refused.
-    Refused(HttpResponse),
-    /// The connection ends without an answer.
-    CloseSilently,
-    /// It becomes a peer once the answer is out.
-    Accepted(HttpResponse, Box<Accepted>),
-}
-
 /// A peer that is being let in.
 pub(super) struct Accepted {
-    pub(super) on_upgrade: OnUpgrade,
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
-    pub(super) seat: ConnectionPermit,
+    pub(super) slot: PeerSlot,
 }
 
 /// One peer's place among the inbound peers, given back when dropped.
-pub(super) struct ConnectionPermit {
+pub(super) struct PeerSlot {
     context: Arc<Context>,
     slot: Option<Slot>,
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for PeerSlot {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.context.gate().release(slot);
@@ -63,40 +50,32 @@ impl Drop for ConnectionPermit {
 /// Decides about a request for gossip in the network called `genesis`.
 pub(super) fn decide(
     context: &Arc<Context>,
-    mut request: Request<Incoming>,
+    request: &RequestHead<'_>,
     genesis: &[u8],
-    (from, behind): (SocketAddr, Pipelined),
-) -> Outcome {
-    let seat = context.gate().admit(from.ip());
-    let Ok(slot) = seat else {
-        return Outcome::Refused(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
+    from: SocketAddr,
+) -> Action<Box<Accepted>> {
+    let Ok(slot) = context.gate().admit(from.ip()) else {
+        return Action::Answer(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
     };
-    let seat = ConnectionPermit { context: Arc::clone(context), slot: Some(slot) };
-    let (theirs, exchange, answer) = match introduce(context, request.headers(), genesis) {
+    let slot = PeerSlot { context: Arc::clone(context), slot: Some(slot) };
+    let (theirs, exchange, answer) = match introduce(context, request.headers, genesis) {
         Ok(introduced) => introduced,
-        Err(refusal) => return Outcome::Refused(refusal.response()),
+        Err(refusal) => return Action::Answer(refusal.response()),
     };
-    let key = match websocket_key(&request) {
+    let key = match websocket_key(request) {
         Ok(key) => key,
-        Err(status) => return Outcome::Refused(reply::no_upgrade(status)),
+        Err(status) => return Action::Answer(reply::no_upgrade(status)),
     };
-    if behind == Pipelined::Something {
-        return Outcome::CloseSilently;
+    if request.pipelined == Pipelined::Something {
+        return Action::Close;
     }
     let _features = Features::parse(&theirs.features, &theirs.version);
     let mut response = Response::new(HttpBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer_headers(context, &key, answer);
-    Outcome::Accepted(
-        response,
-        Box::new(Accepted {
-            on_upgrade: hyper::upgrade::on(&mut request),
-            exchange,
-            session: context.session(theirs.node_random.as_deref().unwrap_or_default()),
-            greeting: context.interest().into_iter().collect(),
-            seat,
-        }),
-    )
+    let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
+    let greeting = context.interest().into_iter().collect();
+    Action::Upgrade(response, Box::new(Accepted { exchange, session, greeting, slot }))
 }
 
 /// Why a peer is not let in.
@@ -186,14 +165,14 @@ fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduct
 }
 
 /// The key of an upgrade to a WebSocket, or the status to refuse it with.
-fn websocket_key<B>(request: &Request<B>) -> Result<HeaderValue, StatusCode> {
-    let headers = request.headers();
+fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, StatusCode> {
+    let headers = request.headers;
     if !has_token(headers, header::CONNECTION, "upgrade")
         || !has_token(headers, header::UPGRADE, "websocket")
     {
         return Err(StatusCode::BAD_REQUEST);
     }
-    if request.method() != Method::GET {
+    if *request.method != Method::GET {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     if !has_token(headers, header::SEC_WEBSOCKET_VERSION, "13") {

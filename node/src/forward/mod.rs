@@ -15,10 +15,13 @@ mod pass;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use gossip::{
-    StreamUse, Transport,
+    HeaderCase, Transport,
     http::{Caller, HttpClient, HttpService},
 };
-use net_http::{HttpServer, ServeLimits};
+use net_http::{
+    HttpServer, ServeLimits,
+    serve::{Connection, NoHook, PermitRule, Terms},
+};
 use runtime::{Shutdown, TaskSet};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -135,5 +138,15 @@ async fn serve(
         address: Arc::from(from.to_string()),
         ip: Some(from.ip()),
     };
-    http_server.serve(stream, caller, StreamUse::KeptAlive, cancel).await;
+    // Nothing else bounds the sockets of tools.
+    let terms = Terms {
+        permit: PermitRule::BeforeReading,
+        ..http_server.limits().for_socket(HeaderCase::Canonical)
+    };
+    let connection = Connection { io: stream, caller, terms };
+    match http_server.serve(connection, &NoHook, &cancel).await {
+        None => {}
+        // Without a hook nothing is upgraded.
+        Some(upgraded) => match upgraded.upgrade {},
+    }
 }

@@ -1,8 +1,8 @@
 //! Answers that need no HTTP library: a few bytes, then the end.
 
-use super::metrics::Incident;
+use crate::serve::metrics::Incident;
 
-/// Why a connection ends after a few words. Source of the words: wire facts 1.6 and the vectors.
+/// The reason why a connection ends after a few words. Source of the words: wire facts 1.6 and the vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The head is too long.
@@ -13,8 +13,8 @@ pub(crate) enum Refusal {
     NoHost,
     /// It can be read in two ways, or asks for what is not offered.
     Ambiguous,
-    /// There is no seat.
-    NoSeat,
+    /// The connection got no permit.
+    NoPermit,
 }
 
 impl Refusal {
@@ -35,7 +35,7 @@ impl Refusal {
                   Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                   400 Bad Request: missing required Host header"
             }
-            Self::NoSeat => {
+            Self::NoPermit => {
                 b"HTTP/1.1 503 Service Unavailable\r\n\
                   Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\
                   Retry-After: 1\r\n\r\n\
@@ -51,7 +51,7 @@ impl Refusal {
             Self::Malformed => Some(Incident::Malformed),
             Self::NoHost => Some(Incident::NoHost),
             Self::Ambiguous => Some(Incident::Ambiguous),
-            Self::NoSeat => None,
+            Self::NoPermit => None,
         }
     }
 }

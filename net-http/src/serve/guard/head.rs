@@ -9,10 +9,8 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Request, Status};
 
-use super::{
-    limits::{MAX_HEAD_BYTES, UpgradeOffer},
-    refusal::Refusal,
-};
+use super::refusal::Refusal;
+use crate::serve::limits::{MAX_HEAD_BYTES, UpgradeOffer};
 
 /// Most header lines. Chosen: what the HTTP library takes; existing nodes send fourteen.
 const MAX_HEADERS: usize = 100;

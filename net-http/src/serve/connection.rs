@@ -1,0 +1,268 @@
+//! The loop of one connection, whatever carries its bytes: permit, requests, and perhaps an upgrade.
+//!
+//! ```text
+//!   permit ─▶ HeadGuard ─▶ HTTP library ─▶ hook ─┬─▶ answer
+//!                                                ├─▶ node's service
+//!                                                └─▶ upgrade ─▶ Upgraded
+//! ```
+//!
+//! # Invariants
+//!
+//! * A head is looked at once: by the guard as bytes, then by the path's rule, then by the hook.
+//! * A connection that is served holds a permit from the time that [`Terms::permit`] names to its end or
+//!   its upgrade.
+//! * A stopping network lets a request under way be answered, and then closes.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use futures::{FutureExt, StreamExt, TryFutureExt, future::Either, stream::FuturesUnordered};
+use gossip::{
+    HeaderCase, StreamUse,
+    http::{Caller, HttpResponse},
+};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::OnceCell,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    conn_state::{Answer, ConnState},
+    date::dated,
+    guard::{HeadGuard, Refusal},
+    hook::{Action, ConnectionHook, RequestHead},
+    limits::{PermitRule, Terms},
+    permits::{ConnectionPermit, Refused},
+    reply,
+    server::HttpServer,
+};
+
+/// Bytes of a body that are read or written at once, at most. Chosen: sixteen megabytes of both for all
+/// connections of one peer; the HTTP library's own 400 KiB are no faster.
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Pause before a client is asked to come back that got no permit. Written into `Retry-After`.
+const COME_BACK_AFTER: Duration = Duration::from_secs(1);
+
+/// A connection to be served.
+#[derive(Debug)]
+pub struct Connection<Io> {
+    /// Its bytes.
+    pub io: Io,
+    /// The client.
+    pub caller: Caller,
+    /// How it is served.
+    pub terms: Terms,
+}
+
+/// A connection that has become something else.
+#[derive(Debug)]
+pub struct Upgraded<Io, U> {
+    /// Its stream.
+    pub io: Io,
+    /// Bytes that were read from the stream behind the request.
+    pub early: BytesMut,
+    /// What the hook gave with its [`Action::Upgrade`].
+    pub upgrade: U,
+}
+
+/// The hook asked for the end of the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the client did not wait for the answer to its upgrade")]
+struct CloseSilently;
+
+impl HttpServer {
+    /// Serves a connection to its end, or up to its upgrade. After `cancel` a request under way is
+    /// answered, and then the connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future drops the stream and the request under way.
+    pub async fn serve<Io, H>(
+        &self,
+        connection: Connection<Io>,
+        hook: &H,
+        cancel: &CancellationToken,
+    ) -> Option<Upgraded<Io, H::Upgrade>>
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        H: ConnectionHook,
+    {
+        let Connection { io, caller, terms } = connection;
+        let conn = self.conn_state();
+        let permit = match terms.permit {
+            PermitRule::WithFirstRequest => None,
+            PermitRule::BeforeReading => {
+                let acquire = self.permit(&caller, &conn);
+                match cancel.run_until_cancelled(acquire).await? {
+                    Ok(permit) => Some(permit),
+                    Err(refused) => {
+                        refuse(HeadGuard::new(io, conn, terms), refused).await;
+                        return None;
+                    }
+                }
+            }
+        };
+        let requests = Requests {
+            server: self,
+            hook,
+            caller: &caller,
+            conn: &conn,
+            cancel,
+            permit: OnceCell::new_with(permit),
+            pending: Mutex::new(None),
+        };
+        requests.serve(HeadGuard::new(io, Arc::clone(&conn), terms), terms).await;
+        // The permit is given back here: an upgraded connection is no longer served.
+        let Pending { on_upgrade, upgrade } = requests.into_pending()?;
+        let parts = on_upgrade.await.ok()?.downcast::<TokioIo<HeadGuard<Io>>>().ok()?;
+        let (unread, io) = parts.io.into_inner().into_parts();
+        let mut early = BytesMut::from(&parts.read_buf[..]);
+        early.extend_from_slice(&unread);
+        Some(Upgraded { io, early, upgrade })
+    }
+}
+
+/// Ends a connection that got no permit.
+async fn refuse<Io: AsyncRead + AsyncWrite + Unpin>(mut guard: HeadGuard<Io>, why: Refused) {
+    match why {
+        // As many as that are not worth a word each.
+        Refused::Full => {}
+        Refused::PeerFull | Refused::WaitedInVain => {
+            guard.refuse(Refusal::NoPermit);
+            // A client that is gone needs no refusal.
+            let _ = guard.shutdown().await;
+        }
+    }
+}
+
+/// An upgrade that begins when the HTTP library is done with the connection.
+struct Pending<U> {
+    on_upgrade: OnUpgrade,
+    upgrade: U,
+}
+
+/// What the requests of one connection share.
+struct Requests<'a, H: ConnectionHook> {
+    server: &'a HttpServer,
+    hook: &'a H,
+    caller: &'a Caller,
+    conn: &'a Arc<ConnState>,
+    /// Ends the wait for a permit.
+    cancel: &'a CancellationToken,
+    permit: OnceCell<ConnectionPermit>,
+    pending: Mutex<Option<Pending<H::Upgrade>>>,
+}
+
+impl<H: ConnectionHook> Requests<'_, H> {
+    /// Runs the HTTP library over the connection.
+    async fn serve<Io>(&self, guard: HeadGuard<Io>, terms: Terms)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let connection = http1::Builder::new()
+            .keep_alive(terms.streams == StreamUse::KeptAlive)
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .title_case_headers(terms.header_case == HeaderCase::Canonical)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(guard), service_fn(|request| self.answer(request)))
+            .with_upgrades();
+        let served = async {
+            let mut connection = pin!(connection);
+            // `FuturesUnordered` avoids polling the cancellation on every wake.
+            let mut cancelled: FuturesUnordered<_> =
+                [self.cancel.cancelled()].into_iter().collect();
+            tokio::select! {
+                biased;
+                served = connection.as_mut() => served,
+                Some(()) = cancelled.next() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        self.conn.run(served, &self.caller.address).await;
+    }
+
+    /// Answers one request. Not an `async fn`: nearly every request goes through the first arm, which
+    /// leaves a small future to wait for.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send {
+        let ready = |response| self.conn.answer(dated(response));
+        match (self.route(&request), self.permit.get()) {
+            (Action::Pass, Some(permit)) => {
+                let answering = self.server.answer(request, self.caller, self.conn, permit);
+                Either::Left(answering.map(move |response| Ok(ready(response))))
+            }
+            (action, _) => {
+                let answering = Box::pin(self.answer_rare(request, action));
+                Either::Right(answering.map_ok(ready))
+            }
+        }
+    }
+
+    /// Decides about a request: admission, then the form of its path, then the hook.
+    fn route(&self, request: &Request<Incoming>) -> Action<H::Upgrade> {
+        if let Some(refusal) = self.hook.refusal() {
+            return Action::Answer(refusal);
+        }
+        if let Some(moved) = reply::elsewhere(request.uri()) {
+            return Action::Answer(moved);
+        }
+        self.hook.route(&RequestHead {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            pipelined: self.conn.pipelined(),
+        })
+    }
+
+    /// Answers a request that the hook deals with, and the first one of a connection without a permit.
+    async fn answer_rare(
+        &self,
+        mut request: Request<Incoming>,
+        action: Action<H::Upgrade>,
+    ) -> Result<HttpResponse, CloseSilently> {
+        match action {
+            Action::Pass => Ok(self.answer_first(request).await),
+            Action::Answer(response) => Ok(reply::after_its_pause(response).await),
+            Action::Upgrade(response, upgrade) => {
+                let on_upgrade = hyper::upgrade::on(&mut request);
+                *self.pending() = Some(Pending { on_upgrade, upgrade });
+                Ok(response)
+            }
+            Action::Close => Err(CloseSilently),
+        }
+    }
+
+    /// Takes a permit for the connection, and has the service answer.
+    async fn answer_first(&self, request: Request<Incoming>) -> HttpResponse {
+        let acquire = || self.server.permit(self.caller, self.conn);
+        let acquired = self.cancel.run_until_cancelled(self.permit.get_or_try_init(acquire)).await;
+        if let Some(Ok(permit)) = acquired {
+            return self.server.answer(request, self.caller, self.conn, permit).await;
+        }
+        let mut response = reply::come_back(StatusCode::SERVICE_UNAVAILABLE, COME_BACK_AFTER);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Option<Pending<H::Upgrade>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the permit back.
+    fn into_pending(self) -> Option<Pending<H::Upgrade>> {
+        self.pending.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}

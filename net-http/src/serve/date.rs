@@ -1,0 +1,39 @@
+//! The `Date` of an answer.
+
+use std::{
+    cell::RefCell,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use gossip::http::HttpResponse;
+use http::{HeaderValue, StatusCode, header};
+
+/// Adds the time, unless it is there. An upgrade has none, as that of existing nodes; the HTTP library
+/// knows no such exception, which is why it is not asked to.
+pub(super) fn dated(mut response: HttpResponse) -> HttpResponse {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && !response.headers().contains_key(header::DATE)
+        && let Some(now) = date()
+    {
+        response.headers_mut().insert(header::DATE, now);
+    }
+    response
+}
+
+thread_local! {
+    /// The last date that was written, and its second.
+    static DATE: RefCell<(u64, Option<HeaderValue>)> = const { RefCell::new((0, None)) };
+}
+
+/// The time, written once in a second.
+fn date() -> Option<HeaderValue> {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    DATE.with_borrow_mut(|(written, value)| {
+        if *written != second || value.is_none() {
+            *written = second;
+            *value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).ok();
+        }
+        value.clone()
+    })
+}

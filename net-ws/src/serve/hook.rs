@@ -1,0 +1,44 @@
+//! What this network does with requests before the node's HTTP services see them.
+//!
+//! # Invariants
+//!
+//! * Every request is counted by the gate, whatever it asks for.
+
+use gossip::http::HttpResponse;
+use net_http::{
+    reply,
+    serve::{Action, ConnectionHook, RequestHead},
+};
+use tokio::time::Instant;
+
+use super::{
+    Place,
+    route::genesis_of,
+    upgrade::{self, Accepted},
+};
+use crate::config::GossipService;
+
+/// The gate and the gossip path of one socket.
+pub(super) struct GossipHook<'a>(pub(super) &'a Place);
+
+impl ConnectionHook for GossipHook<'_> {
+    type Upgrade = Box<Accepted>;
+
+    fn refusal(&self) -> Option<HttpResponse> {
+        self.0.headed();
+        let now = Instant::now().into_std();
+        let admitted = self.0.context.gate().request(self.0.from.ip(), now);
+        admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
+    }
+
+    fn route(&self, request: &RequestHead<'_>) -> Action<Box<Accepted>> {
+        let context = &self.0.context;
+        if context.gossip_service == GossipService::Off {
+            return Action::Pass;
+        }
+        match genesis_of(request.uri.path()) {
+            None => Action::Pass,
+            Some(genesis) => upgrade::decide(context, request, &genesis, self.0.from),
+        }
+    }
+}
