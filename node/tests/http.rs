@@ -7,6 +7,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use support::{Ended, Node, Process, finish, finish_with_input, scratch, tandem};
@@ -115,4 +117,19 @@ fn what_cannot_be_asked_is_told_in_one_line() {
         assert!(told.stderr.starts_with(expected), "{told:?}");
         assert!(!told.stderr.contains('\n'), "{told:?}");
     }
+}
+
+// Issue 9, 8.
+#[test]
+fn certificates_of_the_system_that_cannot_be_read_in_time_hold_up_nothing_else() {
+    let dir = scratch();
+    // Nobody writes into it, so that opening it takes for ever.
+    let fifo = dir.path().join("certificates");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let began = Instant::now();
+    let mut asking = tandem();
+    asking.env("SSL_CERT_FILE", &fifo).args(["http", "-m", "1", "https://127.0.0.1:1/"]);
+    let ended = finish(&mut asking);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: {ended:?}", began.elapsed());
 }

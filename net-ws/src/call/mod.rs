@@ -1,4 +1,4 @@
-//! Calls the HTTP services of nodes over TCP and TLS.
+//! Calls of HTTP services over TCP and TLS.
 //!
 //! ```text
 //!   HttpClient ─▶ Clients ─▶ SocketConnect ─▶ TCP ─┬─▶ plain
@@ -30,11 +30,11 @@ pub(crate) use trust::Trust;
 
 use crate::socket;
 
-/// What calls `address`.
+/// A client of the node at `address`.
 pub(crate) fn client(
     address: &NodeAddress,
     clients: &Clients,
-    trust: &Trust,
+    trust: &Arc<Trust>,
 ) -> Result<HttpClient, HttpAddressError> {
     let (NodeAddress::WebSocket(socket), Some(host_port)) = (address, address.host_port()) else {
         return Err(HttpAddressError::OtherTransport { address: address.to_string() });
@@ -43,11 +43,7 @@ pub(crate) fn client(
         |reason: String| HttpAddressError::Unusable { address: address.to_string(), reason };
     let security = match socket.security() {
         Security::Plain => None,
-        Security::Tls => {
-            let config = trust.config().map_err(|error| unusable(error.to_string()))?;
-            let name = server_name(socket).map_err(&unusable)?;
-            Some((TlsConnector::from(config), name))
-        }
+        Security::Tls => Some((Arc::clone(trust), server_name(socket).map_err(&unusable)?)),
     };
     let scheme = if security.is_some() { "https" } else { "http" };
     let authority = address.phonebook_entry();
@@ -71,8 +67,8 @@ fn server_name(address: &WebSocketAddress) -> Result<ServerName<'static>, String
 /// Opens connections to one host and port.
 struct SocketConnect {
     host_port: String,
-    /// For TLS: how, and who has to be there.
-    security: Option<(TlsConnector, ServerName<'static>)>,
+    /// For TLS: the certificates that are believed, and the name that the peer's has to be for.
+    security: Option<(Arc<Trust>, ServerName<'static>)>,
 }
 
 impl Connect for SocketConnect {
@@ -82,7 +78,8 @@ impl Connect for SocketConnect {
             socket::tune(&stream);
             Ok(match &self.security {
                 None => Box::new(stream) as Box<dyn Io>,
-                Some((tls, name)) => {
+                Some((trust, name)) => {
+                    let tls = TlsConnector::from(trust.config().await?);
                     Box::new(tls.connect(name.clone(), stream).await.map_err(TlsFailed::of)?)
                 }
             })
