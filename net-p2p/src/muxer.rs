@@ -16,10 +16,12 @@
 //! * At most [`MAX_STREAMS`] streams of a connection are open, and what all of them have received and
 //!   nobody has read is at most 256 KiB for each and [`MAX_WINDOW_GROWTH`] for all.
 //! * At most [`MAX_BUFFERED`] streams wait to be negotiated. One more is reset and counted.
+//! * A poll of the swarm's task in which handlers moved bytes is followed by another (`substream.rs`).
 //! * Who closes the muxer waits until everything written is out and the socket is closed. Who drops it
 //!   ends the connection at once.
 
 mod driver;
+mod substream;
 
 use std::{
     convert::Infallible,
@@ -36,7 +38,10 @@ use libp2p::core::{
 use tokio::sync::{mpsc, oneshot};
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
-use self::driver::{Driver, Order};
+use self::{
+    driver::{Driver, Order},
+    substream::{Activity, Substream},
+};
 use crate::{connections::ConnectionTasks, flush_coalescer::FlushCoalescer, metrics::P2pMetrics};
 
 /// Streams open at one time on one connection, both directions together. One more ends the connection,
@@ -94,7 +99,14 @@ impl Upgrade {
             metrics: self.metrics,
         };
         self.tasks.start("muxer", driver.run(end));
-        Muxer { inbound, orders, outbound: None, closing: None, ended: Some(ended) }
+        Muxer {
+            inbound,
+            orders,
+            outbound: None,
+            closing: None,
+            ended: Some(ended),
+            activity: Activity::default(),
+        }
     }
 }
 
@@ -140,6 +152,8 @@ pub(crate) struct Muxer {
     closing: Option<oneshot::Receiver<Result<(), ConnectionError>>>,
     /// Why the connection ended, until it is told.
     ended: Option<oneshot::Receiver<ConnectionError>>,
+    /// Whether the handlers of the connection have to be polled again.
+    activity: Activity,
 }
 
 impl Muxer {
@@ -153,15 +167,15 @@ impl Muxer {
 }
 
 impl StreamMuxer for Muxer {
-    type Substream = Stream;
+    type Substream = Substream;
     type Error = ConnectionError;
 
     fn poll_inbound(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Stream, ConnectionError>> {
+    ) -> Poll<Result<Substream, ConnectionError>> {
         match ready!(self.inbound.poll_recv(context)) {
-            Some(stream) => Poll::Ready(Ok(stream)),
+            Some(stream) => Poll::Ready(Ok(Substream::new(stream, self.activity.clone()))),
             None => self.poll_ended(context).map(Err),
         }
     }
@@ -169,7 +183,7 @@ impl StreamMuxer for Muxer {
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Stream, ConnectionError>> {
+    ) -> Poll<Result<Substream, ConnectionError>> {
         if self.outbound.is_none() {
             let (to, stream) = oneshot::channel();
             if self.orders.try_send(Order::Open(to)).is_err() {
@@ -181,7 +195,7 @@ impl StreamMuxer for Muxer {
         let stream = ready!(Pin::new(stream).poll(context));
         self.outbound = None;
         match stream {
-            Ok(stream) => Poll::Ready(Ok(stream)),
+            Ok(stream) => Poll::Ready(Ok(Substream::new(stream, self.activity.clone()))),
             Err(_gone) => self.poll_ended(context).map(Err),
         }
     }
@@ -208,6 +222,7 @@ impl StreamMuxer for Muxer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        self.activity.poll_again(context);
         self.poll_ended(context).map(Err)
     }
 }

@@ -95,11 +95,11 @@ impl Node {
         Self { muxer, tasks, sent, metrics }
     }
 
-    async fn open(&mut self) -> Result<Stream, ConnectionError> {
+    async fn open(&mut self) -> Result<Substream, ConnectionError> {
         soon(poll_fn(|context| Pin::new(&mut self.muxer).poll_outbound(context))).await
     }
 
-    async fn accept(&mut self) -> Result<Stream, ConnectionError> {
+    async fn accept(&mut self) -> Result<Substream, ConnectionError> {
         soon(poll_fn(|context| Pin::new(&mut self.muxer).poll_inbound(context))).await
     }
 

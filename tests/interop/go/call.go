@@ -20,7 +20,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	libp2phttp "github.com/libp2p/go-libp2p/p2p/http"
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 )
+
+// pingDeadline bounds a row of pings. Chosen: far more than they take on a loopback.
+const pingDeadline = 10 * time.Second
 
 const (
 	echoBytes = 1 << 20
@@ -30,6 +34,7 @@ const (
 	manyRequests = 200
 	manyAtOnce   = 16
 	keptRequests = 20
+	pingsInARow  = 5
 )
 
 // step is one row of the report.
@@ -90,6 +95,7 @@ func call(ctx context.Context, args []string, stdout io.Writer) error {
 		run  func(context.Context) (string, error)
 	}
 	all := []namedStep{
+		{"pings", c.pings},
 		{"hello", c.hello},
 		{"echo", c.echoWithLength},
 		{"echo-chunked", c.echoChunked},
@@ -127,6 +133,26 @@ func call(ctx context.Context, args []string, stdout io.Writer) error {
 		return errors.New("a step failed")
 	}
 	return nil
+}
+
+// pings sends several over one stream, which is how this library does it.
+func (c *caller) pings(ctx context.Context) (string, error) {
+	if err := c.host.Connect(ctx, c.server); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingDeadline)
+	defer cancel()
+	answers := ping.Ping(ctx, c.host, c.server.ID)
+	for number := range pingsInARow {
+		answer, open := <-answers
+		if !open {
+			return "", fmt.Errorf("ping %d was not answered", number)
+		}
+		if answer.Error != nil {
+			return "", fmt.Errorf("ping %d: %w", number, answer.Error)
+		}
+	}
+	return fmt.Sprintf("%d on one stream", pingsInARow), nil
 }
 
 func (c *caller) hello(ctx context.Context) (string, error) {

@@ -19,6 +19,8 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { Source, collect, equal, framing, pattern, readBody, readHead, write } from './wire.mjs'
 
 const PROTOCOL = '/http/1.1'
+const PING = '/ipfs/ping/1.0.0'
+const PING_BYTES = 32
 const ECHO_BYTES = 1 << 20
 const BODY_BYTES = 10_000_000
 /** Past any window that has not grown yet, so that the client is still sending. */
@@ -27,6 +29,7 @@ const MANY_REQUESTS = 200
 const MANY_AT_ONCE = 16
 const KEPT_REQUESTS = 20
 const PIPELINED = 8
+const PINGS = 5
 
 /** Chosen: every step takes about a second at most on a loopback. */
 const STEP_DEADLINE_MS = 20_000
@@ -38,6 +41,23 @@ const MAX_STREAMS = 512
 const EXTRA = ['until-close', 'cut']
 
 const STEPS = {
+  // The ping of js-libp2p opens a stream for each; others send all of them over one.
+  pings: async ({ node, address }) => {
+    const stream = await node.dialProtocol(address, PING)
+    const source = new Source(stream)
+    for (let number = 0; number < PINGS; number++) {
+      const sent = new Uint8Array(PING_BYTES).fill(number)
+      await write(stream, sent)
+      const answer = []
+      while (answer.length < PING_BYTES) {
+        answer.push(...(await source.take(PING_BYTES - answer.length) ?? check(false, `no answer to ping ${number}`)))
+      }
+      check(equal(sent, Uint8Array.from(answer)), `another answer to ping ${number}`)
+    }
+    await finish(stream, source)
+    return `${PINGS} on one stream`
+  },
+
   hello: (peer) => hello(peer),
 
   echo: async (peer) => {

@@ -28,7 +28,7 @@ const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MU
 const MAX_STREAMS = 512
 
 async function newNode (listen, services = {}) {
-  return await createLibp2p({
+  const node = await createLibp2p({
     addresses: { listen },
     transports: [tcp()],
     connectionEncrypters: [noise()],
@@ -37,6 +37,12 @@ async function newNode (listen, services = {}) {
     connectionManager: { inboundConnectionThreshold: 1000 },
     services: { identify: identify(), ...services }
   })
+  // rust-libp2p answers no pings of a peer that does not answer them itself.
+  await node.handle('/ipfs/ping/1.0.0', (stream) => {
+    stream.addEventListener('message', ({ data }) => stream.send(data))
+    stream.addEventListener('remoteCloseWrite', () => stream.close().catch(() => {}))
+  })
+  return node
 }
 
 async function serve () {

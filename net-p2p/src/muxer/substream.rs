@@ -1,0 +1,100 @@
+//! One stream, and the note it takes when bytes move in the task of its connection.
+//!
+//! The library lets a connection's bytes and its handlers share a task: whatever a handler reads or
+//! writes makes the connection be polled once more, and with it every handler. Some handlers count on
+//! that. `libp2p-ping` answers a ping, puts the future of the next one in place, and returns without
+//! polling it. With the bytes in a task of their own, nothing would ever wake that future. So a poll in
+//! which bytes moved is followed by another, until nothing moves.
+//!
+//! # Invariants
+//!
+//! * A handler that moved bytes of any stream of its connection is polled again.
+//! * Streams that are used in other tasks, as those of gossip and HTTP are, wake nobody.
+//! * Only bytes count. An end or an error that is read again and again is no reason to go on.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use tokio::task;
+use yamux::Stream;
+
+/// Whether bytes moved in the task that polls a connection. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Activity(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The task that polls the muxer; nobody's until it does.
+    task: OnceLock<Option<task::Id>>,
+    moved: AtomicBool,
+}
+
+impl Activity {
+    /// Wakes the calling task if bytes moved in it since the last call. Only the task that polls the
+    /// handlers of a connection may call this.
+    pub(super) fn poll_again(&self, context: &Context<'_>) {
+        self.0.task.get_or_init(task::try_id);
+        if self.0.moved.swap(false, Ordering::Relaxed) {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn note(&self, moved: &Poll<io::Result<usize>>) {
+        if matches!(moved, Poll::Ready(Ok(1..))) && self.0.task.get() == Some(&task::try_id()) {
+            self.0.moved.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A stream of Yamux.
+#[derive(Debug)]
+pub(crate) struct Substream {
+    stream: Stream,
+    activity: Activity,
+}
+
+impl Substream {
+    pub(super) const fn new(stream: Stream, activity: Activity) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        self.activity.note(&read);
+        read
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}

@@ -1,0 +1,137 @@
+//! The library's behaviours over this crate's connections: several exchanges in a row on one stream,
+//! while nothing else happens on the connection.
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use gossip::{Admission, GossipNode, NetworkProfile, Outbound, Tag};
+use libp2p::{
+    Stream, StreamProtocol, Swarm, ping,
+    swarm::{Config, SwarmEvent, dial_opts::DialOpts},
+};
+use tokio::time;
+
+use super::{
+    host::{Host, Node, PATIENCE, connection_tasks},
+    rpc,
+};
+use crate::{NodeKey, P2pConfig, P2pMetrics, Subscription, transport};
+
+/// Exchanges in a row. One in four hung at the second before the muxer woke handlers again.
+const EXCHANGES: u8 = 20;
+
+/// The version of GossipSub that is spoken by hand.
+const MESHSUB: &str = "/meshsub/1.1.0";
+
+async fn node_and_host(subscribe: Subscription) -> (Node, Host) {
+    let change = |config| P2pConfig { subscribe, ..config };
+    let (profile, key) = (&NetworkProfile::ALGORAND, NodeKey::generate());
+    let node = Node::start_with(profile, "net", key, change).await;
+    // The library's handlers serve nobody who does not offer the same protocol.
+    let offered = [ping::PROTOCOL_NAME, StreamProtocol::new(MESHSUB)];
+    let host = Host::dial(&NodeKey::generate(), &offered, node.address()).await;
+    (node, host)
+}
+
+/// Sends pings and takes the answers to them.
+async fn ping(stream: &mut Stream, pings: &[u8]) {
+    let sent: Vec<u8> = pings.iter().flat_map(|number| [*number; 32]).collect();
+    let mut answers = vec![0; sent.len()];
+    let exchange = async {
+        stream.write_all(&sent).await.unwrap();
+        stream.flush().await.unwrap();
+        stream.read_exact(&mut answers).await.unwrap();
+    };
+    time::timeout(PATIENCE, exchange).await.expect("a ping was not answered");
+    assert_eq!(answers, sent);
+}
+
+// Issue 9, 1.
+#[tokio::test]
+async fn pings_in_a_row_on_one_stream_are_all_answered() {
+    let (_node, host) = node_and_host(Subscription::Subscribed).await;
+    let mut stream = host.open("/ipfs/ping/1.0.0").await;
+    for number in 0..EXCHANGES {
+        ping(&mut stream, &[number]).await;
+    }
+}
+
+// Issue 9, 1.
+#[tokio::test]
+async fn pings_that_arrive_together_are_all_answered() {
+    let (_node, host) = node_and_host(Subscription::Subscribed).await;
+    let mut stream = host.open("/ipfs/ping/1.0.0").await;
+    for _ in 0..EXCHANGES {
+        ping(&mut stream, &[1, 2, 3, 4, 5]).await;
+    }
+}
+
+// Issue 9, 1.
+#[tokio::test]
+async fn a_swarm_of_the_library_pings_for_as_long_as_it_likes() {
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
+    let key = NodeKey::generate().libp2p();
+    let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
+    let behaviour =
+        ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(1)));
+    let config =
+        Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
+    let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
+    swarm.dial(DialOpts::unknown_peer_id().address(node.address()).build()).unwrap();
+    let mut answered = 0;
+    while answered < EXCHANGES {
+        let event = time::timeout(PATIENCE, swarm.select_next_some()).await.expect("an answer");
+        if let SwarmEvent::Behaviour(event) = event {
+            event.result.unwrap();
+            answered += 1;
+        }
+    }
+}
+
+// Issue 9, 1.
+#[tokio::test]
+async fn identify_answers_on_one_stream_after_another() {
+    let (_node, host) = node_and_host(Subscription::Subscribed).await;
+    for _ in 0..EXCHANGES {
+        let mut stream = host.open("/ipfs/id/1.0.0").await;
+        let mut said = Vec::new();
+        let read = time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
+        assert!(read.expect("identify did not answer").unwrap() > 0);
+    }
+}
+
+// Issue 9, 1.
+#[tokio::test]
+async fn requests_in_a_row_on_one_stream_of_gossipsub_are_all_heard() {
+    let (node, host) = node_and_host(Subscription::Subscribed).await;
+    let mut observed = node.broadcaster.observe();
+    let mut stream = host.open(MESHSUB).await;
+    for number in 0..EXCHANGES {
+        let request = rpc::request(&[rpc::message("algotx01", &[number; 40])]);
+        // In two pieces, of which the first is heard alone.
+        let (first, second) = request.split_at(usize::from(number) + 1);
+        stream.write_all(first).await.unwrap();
+        stream.flush().await.unwrap();
+        stream.write_all(second).await.unwrap();
+        stream.flush().await.unwrap();
+        let heard =
+            time::timeout(PATIENCE, observed.recv()).await.expect("a request was not heard");
+        let heard = heard.unwrap();
+        assert_eq!((heard.tag, &heard.body[..]), (Tag::TX, &[number; 40][..]));
+    }
+}
+
+// Issue 9, 1, held: its handler opens a stream only when it is polled, and until then waits for nothing.
+#[tokio::test]
+async fn what_a_node_publishes_that_never_said_anything_before_is_sent() {
+    let (node, mut host) = node_and_host(Subscription::PublishOnly).await;
+    let mut stream = host.open(MESHSUB).await;
+    stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
+    stream.flush().await.unwrap();
+    // Nothing tells when the subscription was heard.
+    time::sleep(Duration::from_millis(300)).await;
+    let message = Outbound::new(Tag::TX, vec![7; 40]);
+    assert_eq!(node.network.broadcast(message), Admission::Queued);
+    let opened = async { while host.accepted.next().await.unwrap().protocol != MESHSUB {} };
+    time::timeout(PATIENCE, opened).await.expect("the node did not open its stream");
+}
