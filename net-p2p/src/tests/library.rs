@@ -131,7 +131,7 @@ async fn what_a_node_publishes_that_never_said_anything_before_is_sent() {
     // Nothing tells when the subscription was heard.
     time::sleep(Duration::from_millis(300)).await;
     let message = Outbound::new(Tag::TX, vec![7; 40]);
-    assert_eq!(node.network.broadcast(message), Admission::Queued);
+    assert_eq!(node.network.broadcast(message), Ok(Admission::Queued));
     let opened = async { while host.accepted.next().await.unwrap().protocol != MESHSUB {} };
     time::timeout(PATIENCE, opened).await.expect("the node did not open its stream");
 }
