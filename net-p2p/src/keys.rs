@@ -3,7 +3,10 @@
 //! # Invariants
 //!
 //! * A key file is written once, whole or not at all, readable for its owner only, and never rewritten.
-//! * A key that others can read is not used.
+//! * A key that others can read is not used, and none is written where others could read it.
+//! * No advice here costs an identity: a file that cannot be used is to be mended, never to be replaced.
+
+mod pem;
 
 use std::{
     fs, io,
@@ -11,10 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::{
-    SigningKey,
-    pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes},
-};
+use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
 use gossip::{Identity, wire::identity::Keypair};
 
 /// Longest key file that is read, in bytes. Chosen: thirty times what such a key takes.
@@ -29,9 +29,35 @@ pub struct NodeKey(Keypair);
 #[non_exhaustive]
 pub enum KeyError {
     /// Others than the owner can read the file.
-    #[error("the key file {} can be read by others, run: chmod 600 {}", path.display(), path.display())]
+    #[error(
+        "the key file {} can be read by others, run: chmod 600 {} (where the file system keeps no rights, as FAT does, \
+         move the file to another one)",
+        path.display(),
+        path.display()
+    )]
     Exposed {
         /// The file.
+        path: PathBuf,
+    },
+    /// There is no such file, and it was asked for.
+    #[error("there is no key file {}: name the right one, or make one with tandem keygen --out {}", path.display(), path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory, or something else that is no file.
+    #[error("{} is no file: name the file of the key itself, such as {}", path.display(), path.join("identity.pem").display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// A new key would be readable by others, whatever rights are asked for.
+    #[error(
+        "the file system of {} keeps no rights, so that others could read the key: keep it on another one",
+        path.display()
+    )]
+    NoRights {
+        /// The file that was to be made.
         path: PathBuf,
     },
     /// The file cannot be read.
@@ -43,13 +69,12 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The file is no key.
-    #[error(
-        "{} is no PKCS#8 PEM file with an Ed25519 key, restore it, or move it away to get a new identity",
-        path.display()
-    )]
+    #[error("the key file {} {what}; it is who the node is, so restore it from a copy", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
+        /// What it is instead, as the end of the sentence.
+        what: &'static str,
     },
     /// The file cannot be written.
     #[error("cannot write the key file {}, make its directory writable for the user that runs the node", path.display())]
@@ -74,23 +99,30 @@ impl NodeKey {
         Self::from_seed(rand::random())
     }
 
-    /// Reads a key file.
+    /// Reads a key file: PKCS#8 in PEM, whatever else is around the key.
     ///
     /// # Errors
     ///
-    /// [`KeyError`], also when there is no file.
+    /// [`KeyError`]; [`KeyError::Missing`] if there is no file.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Read { path: path.to_owned(), source };
-        let malformed = || KeyError::Malformed { path: path.to_owned() };
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+            _ => KeyError::Read { path: path.to_owned(), source },
+        };
+        // Asked by name first: opening a pipe would wait for whoever writes to it.
+        let metadata = fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NotAFile { path: path.to_owned() });
+        }
         let file = fs::File::open(path).map_err(failed)?;
         if is_exposed(&file.metadata().map_err(failed)?) {
             return Err(KeyError::Exposed { path: path.to_owned() });
         }
-        let mut text = Vec::new();
-        file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(failed)?;
-        let text = String::from_utf8(text).map_err(|_| malformed())?;
-        let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| malformed())?;
-        Ok(Self::from_seed(key.to_bytes()))
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        let seed = pem::seed(&bytes)
+            .map_err(|pem::NoKey(what)| KeyError::Malformed { path: path.to_owned(), what })?;
+        Ok(Self::from_seed(seed))
     }
 
     /// Reads a key file, or makes a new key and writes it if there is none.
@@ -100,15 +132,21 @@ impl NodeKey {
     /// [`KeyError`]. A file that is there is never replaced.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         match Self::load(path) {
-            Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(KeyError::Missing { .. }) => {}
             loaded => return loaded,
         }
         let key = Self::generate();
-        match key.write(path) {
-            Ok(()) => Ok(key),
+        match key.write(path, |from, to| fs::hard_link(from, to)) {
+            Ok(()) => {
+                tracing::info!(file = %path.display(), identity = %key.identity(), "a new key was made");
+                Ok(key)
+            }
+            Err(WriteError::NoRights) => Err(KeyError::NoRights { path: path.to_owned() }),
             // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
-            Err(source) => Err(KeyError::Write { path: path.to_owned(), source }),
+            Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Self::load(path)
+            }
+            Err(WriteError::Io(source)) => Err(KeyError::Write { path: path.to_owned(), source }),
         }
     }
 
@@ -131,29 +169,58 @@ impl NodeKey {
         libp2p::identity::Keypair::ed25519_from_bytes(self.0.seed()).expect("32 bytes are a key")
     }
 
-    /// Writes a new file beside, makes it durable, and gives it its name, unless that is taken.
-    fn write(&self, path: &Path) -> io::Result<()> {
+    /// Writes a new file beside, makes it durable, and gives it its name, unless that is taken. `link` gives
+    /// a file one more name, and never replaces one.
+    fn write(
+        &self,
+        path: &Path,
+        link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         let bytes = KeypairBytes { secret_key: self.0.seed(), public_key: None };
         let text = bytes.to_pkcs8_pem(Default::default()).map_err(io::Error::other)?;
         let beside = directory.join(format!(".key-{:016x}", rand::random::<u64>()));
-        let named = create_private(&beside)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            // Unlike a rename, a link does not replace a file that is there by now.
-            .and_then(|()| fs::hard_link(&beside, path));
-        let named = match named {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => fs::rename(&beside, path),
-            named => named,
-        };
+        let named = write_private(&beside, text.as_bytes()).and_then(|()| {
+            match link(&beside, path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    // File systems without links refuse one in many words: EPERM on FAT, ENOSYS or EACCES
+                    // through FUSE. A rename would replace a file, so it is only tried where there is none.
+                    if path.try_exists()? {
+                        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+                    }
+                    Ok(fs::rename(&beside, path)?)
+                }
+                linked => Ok(linked?),
+            }
+        });
         // It may have been renamed; and a file left over is a copy that only its owner can read.
         let _ = fs::remove_file(&beside);
         named?;
-        fs::File::open(directory)?.sync_all()
+        // Not every file system can make a directory durable, and the file is whole in any case.
+        let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+        Ok(())
     }
+}
+
+/// Why a key was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// Others can read what is written there.
+    #[error("others can read what is written there")]
+    NoRights,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes a file that only its owner can read.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let mut file = create_private(path)?;
+    if is_exposed(&file.metadata()?) {
+        return Err(WriteError::NoRights);
+    }
+    file.write_all(bytes)?;
+    Ok(file.sync_all()?)
 }
 
 #[cfg(unix)]
@@ -208,7 +275,7 @@ mod tests {
             assert_eq!(key.identity().to_string(), case["peer_id"]);
             assert_eq!(key.libp2p().public().to_peer_id().to_base58(), case["peer_id"]);
             let copy = path.with_extension("copy");
-            key.write(&copy).unwrap();
+            key.write(&copy, |from, to| fs::hard_link(from, to)).unwrap();
             assert_eq!(fs::read_to_string(copy).unwrap(), pem);
         }
     }
@@ -220,9 +287,43 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(NodeKey::load_or_create(&path).unwrap().identity(), key.identity());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
-        let error = NodeKey::generate().write(&path).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "a key is never replaced");
+        for refuses in [false, true] {
+            let link = |from: &Path, to: &Path| match refuses {
+                true => Err(io::ErrorKind::PermissionDenied.into()),
+                false => fs::hard_link(from, to),
+            };
+            let error = NodeKey::generate().write(&path, link).unwrap_err();
+            let WriteError::Io(error) = error else { panic!("{error}") };
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "a key is never replaced");
+        }
         assert_eq!(NodeKey::load(&path).unwrap().identity(), key.identity());
+    }
+
+    // Issue 8, 7. FAT, exFAT and FUSE have no links.
+    #[test]
+    fn a_file_system_without_links_keeps_a_key_too() {
+        for errno in [1, 13, 38, 95, 31] {
+            let (directory, path) = place();
+            let key = NodeKey::generate();
+            key.write(&path, |_, _| Err(io::Error::from_raw_os_error(errno))).unwrap();
+            assert_eq!(NodeKey::load(&path).unwrap().identity(), key.identity(), "errno {errno}");
+            assert_eq!(
+                fs::read_dir(directory.path()).unwrap().count(),
+                1,
+                "nothing is left beside"
+            );
+        }
+    }
+
+    // Issue 8, 7 and 19.
+    #[test]
+    fn what_is_no_file_or_not_there_is_said() {
+        let (directory, path) = place();
+        let said = NodeKey::load_or_create(directory.path()).unwrap_err().to_string();
+        assert!(said.contains("is no file: name the file of the key itself"), "{said}");
+        let said = NodeKey::load(&path).unwrap_err().to_string();
+        assert!(said.contains("there is no key file") && said.contains("keygen --out"), "{said}");
+        assert!(!path.exists());
     }
 
     #[test]
@@ -230,16 +331,17 @@ mod tests {
         let (_directory, path) = place();
         let said = |path: &Path| NodeKey::load_or_create(path).unwrap_err().to_string();
         let key = NodeKey::generate();
-        key.write(&path).unwrap();
+        key.write(&path, |from, to| fs::hard_link(from, to)).unwrap();
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert!(said(&path).ends_with(&format!("run: chmod 600 {}", path.display())));
+            assert!(said(&path).contains(&format!("run: chmod 600 {}", path.display())));
         }
         let other_kind = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
         for text in ["", "hello", other_kind] {
             put(&path, text, 0o600);
             let text = said(&path);
-            assert!(text.contains("is no PKCS#8 PEM file") && !text.contains('\n'), "{text}");
+            assert!(text.contains("restore it from a copy") && !text.contains('\n'), "{text}");
+            assert!(!text.contains("new identity"), "{text}");
         }
         let nowhere = path.join("below").join("a file");
         assert!(!said(&nowhere).is_empty());

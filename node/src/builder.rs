@@ -70,7 +70,7 @@ enum KeySource {
     /// A file in the data directory, or a new one each time where there is none.
     #[default]
     DataDir,
-    /// This file; it is made if it is not there.
+    /// This file, which is there.
     File(PathBuf),
     /// This key.
     Given(Keypair),
@@ -200,7 +200,8 @@ impl NodeBuilder {
         Self { data_dir: DirSource::Opened(dir), ..self }
     }
 
-    /// Keeps the identity in a file of its own instead.
+    /// Has the identity in a file, in PKCS#8 and PEM, instead. The file must be there: a node that is asked to
+    /// be somebody never makes up somebody else. `tandem keygen --out FILE` makes one.
     pub fn key_file(self, path: impl Into<PathBuf>) -> Self {
         Self { key: KeySource::File(path.into()), ..self }
     }
@@ -363,7 +364,7 @@ impl NodeBuilder {
     fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {
         match (std::mem::take(&mut self.key), data_dir) {
             (KeySource::Given(key), _) => Ok(NodeKey::from_seed(key.seed())),
-            (KeySource::File(path), _) => Ok(NodeKey::load_or_create(&path)?),
+            (KeySource::File(path), _) => Ok(NodeKey::load(&path)?),
             (KeySource::DataDir, Some(dir)) => {
                 Ok(NodeKey::load_or_create(&dir.path().join(self.profile.key_file))?)
             }

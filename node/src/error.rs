@@ -59,6 +59,7 @@ impl StartError {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }
             Self::Libp2p(error) => matches!(error, net_p2p::StartError::Peer(_)),
+            Self::Key(KeyError::Missing { .. } | KeyError::NotAFile { .. }) => true,
             Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } | Self::Hybrid(_) => false,
         }
     }

@@ -162,5 +162,18 @@ fn the_version_and_completions_are_printed() {
         assert_eq!(script.code, Some(0));
         assert!(script.stdout.contains("tandem"), "{shell}");
         assert!(!script.stdout.contains("demo-node,") || shell != "bash", "{shell}");
+        // Issue 8, 17: the words that may stand for a value, not the files that lie about.
+        for words in ["hybrid ws p2p", "AV PP SP TX VB", "tandem algorand"] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let listed = script.stdout.contains(&words.join(" "));
+            let in_lines = words.iter().all(|word| script.stdout.contains(&format!("{word}\\t")));
+            assert!(listed || in_lines, "{shell}: {words:?}");
+        }
     }
+    let help = finish(tandem().arg("help"));
+    assert_eq!((help.code, help.stdout.contains("Usage: tandem")), (Some(0), true), "{help:?}");
+    let help = finish(tandem().args(["help", "send"]));
+    assert_eq!((help.code, help.stdout.contains("--tag <TAG>")), (Some(0), true), "{help:?}");
+    let nothing = finish(&mut tandem());
+    assert_eq!((nothing.code, nothing.stderr.contains("Usage: tandem")), (Some(2), true));
 }

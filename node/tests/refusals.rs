@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod support;
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use support::{Node, finish, finish_with_input, run, scratch, tandem};
+use support::{Node, Process, finish, finish_with_input, run, scratch, tandem};
 
 /// The configuration, or the command, has to be changed.
 const USAGE: i32 = 2;
@@ -77,6 +77,11 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--uploads-from", "me", "--uploads-from: \"me\" is neither a peer ID nor anyone"),
         ("--http-rate", "many", "is not a whole number from 0"),
         ("--tls-cert", "cert.pem", "--tls-cert: `tls_key` is needed with it"),
+        (
+            "--key-file",
+            "~other/key.pem",
+            "begins with ~: write the whole path, or ./~other/key.pem",
+        ),
     ] {
         let mut command = tandem();
         command.arg("run").arg("--data-dir").arg(dir.path()).arg(flag).arg(value);
@@ -91,10 +96,21 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
 
 #[test]
 fn a_slip_on_the_command_line_is_one_line() {
-    refuses(tandem().arg("rum"), USAGE, &["unrecognized subcommand 'rum'"]);
+    refuses(tandem().arg("rum"), USAGE, &["unrecognized subcommand 'rum', did you mean 'run'?"]);
     refuses(tandem().args(["run", "--mod", "ws"]), USAGE, &["unexpected argument '--mod'"]);
     refuses(tandem().args(["send", "--tag", "TXX", "x"]), USAGE, &["is not a message tag"]);
     refuses(tandem().args(["listen", "--tags", "A"]), USAGE, &["is not a message tag"]);
+    // Issue 8, 17.
+    refuses(
+        tandem().args(["send", "--tag", "TX", "--jsn"]),
+        USAGE,
+        &["unexpected argument '--jsn' found, did you mean '--json'?"],
+    );
+    refuses(
+        tandem().args(["send", "--datadir", "x", "--tag", "TX", "hello"]),
+        USAGE,
+        &["unexpected argument '--datadir' found, did you mean '--data-dir'?"],
+    );
     refuses(tandem().args(["demo", "--seconds", "0"]), USAGE, &["0 is not in"]);
     refuses(tandem().args(["demo", "--rate", "0"]), USAGE, &["--rate"]);
     refuses(tandem().args(["demo", "--nodes", "x"]), USAGE, &["write for example ws=2"]);
@@ -132,11 +148,46 @@ fn a_key_that_cannot_be_used_is_refused() {
     let told = format!("chmod 600 {}", key.display());
     refuses(&mut run(dir.path()), RUNTIME, &["can be read by others", &told]);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    refuses(&mut run(dir.path()), RUNTIME, &["is no PKCS#8 PEM file with an Ed25519 key"]);
-    // A directory is unreadable as a file even for root.
-    let mut command = run(dir.path());
-    command.arg("--key-file").arg("/");
-    refuses(&mut command, RUNTIME, &["key file /"]);
+    refuses(&mut run(dir.path()), RUNTIME, &["is no PKCS#8 PEM file", "restore it from a copy"]);
+    // Issue 8, 7.
+    let with = |file: &Path| {
+        let mut command = run(&dir.path().join("d"));
+        command.arg("--key-file").arg(file);
+        command
+    };
+    refuses(&mut with(dir.path()), USAGE, &["is no file: name the file of the key itself"]);
+    refuses(&mut with(Path::new("/dev/null")), USAGE, &["is no file"]);
+    // Issue 8, 19: a node that is asked to be somebody is nobody else.
+    let typo = dir.path().join("typo.pem");
+    let told = format!("make one with tandem keygen --out {}", typo.display());
+    refuses(&mut with(&typo), USAGE, &["there is no key file", &told]);
+    assert!(!typo.exists());
+}
+
+// Issue 8, 7.
+#[test]
+fn a_key_with_a_blank_line_behind_it_is_a_key() {
+    let dir = scratch();
+    let key = dir.path().join("key.pem");
+    let made = finish(tandem().arg("keygen").arg("--out").arg(&key));
+    let text = fs::read_to_string(&key).unwrap();
+    fs::write(&key, format!("{}\r\n\r\n", text.trim_end().replace('\n', "\r\n"))).unwrap();
+    let node = Node::start(&dir.path().join("d"), &["--key-file", key.to_str().unwrap()]);
+    assert_eq!(node.ready["peer_id"], made.stdout);
+}
+
+// Issue 8, 7.
+#[test]
+fn a_tilde_is_the_home_directory() {
+    let home = scratch();
+    let mut command = tandem();
+    command.args(["run", "--data-dir=~/data", "--mode", "ws", "--listen-ws", "127.0.0.1:0"]);
+    command.env("HOME", home.path()).current_dir(home.path());
+    let process = Process::spawn(&mut command);
+    assert!(process.line().starts_with("listening ws"));
+    assert_eq!(process.line(), "ready");
+    assert!(home.path().join("data").join("identity.pem").exists());
+    assert!(!home.path().join("~").exists());
 }
 
 #[test]
@@ -171,8 +222,17 @@ fn a_data_directory_that_cannot_be_made_or_used_is_refused() {
     fs::write(&file, "").unwrap();
     refuses(&mut run(&file.join("d")), RUNTIME, &["cannot create the data directory"]);
     refuses(&mut run(&file), RUNTIME, &["data directory"]);
-    let long = dir.path().join("d".repeat(120));
-    refuses(&mut run(&long), RUNTIME, &["admin.sock: choose another directory"]);
+    // Issue 8, 7: a socket's address has at most 107 bytes.
+    let at_most = 107 - "/admin.sock".len();
+    let of_length =
+        |length: usize| dir.path().join("d".repeat(length - dir.path().as_os_str().len() - 1));
+    for length in at_most + 1..at_most + 8 {
+        let told = format!("--data-dir: the path has {length} bytes");
+        refuses(&mut run(&of_length(length)), USAGE, &[&told, "choose a shorter one"]);
+    }
+    assert!(!of_length(at_most + 1).exists());
+    let node = Node::start(&of_length(at_most), &[]);
+    assert_eq!(finish(&mut node.command("status")).code, Some(0));
 }
 
 #[test]
@@ -212,4 +272,12 @@ fn a_message_that_cannot_be_sent_is_refused() {
     refuses(send("VB").arg("--file").arg(&huge), USAGE, &["at most 6291454 bytes can be sent"]);
     refuses(send("VB").args(["--file", "/nonexistent"]), RUNTIME, &["cannot read /nonexistent"]);
     refuses(send("AV").arg("x"), RUNTIME, &["the node has no peers"]);
+    // Issue 8, 17.
+    refuses(send("AV").args(["--", "--jsn"]), RUNTIME, &["the node has no peers"]);
+    let mut listen = node.command("listen");
+    refuses(
+        listen.args(["--tags", "TX,ZZ"]),
+        USAGE,
+        &["ZZ is no tag of this network: use some of"],
+    );
 }

@@ -161,6 +161,16 @@ fn largest_body(broadcaster: &Broadcaster, tag: Tag) -> Result<usize, String> {
     }
 }
 
+/// Says which tags there are, if this is none of them.
+fn is_tag(broadcaster: &Broadcaster, tag: Tag) -> Result<(), String> {
+    let table = &broadcaster.profile().tags;
+    if table.rule(tag).is_some() {
+        return Ok(());
+    }
+    let known: Vec<String> = table.rules().iter().map(|rule| rule.tag.to_string()).collect();
+    Err(format!("{tag} is no tag of this network: use some of {}", known.join(", ")))
+}
+
 #[derive(Debug, Deserialize)]
 struct ListenQuery {
     /// Tags between commas; all of them if there are none.
@@ -172,9 +182,11 @@ async fn listen(
     Query(query): Query<ListenQuery>,
 ) -> Result<Response, Response> {
     let tags = query.tags.iter().flat_map(|tags| tags.split(',')).map(str::parse::<Tag>);
-    let tags = tags
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+    let tags = tags.collect::<Result<Vec<_>, _>>().map_err(|error| bad(error.to_string()))?;
+    for tag in &tags {
+        is_tag(&context.broadcaster, *tag).map_err(bad)?;
+    }
     let lines = lines(context.broadcaster.clone(), tags);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())

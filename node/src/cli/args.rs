@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use gossip::{NodeAddress, Tag};
 use http::{HeaderName, HeaderValue, Method};
@@ -11,6 +11,7 @@ use services::files::FileId;
 use super::{
     Failure,
     http::{Target as HttpTarget, TargetError, parse_header},
+    words::OfferedTags,
 };
 use crate::{
     config::{ConfigError, Flags, Layers, Settings},
@@ -19,7 +20,7 @@ use crate::{
 
 /// A gossip node over two transports: WebSocket and libp2p.
 #[derive(Debug, Parser)]
-#[command(name = "tandem", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(name = "tandem", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -63,7 +64,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigSource {
     /// File to read settings from, in TOML [env: TANDEM_CONFIG].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) flags: Flags,
@@ -82,10 +83,10 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// Data directory of the node [env: TANDEM_DATA_DIR].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data_dir: Option<String>,
     /// Configuration file of the node [env: TANDEM_CONFIG].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 }
 
@@ -100,13 +101,13 @@ impl Target {
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     /// Tag of the message: AV, PP, SP, TX or VB.
-    #[arg(long)]
+    #[arg(long, value_parser = OfferedTags, hide_possible_values = true)]
     pub(crate) tag: Tag,
     /// File to send.
-    #[arg(long, conflicts_with = "text")]
+    #[arg(long, conflicts_with = "text", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Text to send, or - for standard input.
-    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
+    /// Text to send, or - for standard input. One that begins with a hyphen stands behind --.
+    #[arg(required_unless_present = "file", value_hint = ValueHint::Other)]
     pub(crate) text: Option<String>,
     /// Print a JSON object.
     #[arg(long)]
@@ -118,10 +119,10 @@ pub(crate) struct SendArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// Tags to show, separated by commas; all if left out.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = OfferedTags, hide_possible_values = true)]
     pub(crate) tags: Vec<Tag>,
     /// Stop after so many messages.
-    #[arg(long)]
+    #[arg(long, value_hint = ValueHint::Other)]
     pub(crate) count: Option<u64>,
     /// Print one JSON object per line.
     #[arg(long)]
@@ -143,19 +144,19 @@ pub(crate) struct PeersArgs {
 pub(crate) struct HttpArgs {
     /// What to ask: a method, if it is not GET, and a peer with a path. A peer is host:port, a URL, or a
     /// multiaddr with /p2p/ID.
-    #[arg(required = true, num_args = 1..=2, value_name = "[METHOD] PEER/PATH")]
+    #[arg(required = true, num_args = 1..=2, value_name = "[METHOD] PEER/PATH", value_hint = ValueHint::Url)]
     words: Vec<String>,
     /// Method of the request.
-    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    #[arg(short = 'X', long = "request", value_name = "METHOD", value_hint = ValueHint::Other)]
     method: Option<Method>,
     /// Body of the request, which makes it a POST; @FILE for a file, @- for standard input.
-    #[arg(short = 'd', long, value_name = "DATA", allow_hyphen_values = true)]
+    #[arg(short = 'd', long, value_name = "DATA", value_hint = ValueHint::FilePath)]
     pub(crate) data: Option<String>,
     /// A header of the request, as "Name: value"; may be given several times.
-    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_hint = ValueHint::Other)]
     headers: Vec<String>,
     /// File to write the body of the answer to. Standard output if left out.
-    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    #[arg(short = 'o', long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: Option<PathBuf>,
     /// Print the head of the answer too.
     #[arg(short = 'i', long)]
@@ -167,10 +168,10 @@ pub(crate) struct HttpArgs {
     #[arg(short = 'f', long)]
     pub(crate) fail: bool,
     /// Seconds that everything may take.
-    #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds, value_hint = ValueHint::Other)]
     pub(crate) max_time: Option<f64>,
     /// File of further certificates to trust, in PEM.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) cacert: Option<PathBuf>,
 }
 
@@ -214,12 +215,13 @@ fn seconds(text: &str) -> Result<f64, String> {
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
     /// Where to listen; port 0 picks a free one.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "HOST:PORT", value_hint = ValueHint::Other, default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
     /// Whose services: host:port, a URL, or a multiaddr with /p2p/ID.
+    #[arg(value_hint = ValueHint::Url)]
     pub(crate) peer: NodeAddress,
     /// File of further certificates to trust, in PEM.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) cacert: Option<PathBuf>,
 }
 
@@ -228,7 +230,7 @@ pub(crate) struct FileArgs {
     #[command(subcommand)]
     pub(crate) what: FileCommand,
     /// File of further certificates to trust, in PEM.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
     pub(crate) cacert: Option<PathBuf>,
 }
 
@@ -237,19 +239,22 @@ pub(crate) enum FileCommand {
     /// Put a file on a peer, and print its ID.
     Put {
         /// The file.
+        #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// The peer: host:port, a URL, or a multiaddr with /p2p/ID.
+        #[arg(value_hint = ValueHint::Url)]
         peer: NodeAddress,
     },
     /// Get a file, from the first of some peers that has it. What was got before is not got again.
     Get {
         /// ID of the file: the 64 digits that `put` printed.
+        #[arg(value_hint = ValueHint::Other)]
         id: FileId,
         /// The peers, each host:port, a URL, or a multiaddr with /p2p/ID.
-        #[arg(required = true)]
+        #[arg(required = true, value_hint = ValueHint::Url)]
         peers: Vec<NodeAddress>,
         /// Where to write it. The ID if left out.
-        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        #[arg(short = 'o', long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
         out: Option<PathBuf>,
     },
 }
@@ -257,7 +262,7 @@ pub(crate) enum FileCommand {
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {
     /// File to write the key to. Standard output if left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: Option<PathBuf>,
 }
 

@@ -2,15 +2,19 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
+use clap::{
+    CommandFactory,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use gossip::http::{BoxError, HttpAddressError, HttpError};
 use http::StatusCode;
 use services::files::{FetchError, PutFileError};
 use tandem::{Fault, ForwardError, StartError};
 
-use super::services::ServiceError;
+use super::{args::Cli, services::ServiceError};
 use crate::{
     admin::{AdminError, ClientError},
-    config::ConfigError,
+    config::{ConfigError, slips},
     demo::DemoError,
 };
 
@@ -180,15 +184,49 @@ fn told(error: &HttpError) -> String {
 }
 
 impl From<&clap::Error> for Failure {
-    /// The first paragraph of what the parser says, in one line.
+    /// The first paragraph of what the parser says and what may have been meant, in one line.
     fn from(error: &clap::Error) -> Self {
         let text = error.to_string();
         let paragraph = text.split("\n\n").next().unwrap_or(&text);
         let words: Vec<&str> = paragraph.split_whitespace().collect();
         let text = words.join(" ");
         let text = text.strip_prefix("error: ").unwrap_or(&text);
-        Self::Usage { text: format!("{text} (try tandem --help)") }
+        Self::Usage { text: format!("{text}{} (try tandem --help)", meant(error)) }
     }
+}
+
+/// What may have been meant, as the end of a sentence.
+fn meant(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let wrong = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let nearest = nearest_command(&wrong);
+            nearest.map_or_else(String::new, |nearest| format!(", did you mean '{nearest}'?"))
+        }
+        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
+            Some(nearest) => format!(", did you mean '{nearest}'?"),
+            None => match text(ContextKind::InvalidArg).filter(|wrong| wrong.starts_with('-')) {
+                Some(wrong) => {
+                    format!(": if it is no flag, write it behind --, as in -- '{wrong}'")
+                }
+                None => String::new(),
+            },
+        },
+        _ => String::new(),
+    }
+}
+
+/// The command whose name takes the fewest changes.
+fn nearest_command(wrong: &str) -> Option<String> {
+    let program = Cli::command();
+    let names = program.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = names.map(|command| command.get_name().to_owned());
+    names.min_by_key(|name| slips(wrong, name))
 }
 
 #[cfg(test)]
@@ -206,11 +244,29 @@ mod tests {
 
     #[test]
     fn a_slip_on_the_command_line_is_told_in_one_line() {
-        tells("tandem rum", "unrecognized subcommand 'rum'");
-        tells("tandem run --mod ws", "unexpected argument '--mod' found");
+        tells("tandem rum", "unrecognized subcommand 'rum', did you mean 'run'?");
+        tells("tandem seend", "unrecognized subcommand 'seend', did you mean 'send'?");
+        tells("tandem run --mod ws", "unexpected argument '--mod' found, did you mean '--mode'?");
+        // Issue 8, 17: what looks like a flag is never sent.
+        tells(
+            "tandem send --tag TX --jsn",
+            "unexpected argument '--jsn' found, did you mean '--json'?",
+        );
+        tells(
+            "tandem send --datadir x --tag TX hello",
+            "unexpected argument '--datadir' found, did you mean '--data-dir'?",
+        );
+        tells(
+            "tandem send --tag TX -5",
+            "unexpected argument '-5' found: if it is no flag, write it behind --, as in -- '-5'",
+        );
+        tells(
+            "tandem http -d --include h:1",
+            "a value is required for '--data <DATA>' but none was supplied",
+        );
         tells(
             "tandem send --tag TXX x",
-            "invalid value 'TXX' for '--tag <TAG>': \"TXX\" is not a message tag: \
+            "invalid value \"TXX\" for \"--tag <TAG>\": \"TXX\" is not a message tag: \
              a tag is two printable ASCII characters, such as TX",
         );
         tells(

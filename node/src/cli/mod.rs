@@ -21,11 +21,13 @@ mod run;
 mod send;
 mod services;
 mod signals;
+mod words;
 
 pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
 pub(crate) use signals::StopSignals;
+pub(crate) use words::Offered;
 
 use std::{
     io::{self, IsTerminal},
@@ -39,7 +41,7 @@ use gossip::BoxFuture;
 
 use crate::{
     config::{Layers, Settings},
-    demo,
+    demo, log,
 };
 
 /// Does what the command line says.
@@ -71,11 +73,14 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 /// Prints the help or the version.
 pub(crate) async fn help(asked: clap::Error) -> Result<ExitCode, Failure> {
     let text = asked.render();
+    if asked.use_stderr() {
+        // Nothing was asked for, which is a mistake in a script.
+        log::note(text.to_string().trim_end());
+        return Ok(ExitCode::from(2));
+    }
     let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
     output::print(text.trim_end()).await?;
-    // Nothing was asked for, which is a mistake in a script.
-    let mistaken = asked.use_stderr();
-    Ok(if mistaken { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a script that completes commands in a shell.

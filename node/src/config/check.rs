@@ -117,7 +117,7 @@ const fn kind(key: Key) -> &'static str {
 }
 
 /// Letters to insert, delete or replace to make one word of the other.
-fn slips(a: &str, b: &str) -> usize {
+pub(crate) fn slips(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.iter().enumerate() {

@@ -5,7 +5,9 @@
 //! * A key is the same word everywhere: `listen_ws` in a file, `--listen-ws`, `TANDEM_LISTEN_WS`.
 //!   Only a list has a flag in the singular, which is given once per item.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+
+use crate::cli::Offered;
 
 /// What is logged unless something else is asked for. Chosen: GossipSub logs each message that a full
 /// queue makes it drop, body and all, which costs more than the message; Tandem counts them.
@@ -221,6 +223,28 @@ impl Key {
         Self::ALL.into_iter().find(|key| key.spec().name == name)
     }
 
+    /// The words that may stand for it, where they are few: for shells to complete.
+    const fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Profile => &["tandem", "algorand"],
+            Self::Mode => &["hybrid", "ws", "p2p"],
+            Self::Relay | Self::Mdns | Self::PassOnBlocks => &["on", "off"],
+            Self::Services => &["status", "blocks", "files", "kv"],
+            Self::Uploads => &["anyone"],
+            Self::Log => &["error", "warn", "info", "debug", "trace"],
+            _ => &[],
+        }
+    }
+
+    /// What else a shell completes for it.
+    const fn hint(self) -> ValueHint {
+        match self {
+            Self::DataDir => ValueHint::DirPath,
+            Self::IdentityFile | Self::TlsCert | Self::TlsSecret => ValueHint::FilePath,
+            _ => ValueHint::Other,
+        }
+    }
+
     /// Its environment variable.
     pub(crate) fn variable(self) -> String {
         format!("TANDEM_{}", self.spec().name.to_ascii_uppercase())
@@ -276,6 +300,10 @@ fn argument(key: Key) -> Arg {
     let often = if spec.kind == Kind::List { "; may be given several times" } else { "" };
     let help = format!("{}{often}{default} [env: {}]", spec.help, key.variable());
     let argument = Arg::new(spec.name).long(spec.flag).value_name(spec.placeholder).help(help);
+    let argument = match key.words() {
+        [] => argument.value_hint(key.hint()),
+        words => argument.value_parser(Offered(words)).hide_possible_values(true),
+    };
     match spec.kind {
         Kind::List => argument.action(ArgAction::Append),
         Kind::Text | Kind::Number | Kind::Switch => argument.action(ArgAction::Set),

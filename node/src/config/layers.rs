@@ -68,6 +68,8 @@ pub(crate) struct Given {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layers {
     values: BTreeMap<Key, Given>,
+    /// What `~` stands for.
+    home: Option<PathBuf>,
 }
 
 impl Layers {
@@ -83,10 +85,13 @@ impl Layers {
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let home = home(variable);
         let mut values = defaults(variable);
         let file = file.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
         if let Some(file) = file {
-            values.extend(file::read(&file)?);
+            // A shell expands the tilde of `--config ~/f`, and not that of `--config=~/f`.
+            let expanded = file.to_str().and_then(|text| expand(text, home.as_deref()).ok());
+            values.extend(file::read(&expanded.unwrap_or(file))?);
         }
         for key in Key::ALL {
             let name = key.variable();
@@ -101,13 +106,18 @@ impl Layers {
             let origin = Origin::Flag(key.spec().flag);
             values.insert(*key, Given { value: from_flag(*key, texts), origin });
         }
-        Ok(Self { values })
+        Ok(Self { values, home })
     }
 
     /// Puts more values over these.
     #[cfg(test)]
     pub(crate) fn extend_for_test(&mut self, given: Vec<(Key, Given)>) {
         self.values.extend(given);
+    }
+
+    /// The path that a text means, in which `~` is the home directory.
+    pub(crate) fn path(&self, text: &str) -> Result<PathBuf, String> {
+        expand(text, self.home.as_deref())
     }
 
     /// What is set for a key.
@@ -127,11 +137,34 @@ fn defaults(variable: impl Fn(&str) -> Option<OsString>) -> BTreeMap<Key, Given>
     Key::ALL.into_iter().filter_map(|key| Some((key, given(key, text(key)?)))).collect()
 }
 
+/// The home directory of the user.
+fn home(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    variable("HOME").map(PathBuf::from).filter(|dir| dir.is_absolute())
+}
+
+/// The path that a text means: as a shell would read it, since a variable, a file and `--flag=~/x` never meet
+/// one.
+fn expand(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    match text.strip_prefix('~') {
+        None if text.is_empty() => Err("the path is empty".to_owned()),
+        None => Ok(PathBuf::from(text)),
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => match home {
+            Some(home) => Ok(home.join(rest.trim_start_matches('/'))),
+            None => Err(format!(
+                "{text:?} is in the home directory, and HOME is not set: write the whole path"
+            )),
+        },
+        Some(_) => Err(format!(
+            "{text:?} begins with ~: write the whole path, or ./{text} for a file of that name here"
+        )),
+    }
+}
+
 /// Where programs of this user keep their data. Source: XDG Base Directory Specification 0.8.
 fn user_data_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let base = absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local").join("share")))?;
+        .or_else(|| home(variable).map(|home| home.join(".local").join("share")))?;
     base.join("tandem").into_os_string().into_string().ok()
 }
 

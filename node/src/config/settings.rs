@@ -7,12 +7,13 @@
 use std::{
     collections::BTreeSet,
     num::{NonZeroU32, NonZeroUsize},
+    os::unix::net::SocketAddr,
     path::PathBuf,
 };
 
 use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
 use services::files::Uploads;
-use tandem::{Mode, Relaying, TlsFiles};
+use tandem::{DataDir, Mode, Relaying, TlsFiles};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -84,7 +85,7 @@ impl Settings {
             peers: read.list(Key::Peers, |text| peer(mode, text))?,
             public_address: read.optional(Key::PublicAddress, web_socket)?,
             data_dir: read.data_dir()?,
-            key_file: read.optional(Key::IdentityFile, path)?,
+            key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
             relaying: read.required(Key::Relay, |text| {
                 Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
             })?,
@@ -120,7 +121,8 @@ impl Reader<'_> {
     }
 
     fn data_dir(&self) -> Result<PathBuf, ConfigError> {
-        self.optional(Key::DataDir, path)?.ok_or(ConfigError::NoDataDir)
+        self.optional(Key::DataDir, |text| data_dir(self.0.path(text)?))?
+            .ok_or(ConfigError::NoDataDir)
     }
 
     /// Who may put files here.
@@ -142,7 +144,8 @@ impl Reader<'_> {
             let problem = format!("`{}` is needed with it", other.spec().name);
             ConfigError::Value { at, key, problem }
         };
-        match (self.optional(Key::TlsCert, path)?, self.optional(Key::TlsSecret, path)?) {
+        let file = |key| self.optional(key, |text| self.0.path(text));
+        match (file(Key::TlsCert)?, file(Key::TlsSecret)?) {
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
             (Some(_), None) => Err(lonely(Key::TlsCert, Key::TlsSecret)),
@@ -241,8 +244,15 @@ fn web_socket(text: &str) -> Result<NodeAddress, String> {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+/// A directory short enough for the address of the admin socket in it.
+fn data_dir(path: PathBuf) -> Result<PathBuf, String> {
+    match SocketAddr::from_pathname(DataDir::admin_socket(&path)) {
+        Ok(_) => Ok(path),
+        Err(_) => Err(format!(
+            "the path has {} bytes, too many for the admin socket in it: choose a shorter one",
+            path.as_os_str().len()
+        )),
+    }
 }
 
 fn switch(text: &str) -> Result<bool, String> {

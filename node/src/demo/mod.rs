@@ -48,17 +48,17 @@ const MAX_SECONDS: u64 = 86_400;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
     /// How long to send, in seconds.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     seconds: u64,
     /// Multiplies what is sent per second.
-    #[arg(long, default_value_t = 1.0, value_parser = rate)]
+    #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 1.0, value_parser = rate)]
     rate: f64,
     /// How many nodes of each kind to start.
-    #[arg(long, default_value = "ws=2,p2p=2,hybrid=1")]
+    #[arg(long, value_hint = clap::ValueHint::Other, default_value = "ws=2,p2p=2,hybrid=1")]
     nodes: Topology,
     /// Kill a node halfway, start it again, and account for what it missed. It is the first one that
     /// is not in the middle, or the one named, such as p2p-1.
-    #[arg(long, value_name = "NODE", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "NODE", value_hint = clap::ValueHint::Other, num_args = 0..=1, require_equals = true)]
     chaos: Option<Option<String>>,
     /// Print one JSON object.
     #[arg(long)]
