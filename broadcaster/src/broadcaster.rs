@@ -12,7 +12,8 @@ use gossip::{
     NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
     SubmitError, Tag, Transport, Validation, Validator,
 };
-use runtime::{Fault, Opening, Shutdown, TaskSet};
+use rand::Rng;
+use runtime::{Environment, Fault, Opening, Shutdown, TaskSet};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{self, Instant},
@@ -55,6 +56,7 @@ pub struct Setup {
     relaying: Relaying,
     application: Application,
     metrics: Metrics,
+    environment: Environment,
 }
 
 impl std::fmt::Debug for Setup {
@@ -77,6 +79,7 @@ impl Setup {
             relaying: Relaying::Off,
             application: Application::default(),
             metrics: Metrics::default(),
+            environment: Environment::default(),
         }
     }
 
@@ -105,6 +108,12 @@ impl Setup {
     /// Counts into `metrics`.
     pub fn metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Takes clock, random numbers, names and sockets from `environment`, and so does every network that
+    /// the broadcaster is lent to. Default: [`Environment::system`].
+    pub fn environment(self, environment: Environment) -> Self {
+        Self { environment, ..self }
     }
 }
 
@@ -147,7 +156,7 @@ impl Broadcaster {
     /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
     #[must_use]
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
-        let Setup { profile, limits, relaying, application, metrics } = setup;
+        let Setup { profile, limits, relaying, application, metrics, environment } = setup;
         let tasks = TaskSet::new(parent);
         let registry = Arc::new(Registry::new(limits.parking_time, profile.tags, metrics.clone()));
         let topics = Arc::new(RwLock::new(HashMap::new()));
@@ -167,7 +176,7 @@ impl Broadcaster {
             budget: ByteBudget::new(limits.budget_bytes),
             observed: ByteBudget::new(limits.budget_bytes / OBSERVERS_SHARE),
             registry,
-            duplicates: Duplicates::new(&limits, rand::random()),
+            duplicates: Duplicates::new(&limits, environment.random().random()),
             intake,
             routed: router.ended(),
             workers,
@@ -176,6 +185,7 @@ impl Broadcaster {
             events: broadcast::Sender::new(EVENT_DEPTH),
             observers: broadcast::Sender::new(OBSERVER_DEPTH),
             limits: Arc::new(limits),
+            environment,
         });
         tasks.spawn_lasting("router", |cancel| router.run(cancel));
         workers::spawn(receivers, &shared, &tasks);
@@ -194,6 +204,12 @@ impl Broadcaster {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    /// Where the node gets its clock, random numbers, names and sockets from. Networks take theirs here.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.shared.environment
     }
 
     /// The byte budget of the node. Transports charge what they read of a large message.

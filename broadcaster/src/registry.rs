@@ -142,12 +142,16 @@ impl Registry {
         self.get(id)
     }
 
+    /// The peers in the order in which they were named, so that who is written to first does not depend on
+    /// a hash.
     pub(crate) fn list(&self) -> Vec<Arc<Peer>> {
-        self.peers.iter().map(|peer| Arc::clone(&peer)).collect()
+        let mut peers: Vec<_> = self.peers.iter().map(|peer| Arc::clone(&peer)).collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers
     }
 
     pub(crate) fn infos(&self, class: PeerClass) -> Vec<PeerInfo> {
-        let infos = self.peers.iter().map(|peer| peer.info());
+        let infos = self.list().into_iter().map(|peer| peer.info());
         infos.filter(|info| class.includes(info)).collect()
     }
 

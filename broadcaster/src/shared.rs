@@ -7,6 +7,7 @@ use gossip::{
     Admission, DisconnectReason, Inbound, Lane, NetworkProfile, PeerInfo, Tag,
     wire::{request, request::RequestKey, topics::Topics},
 };
+use runtime::Environment;
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +53,7 @@ pub enum PeerEvent {
 pub(crate) struct Shared {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) environment: Environment,
     pub(crate) relaying: Relaying,
     pub(crate) application: Application,
     pub(crate) budget: ByteBudget,

@@ -1,0 +1,206 @@
+//! What a node is lent by whoever starts it.
+//!
+//! # Invariants
+//!
+//! * Clones share everything: one node has one clock and one source of random numbers.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{
+    bind::{self, Listener},
+    clock::WallClock,
+    dial::{self, DialError},
+    hasher::KeyedHasher,
+    memory,
+    random::Random,
+    resolve::{Resolve, SystemResolver},
+    stream::Stream,
+};
+
+/// Where a node gets its wall clock, random numbers, names and sockets from. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    parts: Arc<Parts>,
+}
+
+#[derive(Clone, Debug)]
+struct Parts {
+    clock: WallClock,
+    random: Random,
+    resolver: Arc<dyn Resolve>,
+    sockets: Sockets,
+}
+
+/// Where connections come from and go to.
+#[derive(Clone, Debug)]
+pub(crate) enum Sockets {
+    /// The system's TCP.
+    System,
+    /// One host of a network in memory.
+    Memory(memory::Host),
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl Environment {
+    /// The system's clock, random numbers, names and TCP sockets.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(Parts {
+            clock: WallClock::system(),
+            random: Random::system(),
+            resolver: Arc::new(SystemResolver),
+            sockets: Sockets::System,
+        })
+    }
+
+    /// One host of a network in memory.
+    pub(crate) fn in_memory(host: memory::Host, clock: WallClock, random: Random) -> Self {
+        let resolver = Arc::new(host.clone());
+        Self::new(Parts { clock, random, resolver, sockets: Sockets::Memory(host) })
+    }
+
+    fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.parts));
+        self
+    }
+
+    /// Reads the time of day from another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: WallClock) -> Self {
+        self.change(|parts| parts.clock = clock)
+    }
+
+    /// Draws random numbers from another source.
+    #[must_use]
+    pub fn with_random(self, random: Random) -> Self {
+        self.change(|parts| parts.random = random)
+    }
+
+    /// Looks names up elsewhere.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Self {
+        self.change(|parts| parts.resolver = resolver)
+    }
+
+    /// The time of day. Never to be used for deadlines: it jumps.
+    #[must_use]
+    pub fn clock(&self) -> &WallClock {
+        &self.parts.clock
+    }
+
+    /// The source of random numbers.
+    #[must_use]
+    pub fn random(&self) -> Random {
+        self.parts.random.clone()
+    }
+
+    /// Hashes under a key of its own, drawn now.
+    #[must_use]
+    pub fn hasher(&self) -> KeyedHasher {
+        KeyedHasher::new(&mut self.random())
+    }
+
+    /// Whether connections are pipes in memory, in which case nothing outside of this process is reached.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.parts.sockets, Sockets::Memory(_))
+    }
+
+    /// Looks up the addresses of `host:port`, at least one, in the order in which they are to be tried. An
+    /// IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    ///
+    /// What the resolver says; [`io::ErrorKind::NotFound`] if the name has no address, and
+    /// [`io::ErrorKind::InvalidInput`] if `host_port` is not of that form.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn resolve(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host_port.parse() {
+            return Ok(vec![address]);
+        }
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not of the form host:port");
+        let (host, port) = host_port.rsplit_once(':').ok_or_else(invalid)?;
+        let port = port.parse().map_err(|_| invalid())?;
+        let mut found = Vec::new();
+        for address in self.parts.resolver.resolve(host, port).await? {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(found)
+    }
+
+    /// Connects to `host:port` within `deadline`, which covers the look-up too. The addresses of a name
+    /// race each other as in RFC 8305, so that a dead one costs a quarter of a second and not the dial.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`], which says what became of every address that was tried.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what it had opened.
+    pub async fn dial(&self, host_port: &str, deadline: Instant) -> Result<Stream, DialError> {
+        let found = tokio::time::timeout_at(deadline, self.resolve(host_port)).await;
+        let found = match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(source)) => {
+                return Err(DialError::Unresolved { name: host_port.to_owned(), source });
+            }
+            Err(_elapsed) => return Err(DialError::LookUpTimedOut { name: host_port.to_owned() }),
+        };
+        self.dial_addresses(found, deadline).await
+    }
+
+    /// Connects to one of `addresses` within `deadline`, racing them as [`Environment::dial`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what it had opened.
+    pub async fn dial_addresses(
+        &self,
+        addresses: Vec<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<Stream, DialError> {
+        let sockets = &self.parts.sockets;
+        dial::race(addresses, |address| sockets.connect(address), deadline).await
+    }
+
+    /// Listens on every address of `host:port`, on the same port; port 0 picks one that is free on all.
+    ///
+    /// An address of a kind that this machine does not have is left out, if there is another one: nobody
+    /// else can listen there either.
+    ///
+    /// # Errors
+    ///
+    /// What the resolver or the system said of the first address that cannot be listened on: then none is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn bind(&self, host_port: &str) -> io::Result<Listener> {
+        let found = self.resolve(host_port).await?;
+        bind::all(&found, &self.parts.sockets).await
+    }
+}
