@@ -21,7 +21,6 @@ use tokio::{
 
 use crate::{
     config::PeerAddress,
-    dialing::Dial,
     link::LinkOutcome,
     streams::{OpenError, OpenRequest, OutboundStream, StreamTarget, Turn, Wish},
 };
@@ -70,8 +69,6 @@ pub(crate) enum Notice {
     LinkUp { peer: libp2p::PeerId, link: LinkId },
     /// A gossip link, or the attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
-    /// The names in an address were looked up. Without any result the dial failed.
-    Resolved { dial: Dial, resolved: Vec<libp2p::Multiaddr> },
 }
 
 /// The sending ends, for one life of the swarm.

@@ -12,38 +12,31 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use gossip::{ConnectPolicy, Direction, DisconnectReason, Identity};
 use libp2p::{
-    Multiaddr, PeerId, mdns,
-    multiaddr::Protocol,
+    PeerId, mdns,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use mesh::{AddressKind, DialFailure, DialLimits, DialSchedule};
-use tokio::time::{self, Instant};
+use runtime::Random;
+use tokio::time::Instant;
 
 use crate::{
-    command::Notice,
     config::{GossipStreams, PeerAddress},
     metrics::P2pEvent,
     peers::{Dialled, Purpose},
+    sockets::is_unresolved,
     streams::OpenError,
     swarm::Core,
 };
 
 /// Addresses of the local network that are dialled. Chosen: twice the default fan-out.
 const MAX_DISCOVERED: usize = 8;
-
-/// How long looking up a name may take. Chosen: as long as the handshake that follows.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(10);
-
-/// Addresses of one name that are dialled. Chosen.
-const MAX_RESOLVED: usize = 8;
 
 /// A dial on its way.
 #[derive(Clone, Debug)]
@@ -60,6 +53,7 @@ pub(crate) struct Dialing {
     pending: HashMap<ConnectionId, Dial>,
     /// Found on the local network.
     discovered: BTreeSet<PeerAddress>,
+    random: Random,
 }
 
 fn now() -> std::time::Instant {
@@ -67,11 +61,12 @@ fn now() -> std::time::Instant {
 }
 
 impl Dialing {
-    pub(crate) fn new(limits: DialLimits) -> Self {
+    pub(crate) fn new(limits: DialLimits, random: Random) -> Self {
         Self {
             schedule: DialSchedule::new(limits),
             pending: HashMap::new(),
             discovered: BTreeSet::new(),
+            random,
         }
     }
 
@@ -84,7 +79,7 @@ impl Dialing {
 
     fn failed(&mut self, address: &PeerAddress, why: DialFailure) {
         tracing::debug!(address = %address.address, ?why, "dial came to nothing");
-        self.schedule.failed(address, why, now(), &mut rand::rng());
+        self.schedule.failed(address, why, now(), &mut self.random);
     }
 
     /// A dial led to a connection.
@@ -109,7 +104,7 @@ impl Dialing {
     /// A connection that was dialled ended.
     pub(crate) fn lost(&mut self, dialled: &Dialled) {
         if dialled.settled {
-            self.schedule.ended(&dialled.address, now(), &mut rand::rng());
+            self.schedule.ended(&dialled.address, now(), &mut self.random);
         } else {
             self.failed(&dialled.address, DialFailure::Unreachable);
         }
@@ -132,7 +127,7 @@ impl Dialing {
 
     /// The last gossip link to a peer is gone.
     pub(crate) fn unlinked(&mut self, identity: &Identity) {
-        self.schedule.identity_gone(identity, now(), &mut rand::rng());
+        self.schedule.identity_gone(identity, now(), &mut self.random);
     }
 }
 
@@ -142,7 +137,8 @@ impl Core {
         if self.gossip == GossipStreams::Off {
             return;
         }
-        for address in self.dialing.schedule.due(now(), &mut rand::rng()) {
+        let Dialing { schedule, random, .. } = &mut self.dialing;
+        for address in schedule.due(now(), random) {
             self.dial(address);
         }
     }
@@ -183,62 +179,10 @@ impl Core {
     }
 
     fn reach(&mut self, dial: Dial) {
-        if let Some(host) = host_name(&dial.address.address) {
-            self.resolve(dial, host);
-        } else {
-            let to = dial.address.address.clone();
-            self.dial_to(dial, vec![to]);
-        }
-    }
-
-    /// Looks a name up, in a task of its own.
-    fn resolve(&mut self, dial: Dial, host: HostName) {
-        let notices = self.senders.notices.clone();
-        self.tasks.spawn("look-up", |cancel| async move {
-            let found =
-                time::timeout(LOOK_UP_LIMIT, tokio::net::lookup_host((host.name, host.port)));
-            let found = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                found = found => found,
-            };
-            let found = found.ok().and_then(Result::ok).into_iter().flatten();
-            let wanted = found.filter(|socket| host.family.includes(socket.ip()));
-            let multiaddr = |socket: std::net::SocketAddr| {
-                Multiaddr::from(socket.ip())
-                    .with(Protocol::Tcp(socket.port()))
-                    .with(Protocol::P2p(dial.address.peer))
-            };
-            let resolved = wanted.take(MAX_RESOLVED).map(multiaddr).collect();
-            // A swarm that is gone dials nobody.
-            let _ = notices.send(Notice::Resolved { dial, resolved }).await;
-        });
-    }
-
-    pub(crate) fn dial_resolved(&mut self, dial: Dial, resolved: Vec<Multiaddr>) {
-        let Dial { address, purpose } = &dial;
-        let streams = &mut self.swarm.behaviour_mut().streams;
-        match (purpose, resolved.is_empty()) {
-            // The peer connected meanwhile, and who waited has a stream.
-            (Purpose::Streams, _) if !streams.waits_for(&address.peer) => {}
-            (_, false) => self.dial_to(dial, resolved),
-            (Purpose::Streams, true) => {
-                self.around.metrics.note(P2pEvent::Unresolved);
-                streams.not_reached(address, || OpenError::Unresolved);
-            }
-            (Purpose::Gossip, true) => {
-                self.around.metrics.note(P2pEvent::Unresolved);
-                self.dialing.failed(address, DialFailure::Unreachable);
-            }
-        }
-    }
-
-    fn dial_to(&mut self, dial: Dial, to: Vec<Multiaddr>) {
-        // A new port each time: with the listening port, two nodes that dial each other at the same
-        // moment would get one TCP connection of which both believe that they dialled it.
         let options = DialOpts::peer_id(dial.address.peer)
             .condition(PeerCondition::Always)
-            .addresses(to)
+            .addresses(vec![dial.address.address.clone()])
+            // As it is: an address that is seen of this node is none that it listens on.
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
@@ -253,6 +197,10 @@ impl Core {
         let Some(Dial { address, purpose }) = self.dialing.pending.remove(&connection) else {
             return;
         };
+        let is_unresolved = is_unresolved(&error);
+        if is_unresolved {
+            self.around.metrics.note(P2pEvent::Unresolved);
+        }
         if purpose == Purpose::Gossip {
             return self.dialing.dial_failed(&address, &error);
         }
@@ -260,6 +208,7 @@ impl Core {
         let error = Arc::new(error);
         self.swarm.behaviour_mut().streams.not_reached(&address, || match &*error {
             DialError::WrongPeerId { obtained, .. } => OpenError::WrongPeer { obtained: *obtained },
+            _ if is_unresolved => OpenError::Unresolved,
             _ => OpenError::Dial(Arc::clone(&error)),
         });
     }
@@ -327,60 +276,5 @@ impl Core {
                 }
             }
         }
-    }
-}
-
-/// Which kinds of address a name may stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-    Any,
-}
-
-impl Family {
-    fn includes(self, ip: std::net::IpAddr) -> bool {
-        match self {
-            Self::V4 => ip.is_ipv4(),
-            Self::V6 => ip.is_ipv6(),
-            Self::Any => true,
-        }
-    }
-}
-
-/// A name to look up, with the port behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostName {
-    name: String,
-    port: u16,
-    family: Family,
-}
-
-/// The name at the start of an address, if there is one.
-fn host_name(address: &Multiaddr) -> Option<HostName> {
-    let mut parts = address.iter();
-    let (name, family) = match parts.next()? {
-        Protocol::Dns4(name) => (name, Family::V4),
-        Protocol::Dns6(name) => (name, Family::V6),
-        Protocol::Dns(name) => (name, Family::Any),
-        _ => return None,
-    };
-    let Protocol::Tcp(port) = parts.next()? else { return None };
-    Some(HostName { name: name.into_owned(), port, family })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_looked_up_and_an_address_is_not() {
-        let host = |text: &str| host_name(&text.parse().unwrap());
-        let localhost = |family| HostName { name: "localhost".to_owned(), port: 80, family };
-        assert_eq!(host("/dns4/localhost/tcp/80"), Some(localhost(Family::V4)));
-        assert_eq!(host("/dns6/localhost/tcp/80"), Some(localhost(Family::V6)));
-        assert_eq!(host("/dns/localhost/tcp/80"), Some(localhost(Family::Any)));
-        assert_eq!(host("/ip4/127.0.0.1/tcp/80"), None);
-        assert_eq!(host("/dns4/localhost/udp/80"), None);
     }
 }

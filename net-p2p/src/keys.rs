@@ -16,6 +16,8 @@ use std::{
 
 use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
 use gossip::{Identity, wire::identity::Keypair};
+use rand::{Rng, RngCore};
+use runtime::Random;
 
 /// Longest key file that is read, in bytes. Chosen: thirty times what such a key takes.
 const MAX_FILE_BYTES: u64 = 4_096;
@@ -96,7 +98,7 @@ impl NodeKey {
     /// A new key, which lives as long as the process.
     #[must_use]
     pub fn generate() -> Self {
-        Self::from_seed(rand::random())
+        Self::from_seed(Random::system().random())
     }
 
     /// Reads a key file: PKCS#8 in PEM, whatever else is around the key.
@@ -180,7 +182,7 @@ impl NodeKey {
         let directory = directory.unwrap_or(Path::new("."));
         let bytes = KeypairBytes { secret_key: self.0.seed(), public_key: None };
         let text = bytes.to_pkcs8_pem(Default::default()).map_err(io::Error::other)?;
-        let beside = directory.join(format!(".key-{:016x}", rand::random::<u64>()));
+        let beside = directory.join(format!(".key-{:016x}", Random::system().next_u64()));
         let named = write_private(&beside, text.as_bytes()).and_then(|()| {
             match link(&beside, path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

@@ -52,6 +52,7 @@ mod network;
 mod peers;
 mod pubsub;
 mod sink;
+mod sockets;
 mod source;
 mod streams;
 mod supervisor;

@@ -13,7 +13,7 @@
 //! * A stream whose handshake fails is reset; its connection is left alone.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -29,6 +29,8 @@ use gossip::{
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{Ledger, LinkClaim, Ruling};
+use rand::Rng;
+use runtime::KeyedHasher;
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -66,7 +68,7 @@ pub(crate) struct LinkContext {
     pub(crate) network: NetworkId,
     pub(crate) local: Identity,
     /// Random, of this run of the process.
-    pub(crate) run: RandomState,
+    pub(crate) run: KeyedHasher,
     /// The links that are claimed, each with its connection.
     pub(crate) links: Mutex<HashMap<LinkId, ConnectionId>>,
     pub(crate) metrics: P2pMetrics,
@@ -224,7 +226,8 @@ impl Attempt {
         };
         let form = if protocol == profile.stream_protocol { Form::Headers } else { Form::Legacy };
         let network = around.network.clone();
-        let (dial, link) = (around.run.hash_one(about.connection), rand::random());
+        let mut random = around.broadcaster.environment().random();
+        let (dial, link) = (around.run.hash_one(about.connection), random.random());
         let ours = Ours { profile, network, dial, link, lanes: self.lanes };
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
             .await

@@ -1,7 +1,6 @@
 //! The handle of a libp2p network.
 
 use std::{
-    collections::hash_map::RandomState,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -109,11 +108,11 @@ impl P2pNetwork {
         let configured = Arc::new(Mutex::new(configured?));
         let local = config.key.libp2p().public().to_peer_id();
         let around = Arc::new(LinkContext {
+            run: broadcaster.environment().hasher(),
             broadcaster,
             ledger,
             network: config.network.clone(),
             local: config.key.identity(),
-            run: RandomState::new(),
             links: Mutex::default(),
             metrics: P2pMetrics::default(),
         });

@@ -37,7 +37,7 @@ use crate::{
     dialing::Dialing,
     http::StreamAcceptor,
     link::{LinkContext, gossip_protocols},
-    listening::{Bound, Listening, is_free},
+    listening::{Bound, Listening},
     metrics::P2pEvent,
     peers::Peers,
     pubsub,
@@ -118,7 +118,8 @@ impl SwarmParts {
         // Connections outlive the wish to stop: they carry what links write at their end.
         let (connections, panicked) =
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
-        let profile = self.around.broadcaster.profile();
+        let (profile, environment) =
+            (self.around.broadcaster.profile(), self.around.broadcaster.environment());
         let mut acceptors = Acceptors::new(self.around.metrics.clone());
         let mut protocols = Vec::new();
         if self.config.gossip == GossipStreams::On {
@@ -126,21 +127,18 @@ impl SwarmParts {
             protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
         }
         let accept = acceptors.accept(&protocols, streams::GOSSIP);
-        let http = TaskSet::new(cancel);
-        if let Some(http_server) = self.config.http_server.clone() {
-            let protocol = StreamProtocol::new(profile.http_protocol);
-            let accept = acceptors.accept(&[protocol], streams::HTTP);
-            let metrics = self.around.metrics.clone();
-            let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
-            let each = http.clone();
-            http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
-        }
+        let http = self.serve_http(&mut acceptors, cancel);
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
         let key = self.config.key.libp2p();
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let mut swarm = Swarm::new(
-            transport::build(&key, executor.clone(), self.around.metrics.clone())?,
+            transport::build(
+                environment.clone(),
+                &key,
+                executor.clone(),
+                self.around.metrics.clone(),
+            )?,
             Behaviour::new(&self.config, profile, streams)?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
@@ -164,10 +162,9 @@ impl SwarmParts {
                     unsupported => io::Error::other(unsupported),
                 },
             };
-            is_free(address).map_err(|error| failed(TransportError::Other(error)))?;
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
-        let mut dialing = Dialing::new(self.config.dial);
+        let mut dialing = Dialing::new(self.config.dial, environment.random());
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));
         let leads = senders.clone();
@@ -191,6 +188,21 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// Serves HTTP on streams, if anything is served.
+    fn serve_http(&self, acceptors: &mut Acceptors, cancel: &CancellationToken) -> TaskSet {
+        let http = TaskSet::new(cancel);
+        if let Some(http_server) = self.config.http_server.clone() {
+            let profile = self.around.broadcaster.profile();
+            let protocol = StreamProtocol::new(profile.http_protocol);
+            let accept = acceptors.accept(&[protocol], streams::HTTP);
+            let metrics = self.around.metrics.clone();
+            let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
+            let each = http.clone();
+            http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
+        }
+        http
     }
 
     /// Lives one life after the other until asked to stop.

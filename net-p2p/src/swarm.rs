@@ -355,7 +355,6 @@ impl Core {
         match notice {
             Notice::LinkUp { peer, link } => self.on_link_up(&peer, link),
             Notice::LinkEnded { peer, link, outcome } => self.on_link_ended(peer, link, outcome),
-            Notice::Resolved { dial, resolved } => self.dial_resolved(dial, resolved),
         }
     }
 

@@ -1,7 +1,7 @@
-//! From a TCP socket to an authenticated, multiplexed connection.
+//! From a socket to an authenticated, multiplexed connection.
 //!
 //! ```text
-//!   TCP (no delay, low-water mark, lingering) ──▶ Noise ──▶ flush_coalescer ──▶ Yamux        all within one deadline
+//!   Sockets (no delay, low-water mark, lingering) ──▶ Noise ──▶ flush_coalescer ──▶ Yamux        all within one deadline
 //! ```
 //!
 //! # Invariants
@@ -17,13 +17,21 @@ use libp2p::{
     PeerId, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identity::Keypair,
-    noise, tcp,
+    noise,
+};
+use runtime::Environment;
+
+use crate::{
+    connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics, muxer::Upgrade,
+    sockets::Sockets,
 };
 
-use crate::{connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics, muxer::Upgrade};
-
-/// From the first byte to a multiplexed connection. Source: threats and goals, row 1.
+/// From the look-up of a name, or the first byte of who dials, to a multiplexed connection. Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From the look-up of a name to a socket. Chosen: it leaves two seconds of the whole for the handshake,
+/// without which there is no connection anyway, so that a failure says what was not reached.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// `TCP_NOTSENT_LOWAT`, in bytes. Source: architecture, "Priority must survive a full pipe".
 pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
@@ -31,21 +39,23 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport of a node. Its connections are driven in `tasks`.
+/// The transport of a node, over the sockets of `environment`. Its connections are driven in `tasks`.
 ///
 /// # Errors
 ///
 /// When the key cannot sign, which an Ed25519 key always can.
 pub(crate) fn build(
+    environment: Environment,
     key: &Keypair,
     tasks: ConnectionTasks,
     metrics: P2pMetrics,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    let transport = tcp
-        .map(|stream, _| {
-            tune(&stream.0);
-            Lingering::new(stream)
+    let transport = Sockets::new(environment, DIAL_TIMEOUT)
+        .map(|socket, _| {
+            if let Some(stream) = socket.tcp() {
+                tune(stream);
+            }
+            Lingering::new(socket)
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)

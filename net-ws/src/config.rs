@@ -69,8 +69,8 @@ pub struct WsConfig {
     pub telemetry_id: String,
     /// What dials announce as their program. Default: `tandem/<version>`.
     pub user_agent: String,
-    /// Tells this node that it dialled itself. Default: random.
-    pub node_random: [u8; 10],
+    /// Tells this node that it dialled itself. Default: drawn at the start.
+    pub node_random: Option<[u8; 10]>,
 }
 
 impl WsConfig {
@@ -95,7 +95,7 @@ impl WsConfig {
             instance: String::new(),
             telemetry_id: String::new(),
             user_agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
-            node_random: rand::random(),
+            node_random: None,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! * Locks here are held for a few lines and never while anything is called that can call back.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,6 +23,8 @@ use gossip::{
 };
 use mesh::{InboundGate, Ledger};
 use net_http::HttpServer;
+use rand::Rng;
+use runtime::{Environment, KeyedHasher};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -52,7 +54,7 @@ pub(crate) struct Context {
     pub(crate) rate_window: Duration,
     gate: Mutex<InboundGate>,
     /// Tells two runs of a dialer apart; the same for all links of this network.
-    sessions: RandomState,
+    sessions: KeyedHasher,
 }
 
 /// Whether and how this node takes part in the identity exchange.
@@ -94,8 +96,11 @@ impl Context {
         own_url: Option<String>,
     ) -> Result<Self, StartError> {
         let profile = broadcaster.profile();
-        let exchange = Exchange::new(profile, &config);
-        let node_random = hello::node_random(config.node_random);
+        let environment = broadcaster.environment().clone();
+        let mut random = environment.random();
+        let exchange = Exchange::new(profile, &config, &mut random);
+        let node_random = config.node_random.unwrap_or_else(|| random.random());
+        let node_random = hello::node_random(node_random);
         let location = config.public_address.or(own_url);
         for (setting, text) in [
             ("instance name", &config.instance),
@@ -131,8 +136,13 @@ impl Context {
             dial_timeout: config.dial_timeout,
             rate_window: config.inbound.rate.window,
             gate: Mutex::new(InboundGate::new(config.inbound)),
-            sessions: RandomState::new(),
+            sessions: environment.hasher(),
         })
+    }
+
+    /// Where clock, random numbers, names and sockets come from.
+    pub(crate) fn environment(&self) -> &Environment {
+        self.broadcaster.environment()
     }
 
     pub(crate) fn gate(&self) -> MutexGuard<'_, InboundGate> {
@@ -171,7 +181,7 @@ impl Context {
 }
 
 impl Exchange {
-    fn new(profile: &NetworkProfile, config: &WsConfig) -> Self {
+    fn new(profile: &NetworkProfile, config: &WsConfig, random: &mut impl Rng) -> Self {
         let key = config.identity.clone();
         let own_peer_id = match config.libp2p_identity {
             Libp2pIdentity::Shared => key.as_ref().map(|key| key.identity().to_string()),
@@ -184,7 +194,7 @@ impl Exchange {
             IdentityRule::WhenNamed if names.is_empty() => return Self::Off,
             IdentityRule::WhenNamed => Answers::Naming(names),
         };
-        let key = key.unwrap_or_else(|| Arc::new(Keypair::from_seed(rand::random())));
+        let key = key.unwrap_or_else(|| Arc::new(Keypair::from_seed(random.random())));
         Self::On { key, answers }
     }
 }

@@ -83,12 +83,13 @@ where
         Role::Server => Direction::Inbound,
         Role::Client => Direction::Outbound,
     };
+    let random = context.environment().random();
     let hooks = Hooks { context: Arc::clone(context), exchange: Mutex::new(exchange), session };
     context.broadcaster.attach(
         peer,
         Link {
             about: LinkInfo { transport: Transport::WebSocket, direction, address, identity },
-            sinks: LaneSinks::Shared(WsSink::new(write_half, role, port, returned)),
+            sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
             sources: vec![source],
             greeting,
             hooks: Some(Arc::new(hooks)),

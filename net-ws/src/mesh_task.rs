@@ -71,7 +71,7 @@ impl Mesh {
 
     fn failed(&self, target: &Target, why: DialFailure) {
         let now = Instant::now().into_std();
-        self.schedule().failed(target, why, now, &mut rand::rng());
+        self.schedule().failed(target, why, now, &mut self.context.environment().random());
         self.changed.notify_one();
     }
 }
@@ -85,7 +85,7 @@ pub(crate) async fn run(mesh: Arc<Mesh>, tasks: TaskSet, cancel: CancellationTok
         let now = Instant::now();
         let (due, next) = {
             let mut schedule = mesh.schedule();
-            let due = schedule.due(now.into_std(), &mut rand::rng());
+            let due = schedule.due(now.into_std(), &mut mesh.context.environment().random());
             (due, schedule.next_wake(now.into_std()))
         };
         for target in due {
@@ -151,7 +151,7 @@ impl Known {
     fn gone(&mut self, mesh: &Mesh, identity: &Identity) {
         self.0.remove(identity);
         let now = Instant::now().into_std();
-        mesh.schedule().identity_gone(identity, now, &mut rand::rng());
+        mesh.schedule().identity_gone(identity, now, &mut mesh.context.environment().random());
     }
 }
 
@@ -196,7 +196,7 @@ async fn link_up(
             Ruling::Refuse { .. } if context.profile.claims == ClaimRule::Ranked => {}
             Ruling::Refuse { .. } => {
                 let error = DialError::Duplicate(seen.key);
-                dial::abort(&mut stream, &error).await;
+                dial::abort(context, &mut stream, &error).await;
                 return Err(error);
             }
         }
@@ -233,7 +233,7 @@ async fn link_up(
         }
         _ => {
             let now = Instant::now().into_std();
-            mesh.schedule().ended(target, now, &mut rand::rng());
+            mesh.schedule().ended(target, now, &mut mesh.context.environment().random());
             mesh.changed.notify_one();
         }
     }

@@ -10,8 +10,7 @@ use gossip::{
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
-use runtime::{Fault, Shutdown, TaskSet};
-use tokio::net::TcpListener;
+use runtime::{Fault, Listener, Shutdown, TaskSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -29,7 +28,7 @@ pub struct WsNetwork {
     context: Arc<Context>,
     mesh: Arc<Mesh>,
     tasks: TaskSet,
-    local_address: Option<SocketAddr>,
+    local_addresses: Vec<SocketAddr>,
     clients: Clients,
     trust: Arc<Trust>,
     /// Asks the tasks to end with the last handle. They hold the set themselves, to spawn more.
@@ -53,22 +52,17 @@ impl WsNetwork {
             None => None,
             Some(address) => {
                 let failed = |source| StartError::listen(address.clone(), source);
-                Some(TcpListener::bind(address).await.map_err(failed)?)
+                Some(broadcaster.environment().bind(address).await.map_err(failed)?)
             }
         };
-        let local_address = match (&listener, &config.listen) {
-            (Some(listener), Some(address)) => {
-                let failed = |source| StartError::listen(address.clone(), source);
-                Some(listener.local_addr().map_err(failed)?)
-            }
-            _ => None,
-        };
+        let local_addresses: Vec<_> =
+            listener.iter().flat_map(Listener::local_addrs).copied().collect();
         let trust = Arc::new(Trust::new(config.tls_roots.clone()));
         let clients = config.clients.clone().unwrap_or_else(|| {
             Clients::new(ClientLimits::default(), config.user_agent.clone(), parent)
         });
         let (peers, dial_limits) = (config.peers.clone(), config.dial);
-        let own_url = local_address.map(|address| format!("http://{address}"));
+        let own_url = local_addresses.first().map(|address| format!("http://{address}"));
         let context = Arc::new(Context::new(config, broadcaster, ledger, own_url)?);
         let mesh = Arc::new(Mesh::new(Arc::clone(&context), dial_limits));
         for peer in &peers {
@@ -86,11 +80,11 @@ impl WsNetwork {
         }
         let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
         tasks.spawn_lasting("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
-        if let Some(address) = local_address {
+        for address in &local_addresses {
             tracing::info!(%address, network = %context.network, "listening");
         }
         let guard = Arc::new(tasks.token().clone().drop_guard());
-        Ok(Self { context, mesh, tasks, local_address, clients, trust, _guard: guard })
+        Ok(Self { context, mesh, tasks, local_addresses, clients, trust, _guard: guard })
     }
 
     /// Stops accepting and dialling, closes every connection in an orderly way, and waits for that at
@@ -109,10 +103,16 @@ impl WsNetwork {
         self.tasks.faulted().await
     }
 
-    /// Where this network listens.
+    /// The first address that this network listens on.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.local_address
+        self.local_addresses.first().copied()
+    }
+
+    /// Every address that this network listens on: a name may stand for several.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.local_addresses
     }
 
     /// Adds an address to be dialled. One that cannot be dialled is logged and left out.
@@ -143,8 +143,8 @@ impl GossipNode for WsNetwork {
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
-        let address = self.local_address.map(|address| format!("http://{address}"));
-        address.and_then(|address| address.parse().ok()).into_iter().collect()
+        let urls = self.local_addresses.iter().map(|address| format!("http://{address}"));
+        urls.filter_map(|url| url.parse().ok()).collect()
     }
 
     fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
@@ -178,7 +178,8 @@ impl GossipNode for WsNetwork {
 
     /// Over TLS where the URL says so. The path of the URL is put in front of the path of every request.
     fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        call::client(peer, &self.clients, &self.trust)
+        let environment = self.context.environment();
+        call::client(peer, &self.clients, &self.trust, environment)
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

@@ -23,6 +23,8 @@ use std::{
 use broadcaster::{Frame, FrameSink};
 use bytes::{Buf, Bytes};
 use gossip::DisconnectReason;
+use rand::Rng;
+use runtime::Random;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
@@ -31,7 +33,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::{
-    frame::{self, MAX_HEADER_BYTES, Part, Role, close_payload},
+    frame::{self, MAX_HEADER_BYTES, MaskKey, Part, Role, close_payload},
     port::Port,
 };
 
@@ -55,6 +57,8 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 pub(crate) struct WsSink<W, R> {
     io: W,
     role: Role,
+    /// Where the keys come from that a client masks its frames with.
+    random: Random,
     port: Arc<Port>,
     /// Gives the read half once the source is done with it.
     returned: oneshot::Receiver<R>,
@@ -72,9 +76,22 @@ where
     R: AsyncRead + Unpin + Send + 'static,
 {
     /// A sink over `io`. `returned` gives the read half of the connection at the source's end.
-    pub(crate) fn new(io: W, role: Role, port: Arc<Port>, returned: oneshot::Receiver<R>) -> Self {
+    pub(crate) fn new(
+        io: W,
+        (role, random): (Role, Random),
+        port: Arc<Port>,
+        returned: oneshot::Receiver<R>,
+    ) -> Self {
         let (scratch, tail) = (Vec::new(), Bytes::new());
-        Self { io, role, port, returned, scratch, written: 0, tail }
+        Self { io, role, random, port, returned, scratch, written: 0, tail }
+    }
+
+    /// The key for the next frame.
+    fn mask(&mut self) -> MaskKey {
+        match self.role {
+            Role::Server => None,
+            Role::Client => Some(self.random.random()),
+        }
     }
 
     /// Adds what the source wants said.
@@ -90,7 +107,8 @@ where
 
     fn put_control(&mut self, kind: Control, payload: &[u8]) {
         let kind = (Part::Last, OpCode::Control(kind));
-        frame::write_frame(&mut self.scratch, self.role, kind, payload);
+        let mask = self.mask();
+        frame::write_frame(&mut self.scratch, mask, kind, payload);
     }
 
     /// Adds one message, writing whenever enough has gathered.
@@ -107,10 +125,10 @@ where
             if self.scratch.len() + MAX_HEADER_BYTES + message.len() > SCRATCH_BYTES {
                 self.flush().await?;
             }
-            frame::write_frame(&mut self.scratch, Role::Server, kind, message);
+            frame::write_frame(&mut self.scratch, None, kind, message);
             return Ok(());
         }
-        frame::write_header(&mut self.scratch, Role::Server, kind, message.len());
+        frame::write_header(&mut self.scratch, None, kind, message.len());
         self.tail = message.clone();
         self.flush().await
     }
@@ -125,7 +143,8 @@ where
             }
             let part = if after.is_empty() { Part::Last } else { Part::More };
             let kind = (part, OpCode::Data(data));
-            frame::write_frame(&mut self.scratch, Role::Client, kind, piece);
+            let mask = self.mask();
+            frame::write_frame(&mut self.scratch, mask, kind, piece);
             if after.is_empty() {
                 return Ok(());
             }
@@ -245,7 +264,7 @@ mod tests {
         let (read_half, write_half) = split(ours);
         let (returns, returned) = oneshot::channel();
         let port = Arc::new(Port::default());
-        let sink = WsSink::new(write_half, role, Arc::clone(&port), returned);
+        let sink = WsSink::new(write_half, (role, Random::system()), Arc::clone(&port), returned);
         Rig { sink, peer, port, returns, read_half }
     }
 
@@ -306,11 +325,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_client_masks_with_a_new_key_each_time() {
+        let (_gives, returned) = oneshot::channel::<DuplexStream>();
+        let client = (Role::Client, Random::system());
+        let mut sink = WsSink::new(Counting::default(), client, Arc::default(), returned);
+        let keys: std::collections::HashSet<MaskKey> = (0..16).map(|_| sink.mask()).collect();
+        assert!(keys.len() > 14 && !keys.contains(&None));
+    }
+
     #[tokio::test]
     async fn a_batch_of_small_messages_is_one_write() {
         for (role, overhead) in [(Role::Server, 4), (Role::Client, 8)] {
             let (_returns, returned) = oneshot::channel::<Counting>();
-            let mut sink = WsSink::new(Counting::default(), role, Arc::default(), returned);
+            let mut sink = WsSink::new(
+                Counting::default(),
+                (role, Random::system()),
+                Arc::default(),
+                returned,
+            );
             sink.write_batch(&batch(&[198; 256])).await.unwrap();
             assert_eq!((sink.io.writes, sink.io.bytes), (1, 256 * (200 + overhead)));
             assert!(sink.scratch.capacity() <= SCRATCH_BYTES);
@@ -322,7 +355,12 @@ mod tests {
     #[tokio::test]
     async fn a_large_message_of_a_server_is_written_with_its_header_at_once() {
         let (_returns, returned) = oneshot::channel::<Counting>();
-        let mut sink = WsSink::new(Counting::default(), Role::Server, Arc::default(), returned);
+        let mut sink = WsSink::new(
+            Counting::default(),
+            (Role::Server, Random::system()),
+            Arc::default(),
+            returned,
+        );
         sink.write_batch(&batch(&[1_000_000])).await.unwrap();
         assert_eq!((sink.io.writes, sink.io.bytes), (1, 1_000_002 + 10));
         assert!(sink.scratch.capacity() <= KEPT_BYTES);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use runtime::Stream;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 /// Unsent bytes at which a socket stops being writable, so that a priority message does not wait
 /// behind megabytes in the kernel. Source: architecture, "One broadcaster", measured.
@@ -14,7 +14,8 @@ const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Sets a connected socket up. What the system lacks is left out.
-pub(crate) fn tune(stream: &TcpStream) {
+pub(crate) fn tune(stream: &Stream) {
+    let Some(stream) = stream.tcp() else { return };
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -23,9 +24,11 @@ pub(crate) fn tune(stream: &TcpStream) {
 }
 
 /// Sets a connected socket up that carries gossip from now on.
-pub(crate) fn tune_for_gossip(stream: &TcpStream) {
+pub(crate) fn tune_for_gossip(stream: &Stream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    note([SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)]);
+    if let Some(stream) = stream.tcp() {
+        note([SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)]);
+    }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = stream;
 }

@@ -1,5 +1,6 @@
 //! Whole nodes over loopback: they find each other, gossip, and part.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 //! The recorded outcomes of requests for gossip: 101 and every refusal, byte by byte where it counts.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 
@@ -178,7 +179,7 @@ fn check_identity(header: &str) {
 
 async fn node(change: impl FnOnce(&mut WsConfig)) -> Node {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening().relaying().with(|config| {
-        config.node_random = std::array::from_fn(|index| u8::try_from(index).unwrap());
+        config.node_random = Some(std::array::from_fn(|index| u8::try_from(index).unwrap()));
         change(config);
     });
     recipe.start().await

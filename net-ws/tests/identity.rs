@@ -1,5 +1,6 @@
 //! The identity exchange over real connections: who is known, and which of two links stays.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

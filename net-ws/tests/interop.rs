@@ -1,5 +1,6 @@
 //! Another implementation at the other end: tokio-tungstenite as client, and as server.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 //! HTTP services beside gossip on one port: neither takes the other's place.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 //! HTTPS on the port of gossip.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 //! The recorded behaviour of a WebSocket: frames, closes, handshakes as the dialler sees them.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -27,6 +27,8 @@ use net_http::{
     client::{ClientLimits, Clients},
 };
 use net_p2p::{GossipStreams, Mdns, NodeKey};
+use rand::Rng;
+use runtime::Environment;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -107,6 +109,7 @@ pub struct NodeBuilder {
     served: Served,
     serve_limits: ServeLimits,
     client_limits: ClientLimits,
+    environment: Environment,
     on_start: Vec<OnStart>,
     key: KeySource,
     data_dir: DirSource,
@@ -149,6 +152,7 @@ impl NodeBuilder {
             served: Served::default(),
             serve_limits: ServeLimits::default(),
             client_limits: ClientLimits::default(),
+            environment: Environment::default(),
             on_start: Vec::new(),
             key: KeySource::default(),
             data_dir: DirSource::None,
@@ -278,6 +282,12 @@ impl NodeBuilder {
         Self { client_limits, ..self }
     }
 
+    /// Takes clock, random numbers, names and sockets from somewhere else, such as a network in memory.
+    /// Default: [`Environment::system`].
+    pub fn environment(self, environment: Environment) -> Self {
+        Self { environment, ..self }
+    }
+
     /// Serves HTTPS too, on the WebSocket port.
     pub fn tls(self, files: TlsFiles) -> Self {
         Self { tls: Some(files), ..self }
@@ -358,7 +368,8 @@ impl NodeBuilder {
     /// What serves HTTP, if there is anything to serve.
     fn http_server(&mut self) -> Option<HttpServer> {
         let service = std::mem::take(&mut self.served).service()?;
-        Some(HttpServer::new(service, self.serve_limits.clone()))
+        let clock = self.environment.clock().clone();
+        Some(HttpServer::with_clock(service, self.serve_limits.clone(), clock))
     }
 
     fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {
@@ -368,7 +379,9 @@ impl NodeBuilder {
             (KeySource::DataDir, Some(dir)) => {
                 Ok(NodeKey::load_or_create(&dir.path().join(self.profile.key_file))?)
             }
-            (KeySource::DataDir, None) => Ok(NodeKey::generate()),
+            (KeySource::DataDir, None) => {
+                Ok(NodeKey::from_seed(self.environment.random().random()))
+            }
         }
     }
 
@@ -376,7 +389,8 @@ impl NodeBuilder {
         let mut setup = Setup::new(self.profile)
             .limits(self.limits.clone())
             .relaying(self.relaying)
-            .metrics(metrics.clone());
+            .metrics(metrics.clone())
+            .environment(self.environment.clone());
         for (tag, handler) in self.handlers.drain(..) {
             setup = setup.handler(tag, handler);
         }

@@ -74,6 +74,6 @@ pub use net_http::{
 };
 pub use net_p2p::Mdns;
 pub use running::Running;
-pub use runtime::{Fault, FaultKind, Shutdown};
+pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 pub use served::TlsFiles;
 pub use services;

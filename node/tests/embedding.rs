@@ -1,5 +1,7 @@
 //! The library, as an application embeds it.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

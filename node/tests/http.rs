@@ -1,5 +1,7 @@
 //! HTTP from the command line: `tandem http`, `tandem forward` and `tandem file`, against a node of its own.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+
 #[cfg(test)]
 mod support;
 

@@ -1,5 +1,7 @@
 //! Bad input: one line on standard error that says what to do, and an exit code.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+
 #[cfg(test)]
 mod support;
 

@@ -198,7 +198,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send {
-        let ready = |response| self.conn.answer(dated(response));
+        let ready = |response| self.conn.answer(dated(response, self.server.clock()));
         match (self.route(&request), self.permit.get()) {
             (Action::Pass, Some(permit)) => {
                 let answering = self.server.answer(request, self.caller, self.conn, permit);

@@ -1,19 +1,17 @@
 //! The `Date` of an answer.
 
-use std::{
-    cell::RefCell,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, time::UNIX_EPOCH};
 
 use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
+use runtime::WallClock;
 
 /// Adds the time, unless it is there. An upgrade has none, as that of existing nodes; the HTTP library
 /// knows no such exception, which is why it is not asked to.
-pub(super) fn dated(mut response: HttpResponse) -> HttpResponse {
+pub(super) fn dated(mut response: HttpResponse, clock: &WallClock) -> HttpResponse {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && !response.headers().contains_key(header::DATE)
-        && let Some(now) = date()
+        && let Some(now) = date(clock)
     {
         response.headers_mut().insert(header::DATE, now);
     }
@@ -26,8 +24,8 @@ thread_local! {
 }
 
 /// The time, written once in a second.
-fn date() -> Option<HeaderValue> {
-    let now = SystemTime::now();
+fn date(clock: &WallClock) -> Option<HeaderValue> {
+    let now = clock.now();
     let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
     DATE.with_borrow_mut(|(written, value)| {
         if *written != second || value.is_none() {

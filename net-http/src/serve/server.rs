@@ -16,6 +16,7 @@ use futures::{FutureExt, future::Either};
 use gossip::http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::{Body, Bytes};
+use runtime::WallClock;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time,
@@ -41,6 +42,7 @@ pub struct HttpServer {
 struct Shared {
     service: HttpService,
     limits: ServeLimits,
+    clock: WallClock,
     metrics: Arc<ServeMetrics>,
     connections: Arc<ConnectionPermits>,
     requests: Semaphore,
@@ -50,10 +52,16 @@ impl HttpServer {
     /// A server that answers requests with `service`.
     #[must_use]
     pub fn new(service: HttpService, limits: ServeLimits) -> Self {
+        Self::with_clock(service, limits, WallClock::system())
+    }
+
+    /// As [`HttpServer::new`], with the `Date` of answers from `clock`.
+    #[must_use]
+    pub fn with_clock(service: HttpService, limits: ServeLimits, clock: WallClock) -> Self {
         let metrics = Arc::new(ServeMetrics::default());
         let connections = Arc::new(ConnectionPermits::new(limits.clone(), Arc::clone(&metrics)));
         let requests = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
-        Self { shared: Arc::new(Shared { service, limits, metrics, connections, requests }) }
+        Self { shared: Arc::new(Shared { service, limits, clock, metrics, connections, requests }) }
     }
 
     /// A server without a service, under default limits: every path is answered 404.
@@ -69,6 +77,11 @@ impl HttpServer {
     #[must_use]
     pub fn metrics(&self) -> &ServeMetrics {
         &self.shared.metrics
+    }
+
+    /// The time of day that answers show.
+    pub(super) fn clock(&self) -> &WallClock {
+        &self.shared.clock
     }
 
     /// The bounds.

@@ -106,11 +106,6 @@ impl Behaviour {
         self.waiting.push_back((peer, on, request));
     }
 
-    /// Whether anybody waits for a peer that is not connected.
-    pub(crate) fn waits_for(&self, peer: &PeerId) -> bool {
-        self.pending_dials.waits_for(peer)
-    }
-
     /// An address that was wanted led to nobody. Who named another address of the peer gets that one
     /// tried.
     pub(crate) fn not_reached(&mut self, address: &PeerAddress, error: impl Fn() -> OpenError) {

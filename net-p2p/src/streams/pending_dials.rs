@@ -50,11 +50,6 @@ impl PendingDials {
         wishes.into_iter().map(|(_, request)| request)
     }
 
-    /// Whether anybody waits for a peer.
-    pub(crate) fn waits_for(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
-    }
-
     /// Nobody was reached at an address. Gives another address of the peer to dial, if one was named.
     pub(crate) fn failed(
         &mut self,
@@ -130,7 +125,7 @@ mod tests {
         }
         assert!(error(&mut third_answer).is_none());
         assert_eq!(pending_dials.reached(&other.peer).count(), 1);
-        assert!(pending_dials.count == 0 && !pending_dials.waits_for(&other.peer));
+        assert!(pending_dials.count == 0 && !pending_dials.peers.contains_key(&other.peer));
         assert_eq!(pending_dials.failed(&other, || OpenError::Closed), None);
     }
 

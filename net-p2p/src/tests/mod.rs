@@ -1,5 +1,7 @@
 //! Tests that need the inside of the crate.
 
+#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+
 pub(crate) mod host;
 mod http;
 mod keys;

@@ -12,7 +12,7 @@
 
 mod trust;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use gossip::{
     BoxFuture, NodeAddress, Security, StreamUse, WebSocketAddress,
@@ -20,7 +20,8 @@ use gossip::{
 };
 use http::HeaderValue;
 use net_http::client::{Clients, Connect, Io, TCP_IDLE, Target};
-use tokio::net::TcpStream;
+use runtime::Environment;
+use tokio::time::Instant;
 use tokio_rustls::{
     TlsConnector,
     rustls::{self, CertificateError, pki_types::ServerName},
@@ -30,11 +31,15 @@ pub(crate) use trust::Trust;
 
 use crate::socket;
 
+/// Longer than any caller waits: [`Connect::connect`] is called under a limit of its own.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3_600);
+
 /// A client of the node at `address`.
 pub(crate) fn client(
     address: &NodeAddress,
     clients: &Clients,
     trust: &Arc<Trust>,
+    environment: &Environment,
 ) -> Result<HttpClient, HttpAddressError> {
     let (NodeAddress::WebSocket(socket), Some(host_port)) = (address, address.host_port()) else {
         return Err(HttpAddressError::OtherTransport { address: address.to_string() });
@@ -54,7 +59,7 @@ pub(crate) fn client(
         prefix: socket.path().to_owned(),
         streams: StreamUse::KeptAlive,
         idle: TCP_IDLE,
-        connect: Arc::new(SocketConnect { host_port, security }),
+        connect: Arc::new(SocketConnect { environment: environment.clone(), host_port, security }),
     }))
 }
 
@@ -66,6 +71,7 @@ fn server_name(address: &WebSocketAddress) -> Result<ServerName<'static>, String
 
 /// Opens connections to one host and port.
 struct SocketConnect {
+    environment: Environment,
     host_port: String,
     /// For TLS: the certificates that are believed, and the name that the peer's has to be for.
     security: Option<(Arc<Trust>, ServerName<'static>)>,
@@ -74,7 +80,8 @@ struct SocketConnect {
 impl Connect for SocketConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>> {
         Box::pin(async {
-            let stream = TcpStream::connect(&self.host_port).await?;
+            let deadline = Instant::now() + CONNECT_LIMIT;
+            let stream = self.environment.dial(&self.host_port, deadline).await?;
             socket::tune(&stream);
             Ok(match &self.security {
                 None => Box::new(stream) as Box<dyn Io>,

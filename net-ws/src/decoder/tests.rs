@@ -17,7 +17,7 @@ fn decoder() -> Decoder {
 
 fn frame(part: Part, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_frame(&mut out, Role::Client, (part, opcode), payload);
+    write_frame(&mut out, Some([7, 77, 177, 217]), (part, opcode), payload);
     out
 }
 

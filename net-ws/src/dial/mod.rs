@@ -25,9 +25,10 @@ use gossip::{
     },
 };
 use mesh::DialFailure;
+use rand::Rng;
+use runtime::Stream;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::{self, Instant},
 };
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
@@ -35,7 +36,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
 use crate::{
     config::TargetError,
     context::{Context, Exchange},
-    frame::{self, Part, Role, close_payload},
+    frame::{self, Part, close_payload},
     socket,
 };
 
@@ -75,7 +76,7 @@ impl Target {
 /// A connection that was upgraded and checked.
 #[derive(Debug)]
 pub(crate) struct Dialled {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// What was read behind the reply.
     pub(crate) early: BytesMut,
     /// What the peer showed of its identity.
@@ -86,7 +87,7 @@ pub(crate) struct Dialled {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("no TCP connection")]
-    Connect(#[source] io::Error),
+    Connect(#[source] runtime::DialError),
     #[error("the connection broke during the handshake")]
     Broken(#[source] io::Error),
     #[error("the handshake took too long")]
@@ -149,11 +150,8 @@ impl DialError {
 /// Dials, and goes through the handshake.
 pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, DialError> {
     let deadline = Instant::now() + context.dial_timeout;
-    let connect = time::timeout_at(deadline, TcpStream::connect(&target.host_port));
-    let mut stream = match connect.await {
-        Ok(connected) => connected.map_err(DialError::Connect)?,
-        Err(_elapsed) => return Err(DialError::TimedOut),
-    };
+    let connect = context.environment().dial(&target.host_port, deadline);
+    let mut stream = connect.await.map_err(DialError::Connect)?;
     socket::tune(&stream);
     socket::tune_for_gossip(&stream);
     let sent = request::Sent::new(context, target);
@@ -169,7 +167,7 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     match checked {
         Ok(verified) => Ok(Dialled { stream, early, verified }),
         Err(error) => {
-            abort(&mut stream, &error).await;
+            abort(context, &mut stream, &error).await;
             Err(error)
         }
     }
@@ -177,7 +175,7 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
 
 /// Sends the request and reads the reply.
 async fn exchange(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     sent: &request::Sent,
     deadline: Instant,
 ) -> Result<(reply::Reply, BytesMut), DialError> {
@@ -209,12 +207,17 @@ fn verify(
 }
 
 /// Closes an upgraded connection that does not become a peer.
-pub(crate) async fn abort(stream: &mut (impl AsyncWrite + Unpin), error: &DialError) {
+pub(crate) async fn abort(
+    context: &Context,
+    stream: &mut (impl AsyncWrite + Unpin),
+    error: &DialError,
+) {
     let Some(text) = error.close_text() else { return };
     let mut frame = Vec::new();
     let payload: Bytes = close_payload(1002, text);
     let kind = (Part::Last, OpCode::Control(Control::Close));
-    frame::write_frame(&mut frame, Role::Client, kind, &payload);
+    let mask = context.environment().random().random();
+    frame::write_frame(&mut frame, Some(mask), kind, &payload);
     let close = async {
         if stream.write_all(&frame).await.is_ok() {
             // A peer that is gone needs no end of stream.

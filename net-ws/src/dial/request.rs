@@ -1,10 +1,11 @@
 //! The request of a dial, byte for byte like that of existing nodes. Source: wire facts 1.2.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use gossip::wire::{
     hello::Hello,
     identity::{self, Challenge},
 };
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use rand::Rng;
 
 use super::Target;
 use crate::context::{Context, Exchange};
@@ -22,11 +23,12 @@ pub(super) struct Sent {
 impl Sent {
     /// A request to `target`.
     pub(super) fn new(context: &Context, target: &Target) -> Self {
-        let key = generate_key();
+        let mut random = context.environment().random();
+        let key = BASE64_STANDARD.encode(random.random::<[u8; 16]>());
         let (challenge, identity_challenge) = match &context.exchange {
             Exchange::Off => (None, None),
             Exchange::On { key, .. } => {
-                let challenge = Challenge(rand::random());
+                let challenge = Challenge(random.random());
                 let header = identity::request_header(key, &target.name, challenge);
                 (Some(challenge), Some(header))
             }

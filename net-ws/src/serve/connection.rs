@@ -10,12 +10,9 @@ use std::{io, sync::Arc};
 
 use gossip::{LinkId, Transport, http::Caller};
 use net_http::serve::{Connection, Terms, Upgraded};
+use runtime::Stream;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncWrite},
     time::{self, Instant},
 };
 use tokio_rustls::server::TlsStream;
@@ -32,7 +29,7 @@ use crate::{
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves one socket. Its first byte says whether it speaks TLS.
-pub(super) async fn serve(stream: TcpStream, place: Place, cancel: CancellationToken) {
+pub(super) async fn serve(stream: Stream, place: Place, cancel: CancellationToken) {
     socket::tune(&stream);
     let context = &place.context;
     let mut terms = context.http_server.limits().for_socket(context.profile.header_case);
@@ -70,7 +67,7 @@ enum First {
     Plain,
 }
 
-async fn speaks_tls(stream: &TcpStream) -> io::Result<First> {
+async fn speaks_tls(stream: &Stream) -> io::Result<First> {
     let mut first = [0];
     let count = stream.peek(&mut first).await?;
     Ok(if count == 1 && first == [TLS_HANDSHAKE] { First::Tls } else { First::Plain })
@@ -82,33 +79,33 @@ trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
     type Write: AsyncWrite + Unpin + Send + 'static;
 
     /// The socket below.
-    fn socket(&self) -> &TcpStream;
+    fn socket(&self) -> &Stream;
 
     fn halves(self) -> (Self::Read, Self::Write);
 }
 
-impl Carrier for TcpStream {
-    type Read = OwnedReadHalf;
-    type Write = OwnedWriteHalf;
+impl Carrier for Stream {
+    type Read = runtime::ReadHalf;
+    type Write = runtime::WriteHalf;
 
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> &Stream {
         self
     }
 
-    fn halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+    fn halves(self) -> (Self::Read, Self::Write) {
         self.into_split()
     }
 }
 
-impl Carrier for TlsStream<TcpStream> {
-    type Read = ReadHalf<Self>;
-    type Write = WriteHalf<Self>;
+impl Carrier for TlsStream<Stream> {
+    type Read = tokio::io::ReadHalf<Self>;
+    type Write = tokio::io::WriteHalf<Self>;
 
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> &Stream {
         self.get_ref().0
     }
 
-    fn halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+    fn halves(self) -> (Self::Read, Self::Write) {
         tokio::io::split(self)
     }
 }

@@ -26,11 +26,8 @@ use std::{
 };
 
 use mesh::{Accept, Stage};
-use runtime::TaskSet;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{self, Instant},
-};
+use runtime::{Listener, Stream, TaskSet};
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -40,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until the network stops. Each is served by a task of its own.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     context: Arc<Context>,
     tasks: TaskSet,
     cancel: CancellationToken,
@@ -64,7 +61,7 @@ pub(crate) async fn accept(
     }
 }
 
-fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: TcpStream, from: SocketAddr) {
+fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAddr) {
     let accepted = Instant::now();
     let verdict = context.gate().accept(from.ip(), accepted.into_std());
     let stage = match verdict {

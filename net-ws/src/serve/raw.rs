@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use runtime::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{self, Instant},
 };
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Deals with one connection too many of its host: the answer goes out only if the client ends its
 /// half within [`PATIENCE`] of being accepted. Source: wire facts 1.6, row 2.
-pub(super) async fn too_many(mut stream: TcpStream, place: Place, accepted: Instant) {
+pub(super) async fn too_many(mut stream: Stream, place: Place, accepted: Instant) {
     let window = place.context.rate_window;
     let deadline = accepted + PATIENCE;
     if time::timeout_at(deadline, discard(&mut stream)).await.is_err() {
@@ -30,14 +30,14 @@ pub(super) async fn too_many(mut stream: TcpStream, place: Place, accepted: Inst
     let _ = time::timeout_at(deadline, send(&mut stream, answer.as_bytes())).await;
 }
 
-async fn send(stream: &mut TcpStream, answer: &[u8]) {
+async fn send(stream: &mut Stream, answer: &[u8]) {
     if stream.write_all(answer).await.is_ok() {
         // A client that is gone needs no end of stream.
         let _ = stream.shutdown().await;
     }
 }
 
-async fn discard(stream: &mut TcpStream) {
+async fn discard(stream: &mut Stream) {
     let mut discarded = [0; 2048];
     while stream.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
 }

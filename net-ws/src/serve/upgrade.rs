@@ -20,6 +20,7 @@ use gossip::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use mesh::Slot;
 use net_http::serve::{Action, Pipelined, RequestHead};
+use rand::Rng;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::reply;
@@ -142,7 +143,7 @@ fn introduce(
 
 /// Looks at the challenge of a dialer.
 fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduction) {
-    let response_challenge = Challenge(rand::random());
+    let response_challenge = Challenge(context.environment().random().random());
     match (&context.exchange, header) {
         (Exchange::Off, _) | (_, None) => {
             (ListenerIdentity::Anonymous, Introduction::ContinueWithoutIdentity)

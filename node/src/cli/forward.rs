@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tandem::Forward;
+use tandem::{Environment, Forward};
 use tokio_util::sync::CancellationToken;
 
 use super::{args::ForwardArgs, failure::Failure, output, reach::Reach, signals::StopSignals};
@@ -20,7 +20,8 @@ pub(crate) async fn forward(
     let starting = async {
         let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
         let client = reach.client(&args.peer)?;
-        let forward = Forward::start(&args.listen, client, &CancellationToken::new()).await?;
+        let (root, environment) = (CancellationToken::new(), Environment::system());
+        let forward = Forward::start(&args.listen, client, &environment, &root).await?;
         let local = forward.local_address();
         output::print(&format!("forwarding http://{local} to {}", args.peer)).await?;
         Ok::<_, Failure>((reach, forward))

@@ -3,13 +3,15 @@
 use std::{io::Write, path::Path, process::ExitCode};
 
 use gossip::Keypair;
+use rand::Rng;
+use runtime::Random;
 
 use super::{args::KeygenArgs, failure::Failure, output};
 use crate::log;
 
 /// Makes a key, writes it, and tells its public part.
 pub(crate) async fn keygen(args: KeygenArgs) -> Result<ExitCode, Failure> {
-    let key = Keypair::from_seed(rand::random());
+    let key = Keypair::from_seed(Random::system().random());
     // No key is known that the encoder fails on.
     let text = key.to_pem().map_err(|error| Failure::Usage { text: error.to_string() })?;
     match &args.out {

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use gossip::{Lane, Tag};
 use rand::RngCore;
+use runtime::Random;
 
 /// How every body starts.
 const MAGIC: [u8; 4] = *b"TDM1";
@@ -110,7 +111,7 @@ impl Stamp {
         stamp[16..24].copy_from_slice(&self.sent_ns.to_le_bytes());
         // A quarter stays zero, so that a proposal shrinks a little, as real ones do.
         let random = filler.len() / 4 * 3;
-        rand::rng().fill_bytes(&mut filler[..random]);
+        Random::system().fill_bytes(&mut filler[..random]);
         body.into()
     }
 

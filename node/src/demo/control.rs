@@ -4,8 +4,9 @@
 //!
 //! * The end of the director's lines is the end of the node.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
+use runtime::WallClock;
 use serde::{Deserialize, Serialize};
 
 /// What a node is to do.
@@ -45,7 +46,7 @@ pub(crate) struct Ready {
 
 /// The time, in nanoseconds since 1970: the one clock that processes share.
 pub(crate) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = WallClock::system().now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 

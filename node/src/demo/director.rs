@@ -12,6 +12,8 @@
 
 use std::{path::Path, time::Duration};
 
+use rand::RngCore;
+use runtime::Random;
 use tempfile::TempDir;
 use tokio::time::{self, Instant};
 
@@ -96,7 +98,7 @@ impl Director {
             .map_err(|source| DemoError::Files { path: std::env::temp_dir(), source })?;
         let members = plan.topology.members();
         Ok(Self {
-            network: format!("demo-{:08x}", rand::random::<u32>()),
+            network: format!("demo-{:08x}", Random::system().next_u32()),
             ledger: Ledger::new(members.len()),
             plan,
             members,

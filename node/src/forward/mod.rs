@@ -22,11 +22,8 @@ use net_http::{
     HttpServer, ServeLimits,
     serve::{Connection, NoHook, PermitRule, Terms},
 };
-use runtime::{Shutdown, TaskSet};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time,
-};
+use runtime::{Environment, Listener, Shutdown, Stream, TaskSet};
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 /// Pause after the system refused to accept. Chosen: long enough for a descriptor to come free.
@@ -53,7 +50,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Listens on `listen`, a `host:port`; port 0 picks a free one. Ends with `parent`.
+    /// Listens on every address of `listen`, a `host:port`; port 0 picks a free one. Ends with `parent`.
     ///
     /// # Errors
     ///
@@ -61,11 +58,12 @@ impl Forward {
     pub async fn start(
         listen: &str,
         client: HttpClient,
+        environment: &Environment,
         parent: &CancellationToken,
     ) -> Result<Self, ForwardError> {
         let failed = |source| ForwardError { address: listen.to_owned(), source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
+        let listener = environment.bind(listen).await.map_err(failed)?;
+        let local = listener.local_addr();
         let limits = ServeLimits {
             connections: MAX_CONNECTIONS,
             requests: MAX_CONNECTIONS,
@@ -97,7 +95,7 @@ impl Drop for Forward {
 }
 
 async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     http_server: HttpServer,
     tasks: TaskSet,
     cancel: CancellationToken,
@@ -124,12 +122,12 @@ async fn accept(
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: Stream,
     from: SocketAddr,
     http_server: HttpServer,
     cancel: CancellationToken,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Some(Err(error)) = stream.tcp().map(|stream| stream.set_nodelay(true)) {
         tracing::debug!(%error, "a socket option could not be set");
     }
     let caller = Caller {

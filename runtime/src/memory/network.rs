@@ -174,9 +174,11 @@ impl Path {
     }
 
     async fn whole(&self) {
-        std::future::poll_fn(|context| {
-            if self.is_cut(context) { Poll::Pending } else { Poll::Ready(()) }
-        })
+        std::future::poll_fn(
+            |context| {
+                if self.is_cut(context) { Poll::Pending } else { Poll::Ready(()) }
+            },
+        )
         .await;
     }
 }
@@ -211,10 +213,8 @@ impl Host {
         time::sleep(2 * path.delay).await;
         let (ours, theirs) = pipe::connect(&path, from, to);
         let callers = self.lock().listeners.get(&real).cloned();
-        match callers.map(|callers| callers.try_send((theirs, from))) {
-            Some(Ok(())) => Ok(ours),
-            Some(Err(_)) | None => Err(io::ErrorKind::ConnectionRefused.into()),
-        }
+        let is_taken = callers.is_some_and(|callers| callers.try_send((theirs, from)).is_ok());
+        if is_taken { Ok(ours) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
     }
 
     /// Listens. The unspecified and the loopback address stand for the host's own.

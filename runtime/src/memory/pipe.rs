@@ -94,11 +94,7 @@ pub(super) fn connect(
 ) -> (PipeStream, PipeStream) {
     let (there, back) = (Shared::default(), Shared::default());
     let end = |from: &Shared, to: &Shared, local, peer| PipeStream {
-        read: PipeReader {
-            pipe: Arc::clone(from),
-            path: path.clone(),
-            arrival: Mutex::default(),
-        },
+        read: PipeReader { pipe: Arc::clone(from), path: path.clone(), arrival: Mutex::default() },
         write: PipeWriter { pipe: Arc::clone(to), delay: path.delay() },
         local,
         peer,

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use gossip::http::{HttpClient, read_all};
 use http::Request;
 use http_body_util::BodyExt;
-use tandem::{Forward, Mode, TlsFiles};
+use tandem::{Environment, Forward, Mode, TlsFiles};
 use testkit::http::{
     pattern::{self, Pattern, Reader},
     peer::{Memory, Told},
@@ -78,7 +78,9 @@ fn mode(peer: &str) -> Mode {
 async fn forward(peer: &str) -> Result<(), Failed> {
     let root = CancellationToken::new();
     let node = caller(mode(peer), None, &root).await;
-    let forward = Forward::start("127.0.0.1:0", client_of(&node, peer), &root).await?;
+    let forward =
+        Forward::start("127.0.0.1:0", client_of(&node, peer), &Environment::system(), &root)
+            .await?;
     println!("{}", forward.local_address());
     input_closed().await?;
     // The process ends, so nothing of it stays.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use gossip::{NodeAddress, http::HttpClient};
-use tandem::{ClientLimits, Forward, Mode, NodeBuilder, Running};
+use tandem::{ClientLimits, Environment, Forward, Mode, NodeBuilder, Running};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::{compat::FuturesAsyncReadCompatExt, sync::CancellationToken};
@@ -103,7 +103,8 @@ impl Reach {
             Route::Forward => {
                 let node = caller(Mode::Libp2p, None, &root).await;
                 let client = client_of(&node, &at.multiaddr);
-                let forward = Forward::start("127.0.0.1:0", client, &root).await;
+                let forward =
+                    Forward::start("127.0.0.1:0", client, &Environment::system(), &root).await;
                 let forward = forward.expect("a free port is there");
                 (format!("http://{}", forward.local_address()), Some((forward, node)))
             }
