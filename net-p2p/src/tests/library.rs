@@ -71,7 +71,13 @@ async fn pings_that_arrive_together_are_all_answered() {
 async fn a_swarm_of_the_library_pings_for_as_long_as_it_likes() {
     let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
     let key = NodeKey::generate().libp2p();
-    let transport = transport::build(&key, connection_tasks(), P2pMetrics::default()).unwrap();
+    let transport = transport::build(
+        runtime::Environment::system(),
+        &key,
+        connection_tasks(),
+        P2pMetrics::default(),
+    )
+    .unwrap();
     let behaviour =
         ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(1)));
     let config =
