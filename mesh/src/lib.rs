@@ -3,7 +3,7 @@
 //! ```text
 //!   verified link ──claim──▶ Ledger       ──Ruling──▶ keep, replace or refuse
 //!   addresses     ──add────▶ DialSchedule ──due─────▶ dial these now
-//!   TCP accept    ──accept─▶ InboundGate  ──Accept──▶ serve, drain or close
+//!   TCP accept    ──knock──▶ Door         ──Knock───▶ serve, drain or close
 //! ```
 //!
 //! # Invariants
@@ -14,12 +14,12 @@
 //! * No arithmetic on a duration that came from a peer can overflow.
 
 pub mod dial;
+pub mod door;
 pub mod ledger;
-pub mod limits;
 
 pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
-pub use ledger::{Closer, Ledger, LinkClaim, Ruling};
-pub use limits::{
-    Accept, Host, InboundGate, InboundLimits, LoopbackRule, RateWindow, Refusal, Slot, Stage,
-    TooMany,
+pub use door::{
+    Departure, Door, InboundLimits, Knock, Pass, PeerPlace, RateWindow, Refusal, TooMany,
 };
+pub use gossip::{Host, LoopbackRule};
+pub use ledger::{Closer, Ledger, LinkClaim, Ruling};

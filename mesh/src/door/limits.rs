@@ -1,0 +1,82 @@
+//! How much may come in, and how fast.
+
+use std::time::Duration;
+
+use gossip::LoopbackRule;
+
+/// Sockets allowed beyond the number of peers, for services and for refusing politely.
+///
+/// Source: wire facts 1.6, row 1.
+pub const SOCKET_RESERVE: usize = 10;
+
+/// So many events in so long a time.
+///
+/// A window starts with its first event; the first one after its end starts the next.
+/// A zero in either field switches the rate off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateWindow {
+    /// Events allowed in one window.
+    pub count: u32,
+    /// Length of the window.
+    pub window: Duration,
+}
+
+impl RateWindow {
+    /// Whether anything is limited.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.count > 0 && !self.window.is_zero()
+    }
+}
+
+impl Default for RateWindow {
+    /// What one host may do: 60 in a second. Source: wire facts 1.6, rows 2 and 5.
+    fn default() -> Self {
+        Self { count: 60, window: Duration::from_secs(1) }
+    }
+}
+
+/// Limits on the connections of a node, over all its transports together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboundLimits {
+    /// Inbound peers at one time. Default: 2,400. Source: wire facts 1.6, row 7.
+    pub total: usize,
+    /// Inbound peers of one host. Default: 8. Source: wire facts 1.6, row 8.
+    pub per_ip: usize,
+    /// Inbound peers of one subnet; at least `per_ip` counts. Default: 128. Chosen: sixteen full hosts.
+    /// More than the 32 of threats and goals, row 2, because a whole test network may live in one
+    /// subnet, and because a full node takes places from its most crowded subnet first.
+    pub per_subnet: usize,
+    /// Sockets whose handshake, or first request head, is not complete. Default: 128. Source: threats
+    /// and goals, row 1. At 10 s for a handshake, a flood of silent sockets takes memory for 128.
+    pub half_open_total: usize,
+    /// The same, of one host. Default: 32. Chosen: one host cannot take all of `half_open_total`.
+    pub half_open_per_ip: usize,
+    /// Connections of one host, and, counted apart, its HTTP requests.
+    pub rate: RateWindow,
+    /// Connections of one subnet. Default: 240 in a second. Chosen: four hosts at full rate; a /24 of
+    /// 254 would otherwise ask for 15,000 handshakes a second.
+    pub subnet_rate: RateWindow,
+    /// Outbound connections at one time, dials under way included. Default: 256. Chosen: sixty times
+    /// what gossip needs; the rest is for streams that callers of this node open.
+    pub outbound: usize,
+    /// Whether loopback is limited like other hosts.
+    pub loopback: LoopbackRule,
+}
+
+impl Default for InboundLimits {
+    fn default() -> Self {
+        let rate = RateWindow::default();
+        Self {
+            total: 2_400,
+            per_ip: 8,
+            per_subnet: 128,
+            half_open_total: 128,
+            half_open_per_ip: 32,
+            rate,
+            subnet_rate: RateWindow { count: 240, ..rate },
+            outbound: 256,
+            loopback: LoopbackRule::default(),
+        }
+    }
+}

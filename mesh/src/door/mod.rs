@@ -1,0 +1,315 @@
+//! The one door of a node: which connections are let in, over all its transports together.
+//!
+//! ```text
+//!   TCP accept ──knock──▶ Serve ──▶ handshake ──headed──▶ request ──▶ admit ──▶ PeerPlace
+//!                         Drain (429)                      429        503
+//!                         Close
+//!   Pass dropped: the socket is gone          PeerPlace dropped: it is no peer any more
+//!   evicted: the callback that was given to `knock` ends the connection
+//! ```
+//!
+//! A [`Door`] is a handle that all networks of a node share. The rules behind it are a state machine
+//! that takes `now`; see `rules.rs`.
+//!
+//! # Invariants
+//!
+//! * What a [`Pass`], a [`PeerPlace`] or a [`Departure`] counts for is given back when it is dropped.
+//! * Callbacks are called without a lock held, once at most.
+
+mod counts;
+mod limits;
+mod refusal;
+mod rules;
+mod tried;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use gossip::Identity;
+
+pub use self::{
+    limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
+    refusal::{Refusal, TooMany},
+};
+use self::rules::{Rules, Ruling, Ticket};
+
+/// Ends a connection that has to make room. It must not wait.
+type Evict = Box<dyn FnOnce() + Send>;
+
+/// Decides about the connections of a node. Clones share one set of counts: a node lends one to each
+/// of its networks.
+#[derive(Clone)]
+pub struct Door {
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    rules: Rules,
+    evict: HashMap<Ticket, Evict>,
+}
+
+/// What to do with a socket that was just accepted.
+#[must_use = "a socket that is neither served nor closed is leaked"]
+#[derive(Debug)]
+pub enum Knock {
+    /// Serve it. It counts as half open until [`Pass::headed`] or [`Pass::admit`].
+    Serve(Pass),
+    /// Read and discard for a moment, answer 429, close. Wire facts 1.6, row 2. A transport that has no
+    /// such answer closes it.
+    Drain(Pass),
+    /// Close it without a byte. Wire facts 1.6, rows 1 and 2b.
+    Close(Refusal),
+}
+
+/// One accepted socket's place in the counts, given back when dropped.
+#[must_use = "the socket counts for as long as this lives"]
+#[derive(Debug)]
+pub struct Pass {
+    door: Door,
+    guest: Ticket,
+}
+
+/// The place of one admitted peer, given back when dropped. Its socket's [`Pass`] is kept beside it.
+#[must_use = "the place is given back when this is dropped"]
+#[derive(Debug)]
+pub struct PeerPlace {
+    door: Door,
+    guest: Ticket,
+}
+
+/// One outbound connection, from the start of its dial to its end.
+#[must_use = "the connection counts for as long as this lives"]
+#[derive(Debug)]
+pub struct Departure {
+    door: Door,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+impl Default for Door {
+    /// A door with the default limits.
+    fn default() -> Self {
+        Self::new(InboundLimits::default())
+    }
+}
+
+impl Door {
+    /// A door that nobody has come through.
+    #[must_use]
+    pub fn new(limits: InboundLimits) -> Self {
+        let shared = Shared { rules: Rules::new(limits), evict: HashMap::new() };
+        Self { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// Rules on a socket just accepted. `evict` is called if the connection has to make room for
+    /// another one, and is to end it at once; the connection does not count any more by then.
+    pub fn knock(&self, ip: IpAddr, now: Instant, evict: impl FnOnce() + Send + 'static) -> Knock {
+        let mut shared = self.shared();
+        match shared.rules.knock(ip, now) {
+            Ruling::Close(why) => Knock::Close(why),
+            Ruling::Drain { guest } => Knock::Drain(Pass { door: self.clone(), guest }),
+            Ruling::Serve { guest, evicted } => {
+                let evicted = evicted.and_then(|evicted| shared.evict.remove(&evicted));
+                shared.evict.insert(guest, Box::new(evict));
+                drop(shared);
+                if let Some(evict) = evicted {
+                    evict();
+                }
+                Knock::Serve(Pass { door: self.clone(), guest })
+            }
+        }
+    }
+
+    /// Rules on one HTTP request, whatever its path.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] for every request of the host beyond the rate, until its window has passed.
+    pub fn request(&self, ip: IpAddr, now: Instant) -> Result<(), TooMany> {
+        self.shared().rules.request(ip, now)
+    }
+
+    /// Takes one of the outbound connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Outbound`] if all are in use.
+    pub fn depart(&self) -> Result<Departure, Refusal> {
+        self.shared().rules.depart()?;
+        Ok(Departure { door: self.clone() })
+    }
+
+    /// A peer that an operator named always gets a place, and keeps it. To be called with identities
+    /// that the transport proves.
+    pub fn configure(&self, identity: Identity) {
+        self.shared().rules.configure(identity);
+    }
+
+    /// The same for every peer that comes from an address that an operator named.
+    pub fn configure_host(&self, ip: IpAddr) {
+        self.shared().rules.configure_host(ip);
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub fn limits(&self) -> InboundLimits {
+        *self.shared().rules.limits()
+    }
+
+    /// How many connections were refused or given up for a reason, so far.
+    #[must_use]
+    pub fn refused(&self, why: Refusal) -> u64 {
+        self.shared().rules.refused(why)
+    }
+
+    /// Inbound peers now.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.shared().rules.places()
+    }
+
+    /// Inbound sockets now, those of peers included.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.shared().rules.sockets()
+    }
+
+    /// Inbound sockets now whose handshake, or first request head, is not complete.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.shared().rules.half_open()
+    }
+
+    /// Outbound connections now, dials under way included.
+    #[must_use]
+    pub fn outbound(&self) -> usize {
+        self.shared().rules.outbound()
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// The handshake, or the first request head, is complete. Only the first time counts.
+    pub fn headed(&self) {
+        self.door.shared().rules.headed(self.guest);
+    }
+
+    /// Takes a place for a peer, whose `identity` is given where the transport proved it. One at a
+    /// time for each pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if there is none.
+    pub fn admit(&self, identity: Option<Identity>, now: Instant) -> Result<PeerPlace, Refusal> {
+        let evict = {
+            let mut shared = self.door.shared();
+            let evicted = shared.rules.admit(self.guest, identity, now)?;
+            evicted.and_then(|evicted| shared.evict.remove(&evicted))
+        };
+        if let Some(evict) = evict {
+            evict();
+        }
+        Ok(PeerPlace { door: self.door.clone(), guest: self.guest })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut shared = self.door.shared();
+        shared.rules.gone(self.guest);
+        let evict = shared.evict.remove(&self.guest);
+        drop(shared);
+        drop(evict);
+    }
+}
+
+impl Drop for PeerPlace {
+    fn drop(&mut self) {
+        self.door.shared().rules.leave(self.guest);
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.door.shared().rules.returned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn knock(door: &Door, from: &str, evicted: &Arc<AtomicUsize>) -> Pass {
+        let (evicted, asked) = (Arc::clone(evicted), door.clone());
+        let evict = move || {
+            evicted.fetch_add(1, Ordering::Relaxed);
+            // A callback may ask the door: no lock is held.
+            let _ = asked.sockets();
+        };
+        match door.knock(from.parse().unwrap(), Instant::now(), evict) {
+            Knock::Serve(pass) => pass,
+            other => panic!("{from} was not served: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn dropping_a_pass_gives_back_everything_it_counted_for() {
+        let (door, evicted) = (Door::default(), Arc::default());
+        let pass = knock(&door, "192.0.2.1", &evicted);
+        assert_eq!((door.sockets(), door.half_open(), door.peers()), (1, 1, 0));
+        let place = pass.admit(None, Instant::now()).unwrap();
+        assert_eq!((door.sockets(), door.half_open(), door.peers()), (1, 0, 1));
+        drop(place);
+        assert_eq!((door.sockets(), door.peers()), (1, 0));
+        drop(pass);
+        assert_eq!(door.sockets(), 0);
+        assert!(door.shared().evict.is_empty());
+        assert_eq!(evicted.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn whoever_makes_room_is_told_once_and_its_pass_counts_for_nothing_more() {
+        let limits = InboundLimits { half_open_total: 1, ..InboundLimits::default() };
+        let (door, evicted) = (Door::new(limits), Arc::default());
+        let first = knock(&door, "192.0.2.1", &evicted);
+        let second = knock(&door, "198.51.100.1", &evicted);
+        assert_eq!(evicted.load(Ordering::Relaxed), 1);
+        assert_eq!((door.sockets(), door.half_open()), (1, 1));
+        assert!(first.admit(None, Instant::now()).is_err());
+        drop(first);
+        assert_eq!((door.sockets(), door.refused(Refusal::HalfOpen)), (1, 1));
+        drop(second);
+        assert_eq!((door.sockets(), evicted.load(Ordering::Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn outbound_connections_are_bounded_and_given_back() {
+        let door = Door::new(InboundLimits { outbound: 1, ..InboundLimits::default() });
+        let first = door.depart().unwrap();
+        assert_eq!(door.depart().unwrap_err(), Refusal::Outbound);
+        drop(first);
+        assert!(door.depart().is_ok());
+        assert_eq!((door.outbound(), door.refused(Refusal::Outbound)), (0, 1));
+    }
+
+    #[test]
+    fn every_refusal_has_its_own_counter() {
+        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, index, "{}", refusal.label());
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The rules of the door, as a state machine: who is let in, and who makes room.
+//!
+//! # Invariants
+//!
+//! * Guests ≤ `total` + [`SOCKET_RESERVE`]. Of these at most `half_open_total` have not finished their
+//!   handshake, and at most `half_open_per_ip` of one host; places ≤ `total`, and ≤ `per_ip` of one host.
+//! * An unfinished handshake never keeps a newer one out: the oldest one of the most crowded host of the
+//!   most crowded subnet makes room.
+//! * A socket or a place is taken from somebody only for a newcomer from a part of the network that has
+//!   at least two fewer, so that two equally crowded parts do not evict each other in turn.
+//! * Configured peers, and loopback while it is exempt, lose neither.
+//! * Who is evicted is forgotten at once: whatever comes of its ticket later changes nothing.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use gossip::{Host, Identity, LoopbackRule, Subnet};
+
+use super::{
+    counts::{RateTable, Tally},
+    limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
+    refusal::{Refusal, TooMany},
+    tried::Tried,
+};
+
+/// Hosts whose rate one table remembers, at most. The hosts heard of longest ago are forgotten first.
+///
+/// Chosen: about 5 MB when full.
+const MAX_RATED: usize = 65_536;
+
+/// How long a peer must have held its place to be preferred over others. Chosen: longer than anybody
+/// floods without being noticed.
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// Names one guest. Never reused; the order is that of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ticket(u64);
+
+/// What to do with a socket that was just accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// Serve it, and give up another one for it.
+    Serve { guest: Ticket, evicted: Option<Ticket> },
+    /// Answer that there are too many of its host, and close it.
+    Drain { guest: Ticket },
+    /// Close it without a byte.
+    Close(Refusal),
+}
+
+/// How far a guest has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Its handshake, or its first request head, is not complete.
+    HalfOpen,
+    /// It is told that it came too often.
+    Drained,
+    /// It is served, or is a peer.
+    Headed,
+}
+
+/// Who is preferred when a place is needed. The first to go stands first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Stranger,
+    /// Its identity held a place for long before.
+    Tried,
+    /// An operator named it.
+    Configured,
+}
+
+/// The place of a peer.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    since: Instant,
+    identity: Option<Identity>,
+    standing: Standing,
+}
+
+/// One accepted socket.
+#[derive(Debug)]
+struct Guest {
+    host: Host,
+    stage: Stage,
+    place: Option<Place>,
+}
+
+/// Who is there, and what may come.
+#[derive(Debug)]
+pub(super) struct Rules {
+    limits: InboundLimits,
+    next: u64,
+    guests: BTreeMap<Ticket, Guest>,
+    half_open: BTreeSet<Ticket>,
+    half_open_hosts: Tally<Host>,
+    place_hosts: Tally<Host>,
+    place_subnets: Tally<Subnet>,
+    outbound: usize,
+    /// The time of the last call that brought one.
+    latest: Option<Instant>,
+    accepts: RateTable<Host>,
+    subnet_accepts: RateTable<Subnet>,
+    requests: RateTable<Host>,
+    configured_hosts: BTreeSet<Host>,
+    configured: BTreeSet<Identity>,
+    tried: Tried,
+    refused: [u64; Refusal::ALL.len()],
+}
+
+impl Rules {
+    pub(super) fn new(limits: InboundLimits) -> Self {
+        Self {
+            limits,
+            next: 0,
+            guests: BTreeMap::new(),
+            half_open: BTreeSet::new(),
+            half_open_hosts: Tally::default(),
+            place_hosts: Tally::default(),
+            place_subnets: Tally::default(),
+            outbound: 0,
+            latest: None,
+            accepts: RateTable::new(MAX_RATED),
+            subnet_accepts: RateTable::new(MAX_RATED),
+            requests: RateTable::new(MAX_RATED),
+            configured_hosts: BTreeSet::new(),
+            configured: BTreeSet::new(),
+            tried: Tried::default(),
+            refused: [0; Refusal::ALL.len()],
+        }
+    }
+
+    pub(super) const fn limits(&self) -> &InboundLimits {
+        &self.limits
+    }
+
+    /// How often somebody was refused for a reason.
+    pub(super) const fn refused(&self, why: Refusal) -> u64 {
+        self.refused[why as usize]
+    }
+
+    /// Peers with a place.
+    pub(super) const fn places(&self) -> usize {
+        self.place_hosts.total()
+    }
+
+    /// Sockets, those of peers included.
+    pub(super) fn sockets(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Sockets whose handshake is not complete.
+    pub(super) fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// Outbound connections.
+    pub(super) const fn outbound(&self) -> usize {
+        self.outbound
+    }
+
+    pub(super) fn configure_host(&mut self, ip: IpAddr) {
+        self.configured_hosts.insert(Host::of(ip));
+    }
+
+    pub(super) fn configure(&mut self, identity: Identity) {
+        self.configured.insert(identity);
+    }
+
+    /// Rules on a socket just accepted. Every attempt counts against the rates, also a refused one,
+    /// but for those that find every socket taken: as existing nodes do.
+    pub(super) fn knock(&mut self, ip: IpAddr, now: Instant) -> Ruling {
+        self.latest = Some(now);
+        let host = Host::of(ip);
+        let is_full = self.guests.len() >= self.limits.total.saturating_add(SOCKET_RESERVE);
+        let crowded = self.crowded_half_open(host);
+        let evicted = match (crowded, is_full) {
+            (Some(oldest), _) => Some((oldest, Refusal::HalfOpen)),
+            (None, true) => match self.crowded_socket(host) {
+                Some(guest) => Some((guest, Refusal::SocketEvicted)),
+                None => return Ruling::Close(self.note(Refusal::Sockets)),
+            },
+            (None, false) => None,
+        };
+        let seen = self.rated(host, self.limits.rate, |rules| &mut rules.accepts);
+        let seen = seen.map_or(0, |(table, rate)| table.count(host, now, rate.window));
+        let most = self.limits.rate.count;
+        if seen > most {
+            self.note(Refusal::HostRate);
+            if seen > most.saturating_mul(2) || is_full {
+                return Ruling::Close(Refusal::HostRate);
+            }
+            return Ruling::Drain { guest: self.enter(host, Stage::Drained) };
+        }
+        let subnet = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
+        let is_over = subnet.is_some_and(|(table, rate)| {
+            table.count(host.subnet(), now, rate.window) > rate.count
+        });
+        if is_over {
+            return Ruling::Close(self.note(Refusal::SubnetRate));
+        }
+        if let Some((guest, why)) = evicted {
+            self.note(why);
+            self.gone(guest);
+        }
+        Ruling::Serve {
+            guest: self.enter(host, Stage::HalfOpen),
+            evicted: evicted.map(|(guest, _)| guest),
+        }
+    }
+
+    /// The handshake, or the first request head, of a guest is complete. Only the first time counts.
+    pub(super) fn headed(&mut self, guest: Ticket) {
+        let Some(known) = self.guests.get_mut(&guest) else { return };
+        if known.stage == Stage::HalfOpen {
+            known.stage = Stage::Headed;
+            self.half_open.remove(&guest);
+            self.half_open_hosts.remove(known.host);
+        }
+    }
+
+    /// Takes a place for a guest, once at a time. Says who gives it up, if somebody has to.
+    pub(super) fn admit(
+        &mut self,
+        guest: Ticket,
+        identity: Option<Identity>,
+        now: Instant,
+    ) -> Result<Option<Ticket>, Refusal> {
+        self.latest = Some(now);
+        let Some(host) = self.guests.get(&guest).map(|known| known.host) else {
+            return Err(Refusal::SocketEvicted); // counted when that happened
+        };
+        let standing = self.standing(host, identity);
+        if standing < Standing::Configured {
+            self.has_room_for(host).map_err(|why| self.note(why))?;
+        }
+        let mut evicted = None;
+        if self.places() >= self.limits.total {
+            let victim = self.crowded_place(host, standing, now);
+            let Some(victim) = victim else { return Err(self.note(Refusal::Total)) };
+            self.note(Refusal::PeerEvicted);
+            self.gone(victim);
+            evicted = Some(victim);
+        }
+        self.headed(guest);
+        if let Some(known) = self.guests.get_mut(&guest) {
+            known.place = Some(Place { since: now, identity, standing });
+            self.place_hosts.add(host);
+            self.place_subnets.add(host.subnet());
+        }
+        Ok(evicted)
+    }
+
+    /// Gives a place back. The guest stays.
+    ///
+    /// How long it was held is judged by the last time anybody came, since no time comes with a drop:
+    /// a node that nobody comes to has no use for the difference.
+    pub(super) fn leave(&mut self, guest: Ticket) {
+        let Some(known) = self.guests.get_mut(&guest) else { return };
+        let Some(place) = known.place.take() else { return };
+        self.place_hosts.remove(known.host);
+        self.place_subnets.remove(known.host.subnet());
+        if let (Some(identity), Some(latest)) = (place.identity, self.latest)
+            && latest.saturating_duration_since(place.since) >= LONG
+        {
+            self.tried.add(identity);
+        }
+    }
+
+    /// A guest is gone, or has to go.
+    pub(super) fn gone(&mut self, guest: Ticket) {
+        self.headed(guest);
+        self.leave(guest);
+        self.guests.remove(&guest);
+    }
+
+    /// Rules on one HTTP request, whatever its path.
+    pub(super) fn request(&mut self, ip: IpAddr, now: Instant) -> Result<(), TooMany> {
+        let host = Host::of(ip);
+        let rated = self.rated(host, self.limits.rate, |rules| &mut rules.requests);
+        let Some((table, rate)) = rated else { return Ok(()) };
+        if table.count(host, now, rate.window) > rate.count {
+            return Err(TooMany { retry_after: rate.window });
+        }
+        Ok(())
+    }
+
+    /// Takes one of the outbound connections.
+    pub(super) fn depart(&mut self) -> Result<(), Refusal> {
+        if self.outbound >= self.limits.outbound {
+            return Err(self.note(Refusal::Outbound));
+        }
+        self.outbound += 1;
+        Ok(())
+    }
+
+    /// Gives one of the outbound connections back.
+    pub(super) const fn returned(&mut self) {
+        self.outbound = self.outbound.saturating_sub(1);
+    }
+
+    fn note(&mut self, why: Refusal) -> Refusal {
+        let count = &mut self.refused[why as usize];
+        *count = count.saturating_add(1);
+        why
+    }
+
+    fn enter(&mut self, host: Host, stage: Stage) -> Ticket {
+        let guest = Ticket(self.next);
+        self.next += 1;
+        if stage == Stage::HalfOpen {
+            self.half_open.insert(guest);
+            self.half_open_hosts.add(host);
+        }
+        self.guests.insert(guest, Guest { host, stage, place: None });
+        guest
+    }
+
+    fn is_exempt(&self, host: Host) -> bool {
+        host.is_loopback() && self.limits.loopback == LoopbackRule::Exempt
+    }
+
+    /// The table that a rate is counted in, unless the host has none.
+    fn rated<T>(
+        &mut self,
+        host: Host,
+        rate: RateWindow,
+        table: impl FnOnce(&mut Self) -> &mut T,
+    ) -> Option<(&mut T, RateWindow)> {
+        (rate.is_on() && !self.is_exempt(host)).then(|| (table(self), rate))
+    }
+
+    fn standing(&self, host: Host, identity: Option<Identity>) -> Standing {
+        let is_named = identity.is_some_and(|identity| self.configured.contains(&identity));
+        if is_named || self.configured_hosts.contains(&host) {
+            Standing::Configured
+        } else if identity.is_some_and(|identity| self.tried.has(&identity)) {
+            Standing::Tried
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// Whether the host and its subnet may have one more place. Loopback has no subnet while it is
+    /// exempt. Source: wire facts 1.6, row 8: no host is exempt from its own bound.
+    fn has_room_for(&self, host: Host) -> Result<(), Refusal> {
+        if self.place_hosts.of(host) >= self.limits.per_ip {
+            return Err(Refusal::PerIp);
+        }
+        let per_subnet = self.limits.per_subnet.max(self.limits.per_ip);
+        if !self.is_exempt(host) && self.place_subnets.of(host.subnet()) >= per_subnet {
+            return Err(Refusal::PerSubnet);
+        }
+        Ok(())
+    }
+
+    /// The half-open guest that makes room for a new one of `host`, if one has to.
+    fn crowded_half_open(&self, host: Host) -> Option<Ticket> {
+        let of_host = self.half_open_hosts.of(host);
+        if !self.is_exempt(host) && of_host >= self.limits.half_open_per_ip.max(1) {
+            return self.half_open.iter().copied().find(|guest| self.host_of(*guest) == Some(host));
+        }
+        if self.half_open.len() < self.limits.half_open_total.max(1) {
+            return None;
+        }
+        let all = || self.half_open.iter().filter_map(|guest| Some((*guest, self.host_of(*guest)?)));
+        let crowd = Crowd::of(all().map(|(_, host)| host));
+        all().min_by_key(|(guest, host)| (crowd.rank(*host), *guest)).map(|(guest, _)| guest)
+    }
+
+    fn host_of(&self, guest: Ticket) -> Option<Host> {
+        self.guests.get(&guest).map(|known| known.host)
+    }
+
+    /// The socket without a place that makes room for a new one of `host`, if there is one: unfinished
+    /// handshakes first, the oldest of them; then the newest of those that are served.
+    fn crowded_socket(&self, host: Host) -> Option<Ticket> {
+        let is_candidate = |known: &&Guest| known.place.is_none() && !self.is_exempt(known.host);
+        let crowd = Crowd::of(self.guests.values().filter(is_candidate).map(|known| known.host));
+        let candidates = self.guests.iter().filter(|(_, known)| is_candidate(known));
+        let candidates = candidates.filter(|(_, known)| crowd.is_denser(known.host, host));
+        let rank = |guest: Ticket, known: &Guest| match known.stage {
+            Stage::HalfOpen | Stage::Drained => (crowd.rank(known.host), Stage::HalfOpen, guest.0),
+            Stage::Headed => (crowd.rank(known.host), Stage::Headed, u64::MAX - guest.0),
+        };
+        candidates.min_by_key(|(guest, known)| rank(**guest, known)).map(|(guest, _)| *guest)
+    }
+
+    /// The peer that makes room for a newcomer, if there is one: of the most crowded host of the most
+    /// crowded subnet the one of lowest standing, among equals one that is not there for long, and
+    /// among those the newest.
+    fn crowded_place(&self, host: Host, standing: Standing, now: Instant) -> Option<Ticket> {
+        let candidates = || {
+            self.guests.iter().filter_map(|(guest, known)| {
+                let place = known.place.filter(|place| place.standing < Standing::Configured)?;
+                (!self.is_exempt(known.host)).then_some((*guest, known.host, place))
+            })
+        };
+        let crowd = Crowd::of(candidates().map(|(_, host, _)| host));
+        let gives_way =
+            |theirs: Host| standing == Standing::Configured || crowd.is_denser(theirs, host);
+        let rank = |(guest, host, place): &(Ticket, Host, Place)| {
+            let is_long = now.saturating_duration_since(place.since) >= LONG;
+            (crowd.rank(*host), place.standing, is_long, Reverse(*guest))
+        };
+        let chosen = candidates().filter(|(_, host, _)| gives_way(*host)).min_by_key(rank);
+        chosen.map(|(guest, ..)| guest)
+    }
+}
+
+/// How many of some guests come from where.
+struct Crowd {
+    hosts: Tally<Host>,
+    subnets: Tally<Subnet>,
+}
+
+impl Crowd {
+    fn of(hosts: impl Iterator<Item = Host> + Clone) -> Self {
+        Self { subnets: hosts.clone().map(Host::subnet).collect(), hosts: hosts.collect() }
+    }
+
+    /// The most crowded subnet ranks first, and in it the most crowded host.
+    fn rank(&self, host: Host) -> (Reverse<usize>, Subnet, Reverse<usize>, Host) {
+        let subnet = host.subnet();
+        (Reverse(self.subnets.of(subnet)), subnet, Reverse(self.hosts.of(host)), host)
+    }
+
+    /// Whether `theirs` is more crowded than `ours` even after one of theirs gave way to one of ours.
+    fn is_denser(&self, theirs: Host, ours: Host) -> bool {
+        if theirs.subnet() == ours.subnet() {
+            self.hosts.of(theirs) >= self.hosts.of(ours) + 2
+        } else {
+            self.subnets.of(theirs.subnet()) >= self.subnets.of(ours.subnet()) + 2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
