@@ -7,7 +7,7 @@ use std::{
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
-use mesh::{InboundLimits, Ledger};
+use mesh::{Door, InboundLimits, Ledger};
 use net_http::{HttpServer, client::ClientLimits, client::Clients};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{TlsIdentity, WsConfig, WsNetwork};
@@ -61,11 +61,12 @@ impl Node {
         let clients = Clients::new(http.clients, String::new(), parent);
         let broadcaster = Broadcaster::start(setup, parent);
         let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
+        let door = Door::new(http.inbound);
         let id = NetworkId::new(NETWORK)?;
         let network: Arc<dyn GossipNode> = match transport {
             Transport::Ws => {
                 let mut config = WsConfig::new(id);
-                (config.http_server, config.inbound) = (http.http_server, http.inbound);
+                (config.http_server, config.door) = (http.http_server, door);
                 (config.tls, config.tls_roots) = (http.tls, http.tls_roots);
                 config.clients = Some(clients);
                 match peer {
@@ -76,7 +77,8 @@ impl Node {
             }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
-                (config.http_server, config.clients) = (http.http_server, Some(clients));
+                (config.http_server, config.door) = (http.http_server, door);
+                config.clients = Some(clients);
                 match peer {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),

@@ -27,8 +27,8 @@ pub mod wire;
 
 pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
-pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
 pub use host::{Host, LoopbackRule, Subnet};
+pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
 pub use keypair::{KeyError, Keypair};
 pub use message::{
     Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,

@@ -35,6 +35,8 @@ pub enum DisconnectReason {
     Silent,
     /// The peer sent control frames faster than any honest peer does.
     Flood,
+    /// The node was full, and its place was needed for a peer of a less crowded part of the network.
+    Evicted,
     /// A better performing peer was preferred.
     LeastPerforming,
     /// The peers around were suspected to be a clique.
@@ -60,6 +62,7 @@ impl DisconnectReason {
             Self::Stalled => "stalled",
             Self::Silent => "silent",
             Self::Flood => "flood",
+            Self::Evicted => "evicted",
             Self::LeastPerforming => "least_performing",
             Self::CliqueResolving => "clique_resolving",
         }

@@ -14,7 +14,7 @@ use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
-/// What a hybrid network is made of. The WebSocket half takes over the key of the libp2p half.
+/// What a hybrid network is made of. The WebSocket half takes over the key and the door of the libp2p half.
 #[derive(Clone, Debug)]
 pub struct HybridConfig {
     /// The WebSocket half.
@@ -75,6 +75,7 @@ impl HybridNetwork {
         }
         ws.identity = Some(Arc::new(p2p.key.keypair().clone()));
         ws.libp2p_identity = Libp2pIdentity::Shared;
+        ws.door = p2p.door.clone();
         let (lent, shared) = (broadcaster.clone(), Arc::clone(&ledger));
         let p2p = P2pNetwork::start(p2p, lent, shared, parent).await?;
         match WsNetwork::start(ws, broadcaster.clone(), ledger, parent).await {

@@ -18,9 +18,6 @@ use crate::{
 /// each refuse the other's, and end with none. Source: threats and goals, finding 3.
 const PER_PEER: u32 = 2;
 
-/// Inbound connections that are not authenticated yet. Source: threats and goals, row 1.
-const MAX_PENDING_INBOUND: u32 = 128;
-
 /// How often a peer is asked whether it is there. Source: threats and goals, row 4.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -109,10 +106,8 @@ impl Behaviour {
     ) -> Result<Self, BehaviourError> {
         let key = config.key.libp2p().public();
         let local = key.to_peer_id();
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(MAX_PENDING_INBOUND))
-            .with_max_established_incoming(Some(config.max_inbound))
-            .with_max_established_per_peer(Some(PER_PEER));
+        // All other bounds are the door's.
+        let limits = ConnectionLimits::default().with_max_established_per_peer(Some(PER_PEER));
         // Existing nodes announce an empty protocol version. Source: wire facts 8.1.
         let identify = identify::Config::new(String::new(), key)
             .with_agent_version(config.agent.clone())

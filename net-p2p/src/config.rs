@@ -2,7 +2,7 @@
 
 use gossip::{Identity, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use mesh::DialLimits;
+use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 
 use crate::keys::NodeKey;
@@ -54,8 +54,9 @@ pub struct P2pConfig {
     pub fanout: usize,
     /// Whether nodes of the local network are searched for.
     pub mdns: Mdns,
-    /// Inbound connections at one time. Default: 2,400. Source: wire facts 8.1.
-    pub max_inbound: u32,
+    /// Lets connections in, shared with the other networks of the node. Default: one of the network's own,
+    /// with default limits.
+    pub door: Door,
     /// How much to dial, and how eagerly.
     pub dial: DialLimits,
     /// Program and version, as peers are told them. Default: `tandem/` and the version.
@@ -83,7 +84,7 @@ impl P2pConfig {
             peers: Vec::new(),
             fanout: 4,
             mdns: Mdns::default(),
-            max_inbound: 2_400,
+            door: Door::default(),
             dial: DialLimits::default(),
             clients: None,
             agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),

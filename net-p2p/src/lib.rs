@@ -33,6 +33,7 @@
 //! * HTTP cannot starve gossip: it waits in queues of its own, and gossip passes it in the others.
 //! * Nothing here knows the other transport; what the two share is the broadcaster and the ledger.
 
+mod admission;
 mod behaviour;
 mod command;
 mod config;

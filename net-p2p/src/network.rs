@@ -14,6 +14,7 @@ use gossip::{
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
+use mesh::Door;
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
@@ -79,6 +80,7 @@ struct Shared {
     swarm: ToSwarm,
     bound: Bound,
     configured: Arc<Mutex<Vec<PeerAddress>>>,
+    door: Door,
     local: libp2p::PeerId,
     gossip: GossipStreams,
     clients: Clients,
@@ -105,7 +107,9 @@ impl P2pNetwork {
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
-        let configured = Arc::new(Mutex::new(configured?));
+        let configured = configured?;
+        configured.iter().for_each(|peer| config.door.configure(peer.identity));
+        let configured = Arc::new(Mutex::new(configured));
         let local = config.key.libp2p().public().to_peer_id();
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
@@ -119,6 +123,7 @@ impl P2pNetwork {
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
         let (listen, gossip) = (config.listen.clone(), config.gossip);
+        let door = config.door.clone();
         let clients = config
             .clients
             .clone()
@@ -135,7 +140,8 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
-        let shared = Shared { around, swarm, bound, configured, local, gossip, clients, tasks };
+        let shared =
+            Shared { around, swarm, bound, configured, door, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -228,6 +234,7 @@ impl P2pNetwork {
             }
             known.push(address.clone());
         }
+        self.shared.door.configure(address.identity);
         match self.shared.swarm.offer(Command::Dial(address)) {
             // A swarm that is made anew reads the list.
             Ok(()) | Err(NotTaken::Down) => Ok(()),

@@ -136,6 +136,7 @@ impl SwarmParts {
             transport::build(
                 environment.clone(),
                 &key,
+                self.config.door.clone(),
                 executor.clone(),
                 self.around.metrics.clone(),
             )?,

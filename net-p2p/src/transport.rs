@@ -22,9 +22,10 @@ use libp2p::{
 use runtime::Environment;
 
 use crate::{
-    connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics, muxer::Upgrade,
-    sockets::Sockets,
+    admission::Guarded, connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics,
+    muxer::Upgrade, sockets::Sockets,
 };
+use mesh::Door;
 
 /// From the look-up of a name, or the first byte of who dials, to a multiplexed connection. Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +40,8 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport of a node, over the sockets of `environment`. Its connections are driven in `tasks`.
+/// The transport of a node, over the sockets of `environment`. Its connections are driven in `tasks`,
+/// and let in by `door`.
 ///
 /// # Errors
 ///
@@ -47,6 +49,7 @@ pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) fn build(
     environment: Environment,
     key: &Keypair,
+    door: Door,
     tasks: ConnectionTasks,
     metrics: P2pMetrics,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
@@ -61,7 +64,8 @@ pub(crate) fn build(
         .authenticate(noise::Config::new(key)?)
         .multiplex(Upgrade::new(tasks, metrics))
         .timeout(HANDSHAKE_TIMEOUT);
-    Ok(transport.boxed())
+    let guarded = Guarded::new(transport, door);
+    Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 
 /// Sets what makes priority survive a full pipe, where the system has it. The sizes of the kernel's

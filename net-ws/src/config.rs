@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use gossip::{NetworkId, NodeAddress, wire::identity::Keypair};
-use mesh::{DialLimits, InboundLimits};
+use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -46,8 +46,9 @@ pub struct WsConfig {
     pub libp2p_identity: Libp2pIdentity,
     /// Whether peers may connect here.
     pub gossip_service: GossipService,
-    /// Limits on inbound connections.
-    pub inbound: InboundLimits,
+    /// Lets connections in, shared with the other networks of the node. Default: one of the network's own,
+    /// with default limits.
+    pub door: Door,
     /// How much to dial, and how eagerly.
     pub dial: DialLimits,
     /// How long a dial may take, from the name look-up to the last header. Default: 10 s. Chosen:
@@ -85,7 +86,7 @@ impl WsConfig {
             identity: None,
             libp2p_identity: Libp2pIdentity::default(),
             gossip_service: GossipService::default(),
-            inbound: InboundLimits::default(),
+            door: Door::default(),
             dial: DialLimits::default(),
             dial_timeout: Duration::from_secs(10),
             http_server: None,

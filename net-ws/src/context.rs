@@ -21,7 +21,7 @@ use gossip::{
         interest,
     },
 };
-use mesh::{InboundGate, Ledger};
+use mesh::{Door, Ledger};
 use net_http::HttpServer;
 use rand::Rng;
 use runtime::{Environment, KeyedHasher};
@@ -50,9 +50,8 @@ pub(crate) struct Context {
     pub(crate) http_server: HttpServer,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
-    /// Over which the connections of one host are counted.
-    pub(crate) rate_window: Duration,
-    gate: Mutex<InboundGate>,
+    /// Lets connections in, over all networks of the node together.
+    pub(crate) door: Door,
     /// Tells two runs of a dialer apart; the same for all links of this network.
     sessions: KeyedHasher,
 }
@@ -134,8 +133,7 @@ impl Context {
             http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
             tls: config.tls.as_ref().map(TlsIdentity::acceptor),
             dial_timeout: config.dial_timeout,
-            rate_window: config.inbound.rate.window,
-            gate: Mutex::new(InboundGate::new(config.inbound)),
+            door: config.door,
             sessions: environment.hasher(),
         })
     }
@@ -143,10 +141,6 @@ impl Context {
     /// Where clock, random numbers, names and sockets come from.
     pub(crate) fn environment(&self) -> &Environment {
         self.broadcaster.environment()
-    }
-
-    pub(crate) fn gate(&self) -> MutexGuard<'_, InboundGate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {

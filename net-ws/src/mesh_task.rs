@@ -52,6 +52,12 @@ impl Mesh {
     /// Adds an address that an operator named.
     pub(crate) fn add(&self, address: &NodeAddress) -> Result<(), TargetError> {
         let target = Target::new(&self.context, address)?;
+        // A name may lead anywhere by the time its node dials us, so only a literal address counts.
+        if let NodeAddress::WebSocket(known) = address
+            && let Ok(ip) = known.host().trim_matches(['[', ']']).parse()
+        {
+            self.context.door.configure_host(ip);
+        }
         match self.schedule().add(target, AddressKind::Configured) {
             Added::New | Added::Known | Added::Evicted(_) => {}
             Added::Full => tracing::warn!(%address, "too many addresses are known; not added"),
@@ -157,6 +163,13 @@ impl Known {
 
 /// Dials once, and stays with the link to its end.
 async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken) {
+    let _departure = match mesh.context.door.depart() {
+        Ok(departure) => departure,
+        Err(refusal) => {
+            tracing::debug!(to = %target.name, %refusal, "not dialled");
+            return mesh.failed(&target, DialFailure::Unreachable);
+        }
+    };
     let dialled = cancel.run_until_cancelled(dial::dial(&mesh.context, &target));
     let outcome = match dialled.await {
         None => return,

@@ -16,6 +16,7 @@ use common::{
 };
 use futures::future::join_all;
 use gossip::{DisconnectReason, NetworkProfile};
+use mesh::{InboundLimits, LoopbackRule, RateWindow, Refusal};
 use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
 use tokio::{
     io::AsyncWriteExt,
@@ -41,7 +42,7 @@ fn resident() -> usize {
 
 async fn victim() -> Node {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
-    recipe.with(|config| config.inbound.per_ip = 1_000).start().await
+    recipe.guarded(InboundLimits { per_ip: 1_000, ..InboundLimits::default() }).start().await
 }
 
 /// An honest client gets through, and quickly.
@@ -189,21 +190,109 @@ async fn slow_requests_are_closed_in_time_and_hold_nobody_up() {
     node.stop().await;
 }
 
+// Issue 9, 5: the oldest makes room, the newest is served.
 #[tokio::test]
-async fn silent_sockets_do_not_take_every_place() {
+async fn a_silent_socket_makes_room_for_a_newer_one() {
     let _alone = alone().await;
-    let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
-    let node = recipe.with(|config| config.inbound.half_open_total = 10).start().await;
+    let limits = InboundLimits { half_open_total: 10, ..InboundLimits::default() };
+    let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut sockets = Vec::new();
     for _ in 0..10 {
         sockets.push(Raw::connect(node.address()).await);
     }
-    common::until("ten half-open sockets", || node.network.task_count() == 12).await;
-    let mut eleventh = Raw::connect(node.address()).await;
-    assert_eq!(soon(eleventh.read(PATIENCE)).await, End::Over);
+    common::until("ten half-open sockets", || node.door.half_open() == 10).await;
+    serves(&node).await;
+    assert_eq!(soon(sockets[0].read(PATIENCE)).await, End::Over);
+    assert_eq!(sockets[1].read(Duration::from_millis(50)).await, End::Open);
+    assert_eq!(node.door.refused(Refusal::HalfOpen), 1);
     drop(sockets);
     common::until("their end", || node.network.task_count() == 2).await;
-    serves(&node).await;
+    node.stop().await;
+}
+
+/// Loopback counts, so that every address of 127.0.0.0/8 is a host of its own.
+fn counted() -> InboundLimits {
+    InboundLimits { loopback: LoopbackRule::Counted, ..InboundLimits::default() }
+}
+
+// Issue 8, 27: ten addresses shut the port, 0 of 24 honest upgrades came through.
+#[tokio::test]
+async fn silent_sockets_of_many_hosts_keep_no_honest_peer_out() {
+    let _alone = alone().await;
+    let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(counted());
+    let node = recipe.start().await;
+    let mut silent = Vec::new();
+    for number in 0..500_u32 {
+        let from = [127, 0, 1, u8::try_from(number % 10 + 1).unwrap()];
+        silent.push(Raw::connect_from(from.into(), node.address()).await);
+    }
+    common::until("a full door", || node.door.half_open() == 128).await;
+    let mut honest = Vec::new();
+    for number in 0..24 {
+        let from = [127, 1, number, 1].into();
+        honest.push(soon(raw::upgraded_from(from, node.address())).await);
+    }
+    node.until_peers(24).await;
+    assert!(node.door.half_open() <= 128);
+    drop((silent, honest));
+    node.stop().await;
+}
+
+// Issue 8, 27: whole connections with free identities took all places, 0 of 10 honest ones got one.
+#[tokio::test]
+async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
+    let _alone = alone().await;
+    let limits = InboundLimits { total: 40, ..counted() };
+    let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
+    let mut events = node.broadcaster.events();
+    let mut crowd = Vec::new();
+    for number in 0..40 {
+        let from = [127, 0, 1, number / 8 + 1].into();
+        crowd.push(soon(raw::upgraded_from(from, node.address())).await);
+    }
+    node.until_peers(40).await;
+    let mut honest = Vec::new();
+    for number in 0..10 {
+        let from = [127, 1, number, 1].into();
+        honest.push(soon(raw::upgraded_from(from, node.address())).await);
+        assert_eq!(ended_because(&mut events).await, DisconnectReason::Evicted);
+    }
+    node.until_peers(40).await;
+    assert_eq!((node.door.peers(), node.door.refused(Refusal::PeerEvicted)), (40, 10));
+    for peer in &mut honest {
+        assert_eq!(peer.read(Duration::from_millis(10)).await, End::Open);
+    }
+    // One more of the crowd takes the place of nobody.
+    let mut one_more = Raw::connect_from([127, 0, 1, 1].into(), node.address()).await;
+    one_more.send(raw::gossip_request("X-Algorand-", "").as_bytes()).await;
+    let answer = soon(one_more.answer()).await.unwrap();
+    assert!(answer.status.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    drop((crowd, honest, one_more));
+    node.stop().await;
+}
+
+// Issue 8, 31; threats and goals, row 32: no header makes a caller of another address of it.
+#[tokio::test]
+async fn what_a_header_says_of_the_senders_address_is_ignored() {
+    let _alone = alone().await;
+    let rate = RateWindow { count: 5, window: Duration::from_secs(60) };
+    let limits = InboundLimits { rate, ..counted() };
+    let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
+    let mut client = Raw::connect_from([127, 0, 1, 1].into(), node.address()).await;
+    let mut refused = 0;
+    for number in 0..7 {
+        let request = format!(
+            "GET /nothing HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.1.2.{number}\r\n\
+             Forwarded: for=10.2.3.{number}\r\nX-Real-IP: 10.3.4.{number}\r\n\r\n"
+        );
+        client.send(request.as_bytes()).await;
+        let answer = soon(client.answer()).await.unwrap();
+        let length = answer.headers["content-length"][0].parse().unwrap();
+        client.exactly(length).await.unwrap();
+        refused += usize::from(answer.status.starts_with("HTTP/1.1 429 "));
+    }
+    assert_eq!(refused, 2);
+    drop(client);
     node.stop().await;
 }
 

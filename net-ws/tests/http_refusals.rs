@@ -25,7 +25,7 @@ use gossip::{
         interest,
     },
 };
-use mesh::{InboundLimits, LoopbackRule, RateWindow};
+use mesh::{Door, InboundLimits, LoopbackRule, RateWindow};
 use serde::Deserialize;
 use tandem_net_ws::{GossipService, WsConfig};
 use tokio::{io::AsyncWriteExt, time::Instant};
@@ -192,7 +192,7 @@ async fn every_request_is_answered_as_recorded() {
     let main = node(|config| {
         config.public_address = Some("relay.example:4160".to_owned());
         config.identity = Some(Arc::new(Keypair::from_seed([1; 32])));
-        config.inbound.per_ip = 100;
+        config.door = Door::new(InboundLimits { per_ip: 100, ..InboundLimits::default() });
     })
     .await;
     let plain: Vec<&Case> =
@@ -224,7 +224,7 @@ async fn a_full_node_says_so() {
         (limits, "max_connections_per_ip"),
         (InboundLimits { total: 1, ..InboundLimits::default() }, "incoming_connections_limit"),
     ] {
-        let node = node(|config| config.inbound = limits).await;
+        let node = node(|config| config.door = Door::new(limits)).await;
         let first = soon(raw::upgraded(node.address())).await;
         soon(cases()[name].check(&node)).await;
         drop(first);
@@ -237,7 +237,8 @@ async fn a_full_node_says_so() {
 
 #[tokio::test]
 async fn sockets_beyond_the_limit_are_closed_at_once() {
-    let node = node(|config| config.inbound.total = 1).await;
+    let limits = InboundLimits { total: 1, ..InboundLimits::default() };
+    let node = node(|config| config.door = Door::new(limits)).await;
     let mut open = Vec::new();
     for _ in 0..11 {
         open.push(Raw::connect(node.address()).await);
@@ -250,8 +251,11 @@ async fn sockets_beyond_the_limit_are_closed_at_once() {
 }
 
 fn limited(config: &mut WsConfig) {
-    config.inbound.rate = RateWindow { count: 2, window: Duration::from_secs(3) };
-    config.inbound.exempt_loopback_from_rate = LoopbackRule::Counted;
+    config.door = Door::new(InboundLimits {
+        rate: RateWindow { count: 2, window: Duration::from_secs(3) },
+        loopback: LoopbackRule::Counted,
+        ..InboundLimits::default()
+    });
 }
 
 #[tokio::test]

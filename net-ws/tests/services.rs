@@ -15,7 +15,6 @@ use common::{
     soon,
 };
 use gossip::{NetworkProfile, http::HttpService};
-use mesh::LoopbackRule as GateRule;
 use net_http::{HttpServer, Incident, LoopbackRule, ServeLimits};
 use tokio::time::{Instant, sleep};
 
@@ -70,7 +69,6 @@ async fn a_stop_waits_for_nobody_who_waits() {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
     let recipe = recipe.with(|config| {
         config.http_server = Some(http_server.clone());
-        config.inbound.exempt_loopback_from_rate = GateRule::Exempt;
     });
     let node = recipe.start().await;
     let mut idle = asks(&node, "/hello").await;

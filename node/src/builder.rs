@@ -3,6 +3,7 @@
 //! ```text
 //!   data dir ─▶ key ─▶ Broadcaster ─lent to─▶ network (hybrid, WebSocket or libp2p) ─▶ Running
 //!                      identity Ledger ──────▶
+//!                      Door ─────────────────▶
 //! ```
 //!
 //! # Invariants
@@ -21,7 +22,7 @@ use gossip::{
     GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
     http::HttpService,
 };
-use mesh::{DialLimits, InboundLimits, Ledger};
+use mesh::{DialLimits, Door, InboundLimits, Ledger};
 use net_http::{
     HttpServer, Protection, ServeLimits,
     client::{ClientLimits, Clients},
@@ -340,6 +341,7 @@ impl NodeBuilder {
             key,
             broadcaster: broadcaster.clone(),
             ledger: Arc::new(Mutex::new(Ledger::new(self.profile.claims))),
+            door: Door::new(self.inbound),
             http_server: http_server.clone(),
             clients: clients.clone(),
         };

@@ -12,7 +12,7 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{GossipNode, NodeAddress};
-use mesh::Ledger;
+use mesh::{Door, Ledger};
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
@@ -34,6 +34,7 @@ pub(crate) struct Lent {
     pub(crate) key: NodeKey,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) ledger: SharedLedger,
+    pub(crate) door: Door,
     /// Serves HTTP, if there is anything to serve.
     pub(crate) http_server: Option<HttpServer>,
     /// Call others over HTTP.
@@ -132,7 +133,7 @@ fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
             Mode::Hybrid => Libp2pIdentity::Shared,
             Mode::WebSocket | Mode::Libp2p => Libp2pIdentity::Separate,
         },
-        inbound: node.inbound,
+        door: lent.door.clone(),
         dial: node.dial,
         http_server: lent.http_server.clone(),
         clients: Some(lent.clients.clone()),
@@ -159,7 +160,7 @@ fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
         listen: listen.collect::<Result<_, _>>()?,
         peers: node.peers.iter().filter(multiaddr).cloned().collect(),
         mdns: node.mdns,
-        max_inbound: u32::try_from(node.inbound.total).unwrap_or(u32::MAX),
+        door: lent.door.clone(),
         dial: node.dial,
         gossip: node.gossip,
         http_server: lent.http_server.clone(),

@@ -15,7 +15,7 @@ use std::{
 use broadcaster::{Broadcaster, Setup};
 use bytes::Bytes;
 use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
-use mesh::{InboundLimits, Ledger};
+use mesh::{Door, InboundLimits, Ledger};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{WsConfig, WsNetwork};
@@ -33,6 +33,7 @@ use crate::{
 struct Base {
     broadcaster: Broadcaster,
     ledger: net_p2p::SharedLedger,
+    door: Door,
     identity: Identity,
     seed: [u8; 32],
     root: CancellationToken,
@@ -43,23 +44,25 @@ impl Base {
         let root = CancellationToken::new();
         let broadcaster = Broadcaster::start(setup, &root);
         let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
+        // All peers of a test come from one host.
+        let door = Door::new(InboundLimits { per_ip: 64, ..InboundLimits::default() });
         let seed: [u8; 32] = rand::random();
         let identity = Keypair::from_seed(seed).identity();
-        Self { broadcaster, ledger, identity, seed, root }
+        Self { broadcaster, ledger, door, identity, seed, root }
     }
 
     fn ws_config(&self) -> WsConfig {
         let mut config = WsConfig::new(network());
         config.listen = Some("127.0.0.1:0".to_owned());
         config.identity = Some(Arc::new(Keypair::from_seed(self.seed)));
-        // All peers of a test come from one host.
-        config.inbound = InboundLimits { per_ip: 64, ..InboundLimits::default() };
+        config.door = self.door.clone();
         config
     }
 
     fn p2p_config(&self) -> P2pConfig {
         let mut config = P2pConfig::new(network(), NodeKey::from_seed(self.seed));
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
+        config.door = self.door.clone();
         config
     }
 

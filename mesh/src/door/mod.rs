@@ -32,11 +32,11 @@ use std::{
 
 use gossip::Identity;
 
+use self::rules::{Rules, Ruling, Ticket};
 pub use self::{
     limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
     refusal::{Refusal, TooMany},
 };
-use self::rules::{Rules, Ruling, Ticket};
 
 /// Ends a connection that has to make room. It must not wait.
 type Evict = Box<dyn FnOnce() + Send>;
@@ -154,7 +154,8 @@ impl Door {
         self.shared().rules.configure(identity);
     }
 
-    /// The same for every peer that comes from an address that an operator named.
+    /// The same for the peers that come from an address that an operator named, as many as one host may
+    /// have. Without effect for this machine while it is exempt: many programs are behind it.
     pub fn configure_host(&self, ip: IpAddr) {
         self.shared().rules.configure_host(ip);
     }

@@ -161,8 +161,12 @@ impl Rules {
         self.outbound
     }
 
+    /// Without effect for loopback while it is exempt: many programs are behind it.
     pub(super) fn configure_host(&mut self, ip: IpAddr) {
-        self.configured_hosts.insert(Host::of(ip));
+        let host = Host::of(ip);
+        if !self.is_exempt(host) {
+            self.configured_hosts.insert(host);
+        }
     }
 
     pub(super) fn configure(&mut self, identity: Identity) {
@@ -195,9 +199,8 @@ impl Rules {
             return Ruling::Drain { guest: self.enter(host, Stage::Drained) };
         }
         let subnet = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
-        let is_over = subnet.is_some_and(|(table, rate)| {
-            table.count(host.subnet(), now, rate.window) > rate.count
-        });
+        let is_over = subnet
+            .is_some_and(|(table, rate)| table.count(host.subnet(), now, rate.window) > rate.count);
         if is_over {
             return Ruling::Close(self.note(Refusal::SubnetRate));
         }
@@ -233,8 +236,8 @@ impl Rules {
             return Err(Refusal::SocketEvicted); // counted when that happened
         };
         let standing = self.standing(host, identity);
-        if standing < Standing::Configured {
-            self.has_room_for(host).map_err(|why| self.note(why))?;
+        if !identity.is_some_and(|identity| self.configured.contains(&identity)) {
+            self.has_room_for(host, standing).map_err(|why| self.note(why))?;
         }
         let mut evicted = None;
         if self.places() >= self.limits.total {
@@ -343,14 +346,15 @@ impl Rules {
         }
     }
 
-    /// Whether the host and its subnet may have one more place. Loopback has no subnet while it is
-    /// exempt. Source: wire facts 1.6, row 8: no host is exempt from its own bound.
-    fn has_room_for(&self, host: Host) -> Result<(), Refusal> {
+    /// Whether the host and its subnet may have one more place. A configured host, and loopback while it
+    /// is exempt, have no subnet. Source: wire facts 1.6, row 8: no host is exempt from its own bound.
+    fn has_room_for(&self, host: Host, standing: Standing) -> Result<(), Refusal> {
         if self.place_hosts.of(host) >= self.limits.per_ip {
             return Err(Refusal::PerIp);
         }
         let per_subnet = self.limits.per_subnet.max(self.limits.per_ip);
-        if !self.is_exempt(host) && self.place_subnets.of(host.subnet()) >= per_subnet {
+        let is_free = standing == Standing::Configured || self.is_exempt(host);
+        if !is_free && self.place_subnets.of(host.subnet()) >= per_subnet {
             return Err(Refusal::PerSubnet);
         }
         Ok(())
@@ -365,7 +369,8 @@ impl Rules {
         if self.half_open.len() < self.limits.half_open_total.max(1) {
             return None;
         }
-        let all = || self.half_open.iter().filter_map(|guest| Some((*guest, self.host_of(*guest)?)));
+        let all =
+            || self.half_open.iter().filter_map(|guest| Some((*guest, self.host_of(*guest)?)));
         let crowd = Crowd::of(all().map(|(_, host)| host));
         all().min_by_key(|(guest, host)| (crowd.rank(*host), *guest)).map(|(guest, _)| guest)
     }

@@ -38,7 +38,7 @@ mod tests {
     fn identity(number: usize) -> Identity {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
-        Identity(bytes)
+        Identity::from_ed25519(bytes)
     }
 
     #[test]

@@ -2,21 +2,10 @@
 
 use std::time::Duration;
 
-use gossip::{HeaderCase, StreamUse};
+use gossip::{HeaderCase, LoopbackRule, StreamUse};
 
 /// Longest request head: request line, headers and blank line, in bytes. Source: wire facts 1.6, row 3.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
-
-/// How callers of this very machine that prove no identity are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LoopbackRule {
-    /// Each of their connections counts for itself: they are many programs behind one address, such as
-    /// a reverse proxy's clients. The default. Source: wire facts 1.6, the exemption of localhost.
-    #[default]
-    Exempt,
-    /// They count as one peer, like those of any other address.
-    Counted,
-}
 
 /// Bounds on what is served over all networks of a node together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +40,8 @@ pub struct ServeLimits {
     /// Longest time that reading or writing a message may stand still. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
-    /// How callers without an identity on this machine count.
+    /// Whether callers of this very machine, who prove no identity, count as one peer; each of their
+    /// connections counts for itself while they are exempt.
     pub loopback: LoopbackRule,
 }
 

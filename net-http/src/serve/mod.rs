@@ -30,8 +30,9 @@ mod server;
 
 pub use conn_state::Pipelined;
 pub use connection::{Connection, Upgraded};
+pub use gossip::LoopbackRule;
 pub use hook::{Action, ConnectionHook, NoHook, RequestHead};
-pub use limits::{LoopbackRule, PermitRule, ServeLimits, Terms, UpgradeOffer};
+pub use limits::{PermitRule, ServeLimits, Terms, UpgradeOffer};
 pub use metrics::{Incident, ServeMetrics};
 pub(crate) use permits::PeerKey;
 pub use server::HttpServer;

@@ -14,14 +14,13 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use gossip::{Identity, http::Caller};
+use gossip::{Host, Identity, LoopbackRule, http::Caller};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
@@ -29,7 +28,7 @@ use tokio::{
 
 use super::{
     conn_state::ConnState,
-    limits::{LoopbackRule, ServeLimits},
+    limits::ServeLimits,
     metrics::{Incident, ServeMetrics},
 };
 
@@ -51,8 +50,8 @@ pub(crate) enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Identity(Identity),
-    /// An address; of the newer kind the network of it, which one host has to itself.
-    Host(IpAddr),
+    /// Whoever has an address.
+    Host(Host),
     /// Nothing is known.
     Unknown,
 }
@@ -64,14 +63,11 @@ impl PeerKey {
             return Some(Self::Identity(identity));
         }
         let Some(ip) = caller.ip else { return Some(Self::Unknown) };
-        let ip = ip.to_canonical();
-        if ip.is_loopback() && loopback == LoopbackRule::Exempt {
+        let host = Host::of(ip);
+        if host.is_loopback() && loopback == LoopbackRule::Exempt {
             return None;
         }
-        Some(Self::Host(match ip {
-            IpAddr::V4(_) => ip,
-            IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
-        }))
+        Some(Self::Host(host))
     }
 }
 

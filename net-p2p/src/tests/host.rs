@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
-use mesh::Ledger;
+use mesh::{Door, Ledger};
 use runtime::{Environment, TaskSet};
 use tokio::{
     sync::mpsc,
@@ -170,9 +170,14 @@ impl Host {
         };
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
-        let transport =
-            transport::build(Environment::system(), key, connection_tasks(), P2pMetrics::default())
-                .unwrap();
+        let transport = transport::build(
+            Environment::system(),
+            key,
+            Door::default(),
+            connection_tasks(),
+            P2pMetrics::default(),
+        )
+        .unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
         reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);

@@ -74,6 +74,7 @@ async fn a_swarm_of_the_library_pings_for_as_long_as_it_likes() {
     let transport = transport::build(
         runtime::Environment::system(),
         &key,
+        mesh::Door::default(),
         connection_tasks(),
         P2pMetrics::default(),
     )

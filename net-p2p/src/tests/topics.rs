@@ -10,6 +10,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{Config, dial_opts::DialOpts},
 };
+use mesh::Door;
 use runtime::{Environment, TaskSet};
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
@@ -35,9 +36,14 @@ pub(super) fn publish_as(
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
-    let transport =
-        transport::build(Environment::system(), key, connection_tasks(), P2pMetrics::default())
-            .unwrap();
+    let transport = transport::build(
+        Environment::system(),
+        key,
+        Door::default(),
+        connection_tasks(),
+        P2pMetrics::default(),
+    )
+    .unwrap();
     let config =
         Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);

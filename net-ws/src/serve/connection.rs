@@ -2,13 +2,13 @@
 //!
 //! # Invariants
 //!
-//! * The socket keeps its place with the gate as long as it lives, also as a peer.
+//! * The socket keeps its place with the door as long as it lives, also as a peer.
 //! * It takes a permit of the HTTP server with the first request that is not gossip, so that HTTP takes no
 //!   place of a peer, and a peer none of HTTP.
 
-use std::{io, sync::Arc};
+use std::{io, pin::pin, sync::Arc};
 
-use gossip::{LinkId, Transport, http::Caller};
+use gossip::{BoxFuture, DisconnectReason, LinkId, Transport, http::Caller};
 use net_http::serve::{Connection, Terms, Upgraded};
 use runtime::Stream;
 use tokio::{
@@ -28,8 +28,13 @@ use crate::{
 /// First byte of a connection that begins TLS.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Serves one socket. Its first byte says whether it speaks TLS.
-pub(super) async fn serve(stream: Stream, place: Place, cancel: CancellationToken) {
+/// Serves one socket, to the end of its HTTP. Its first byte says whether it speaks TLS. Gives the rest
+/// of its life if it became a peer.
+pub(super) async fn serve(
+    stream: Stream,
+    place: Place,
+    cancel: CancellationToken,
+) -> Option<BoxFuture<'static, ()>> {
     socket::tune(&stream);
     let context = &place.context;
     let mut terms = context.http_server.limits().for_socket(context.profile.header_case);
@@ -45,20 +50,20 @@ pub(super) async fn serve(stream: Stream, place: Place, cancel: CancellationToke
                 Some(Ok(Ok(stream))) => stream,
                 Some(Ok(Err(error))) => {
                     tracing::debug!(%error, from = %place.from, "TLS handshake failed");
-                    return;
+                    return None;
                 }
-                Some(Err(_)) | None => return,
+                Some(Err(_)) | None => return None,
             }
         }
         Some(Ok(Ok(First::Plain))) => {
             terms.head_time = deadline.saturating_duration_since(Instant::now());
             return serve_over(stream, terms, place, &cancel).await;
         }
-        Some(Ok(Err(_)) | Err(_)) | None => return,
+        Some(Ok(Err(_)) | Err(_)) | None => return None,
     };
     terms.head_time = deadline.saturating_duration_since(Instant::now());
     // Far larger than its plain twin, and far rarer.
-    Box::pin(serve_over(stream, terms, place, &cancel)).await;
+    Box::pin(serve_over(stream, terms, place, &cancel)).await
 }
 
 /// What a connection begins with.
@@ -110,8 +115,13 @@ impl Carrier for TlsStream<Stream> {
     }
 }
 
-/// Serves HTTP, and then perhaps a peer.
-async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &CancellationToken) {
+/// Serves HTTP, and gives the peer that it may have become.
+async fn serve_over<Io: Carrier>(
+    io: Io,
+    terms: Terms,
+    place: Place,
+    cancel: &CancellationToken,
+) -> Option<BoxFuture<'static, ()>> {
     let caller = Caller {
         identity: None,
         transport: Transport::WebSocket,
@@ -120,9 +130,8 @@ async fn serve_over<Io: Carrier>(io: Io, terms: Terms, place: Place, cancel: &Ca
     };
     let (server, hook) = (place.context.http_server.clone(), GossipHook(&place));
     let served = server.serve(Connection { io, caller, terms }, &hook, cancel);
-    if let Some(upgraded) = served.await {
-        become_peer(&place, upgraded, cancel).await;
-    }
+    let (upgraded, cancel) = (served.await?, cancel.clone());
+    Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
 }
 
 /// Goes on as a peer, to its end.
@@ -132,7 +141,7 @@ async fn become_peer<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let Upgraded { io, early, upgrade } = upgraded;
-    let Accepted { exchange, session, greeting, slot } = *upgrade;
+    let Accepted { exchange, session, greeting, place: _peer_place } = *upgrade;
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -149,8 +158,15 @@ async fn become_peer<Io: Carrier>(
     };
     if let Ok(attached) = link::attach(context, peer, established) {
         tracing::debug!(%peer, from = %place.from, "peer connected");
-        let reason = link::ended(context, attached, cancel).await;
+        let mut ended = pin!(link::ended(context, attached, cancel));
+        let reason = tokio::select! {
+            biased;
+            reason = &mut ended => reason,
+            () = place.evicted.cancelled() => {
+                context.broadcaster.disconnect(peer, DisconnectReason::Evicted);
+                ended.await
+            }
+        };
         tracing::debug!(%peer, from = %place.from, %reason, "peer gone");
     }
-    drop(slot);
 }

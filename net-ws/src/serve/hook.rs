@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Every request is counted by the gate, whatever it asks for.
+//! * Every request is counted by the door, whatever it asks for.
 
 use gossip::http::HttpResponse;
 use net_http::{
@@ -18,16 +18,16 @@ use super::{
 };
 use crate::config::GossipService;
 
-/// The gate and the gossip path of one socket.
+/// The door and the gossip path of one socket.
 pub(super) struct GossipHook<'a>(pub(super) &'a Place);
 
 impl ConnectionHook for GossipHook<'_> {
     type Upgrade = Box<Accepted>;
 
     fn refusal(&self) -> Option<HttpResponse> {
-        self.0.headed();
+        self.0.pass.headed();
         let now = Instant::now().into_std();
-        let admitted = self.0.context.gate().request(self.0.from.ip(), now);
+        let admitted = self.0.context.door.request(self.0.from.ip(), now);
         admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
     }
 
@@ -38,7 +38,7 @@ impl ConnectionHook for GossipHook<'_> {
         }
         match genesis_of(request.uri.path()) {
             None => Action::Pass,
-            Some(genesis) => upgrade::decide(context, request, &genesis, self.0.from),
+            Some(genesis) => upgrade::decide(context, request, &genesis, &self.0.pass),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The listening side: sockets, HTTP, and the upgrade to gossip.
 //!
 //! ```text
-//!   accept ──gate──▶ connection: HttpServer ──▶ hook ─┬─ gossip path ─▶ upgrade ─▶ peer
+//!   accept ──door──▶ connection: HttpServer ──▶ hook ─┬─ gossip path ─▶ upgrade ─▶ peer
 //!                       │                             └─ other paths ─▶ node's HTTP services
 //!                       └─▶ drain (too many of one host)
 //! ```
 //!
 //! # Invariants
 //!
-//! * Every socket is counted by the gate from accept to close, and every one is a task of the network.
+//! * Every socket is counted by the door from accept to close, and every one is a task of the network.
+//! * A socket that the door evicts is closed at once; a peer in an orderly way.
 //! * A socket that has not sent a request head after 10 s is closed, and no head is longer than 8 KiB.
 //! * A request is answered or its connection closed; the order of the refusals is that of existing nodes.
 
@@ -19,13 +20,9 @@ mod reply;
 mod route;
 mod upgrade;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh::{Accept, Stage};
+use mesh::{Knock, Pass};
 use runtime::{Listener, Stream, TaskSet};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -62,20 +59,23 @@ pub(crate) async fn accept(
 }
 
 fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAddr) {
-    let accepted = Instant::now();
-    let verdict = context.gate().accept(from.ip(), accepted.into_std());
-    let stage = match verdict {
-        Accept::CloseNow => return,
-        Accept::Serve => Stage::HalfOpen,
-        Accept::CloseAfterDrain => Stage::Drained,
-    };
-    let place = Place { context: Arc::clone(context), from, stage: Mutex::new(stage) };
-    match verdict {
-        Accept::CloseNow => {}
-        Accept::Serve => {
-            tasks.spawn("connection", |cancel| connection::serve(stream, place, cancel));
+    let (accepted, evicted) = (Instant::now(), CancellationToken::new());
+    let evict = evicted.clone();
+    let knock = context.door.knock(from.ip(), accepted.into_std(), move || evict.cancel());
+    match knock {
+        Knock::Close(_) => {}
+        Knock::Serve(pass) => {
+            let place = Place { context: Arc::clone(context), from, pass, evicted };
+            tasks.spawn("connection", |cancel| async move {
+                let evicted = place.evicted.clone();
+                let serving = connection::serve(stream, place, cancel);
+                if let Some(Some(peer)) = evicted.run_until_cancelled(serving).await {
+                    peer.await;
+                }
+            });
         }
-        Accept::CloseAfterDrain => {
+        Knock::Drain(pass) => {
+            let place = Place { context: Arc::clone(context), from, pass, evicted };
             tasks.spawn("drain", |cancel| async move {
                 // A stopping network owes this socket nothing.
                 let _ = cancel.run_until_cancelled(raw::too_many(stream, place, accepted)).await;
@@ -84,28 +84,11 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAd
     }
 }
 
-/// One accepted socket's place in the counts of the gate, given back when dropped.
+/// One accepted socket's place in the counts of the door, given back when dropped.
 struct Place {
     context: Arc<Context>,
     from: SocketAddr,
-    stage: Mutex<Stage>,
-}
-
-impl Place {
-    /// A request head has been read. Only the first counts.
-    fn headed(&self) {
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stage == Stage::HalfOpen {
-            *stage = Stage::Headed;
-            drop(stage);
-            self.context.gate().headed(self.from.ip());
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let stage = *self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.context.gate().closed(self.from.ip(), stage);
-    }
+    pass: Pass,
+    /// Cancelled when the door gives the place to another.
+    evicted: CancellationToken,
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Deals with one connection too many of its host: the answer goes out only if the client ends its
 /// half within [`PATIENCE`] of being accepted. Source: wire facts 1.6, row 2.
 pub(super) async fn too_many(mut stream: Stream, place: Place, accepted: Instant) {
-    let window = place.context.rate_window;
+    let window = place.context.door.limits().rate.window;
     let deadline = accepted + PATIENCE;
     if time::timeout_at(deadline, discard(&mut stream)).await.is_err() {
         return;

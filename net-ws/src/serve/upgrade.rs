@@ -5,7 +5,7 @@
 //! * The checks stand in the order of existing nodes. Source: wire facts 1.6, rows 7 to 16.
 //! * A place for a peer is taken before anything costs work, and given back with every refusal.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
@@ -18,9 +18,10 @@ use gossip::{
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use mesh::Slot;
+use mesh::{Pass, PeerPlace};
 use net_http::serve::{Action, Pipelined, RequestHead};
 use rand::Rng;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::reply;
@@ -31,21 +32,7 @@ pub(super) struct Accepted {
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
-    pub(super) slot: PeerSlot,
-}
-
-/// One peer's place among the inbound peers, given back when dropped.
-pub(super) struct PeerSlot {
-    context: Arc<Context>,
-    slot: Option<Slot>,
-}
-
-impl Drop for PeerSlot {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.context.gate().release(slot);
-        }
-    }
+    pub(super) place: PeerPlace,
 }
 
 /// Decides about a request for gossip in the network called `genesis`.
@@ -53,12 +40,12 @@ pub(super) fn decide(
     context: &Arc<Context>,
     request: &RequestHead<'_>,
     genesis: &[u8],
-    from: SocketAddr,
+    pass: &Pass,
 ) -> Action<Box<Accepted>> {
-    let Ok(slot) = context.gate().admit(from.ip()) else {
+    // Who it is shows later, over a channel that proves nothing: see `gossip::Identity`.
+    let Ok(place) = pass.admit(None, Instant::now().into_std()) else {
         return Action::Answer(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
     };
-    let slot = PeerSlot { context: Arc::clone(context), slot: Some(slot) };
     let (theirs, exchange, answer) = match introduce(context, request.headers, genesis) {
         Ok(introduced) => introduced,
         Err(refusal) => return Action::Answer(refusal.response()),
@@ -76,7 +63,7 @@ pub(super) fn decide(
     *response.headers_mut() = answer_headers(context, &key, answer);
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest().into_iter().collect();
-    Action::Upgrade(response, Box::new(Accepted { exchange, session, greeting, slot }))
+    Action::Upgrade(response, Box::new(Accepted { exchange, session, greeting, place }))
 }
 
 /// Why a peer is not let in.

@@ -15,7 +15,7 @@ use broadcaster::{Broadcaster, Limits, Relaying, Setup};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
 };
-use mesh::{Ledger, LinkClaim, Ruling};
+use mesh::{Door, InboundLimits, Ledger, LinkClaim, Ruling};
 use runtime::Shutdown;
 use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) network: WsNetwork,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) heard: Heard,
+    pub(crate) door: Door,
     ledger: Arc<Mutex<Ledger>>,
     _root: CancellationToken,
 }
@@ -75,6 +76,11 @@ impl Recipe {
         self
     }
 
+    /// Lets in whom these limits let in.
+    pub(crate) fn guarded(self, limits: InboundLimits) -> Self {
+        self.with(|config| config.door = Door::new(limits))
+    }
+
     pub(crate) fn relaying(mut self) -> Self {
         self.relaying = Relaying::OnRequest;
         self
@@ -100,11 +106,12 @@ impl Recipe {
             );
         }
         let broadcaster = Broadcaster::start(setup, &root);
+        let door = self.config.door.clone();
         let network =
             WsNetwork::start(self.config, broadcaster.clone(), Arc::clone(&self.ledger), &root)
                 .await
                 .unwrap();
-        Node { network, broadcaster, heard, ledger: self.ledger, _root: root }
+        Node { network, broadcaster, heard, door, ledger: self.ledger, _root: root }
     }
 }
 

@@ -1,10 +1,14 @@
 //! A peer made of bytes: what it sends is written out, what it gets is taken apart by hand.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -49,6 +53,13 @@ pub(crate) struct Frame {
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Connects from an address of this machine: all of 127.0.0.0/8 are.
+    pub(crate) async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        Self::over(socket.connect(address).await.unwrap())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
@@ -203,7 +214,15 @@ pub(crate) fn gossip_request(prefix: &str, extra: &str) -> String {
 
 /// A client that has been upgraded.
 pub(crate) async fn upgraded(address: SocketAddr) -> Raw {
-    let mut raw = Raw::connect(address).await;
+    upgrade(Raw::connect(address).await).await
+}
+
+/// A client that has been upgraded, from an address of this machine.
+pub(crate) async fn upgraded_from(from: Ipv4Addr, address: SocketAddr) -> Raw {
+    upgrade(Raw::connect_from(from, address).await).await
+}
+
+async fn upgrade(mut raw: Raw) -> Raw {
     raw.send(gossip_request("X-Algorand-", "").as_bytes()).await;
     let answer = raw.answer().await.unwrap();
     assert!(answer.status.starts_with("HTTP/1.1 101 "), "{answer:?}");

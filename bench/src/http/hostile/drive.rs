@@ -62,7 +62,7 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
     let service = HttpService::new(protection.apply(router(BODY_BYTES)));
     let http_server = HttpServer::new(service, limits);
     let mut serving = Http { http_server: Some(http_server.clone()), ..Http::default() };
-    serving.inbound.exempt_loopback_from_rate = mesh::LoopbackRule::Counted;
+    serving.inbound.loopback = LoopbackRule::Counted;
     let asking = Http { clients: client_limits(), ..Http::default() };
     let (parent, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
     let _guard = parent.clone().drop_guard();

@@ -47,7 +47,7 @@ fn peer(rules: &mut Rules, from: &str, now: Instant) -> Result<(Ticket, Option<T
 }
 
 fn identity(number: u8) -> Identity {
-    Identity([number; 32])
+    Identity::from_ed25519([number; 32])
 }
 
 #[test]
@@ -288,13 +288,14 @@ fn configured_peers_get_a_place_and_keep_it() {
     // Two strangers are left of the crowd; strangers of other subnets take one of their places.
     assert!(peer(&mut rules, "203.0.113.1", now).unwrap().1.is_some());
     assert_eq!(peer(&mut rules, "203.0.114.1", now), Err(Refusal::Total));
-    // Nor is it a matter of the bounds by host.
+    // Whoever is known by its key is let in whatever host it comes from; a host keeps its own bound.
     let mut rules = Rules::new(InboundLimits { per_ip: 1, ..limits() });
+    rules.configure(identity(1));
     rules.configure_host(ip("198.51.100.1"));
-    for _ in 0..3 {
-        assert!(peer(&mut rules, "198.51.100.1", now).is_ok());
-    }
-    assert!(rules.guests.contains_key(&Ticket(0)));
+    assert!(peer(&mut rules, "198.51.100.1", now).is_ok());
+    assert_eq!(peer(&mut rules, "198.51.100.1", now), Err(Refusal::PerIp));
+    let (named, _) = serve(&mut rules, "198.51.100.1", now);
+    assert_eq!(rules.admit(named, Some(identity(1)), now), Ok(None));
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! Asks the door of the node about every connection, before and after its handshake.
+//!
+//! ```text
+//!   TCP accept ──knock──▶ handshake ──admit──▶ Admitted: a muxer that holds its place
+//!        │ refused           │ evicted, refused      │ evicted
+//!        ▼                   ▼                       ▼
+//!     closed, and the     closed, an error        ends with an error, and the swarm
+//!     swarm hears nothing the swarm logs          closes the connection
+//! ```
+//!
+//! # Invariants
+//!
+//! * A connection that the door refuses at once costs no task and no event: strangers cannot keep the
+//!   swarm busy by connecting.
+//! * What a connection counts for is given back when it is dropped, however far it came.
+//! * One with a place holds it until the swarm lets go of its muxer.
+
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::future::BoxFuture;
+use libp2p::{
+    Multiaddr, PeerId, Transport, TransportError,
+    core::{
+        muxing::{StreamMuxer, StreamMuxerEvent},
+        transport::{DialOpts, ListenerId, TransportEvent},
+    },
+    multiaddr::Protocol,
+};
+use mesh::{Departure, Door, Knock, Pass, PeerPlace, Refusal};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::{config::identity_of, muxer::Muxer};
+
+/// Refused connections that are dealt with at once, before the swarm has its turn. Chosen.
+const REFUSALS_A_TURN: usize = 64;
+
+/// A transport whose connections come and go through the door.
+#[derive(Debug)]
+pub(crate) struct Guarded<T> {
+    inner: T,
+    door: Door,
+}
+
+/// A muxer, and what its connection counts for.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    inner: Muxer,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Inbound {
+        /// Resolves when the door gives the place to another.
+        evicted: Pin<Box<WaitForCancellationFutureOwned>>,
+        _place: PeerPlace,
+        _pass: Pass,
+    },
+    Outbound {
+        _departure: Departure,
+    },
+}
+
+type Upgrade = BoxFuture<'static, io::Result<(PeerId, Admitted)>>;
+
+/// A transport that can be guarded.
+pub(crate) trait Connects:
+    Transport<
+        Output = (PeerId, Muxer),
+        Error: Error + Send + Sync + 'static,
+        ListenerUpgrade: Send + 'static,
+        Dial: Send + 'static,
+    > + Unpin
+{
+}
+
+impl<T> Connects for T where
+    T: Transport<
+            Output = (PeerId, Muxer),
+            Error: Error + Send + Sync + 'static,
+            ListenerUpgrade: Send + 'static,
+            Dial: Send + 'static,
+        > + Unpin
+{
+}
+
+fn refused(refusal: Refusal) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, refusal)
+}
+
+impl<T> Guarded<T> {
+    /// Has `door` decide about the connections of a transport.
+    pub(crate) const fn new(inner: T, door: Door) -> Self {
+        Self { inner, door }
+    }
+
+    /// Asks about a connection that was just accepted. `None` if it is to be closed.
+    fn let_in<E: Error + Send + Sync + 'static>(
+        &self,
+        from: &Multiaddr,
+        upgrade: impl Future<Output = Result<(PeerId, Muxer), E>> + Send + 'static,
+    ) -> Option<Upgrade> {
+        let evicted = CancellationToken::new();
+        let evict = evicted.clone();
+        let now = Instant::now().into_std();
+        let Knock::Serve(pass) = self.door.knock(ip_of(from), now, move || evict.cancel()) else {
+            return None;
+        };
+        Some(Box::pin(async move {
+            let Some(upgraded) = evicted.run_until_cancelled(upgrade).await else {
+                return Err(refused(Refusal::HalfOpen));
+            };
+            let (peer, inner) = upgraded.map_err(io::Error::other)?;
+            pass.headed();
+            let place = pass.admit(identity_of(&peer), Instant::now().into_std());
+            let _place = place.map_err(refused)?;
+            let evicted = Box::pin(evicted.cancelled_owned());
+            Ok((peer, Admitted { inner, held: Held::Inbound { evicted, _place, _pass: pass } }))
+        }))
+    }
+}
+
+impl<T: Connects> Transport for Guarded<T> {
+    type Output = (PeerId, Admitted);
+    type Error = io::Error;
+    type ListenerUpgrade = Upgrade;
+    type Dial = Upgrade;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        self.inner.listen_on(id, address).map_err(|error| error.map(io::Error::other))
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Upgrade, TransportError<io::Error>> {
+        let departure = self.door.depart().map_err(|full| TransportError::Other(refused(full)))?;
+        let dial = self.inner.dial(address, options);
+        let dial = dial.map_err(|error| error.map(io::Error::other))?;
+        Ok(Box::pin(async move {
+            let (peer, inner) = dial.await.map_err(io::Error::other)?;
+            Ok((peer, Admitted { inner, held: Held::Outbound { _departure: departure } }))
+        }))
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Upgrade, io::Error>> {
+        for _ in 0..REFUSALS_A_TURN {
+            match ready!(Pin::new(&mut self.inner).poll(context)).map_err(io::Error::other) {
+                TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } => {
+                    let Some(upgrade) = self.let_in(&send_back_addr, upgrade) else { continue };
+                    return Poll::Ready(TransportEvent::Incoming {
+                        listener_id,
+                        upgrade,
+                        local_addr,
+                        send_back_addr,
+                    });
+                }
+                TransportEvent::NewAddress { listener_id, listen_addr } => {
+                    return Poll::Ready(TransportEvent::NewAddress { listener_id, listen_addr });
+                }
+                TransportEvent::AddressExpired { listener_id, listen_addr } => {
+                    return Poll::Ready(TransportEvent::AddressExpired {
+                        listener_id,
+                        listen_addr,
+                    });
+                }
+                TransportEvent::ListenerClosed { listener_id, reason } => {
+                    return Poll::Ready(TransportEvent::ListenerClosed { listener_id, reason });
+                }
+                TransportEvent::ListenerError { listener_id, error } => {
+                    return Poll::Ready(TransportEvent::ListenerError { listener_id, error });
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl StreamMuxer for Admitted {
+    type Substream = <Muxer as StreamMuxer>::Substream;
+    type Error = io::Error;
+
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<<Muxer as StreamMuxer>::Substream>> {
+        Pin::new(&mut self.inner).poll_inbound(context).map_err(io::Error::other)
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<<Muxer as StreamMuxer>::Substream>> {
+        Pin::new(&mut self.inner).poll_outbound(context).map_err(io::Error::other)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(context).map_err(io::Error::other)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<StreamMuxerEvent>> {
+        if let Held::Inbound { evicted, .. } = &mut self.held
+            && evicted.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(refused(Refusal::PeerEvicted)));
+        }
+        Pin::new(&mut self.inner).poll(context).map_err(io::Error::other)
+    }
+}
+
+/// Where a connection comes from. One that has no such address was made inside this machine.
+fn ip_of(address: &Multiaddr) -> IpAddr {
+    let ip = address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    });
+    ip.unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
