@@ -382,7 +382,8 @@ impl<F: Framing> Assembler<F> {
     /// Hands the message on, once all of it is charged.
     fn finish(&mut self) -> Result<Step, DisconnectReason> {
         let message = self.message.as_mut().ok_or(DisconnectReason::Protocol)?;
-        let (tag, len) = (tag_of(&message.bytes).ok_or(DisconnectReason::Protocol)?, message.bytes.len());
+        let (tag, len) =
+            (tag_of(&message.bytes).ok_or(DisconnectReason::Protocol)?, message.bytes.len());
         if len > INLINE_BYTES && len > message.charged {
             let bytes = len - message.charged;
             self.pending = Some(Pending::Message);

@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assembler::{AssemblyRules, MessageMemory},
     budget::ByteBudget,
     duplicates::{Duplicates, Seen},
     encode,
@@ -212,7 +213,19 @@ impl Broadcaster {
         &self.shared.environment
     }
 
-    /// The byte budget of the node. Transports charge what they read of a large message.
+    /// What every connection of the node goes by when it assembles messages.
+    #[must_use]
+    pub fn assembly(&self) -> AssemblyRules {
+        let Shared { profile, limits, budget, .. } = &*self.shared;
+        AssemblyRules {
+            tags: profile.tags,
+            budget: budget.clone(),
+            message_time: limits.message_time,
+            room_time: limits.inbound_wait,
+        }
+    }
+
+    /// The byte budget of the node.
     #[must_use]
     pub fn budget(&self) -> &ByteBudget {
         &self.shared.budget
@@ -608,7 +621,7 @@ impl Broadcaster {
             digest: OnceLock::new(),
             lane: rule.lane,
             peer,
-            _held: Held { _wire: None, _body: held },
+            _held: Held { _wire: MessageMemory::Uncharged, _body: held },
             token: None,
             heard_on: HeardOn::Topic,
             report: None,

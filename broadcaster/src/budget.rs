@@ -7,6 +7,8 @@
 //!
 //! * The bytes charged never exceed the budget.
 //! * Bulk may charge three quarters of it at most, so that priority messages always find room.
+//! * Messages that are still coming may charge half of it at most, so that peers who begin messages and
+//!   do not end them leave room for everything else.
 
 use std::sync::{
     Arc,
@@ -27,7 +29,18 @@ pub struct ByteBudget {
 struct Shared {
     total: usize,
     used: AtomicUsize,
+    /// What part of `used` is charged for messages that are still coming.
+    unfinished: AtomicUsize,
     freed: Notify,
+}
+
+/// Whether a message is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is.
+    Whole,
+    /// It is still coming from a peer, and may never be.
+    Unfinished,
 }
 
 /// A share of the budget, given back when dropped.
@@ -35,6 +48,8 @@ struct Shared {
 #[must_use = "dropping a reservation gives it back"]
 pub struct Reservation {
     bytes: usize,
+    /// What part of `bytes` is charged for a message that is still coming.
+    unfinished: usize,
     shared: Arc<Shared>,
 }
 
@@ -42,20 +57,37 @@ impl ByteBudget {
     /// A budget of `total` bytes.
     #[must_use]
     pub fn new(total: usize) -> Self {
-        let shared = Shared { total, used: AtomicUsize::new(0), freed: Notify::new() };
+        let shared = Shared {
+            total,
+            used: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            freed: Notify::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// Charges `bytes`, or says no because the budget, or the bulk share of it, is used up.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize, lane: Lane) -> Option<Reservation> {
-        let limit = match lane {
-            Lane::Priority => self.shared.total,
-            Lane::Bulk => self.shared.total / 4 * 3,
+        self.try_reserve_for(bytes, lane, Stage::Whole)
+    }
+
+    /// As [`ByteBudget::try_reserve`], within the share of messages that are still coming where the
+    /// message is one.
+    #[must_use]
+    pub fn try_reserve_for(&self, bytes: usize, lane: Lane, stage: Stage) -> Option<Reservation> {
+        let unfinished = match stage {
+            Stage::Whole => 0,
+            Stage::Unfinished => bytes,
         };
-        let charge = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= limit);
-        self.shared.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charge).ok()?;
-        Some(Reservation { bytes, shared: Arc::clone(&self.shared) })
+        if unfinished > 0 {
+            charge(&self.shared.unfinished, bytes, self.most(lane, Stage::Unfinished))?;
+        }
+        if charge(&self.shared.used, bytes, self.most(lane, Stage::Whole)).is_none() {
+            self.shared.unfinished.fetch_sub(unfinished, Ordering::Relaxed);
+            return None;
+        }
+        Some(Reservation { bytes, unfinished, shared: Arc::clone(&self.shared) })
     }
 
     /// Charges `bytes`, waiting until there is room. More than the budget is never granted.
@@ -64,15 +96,38 @@ impl ByteBudget {
     ///
     /// Safe: nothing is charged until the future resolves.
     pub async fn reserve(&self, bytes: usize, lane: Lane) -> Reservation {
+        self.reserve_for(bytes, lane, Stage::Whole).await
+    }
+
+    /// As [`ByteBudget::reserve`], within the share of messages that are still coming where the message
+    /// is one. More than [`ByteBudget::most`] is never granted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is charged until the future resolves.
+    pub async fn reserve_for(&self, bytes: usize, lane: Lane, stage: Stage) -> Reservation {
         loop {
             let freed = self.shared.freed.notified();
             tokio::pin!(freed);
             // Registered before the attempt, so that room made in between is not missed.
             freed.as_mut().enable();
-            if let Some(reservation) = self.try_reserve(bytes, lane) {
+            if let Some(reservation) = self.try_reserve_for(bytes, lane, stage) {
                 return reservation;
             }
             freed.await;
+        }
+    }
+
+    /// The most bytes that a lane may ever hold of messages in a stage.
+    #[must_use]
+    pub fn most(&self, lane: Lane, stage: Stage) -> usize {
+        let share = match stage {
+            Stage::Whole => self.shared.total,
+            Stage::Unfinished => self.shared.total / 2,
+        };
+        match lane {
+            Lane::Priority => share,
+            Lane::Bulk => share / 4 * 3,
         }
     }
 
@@ -89,10 +144,35 @@ impl ByteBudget {
     }
 }
 
+/// Adds `bytes` to a sum, unless that would exceed `limit`.
+fn charge(sum: &AtomicUsize, bytes: usize, limit: usize) -> Option<()> {
+    let add = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
+    sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok().map(|_before| ())
+}
+
 impl Reservation {
     /// The same bytes; what is charged for them is given back with the last copy of the result.
     pub(crate) fn keep_with(self, bytes: &Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes: bytes.clone(), _held: self })
+    }
+
+    /// How much is charged, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// This and `other`, of the same budget, in one.
+    pub(crate) fn with(mut self, mut other: Self) -> Self {
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.unfinished += std::mem::take(&mut other.unfinished);
+        self
+    }
+
+    /// The message is whole, and `bytes` long: gives back what is more.
+    pub(crate) fn whole(mut self, bytes: usize) -> Self {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        self.shared.unfinished.fetch_sub(unfinished, Ordering::Relaxed);
+        self.shrunk_to(bytes)
     }
 
     /// Gives back what is more than `bytes`.
@@ -119,6 +199,7 @@ impl AsRef<[u8]> for Kept {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.shared.unfinished.fetch_sub(self.unfinished, Ordering::Relaxed);
         self.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shared.freed.notify_waiters();
     }
@@ -139,6 +220,24 @@ mod tests {
         assert!(budget.try_reserve(1, Lane::Priority).is_none());
         drop((bulk, priority));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn messages_that_are_still_coming_hold_at_most_half() {
+        let budget = ByteBudget::new(80);
+        let coming = |bytes| budget.try_reserve_for(bytes, Lane::Priority, Stage::Unfinished);
+        let (first, second) = (coming(30).unwrap(), coming(10).unwrap());
+        assert!(coming(1).is_none());
+        assert!(budget.try_reserve_for(1, Lane::Bulk, Stage::Unfinished).is_none());
+        drop(second);
+        let held = first.with(coming(5).unwrap()).whole(33);
+        assert_eq!((held.bytes(), budget.used()), (33, 33));
+        let rest = coming(40).unwrap();
+        assert!(budget.try_reserve(8, Lane::Priority).is_none(), "the budget bounds it as well");
+        assert!(coming(1).is_none());
+        drop((held, rest));
+        assert_eq!(budget.used(), 0);
+        assert!(coming(40).is_some());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! * Every task belongs to a [`TaskSet`](runtime::TaskSet), and ends with it.
 //! * Every message that goes no further is counted once, with a [`DropReason`].
 
+mod assembler;
 mod broadcaster;
 mod budget;
 mod duplicates;
@@ -37,8 +38,12 @@ mod topic;
 mod workers;
 mod writer;
 
+pub use assembler::{
+    AssembledSource, Assembler, AssemblyRules, Charge, Follows, Framing, Head, LengthPrefix,
+    MessageMemory, PartHead, Piece, Space, Step,
+};
 pub use broadcaster::{Broadcaster, Setup};
-pub use budget::{ByteBudget, Reservation};
+pub use budget::{ByteBudget, Reservation, Stage};
 pub use frame::{Frame, Origin};
 pub use limits::{LaneLimits, Limits};
 pub use link::{

@@ -62,7 +62,12 @@ pub struct Limits {
     pub workers: NonZeroUsize,
     /// Requests being handled at one time. Default: 160. Source: wire facts 4.3.
     pub requests_handled: NonZeroUsize,
-    /// How long a message may wait for its worker before its sender is disconnected. Default: 30 s.
+    /// How long a message may take to come once its first byte has, counted while the node waits for
+    /// its bytes. Default: 30 s. Source: threats and goals, row 9. The largest message needs a peer that
+    /// sends 210 kB a second (1.7 Mbit/s), one of a megabyte 35 kB a second.
+    pub message_time: Duration,
+    /// How long a message may wait for room in the budget, or for its worker, before its sender is
+    /// disconnected. Default: 30 s.
     pub inbound_wait: Duration,
     /// How long one handler may take. Default: 5 s.
     pub handler_timeout: Duration,
@@ -105,6 +110,7 @@ impl Default for Limits {
             worker_queue: count(256),
             workers: count(8),
             requests_handled: count(160),
+            message_time: seconds(30),
             inbound_wait: seconds(30),
             handler_timeout: seconds(5),
             request_timeout: seconds(4),

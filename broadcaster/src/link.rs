@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gossip::{Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
 use tokio::sync::oneshot;
 
-use crate::{budget::Reservation, frame::Frame};
+use crate::{assembler::MessageMemory, frame::Frame};
 
 /// The outbound half of a framed connection.
 pub trait FrameSink: Send + 'static {
@@ -56,8 +56,8 @@ pub struct Received {
     pub tag: Tag,
     /// The whole message, tag included.
     pub wire: Bytes,
-    /// The share of the node's byte budget that was taken to read it, if it was a large one.
-    pub held: Option<Reservation>,
+    /// The memory that `wire` lies in.
+    pub memory: MessageMemory,
 }
 
 /// Why a source ended.

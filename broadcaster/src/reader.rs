@@ -33,6 +33,7 @@ use tokio::{
 };
 
 use crate::{
+    assembler::MessageMemory,
     budget::Reservation,
     duplicates::Seen,
     link::{FrameSource, Received},
@@ -99,7 +100,7 @@ impl<R: FrameSource> Reader<R> {
 
     /// Deals with one message.
     async fn take(&mut self, received: Received) -> Result<(), DisconnectReason> {
-        let Received { tag, wire, held } = received;
+        let Received { tag, wire, memory } = received;
         let Some(rule) = self.shared.profile.tags.rule(tag) else {
             self.traffic.count(Lane::Bulk, wire.len());
             self.shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
@@ -111,8 +112,8 @@ impl<R: FrameSource> Reader<R> {
             return Err(DisconnectReason::Oversized);
         }
         match (rule.forwarding, tag) {
-            (Forwarding::Gossip, _) => self.gossip(rule, wire, payload, held).await,
-            (Forwarding::HopLocal, Tag::UE) => self.request(rule, wire, payload, held).await,
+            (Forwarding::Gossip, _) => self.gossip(rule, wire, payload, memory).await,
+            (Forwarding::HopLocal, Tag::UE) => self.request(rule, wire, payload, memory).await,
             (Forwarding::HopLocal, _) => self.control(tag, &payload),
         }
     }
@@ -151,13 +152,13 @@ impl<R: FrameSource> Reader<R> {
         rule: &TagRule,
         wire: Bytes,
         payload: Bytes,
-        held: Option<Reservation>,
+        memory: MessageMemory,
     ) -> Result<(), DisconnectReason> {
         let (body, unpacked) = match rule.compression {
             Compression::None => (payload, None),
             Compression::Zstd => self.unpack(rule, &payload).await?,
         };
-        let held = Held { _wire: held, _body: unpacked };
+        let held = Held { _wire: memory, _body: unpacked };
         let fingerprint = self.shared.duplicates.fingerprint(rule.tag, &body);
         let mut work = self.work(rule, wire, body, held);
         work.fingerprint = Some(fingerprint);
@@ -211,13 +212,13 @@ impl<R: FrameSource> Reader<R> {
         rule: &TagRule,
         wire: Bytes,
         payload: Bytes,
-        held: Option<Reservation>,
+        memory: MessageMemory,
     ) -> Result<(), DisconnectReason> {
         if !self.shared.needs_worker(rule.tag) {
             self.shared.metrics.dropped(DropReason::Unhandled, rule.lane);
             return Ok(());
         }
-        let mut work = self.work(rule, wire, payload, Held { _wire: held, _body: None });
+        let mut work = self.work(rule, wire, payload, Held { _wire: memory, _body: None });
         self.take_token(&mut work).await?;
         let (shared, lane) = (Arc::clone(&self.shared), work.lane);
         self.hand_over(work, lane, shared.workers.requests()).await

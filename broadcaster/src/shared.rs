@@ -12,6 +12,7 @@ use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assembler::INLINE_BYTES,
     budget::{ByteBudget, Reservation},
     duplicates::{Duplicates, Fingerprint},
     frame::{Frame, FrameParts, Origin},
@@ -23,10 +24,6 @@ use crate::{
     router::{Intake, Job, Target, ToTopic, Topics as TopicSinks},
     workers::{Application, HeardOn, Work, Workers},
 };
-
-/// Wire length up to which a message that is passed on is copied, so that it does not keep the whole
-/// read buffer alive that it came in. Chosen: a quarter of that buffer.
-const MAX_COPIED_BYTES: usize = 4 * 1024;
 
 /// What a node does with the messages of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +103,8 @@ impl Shared {
         let Some(held) = self.observed.try_reserve(work.message.body.len(), Lane::Priority) else {
             return self.metrics.dropped(DropReason::ObserverLagged, work.lane);
         };
-        let message = Inbound { body: held.keep_with(&work.message.body), ..work.message.clone() };
+        let message =
+            Inbound { body: held.keep_with(&unshared(&work.message.body)), ..work.message.clone() };
         // An observer that falls behind by too many messages learns it from its own end.
         let _ = self.observers.send(message);
     }
@@ -155,12 +153,10 @@ impl Shared {
     fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
         let len = work.wire.len();
         let held = self.budget.try_reserve(len, work.lane)?;
-        let copy = len <= MAX_COPIED_BYTES;
-        let wire = if copy { Bytes::copy_from_slice(&work.wire) } else { work.wire.clone() };
         Some(Frame::new(FrameParts {
             tag: work.message.tag,
             lane: work.lane,
-            wire,
+            wire: unshared(&work.wire),
             digest: work.digest(),
             origin: Origin::Forwarded,
             held: Some(held),
@@ -217,4 +213,9 @@ impl Shared {
         // Nobody listening is no failure.
         let _ = self.events.send(event);
     }
+}
+
+/// The same bytes, copied where they may lie in a read buffer, so that they do not keep all of it alive.
+fn unshared(bytes: &Bytes) -> Bytes {
+    if bytes.len() <= INLINE_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
 }

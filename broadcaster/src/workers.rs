@@ -32,8 +32,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::Reservation, duplicates::Fingerprint, encode, metrics::DropReason, peer::Peer,
-    shared::Shared,
+    assembler::MessageMemory, budget::Reservation, duplicates::Fingerprint, encode,
+    metrics::DropReason, peer::Peer, shared::Shared,
 };
 
 /// What the application installed.
@@ -53,10 +53,10 @@ pub(crate) enum HeardOn {
 }
 
 /// What a message is charged for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
-    /// For what came off the wire, if that was much.
-    pub(crate) _wire: Option<Reservation>,
+    /// For what came off the wire.
+    pub(crate) _wire: MessageMemory,
     /// For what it became when it was decompressed.
     pub(crate) _body: Option<Reservation>,
 }

@@ -43,7 +43,7 @@ use crate::{
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
     sink::StreamSink,
-    source::StreamSource,
+    source::{StreamSource, stream_source},
     streams::{About, InboundStream, OpenError},
 };
 
@@ -321,8 +321,7 @@ impl LinkContext {
         stream: Stream,
     ) -> (StreamSource<ReadHalf<Stream>>, StreamSink<WriteHalf<Stream>>) {
         let (read, write) = stream.split();
-        let tags = self.broadcaster.profile().tags;
-        (StreamSource::new(read, tags, self.broadcaster.budget().clone()), StreamSink::new(write))
+        (stream_source(read, self.broadcaster.assembly()), StreamSink::new(write))
     }
 
     /// Ends the link that lost, which may be this one.

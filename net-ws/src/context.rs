@@ -29,7 +29,6 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
-    source::Bounds,
     tls::TlsIdentity,
 };
 
@@ -150,11 +149,6 @@ impl Context {
     /// The random text by which this process knows itself again.
     pub(crate) fn node_random(&self) -> &str {
         self.hello.node_random.as_deref().unwrap_or_default()
-    }
-
-    /// What a source needs of the node.
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { tags: self.profile.tags, budget: self.broadcaster.budget().clone() }
     }
 
     /// Names the run of a dialer by the random text it made at its start.

@@ -77,8 +77,8 @@ where
     } = established;
     let port = Arc::new(Port::default());
     let (returns, returned) = oneshot::channel();
-    let source =
-        WsSource::new((read_half, early), role, context.bounds(), Arc::clone(&port), returns);
+    let rules = context.broadcaster.assembly();
+    let source = WsSource::new((read_half, early), role, rules, Arc::clone(&port), returns);
     let direction = match role {
         Role::Server => Direction::Inbound,
         Role::Client => Direction::Outbound,

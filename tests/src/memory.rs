@@ -114,8 +114,7 @@ impl MemoryNetwork {
     ) -> Option<Attached> {
         let broadcaster = &self.shared.broadcaster;
         let id = broadcaster.next_link_id();
-        let table = broadcaster.profile().tags;
-        let (sink, source) = end.into_halves(table, broadcaster.budget().clone());
+        let (sink, source) = end.into_halves(broadcaster.assembly());
         let about = LinkInfo {
             transport: Transport::Memory,
             direction,

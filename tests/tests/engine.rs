@@ -226,8 +226,7 @@ async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
     while !matches!(events.recv().await.unwrap(), PeerEvent::Disconnected(..)) {}
     let tasks = TaskSet::new(&CancellationToken::new());
     let (near, far) = pair(Shape::default(), &tasks);
-    let (sink, source) =
-        near.into_halves(NetworkProfile::TANDEM.tags, broadcaster.budget().clone());
+    let (sink, source) = near.into_halves(broadcaster.assembly());
     let link = Link {
         about: about(Some(TWIN)),
         sinks: LaneSinks::Shared(sink),

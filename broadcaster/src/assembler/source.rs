@@ -122,7 +122,10 @@ impl<R: AsyncRead + Unpin + Send + 'static, F: Framing> FrameSource for Assemble
 }
 
 /// Reads once, and says how much, and for how much there was room.
-async fn read_to(io: &mut (impl AsyncRead + Unpin), space: Space<'_>) -> io::Result<(usize, usize)> {
+async fn read_to(
+    io: &mut (impl AsyncRead + Unpin),
+    space: Space<'_>,
+) -> io::Result<(usize, usize)> {
     match space {
         Space::Buffer(bytes, room) => Ok((io.read_buf(&mut bytes.limit(room)).await?, room)),
         Space::Message(bytes, room) => Ok((io.read_buf(&mut bytes.limit(room)).await?, room)),
@@ -141,5 +144,174 @@ async fn passed(timer: &mut Option<Pin<Box<Sleep>>>, due: Instant) {
             return;
         }
         timer.as_mut().reset(due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use gossip::{Lane, MAX_MESSAGE_BYTES, NetworkProfile, Tag};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{ByteBudget, LengthPrefix};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MIB: usize = 1024 * 1024;
+
+    struct Rig {
+        source: AssembledSource<DuplexStream, LengthPrefix>,
+        peer: DuplexStream,
+        budget: ByteBudget,
+    }
+
+    fn rig() -> Rig {
+        let (ours, peer) = duplex(8 * MIB);
+        let budget = ByteBudget::new(64 * MIB);
+        let rules = AssemblyRules {
+            tags: NetworkProfile::ALGORAND.tags,
+            budget: budget.clone(),
+            message_time: 30 * SECOND,
+            room_time: 20 * SECOND,
+        };
+        Rig {
+            source: AssembledSource::new(ours, BytesMut::new(), LengthPrefix, rules),
+            peer,
+            budget,
+        }
+    }
+
+    fn framed(tag: &[u8; 2], len: usize) -> Vec<u8> {
+        let header = u32::try_from(len + 2).unwrap().to_be_bytes();
+        [&header[..], tag, &vec![7; len]].concat()
+    }
+
+    impl Rig {
+        async fn end(&mut self) -> DisconnectReason {
+            self.source.next_message().await.unwrap_err().reason
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_that_cannot_be_ends_the_link_at_once() {
+        for (bytes, reason) in [
+            (&[0, 0, 0, 0][..], DisconnectReason::Protocol),
+            (&[0, 0, 0, 1], DisconnectReason::Protocol),
+            (&[0, 0x60, 0, 1], DisconnectReason::Oversized),
+            (&[0xff; 4], DisconnectReason::Oversized),
+            // Longer than a vote may be.
+            (&[0, 0, 0x04, 0xcf, b'A', b'V'], DisconnectReason::Oversized),
+        ] {
+            let mut rig = rig();
+            rig.peer.write_all(bytes).await.unwrap();
+            assert_eq!(rig.end().await, reason);
+            assert_eq!(rig.end().await, reason, "it stays ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_in_the_middle_of_a_message_delivers_nothing() {
+        for (bytes, reason) in [
+            (&[][..], DisconnectReason::RemoteClosed),
+            (&[0, 0], DisconnectReason::Transport),
+            (&[0, 0, 0, 100, b'V', b'B', b'h'], DisconnectReason::Transport),
+        ] {
+            let mut rig = rig();
+            rig.peer.write_all(bytes).await.unwrap();
+            rig.peer.shutdown().await.unwrap();
+            assert_eq!(rig.end().await, reason);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_lost_when_a_read_is_dropped() {
+        let mut rig = rig();
+        for chunk in framed(b"VB", 100_000).chunks(999) {
+            tokio::select! {
+                biased;
+                received = rig.source.next_message() => panic!("too early: {received:?}"),
+                written = rig.peer.write_all(chunk) => written.unwrap(),
+            }
+        }
+        let received = rig.source.next_message().await.unwrap();
+        assert_eq!((received.tag, received.wire.len()), (Tag::VB, 100_002));
+        assert_eq!(rig.budget.used(), 100_002);
+        drop(received);
+        assert_eq!(rig.budget.used(), 0);
+    }
+
+    // Issue 9, 3.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_end_is_given_up_after_its_time() {
+        let mut rig = rig();
+        let began = Instant::now();
+        let peer = async {
+            rig.peer.write_all(&framed(b"VB", 5_000)[..20]).await.unwrap();
+            loop {
+                time::sleep(7 * SECOND).await;
+                rig.peer.write_all(b"x").await.unwrap();
+            }
+        };
+        tokio::select! {
+            end = rig.source.next_message() => {
+                assert_eq!(end.unwrap_err().reason, DisconnectReason::Protocol);
+            }
+            () = peer => {}
+        }
+        assert_eq!(began.elapsed(), 30 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_pauses_has_no_more_time() {
+        let mut rig = rig();
+        let peer = async {
+            rig.peer.write_all(&framed(b"VB", MAX_MESSAGE_BYTES - 2)[..20]).await.unwrap();
+            loop {
+                time::sleep(Duration::from_millis(1)).await;
+                rig.peer.write_all(b"x").await.unwrap();
+            }
+        };
+        let began = Instant::now();
+        tokio::select! {
+            biased;
+            () = peer => {}
+            end = rig.source.next_message() => {
+                assert_eq!(end.unwrap_err().reason, DisconnectReason::Protocol);
+            }
+        }
+        assert!(began.elapsed() <= 30 * SECOND + SECOND / 100, "{:?}", began.elapsed());
+    }
+
+    // Issue 9, 3: 210 kB a second are enough for the largest message.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_on_a_thin_line_can_send_the_largest_message() {
+        let mut rig = rig();
+        let began = Instant::now();
+        let peer = async {
+            for chunk in framed(b"VB", MAX_MESSAGE_BYTES - 2).chunks(21_000) {
+                rig.peer.write_all(chunk).await.unwrap();
+                time::sleep(SECOND / 10).await;
+            }
+        };
+        let (received, ()) = tokio::join!(rig.source.next_message(), peer);
+        assert_eq!(received.unwrap().wire.len(), MAX_MESSAGE_BYTES);
+        assert!(began.elapsed() > 29 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_for_which_there_is_no_room_waits_then_ends_the_connection() {
+        let mut rig = rig();
+        let all = rig.budget.try_reserve(64 * MIB, Lane::Priority).unwrap();
+        rig.peer.write_all(&framed(b"VB", 100_000)).await.unwrap();
+        let waited = time::timeout(10 * SECOND, rig.source.next_message()).await;
+        assert!(waited.is_err());
+        drop(all);
+        assert_eq!(rig.source.next_message().await.unwrap().wire.len(), 100_002);
+        let _all = rig.budget.try_reserve(64 * MIB, Lane::Priority).unwrap();
+        rig.peer.write_all(&framed(b"VB", 100_000)).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(rig.end().await, DisconnectReason::Stalled);
+        assert_eq!(began.elapsed(), 20 * SECOND);
     }
 }

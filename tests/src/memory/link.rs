@@ -11,21 +11,18 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use broadcaster::{ByteBudget, Frame, FrameSink, FrameSource, Received, Reservation, SourceEnd};
-use bytes::{Buf, Bytes, BytesMut};
-use gossip::{
-    DisconnectReason, Lane, Tag, TagTable,
-    wire::frame::{FRAME_HEADER_BYTES, decode_header, encode_header},
+use broadcaster::{
+    AssembledSource, AssemblyRules, Frame, FrameSink, FrameSource, LengthPrefix, Received,
+    SourceEnd,
 };
+use bytes::{Bytes, BytesMut};
+use gossip::{DisconnectReason, wire::frame::encode_header};
 use runtime::TaskSet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
-
-/// Messages longer than this are charged to the budget while they are read.
-const CHARGED_BYTES: usize = 64 * 1024;
 
 /// Bytes that may be under way on a pipe with a delay. Chosen: one large message.
 const UNDER_WAY_BYTES: usize = 8 * 1024 * 1024;
@@ -145,59 +142,14 @@ impl FrameSink for MemorySink {
 /// The inbound half of one end.
 #[derive(Debug)]
 pub struct MemorySource {
-    reader: ReadHalf<DuplexStream>,
+    messages: AssembledSource<ReadHalf<DuplexStream>, LengthPrefix>,
     cut: CancellationToken,
-    buffer: BytesMut,
-    table: TagTable,
-    budget: ByteBudget,
-    /// What was charged for the message that is being read.
-    held: Option<Reservation>,
 }
 
 impl FrameSource for MemorySource {
     async fn next_message(&mut self) -> Result<Received, SourceEnd> {
-        loop {
-            if let Some(received) = self.decode().await? {
-                return Ok(received);
-            }
-            self.buffer.reserve(16 * 1024);
-            let (reader, buffer) = (&mut self.reader, &mut self.buffer);
-            let read = self.cut.run_until_cancelled(reader.read_buf(buffer)).await;
-            match read.unwrap_or_else(|| Err(broken()))? {
-                0 if self.buffer.is_empty() => {
-                    return Err(SourceEnd::because(DisconnectReason::RemoteClosed));
-                }
-                0 => return Err(SourceEnd::because(DisconnectReason::Transport)),
-                _ => {}
-            }
-        }
-    }
-}
-
-impl MemorySource {
-    /// The next message, if it is there as a whole. Cancel safe: the buffer keeps what was read.
-    async fn decode(&mut self) -> Result<Option<Received>, SourceEnd> {
-        let Some((&header, rest)) = self.buffer.split_first_chunk::<FRAME_HEADER_BYTES>() else {
-            return Ok(None);
-        };
-        let len = decode_header(header)
-            .map_err(|_bad| SourceEnd::because(DisconnectReason::Oversized))?;
-        let Some(&tag) = rest.first_chunk::<{ Tag::BYTES }>() else { return Ok(None) };
-        let (tag, whole) = (Tag(tag), rest.len() >= len);
-        let rule = self.table.rule(tag);
-        if rule.is_some_and(|rule| len - Tag::BYTES > rule.max_payload) {
-            return Err(SourceEnd::because(DisconnectReason::Oversized));
-        }
-        if len > CHARGED_BYTES && self.held.is_none() {
-            let lane = rule.map_or(Lane::Bulk, |rule| rule.lane);
-            self.held = Some(self.budget.reserve(len, lane).await);
-        }
-        if !whole {
-            return Ok(None);
-        }
-        self.buffer.advance(FRAME_HEADER_BYTES);
-        let wire = self.buffer.split_to(len).freeze();
-        Ok(Some(Received { tag, wire, held: self.held.take() }))
+        let received = self.cut.run_until_cancelled(self.messages.next_message()).await;
+        received.unwrap_or_else(|| Err(broken().into()))
     }
 }
 
@@ -209,16 +161,9 @@ impl End {
 
     /// The two halves, as a node attaches them.
     #[must_use]
-    pub fn into_halves(self, table: TagTable, budget: ByteBudget) -> (MemorySink, MemorySource) {
+    pub fn into_halves(self, rules: AssemblyRules) -> (MemorySink, MemorySource) {
         let Self { reader, writer, cut } = self;
-        let source = MemorySource {
-            reader,
-            cut: cut.clone(),
-            buffer: BytesMut::new(),
-            table,
-            budget,
-            held: None,
-        };
-        (MemorySink { writer, cut }, source)
+        let messages = AssembledSource::new(reader, BytesMut::new(), LengthPrefix, rules);
+        (MemorySink { writer, cut: cut.clone() }, MemorySource { messages, cut })
     }
 }
