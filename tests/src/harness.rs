@@ -32,6 +32,20 @@ pub trait RawPeer: Send + 'static {
     /// Safe: what was read of a message is kept for the next call.
     fn recv(&mut self) -> impl Future<Output = Option<(Tag, Bytes)>> + Send;
 
+    /// Announces a message with a payload of `len` bytes, and sends its tag.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    fn begin(&mut self, tag: Tag, len: usize) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Sends so much of the payload that was announced.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    fn go_on(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+
     /// Sends the first half of a message, and dies.
     fn break_within(self, tag: Tag, payload: &[u8]) -> impl Future<Output = ()> + Send;
 

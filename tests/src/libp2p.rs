@@ -285,13 +285,21 @@ impl RawPeer for RawLibp2p {
         }
     }
 
+    async fn begin(&mut self, tag: Tag, len: usize) -> io::Result<()> {
+        self.go_on(&[&encode_header(Tag::BYTES + len), &tag.0[..]].concat()).await
+    }
+
+    async fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
     async fn break_within(mut self, tag: Tag, payload: &[u8]) {
-        let header = encode_header(Tag::BYTES + payload.len());
-        let half = [&header, &tag.0[..], payload.get(..payload.len() / 2).unwrap_or(&[])].concat();
+        let half = payload.get(..payload.len() / 2).unwrap_or(&[]);
         let before = self.written.load(Ordering::Relaxed);
         // What cannot be written any more is broken as well.
-        let _ = self.stream.write_all(&half).await;
-        let _ = self.stream.flush().await;
+        let _ = self.begin(tag, payload.len()).await;
+        let _ = self.go_on(half).await;
         // The connection takes it from the stream in its own time.
         let sent = || self.written.load(Ordering::Relaxed) >= before + half.len();
         until("half a message is sent", sent).await;

@@ -279,6 +279,20 @@ impl RawPeer for RawEither {
         }
     }
 
+    async fn begin(&mut self, tag: Tag, len: usize) -> std::io::Result<()> {
+        match self {
+            Self::WebSocket(raw) => raw.begin(tag, len).await,
+            Self::Libp2p(raw) => raw.begin(tag, len).await,
+        }
+    }
+
+    async fn go_on(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::WebSocket(raw) => raw.go_on(bytes).await,
+            Self::Libp2p(raw) => raw.go_on(bytes).await,
+        }
+    }
+
     async fn break_within(self, tag: Tag, payload: &[u8]) {
         match self {
             Self::WebSocket(raw) => raw.break_within(tag, payload).await,

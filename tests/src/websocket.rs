@@ -122,15 +122,23 @@ impl RawPeer for RawWebSocket {
         }
     }
 
-    async fn break_within(mut self, tag: Tag, payload: &[u8]) {
-        let message = [&tag.0[..], payload].concat();
+    async fn begin(&mut self, tag: Tag, len: usize) -> io::Result<()> {
         let mut frame = vec![0x82, 0x80 | 127];
-        frame.extend_from_slice(&(message.len() as u64).to_be_bytes());
+        frame.extend_from_slice(&((Tag::BYTES + len) as u64).to_be_bytes());
         frame.extend_from_slice(&[0; 4]); // a mask that changes nothing
-        frame.extend_from_slice(message.get(..message.len() / 2).unwrap_or(&[]));
+        frame.extend_from_slice(&tag.0);
+        self.go_on(&frame).await
+    }
+
+    async fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket().write_all(bytes).await?;
+        self.socket().flush().await
+    }
+
+    async fn break_within(mut self, tag: Tag, payload: &[u8]) {
         // What cannot be written any more is broken as well.
-        let _ = self.socket().write_all(&frame).await;
-        let _ = self.socket().flush().await;
+        let _ = self.begin(tag, payload.len()).await;
+        let _ = self.go_on(payload.get(..payload.len() / 2).unwrap_or(&[])).await;
     }
 
     fn identity(&self) -> Option<Identity> {

@@ -62,12 +62,19 @@ impl RawPeer for MemoryPeer {
         }
     }
 
+    async fn begin(&mut self, tag: Tag, len: usize) -> io::Result<()> {
+        self.go_on(&[&encode_header(Tag::BYTES + len), &tag.0[..]].concat()).await
+    }
+
+    async fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.end.writer.write_all(bytes).await?;
+        self.end.writer.flush().await
+    }
+
     async fn break_within(mut self, tag: Tag, payload: &[u8]) {
-        let header = encode_header(Tag::BYTES + payload.len());
-        let half = [&header, &tag.0[..], payload.get(..payload.len() / 2).unwrap_or(&[])].concat();
         // What cannot be written any more is broken as well.
-        let _ = self.end.writer.write_all(&half).await;
-        let _ = self.end.writer.flush().await;
+        let _ = self.begin(tag, payload.len()).await;
+        let _ = self.go_on(payload.get(..payload.len() / 2).unwrap_or(&[])).await;
     }
 
     fn identity(&self) -> Option<Identity> {

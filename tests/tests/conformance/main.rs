@@ -69,6 +69,7 @@ macro_rules! suite {
                 a_flood_stays_within_the_budget_and_every_drop_is_counted,
                 a_flood_stays_within_the_queue_of_a_peer_and_every_drop_is_counted,
                 a_flood_from_a_peer_stays_within_the_budget,
+                messages_that_never_end_cost_their_senders_and_nobody_else,
                 a_handler_that_stalls_delays_no_vote,
                 a_message_that_waits_for_a_stalled_peer_is_heard_from_another,
                 a_peer_whose_messages_wait_too_long_is_cut_off,

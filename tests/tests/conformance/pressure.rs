@@ -11,10 +11,13 @@ use testkit::{
     recorder::Recorder,
     wait::until,
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
 
 use crate::scene::{
-    UNIT, body, broadcast, listeners, patient, plain, queued, recording, send, stall,
+    UNIT, body, broadcast, listeners, patient, plain, queued, recording, relay, send, stall,
 };
 
 pub(crate) async fn a_peer_that_stops_reading_is_cut_off_and_the_others_do_not_notice<
@@ -210,6 +213,39 @@ pub(crate) async fn a_flood_from_a_peer_stays_within_the_budget<H: Harness>() {
 /// A handler that never answers.
 fn stalling() -> Arc<dyn gossip::Handler> {
     Arc::new(|_message: Inbound| std::future::pending::<Verdict>())
+}
+
+// Issue 9, 3; issue 8, 26.
+pub(crate) async fn messages_that_never_end_cost_their_senders_and_nobody_else<H: Harness>() {
+    const MIB: usize = 1024 * 1024;
+    let limits = Limits { budget_bytes: 32 * MIB, message_time: 3 * UNIT, ..patient() };
+    let hub = H::start(relay().limits(limits)).await;
+    let (mut sender, _) = join(&hub).await;
+    let (mut reader, _) = join(&hub).await;
+    let (mut attackers, began) = (Vec::new(), Instant::now());
+    for _ in 0..8 {
+        let (mut raw, _) = join(&hub).await;
+        raw.begin(Tag::VB, 5_000_000).await.expect("the connection is open");
+        attackers.push(raw);
+    }
+    for round in 0..40 {
+        let vote = body(&format!("vote {round}"), 500);
+        send(&mut sender, Tag::AV, &vote).await;
+        assert_eq!(next_of(&mut reader, Tag::AV).await, vote);
+        let used = hub.broadcaster().budget().used();
+        assert!(used < MIB, "{used} bytes are held for what has not come");
+        for raw in &mut attackers {
+            // The node may have cut it off.
+            let _ = raw.go_on(&[0]).await;
+        }
+        time::sleep(UNIT / 10).await;
+    }
+    let metrics = hub.broadcaster().metrics();
+    until("the attackers are cut off", || metrics.disconnects(DisconnectReason::Protocol) == 8)
+        .await;
+    let late = if H::CLOCK == Clock::Paused { UNIT * 4 } else { UNIT * 20 };
+    assert!(began.elapsed() < late + UNIT, "after {:?}", began.elapsed());
+    assert_eq!(hub.broadcaster().peers(PeerClass::Connected).len(), 2);
 }
 
 pub(crate) async fn a_handler_that_stalls_delays_no_vote<H: Harness>() {
