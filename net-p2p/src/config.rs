@@ -95,6 +95,30 @@ impl P2pConfig {
     }
 }
 
+/// What every refused address is told.
+const WHAT_IS_DIALLED: &str =
+    "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID";
+
+/// Checks that this network can dial an address.
+///
+/// # Errors
+///
+/// [`PeerAddressError`]: it is no multiaddr, does not say who is there, or leads over something else than TCP.
+pub fn check_peer(address: &NodeAddress) -> Result<(), PeerAddressError> {
+    PeerAddress::parse(address).map(drop)
+}
+
+/// Reads an address to listen on: `/ip4` or `/ip6`, then `/tcp/PORT`. `None` if it is anything else.
+#[must_use]
+pub fn parse_listen_address(text: &str) -> Option<Multiaddr> {
+    let address: Multiaddr = text.parse().ok()?;
+    let mut parts = address.iter();
+    let spoken = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)))
+        && matches!(parts.next(), Some(Protocol::Tcp(_)))
+        && parts.next().is_none();
+    spoken.then_some(address)
+}
+
 /// Why an address cannot be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -116,6 +140,14 @@ pub enum PeerAddressError {
     NoPeerId {
         /// The address as given.
         address: String,
+    },
+    /// It leads over something that this build does not speak.
+    #[error("{address} cannot be dialled because of {part}: {WHAT_IS_DIALLED}")]
+    NotSpoken {
+        /// The address as given.
+        address: String,
+        /// The part that is not spoken.
+        part: String,
     },
     /// What follows `/p2p/` is no peer ID of a kind that nodes have.
     #[error("{address} ends with a peer ID that no key has")]
@@ -148,8 +180,20 @@ impl PeerAddress {
 
     /// Checks that an address says who is to be found there.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
-        let Some(Protocol::P2p(peer)) = address.iter().last() else {
-            return Err(PeerAddressError::NoPeerId { address: address.to_string() });
+        let mut parts = address.iter().peekable();
+        let hosted = parts.next_if(|part| {
+            use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6};
+            matches!(part, Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_))
+        });
+        let ported = hosted.and_then(|_| parts.next_if(|part| matches!(part, Protocol::Tcp(1..))));
+        let named = ported.and_then(|_| parts.next_if(|part| matches!(part, Protocol::P2p(_))));
+        let peer = match (named, parts.next()) {
+            (Some(Protocol::P2p(peer)), None) => peer,
+            (_, Some(part)) => {
+                let part = part.to_string();
+                return Err(PeerAddressError::NotSpoken { address: address.to_string(), part });
+            }
+            (_, None) => return Err(PeerAddressError::NoPeerId { address: address.to_string() }),
         };
         let identity = identity_of(&peer)
             .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
@@ -178,6 +222,35 @@ mod tests {
         let hashed = "/ip4/1.2.3.4/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
         let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(hashed.to_owned())).unwrap();
         assert_eq!(parsed.identity.kind(), gossip::KeyKind::Hashed);
+    }
+
+    // Issue 8, 6.
+    #[test]
+    fn an_address_that_this_build_does_not_speak_is_refused() {
+        for (place, part) in [
+            ("/dnsaddr/bootstrap.example", "/dnsaddr/bootstrap.example"),
+            ("/ip4/1.2.3.4/udp/4190/quic-v1", "/udp/4190"),
+            ("/ip4/1.2.3.4/tcp/4190/ws", "/ws"),
+            ("/dns4/h.example/tcp/443/wss", "/wss"),
+            ("/dns4/h.example/tcp/443/tls/ws", "/tls"),
+            ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
+            (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
+        ] {
+            let text = NodeAddress::Multiaddr(format!("{place}/p2p/{ID}"));
+            let said = PeerAddress::parse(&text).unwrap_err().to_string();
+            assert!(said.contains(&format!("because of {part}: this build dials")), "{said}");
+        }
+        for place in ["/ip6/::1", "/dns/h.example", "/dns4/h.example", "/dns6/h.example"] {
+            let text = NodeAddress::Multiaddr(format!("{place}/tcp/1/p2p/{ID}"));
+            assert_eq!(check_peer(&text), Ok(()));
+        }
+        for text in ["/ip4/127.0.0.1/tcp/0", "/ip6/::/tcp/1"] {
+            assert_eq!(parse_listen_address(text).unwrap().to_string(), text);
+        }
+        for text in ["/dns4/localhost/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1", "/ip4/1.2.3.4/tcp/1/ws"]
+        {
+            assert_eq!(parse_listen_address(text), None, "{text}");
+        }
     }
 
     #[test]

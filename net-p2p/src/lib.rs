@@ -61,7 +61,10 @@ mod swarm;
 mod topic;
 mod transport;
 
-pub use config::{GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription};
+pub use config::{
+    GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription, check_peer,
+    parse_listen_address,
+};
 pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use link::SharedLedger;

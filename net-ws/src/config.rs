@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use gossip::{NetworkId, NodeAddress, wire::identity::Keypair};
+use gossip::{NetworkId, NodeAddress, Security, wire::identity::Keypair};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -119,6 +119,21 @@ pub enum TargetError {
         /// The address.
         address: String,
     },
+}
+
+/// Checks that this network can dial an address.
+///
+/// # Errors
+///
+/// [`TargetError`]: it asks for TLS, or belongs to the other network.
+pub fn check_peer(address: &NodeAddress) -> Result<(), TargetError> {
+    match address {
+        NodeAddress::WebSocket(url) if url.security() == Security::Tls => {
+            Err(TargetError::Tls { address: address.to_string() })
+        }
+        NodeAddress::WebSocket(_) => Ok(()),
+        NodeAddress::Multiaddr(_) => Err(TargetError::Multiaddr { address: address.to_string() }),
+    }
 }
 
 /// Why a WebSocket network did not start. Nothing keeps running after one of these.

@@ -34,7 +34,7 @@ mod source;
 mod tls;
 
 pub use certificates::{CertificateError, read_certificates};
-pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig};
+pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
 pub use context::SharedLedger;
 pub use network::WsNetwork;
 pub use tls::{TlsError, TlsIdentity};

@@ -33,9 +33,10 @@ use runtime::Environment;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    check::{self, Role},
     data_dir::DataDir,
     error::StartError,
-    network::{Lent, Network},
+    network::{self, Lent, Network},
     running::{Http, Parts, Running},
     served::{OnStart, Served, TlsFiles},
 };
@@ -311,6 +312,33 @@ impl NodeBuilder {
         self
     }
 
+    /// Checks everything that can be told without starting the node: addresses, handlers, the files of keys
+    /// and certificates. [`NodeBuilder::start`] does so first.
+    ///
+    /// # Errors
+    ///
+    /// The [`StartError`] that a start would give.
+    pub fn check(&self) -> Result<(), StartError> {
+        for peer in &self.peers {
+            self.mode.check_peer(peer)?;
+        }
+        for address in &self.listen_p2p {
+            network::listen_address(address)?;
+        }
+        check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
+        check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
+        if let Some(files) = &self.tls {
+            net_ws::TlsIdentity::load(&files.cert, &files.key)?;
+        }
+        if let Some(path) = &self.tls_roots {
+            net_ws::read_certificates(path)?;
+        }
+        if let KeySource::File(path) = &self.key {
+            NodeKey::load(path)?;
+        }
+        Ok(())
+    }
+
     /// Starts the node. It ends with `parent`, or by [`Running::stop`].
     ///
     /// # Errors
@@ -321,6 +349,7 @@ impl NodeBuilder {
     ///
     /// A start that is dropped leaves nothing running.
     pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
+        self.check()?;
         let data_dir = match std::mem::take(&mut self.data_dir) {
             DirSource::None => None,
             DirSource::Path(path) => Some(DataDir::open(path)?),

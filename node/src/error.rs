@@ -2,9 +2,10 @@
 
 use std::io;
 
+use gossip::Tag;
 use net_p2p::KeyError;
 
-use crate::data_dir::DataDirError;
+use crate::{check::PeerError, data_dir::DataDirError};
 
 /// Why a node did not start. Nothing keeps running after one of these.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,31 @@ pub enum StartError {
     /// What HTTPS needs cannot be used.
     #[error("cannot serve HTTPS")]
     Tls(#[from] net_ws::TlsError),
-    /// An address to listen on is no multiaddr.
-    #[error("cannot listen on {address:?}: write a multiaddr, for example /ip4/127.0.0.1/tcp/4190")]
+    /// A configured peer cannot be dialled.
+    #[error("a peer cannot be dialled")]
+    Peer(#[from] PeerError),
+    /// A handler or a validator is for a tag that the network does not have.
+    #[error("the {role} for {tag} would never be called: the tags of this network are {known}")]
+    UnknownTag {
+        /// What it is.
+        role: &'static str,
+        /// Its tag.
+        tag: Tag,
+        /// The tags there are.
+        known: String,
+    },
+    /// Of two handlers or validators for one tag only one could be called.
+    #[error("there are two {role}s for {tag}: put them into one")]
+    TwoForOneTag {
+        /// What they are.
+        role: &'static str,
+        /// Their tag.
+        tag: Tag,
+    },
+    /// An address to listen on is no multiaddr that libp2p can listen on here.
+    #[error(
+        "cannot listen on {address:?}: write a multiaddr of an IP address and a TCP port, for example /ip4/127.0.0.1/tcp/4190"
+    )]
     ListenAddress {
         /// The address as given.
         address: String,
@@ -54,7 +78,12 @@ impl StartError {
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {
-            Self::ListenAddress { .. } | Self::Certificates(_) | Self::Tls(_) => true,
+            Self::Peer(_)
+            | Self::UnknownTag { .. }
+            | Self::TwoForOneTag { .. }
+            | Self::ListenAddress { .. }
+            | Self::Certificates(_)
+            | Self::Tls(_) => true,
             Self::WebSocket(error) => {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }

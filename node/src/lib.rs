@@ -53,6 +53,7 @@
 //! * A data directory belongs to one node at a time.
 
 mod builder;
+mod check;
 mod data_dir;
 mod error;
 mod forward;
@@ -62,6 +63,7 @@ mod served;
 
 pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
+pub use check::PeerError;
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
 pub use forward::{Forward, ForwardError};
@@ -73,6 +75,7 @@ pub use net_http::{
     protect::RequestRate,
 };
 pub use net_p2p::Mdns;
+pub use net_p2p::parse_listen_address;
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 pub use served::TlsFiles;

@@ -149,12 +149,15 @@ fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
     })
 }
 
+/// A multiaddr to listen on.
+pub(crate) fn listen_address(text: &str) -> Result<net_p2p::Multiaddr, StartError> {
+    net_p2p::parse_listen_address(text)
+        .ok_or_else(|| StartError::ListenAddress { address: text.to_owned() })
+}
+
 /// What the libp2p side of a node is made of.
 fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
-    let listen = node
-        .listen_p2p
-        .iter()
-        .map(|text| text.parse().map_err(|_| StartError::ListenAddress { address: text.clone() }));
+    let listen = node.listen_p2p.iter().map(|text| listen_address(text));
     let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
     Ok(P2pConfig {
         listen: listen.collect::<Result<_, _>>()?,

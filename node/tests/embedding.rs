@@ -40,6 +40,35 @@ async fn until_connected(node: &dyn GossipNode) {
     time::timeout(PATIENCE, connected).await.expect("a peer connects in time");
 }
 
+// Issue 8, 6 and 18: what a running node would pass over in silence is refused at the start.
+#[tokio::test]
+async fn a_node_that_could_not_do_what_it_is_told_does_not_start() {
+    let refused = async |builder: NodeBuilder, expected: &str| {
+        let error = builder.start(&CancellationToken::new()).await.expect_err(expected);
+        assert!(error.is_misconfiguration(), "{error}");
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let told = format!("{error}: {source}");
+        assert!(told.contains(expected), "{told}");
+    };
+    let id = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let peer = |mode, text: &str| builder(mode).peer(text.parse().expect("an address"));
+    let multiaddr = format!("/ip4/127.0.0.1/tcp/1/p2p/{id}");
+    refused(peer(Mode::Libp2p, "127.0.0.1:4160"), "no multiaddr, which mode p2p does not dial")
+        .await;
+    refused(peer(Mode::WebSocket, &multiaddr), "a multiaddr, which mode ws does not dial").await;
+    refused(peer(Mode::Hybrid, "wss://h.example"), "not supported yet").await;
+    let quic = format!("/ip4/127.0.0.1/udp/1/quic-v1/p2p/{id}");
+    refused(peer(Mode::Hybrid, &quic), "because of /udp/1: this build dials").await;
+    refused(builder(Mode::Hybrid).listen_p2p(["/ip4/127.0.0.1/tcp/0/ws"]), "cannot listen on")
+        .await;
+    let ignore = |_: Inbound| async { Verdict::Ignore };
+    let two = builder(Mode::Hybrid).handler(Tag::AV, ignore).handler(Tag::AV, ignore);
+    refused(two, "there are two handlers for AV: put them into one").await;
+    let unknown = builder(Mode::Hybrid).handler(Tag(*b"ZZ"), ignore);
+    refused(unknown, "the handler for ZZ would never be called: the tags of this network are")
+        .await;
+}
+
 #[tokio::test]
 async fn what_one_node_broadcasts_another_handles_whatever_carries_it() {
     for mode in MODES {

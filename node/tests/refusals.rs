@@ -14,6 +14,9 @@ const USAGE: i32 = 2;
 /// It may work another time.
 const RUNTIME: i32 = 1;
 
+/// A peer, behind an address.
+const ID: &str = "/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
 #[track_caller]
 fn refuses(command: &mut Command, code: i32, parts: &[&str]) {
     refuses_input(command, b"", code, parts);
@@ -65,12 +68,19 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
     let dir = scratch();
     for (flag, value, expected) in [
         ("--peer", "nonsense", "--peer: \"nonsense\" is no address: write host:port"),
-        ("--peer", "/ip4/127.0.0.1/tcp/1", "add /p2p/ and the peer's ID"),
+        ("--peer", "/ip4/127.0.0.1/tcp/1", "does not end with /p2p/ID"),
         ("--peer", "/ip4/127.0.0.1/tcp/1/p2p/nobody", "/p2p/nobody\" cannot be read"),
         ("--peer", "wss://relay.example", "not supported yet"),
         ("--listen-ws", "4160", "--listen-ws: \"4160\" is not HOST:PORT"),
         ("--listen-p2p", "127.0.0.1:1", "--listen-p2p: \"127.0.0.1:1\" is no multiaddr"),
-        ("--listen-p2p", "/ip4/999.0.0.1/tcp/1", "write a multiaddr"),
+        // Issue 8, 6.
+        ("--listen-p2p", "/ip4/127.0.0.1/udp/1/quic-v1", "is no multiaddr of an IP address and a"),
+        ("--peer", &format!("/dnsaddr/h.example{ID}"), "this build dials /ip4, /ip6, /dns,"),
+        ("--peer", &format!("/ip4/127.0.0.1/udp/1/quic-v1{ID}"), "because of /udp/1"),
+        ("--peer", &format!("/ip4/127.0.0.1/tcp/1/ws{ID}"), "because of /ws"),
+        ("--peer", &format!("/dns4/h.example/tcp/1/wss{ID}"), "because of /wss"),
+        ("--peer", &format!("/ip4/127.0.0.1/tcp/1{ID}/p2p-circuit{ID}"), "because of /p2p-circuit"),
+        ("--listen-p2p", "/ip4/999.0.0.1/tcp/1", "is no multiaddr of an IP"),
         ("--network", "a/b", "--network: network name \"a/b\""),
         ("--profile", "eth", "--profile: \"eth\" is no profile"),
         ("--relay", "yes", "--relay: \"yes\" is neither on nor off"),
@@ -87,6 +97,10 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
     ] {
         let mut command = tandem();
         command.arg("run").arg("--data-dir").arg(dir.path()).arg(flag).arg(value);
+        refuses(&mut command, USAGE, &[expected]);
+        // `config` judges as `run` does.
+        let mut command = tandem();
+        command.arg("config").arg("--data-dir").arg(dir.path()).arg(flag).arg(value);
         refuses(&mut command, USAGE, &[expected]);
     }
     refuses(

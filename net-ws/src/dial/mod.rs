@@ -18,7 +18,7 @@ use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    Identity, NodeAddress, Security,
+    Identity, NodeAddress,
     wire::{
         hello::Hello,
         identity::{self, Challenge, ResponseSeen},
@@ -34,7 +34,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::{
-    config::TargetError,
+    config::{self, TargetError},
     context::{Context, Exchange},
     frame::{self, Part, close_payload},
     socket,
@@ -59,11 +59,9 @@ pub(crate) struct Target {
 impl Target {
     /// Checks an address.
     pub(crate) fn new(context: &Context, address: &NodeAddress) -> Result<Self, TargetError> {
+        config::check_peer(address)?;
         let multiaddr = || TargetError::Multiaddr { address: address.to_string() };
         let url = address.gossip_url(&context.network).ok_or_else(multiaddr)?;
-        if url.security == Security::Tls {
-            return Err(TargetError::Tls { address: address.to_string() });
-        }
         Ok(Self {
             host_port: address.host_port().ok_or_else(multiaddr)?,
             authority: url.authority,

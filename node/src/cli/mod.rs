@@ -94,7 +94,8 @@ async fn completions(shell: Shell) -> Result<ExitCode, Failure> {
 /// Prints the configuration that a node would run with.
 async fn config(source: ConfigSource) -> Result<ExitCode, Failure> {
     let layers = Layers::gather(source.config.as_deref(), &source.flags)?;
-    Settings::check(&layers)?;
+    let settings = Settings::check(&layers)?;
+    run::describe(&settings).check()?;
     output::print(layers.to_string().trim_end()).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -181,6 +181,13 @@ async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
 async fn builder(settings: Settings) -> Result<NodeBuilder, Failure> {
     // Before anything in it is touched: it may be another node's.
     let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
+    let builder = describe(&settings);
+    let builder = services::offer(builder, &settings, dir.path()).await?;
+    Ok(builder.opened_data_dir(dir))
+}
+
+/// The node that the settings describe, but for what it keeps in its data directory.
+pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     let limits = Limits { budget_bytes: settings.budget_bytes, ..Limits::default() };
     let inbound = InboundLimits {
         total: settings.max_inbound,
@@ -208,8 +215,7 @@ async fn builder(settings: Settings) -> Result<NodeBuilder, Failure> {
     if let Some(files) = &settings.tls {
         builder = builder.tls(files.clone());
     }
-    let builder = services::offer(builder, &settings, dir.path()).await?;
-    Ok(builder.opened_data_dir(dir))
+    builder
 }
 
 fn serve_admin(

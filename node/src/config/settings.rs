@@ -206,11 +206,11 @@ fn host_port(text: &str) -> Result<String, String> {
 }
 
 fn multiaddr(text: &str) -> Result<String, String> {
-    match text.parse() {
-        Ok(NodeAddress::Multiaddr(text)) => Ok(text),
-        Ok(NodeAddress::WebSocket(_)) | Err(_) => {
-            Err(format!("{text:?} is no multiaddr: write for example /ip4/127.0.0.1/tcp/4190"))
-        }
+    match tandem::parse_listen_address(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!(
+            "{text:?} is no multiaddr of an IP address and a TCP port: write for example /ip4/127.0.0.1/tcp/4190"
+        )),
     }
 }
 
@@ -228,10 +228,10 @@ fn peer(mode: Mode, text: &str) -> Result<NodeAddress, String> {
         (Mode::Libp2p, NodeAddress::WebSocket(_)) => Err(format!(
             "{text:?} is no multiaddr, and `mode` p2p dials no other: use hybrid or ws"
         )),
-        (_, NodeAddress::Multiaddr(_)) if !text.contains("/p2p/") => {
-            Err(format!("{text:?} does not say whom it leads to: add /p2p/ and the peer's ID"))
-        }
-        _ => Ok(address),
+        _ => match mode.check_peer(&address) {
+            Ok(()) => Ok(address),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

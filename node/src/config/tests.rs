@@ -75,7 +75,10 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ("listen_ws = \"h:99999\"", "`listen_ws`: \"h:99999\" is not HOST:PORT"),
         ("listen_p2p = [\"h:1\"]", "`listen_p2p`: \"h:1\" is no multiaddr"),
         ("peers = [\"host\"]", "`peers`: \"host\" is no address: write host:port"),
-        ("peers = [\"/ip4/1.2.3.4/tcp/1\"]", "`peers`: \"/ip4/1.2.3.4/tcp/1\" does not say whom"),
+        (
+            "peers = [\"/ip4/1.2.3.4/tcp/1\"]",
+            "`peers`: /ip4/1.2.3.4/tcp/1 does not end with /p2p/ID",
+        ),
         ("mode = \"p2p\"\npeers = [\"h:1\"]", "`peers`: \"h:1\" is no multiaddr, and `mode` p2p"),
         ("mode = \"ws\"\npeers = [\"/ip4/1.1.1.1/tcp/1/p2p/x\"]", "`peers`: \"/ip4"),
         ("public_address = \"/dns/x\"", "`public_address`: \"/dns/x\" is a multiaddr: write host"),
