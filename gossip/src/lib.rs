@@ -38,7 +38,7 @@ pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
 pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Transport};
 pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
-    NetworkProfile, ProfileBuilder, ProfileError, StreamUse,
+    NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,
 };
 pub use reason::DisconnectReason;
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
+    metrics::WsMetrics,
     tls::TlsIdentity,
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
     pub(crate) http_server: HttpServer,
+    pub(crate) metrics: WsMetrics,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
     /// Lets connections in, over all networks of the node together.
@@ -129,6 +131,7 @@ impl Context {
             hello,
             user_agent: config.user_agent,
             gossip_service: config.gossip_service,
+            metrics: WsMetrics::default(),
             http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
             tls: config.tls.as_ref().map(TlsIdentity::acceptor),
             dial_timeout: config.dial_timeout,

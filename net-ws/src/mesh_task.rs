@@ -179,6 +179,9 @@ async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken
     if let Err(error) = outcome {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::debug!(to = %target.name, %error, cause, "dial failed");
+        if let Some(refusal) = error.refusal() {
+            mesh.context.metrics.note_dial(refusal);
+        }
         mesh.failed(&target, error.failure());
     }
 }

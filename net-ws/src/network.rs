@@ -18,6 +18,7 @@ use crate::{
     config::{StartError, WsConfig},
     context::{Context, SharedLedger},
     mesh_task::{self, Mesh},
+    metrics::WsMetrics,
     serve,
 };
 
@@ -120,6 +121,12 @@ impl WsNetwork {
         if let Err(error) = self.mesh.add(address) {
             tracing::warn!(%error, "peer not added");
         }
+    }
+
+    /// The counters of refused handshakes.
+    #[must_use]
+    pub fn metrics(&self) -> &WsMetrics {
+        &self.context.metrics
     }
 
     /// Tasks that run: accept loop, mesh loop, dials, and one per connection.

@@ -1,4 +1,4 @@
-//! What is said of a node.
+//! The answers of the status service.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -90,4 +90,24 @@ async fn health_says_what_the_node_is_and_whether_it_stops() {
     }
     let (response, _) = ask(service(State::Serving), Method::POST, "/health").await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+// Issue 8, 14.
+#[tokio::test]
+async fn a_load_balancer_learns_the_state_by_each_of_its_checks() {
+    for (state, expected) in
+        [(State::Serving, StatusCode::OK), (State::Stopping, StatusCode::SERVICE_UNAVAILABLE)]
+    {
+        for path in ["/", "/health"] {
+            for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+                let (response, body) = ask(service(state), method.clone(), path).await;
+                assert_eq!(response.status(), expected, "{method} {path}");
+                assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+                assert_eq!(body.is_empty(), method != Method::GET, "{method} {path}");
+                if method == Method::OPTIONS {
+                    assert_eq!(response.headers()[header::ALLOW], "GET, HEAD, OPTIONS");
+                }
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@
 
 use super::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, NetworkProfile,
-    StreamUse, protocol_tags,
+    ReplyRule, StreamUse, protocol_tags,
 };
 use crate::tag::{MAX_TAGS, Tag, TagRule, TagTable};
 
@@ -158,6 +158,7 @@ impl ProfileBuilder {
             http_service: leak(format!("/{name}-http/1.0.0")),
             http_streams: StreamUse::KeptAlive,
             header_case: HeaderCase::Lower,
+            reply_rule: ReplyRule::Tokens,
             identity: IdentityRule::Always,
             claims: ClaimRule::Ranked,
             key_file: NetworkProfile::TANDEM.key_file,

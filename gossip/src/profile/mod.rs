@@ -63,6 +63,28 @@ pub enum HeaderCase {
     Lower,
 }
 
+/// How a node reads the reply to its request for a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyRule {
+    /// `Upgrade` and `Connection` are lists of tokens, in any number of lines, and the head may have 8,192
+    /// bytes. Source: RFC 6455, section 4.1.
+    Tokens,
+    /// The first line of either header counts, as a whole, and the head may have 4,096 bytes. Source: wire
+    /// facts 1.3, how existing nodes read it.
+    FirstLine,
+}
+
+impl ReplyRule {
+    /// Longest head of a reply, in bytes: status line, headers and blank line.
+    #[must_use]
+    pub const fn max_head_bytes(self) -> usize {
+        match self {
+            Self::Tokens => 8192,
+            Self::FirstLine => 4096,
+        }
+    }
+}
+
 /// The names and numbers of a network protocol. Data only: no code may ask which profile it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkProfile {
@@ -85,8 +107,10 @@ pub struct NetworkProfile {
     pub http_service: &'static str,
     /// How many requests one of its streams carries.
     pub http_streams: StreamUse,
-    /// How the names of headers are spelled in answers over TCP.
+    /// How the names of headers are spelled in answers over HTTP.
     pub header_case: HeaderCase,
+    /// How the reply to a request for a WebSocket is read.
+    pub reply_rule: ReplyRule,
     /// When the identity exchange takes part.
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
@@ -110,6 +134,7 @@ impl NetworkProfile {
         http_service: "/algorand-http/1.0.0",
         http_streams: StreamUse::OneRequest,
         header_case: HeaderCase::Canonical,
+        reply_rule: ReplyRule::FirstLine,
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
         key_file: "peerIDPrivKey.key",
@@ -128,6 +153,7 @@ impl NetworkProfile {
         http_service: "/tandem-http/1.0.0",
         http_streams: StreamUse::KeptAlive,
         header_case: HeaderCase::Lower,
+        reply_rule: ReplyRule::Tokens,
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
         key_file: "identity.pem",

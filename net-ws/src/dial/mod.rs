@@ -8,8 +8,10 @@
 //! # Invariants
 //!
 //! * One deadline covers everything from the name look-up to the last header.
-//! * Of a reply at most 4,096 bytes of head and 1,024 of body are read. Redirects are not followed.
-//! * What follows the head in the same segment belongs to the connection and is kept.
+//! * Of a reply at most [`ReplyRule::max_head_bytes`](gossip::ReplyRule::max_head_bytes) of head and 1,024 bytes
+//!   of body are read. Redirects are not followed.
+//! * Bytes that follow the head in the same segment belong to the connection and are kept.
+//! * Every dial that comes to nothing is counted, by reason.
 
 mod reply;
 mod request;
@@ -18,7 +20,7 @@ use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    Identity, NodeAddress,
+    Identity, NodeAddress, ReplyRule,
     wire::{
         hello::Hello,
         identity::{self, Challenge, ResponseSeen},
@@ -37,6 +39,7 @@ use crate::{
     config::{self, TargetError},
     context::{Context, Exchange},
     frame::{self, Part, close_payload},
+    metrics::DialRefusal,
     socket,
 };
 
@@ -90,8 +93,11 @@ pub(crate) enum DialError {
     Broken(#[source] io::Error),
     #[error("the handshake took too long")]
     TimedOut,
-    #[error("the head of the reply is longer than 4,096 bytes")]
-    LongHead,
+    #[error("the head of the reply is longer than {max} bytes")]
+    LongHead {
+        /// The bound that it exceeded.
+        max: usize,
+    },
     #[error("the reply is not HTTP")]
     Malformed,
     #[error("the reply is {status}: {body}")]
@@ -102,10 +108,10 @@ pub(crate) enum DialError {
         /// Made printable, and short.
         body: String,
     },
-    #[error("the reply does not accept the upgrade")]
-    NotAccepted,
-    #[error("the peer speaks another version, or belongs to another network")]
-    Unsupported,
+    #[error("the reply does not accept the upgrade: {0}")]
+    NotAccepted(Missing),
+    #[error("the peer {0}")]
+    Unsupported(Other),
     #[error("it is this node")]
     Ourselves,
     #[error("the peer answered the identity challenge wrongly")]
@@ -116,20 +122,64 @@ pub(crate) enum DialError {
     Stopping,
 }
 
+/// The part of a reply that should have accepted the upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Missing {
+    #[error("its Upgrade header is not `websocket`")]
+    Upgrade,
+    #[error("its Connection header is not `Upgrade`")]
+    Connection,
+    #[error("its Sec-WebSocket-Accept does not fit the request")]
+    AcceptKey,
+}
+
+/// What makes the peer one that this node does not gossip with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Other {
+    #[error("speaks another version of the protocol")]
+    Version,
+    #[error("did not send its random text")]
+    NoRandom,
+    #[error("belongs to another network")]
+    Network,
+}
+
 impl DialError {
+    /// The counter of the error; `None` where the node itself is the reason.
+    pub(crate) fn refusal(&self) -> Option<DialRefusal> {
+        Some(match self {
+            Self::Connect(_) => DialRefusal::Unreachable,
+            Self::Broken(_) => DialRefusal::Broken,
+            Self::TimedOut => DialRefusal::TimedOut,
+            Self::LongHead { .. } => DialRefusal::LongHead,
+            Self::Malformed => DialRefusal::Malformed,
+            Self::Status { .. } => DialRefusal::Status,
+            Self::NotAccepted(Missing::Upgrade) => DialRefusal::UpgradeHeader,
+            Self::NotAccepted(Missing::Connection) => DialRefusal::ConnectionHeader,
+            Self::NotAccepted(Missing::AcceptKey) => DialRefusal::AcceptKey,
+            Self::Unsupported(Other::Version) => DialRefusal::Version,
+            Self::Unsupported(Other::NoRandom) => DialRefusal::NoRandom,
+            Self::Unsupported(Other::Network) => DialRefusal::Network,
+            Self::Ourselves => DialRefusal::Ourselves,
+            Self::Identity(_) => DialRefusal::Identity,
+            Self::Duplicate(_) => DialRefusal::Duplicate,
+            Self::Stopping => return None,
+        })
+    }
+
     /// What the schedule makes of it.
     pub(crate) fn failure(&self) -> DialFailure {
         match self {
             Self::Connect(_)
             | Self::Broken(_)
             | Self::TimedOut
-            | Self::LongHead
+            | Self::LongHead { .. }
             | Self::Malformed
-            | Self::NotAccepted
+            | Self::NotAccepted(_)
             | Self::Stopping => DialFailure::Unreachable,
             Self::Status { retry_after: Some(delay), .. } => DialFailure::RetryAfter(*delay),
             Self::Status { status: 508, .. } | Self::Ourselves => DialFailure::Ourselves,
-            Self::Status { .. } | Self::Unsupported | Self::Identity(_) => DialFailure::Refused,
+            Self::Status { .. } | Self::Unsupported(_) | Self::Identity(_) => DialFailure::Refused,
             Self::Duplicate(identity) => DialFailure::Duplicate(*identity),
         }
     }
@@ -137,7 +187,7 @@ impl DialError {
     /// What the peer is told over the WebSocket, where there is one. Source: wire facts 1.9 and 6.3.
     fn close_text(&self) -> Option<&'static str> {
         match self {
-            Self::Unsupported | Self::Ourselves => Some("Unsupported headers"),
+            Self::Unsupported(_) | Self::Ourselves => Some("Unsupported headers"),
             Self::Identity(_) => Some("Invalid identity response"),
             Self::Duplicate(_) => Some("Duplicate connection"),
             _ => None,
@@ -153,12 +203,13 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     socket::tune(&stream);
     socket::tune_for_gossip(&stream);
     let sent = request::Sent::new(context, target);
-    let exchange = exchange(&mut stream, &sent, deadline);
+    let rule = context.profile.reply_rule;
+    let exchange = exchange(&mut stream, &sent, rule, deadline);
     let (reply, early) = match time::timeout_at(deadline, exchange).await {
         Ok(exchanged) => exchanged?,
         Err(_elapsed) => return Err(DialError::TimedOut),
     };
-    reply.check_upgrade(&sent.key)?;
+    reply.check_upgrade(&sent.key, rule)?;
     let checked = reply
         .check_hello(context)
         .and_then(|theirs| verify(context, &theirs, sent.challenge.as_ref()));
@@ -175,10 +226,11 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
 async fn exchange(
     stream: &mut Stream,
     sent: &request::Sent,
+    rule: ReplyRule,
     deadline: Instant,
 ) -> Result<(reply::Reply, BytesMut), DialError> {
     stream.write_all(&sent.bytes).await.map_err(DialError::Broken)?;
-    let (reply, early) = reply::read_head(stream).await?;
+    let (reply, early) = reply::read_head(stream, rule).await?;
     if reply.status == 101 {
         return Ok((reply, early));
     }

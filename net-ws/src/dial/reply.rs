@@ -1,4 +1,4 @@
-//! The reply to a dial: how much of it is read, and what it has to say.
+//! The reply to a dial: the bound on what is read of it, and the checks it has to pass.
 //!
 //! # Invariants
 //!
@@ -8,19 +8,20 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use gossip::wire::hello::{self, Header, Hello};
+use gossip::{
+    ReplyRule,
+    wire::hello::{self, Header, Hello},
+};
 use httparse::{Response, Status};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::DialError;
+use super::{DialError, Missing, Other};
 use crate::context::Context;
 
-/// Longest head of a reply: status line, headers and blank line. Source: wire facts 1.3.
-const MAX_HEAD_BYTES: usize = 4096;
-/// How much of the body of a refusal is read. Source: wire facts 1.3.
+/// Most bytes of the body of a refusal that are read. Source: wire facts 1.3.
 const MAX_BODY_BYTES: usize = 1024;
-/// How much of it is shown, in characters. Source: wire facts 1.3.
+/// Most characters of it that are shown. Source: wire facts 1.3.
 const MAX_SHOWN_CHARS: usize = 128;
 /// Most header lines. Chosen: existing nodes send a dozen; as many as 4,096 bytes can hold.
 const MAX_HEADERS: usize = 1024;
@@ -36,22 +37,24 @@ pub(super) struct Reply {
 ///
 /// # Cancel safety
 ///
-/// None: what was read is lost.
+/// None: bytes that were read are lost.
 pub(super) async fn read_head(
     io: &mut (impl AsyncRead + Unpin),
+    rule: ReplyRule,
 ) -> Result<(Reply, BytesMut), DialError> {
+    let max = rule.max_head_bytes();
     let mut bytes = BytesMut::with_capacity(1024);
     loop {
         // The fields of a longer head do not fit; what follows a head is left to be read later.
-        let room = MAX_HEAD_BYTES - bytes.len();
+        let room = max - bytes.len();
         let mut chunk = (&mut *io).take(room as u64);
         let count = chunk.read_buf(&mut bytes).await.map_err(DialError::Broken)?;
         if let Some((reply, len)) = Reply::parse(&bytes)? {
             let early = bytes.split_off(len);
             return Ok((reply, early));
         }
-        if bytes.len() >= MAX_HEAD_BYTES {
-            return Err(DialError::LongHead);
+        if bytes.len() >= max {
+            return Err(DialError::LongHead { max });
         }
         if count == 0 {
             return Err(DialError::Broken(std::io::ErrorKind::UnexpectedEof.into()));
@@ -119,17 +122,32 @@ impl Reply {
         }
     }
 
-    /// Checks that the upgrade was accepted. Only the first line of each header counts, as a whole.
-    pub(super) fn check_upgrade(&self, key: &str) -> Result<(), DialError> {
-        let is = |name: &str, expected: &str| {
-            let line = self.first(name).unwrap_or_default();
-            line.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
-        };
+    /// Checks that the upgrade was accepted.
+    pub(super) fn check_upgrade(&self, key: &str, rule: ReplyRule) -> Result<(), DialError> {
+        for (name, token, missing) in [
+            ("upgrade", "websocket", Missing::Upgrade),
+            ("connection", "upgrade", Missing::Connection),
+        ] {
+            if !self.says(name, token, rule) {
+                return Err(DialError::NotAccepted(missing));
+            }
+        }
         let accept = self.first("sec-websocket-accept").unwrap_or_default();
-        let is_accepted = is("upgrade", "websocket")
-            && is("connection", "upgrade")
-            && accept == derive_accept_key(key.as_bytes()).as_bytes();
-        if is_accepted { Ok(()) } else { Err(DialError::NotAccepted) }
+        if accept != derive_accept_key(key.as_bytes()).as_bytes() {
+            return Err(DialError::NotAccepted(Missing::AcceptKey));
+        }
+        Ok(())
+    }
+
+    /// Whether a header has a token, in whatever case.
+    fn says(&self, name: &str, token: &str, rule: ReplyRule) -> bool {
+        let is_token = |item: &[u8]| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
+        match rule {
+            ReplyRule::FirstLine => self.first(name).is_some_and(is_token),
+            ReplyRule::Tokens => {
+                self.lines(name).flat_map(|line| line.split(|&byte| byte == b',')).any(is_token)
+            }
+        }
     }
 
     /// Reads what the peer says of itself, and checks that it is one to gossip with.
@@ -139,14 +157,14 @@ impl Reply {
         let accepts = Header::AcceptVersion.name(profile);
         let accepted = self.lines(&accepts).filter_map(|value| std::str::from_utf8(value).ok());
         hello::negotiate(accepted, Some(&theirs.version), profile.version)
-            .map_err(|_mismatch| DialError::Unsupported)?;
+            .map_err(|_mismatch| DialError::Unsupported(Other::Version))?;
         match theirs.node_random.as_deref() {
-            None => return Err(DialError::Unsupported),
+            None => return Err(DialError::Unsupported(Other::NoRandom)),
             Some(theirs) if theirs == context.node_random() => return Err(DialError::Ourselves),
             Some(_) => {}
         }
         if theirs.genesis != context.network.as_str() {
-            return Err(DialError::Unsupported);
+            return Err(DialError::Unsupported(Other::Network));
         }
         Ok(theirs)
     }

@@ -1,9 +1,10 @@
-//! The gossip path: who is let in, who is refused, and with which words.
+//! The gossip path: the checks that a request for an upgrade has to pass, and the words of each refusal.
 //!
 //! # Invariants
 //!
 //! * The checks stand in the order of existing nodes. Source: wire facts 1.6, rows 7 to 16.
 //! * A place for a peer is taken before anything costs work, and given back with every refusal.
+//! * Every refusal is counted, by reason.
 
 use std::sync::Arc;
 
@@ -25,7 +26,10 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::reply;
-use crate::context::{Answers, Context, Exchange};
+use crate::{
+    context::{Answers, Context, Exchange},
+    metrics::UpgradeRefusal,
+};
 
 /// A peer that is being let in.
 pub(super) struct Accepted {
@@ -42,20 +46,35 @@ pub(super) fn decide(
     genesis: &[u8],
     pass: &Pass,
 ) -> Action<Box<Accepted>> {
+    match accept(context, request, genesis, pass) {
+        Ok((response, accepted)) => Action::Upgrade(response, Box::new(accepted)),
+        Err(refusal) => {
+            tracing::debug!(reason = refusal.why.label(), "upgrade refused");
+            context.metrics.note_upgrade(refusal.why);
+            match refusal.said {
+                Said::Nothing => Action::Close,
+                Said::NoUpgrade(status) => Action::Answer(reply::no_upgrade(status)),
+                Said::Status(status) => Action::Answer(reply::empty(status)),
+                Said::Words(status, words) => Action::Answer(reply::refused(status, &words)),
+            }
+        }
+    }
+}
+
+fn accept(
+    context: &Arc<Context>,
+    request: &RequestHead<'_>,
+    genesis: &[u8],
+    pass: &Pass,
+) -> Result<(HttpResponse, Accepted), Refusal> {
+    let full =
+        |_full| Refusal::new(UpgradeRefusal::Full, Said::Status(StatusCode::SERVICE_UNAVAILABLE));
     // Who it is shows later, over a channel that proves nothing: see `gossip::Identity`.
-    let Ok(place) = pass.admit(None, Instant::now().into_std()) else {
-        return Action::Answer(reply::empty(StatusCode::SERVICE_UNAVAILABLE));
-    };
-    let (theirs, exchange, answer) = match introduce(context, request.headers, genesis) {
-        Ok(introduced) => introduced,
-        Err(refusal) => return Action::Answer(refusal.response()),
-    };
-    let key = match websocket_key(request) {
-        Ok(key) => key,
-        Err(status) => return Action::Answer(reply::no_upgrade(status)),
-    };
+    let place = pass.admit(None, Instant::now().into_std()).map_err(full)?;
+    let (theirs, exchange, answer) = introduce(context, request.headers, genesis)?;
+    let key = websocket_key(request)?;
     if request.pipelined == Pipelined::Something {
-        return Action::Close;
+        return Err(Refusal::new(UpgradeRefusal::Pipelined, Said::Nothing));
     }
     let _features = Features::parse(&theirs.features, &theirs.version);
     let mut response = Response::new(HttpBody::empty());
@@ -63,26 +82,35 @@ pub(super) fn decide(
     *response.headers_mut() = answer_headers(context, &key, answer);
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest().into_iter().collect();
-    Action::Upgrade(response, Box::new(Accepted { exchange, session, greeting, place }))
+    Ok((response, Accepted { exchange, session, greeting, place }))
 }
 
-/// Why a peer is not let in.
+/// A request that is not upgraded.
 struct Refusal {
-    status: StatusCode,
-    /// What it is told; without, the answer has no body.
-    text: String,
+    why: UpgradeRefusal,
+    said: Said,
+}
+
+/// The answer to a request that is not upgraded.
+enum Said {
+    /// None: the connection ends.
+    Nothing,
+    /// A status.
+    Status(StatusCode),
+    /// A status, and words about it.
+    Words(StatusCode, String),
+    /// A status, as WebSocket libraries answer.
+    NoUpgrade(StatusCode),
 }
 
 impl Refusal {
-    fn because(status: StatusCode, text: &str) -> Self {
-        Self { status, text: text.to_owned() }
+    const fn new(why: UpgradeRefusal, said: Said) -> Self {
+        Self { why, said }
     }
 
-    fn response(&self) -> HttpResponse {
-        match self.text.as_str() {
-            "" => reply::empty(self.status),
-            text => reply::refused(self.status, text),
-        }
+    /// 412, with words.
+    fn because(why: UpgradeRefusal, words: impl Into<String>) -> Self {
+        Self::new(why, Said::Words(StatusCode::PRECONDITION_FAILED, words.into()))
     }
 }
 
@@ -102,18 +130,23 @@ fn introduce(
         .iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .collect();
-    let refuse = |text: &str| Refusal::because(StatusCode::PRECONDITION_FAILED, text);
     hello::negotiate(accepted.iter().map(|text| &**text), Some(&theirs.version), profile.version)
-        .map_err(|mismatch| refuse(&mismatch.refusal(profile.version)))?;
+        .map_err(|mismatch| {
+        Refusal::because(UpgradeRefusal::Version, mismatch.refusal(profile.version))
+    })?;
     if genesis != context.network.as_str().as_bytes() {
-        return Err(refuse("mismatching genesis ID"));
+        return Err(Refusal::because(UpgradeRefusal::Network, "mismatching genesis ID"));
     }
     let name = Header::NodeRandom.text_name(profile);
     match theirs.node_random.as_deref() {
-        None => return Err(refuse(&format!("Request was missing a {name} header"))),
+        None => {
+            let words = format!("Request was missing a {name} header");
+            return Err(Refusal::because(UpgradeRefusal::NoRandom, words));
+        }
         Some(ours) if ours == context.node_random() => {
-            let text = format!("Request included matching {name}={ours} header");
-            return Err(Refusal::because(StatusCode::LOOP_DETECTED, &text));
+            let words = format!("Request included matching {name}={ours} header");
+            let said = Said::Words(StatusCode::LOOP_DETECTED, words);
+            return Err(Refusal::new(UpgradeRefusal::Ourselves, said));
         }
         Some(_) => {}
     }
@@ -122,7 +155,7 @@ fn introduce(
         (exchange, Introduction::ContinueWithoutIdentity) => (exchange, None),
         (_, Introduction::Refuse(error)) => {
             tracing::debug!(%error, "identity challenge refused");
-            return Err(Refusal::because(StatusCode::OK, ""));
+            return Err(Refusal::new(UpgradeRefusal::Identity, Said::Status(StatusCode::OK)));
         }
     };
     Ok((theirs, exchange, answer))
@@ -152,25 +185,26 @@ fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduct
     }
 }
 
-/// The key of an upgrade to a WebSocket, or the status to refuse it with.
-fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, StatusCode> {
+/// The key of an upgrade to a WebSocket.
+fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
     let headers = request.headers;
+    let refuse = |why, status| Refusal::new(why, Said::NoUpgrade(status));
     if !has_token(headers, header::CONNECTION, "upgrade")
         || !has_token(headers, header::UPGRADE, "websocket")
     {
-        return Err(StatusCode::BAD_REQUEST);
+        return Err(refuse(UpgradeRefusal::NoUpgrade, StatusCode::BAD_REQUEST));
     }
     if *request.method != Method::GET {
-        return Err(StatusCode::METHOD_NOT_ALLOWED);
+        return Err(refuse(UpgradeRefusal::Method, StatusCode::METHOD_NOT_ALLOWED));
     }
     if !has_token(headers, header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(StatusCode::BAD_REQUEST);
+        return Err(refuse(UpgradeRefusal::WebSocketVersion, StatusCode::BAD_REQUEST));
     }
     if !is_same_origin(headers) {
-        return Err(StatusCode::FORBIDDEN);
+        return Err(refuse(UpgradeRefusal::Origin, StatusCode::FORBIDDEN));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
-    key.cloned().ok_or(StatusCode::BAD_REQUEST)
+    key.cloned().ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
 /// Whether any line of a header lists a token, in whatever case.

@@ -1,30 +1,32 @@
-//! Whether a node is alive and what it is.
+//! The state of a node, for tools and load balancers.
 //!
 //! | request | answer |
 //! | --- | --- |
 //! | any method, `/status` | 200, no body |
-//! | `GET /health` | 200, or 503 while the node stops: a [`Health`] as JSON |
+//! | `GET` or `HEAD` of `/health` or `/` | 200, or 503 while the node stops: a [`Health`] as JSON |
+//! | `OPTIONS` of `/health` or `/` | the same status, no body, `Allow` |
 //!
 //! # Invariants
 //!
 //! * `/status` answers exactly what existing nodes answer. Source: wire facts 9.4 and the cases
 //!   `status` and `status_post` of the vectors of the block service.
-//! * Nothing here knows the node: what is said comes from a function that must not wait.
+//! * A load balancer learns the same from each of its methods: HAProxy's default check is `OPTIONS /`.
+//! * Nothing here knows the node: the state comes from a function that must not wait.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What a node says of itself.
+/// The state of a node, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Whether it serves.
+    /// Whether requests should be sent to it.
     pub state: State,
     /// The network it belongs to.
     pub network: String,
@@ -34,7 +36,7 @@ pub struct Health {
     pub mode: String,
     /// Its peers.
     pub peers: Peers,
-    /// How long it runs; whole seconds in JSON.
+    /// Time since its start; whole seconds in JSON.
     #[serde(
         rename = "uptime_seconds",
         serialize_with = "seconds",
@@ -45,13 +47,13 @@ pub struct Health {
     pub version: String,
 }
 
-/// Whether a node serves.
+/// Whether requests should be sent to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It does.
+    /// The node serves.
     Serving,
-    /// It is about to end, and nothing should be sent to it any more.
+    /// The node is about to end, and nothing should be sent to it any more.
     Stopping,
 }
 
@@ -64,21 +66,37 @@ pub struct Peers {
     pub p2p: usize,
 }
 
-/// The routes of the status service. `health` is called for every request to `/health`; it must not wait.
+/// The routes of the status service. `health` is called for every request to `/health` and `/`; it must not
+/// wait.
 pub fn router(health: impl Fn() -> Health + Send + Sync + 'static) -> Router {
     let health = Arc::new(health);
+    let asked = Arc::clone(&health);
+    let checks = get(move || async move { described(&health()) })
+        .options(move || async move { allowed(&asked()) });
     Router::new()
         .route("/status", any(|| async {}))
-        .route("/health", get(move || async move { answer(&health()) }))
+        .route("/health", checks.clone())
+        .route("/", checks)
 }
 
-fn answer(health: &Health) -> Response {
-    let status = match health.state {
+/// A load balancer must not take an old answer for a new one.
+const FRESH: (HeaderName, HeaderValue) =
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+fn described(health: &Health) -> Response {
+    (status(health), [FRESH], Json(health)).into_response()
+}
+
+fn allowed(health: &Health) -> Response {
+    let allow = (header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    (status(health), [FRESH, allow]).into_response()
+}
+
+const fn status(health: &Health) -> StatusCode {
+    match health.state {
         State::Serving => StatusCode::OK,
         State::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let fresh = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    (status, fresh, Json(health)).into_response()
+    }
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

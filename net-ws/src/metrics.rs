@@ -1,0 +1,208 @@
+//! Counters of this network beside those of the broadcaster: refused handshakes, of both directions.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Why a dial came to nothing. A closed set, so that it can label a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DialRefusal {
+    /// No TCP connection came about.
+    Unreachable,
+    /// The connection broke during the handshake.
+    Broken,
+    /// The handshake took longer than [`WsConfig::dial_timeout`](crate::WsConfig::dial_timeout).
+    TimedOut,
+    /// The head of the reply was too long.
+    LongHead,
+    /// The reply was no HTTP.
+    Malformed,
+    /// The reply had another status than 101.
+    Status,
+    /// The reply had no `Upgrade: websocket`.
+    UpgradeHeader,
+    /// The reply had no `Connection: Upgrade`.
+    ConnectionHeader,
+    /// `Sec-WebSocket-Accept` did not fit the request.
+    AcceptKey,
+    /// The peer speaks another version of the protocol.
+    Version,
+    /// The peer did not send its random text.
+    NoRandom,
+    /// The peer belongs to another network.
+    Network,
+    /// The peer is this node.
+    Ourselves,
+    /// The peer answered the identity challenge wrongly.
+    Identity,
+    /// Another link to the same identity stays.
+    Duplicate,
+}
+
+/// Why a request for gossip was not upgraded. A closed set, so that it can label a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UpgradeRefusal {
+    /// All places for inbound peers are taken, or all of the host.
+    Full,
+    /// The peer speaks another version of the protocol.
+    Version,
+    /// The peer belongs to another network.
+    Network,
+    /// The peer did not send its random text.
+    NoRandom,
+    /// The peer is this node.
+    Ourselves,
+    /// The identity challenge of the peer was malformed.
+    Identity,
+    /// The request asked for no upgrade to a WebSocket: `Upgrade` or `Connection` said something else.
+    NoUpgrade,
+    /// The method was not GET.
+    Method,
+    /// `Sec-WebSocket-Version` was not 13.
+    WebSocketVersion,
+    /// A page of another origin asked.
+    Origin,
+    /// `Sec-WebSocket-Key` was missing.
+    NoKey,
+    /// The client sent more before it had the answer.
+    Pipelined,
+}
+
+impl DialRefusal {
+    /// All refusals, in the order of the counters.
+    pub const ALL: [Self; 15] = [
+        Self::Unreachable,
+        Self::Broken,
+        Self::TimedOut,
+        Self::LongHead,
+        Self::Malformed,
+        Self::Status,
+        Self::UpgradeHeader,
+        Self::ConnectionHeader,
+        Self::AcceptKey,
+        Self::Version,
+        Self::NoRandom,
+        Self::Network,
+        Self::Ourselves,
+        Self::Identity,
+        Self::Duplicate,
+    ];
+
+    /// The name of the refusal as a label of a metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+            Self::TimedOut => "timed_out",
+            Self::LongHead => "long_head",
+            Self::Malformed => "malformed",
+            Self::Status => "status",
+            Self::UpgradeHeader => "upgrade_header",
+            Self::ConnectionHeader => "connection_header",
+            Self::AcceptKey => "accept_key",
+            Self::Version => "version",
+            Self::NoRandom => "no_random",
+            Self::Network => "network",
+            Self::Ourselves => "ourselves",
+            Self::Identity => "identity",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+impl UpgradeRefusal {
+    /// All refusals, in the order of the counters.
+    pub const ALL: [Self; 12] = [
+        Self::Full,
+        Self::Version,
+        Self::Network,
+        Self::NoRandom,
+        Self::Ourselves,
+        Self::Identity,
+        Self::NoUpgrade,
+        Self::Method,
+        Self::WebSocketVersion,
+        Self::Origin,
+        Self::NoKey,
+        Self::Pipelined,
+    ];
+
+    /// The name of the refusal as a label of a metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Version => "version",
+            Self::Network => "network",
+            Self::NoRandom => "no_random",
+            Self::Ourselves => "ourselves",
+            Self::Identity => "identity",
+            Self::NoUpgrade => "no_upgrade",
+            Self::Method => "method",
+            Self::WebSocketVersion => "websocket_version",
+            Self::Origin => "origin",
+            Self::NoKey => "no_key",
+            Self::Pipelined => "pipelined",
+        }
+    }
+}
+
+/// The counters of one WebSocket network. They only grow; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct WsMetrics {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    dials: [AtomicU64; DialRefusal::ALL.len()],
+    upgrades: [AtomicU64; UpgradeRefusal::ALL.len()],
+}
+
+impl WsMetrics {
+    /// Number of dials that came to nothing for `why`.
+    #[must_use]
+    pub fn dials_refused(&self, why: DialRefusal) -> u64 {
+        self.shared.dials[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Number of requests for gossip that were not upgraded for `why`.
+    #[must_use]
+    pub fn upgrades_refused(&self, why: UpgradeRefusal) -> u64 {
+        self.shared.upgrades[why as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_dial(&self, why: DialRefusal) {
+        self.shared.dials[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_upgrade(&self, why: UpgradeRefusal) {
+        self.shared.upgrades[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_counter_of_its_own() {
+        let metrics = WsMetrics::default();
+        for (place, why) in DialRefusal::ALL.into_iter().enumerate() {
+            assert_eq!(place, why as usize);
+            metrics.note_dial(why);
+            assert_eq!(metrics.dials_refused(why), 1, "{}", why.label());
+        }
+        for (place, why) in UpgradeRefusal::ALL.into_iter().enumerate() {
+            assert_eq!(place, why as usize);
+            metrics.note_upgrade(why);
+            assert_eq!(metrics.upgrades_refused(why), 1, "{}", why.label());
+        }
+    }
+}
