@@ -9,6 +9,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use crate::cli::Offered;
 
+use self::{
+    Default::{Is, Nothing, UserDataDir},
+    Kind::{List, Number, Switch, Text},
+};
+
 /// What is logged unless something else is asked for. Chosen: GossipSub logs each message that a full
 /// queue makes it drop, body and all, which costs more than the message; Tandem counts them.
 const DEFAULT_LOG: &str = "warn,libp2p_gossipsub=error";
@@ -63,10 +68,10 @@ pub(crate) enum Key {
     Log,
 }
 
-/// The fields of a [`Spec`], in their order.
-type Row = (&'static str, &'static str, Kind, Default, &'static str, &'static str);
+/// The fields of a [`Spec`] before its help, in their order.
+type Row = (&'static str, &'static str, Kind, Default, &'static str);
 
-/// What is said of a setting.
+/// The description of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec {
     /// Its name in a file.
@@ -79,6 +84,113 @@ pub(crate) struct Spec {
     placeholder: &'static str,
     pub(crate) help: &'static str,
 }
+
+impl Spec {
+    const fn new((name, flag, kind, default, placeholder): Row, help: &'static str) -> Self {
+        Self { name, flag, kind, default, placeholder, help }
+    }
+}
+
+const PROFILE: Spec = Spec::new(
+    ("profile", "profile", Text, Is("tandem"), "PROFILE"),
+    "Protocol names and numbers to use: tandem or algorand",
+);
+
+const NETWORK: Spec = Spec::new(
+    ("network", "network", Text, Is("tandem"), "NAME"),
+    "Name of the network; nodes of other networks are refused",
+);
+
+const MODE: Spec =
+    Spec::new(("mode", "mode", Text, Is("hybrid"), "MODE"), "Transports to use: hybrid, ws or p2p");
+
+const LISTEN_WS: Spec = Spec::new(
+    ("listen_ws", "listen-ws", Text, Is("127.0.0.1:4160"), "HOST:PORT"),
+    "Where WebSocket peers connect to; port 0 picks a free one",
+);
+
+const LISTEN_P2P: Spec = Spec::new(
+    ("listen_p2p", "listen-p2p", List, Is("/ip4/127.0.0.1/tcp/4190"), "MULTIADDR"),
+    "Where libp2p peers connect to; /tcp/0 picks a free port",
+);
+
+const PEERS: Spec = Spec::new(
+    ("peers", "peer", List, Nothing, "ADDRESS"),
+    "A node to stay connected to: host:port, a URL, or a multiaddr with /p2p/ID",
+);
+
+const PUBLIC_ADDRESS: Spec = Spec::new(
+    ("public_address", "public-address", Text, Nothing, "ADDRESS"),
+    "host:port or URL at which others reach this node's WebSocket side",
+);
+
+const DATA_DIR: Spec = Spec::new(
+    ("data_dir", "data-dir", Text, UserDataDir, "DIR"),
+    "Directory of the key, the lock and the admin socket",
+);
+
+const IDENTITY_FILE: Spec = Spec::new(
+    ("key_file", "key-file", Text, Nothing, "FILE"),
+    "File of the node's key, if it is not to be in the data directory",
+);
+
+const RELAY: Spec = Spec::new(
+    ("relay", "relay", Switch, Is("on"), "SWITCH"),
+    "Whether to pass on what others send: on or off",
+);
+
+const MDNS: Spec = Spec::new(
+    ("mdns", "mdns", Switch, Is("off"), "SWITCH"),
+    "Whether to look for libp2p peers in the local network: on or off",
+);
+
+const MAX_INBOUND: Spec = Spec::new(
+    ("max_inbound", "max-inbound", Number, Is("2400"), "COUNT"),
+    "Most peers that may be connected to this node at one time",
+);
+
+const MAX_INBOUND_PER_IP: Spec = Spec::new(
+    ("max_inbound_per_ip", "max-inbound-per-ip", Number, Is("8"), "COUNT"),
+    "Most of them from one IP address",
+);
+
+const BUDGET_MIB: Spec = Spec::new(
+    ("budget_mib", "budget-mib", Number, Is("256"), "MIB"),
+    "Memory that waiting messages may take, in MiB",
+);
+
+const SERVICES: Spec = Spec::new(
+    ("services", "service", List, Is("status"), "NAME"),
+    "An HTTP service to offer: status, blocks, files or kv",
+);
+
+const UPLOADS: Spec = Spec::new(
+    ("uploads", "uploads-from", List, Nothing, "WHO"),
+    "Who may put files here: a peer ID, or anyone",
+);
+
+const PASS_ON_BLOCKS: Spec = Spec::new(
+    ("pass_on_blocks", "pass-on-blocks", Switch, Is("on"), "SWITCH"),
+    "Whether a relay asks other peers for blocks it does not have: on or off",
+);
+
+const HTTP_RATE: Spec = Spec::new(
+    ("http_rate", "http-rate", Number, Is("1000"), "COUNT"),
+    "HTTP requests a second that one peer may make; 0 for any number",
+);
+
+const TLS_CERT: Spec = Spec::new(
+    ("tls_cert", "tls-cert", Text, Nothing, "FILE"),
+    "File with the certificates for HTTPS on the WebSocket port, in PEM",
+);
+
+const TLS_SECRET: Spec =
+    Spec::new(("tls_key", "tls-key", Text, Nothing, "FILE"), "File with the key to them, in PEM");
+
+const LOG: Spec = Spec::new(
+    ("log", "log", Text, Is(DEFAULT_LOG), "FILTER"),
+    "What to log on stderr, e.g. info or tandem_net_ws=debug,warn",
+);
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
@@ -106,115 +218,30 @@ impl Key {
         Self::Log,
     ];
 
-    /// What is said of this key.
+    /// The description of this key.
     pub(crate) const fn spec(self) -> Spec {
-        use self::Default::{Is, Nothing, UserDataDir};
-        use Kind::{List, Number, Switch, Text};
-        let row: Row = match self {
-            Self::Services
-            | Self::Uploads
-            | Self::PassOnBlocks
-            | Self::HttpRate
-            | Self::TlsCert
-            | Self::TlsSecret => self.http_row(),
-            Self::Profile => {
-                let help = "Protocol names and numbers to use: tandem or algorand";
-                ("profile", "profile", Text, Is("tandem"), "PROFILE", help)
-            }
-            Self::Network => {
-                let help = "Name of the network; nodes of other networks are refused";
-                ("network", "network", Text, Is("tandem"), "NAME", help)
-            }
-            Self::Mode => {
-                let help = "Transports to use: hybrid, ws or p2p";
-                ("mode", "mode", Text, Is("hybrid"), "MODE", help)
-            }
-            Self::ListenWs => {
-                let help = "Where WebSocket peers connect to; port 0 picks a free one";
-                ("listen_ws", "listen-ws", Text, Is("127.0.0.1:4160"), "HOST:PORT", help)
-            }
-            Self::ListenP2p => {
-                let help = "Where libp2p peers connect to; /tcp/0 picks a free port";
-                let default = Is("/ip4/127.0.0.1/tcp/4190");
-                ("listen_p2p", "listen-p2p", List, default, "MULTIADDR", help)
-            }
-            Self::Peers => {
-                let help =
-                    "A node to stay connected to: host:port, a URL, or a multiaddr with /p2p/ID";
-                ("peers", "peer", List, Nothing, "ADDRESS", help)
-            }
-            Self::PublicAddress => {
-                let help = "host:port or URL at which others reach this node's WebSocket side";
-                ("public_address", "public-address", Text, Nothing, "ADDRESS", help)
-            }
-            Self::DataDir => {
-                let help = "Directory of the key, the lock and the admin socket";
-                ("data_dir", "data-dir", Text, UserDataDir, "DIR", help)
-            }
-            Self::IdentityFile => {
-                let help = "File of the node's key, if it is not to be in the data directory";
-                ("key_file", "key-file", Text, Nothing, "FILE", help)
-            }
-            Self::Relay => {
-                let help = "Whether to pass on what others send: on or off";
-                ("relay", "relay", Switch, Is("on"), "SWITCH", help)
-            }
-            Self::Mdns => {
-                let help = "Whether to look for libp2p peers in the local network: on or off";
-                ("mdns", "mdns", Switch, Is("off"), "SWITCH", help)
-            }
-            Self::MaxInbound => {
-                let help = "Most peers that may be connected to this node at one time";
-                ("max_inbound", "max-inbound", Number, Is("2400"), "COUNT", help)
-            }
-            Self::MaxInboundPerIp => {
-                let help = "Most of them from one IP address";
-                ("max_inbound_per_ip", "max-inbound-per-ip", Number, Is("8"), "COUNT", help)
-            }
-            Self::BudgetMib => {
-                let help = "Memory that waiting messages may take, in MiB";
-                ("budget_mib", "budget-mib", Number, Is("256"), "MIB", help)
-            }
-            Self::Log => {
-                let help = "What to log on stderr, e.g. info or tandem_net_ws=debug,warn";
-                ("log", "log", Text, Is(DEFAULT_LOG), "FILTER", help)
-            }
-        };
-        let (name, flag, kind, default, placeholder, help) = row;
-        Spec { name, flag, kind, default, placeholder, help }
-    }
-
-    /// The row of a setting of the HTTP services.
-    const fn http_row(self) -> Row {
-        use self::Default::{Is, Nothing};
-        use Kind::{List, Number, Switch, Text};
         match self {
-            Self::Services => {
-                let help = "An HTTP service to offer: status, blocks, files or kv";
-                ("services", "service", List, Is("status"), "NAME", help)
-            }
-            Self::Uploads => {
-                let help = "Who may put files here: a peer ID, or anyone";
-                ("uploads", "uploads-from", List, Nothing, "WHO", help)
-            }
-            Self::PassOnBlocks => {
-                let help =
-                    "Whether a relay asks other peers for blocks it does not have: on or off";
-                ("pass_on_blocks", "pass-on-blocks", Switch, Is("on"), "SWITCH", help)
-            }
-            Self::HttpRate => {
-                let help = "HTTP requests a second that one peer may make; 0 for any number";
-                ("http_rate", "http-rate", Number, Is("1000"), "COUNT", help)
-            }
-            Self::TlsCert => {
-                let help = "File with the certificates for HTTPS on the WebSocket port, in PEM";
-                ("tls_cert", "tls-cert", Text, Nothing, "FILE", help)
-            }
-            // The only one left.
-            _ => {
-                let help = "File with the key to them, in PEM";
-                ("tls_key", "tls-key", Text, Nothing, "FILE", help)
-            }
+            Self::Profile => PROFILE,
+            Self::Network => NETWORK,
+            Self::Mode => MODE,
+            Self::ListenWs => LISTEN_WS,
+            Self::ListenP2p => LISTEN_P2P,
+            Self::Peers => PEERS,
+            Self::PublicAddress => PUBLIC_ADDRESS,
+            Self::DataDir => DATA_DIR,
+            Self::IdentityFile => IDENTITY_FILE,
+            Self::Relay => RELAY,
+            Self::Mdns => MDNS,
+            Self::MaxInbound => MAX_INBOUND,
+            Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
+            Self::BudgetMib => BUDGET_MIB,
+            Self::Services => SERVICES,
+            Self::Uploads => UPLOADS,
+            Self::PassOnBlocks => PASS_ON_BLOCKS,
+            Self::HttpRate => HTTP_RATE,
+            Self::TlsCert => TLS_CERT,
+            Self::TlsSecret => TLS_SECRET,
+            Self::Log => LOG,
         }
     }
 
