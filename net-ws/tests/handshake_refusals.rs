@@ -151,7 +151,7 @@ async fn a_refused_dial_is_counted_by_its_reason() {
 #[tokio::test]
 async fn a_refused_upgrade_is_counted_by_its_reason() {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
-    let node = recipe.with(|config| config.node_random = [7; 10]).start().await;
+    let node = recipe.with(|config| config.node_random = Some([7; 10])).start().await;
     let request = |from: &str, to: &str| raw::gossip_request("X-Algorand-", "").replace(from, to);
     let pipelined = format!("{}early", raw::gossip_request("X-Algorand-", ""));
     for (sent, why) in [
