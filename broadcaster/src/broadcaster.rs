@@ -2,15 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use bytes::Bytes;
 use gossip::{
     Admission, Delivery, DeliveryError, DisconnectReason, Handler, Identity, Inbound, Lane, LinkId,
     NetworkProfile, Outbound, PeerClass, PeerInfo, Recipients, Request, RequestError, Response,
-    SubmitError, Tag, Transport, Validation, Validator,
+    SubmitError, Tag, Transport, Validator,
 };
 use rand::Rng;
 use runtime::{Environment, Fault, Opening, Shutdown, TaskSet};
@@ -21,11 +20,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assembler::{AssemblyRules, MessageMemory},
+    application::Application,
+    assembler::AssemblyRules,
     budget::ByteBudget,
-    duplicates::{Duplicates, Seen},
+    duplicates::Duplicates,
     encode,
     frame::{Frame, Origin},
+    inbound::{
+        topics::{self, Forwarders},
+        unpack::Unpacker,
+        work::{Shares, WorkQueues},
+    },
     lanes::{Lanes, Queued, Serves},
     limits::Limits,
     link::{Attached, FrameSink, FrameSource, LaneSinks, Link, Stopping},
@@ -37,7 +42,7 @@ use crate::{
     router::{Job, Router, Target, ToTopic},
     shared::{PeerEvent, Relaying, Shared},
     topic::{TopicMessage, TopicSink},
-    workers::{self, Application, HeardOn, Held, Work, Workers},
+    workers,
     writer::Writer,
 };
 
@@ -169,18 +174,20 @@ impl Broadcaster {
             profile.tags,
             metrics.clone(),
         );
-        let (workers, receivers) = Workers::new(limits.workers.get(), limits.worker_queue.get());
         let shared = Arc::new(Shared {
             profile,
             relaying,
+            awaited: application.awaited(&profile.tags),
             application,
             budget: ByteBudget::new(limits.budget_bytes),
             observed: ByteBudget::new(limits.budget_bytes / OBSERVERS_SHARE),
             registry,
-            duplicates: Duplicates::new(&limits, environment.random().random()),
+            duplicates: Arc::new(Duplicates::new(&limits, environment.random().random())),
+            unpacker: Unpacker::new(limits.unpacked_at_once.get()),
+            forwarders: Forwarders::default(),
+            work: WorkQueues::new(&limits),
             intake,
             routed: router.ended(),
-            workers,
             topics,
             metrics,
             events: broadcast::Sender::new(EVENT_DEPTH),
@@ -189,7 +196,7 @@ impl Broadcaster {
             environment,
         });
         tasks.spawn_lasting("router", |cancel| router.run(cancel));
-        workers::spawn(receivers, &shared, &tasks);
+        workers::spawn(&shared, &tasks);
         let registry = Arc::clone(&shared.registry);
         tasks.spawn_lasting("sweep", |cancel| registry.sweep(cancel));
         Self { shared, tasks }
@@ -320,7 +327,6 @@ impl Broadcaster {
                 joined,
                 lanes,
                 cancel: self.tasks.token().child_token(),
-                tokens: shared.limits.peer_tokens,
                 hooks,
                 interest: shared.profile.tags.default_interest(),
             })
@@ -365,10 +371,10 @@ impl Broadcaster {
                 drop(running);
             });
         }
+        let shares = Arc::new(Shares::of_peer(&shared.work, &shared.intake, &shared.limits));
         for source in sources {
             let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
-            let traffic = shared.metrics.receiving(peer.transport);
-            let reader = Reader { peer, source, shared, traffic, waiting: None };
+            let reader = Reader::new(peer, source, shared, Arc::clone(&shares));
             let held = (running.clone(), Arc::clone(&reading));
             tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
@@ -513,13 +519,18 @@ impl Broadcaster {
             Recipients::AllExcept(peer) => (Target::AllExcept(peer), ToTopic::Publish),
             Recipients::One(peer) => (Target::One(peer), ToTopic::Skip),
         };
-        if !matches!(target, Target::One(_)) {
-            // Heard back, it is a duplicate.
-            let fingerprint = shared.duplicates.fingerprint(message.tag, &message.body);
-            let generation = shared.registry.generation();
-            shared.duplicates.passed(rule.lane, fingerprint, Instant::now(), generation);
-        }
-        Ok(shared.intake.offer(Job { frame, target, topic, receipts }, &shared.metrics))
+        let is_for_everybody = !matches!(target, Target::One(_));
+        let fingerprint =
+            is_for_everybody.then(|| shared.duplicates.fingerprint(message.tag, &message.body));
+        let make = || {
+            if let Some(fingerprint) = fingerprint {
+                // Heard back, it is a duplicate.
+                let generation = shared.registry.generation();
+                shared.duplicates.passed(rule.lane, fingerprint, Instant::now(), generation);
+            }
+            Job { frame, target, topic, receipts }
+        };
+        Ok(shared.intake.offer(rule.lane, make, &shared.metrics))
     }
 
     /// Asks one peer and resolves with its answer.
@@ -570,78 +581,9 @@ impl Broadcaster {
         self.shared.topics.write().unwrap_or_else(PoisonError::into_inner).remove(&tag);
     }
 
-    /// Takes a message that was heard on a topic. Never waits; the verdict goes back by its `report`.
+    /// Takes a message that was heard on a topic. Never waits; the verdict goes back by its `report`,
+    /// also that on another copy of the message which is being judged.
     pub fn hear(&self, message: TopicMessage) {
-        let TopicMessage { tag, body, from, report } = message;
-        let shared = &self.shared;
-        let Ok(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
-            shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
-            return report(Validation::Reject);
-        };
-        if body.len() > rule.max_payload {
-            shared.metrics.dropped(DropReason::Oversized, rule.lane);
-            return report(Validation::Reject);
-        }
-        let fingerprint = shared.duplicates.fingerprint(tag, &body);
-        match shared.duplicates.sight(rule.lane, fingerprint, Instant::now()) {
-            Seen::First => {}
-            Seen::Passed { .. } => {
-                shared.metrics.dropped(DropReason::Duplicate, rule.lane);
-                return report(Validation::Accept);
-            }
-            Seen::Held => {
-                shared.metrics.dropped(DropReason::Duplicate, rule.lane);
-                return report(Validation::Ignore);
-            }
-        }
-        let held = if shared.needs_worker(tag) {
-            let Some(held) = shared.budget.try_reserve(body.len(), rule.lane) else {
-                shared.duplicates.forget(rule.lane, fingerprint);
-                shared.metrics.dropped(DropReason::BudgetFull, rule.lane);
-                return report(Validation::Ignore);
-            };
-            Some(held)
-        } else {
-            None
-        };
-        let peer = from.and_then(|identity| shared.registry.by_identity(&identity));
-        let mut wire = Vec::with_capacity(Tag::BYTES + body.len());
-        wire.extend_from_slice(&tag.0);
-        wire.extend_from_slice(&body);
-        let mut work = Work {
-            message: Inbound {
-                tag,
-                body,
-                from: peer.as_ref().map(|peer| peer.id),
-                transport: Transport::Libp2p,
-                received: Instant::now().into_std(),
-            },
-            wire: Bytes::from(wire),
-            fingerprint: Some(fingerprint),
-            digest: OnceLock::new(),
-            lane: rule.lane,
-            peer,
-            _held: Held { _wire: MessageMemory::Uncharged, _body: held },
-            token: None,
-            heard_on: HeardOn::Topic,
-            report: None,
-        };
-        if !shared.needs_worker(tag) {
-            report(Validation::Accept);
-            return shared.accepted(&work);
-        }
-        work.report = Some(report);
-        let queue = shared.workers.queue(rule.lane, work.message.from);
-        if let Err(
-            mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work),
-        ) = queue.try_send(work)
-        {
-            // Another copy may find room.
-            shared.duplicates.forget(rule.lane, fingerprint);
-            shared.metrics.dropped(DropReason::WorkerFull, rule.lane);
-            if let Some(report) = work.report {
-                report(Validation::Ignore);
-            }
-        }
+        topics::hear(&self.shared, &self.tasks, message);
     }
 }

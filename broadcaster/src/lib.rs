@@ -17,12 +17,16 @@
 //! * Every task belongs to a [`TaskSet`](runtime::TaskSet), and ends with it.
 //! * Every message that goes no further is counted once, with a [`DropReason`].
 
+mod application;
 mod assembler;
+mod breath;
 mod broadcaster;
 mod budget;
 mod duplicates;
 mod encode;
+mod fair;
 mod frame;
+mod inbound;
 mod lanes;
 mod limits;
 mod link;
@@ -45,7 +49,7 @@ pub use assembler::{
 pub use broadcaster::{Broadcaster, Setup};
 pub use budget::{ByteBudget, Reservation, Stage};
 pub use frame::{Frame, Origin};
-pub use limits::{LaneLimits, Limits};
+pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{
     Attached, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received, SourceEnd,
     Stopping,

@@ -1,6 +1,6 @@
 //! Every bound and deadline of the broadcaster, in one place.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, thread, time::Duration};
 
 use gossip::Lane;
 
@@ -19,11 +19,15 @@ pub struct Limits {
     /// Bytes that all queues of the node hold together. Default: 256 MiB. Chosen: a relay with a
     /// gigabyte of memory keeps three quarters of it for its consensus engine.
     pub budget_bytes: usize,
-    /// Messages waiting for the router, priority lane. Default: 11,000. Source: wire facts 12.1.
+    /// Messages of this node's own that wait for the router, priority lane. Default: 11,000. Source:
+    /// wire facts 12.1.
     pub intake_priority: NonZeroUsize,
-    /// Messages waiting for the router, bulk lane. Default: 1,024. Chosen: the router empties it in
-    /// under a millisecond, and the byte budget bounds what it holds.
+    /// Messages of this node's own that wait for the router, bulk lane. Default: 1,024. Chosen: the
+    /// router empties it in under a millisecond, and the byte budget bounds what it holds.
     pub intake_bulk: NonZeroUsize,
+    /// Messages of one peer and lane that wait for the router; nothing more is read from the peer until
+    /// there is room. Default: 256. Chosen: four rounds of the router.
+    pub peer_intake: NonZeroUsize,
     /// One peer's priority queue. Default: 11,000 messages (wire facts 12.1), 12 MiB. Chosen: two of
     /// the largest proposals and a round of votes.
     pub peer_priority: LaneLimits,
@@ -54,18 +58,30 @@ pub struct Limits {
     pub bulk_window: Duration,
     /// Messages remembered as heard, per lane. The oldest goes first. Default: 500,000.
     pub remembered: usize,
-    /// Messages of one peer that wait for a handler. Default: 10. Source: wire facts 12.2.
+    /// Messages of one peer and lane that wait for a handler or are being handled; requests are not
+    /// among them. Default: 10. Source: wire facts 12.2.
     pub peer_tokens: usize,
-    /// Messages waiting for one worker. Default: 256.
+    /// Messages that one node passed on in a topic, of one lane, that wait for a handler or are being
+    /// handled. Default: 256. Chosen: nobody can be held up there, so bursts have to fit.
     pub worker_queue: NonZeroUsize,
-    /// Workers per lane. Messages of one peer are always handled by the same one. Default: 8.
+    /// Workers per lane. Messages of one peer are handled one after the other. Default: 8.
     pub workers: NonZeroUsize,
+    /// Requests of one peer that wait or are being handled. Beyond it they are dropped, which delays no
+    /// message of the peer. Default: 64. Chosen: an existing node that catches up has 16 under way.
+    pub peer_requests: NonZeroUsize,
+    /// Requests of one peer being handled at one time. Default: 16. Chosen: a tenth of all.
+    pub peer_requests_at_once: NonZeroUsize,
     /// Requests being handled at one time. Default: 160. Source: wire facts 4.3.
     pub requests_handled: NonZeroUsize,
     /// How long a message may take to come once its first byte has, counted while the node waits for
     /// its bytes. Default: 30 s. Source: threats and goals, row 9. The largest message needs a peer that
     /// sends 210 kB a second (1.7 Mbit/s), one of a megabyte 35 kB a second.
     pub message_time: Duration,
+    /// Large messages that are decompressed and hashed at one time, on threads of their own. Default:
+    /// half of the processors, at least one. Chosen: the other half goes on with votes.
+    pub unpacked_at_once: NonZeroUsize,
+    /// How fast one peer may send.
+    pub rates: Rates,
     /// How long a message may wait for room in the budget, or for its worker, before its sender is
     /// disconnected. Default: 30 s.
     pub inbound_wait: Duration,
@@ -93,6 +109,7 @@ impl Default for Limits {
             budget_bytes: 256 * MIB,
             intake_priority: count(11_000),
             intake_bulk: count(1_024),
+            peer_intake: count(256),
             peer_priority: LaneLimits { messages: 11_000, bytes: 12 * MIB },
             peer_bulk: LaneLimits { messages: 4_096, bytes: 8 * MIB },
             batch_messages: 256,
@@ -109,6 +126,10 @@ impl Default for Limits {
             peer_tokens: 10,
             worker_queue: count(256),
             workers: count(8),
+            peer_requests: count(64),
+            peer_requests_at_once: count(16),
+            unpacked_at_once: count(thread::available_parallelism().map_or(1, |n| n.get() / 2)),
+            rates: Rates::default(),
             requests_handled: count(160),
             message_time: seconds(30),
             inbound_wait: seconds(30),
@@ -145,6 +166,62 @@ impl Limits {
         match lane {
             Lane::Priority => self.priority_window,
             Lane::Bulk => self.bulk_window,
+        }
+    }
+}
+
+/// How much somebody may send of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How much each second, for ever. Zero counts as one.
+    pub per_second: u64,
+    /// How much beyond that at once.
+    pub burst: u64,
+}
+
+impl Rate {
+    /// The time in which the rate pays off `amount`.
+    pub(crate) fn time_of(self, amount: u64) -> Duration {
+        let nanos = u128::from(amount) * 1_000_000_000 / u128::from(self.per_second.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 2))
+    }
+}
+
+/// How fast one peer may send. What is beyond is counted as `over_rate` and read no faster than the rate
+/// allows; nothing of it is lost. Who does not let up is disconnected as
+/// [`Flood`](gossip::DisconnectReason::Flood).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Messages of one gossip tag. Default: 50,000 a second, 100,000 at once. Chosen: ten times what a
+    /// relay of the whole network passes on, which is some 5,000 votes in a round of three seconds and
+    /// 10,000 transactions a second; a tenth of what one peer can send.
+    pub gossip: Rate,
+    /// Messages of one tag that belongs to the connection, such as requests. Default: 1,000 a second,
+    /// 4,000 at once. Chosen: an existing node that catches up repeats a refused request a thousand
+    /// times at once (wire facts, S-32).
+    pub hop_local: Rate,
+    /// Messages of tags that this network does not have, all together. Default: 100 a second, 1,000 at
+    /// once. Chosen: a newer node may have tags of its own.
+    pub unknown: Rate,
+    /// Bytes that compressed messages become, which cost this node and not their sender. Beyond it there
+    /// is no waiting. Default: 64 MiB a second, 256 MiB at once. Chosen: twelve of the largest proposals
+    /// each second, and a quarter of a core.
+    pub unpacked_bytes: Rate,
+    /// For how long reading from a peer may have been held back, in all and without its letting up,
+    /// before it is a flood. Default: 10 s. Chosen: time for a peer with a backlog to get rid of a
+    /// million messages.
+    pub flood_after: Duration,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            gossip: Rate { per_second: 50_000, burst: 100_000 },
+            hop_local: Rate { per_second: 1_000, burst: 4_000 },
+            unknown: Rate { per_second: 100, burst: 1_000 },
+            unpacked_bytes: Rate { per_second: 64 * MIB, burst: 256 * MIB },
+            flood_after: Duration::from_secs(10),
         }
     }
 }

@@ -55,10 +55,14 @@ pub enum DropReason {
     TopicFull,
     /// An observer did not keep up.
     ObserverLagged,
+    /// Its sender has too many requests under way.
+    RequestsFull,
+    /// It came faster than it may in a topic, where nobody can be held back.
+    OverRate,
 }
 
 impl DropReason {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::IntakeFull,
         Self::PeerFull,
         Self::BudgetFull,
@@ -79,6 +83,8 @@ impl DropReason {
         Self::LateAnswer,
         Self::TopicFull,
         Self::ObserverLagged,
+        Self::RequestsFull,
+        Self::OverRate,
     ];
 
     /// Label used in metrics.
@@ -105,6 +111,8 @@ impl DropReason {
             Self::LateAnswer => "late_answer",
             Self::TopicFull => "topic_full",
             Self::ObserverLagged => "observer_lagged",
+            Self::RequestsFull => "requests_full",
+            Self::OverRate => "over_rate",
         }
     }
 }
@@ -191,6 +199,7 @@ impl Default for Metrics {
             received: Family::default(),
             received_bytes: Family::default(),
             handled: Family::default(),
+            over_rate: Family::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -208,6 +217,7 @@ struct Shared {
     received: Family<LaneLabels, Counter>,
     received_bytes: Family<LaneLabels, Counter>,
     handled: Family<TagLabels, Counter>,
+    over_rate: Family<LaneLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -232,6 +242,8 @@ impl Metrics {
         registry.register("received", "Messages read from peers", shared.received.clone());
         registry.register("received_bytes", "Bytes read from peers", shared.received_bytes.clone());
         registry.register("handled", "Messages handled, by tag", shared.handled.clone());
+        let help = "Messages that came faster than their sender may send them";
+        registry.register("over_rate", help, shared.over_rate.clone());
     }
 
     /// Counts a message that went no further.
@@ -254,6 +266,25 @@ impl Metrics {
             self.shared.ends.get_or_create(&labels).get()
         };
         [Transport::WebSocket, Transport::Libp2p, Transport::Memory].into_iter().map(of).sum()
+    }
+
+    /// How many messages came over connections faster than their senders may send them.
+    #[must_use]
+    pub fn over_rate(&self) -> u64 {
+        let of = |transport: Transport| Lane::ALL.map(|lane| (transport, lane));
+        let all = [Transport::WebSocket, Transport::Libp2p, Transport::Memory];
+        let counters = all.into_iter().flat_map(of);
+        counters.map(|(transport, lane)| self.over_rate_of(transport, lane).get()).sum()
+    }
+
+    /// Counts a message that came faster than its sender may send.
+    pub(crate) fn came_too_fast(&self, transport: Transport, lane: Lane) {
+        self.over_rate_of(transport, lane).inc();
+    }
+
+    fn over_rate_of(&self, transport: Transport, lane: Lane) -> Counter {
+        let labels = LaneLabels { lane: Label(lane.label()), transport: Label(transport.label()) };
+        self.shared.over_rate.get_or_create(&labels).clone()
     }
 
     pub(crate) fn connected(&self, transport: Transport) {

@@ -15,7 +15,7 @@ use gossip::{
     wire::digest::{Digest, DigestFilter},
 };
 use std::sync::Arc;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,8 +40,6 @@ pub(crate) struct Peer {
     pub(crate) lanes: Lanes,
     /// Cancelled when the peer is to end.
     pub(crate) cancel: CancellationToken,
-    /// Places of this peer among the messages that wait for a handler.
-    pub(crate) tokens: Arc<Semaphore>,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     identity: OnceLock<Identity>,
     end: OnceLock<DisconnectReason>,
@@ -61,7 +59,6 @@ pub(crate) struct PeerParts {
     pub(crate) joined: u64,
     pub(crate) lanes: Lanes,
     pub(crate) cancel: CancellationToken,
-    pub(crate) tokens: usize,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     pub(crate) interest: Interest,
 }
@@ -78,7 +75,6 @@ impl Peer {
             joined: parts.joined,
             lanes: parts.lanes,
             cancel: parts.cancel,
-            tokens: Arc::new(Semaphore::new(parts.tokens)),
             hooks: parts.hooks,
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             end: OnceLock::new(),

@@ -1,16 +1,17 @@
 //! The router: one message after the other, offered to every peer that wants it.
 //!
 //! ```text
-//!   submit ──try_send──▶ [intake.priority] ──┐               ┌─▶ Lanes of each peer
-//!          ──try_send──▶ [intake.bulk]     ──┴─▶ Router::run ─┤
-//!                                                            └─▶ TopicSink
+//!   own messages ──▶ share ──┐                                ┌─▶ Lanes of each peer
+//!   of peer A    ──▶ share ──┼─▶ [priority] [bulk] ─▶ Router ─┤
+//!   of peer B    ──▶ share ──┘     in turn                    └─▶ TopicSink
 //! ```
 //!
 //! # Invariants
 //!
-//! * The router waits only for the next message: a slow peer shows up as `Full` on its own lane and
+//! * Whoever has much to be routed waits for room in its own share, and delays nobody else's.
+//! * The router waits only for the next message, and lets others run in between: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
-//! * Within a lane, messages reach every peer's queue in the order they were submitted.
+//! * Within a lane, messages of one share reach every peer's queue in the order they were submitted.
 //! * When the node stops, what was submitted before is still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
 //!   transport, never to both.
@@ -18,10 +19,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use gossip::{Admission, Lane, LinkId, Tag, TagTable, Transport};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    breath::Breath,
+    fair::{Consumer, FairQueue, Refused, Share},
     frame::Frame,
     lanes::Queued,
     metrics::{DropReason, Metrics},
@@ -80,34 +82,52 @@ impl Job {
 }
 
 /// The two queues in front of the router.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Intake {
-    priority: mpsc::Sender<Job>,
-    bulk: mpsc::Sender<Job>,
+    lanes: [FairQueue<Job>; 2],
+    own: [Share<Job>; 2],
 }
 
 impl Intake {
-    /// Queues a message for the router, or says why not. Never waits.
-    pub(crate) fn offer(&self, job: Job, metrics: &Metrics) -> Admission {
-        let lane = job.frame.lane();
-        let queue = match lane {
-            Lane::Priority => &self.priority,
-            Lane::Bulk => &self.bulk,
-        };
-        match queue.try_send(job) {
+    /// Queues in which this node's own messages have shares of `depths`.
+    fn new(depths: [usize; 2]) -> Self {
+        let lanes = [FairQueue::new(1), FairQueue::new(1)];
+        let own = [lanes[0].share(depths[0]), lanes[1].share(depths[1])];
+        Self { lanes, own }
+    }
+
+    fn lane(&self, lane: Lane) -> &FairQueue<Job> {
+        &self.lanes[usize::from(lane == Lane::Bulk)]
+    }
+
+    /// A share of a lane, for `bound` messages of somebody else.
+    pub(crate) fn share(&self, lane: Lane, bound: usize) -> Share<Job> {
+        self.lane(lane).share(bound)
+    }
+
+    /// Queues a message of this node's own, or says why not. Never waits. `make` is called if there is
+    /// room, and what it does is then not undone.
+    pub(crate) fn offer(
+        &self,
+        lane: Lane,
+        make: impl FnOnce() -> Job,
+        metrics: &Metrics,
+    ) -> Admission {
+        match self.own[usize::from(lane == Lane::Bulk)].try_push_with(make) {
             Ok(()) => Admission::Queued,
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(Refused::Full) => {
                 metrics.dropped(DropReason::IntakeFull, lane);
                 Admission::Full
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Admission::Closed,
+            Err(Refused::Closed) => Admission::Closed,
         }
     }
 }
 
 pub(crate) struct Router {
-    priority: mpsc::Receiver<Job>,
-    bulk: mpsc::Receiver<Job>,
+    intake: Intake,
+    /// Drops what is left when the router is gone.
+    _consumers: [Arc<Consumer<Job>>; 2],
     registry: Arc<Registry>,
     topics: Topics,
     table: TagTable,
@@ -126,13 +146,22 @@ impl Router {
         table: TagTable,
         metrics: Metrics,
     ) -> (Self, Intake) {
-        let (priority_sender, priority) = mpsc::channel(depths[0]);
-        let (bulk_sender, bulk) = mpsc::channel(depths[1]);
+        let intake = Intake::new(depths);
+        let consumers = [intake.lanes[0].consumer(), intake.lanes[1].consumer()];
         let (peers, version) = (Vec::new(), u64::MAX);
         let ended = CancellationToken::new();
-        let router =
-            Self { priority, bulk, registry, topics, table, metrics, ended, peers, version };
-        (router, Intake { priority: priority_sender, bulk: bulk_sender })
+        let router = Self {
+            intake: intake.clone(),
+            _consumers: consumers,
+            registry,
+            topics,
+            table,
+            metrics,
+            ended,
+            peers,
+            version,
+        };
+        (router, intake)
     }
 
     /// What is cancelled when the router has ended.
@@ -143,41 +172,39 @@ impl Router {
     /// Routes until the token is cancelled, and then what is left.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let _ended = self.ended.clone().drop_guard();
-        let mut jobs = Vec::with_capacity(ROUND);
+        let (mut jobs, mut breath) = (Vec::with_capacity(ROUND), Breath::new());
+        let [priority, bulk] = self.intake.lanes.clone();
         loop {
-            let (first, lane) = tokio::select! {
+            let lane = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.route_the_rest(&mut jobs),
-                Some(job) = self.priority.recv() => (job, &mut self.priority),
-                Some(job) = self.bulk.recv() => (job, &mut self.bulk),
+                () = priority.ready() => &priority,
+                () = bulk.ready() => &bulk,
             };
-            jobs.push(first);
-            while let Some(job) = (jobs.len() < ROUND).then(|| lane.try_recv().ok()).flatten() {
-                jobs.push(job);
-            }
+            lane.take_many(ROUND, &mut jobs);
             self.route(&mut jobs);
             // A flood of priority messages must not keep bulk waiting for ever: one goes each round.
-            if let Ok(job) = self.bulk.try_recv() {
-                jobs.push(job);
+            bulk.take_many(1, &mut jobs);
+            if !jobs.is_empty() {
                 self.route(&mut jobs);
             }
+            breath.take().await;
         }
     }
 
     /// Routes what was submitted before the node began to stop.
     fn route_the_rest(&mut self, jobs: &mut Vec<Job>) {
-        for lane in Lane::ALL {
-            let queue = match lane {
-                Lane::Priority => &mut self.priority,
-                Lane::Bulk => &mut self.bulk,
-            };
+        for queue in self.intake.lanes.clone() {
             // Closed first, so that nobody can make this longer.
             queue.close();
-            while let Ok(job) = queue.try_recv() {
-                jobs.push(job);
+            loop {
+                queue.take_many(ROUND, jobs);
+                if jobs.is_empty() {
+                    break;
+                }
+                self.route(jobs);
             }
         }
-        self.route(jobs);
     }
 
     /// Offers each message to each peer it is for. One lock per peer, whatever the number of messages.

@@ -4,25 +4,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
-    Admission, DisconnectReason, Inbound, Lane, NetworkProfile, PeerInfo, Tag,
+    Admission, DisconnectReason, Inbound, Interest, Lane, NetworkProfile, PeerInfo, Tag,
+    Validation,
     wire::{request, request::RequestKey, topics::Topics},
 };
 use runtime::Environment;
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::broadcast,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    application::Application,
     assembler::INLINE_BYTES,
     budget::{ByteBudget, Reservation},
-    duplicates::{Duplicates, Fingerprint},
+    duplicates::Duplicates,
+    fair::Refused,
     frame::{Frame, FrameParts, Origin},
+    inbound::{
+        topics::Forwarders,
+        unpack::Unpacker,
+        work::{HeardOn, Shares, Work, WorkQueues},
+    },
     lanes::Queued,
     limits::Limits,
     metrics::{DropReason, Metrics},
     peer::Peer,
     registry::Registry,
     router::{Intake, Job, Target, ToTopic, Topics as TopicSinks},
-    workers::{Application, HeardOn, Work, Workers},
 };
 
 /// What a node does with the messages of others.
@@ -53,13 +63,17 @@ pub(crate) struct Shared {
     pub(crate) environment: Environment,
     pub(crate) relaying: Relaying,
     pub(crate) application: Application,
+    /// The tags whose messages have to pass a worker before they can be passed on.
+    pub(crate) awaited: Interest,
     pub(crate) budget: ByteBudget,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) duplicates: Duplicates,
+    pub(crate) duplicates: Arc<Duplicates>,
+    pub(crate) unpacker: Unpacker,
+    pub(crate) forwarders: Forwarders,
     pub(crate) intake: Intake,
     /// Cancelled when the router has ended, after it has routed what was queued.
     pub(crate) routed: CancellationToken,
-    pub(crate) workers: Workers,
+    pub(crate) work: WorkQueues,
     pub(crate) topics: TopicSinks,
     pub(crate) metrics: Metrics,
     pub(crate) events: broadcast::Sender<PeerEvent>,
@@ -77,16 +91,14 @@ impl Shared {
         }
     }
 
-    /// Whether messages of a tag have to pass a worker before they can be passed on.
-    pub(crate) fn needs_worker(&self, tag: Tag) -> bool {
-        self.application.handlers.contains_key(&tag)
-            || self.application.validators.contains_key(&tag)
-    }
-
-    /// What follows once a message was found good: it is passed on, and observers see it.
-    pub(crate) fn accepted(&self, work: &Work) {
+    /// What follows once a message was found good: it is passed on, observers see it, and topics that
+    /// asked are answered. Its sender's share of the intake has room for it.
+    pub(crate) fn accepted(&self, work: &mut Work) {
         if self.relaying == Relaying::Accepted {
             self.forward(work);
+        }
+        if let Some(sighting) = &mut work.sighting {
+            sighting.settle(Validation::Accept);
         }
         let observed = self.observers.receiver_count() > 0;
         if observed {
@@ -95,6 +107,16 @@ impl Shared {
         let handled = self.application.handlers.contains_key(&work.message.tag);
         if !handled && !observed && self.relaying != Relaying::Accepted {
             self.metrics.dropped(DropReason::Unhandled, work.lane);
+        }
+    }
+
+    /// Waits, for as long as anybody may be held up, until a message can be passed on: a worker can be
+    /// held up as a reader can, and delays only messages of the same sender.
+    pub(crate) async fn make_way(&self, work: &Work) {
+        let share = work.shares.intake(work.lane);
+        if self.relaying != Relaying::Off && !share.has_room() {
+            // In vain, the message makes the share one longer than it may be.
+            let _ = time::timeout(self.limits.inbound_wait, share.room()).await;
         }
     }
 
@@ -116,38 +138,68 @@ impl Shared {
         }
     }
 
-    /// Passes a message on to every peer but its sender, as it came, and remembers that it was.
+    /// Passes a message on to every peer but its sender, as it came, and remembers that it was. What
+    /// cannot be passed on for want of memory is owed: the next copy is passed on.
     fn forward(&self, work: &Work) {
         let Some(fingerprint) = work.fingerprint else { return };
+        let Some(frame) = self.frame_as_it_came(work) else {
+            self.duplicates.owed(work.lane, fingerprint, Instant::now());
+            return self.metrics.dropped(DropReason::BudgetFull, work.lane);
+        };
         let generation = self.registry.generation();
+        // Before it goes out: it may be heard back at once.
         self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
-        let source = work.message.from;
-        let target = source.map_or(Target::All, Target::AllExcept);
+        let target = work.from().map_or(Target::All, Target::AllExcept);
         let topic = match work.heard_on {
             HeardOn::Topic => ToTopic::Skip,
             HeardOn::Stream => ToTopic::Publish,
         };
-        self.send_on(work, target, topic);
+        // Refused only when the node stops.
+        let _ = work.shares.intake(work.lane).push(Job { frame, target, topic, receipts: None });
+    }
+
+    /// Passes on a copy of a message that could not be passed on when it was new.
+    pub(crate) fn forward_late(&self, copy: impl FnOnce() -> Work) {
+        if self.relaying != Relaying::Off {
+            let copy = copy();
+            if copy.shares.intake(copy.lane).has_room() {
+                self.forward(&copy);
+            } else {
+                self.metrics.dropped(DropReason::IntakeFull, copy.lane);
+            }
+        }
     }
 
     /// A duplicate: it still goes to the peers that joined after the first copy went out. A topic
     /// that had it brings it to its newcomers by itself.
-    pub(crate) fn forward_to_newcomers(&self, work: &Work, fingerprint: Fingerprint, passed: u64) {
-        let generation = self.registry.generation();
-        if self.relaying == Relaying::Off || generation <= passed {
+    pub(crate) fn forward_to_newcomers(&self, passed: u64, copy: impl FnOnce() -> Work) {
+        if self.relaying == Relaying::Off {
             return;
         }
-        self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
-        let target = Target::JoinedAfter { generation: passed, except: work.message.from };
-        self.send_on(work, target, ToTopic::Skip);
+        let generation = self.registry.generation();
+        if generation <= passed {
+            return;
+        }
+        let copy = copy();
+        let Some(frame) = self.frame_as_it_came(&copy) else {
+            return self.metrics.dropped(DropReason::BudgetFull, copy.lane);
+        };
+        let target = Target::JoinedAfter { generation: passed, except: copy.from() };
+        self.offer(&copy.shares, copy.lane, || {
+            if let Some(fingerprint) = copy.fingerprint {
+                self.duplicates.passed(copy.lane, fingerprint, Instant::now(), generation);
+            }
+            Job { frame, target, topic: ToTopic::Skip, receipts: None }
+        });
     }
 
-    fn send_on(&self, work: &Work, target: Target, topic: ToTopic) {
-        let Some(frame) = self.frame_as_it_came(work) else {
-            return self.metrics.dropped(DropReason::BudgetFull, work.lane);
-        };
-        // The intake counts what it has no room for.
-        let _ = self.intake.offer(Job { frame, target, topic, receipts: None }, &self.metrics);
+    /// Queues what a message gives rise to in its sender's share of the intake. What there is no room
+    /// for is counted.
+    fn offer(&self, shares: &Shares, lane: Lane, make: impl FnOnce() -> Job) {
+        match shares.intake(lane).try_push_with(make) {
+            Err(Refused::Full) => self.metrics.dropped(DropReason::IntakeFull, lane),
+            Ok(()) | Err(Refused::Closed) => {}
+        }
     }
 
     fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
@@ -163,14 +215,14 @@ impl Shared {
         }))
     }
 
-    /// Tells every other peer that this node has a large message.
+    /// Tells every other peer that this node has a large message. If there is no room for that, it costs
+    /// a needless copy.
     pub(crate) fn announce(&self, work: &Work) {
         let Some(digest) = work.digest() else { return };
         let frame = Frame::control(Tag::MS, Lane::Bulk, &digest.0);
-        let target = work.message.from.map_or(Target::All, Target::AllExcept);
-        let job = Job { frame, target, topic: ToTopic::Skip, receipts: None };
-        // A lost announcement costs a needless copy; the intake counts it.
-        let _ = self.intake.offer(job, &self.metrics);
+        let target = work.from().map_or(Target::All, Target::AllExcept);
+        let make = || Job { frame, target, topic: ToTopic::Skip, receipts: None };
+        self.offer(&work.shares, Lane::Bulk, make);
     }
 
     /// Answers a request.

@@ -1,7 +1,7 @@
 //! The seam to GossipSub: how a topic takes part in a broadcast.
 
 use bytes::Bytes;
-use gossip::{Identity, Tag, Validation};
+use gossip::{Identity, Tag, Transport, Validation};
 
 /// What became of a publication at the moment it was made.
 #[must_use = "a message that was not taken has to go another way"]
@@ -31,6 +31,8 @@ pub struct TopicMessage {
     pub body: Bytes,
     /// Who passed it on to us.
     pub from: Option<Identity>,
+    /// What carried it.
+    pub transport: Transport,
     /// Takes the verdict back, exactly once, from whatever thread.
     pub report: Box<dyn FnOnce(Validation) + Send>,
 }

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::TopicMessage;
 use bytes::Bytes;
 use futures::StreamExt;
-use gossip::{Direction, DisconnectReason, Tag, Validation};
+use gossip::{Direction, DisconnectReason, Tag, Transport, Validation};
 use libp2p::{
     Swarm,
     core::ConnectedPoint,
@@ -295,7 +295,13 @@ impl Core {
             }
         });
         let (body, from) = (Bytes::from(message.data), identity_of(&from));
-        self.around.broadcaster.hear(TopicMessage { tag, body, from, report });
+        self.around.broadcaster.hear(TopicMessage {
+            tag,
+            body,
+            from,
+            transport: Transport::Libp2p,
+            report,
+        });
     }
 
     /// A peer opened one of our streams.

@@ -56,10 +56,14 @@ fn offer(broadcaster: &Broadcaster, tag: Tag, body: impl Into<Bytes>) {
     assert_eq!(admission, Ok(gossip::Admission::Queued));
 }
 
-/// Lets every task run until it waits for something.
+/// Lets every task run until it waits for something, and every thread until it is done. It takes a
+/// millisecond of the paused clock, which stands still while a thread works.
 async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
+    for _ in 0..2 {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        time::sleep(SECOND / 2_000).await;
     }
 }
 
@@ -454,15 +458,24 @@ fn heard_on_topic(
     let log = Arc::clone(&reports);
     let report =
         Box::new(move |validation| log.lock().expect("nobody panics with it").push(validation));
-    (TopicMessage { tag: Tag::TX, body: body.into(), from: None, report }, reports)
+    (
+        TopicMessage {
+            tag: Tag::TX,
+            body: body.into(),
+            from: None,
+            transport: Transport::Libp2p,
+            report,
+        },
+        reports,
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let one = NonZeroUsize::MIN;
+    let two = NonZeroUsize::MIN.saturating_add(1);
     let limits = Limits {
-        worker_queue: one,
+        worker_queue: two,
         handler_timeout: 600 * SECOND,
         inbound_wait: 600 * SECOND,
         ..Limits::default()

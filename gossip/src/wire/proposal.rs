@@ -66,6 +66,12 @@ pub fn compress(body: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(body, LEVEL).unwrap_or_else(|_| body.to_vec())
 }
 
+/// Whether a payload is a zstd frame, and [`decompress`] has work to do.
+#[must_use]
+pub fn is_compressed(payload: &[u8]) -> bool {
+    payload.len() > MAGIC.len() && payload.starts_with(&MAGIC)
+}
+
 /// The body of a proposal, at most `limit` bytes of it.
 ///
 /// A payload of at most four bytes, or one that does not start like a zstd frame, is returned as it is
@@ -75,7 +81,7 @@ pub fn compress(body: &[u8]) -> Vec<u8> {
 ///
 /// [`ProposalError`] when the frame is damaged, cut off, followed by anything, or too large inside.
 pub fn decompress(payload: &Bytes, limit: usize) -> Result<Bytes, ProposalError> {
-    if payload.len() <= MAGIC.len() || !payload.starts_with(&MAGIC) {
+    if !is_compressed(payload) {
         return Ok(payload.clone());
     }
     let mut context = DCtx::create();

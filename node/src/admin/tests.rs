@@ -11,7 +11,7 @@ use bytes::Bytes;
 use gossip::{
     Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
     LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, SubmitError, Tag, wire::digest::Digest,
+    RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
 };
 use runtime::Shutdown;
 use tandem::DataDir;
@@ -99,7 +99,13 @@ impl Rig {
 
     fn hear(&self, tag: Tag, body: &'static [u8]) {
         let (body, report) = (Bytes::from_static(body), Box::new(|_| {}));
-        self.broadcaster.hear(TopicMessage { tag, body, from: None, report });
+        self.broadcaster.hear(TopicMessage {
+            tag,
+            body,
+            from: None,
+            transport: Transport::Libp2p,
+            report,
+        });
     }
 
     async fn stop(self) {

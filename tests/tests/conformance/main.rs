@@ -51,6 +51,7 @@ macro_rules! suite {
                 a_request_fails_when_the_peer_leaves,
                 an_answer_that_comes_too_late_is_dropped,
                 an_answer_that_nobody_asked_for_ends_the_connection,
+                requests_under_way_hold_up_no_vote,
             ]
             control: [
                 a_peer_gets_only_the_tags_it_asked_for,

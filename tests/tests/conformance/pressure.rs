@@ -270,18 +270,18 @@ pub(crate) async fn a_handler_that_stalls_delays_no_vote<H: Harness>() {
 }
 
 pub(crate) async fn a_message_that_waits_for_a_stalled_peer_is_heard_from_another<H: Harness>() {
-    let (setup, recorder) = recording(&[Tag::AV]);
+    let (setup, recorder) = recording(&[Tag::SP]);
     let limits = Limits { peer_tokens: 2, ..patient() };
     let node = H::start(setup.limits(limits).handler(Tag::VB, stalling())).await;
     let ((mut near, _), (mut far, _)) = (join(&node).await, join(&node).await);
     for number in 0..2 {
         send(&mut near, Tag::VB, &body(&format!("bundle {number}"), 300)).await;
     }
-    // The node has two messages of this peer at work, and lets no third one in.
-    let vote = body("vote", 300);
-    send(&mut near, Tag::AV, &vote).await;
-    send(&mut far, Tag::AV, &vote).await;
-    recorder.hears(&vote).await;
+    // The node has two messages of this peer and lane at work, and lets no third one in.
+    let proof = body("proof", 300);
+    send(&mut near, Tag::SP, &proof).await;
+    send(&mut far, Tag::SP, &proof).await;
+    recorder.hears(&proof).await;
 }
 
 pub(crate) async fn a_peer_whose_messages_wait_too_long_is_cut_off<H: Harness>() {

@@ -1,8 +1,10 @@
 //! Requests and answers.
 
+use std::{future::pending, sync::Arc};
+
 use broadcaster::{DropReason, Limits};
 use gossip::{
-    DisconnectReason, LinkId, Request, RequestError, Response, Tag,
+    DisconnectReason, Inbound, LinkId, Request, RequestError, Response, Tag, Verdict,
     wire::{
         block::{self, BlockRequest},
         request::{self, RequestKey},
@@ -15,7 +17,7 @@ use testkit::{
 };
 use tokio::time::Instant;
 
-use crate::scene::{UNIT, patient, plain, send};
+use crate::scene::{UNIT, body, patient, plain, recording, send};
 
 fn question(round: u64) -> Request {
     Request { topics: BlockRequest { round }.topics() }
@@ -89,4 +91,18 @@ pub(crate) async fn an_answer_that_nobody_asked_for_ends_the_connection<H: Harne
     let answer = request::answer(block::unavailable(0), RequestKey::of(b"never asked"));
     send(&mut raw, Tag::TS, &answer).await;
     assert_eq!(events.disconnected(peer).await, DisconnectReason::UnexpectedResponse);
+}
+
+/// Issue 9, 4: sixteen is what an existing node has under way when it catches up.
+pub(crate) async fn requests_under_way_hold_up_no_vote<H: Harness>() {
+    let (setup, votes) = recording(&[Tag::AV]);
+    let never = |_request: Inbound| pending::<Verdict>();
+    let node = H::start(setup.handler(Tag::UE, Arc::new(never))).await;
+    let (mut raw, _) = join(&node).await;
+    for nonce in 0..16 {
+        send(&mut raw, Tag::UE, &request::seal(&BlockRequest { round: 1 }.topics(), nonce)).await;
+    }
+    let vote = body("vote", 300);
+    send(&mut raw, Tag::AV, &vote).await;
+    votes.hears(&vote).await;
 }

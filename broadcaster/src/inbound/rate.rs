@@ -1,0 +1,175 @@
+//! How fast somebody may send, and when too fast becomes a flood.
+//!
+//! # Invariants
+//!
+//! * A rate costs one addition and one comparison per message, and no memory that grows.
+//! * Who stays within its rate is never held back. Who does not is read no faster than the rate allows,
+//!   loses nothing, and is a flood once it had to be held back for [`Rates::flood_after`] in all
+//!   without letting up in between.
+
+use std::time::Duration;
+
+use gossip::{DisconnectReason, Forwarding, Tag, TagRule, TagTable};
+use tokio::time::Instant;
+
+use crate::limits::{Rate, Rates};
+
+/// How far ahead of its rate somebody may run before reading pauses. Chosen: longer than a timer's
+/// grain, so that a pause costs one timer for many messages.
+const SLACK: Duration = Duration::from_millis(10);
+
+/// How much somebody has sent of late, as the moment at which it will have been paid off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    paid_off: Instant,
+    /// For how long its sender was held back without letting up.
+    held_back: Duration,
+}
+
+impl Bucket {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { paid_off: now, held_back: Duration::ZERO }
+    }
+
+    /// Notes `amount`, and says how far that is beyond the rate and its burst; zero if it is not.
+    pub(crate) fn fill(&mut self, amount: u64, rate: Rate, now: Instant) -> Duration {
+        if self.paid_off <= now {
+            *self = Self::new(now);
+        }
+        self.paid_off += rate.time_of(amount);
+        (self.paid_off - now).saturating_sub(rate.time_of(rate.burst))
+    }
+}
+
+/// How fast one connection sends.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    /// By the place of the tag's rule in the table.
+    tags: Vec<Bucket>,
+    unknown: Bucket,
+    table: TagTable,
+    rates: Rates,
+}
+
+/// What is to be done about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It is within the rate.
+    Within,
+    /// It is beyond the rate, by too little for a pause.
+    Over,
+    /// It is beyond the rate: nothing more is to be read for so long.
+    Pause(Duration),
+}
+
+impl Pacer {
+    pub(crate) fn new(table: TagTable, rates: Rates, now: Instant) -> Self {
+        let bucket = Bucket::new(now);
+        let tags = vec![bucket; table.rules().len()];
+        Self { tags, unknown: bucket, table, rates }
+    }
+
+    /// Notes a message.
+    ///
+    /// # Errors
+    ///
+    /// [`DisconnectReason::Flood`] when there is no end to it.
+    pub(crate) fn message(&mut self, tag: Tag, now: Instant) -> Result<Pace, DisconnectReason> {
+        let place = self.table.rules().iter().position(|rule| rule.tag == tag);
+        let known = place.and_then(|place| {
+            Some((self.tags.get_mut(place)?, rate_of(self.table.rules().get(place)?, &self.rates)))
+        });
+        let (bucket, rate) = known.unwrap_or((&mut self.unknown, self.rates.unknown));
+        let over = bucket.fill(1, rate, now);
+        if over.is_zero() {
+            return Ok(Pace::Within);
+        }
+        if over < SLACK {
+            return Ok(Pace::Over);
+        }
+        bucket.held_back += over;
+        if bucket.held_back > self.rates.flood_after {
+            return Err(DisconnectReason::Flood);
+        }
+        Ok(Pace::Pause(over))
+    }
+}
+
+fn rate_of(rule: &TagRule, rates: &Rates) -> Rate {
+    match rule.forwarding {
+        Forwarding::Gossip => rates.gossip,
+        // Votes, only packed.
+        Forwarding::HopLocal if rule.tag == Tag::VP => rates.gossip,
+        Forwarding::HopLocal => rates.hop_local,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip::NetworkProfile;
+
+    use super::*;
+
+    fn pacer(now: Instant) -> Pacer {
+        Pacer::new(NetworkProfile::TANDEM.tags, Rates::default(), now)
+    }
+
+    // Issue 8, 24.
+    #[test]
+    fn a_burst_within_its_bound_is_not_held_back_and_an_endless_one_is_a_flood() {
+        let start = Instant::now();
+        let (mut pacer, mut now, rates) = (pacer(start), start, Rates::default());
+        for _ in 0..rates.gossip.burst {
+            assert_eq!(pacer.message(Tag::AV, now), Ok(Pace::Within));
+        }
+        let mut sent = 0_u64;
+        let reason = loop {
+            match pacer.message(Tag::AV, now) {
+                Ok(Pace::Pause(pause)) => now += pause,
+                Ok(_) => {}
+                Err(reason) => break reason,
+            }
+            sent += 1;
+        };
+        assert_eq!(reason, DisconnectReason::Flood);
+        let took = now - start;
+        assert!(took > rates.flood_after - Duration::from_secs(1), "after {took:?}");
+        assert!(took < rates.flood_after + Duration::from_secs(2), "after {took:?}");
+        assert!(sent <= rates.gossip.per_second * 12, "{sent} were let through");
+        assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within), "each tag has a rate of its own");
+    }
+
+    // Issue 8, 24.
+    #[test]
+    fn who_sends_at_its_rate_is_never_held_back() {
+        let start = Instant::now();
+        let mut pacer = pacer(start);
+        let rate = Rates::default().gossip.per_second;
+        for number in 0..60 * rate {
+            let now = start + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
+            assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within));
+        }
+    }
+
+    // Issue 8, 24.
+    #[test]
+    fn tags_that_nobody_knows_and_requests_have_small_rates() {
+        for tag in [Tag(*b"ZZ"), Tag::UE] {
+            let now = Instant::now();
+            let mut pacer = pacer(now);
+            let within = |_: &u64| pacer.message(tag, now) == Ok(Pace::Within);
+            let count = (0..1_000_000).take_while(within).count();
+            assert!((1_000..=4_000).contains(&count), "{count} messages of {tag}");
+        }
+    }
+
+    // Issue 8, 25.
+    #[test]
+    fn somebody_may_cause_a_bounded_amount_of_work() {
+        let (now, large) = (Instant::now(), 5_250_000);
+        let (mut bucket, rate) = (Bucket::new(now), Rates::default().unpacked_bytes);
+        let count = (0..260).take_while(|_| bucket.fill(large, rate, now).is_zero()).count();
+        assert_eq!(count, 51, "a burst of 256 MiB");
+        assert!(bucket.fill(large, rate, now + Duration::from_secs(60)).is_zero());
+    }
+}

@@ -1,0 +1,122 @@
+//! Messages that were heard on a topic.
+//!
+//! # Invariants
+//!
+//! * Whoever passes messages on in a topic has a share of the queues of its own, and a rate.
+//! * The number of those who are told apart is bounded; the rest share one share.
+//! * Memory is charged before a message waits for anything.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use gossip::{DisconnectReason, Identity, Lane, Validation};
+use runtime::TaskSet;
+use tokio::time::Instant;
+
+use super::{
+    Arrival, Patience, Refusal, Source,
+    rate::Bucket,
+    take_in,
+    work::{HeardOn, Shares},
+};
+use crate::{
+    assembler::MessageMemory, duplicates::Report, encode, metrics::DropReason, shared::Shared,
+    topic::TopicMessage,
+};
+
+/// Nodes that are told apart. Chosen: more than a node has links to.
+const MAX_FORWARDERS: usize = 4_096;
+
+/// Those who pass messages on in topics.
+#[derive(Default)]
+pub(crate) struct Forwarders {
+    /// `None`: those who are not told apart.
+    known: Mutex<HashMap<Option<Identity>, Forwarder>>,
+}
+
+#[derive(Clone)]
+struct Forwarder {
+    shares: Arc<Shares>,
+    sent: Bucket,
+}
+
+impl Forwarders {
+    /// Notes a message, and gives the shares of whoever passed it on and how far beyond its rate that is.
+    fn note(&self, from: Option<Identity>, shared: &Shared) -> (Arc<Shares>, Duration) {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = from.filter(|from| {
+            let has_room = known.len() < MAX_FORWARDERS || known.contains_key(&Some(*from));
+            if !has_room {
+                known.retain(|_, forwarder| !forwarder.shares.are_idle());
+            }
+            has_room || known.len() < MAX_FORWARDERS
+        });
+        let forwarder = known.entry(key).or_insert_with(|| Forwarder {
+            shares: Arc::new(Shares::of_topic(&shared.work, &shared.intake, &shared.limits)),
+            sent: Bucket::new(now),
+        });
+        let over = forwarder.sent.fill(1, shared.limits.rates.gossip, now);
+        (Arc::clone(&forwarder.shares), over)
+    }
+}
+
+/// Takes a message that was heard on a topic. What has to be waited for becomes one of `tasks`.
+pub(crate) fn hear(shared: &Arc<Shared>, tasks: &TaskSet, message: TopicMessage) {
+    let TopicMessage { tag, body, from, transport, report } = message;
+    let Ok(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
+        shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+        return report(Validation::Reject);
+    };
+    if body.len() > rule.max_payload {
+        shared.metrics.dropped(DropReason::Oversized, rule.lane);
+        return report(Validation::Reject);
+    }
+    let peer = from.and_then(|identity| shared.registry.by_identity(&identity));
+    let (shares, over) = shared.forwarders.note(from, shared);
+    if !over.is_zero() {
+        shared.metrics.dropped(DropReason::OverRate, rule.lane);
+        if let Some(peer) = peer.filter(|_| over > shared.limits.rates.flood_after) {
+            shared.end(&peer, DisconnectReason::Flood);
+        }
+        return report(Validation::Ignore);
+    }
+    let Some(held) = shared.budget.try_reserve(body.len(), rule.lane) else {
+        shared.metrics.dropped(DropReason::BudgetFull, rule.lane);
+        return report(Validation::Ignore);
+    };
+    let memory = MessageMemory::Charged(held);
+    let source = Source { peer, transport, heard_on: HeardOn::Topic, shares };
+    let arrival = Arrival { rule, wire: None, payload: body, memory, source };
+    let mut taken = Box::pin(take(Arc::clone(shared), arrival, report));
+    if taken.as_mut().now_or_never().is_none() {
+        tasks.spawn("topic", |cancel| async move {
+            cancel.run_until_cancelled(taken).await;
+        });
+    }
+}
+
+async fn take(shared: Arc<Shared>, arrival: Arrival, report: Report) {
+    let (peer, mut report) = (arrival.source.peer.clone(), Some(report));
+    let refusal = take_in(&shared, arrival, Patience::Hurries, &mut report).await.err();
+    let verdict = match refusal {
+        Some(Refusal::End(reason)) => {
+            if let Some(peer) = peer {
+                shared.end(&peer, reason);
+            }
+            if reason == DisconnectReason::BadData {
+                Validation::Reject
+            } else {
+                Validation::Ignore
+            }
+        }
+        Some(Refusal::NoRoom) | None => Validation::Ignore,
+    };
+    if let Some(report) = report {
+        report(verdict);
+    }
+}

@@ -1,0 +1,263 @@
+//! From the payload of a message to its body and its fingerprint.
+//!
+//! ```text
+//!   payload ─┬─ short, not compressed ─▶ hashed here
+//!            ├─ compressed ─▶ seen with these very bytes? ─▶ nothing more to do
+//!            │                └─▶ a short body: here     └─▶ a large one: ┐
+//!            └─ large ────────────────────────────────────────────────────┴─▶ a thread of its own
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing here keeps a thread of the runtime for longer than [`INLINE_BODY_BYTES`] take.
+//! * Large messages of all peers together have a bounded number of threads, in the order they came; a
+//!   peer has one at a time for each of its read loops, as those wait for it.
+//! * A message that came before in the same bytes is not decompressed again. Two encodings of one body
+//!   have one fingerprint: that of the body.
+//! * Memory for a body is charged before it is taken.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use gossip::{
+    Compression, DisconnectReason, TagRule,
+    wire::{
+        digest::Digest,
+        proposal::{self, MAX_DECOMPRESSED, ProposalError},
+    },
+};
+use tokio::{sync::Semaphore, task, time::Instant};
+
+use super::{Patience, Refusal};
+use crate::{
+    budget::Reservation,
+    duplicates::{Duplicates, Fingerprint},
+    encode,
+    metrics::DropReason,
+    shared::Shared,
+};
+
+/// Bytes of a body that are decompressed and hashed where they are read. Chosen: that takes less than
+/// the 200 µs for which a loop may keep its thread.
+pub(crate) const INLINE_BODY_BYTES: usize = 64 * 1024;
+
+/// Compressed messages whose fingerprint is remembered. Chosen: an hour of proposals, in half a MiB.
+const MAX_KNOWN: usize = 4_096;
+
+/// A payload that was looked into.
+pub(crate) struct Unpacked {
+    pub(crate) fingerprint: Fingerprint,
+    /// `None` when the message came before in the same bytes and is remembered.
+    pub(crate) body: Option<Bytes>,
+    /// Filled where it was worked out on the way.
+    pub(crate) digest: OnceLock<Option<Digest>>,
+    pub(crate) held: Option<Reservation>,
+    /// Bytes that this node took out of fewer.
+    pub(crate) gained: usize,
+}
+
+/// Looks into payloads, the large ones on threads of its own.
+pub(crate) struct Unpacker {
+    threads: Arc<Semaphore>,
+    known: Arc<Known>,
+}
+
+/// The fingerprints of messages by what they were compressed to.
+#[derive(Default)]
+struct Known(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    by_wire: HashMap<Fingerprint, Fingerprint>,
+    order: VecDeque<Fingerprint>,
+}
+
+impl Known {
+    fn get(&self, wire: Fingerprint) -> Option<Fingerprint> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_wire.get(&wire).copied()
+    }
+
+    fn note(&self, wire: Fingerprint, body: Fingerprint) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.by_wire.insert(wire, body).is_some() {
+            return;
+        }
+        table.order.push_back(wire);
+        if table.order.len() > MAX_KNOWN
+            && let Some(oldest) = table.order.pop_front()
+        {
+            table.by_wire.remove(&oldest);
+        }
+    }
+}
+
+impl Unpacker {
+    /// At most `threads` large messages at a time.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads: Arc::new(Semaphore::new(threads)), known: Arc::default() }
+    }
+
+    /// Looks into a payload.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what a thread has begun it finishes, for nobody.
+    pub(crate) async fn unpack(
+        &self,
+        shared: &Arc<Shared>,
+        rule: &'static TagRule,
+        payload: &Bytes,
+        patience: Patience,
+    ) -> Result<Unpacked, Refusal> {
+        let job = Job {
+            rule,
+            payload: payload.clone(),
+            duplicates: Arc::clone(&shared.duplicates),
+            known: Arc::clone(&self.known),
+        };
+        if !job.is_compressed() {
+            return match payload.len() {
+                ..=INLINE_BODY_BYTES => Ok(job.plain()),
+                _ => self.on_a_thread(move || Ok(job.large())).await,
+            };
+        }
+        if payload.len() <= INLINE_BODY_BYTES
+            && let Some(unpacked) = job.unpack_short()?
+        {
+            return Ok(unpacked);
+        }
+        let longest = MAX_DECOMPRESSED.min(shared.budget.total());
+        let room = shared.budget.reserve(longest, rule.lane);
+        let room = patience.wait(shared, rule.lane, DropReason::BudgetFull, room).await?;
+        self.on_a_thread(move || job.unpack_large(room)).await
+    }
+
+    async fn on_a_thread(
+        &self,
+        work: impl FnOnce() -> Result<Unpacked, Refusal> + Send + 'static,
+    ) -> Result<Unpacked, Refusal> {
+        // The semaphore is never closed.
+        let thread = Arc::clone(&self.threads).acquire_owned().await;
+        let done = task::spawn_blocking(move || {
+            // Held by the thread, which goes on if nobody waits for it any more.
+            let _thread = thread;
+            work()
+        });
+        done.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a message could not be looked into");
+            Err(Refusal::End(DisconnectReason::BadData))
+        })
+    }
+}
+
+/// What is known of a payload, to be taken to a thread.
+struct Job {
+    rule: &'static TagRule,
+    payload: Bytes,
+    duplicates: Arc<Duplicates>,
+    known: Arc<Known>,
+}
+
+impl Job {
+    fn is_compressed(&self) -> bool {
+        self.rule.compression == Compression::Zstd && proposal::is_compressed(&self.payload)
+    }
+
+    /// A payload that is the body, however long.
+    fn plain(self) -> Unpacked {
+        let fingerprint = self.duplicates.fingerprint(self.rule.tag, &self.payload);
+        let (body, digest) = (Some(self.payload), OnceLock::new());
+        Unpacked { fingerprint, body, digest, held: None, gained: 0 }
+    }
+
+    /// A large payload that is the body. Its digest is worked out too, unless it came before.
+    fn large(self) -> Unpacked {
+        let (rule, duplicates) = (self.rule, Arc::clone(&self.duplicates));
+        let unpacked = self.plain();
+        if !is_remembered(&duplicates, rule, unpacked.fingerprint) {
+            unpacked.work_out_digest(rule);
+        }
+        unpacked
+    }
+
+    /// A message that came in the same bytes before and is remembered.
+    fn known_already(&self, wire: Fingerprint) -> Option<Unpacked> {
+        let fingerprint = self.known.get(wire)?;
+        is_remembered(&self.duplicates, self.rule, fingerprint).then(|| Unpacked {
+            fingerprint,
+            body: None,
+            digest: OnceLock::from(None),
+            held: None,
+            gained: 0,
+        })
+    }
+
+    /// A short payload. `None` when what is in it is not short.
+    fn unpack_short(&self) -> Result<Option<Unpacked>, Refusal> {
+        let wire = self.duplicates.fingerprint(self.rule.tag, &self.payload);
+        if let Some(known) = self.known_already(wire) {
+            return Ok(Some(known));
+        }
+        match proposal::decompress(&self.payload, INLINE_BODY_BYTES) {
+            Ok(body) => Ok(Some(self.unpacked(wire, body))),
+            Err(ProposalError::TooLarge { .. }) => Ok(None),
+            Err(_malformed) => Err(Refusal::End(DisconnectReason::BadData)),
+        }
+    }
+
+    /// Any payload, with room for the longest body.
+    fn unpack_large(self, room: Reservation) -> Result<Unpacked, Refusal> {
+        let wire = self.duplicates.fingerprint(self.rule.tag, &self.payload);
+        if let Some(known) = self.known_already(wire) {
+            return Ok(known);
+        }
+        let body = proposal::decompress(&self.payload, MAX_DECOMPRESSED)
+            .map_err(|_malformed| Refusal::End(DisconnectReason::BadData))?;
+        let held = Some(room.shrunk_to(body.len()));
+        let unpacked = Unpacked { held, ..self.unpacked(wire, body) };
+        if !is_remembered(&self.duplicates, self.rule, unpacked.fingerprint) {
+            unpacked.work_out_digest(self.rule);
+        }
+        Ok(unpacked)
+    }
+
+    fn unpacked(&self, wire: Fingerprint, body: Bytes) -> Unpacked {
+        let fingerprint = self.duplicates.fingerprint(self.rule.tag, &body);
+        self.known.note(wire, fingerprint);
+        let gained = body.len();
+        Unpacked { fingerprint, body: Some(body), digest: OnceLock::new(), held: None, gained }
+    }
+}
+
+impl Unpacked {
+    fn work_out_digest(&self, rule: &TagRule) {
+        if let Some(body) = &self.body {
+            self.digest.get_or_init(|| encode::digest(rule.tag, body));
+        }
+    }
+}
+
+fn is_remembered(duplicates: &Duplicates, rule: &TagRule, message: Fingerprint) -> bool {
+    duplicates.meet(rule.lane, message, Instant::now(), &mut None).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_compressed_messages_is_bounded() {
+        let filter = Duplicates::new(&crate::limits::Limits::default(), [1; 32]);
+        let name = |number: usize| filter.fingerprint(gossip::Tag::PP, &number.to_le_bytes());
+        let known = Known::default();
+        for number in 0..MAX_KNOWN + 10 {
+            known.note(name(number), name(0));
+        }
+        assert_eq!(known.get(name(9)), None, "the oldest is forgotten");
+        assert_eq!(known.get(name(10)), Some(name(0)));
+        assert_eq!(known.0.lock().unwrap().by_wire.len(), MAX_KNOWN);
+    }
+}

@@ -1,0 +1,156 @@
+//! A message on its way to its handler, and what whoever sent it may have under way.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use gossip::{DisconnectReason, Inbound, Lane, LinkId, wire::digest::Digest};
+use tokio::time::Instant;
+
+use super::rate::Bucket;
+use crate::{
+    assembler::MessageMemory,
+    budget::Reservation,
+    duplicates::{Fingerprint, Sighting},
+    encode,
+    fair::{FairQueue, Share},
+    limits::{Limits, Rate},
+    peer::Peer,
+    router::{Intake, Job},
+};
+
+/// Where a message was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeardOn {
+    /// On a peer's own connection.
+    Stream,
+    /// On a topic, where it spreads by itself once it is accepted.
+    Topic,
+}
+
+/// What a message is charged for.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// For what came off the wire.
+    pub(crate) _wire: MessageMemory,
+    /// For what it became when it was decompressed.
+    pub(crate) _body: Option<Reservation>,
+}
+
+/// A message on its way to its handler.
+pub(crate) struct Work {
+    pub(crate) message: Inbound,
+    /// The message as it came, to be passed on without encoding it again.
+    pub(crate) wire: Bytes,
+    /// `None` for a request, which is no gossip.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// The digest of a large message, once somebody asked: hashing megabytes twice would show.
+    pub(crate) digest: OnceLock<Option<Digest>>,
+    pub(crate) lane: Lane,
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// Keeps the bytes charged to the budget until the message has been handled.
+    pub(crate) _held: Held,
+    pub(crate) heard_on: HeardOn,
+    /// What its sender may have under way, to be passed on within.
+    pub(crate) shares: Arc<Shares>,
+    /// Has the message forgotten unless somebody judges it. `None` for requests and for later copies.
+    pub(crate) sighting: Option<Sighting>,
+}
+
+impl Work {
+    /// The digest by which peers say that they have the message; only a large one has one.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let Inbound { tag, body, .. } = &self.message;
+        *self.digest.get_or_init(|| encode::digest(*tag, body))
+    }
+
+    /// Whom the message came from, if from a gossip peer.
+    pub(crate) fn from(&self) -> Option<LinkId> {
+        self.message.from
+    }
+}
+
+/// The queues in front of the workers.
+#[derive(Clone)]
+pub(crate) struct WorkQueues {
+    lanes: [FairQueue<Work>; 2],
+    requests: FairQueue<Work>,
+}
+
+impl WorkQueues {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        // One at a time, so that the messages of a peer are handled in order.
+        let lanes = Lane::ALL.map(|_lane| FairQueue::new(1));
+        Self { lanes, requests: FairQueue::new(limits.peer_requests_at_once.get()) }
+    }
+
+    /// The queue of a lane.
+    pub(crate) fn lane(&self, lane: Lane) -> &FairQueue<Work> {
+        &self.lanes[usize::from(lane == Lane::Bulk)]
+    }
+
+    /// The queue of requests.
+    pub(crate) const fn requests(&self) -> &FairQueue<Work> {
+        &self.requests
+    }
+}
+
+/// What one sender may have under way in this node: its share of every queue, and of the processors.
+pub(crate) struct Shares {
+    /// What its compressed messages became of late, in bytes.
+    unpacked: Mutex<Bucket>,
+    work: [Share<Work>; 2],
+    requests: Share<Work>,
+    intake: [Share<Job>; 2],
+}
+
+impl Shares {
+    /// The shares of a peer that sends over its connection and can be held up.
+    pub(crate) fn of_peer(work: &WorkQueues, intake: &Intake, limits: &Limits) -> Self {
+        Self::new(work, intake, limits, limits.peer_tokens.max(1))
+    }
+
+    /// The shares of somebody who passes messages on in a topic, where nobody can be held up.
+    pub(crate) fn of_topic(work: &WorkQueues, intake: &Intake, limits: &Limits) -> Self {
+        Self::new(work, intake, limits, limits.worker_queue.get())
+    }
+
+    fn new(work: &WorkQueues, intake: &Intake, limits: &Limits, messages: usize) -> Self {
+        Self {
+            unpacked: Mutex::new(Bucket::new(Instant::now())),
+            work: Lane::ALL.map(|lane| work.lane(lane).share(messages)),
+            requests: work.requests().share(limits.peer_requests.get()),
+            intake: Lane::ALL.map(|lane| intake.share(lane, limits.peer_intake.get())),
+        }
+    }
+
+    /// Notes what a compressed message became, which costs this node and not its sender.
+    ///
+    /// # Errors
+    ///
+    /// [`DisconnectReason::Flood`] when it was too much of late.
+    pub(crate) fn charge(&self, bytes: usize, rate: Rate) -> Result<(), DisconnectReason> {
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = unpacked.fill(bytes as u64, rate, Instant::now());
+        if over.is_zero() { Ok(()) } else { Err(DisconnectReason::Flood) }
+    }
+
+    /// Messages of a lane that wait for a worker, or are being handled.
+    pub(crate) fn work(&self, lane: Lane) -> &Share<Work> {
+        &self.work[usize::from(lane == Lane::Bulk)]
+    }
+
+    /// Requests that wait, or are being handled.
+    pub(crate) const fn requests(&self) -> &Share<Work> {
+        &self.requests
+    }
+
+    /// Messages of a lane that wait to be passed on.
+    pub(crate) fn intake(&self, lane: Lane) -> &Share<Job> {
+        &self.intake[usize::from(lane == Lane::Bulk)]
+    }
+
+    /// Whether nothing waits or is being handled.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.work.iter().all(Share::is_idle) && self.intake.iter().all(Share::is_idle)
+    }
+}

@@ -1,0 +1,475 @@
+//! The one way in: nothing that comes twice is lost with its first copy, and nobody who sends much takes
+//! the place of others.
+
+use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Duration};
+
+use broadcaster::{
+    Broadcaster, DropReason, LaneLimits, Limits, Relaying, Setup, TopicAdmission, TopicMessage,
+};
+use bytes::Bytes;
+use gossip::{
+    Admission, DisconnectReason, Inbound, Interest, Lane, LinkId, NetworkProfile, Outbound, Tag,
+    Transport, Validation, Verdict,
+    wire::{
+        interest,
+        proposal::{self, MAX_DECOMPRESSED},
+        request,
+        topics::Topics,
+    },
+};
+use testkit::{
+    harness::{RawPeer, network, next_of},
+    memory::{MemoryNetwork, MemoryPeer, Shape},
+    recorder::Recorder,
+    wait::soon,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
+fn setup(limits: Limits) -> Setup {
+    Setup::new(&NetworkProfile::TANDEM).limits(limits)
+}
+
+fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
+    let node = MemoryNetwork::start(network(), setup);
+    let broadcaster = node.broadcaster().clone();
+    (node, broadcaster)
+}
+
+/// A scripted peer, and the number of its link.
+fn join(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
+    let (raw, attached) = node.scripted(Shape::default()).expect("the node runs");
+    (raw, attached.peer)
+}
+
+fn body(number: u32, len: usize) -> Bytes {
+    let mut body = vec![0; len];
+    body[..4].copy_from_slice(&number.to_le_bytes());
+    body.into()
+}
+
+/// Lets everything run until it waits. Takes a little of the paused clock.
+async fn settle() {
+    for _ in 0..3 {
+        time::sleep(SECOND / 1_000).await;
+    }
+}
+
+/// A handler that waits for a permit, and then writes down the message.
+fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
+    let (gate, recorder) = (Arc::clone(gate), recorder.clone());
+    Arc::new(move |message: Inbound| {
+        let (gate, recorder) = (Arc::clone(&gate), recorder.clone());
+        async move {
+            gate.acquire().await.expect("the gate stays").forget();
+            gossip::Handler::handle(&recorder, message).await
+        }
+    })
+}
+
+/// Limits under which no handler is given up.
+fn patient() -> Limits {
+    Limits { handler_timeout: 600 * SECOND, inbound_wait: 600 * SECOND, ..Limits::default() }
+}
+
+type Answers = Arc<Mutex<Vec<Validation>>>;
+
+/// A message from a topic, and what it is answered.
+fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
+    let answers = Answers::default();
+    let log = Arc::clone(&answers);
+    let report = Box::new(move |verdict| log.lock().expect("nobody panics with it").push(verdict));
+    let (tag, body, transport) = (Tag::TX, body.clone(), Transport::Libp2p);
+    (TopicMessage { tag, body, from: None, transport, report }, answers)
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_its_peer_is_taken_from_another() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let limits = Limits { workers: ONE, worker_queue: ONE, peer_tokens: 3, ..patient() };
+    let (node, broadcaster) = start(setup(limits).handler(Tag::VB, gated(&gate, &recorder)));
+    let ((mut leaving, id), (mut staying, _)) = (join(&node), join(&node));
+    for number in 0..4 {
+        leaving.send(Tag::VB, &body(number, 100)).await.unwrap();
+    }
+    settle().await;
+    // One is being handled, and not all of the others can wait for that.
+    broadcaster.disconnect(id, DisconnectReason::Requested);
+    settle().await;
+    for number in 0..4 {
+        staying.send(Tag::VB, &body(number, 100)).await.unwrap();
+    }
+    settle().await;
+    gate.add_permits(100);
+    for number in 0..4 {
+        recorder.hears(&body(number, 100)).await;
+    }
+    assert_eq!(recorder.count(), 4, "nothing is handled twice");
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_on_sending_is_heard_from_a_peer() {
+    let recorder = Recorder::default();
+    let limits = Limits { intake_priority: ONE, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).handler(Tag::AV, Arc::new(recorder.clone())));
+    let (mut raw, _) = join(&node);
+    let sent = [body(1, 100), body(2, 100)]
+        .map(|vote| broadcaster.broadcast(&Outbound::new(Tag::AV, vote)));
+    assert_eq!(sent, [Ok(Admission::Queued), Ok(Admission::Full)]);
+    raw.send(Tag::AV, &body(1, 100)).await.unwrap();
+    raw.send(Tag::AV, &body(2, 100)).await.unwrap();
+    recorder.hears(&body(2, 100)).await;
+    assert_eq!(recorder.times(&body(1, 100)), 0, "that one is this node's own");
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let judge = |message: &Inbound| match message.body[0] {
+        2 => Validation::Ignore,
+        _ => Validation::Accept,
+    };
+    let limits = Limits { workers: ONE, ..patient() };
+    let setup = setup(limits).relaying(Relaying::Accepted).validator(Tag::TX, Arc::new(judge));
+    let (node, broadcaster) = start(setup.handler(Tag::TX, gated(&gate, &recorder)));
+    let (mut raw, _) = join(&node);
+    for number in 0..3 {
+        raw.send(Tag::TX, &body(number, 100)).await.unwrap();
+    }
+    settle().await;
+    // The first is being handled, and the others wait behind it.
+    let mut asked = Vec::new();
+    for number in 1..3 {
+        let (message, answers) = on_topic(&body(number, 100));
+        broadcaster.hear(message);
+        asked.push(answers);
+    }
+    settle().await;
+    assert!(asked.iter().all(|answers| answers.lock().unwrap().is_empty()), "not judged yet");
+    gate.add_permits(100);
+    settle().await;
+    assert_eq!(*asked[0].lock().unwrap(), [Validation::Accept]);
+    assert_eq!(*asked[1].lock().unwrap(), [Validation::Ignore]);
+    let (message, answers) = on_topic(&body(1, 100));
+    broadcaster.hear(message);
+    assert_eq!(*answers.lock().unwrap(), [Validation::Accept], "and whoever asks later");
+    assert_eq!(recorder.count(), 2, "no copy was handled twice");
+}
+
+// Issue 9, 4: a second path with rules of its own.
+#[tokio::test(start_paused = true)]
+async fn a_topic_and_a_stream_share_the_rules_for_what_is_compressed() {
+    let recorder = Recorder::default();
+    let setup = setup(Limits::default()).handler(Tag::PP, Arc::new(recorder.clone()));
+    let (node, broadcaster) = start(setup);
+    let (proposal, answers) = (body(1, 3_000), Answers::default());
+    let log = Arc::clone(&answers);
+    broadcaster.hear(TopicMessage {
+        tag: Tag::PP,
+        body: proposal::compress(&proposal).into(),
+        from: None,
+        transport: Transport::Memory,
+        report: Box::new(move |verdict| log.lock().unwrap().push(verdict)),
+    });
+    recorder.hears(&proposal).await;
+    let (mut raw, _) = join(&node);
+    raw.send(Tag::PP, &proposal::compress(&proposal)).await.unwrap();
+    settle().await;
+    assert_eq!(recorder.count(), 1);
+    assert_eq!(recorder.messages()[0].transport, Transport::Memory);
+    assert_eq!(*answers.lock().unwrap(), [Validation::Accept]);
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_the_same_bytes_costs_no_memory_and_holds_nobody_up() {
+    let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
+    let votes = Recorder::default();
+    let limits = Limits { budget_bytes: 2 * MAX_DECOMPRESSED - 1_000_000, ..patient() };
+    let setup = setup(limits).handler(Tag::PP, gated(&gate, &recorder));
+    let (node, _) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
+    let ((mut first, _), (mut second, _)) = (join(&node), join(&node));
+    let large = proposal::compress(&body(1, 5_000_000));
+    first.send(Tag::PP, &large).await.unwrap();
+    settle().await;
+    // It waits for its handler and leaves no room to decompress another one.
+    second.send(Tag::PP, &large).await.unwrap();
+    second.send(Tag::AV, &body(2, 100)).await.unwrap();
+    let began = Instant::now();
+    votes.hears(&body(2, 100)).await;
+    assert!(began.elapsed() < SECOND);
+    gate.add_permits(100);
+    recorder.hears(&body(1, 5_000_000)).await;
+    assert_eq!(recorder.count(), 1);
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn two_encodings_of_one_body_are_one_message() {
+    let recorder = Recorder::default();
+    let (node, broadcaster) =
+        start(setup(Limits::default()).handler(Tag::PP, Arc::new(recorder.clone())));
+    let (mut raw, _) = join(&node);
+    for len in [2_000, 200_000] {
+        let proposal = body(1, len);
+        // Compressed, compressed again, and not at all.
+        for payload in
+            [proposal::compress(&proposal), proposal::compress(&proposal), proposal.to_vec()]
+        {
+            raw.send(Tag::PP, &payload).await.unwrap();
+        }
+        recorder.hears(&proposal).await;
+        settle().await;
+        assert_eq!(recorder.times(&proposal), 1);
+    }
+    assert_eq!(broadcaster.metrics().drops(DropReason::Duplicate), 4);
+}
+
+// Issue 9, 4, with as many requests as an existing node makes when it catches up.
+#[tokio::test(start_paused = true)]
+async fn requests_under_way_hold_up_no_vote() {
+    let votes = Recorder::default();
+    let setup = setup(patient()).handler(Tag::AV, Arc::new(votes.clone()));
+    let never = |_request: Inbound| pending::<Verdict>();
+    let (node, broadcaster) = start(setup.handler(Tag::UE, Arc::new(never)));
+    let (mut raw, _) = join(&node);
+    let began = Instant::now();
+    for (number, requests) in [(1, 16), (2, 100)] {
+        for nonce in 0..requests {
+            let topics = Topics::new().with("n", vec![7; 4]);
+            raw.send(Tag::UE, &request::seal(&topics, nonce)).await.unwrap();
+        }
+        raw.send(Tag::AV, &body(number, 100)).await.unwrap();
+        votes.hears(&body(number, 100)).await;
+    }
+    assert!(began.elapsed() < SECOND);
+    // What is beyond the peer's share is dropped and counted.
+    assert_eq!(broadcaster.metrics().drops(DropReason::RequestsFull), 116 - 64);
+}
+
+// Issue 8, 24.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_asks_for_much_leaves_room_for_the_requests_of_others() {
+    let asked = Recorder::default();
+    let log = asked.clone();
+    let first = Arc::new(Mutex::new(None));
+    let handler = move |request: Inbound| {
+        let (log, first) = (log.clone(), Arc::clone(&first));
+        async move {
+            let flooder = *first.lock().unwrap().get_or_insert(request.from);
+            if request.from == flooder {
+                return pending().await;
+            }
+            gossip::Handler::handle(&log, request).await
+        }
+    };
+    let limits = Limits { requests_handled: ONE.saturating_add(19), ..patient() };
+    let (node, _) = start(setup(limits).handler(Tag::UE, Arc::new(handler)));
+    let ((mut flooder, _), (mut honest, _)) = (join(&node), join(&node));
+    let topics = Topics::new().with("n", vec![7; 4]);
+    for nonce in 0..500 {
+        flooder.send(Tag::UE, &request::seal(&topics, nonce)).await.unwrap();
+    }
+    settle().await;
+    for nonce in 1_000..1_100 {
+        let request = request::seal(&topics, nonce);
+        honest.send(Tag::UE, &request).await.unwrap();
+        asked.hears(&request).await;
+    }
+}
+
+// Issue 8, 24.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_votes_takes_no_place_of_another_peer() {
+    const FLOOD: u32 = 20_000;
+    // As much as comes may wait for the listener; the queues before it are what this is about.
+    let peer_priority = LaneLimits { messages: 100_000, bytes: 100_000_000 };
+    let intake_priority = ONE.saturating_add(63);
+    let limits = Limits { intake_priority, peer_priority, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
+    let ((mut flooder, _), (mut honest, _)) = (join(&node), join(&node));
+    let (mut listener, _) = join(&node);
+    let table = &NetworkProfile::TANDEM.tags;
+    let nothing = interest::encode(Interest::NONE.with(table, Tag::SP), table);
+    for raw in [&mut flooder, &mut honest] {
+        raw.send(Tag::MI, &nothing).await.unwrap();
+    }
+    settle().await;
+    let flood = async {
+        for number in 0..FLOOD {
+            flooder.send(Tag::AV, &body(number, 10)).await.unwrap();
+        }
+    };
+    let votes = async {
+        for number in 0..200 {
+            honest.send(Tag::AV, &body(1_000_000 + number, 300)).await.unwrap();
+            time::sleep(SECOND / 1_000).await;
+        }
+    };
+    let read = async {
+        let mut honest = 0;
+        for _ in 0..FLOOD + 200 {
+            honest += u32::from(next_of(&mut listener, Tag::AV).await.len() == 300);
+        }
+        honest
+    };
+    let ((), (), heard) =
+        soon("everything is passed on", async { futures::join!(flood, votes, read) }).await;
+    assert_eq!(heard, 200);
+    assert_eq!(broadcaster.metrics().drops(DropReason::IntakeFull), 0);
+}
+
+// Issue 8, 24: also where the workers are what there is too little of.
+#[tokio::test(start_paused = true)]
+async fn handlers_that_take_their_time_take_it_from_their_own_peer() {
+    let (recorder, log) = (Recorder::default(), Recorder::default());
+    let written = log.clone();
+    let slow = move |message: Inbound| {
+        let written = written.clone();
+        async move {
+            time::sleep(SECOND / 100).await;
+            gossip::Handler::handle(&written, message).await
+        }
+    };
+    let limits = Limits { workers: ONE, ..patient() };
+    let (node, _) = start(setup(limits).handler(Tag::AV, Arc::new(slow)));
+    let mut flooders = Vec::new();
+    for _ in 0..3 {
+        flooders.push(join(&node).0);
+    }
+    let (mut honest, _) = join(&node);
+    for number in 0..1_000 {
+        for (which, flooder) in (0_u32..).zip(&mut flooders) {
+            flooder.send(Tag::AV, &body(number + 100_000 * which, 10)).await.unwrap();
+        }
+    }
+    drop(recorder);
+    settle().await;
+    for number in 0..20 {
+        let (vote, began) = (body(1_000_000 + number, 300), Instant::now());
+        honest.send(Tag::AV, &vote).await.unwrap();
+        log.hears(&vote).await;
+        assert!(began.elapsed() < SECOND / 20, "{:?} for one vote", began.elapsed());
+    }
+}
+
+// Issue 8, 24.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_passed_on_is_passed_on_when_another_copy_comes() {
+    let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
+    let ((mut first, _), (mut second, _)) = (join(&node), join(&node));
+    let (mut listener, _) = join(&node);
+    let full = broadcaster.budget().try_reserve(1_000_000, Lane::Priority).unwrap();
+    first.send(Tag::AV, &body(1, 100)).await.unwrap();
+    settle().await;
+    assert_eq!(broadcaster.metrics().drops(DropReason::BudgetFull), 1);
+    drop(full);
+    second.send(Tag::AV, &body(1, 100)).await.unwrap();
+    assert_eq!(next_of(&mut listener, Tag::AV).await, body(1, 100));
+    second.send(Tag::AV, &body(2, 100)).await.unwrap();
+    assert_eq!(next_of(&mut listener, Tag::AV).await, body(2, 100), "and once only");
+}
+
+/// Sends messages of a tag until the connection is closed, at most `most`.
+async fn flood(raw: &mut MemoryPeer, tag: Tag, most: u64) -> u64 {
+    let topics = Topics::new().with("n", vec![7; 4]);
+    for number in 0..most {
+        if raw.send(tag, &request::seal(&topics, number)).await.is_err() {
+            return number;
+        }
+    }
+    most
+}
+
+// Issue 8, 24.
+#[tokio::test(start_paused = true)]
+async fn floods_of_every_kind_end_as_floods() {
+    let answer = |_request: Inbound| async { Verdict::Ignore };
+    let setup = setup(Limits::default()).handler(Tag::UE, Arc::new(answer));
+    let (node, broadcaster) = start(setup.relaying(Relaying::Accepted));
+    for (tag, most) in [(Tag(*b"ZZ"), 10_000), (Tag::UE, 100_000), (Tag::MS, 100_000)] {
+        let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
+        let began = Instant::now();
+        assert!(flood(&mut raw, tag, most).await < most, "{tag}");
+        assert_eq!(attached.ended().await, DisconnectReason::Flood, "{tag}");
+        assert!(began.elapsed() < 15 * SECOND, "{tag} after {:?}", began.elapsed());
+    }
+    assert!(broadcaster.metrics().over_rate() > 0);
+    assert_eq!(broadcaster.metrics().disconnects(DisconnectReason::Flood), 3);
+}
+
+// Issue 8, 25.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
+    let (votes, limits) = (Recorder::default(), Limits::default());
+    let setup = setup(limits).relaying(Relaying::Accepted);
+    let (node, broadcaster) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
+    let (mut attacker, mut ended) = node.scripted(Shape::default()).unwrap();
+    let (mut honest, mut honest_ended) = node.scripted(Shape::default()).unwrap();
+    let attack = async {
+        for number in 0..1_000 {
+            let frame = proposal::compress(&body(number, MAX_DECOMPRESSED));
+            assert!(frame.len() < 1_000);
+            if attacker.send(Tag::PP, &frame).await.is_err() {
+                return number;
+            }
+        }
+        1_000
+    };
+    let talk = async {
+        let mut longest = Duration::ZERO;
+        for number in 0..100 {
+            let (vote, began) = (body(number, 300), Instant::now());
+            honest.send(Tag::AV, &vote).await.unwrap();
+            votes.hears(&vote).await;
+            longest = longest.max(began.elapsed());
+            time::sleep(SECOND / 100).await;
+        }
+        longest
+    };
+    let (sent, longest) = futures::join!(attack, talk);
+    assert!(sent < 1_000, "all of it was taken");
+    assert_eq!(soon("it is cut off", ended.ended()).await, DisconnectReason::Flood);
+    // One such frame takes a tenth of that where nothing is optimised.
+    assert!(longest < 5 * SECOND, "a vote took {longest:?}");
+    assert_eq!(broadcaster.metrics().drops(DropReason::IntakeFull), 0);
+    assert!(futures::FutureExt::now_or_never(honest_ended.ended()).is_none());
+}
+
+/// A topic that takes whatever is published on it.
+struct Topic(Mutex<Vec<Bytes>>);
+
+impl broadcaster::TopicSink for Topic {
+    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+        self.0.lock().expect("nobody panics with it").push(body);
+        TopicAdmission::Queued
+    }
+}
+
+// Issue 9, 4.
+#[tokio::test(start_paused = true)]
+async fn what_was_owed_goes_to_the_topic_as_well() {
+    let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
+    let topic = Arc::new(Topic(Mutex::default()));
+    broadcaster.attach_topic(Tag::TX, Transport::Libp2p, Arc::clone(&topic) as _);
+    let (mut raw, _) = join(&node);
+    let full = broadcaster.budget().try_reserve(1_000_000, Lane::Priority).unwrap();
+    raw.send(Tag::TX, &body(1, 100)).await.unwrap();
+    settle().await;
+    drop(full);
+    raw.send(Tag::TX, &body(1, 100)).await.unwrap();
+    settle().await;
+    raw.send(Tag::TX, &body(1, 100)).await.unwrap();
+    settle().await;
+    assert_eq!(*topic.0.lock().unwrap(), [body(1, 100)]);
+}
