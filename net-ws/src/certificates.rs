@@ -19,7 +19,7 @@ pub enum CertificateError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// It holds no certificates.

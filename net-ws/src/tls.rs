@@ -1,4 +1,4 @@
-//! Who this node is to clients that come over TLS.
+//! The identity of this node towards clients that come over TLS.
 //!
 //! # Invariants
 //!
@@ -39,7 +39,7 @@ pub enum TlsError {
     UnreadableKey {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file has no private key in it.
@@ -55,12 +55,12 @@ pub enum TlsError {
         cert: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// What is wrong with them.
+        /// The fault.
         source: rustls::Error,
     },
 }
 
-/// What a node shows to clients that come over TLS.
+/// Certificates and key of a node, for clients that come over TLS.
 #[derive(Clone)]
 pub struct TlsIdentity {
     config: Arc<ServerConfig>,

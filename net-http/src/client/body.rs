@@ -32,7 +32,7 @@ pub enum ResponseBodyError {
     /// The connection broke, or what came is no body.
     #[error("the connection broke before the response ended")]
     Broken {
-        /// What broke it.
+        /// The cause.
         source: hyper::Error,
     },
 }
@@ -44,7 +44,7 @@ pub(super) struct ResponseBody {
     /// The deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
-    way: Arc<TargetConfig>,
+    config: Arc<TargetConfig>,
 }
 
 impl ResponseBody {
@@ -52,14 +52,14 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
-        way: Arc<TargetConfig>,
+        config: Arc<TargetConfig>,
     ) -> Self {
-        Self { incoming, lease: Some(lease), deadline, way }
+        Self { incoming, lease: Some(lease), deadline, config }
     }
 
     fn finish(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.finish(self.way.keeps());
+            lease.finish(self.config.keeps());
         }
     }
 

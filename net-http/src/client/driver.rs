@@ -54,7 +54,7 @@ impl Driver {
         Self { connection, entry, seen, tick_every, tick, known: None }
     }
 
-    /// When to look at the clock again; `None` if the connection was cut.
+    /// Time of the next look at the clock; `None` if the connection was cut.
     fn look(&mut self, now: Instant) -> Option<Instant> {
         let next = now + self.tick_every;
         if let Use::Idle(until) = self.entry.expire(now) {

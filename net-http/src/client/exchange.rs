@@ -40,21 +40,21 @@ use super::{
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
 
-/// How often a request that did not leave is sent again. Chosen: the first connection was an idle one that
-/// had closed; a second one that closes at once is a peer that does not want to be asked.
+/// Most times that a request which did not leave is sent again. Chosen: the first connection was an idle
+/// one that had closed; a second one that closes at once is a peer that does not want to be asked.
 const RESENDS: usize = 2;
 
 /// The longest head of a response, in bytes. Chosen: four times what common servers send at most.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// What an exchange met that is not an error of the connection.
+/// A failure of an exchange that is no error of its connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
     /// The transport took too long to open a connection.
     #[error("no connection within {after:?}")]
     ConnectTimeout {
-        /// How long it was given.
+        /// The time it was given.
         after: Duration,
     },
     /// The peer wants to speak another protocol.
@@ -62,42 +62,42 @@ pub enum AnswerError {
     Switching,
 }
 
-/// How a target is asked.
+/// Everything that requests to one target share.
 pub(super) struct TargetConfig {
     pub(super) pool: Arc<Pool>,
     pub(super) shared: Arc<Shared>,
-    pub(super) dress: RequestDefaults,
+    pub(super) defaults: RequestDefaults,
     pub(super) streams: StreamUse,
     pub(super) idle: Duration,
     pub(super) connect: Arc<dyn Connect>,
 }
 
-/// A client that asks this way.
-pub(super) fn client(way: TargetConfig) -> HttpClient {
-    let way = Arc::new(way);
-    HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&way), request)))
+/// A client of a target.
+pub(super) fn client(config: TargetConfig) -> HttpClient {
+    let config = Arc::new(config);
+    HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&config), request)))
 }
 
 /// Not an `async fn`, and the request stays where it is until it is sent: a future that holds it more
 /// than once costs more to move around than all that is done here for a small request.
 fn call(
-    way: Arc<TargetConfig>,
+    config: Arc<TargetConfig>,
     mut request: HttpRequest,
 ) -> impl Future<Output = Result<HttpResponse, HttpError>> + Send {
     let timeout = request.extensions_mut().remove();
     async move {
         if let Some(Timeout(timeout)) = timeout {
-            return Box::pin(hurry(way, request, timeout)).await;
+            return Box::pin(hurry(config, request, timeout)).await;
         }
         let handed = AtomicBool::new(false);
-        let (response, lease) = way.exchange(&mut request, None, &handed).await?;
-        Ok(respond(way, response, lease, None))
+        let (response, lease) = config.exchange(&mut request, None, &handed).await?;
+        Ok(respond(config, response, lease, None))
     }
 }
 
 /// An exchange under a deadline for the whole of it.
 async fn hurry(
-    way: Arc<TargetConfig>,
+    config: Arc<TargetConfig>,
     mut request: HttpRequest,
     timeout: Duration,
 ) -> Result<HttpResponse, HttpError> {
@@ -106,13 +106,13 @@ async fn hurry(
     let handed = AtomicBool::new(false);
     let outcome = tokio::select! {
         biased;
-        outcome = way.exchange(&mut request, Some(until), &handed) => Some(outcome),
+        outcome = config.exchange(&mut request, Some(until), &handed) => Some(outcome),
         () = &mut deadline => None,
     };
     match outcome {
         Some(outcome) => {
             let (response, lease) = outcome?;
-            Ok(respond(way, response, lease, Some(deadline)))
+            Ok(respond(config, response, lease, Some(deadline)))
         }
         None if handed.load(Relaxed) => Err(HttpError::Deadline),
         None => Err(HttpError::DeadlineUnsent),
@@ -120,17 +120,17 @@ async fn hurry(
 }
 
 fn respond(
-    way: Arc<TargetConfig>,
+    config: Arc<TargetConfig>,
     response: Response<Incoming>,
     lease: Lease,
     deadline: Option<Pin<Box<Sleep>>>,
 ) -> HttpResponse {
     response.map(|incoming| {
         if incoming.is_end_stream() {
-            lease.finish(way.keeps());
+            lease.finish(config.keeps());
             return HttpBody::empty();
         }
-        HttpBody::new(ResponseBody::new(incoming, lease, deadline, way))
+        HttpBody::new(ResponseBody::new(incoming, lease, deadline, config))
     })
 }
 
@@ -142,7 +142,7 @@ impl TargetConfig {
         until: Option<Instant>,
         handed: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), HttpError> {
-        self.dress.put_on(request)?;
+        self.defaults.apply(request)?;
         if self.streams == StreamUse::OneRequest {
             *request.headers_mut() = only_request(request.headers());
         }
@@ -150,7 +150,7 @@ impl TargetConfig {
         // is idle is closed then, so that every call comes there.
         let stopped = self.shared.tasks.token();
         let mut patience = Patience::new(&self.shared.limits, stopped);
-        self.pool.turn(&mut patience).await?;
+        self.pool.admit(&mut patience).await?;
         let mut slot = self.pool.slot(&mut patience).await?;
         let mut resent = 0;
         loop {
@@ -219,7 +219,7 @@ impl TargetConfig {
         Ok(Live { sender, wire })
     }
 
-    /// How long a connection is kept after an exchange.
+    /// Time that a connection is kept after an exchange; `None` if it is not.
     pub(super) fn keeps(&self) -> Option<Duration> {
         (self.streams == StreamUse::KeptAlive).then_some(self.idle)
     }

@@ -1,18 +1,19 @@
-//! What bounds the clients of a node.
+//! Bounds of the clients of a node.
 
 use std::{num::NonZeroUsize, time::Duration};
 
-/// How long a kept-alive TCP connection may lie idle. Chosen: a second less than the servers of
+/// Longest time that a kept-alive TCP connection lies idle. Chosen: a second less than the servers of
 /// existing nodes keep one, so that the client is the one who closes it.
 pub const TCP_IDLE: Duration = Duration::from_secs(3);
 
-/// How long a kept-alive libp2p stream may lie idle. Chosen: a little less than a Tandem server keeps one.
+/// Longest time that a kept-alive libp2p stream lies idle. Chosen: a little less than a Tandem server
+/// keeps one.
 pub const STREAM_IDLE: Duration = Duration::from_secs(25);
 
 /// The longest wait that a limit can set. Chosen: whoever sets more means for ever, and clocks end.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How many new requests may be sent to one peer in any stretch of time.
+/// Most new requests to one peer in any stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestWindow {
     /// New requests in any stretch as long as `window`. Default 60. Source: wire facts 9.2.
@@ -36,18 +37,18 @@ pub struct ClientLimits {
     /// Connections to a peer at a time, the idle ones included. Default 16. Chosen: as many as a Tandem
     /// server serves of one peer at a time.
     pub connections: NonZeroUsize,
-    /// Callers that wait for their turn at a peer. Default 1,024. Chosen: more than the default window
+    /// Callers that wait for a peer. Default 1,024. Chosen: more than the default window
     /// lets through while the first of them waits.
     pub waiting: usize,
-    /// How long a caller waits for its turn, which is room in the window and then a connection.
+    /// Longest wait of a caller for room in the window and then for a connection.
     /// Default 10 s. Source: wire facts 9.2.
     pub queue: Duration,
-    /// How long it may take to open a connection. Default 10 s. Source: wire facts 9.1.
+    /// Longest time to open a connection. Default 10 s. Source: wire facts 9.1.
     pub connect: Duration,
-    /// How long a peer may take to start its response once it has the request. Default 60 s, and up
+    /// Longest time of a peer to start its response once it has the request. Default 60 s, and up
     /// to a sixteenth more. Chosen: a slow handler is given up, as in common servers and proxies.
     pub response: Duration,
-    /// How long a peer may neither read of a request nor write of a response. Default 60 s,
+    /// Longest time in which a peer neither reads of a request nor writes of a response. Default 60 s,
     /// and up to a sixteenth more. Chosen: as `response`.
     pub still: Duration,
     /// Peers that are remembered, with their limits and connections. Default 1,024. Chosen: more peers

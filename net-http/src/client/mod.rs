@@ -61,7 +61,7 @@ pub trait Connect: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What the transport says. The request was not sent then.
+    /// The error of the transport. The request was not sent then.
     ///
     /// # Cancel safety
     ///
@@ -69,7 +69,7 @@ pub trait Connect: Send + Sync + 'static {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>>;
 }
 
-/// Whom a client asks, and how.
+/// The target of a client.
 #[derive(Clone)]
 pub struct Target {
     /// The canonical address. Clients of the same name share connections and limits.
@@ -78,9 +78,9 @@ pub struct Target {
     pub host: HeaderValue,
     /// Put in front of every path: empty, or starting with a slash and not ending with one.
     pub prefix: String,
-    /// How many requests a connection carries.
+    /// Number of requests that a connection carries: one, or any.
     pub streams: StreamUse,
-    /// How long a kept-alive connection may lie idle: a little less than the server keeps it. See
+    /// Longest time that a kept-alive connection lies idle: a little less than the server keeps it. See
     /// [`TCP_IDLE`] and [`STREAM_IDLE`].
     pub idle: Duration,
     /// Opens the connections.
@@ -100,7 +100,7 @@ pub struct Clients {
     shared: Arc<Shared>,
 }
 
-/// What all clients of a node have in common.
+/// State shared by all clients of a node.
 #[derive(Debug)]
 struct Shared {
     limits: ClientLimits,
@@ -134,7 +134,7 @@ impl Clients {
     /// A client for a target. It shares connections and limits with every other one of that name.
     #[must_use]
     pub fn client(&self, target: Target) -> HttpClient {
-        let dress = RequestDefaults {
+        let defaults = RequestDefaults {
             host: target.host,
             user_agent: self.shared.user_agent.clone(),
             prefix: target.prefix,
@@ -142,7 +142,7 @@ impl Clients {
         exchange::client(TargetConfig {
             pool: self.shared.table.pool(target.name),
             shared: Arc::clone(&self.shared),
-            dress,
+            defaults,
             streams: target.streams,
             idle: target.idle.min(LONGEST),
             connect: target.connect,

@@ -1,7 +1,7 @@
-//! The connections to one target, and whose turn it is to use one.
+//! The connections to one target, and the order in which callers use them.
 //!
 //! ```text
-//!   caller ─▶ turn: [window] ─▶ Slot: [slots] ─▶ take ─▶ Lease ─▶ exchange ─▶ park ─▶ idle connections
+//!   caller ─▶ admit: [window] ─▶ Slot: [slots] ─▶ take ─▶ Lease ─▶ exchange ─▶ park ─▶ idle connections
 //!                                                                    └ cut short: the connection ends
 //! ```
 //!
@@ -9,7 +9,7 @@
 //!
 //! * A connection is either idle here or held by whoever holds a slot. It is parked before its slot is
 //!   free, and opened only by who found none idle, so there are never more of both than slots.
-//! * Callers get their turn in the order they came: tokio's semaphore is fair, and the first in the
+//! * Callers are admitted in the order they came: tokio's semaphore is fair, and the first in the
 //!   window's queue holds the place until the window opens.
 //! * A connection whose task has ended is not kept.
 
@@ -68,7 +68,7 @@ pub(super) struct Pool {
     idle: Mutex<Idle>,
 }
 
-/// How long a caller still waits for its turn.
+/// The rest of the time that a caller waits.
 #[derive(Debug)]
 pub(super) struct Patience<'a> {
     limits: &'a ClientLimits,
@@ -98,7 +98,7 @@ impl Pool {
     }
 
     /// Waits until the window lets another request through.
-    pub(super) async fn turn(&self, patience: &mut Patience<'_>) -> Result<(), HttpError> {
+    pub(super) async fn admit(&self, patience: &mut Patience<'_>) -> Result<(), HttpError> {
         let Some(window) = &self.window else { return Ok(()) };
         let admit = || lock(window).admit(Instant::now().into_std());
         if let Ok(_first) = self.first.try_acquire()
@@ -106,14 +106,14 @@ impl Pool {
         {
             return Ok(());
         }
-        let turn = async {
+        let admitted = async {
             // It fails only when the semaphore is closed, which nobody does.
             let _first = self.first.acquire().await;
             while let Err(opens) = admit() {
                 time::sleep_until(opens.into()).await;
             }
         };
-        Box::pin(self.wait(turn, patience)).await
+        Box::pin(self.wait(admitted, patience)).await
     }
 
     /// Waits until a connection may be used.
@@ -133,7 +133,7 @@ impl Pool {
 
     async fn wait<T>(
         &self,
-        turn: impl Future<Output = T>,
+        waited: impl Future<Output = T>,
         patience: &mut Patience<'_>,
     ) -> Result<T, HttpError> {
         let Patience { limits, stopped, until } = patience;
@@ -142,7 +142,7 @@ impl Pool {
         tokio::select! {
             biased;
             () = stopped.cancelled() => Err(HttpError::Stopped),
-            turn = turn => Ok(turn),
+            output = waited => Ok(output),
             () = time::sleep_until(until) => Err(HttpError::QueueTimeout { waited: limits.queue }),
         }
     }
@@ -176,7 +176,7 @@ impl Pool {
         drop(parked);
     }
 
-    /// How many connections are idle.
+    /// Number of idle connections.
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         lock(&self.idle).parked.len()
@@ -296,7 +296,7 @@ pub(super) struct Entry {
     wire: Arc<Wire>,
 }
 
-/// Whether a connection is idle.
+/// The state of a connection in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// In use, or ended.

@@ -18,7 +18,7 @@ pub enum RequestError {
     /// Its path, with the prefix of the target, is no path.
     #[error("the prefix of the target and the path of the request make no path")]
     Path {
-        /// What is wrong with it.
+        /// The fault.
         source: http::uri::InvalidUri,
     },
     /// Its `Content-Length` is not one number, not the length of its body, or beside a
@@ -32,7 +32,7 @@ pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What is added to every request to a target.
+/// The headers that are added to every request to a target.
 #[derive(Clone, Debug)]
 pub(super) struct RequestDefaults {
     pub(super) host: HeaderValue,
@@ -42,7 +42,7 @@ pub(super) struct RequestDefaults {
 
 impl RequestDefaults {
     /// Reduces the address of a request to its path, and adds the headers that it lacks.
-    pub(super) fn put_on(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
+    pub(super) fn apply(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
         if request.method() == Method::CONNECT {
             return Err(HttpError::Invalid { source: RequestError::Tunnel.into() });
         }
@@ -91,7 +91,7 @@ impl RequestDefaults {
     }
 }
 
-/// Whether what a request says of its length can be true.
+/// The declared length of a request can be that of its body.
 fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
     let lengths = request.headers().get_all(CONTENT_LENGTH).iter().count();
     if lengths == 0 {
@@ -132,13 +132,13 @@ mod tests {
     use super::*;
 
     fn dressed(prefix: &str, request: HttpRequest) -> Result<HttpRequest, HttpError> {
-        let dress = RequestDefaults {
+        let defaults = RequestDefaults {
             host: HeaderValue::from_static("here:80"),
             user_agent: Some(HeaderValue::from_static("tandem")),
             prefix: prefix.to_owned(),
         };
         let mut request = request;
-        dress.put_on(&mut request).map(|()| request)
+        defaults.apply(&mut request).map(|()| request)
     }
 
     fn get(uri: &str) -> HttpRequest {

@@ -23,7 +23,7 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Entries {
     closed: bool,
-    /// How often a target was asked for: what is used as the age of the entries.
+    /// Number of times that a target was asked for, which serves as the age of the entries.
     clock: u64,
     pools: HashMap<String, Remembered>,
 }

@@ -1,4 +1,4 @@
-//! How many requests may start in any stretch of time: a pure state machine.
+//! Bounds the requests that start in any stretch of time: a pure state machine.
 //!
 //! # Invariants
 //!
@@ -13,7 +13,7 @@ use std::{
 
 use super::RequestWindow;
 
-/// When to ask again if the window is longer than the clock can say.
+/// Time to the next try if the window is longer than the clock can express.
 const FAR: Duration = Duration::from_secs(3600);
 
 /// Remembers when the last requests started.

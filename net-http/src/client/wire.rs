@@ -1,4 +1,4 @@
-//! What the driver of a connection and the caller of an exchange on it know of each other.
+//! State shared by the driver of a connection and the caller of an exchange on it.
 //!
 //! ```text
 //!   caller ── begin, head, abandon ──▶ Wire ◀── moved, blocked, sent ── Counted (bytes)
@@ -65,10 +65,10 @@ pub(super) enum Cut {
 pub(super) struct Wire {
     born: Instant,
     stage: AtomicU8,
-    /// Which exchange it is. Counted after `stage` was set back: whoever reads the new number finds no
+    /// Number of the exchange. Counted after `stage` was set back: a reader of the new number finds no
     /// stage of the old one.
     exchange: AtomicU32,
-    /// When the whole exchange has to be over, in milliseconds since `born`.
+    /// End of the time for the whole exchange, in milliseconds since `born`.
     until_ms: AtomicU64,
     cut: AtomicU8,
     /// Bytes moved, or began to be waited for, since the driver last asked.
@@ -77,7 +77,7 @@ pub(super) struct Wire {
     read_blocked: AtomicBool,
     /// The peer has not taken what was to be written.
     write_blocked: AtomicBool,
-    /// What the body of the request said when it failed.
+    /// The error of the request's body.
     failed: Mutex<Option<BoxError>>,
     driver: AtomicWaker,
 }
@@ -126,7 +126,7 @@ impl Wire {
         self.stage.load(SeqCst) & OVER != 0
     }
 
-    /// Whether the request was sent to its last byte, so that the next one may follow it.
+    /// The request was sent to its last byte, so that the next one may follow it.
     pub(super) fn was_sent(&self) -> bool {
         self.stage.load(SeqCst) & (SENT | OVER) == SENT
     }
@@ -136,7 +136,7 @@ impl Wire {
         self.driver.register(context.waker());
     }
 
-    /// Whether anything moved since the last call.
+    /// Bytes moved since the last call.
     fn take_moved(&self) -> bool {
         self.moved.load(Relaxed) && self.moved.swap(false, Relaxed)
     }
@@ -181,7 +181,7 @@ impl Wire {
         }
     }
 
-    /// What the body of the request said when it failed, if it did.
+    /// The error of the request's body, if it failed.
     pub(super) fn take_failure(&self) -> Option<BoxError> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -201,13 +201,13 @@ impl Wire {
     }
 }
 
-/// What the driver of a connection has seen when it last looked.
+/// State of a connection as its driver saw it last.
 #[derive(Debug)]
 pub(super) struct Seen {
     limits: ClientLimits,
-    /// When it learned that bytes moved, or began to be waited for.
+    /// Time at which it learned that bytes moved, or began to be waited for.
     moved: Instant,
-    /// When it learned that the request of which exchange was sent.
+    /// Time at which it learned that a request was sent, and the number of its exchange.
     sent: (u32, Instant),
 }
 
@@ -217,7 +217,7 @@ impl Seen {
     }
 }
 
-/// What becomes of the write side of a connection.
+/// The rule for the write side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HalfClose {
     /// It stays open for the next request.
@@ -236,7 +236,7 @@ pub(super) struct Counted {
     writes: Writes,
 }
 
-/// Whether the peer takes bytes.
+/// The state of the write side: the peer takes bytes, or it does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writes {
     /// As far as is known.
@@ -375,7 +375,7 @@ struct BodyTooLong;
 /// The body of a request on its way.
 pub(super) struct Outgoing {
     body: HttpBody,
-    /// What the request says of its length and has not been sent. hyper would leave out what is over.
+    /// Rest of the length that the request declared. hyper would leave out bytes beyond it.
     left: Option<u64>,
     wire: Arc<Wire>,
 }

@@ -1,4 +1,4 @@
-//! How many requests of one caller are handled at one time.
+//! Bounds the requests of one caller that are handled at one time.
 //!
 //! # Invariants
 //!
@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 use super::key_of;
 use crate::serve::{LoopbackRule, PeerKey, reply};
 
-/// When whoever is refused may come back. Chosen: the shortest that can be said.
+/// `Retry-After` of a refusal. Chosen: the shortest that the header can express.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Answers requests with 429 while too many of the same caller are handled. A request is handled until

@@ -40,17 +40,17 @@ pub struct Protection {
     /// Longest request body, in bytes; longer ones are answered 413. Default: 1 MiB. Source: threats and
     /// goals, row 30.
     pub body_bytes: usize,
-    /// How slow a request body may come; slower ones are answered 408. Default: 16 KiB/s after 5 s.
+    /// Slowest rate of a request body; slower ones are answered 408. Default: 16 KiB/s after 5 s.
     pub body_rate: BodyRate,
-    /// How long a handler may take to begin its answer, from the last byte of the body that it has read;
+    /// Longest time of a handler to begin its answer, from the last byte of the body that it has read;
     /// then 503 is answered. Default: 30 s. Source: threats and goals, row 30.
     pub head_time: Duration,
     /// Requests of one caller being handled at one time; more are answered 429. Default: 64. Chosen: four
     /// times as many as it has streams, so that only callers with many connections meet it.
     pub in_flight: usize,
-    /// How many requests one caller may make; more are answered 429. Default: 1,000 a second.
+    /// Most requests of one caller; more are answered 429. Default: 1,000 a second.
     pub rate: RequestRate,
-    /// How callers without an identity on this machine count for the last two.
+    /// The rule for callers without an identity on this machine, for the last two.
     pub loopback: LoopbackRule,
 }
 

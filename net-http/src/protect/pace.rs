@@ -1,4 +1,4 @@
-//! How long a request may take: its body to come, and its answer to begin.
+//! Bounds the time of a request: for its body to come, and for its answer to begin.
 //!
 //! # Invariants
 //!
@@ -29,12 +29,12 @@ use tower::{Layer, Service};
 
 use crate::serve::reply;
 
-/// How slow a body may be.
+/// The slowest rate of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyRate {
     /// Bytes a second. Default: 16 KiB. Source: threats and goals, row 30.
     pub bytes_per_second: u32,
-    /// How much longer it may take than that. Default: 5 s. Source: the same.
+    /// Time that it may take on top of that. Default: 5 s. Source: the same.
     pub grace: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Default for BodyRate {
 }
 
 impl BodyRate {
-    /// How long a handler may have waited for so many bytes.
+    /// Longest time that a handler may have waited for so many bytes.
     fn allowed(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second.max(1));
         let rest = Duration::from_millis((bytes % rate).saturating_mul(1000) / rate);
@@ -89,11 +89,11 @@ pub struct Pace<S> {
     terms: PaceLayer,
 }
 
-/// What body and answer tell each other.
+/// State shared by the body of a request and its answer.
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    /// When the last byte of the body came, in milliseconds since the beginning.
+    /// Time of the last byte of the body, in milliseconds since the beginning.
     last_byte_ms: AtomicU64,
     state: AtomicU8,
 }
@@ -122,7 +122,7 @@ struct Paced {
     shared: Arc<Shared>,
     rate: BodyRate,
     bytes: u64,
-    /// How long the handler has waited, without the present wait.
+    /// Time that the handler has waited, without the present wait.
     waited: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,

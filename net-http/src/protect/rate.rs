@@ -1,4 +1,4 @@
-//! How many requests a caller may make.
+//! Bounds the rate of a caller's requests.
 //!
 //! # Invariants
 //!
@@ -24,7 +24,7 @@ use crate::serve::{LoopbackRule, PeerKey, reply};
 /// call; some 4 MiB. Source of the number: threats and goals, row 32.
 const MAX_CALLERS: usize = 65_536;
 
-/// How many requests a caller may make.
+/// The rate of a caller's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestRate {
     /// Requests a second, in the long run.
@@ -36,9 +36,9 @@ pub struct RequestRate {
 /// The generic cell rate algorithm, as pure functions of time.
 #[derive(Clone, Copy, Debug)]
 struct Gcra {
-    /// What one request uses up.
+    /// Time that one request uses up.
     interval: Duration,
-    /// How far ahead of time a caller may be.
+    /// Longest time that a caller may be ahead.
     tolerance: Duration,
 }
 
@@ -55,7 +55,7 @@ impl Gcra {
     ///
     /// # Errors
     ///
-    /// How long to wait before the next is admitted.
+    /// Time until the next request is admitted.
     fn admit(self, spent_until: &mut Instant, now: Instant) -> Result<(), Duration> {
         let ahead = spent_until.saturating_duration_since(now);
         match ahead.checked_sub(self.tolerance) {

@@ -47,7 +47,7 @@ pub enum Pipelined {
     Something,
 }
 
-/// How much of a request's body has come.
+/// The progress of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyState {
     /// All of it.
@@ -56,7 +56,7 @@ pub(crate) enum BodyState {
     Awaited,
 }
 
-/// What a connection does at the moment.
+/// The state of a connection between and during requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Busy,
@@ -129,7 +129,7 @@ impl ConnState {
         self.metrics.note(Incident::Panicked);
     }
 
-    /// Whether the client had sent more than the head when the request was passed on.
+    /// Bytes behind the head that had come when the request was passed on.
     pub(crate) fn pipelined(&self) -> Pipelined {
         match self.pipelined.load(Ordering::Relaxed) {
             true => Pipelined::Something,

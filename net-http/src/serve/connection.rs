@@ -59,7 +59,7 @@ pub struct Connection<Io> {
     pub io: Io,
     /// The client.
     pub caller: Caller,
-    /// How it is served.
+    /// The terms on which it is served.
     pub terms: Terms,
 }
 
@@ -70,7 +70,7 @@ pub struct Upgraded<Io, U> {
     pub io: Io,
     /// Bytes that were read from the stream behind the request.
     pub early: BytesMut,
-    /// What the hook gave with its [`Action::Upgrade`].
+    /// The data that the hook gave with its [`Action::Upgrade`].
     pub upgrade: U,
 }
 
@@ -150,7 +150,7 @@ struct Pending<U> {
     upgrade: U,
 }
 
-/// What the requests of one connection share.
+/// State shared by the requests of one connection.
 struct Requests<'a, H: ConnectionHook> {
     server: &'a HttpServer,
     hook: &'a H,

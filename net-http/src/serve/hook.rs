@@ -1,4 +1,4 @@
-//! What a transport adds to the serving of its connections: its own answers, and upgrades.
+//! The part of serving a connection that its transport adds: answers of its own, and upgrades.
 
 use std::convert::Infallible;
 
@@ -17,11 +17,11 @@ pub struct RequestHead<'a> {
     pub uri: &'a Uri,
     /// All headers.
     pub headers: &'a HeaderMap,
-    /// Whether the client sent more behind the head, which nobody who asks for an upgrade may.
+    /// Bytes that the client sent behind the head, which must not be there when it asks for an upgrade.
     pub pipelined: Pipelined,
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum Action<U> {
     /// The node's service answers it, under the permits and limits of the server.
@@ -36,7 +36,7 @@ pub enum Action<U> {
 
 /// A transport's part in the serving of one connection. Nothing in it may wait.
 pub trait ConnectionHook: Send + Sync {
-    /// What an upgraded connection is needed for; it comes back from
+    /// Data that goes with an upgraded connection; it comes back from
     /// [`HttpServer::serve`](super::HttpServer::serve) with the stream.
     type Upgrade: Send;
 

@@ -64,7 +64,7 @@ impl Default for ServeLimits {
     }
 }
 
-/// What is done with the `Upgrade` of a request.
+/// The treatment of an `Upgrade` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeOffer {
     /// It is passed on, as on sockets: a request whose upgrade no hook accepts is answered as any other.
@@ -73,7 +73,7 @@ pub enum UpgradeOffer {
     Refused,
 }
 
-/// When a connection takes its permit.
+/// The time at which a connection takes its permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitRule {
     /// Before anything is read, as on streams. Without one the connection is told so and ends.
@@ -83,16 +83,17 @@ pub enum PermitRule {
     WithFirstRequest,
 }
 
-/// How one connection is served. Made by [`ServeLimits::for_socket`] and [`ServeLimits::for_stream`].
+/// The terms on which one connection is served. Made by [`ServeLimits::for_socket`] and
+/// [`ServeLimits::for_stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// How many requests it carries.
+    /// Number of requests that it carries: one, or any.
     pub streams: StreamUse,
-    /// How header names of answers are written.
+    /// Spelling of header names in answers.
     pub header_case: HeaderCase,
-    /// Whether it may become something else.
+    /// Treatment of an `Upgrade` header.
     pub upgrade: UpgradeOffer,
-    /// When it takes its permit.
+    /// Time at which it takes its permit.
     pub permit: PermitRule,
     /// See [`ServeLimits::head_time`].
     pub head_time: Duration,

@@ -34,7 +34,7 @@ pub fn decode(path: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether nothing in a path can be encoded or unclean, as far as one look tells.
+/// A path is plain if it has no percent-encoding, and no empty segment or dot at the start of one.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     path.bytes().all(|byte| {

@@ -50,7 +50,7 @@ pub(crate) enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Identity(Identity),
-    /// Whoever has an address.
+    /// A host by its address; of IPv6 the /64.
     Host(Host),
     /// Nothing is known.
     Unknown,
@@ -99,7 +99,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Whether other connections of the same peer wait for it.
+    /// Other connections of the same peer wait for it.
     pub(crate) fn is_wanted(&self) -> bool {
         self.at_peer.as_ref().is_some_and(|permit| permit.present.peer.is_wanted())
     }

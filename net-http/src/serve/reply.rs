@@ -62,7 +62,7 @@ pub fn too_many(after: Duration) -> HttpResponse {
     paused(come_back(StatusCode::TOO_MANY_REQUESTS, after))
 }
 
-/// Whether an answer is to be given only after a pause.
+/// The answer is to be given only after a pause.
 pub(crate) fn has_pause(response: &HttpResponse) -> bool {
     response.extensions().get::<Pause>().is_some()
 }

@@ -1,4 +1,4 @@
-//! What all networks of a node share to serve HTTP: the service, the permits, the counters.
+//! The part of serving HTTP that all networks of a node share: the service, the permits, the counters.
 //!
 //! # Invariants
 //!

@@ -1,4 +1,4 @@
-//! What opens streams for HTTP clients.
+//! Opens streams for HTTP clients.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
     config::{PeerAddress, PeerAddressError},
 };
 
-/// How long opening a stream may take, with looking a name up, dialling and waiting for a turn. Who
-/// asks has a limit of its own. Chosen: the three of ten seconds each.
+/// Longest time for opening a stream, with looking a name up, dialling and waiting for a place. Callers
+/// have a limit of their own. Chosen: the three of ten seconds each.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Opens streams to the peer of one address.

@@ -30,7 +30,7 @@ pub(crate) struct StreamIo {
     _usage: Usage,
 }
 
-/// What an end of the bytes would mean.
+/// The meaning of an end of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The peer's, if writing is possible still; else the stream's.

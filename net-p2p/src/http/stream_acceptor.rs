@@ -35,7 +35,7 @@ pub(crate) struct StreamAcceptor {
     metrics: P2pMetrics,
 }
 
-/// What every stream needs.
+/// State shared by all streams.
 struct Service {
     http_server: HttpServer,
     document: ProtocolsDocument,

@@ -43,17 +43,17 @@ use crate::{
     socket,
 };
 
-/// How long a refused connection may take to be closed. Source: wire facts 1.9.
+/// Longest time for closing a refused connection. Source: wire facts 1.9.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// Where to dial.
+/// The address of a dial, in the parts that the dial needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     /// Host and port, the port always given.
     host_port: String,
     /// Host and port as written in the address.
     authority: String,
-    /// What to ask for.
+    /// The path to ask for.
     path: String,
     /// The name by which the other end is challenged, and by which it is shown.
     pub(crate) name: String,
@@ -78,9 +78,9 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub(crate) stream: Stream,
-    /// What was read behind the reply.
+    /// Bytes that were read behind the reply.
     pub(crate) early: BytesMut,
-    /// What the peer showed of its identity.
+    /// The proof of the peer's identity, if it gave one.
     pub(crate) verified: Option<ResponseSeen>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum DialError {
     #[error("the reply is {status}: {body}")]
     Status {
         status: u16,
-        /// What a 429 asked for.
+        /// The wait that a 429 asked for.
         retry_after: Option<Duration>,
         /// Made printable, and short.
         body: String,
@@ -133,7 +133,7 @@ pub(crate) enum Missing {
     AcceptKey,
 }
 
-/// What makes the peer one that this node does not gossip with.
+/// The difference that keeps this node from gossiping with the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Other {
     #[error("speaks another version of the protocol")]
@@ -167,7 +167,7 @@ impl DialError {
         })
     }
 
-    /// What the schedule makes of it.
+    /// The meaning of the error for the dial schedule.
     pub(crate) fn failure(&self) -> DialFailure {
         match self {
             Self::Connect(_)
@@ -184,7 +184,7 @@ impl DialError {
         }
     }
 
-    /// What the peer is told over the WebSocket, where there is one. Source: wire facts 1.9 and 6.3.
+    /// The text of the close frame, where there is a WebSocket. Source: wire facts 1.9 and 6.3.
     fn close_text(&self) -> Option<&'static str> {
         match self {
             Self::Unsupported(_) | Self::Ourselves => Some("Unsupported headers"),

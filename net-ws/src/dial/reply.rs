@@ -111,7 +111,7 @@ impl Reply {
         std::str::from_utf8(self.first("content-length")?).ok()?.trim().parse().ok()
     }
 
-    /// What a reply other than 101 means.
+    /// The error of a reply other than 101.
     pub(super) fn refusal(&self, body: &[u8]) -> DialError {
         let retry_after = self.first("retry-after").filter(|_| self.status == 429);
         let seconds = retry_after.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
@@ -139,7 +139,7 @@ impl Reply {
         Ok(())
     }
 
-    /// Whether a header has a token, in whatever case.
+    /// `true` if a header has a token, in whatever case.
     fn says(&self, name: &str, token: &str, rule: ReplyRule) -> bool {
         let is_token = |item: &[u8]| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
         match rule {

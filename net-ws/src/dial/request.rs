@@ -16,7 +16,7 @@ pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
     /// Random text that an upgrade has to prove to have read.
     pub(super) key: String,
-    /// What the peer's identity has to sign.
+    /// The text that the peer's identity has to sign.
     pub(super) challenge: Option<Challenge>,
 }
 

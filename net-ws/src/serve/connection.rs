@@ -66,7 +66,7 @@ pub(super) async fn serve(
     Box::pin(serve_over(stream, terms, place, &cancel)).await
 }
 
-/// What a connection begins with.
+/// The first thing on a connection.
 enum First {
     Tls,
     Plain,

@@ -1,4 +1,4 @@
-//! What this network does with requests before the node's HTTP services see them.
+//! This network's own part in requests, before the node's HTTP services see them.
 //!
 //! # Invariants
 //!

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::Place;
 
-/// How long to wait for a client that is being refused. Source: wire facts 1.6, row 2.
+/// Longest wait for a client that is being refused. Source: wire facts 1.6, row 2.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Deals with one connection too many of its host: the answer goes out only if the client ends its

@@ -207,14 +207,14 @@ fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
     key.cloned().ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
-/// Whether any line of a header lists a token, in whatever case.
+/// `true` if any line of a header lists a token, in whatever case.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name);
     let mut items = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Whether a page of this very host asks, or no page at all.
+/// `true` if a page of this very host asks, or no page at all.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();

@@ -71,7 +71,7 @@ pub(crate) async fn offer(
         builder = builder.http_with(router, &protection);
         responder = responder.store(blocks);
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
-        responder = responder.passing(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
+        responder = responder.proxy(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
     }
     let builder = builder.handler(Tag::UE, responder);
     Ok(builder.on_start(move |running| node.fill(running)))

@@ -61,13 +61,13 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// What bounds serving blocks, and who serves what this node cannot.
+/// Bounds of serving blocks, and the servers of blocks that this node does not have.
 #[derive(Clone, Debug, Default)]
 pub struct ServeLimits {
     /// Room for answers on their way, best shared with the [`Responder`](super::Responder). Default:
     /// [`MAX_BYTES_IN_FLIGHT`](super::MAX_BYTES_IN_FLIGHT).
     pub capacity: Capacity,
-    /// Where to send those who ask for what cannot be served here, in turn. Default: nowhere.
+    /// Servers to which requests are redirected that cannot be served here, in turn. Default: none.
     pub fallbacks: Vec<Fallback>,
 }
 
@@ -104,7 +104,7 @@ impl std::str::FromStr for Fallback {
 /// It has no fallback of its own, so that it can be merged with others; [`page_not_found`] is the one
 /// existing nodes have.
 pub fn router(blocks: Blocks, genesis: NetworkId, limits: ServeLimits) -> Router {
-    let shared = Arc::new(BlockRoutes { blocks, genesis, limits, turn: AtomicUsize::new(0) });
+    let shared = Arc::new(BlockRoutes { blocks, genesis, limits, redirects: AtomicUsize::new(0) });
     Router::new().route("/v{version}/{genesisID}/block/{round}", any(serve)).with_state(shared)
 }
 
@@ -116,13 +116,13 @@ pub async fn page_not_found() -> Response {
     (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
 }
 
-/// What a request is answered from.
+/// The source of an answer.
 struct BlockRoutes {
     blocks: Blocks,
     genesis: NetworkId,
     limits: ServeLimits,
-    /// Counts redirects, so that each of the fallbacks gets its turn.
-    turn: AtomicUsize,
+    /// Counts redirects, so that the fallbacks are used in rotation.
+    redirects: AtomicUsize,
 }
 
 async fn serve(
@@ -173,8 +173,8 @@ impl BlockRoutes {
     /// Sends who asks to the next of the fallbacks.
     fn elsewhere(&self, method: &Method, round: u64) -> Option<Response> {
         let fallbacks = &self.limits.fallbacks;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let fallback = fallbacks.get(turn.checked_rem(fallbacks.len())?)?;
+        let redirects = self.redirects.fetch_add(1, Ordering::Relaxed);
+        let fallback = fallbacks.get(redirects.checked_rem(fallbacks.len())?)?;
         let url = format!("{}{}", fallback.0, round::path(&self.genesis, round));
         let location = HeaderValue::try_from(&url).ok()?;
         let mut response = empty(StatusCode::TEMPORARY_REDIRECT);

@@ -74,7 +74,7 @@ pub enum OpenError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What the database said.
+        /// The error of the database.
         source: Box<redb::Error>,
     },
 }

@@ -48,7 +48,7 @@ const NOT_AVAILABLE: &str = "requested block is not available";
 #[derive(Clone, Debug)]
 pub struct Responder {
     blocks: Option<Blocks>,
-    passing: Option<BlockProxy>,
+    proxy: Option<BlockProxy>,
     capacity: Capacity,
     places: Arc<Semaphore>,
 }
@@ -59,7 +59,7 @@ impl Responder {
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
         let places = Arc::new(Semaphore::new(MAX_REQUESTS));
-        Self { blocks: None, passing: None, capacity, places }
+        Self { blocks: None, proxy: None, capacity, places }
     }
 
     /// Answers from this store first.
@@ -70,8 +70,8 @@ impl Responder {
 
     /// Passes on what it cannot answer from a store.
     #[must_use]
-    pub fn passing(self, passing: BlockProxy) -> Self {
-        Self { passing: Some(passing), ..self }
+    pub fn proxy(self, proxy: BlockProxy) -> Self {
+        Self { proxy: Some(proxy), ..self }
     }
 
     async fn answer(&self, payload: &Bytes, asker: Option<LinkId>) -> Option<Topics> {
@@ -91,10 +91,10 @@ impl Responder {
                 }
             },
         };
-        let (Some(passing), Some(asker)) = (&self.passing, asker) else {
+        let (Some(proxy), Some(asker)) = (&self.proxy, asker) else {
             return Some(block::unavailable(latest));
         };
-        match passing.obtain(round, asker, Origin::of(payload, round)).await {
+        match proxy.obtain(round, asker, Origin::of(payload, round)).await {
             Passed::Block(block) => Some(self.found(block)),
             Passed::Unavailable { latest: heard } => Some(block::unavailable(latest.max(heard))),
             Passed::Busy => None,

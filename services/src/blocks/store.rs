@@ -1,4 +1,4 @@
-//! Where blocks are kept, and the way there that holds nobody up.
+//! The store of blocks, and the way to it that holds no task up.
 //!
 //! ```text
 //!   router, responder, fetcher ─▶ Blocks ─┬─ Access::Immediate ─▶ BlockStore, on the spot
@@ -24,7 +24,7 @@ use super::stored::StoredBlock;
 /// blocks 80 MiB.
 pub const MAX_BLOCKING: usize = 8;
 
-/// Whether calls of a store may take long.
+/// The cost of a call of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// They compute only.
@@ -40,25 +40,25 @@ pub enum StoreError {
     /// It could not be read.
     #[error("the block store cannot be read")]
     Read {
-        /// What it said.
+        /// Its error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// It could not be written.
     #[error("the block store cannot be written")]
     Write {
-        /// What it said.
+        /// Its error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// It holds as much as it may.
     #[error("the block store is full: it may hold {limit} bytes")]
     Full {
-        /// How many bytes it may hold.
+        /// Most bytes that it may hold.
         limit: usize,
     },
     /// The call did not come to an end.
     #[error("the block store broke down in the middle of a call")]
     BrokeDown {
-        /// What became of it.
+        /// The outcome.
         source: Arc<JoinError>,
     },
 }
@@ -67,7 +67,7 @@ pub enum StoreError {
 ///
 /// The methods may block; [`BlockStore::access`] tells. Async code goes through [`Blocks`].
 pub trait BlockStore: Send + Sync + 'static {
-    /// Whether calls may take long.
+    /// The cost of a call.
     fn access(&self) -> Access;
 
     /// The highest round there is; `None` for an empty store.
@@ -84,7 +84,7 @@ pub trait BlockStore: Send + Sync + 'static {
     /// [`StoreError`].
     fn get(&self, round: u64) -> Result<Option<StoredBlock>, StoreError>;
 
-    /// Whether there is a block of a round.
+    /// `true` if there is a block of a round.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Blocks {
         .await
     }
 
-    /// Which of these rounds are not there.
+    /// The rounds among these that are not there.
     ///
     /// # Errors
     ///
@@ -218,7 +218,7 @@ impl fmt::Debug for Blocks {
     }
 }
 
-/// What a look for a block found.
+/// The outcome of a look for a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The block.

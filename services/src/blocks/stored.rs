@@ -53,9 +53,9 @@ pub enum BlockError {
     /// Something stands behind the object.
     #[error("{bytes} bytes stand behind the {what}")]
     Trailing {
-        /// What they stand behind.
+        /// The part that they stand behind.
         what: &'static str,
-        /// How many they are.
+        /// Their number.
         bytes: usize,
     },
     /// The map around block and certificate has not exactly those two in it.
@@ -80,13 +80,13 @@ pub enum BlockError {
 }
 
 impl StoredBlock {
-    /// How many bytes it holds.
+    /// Its length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.block.len() + self.cert.len()
     }
 
-    /// Whether it holds no bytes.
+    /// `true` if it holds no bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
@@ -207,7 +207,7 @@ fn skip(bytes: &[u8]) -> Result<(&[u8], &[u8]), BlockError> {
     Ok(bytes.split_at(bytes.len() - rest.len()))
 }
 
-/// How long a value is, by its first byte.
+/// Length of a value, by its first byte.
 struct Shape {
     length: Length,
     /// Bytes besides those counted by the length.

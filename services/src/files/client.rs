@@ -29,7 +29,7 @@ pub struct Client {
     http: HttpClient,
 }
 
-/// How far a file is.
+/// The progress of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transferred {
     /// Bytes that are there: sent, or received and verified.
@@ -45,7 +45,7 @@ pub enum PutFileError {
     /// The file cannot be read.
     #[error("cannot read the file")]
     File {
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// There is no answer.
@@ -59,7 +59,7 @@ pub enum PutFileError {
     Refused {
         /// The status.
         status: StatusCode,
-        /// What it said: a line at most, printable.
+        /// The words of the peer: a line at most, printable.
         reason: String,
     },
     /// The answer broke off.
@@ -121,7 +121,7 @@ impl Client {
         self.send(FileId::of(&content), content.len() as u64, HttpBody::full(content)).await
     }
 
-    /// Whether the peer has the file.
+    /// Asks whether the peer has the file.
     async fn has(&self, id: FileId, bytes: u64) -> Result<bool, PutFileError> {
         let request = request(Method::HEAD, &format!("/files/{id}"), HttpBody::empty());
         let response = self.answer(request).await?;
@@ -196,7 +196,7 @@ fn name(path: &Path) -> io::Result<(File, FileId, u64)> {
     Ok((file, outline.id(), outline.bytes()))
 }
 
-/// What a peer says, fit for a terminal.
+/// The words of a peer, fit for a terminal.
 fn printable(text: &[u8]) -> String {
     let line = String::from_utf8_lossy(text);
     line.chars().take_while(|c| *c != '\n').filter(|c| !c.is_control()).take(200).collect()

@@ -11,10 +11,10 @@
 //! # Invariants
 //!
 //! * Every peer is judged by its own outline. One that does not agree with what was verified so far
-//!   costs its peer the turn, and nothing that was verified.
+//!   costs its peer its place as the current one, and nothing that was verified.
 //! * A peer that sent a wrong byte is not asked again. One that failed is, [`FetchLimits::tries`] times
 //!   in a row.
-//! * A group arrives within [`FetchLimits::group_within`], or the peer loses its turn.
+//! * A group arrives within [`FetchLimits::group_within`], or the next peer is asked.
 //! * `<path>` appears whole or not at all; `<path>.part` is locked while it is written.
 
 use std::{
@@ -41,17 +41,17 @@ use tokio::{
 
 use super::{Client, FileId, GROUP_BYTES, Outline, OutlineError, Transferred, store::blocking};
 
-/// What a fetch takes, and for how long it waits.
+/// Bounds of a fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
     /// Longest file in bytes. Default 64 GiB. Chosen: an outline of 2 MiB to hold in memory.
     pub max_bytes: u64,
-    /// How long an outline or a group may take. Default 64 s. Source: threats, row 30: 16 KiB/s.
+    /// Longest time for an outline or a group. Default 64 s. Source: threats, row 30: 16 KiB/s.
     pub group_within: Duration,
     /// Failures in a row after which a peer is given up. Default 3. Chosen: a peer that restarts is
     /// asked again.
     pub tries: u32,
-    /// How long a peer is left in peace after it failed, times its failures in a row. Default 500 ms.
+    /// Pause before a peer that failed is asked again, times its failures in a row. Default 500 ms.
     pub pause: Duration,
 }
 
@@ -66,7 +66,7 @@ impl Default for FetchLimits {
     }
 }
 
-/// What a peer did wrong.
+/// The fault of a peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
@@ -76,13 +76,13 @@ pub enum PeerError {
     /// It says that the file is longer than the fetch takes.
     #[error("the peer says that the file has more than {limit} bytes")]
     TooLong {
-        /// What the fetch takes.
+        /// The bound of the fetch.
         limit: u64,
     },
     /// It sent what is not an outline of the file.
     #[error("the peer sent a wrong outline")]
     WrongOutline {
-        /// What is wrong with it.
+        /// The fault.
         source: OutlineError,
     },
     /// It sent an outline that contradicts what was verified.
@@ -118,13 +118,13 @@ pub enum PeerError {
     /// It was too slow.
     #[error("nothing to verify from the peer within {within:?}")]
     Slow {
-        /// How long it was waited.
+        /// The time that was waited.
         within: Duration,
     },
 }
 
 impl PeerError {
-    /// Whether to ask again would be in vain.
+    /// `true` if asking again would be in vain.
     const fn is_final(&self) -> bool {
         !matches!(
             self,
@@ -140,7 +140,7 @@ pub enum FetchError {
     /// No peer is left to ask.
     #[error("no peer is left to ask")]
     NoPeerLeft {
-        /// What the last one did wrong.
+        /// The fault of the last one.
         source: PeerError,
     },
     /// Another fetch writes the same file.
@@ -152,9 +152,9 @@ pub enum FetchError {
     /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Disk {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -164,7 +164,7 @@ pub enum FetchError {
 pub struct Fetched {
     /// Its length.
     pub bytes: u64,
-    /// How much of it was there from an earlier try.
+    /// Bytes of it that were there from an earlier try.
     pub resumed: u64,
 }
 
@@ -174,11 +174,11 @@ pub struct Fetch {
     id: FileId,
     limits: FetchLimits,
     progress: watch::Sender<Transferred>,
-    /// Who may be asked. The first one has the turn.
+    /// Peers that may be asked, the next one first.
     peers: VecDeque<Candidate>,
-    /// The outline of the peer that has the turn, once it sent one.
+    /// The outline of the current peer, once it sent one.
     outline: Option<Arc<Outline>>,
-    /// Content of the peer that has the turn, from the next group on.
+    /// Content of the current peer, from the next group on.
     source: Option<Source>,
     /// Groups verified from the start of the file.
     verified: u64,
@@ -258,7 +258,7 @@ impl Fetch {
         let Some(part) = part.map(Arc::new) else {
             return Err(FetchError::InUse { path: part_path });
         };
-        let outline = self.turn().await?;
+        let outline = self.outline().await?;
         let resumed = {
             let part = part.clone();
             let groups = blocking(move || verified(&part, &outline)).await.map_err(disk)?;
@@ -293,13 +293,13 @@ impl Fetch {
     /// Safe: what was received stays for the next call, and a request under way is sent again.
     async fn next_group(&mut self) -> Result<Option<Bytes>, FetchError> {
         loop {
-            // Whose last group was verified is complete, whoever has the turn.
+            // With its last group verified the file is complete, whichever peer is current.
             if let Some(proof) = &self.proof
                 && self.verified == proof.groups()
             {
                 return Ok(None);
             }
-            if self.turn().await?.groups() == 0 {
+            if self.outline().await?.groups() == 0 {
                 return Ok(None);
             }
             let within = self.limits.group_within;
@@ -322,8 +322,8 @@ impl Fetch {
         }
     }
 
-    /// The outline of the peer that has the turn. Passes the turn on until one sends an outline.
-    async fn turn(&mut self) -> Result<Arc<Outline>, FetchError> {
+    /// The outline of the current peer. Goes on to the next peer until one sends an outline.
+    async fn outline(&mut self) -> Result<Arc<Outline>, FetchError> {
         loop {
             if let Some(outline) = &self.outline {
                 return Ok(outline.clone());
@@ -343,7 +343,7 @@ impl Fetch {
         }
     }
 
-    /// Gives the turn to the next peer, and leaves one that failed in peace for a moment if it is the
+    /// Goes on to the next peer, and leaves one that failed in peace for a moment if it is the
     /// next one again.
     async fn pass_on(&mut self, error: PeerError) -> Result<(), FetchError> {
         tracing::debug!(id = %self.id, %error, "a peer failed");
@@ -453,7 +453,7 @@ impl Fetch {
     }
 }
 
-/// Where a group starts, or the end of the file.
+/// The start of a group, or the end of the file.
 const fn start(outline: &Outline, group: u64) -> u64 {
     let start = group.saturating_mul(GROUP_BYTES);
     if start < outline.bytes() { start } else { outline.bytes() }
@@ -477,7 +477,7 @@ fn open_part(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// How many groups of the file are there already.
+/// Number of groups of the file that are there already.
 fn verified(part: &File, outline: &Outline) -> io::Result<u64> {
     let length = part.metadata()?.len();
     let mut content = Vec::new();

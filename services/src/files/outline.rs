@@ -110,7 +110,7 @@ impl Outline {
         if left < GROUP_BYTES { left } else { GROUP_BYTES }
     }
 
-    /// Whether `content` is this group of the file.
+    /// `true` if `content` is this group of the file.
     #[must_use]
     pub fn holds(&self, group: u64, content: &[u8]) -> bool {
         if content.is_empty() || content.len() as u64 != self.group_bytes(group) {
@@ -127,7 +127,7 @@ impl Outline {
             .eq(hash)
     }
 
-    /// Whether the first `groups` groups are the same here and there, so that content verified against
+    /// `true` if the first `groups` groups are the same here and there, so that content verified against
     /// one is verified against the other.
     #[must_use]
     pub fn agrees(&self, other: &Self, groups: u64) -> bool {

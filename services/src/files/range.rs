@@ -1,4 +1,4 @@
-//! What part of a file a request asks for.
+//! The part of a file that a request asks for.
 //!
 //! # Invariants
 //!
@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-/// What a `Range` header asks of a file.
+/// The meaning of a `Range` header for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requested {
     /// All of it: there is no range, or none that is understood.

@@ -28,14 +28,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Content, FileId, Kept, PutError, Requested, Section, Store, Stored, requested};
 
-/// How long caches may keep a file. A name never gets another content.
+/// `Cache-Control` of a file: for ever, since a name never gets another content.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// Seconds after which an upload that found all places taken may try again. Chosen: a short file takes
 /// less.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-/// Whose uploads are taken.
+/// The peers whose uploads are taken.
 #[derive(Clone, Debug, Default)]
 pub enum Uploads {
     /// Nobody's. The default.
@@ -219,7 +219,7 @@ fn with_tag(mut response: Response, etag: &str) -> Response {
     response
 }
 
-/// Whether a list of entity tags names `etag`, weakly compared.
+/// `true` if a list of entity tags names `etag`, weakly compared.
 fn names(headers: &HeaderMap, name: &HeaderName, etag: &str) -> bool {
     let lists = headers.get_all(name).iter().filter_map(|list| list.to_str().ok());
     lists

@@ -33,7 +33,7 @@ const PIECE_BYTES: u64 = 256 * 1024;
 #[derive(Debug)]
 pub struct Section {
     file: Arc<File>,
-    /// What has not been read.
+    /// Bytes that have not been read.
     left: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     progress: Option<watch::Sender<Transferred>>,

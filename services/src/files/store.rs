@@ -1,4 +1,4 @@
-//! Where files are kept.
+//! The store of files.
 //!
 //! ```text
 //!   <dir>/lock            held while the store is open
@@ -48,11 +48,11 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// waits, is short then.
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What a file costs at least, and the step in which files are charged, in bytes. Chosen: a block of
+/// Least charge of a file, and the step in which files are charged, in bytes. Chosen: a block of
 /// usual file systems, so that a million empty files are not free.
 const BLOCK_BYTES: u64 = 4096;
 
-/// What a store takes.
+/// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
     /// Longest file in bytes. Default 16 GiB. Chosen: an outline of half a MiB to hold in memory.
@@ -61,7 +61,7 @@ pub struct StoreLimits {
     pub quota_bytes: u64,
     /// Uploads at a time. Default 8. Chosen: more do not make a disk faster.
     pub uploads: NonZeroUsize,
-    /// How long an upload may take for every 256 KiB. Default 16 s. Source: threats, row 30: 16 KiB/s.
+    /// Longest time of an upload for every 256 KiB. Default 16 s. Source: threats, row 30: 16 KiB/s.
     pub batch_within: Duration,
 }
 
@@ -91,7 +91,7 @@ pub enum OpenStoreError {
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -106,7 +106,7 @@ pub enum PutError {
     /// The file is longer than the store takes.
     #[error("the file is longer than {limit} bytes")]
     TooLong {
-        /// What the store takes.
+        /// The bound of the store.
         limit: u64,
     },
     /// There is no room left.
@@ -115,13 +115,13 @@ pub enum PutError {
     /// The content came too slowly.
     #[error("no {BATCH_BYTES} bytes within {within:?}")]
     Slow {
-        /// How long it was waited.
+        /// The time that was waited.
         within: Duration,
     },
     /// The content broke off.
     #[error("the content broke off")]
     Broken {
-        /// What ended it.
+        /// The error that ended it.
         source: BoxError,
     },
     /// The content has another name than it was sent under.
@@ -135,7 +135,7 @@ pub enum PutError {
     /// The disk did not take it.
     #[error("cannot write to the store")]
     Disk {
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -147,11 +147,11 @@ pub struct Stored {
     pub id: FileId,
     /// Its length.
     pub bytes: u64,
-    /// Whether it was there before.
+    /// Its presence before it was put.
     pub kept: Kept,
 }
 
-/// Whether a file was there before it was put.
+/// The presence of a file before it was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It is new.
@@ -293,7 +293,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the system says when a file that is there cannot be opened.
+    /// The error of the operating system, when a file that is there cannot be opened.
     pub async fn find(&self, id: FileId) -> io::Result<Option<Content>> {
         let shared = self.shared.clone();
         blocking(move || open(&shared.path(id))).await
@@ -313,7 +313,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the system says when it cannot be removed.
+    /// The error of the operating system, when it cannot be removed.
     pub async fn remove(&self, id: FileId) -> io::Result<bool> {
         let shared = self.shared.clone();
         blocking(move || {
@@ -492,7 +492,7 @@ fn part(dir: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix("put-").suffix(".part").tempfile_in(dir)
 }
 
-/// What a file of `bytes` is charged, its outline included.
+/// The charge of a file of `bytes`, its outline included.
 const fn charge(bytes: u64) -> u64 {
     let outline = if bytes <= super::GROUP_BYTES { 0 } else { Outline::wire_bytes(bytes) };
     let blocks = bytes.div_ceil(BLOCK_BYTES) + outline.div_ceil(BLOCK_BYTES);
@@ -500,7 +500,7 @@ const fn charge(bytes: u64) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES)
 }
 
-/// How anything in the directory is opened: no link is followed, and no pipe waited for.
+/// The flags with which anything in the directory is opened: no link is followed, and no pipe waited for.
 fn options() -> fs::OpenOptions {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let mut options = File::options();

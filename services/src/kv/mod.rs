@@ -137,7 +137,7 @@ fn etag(version: u64) -> [(header::HeaderName, String); 1] {
     [(header::ETAG, format!("\"{version}\""))]
 }
 
-/// Whether what is there is what the request asks to be there.
+/// `true` if the present value is the one that the request asks for.
 fn allowed(headers: &HeaderMap, entry: Option<&Entry>) -> Result<(), StatusCode> {
     let tag = entry.map(|entry| format!("\"{}\"", entry.version));
     let is_tag = |asked: &HeaderValue| match &tag {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The state of a node, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Whether requests should be sent to it.
+    /// Serving, or about to end.
     pub state: State,
     /// The network it belongs to.
     pub network: String,
@@ -47,7 +47,7 @@ pub struct Health {
     pub version: String,
 }
 
-/// Whether requests should be sent to a node.
+/// The state of a node, for whoever sends requests to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {

@@ -40,8 +40,8 @@ impl Relay {
 
     fn with(limits: BlockProxyLimits) -> Self {
         let late = LateNode::new();
-        let passing = BlockProxy::new(late.clone(), limits);
-        let responder = Arc::new(Responder::new(Capacity::default()).passing(passing));
+        let proxy = BlockProxy::new(late.clone(), limits);
+        let responder = Arc::new(Responder::new(Capacity::default()).proxy(proxy));
         let node = FakeNode::new();
         let handle: Arc<dyn GossipNode> = node.clone();
         late.fill(&handle);
@@ -351,11 +351,11 @@ async fn what_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
 #[tokio::test(start_paused = true)]
 async fn a_node_with_a_store_passes_on_only_what_it_lacks() {
     let late = LateNode::new();
-    let passing = BlockProxy::new(late.clone(), BlockProxyLimits::default());
+    let proxy = BlockProxy::new(late.clone(), BlockProxyLimits::default());
     let store = MemoryStore::new(1 << 20);
     store.put(500, sample::block(500)).unwrap();
     let responder = Responder::new(Capacity::default());
-    let responder = responder.store(Blocks::new(Arc::new(store))).passing(passing);
+    let responder = responder.store(Blocks::new(Arc::new(store))).proxy(proxy);
     let node = FakeNode::new();
     let relay = Relay { node: node.clone(), responder: Arc::new(responder) };
     assert_eq!(relay.ask(1, ROUND).await, no_block(500), "there is no node yet");

@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! The order in which waiting callers are admitted.
 
 use futures::future::join_all;
 use gossip::http::Timeout;

@@ -49,17 +49,17 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that may wait for the store before no more are asked for. Chosen: some batches.
 const MAX_READY_BYTES: usize = 32 * 1024 * 1024;
 
-/// What bounds a fetch.
+/// Bounds of a fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
     /// Most requests at once. Default: 16. Source: wire facts 4.3, `CatchupParallelBlocks`.
     pub parallel: NonZeroUsize,
     /// Most requests to one source at once. Default: 16.
     pub per_source: NonZeroUsize,
-    /// How long a source may take for a block, body and all. Default: 4 s. Source: wire facts 4.3.
+    /// Longest time of a source for a block, body and all. Default: 4 s. Source: wire facts 4.3.
     pub timeout: Duration,
-    /// When to look again for a block that no source had. Default: 1.5 s; a relay remembers for a second that
-    /// it found none.
+    /// Pause before the next look for a block that no source had. Default: 1.5 s; a relay remembers for a
+    /// second that it found none.
     pub second_look: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Default for FetchLimits {
     }
 }
 
-/// How far a fetch is.
+/// The progress of a fetch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Rounds in the range.
@@ -92,16 +92,16 @@ pub struct Progress {
     pub in_flight: usize,
 }
 
-/// What a fetch did.
+/// The outcome of a fetch.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// How far it came.
+    /// Its progress at the end.
     pub progress: Progress,
-    /// What each source did, in the order in which they were added.
+    /// The record of each source, in the order in which they were added.
     pub sources: Vec<SourceReport>,
 }
 
-/// What a source did in a fetch.
+/// The record of a source in a fetch.
 #[derive(Clone, Debug)]
 pub struct SourceReport {
     /// Its name.
@@ -110,11 +110,11 @@ pub struct SourceReport {
     pub blocks: u64,
     /// Requests it failed.
     pub failures: u64,
-    /// How it failed last.
+    /// Its last failure.
     pub last: Option<Failure>,
 }
 
-/// How a fetch ended.
+/// The end of a fetch.
 #[derive(Clone, Debug)]
 #[must_use = "some rounds may not have been got"]
 pub enum Fetched {
@@ -122,9 +122,9 @@ pub enum Fetched {
     All(Tally),
     /// Some rounds are not.
     Incomplete {
-        /// What was done.
+        /// The outcome up to then.
         tally: Tally,
-        /// Which rounds were not got and why, by their numbers.
+        /// Rounds that were not got, and the reasons, by number.
         gaps: Vec<Gap>,
     },
 }
@@ -153,7 +153,7 @@ pub enum Why {
     /// Sources that may have them failed each time they were asked.
     #[error("no source gave it")]
     Failed {
-        /// How it failed last.
+        /// Its last failure.
         #[source]
         last: Failure,
     },
@@ -249,16 +249,16 @@ struct Run<'a> {
     progress: Progress,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 struct Written {
     result: Result<(), StoreError>,
     blocks: u64,
     bytes: u64,
 }
 
-/// What became of a look into the store.
+/// The outcome of a look into the store.
 struct Looked {
-    /// How many of the rounds are there.
+    /// Number of the rounds that are there.
     present: u64,
     /// Those that are not.
     missing: Vec<u64>,
@@ -414,7 +414,7 @@ impl Run<'_> {
     }
 }
 
-/// What a future gives, if there is one.
+/// The output of a future, if there is one.
 async fn if_any<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,

@@ -1,4 +1,4 @@
-//! Which round is asked of which source next: a pure state machine that takes `now`.
+//! The order in which rounds are asked of sources: a pure state machine that takes `now`.
 //!
 //! ```text
 //!   add ─▶ ready ─▶ next ─▶ (asked) ─┬─ got ─▶ done
@@ -25,16 +25,16 @@ use super::{
     source::{Failure, Source},
 };
 
-/// How often a source is asked for one round, and how many failures in a row put it out. Chosen: 5, which
+/// Most times that a source is asked for one round, and failures in a row that put it out. Chosen: 5, which
 /// with the pauses between gives a source 7.5 s to come back.
 const TRIES: u8 = 5;
 const STRIKES: u32 = 5;
 
-/// How many rounds that no source has end a fetch, when none came between. Chosen: a wide gap in a history,
+/// Rounds that no source has, none coming between, which end a fetch. Chosen: a wide gap in a history,
 /// and few needless requests at its end.
 const MAX_LACKED: u32 = 64;
 
-/// How often in a row a source may be busy. Chosen: 10, half a minute with what existing nodes ask for.
+/// Most times in a row that a source may be busy. Chosen: 10, half a minute with the pause of existing nodes.
 const MAX_BUSY: u32 = 10;
 
 /// The first pause of a source that fails; doubled each time. Chosen: a second lost connection shows by then.
@@ -52,11 +52,11 @@ pub(super) struct Ask {
     pub(super) round: u64,
     /// Index of the source.
     pub(super) source: usize,
-    /// Which of the stretches between two pauses of the source it was made in.
+    /// Number of the stretch between two pauses of the source in which it was made.
     stretch: u32,
 }
 
-/// What to do now.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Make this request.
@@ -78,7 +78,7 @@ pub(super) struct Plan {
     tried: HashMap<u64, Tried>,
     in_flight: usize,
     gaps: Vec<Gap>,
-    /// How many rounds are in the gaps.
+    /// Number of rounds in the gaps.
     missing: u64,
     /// Rounds that no source had, since one gave a block.
     lacked: u32,
@@ -104,9 +104,9 @@ pub(super) struct Standing {
 
 #[derive(Debug)]
 struct Tried {
-    /// How often each source was asked, [`TRIES`] when it need not be asked any more.
+    /// Number of times that each source was asked, [`TRIES`] when it need not be asked any more.
     times: Vec<u8>,
-    /// Whether every source lacked it once already.
+    /// Every source lacked it once already.
     again: bool,
     latest: Option<u64>,
     last: Option<Failure>,
@@ -145,12 +145,12 @@ impl Plan {
         self.ready.extend(rounds);
     }
 
-    /// How many rounds wait to be asked for.
+    /// Number of rounds that wait to be asked for.
     pub(super) fn waiting(&self) -> usize {
         self.ready.len() + self.later.len()
     }
 
-    /// How many are being asked for.
+    /// Number of rounds that are being asked for.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -177,7 +177,7 @@ impl Plan {
         (self.sources, self.gaps)
     }
 
-    /// How many rounds were given up.
+    /// Number of rounds that were given up.
     pub(super) fn missing(&self) -> u64 {
         self.missing
     }

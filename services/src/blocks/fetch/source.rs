@@ -28,7 +28,7 @@ use crate::blocks::{
 /// Longest text of a number in a header, in bytes: what 64 bits need.
 const MAX_NUMBER_BYTES: usize = 20;
 
-/// Where blocks can be fetched from.
+/// A source of blocks.
 #[derive(Clone)]
 pub struct Source {
     name: Arc<str>,
@@ -48,7 +48,7 @@ pub enum Failure {
     /// It did not answer in time.
     #[error("no answer within {within:?}")]
     TimedOut {
-        /// How long was waited.
+        /// The time that was waited.
         within: Duration,
     },
     /// There was no response.
@@ -72,10 +72,10 @@ pub enum Failure {
         /// Why not.
         source: Arc<BodyError>,
     },
-    /// What came is not the block asked for.
+    /// The source sent something else than the block that was asked for.
     #[error("what came is not the block")]
     Block {
-        /// What is wrong with it.
+        /// The fault.
         source: BlockError,
     },
     /// The request could not be sent, or was not answered.
@@ -87,13 +87,13 @@ pub enum Failure {
     /// The answer has neither a block nor an error in it.
     #[error("not an answer")]
     Answer {
-        /// What is wrong with it.
+        /// The fault.
         source: BlockAnswerError,
     },
     /// The source refused.
     #[error("refused: {text}")]
     Refused {
-        /// What it said.
+        /// Its error.
         text: String,
     },
     /// It was busy each time it was asked.
@@ -101,7 +101,7 @@ pub enum Failure {
     Busy,
 }
 
-/// What a source said of a round.
+/// The answer of a source about a round.
 #[derive(Debug)]
 pub(super) enum Said {
     /// Its block.
@@ -113,7 +113,7 @@ pub(super) enum Said {
     },
     /// It has no time now.
     Busy {
-        /// When it wants to be asked again, if it said.
+        /// Time until it wants to be asked again, if it said.
         after: Option<Duration>,
     },
 }

@@ -1,4 +1,4 @@
-//! What a relay without blocks remembers of those it passed on.
+//! The cache of a relay without blocks: blocks that it passed on.
 //!
 //! # Invariants
 //!
@@ -21,15 +21,15 @@ const MAX_ENTRIES: usize = 16_384;
 /// Most peers remembered that were served a block. Chosen: what is forgotten costs a block served once more.
 const MAX_SERVED: usize = 64;
 
-/// How many requests of a peer may come to nothing in a row before it is slowed down. Chosen: twice what an
+/// Most requests of a peer that come to nothing in a row before it is slowed down. Chosen: twice what an
 /// existing node asks for at once, at the end of the history.
 const MAX_FUTILE: u32 = 32;
 
-/// How often such a peer's requests are passed on. Chosen: a third of the time a block takes.
+/// Pause between two requests of such a peer that are passed on. Chosen: a third of the time a block takes.
 const FUTILE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a peer is served a block from the cache. Chosen: twice, because the first answer may have come
-/// too late.
+/// Most times that a peer is served a block from the cache. Chosen: twice, because the first answer may
+/// have come too late.
 const SERVINGS: u8 = 2;
 
 /// Blocks that were passed on.
@@ -53,14 +53,14 @@ struct Entry {
     served: HashMap<LinkId, u8>,
 }
 
-/// What the cache has for somebody.
+/// The answer of the cache to an asker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cached {
     /// The block.
     Block(StoredBlock),
     /// It had the block, which was of no use; it came from `source`.
     Unwanted {
-        /// Whose block it was.
+        /// The peer whose block it was.
         source: LinkId,
     },
     /// Nothing.
@@ -170,7 +170,7 @@ struct Row {
 }
 
 impl Futile {
-    /// What to tell an asker without asking anybody, if it asked in vain too often.
+    /// The answer to an asker that asked in vain too often, which is given without asking a peer.
     pub(super) fn latest(&self, asker: LinkId, now: Instant) -> Option<u64> {
         let row = self.askers.get(&asker).filter(|row| row.len >= MAX_FUTILE)?;
         (now.duration_since(row.last) < FUTILE_PAUSE).then_some(row.latest)

@@ -60,7 +60,7 @@ use self::{
 };
 use super::stored::StoredBlock;
 
-/// What bounds passing requests on.
+/// Bounds of passing requests on.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockProxyLimits {
     /// Most peers asked for one round. Chosen: 3; each may take its deadline, and who asked waits four
@@ -77,9 +77,10 @@ pub struct BlockProxyLimits {
     pub per_asker: usize,
     /// Most bytes of blocks cached. Chosen: 32 MiB, some ten thousand small blocks.
     pub cache_bytes: usize,
-    /// How long a block is cached. Chosen: 30 s, since many newcomers at a time ask for the same.
+    /// Time that a block is cached. Chosen: 30 s, since many newcomers at a time ask for the same.
     pub cache_for: Duration,
-    /// How long it is remembered that nobody has a block. Chosen: 1 s, because the next round may come soon.
+    /// Time for which the absence of a block is remembered. Chosen: 1 s, because the next round may come
+    /// soon.
     pub miss_for: Duration,
 }
 
@@ -129,7 +130,7 @@ impl fmt::Debug for LateNode {
     }
 }
 
-/// Who made a request that came in.
+/// The peer that made a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The node that wants the block.
@@ -163,7 +164,7 @@ fn marked(round: u64) -> Topics {
     topics.into_iter().collect()
 }
 
-/// What came of passing a request on.
+/// The outcome of passing a request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Passed {
     /// A block of that round.
@@ -191,7 +192,7 @@ struct ProxyState {
 
 struct State {
     flights: HashMap<u64, Flight>,
-    /// How many requests of a peer wait.
+    /// Number of waiting requests of a peer.
     waiting: HashMap<LinkId, usize>,
     cache: Cache,
     misses: Misses,
@@ -209,7 +210,7 @@ struct Flight {
     askers: Vec<LinkId>,
     /// Peers that were asked for it.
     asked: Vec<LinkId>,
-    /// Who sent this block before, to somebody who did not want it.
+    /// The peer that sent this block before, to an asker that did not want it.
     avoid: Option<LinkId>,
 }
 
@@ -425,7 +426,7 @@ impl State {
     }
 }
 
-/// What an answer of a peer comes to.
+/// The meaning of a peer's answer.
 fn read(
     answer: Result<Result<gossip::Response, RequestError>, time::error::Elapsed>,
     round: u64,

@@ -1,4 +1,4 @@
-//! Whom to ask for a block first.
+//! The order in which peers are asked for a block.
 //!
 //! # Invariants
 //!
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::blocks::stored::StoredBlock;
 
-/// How long a peer is left alone the first time, and at most. Chosen: ten seconds outlast the requests of one
+/// Pause of a peer after its first failure, and the longest. Chosen: ten seconds outlast the requests of one
 /// catch-up; five minutes give a restarted node another chance.
 const ASIDE: Duration = Duration::from_secs(10);
 const ASIDE_MAX: Duration = Duration::from_secs(300);
@@ -21,7 +21,7 @@ const ASIDE_MAX: Duration = Duration::from_secs(300);
 /// Peers remembered besides those connected, before they are cleared away.
 const SPARE: usize = 64;
 
-/// What a peer did with a request.
+/// The outcome of a request to a peer.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// It gave a block of that round.
@@ -39,12 +39,12 @@ pub(super) enum Reply {
     NotAsked,
 }
 
-/// What is known of peers.
+/// Records of peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     known: HashMap<LinkId, Standing>,
-    /// Goes on with every choice, so that equals take turns.
-    turn: usize,
+    /// Number of choices made, so that equals are chosen in rotation.
+    choices: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ struct Standing {
     aside_until: Option<Instant>,
 }
 
-/// What a peer did last; the first is asked first.
+/// Standing of a peer by its last outcome; lower ones are asked first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Gave,
@@ -87,8 +87,8 @@ impl Peers {
         let open: Vec<_> = open.collect();
         let best = open.iter().map(|&(order, _)| order).min()?;
         let equals: Vec<_> = open.into_iter().filter(|&(order, _)| order == best).collect();
-        self.turn = self.turn.wrapping_add(1);
-        let &(_, peer) = equals.get(self.turn.checked_rem(equals.len())?)?;
+        self.choices = self.choices.wrapping_add(1);
+        let &(_, peer) = equals.get(self.choices.checked_rem(equals.len())?)?;
         self.known.entry(peer).or_default().asking += 1;
         Some(peer)
     }
