@@ -1,4 +1,4 @@
-//! How connections share the seats: of one peer, of all peers, and in which order.
+//! How connections share the permits: of one peer, of all peers, and in which order.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]

@@ -231,7 +231,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
     // peer would be late by whole milliseconds.
     let mut served = protected();
     let mut hostile = Vec::new();
-    // Slow bodies in every seat, and streams up to the limit behind them; then streams beyond.
+    // Slow bodies under every permit, and streams up to the limit behind them; then streams beyond.
     for _ in 0..1000 {
         let mut client = served.open(from_peer(1), KEPT);
         client.send("POST /length HTTP/1.1\r\nHost: \r\nContent-Length: 1000\r\n\r\nx").await;
@@ -242,7 +242,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
     let ServeLimits { per_peer, waiting_per_peer, .. } = *served.http_server.limits();
     assert_eq!(told, (1000 - per_peer - waiting_per_peer) as u64);
     drop(hostile);
-    // Slow requests in every seat.
+    // Slow requests under every permit.
     let mut hostile = Vec::new();
     for _ in 0..200 {
         let mut client = served.open(from_peer(3), KEPT);

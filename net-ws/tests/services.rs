@@ -37,7 +37,7 @@ async fn asks(node: &Node, path: &str) -> Raw {
 }
 
 #[tokio::test]
-async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
+async fn gossip_takes_no_permit_and_http_no_place_of_a_peer() {
     let http_server = http_server(ServeLimits { connections: 1, ..ServeLimits::default() });
     let node = node(&http_server).await;
     let mut busy = asks(&node, "/hello").await;
@@ -54,10 +54,45 @@ async fn gossip_takes_no_seat_and_http_no_place_of_a_peer() {
     assert_eq!(http_server.served(), 1);
     assert_eq!(http_server.metrics().count(Incident::Full), 1);
     drop(busy);
-    common::until("the seat", || http_server.served() == 0).await;
+    common::until("the permit", || http_server.served() == 0).await;
     let mut again = asks(&node, "/hello").await;
     assert_eq!(soon(again.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
     drop((again, peer));
+    node.stop().await;
+}
+
+// Issue 9, 8.
+#[tokio::test]
+async fn a_connection_that_becomes_a_peer_gives_its_permit_back() {
+    let http_server = http_server(ServeLimits::default());
+    let node = node(&http_server).await;
+    let mut client = asks(&node, "/hello").await;
+    assert_eq!(soon(client.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
+    client.exactly(2).await.unwrap();
+    assert_eq!(http_server.served(), 1);
+    client.send(raw::gossip_request("X-Algorand-", "").as_bytes()).await;
+    let answer = soon(client.answer()).await.unwrap();
+    assert!(answer.status.starts_with("HTTP/1.1 101 "), "{answer:?}");
+    node.until_peers(1).await;
+    common::until("the permit", || http_server.served() == 0).await;
+    assert_eq!(node.peers().len(), 1);
+    drop(client);
+    node.stop().await;
+}
+
+// Issue 9, 8: the path of a request is judged once, before anything else about it.
+#[tokio::test]
+async fn a_path_that_is_not_clean_is_moved_before_a_permit_is_taken() {
+    let http_server = http_server(ServeLimits::default());
+    let node = node(&http_server).await;
+    let mut client = asks(&node, "//hello").await;
+    let answer = soon(client.answer()).await.unwrap();
+    assert_eq!(answer.status, "HTTP/1.1 301 Moved Permanently");
+    assert_eq!(answer.headers["location"], ["/hello"]);
+    assert_eq!((http_server.served(), http_server.metrics().requests()), (0, 0));
+    client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(soon(client.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
+    assert_eq!((http_server.served(), http_server.metrics().requests()), (1, 1));
     node.stop().await;
 }
 
@@ -77,7 +112,7 @@ async fn a_stop_waits_for_nobody_who_waits() {
     // Makes the idle one go, and waits in its handler from then on.
     let busy = asks(&node, "/hour").await;
     assert_eq!(idle.read(PATIENCE).await, End::Over);
-    common::until("the seat", || http_server.metrics().requests() == 2).await;
+    common::until("the permit", || http_server.metrics().requests() == 2).await;
     let mut waiting = asks(&node, "/hello").await;
     common::until("one that waits", || http_server.waiting() == 1).await;
     drop(busy);

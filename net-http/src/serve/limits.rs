@@ -40,8 +40,8 @@ pub struct ServeLimits {
     /// Longest time that reading or writing a message may stand still. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
-    /// Whether callers of this very machine, who prove no identity, count as one peer; each of their
-    /// connections counts for itself while they are exempt.
+    /// The rule for callers of this very machine that prove no identity: as one peer, or, while they are
+    /// exempt, each connection for itself. Default: exempt.
     pub loopback: LoopbackRule,
 }
 

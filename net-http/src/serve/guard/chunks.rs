@@ -1,4 +1,4 @@
-//! Where a chunked body ends.
+//! The end of a chunked body.
 //!
 //! The HTTP library decodes chunks; this only counts along, so that the next head is judged from its
 //! first byte, and holds the lines between the chunks to their strict form.
@@ -47,7 +47,7 @@ impl Chunks {
         Self { at: At::Size { digits: 0, value: 0 }, extra: 0 }
     }
 
-    /// Whether the body is at its end.
+    /// The body is at its end.
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.at, At::End)
     }

@@ -34,7 +34,7 @@ const READS_AT_ONCE: u32 = 16;
 /// Bytes of a refused client that are dropped by one read.
 const DISCARDED_AT_ONCE: usize = 4096;
 
-/// How far the closing of the writing half has come.
+/// The progress of closing the writing half.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Open,
@@ -44,7 +44,7 @@ enum Stage {
     Done,
 }
 
-/// Whether bytes of the client stay unread when the connection closes.
+/// Bytes of the client that stay unread when the connection closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,
@@ -69,7 +69,7 @@ impl Closing {
         self.refusal = Some(refusal);
     }
 
-    /// Whether the connection ends with a refusal.
+    /// The connection ends with a refusal.
     pub(super) const fn is_refusal(&self) -> bool {
         self.refusal.is_some()
     }

@@ -1,10 +1,10 @@
-//! How long a connection has waited for the other side, in both directions, by one timer.
+//! The waits of a connection for the other side, in both directions, under one timer.
 //!
 //! # Invariants
 //!
 //! * A connection waits to read one thing at a time: a head, a body, or the next request.
-//! * The timer is only ever moved forward in time when it fires, so that a wait costs no look at the clock
-//!   once it has begun.
+//! * The timer fires no later than any deadline, and is moved to a later one only when it fires, so that a
+//!   read which is soon over touches no timer.
 
 use std::{
     pin::Pin,
@@ -31,17 +31,17 @@ impl Deadlines {
         Self { timer: Box::pin(sleep_until(now + limit)), reading: Some(now), writing: None }
     }
 
-    /// Whether a read waits.
+    /// A read waits.
     pub(super) const fn read_waits(&self) -> bool {
         self.reading.is_some()
     }
 
-    /// What the read waited for came. The next wait begins when a read is pending.
+    /// The awaited bytes came. The next wait begins when a read is pending.
     pub(super) const fn read_went_on(&mut self) {
         self.reading = None;
     }
 
-    /// A read is pending. Whether it has waited for `limit`; if not, the task is woken then, or earlier.
+    /// A read is pending: `true` if it has waited for `limit`. If not, the task is woken then, or earlier.
     pub(super) fn read_is_overdue(&mut self, context: &mut Context<'_>, limit: Duration) -> bool {
         let since = *self.reading.get_or_insert_with(Instant::now);
         self.is_past(context, since + limit)
@@ -52,13 +52,13 @@ impl Deadlines {
         self.writing = None;
     }
 
-    /// A write is pending. Whether it has waited for `limit`; if not, the task is woken then, or earlier.
+    /// A write is pending: `true` if it has waited for `limit`. If not, the task is woken then, or earlier.
     pub(super) fn write_is_overdue(&mut self, context: &mut Context<'_>, limit: Duration) -> bool {
         let since = *self.writing.get_or_insert_with(Instant::now);
         self.is_past(context, since + limit)
     }
 
-    /// Whether `due` has passed. If not, the task is woken then, or earlier.
+    /// `true` if `due` has passed. If not, the task is woken then, or earlier.
     pub(super) fn is_past(&mut self, context: &mut Context<'_>, due: Instant) -> bool {
         loop {
             if self.timer.deadline() > due {

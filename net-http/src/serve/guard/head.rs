@@ -15,7 +15,7 @@ use crate::serve::limits::{MAX_HEAD_BYTES, UpgradeOffer};
 /// Most header lines. Chosen: what the HTTP library takes; existing nodes send fourteen.
 const MAX_HEADERS: usize = 100;
 
-/// How long a request body is.
+/// The length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Length {
     /// So many bytes.
@@ -24,7 +24,7 @@ pub(crate) enum Length {
     Chunked,
 }
 
-/// What is to be said about what was read so far.
+/// The verdict about the bytes that were read so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
     /// More has to come.
@@ -33,11 +33,11 @@ pub(crate) enum Judged {
     Refused(Refusal),
     /// It is complete.
     Complete {
-        /// How long it is, in bytes.
+        /// Its length, in bytes.
         len: usize,
-        /// What follows it.
+        /// The body that follows it.
         body: Length,
-        /// Where to turn HTTP/1.0 into HTTP/1.1. The HTTP library upgrades nothing else, and existing
+        /// The place at which HTTP/1.0 is turned into HTTP/1.1. The HTTP library upgrades nothing else, and existing
         /// nodes upgrade both. Source: wire facts 1.2.
         version_at: Option<usize>,
     },
@@ -90,7 +90,7 @@ pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
     }
 }
 
-/// Whether a header that may stand once stands there again.
+/// Headers that may stand once and stand there again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeated {
     Nothing,
@@ -141,7 +141,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
     i64::try_from(length).is_ok().then_some(length)
 }
 
-/// Whether every line ends in CRLF, and CR stands nowhere else.
+/// `true` if every line ends in CRLF, and CR stands nowhere else.
 fn lines_end_in_crlf(head: &[u8]) -> bool {
     let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
     // Without a way out in the middle this goes through many bytes at a time.
@@ -150,7 +150,7 @@ fn lines_end_in_crlf(head: &[u8]) -> bool {
     !loose && head.first() != Some(&b'\n') && head.last() == Some(&b'\n')
 }
 
-/// Whether a value can stand in `Host`: a name or an address, perhaps a port; or nothing. Source: RFC 9112,
+/// `true` if a value can stand in `Host`: a name or an address, perhaps a port; or nothing. Source: RFC 9112,
 /// section 3.2, and RFC 3986, section 3.2.2.
 fn is_host(value: &[u8]) -> bool {
     let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
@@ -175,7 +175,7 @@ fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// Whether the target of a request is a path, or names the same host as the header.
+/// `true` if the target of a request is a path, or names the same host as the header.
 fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
     if target.starts_with('/') || target == "*" {
         return true;
@@ -185,7 +185,7 @@ fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
     !authority.is_empty() && host.is_none_or(|host| authority.as_bytes().eq_ignore_ascii_case(host))
 }
 
-/// Where the last character of the request line is.
+/// The place of the last character of the request line.
 fn end_of_request_line(bytes: &[u8]) -> Option<usize> {
     // The parser skips empty lines in front.
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;

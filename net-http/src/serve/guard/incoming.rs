@@ -1,4 +1,4 @@
-//! Where one request ends and the next begins, in the bytes that a connection brings.
+//! The bounds of requests in the bytes that a connection brings.
 //!
 //! ```text
 //!   Head ─judged─▶ Gap ─answered, more came─▶ Head
@@ -40,14 +40,14 @@ pub(super) enum Next {
     End,
 }
 
-/// Whether the other side may send more.
+/// The state of the other side: it may send more, or has ended its half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Open,
     Over,
 }
 
-/// Whether the held bytes may be judged otherwise than before.
+/// News since the held bytes were judged last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -94,27 +94,27 @@ impl Incoming {
         &self.next
     }
 
-    /// Whether the other side has ended its half.
+    /// The other side has ended its half.
     pub(super) fn is_over(&self) -> bool {
         self.input == Input::Over
     }
 
-    /// Whether no byte is held.
+    /// No byte is held.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Whether as much is held as may be.
+    /// As much is held as may be.
     pub(super) fn is_full(&self) -> bool {
         self.held.len() > MAX_HEAD_BYTES
     }
 
-    /// Whether a head that passed waits to be taken.
+    /// A head that passed waits to be taken.
     pub(super) const fn has_head(&self) -> bool {
         self.passed > 0
     }
 
-    /// Whether bytes of the client are held or announced.
+    /// Bytes of the client are held or announced.
     pub(super) fn has_unread(&self) -> bool {
         !self.held.is_empty() || matches!(self.next, Next::Body(_) | Next::Chunks(_))
     }
@@ -198,7 +198,7 @@ impl Incoming {
             Next::Head | Next::Gap | Next::End => (0, true),
         };
         if let Some(surplus) = read.get(len..).filter(|surplus| !surplus.is_empty()) {
-            // What is still held was sent after it.
+            // The bytes that are still held were sent after it.
             let later = std::mem::take(&mut self.held);
             self.held.extend_from_slice(surplus);
             self.held.extend_from_slice(&later);
@@ -220,7 +220,7 @@ impl Incoming {
         self.next = Next::End;
     }
 
-    /// What was read and not passed on.
+    /// The bytes that were read and not passed on.
     pub(super) fn into_held(self) -> BytesMut {
         self.held
     }

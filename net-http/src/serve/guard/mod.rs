@@ -46,7 +46,7 @@ use super::{
 
 pub(super) use refusal::Refusal;
 
-/// Whether the last answer has been written. The HTTP library drops the body of an answer as soon as it has
+/// The state of the last answer. The HTTP library drops the body of an answer as soon as it has
 /// buffered all of it, which is earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerState {
@@ -56,7 +56,7 @@ enum AnswerState {
     Written,
 }
 
-/// What the HTTP library is to read next.
+/// The part of a request that the HTTP library is to read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readable {
     Head,
@@ -280,7 +280,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether closing at once would lose something of the client, and with it what it was told.
+    /// Bytes of the client that would be lost by closing at once, and with them the answer it was given.
     fn unread(&self) -> Unread {
         let is_open = !self.incoming.is_over();
         let may_lose = self.closing.is_refusal()

@@ -44,7 +44,7 @@ impl Refusal {
         }
     }
 
-    /// How it is counted; `None` where it has been already.
+    /// The counter of the refusal; `None` where it has been counted already.
     pub(crate) const fn incident(self) -> Option<Incident> {
         match self {
             Self::TooLong => Some(Incident::HeadTooLong),
