@@ -256,6 +256,18 @@ impl Broadcaster {
         self.tasks.len()
     }
 
+    /// Whether it was asked to stop, or has stopped.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.tasks.token().is_cancelled()
+    }
+
+    /// The first task of the broadcaster that ended unasked, if one did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.tasks.fault()
+    }
+
     /// Waits until a task of the broadcaster has panicked, or ended unasked, which only a bug makes it do; for
     /// ever if none does.
     ///

@@ -213,6 +213,13 @@ impl<A: Clone + Ord> DialSchedule<A> {
         due.into_iter().map(|(_, address)| address).collect()
     }
 
+    /// When an address is to be dialled next; `None` while it is in use, and where nothing but the end of
+    /// another link makes it due.
+    #[must_use]
+    pub fn next_try(&self, address: &A, now: Instant) -> Option<Instant> {
+        self.wake(self.entries.get(address)?, now)
+    }
+
     /// When to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {

@@ -14,10 +14,12 @@
 //! * No arithmetic on a duration that came from a peer can overflow.
 
 pub mod dial;
+pub mod dials;
 pub mod door;
 pub mod ledger;
 
 pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
+pub use dials::{DialOutcome, DialState, Dials, Tell};
 pub use door::{
     Departure, Door, InboundLimits, Knock, Pass, PeerPlace, RateWindow, Refusal, TooMany,
 };

@@ -94,6 +94,12 @@ impl HybridNetwork {
         ws.and(p2p)
     }
 
+    /// The first task of either half that ended unasked, if one did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.ws.fault().or_else(|| self.p2p.fault())
+    }
+
     /// Waits until a task of either half has ended unasked, which only a bug makes it do; for ever if none
     /// does.
     ///

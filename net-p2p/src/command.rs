@@ -136,6 +136,11 @@ impl ToSwarm {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = leads;
     }
 
+    /// Whether there is a swarm.
+    pub(crate) fn is_up(&self) -> bool {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Offers a command. Never waits.
     pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);

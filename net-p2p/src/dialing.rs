@@ -16,13 +16,13 @@ use std::{
 
 use gossip::{ConnectPolicy, Direction, DisconnectReason, Identity};
 use libp2p::{
-    PeerId, mdns,
+    PeerId, TransportError, mdns,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use mesh::{AddressKind, DialFailure, DialLimits, DialSchedule};
+use mesh::{AddressKind, DialFailure, DialLimits, DialSchedule, Dials, Tell};
 use runtime::Random;
 use tokio::time::Instant;
 
@@ -37,6 +37,9 @@ use crate::{
 
 /// Addresses of the local network that are dialled. Chosen: twice the default fan-out.
 const MAX_DISCOVERED: usize = 8;
+
+/// What is told of an address of this node itself.
+const OURSELVES: &str = "it is this node";
 
 /// A dial on its way.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub(crate) struct Dialing {
     pending: HashMap<ConnectionId, Dial>,
     /// Found on the local network.
     discovered: BTreeSet<PeerAddress>,
+    /// What an operator is told of the addresses that were configured.
+    dials: Dials,
     random: Random,
 }
 
@@ -61,25 +66,39 @@ fn now() -> std::time::Instant {
 }
 
 impl Dialing {
-    pub(crate) fn new(limits: DialLimits, random: Random) -> Self {
+    pub(crate) fn new(limits: DialLimits, dials: Dials, random: Random) -> Self {
         Self {
             schedule: DialSchedule::new(limits),
             pending: HashMap::new(),
             discovered: BTreeSet::new(),
+            dials,
             random,
         }
     }
 
     pub(crate) fn add_configured(&mut self, address: PeerAddress) {
+        self.dials.add(&address.address.to_string());
         // A schedule full of configured addresses is a mistake that its own bound makes visible.
         if self.schedule.add(address, AddressKind::Configured) == mesh::Added::Full {
             tracing::warn!("too many addresses to dial");
         }
     }
 
-    fn failed(&mut self, address: &PeerAddress, why: DialFailure) {
-        tracing::debug!(address = %address.address, ?why, "dial came to nothing");
-        self.schedule.failed(address, why, now(), &mut self.random);
+    fn failed(&mut self, address: &PeerAddress, why: DialFailure, error: String) {
+        let now = now();
+        self.schedule.failed(address, why, now, &mut self.random);
+        let peer = address.address.to_string();
+        tracing::debug!(peer, ?why, error, "dial came to nothing");
+        if matches!(why, DialFailure::Duplicate(_)) {
+            return self.dials.connected_otherwise(&peer);
+        }
+        let next_try = self.schedule.next_try(address, now);
+        match self.dials.failed(&peer, error.clone(), next_try, now) {
+            Tell::Now(failures) => {
+                tracing::warn!(peer, error, failures, "a configured peer cannot be reached");
+            }
+            Tell::NotYet => {}
+        }
     }
 
     /// A dial led to a connection.
@@ -92,32 +111,32 @@ impl Dialing {
         let why = match error {
             DialError::LocalPeerId { .. } => DialFailure::Ourselves,
             DialError::Denied { .. } => DialFailure::Refused,
-            DialError::WrongPeerId { obtained, .. } => {
-                tracing::warn!(address = %address.address, %obtained, "somebody else answered");
-                DialFailure::Unreachable
-            }
             _ => DialFailure::Unreachable,
         };
-        self.failed(address, why);
+        self.failed(address, why, told(error));
     }
 
     /// A connection that was dialled ended.
     pub(crate) fn lost(&mut self, dialled: &Dialled) {
         if dialled.settled {
             self.schedule.ended(&dialled.address, now(), &mut self.random);
+            self.dials.ended(&dialled.address.address.to_string());
         } else {
-            self.failed(&dialled.address, DialFailure::Unreachable);
+            let error = "the connection ended before there was a gossip link".to_owned();
+            self.failed(&dialled.address, DialFailure::Unreachable, error);
         }
     }
 
     /// A dialled connection is in use.
     pub(crate) fn connected(&mut self, address: &PeerAddress) {
         self.schedule.connected(address, Some(address.identity), now());
+        self.dials.connected(&address.address.to_string());
     }
 
     /// A dialled connection is not needed: another one to the same peer is.
     pub(crate) fn duplicate(&mut self, address: &PeerAddress) {
-        self.failed(address, DialFailure::Duplicate(address.identity));
+        let error = "another connection to the peer stays".to_owned();
+        self.failed(address, DialFailure::Duplicate(address.identity), error);
     }
 
     /// A gossip link to a peer is up.
@@ -145,7 +164,7 @@ impl Core {
 
     fn dial(&mut self, address: PeerAddress) {
         if address.identity == self.around.local {
-            return self.dialing.failed(&address, DialFailure::Ourselves);
+            return self.dialing.failed(&address, DialFailure::Ourselves, OURSELVES.to_owned());
         }
         if let Some(peer) = self.peers.get_mut(&address.peer)
             && let Some(known) = peer.connections.first_mut()
@@ -247,7 +266,13 @@ impl Core {
         let known = peer.connections.iter_mut().find(|known| known.id == on);
         let dialled = known.and_then(|known| known.dialled.take_if(|dialled| !dialled.settled));
         if let Some(dialled) = dialled {
-            self.dialing.failed(&dialled.address, why);
+            let error = match why {
+                DialFailure::Refused => {
+                    "the peer refused gossip: is it of this network, and of this profile?"
+                }
+                _ => "the gossip handshake failed",
+            };
+            self.dialing.failed(&dialled.address, why, error.to_owned());
         }
     }
 
@@ -277,4 +302,25 @@ impl Core {
             }
         }
     }
+}
+
+/// Why a dial failed, in one line: the library's text has one for each address that was tried.
+fn told(error: &DialError) -> String {
+    let DialError::Transport(tried) = error else {
+        return match error {
+            DialError::WrongPeerId { obtained, .. } => format!("{obtained} answers there instead"),
+            DialError::LocalPeerId { .. } => OURSELVES.to_owned(),
+            other => other.to_string(),
+        };
+    };
+    let innermost = |error: &TransportError<std::io::Error>| {
+        let mut innermost: &dyn std::error::Error = error;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        innermost.to_string()
+    };
+    let mut causes: Vec<String> = tried.iter().map(|(_, error)| innermost(error)).collect();
+    causes.dedup();
+    causes.join("; ")
 }

@@ -14,7 +14,7 @@ use gossip::{
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
-use mesh::Door;
+use mesh::{DialState, Dials, Door};
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
@@ -80,6 +80,7 @@ struct Shared {
     swarm: ToSwarm,
     bound: Bound,
     configured: Arc<Mutex<Vec<PeerAddress>>>,
+    dials: Dials,
     door: Door,
     local: libp2p::PeerId,
     gossip: GossipStreams,
@@ -109,7 +110,7 @@ impl P2pNetwork {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
-        let configured = Arc::new(Mutex::new(configured));
+        let (configured, dials) = (Arc::new(Mutex::new(configured)), Dials::default());
         let local = config.key.libp2p().public().to_peer_id();
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
@@ -134,6 +135,7 @@ impl P2pNetwork {
             swarm: swarm.clone(),
             bound: bound.clone(),
             configured: Arc::clone(&configured),
+            dials: dials.clone(),
         };
         let life = blueprint.make(&listen, tasks.token()).await.map_err(|error| match error {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
@@ -141,7 +143,7 @@ impl P2pNetwork {
         })?;
         tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
         let shared =
-            Shared { around, swarm, bound, configured, door, local, gossip, clients, tasks };
+            Shared { around, swarm, bound, configured, dials, door, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -186,6 +188,25 @@ impl P2pNetwork {
             broadcaster.detach_topic(tag);
         }
         self.shared.tasks.stop(grace).await
+    }
+
+    /// How it stands with every address that was configured, in the order of their texts.
+    #[must_use]
+    pub fn dials(&self) -> Vec<DialState> {
+        self.shared.dials.states()
+    }
+
+    /// Whether a swarm lives. One that died is made anew after a while; until then nobody is connected over
+    /// libp2p.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.shared.swarm.is_up()
+    }
+
+    /// The first task of the network that ended unasked, if one did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.shared.tasks.fault()
     }
 
     /// Waits until the task that keeps the swarm alive has ended unasked, which only a bug makes it do; for

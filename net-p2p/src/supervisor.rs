@@ -24,6 +24,7 @@ use futures::{FutureExt, StreamExt};
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
+use mesh::Dials;
 use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,8 @@ pub(crate) struct SwarmParts {
     pub(crate) bound: Bound,
     /// Whom to dial, whatever life it is.
     pub(crate) configured: Arc<Mutex<Vec<PeerAddress>>>,
+    /// How it stands with them.
+    pub(crate) dials: Dials,
 }
 
 /// One life of the swarm.
@@ -165,7 +168,7 @@ impl SwarmParts {
             };
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
-        let mut dialing = Dialing::new(self.config.dial, environment.random());
+        let mut dialing = Dialing::new(self.config.dial, self.dials.clone(), environment.random());
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));
         let leads = senders.clone();

@@ -18,7 +18,7 @@ use std::{
 
 use broadcaster::PeerEvent;
 use gossip::{ClaimRule, DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
-use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Ruling};
+use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Dials, Ruling, Tell};
 use runtime::TaskSet;
 use tokio::{
     sync::{Notify, broadcast},
@@ -39,6 +39,8 @@ use crate::{
 pub(crate) struct Mesh {
     context: Arc<Context>,
     schedule: Mutex<DialSchedule<Target>>,
+    /// What an operator is told of the addresses that were configured, by their names.
+    dials: Dials,
     /// Something may have become due.
     changed: Notify,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Mesh {
 impl Mesh {
     pub(crate) fn new(context: Arc<Context>, limits: DialLimits) -> Self {
         let schedule = Mutex::new(DialSchedule::new(limits));
-        Self { context, schedule, changed: Notify::new() }
+        Self { context, schedule, dials: Dials::default(), changed: Notify::new() }
     }
 
     /// Adds an address that an operator named.
@@ -58,12 +60,18 @@ impl Mesh {
         {
             self.context.door.configure_host(ip);
         }
+        self.dials.add(&target.name);
         match self.schedule().add(target, AddressKind::Configured) {
             Added::New | Added::Known | Added::Evicted(_) => {}
             Added::Full => tracing::warn!(%address, "too many addresses are known; not added"),
         }
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// How it stands with the addresses that were configured.
+    pub(crate) const fn dials(&self) -> &Dials {
+        &self.dials
     }
 
     /// Looks at once whom to dial.
@@ -75,10 +83,25 @@ impl Mesh {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, target: &Target, why: DialFailure) {
+    /// A dial, or a link that it led to, ended for this reason.
+    fn failed(&self, target: &Target, why: DialFailure, error: String) {
         let now = Instant::now().into_std();
-        self.schedule().failed(target, why, now, &mut self.context.environment().random());
+        let next_try = {
+            let mut schedule = self.schedule();
+            schedule.failed(target, why, now, &mut self.context.environment().random());
+            schedule.next_try(target, now)
+        };
         self.changed.notify_one();
+        tracing::debug!(to = %target.name, error, "dial failed");
+        if matches!(why, DialFailure::Duplicate(_)) {
+            return self.dials.connected_otherwise(&target.name);
+        }
+        match self.dials.failed(&target.name, error.clone(), next_try, now) {
+            Tell::Now(failures) => {
+                tracing::warn!(peer = %target.name, error, failures, "a configured peer cannot be reached");
+            }
+            Tell::NotYet => {}
+        }
     }
 }
 
@@ -166,8 +189,7 @@ async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken
     let _departure = match mesh.context.door.depart() {
         Ok(departure) => departure,
         Err(refusal) => {
-            tracing::debug!(to = %target.name, %refusal, "not dialled");
-            return mesh.failed(&target, DialFailure::Unreachable);
+            return mesh.failed(&target, DialFailure::Unreachable, refusal.to_string());
         }
     };
     let dialled = cancel.run_until_cancelled(dial::dial(&mesh.context, &target));
@@ -177,12 +199,14 @@ async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken
         Some(Ok(dialled)) => link_up(&mesh, &target, dialled, &cancel).await,
     };
     if let Err(error) = outcome {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        tracing::debug!(to = %target.name, %error, cause, "dial failed");
         if let Some(refusal) = error.refusal() {
             mesh.context.metrics.note_dial(refusal);
         }
-        mesh.failed(&target, error.failure());
+        let told = match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        mesh.failed(&target, error.failure(), told);
     }
 }
 
@@ -233,6 +257,7 @@ async fn link_up(
     let attached =
         link::attach(context, peer, established).map_err(|_stopping| DialError::Stopping)?;
     mesh.schedule().connected(target, identity, Instant::now().into_std());
+    mesh.dials.connected(&target.name);
     tracing::debug!(%peer, to = %target.name, "peer connected");
     if let Some(identity) = identity {
         if let Some(loser) = loser {
@@ -245,11 +270,13 @@ async fn link_up(
     drop(claimed);
     match (reason, identity) {
         (DisconnectReason::Duplicate, Some(identity)) => {
-            mesh.failed(target, DialFailure::Duplicate(identity));
+            let told = DialError::Duplicate(identity).to_string();
+            mesh.failed(target, DialFailure::Duplicate(identity), told);
         }
         _ => {
             let now = Instant::now().into_std();
             mesh.schedule().ended(target, now, &mut mesh.context.environment().random());
+            mesh.dials.ended(&target.name);
             mesh.changed.notify_one();
         }
     }

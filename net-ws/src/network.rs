@@ -9,6 +9,7 @@ use gossip::{
     SubmitError, Transport,
     http::{HttpAddressError, HttpClient},
 };
+use mesh::DialState;
 use net_http::client::{ClientLimits, Clients};
 use runtime::{Fault, Listener, Shutdown, TaskSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -92,6 +93,18 @@ impl WsNetwork {
     /// most `grace`.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
+    }
+
+    /// How it stands with every address that was configured, in the order of their texts.
+    #[must_use]
+    pub fn dials(&self) -> Vec<DialState> {
+        self.mesh.dials().states()
+    }
+
+    /// The first task of the network that ended unasked, if one did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.tasks.fault()
     }
 
     /// Waits until a task of this network has ended unasked, which only a bug makes it do; for ever if none

@@ -39,6 +39,7 @@ use crate::{
     network::{self, Lent, Network},
     running::{Http, Parts, Running},
     served::{OnStart, Served, TlsFiles},
+    view::Seen,
 };
 
 /// How long the tasks of a start that failed may take to end.
@@ -391,8 +392,8 @@ impl NodeBuilder {
         }
         let cancel = guard.disarm();
         let http = Http { http_server, clients };
-        let parts =
-            Parts { network, node, http, broadcaster, events, identity, metrics, data_dir, cancel };
+        let seen = Arc::new(Seen { network, broadcaster });
+        let parts = Parts { seen, node, http, events, identity, metrics, data_dir, cancel };
         Ok(Running::new(parts))
     }
 

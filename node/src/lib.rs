@@ -60,6 +60,7 @@ mod forward;
 mod network;
 mod running;
 mod served;
+mod view;
 
 pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
@@ -68,7 +69,7 @@ pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
-pub use mesh::{DialLimits, InboundLimits};
+pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits};
 pub use net_http::{
     Incident, LoopbackRule, Protection, ServeLimits, ServeMetrics,
     client::{ClientLimits, RequestWindow},
@@ -80,3 +81,4 @@ pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 pub use served::TlsFiles;
 pub use services;
+pub use view::{Trouble, View};

@@ -12,7 +12,7 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{GossipNode, NodeAddress};
-use mesh::{Door, Ledger};
+use mesh::{DialState, Door, Ledger};
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
@@ -99,6 +99,33 @@ impl Network {
             Self::Hybrid(network) => Arc::new(network.clone()),
             Self::WebSocket(network) => Arc::new(network.clone()),
             Self::Libp2p(network) => Arc::new(network.clone()),
+        }
+    }
+
+    /// How it stands with every peer that was configured.
+    pub(crate) fn dials(&self) -> Vec<DialState> {
+        match self {
+            Self::Hybrid(network) => [network.ws().dials(), network.p2p().dials()].concat(),
+            Self::WebSocket(network) => network.dials(),
+            Self::Libp2p(network) => network.dials(),
+        }
+    }
+
+    /// Whether the libp2p side lives, where there is one.
+    pub(crate) fn is_p2p_up(&self) -> bool {
+        match self {
+            Self::Hybrid(network) => network.p2p().is_up(),
+            Self::WebSocket(_) => true,
+            Self::Libp2p(network) => network.is_up(),
+        }
+    }
+
+    /// The first task of the network that ended unasked.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Hybrid(network) => network.fault(),
+            Self::WebSocket(network) => network.fault(),
+            Self::Libp2p(network) => network.fault(),
         }
     }
 

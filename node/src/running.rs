@@ -15,7 +15,10 @@ use runtime::{Fault, Shutdown};
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{data_dir::DataDir, network::Network};
+use crate::{
+    data_dir::DataDir,
+    view::{Seen, View},
+};
 
 /// A running node.
 #[must_use = "dropping a node ends it"]
@@ -31,11 +34,11 @@ impl std::fmt::Debug for Running {
 
 /// What a running node is made of.
 pub(crate) struct Parts {
-    pub(crate) network: Network,
+    /// Network and broadcaster.
+    pub(crate) seen: Arc<Seen>,
     /// The node as an application uses it.
     pub(crate) node: Arc<dyn GossipNode>,
     pub(crate) http: Http,
-    pub(crate) broadcaster: Broadcaster,
     /// Has been listening since before the first connection.
     pub(crate) events: broadcast::Receiver<PeerEvent>,
     pub(crate) identity: Identity,
@@ -63,16 +66,22 @@ impl Running {
         Arc::clone(&self.parts.node)
     }
 
+    /// A look at how the node is doing, which does not keep it running.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::of(&self.parts.seen)
+    }
+
     /// URL of the WebSocket side, once it listens.
     #[must_use]
     pub fn ws_url(&self) -> Option<String> {
-        self.parts.network.ws_address().map(|address| format!("http://{address}"))
+        self.parts.seen.network.ws_address().map(|address| format!("http://{address}"))
     }
 
     /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
     #[must_use]
     pub fn p2p_addresses(&self) -> Vec<String> {
-        self.parts.network.p2p_addresses()
+        self.parts.seen.network.p2p_addresses()
     }
 
     /// Who the node is, on either transport.
@@ -83,8 +92,8 @@ impl Running {
 
     /// The broadcaster of the node.
     #[must_use]
-    pub const fn broadcaster(&self) -> &Broadcaster {
-        &self.parts.broadcaster
+    pub fn broadcaster(&self) -> &Broadcaster {
+        &self.parts.seen.broadcaster
     }
 
     /// What the node counts.
@@ -109,13 +118,13 @@ impl Running {
     /// events back, a later one from then on.
     #[must_use]
     pub fn events(&mut self) -> broadcast::Receiver<PeerEvent> {
-        std::mem::replace(&mut self.parts.events, self.parts.broadcaster.events())
+        std::mem::replace(&mut self.parts.events, self.parts.seen.broadcaster.events())
     }
 
     /// Every message that is accepted from now on.
     #[must_use]
     pub fn observe(&self) -> broadcast::Receiver<Inbound> {
-        self.parts.broadcaster.observe()
+        self.parts.seen.broadcaster.observe()
     }
 
     /// The token that every task of the node watches; cancelling it starts the end.
@@ -132,8 +141,8 @@ impl Running {
     /// Safe: a fault stays.
     pub async fn faulted(&self) -> Fault {
         tokio::select! {
-            fault = self.parts.network.faulted() => fault,
-            fault = self.parts.broadcaster.faulted() => fault,
+            fault = self.parts.seen.network.faulted() => fault,
+            fault = self.parts.seen.broadcaster.faulted() => fault,
         }
     }
 
@@ -143,7 +152,8 @@ impl Running {
     ///
     /// Resumes the panic of a task that panicked.
     pub async fn stop(self, grace: Duration) -> Shutdown {
-        let Parts { network, http, broadcaster, cancel, data_dir, .. } = &self.parts;
+        let Parts { seen, http, cancel, data_dir, .. } = &self.parts;
+        let Seen { network, broadcaster } = &**seen;
         let deadline = Instant::now() + grace;
         cancel.cancel();
         let (network, clients) = tokio::join!(network.stop(grace), http.clients.stop(grace));

@@ -14,6 +14,7 @@ use tower::ServiceExt;
 fn service(state: State) -> Router {
     router(move || Health {
         state,
+        reasons: Vec::new(),
         network: "test-v1".into(),
         profile: "tandem".into(),
         mode: "hybrid".into(),
@@ -68,6 +69,9 @@ async fn status_takes_any_method_also_while_the_node_stops() {
 async fn health_says_what_the_node_is_and_whether_it_stops() {
     for (state, status, word) in [
         (State::Serving, StatusCode::OK, "serving"),
+        // Issue 8, 30.
+        (State::Degraded, StatusCode::OK, "degraded"),
+        (State::Failing, StatusCode::SERVICE_UNAVAILABLE, "failing"),
         (State::Stopping, StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     ] {
         let (response, body) = ask(service(state), Method::GET, "/health").await;
@@ -77,6 +81,7 @@ async fn health_says_what_the_node_is_and_whether_it_stops() {
         let said: Value = serde_json::from_slice(&body).unwrap();
         let expected = json!({
             "state": word,
+            "reasons": [],
             "network": "test-v1",
             "profile": "tandem",
             "mode": "hybrid",

@@ -26,10 +26,11 @@ use gossip::{
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
 use serde::Deserialize;
+use tandem::{Mode, View};
 use tokio::{sync::broadcast, time};
 
-use super::wire::{Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis};
-use crate::{lines::Lines, log};
+use super::wire::{Dial, Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis};
+use crate::{cli::Condition, lines::Lines, log};
 
 /// How long the body of a request may take to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.
@@ -44,10 +45,10 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
 pub(crate) struct Context {
     pub(crate) node: Arc<dyn GossipNode>,
     pub(crate) broadcaster: Broadcaster,
-    pub(crate) mode: &'static str,
+    pub(crate) mode: Mode,
     pub(crate) peer_id: String,
-    pub(crate) ws: Option<String>,
-    pub(crate) p2p: Vec<String>,
+    pub(crate) view: View,
+    pub(crate) condition: Condition,
     pub(crate) started: Instant,
     /// Standard output of the node.
     pub(crate) out: Lines,
@@ -67,14 +68,19 @@ pub(crate) fn router(context: Context) -> Router {
 type Shared = State<Arc<Context>>;
 
 async fn status(State(context): Shared) -> Json<Status> {
+    let (state, reasons) = context.condition.state(context.mode);
+    let now = Instant::now();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         network: context.node.network_id().to_string(),
         profile: context.broadcaster.profile().name.to_owned(),
-        mode: context.mode.to_owned(),
+        mode: context.mode.name().to_owned(),
+        state,
+        reasons,
         peer_id: context.peer_id.clone(),
-        ws: context.ws.clone(),
-        p2p: context.p2p.clone(),
+        ws: context.view.ws_url(),
+        p2p: context.view.p2p_addresses(),
+        dials: context.view.dials().iter().map(|dial| Dial::of(dial, now)).collect(),
         peers: context.node.peers(PeerClass::Connected).len(),
         uptime_ms: millis(context.started.elapsed()),
         lines_lost: LinesLost { log: log::lost(), out: context.out.lost() },

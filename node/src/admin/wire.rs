@@ -4,10 +4,12 @@
 //!
 //! * Fields are only ever added: programs read this.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gossip::{Inbound, PeerInfo, wire::digest::Digest};
 use serde::{Deserialize, Serialize};
+use services::status::State;
+use tandem::DialState;
 
 /// Answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,37 @@ pub(crate) struct Status {
     pub(crate) peers: usize,
     pub(crate) uptime_ms: u64,
     pub(crate) lines_lost: LinesLost,
+    pub(crate) state: State,
+    /// What is wrong, by its name.
+    pub(crate) reasons: Vec<String>,
+    /// Every peer that was configured.
+    pub(crate) dials: Vec<Dial>,
+}
+
+/// How it stands with a peer that was configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Dial {
+    pub(crate) address: String,
+    /// `pending`, `connected`, `connected_otherwise` or `failed`.
+    pub(crate) outcome: String,
+    /// Dials in a row that failed.
+    pub(crate) failures: u64,
+    /// Why the last of them did.
+    pub(crate) last_error: Option<String>,
+    /// In so many milliseconds it will be dialled again.
+    pub(crate) next_try_ms: Option<u64>,
+}
+
+impl Dial {
+    pub(crate) fn of(state: &DialState, now: Instant) -> Self {
+        Self {
+            address: state.address.clone(),
+            outcome: state.outcome.label().to_owned(),
+            failures: state.failures,
+            last_error: state.last_error.clone(),
+            next_try_ms: state.next_try.map(|at| millis(at.saturating_duration_since(now))),
+        }
+    }
 }
 
 /// Lines that were dropped because nobody read them, or because they could not be written.

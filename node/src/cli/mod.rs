@@ -21,11 +21,13 @@ mod run;
 mod send;
 mod services;
 mod signals;
+mod watch;
 mod words;
 
 pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
+pub(crate) use services::Condition;
 pub(crate) use signals::StopSignals;
 pub(crate) use words::Offered;
 

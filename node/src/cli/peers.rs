@@ -7,13 +7,24 @@ use comfy_table::{Table, presets};
 use super::{args::PeersArgs, failure::Failure, output};
 use crate::admin::{
     Client,
-    wire::{Peer, Status},
+    wire::{Dial, Peer, Status},
 };
 
 /// Prints the peers.
 pub(crate) async fn peers(args: PeersArgs) -> Result<ExitCode, Failure> {
-    let peers = Client::new(&args.target.data_dir()?).peers().await?;
-    output::print(&if args.json { output::json(&peers) } else { table(&peers) }).await?;
+    let client = Client::new(&args.target.data_dir()?);
+    let peers = client.peers().await?;
+    if args.json {
+        output::print(&output::json(&peers)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(&table(&peers)).await?;
+    let dials = client.status().await?.dials;
+    let missing = |dial: &&Dial| !dial.outcome.starts_with("connected");
+    let missing: Vec<&Dial> = dials.iter().filter(missing).collect();
+    if !missing.is_empty() {
+        output::print(&format!("\n{}", missing_table(&missing))).await?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -25,8 +36,31 @@ pub(crate) async fn status(args: PeersArgs) -> Result<ExitCode, Failure> {
 }
 
 fn lines(status: &Status) -> String {
-    let Status { version, network, profile, mode, peer_id, ws, p2p, peers, uptime_ms, lines_lost } =
-        status;
+    let Status {
+        version,
+        network,
+        profile,
+        mode,
+        peer_id,
+        ws,
+        p2p,
+        peers,
+        uptime_ms,
+        lines_lost,
+        state: _,
+        reasons,
+        dials,
+    } = status;
+    let connected = dials.iter().filter(|dial| dial.outcome.starts_with("connected")).count();
+    let of_configured = match dials.len() {
+        0 => String::new(),
+        all => format!(" ({connected} of {all} configured)"),
+    };
+    let wrong = if reasons.is_empty() {
+        String::new()
+    } else {
+        format!("\nsomething is wrong: {}", reasons.join(", "))
+    };
     let lost = match lines_lost.log + lines_lost.out {
         0 => String::new(),
         lost => {
@@ -40,7 +74,7 @@ fn lines(status: &Status) -> String {
         .collect();
     format!(
         "tandem {version}, {mode} node of network {network}, profile {profile}\n\
-         identity {peer_id}{listening}\n{peers} peers, up for {uptime} s{lost}"
+         identity {peer_id}{listening}\n{peers} peers{of_configured}, up for {uptime} s{wrong}{lost}"
     )
 }
 
@@ -57,6 +91,27 @@ fn table(peers: &[Peer]) -> String {
             peer.peer_id.clone().unwrap_or_else(|| "-".to_owned()),
             format!("{} s", Duration::from_millis(peer.connected_ms).as_secs()),
             format!("{} B", peer.queued_bytes),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// The configured peers that are not connected.
+fn missing_table(dials: &[&Dial]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["NOT CONNECTED", "TRIED", "NEXT", "LAST ERROR"]);
+    for dial in dials {
+        let next = dial.next_try_ms.map_or_else(
+            || "now".to_owned(),
+            |next| format!("in {} s", Duration::from_millis(next).as_secs()),
+        );
+        let error = dial.last_error.as_deref().unwrap_or("-");
+        table.add_row([
+            printable(&dial.address),
+            format!("{} times", dial.failures),
+            next,
+            printable(error),
         ]);
     }
     table.trim_fmt()

@@ -24,7 +24,14 @@ use tandem::{
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{args::RunArgs, failure::Failure, output, services, signals::StopSignals};
+use super::{
+    args::RunArgs,
+    failure::Failure,
+    output,
+    services::{self, Condition},
+    signals::StopSignals,
+    watch::{self, Change, Disk},
+};
 use crate::{
     admin,
     config::{Layers, Settings},
@@ -95,6 +102,16 @@ enum Event<'a> {
         peer: Peer<'a>,
         reason: &'static str,
     },
+    /// A configured peer cannot be reached: told at once, after a minute, and then rarely.
+    PeerUnreachable {
+        address: String,
+        error: String,
+        failures: u64,
+    },
+    /// The libp2p side listens on other addresses than before; these are all of them.
+    Listening {
+        p2p: Vec<String>,
+    },
     /// So many events were left out because this program did not keep up.
     Missed {
         events: u64,
@@ -127,22 +144,29 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let layers = Layers::gather(args.source.config.as_deref(), &args.source.flags)?;
     let settings = Settings::check(&layers)?;
     log::to_stderr(&settings.log);
+    for variable in layers.unknown() {
+        tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
+    }
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
     let mode = settings.mode;
-    let starting = async { Ok(builder(settings).await?.start(&root).await?) };
+    let condition = Condition::default();
+    let starting = async { Ok(builder(settings, &condition).await?.start(&root).await?) };
     let mut running = tokio::select! {
         biased;
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
         started = starting => started.map_err(|error: Failure| error)?,
     };
-    let admin = serve_admin(&running, mode, teller.out.clone())?;
+    // Never set before.
+    let _ = condition.view.set(running.view());
+    let admin = serve_admin(&running, mode, &condition, teller.out.clone())?;
     tell_ready(&teller, &running);
     let events = running.events();
     let outcome = tokio::select! {
         biased;
         _ = signals.next() => Ok(ExitCode::SUCCESS),
         fault = running.faulted() => Err(Failure::Died { fault }),
+        () = look_after(&running, condition.disk, &teller) => Ok(ExitCode::FAILURE),
         fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
@@ -169,6 +193,20 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     outcome
 }
 
+/// Tells what happens to a node beside what happens to its peers. Never ends.
+async fn look_after(running: &Running, disk: Disk, teller: &Teller) {
+    let Some(dir) = running.data_dir() else { return std::future::pending().await };
+    watch::watch(running.view(), dir.path().to_owned(), disk, |change| {
+        teller.event(&match change {
+            Change::Unreachable { address, error, failures } => {
+                Event::PeerUnreachable { address, error, failures }
+            }
+            Change::Listening { p2p } => Event::Listening { p2p },
+        });
+    })
+    .await;
+}
+
 /// Waits for a fault of the admin API, where there is one.
 async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
     match admin {
@@ -178,11 +216,11 @@ async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
 }
 
 /// The node that the settings describe.
-async fn builder(settings: Settings) -> Result<NodeBuilder, Failure> {
+async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilder, Failure> {
     // Before anything in it is touched: it may be another node's.
     let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
     let builder = describe(&settings);
-    let builder = services::offer(builder, &settings, dir.path()).await?;
+    let builder = services::offer(builder, &settings, dir.path(), condition).await?;
     Ok(builder.opened_data_dir(dir))
 }
 
@@ -221,16 +259,17 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
 fn serve_admin(
     running: &Running,
     mode: Mode,
+    condition: &Condition,
     out: Lines,
 ) -> Result<Option<admin::Server>, Failure> {
     let Some(dir) = running.data_dir() else { return Ok(None) };
     let context = admin::Context {
         node: running.node(),
         broadcaster: running.broadcaster().clone(),
-        mode: mode.name(),
+        mode,
         peer_id: running.identity().to_string(),
-        ws: running.ws_url(),
-        p2p: running.p2p_addresses(),
+        view: running.view(),
+        condition: condition.clone(),
         started: Instant::now(),
         out,
     };

@@ -5,7 +5,12 @@
 //! * What a service keeps is in the data directory, under a name of its own.
 //! * Block requests are answered in any case: from the store, by other peers, or that there is nothing.
 
-use std::{num::NonZeroU32, path::Path, sync::Arc, time::Instant};
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use gossip::{PeerClass, Tag, Transport};
 use services::{
@@ -17,9 +22,12 @@ use services::{
     kv,
     status::{self, Health, Peers, State},
 };
-use tandem::{NodeBuilder, Protection, Relaying, RequestRate};
+use tandem::{Mode, NodeBuilder, Protection, Relaying, RequestRate, Trouble, View};
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    watch::{Disk, DiskTrouble},
+};
 use crate::config::{Service, Settings};
 
 /// Why a service cannot use its place in the data directory.
@@ -39,6 +47,7 @@ pub(crate) async fn offer(
     mut builder: NodeBuilder,
     settings: &Settings,
     dir: &Path,
+    condition: &Condition,
 ) -> Result<NodeBuilder, Failure> {
     let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
     let rate = RequestRate { per_second, burst: per_second };
@@ -47,7 +56,7 @@ pub(crate) async fn offer(
     for service in &settings.services {
         builder = match service {
             Service::Status => {
-                builder.http_with(status::router(health(settings, &node)), &protection)
+                builder.http_with(status::router(health(settings, &node, condition)), &protection)
             }
             Service::Blocks => builder,
             Service::Files => {
@@ -77,17 +86,51 @@ pub(crate) async fn offer(
     Ok(builder.on_start(move |running| node.fill(running)))
 }
 
+/// What is known of how a node is. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Condition {
+    /// Set once the node runs.
+    pub(crate) view: Arc<OnceLock<View>>,
+    pub(crate) disk: Disk,
+}
+
+impl Condition {
+    /// Whether the node does its work, and what is wrong.
+    pub(crate) fn state(&self, mode: Mode) -> (State, Vec<String>) {
+        let trouble = self.view.get().and_then(View::trouble);
+        let disk = self.disk.trouble();
+        let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label)];
+        let reasons: Vec<String> = names.into_iter().flatten().map(str::to_owned).collect();
+        let state = match trouble {
+            Some(Trouble::Stopping) => State::Stopping,
+            // The WebSocket side of a hybrid goes on.
+            Some(Trouble::SwarmDown) if mode == Mode::Hybrid => State::Degraded,
+            Some(_) => State::Failing,
+            None if disk.is_some_and(DiskTrouble::stops_work) => State::Failing,
+            None if disk.is_some() => State::Degraded,
+            None => State::Serving,
+        };
+        (state, reasons)
+    }
+}
+
 /// What tells how the node is.
-fn health(settings: &Settings, node: &LateNode) -> impl Fn() -> Health + Send + Sync + 'static {
+fn health(
+    settings: &Settings,
+    node: &LateNode,
+    condition: &Condition,
+) -> impl Fn() -> Health + Send + Sync + 'static {
     let (network, profile, mode) = (settings.network.clone(), settings.profile, settings.mode);
-    let (node, started) = (node.clone(), Instant::now());
+    let (node, condition, started) = (node.clone(), condition.clone(), Instant::now());
     move || {
         let running = node.node();
         let peers =
             running.as_ref().map(|node| node.peers(PeerClass::Connected)).unwrap_or_default();
         let over = |transport| peers.iter().filter(|peer| peer.transport == transport).count();
+        let (state, reasons) = condition.state(mode);
         Health {
-            state: if running.is_some() { State::Serving } else { State::Stopping },
+            state: if running.is_some() { state } else { State::Stopping },
+            reasons,
             network: network.to_string(),
             profile: profile.name.to_owned(),
             mode: mode.name().to_owned(),

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Largest distance at which one word is taken for a slip in another. Chosen: two letters.
-const MAX_SLIPS: usize = 2;
+pub(super) const MAX_SLIPS: usize = 2;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,14 @@ pub(crate) enum ConfigError {
         at: Origin,
         /// Whose value it is.
         key: Key,
+    },
+    /// An environment variable that is nearly that of a setting.
+    #[error("{variable}: there is no such setting, did you mean {meant}?")]
+    UnknownVariable {
+        /// The variable.
+        variable: String,
+        /// What was meant.
+        meant: String,
     },
     /// An environment variable that is not Unicode.
     #[error("{variable}: the value is not valid UTF-8")]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    check::ConfigError,
+    check::{ConfigError, MAX_SLIPS, slips},
     file,
     key::{Default, Flags, Key, Kind},
 };
@@ -70,21 +70,27 @@ pub(crate) struct Layers {
     values: BTreeMap<Key, Given>,
     /// What `~` stands for.
     home: Option<PathBuf>,
+    /// Environment variables that look like settings and are none.
+    unknown: Vec<String>,
 }
 
 impl Layers {
     /// Puts the layers of this process together.
     pub(crate) fn gather(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
-        Self::gather_from(file, flags, |name| std::env::var_os(name))
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Self::gather_from(file, flags, names, |name| std::env::var_os(name))
     }
 
-    /// Puts the layers together, the environment being what `variable` says.
+    /// Puts the layers together, the environment having variables of these names, whose values `variable`
+    /// knows.
     pub(crate) fn gather_from(
         file: Option<&Path>,
         flags: &Flags,
+        names: impl Iterator<Item = String>,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let unknown = unknown_variables(names)?;
         let home = home(variable);
         let mut values = defaults(variable);
         let file = file.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
@@ -106,13 +112,18 @@ impl Layers {
             let origin = Origin::Flag(key.spec().flag);
             values.insert(*key, Given { value: from_flag(*key, texts), origin });
         }
-        Ok(Self { values, home })
+        Ok(Self { values, home, unknown })
     }
 
     /// Puts more values over these.
     #[cfg(test)]
     pub(crate) fn extend_for_test(&mut self, given: Vec<(Key, Given)>) {
         self.values.extend(given);
+    }
+
+    /// Environment variables that look like settings and are none.
+    pub(crate) fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 
     /// The path that a text means, in which `~` is the home directory.
@@ -135,6 +146,24 @@ fn defaults(variable: impl Fn(&str) -> Option<OsString>) -> BTreeMap<Key, Given>
     let given =
         |key: Key, text: String| Given { value: from_variable(key, text), origin: Origin::Default };
     Key::ALL.into_iter().filter_map(|key| Some((key, given(key, text(key)?)))).collect()
+}
+
+/// The variables that begin as a setting's does and are none. One that is nearly one is a slip; others are
+/// there for other reasons: Kubernetes, for one, makes some up from the name of a service.
+fn unknown_variables(names: impl Iterator<Item = String>) -> Result<Vec<String>, ConfigError> {
+    let known: Vec<String> =
+        Key::ALL.into_iter().map(Key::variable).chain([FILE_VARIABLE.to_owned()]).collect();
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.starts_with("TANDEM_") && !known.contains(name)).collect();
+    unknown.sort();
+    for variable in &unknown {
+        let near = known.iter().find(|known| slips(variable, known) <= MAX_SLIPS);
+        if let Some(meant) = near {
+            let (variable, meant) = (variable.clone(), meant.clone());
+            return Err(ConfigError::UnknownVariable { variable, meant });
+        }
+    }
+    Ok(unknown)
 }
 
 /// The home directory of the user.

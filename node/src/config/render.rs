@@ -21,6 +21,9 @@ impl fmt::Display for Layers {
                 None => writeln!(f, "# {} is not set", spec.name)?,
             }
         }
+        for variable in self.unknown() {
+            writeln!(f, "# {variable} is set in the environment, and is no setting")?;
+        }
         Ok(())
     }
 }

@@ -22,7 +22,8 @@ fn gather(text: &str, env: &[(&str, &str)], given: &Flags) -> Result<Layers, Con
     let mut env: HashMap<String, OsString> =
         env.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     env.entry("HOME".to_owned()).or_insert_with(|| OsString::from("/home/me"));
-    Layers::gather_from(Some(file.path()), given, |name| env.get(name).cloned())
+    let names: Vec<String> = env.keys().cloned().collect();
+    Layers::gather_from(Some(file.path()), given, names.into_iter(), |name| env.get(name).cloned())
 }
 
 #[track_caller]
@@ -105,6 +106,25 @@ fn a_value_from_elsewhere_is_refused_under_the_name_of_where_it_came_from() {
     assert!(told(&[("HOME", "")], &[]).contains("use --data-dir DIR"));
 }
 
+// Issue 8, 8.
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_refused_and_others_are_told() {
+    for (variable, meant) in [
+        ("TANDEM_PEER", "TANDEM_PEERS"),
+        ("TANDEM_LISTNE_WS", "TANDEM_LISTEN_WS"),
+        ("TANDEM_CONFG", "TANDEM_CONFIG"),
+    ] {
+        let error = gather("", &[(variable, "x")], &flags(&[])).unwrap_err().to_string();
+        let expected = format!("{variable}: there is no such setting, did you mean {meant}?");
+        assert_eq!(error, expected);
+    }
+    // As Kubernetes makes them of a service that is called so.
+    let others = [("TANDEM_PORT_4160_TCP_ADDR", "10.0.0.1"), ("TANDEM_SERVICE_HOST", "10.0.0.1")];
+    let layers = gather("", &others, &flags(&[])).unwrap();
+    assert_eq!(layers.unknown(), ["TANDEM_PORT_4160_TCP_ADDR", "TANDEM_SERVICE_HOST"]);
+    assert!(layers.to_string().contains("# TANDEM_SERVICE_HOST is set in the environment"));
+}
+
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let file = "network = \"file\"\nmode = \"ws\"\nrelay = false\nmax_inbound = 5\n";
@@ -164,7 +184,8 @@ fn what_is_printed_is_a_file_that_gives_the_same_values() {
 #[test]
 fn an_unreadable_file_is_named() {
     let missing = std::path::Path::new("/nonexistent/tandem.toml");
-    let error = Layers::gather_from(Some(missing), &flags(&[]), |_| None).unwrap_err();
+    let error =
+        Layers::gather_from(Some(missing), &flags(&[]), std::iter::empty(), |_| None).unwrap_err();
     let told = error.to_string();
     assert_eq!(told, "cannot read the configuration file /nonexistent/tandem.toml");
 }

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | any method, `/status` | 200, no body |
-//! | `GET` or `HEAD` of `/health` or `/` | 200, or 503 while the node stops: a [`Health`] as JSON |
+//! | `GET` or `HEAD` of `/health` or `/` | 200, or 503 while the node stops or cannot do its work: a [`Health`] as JSON |
 //! | `OPTIONS` of `/health` or `/` | the same status, no body, `Allow` |
 //!
 //! # Invariants
@@ -28,6 +28,9 @@ use serde::{Deserialize, Serialize, Serializer};
 pub struct Health {
     /// Serving, or about to end.
     pub state: State,
+    /// What is wrong, by its name, such as `disk_full`; empty if nothing is.
+    #[serde(default)]
+    pub reasons: Vec<String>,
     /// The network it belongs to.
     pub network: String,
     /// The profile it speaks, such as `tandem`.
@@ -53,6 +56,10 @@ pub struct Health {
 pub enum State {
     /// The node serves.
     Serving,
+    /// The node serves, with something wrong: see [`Health::reasons`].
+    Degraded,
+    /// The node cannot do its work: see [`Health::reasons`].
+    Failing,
     /// The node is about to end, and nothing should be sent to it any more.
     Stopping,
 }
@@ -94,8 +101,8 @@ fn allowed(health: &Health) -> Response {
 
 const fn status(health: &Health) -> StatusCode {
     match health.state {
-        State::Serving => StatusCode::OK,
-        State::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        State::Serving | State::Degraded => StatusCode::OK,
+        State::Failing | State::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
