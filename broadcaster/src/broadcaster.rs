@@ -91,7 +91,7 @@ impl Setup {
 
     /// Sets every bound and deadline.
     pub fn limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+        Self { limits: limits.bounded(), ..self }
     }
 
     /// Sets what is done with the messages of others. Default: [`Relaying::Off`].

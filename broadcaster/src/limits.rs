@@ -13,7 +13,8 @@ pub struct LaneLimits {
     pub bytes: usize,
 }
 
-/// Every bound and deadline of the broadcaster. `Default` is fit for production.
+/// Every bound and deadline of the broadcaster. `Default` is fit for production. A duration under a
+/// millisecond or over a year counts as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes that all queues of the node hold together. Default: 256 MiB. Chosen: a relay with a
@@ -141,7 +142,33 @@ impl Default for Limits {
     }
 }
 
+/// Shortest and longest duration of a limit. Chosen: none of them means anything below a millisecond or
+/// above a year, and a year can be added to any time of the clock.
+const DURATIONS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(365 * 86_400)];
+
 impl Limits {
+    /// The same with every duration between a millisecond and a year.
+    pub(crate) fn bounded(mut self) -> Self {
+        let [shortest, longest] = DURATIONS;
+        for duration in [
+            &mut self.write_timeout,
+            &mut self.close_timeout,
+            &mut self.priority_age,
+            &mut self.bulk_age,
+            &mut self.slow_age,
+            &mut self.priority_window,
+            &mut self.bulk_window,
+            &mut self.message_time,
+            &mut self.inbound_wait,
+            &mut self.handler_timeout,
+            &mut self.request_timeout,
+            &mut self.parking_time,
+        ] {
+            *duration = (*duration).clamp(shortest, longest);
+        }
+        self
+    }
+
     /// The bounds of one lane of a peer's queue.
     #[must_use]
     pub fn lane(&self, lane: Lane) -> LaneLimits {

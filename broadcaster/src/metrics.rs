@@ -59,10 +59,12 @@ pub enum DropReason {
     RequestsFull,
     /// It came faster than it may in a topic, where nobody can be held back.
     OverRate,
+    /// A bug: reading it from a connection, or writing it to one, panicked.
+    LinkPanicked,
 }
 
 impl DropReason {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::IntakeFull,
         Self::PeerFull,
         Self::BudgetFull,
@@ -85,6 +87,7 @@ impl DropReason {
         Self::ObserverLagged,
         Self::RequestsFull,
         Self::OverRate,
+        Self::LinkPanicked,
     ];
 
     /// Label used in metrics.
@@ -113,6 +116,7 @@ impl DropReason {
             Self::ObserverLagged => "observer_lagged",
             Self::RequestsFull => "requests_full",
             Self::OverRate => "over_rate",
+            Self::LinkPanicked => "link_panicked",
         }
     }
 }

@@ -8,15 +8,20 @@
 //!
 //! # Invariants
 //!
+//! * A panic ends the link, and nothing else.
 //! * At most one message of a peer and lane waits for its place; while it waits nothing more is read,
 //!   so the backpressure reaches the peer.
 //! * The wait has a deadline of its own and does not count as the peer's silence.
 //! * A request never holds up what comes behind it.
 //! * Nothing is read faster than the peer may send, and others run in between however much there is.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use gossip::{
     DisconnectReason, Forwarding, Inbound, Lane, Tag, TagRule,
     wire::{digest::Digest, interest},
@@ -89,25 +94,40 @@ impl<R: FrameSource> Reader<R> {
     async fn read(&mut self) -> DisconnectReason {
         let mut breath = Breath::new();
         loop {
-            let received = match self.source.next_message().await {
-                Ok(received) => received,
-                Err(end) => {
-                    if let Some(error) = end.error {
-                        tracing::debug!(peer = %self.peer.id, %error, "read failed");
-                    }
-                    return end.reason;
-                }
-            };
-            match self.take(received).await {
-                Ok(()) => {}
+            let mut tag = None;
+            let turn = AssertUnwindSafe(self.turn(&mut tag)).catch_unwind().await;
+            match turn {
+                Ok(Ok(())) => {}
                 // What the peer sent before it learns that its other link stays is read.
-                Err(DisconnectReason::Duplicate) => {
+                Ok(Err(DisconnectReason::Duplicate)) => {
                     self.shared.end(&self.peer, DisconnectReason::Duplicate);
                 }
-                Err(reason) => return reason,
+                Ok(Err(reason)) => return reason,
+                Err(_panic) => {
+                    let peer = self.peer.id;
+                    let rule = tag.and_then(|tag| self.shared.profile.tags.rule(tag));
+                    if let Some(rule) = rule {
+                        self.shared.metrics.dropped(DropReason::LinkPanicked, rule.lane);
+                    }
+                    let tag = tag.map(tracing::field::display);
+                    tracing::error!(%peer, tag, "a read panicked; its link ends");
+                    return DisconnectReason::Internal;
+                }
             }
             breath.take().await;
         }
+    }
+
+    /// Reads one message and deals with it. `tag` is the message's once it is there.
+    async fn turn(&mut self, tag: &mut Option<Tag>) -> Result<(), DisconnectReason> {
+        let received = self.source.next_message().await.map_err(|end| {
+            if let Some(error) = end.error {
+                tracing::debug!(peer = %self.peer.id, %error, "read failed");
+            }
+            end.reason
+        })?;
+        *tag = Some(received.tag);
+        self.take(received).await
     }
 
     /// Deals with one message.

@@ -146,7 +146,7 @@ async fn obey(shared: &Shared, work: &Work, verdict: Verdict) {
         Verdict::Respond(topics) => shared.respond(work, topics),
         Verdict::Disconnect(reason) => {
             if let Some(peer) = &work.peer {
-                shared.end(peer, reason);
+                shared.end(peer, reason.into());
             }
         }
     }

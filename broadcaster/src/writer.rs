@@ -11,9 +11,11 @@
 //! * What could not be written is kept on the peer, for another link to the same node.
 //! * A forwarded message past its age limit is dropped and counted, never written.
 //! * A peer leaves the registry when its loop ends, not when its sink has been closed.
+//! * A panic ends the link, and nothing else.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use gossip::DisconnectReason;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -48,21 +50,38 @@ impl<S: FrameSink> Writer<S> {
     /// Writes until the peer ends, then closes the sink.
     pub(crate) async fn run(mut self) {
         let (mut frames, mut receipts) = (Vec::new(), Vec::new());
+        let serving = AssertUnwindSafe(self.serve(&mut frames, &mut receipts)).catch_unwind();
+        if serving.await.is_err() {
+            let tag = frames.first().map(|frame: &Frame| tracing::field::display(frame.tag()));
+            tracing::error!(peer = %self.peer.id, tag, "a write panicked; its link ends");
+            self.shared.end(&self.peer, DisconnectReason::Internal);
+            // Not for another link of the same node: it would meet the same bug.
+            for frame in frames.drain(..) {
+                self.shared.metrics.dropped(DropReason::LinkPanicked, frame.lane());
+            }
+            receipts.clear();
+        }
+        let peer = self.peer.id;
+        if AssertUnwindSafe(self.finish(frames, receipts)).catch_unwind().await.is_err() {
+            tracing::error!(%peer, "the closing of a link panicked");
+        }
+    }
+
+    async fn serve(&mut self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
         loop {
             tokio::select! {
                 biased;
-                () = self.peer.cancel.cancelled() => break,
+                () = self.peer.cancel.cancelled() => return,
                 () = self.sink.urgent() => {}
                 () = self.peer.lanes.ready(self.serves) => {}
             }
-            if self.take_batch(&mut frames, &mut receipts).is_break() {
-                break;
+            if self.take_batch(frames, receipts).is_break() {
+                return;
             }
-            if self.write(&mut frames, &mut receipts).await.is_break() {
-                break;
+            if self.write(frames, receipts).await.is_break() {
+                return;
             }
         }
-        self.finish(frames, receipts).await;
     }
 
     /// Takes what one write may hold, leaving out what the peer does not want.

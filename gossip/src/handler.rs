@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin};
 
-use crate::{message::Inbound, reason::DisconnectReason, wire::topics::Topics};
+use crate::{message::Inbound, reason::ApplicationReason, wire::topics::Topics};
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -45,7 +45,7 @@ pub enum Verdict {
     /// Answer the sender. Only for a request; ignored and counted otherwise.
     Respond(Topics),
     /// End the connection it came from.
-    Disconnect(DisconnectReason),
+    Disconnect(ApplicationReason),
 }
 
 /// Handles messages of one tag.

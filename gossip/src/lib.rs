@@ -40,5 +40,5 @@ pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
     NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,
 };
-pub use reason::DisconnectReason;
+pub use reason::{ApplicationReason, DisconnectReason};
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};

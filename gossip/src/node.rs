@@ -8,7 +8,7 @@ use crate::{
     http::{HttpAddressError, HttpClient},
     message::{Delivery, DeliveryError, Outbound, Request, RequestError, Response, SubmitError},
     peer::{LinkId, PeerClass, PeerInfo},
-    reason::DisconnectReason,
+    reason::ApplicationReason,
 };
 
 /// The network a node belongs to, e.g. `mainnet-v1.0`. Nodes of different networks refuse each
@@ -147,7 +147,7 @@ pub trait GossipNode: Send + Sync + 'static {
     fn connect_outgoing(&self, policy: ConnectPolicy);
 
     /// Starts closing the connection to `peer`. Unknown peers are ignored.
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason);
 
     /// Tells the node that consensus made progress, which shows that its peers are not a clique.
     fn network_advanced(&self);

@@ -41,6 +41,11 @@ pub enum DisconnectReason {
     LeastPerforming,
     /// The peers around were suspected to be a clique.
     CliqueResolving,
+    /// The application ended it for a reason of its own, which it says.
+    Application(&'static str),
+    /// This node made a mistake while it read from the connection or wrote to it: a bug, which ended the
+    /// connection and nothing else.
+    Internal,
 }
 
 impl DisconnectReason {
@@ -65,12 +70,60 @@ impl DisconnectReason {
             Self::Evicted => "evicted",
             Self::LeastPerforming => "least_performing",
             Self::CliqueResolving => "clique_resolving",
+            Self::Application(_) => "application",
+            Self::Internal => "internal",
         }
     }
 }
 
 impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
+        match self {
+            Self::Application(text) => write!(f, "{} ({text})", self.label()),
+            _ => f.write_str(self.label()),
+        }
+    }
+}
+
+/// Why an application ends a connection. What the node finds out by itself, such as a broken frame or a
+/// peer that reads too slowly, is not its to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ApplicationReason {
+    /// It, or an operator, wants the connection ended.
+    Requested,
+    /// A message of the peer was malformed, or broke a rule of the application.
+    BadData,
+    /// A better performing peer was preferred.
+    LeastPerforming,
+    /// The peers around were suspected to be a clique.
+    CliqueResolving,
+    /// Another reason, in the application's own words, such as `"equivocated"`. The words are logged and
+    /// come with the event; all of them are counted as `application`. They are never sent.
+    Own(&'static str),
+}
+
+impl From<ApplicationReason> for DisconnectReason {
+    fn from(reason: ApplicationReason) -> Self {
+        match reason {
+            ApplicationReason::Requested => Self::Requested,
+            ApplicationReason::BadData => Self::BadData,
+            ApplicationReason::LeastPerforming => Self::LeastPerforming,
+            ApplicationReason::CliqueResolving => Self::CliqueResolving,
+            ApplicationReason::Own(text) => Self::Application(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_applications_own_words_are_shown_and_are_no_label() {
+        let reason = DisconnectReason::from(ApplicationReason::Own("equivocated"));
+        assert_eq!(reason.label(), "application");
+        assert_eq!(reason.to_string(), "application (equivocated)");
+        assert_eq!(DisconnectReason::from(ApplicationReason::Requested).to_string(), "requested");
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
     LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
     SubmitError,
     http::{HttpAddressError, HttpClient},
@@ -176,8 +176,8 @@ impl GossipNode for HybridNetwork {
         self.p2p.connect_outgoing(policy);
     }
 
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
-        self.broadcaster.disconnect(peer, reason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
+        self.broadcaster.disconnect(peer, reason.into());
     }
 
     fn network_advanced(&self) {

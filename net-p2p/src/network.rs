@@ -7,7 +7,7 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
     Identity, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError,
     Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
@@ -384,8 +384,8 @@ impl GossipNode for P2pNetwork {
         }
     }
 
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
-        self.shared.around.broadcaster.disconnect(peer, reason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
+        self.shared.around.broadcaster.disconnect(peer, reason.into());
     }
 
     /// Without effect: no part of this network looks for cliques.

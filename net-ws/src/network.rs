@@ -4,9 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
-    LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
-    SubmitError, Transport,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError,
+    DisconnectReason, GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
+    Request, RequestError, Response, SubmitError, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use mesh::DialState;
@@ -211,8 +211,8 @@ impl GossipNode for WsNetwork {
         self.mesh.wake();
     }
 
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
-        self.broadcaster().disconnect(peer, reason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
+        self.broadcaster().disconnect(peer, reason.into());
     }
 
     fn network_advanced(&self) {

@@ -15,7 +15,7 @@ use common::{
 };
 use futures::future::join_all;
 use gossip::{
-    Admission, DisconnectReason, GossipNode, LinkId, NetworkProfile, Outbound, Tag, Transport,
+    Admission, ApplicationReason, GossipNode, LinkId, NetworkProfile, Outbound, Tag, Transport,
     wire::identity::{self, Challenge, Keypair},
 };
 use mesh::{LinkClaim, Ruling};
@@ -445,7 +445,7 @@ impl CloseCase {
                         assert_eq!(stopped, Shutdown::Clean);
                     } else {
                         let peer = node.peers()[0].id;
-                        node.network.disconnect(peer, DisconnectReason::Requested);
+                        node.network.disconnect(peer, ApplicationReason::Requested);
                     }
                 };
                 let ((), (frames, end)) = tokio::join!(ending, client.frames());
@@ -458,7 +458,7 @@ impl CloseCase {
             "client_disconnects_peer" => {
                 let mut dialled = Dialled::accepted().await;
                 let peer = dialled.node.peers()[0].id;
-                dialled.node.network.disconnect(peer, DisconnectReason::Requested);
+                dialled.node.network.disconnect(peer, ApplicationReason::Requested);
                 let (frames, end) = dialled.server.frames().await;
                 assert_frames(name, &frames, self.frames_seen_by_server.as_ref().unwrap());
                 assert_eq!(end, End::Over);
@@ -483,7 +483,7 @@ async fn broadcast_then_disconnect() {
     node.until_peers(1).await;
     let message = Outbound::new(Tag::TX, vec![7; 3_000]);
     assert_eq!(node.network.broadcast(message), Ok(Admission::Queued));
-    node.network.disconnect(node.peers()[0].id, DisconnectReason::Requested);
+    node.network.disconnect(node.peers()[0].id, ApplicationReason::Requested);
     let (frames, end) = client.frames().await;
     assert_eq!(end, End::Over);
     let seen: Vec<(u8, usize)> =

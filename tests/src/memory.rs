@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup};
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction, DisconnectReason,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
     GossipNode, Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
     Request, RequestError, Response, SubmitError, Transport,
 };
@@ -178,8 +178,8 @@ impl GossipNode for MemoryNetwork {
     /// Does nothing: links are made by [`MemoryNetwork::connect`].
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
 
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
-        self.shared.broadcaster.disconnect(peer, reason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
+        self.shared.broadcaster.disconnect(peer, reason.into());
     }
 
     fn network_advanced(&self) {}

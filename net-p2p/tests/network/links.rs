@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::{Direction, DisconnectReason, GossipNode, NetworkProfile, Outbound, Tag};
+use gossip::{ApplicationReason, Direction, GossipNode, NetworkProfile, Outbound, Tag};
 use tandem_net_p2p::NodeKey;
 use tokio::time::Instant;
 
@@ -73,7 +73,7 @@ async fn a_link_that_was_ended_is_made_again_by_who_dialled() {
         dialer.dial(&listener);
         linked(&dialer, &listener).await;
         let first = listener.peers()[0].id;
-        listener.network.disconnect(first, DisconnectReason::Requested);
+        listener.network.disconnect(first, ApplicationReason::Requested);
         until("another link is up", || {
             let is_new = |node: &Node| node.peers().len() == 1;
             is_new(&dialer) && is_new(&listener) && listener.peers()[0].id != first

@@ -9,7 +9,7 @@ use std::{
 use broadcaster::{Broadcaster, Setup, TopicMessage};
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, GossipNode,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
     LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
     RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
 };
@@ -60,8 +60,8 @@ impl GossipNode for Hermit {
         Box::pin(self.broadcaster.request(peer, request))
     }
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
-    fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
-        self.broadcaster.disconnect(peer, reason);
+    fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
+        self.broadcaster.disconnect(peer, reason.into());
     }
     fn network_advanced(&self) {}
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction, DisconnectReason,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
     GossipNode, Handler, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
     Request, RequestError, Response, SubmitError, Tag, Transport, Verdict,
     wire::{request, topics::Topics},
@@ -206,7 +206,7 @@ impl GossipNode for FakeNode {
 
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
 
-    fn disconnect(&self, _peer: LinkId, _reason: DisconnectReason) {}
+    fn disconnect(&self, _peer: LinkId, _reason: ApplicationReason) {}
 
     fn network_advanced(&self) {}
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::{Admission, DisconnectReason, Outbound, PeerClass, Tag};
+use gossip::{Admission, ApplicationReason, DisconnectReason, Outbound, PeerClass, Tag};
 use runtime::Shutdown;
 use testkit::{
     harness::{Events, Harness, RawPeer, connect, join, rest_of},
@@ -38,12 +38,17 @@ pub(crate) async fn a_peer_can_be_disconnected<H: Harness>() {
     let node = H::start(plain()).await;
     let ((mut raw, id), (_other, stays)) = (join(&node).await, join(&node).await);
     let mut events = Events::of(node.broadcaster());
-    node.gossip().disconnect(id, DisconnectReason::Requested);
+    node.gossip().disconnect(id, ApplicationReason::Requested);
     assert_eq!(events.disconnected(id).await, DisconnectReason::Requested);
     rest_of(&mut raw).await;
     let left: Vec<_> =
         node.gossip().peers(PeerClass::Connected).iter().map(|peer| peer.id).collect();
     assert_eq!(left, [stays]);
+    // Issue 9, 11: an application's own reason, in its own words.
+    node.gossip().disconnect(stays, ApplicationReason::Own("equivocated"));
+    let reason = events.disconnected(stays).await;
+    assert_eq!(reason, DisconnectReason::Application("equivocated"));
+    assert_eq!(node.broadcaster().metrics().disconnects(reason), 1);
 }
 
 pub(crate) async fn a_peer_is_known_by_its_identity<H: Harness>() {
