@@ -147,8 +147,8 @@ impl Unpacker {
             work()
         });
         done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a message could not be looked into");
-            Err(Refusal::End(DisconnectReason::BadData))
+            tracing::error!(%error, "looking into a message panicked; its link ends");
+            Err(Refusal::End(DisconnectReason::Internal))
         })
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn a_message_past_the_bound_of_its_tag_ends_the_connection<H: H
     let (setup, recorder) = recording(&[Tag::AV, Tag::VB, Tag::SP]);
     let node = H::start(setup).await;
     let mut events = Events::of(node.broadcaster());
-    for (tag, bound) in [(Tag::AV, 1_228), (Tag::SP, 6_378), (Tag::MS, 69), (Tag::UE, 67)] {
+    for (tag, bound) in [(Tag::AV, 1_228), (Tag::SP, 6_378), (Tag::MS, 69), (Tag::UE, 65_536)] {
         let (mut raw, id) = join(&node).await;
         if tag == Tag::AV || tag == Tag::SP {
             let longest = body("longest", bound);

@@ -45,9 +45,9 @@ pub(crate) async fn a_request_to_nobody_fails_at_once<H: Harness>() {
 pub(crate) async fn a_request_that_is_too_long_is_refused<H: Harness>() {
     let node = H::start(plain()).await;
     let (mut raw, peer) = join(&node).await;
-    let topics = Topics::new().with("key", vec![7; 100]);
+    let topics = Topics::new().with("key", vec![7; 70_000]);
     let answer = soon("an answer", node.gossip().request(peer, Request { topics })).await;
-    assert!(matches!(answer, Err(RequestError::TooLarge { max: 67, .. })), "{answer:?}");
+    assert!(matches!(answer, Err(RequestError::TooLarge { max: 65_536, .. })), "{answer:?}");
     fence(&mut raw, 1).await;
 }
 
