@@ -19,5 +19,6 @@ pub mod memory;
 pub mod networks;
 pub mod process;
 pub mod recorder;
+pub mod simulation;
 pub mod wait;
 pub mod websocket;
