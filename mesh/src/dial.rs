@@ -11,8 +11,10 @@
 //!
 //! # Invariants
 //!
-//! * At most `concurrent` addresses are being dialled, and at most `target` are connected or being
-//!   dialled.
+//! * At most `concurrent` dials are young, and at most `target` addresses are connected or young dials. A dial
+//!   that nobody has answered after a while is no longer young: it gives its place to another address, so
+//!   that addresses which never answer delay the others by no more than that while.
+//! * At most `most` dials are under way, and `concurrent` more to addresses that worked before.
 //! * No address is dialled while the identity last found behind it is connected by whatever link.
 //! * At most [`MAX_ADDRESSES`] are known; configured ones are never evicted.
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
@@ -42,6 +44,13 @@ pub const MAX_DELAY: Duration = Duration::from_secs(3_600);
 /// Chosen: longer than a handshake and the ruling on duplicates take.
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a dial is young while there is no link. Source: RFC 8305, section 8: an address that has not
+/// answered by then is no reason to leave the next one alone.
+const PATIENCE_ALONE: Duration = Duration::from_millis(250);
+
+/// How long a dial is young while there is a link. Chosen: longer than a handshake takes on most paths.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How an address became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressKind {
@@ -54,14 +63,20 @@ pub enum AddressKind {
 /// How much to dial, and how eagerly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialLimits {
-    /// Dials under way at one time. Default: 8. Chosen: enough to get past dead addresses.
+    /// Dials begun at one time. One that is not answered within a quarter of a second, or within a second
+    /// while there is a link, no longer counts here. Default: 8. Chosen: what a router at home copes with.
     pub concurrent: NonZeroUsize,
+    /// Dials under way, answered or not; at least `concurrent`. As many as `concurrent` says are added for
+    /// addresses that worked before. Default: 128. Chosen: a few times what a hundred addresses that never
+    /// answer take, and a small part of the descriptors that a process may have.
+    pub most: NonZeroUsize,
     /// Longest delay after the first failure, and after the end of a link. Default: 500 ms. Chosen.
     pub base: Duration,
     /// Longest delay after any number of failures. Default: 30 s. Chosen: half of what existing
     /// nodes wait between two looks at their mesh (wire facts 11.1).
     pub cap: Duration,
-    /// Outgoing links at which dialling stops; `None`, the default: every address is dialled.
+    /// Outgoing links at which dialling stops; `None`, the default: every address is dialled. Dials that are
+    /// answered late may lead to a few more.
     pub target: Option<usize>,
 }
 
@@ -69,6 +84,7 @@ impl Default for DialLimits {
     fn default() -> Self {
         Self {
             concurrent: NonZeroUsize::MIN.saturating_add(7),
+            most: NonZeroUsize::MIN.saturating_add(127),
             base: Duration::from_millis(500),
             cap: Duration::from_secs(30),
             target: None,
@@ -131,13 +147,17 @@ struct Entry {
     failures: u32,
     /// Who was last found behind the address.
     identity: Option<Identity>,
+    /// Whether a link to it was stable once, or its identity was connected otherwise.
+    worked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// To be dialled, from that time on if there is one.
     Idle(Option<Instant>),
-    Dialling,
+    Dialling {
+        since: Instant,
+    },
     Connected {
         since: Instant,
     },
@@ -145,9 +165,16 @@ enum State {
     Waiting,
 }
 
+impl Entry {
+    /// Addresses of a lower rank are dialled first.
+    fn rank(&self) -> (bool, u32, bool) {
+        (!self.worked, self.failures, self.kind != AddressKind::Configured)
+    }
+}
+
 impl State {
     fn is_in_use(self) -> bool {
-        matches!(self, Self::Dialling | Self::Connected { .. })
+        matches!(self, Self::Dialling { .. } | Self::Connected { .. })
     }
 }
 
@@ -183,7 +210,8 @@ impl<A: Clone + Ord> DialSchedule<A> {
             evicted = Some(oldest);
         }
         let state = State::Idle(None);
-        self.entries.insert(address, Entry { kind, age, state, failures: 0, identity: None });
+        let entry = Entry { kind, age, state, failures: 0, identity: None, worked: false };
+        self.entries.insert(address, entry);
         evicted.map_or(Added::New, Added::Evicted)
     }
 
@@ -194,23 +222,27 @@ impl<A: Clone + Ord> DialSchedule<A> {
         }
     }
 
-    /// The addresses to dial now: configured ones first, otherwise in random order. They count as
-    /// being dialled until [`DialSchedule::connected`] or [`DialSchedule::failed`].
+    /// The addresses to dial now: first those that worked before, then those that failed least often, of
+    /// these the configured ones, otherwise in random order. They count as being dialled until
+    /// [`DialSchedule::connected`] or [`DialSchedule::failed`].
     pub fn due(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<A> {
-        let room = self.room();
+        let room = self.allowed().saturating_sub(self.young(now).count());
         if room == 0 {
             return Vec::new();
         }
         let due = self.entries.iter().filter(|(_, entry)| self.wake(entry, now) == Some(now));
-        let mut due: Vec<(AddressKind, A)> =
-            due.map(|(address, entry)| (entry.kind, address.clone())).collect();
+        let mut due: Vec<_> = due.map(|(address, entry)| (entry.rank(), address.clone())).collect();
         due.shuffle(rng);
-        due.sort_by_key(|(kind, _)| *kind != AddressKind::Configured);
-        due.truncate(room);
-        for (_, address) in &due {
-            self.enter(address, State::Dialling);
+        due.sort_by_key(|(rank, _)| *rank);
+        let mut begun = Vec::new();
+        for (_, address) in due {
+            let has_place = self.entries.get(&address).is_some_and(|entry| self.has_place(entry));
+            if begun.len() < room && has_place {
+                self.enter(&address, State::Dialling { since: now });
+                begun.push(address);
+            }
         }
-        due.into_iter().map(|(_, address)| address).collect()
+        begun
     }
 
     /// When an address is to be dialled next; `None` while it is in use, and where nothing but the end of
@@ -223,10 +255,10 @@ impl<A: Clone + Ord> DialSchedule<A> {
     /// When to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        if self.room() == 0 {
-            return None;
-        }
-        self.entries.values().filter_map(|entry| self.wake(entry, now)).min()
+        let opens = self.opens(now)?;
+        let waiting = self.entries.values().filter(|entry| self.has_place(entry));
+        let due = waiting.filter_map(|entry| self.wake(entry, now)).min()?;
+        Some(due.max(opens))
     }
 
     /// A dial led to a link to `identity`, if that is known. An address may also be connected that
@@ -269,7 +301,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         let State::Connected { since } = entry.state else { return };
         let is_stable = now.saturating_duration_since(since) >= STABLE_AFTER;
         if is_stable {
-            entry.failures = 0;
+            (entry.failures, entry.worked) = (0, true);
         }
         let state = if entry.identity.is_some_and(|identity| self.identities.contains(&identity)) {
             State::Waiting
@@ -297,12 +329,14 @@ impl<A: Clone + Ord> DialSchedule<A> {
             if entry.identity != Some(*identity) {
                 continue;
             }
+            // Whoever was connected is worth being dialled before strangers.
+            entry.worked = true;
             match entry.state {
                 State::Waiting => entry.state = State::Idle(later(now, self.limits.base, rng)),
                 State::Idle(at) if at.is_none_or(|at| at <= now) => {
                     entry.state = State::Idle(later(now, self.limits.base, rng));
                 }
-                State::Idle(_) | State::Dialling | State::Connected { .. } => {}
+                State::Idle(_) | State::Dialling { .. } | State::Connected { .. } => {}
             }
         }
     }
@@ -331,14 +365,46 @@ impl<A: Clone + Ord> DialSchedule<A> {
         self.connected
     }
 
-    /// How many dials may be started.
-    fn room(&self) -> usize {
-        let free = self.limits.concurrent.get().saturating_sub(self.dialling);
-        let wanted = self
-            .limits
-            .target
-            .map_or(usize::MAX, |target| target.saturating_sub(self.connected + self.dialling));
-        free.min(wanted)
+    /// How many young dials there may be.
+    fn allowed(&self) -> usize {
+        let target = self.limits.target.unwrap_or(usize::MAX);
+        self.limits.concurrent.get().min(target.saturating_sub(self.connected))
+    }
+
+    /// How long a dial is young: the less there is to lose, the shorter.
+    fn patience(&self) -> Duration {
+        if self.connected == 0 { PATIENCE_ALONE } else { PATIENCE }
+    }
+
+    /// Since when each of the young dials is under way.
+    fn young(&self, now: Instant) -> impl Iterator<Item = Instant> {
+        let patience = self.patience();
+        self.entries.values().filter_map(move |entry| match entry.state {
+            State::Dialling { since } if now.saturating_duration_since(since) < patience => {
+                Some(since)
+            }
+            _ => None,
+        })
+    }
+
+    /// When another dial may be begun; `None` if time alone will not allow it.
+    fn opens(&self, now: Instant) -> Option<Instant> {
+        let allowed = self.allowed();
+        if allowed == 0 {
+            return None;
+        }
+        let mut young: Vec<Instant> = self.young(now).collect();
+        let Some(in_the_way) = young.len().checked_sub(allowed) else { return Some(now) };
+        young.sort_unstable();
+        young.get(in_the_way)?.checked_add(self.patience())
+    }
+
+    /// Whether the dials under way leave room for this address.
+    fn has_place(&self, entry: &Entry) -> bool {
+        let concurrent = self.limits.concurrent.get();
+        let most = self.limits.most.get().max(concurrent);
+        let kept = if entry.worked { concurrent } else { 0 };
+        self.dialling < most.saturating_add(kept)
     }
 
     /// When an entry may be dialled, `now` if it is due.
@@ -369,7 +435,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         let before = std::mem::replace(&mut entry.state, state);
         self.uncount(before);
         match state {
-            State::Dialling => self.dialling += 1,
+            State::Dialling { .. } => self.dialling += 1,
             State::Connected { .. } => self.connected += 1,
             State::Idle(_) | State::Waiting => {}
         }
@@ -377,7 +443,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
 
     fn uncount(&mut self, state: State) {
         match state {
-            State::Dialling => self.dialling -= 1,
+            State::Dialling { .. } => self.dialling -= 1,
             State::Connected { .. } => self.connected -= 1,
             State::Idle(_) | State::Waiting => {}
         }

@@ -86,11 +86,27 @@ fn configured_addresses_are_dialled_before_learnt_ones() {
 fn at_most_as_many_dials_as_allowed_are_under_way() {
     let mut bench = Bench::new(&(0..20).collect::<Vec<_>>());
     let first = bench.due();
-    assert_eq!((first.len(), bench.due().len(), bench.wait()), (8, 0, None));
+    assert_eq!((first.len(), bench.due().len(), bench.wait()), (8, 0, Some(PATIENCE_ALONE)));
     bench.failed(first[0], DialFailure::Unreachable);
     bench.connected(first[1]);
     assert_eq!(bench.wait(), Some(Duration::ZERO));
     assert_eq!((bench.due().len(), bench.schedule.outgoing()), (2, 1));
+}
+
+// Issue 8, 13.
+#[test]
+fn a_dial_that_is_not_answered_gives_its_place_to_another_up_to_a_bound() {
+    let most = NonZeroUsize::MIN.saturating_add(19);
+    let limits = DialLimits { most, ..DialLimits::default() };
+    let mut bench = Bench::with(limits, &(0..100).collect::<Vec<_>>());
+    assert_eq!(bench.due().len(), 8);
+    assert_eq!((bench.next().len(), bench.schedule.dialling()), (8, 16));
+    assert_eq!((bench.next().len(), bench.schedule.dialling()), (4, 20));
+    assert_eq!(bench.wait(), None);
+    // With a link there is less of a hurry, and six of the first and two of the second have to be given time.
+    bench.connected(0);
+    bench.failed(1, DialFailure::Unreachable);
+    assert_eq!(bench.wait(), Some(PATIENCE - PATIENCE_ALONE));
 }
 
 #[test]
@@ -337,7 +353,8 @@ proptest! {
     #[test]
     fn whatever_happens_the_bounds_hold_and_every_address_has_a_future(steps in steps()) {
         let concurrent = NonZeroUsize::MIN.saturating_add(2);
-        let limits = DialLimits { concurrent, target: Some(5), ..DialLimits::default() };
+        let most = concurrent.saturating_add(3);
+        let limits = DialLimits { concurrent, most, target: Some(5), ..DialLimits::default() };
         let mut bench = Bench::with(limits, &[]);
         for step in steps {
             match step {
@@ -352,7 +369,7 @@ proptest! {
                     }
                 }
                 Step::Connected(address) => {
-                    let dials = |entry: &Entry| entry.state == State::Dialling;
+                    let dials = |entry: &Entry| matches!(entry.state, State::Dialling { .. });
                     if bench.schedule.entries.get(&address).is_some_and(dials) {
                         bench.connected(address);
                     }
@@ -371,11 +388,12 @@ proptest! {
             }
             let schedule = &bench.schedule;
             let states = || schedule.entries.values().map(|entry| entry.state);
-            let dialling = states().filter(|state| *state == State::Dialling).count();
+            let dialling =
+                states().filter(|state| matches!(state, State::Dialling { .. })).count();
             let outgoing =
                 states().filter(|state| matches!(state, State::Connected { .. })).count();
             prop_assert_eq!((schedule.dialling(), schedule.outgoing()), (dialling, outgoing));
-            prop_assert!(dialling <= 3 && dialling + outgoing <= 5);
+            prop_assert!(schedule.young(bench.now).count() <= 3 && dialling <= 6 + 3);
             for entry in schedule.entries.values() {
                 match entry.state {
                     State::Idle(Some(at)) => prop_assert!(at <= bench.now + MAX_DELAY),
@@ -383,9 +401,100 @@ proptest! {
                         let who = entry.identity.expect("waits for somebody");
                         prop_assert!(schedule.identities.contains(&who));
                     }
-                    State::Idle(None) | State::Dialling | State::Connected { .. } => {}
+                    State::Idle(None) | State::Dialling { .. } | State::Connected { .. } => {}
                 }
             }
+        }
+    }
+}
+
+/// How long a dial that nobody answers takes, as over either transport.
+const UNANSWERED: Duration = Duration::from_secs(10);
+
+/// One address that answers among many that never do.
+struct Crowd {
+    bench: Bench,
+    /// Dials under way, and when they are given up.
+    under_way: Vec<(Instant, u32)>,
+}
+
+/// The address that answers.
+const LIVE: u32 = 1_000;
+
+impl Crowd {
+    fn new(dead: u32, limits: DialLimits, seed: u64) -> Self {
+        let mut bench = Bench::with(limits, &(0..dead).collect::<Vec<_>>());
+        assert_eq!(bench.schedule.add(LIVE, AddressKind::Configured), Added::New);
+        bench.rng = StdRng::seed_from_u64(seed);
+        Self { bench, under_way: Vec::new() }
+    }
+
+    /// Goes on until the live address is dialled, and tells how long that took.
+    fn until_reached(&mut self) -> Duration {
+        let began = self.bench.now;
+        loop {
+            assert!(self.bench.now - began < 300 * SECOND, "not reached in five minutes");
+            let due = self.bench.due();
+            let given_up = self.bench.now + UNANSWERED;
+            self.under_way.extend(due.iter().map(|address| (given_up, *address)));
+            if due.contains(&LIVE) {
+                self.under_way.retain(|(_, address)| *address != LIVE);
+                self.bench.connected(LIVE);
+                return self.bench.now - began;
+            }
+            self.go_on();
+        }
+    }
+
+    /// Goes to whatever comes next: somebody is due, or a dial is given up.
+    fn go_on(&mut self) {
+        let wake = self.bench.schedule.next_wake(self.bench.now);
+        let given_up = self.under_way.iter().map(|(at, _)| *at).min();
+        let next = wake.into_iter().chain(given_up).min().expect("something comes next");
+        self.bench.now = self.bench.now.max(next);
+        for at in (0..self.under_way.len()).rev() {
+            if self.under_way[at].0 <= self.bench.now {
+                let (_, address) = self.under_way.swap_remove(at);
+                self.bench.failed(address, DialFailure::Unreachable);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.bench.now + time;
+        while self.bench.now < until {
+            let due = self.bench.due();
+            let given_up = self.bench.now + UNANSWERED;
+            self.under_way.extend(due.iter().map(|address| (given_up, *address)));
+            self.go_on();
+        }
+    }
+}
+
+// Issue 8, 13.
+#[test]
+fn a_hundred_dead_addresses_do_not_hide_the_one_that_lives() {
+    // Four at a time take twice as long as eight.
+    for (target, limit) in [(None, 4 * SECOND), (Some(4), 7 * SECOND)] {
+        for seed in 0..30 {
+            let mut crowd = Crowd::new(100, DialLimits { target, ..DialLimits::default() }, seed);
+            let took = crowd.until_reached();
+            assert!(took <= limit, "first link after {took:?}, seed {seed}, {target:?}");
+        }
+    }
+}
+
+// Issue 8, 13.
+#[test]
+fn what_worked_before_is_dialled_first_however_many_others_are_due() {
+    for dead in [100, 500] {
+        for seed in 0..20 {
+            let mut crowd = Crowd::new(dead, DialLimits::default(), seed);
+            crowd.until_reached();
+            crowd.pass(60 * SECOND);
+            crowd.bench.ended(LIVE);
+            let took = crowd.until_reached();
+            assert!(took <= SECOND, "again after {took:?}, seed {seed}, {dead} dead ones");
         }
     }
 }

@@ -1,0 +1,42 @@
+//! The interface of futures-timer over tokio's clock. The real one asks a thread of its own, which knows
+//! nothing of a clock that is paused.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Resolves after a time.
+#[derive(Debug)]
+pub struct Delay {
+    /// Made when it is first asked: a delay may be made outside of a runtime.
+    sleep: Option<Pin<Box<Sleep>>>,
+    after: Duration,
+}
+
+impl Delay {
+    /// Resolves `after` it is first asked.
+    pub fn new(after: Duration) -> Self {
+        Self { sleep: None, after }
+    }
+
+    /// Resolves `after` now.
+    pub fn reset(&mut self, after: Duration) {
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(Instant::now() + after),
+            None => self.after = after,
+        }
+    }
+}
+
+impl Future for Delay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let after = self.after;
+        self.sleep.get_or_insert_with(|| Box::pin(sleep(after))).as_mut().poll(context)
+    }
+}
