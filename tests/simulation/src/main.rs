@@ -60,7 +60,10 @@ fn main() -> ExitCode {
     };
     for handled in runtime.block_on(simulation::run(seed)) {
         let simulation::Handled { at, node, tag, about: [sender, number], len } = handled;
-        println!("{:.6} s: node {node} handled {tag} {number} of node {sender}, {len} bytes", at.as_secs_f64());
+        println!(
+            "{:.6} s: node {node} handled {tag} {number} of node {sender}, {len} bytes",
+            at.as_secs_f64()
+        );
     }
     ExitCode::SUCCESS
 }
