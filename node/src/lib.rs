@@ -77,6 +77,7 @@ pub use net_http::{
 };
 pub use net_p2p::Mdns;
 pub use net_p2p::parse_listen_address;
+pub use net_ws::{DialRefusal, UpgradeRefusal, WsMetrics};
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 pub use served::TlsFiles;

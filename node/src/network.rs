@@ -16,7 +16,7 @@ use mesh::{DialState, Door, Ledger};
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
-use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsNetwork};
+use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsMetrics, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,15 @@ impl Network {
         match self {
             Self::Hybrid(network) => network.ws().local_address(),
             Self::WebSocket(network) => network.local_address(),
+            Self::Libp2p(_) => None,
+        }
+    }
+
+    /// Counters of the WebSocket side.
+    pub(crate) fn ws_metrics(&self) -> Option<&WsMetrics> {
+        match self {
+            Self::Hybrid(network) => Some(network.ws().metrics()),
+            Self::WebSocket(network) => Some(network.metrics()),
             Self::Libp2p(_) => None,
         }
     }

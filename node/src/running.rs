@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::{Broadcaster, Metrics, PeerEvent};
 use gossip::{GossipNode, Identity, Inbound};
 use net_http::{HttpServer, ServeMetrics, client::Clients};
+use net_ws::WsMetrics;
 use runtime::{Fault, Shutdown};
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -106,6 +107,13 @@ impl Running {
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
         self.parts.http.http_server.as_ref().map(HttpServer::metrics)
+    }
+
+    /// The counters of handshakes over WebSocket that were refused, by this node and by those it dialled;
+    /// `None` without a WebSocket side.
+    #[must_use]
+    pub fn ws_metrics(&self) -> Option<&WsMetrics> {
+        self.parts.seen.network.ws_metrics()
     }
 
     /// The data directory, where the node has one.
