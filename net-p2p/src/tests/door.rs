@@ -1,0 +1,241 @@
+//! What strangers may take of a libp2p port: half-open sockets and whole connections.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use gossip::NetworkProfile;
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxer, StreamMuxerBox},
+        transport::{
+            DialOpts, ListenerId, PortUse, TransportError, TransportEvent, upgrade::Version,
+        },
+    },
+    multiaddr::Protocol,
+    noise, yamux,
+};
+use mesh::{Door, InboundLimits, LoopbackRule, RateWindow, Refusal};
+use runtime::TaskSet;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+    time,
+};
+use tokio_util::{
+    compat::{Compat, TokioAsyncReadCompatExt},
+    sync::CancellationToken,
+};
+
+use super::host::{Host, Node, PATIENCE, until};
+use crate::NodeKey;
+
+/// Limits under which every address of 127.0.0.0/8 is a host of its own, and no rate is in the way.
+fn counted() -> InboundLimits {
+    let off = RateWindow { count: 0, ..RateWindow::default() };
+    InboundLimits {
+        loopback: LoopbackRule::Counted,
+        rate: off,
+        subnet_rate: off,
+        ..InboundLimits::default()
+    }
+}
+
+async fn guarded(limits: InboundLimits) -> (Node, Door) {
+    let door = Door::new(limits);
+    let lent = door.clone();
+    let node =
+        Node::start_with(&NetworkProfile::TANDEM, "net", NodeKey::generate(), |mut config| {
+            config.door = lent;
+            config
+        });
+    (node.await, door)
+}
+
+async fn connect(from: Ipv4Addr, to: &Multiaddr) -> io::Result<TcpStream> {
+    let port = to.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect((Ipv4Addr::LOCALHOST, port.unwrap()).into()).await
+}
+
+/// Dials from one address of this machine.
+struct From(Ipv4Addr);
+
+impl Transport for From {
+    type Output = Compat<TcpStream>;
+    type Error = io::Error;
+    type ListenerUpgrade = std::future::Pending<io::Result<Compat<TcpStream>>>;
+    type Dial = BoxFuture<'static, io::Result<Compat<TcpStream>>>;
+
+    fn listen_on(
+        &mut self,
+        _: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        Err(TransportError::MultiaddrNotSupported(address))
+    }
+
+    fn remove_listener(&mut self, _: ListenerId) -> bool {
+        false
+    }
+
+    fn dial(
+        &mut self,
+        to: Multiaddr,
+        _: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
+        let from = self.0;
+        Ok(async move { Ok(connect(from, &to).await?.compat()) }.boxed())
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Poll::Pending
+    }
+}
+
+/// A whole connection with a new identity, from an address of this machine.
+async fn join(from: Ipv4Addr, to: Multiaddr) -> io::Result<(PeerId, StreamMuxerBox)> {
+    let key = NodeKey::generate().libp2p();
+    let mut transport = From(from)
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&key).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    transport.dial(to, options).unwrap().await
+}
+
+/// Connections that are kept, and how many of them the node has ended.
+struct Crowd {
+    tasks: TaskSet,
+    ended: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        Self { tasks: TaskSet::new(&CancellationToken::new()), ended: Arc::default() }
+    }
+
+    fn keep(&self, mut muxer: StreamMuxerBox) {
+        let ended = Arc::clone(&self.ended);
+        self.tasks.spawn("kept", |_| async move {
+            // Streams that the node opens are refused by being dropped.
+            let over = poll_fn(|context| {
+                while let Poll::Ready(stream) = Pin::new(&mut muxer).poll_inbound(context) {
+                    if stream.is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Pin::new(&mut muxer).poll(context).map(drop)
+            });
+            over.await;
+            ended.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    fn ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+// Issue 8, 27: with 150 silent sockets of one address, 2 of 20 honest dials got through; with 2,000 none.
+#[tokio::test]
+async fn silent_sockets_keep_no_honest_peer_out() {
+    let (node, door) = guarded(counted()).await;
+    let mut silent = Vec::new();
+    for number in 0..1_000_u32 {
+        let from = [127, 0, 1, u8::try_from(number % 10 + 1).unwrap()];
+        // Whoever makes room may be reset before the connection is looked at here.
+        silent.extend(connect(from.into(), &node.address()).await.ok());
+    }
+    until("a full door", || door.half_open() == 128).await;
+    for number in 0..20 {
+        let honest = join([127, 1, number, 1].into(), node.address());
+        let (_peer, muxer) = time::timeout(PATIENCE, honest).await.unwrap().unwrap();
+        drop(muxer);
+    }
+    assert!(door.refused(Refusal::HalfOpen) >= 872);
+    // What made room was closed, and did not only stop counting.
+    let closed = time::timeout(PATIENCE, silent[0].read(&mut [0; 64])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    node.root.cancel();
+}
+
+// Issue 8, 27: 2,600 whole connections with free identities took all places, 0 of 10 honest ones got one.
+#[tokio::test]
+async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
+    let (node, door) = guarded(InboundLimits { total: 40, ..counted() }).await;
+    let crowd = Crowd::new();
+    for number in 0..40 {
+        let from = [127, 0, 1, number / 8 + 1];
+        crowd.keep(join(from.into(), node.address()).await.unwrap().1);
+    }
+    until("a full node", || door.peers() == 40).await;
+    let honest = Crowd::new();
+    for number in 0..10 {
+        honest.keep(join([127, 1, number, 1].into(), node.address()).await.unwrap().1);
+        let evicted = usize::from(number) + 1;
+        until("one of the crowd is gone", || crowd.ended() == evicted).await;
+    }
+    assert_eq!((door.peers(), door.refused(Refusal::PeerEvicted)), (40, 10));
+    assert_eq!(honest.ended(), 0);
+    // One more of the crowd takes the place of nobody.
+    let one_more = Crowd::new();
+    if let Ok((_, muxer)) = join([127, 0, 1, 1].into(), node.address()).await {
+        one_more.keep(muxer);
+        until("it is refused", || one_more.ended() == 1).await;
+    }
+    assert_eq!((door.peers(), honest.ended(), crowd.ended()), (40, 0, 10));
+    node.root.cancel();
+}
+
+// Issue 8, 10: `--max-inbound-per-ip` did not count on libp2p.
+#[tokio::test]
+async fn a_host_has_as_many_places_as_it_may_have() {
+    let (node, door) = guarded(InboundLimits { per_ip: 2, ..counted() }).await;
+    let crowd = Crowd::new();
+    for _ in 0..4 {
+        // Whoever is refused may hear of it before its own side of the handshake is done.
+        if let Ok((_, muxer)) = join([127, 0, 1, 1].into(), node.address()).await {
+            crowd.keep(muxer);
+        }
+    }
+    until("two were refused", || door.refused(Refusal::PerIp) == 2).await;
+    assert_eq!(door.peers(), 2);
+    node.root.cancel();
+}
+
+// Issue 9, 5: whom an operator named has a place, however full the node is.
+#[tokio::test]
+async fn a_configured_peer_finds_a_place_in_a_full_node() {
+    let (node, door) = guarded(InboundLimits { total: 3, ..counted() }).await;
+    let crowd = Crowd::new();
+    for number in 0..3 {
+        crowd.keep(join([127, 1, number, 1].into(), node.address()).await.unwrap().1);
+    }
+    let key = NodeKey::generate();
+    door.configure(key.identity());
+    let host = Host::dial(&key, &[], node.address()).await;
+    until("one of the crowd is gone", || crowd.ended() == 1).await;
+    assert!(host.is_alive());
+    assert_eq!(door.peers(), 3);
+    node.root.cancel();
+}
