@@ -30,7 +30,7 @@ use gossip::{
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{Ledger, LinkClaim, Ruling};
 use rand::Rng;
-use runtime::KeyedHasher;
+use runtime::{KeyedHasher, Rarely};
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -72,6 +72,20 @@ pub(crate) struct LinkContext {
     /// The links that are claimed, each with its connection.
     pub(crate) links: Mutex<HashMap<LinkId, ConnectionId>>,
     pub(crate) metrics: P2pMetrics,
+    pub(crate) lines: StrangersLines,
+}
+
+/// Lines that strangers can cause, so that each comes rarely.
+#[derive(Debug, Default)]
+pub(crate) struct StrangersLines {
+    /// Connections could not be accepted.
+    pub(crate) listener: Rarely,
+    /// Peers of other networks were refused.
+    pub(crate) other_network: Rarely,
+    /// Peers of other versions were refused.
+    pub(crate) other_version: Rarely,
+    /// Peers answered no ping.
+    pub(crate) silent: Rarely,
 }
 
 /// Where the first stream of a link comes from.
@@ -347,11 +361,15 @@ impl LinkContext {
             HandshakeError::OtherNetwork { theirs } => {
                 self.metrics.note(P2pEvent::OtherNetwork);
                 let ours = &self.network;
-                tracing::warn!(%peer, %theirs, %ours, "refused a peer of another network");
+                if let Some(left_out) = self.lines.other_network.due() {
+                    tracing::warn!(%peer, %theirs, %ours, left_out, "refused a peer of another network");
+                }
                 LinkOutcome::Foreign
             }
             HandshakeError::Version(mismatch) => {
-                tracing::info!(%peer, %mismatch, "refused a peer of another version");
+                if let Some(left_out) = self.lines.other_version.due() {
+                    tracing::info!(%peer, %mismatch, left_out, "refused a peer of another version");
+                }
                 LinkOutcome::Foreign
             }
             HandshakeError::Io(_) | HandshakeError::Malformed(_) => {

@@ -24,7 +24,7 @@ use crate::{
     command::{Command, NotTaken, ToSwarm},
     config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
     http::{StreamConnect, unusable},
-    link::{LinkContext, SharedLedger},
+    link::{LinkContext, SharedLedger, StrangersLines},
     listening::Bound,
     metrics::P2pMetrics,
     pubsub,
@@ -120,6 +120,7 @@ impl P2pNetwork {
             local: config.key.identity(),
             links: Mutex::default(),
             metrics: P2pMetrics::default(),
+            lines: StrangersLines::default(),
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);

@@ -223,7 +223,10 @@ impl Core {
                 self.listening.closed(listener_id, reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "a listener had an error");
+                // The library waits 100 ms after one, and a lasting one comes back each time.
+                if let Some(left_out) = self.around.lines.listener.due() {
+                    tracing::warn!(%error, left_out, "cannot accept a connection on a libp2p port");
+                }
             }
             _ => {}
         }
@@ -268,7 +271,9 @@ impl Core {
             // The library keeps the first failure in a row to itself, so this is the second.
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                 self.around.metrics.note(P2pEvent::PingTimeout);
-                tracing::info!(peer = %event.peer, "no answer to pings, disconnecting");
+                if let Some(left_out) = self.around.lines.silent.due() {
+                    tracing::info!(peer = %event.peer, left_out, "no answer to pings, disconnecting");
+                }
                 self.swarm.close_connection(event.connection);
             }
             Ok(_) | Err(ping::Failure::Unsupported) => {}

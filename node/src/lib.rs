@@ -69,7 +69,7 @@ pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
-pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits};
+pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES};
 pub use net_http::{
     Incident, LoopbackRule, Protection, ServeLimits, ServeMetrics,
     client::{ClientLimits, RequestWindow},

@@ -3,16 +3,24 @@
 //! # Invariants
 //!
 //! * Nothing here waits or fails, whatever standard error is: see [`Lines`].
+//! * Strangers do not write the log: a place in a library tells something once, and then rarely.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
+    collections::HashMap,
     io::{self, IsTerminal, Write},
     panic,
-    sync::LazyLock,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use runtime::Rarely;
+use tracing::{Event, Level, Metadata, callsite::Identifier};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    fmt::MakeWriter,
+    layer::{Context, Filter, SubscriberExt},
+};
 
 use crate::lines::Lines;
 
@@ -46,11 +54,11 @@ pub(crate) fn flush() {
 
 /// Logs from now on what the filter lets through.
 pub(crate) fn to_stderr(filter: &str) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(ToStderr)
         .with_ansi(io::stderr().is_terminal())
-        .finish();
+        .with_filter(LibrariesRarely::default());
+    let subscriber = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines);
     // Somebody may have installed a log already, which then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -64,6 +72,37 @@ pub(crate) fn catch_panics() {
             _ => note(&panic.to_string()),
         }
     }));
+}
+
+/// Lets each place in a library tell a warning, an error or a remark rarely: most of them are caused by what
+/// peers send, and libraries write one for each. What an operator asks for below that level is not touched,
+/// and neither is what this program says itself, which takes care of that where it says it.
+#[derive(Debug, Default)]
+struct LibrariesRarely {
+    /// By the place in the program, so there are no more than it has.
+    places: Mutex<HashMap<Identifier, Arc<Rarely>>>,
+}
+
+impl<S> Filter<S> for LibrariesRarely {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let about = event.metadata();
+        if about.target().starts_with("tandem") || *about.level() > Level::INFO {
+            return true;
+        }
+        let place = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(places.entry(about.callsite()).or_default())
+        };
+        let Some(left_out) = place.due() else { return false };
+        if left_out > 0 {
+            note(&format!("{left_out} lines of {} like the next were left out", about.target()));
+        }
+        true
+    }
 }
 
 fn offer(lines: &[u8]) {
@@ -92,5 +131,39 @@ impl MakeWriter<'_> for ToStderr {
 
     fn make_writer(&self) -> Self {
         *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts what is let through.
+    #[derive(Clone, Default)]
+    struct Count(Arc<Mutex<Vec<String>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Count {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(event.metadata().target().to_owned());
+        }
+    }
+
+    // Issue 8, 29: an error of a library for each bad message of a stranger.
+    #[test]
+    fn a_place_in_a_library_tells_once_what_this_program_tells_each_time() {
+        let count = Count::default();
+        let filtered = count.clone().with_filter(LibrariesRarely::default());
+        let subscriber = tracing_subscriber::registry().with(filtered);
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..100 {
+                tracing::error!(target: "libp2p_gossipsub::behaviour", "a bad subscription");
+                tracing::warn!(target: "tandem_net_ws", "ours");
+                tracing::debug!(target: "yamux", "asked for");
+            }
+        });
+        let told = count.0.lock().unwrap().clone();
+        let of = |target: &str| told.iter().filter(|told| *told == target).count();
+        assert_eq!(of("libp2p_gossipsub::behaviour"), 1);
+        assert_eq!((of("tandem_net_ws"), of("yamux")), (100, 100));
     }
 }

@@ -14,6 +14,7 @@
 //!   configuration forbids it everywhere but here. Monotonic time is tokio's, which tests pause.
 //! * A name is dialled, and listened on, in one place: [`Environment::dial`] and [`Environment::bind`].
 
+mod accept_pause;
 mod bind;
 mod clock;
 mod dial;
@@ -21,16 +22,19 @@ mod environment;
 mod hasher;
 pub mod memory;
 mod random;
+mod rarely;
 mod resolve;
 mod stream;
 mod tasks;
 
+pub use accept_pause::AcceptPause;
 pub use bind::Listener;
 pub use clock::WallClock;
 pub use dial::{CONNECTION_ATTEMPT_DELAY, DialError, MAX_DIALLED_ADDRESSES};
 pub use environment::Environment;
 pub use hasher::KeyedHasher;
 pub use random::Random;
+pub use rarely::Rarely;
 pub use resolve::{Resolve, SystemResolver};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use tasks::{Fault, FaultKind, Opening, Shutdown, TaskSet};

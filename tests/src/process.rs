@@ -107,8 +107,28 @@ impl Node {
     ///
     /// If it does not get ready in time.
     pub async fn run(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::run_by(tandem("run"), data_dir, arguments).await
+    }
+
+    /// The same for a process that may have `soft` files open, and `hard` if it asks for more.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get ready in time.
+    pub async fn run_with_files(
+        (soft, hard): (u32, u32),
+        data_dir: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        let script =
+            format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" run \"$@\"");
+        shell.arg("-c").arg(script).arg(program()).stdin(Stdio::null()).kill_on_drop(true);
+        Self::run_by(shell, data_dir, arguments).await
+    }
+
+    async fn run_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Self {
         let readers = TaskSet::new(&CancellationToken::new());
-        let mut command = tandem("run");
         command.args(["--json", "--data-dir"]).arg(data_dir).args(arguments);
         for (setting, free) in
             [("--listen-ws", "127.0.0.1:0"), ("--listen-p2p", "/ip4/127.0.0.1/tcp/0")]
@@ -169,6 +189,12 @@ impl Node {
             told
         })
         .await
+    }
+
+    /// The lines of its log so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.all()
     }
 
     /// `host:port` of its WebSocket side.

@@ -64,6 +64,31 @@ pub struct InboundLimits {
     pub loopback: LoopbackRule,
 }
 
+/// Open files kept back for everything but connections between nodes: the admin socket, the data
+/// directory, what is served from disk, and what the runtime itself needs.
+///
+/// Chosen: 64 commands on the admin socket, and as many again.
+const RESERVED_FILES: usize = 128;
+
+/// Fewest open files with which a node can work. Chosen: half of them for connections.
+pub const MIN_OPEN_FILES: usize = 2 * RESERVED_FILES;
+
+impl InboundLimits {
+    /// The same limits, as far as a process that may have so many open files can keep to them: a part of
+    /// them stays for other uses, and of the rest a quarter at most for outbound connections. `None` if
+    /// there are fewer than [`MIN_OPEN_FILES`].
+    #[must_use]
+    pub fn fitted_to(self, open_files: usize) -> Option<Self> {
+        if open_files < MIN_OPEN_FILES {
+            return None;
+        }
+        let free = open_files - RESERVED_FILES;
+        let outbound = self.outbound.min(free / 4);
+        let total = self.total.min(free - outbound - SOCKET_RESERVE);
+        Some(Self { total, outbound, ..self })
+    }
+}
+
 impl Default for InboundLimits {
     fn default() -> Self {
         let rate = RateWindow::default();
@@ -77,6 +102,28 @@ impl Default for InboundLimits {
             subnet_rate: RateWindow { count: 240, ..rate },
             outbound: 256,
             loopback: LoopbackRule::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Issue 8, 4: a default of 2,400 peers, and 1,024 open files.
+    #[test]
+    fn limits_are_fitted_to_the_files_that_may_be_open() {
+        let fitted = |open_files| {
+            let fitted = InboundLimits::default().fitted_to(open_files);
+            fitted.map(|limits| (limits.total, limits.outbound))
+        };
+        assert_eq!(fitted(255), None);
+        assert_eq!(fitted(256), Some((86, 32)));
+        assert_eq!(fitted(1_024), Some((662, 224)));
+        assert_eq!(fitted(4_096), Some((2_400, 256)));
+        for open_files in 256..4_096 {
+            let (total, outbound) = fitted(open_files).unwrap();
+            assert!(total + SOCKET_RESERVE + outbound + RESERVED_FILES <= open_files);
         }
     }
 }

@@ -34,7 +34,7 @@ use gossip::Identity;
 
 use self::rules::{Rules, Ruling, Ticket};
 pub use self::{
-    limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
+    limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
     refusal::{Refusal, TooMany},
 };
 

@@ -20,17 +20,14 @@ mod reply;
 mod route;
 mod upgrade;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh::{Knock, Pass};
-use runtime::{Listener, Stream, TaskSet};
-use tokio::time::{self, Instant};
+use runtime::{AcceptPause, Listener, Stream, TaskSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-
-/// Pause after the system refused to accept, e.g. because there are too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until the network stops. Each is served by a task of its own.
 pub(crate) async fn accept(
@@ -39,6 +36,7 @@ pub(crate) async fn accept(
     tasks: TaskSet,
     cancel: CancellationToken,
 ) {
+    let mut pause = AcceptPause::new("a connection on the WebSocket port");
     loop {
         let accepted = tokio::select! {
             biased;
@@ -46,11 +44,12 @@ pub(crate) async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, from)) => admit(&context, &tasks, stream, from),
+            Ok((stream, from)) => {
+                pause.accepted();
+                admit(&context, &tasks, stream, from);
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                let pause = cancel.run_until_cancelled(time::sleep(ACCEPT_PAUSE));
-                if pause.await.is_none() {
+                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
                     return;
                 }
             }

@@ -23,12 +23,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use runtime::{Fault, Shutdown, TaskSet};
+use runtime::{AcceptPause, Fault, Rarely, Shutdown, TaskSet};
 use tandem::DataDir;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +44,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that are read ahead.
 const BUFFER_BYTES: usize = 16 * 1024;
-
-/// Pause after the system refused to accept. Chosen: long enough for a descriptor to come free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin API of a running node.
 #[derive(Debug)]
@@ -126,6 +122,7 @@ fn bind(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
 
 async fn accept(listener: UnixListener, router: Router, tasks: TaskSet, cancel: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (mut pause, full) = (AcceptPause::new("a connection on the admin socket"), Rarely::new());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -134,13 +131,19 @@ async fn accept(listener: UnixListener, router: Router, tasks: TaskSet, cancel: 
         };
         match (accepted, Arc::clone(&places).try_acquire_owned()) {
             (Ok((stream, _)), Ok(place)) => {
+                pause.accepted();
                 let router = router.clone();
                 tasks.spawn("admin connection", |cancel| serve(stream, router, place, cancel));
             }
-            (Ok(_), Err(_)) => tracing::warn!("too many connections to the admin socket"),
+            (Ok(_), Err(_)) => {
+                if let Some(left_out) = full.due() {
+                    tracing::warn!(left_out, "too many connections to the admin socket");
+                }
+            }
             (Err(error), _) => {
-                tracing::warn!(%error, "cannot accept on the admin socket");
-                time::sleep(ACCEPT_PAUSE).await;
+                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
+                    return;
+                }
             }
         }
     }

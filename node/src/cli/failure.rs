@@ -105,6 +105,16 @@ pub(crate) enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// The system lets the process have too few files open.
+    #[error(
+        "this process may have {allowed} files open, and a node needs {least}: raise the limit, for example with ulimit -n 4096"
+    )]
+    OpenFiles {
+        /// So many.
+        allowed: usize,
+        /// The fewest with which a node can work.
+        least: usize,
+    },
     /// A message went to nobody.
     #[error("the node has no peers: nobody received the message")]
     NobodyHeard,
@@ -142,6 +152,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::System { .. }
             | Self::NobodyHeard
+            | Self::OpenFiles { .. }
             | Self::Died { .. } => 1,
         })
     }

@@ -7,6 +7,7 @@
 //!   the command or the configuration has to be changed, and 1 when it may work another time.
 
 mod args;
+mod descriptors;
 mod failure;
 mod file;
 mod forward;

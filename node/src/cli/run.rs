@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     args::RunArgs,
+    descriptors,
     failure::Failure,
     output,
     services::{self, Condition},
@@ -219,7 +220,7 @@ async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
 async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilder, Failure> {
     // Before anything in it is touched: it may be another node's.
     let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
-    let builder = describe(&settings);
+    let builder = describe(&settings).inbound_limits(descriptors::fit(inbound(&settings))?);
     let builder = services::offer(builder, &settings, dir.path(), condition).await?;
     Ok(builder.opened_data_dir(dir))
 }
@@ -227,11 +228,6 @@ async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilde
 /// The node that the settings describe, but for what it keeps in its data directory.
 pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     let limits = Limits { budget_bytes: settings.budget_bytes, ..Limits::default() };
-    let inbound = InboundLimits {
-        total: settings.max_inbound,
-        per_ip: settings.max_inbound_per_ip,
-        ..InboundLimits::default()
-    };
     let mut builder = NodeBuilder::new(settings.network.clone())
         .profile(settings.profile)
         .mode(settings.mode)
@@ -239,7 +235,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .listen_p2p(settings.listen_p2p.clone())
         .relaying(settings.relaying)
         .limits(limits)
-        .inbound_limits(inbound)
+        .inbound_limits(inbound(settings))
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });
     for peer in &settings.peers {
         builder = builder.peer(peer.clone());
@@ -254,6 +250,14 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         builder = builder.tls(files.clone());
     }
     builder
+}
+
+fn inbound(settings: &Settings) -> InboundLimits {
+    InboundLimits {
+        total: settings.max_inbound,
+        per_ip: settings.max_inbound_per_ip,
+        ..InboundLimits::default()
+    }
 }
 
 fn serve_admin(

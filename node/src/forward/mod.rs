@@ -22,12 +22,8 @@ use net_http::{
     HttpServer, ServeLimits,
     serve::{Connection, NoHook, PermitRule, Terms},
 };
-use runtime::{Environment, Listener, Shutdown, Stream, TaskSet};
-use tokio::time;
+use runtime::{AcceptPause, Environment, Listener, Shutdown, Stream, TaskSet};
 use tokio_util::sync::CancellationToken;
-
-/// Pause after the system refused to accept. Chosen: long enough for a descriptor to come free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections of local tools at one time. Chosen: a load generator's; they wait for the peer's places.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -100,6 +96,7 @@ async fn accept(
     tasks: TaskSet,
     cancel: CancellationToken,
 ) {
+    let mut pause = AcceptPause::new("a connection to forward");
     loop {
         let accepted = tokio::select! {
             biased;
@@ -108,14 +105,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, from)) => {
+                pause.accepted();
                 let http_server = http_server.clone();
                 tasks.spawn("forwarded connection", move |cancel| {
                     serve(stream, from, http_server, cancel)
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to forward");
-                time::sleep(ACCEPT_PAUSE).await;
+                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
+                    return;
+                }
             }
         }
     }
