@@ -85,6 +85,34 @@ async fn more_than_may_wait_are_told_at_once() {
     assert_eq!(served.http_server.metrics().count(Incident::PeerFull), 1);
 }
 
+// Issue 9, 5: with every permit taken a newcomer was refused, although most were held by nobody's requests.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_peer() {
+    let limits = ServeLimits { connections: 3, ..ServeLimits::default() };
+    let mut served = Served::new(router(), limits);
+    let mut crowd = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
+    let mut single = served.open(from_peer(2), KEPT);
+    for client in crowd.iter_mut().chain([&mut single]) {
+        client.get("/hello").await;
+        assert_eq!(client.status().await, Some(200));
+    }
+    let began = Instant::now();
+    let mut newcomer = served.open(from_peer(3), KEPT);
+    newcomer.get("/hello").await;
+    assert_eq!(newcomer.status().await, Some(200));
+    assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
+    // One of the two had to go.
+    assert_eq!(served.http_server.metrics().count(Incident::Dismissed), 1);
+    single.get("/hello").await;
+    assert_eq!(single.status().await, Some(200));
+    // While all are busy there is nothing to give.
+    for client in crowd.iter_mut().chain([&mut single, &mut newcomer]) {
+        client.get("/hour").await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(asked(served.open(from_peer(4), KEPT), "/hello").await, Some(503));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_makes_room_for_one_that_waits() {
     let limits = ServeLimits { per_peer: 2, ..ServeLimits::default() };

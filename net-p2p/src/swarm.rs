@@ -47,6 +47,7 @@ use crate::{
     listening::Listening,
     metrics::P2pEvent,
     peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
+    pubsub,
     streams::{AcceptQueue, DialWanted, InboundStream},
 };
 
@@ -249,6 +250,9 @@ impl Core {
             return;
         };
         tracing::debug!(%peer, direction = direction.label(), "connected");
+        if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
+            pubsub::welcome(gossipsub, &peer);
+        }
         let (purpose, dialled) = match dialled {
             Some(Dial { purpose: Purpose::Streams, .. }) => (Purpose::Streams, None),
             Some(Dial { address, .. }) => {

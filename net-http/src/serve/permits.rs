@@ -10,6 +10,7 @@
 //! * The table has an entry for a peer only while one of its connections is served or waits, and both are
 //!   bounded in total.
 //! * A peer whose connections wait takes no permit from another peer.
+//! * Whoever finds every permit taken gets that of another peer's idle connection, if there is one.
 //! * A wait ends after [`ServeLimits::wait`].
 
 use std::{
@@ -234,8 +235,35 @@ impl ConnectionPermits {
             }
             None => None,
         };
-        let total = Arc::clone(&self.total).try_acquire_owned();
-        Ok(ConnectionPermit { at_peer, _total: total.map_err(|_| Refused::Full)? })
+        let own = at_peer.as_ref().map(|at_peer| at_peer.present.key);
+        Ok(ConnectionPermit { _total: self.permit_in_total(own).await?, at_peer })
+    }
+
+    /// Takes one of all permits. If none is free, an idle connection of another peer is closed for it, of
+    /// the one that has the most.
+    async fn permit_in_total(&self, own: Option<PeerKey>) -> Result<OwnedSemaphorePermit, Refused> {
+        if let Ok(permit) = Arc::clone(&self.total).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::start(&self.waiting, self.limits.waiting).ok_or(Refused::Full)?;
+        if !self.make_room_of_another(own) {
+            return Err(Refused::Full);
+        }
+        let permit = time::timeout(self.limits.wait, Arc::clone(&self.total).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or(Refused::Full)
+    }
+
+    fn make_room_of_another(&self, own: Option<PeerKey>) -> bool {
+        let peers = self.peers();
+        let others = peers.iter().filter(|(key, _)| Some(**key) != own);
+        let mut others: Vec<_> = others.map(|(_, peer)| (peer.served().len(), peer)).collect();
+        others.sort_by_key(|(served, _)| std::cmp::Reverse(*served));
+        let dismissed =
+            others.iter().any(|(_, peer)| peer.served().iter().any(|conn| conn.dismiss().is_ok()));
+        if dismissed {
+            self.metrics.note(Incident::Dismissed);
+        }
+        dismissed
     }
 
     fn present(self: &Arc<Self>, key: PeerKey) -> Present {
