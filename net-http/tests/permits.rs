@@ -110,7 +110,8 @@ async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_pee
         client.get("/hour").await;
     }
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(asked(served.open(from_peer(4), KEPT), "/hello").await, Some(503));
+    assert_eq!(asked(served.open(from_peer(4), KEPT), "/hello").await, None);
+    assert_eq!(served.http_server.metrics().count(Incident::Full), 1);
 }
 
 #[tokio::test(start_paused = true)]
