@@ -197,3 +197,85 @@ fn v6_only(address: SocketAddrV6) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, sync::Arc};
+
+    use futures::future::BoxFuture;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::{Environment, Resolve, memory::Network};
+
+    /// A resolver that knows one name.
+    #[derive(Debug)]
+    struct Name(Vec<Ipv4Addr>);
+
+    impl Resolve for Name {
+        fn resolve<'a>(
+            &'a self,
+            _host: &'a str,
+            port: u16,
+        ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+            let found = self.0.iter().map(|&ip| SocketAddr::new(ip.into(), port)).collect();
+            Box::pin(std::future::ready(Ok(found)))
+        }
+    }
+
+    fn with_name(addresses: &[[u8; 4]]) -> Environment {
+        let addresses = addresses.iter().copied().map(Ipv4Addr::from).collect();
+        Environment::system().with_resolver(Arc::new(Name(addresses)))
+    }
+
+    // Issue 8, 5: `localhost` was listened on at one of its addresses, and a second node got the other one.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_name_is_listened_on_at_all_of_its_addresses_or_not_at_all() {
+        let both = with_name(&[[127, 0, 0, 1], [127, 0, 0, 2]]);
+        let first = both.bind("both.example:0").await.unwrap();
+        let [one, other] = first.local_addrs() else { panic!("{first:?}") };
+        assert_eq!(one.port(), other.port());
+        for address in [*one, *other] {
+            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+            let caller = both.dial(&address.to_string(), deadline).await.unwrap();
+            let (mut accepted, _) = first.accept().await.unwrap();
+            assert_eq!(accepted.local_addr().unwrap(), address);
+            drop(caller);
+            assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0);
+        }
+        let name = format!("both.example:{}", one.port());
+        assert_eq!(both.bind(&name).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+
+        // A port that is taken on the second address alone is refused too, and the first one given back.
+        let (one, other) = (*one, *other);
+        drop(first);
+        let taken = Environment::system().bind(&other.to_string()).await.unwrap();
+        let refused = both.bind(&name).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(refused.to_string().starts_with(&other.to_string()), "{refused}");
+        let _free = Environment::system().bind(&one.to_string()).await.unwrap();
+        drop(taken);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_machine_does_not_have_is_left_out_unless_it_is_the_only_one() {
+        let some = with_name(&[[192, 0, 2, 1], [127, 0, 0, 1]]);
+        let listener = some.bind("some.example:0").await.unwrap();
+        assert_eq!(listener.local_addrs().len(), 1);
+        let none = with_name(&[[192, 0, 2, 1]]).bind("none.example:0").await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[tokio::test]
+    async fn in_memory_a_port_is_taken_as_long_as_its_listener_lives() {
+        let host = Network::new(1).host(Ipv4Addr::new(10, 0, 0, 1).into());
+        let listener = host.bind("10.0.0.1:80").await.unwrap();
+        let taken = host.bind("10.0.0.1:80").await.unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(host.bind("10.0.0.1:80").await.is_ok());
+        let elsewhere = host.bind("10.0.0.2:80").await.unwrap_err();
+        assert_eq!(elsewhere.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+}
