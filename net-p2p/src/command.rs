@@ -8,10 +8,9 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use broadcaster::Reservation;
-use bytes::Bytes;
 use gossip::{ConnectPolicy, LinkId};
 use libp2p::{
-    gossipsub::{MessageAcceptance, MessageId, TopicHash},
+    gossipsub::{MessageAcceptance, MessageId},
     swarm::ConnectionId,
 };
 use tokio::{
@@ -22,6 +21,7 @@ use tokio::{
 use crate::{
     config::PeerAddress,
     link::LinkOutcome,
+    outbox::Publication,
     streams::{OpenError, OpenRequest, OutboundStream, StreamTarget, Turn, Wish},
 };
 
@@ -42,7 +42,7 @@ const NOTICES: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Publish a message.
-    Publish { topic: TopicHash, body: Bytes, held: Reservation },
+    Publish(Publication),
     /// Dial an address, now and whenever the link to it ended.
     Dial(PeerAddress),
     /// See to outgoing connections.
@@ -60,6 +60,8 @@ pub(crate) struct Verdict {
     pub(crate) message: MessageId,
     pub(crate) from: libp2p::PeerId,
     pub(crate) acceptance: MessageAcceptance,
+    /// What its bytes cost, for as long as they are kept.
+    pub(crate) held: Reservation,
 }
 
 /// From a task that the swarm task started.

@@ -13,6 +13,7 @@
 //! | queue | producers -> consumer | bound | when full | counted as |
 //! | --- | --- | --- | --- | --- |
 //! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller is told | `PublishQueueFull` |
+//! | outbox | swarm task -> GossipSub | 8,192 messages, each charged to the budget; paced | dropped | `PublishQueueFull` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
 //! | wishes | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
@@ -24,7 +25,7 @@
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
-//! | GossipSub, per connection | library | 256 | library drops, lowers the score | - |
+//! | GossipSub, per peer | library | 8,192 messages; given less than that at once | library drops | `TopicPeerFull` |
 //!
 //! # Invariants
 //!
@@ -50,6 +51,7 @@ mod listening;
 mod metrics;
 mod muxer;
 mod network;
+mod outbox;
 mod peers;
 mod pubsub;
 mod sink;
@@ -59,6 +61,8 @@ mod streams;
 mod supervisor;
 mod swarm;
 mod topic;
+mod topic_rates;
+mod topic_traffic;
 mod transport;
 
 pub use config::{

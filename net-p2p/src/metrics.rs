@@ -36,6 +36,16 @@ pub enum P2pEvent {
     PublishFailed,
     /// A verdict on a message from a topic was lost: the queue to the swarm was full.
     VerdictLost,
+    /// A message for a topic was not sent to a peer: its queue was full, or it waited for too long.
+    TopicPeerFull,
+    /// A message from a topic was left out: its peer says more than its share.
+    TopicExcess,
+    /// A message from a topic was left out: what messages may cost is used up.
+    TopicBudgetFull,
+    /// A peer was disconnected: it flooded a topic.
+    TopicFlood,
+    /// A peer is not served on topics any more: its score is too low.
+    TopicPeerMuted,
     /// An address was not dialled: it cannot be resolved.
     Unresolved,
     /// A dead peer was disconnected: it answered no ping.
@@ -45,7 +55,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 22] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -60,6 +70,11 @@ impl P2pEvent {
         Self::PublishWithoutPeers,
         Self::PublishFailed,
         Self::VerdictLost,
+        Self::TopicPeerFull,
+        Self::TopicExcess,
+        Self::TopicBudgetFull,
+        Self::TopicFlood,
+        Self::TopicPeerMuted,
         Self::Unresolved,
         Self::PingTimeout,
         Self::SwarmRestarted,
@@ -83,6 +98,11 @@ impl P2pEvent {
             Self::PublishWithoutPeers => "p2p_publish_without_peers",
             Self::PublishFailed => "p2p_publish_failed",
             Self::VerdictLost => "p2p_verdict_lost",
+            Self::TopicPeerFull => "p2p_topic_peer_full",
+            Self::TopicExcess => "p2p_topic_excess",
+            Self::TopicBudgetFull => "p2p_topic_budget_full",
+            Self::TopicFlood => "p2p_topic_flood",
+            Self::TopicPeerMuted => "p2p_topic_peer_muted",
             Self::Unresolved => "p2p_unresolved",
             Self::PingTimeout => "p2p_ping_timeout",
             Self::SwarmRestarted => "p2p_swarm_restarted",
@@ -111,7 +131,12 @@ impl P2pMetrics {
     }
 
     pub(crate) fn note(&self, event: P2pEvent) {
-        self.counters[event as usize].inc();
+        self.note_many(event, 1);
+    }
+
+    /// Counts something that happened several times.
+    pub(crate) fn note_many(&self, event: P2pEvent, times: u64) {
+        self.counters[event as usize].inc_by(times);
     }
 }
 

@@ -32,8 +32,9 @@ pub(crate) const MAX_BODY_BYTES: usize = MAX_TOPIC_BYTES - FRAMING_BYTES;
 /// How long a message is known. Source: wire facts 8.6, seen TTL.
 const SEEN_TTL: Duration = Duration::from_secs(120);
 
-/// Messages that wait for one connection. Source: threats and goals, row 11.
-const QUEUE_MESSAGES: usize = 256;
+/// Messages that wait for one peer. Chosen: twice what is published at once. With 256 a block's
+/// transactions, and the answers to IWANT, were dropped.
+const QUEUE_MESSAGES: usize = 8_192;
 
 /// Subscriptions of one request, at most. Source: wire facts 8.6.
 const MAX_SUBSCRIPTIONS: usize = 100;
@@ -42,8 +43,16 @@ const MAX_SUBSCRIPTIONS: usize = 100;
 /// The library's 16 KiB would refuse the whole request. Source: wire facts 8.6, IHAVE.
 const MAX_CONTROL_BYTES: usize = 256 * 1024;
 
-/// Peers of one address before the address counts against them. Source: threats and goals, row 2.
-const PEERS_PER_ADDRESS: f64 = 8.0;
+/// What a peer may do against the rules before it counts: promises not kept, and peers grafted that had
+/// just been pruned. Chosen: above what load alone can cause, which is 5,000 promises of each heartbeat,
+/// forgotten within [`PENALTY_DECAY`]. A flood of control messages exceeds it.
+const PENALTY_THRESHOLD: f64 = 20_000.0;
+
+/// When such things are forgotten. Chosen.
+const PENALTY_DECAY: Duration = Duration::from_secs(10);
+
+/// The score below which a peer is not served. Source: wire facts 8.6, thresholds.
+pub(crate) const PUBLISH_THRESHOLD: f64 = -1_000.0;
 
 /// What every peer has to begin with, so that one that did nothing wrong leaves with a positive score: the
 /// library forgets those at once, and keeps all others. Chosen: far below what any rule gives or takes.
@@ -184,8 +193,8 @@ fn decay(time: Duration) -> f64 {
     gossipsub::score_parameter_decay_with_base(time, Duration::from_secs(1), 0.01)
 }
 
-/// Source: wire facts 8.6, peer scoring; and threats and goals, rows 2, 17, 19 for the two penalties
-/// that existing nodes leave out.
+/// Source: wire facts 8.6, peer scoring; and threats and goals, rows 17, 19 for the penalty of behaviour,
+/// which existing nodes leave out.
 fn score_params(topics: HashSet<TopicHash>) -> PeerScoreParams {
     let ten_minutes = Duration::from_secs(600);
     let topic = TopicScoreParams {
@@ -207,16 +216,13 @@ fn score_params(topics: HashSet<TopicHash>) -> PeerScoreParams {
         topic_score_cap: 0.0,
         app_specific_weight: 1.0,
         retain_score: RETAIN_SCORE,
-        ip_colocation_factor_weight: -10.0,
-        ip_colocation_factor_threshold: PEERS_PER_ADDRESS,
-        ip_colocation_factor_whitelist: [
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::Ipv6Addr::LOCALHOST.into(),
-        ]
-        .into(),
+        // Whoever was let in is served, however many share his address: the door counts addresses.
+        ip_colocation_factor_weight: 0.0,
+        // A peer that reads slowly loses what its queue cannot take, and nothing more.
+        slow_peer_weight: 0.0,
         behaviour_penalty_weight: -10.0,
-        behaviour_penalty_threshold: 6.0,
-        behaviour_penalty_decay: decay(ten_minutes),
+        behaviour_penalty_threshold: PENALTY_THRESHOLD,
+        behaviour_penalty_decay: decay(PENALTY_DECAY),
         decay_interval: Duration::from_secs(1),
         decay_to_zero: 0.01,
         ..PeerScoreParams::default()
@@ -227,7 +233,7 @@ fn score_params(topics: HashSet<TopicHash>) -> PeerScoreParams {
 fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -500.0,
-        publish_threshold: -1_000.0,
+        publish_threshold: PUBLISH_THRESHOLD,
         graylist_threshold: -2_500.0,
         accept_px_threshold: 1_000.0,
         opportunistic_graft_threshold: 3.5,
@@ -321,6 +327,23 @@ mod tests {
     fn counters_decay_as_recorded() {
         assert!((decay(Duration::from_secs(600)) - 0.992_354).abs() < 1e-6);
         assert!((decay(Duration::from_secs(3_600)) - 0.998_721_6).abs() < 1e-7);
+    }
+
+    // Issue 8, 11 and 22: nineteen peers behind one address were served nothing, and a peer whose queue
+    // overflowed, or that broke promises under load, was graylisted.
+    #[test]
+    fn neither_an_address_nor_load_lowers_a_score() {
+        let params = score_params(HashSet::new());
+        assert!(params.ip_colocation_factor_weight.abs() < f64::EPSILON, "many share an address");
+        assert!(params.slow_peer_weight.abs() < f64::EPSILON, "a slow reader");
+        // As many promises as fit a heartbeat are broken in each of them.
+        let broken = 5_000.0 / (1.0 - params.behaviour_penalty_decay);
+        assert!(broken < params.behaviour_penalty_threshold, "{broken}");
+        // A flood of grafts, each of which counts twice.
+        let grafts = 2.0 * 10_000.0 / (1.0 - params.behaviour_penalty_decay);
+        let excess = grafts - params.behaviour_penalty_threshold;
+        let score = params.behaviour_penalty_weight * excess * excess;
+        assert!(score < thresholds().graylist_threshold, "{score}");
     }
 
     #[test]

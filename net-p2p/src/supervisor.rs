@@ -44,6 +44,7 @@ use crate::{
     pubsub,
     streams::{self, Acceptors},
     swarm::{Core, End},
+    topic_traffic::TopicTraffic,
     transport,
 };
 
@@ -179,6 +180,7 @@ impl SwarmParts {
             dialing,
             listening,
             topics,
+            traffic: TopicTraffic::new(self.around.broadcaster.budget().total(), Instant::now()),
             conventions: Conventions::of(profile),
             gossip: self.config.gossip,
             senders,

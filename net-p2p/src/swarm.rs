@@ -19,27 +19,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::TopicMessage;
-use bytes::Bytes;
 use futures::StreamExt;
-use gossip::{Direction, DisconnectReason, Tag, Transport, Validation};
+use gossip::{Direction, DisconnectReason, Tag};
 use libp2p::{
     Swarm,
     core::ConnectedPoint,
-    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError},
+    gossipsub::IdentTopic,
     ping,
     swarm::{ConnectionId, SwarmEvent},
 };
 use runtime::TaskSet;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     behaviour::{Behaviour, Event},
-    command::{Command, Notice, Receivers, Senders, Verdict},
+    command::{Command, Notice, Receivers, Senders},
     config::{GossipStreams, identity_of},
     conventions::{Conventions, LinkEnd},
     dialing::{Dial, Dialing},
@@ -49,6 +47,7 @@ use crate::{
     peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
     pubsub,
     streams::{AcceptQueue, DialWanted, InboundStream},
+    topic_traffic::TopicTraffic,
 };
 
 /// How often it is asked whom to dial and where to open a stream. Chosen: half of the shortest delay
@@ -78,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) dialing: Dialing,
     pub(crate) listening: Listening,
     pub(crate) topics: Vec<(Tag, IdentTopic)>,
+    pub(crate) traffic: TopicTraffic,
     pub(crate) conventions: Conventions,
     pub(crate) gossip: GossipStreams,
     /// Lent to link tasks and look-ups.
@@ -98,6 +98,14 @@ impl std::fmt::Debug for Core {
     }
 }
 
+/// Waits until `at`, and for ever if nothing is due.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Core {
     /// Runs until asked to stop. A panic in a behaviour is the caller's to catch.
     pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> End {
@@ -115,6 +123,7 @@ impl Core {
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.on_verdict(verdict),
                 Some(stream) = self.accept.next(), if accepts => self.on_stream(stream),
+                () = due(self.traffic.outbox.due()) => self.publish_due(),
                 _ = tick.tick() => self.on_tick(),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
@@ -123,13 +132,7 @@ impl Core {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Publish { topic, body, held } => {
-                // Without gossip no topic is attached, so nothing is published.
-                let gossipsub = self.swarm.behaviour_mut().gossipsub.as_mut();
-                let published = gossipsub.map(|gossipsub| gossipsub.publish(topic, body));
-                drop(held);
-                self.note_published(published.and_then(Result::err));
-            }
+            Command::Publish(publication) => self.publish(publication),
             Command::Dial(address) => {
                 self.dialing.add_configured(address);
                 self.dial_due();
@@ -143,34 +146,13 @@ impl Core {
         }
     }
 
-    fn note_published(&self, error: Option<PublishError>) {
-        match error {
-            // A message that was heard or published before is not lost.
-            None | Some(PublishError::Duplicate) => {}
-            Some(PublishError::NoPeersSubscribedToTopic) => {
-                self.around.metrics.note(P2pEvent::PublishWithoutPeers);
-            }
-            Some(error) => {
-                tracing::debug!(%error, "publishing failed");
-                self.around.metrics.note(P2pEvent::PublishFailed);
-            }
-        }
-    }
-
-    fn on_verdict(&mut self, verdict: Verdict) {
-        let Verdict { message, from, acceptance } = verdict;
-        if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
-            // A message that is too old to be known is not passed on, which is right.
-            let _known = gossipsub.report_message_validation_result(&message, &from, acceptance);
-        }
-    }
-
     fn on_tick(&mut self) {
         if self.gossip == GossipStreams::Off {
             return;
         }
         self.dial_due();
         self.close_unused();
+        self.watch_scores();
         let now = Instant::now();
         for (peer, connection) in self.peers.due(now) {
             if self.would_lose(&peer) {
@@ -204,6 +186,9 @@ impl Core {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
+                if !self.swarm.is_connected(&peer_id) {
+                    self.traffic.forget(&peer_id);
+                }
                 if let Some(dialled) = self.peers.closed(peer_id, connection_id) {
                     self.dialing.lost(&dialled);
                 }
@@ -282,35 +267,6 @@ impl Core {
             }
             Ok(_) | Err(ping::Failure::Unsupported) => {}
         }
-    }
-
-    fn on_gossipsub(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message { propagation_source: from, message_id, message } = event
-        else {
-            return;
-        };
-        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
-        let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
-        let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
-        let report = Box::new(move |validation| {
-            let acceptance = match validation {
-                Validation::Accept => MessageAcceptance::Accept,
-                Validation::Ignore => MessageAcceptance::Ignore,
-                Validation::Reject => MessageAcceptance::Reject,
-            };
-            let verdict = Verdict { message: message_id, from, acceptance };
-            if let Err(mpsc::error::TrySendError::Full(_)) = verdicts.try_send(verdict) {
-                metrics.note(P2pEvent::VerdictLost);
-            }
-        });
-        let (body, from) = (Bytes::from(message.data), identity_of(&from));
-        self.around.broadcaster.hear(TopicMessage {
-            tag,
-            body,
-            from,
-            transport: Transport::Libp2p,
-            report,
-        });
     }
 
     /// A peer opened one of our streams.

@@ -14,6 +14,7 @@ use libp2p::gossipsub::TopicHash;
 use crate::{
     command::{Command, NotTaken, ToSwarm},
     metrics::{P2pEvent, P2pMetrics},
+    outbox::{Publication, cost},
     pubsub::MAX_BODY_BYTES,
 };
 
@@ -36,8 +37,11 @@ impl TopicSink for Topic {
             self.metrics.note(P2pEvent::PublishQueueFull);
             TopicAdmission::Full
         };
-        let Some(held) = self.budget.try_reserve(body.len(), self.lane) else { return full() };
-        match self.swarm.offer(Command::Publish { topic: self.hash.clone(), body, held }) {
+        let Some(held) = self.budget.try_reserve(cost(body.len()), self.lane) else {
+            return full();
+        };
+        let publication = Publication { topic: self.hash.clone(), body, held };
+        match self.swarm.offer(Command::Publish(publication)) {
             Ok(()) => TopicAdmission::Queued,
             Err(NotTaken::Full) => full(),
             Err(NotTaken::Down) => TopicAdmission::Closed,

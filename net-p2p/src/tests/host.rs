@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Broadcaster, Setup};
+use broadcaster::{Broadcaster, Relaying, Setup};
 use futures::StreamExt;
 use gossip::{Inbound, NetworkId, NetworkProfile, Tag, Verdict};
 use libp2p::{
@@ -70,6 +70,22 @@ impl Node {
         key: NodeKey,
         change: impl FnOnce(P2pConfig) -> P2pConfig,
     ) -> Self {
+        Self::start_as(Relaying::Off, profile, network, key, change).await
+    }
+
+    /// A node that passes on what it hears.
+    pub(crate) async fn relay(profile: &'static NetworkProfile, network: &str) -> Self {
+        let key = NodeKey::generate();
+        Self::start_as(Relaying::Accepted, profile, network, key, |config| config).await
+    }
+
+    async fn start_as(
+        relaying: Relaying,
+        profile: &'static NetworkProfile,
+        network: &str,
+        key: NodeKey,
+        change: impl FnOnce(P2pConfig) -> P2pConfig,
+    ) -> Self {
         let root = CancellationToken::new();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&heard);
@@ -77,7 +93,7 @@ impl Node {
             into.lock().unwrap().push(message);
             async { Verdict::Ignore }
         };
-        let setup = Setup::new(profile).handler(Tag::VB, Arc::new(handler));
+        let setup = Setup::new(profile).relaying(relaying).handler(Tag::VB, Arc::new(handler));
         let broadcaster = Broadcaster::start(setup, &root);
         let mut config = P2pConfig::new(NetworkId::new(network).unwrap(), key);
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 
+mod bursts;
 mod door;
 pub(crate) mod host;
 mod http;

@@ -1,0 +1,208 @@
+//! What the swarm task does about topics: publishing at a pace, hearing within bounds, and watching whom
+//! a low score mutes.
+//!
+//! # Invariants
+//!
+//! * What a peer says beyond its share, or beyond what the budget has room for, is ignored and counted, so
+//!   that the library forgets it at once.
+//! * A peer that floods is disconnected and counted.
+//! * A score that keeps a peer from being served is counted and logged, once for each time.
+
+use std::{collections::HashSet, time::Duration};
+
+use broadcaster::TopicMessage;
+use bytes::Bytes;
+use gossip::{Lane, Tag, Transport, Validation};
+use libp2p::{
+    PeerId,
+    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    command::Verdict,
+    config::identity_of,
+    metrics::P2pEvent,
+    outbox::{Outbox, Publication, cost},
+    pubsub::PUBLISH_THRESHOLD,
+    swarm::Core,
+    topic_rates::{Said, TopicRates},
+};
+
+/// How often scores are looked at. Chosen: as often as they change.
+const SCORE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known of the traffic on all topics.
+#[derive(Debug)]
+pub(crate) struct TopicTraffic {
+    pub(crate) outbox: Outbox,
+    rates: TopicRates,
+    /// Peers whose score is too low to be served.
+    muted: HashSet<PeerId>,
+    /// When scores are looked at next.
+    watch: Instant,
+}
+
+impl TopicTraffic {
+    /// No traffic yet. `budget_bytes` is what all queues of the node may hold.
+    pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
+        let outbox = Outbox::new(budget_bytes, now);
+        Self { outbox, rates: TopicRates::default(), muted: HashSet::new(), watch: now }
+    }
+
+    /// Forgets a peer that is gone.
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.rates.forget(peer);
+        self.muted.remove(peer);
+    }
+}
+
+impl Core {
+    /// Publishes a message when it is its turn.
+    pub(crate) fn publish(&mut self, publication: Publication) {
+        if self.traffic.outbox.offer(publication).is_err() {
+            self.around.metrics.note(P2pEvent::PublishQueueFull);
+        }
+        self.publish_due();
+    }
+
+    /// Publishes what may be published now.
+    pub(crate) fn publish_due(&mut self) {
+        let now = Instant::now();
+        while let Some(Publication { topic, body, held }) = self.traffic.outbox.next(now) {
+            // Without gossip no topic is attached, so nothing is published.
+            let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
+            match gossipsub.publish(topic, body) {
+                Ok(_) => self.traffic.outbox.keep(held, now),
+                // A message that was heard or published before is not lost.
+                Err(PublishError::Duplicate) => {}
+                Err(PublishError::NoPeersSubscribedToTopic) => {
+                    self.around.metrics.note(P2pEvent::PublishWithoutPeers);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "publishing failed");
+                    self.around.metrics.note(P2pEvent::PublishFailed);
+                    // Peers may still ask for it.
+                    self.traffic.outbox.keep(held, now);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_gossipsub(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_topic_message(propagation_source, message_id, message);
+            }
+            gossipsub::Event::SlowPeer { failed_messages, .. } => {
+                let failed = failed_messages.priority + failed_messages.non_priority;
+                self.around.metrics.note_many(P2pEvent::TopicPeerFull, failed as u64);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_topic_message(
+        &mut self,
+        from: PeerId,
+        id: gossipsub::MessageId,
+        message: gossipsub::Message,
+    ) {
+        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
+        let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
+        let bytes = cost(message.data.len());
+        let Some(held) = self.admit(&from, message.data.len(), bytes) else {
+            return self.report(&id, &from, MessageAcceptance::Ignore);
+        };
+        let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
+        let report = Box::new(move |validation| {
+            let acceptance = match validation {
+                Validation::Accept => MessageAcceptance::Accept,
+                Validation::Ignore => MessageAcceptance::Ignore,
+                Validation::Reject => MessageAcceptance::Reject,
+            };
+            let verdict = Verdict { message: id, from, acceptance, held };
+            if let Err(mpsc::error::TrySendError::Full(_)) = verdicts.try_send(verdict) {
+                metrics.note(P2pEvent::VerdictLost);
+            }
+        });
+        let (body, from) = (Bytes::from(message.data), identity_of(&from));
+        let transport = Transport::Libp2p;
+        self.around.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
+    }
+
+    /// Charges a message that was heard, or says no.
+    fn admit(
+        &mut self,
+        from: &PeerId,
+        body_bytes: usize,
+        bytes: usize,
+    ) -> Option<broadcaster::Reservation> {
+        let now = Instant::now();
+        match self.traffic.rates.note(*from, body_bytes, now) {
+            Said::Within => {}
+            Said::Excess => {
+                self.around.metrics.note(P2pEvent::TopicExcess);
+                return None;
+            }
+            Said::Flood => {
+                self.around.metrics.note(P2pEvent::TopicFlood);
+                tracing::info!(peer = %from, "disconnecting a peer that floods a topic");
+                // It may have gone already.
+                let _ = self.swarm.disconnect_peer_id(*from);
+                return None;
+            }
+        }
+        let held = if self.traffic.outbox.has_room(bytes, now) {
+            self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
+        } else {
+            None
+        };
+        if held.is_none() {
+            self.around.metrics.note(P2pEvent::TopicBudgetFull);
+        }
+        held
+    }
+
+    pub(crate) fn on_verdict(&mut self, verdict: Verdict) {
+        let Verdict { message, from, acceptance, held } = verdict;
+        if matches!(acceptance, MessageAcceptance::Accept) {
+            self.traffic.outbox.keep(held, Instant::now());
+        }
+        self.report(&message, &from, acceptance);
+    }
+
+    fn report(
+        &mut self,
+        message: &gossipsub::MessageId,
+        from: &PeerId,
+        acceptance: MessageAcceptance,
+    ) {
+        if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
+            // A message that is too old to be known is not passed on, which is right.
+            let _known = gossipsub.report_message_validation_result(message, from, acceptance);
+        }
+    }
+
+    /// Notes which peers are not served because of their score.
+    pub(crate) fn watch_scores(&mut self) {
+        let now = Instant::now();
+        let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() else { return };
+        if now < self.traffic.watch {
+            return;
+        }
+        self.traffic.watch = now + SCORE_INTERVAL;
+        let low = |peer: &PeerId| {
+            let score = gossipsub.peer_score(peer)?;
+            (score < PUBLISH_THRESHOLD).then_some((*peer, score))
+        };
+        let muted: Vec<(PeerId, f64)> = self.swarm.connected_peers().filter_map(low).collect();
+        self.traffic.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
+        for (peer, score) in muted {
+            if self.traffic.muted.insert(peer) {
+                self.around.metrics.note(P2pEvent::TopicPeerMuted);
+                tracing::warn!(%peer, score, "a peer is not served on topics: its score is too low");
+            }
+        }
+    }
+}
