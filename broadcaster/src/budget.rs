@@ -151,19 +151,14 @@ fn charge(sum: &AtomicUsize, bytes: usize, limit: usize) -> Option<()> {
 }
 
 impl Reservation {
-    /// How many bytes are charged.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The same bytes; what is charged for them is given back with the last copy of the result.
     pub(crate) fn keep_with(self, bytes: &Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes: bytes.clone(), _held: self })
     }
 
     /// How much is charged, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 

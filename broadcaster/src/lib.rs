@@ -55,5 +55,6 @@ pub use link::{
     Stopping,
 };
 pub use metrics::{DropReason, Metrics};
+pub use receipts::TopicReceipt;
 pub use shared::{PeerEvent, Relaying};
 pub use topic::{TopicAdmission, TopicMessage, TopicSink};

@@ -45,9 +45,36 @@ impl Receipts {
         (Self { ledger: Arc::new(ledger) }, receiver)
     }
 
+    /// The receipt of a topic.
+    pub(crate) fn topic(&self) -> TopicReceipt {
+        TopicReceipt { ledger: Some(Arc::clone(&self.ledger)) }
+    }
+
     /// The receipt of one more copy.
     pub(crate) fn issue(&self) -> Receipt {
         Receipt { ledger: Arc::clone(&self.ledger), signed: false }
+    }
+}
+
+/// Counts the peers that a topic brings a broadcast to. One that is dropped counts nobody, and ends the
+/// wait of whoever sent the message, as far as the topic goes.
+#[derive(Debug)]
+pub struct TopicReceipt {
+    ledger: Option<Arc<Ledger>>,
+}
+
+impl TopicReceipt {
+    /// For a message whose sender does not wait.
+    #[must_use]
+    pub const fn unwanted() -> Self {
+        Self { ledger: None }
+    }
+
+    /// Says to how many peers the message was sent.
+    pub fn reached(self, peers: usize) {
+        if let Some(ledger) = self.ledger {
+            ledger.written.fetch_add(peers, Ordering::Relaxed);
+        }
     }
 }
 
@@ -91,6 +118,17 @@ mod tests {
         assert!(waiting.try_recv().is_err());
         c.sign();
         assert_eq!(waiting.await.unwrap(), Delivery { written: 2, given_up: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_topic_counts_whom_it_reached_and_one_that_gives_up_counts_nobody() {
+        let (receipts, mut waiting) = Receipts::new();
+        let (one, other) = (receipts.topic(), receipts.topic());
+        drop(receipts);
+        one.reached(19);
+        assert!(waiting.try_recv().is_err(), "the other topic may still reach somebody");
+        drop(other);
+        assert_eq!(waiting.await.unwrap(), Delivery { written: 19, given_up: 0 });
     }
 
     #[tokio::test]

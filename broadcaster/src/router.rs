@@ -28,7 +28,7 @@ use crate::{
     lanes::Queued,
     metrics::{DropReason, Metrics},
     peer::Peer,
-    receipts::Receipts,
+    receipts::{Receipts, TopicReceipt},
     registry::Registry,
     topic::{TopicAdmission, TopicSink},
 };
@@ -259,7 +259,9 @@ impl Router {
             ToTopic::Skip => Some(*transport),
             ToTopic::Publish => {
                 let body = job.frame.wire().slice(Tag::BYTES..);
-                match sink.publish(job.frame.tag(), body) {
+                let receipt = job.receipts.as_ref().map(Receipts::topic);
+                let receipt = receipt.unwrap_or_else(TopicReceipt::unwanted);
+                match sink.publish(job.frame.tag(), body, receipt) {
                     TopicAdmission::Queued => Some(*transport),
                     TopicAdmission::Full => {
                         self.metrics.dropped(DropReason::TopicFull, job.frame.lane());

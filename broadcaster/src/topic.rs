@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use gossip::{Identity, Tag, Transport, Validation};
 
+use crate::receipts::TopicReceipt;
+
 /// What became of a publication at the moment it was made.
 #[must_use = "a message that was not taken has to go another way"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +21,9 @@ pub enum TopicAdmission {
 
 /// Publishes messages of one tag on a topic.
 pub trait TopicSink: Send + Sync + 'static {
-    /// Offers a message body for publication. Never waits.
-    fn publish(&self, tag: Tag, body: Bytes) -> TopicAdmission;
+    /// Offers a message body for publication. Never waits. The receipt is told how many peers the message
+    /// was sent to, once it was.
+    fn publish(&self, tag: Tag, body: Bytes, receipt: TopicReceipt) -> TopicAdmission;
 }
 
 /// A message heard on a topic.

@@ -19,7 +19,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use broadcaster::Reservation;
+use broadcaster::{Reservation, TopicReceipt};
 use bytes::Bytes;
 use libp2p::gossipsub::TopicHash;
 use tokio::time::Instant;
@@ -56,6 +56,8 @@ pub(crate) struct Publication {
     pub(crate) body: Bytes,
     /// Its [`cost`].
     pub(crate) held: Reservation,
+    /// Told how many peers it was sent to.
+    pub(crate) receipt: TopicReceipt,
 }
 
 /// What GossipSub has, or will have, of one swarm.
@@ -149,7 +151,12 @@ mod tests {
 
     fn message(budget: &ByteBudget, bytes: usize) -> Publication {
         let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
-        Publication { topic: TopicHash::from_raw("t"), body: vec![0; bytes].into(), held }
+        Publication {
+            topic: TopicHash::from_raw("t"),
+            body: vec![0; bytes].into(),
+            held,
+            receipt: TopicReceipt::unwanted(),
+        }
     }
 
     /// Publishes what may be published, and returns how much that was.

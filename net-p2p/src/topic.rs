@@ -6,7 +6,7 @@
 //! * What does not fit a topic is said so, and never handed to the library, which would drop it
 //!   without a word.
 
-use broadcaster::{ByteBudget, TopicAdmission, TopicSink};
+use broadcaster::{ByteBudget, TopicAdmission, TopicReceipt, TopicSink};
 use bytes::Bytes;
 use gossip::{Lane, Tag};
 use libp2p::gossipsub::TopicHash;
@@ -29,7 +29,7 @@ pub(crate) struct Topic {
 }
 
 impl TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+    fn publish(&self, _tag: Tag, body: Bytes, receipt: TopicReceipt) -> TopicAdmission {
         if body.len() > MAX_BODY_BYTES {
             return TopicAdmission::TooLarge;
         }
@@ -40,7 +40,7 @@ impl TopicSink for Topic {
         let Some(held) = self.budget.try_reserve(cost(body.len()), self.lane) else {
             return full();
         };
-        let publication = Publication { topic: self.hash.clone(), body, held };
+        let publication = Publication { topic: self.hash.clone(), body, held, receipt };
         match self.swarm.offer(Command::Publish(publication)) {
             Ok(()) => TopicAdmission::Queued,
             Err(NotTaken::Full) => full(),
@@ -64,7 +64,9 @@ mod tests {
             budget: ByteBudget::new(8 << 20),
             metrics: P2pMetrics::default(),
         };
-        let publish = |bytes: usize| topic.publish(Tag::TX, Bytes::from(vec![0; bytes]));
+        let publish = |bytes: usize| {
+            topic.publish(Tag::TX, Bytes::from(vec![0; bytes]), TopicReceipt::unwanted())
+        };
         assert_eq!(publish(1), TopicAdmission::Closed, "no swarm yet");
         topic.swarm.lead_to(Some(&senders));
         drop(senders);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use gossip::{Lane, Tag, Transport, Validation};
 use libp2p::{
     PeerId,
-    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError},
+    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -69,11 +69,21 @@ impl Core {
     /// Publishes what may be published now.
     pub(crate) fn publish_due(&mut self) {
         let now = Instant::now();
-        while let Some(Publication { topic, body, held }) = self.traffic.outbox.next(now) {
+        while let Some(Publication { topic, body, held, receipt }) = self.traffic.outbox.next(now) {
             // Without gossip no topic is attached, so nothing is published.
             let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
-            match gossipsub.publish(topic, body) {
-                Ok(_) => self.traffic.outbox.keep(held, now),
+            match gossipsub.publish(topic.clone(), body) {
+                Ok(_) => {
+                    // As the library chooses whom it publishes to.
+                    let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
+                        topics.contains(&&topic)
+                            && gossipsub
+                                .peer_score(peer)
+                                .is_none_or(|score| score >= PUBLISH_THRESHOLD)
+                    };
+                    receipt.reached(gossipsub.all_peers().filter(is_served).count());
+                    self.traffic.outbox.keep(held, now);
+                }
                 // A message that was heard or published before is not lost.
                 Err(PublishError::Duplicate) => {}
                 Err(PublishError::NoPeersSubscribedToTopic) => {

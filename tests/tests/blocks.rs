@@ -3,16 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use gossip::{
-    NetworkId, NetworkProfile, NodeAddress, PeerClass, Tag,
-    wire::{block::BlockRequest, request, topics::Topics},
-};
+use gossip::{NetworkId, NodeAddress, PeerClass};
 use runtime::TaskSet;
 use tandem::{
     ClientLimits, Mode, NodeBuilder, Running,
@@ -20,11 +13,8 @@ use tandem::{
 };
 use tempfile::TempDir;
 use testkit::{
-    harness::RawPeer,
-    libp2p::RawLibp2p,
     process::Node,
     wait::{soon, until},
-    websocket::{RawWebSocket, upgrade_request},
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -192,67 +182,4 @@ async fn a_newcomer_catches_up_through_a_relay_that_keeps_no_blocks() {
     let _ = newcomer.stop(Duration::from_secs(5)).await;
     assert_eq!(relay.terminate().await, Some(0));
     assert_eq!(archive.terminate().await, Some(0));
-}
-
-/// Asks for blocks the way existing nodes do: sixteen requests on their way at any time, each of them
-/// with a nonce of its own, and the answers in any order.
-async fn fetch_raw(mut peer: impl RawPeer, rounds: u64) {
-    const AT_ONCE: u64 = 16;
-    let mut asked = 0;
-    let mut got = 0;
-    while got < rounds {
-        while asked < rounds && asked < got + AT_ONCE {
-            let topics = BlockRequest { round: asked }.topics();
-            peer.send(Tag::UE, &request::seal(&topics, asked + 1)).await.unwrap();
-            asked += 1;
-        }
-        let (tag, answer) = peer.recv().await.expect("the relay stays");
-        if tag == Tag::TS {
-            let topics = Topics::decode(&answer).unwrap();
-            assert!(topics.get("blockData").is_some(), "{topics:?}");
-            got += 1;
-        }
-    }
-}
-
-/// How long a newcomer needs for the blocks of an archive behind a relay that has none.
-async fn through_a_relay(archive_mode: Mode, newcomer: Mode) -> Duration {
-    const FEW: u64 = 93;
-    let dir = tempfile::tempdir().unwrap();
-    let kept = dir.path().join("kept.redb");
-    keep(&kept, FEW).await;
-    let (_archive_dir, archive) = archive(&kept, archive_mode).await;
-    let relay_dir = tempfile::tempdir().unwrap();
-    let peer = address(&archive, archive_mode).to_string();
-    let relay = Node::run(relay_dir.path(), &["--mode", "hybrid", "--peer", &peer]).await;
-    soon("the relay has its peer", relay.has_peers(1)).await;
-    let profile = &NetworkProfile::TANDEM;
-    let began = Instant::now();
-    if newcomer == Mode::Libp2p {
-        let address = address(&relay, Mode::Libp2p).to_string();
-        let raw = RawLibp2p::connect(&address, profile, &network()).await.unwrap();
-        soon("all blocks", fetch_raw(raw, FEW)).await;
-    } else {
-        let request = upgrade_request(profile, &network());
-        let address = relay.ws_address().parse().unwrap();
-        let raw = RawWebSocket::connect(address, &request).await.unwrap();
-        soon("all blocks", fetch_raw(raw, FEW)).await;
-    }
-    let took = began.elapsed();
-    assert_eq!(relay.terminate().await, Some(0));
-    assert_eq!(archive.terminate().await, Some(0));
-    took
-}
-
-// Issue 9, 2.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_without_blocks_gets_them_as_fast_whatever_it_is_asked_over() {
-    for archive in [Mode::WebSocket, Mode::Libp2p] {
-        for newcomer in [Mode::WebSocket, Mode::Libp2p] {
-            let took = through_a_relay(archive, newcomer).await;
-            eprintln!("{archive:?} {newcomer:?} {took:?}");
-            // Even one wait of a fifth of a second for each would be eighteen seconds.
-            assert!(took < Duration::from_secs(6), "{archive:?} to {newcomer:?} took {took:?}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::{future::pending, io, num::NonZeroUsize, sync::Arc, time::Duration};
 use broadcaster::{
     Broadcaster, DropReason, Frame, FrameSink, FrameSource, LaneLimits, LaneSinks, Limits, Link,
     LinkInfo, PeerEvent, Received, Relaying, Setup, SourceEnd, TopicAdmission, TopicMessage,
-    TopicSink,
+    TopicReceipt, TopicSink,
 };
 use bytes::Bytes;
 use gossip::{
@@ -445,7 +445,7 @@ async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
 struct Topic(std::sync::Mutex<Vec<Bytes>>);
 
 impl TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+    fn publish(&self, _tag: Tag, body: Bytes, _receipt: TopicReceipt) -> TopicAdmission {
         self.0.lock().expect("nobody panics with it").push(body);
         TopicAdmission::Queued
     }

@@ -5,6 +5,7 @@ use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Dura
 
 use broadcaster::{
     Broadcaster, DropReason, LaneLimits, Limits, Relaying, Setup, TopicAdmission, TopicMessage,
+    TopicReceipt,
 };
 use bytes::Bytes;
 use gossip::{
@@ -449,7 +450,7 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
 struct Topic(Mutex<Vec<Bytes>>);
 
 impl broadcaster::TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes) -> TopicAdmission {
+    fn publish(&self, _tag: Tag, body: Bytes, _receipt: TopicReceipt) -> TopicAdmission {
         self.0.lock().expect("nobody panics with it").push(body);
         TopicAdmission::Queued
     }

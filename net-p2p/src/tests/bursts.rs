@@ -3,7 +3,9 @@
 
 use std::{collections::HashSet, io, time::Duration};
 
-use broadcaster::{Frame, FrameSink, FrameSource, LaneSinks, Link, LinkInfo, Received, SourceEnd};
+use broadcaster::{
+    Frame, FrameSink, FrameSource, LaneSinks, Link, LinkInfo, MessageMemory, Received, SourceEnd,
+};
 use bytes::Bytes;
 use futures::AsyncWriteExt;
 use gossip::{
@@ -25,6 +27,9 @@ use crate::{NodeKey, P2pEvent, handshake::LaneCount};
 
 /// What a block's transactions come to.
 const BURST: u32 = 1_000;
+
+/// What one peer may bring on a topic at once, whatever its share of the queues is.
+const ON_TOPIC: u32 = 100;
 
 /// How often they come, a second apart.
 const BURSTS: u32 = 3;
@@ -65,7 +70,12 @@ async fn hears(observed: &mut broadcast::Receiver<Inbound>, heard: &mut HashSet<
 }
 
 /// Sends bursts by `say`, and waits until the peer has heard them.
-async fn is_heard<F: Future<Output = ()>>(node: &Node, peer: &Node, mut say: impl FnMut(u32) -> F) {
+async fn is_heard<F: Future<Output = ()>>(
+    node: &Node,
+    peer: &Node,
+    size: u32,
+    mut say: impl FnMut(u32) -> F,
+) {
     let mut observed = peer.broadcaster.observe();
     let mut heard = HashSet::new();
     // Nothing tells when topics have met.
@@ -82,13 +92,13 @@ async fn is_heard<F: Future<Output = ()>>(node: &Node, peer: &Node, mut say: imp
     while observed.try_recv().is_ok() {}
     heard.clear();
     for burst in 0..BURSTS {
-        for number in burst * BURST..(burst + 1) * BURST {
+        for number in burst * size..(burst + 1) * size {
             say(number).await;
         }
-        hears(&mut observed, &mut heard, (burst + 1) * BURST).await;
+        hears(&mut observed, &mut heard, (burst + 1) * size).await;
     }
-    say(BURSTS * BURST).await;
-    hears(&mut observed, &mut heard, BURSTS * BURST + 1).await;
+    say(BURSTS * size).await;
+    hears(&mut observed, &mut heard, BURSTS * size + 1).await;
     for side in [node, peer] {
         assert_eq!(side.network.metrics().count(P2pEvent::TopicPeerMuted), 0);
         assert_eq!(side.network.metrics().count(P2pEvent::TopicPeerFull), 0);
@@ -99,7 +109,7 @@ async fn is_heard<F: Future<Output = ()>>(node: &Node, peer: &Node, mut say: imp
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_ones_own_is_heard() {
     let (node, peer) = node_and_peer().await;
-    is_heard(&node, &peer, async |number| {
+    is_heard(&node, &peer, BURST, async |number| {
         let message = || Outbound::new(Tag::TX, transaction(number));
         while node.network.broadcast(message()) != Ok(Admission::Queued) {
             time::sleep(Duration::from_millis(1)).await;
@@ -114,7 +124,7 @@ struct Feed(mpsc::Receiver<Bytes>);
 impl FrameSource for Feed {
     async fn next_message(&mut self) -> Result<Received, SourceEnd> {
         match self.0.recv().await {
-            Some(wire) => Ok(Received { tag: Tag::TX, wire, held: None }),
+            Some(wire) => Ok(Received { tag: Tag::TX, wire, memory: MessageMemory::Uncharged }),
             None => Err(SourceEnd::because(DisconnectReason::RemoteClosed)),
         }
     }
@@ -145,7 +155,7 @@ async fn a_burst_from_a_peer_of_the_other_transport_is_heard() {
     let (sinks, sources) = (LaneSinks::Shared(Sink), vec![Feed(messages)]);
     let link = Link { about, sinks, sources, greeting: Vec::new(), hooks: None };
     let _attached = node.broadcaster.attach(node.broadcaster.next_link_id(), link).unwrap();
-    is_heard(&node, &peer, async |number| {
+    is_heard(&node, &peer, BURST, async |number| {
         let wire = [&Tag::TX.0[..], &transaction(number)].concat();
         feed.send(wire.into()).await.unwrap();
     })
@@ -167,7 +177,7 @@ async fn a_burst_on_a_stream_is_heard() {
     let mut stream = host.open(profile.stream_protocol).await;
     shake(&mut stream, Direction::Outbound, &ours(profile, 1, LaneCount::One)).await;
     let stream = tokio::sync::Mutex::new(stream);
-    is_heard(&node, &peer, async |number| {
+    is_heard(&node, &peer, BURST, async |number| {
         let body = [&Tag::TX.0[..], &transaction(number)].concat();
         let header = u32::try_from(body.len()).unwrap().to_be_bytes();
         write(&mut *stream.lock().await, &[&header[..], &body].concat()).await;
@@ -183,7 +193,7 @@ async fn a_burst_on_a_topic_is_heard() {
     let offered = [libp2p::StreamProtocol::new(MESHSUB)];
     let host = Host::dial(&NodeKey::generate(), &offered, node.address()).await;
     let stream = tokio::sync::Mutex::new(host.open(MESHSUB).await);
-    is_heard(&node, &peer, async |number| {
+    is_heard(&node, &peer, ON_TOPIC, async |number| {
         let request = rpc::request(&[rpc::message("algotx01", &transaction(number))]);
         write(&mut *stream.lock().await, &request).await;
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use gossip::{GossipNode, Inbound, NetworkProfile, Tag};
+use gossip::{GossipNode, Inbound, NetworkProfile, Outbound, Tag};
 use libp2p::{
     Swarm,
     gossipsub::{self, ConfigBuilder, IdentTopic, MessageAuthenticity, MessageId, ValidationMode},
@@ -99,4 +99,35 @@ async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() 
         node.network.peers(gossip::PeerClass::Connected).is_empty(),
         "nobody gossips on streams"
     );
+}
+
+// Issue 8, 11: `send` said how many peers were connected, whatever was done.
+#[tokio::test]
+async fn a_sender_is_told_how_many_peers_a_topic_brought_its_message_to() {
+    let profile = &NetworkProfile::ALGORAND;
+    let node = Node::start(profile, "net", NodeKey::generate()).await;
+    let one = |number: u8| Outbound::new(Tag::TX, vec![number; 40]);
+    assert_eq!(node.broadcaster.broadcast_and_wait(&one(0)).await.unwrap().written, 0);
+    let mut peers = Vec::new();
+    // As many as the door lets in from one address.
+    for _ in 0..8 {
+        let peer = Node::start(profile, "net", NodeKey::generate()).await;
+        peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
+        peers.push(peer);
+    }
+    let mut written = 0;
+    for number in 1..=200 {
+        written = node.broadcaster.broadcast_and_wait(&one(number)).await.unwrap().written;
+        if written == peers.len() {
+            break;
+        }
+        // Nothing tells when topics have met.
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(written, peers.len());
+    let mut observed: Vec<_> = peers.iter().map(|peer| peer.broadcaster.observe()).collect();
+    assert_eq!(node.broadcaster.broadcast_and_wait(&one(255)).await.unwrap().written, peers.len());
+    for observed in &mut observed {
+        until("every one of them hears it", || heard(observed, &[255; 40])).await;
+    }
 }

@@ -75,7 +75,7 @@ pub(crate) struct Sent {
     pub(crate) digest: String,
     /// Peers that were connected.
     pub(crate) peers: usize,
-    /// Peers to whose connection it was written. A topic's subscribers are not counted.
+    /// Peers it was sent to, over their connection or on a topic.
     pub(crate) written: usize,
     /// Peers it was meant for and not written to.
     pub(crate) given_up: usize,

@@ -52,11 +52,11 @@ async fn read(source: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 }
 
 fn line(sent: &Sent) -> String {
-    let Sent { tag, bytes, digest, peers, given_up, .. } = sent;
-    let peers = match (peers, given_up) {
+    let Sent { tag, bytes, digest, written, given_up, .. } = sent;
+    let peers = match (written, given_up) {
         (1, 0) => "1 peer".to_owned(),
-        (peers, 0) => format!("{peers} peers"),
-        (peers, given_up) => format!("{peers} peers, {given_up} of which did not take it"),
+        (written, 0) => format!("{written} peers"),
+        (written, given_up) => format!("{written} peers, and {given_up} did not take it"),
     };
     format!("sent {tag}, {bytes} bytes, digest {digest}, to {peers}")
 }
