@@ -1,13 +1,10 @@
 //! Tandem nodes as they are measured: one transport each, on loopback, every limit as shipped.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
-use mesh::{Door, InboundLimits, Ledger};
+use mesh::{Door, InboundLimits};
 use net_http::{HttpServer, client::ClientLimits, client::Clients};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{TlsIdentity, WsConfig, WsNetwork};
@@ -60,7 +57,6 @@ impl Node {
     ) -> Result<Self, Failure> {
         let clients = Clients::new(http.clients, String::new(), parent);
         let broadcaster = Broadcaster::start(setup, parent);
-        let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
         let door = Door::new(http.inbound);
         let id = NetworkId::new(NETWORK)?;
         let network: Arc<dyn GossipNode> = match transport {
@@ -73,7 +69,7 @@ impl Node {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen = Some("127.0.0.1:0".to_owned()),
                 }
-                Arc::new(WsNetwork::start(config, broadcaster.clone(), ledger, parent).await?)
+                Arc::new(WsNetwork::start(config, broadcaster.clone(), parent).await?)
             }
             Transport::P2p => {
                 let mut config = P2pConfig::new(id, NodeKey::generate());
@@ -83,7 +79,7 @@ impl Node {
                     Some(peer) => config.peers.push(peer),
                     None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),
                 }
-                let start = P2pNetwork::start(config, broadcaster.clone(), ledger, parent);
+                let start = P2pNetwork::start(config, broadcaster.clone(), parent);
                 Arc::new(start.await?)
             }
         };

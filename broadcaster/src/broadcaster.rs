@@ -148,8 +148,8 @@ impl Drop for OnPeerEnd {
 /// How messages flow in a node, whatever carries them. A cheap handle.
 #[derive(Clone)]
 pub struct Broadcaster {
-    shared: Arc<Shared>,
-    tasks: TaskSet,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tasks: TaskSet,
 }
 
 impl std::fmt::Debug for Broadcaster {
@@ -164,7 +164,7 @@ impl Broadcaster {
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
         let Setup { profile, limits, relaying, application, metrics, environment } = setup;
         let tasks = TaskSet::new(parent);
-        let registry = Arc::new(Registry::new(limits.parking_time, profile.tags, metrics.clone()));
+        let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let topics = Arc::new(RwLock::new(HashMap::new()));
         let depths = [limits.intake_priority.get(), limits.intake_bulk.get()];
         let (router, intake) = Router::new(
@@ -403,43 +403,12 @@ impl Broadcaster {
     }
 
     /// Notes the identity of an attached peer, once it is verified.
-    pub fn identify(&self, peer: LinkId, identity: Identity) {
+    pub(crate) fn identify(&self, peer: LinkId, identity: Identity) {
         self.shared.registry.identify(peer, identity);
         if let Some(peer) = self.shared.registry.get(peer) {
             self.shared.registry.give(&peer, self.shared.registry.unpark(&identity));
             self.shared.emit(PeerEvent::Identified(peer.info()));
         }
-    }
-
-    /// Moves what waits for `loser` to `winner`, another link to the same node, and closes `loser` in
-    /// an orderly way. If `winner` is not attached yet it inherits when it is.
-    pub fn supersede(&self, loser: LinkId, winner: LinkId) {
-        let Some(loser) = self.shared.registry.get(loser) else { return };
-        self.shared.end(&loser, DisconnectReason::Duplicate);
-        self.shared.registry.hand_over(&loser, loser.lanes.close(), winner);
-    }
-
-    /// As [`Broadcaster::supersede`], but closes `loser` only after `patience`, if the other end has not
-    /// closed it by then. For an end that cannot know yet whether the other one has verified `winner`:
-    /// what it still sends over `loser` is read, and it is not left without a link.
-    pub fn retire(&self, loser: LinkId, winner: LinkId, patience: Duration) {
-        if patience.is_zero() {
-            return self.supersede(loser, winner);
-        }
-        let Some(loser) = self.shared.registry.get(loser) else { return };
-        if !loser.retire() {
-            return;
-        }
-        self.shared.registry.remove(loser.id);
-        let (left, hop_local) = self.shared.registry.part(loser.lanes.drain());
-        self.shared.registry.give(&loser, hop_local);
-        self.shared.registry.hand_over(&loser, left, winner);
-        self.tasks.spawn("retire", |_cancel| async move {
-            let closed = loser.cancel.cancelled();
-            // Either way the link is over, by the other end's doing or by ours.
-            let _ = time::timeout(patience, closed).await;
-            loser.cancel.cancel();
-        });
     }
 
     /// Starts closing the connection to `peer`. Unknown peers are ignored.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use gossip::{Admission, Lane};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     frame::Frame,
@@ -62,6 +62,7 @@ struct State {
     /// Priority messages since the last bulk message went.
     streak: u32,
     closed: bool,
+    inherited_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -260,9 +261,13 @@ impl Lanes {
         messages: Vec<Queued>,
         mut outcome: impl FnMut(&Frame, Admission),
     ) {
+        if messages.is_empty() {
+            return;
+        }
         let (mut inherited, mut refused) = ([Vec::new(), Vec::new()], Vec::new());
         {
             let mut state = self.lock();
+            state.inherited_at = Some(Instant::now());
             for message in messages {
                 let (lane, len) = (index(message.frame.lane()), message.frame.wire().len());
                 let closed = state.closed;
@@ -293,6 +298,11 @@ impl Lanes {
             notify.notify_one();
         }
         drop(refused);
+    }
+
+    /// When messages of another link were last added: they had waited there.
+    pub(crate) fn inherited_at(&self) -> Option<Instant> {
+        self.lock().inherited_at
     }
 
     /// Bytes that wait.

@@ -22,6 +22,7 @@ mod assembler;
 mod breath;
 mod broadcaster;
 mod budget;
+mod claims;
 mod duplicates;
 mod encode;
 mod fair;
@@ -48,6 +49,7 @@ pub use assembler::{
 };
 pub use broadcaster::{Broadcaster, Setup};
 pub use budget::{ByteBudget, Reservation, Stage};
+pub use claims::Claim;
 pub use frame::{Frame, Origin};
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{

@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc};
 
 use bytes::Bytes;
-use gossip::{Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
+use gossip::{BoxFuture, Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
 use tokio::sync::oneshot;
 
 use crate::{assembler::MessageMemory, frame::Frame};
@@ -105,6 +105,10 @@ pub trait LinkHooks: Send + Sync + 'static {
     ///
     /// The reason to end the connection for.
     fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason>;
+
+    /// Asks the peer whether it is there, and resolves when it has answered; never if it does not. Asked
+    /// when a newcomer with the same identity says that the peer has lost this link.
+    fn sign_of_life(&self) -> BoxFuture<'static, ()>;
 }
 
 /// What a transport tells of a connection when it attaches it.

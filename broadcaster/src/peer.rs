@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * The first reason to end a peer is the one that counts.
+//! * The first reason to end a peer is the one that counts. One that is benched ends as a duplicate.
 //! * A peer that has ended takes no further message.
 
 use std::sync::{
@@ -15,7 +15,7 @@ use gossip::{
     wire::digest::{Digest, DigestFilter},
 };
 use std::sync::Arc;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,7 +42,7 @@ pub(crate) struct Peer {
     pub(crate) cancel: CancellationToken,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     identity: OnceLock<Identity>,
-    end: OnceLock<DisconnectReason>,
+    standing: watch::Sender<Standing>,
     interest: AtomicU32,
     /// Whether `known` was ever written: most peers never announce a digest.
     announces: AtomicBool,
@@ -50,6 +50,17 @@ pub(crate) struct Peer {
     requests: Mutex<Requests>,
     /// What a write loop could not finish writing.
     unsent: Mutex<Vec<Queued>>,
+}
+
+/// How a link stands among the links of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is used.
+    Live,
+    /// It lost against another link, and is read until one of the ends closes it.
+    Benched,
+    /// It ends, and why.
+    Ended(DisconnectReason),
 }
 
 /// What a peer is made of.
@@ -77,7 +88,7 @@ impl Peer {
             cancel: parts.cancel,
             hooks: parts.hooks,
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
-            end: OnceLock::new(),
+            standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
             announces: AtomicBool::new(false),
             known: Mutex::new(DigestFilter::outgoing()),
@@ -107,22 +118,73 @@ impl Peer {
         self.identity.get_or_init(|| identity);
     }
 
-    /// Asks the peer's loops to end. Returns whether this was the first time.
+    /// Asks the peer's loops to end. Returns whether this settled why.
     pub(crate) fn end(&self, reason: DisconnectReason) -> bool {
-        let first = self.end.set(reason).is_ok();
+        let first = self.standing.send_if_modified(|standing| match standing {
+            Standing::Live => {
+                *standing = Standing::Ended(reason);
+                true
+            }
+            Standing::Benched => {
+                *standing = Standing::Ended(DisconnectReason::Duplicate);
+                false
+            }
+            Standing::Ended(_) => false,
+        });
         self.cancel.cancel();
         first
     }
 
-    /// Settles that the peer ends as a duplicate, and leaves it to the other end to close it. Returns
-    /// whether nothing was settled before.
-    pub(crate) fn retire(&self) -> bool {
-        self.end.set(DisconnectReason::Duplicate).is_ok()
+    /// Ends the peer if it is benched.
+    pub(crate) fn end_benched(&self) {
+        if self.turn(Standing::Benched, Standing::Ended(DisconnectReason::Duplicate)) {
+            self.cancel.cancel();
+        }
+    }
+
+    /// Leaves it to the other end to close the link. Returns whether it was used until now.
+    pub(crate) fn bench(&self) -> bool {
+        self.turn(Standing::Live, Standing::Benched)
+    }
+
+    /// Takes the link into use again. Returns whether it was benched, and is still open.
+    pub(crate) fn recall(&self) -> bool {
+        !self.cancel.is_cancelled() && self.turn(Standing::Benched, Standing::Live)
+    }
+
+    /// Resolves when the link is not benched any more, be it recalled or ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is taken.
+    pub(crate) async fn leaves_bench(&self) {
+        let mut standing = self.standing.subscribe();
+        let left = standing.wait_for(|standing| *standing != Standing::Benched);
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => {}
+            // The sender is in the peer, which is borrowed here.
+            _ = left => {}
+        }
+    }
+
+    fn turn(&self, from: Standing, to: Standing) -> bool {
+        self.standing.send_if_modified(|standing| {
+            let turns = *standing == from;
+            if turns {
+                *standing = to;
+            }
+            turns
+        })
     }
 
     /// Why the peer ends; a peer whose token was cancelled from above ends with the node.
     pub(crate) fn end_reason(&self) -> DisconnectReason {
-        self.end.get().copied().unwrap_or(DisconnectReason::LocalShutdown)
+        match *self.standing.borrow() {
+            Standing::Live => DisconnectReason::LocalShutdown,
+            Standing::Benched => DisconnectReason::Duplicate,
+            Standing::Ended(reason) => reason,
+        }
     }
 
     pub(crate) fn interest(&self) -> Interest {

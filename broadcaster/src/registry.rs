@@ -8,12 +8,14 @@
 //! * What a link could not write goes to the other link of the same node, if there is one or soon
 //!   will be; what is parked in the meantime is bounded in number and time. What belongs to one
 //!   connection, such as a request, goes with it.
-//! * Of the links of a node one answers to its identity, as long as there is one.
+//! * Of the links of a node one answers to its identity, as long as there is one: the one that holds it.
+//! * A claim goes with its peer, and when the holder of an identity ends, the best benched link that is
+//!   still open is a peer again, before anybody could see that there is none.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,12 +23,15 @@ use std::{
 
 use dashmap::DashMap;
 use gossip::{
-    Admission, DisconnectReason, Forwarding, Identity, LinkId, PeerClass, PeerInfo, TagTable,
+    Admission, DisconnectReason, Forwarding, Identity, LinkId, NetworkProfile, PeerClass, PeerInfo,
+    TagTable,
 };
+use mesh::Ledger;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claims::Benched,
     lanes::Queued,
     metrics::{DropReason, Metrics},
     peer::Peer,
@@ -43,6 +48,9 @@ type Parked = HashMap<Identity, (Instant, Vec<Queued>)>;
 
 pub(crate) struct Registry {
     peers: DashMap<LinkId, Arc<Peer>>,
+    /// Links that lost against another one of their node, and are still read. Changed with the ledger.
+    benched: DashMap<LinkId, Arc<Peer>>,
+    ledger: Mutex<Ledger>,
     identities: DashMap<Identity, LinkId>,
     next_id: AtomicU64,
     /// Also taken while a peer is inserted, so that generations are given out in order.
@@ -58,16 +66,22 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(patience: Duration, tags: TagTable, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        patience: Duration,
+        profile: &'static NetworkProfile,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             peers: DashMap::new(),
+            benched: DashMap::new(),
+            ledger: Mutex::new(Ledger::new(profile.claims)),
             identities: DashMap::new(),
             next_id: AtomicU64::new(0),
             generation: Mutex::default(),
             version: AtomicU64::new(0),
             parked: Mutex::new(Some(HashMap::new())),
             patience,
-            tags,
+            tags: profile.tags,
             metrics,
         }
     }
@@ -110,13 +124,80 @@ impl Registry {
         }
     }
 
+    /// Forgets a link that ends, and gives its identity to the best benched link that is still open.
     pub(crate) fn remove(&self, id: LinkId) {
+        self.release(id);
+        self.benched.remove(&id);
+        self.take_out(id);
+    }
+
+    fn take_out(&self, id: LinkId) {
         if let Some((_, peer)) = self.peers.remove(&id) {
             if let Some(identity) = peer.identity() {
                 self.take_name(identity, id);
             }
             self.version.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// Which link each identity is reached by.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the claim of a link back.
+    pub(crate) fn release(&self, id: LinkId) {
+        let recalled = {
+            let mut ledger = self.ledger();
+            let mut ended = id;
+            loop {
+                let Some(successor) = ledger.release(ended) else { return };
+                let Some((_, peer)) = self.benched.remove(&successor) else {
+                    // It is about to be attached, or was not benched yet.
+                    return;
+                };
+                if peer.recall() {
+                    self.peers.insert(successor, Arc::clone(&peer));
+                    self.version.fetch_add(1, Ordering::AcqRel);
+                    break peer;
+                }
+                ended = successor;
+            }
+        };
+        if let Some(identity) = recalled.identity() {
+            self.identities.insert(identity, recalled.id);
+            tracing::debug!(ended = %id, link = %recalled.id, %identity, "a benched link takes over");
+            self.give(&recalled, self.unpark(&identity));
+        }
+    }
+
+    /// Benches the attached links to a node that lost, if the one that they lost against is attached.
+    pub(crate) fn bench(&self, identity: &Identity) -> Vec<Benched> {
+        let mut benched = Vec::new();
+        let ledger = self.ledger();
+        let Some(winner) = ledger.holder(identity).filter(|holder| self.peers.contains_key(holder))
+        else {
+            return benched;
+        };
+        let patience = ledger.patience(identity);
+        for link in ledger.benched(identity) {
+            let Some(loser) = self.get(link).filter(|loser| loser.bench()) else { continue };
+            self.benched.insert(link, Arc::clone(&loser));
+            self.take_out(link);
+            benched.push(Benched { loser, winner, patience });
+        }
+        benched
+    }
+
+    /// Whether a link is a peer, or benched.
+    pub(crate) fn is_attached(&self, id: LinkId) -> bool {
+        self.peers.contains_key(&id) || self.benched.contains_key(&id)
+    }
+
+    /// The link in use to the node at the other end of a link, which may be that link or another one.
+    pub(crate) fn in_use(&self, id: LinkId) -> Option<LinkId> {
+        let peer = self.get(id).or_else(|| self.benched.get(&id).map(|peer| Arc::clone(&peer)))?;
+        self.by_identity(&peer.identity()?).map(|peer| peer.id)
     }
 
     /// Lets another link of a node answer to its identity, if this one did and there is another.
@@ -138,6 +219,10 @@ impl Registry {
     }
 
     pub(crate) fn by_identity(&self, identity: &Identity) -> Option<Arc<Peer>> {
+        let holder = self.ledger().holder(identity);
+        if let Some(holder) = holder.and_then(|holder| self.get(holder)) {
+            return Some(holder);
+        }
         let id = *self.identities.get(identity)?;
         self.get(id)
     }
@@ -169,10 +254,14 @@ impl Registry {
     /// Gives what a link that has ended could not write to the node's other link, if that is why it
     /// ended; else counts it as lost.
     pub(crate) fn hand_over_unsent(&self, peer: &Peer, left: Vec<Queued>) {
-        let handed_over = matches!(
-            peer.end_reason(),
-            DisconnectReason::Duplicate | DisconnectReason::RemoteClosed
-        );
+        let handed_over = match peer.end_reason() {
+            DisconnectReason::Duplicate | DisconnectReason::RemoteClosed => true,
+            // Nobody comes back for what a dead link held, but another link may be there already.
+            DisconnectReason::Silent | DisconnectReason::Transport => {
+                peer.identity().is_some_and(|identity| self.by_identity(&identity).is_some())
+            }
+            _ => false,
+        };
         match peer.identity().filter(|_| handed_over && !left.is_empty()) {
             Some(identity) => {
                 let (left, hop_local) = self.part(left);

@@ -11,6 +11,7 @@
 //! * Whoever has much to be routed waits for room in its own share, and delays nobody else's.
 //! * The router waits only for the next message, and lets others run in between: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
+//! * A message goes back to the node that it came from by none of its links.
 //! * Within a lane, messages of one share reach every peer's queue in the order they were submitted.
 //! * When the node stops, what was submitted before is still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
@@ -69,6 +70,15 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// The link that a message must not go to, because it came from there.
+    fn source(&self) -> Option<LinkId> {
+        match self.target {
+            Target::AllExcept(source) => Some(source),
+            Target::JoinedAfter { except, .. } => except,
+            Target::All | Target::One(_) => None,
+        }
+    }
+
     fn includes(&self, peer: &Peer) -> bool {
         match self.target {
             Target::All => true,
@@ -215,9 +225,16 @@ impl Router {
             self.version = version;
         }
         let carried: Vec<Option<Transport>> = jobs.iter().map(|job| self.publish(job)).collect();
+        // The sender may be reached by another link than the one that its message came on.
+        let sender = |job: &Job| job.source().and_then(|source| self.registry.in_use(source));
+        let senders: Vec<Option<LinkId>> = jobs.iter().map(sender).collect();
         for peer in &self.peers {
-            let wanted = jobs.iter().zip(&carried).filter(|(job, carried)| {
-                job.includes(peer) && **carried != Some(peer.transport) && self.wants(peer, job)
+            let ways = carried.iter().zip(&senders);
+            let wanted = jobs.iter().zip(ways).filter(|(job, (carried, sender))| {
+                job.includes(peer)
+                    && **sender != Some(peer.id)
+                    && **carried != Some(peer.transport)
+                    && self.wants(peer, job)
             });
             let queued = wanted.map(|(job, _)| Queued {
                 frame: job.frame.clone(),

@@ -94,7 +94,10 @@ impl<S: FrameSink> Writer<S> {
         self.peer.lanes.fill(self.serves, batch);
         let (now, limits) = (Instant::now(), &self.shared.limits);
         let age = |frame: &Frame| now.duration_since(frame.submitted());
-        if batch.iter().any(|queued| age(&queued.frame) > limits.slow_age) {
+        let is_old = |queued: &Queued| age(&queued.frame) > limits.slow_age;
+        // What was inherited grew old on another link, which says nothing about this one.
+        let fresh = |at: Instant| now.duration_since(at) <= limits.slow_age;
+        if batch.iter().any(is_old) && !self.peer.lanes.inherited_at().is_some_and(fresh) {
             self.shared.end(&self.peer, DisconnectReason::Slow);
             // What was taken out is left with the rest of the queue.
             self.peer.keep_unsent(std::mem::take(batch));

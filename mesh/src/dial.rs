@@ -16,6 +16,7 @@
 //!   that addresses which never answer delay the others by no more than that while.
 //! * At most `most` dials are under way, and `concurrent` more to addresses that worked before.
 //! * No address is dialled while the identity last found behind it is connected by whatever link.
+//! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected.
 //! * At most [`MAX_ADDRESSES`] are known; configured ones are never evicted.
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
 //! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
@@ -161,8 +162,8 @@ enum State {
     Connected {
         since: Instant,
     },
-    /// Until the entry's identity is gone.
-    Waiting,
+    /// Until the entry's identity is gone, and until that time if there is one.
+    Waiting(Option<Instant>),
 }
 
 impl Entry {
@@ -280,8 +281,9 @@ impl<A: Clone + Ord> DialSchedule<A> {
                 if let Some(entry) = self.entries.get_mut(address) {
                     entry.identity = Some(identity);
                 }
-                if self.identities.contains(&identity) {
-                    State::Waiting
+                if self.is_connected(address) {
+                    // A peer that calls every link a duplicate must not be dialled without backoff.
+                    State::Waiting(self.not_before(address, now, rng))
                 } else {
                     // Possibly the peer alone knows of the other link: never retry in a tight loop.
                     until(self.backoff(address, rng))
@@ -299,19 +301,36 @@ impl<A: Clone + Ord> DialSchedule<A> {
     pub fn ended(&mut self, address: &A, now: Instant, rng: &mut impl Rng) {
         let Some(entry) = self.entries.get_mut(address) else { return };
         let State::Connected { since } = entry.state else { return };
-        let is_stable = now.saturating_duration_since(since) >= STABLE_AFTER;
-        if is_stable {
+        if is_stable(since, now) {
             (entry.failures, entry.worked) = (0, true);
         }
-        let state = if entry.identity.is_some_and(|identity| self.identities.contains(&identity)) {
-            State::Waiting
-        } else if is_stable {
-            self.soon(now, rng)
+        let at = self.not_before(address, now, rng);
+        let state = if self.is_connected(address) {
+            State::Waiting(at)
+        } else if at.is_some() {
+            State::Idle(at)
         } else {
-            let delay = self.backoff(address, rng);
-            State::Idle(now.checked_add(delay))
+            self.soon(now, rng)
         };
         self.enter(address, state);
+    }
+
+    /// Whether the identity last found behind an address is connected, by whatever link.
+    fn is_connected(&self, address: &A) -> bool {
+        let identity = self.entries.get(address).and_then(|entry| entry.identity);
+        identity.is_some_and(|identity| self.identities.contains(&identity))
+    }
+
+    /// Counts a link that has just ended as a failure, if it was short-lived, and says how long its address
+    /// is left alone for that.
+    fn not_before(&mut self, address: &A, now: Instant, rng: &mut impl Rng) -> Option<Instant> {
+        match self.entries.get(address)?.state {
+            State::Connected { since } if !is_stable(since, now) => {
+                let delay = self.backoff(address, rng);
+                now.checked_add(delay)
+            }
+            _ => None,
+        }
     }
 
     /// A link to `identity` is in use, whoever dialled and on whatever transport.
@@ -332,7 +351,9 @@ impl<A: Clone + Ord> DialSchedule<A> {
             // Whoever was connected is worth being dialled before strangers.
             entry.worked = true;
             match entry.state {
-                State::Waiting => entry.state = State::Idle(later(now, self.limits.base, rng)),
+                State::Waiting(until) => {
+                    entry.state = State::Idle(later(now, self.limits.base, rng).max(until));
+                }
                 State::Idle(at) if at.is_none_or(|at| at <= now) => {
                     entry.state = State::Idle(later(now, self.limits.base, rng));
                 }
@@ -437,7 +458,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         match state {
             State::Dialling { .. } => self.dialling += 1,
             State::Connected { .. } => self.connected += 1,
-            State::Idle(_) | State::Waiting => {}
+            State::Idle(_) | State::Waiting(_) => {}
         }
     }
 
@@ -445,7 +466,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         match state {
             State::Dialling { .. } => self.dialling -= 1,
             State::Connected { .. } => self.connected -= 1,
-            State::Idle(_) | State::Waiting => {}
+            State::Idle(_) | State::Waiting(_) => {}
         }
     }
 
@@ -458,6 +479,11 @@ impl<A: Clone + Ord> DialSchedule<A> {
         let may_go = !entry.state.is_in_use() || newcomer == AddressKind::Configured;
         may_go.then(|| address.clone())
     }
+}
+
+/// Whether a link has lived long enough for its end to be no failure.
+fn is_stable(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= STABLE_AFTER
 }
 
 /// A random time at most `within` from `now`.

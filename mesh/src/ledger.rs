@@ -6,10 +6,12 @@
 //!
 //! ```text
 //!   verified ──claim──▶ Keep            use the link
-//!                       Replace{loser}  use the link; move the loser's queue to it; the loser ends
-//!                       Refuse{winner}  the new link ends
-//!   ended    ──release─▶ the identity is free again, if that link held it
+//!                       Replace{loser}  use the link; move the loser's queue to it; bench the loser
+//!                       Refuse{winner}  bench the new link
+//!   ended    ──release─▶ if that link held the identity, the best link of the bench takes over
 //! ```
+//!
+//! A benched link is still read and nothing new is written to it, until it is closed. See below for when.
 //!
 //! # Who closes the loser
 //!
@@ -18,8 +20,7 @@
 //! that both ends have verified it, and the one that may close the loser first, after
 //! [`SETTLE_PATIENCE`]: [`Closer::ThisEnd`]. The end that dialled the winner ([`Closer::Peer`]) stops writing to the
 //! loser but goes on reading, and closes it itself only after [`CLOSE_PATIENCE`]. If the winner
-//! ends in the meantime, it claims again for every loser still open, and closes none before all
-//! have been claimed for. An end that closes at once in either case still settles on one link, but
+//! ends in the meantime, the best of the losers still open takes over. An end that closes at once in either case still settles on one link, but
 //! leaves the other end without any until the winner is verified there.
 //!
 //! A close is a half-close: stop writing, read until the other end has stopped writing too.
@@ -31,7 +32,10 @@
 //!   order that uses only what both ends know (of two runs of a dialer only one is alive, and only
 //!   the listener knows both). So two ends that have claimed the same live links have the same
 //!   holder, in whatever order they claimed them.
-//! * Only the holder's release frees an identity: a loser that ends later changes nothing.
+//! * Only the holder's release frees an identity, and only while nobody is on its bench.
+//! * A benched link is an open one, so their number is bounded where connections are.
+//! * A link whose identity is only claimed, over plain WebSocket, never makes one that proved it answer
+//!   for itself.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
@@ -65,7 +69,8 @@ pub struct LinkClaim {
     pub dialer: Identity,
     /// Names the run of the dialling process, where known; compared only between links of one
     /// transport and one dialer. A random number made at start will do. A restarted node's new link
-    /// thereby replaces its dead one.
+    /// thereby replaces its dead one. Under [`ClaimRule::FirstVerified`], of a libp2p link: names the
+    /// connection.
     pub session: Option<u64>,
     /// Random bytes that both ends know and that differ from link to link, e.g. a hash of the
     /// handshake. They decide between two dials of one run.
@@ -84,12 +89,23 @@ pub enum Ruling {
         /// The older link.
         loser: LinkId,
     },
-    /// End the new link. It is also a reason to ping `winner`, which may be dead without anybody
-    /// having noticed.
+    /// Bench the new link.
     Refuse {
         /// The link that stays.
         winner: LinkId,
+        /// Whether `winner` first has to show that it is not dead.
+        doubt: Doubt,
     },
+}
+
+/// What a newcomer that lost says about the holder of its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The node at the other end may have lost the holder without this end having noticed: the holder has
+    /// to answer a ping within [`CLOSE_PATIENCE`], else it ends and the newcomer takes over.
+    Pings,
+    /// Nothing: the newcomer has proved less than the holder.
+    None,
 }
 
 /// Which end starts closing a link that lost.
@@ -105,53 +121,92 @@ pub enum Closer {
 #[derive(Debug)]
 pub struct Ledger {
     rule: ClaimRule,
-    held: HashMap<Identity, LinkClaim>,
-    /// The inverse of `held`.
-    holders: HashMap<LinkId, Identity>,
+    held: HashMap<Identity, Held>,
+    /// Which identity a link holds, or is benched for.
+    claimed: HashMap<LinkId, Identity>,
+}
+
+/// The links of one identity.
+#[derive(Debug)]
+struct Held {
+    holder: LinkClaim,
+    /// Those that lost and are still open, oldest first.
+    bench: Vec<LinkClaim>,
 }
 
 impl Ledger {
     /// An empty ledger. One per node, shared by its networks.
     #[must_use]
     pub fn new(rule: ClaimRule) -> Self {
-        Self { rule, held: HashMap::new(), holders: HashMap::new() }
+        Self { rule, held: HashMap::new(), claimed: HashMap::new() }
     }
 
     /// Rules on a link whose identity has been verified, not before.
     ///
-    /// Claiming again for the link that holds the identity gives [`Ruling::Keep`]. Neither the
-    /// loser nor a refused link holds anything afterwards.
+    /// Claiming again for the link that holds the identity gives [`Ruling::Keep`].
     pub fn claim(&mut self, claim: LinkClaim) -> Ruling {
-        if self.holders.get(&claim.link).is_some_and(|held| *held != claim.identity) {
-            self.release(claim.link);
+        if self.claimed.get(&claim.link).is_some_and(|held| *held != claim.identity) {
+            // Who takes over for its other identity is for whoever asks next.
+            let _ = self.release(claim.link);
         }
-        let ruling = match self.held.get(&claim.identity) {
-            Some(holder) if holder.link == claim.link => Ruling::Keep,
-            Some(holder) if !self.outranks(&claim, holder) => {
-                return Ruling::Refuse { winner: holder.link };
-            }
-            Some(holder) => Ruling::Replace { loser: holder.link },
-            None => Ruling::Keep,
+        let (link, identity) = (claim.link, claim.identity);
+        let rule = self.rule;
+        let Some(held) = self.held.get_mut(&identity) else {
+            self.claimed.insert(link, identity);
+            self.held.insert(identity, Held { holder: claim, bench: Vec::new() });
+            return Ruling::Keep;
         };
-        if let Ruling::Replace { loser } = ruling {
-            self.holders.remove(&loser);
+        if held.holder.link == link {
+            held.holder = claim;
+            return Ruling::Keep;
         }
-        self.holders.insert(claim.link, claim.identity);
-        self.held.insert(claim.identity, claim);
+        held.bench.retain(|benched| benched.link != link);
+        let winner = held.holder.link;
+        let (ruling, loser) = if outranks(rule, &claim, &held.holder) {
+            (Ruling::Replace { loser: winner }, std::mem::replace(&mut held.holder, claim))
+        } else {
+            let doubted = is_proven(claim.transport) || !is_proven(held.holder.transport);
+            let doubt = if doubted { Doubt::Pings } else { Doubt::None };
+            (Ruling::Refuse { winner, doubt }, claim)
+        };
+        self.claimed.insert(link, identity);
+        held.bench.push(loser);
         ruling
     }
 
-    /// Forgets a link that ended, or that is about to. Links that hold nothing are ignored.
-    pub fn release(&mut self, link: LinkId) {
-        if let Some(identity) = self.holders.remove(&link) {
-            self.held.remove(&identity);
+    /// Forgets a link that ended, or that is about to. If it held an identity, the best link on the bench
+    /// holds it from now on, and is returned. Links that claimed nothing are ignored.
+    #[must_use = "the link that takes over has to be told"]
+    pub fn release(&mut self, link: LinkId) -> Option<LinkId> {
+        let identity = self.claimed.remove(&link)?;
+        let held = self.held.get_mut(&identity)?;
+        if held.holder.link != link {
+            held.bench.retain(|benched| benched.link != link);
+            return None;
         }
+        let rule = self.rule;
+        let best = (0..held.bench.len()).reduce(|best, other| {
+            if outranks(rule, &held.bench[other], &held.bench[best]) { other } else { best }
+        });
+        let Some(best) = best else {
+            self.held.remove(&identity);
+            return None;
+        };
+        held.holder = held.bench.remove(best);
+        Some(held.holder.link)
     }
 
     /// The link that holds `identity`.
     #[must_use]
     pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
-        self.held.get(identity).map(|claim| claim.link)
+        self.held.get(identity).map(|held| held.holder.link)
+    }
+
+    /// The links to `identity` that lost and are still open, oldest first.
+    #[must_use]
+    pub fn benched(&self, identity: &Identity) -> Vec<LinkId> {
+        let held = self.held.get(identity);
+        held.into_iter().flat_map(|held| &held.bench).map(|claim| claim.link).collect()
     }
 
     /// Which end starts closing links to `identity` that lost against its holder; `None` without
@@ -160,7 +215,7 @@ impl Ledger {
     /// Under [`ClaimRule::FirstVerified`] always this end, as existing nodes do.
     #[must_use]
     pub fn closer(&self, identity: &Identity) -> Option<Closer> {
-        let winner = self.held.get(identity)?;
+        let winner = &self.held.get(identity)?.holder;
         Some(match self.rule {
             ClaimRule::Ranked if winner.dialer != *identity => Closer::Peer,
             ClaimRule::Ranked | ClaimRule::FirstVerified => Closer::ThisEnd,
@@ -188,12 +243,27 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
+}
 
-    fn outranks(&self, new: &LinkClaim, holder: &LinkClaim) -> bool {
-        match self.rule {
-            ClaimRule::FirstVerified => false,
-            ClaimRule::Ranked => ranked(new, holder) == Ordering::Greater,
+/// Whether a new link pushes out the one that holds its identity.
+fn outranks(rule: ClaimRule, new: &LinkClaim, holder: &LinkClaim) -> bool {
+    match rule {
+        // A peer that comes back on another connection would be refused until its old one is found dead.
+        // Existing nodes replace it, and its key is proven. Source: wire facts 8.3.
+        ClaimRule::FirstVerified => {
+            let both = (new.transport, holder.transport) == (Transport::Libp2p, Transport::Libp2p);
+            both && new.session.is_some() && new.session != holder.session
         }
+        ClaimRule::Ranked => ranked(new, holder) == Ordering::Greater,
+    }
+}
+
+/// Whether a transport proves who is at the other end. The exchange over WebSocket is not bound to the
+/// channel: somebody in the middle can pass it on, and so claim to be somebody else.
+const fn is_proven(transport: Transport) -> bool {
+    match transport {
+        Transport::WebSocket => false,
+        Transport::Libp2p | Transport::Memory => true,
     }
 }
 
@@ -244,7 +314,8 @@ mod tests {
 
         let mut ledger = Ledger::new(ClaimRule::Ranked);
         assert_eq!(ledger.claim(better.clone()), Ruling::Keep);
-        assert_eq!(ledger.claim(worse.clone()), Ruling::Refuse { winner: better.link });
+        let refused = ledger.claim(worse.clone());
+        assert!(matches!(refused, Ruling::Refuse { winner, .. } if winner == better.link));
         assert_eq!(ledger.holder(&THEM), Some(better.link));
     }
 
@@ -290,12 +361,29 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::FirstVerified);
         let (first, second) = (link(1, Transport::Memory, THEM), link(2, Transport::Libp2p, US));
         assert_eq!(ledger.claim(first), Ruling::Keep);
-        assert_eq!(ledger.claim(second.clone()), Ruling::Refuse { winner: LinkId(1) });
-        ledger.release(LinkId(2));
+        let refused = Ruling::Refuse { winner: LinkId(1), doubt: Doubt::Pings };
+        assert_eq!(ledger.claim(second.clone()), refused);
+        assert_eq!(ledger.release(LinkId(2)), None);
         assert_eq!(ledger.holder(&THEM), Some(LinkId(1)));
-        ledger.release(LinkId(1));
+        assert_eq!(ledger.release(LinkId(1)), None);
         assert_eq!(ledger.claim(second), Ruling::Keep);
         assert_eq!(ledger.closer(&THEM), Some(Closer::ThisEnd));
+    }
+
+    #[test]
+    fn first_verified_lets_a_peer_come_back_on_another_libp2p_connection() {
+        let mut ledger = Ledger::new(ClaimRule::FirstVerified);
+        let on = |number, connection, transport| LinkClaim {
+            session: Some(connection),
+            ..link(number, transport, THEM)
+        };
+        assert_eq!(ledger.claim(on(1, 1, Transport::Libp2p)), Ruling::Keep);
+        let same = ledger.claim(on(2, 1, Transport::Libp2p));
+        assert_eq!(same, Ruling::Refuse { winner: LinkId(1), doubt: Doubt::Pings });
+        let other = ledger.claim(on(3, 2, Transport::Libp2p));
+        assert_eq!(other, Ruling::Replace { loser: LinkId(1) });
+        let claimed = ledger.claim(on(4, 3, Transport::WebSocket));
+        assert_eq!(claimed, Ruling::Refuse { winner: LinkId(3), doubt: Doubt::None });
     }
 
     #[test]
@@ -304,21 +392,54 @@ mod tests {
         assert_eq!(ledger.claim(link(1, Transport::WebSocket, US)), Ruling::Keep);
         let ruling = ledger.claim(link(2, Transport::Libp2p, US));
         assert_eq!(ruling, Ruling::Replace { loser: LinkId(1) });
-        ledger.release(LinkId(1));
+        assert_eq!(ledger.release(LinkId(1)), None);
         assert_eq!((ledger.holder(&THEM), ledger.len()), (Some(LinkId(2)), 1));
     }
 
     #[test]
-    fn releasing_the_winner_leaves_nobody_even_while_a_loser_drains() {
+    fn a_loser_that_is_still_open_takes_over_when_the_winner_is_released() {
         let mut ledger = Ledger::new(ClaimRule::Ranked);
-        let loser = link(1, Transport::WebSocket, US);
-        assert_eq!(ledger.claim(loser.clone()), Ruling::Keep);
+        assert_eq!(ledger.claim(link(1, Transport::WebSocket, US)), Ruling::Keep);
         let ruling = ledger.claim(link(2, Transport::Libp2p, US));
         assert_eq!(ruling, Ruling::Replace { loser: LinkId(1) });
-        ledger.release(LinkId(2));
+        assert_eq!(ledger.release(LinkId(2)), Some(LinkId(1)));
+        assert_eq!((ledger.holder(&THEM), ledger.benched(&THEM)), (Some(LinkId(1)), vec![]));
+        assert_eq!(ledger.release(LinkId(1)), None);
         assert!(ledger.is_empty());
         assert_eq!((ledger.holder(&THEM), ledger.closer(&THEM)), (None, None));
-        assert_eq!(ledger.claim(loser), Ruling::Keep, "a loser still open may be claimed again");
+    }
+
+    #[test]
+    fn the_best_of_the_losers_takes_over() {
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(link(1, Transport::Libp2p, US)), Ruling::Keep);
+        for number in 2..=5 {
+            let tie = [9 - number as u8; 32];
+            let claim = LinkClaim { tie, ..link(number, Transport::WebSocket, THEM) };
+            assert!(matches!(ledger.claim(claim), Ruling::Refuse { .. }));
+        }
+        assert_eq!(ledger.benched(&THEM), [2, 3, 4, 5].map(LinkId));
+        assert_eq!(ledger.release(LinkId(1)), Some(LinkId(5)), "the smallest tie");
+        assert_eq!(ledger.release(LinkId(3)), None);
+        assert_eq!(ledger.release(LinkId(5)), Some(LinkId(4)));
+    }
+
+    #[test]
+    fn a_claim_over_plain_websocket_casts_no_doubt_on_a_proven_identity() {
+        use Transport::{Libp2p, WebSocket};
+        for rule in [ClaimRule::Ranked, ClaimRule::FirstVerified] {
+            for (holder, newcomer, expected) in [
+                (Libp2p, WebSocket, Doubt::None),
+                (WebSocket, WebSocket, Doubt::Pings),
+                (Libp2p, Libp2p, Doubt::Pings),
+            ] {
+                let mut ledger = Ledger::new(rule);
+                assert_eq!(ledger.claim(link(1, holder, US)), Ruling::Keep);
+                let newcomer = LinkClaim { tie: [9; 32], ..link(2, newcomer, THEM) };
+                let refused = Ruling::Refuse { winner: LinkId(1), doubt: expected };
+                assert_eq!(ledger.claim(newcomer), refused);
+            }
+        }
     }
 
     #[test]
@@ -384,7 +505,7 @@ mod tests {
         }
 
         #[test]
-        fn an_identity_is_held_exactly_until_its_holder_is_released(
+        fn an_identity_is_held_exactly_until_the_last_of_its_links_is_released(
             steps in proptest::collection::vec((0_u64..6, any::<bool>()), 0..40),
             rule in prop_oneof![Just(ClaimRule::Ranked), Just(ClaimRule::FirstVerified)],
         ) {
@@ -403,15 +524,21 @@ mod tests {
                             prop_assert_eq!(expected, Some(loser));
                             expected = Some(LinkId(number));
                         }
-                        Ruling::Refuse { winner } => prop_assert_eq!(expected, Some(winner)),
+                        Ruling::Refuse { winner, .. } => prop_assert_eq!(expected, Some(winner)),
                     }
                 } else {
-                    ledger.release(LinkId(number));
-                    expected = expected.filter(|held| *held != LinkId(number));
+                    let successor = ledger.release(LinkId(number));
+                    if expected == Some(LinkId(number)) {
+                        expected = successor;
+                    } else {
+                        prop_assert_eq!(successor, None);
+                    }
                 }
                 prop_assert_eq!(ledger.holder(&THEM), expected);
                 prop_assert_eq!(ledger.len(), usize::from(expected.is_some()));
-                prop_assert_eq!(ledger.held.len(), ledger.holders.len());
+                let benched = ledger.benched(&THEM).len();
+                prop_assert!(benched == 0 || expected.is_some());
+                prop_assert_eq!(ledger.held.len() + benched, ledger.claimed.len());
             }
         }
     }

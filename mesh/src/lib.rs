@@ -25,4 +25,4 @@ pub use door::{
     TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
-pub use ledger::{Closer, Ledger, LinkClaim, Ruling};
+pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling};

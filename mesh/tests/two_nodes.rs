@@ -355,18 +355,17 @@ impl World {
 
     fn gone(&mut self, link: usize, at: usize) {
         let end = self.nodes[at].ends.remove(&link).expect("an open end");
-        self.nodes[at].ledger.release(end.peer);
-        if self.held(at).is_some() {
-            return;
-        }
-        let benched = self.nodes[at].ends.iter().filter(|(_, e)| e.is_benched && !e.has_sent_close);
-        let benched: Vec<usize> = benched.map(|(&link, _)| link).collect();
-        for link in benched {
-            self.end(link, at).is_benched = false;
-            self.claim(link, at);
-        }
-        // Only now: one that was closed after the first of these claims might be the best of them.
+        let Some(successor) = self.nodes[at].ledger.release(end.peer) else { return };
+        let link = self.link_of(successor, at);
+        let end = self.end(link, at);
+        assert!(end.is_benched && !end.has_sent_close, "{self}");
+        end.is_benched = false;
         self.close_losers(at);
+    }
+
+    fn link_of(&self, peer: LinkId, at: usize) -> usize {
+        let ends = &self.nodes[at].ends;
+        *ends.iter().find(|(_, end)| end.peer == peer).expect("open").0
     }
 
     fn verify(&mut self, link: usize, at: usize) {
@@ -389,13 +388,12 @@ impl World {
         match self.nodes[at].ledger.claim(claim) {
             Ruling::Keep => {}
             Ruling::Replace { loser } => {
-                let ends = &self.nodes[at].ends;
-                let (&loser, _) = ends.iter().find(|(_, end)| end.peer == loser).expect("open");
+                let loser = self.link_of(loser, at);
                 let queue = std::mem::take(&mut self.end(loser, at).queue);
                 self.end(link, at).queue.extend(queue);
                 self.end(loser, at).is_benched = true;
             }
-            Ruling::Refuse { winner } => {
+            Ruling::Refuse { winner, .. } => {
                 let held = self.held(at).map(|held| self.nodes[at].ends[&held].peer);
                 assert_eq!(held, Some(winner), "{self}");
                 self.end(link, at).is_benched = true;
@@ -439,6 +437,9 @@ impl World {
         let end = self.end(link, at);
         assert!(end.queue.is_empty(), "messages left behind");
         end.has_sent_close = true;
+        // What is being closed takes over no more.
+        let peer = end.peer;
+        assert_eq!(self.nodes[at].ledger.release(peer), None);
         self.links[link].wires[1 - at].push_back(Wire::HalfClose);
     }
 

@@ -1,14 +1,14 @@
-//! Both networks at once, over one broadcaster and one identity ledger.
+//! Both networks at once, over one broadcaster.
 //!
 //! ```text
 //!                    ┌─▶ WsNetwork  ─┐
-//!   HybridNetwork ───┤               ├─▶ one Broadcaster, one Ledger
+//!   HybridNetwork ───┤               ├─▶ one Broadcaster
 //!                    └─▶ P2pNetwork ─┘
 //! ```
 //!
 //! Bridging needs no code: both networks attach their peers, and GossipSub its topics, to the same
 //! broadcaster, so a message heard on one transport reaches the peers of the other. Nor does it need
-//! any to keep one link to a node that is met on both: both networks claim in the same ledger.
+//! any to keep one link to a node that is met on both: both networks claim in the same broadcaster.
 //!
 //! # Invariants
 //!

@@ -9,7 +9,7 @@ use gossip::{
     SubmitError,
     http::{HttpAddressError, HttpClient},
 };
-use net_p2p::{P2pConfig, P2pNetwork, SharedLedger};
+use net_p2p::{P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,6 @@ impl HybridNetwork {
     pub async fn start(
         config: HybridConfig,
         broadcaster: Broadcaster,
-        ledger: SharedLedger,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         let HybridConfig { mut ws, p2p } = config;
@@ -76,9 +75,8 @@ impl HybridNetwork {
         ws.identity = Some(Arc::new(p2p.key.keypair().clone()));
         ws.libp2p_identity = Libp2pIdentity::Shared;
         ws.door = p2p.door.clone();
-        let (lent, shared) = (broadcaster.clone(), Arc::clone(&ledger));
-        let p2p = P2pNetwork::start(p2p, lent, shared, parent).await?;
-        match WsNetwork::start(ws, broadcaster.clone(), ledger, parent).await {
+        let p2p = P2pNetwork::start(p2p, broadcaster.clone(), parent).await?;
+        match WsNetwork::start(ws, broadcaster.clone(), parent).await {
             Ok(ws) => Ok(Self { ws, p2p, broadcaster }),
             Err(error) => {
                 // It has no peers yet, so there is nobody whose messages could be lost.

@@ -1,13 +1,10 @@
 //! A hybrid node lets in as many peers as it may have, over both transports together.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use broadcaster::{Broadcaster, Setup};
-use gossip::{ClaimRule, GossipNode, NetworkId, NetworkProfile, PeerClass};
-use mesh::{Door, InboundLimits, Ledger, Refusal};
+use gossip::{GossipNode, NetworkId, NetworkProfile, PeerClass};
+use mesh::{Door, InboundLimits, Refusal};
 use net_p2p::{NodeKey, P2pConfig};
 use net_ws::WsConfig;
 use tandem_net_hybrid::{HybridConfig, HybridNetwork};
@@ -22,7 +19,6 @@ struct Node {
 async fn node(door: Door) -> Node {
     let root = CancellationToken::new();
     let broadcaster = Broadcaster::start(Setup::new(&NetworkProfile::TANDEM), &root);
-    let ledger = Arc::new(Mutex::new(Ledger::new(ClaimRule::Ranked)));
     let name = NetworkId::new("one-door").expect("the name is a short path segment");
     let mut ws = WsConfig::new(name.clone());
     ws.listen = Some("127.0.0.1:0".to_owned());
@@ -30,7 +26,7 @@ async fn node(door: Door) -> Node {
     p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
     p2p.door = door;
     let config = HybridConfig { ws, p2p };
-    let network = HybridNetwork::start(config, broadcaster, ledger, &root).await;
+    let network = HybridNetwork::start(config, broadcaster, &root).await;
     Node { network: network.expect("the node starts"), _root: root }
 }
 

@@ -7,10 +7,9 @@ use std::{
 
 use broadcaster::{Broadcaster, Relaying, Setup};
 use gossip::{
-    Admission, ClaimRule, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass,
-    PeerInfo, Tag, Transport, Verdict,
+    Admission, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass, PeerInfo, Tag,
+    Transport, Verdict,
 };
-use mesh::Ledger;
 use net_p2p::{NodeKey, P2pConfig};
 use net_ws::WsConfig;
 use runtime::Shutdown;
@@ -45,14 +44,13 @@ impl Node {
             .relaying(Relaying::Accepted)
             .handler(Tag::AV, Arc::new(handler));
         let broadcaster = Broadcaster::start(setup, &token);
-        let ledger = Arc::new(Mutex::new(Ledger::new(ClaimRule::Ranked)));
         let name = NetworkId::new("one-link").expect("the name is a short path segment");
         let mut ws = WsConfig::new(name.clone());
         ws.listen = Some("127.0.0.1:0".to_owned());
         let mut p2p = P2pConfig::new(name, NodeKey::generate());
         p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
         let config = HybridConfig { ws, p2p };
-        let network = HybridNetwork::start(config, broadcaster.clone(), ledger, &token)
+        let network = HybridNetwork::start(config, broadcaster.clone(), &token)
             .await
             .expect("the node starts");
         Self { network, broadcaster, heard, token }

@@ -32,7 +32,7 @@
 //! * One task owns the swarm and waits only in its `select!`; it is restarted when it panics.
 //! * A peer has at most one gossip link, whoever dialled and however often.
 //! * HTTP cannot starve gossip: it waits in queues of its own, and gossip passes it in the others.
-//! * Nothing here knows the other transport; what the two share is the broadcaster and the ledger.
+//! * Nothing here knows the other transport; what the two share is the broadcaster.
 
 mod admission;
 mod behaviour;
@@ -71,7 +71,6 @@ pub use config::{
 };
 pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
-pub use link::SharedLedger;
 pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError};
 pub use streams::{InboundStream, OpenError, OutboundStream};

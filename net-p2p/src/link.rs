@@ -1,44 +1,40 @@
 //! The life of one gossip link, in a task of its own.
 //!
 //! ```text
-//!   open, or accepted ─▶ handshake ─▶ second lane ─▶ claim ─▶ attach ─▶ (lives) ─▶ release ─▶ notice
+//!   open, or accepted ─▶ handshake ─▶ second lane ─▶ claim ─▶ attach ─▶ (lives) ─▶ notice
 //!   └───────────── within HANDSHAKE_LIMIT ────────┘
 //! ```
 //!
 //! # Invariants
 //!
-//! * A link is attached only while it holds its peer's identity in the ledger, and frees it at its end,
-//!   also when its task is aborted.
+//! * A link is attached with a claim to its peer's identity, which goes with it.
 //! * The swarm task hears of the end of every attempt exactly once.
 //! * A stream whose handshake fails is reset; its connection is left alone.
 
-use std::{
-    collections::HashMap,
-    hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
-use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo};
+use broadcaster::{Attached, Broadcaster, Claim, LaneSinks, Link, LinkHooks, LinkInfo};
+use bytes::Bytes;
 use futures::{
     AsyncReadExt, AsyncWriteExt,
     io::{ReadHalf, WriteHalf},
 };
 use gossip::{
-    ClaimRule, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile, Transport,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile, Tag,
+    Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{Ledger, LinkClaim, Ruling};
+use mesh::{LinkClaim, Ruling};
 use rand::Rng;
 use runtime::{KeyedHasher, Rarely};
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    command::{Notice, Senders, open_stream},
+    command::{Command, Notice, Senders, open_stream},
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
@@ -46,6 +42,9 @@ use crate::{
     source::{StreamSource, stream_source},
     streams::{About, InboundStream, OpenError},
 };
+
+/// A stream that gives back what is written to it, 32 bytes at a time. Source: libp2p specification, ping.
+const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
 /// From the wish for a stream to the end of the handshake. Existing nodes have no such limit.
 /// Source: threats and goals, row 1.
@@ -57,20 +56,14 @@ const SECOND_LANE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the orderly end of a refused link may take. Chosen: one round trip on the longest path.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// One peer, one gossip link, on whatever transport: shared by all networks of a node.
-pub type SharedLedger = Arc<Mutex<Ledger>>;
-
 /// What every link of a network needs.
 #[derive(Debug)]
 pub(crate) struct LinkContext {
     pub(crate) broadcaster: Broadcaster,
-    pub(crate) ledger: SharedLedger,
     pub(crate) network: NetworkId,
     pub(crate) local: Identity,
     /// Random, of this run of the process.
     pub(crate) run: KeyedHasher,
-    /// The links that are claimed, each with its connection.
-    pub(crate) links: Mutex<HashMap<LinkId, ConnectionId>>,
     pub(crate) metrics: P2pMetrics,
     pub(crate) lines: StrangersLines,
 }
@@ -140,19 +133,6 @@ struct Ready {
     second: Option<Stream>,
 }
 
-/// Frees the identity when it goes.
-struct Claimed<'a> {
-    around: &'a LinkContext,
-    link: LinkId,
-}
-
-impl Drop for Claimed<'_> {
-    fn drop(&mut self) {
-        self.around.links().remove(&self.link);
-        self.around.ledger().release(self.link);
-    }
-}
-
 impl Attempt {
     /// Makes the link, lives with it, and reports its end.
     pub(crate) async fn run(
@@ -190,21 +170,22 @@ impl Attempt {
                 return outcome;
             }
         };
-        let ruling = around.claim(link, identity, &ready);
-        if let Ruling::Refuse { winner } = ruling {
+        let claim = around.claim(link, identity, &ready);
+        if let Ruling::Refuse { winner, .. } = claim.ruling() {
             around.metrics.note(P2pEvent::DuplicateLink);
-            // Where both ends rank links, the peer may have sent messages over this one already, which
-            // have to be read: it is attached, and yields at once.
-            if around.broadcaster.profile().claims != ClaimRule::Ranked {
-                goodbye(ready).await;
-                return LinkOutcome::Duplicate { winner };
+            let prevails = cancel.run_until_cancelled(around.broadcaster.prevails(&claim)).await;
+            match prevails {
+                None => return LinkOutcome::Stopping,
+                Some(true) => {}
+                Some(false) => {
+                    goodbye(ready).await;
+                    return LinkOutcome::Duplicate { winner };
+                }
             }
         }
-        let _claimed = Claimed { around, link };
-        let Some(mut attached) = around.attach(link, identity, ready) else {
+        let Some(mut attached) = around.attach(claim, senders, ready) else {
             return LinkOutcome::Stopping;
         };
-        around.settle(link, identity, ruling);
         tracing::info!(%peer, %link, "gossip link up");
         // A swarm that is gone takes the link with it, which `ended` tells.
         let _ = senders.notices.send(Notice::LinkUp { peer, link }).await;
@@ -270,47 +251,28 @@ impl Attempt {
 }
 
 impl LinkContext {
-    fn claim(&self, link: LinkId, identity: Identity, ready: &Ready) -> Ruling {
+    fn claim(&self, link: LinkId, identity: Identity, ready: &Ready) -> Claim {
         let dialer = match ready.about.direction {
             Direction::Outbound => self.local,
             Direction::Inbound => identity,
         };
         let Met { session, tie, .. } = ready.met;
-        let transport = Transport::Libp2p;
-        let claim = LinkClaim { link, identity, transport, dialer, session, tie };
-        let on = ready.about.connection;
-        let mut links = self.links();
-        let mut ledger = self.ledger();
-        // Where the first link stays, a peer that comes back on another connection would be refused
-        // until its old one is found dead. Existing nodes replace it, and its key is proven.
-        let first_stays =
-            Conventions::of(self.broadcaster.profile()).link_end == LinkEnd::Connection;
-        let is_elsewhere = |old: &LinkId| links.get(old).is_some_and(|known| *known != on);
-        let old = ledger.holder(&identity).filter(|old| first_stays && is_elsewhere(old));
-        if let Some(old) = old {
-            ledger.release(old);
-        }
-        let ruling = match (ledger.claim(claim), old) {
-            (Ruling::Keep, Some(loser)) => Ruling::Replace { loser },
-            (ruling, _) => ruling,
+        let session = match Conventions::of(self.broadcaster.profile()).link_end {
+            LinkEnd::Streams => session,
+            LinkEnd::Connection => Some(self.run.hash_one(ready.about.connection)),
         };
-        if !matches!(ruling, Ruling::Refuse { .. }) {
-            links.insert(link, on);
-        }
-        ruling
-    }
-
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn links(&self) -> MutexGuard<'_, HashMap<LinkId, ConnectionId>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        let transport = Transport::Libp2p;
+        self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, tie })
     }
 
     /// Hands the link to the broadcaster; `None` when the node is stopping.
-    fn attach(&self, link: LinkId, identity: Identity, ready: Ready) -> Option<Attached> {
+    fn attach(&self, claim: Claim, senders: &Senders, ready: Ready) -> Option<Attached> {
         let Ready { about, stream, second, .. } = ready;
+        let hooks = Hooks {
+            peer: about.peer,
+            connection: about.connection,
+            commands: senders.commands.clone(),
+        };
         let (source, sink) = self.halves(stream);
         let (sinks, sources) = match second {
             None => (LaneSinks::Shared(sink), vec![source]),
@@ -323,11 +285,11 @@ impl LinkContext {
             transport: Transport::Libp2p,
             direction: about.direction,
             address: about.address.to_string(),
-            identity: Some(identity),
+            identity: None,
         };
         let greeting = Vec::new();
-        let made = Link { about, sinks, sources, greeting, hooks: None };
-        self.broadcaster.attach(link, made).ok()
+        let made = Link { about, sinks, sources, greeting, hooks: Some(Arc::new(hooks)) };
+        self.broadcaster.attach_claimed(claim, made).ok()
     }
 
     fn halves(
@@ -336,23 +298,6 @@ impl LinkContext {
     ) -> (StreamSource<ReadHalf<Stream>>, StreamSink<WriteHalf<Stream>>) {
         let (read, write) = stream.split();
         (stream_source(read, self.broadcaster.assembly()), StreamSink::new(write))
-    }
-
-    /// Ends the link that lost, which may be this one.
-    fn settle(&self, link: LinkId, identity: Identity, ruling: Ruling) {
-        if let Ruling::Replace { loser } = ruling {
-            self.end_loser(loser, link, &identity);
-        }
-        let holder = self.ledger().holder(&identity);
-        if let Some(holder) = holder.filter(|holder| *holder != link) {
-            self.end_loser(link, holder, &identity);
-        }
-    }
-
-    /// Ends the link that lost against `winner`, in the way the ledger says.
-    fn end_loser(&self, loser: LinkId, winner: LinkId, identity: &Identity) {
-        let patience = self.ledger().patience(identity);
-        self.broadcaster.retire(loser, winner, patience);
     }
 
     /// Logs a failed handshake, and says what it means for dialling.
@@ -378,6 +323,44 @@ impl LinkContext {
             }
         }
     }
+}
+
+/// What the broadcaster asks of a link that is in use.
+struct Hooks {
+    peer: libp2p::PeerId,
+    connection: ConnectionId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl LinkHooks for Hooks {
+    /// Proofs of stake and packed votes were not asked for, and mean nothing here.
+    fn control(&self, _: LinkId, _: Tag, _: &Bytes) -> Result<(), DisconnectReason> {
+        Ok(())
+    }
+
+    /// Pings on a stream of its own: those of the library come in their own time.
+    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
+        let (peer, on, commands) = (self.peer, self.connection, self.commands.clone());
+        Box::pin(async move {
+            let (protocols, deadline) = (vec![PING], Instant::now() + HANDSHAKE_LIMIT);
+            let answered = match open_stream(&commands, peer, Some(on), protocols, deadline).await {
+                Ok(opened) => echo(opened.stream).await.is_ok(),
+                // That is an answer as well.
+                Err(OpenError::Unsupported) => true,
+                Err(_) => false,
+            };
+            if !answered {
+                std::future::pending().await
+            }
+        })
+    }
+}
+
+async fn echo(mut stream: Stream) -> std::io::Result<()> {
+    let mut bytes = [7; 32];
+    stream.write_all(&bytes).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut bytes).await
 }
 
 /// The protocols of a first stream, in the order of preference.

@@ -17,8 +17,9 @@
 //!   nobody has read is at most 256 KiB for each and [`MAX_WINDOW_GROWTH`] for all.
 //! * At most [`MAX_BUFFERED`] streams wait to be negotiated. One more is reset and counted.
 //! * A poll of the swarm's task in which handlers moved bytes is followed by another (`substream.rs`).
-//! * Who closes the muxer waits until everything written is out and the socket is closed. Who drops it
-//!   ends the connection at once.
+//! * Closing the muxer waits until everything written is out and the socket is closed, at most
+//!   [`CLOSE_LIMIT`]. Dropping it ends the connection at once.
+//! * The streams of a connection end with it, and as soon as its closing begins.
 
 mod driver;
 mod substream;
@@ -28,6 +29,7 @@ use std::{
     future, iter,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -36,6 +38,7 @@ use libp2p::core::{
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
 use self::{
@@ -60,6 +63,10 @@ const MAX_WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 ///
 /// Chosen: as many as peers of this kind open without an acknowledgement.
 const MAX_BUFFERED: usize = 256;
+
+/// How long the orderly end of a connection may take. A peer that is dead, or does not read, would put
+/// it off until the system gives the socket up. Chosen: as every other orderly close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Orders that wait for the task: one stream at a time, and one end.
 const MAX_ORDERS: usize = 2;
@@ -96,8 +103,10 @@ impl Upgrade {
             inbound: streams,
             orders: wanted,
             asked: None,
+            streams: CancellationToken::new(),
             metrics: self.metrics,
         };
+        let streams = driver.streams.clone();
         self.tasks.start("muxer", driver.run(end));
         Muxer {
             inbound,
@@ -106,6 +115,7 @@ impl Upgrade {
             closing: None,
             ended: Some(ended),
             activity: Activity::default(),
+            streams,
         }
     }
 }
@@ -154,9 +164,15 @@ pub(crate) struct Muxer {
     ended: Option<oneshot::Receiver<ConnectionError>>,
     /// Whether the handlers of the connection have to be polled again.
     activity: Activity,
+    /// Cancelled when the streams are to end.
+    streams: CancellationToken,
 }
 
 impl Muxer {
+    fn substream(&self, stream: Stream) -> Substream {
+        Substream::new(stream, self.activity.clone(), self.streams.clone())
+    }
+
     /// Waits for an end that nobody asked for.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<ConnectionError> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(ConnectionError::Closed) };
@@ -175,7 +191,7 @@ impl StreamMuxer for Muxer {
         context: &mut Context<'_>,
     ) -> Poll<Result<Substream, ConnectionError>> {
         match ready!(self.inbound.poll_recv(context)) {
-            Some(stream) => Poll::Ready(Ok(Substream::new(stream, self.activity.clone()))),
+            Some(stream) => Poll::Ready(Ok(self.substream(stream))),
             None => self.poll_ended(context).map(Err),
         }
     }
@@ -195,7 +211,7 @@ impl StreamMuxer for Muxer {
         let stream = ready!(Pin::new(stream).poll(context));
         self.outbound = None;
         match stream {
-            Ok(stream) => Poll::Ready(Ok(Substream::new(stream, self.activity.clone()))),
+            Ok(stream) => Poll::Ready(Ok(self.substream(stream))),
             Err(_gone) => self.poll_ended(context).map(Err),
         }
     }

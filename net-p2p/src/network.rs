@@ -24,7 +24,7 @@ use crate::{
     command::{Command, NotTaken, ToSwarm},
     config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
     http::{StreamConnect, unusable},
-    link::{LinkContext, SharedLedger, StrangersLines},
+    link::{LinkContext, StrangersLines},
     listening::Bound,
     metrics::P2pMetrics,
     pubsub,
@@ -91,8 +91,8 @@ struct Shared {
 impl P2pNetwork {
     /// Starts a network, and resolves when it listens on every configured address.
     ///
-    /// It attaches its links and topics to `broadcaster` and claims every peer in `ledger`; both are
-    /// shared with the other networks of the node. It ends with `parent`, or by [`P2pNetwork::stop`].
+    /// It attaches its links and topics to `broadcaster`, which is shared with the other networks of the
+    /// node. It ends with `parent`, or by [`P2pNetwork::stop`].
     ///
     /// # Errors
     ///
@@ -104,7 +104,6 @@ impl P2pNetwork {
     pub async fn start(
         config: P2pConfig,
         broadcaster: Broadcaster,
-        ledger: SharedLedger,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
@@ -115,10 +114,8 @@ impl P2pNetwork {
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
             broadcaster,
-            ledger,
             network: config.network.clone(),
             local: config.key.identity(),
-            links: Mutex::default(),
             metrics: P2pMetrics::default(),
             lines: StrangersLines::default(),
         });

@@ -169,7 +169,7 @@ impl Core {
     fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
         let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
         self.conventions.link_end == LinkEnd::Connection
-            && self.around.ledger().holder(&identity).is_some()
+            && self.around.broadcaster.holder(&identity).is_some()
     }
 
     pub(crate) fn on_event(&mut self, event: SwarmEvent<Event>) {
@@ -262,6 +262,12 @@ impl Core {
                 self.around.metrics.note(P2pEvent::PingTimeout);
                 if let Some(left_out) = self.around.lines.silent.due() {
                     tracing::info!(peer = %event.peer, left_out, "no answer to pings, disconnecting");
+                }
+                let attempts =
+                    self.peers.get(&event.peer).into_iter().flat_map(|peer| &peer.attempts);
+                for attempt in attempts.filter(|attempt| attempt.connection == event.connection) {
+                    // Else the orderly end of its connection, which the peer can put off, comes first.
+                    self.around.broadcaster.disconnect(attempt.link, DisconnectReason::Silent);
                 }
                 self.swarm.close_connection(event.connection);
             }

@@ -4,11 +4,7 @@
 //!
 //! * Locks here are held for a few lines and never while anything is called that can call back.
 
-use std::{
-    hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Relaying};
 use bytes::Bytes;
@@ -21,7 +17,7 @@ use gossip::{
         interest,
     },
 };
-use mesh::{Door, Ledger};
+use mesh::Door;
 use net_http::HttpServer;
 use rand::Rng;
 use runtime::{Environment, KeyedHasher};
@@ -33,15 +29,11 @@ use crate::{
     tls::TlsIdentity,
 };
 
-/// Which link each identity is reached by: one for all networks of a node.
-pub type SharedLedger = Arc<Mutex<Ledger>>;
-
 /// What every task of the network shares.
 pub(crate) struct Context {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
     pub(crate) broadcaster: Broadcaster,
-    pub(crate) ledger: SharedLedger,
     pub(crate) exchange: Exchange,
     /// What this node says of itself on every connection, without a message of the identity exchange.
     pub(crate) hello: Hello,
@@ -92,7 +84,6 @@ impl Context {
     pub(crate) fn new(
         config: WsConfig,
         broadcaster: Broadcaster,
-        ledger: SharedLedger,
         own_url: Option<String>,
     ) -> Result<Self, StartError> {
         let profile = broadcaster.profile();
@@ -126,7 +117,6 @@ impl Context {
             profile,
             network: config.network,
             broadcaster,
-            ledger,
             exchange,
             hello,
             user_agent: config.user_agent,
@@ -143,10 +133,6 @@ impl Context {
     /// Where clock, random numbers, names and sockets come from.
     pub(crate) fn environment(&self) -> &Environment {
         self.broadcaster.environment()
-    }
-
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The random text by which this process knows itself again.

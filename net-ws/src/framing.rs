@@ -123,10 +123,13 @@ impl Framing for WsFraming {
             .map_err(|violation| self.violated(violation))?;
         match header {
             None => Ok(Head::Incomplete),
-            Some(header) => match header.opcode {
-                OpCode::Control(kind) => self.control(kind, &header, (bytes, heard)),
-                OpCode::Data(kind) => self.data(kind, &header),
-            },
+            Some(header) => {
+                self.port.heard();
+                match header.opcode {
+                    OpCode::Control(kind) => self.control(kind, &header, (bytes, heard)),
+                    OpCode::Data(kind) => self.data(kind, &header),
+                }
+            }
         }
     }
 

@@ -36,7 +36,6 @@ mod tls;
 
 pub use certificates::{CertificateError, read_certificates};
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
-pub use context::SharedLedger;
 pub use metrics::{DialRefusal, UpgradeRefusal, WsMetrics};
 pub use network::WsNetwork;
 pub use tls::{TlsError, TlsIdentity};

@@ -2,21 +2,20 @@
 //!
 //! # Invariants
 //!
-//! * An identity is claimed once it is verified, not before, and given back when its link ends.
-//! * What a ruling asks for is done at once, by whoever made the claim.
+//! * An identity is claimed once it is verified, not before. What follows from that is the broadcaster's.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use broadcaster::{Attached, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
+use broadcaster::{Attached, Claim, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    Direction, DisconnectReason, Identity, LinkId, Tag, Transport,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
-use mesh::{LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use mesh::LinkClaim;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -45,8 +44,6 @@ pub(crate) struct Established<R, W> {
     pub(crate) role: Role,
     /// The address dialled, or the one the peer came from.
     pub(crate) address: String,
-    /// Who is at the other end, if that is verified already.
-    pub(crate) identity: Option<Identity>,
     /// How far the identity exchange has come.
     pub(crate) exchange: ListenerIdentity,
     /// The run of the dialer.
@@ -55,10 +52,10 @@ pub(crate) struct Established<R, W> {
     pub(crate) greeting: Vec<(Tag, Bytes)>,
 }
 
-/// Makes a peer of a connection.
+/// Makes a peer of a connection. `claim` is there if it is verified already who is at the other end.
 pub(crate) fn attach<R, W>(
     context: &Arc<Context>,
-    peer: LinkId,
+    (peer, claim): (LinkId, Option<Claim>),
     established: Established<R, W>,
 ) -> Result<Attached, Stopping>
 where
@@ -70,7 +67,6 @@ where
         early,
         role,
         address,
-        identity,
         exchange,
         session,
         greeting,
@@ -83,18 +79,20 @@ where
         Role::Server => Direction::Inbound,
         Role::Client => Direction::Outbound,
     };
+    let (context, exchange) = (Arc::clone(context), Mutex::new(exchange));
     let random = context.environment().random();
-    let hooks = Hooks { context: Arc::clone(context), exchange: Mutex::new(exchange), session };
-    context.broadcaster.attach(
-        peer,
-        Link {
-            about: LinkInfo { transport: Transport::WebSocket, direction, address, identity },
-            sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
-            sources: vec![source],
-            greeting,
-            hooks: Some(Arc::new(hooks)),
-        },
-    )
+    let hooks = Hooks { context: Arc::clone(&context), exchange, session, port: Arc::clone(&port) };
+    let link = Link {
+        about: LinkInfo { transport: Transport::WebSocket, direction, address, identity: None },
+        sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
+        sources: vec![source],
+        greeting,
+        hooks: Some(Arc::new(hooks)),
+    };
+    match claim {
+        Some(claim) => context.broadcaster.attach_claimed(claim, link),
+        None => context.broadcaster.attach(peer, link),
+    }
 }
 
 /// Waits for the end of a peer, which comes at the latest when `cancel` asks for it.
@@ -114,18 +112,6 @@ pub(crate) async fn ended(
     ended.await.unwrap_or(DisconnectReason::LocalShutdown)
 }
 
-/// Gives an identity back when its link is over, however that comes about.
-pub(crate) struct Claimed {
-    pub(crate) context: Arc<Context>,
-    pub(crate) peer: LinkId,
-}
-
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        self.context.ledger().release(self.peer);
-    }
-}
-
 /// A claim for a WebSocket.
 pub(crate) fn claim(
     peer: LinkId,
@@ -137,26 +123,12 @@ pub(crate) fn claim(
     LinkClaim { link: peer, identity, transport, dialer, session, tie: tie.0 }
 }
 
-/// Ends the link that lost against `winner`, in the way the ledger says.
-pub(crate) fn replace(context: &Context, loser: LinkId, winner: LinkId, identity: &Identity) {
-    let patience = context.ledger().patience(identity);
-    context.broadcaster.retire(loser, winner, patience);
-}
-
-/// Ends a link that was dialled and attached although another holds its identity, or came to hold it
-/// since. The peer learns from the last message of the exchange who this is, and closes.
-pub(crate) fn yield_to_holder(context: &Context, peer: LinkId, identity: &Identity) {
-    let holder = context.ledger().holder(identity).filter(|holder| *holder != peer);
-    if let Some(holder) = holder {
-        context.broadcaster.retire(peer, holder, CLOSE_PATIENCE);
-    }
-}
-
 /// The end of the identity exchange, which comes as a message.
 struct Hooks {
     context: Arc<Context>,
     exchange: Mutex<ListenerIdentity>,
     session: u64,
+    port: Arc<Port>,
 }
 
 impl LinkHooks for Hooks {
@@ -181,20 +153,12 @@ impl LinkHooks for Hooks {
             return Ok(());
         };
         let claim = claim(peer, identity, identity, (self.session, tie));
-        let ruling = self.context.ledger().claim(claim);
-        match ruling {
-            Ruling::Refuse { winner } => {
-                tracing::debug!(%peer, %winner, %identity, "the other link to this node stays");
-                // Named first, so that what waits for this link goes to the other one.
-                self.context.broadcaster.identify(peer, identity);
-                replace(&self.context, peer, winner, &identity);
-            }
-            Ruling::Keep => self.context.broadcaster.identify(peer, identity),
-            Ruling::Replace { loser } => {
-                self.context.broadcaster.identify(peer, identity);
-                replace(&self.context, loser, peer, &identity);
-            }
-        }
+        self.context.broadcaster.verified(claim);
         Ok(())
+    }
+
+    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
+        let port = Arc::clone(&self.port);
+        Box::pin(async move { port.sign_of_life().await })
     }
 }

@@ -17,8 +17,8 @@ use std::{
 };
 
 use broadcaster::PeerEvent;
-use gossip::{ClaimRule, DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
-use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Dials, Ruling, Tell};
+use gossip::{DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
+use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Dials, Tell};
 use runtime::TaskSet;
 use tokio::{
     sync::{Notify, broadcast},
@@ -31,7 +31,7 @@ use crate::{
     context::{Context, Exchange},
     dial::{self, DialError, Dialled, Target},
     frame::Role,
-    link::{self, Claimed, Established},
+    link::{self, Established},
 };
 
 /// Whom to dial and when, shared by the loop, its dials and the handle.
@@ -220,26 +220,20 @@ async fn link_up(
     let Dialled { mut stream, early, verified } = dialled;
     let context = &mesh.context;
     let peer = context.broadcaster.next_link_id();
-    let claimed = Claimed { context: Arc::clone(context), peer };
     let session = context.session(context.node_random());
     let mut greeting: Vec<_> = context.interest().into_iter().collect();
-    let (mut identity, mut loser) = (None, None);
+    let (mut identity, mut claim) = (None, None);
     let mut exchange = identity::ListenerIdentity::Anonymous;
     if let (Some(seen), Exchange::On { key, .. }) = (verified, &context.exchange) {
-        let claim = link::claim(peer, seen.key, key.identity(), (session, seen.response_challenge));
-        let ruling = context.ledger().claim(claim);
-        match ruling {
-            Ruling::Keep => {}
-            Ruling::Replace { loser: replaced } => loser = Some(replaced),
-            // The peer may have sent messages over this link already, which have to be read: it is
-            // attached, and yields below.
-            Ruling::Refuse { .. } if context.profile.claims == ClaimRule::Ranked => {}
-            Ruling::Refuse { .. } => {
-                let error = DialError::Duplicate(seen.key);
-                dial::abort(context, &mut stream, &error).await;
-                return Err(error);
-            }
+        let made = link::claim(peer, seen.key, key.identity(), (session, seen.response_challenge));
+        let made = context.broadcaster.claim(made);
+        let prevails = cancel.run_until_cancelled(context.broadcaster.prevails(&made)).await;
+        if !prevails.ok_or(DialError::Stopping)? {
+            let error = DialError::Duplicate(seen.key);
+            dial::abort(context, &mut stream, &error).await;
+            return Err(error);
         }
+        claim = Some(made);
         greeting.push((Tag::NI, identity::verification(key, seen.response_challenge)));
         exchange = identity::ListenerIdentity::Verified { key: seen.key };
         identity = Some(seen.key);
@@ -249,25 +243,17 @@ async fn link_up(
         early,
         role: Role::Client,
         address: target.name.clone(),
-        identity,
         exchange,
         session,
         greeting,
     };
-    let attached =
-        link::attach(context, peer, established).map_err(|_stopping| DialError::Stopping)?;
+    let attached = link::attach(context, (peer, claim), established)
+        .map_err(|_stopping| DialError::Stopping)?;
     mesh.schedule().connected(target, identity, Instant::now().into_std());
     mesh.dials.connected(&target.name);
     tracing::debug!(%peer, to = %target.name, "peer connected");
-    if let Some(identity) = identity {
-        if let Some(loser) = loser {
-            link::replace(context, loser, peer, &identity);
-        }
-        link::yield_to_holder(context, peer, &identity);
-    }
     let reason = link::ended(context, attached, cancel).await;
     tracing::debug!(%peer, to = %target.name, %reason, "peer gone");
-    drop(claimed);
     match (reason, identity) {
         (DisconnectReason::Duplicate, Some(identity)) => {
             let told = DialError::Duplicate(identity).to_string();

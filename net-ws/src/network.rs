@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     call::{self, Trust},
     config::{StartError, WsConfig},
-    context::{Context, SharedLedger},
+    context::Context,
     mesh_task::{self, Mesh},
     metrics::WsMetrics,
     serve,
@@ -39,7 +39,7 @@ pub struct WsNetwork {
 
 impl WsNetwork {
     /// Listens, if that is configured, and starts dialling. Connections are attached to
-    /// `broadcaster`; `ledger` is the one of the node. The network ends with `parent`.
+    /// `broadcaster`, which is the one of the node. The network ends with `parent`.
     ///
     /// # Errors
     ///
@@ -47,7 +47,6 @@ impl WsNetwork {
     pub async fn start(
         config: WsConfig,
         broadcaster: Broadcaster,
-        ledger: SharedLedger,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         let listener = match &config.listen {
@@ -65,7 +64,7 @@ impl WsNetwork {
         });
         let (peers, dial_limits) = (config.peers.clone(), config.dial);
         let own_url = local_addresses.first().map(|address| format!("http://{address}"));
-        let context = Arc::new(Context::new(config, broadcaster, ledger, own_url)?);
+        let context = Arc::new(Context::new(config, broadcaster, own_url)?);
         let mesh = Arc::new(Mesh::new(Arc::clone(&context), dial_limits));
         for peer in &peers {
             mesh.add(peer)?;

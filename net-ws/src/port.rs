@@ -33,6 +33,9 @@ pub(crate) struct Port {
     /// Whether anything urgent waits, to be asked without a lock.
     is_urgent: AtomicBool,
     wake: Notify,
+    /// Whether somebody waits for the peer to send anything.
+    is_doubted: AtomicBool,
+    heard: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,29 @@ impl Port {
     pub(crate) fn ping(&self) {
         self.state().urgent.ping = true;
         self.raise();
+    }
+
+    /// Has the peer asked for a sign of life, and resolves when it has sent anything.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the ping is sent all the same.
+    pub(crate) async fn sign_of_life(&self) {
+        let heard = self.heard.notified();
+        tokio::pin!(heard);
+        // From now on, and not only once it is polled.
+        heard.as_mut().enable();
+        self.is_doubted.store(true, Ordering::Release);
+        self.ping();
+        heard.await;
+    }
+
+    /// The peer has sent something.
+    pub(crate) fn heard(&self) {
+        if self.is_doubted.load(Ordering::Relaxed) && self.is_doubted.swap(false, Ordering::AcqRel)
+        {
+            self.heard.notify_waiters();
+        }
     }
 
     /// Says what the close frame will hold, unless that is settled.

@@ -6,10 +6,7 @@
 
 mod common;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Setup};
 use bytes::Bytes;
@@ -24,7 +21,6 @@ use gossip::{
     http::{Caller, HttpService},
     wire::topics::Topics,
 };
-use mesh::Ledger;
 use net_http::{HttpServer, ServeLimits};
 use runtime::Shutdown;
 use tandem_net_ws::{WsConfig, WsNetwork};
@@ -67,8 +63,7 @@ async fn a_request_is_answered_over_a_websocket() {
     let broadcaster = Broadcaster::start(setup, &root);
     let mut config = WsConfig::new(NetworkId::new("test-v1").unwrap());
     config.listen = Some("127.0.0.1:0".to_owned());
-    let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
-    let listener = WsNetwork::start(config, broadcaster, ledger, &root).await.unwrap();
+    let listener = WsNetwork::start(config, broadcaster, &root).await.unwrap();
     let address = listener.local_address().unwrap();
     let dialer = Recipe::new(profile).dialling(&[address]).start().await;
     dialer.until_peers(1).await;
@@ -92,8 +87,7 @@ fn refuses(change: impl FnOnce(&mut WsConfig), expected: &str) -> impl Future<Ou
     async move {
         let (profile, root) = (&NetworkProfile::TANDEM, CancellationToken::new());
         let broadcaster = Broadcaster::start(Setup::new(profile), &root);
-        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
-        let error = WsNetwork::start(config, broadcaster, ledger, &root).await.unwrap_err();
+        let error = WsNetwork::start(config, broadcaster, &root).await.unwrap_err();
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         let shown = format!("{error} | {}", cause.unwrap_or_default());
         assert!(shown.contains(&expected), "{shown}");

@@ -290,9 +290,11 @@ impl HandshakeCase {
             session: None,
             tie: [0; 32],
         };
-        if name == "identity_duplicate" {
-            assert_eq!(dialled.node.claim(claim), Ruling::Keep);
-        }
+        let _held = (name == "identity_duplicate").then(|| {
+            let held = dialled.node.broadcaster.claim(claim);
+            assert_eq!(held.ruling(), Ruling::Keep);
+            held
+        });
         dialled.server.send(&answer).await;
         let stays_open = self.connection_after.as_deref().is_none_or(|after| after == "open");
         if self.client_keeps_connection {

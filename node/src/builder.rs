@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!   data dir ─▶ key ─▶ Broadcaster ─lent to─▶ network (hybrid, WebSocket or libp2p) ─▶ Running
-//!                      identity Ledger ──────▶
 //!                      Door ─────────────────▶
 //! ```
 //!
@@ -11,18 +10,14 @@
 //! * The broadcaster is made first and lent to the network; a start that fails stops it again.
 //! * Without a data directory and without a key file a node has a new identity each time.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
 use gossip::{
     GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
     http::HttpService,
 };
-use mesh::{DialLimits, Door, InboundLimits, Ledger};
+use mesh::{DialLimits, Door, InboundLimits};
 use net_http::{
     HttpServer, Protection, ServeLimits,
     client::{ClientLimits, Clients},
@@ -370,7 +365,6 @@ impl NodeBuilder {
         let lent = Lent {
             key,
             broadcaster: broadcaster.clone(),
-            ledger: Arc::new(Mutex::new(Ledger::new(self.profile.claims))),
             door: Door::new(self.inbound),
             http_server: http_server.clone(),
             clients: clients.clone(),

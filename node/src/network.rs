@@ -4,15 +4,11 @@
 //!
 //! * This is the only place that knows the networks by their types; everything else has a `GossipNode`.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{GossipNode, NodeAddress};
-use mesh::{DialState, Door, Ledger};
+use mesh::{DialState, Door};
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
@@ -25,15 +21,11 @@ use crate::{
     error::StartError,
 };
 
-/// What the network of a node shares with it.
-pub(crate) type SharedLedger = Arc<Mutex<Ledger>>;
-
 /// What a node lends to each of its networks.
 #[derive(Debug)]
 pub(crate) struct Lent {
     pub(crate) key: NodeKey,
     pub(crate) broadcaster: Broadcaster,
-    pub(crate) ledger: SharedLedger,
     pub(crate) door: Door,
     /// Serves HTTP, if there is anything to serve.
     pub(crate) http_server: Option<HttpServer>,
@@ -57,19 +49,19 @@ impl Network {
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         let (ws, p2p) = (ws(&node, &lent)?, p2p(&node, &lent)?);
-        let Lent { broadcaster, ledger, .. } = lent;
+        let Lent { broadcaster, .. } = lent;
         match node.mode {
             Mode::Hybrid => {
                 let config = HybridConfig { ws, p2p };
-                let network = HybridNetwork::start(config, broadcaster, ledger, parent).await?;
+                let network = HybridNetwork::start(config, broadcaster, parent).await?;
                 Ok(Self::Hybrid(network))
             }
             Mode::WebSocket => {
-                let network = WsNetwork::start(ws, broadcaster, ledger, parent).await?;
+                let network = WsNetwork::start(ws, broadcaster, parent).await?;
                 Ok(Self::WebSocket(network))
             }
             Mode::Libp2p => {
-                let network = P2pNetwork::start(p2p, broadcaster, ledger, parent).await?;
+                let network = P2pNetwork::start(p2p, broadcaster, parent).await?;
                 Ok(Self::Libp2p(network))
             }
         }

@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 use broadcaster::{Broadcaster, Setup};
 use bytes::Bytes;
 use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
-use mesh::{Door, InboundLimits, Ledger};
+use mesh::{Door, InboundLimits};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use net_ws::{WsConfig, WsNetwork};
@@ -32,7 +32,6 @@ use crate::{
 #[derive(Debug)]
 struct Base {
     broadcaster: Broadcaster,
-    ledger: net_p2p::SharedLedger,
     door: Door,
     identity: Identity,
     seed: [u8; 32],
@@ -43,12 +42,11 @@ impl Base {
     fn new(setup: Setup) -> Self {
         let root = CancellationToken::new();
         let broadcaster = Broadcaster::start(setup, &root);
-        let ledger = Arc::new(Mutex::new(Ledger::new(broadcaster.profile().claims)));
         // All peers of a test come from one host.
         let door = Door::new(InboundLimits { per_ip: 64, ..InboundLimits::default() });
         let seed: [u8; 32] = rand::random();
         let identity = Keypair::from_seed(seed).identity();
-        Self { broadcaster, ledger, door, identity, seed, root }
+        Self { broadcaster, door, identity, seed, root }
     }
 
     fn ws_config(&self) -> WsConfig {
@@ -104,8 +102,8 @@ impl Harness for Ws {
 
     async fn start(setup: Setup) -> Self {
         let base = Base::new(setup);
-        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
-        let started = WsNetwork::start(base.ws_config(), lent, ledger, &base.root).await;
+        let lent = base.broadcaster.clone();
+        let started = WsNetwork::start(base.ws_config(), lent, &base.root).await;
         Self { network: started.expect("a WebSocket node starts"), base }
     }
 
@@ -154,8 +152,8 @@ impl Harness for P2p {
 
     async fn start(setup: Setup) -> Self {
         let base = Base::new(setup);
-        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
-        let started = P2pNetwork::start(base.p2p_config(), lent, ledger, &base.root).await;
+        let lent = base.broadcaster.clone();
+        let started = P2pNetwork::start(base.p2p_config(), lent, &base.root).await;
         Self { network: started.expect("a libp2p node starts"), base }
     }
 
@@ -207,9 +205,9 @@ impl Harness for Hybrid {
 
     async fn start(setup: Setup) -> Self {
         let base = Base::new(setup);
-        let (lent, ledger) = (base.broadcaster.clone(), Arc::clone(&base.ledger));
+        let lent = base.broadcaster.clone();
         let config = HybridConfig { ws: base.ws_config(), p2p: base.p2p_config() };
-        let started = HybridNetwork::start(config, lent, ledger, &base.root).await;
+        let started = HybridNetwork::start(config, lent, &base.root).await;
         let network = started.expect("a hybrid node starts");
         Self { base, network, links: AtomicUsize::new(0), scripted: AtomicUsize::new(0) }
     }

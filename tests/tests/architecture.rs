@@ -47,7 +47,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "broadcaster",
-        knows: &["gossip", "runtime"],
+        knows: &["gossip", "mesh", "runtime"],
         never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "toml", "serde"],
     },
     Room {

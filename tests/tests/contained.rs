@@ -10,8 +10,8 @@ use broadcaster::{
 };
 use bytes::Bytes;
 use gossip::{
-    Admission, Direction, DisconnectReason, LinkId, NetworkProfile, Outbound, PeerClass, Tag,
-    Transport,
+    Admission, BoxFuture, Direction, DisconnectReason, LinkId, NetworkProfile, Outbound, PeerClass,
+    Tag, Transport,
 };
 use runtime::Shutdown;
 use std::sync::Arc;
@@ -61,6 +61,10 @@ impl FrameSink for End {
 impl LinkHooks for End {
     fn control(&self, _: LinkId, _: Tag, _: &Bytes) -> Result<(), DisconnectReason> {
         panic!("a bug in what handles a message of the transport");
+    }
+
+    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

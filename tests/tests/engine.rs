@@ -10,10 +10,11 @@ use broadcaster::{
 };
 use bytes::Bytes;
 use gossip::{
-    Direction, DisconnectReason, Identity, Inbound, NetworkProfile, Outbound, PeerClass, Request,
-    RequestError, Tag, Transport, Validation, Verdict,
+    Direction, DisconnectReason, Identity, Inbound, LinkId, NetworkProfile, Outbound, PeerClass,
+    Request, RequestError, Tag, Transport, Validation, Verdict,
     wire::{block::BlockRequest, proposal},
 };
+use mesh::LinkClaim;
 use runtime::TaskSet;
 use testkit::{
     harness::{RawPeer, network, next_of},
@@ -41,10 +42,24 @@ fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
 }
 
 /// A link of a peer that has two of them.
-fn twin(node: &MemoryNetwork) -> (MemoryPeer, gossip::LinkId) {
+fn twin(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
     let (peer, attached) =
         node.scripted_as(TWIN, Direction::Inbound, Shape::default()).expect("the node runs");
     (peer, attached.peer)
+}
+
+/// Lets both links claim their node, of which the second is better.
+fn replace(broadcaster: &Broadcaster, loser: LinkId, winner: LinkId) {
+    for (link, tie) in [(loser, 2), (winner, 1)] {
+        broadcaster.verified(LinkClaim {
+            link,
+            identity: TWIN,
+            transport: Transport::Memory,
+            dialer: TWIN,
+            session: None,
+            tie: [tie; 32],
+        });
+    }
 }
 
 fn bundle(number: u8, len: usize) -> Bytes {
@@ -93,7 +108,7 @@ async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
         assert_eq!(broadcaster.broadcast(&vote), Ok(gossip::Admission::Queued));
     }
     settle().await;
-    broadcaster.supersede(loser, winner);
+    replace(&broadcaster, loser, winner);
     for number in 0..10 {
         assert_eq!(next_of(&mut winning, Tag::AV).await, bundle(number, 300));
     }
@@ -107,9 +122,12 @@ async fn the_older_link_answers_to_the_identity_when_the_newer_one_is_given_up()
     let (_winning, winner) = twin(&node);
     let (_losing, loser) = twin(&node);
     assert_eq!(broadcaster.peer_of(&TWIN), Some(loser));
-    broadcaster.supersede(loser, winner);
+    replace(&broadcaster, loser, winner);
     assert_eq!(broadcaster.peer_of(&TWIN), Some(winner));
+    assert_eq!(broadcaster.peers(PeerClass::Connected).len(), 1);
     broadcaster.disconnect(winner, DisconnectReason::Requested);
+    assert_eq!(broadcaster.peer_of(&TWIN), Some(loser));
+    broadcaster.disconnect(loser, DisconnectReason::Requested);
     assert_eq!(broadcaster.peer_of(&TWIN), None);
 }
 
@@ -121,7 +139,7 @@ async fn what_the_newer_link_could_not_write_goes_to_the_older_one() {
     let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
     assert_eq!(broadcaster.broadcast(&large), Ok(gossip::Admission::Queued));
     settle().await;
-    broadcaster.supersede(loser, winner);
+    replace(&broadcaster, loser, winner);
     assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
 }
 
@@ -136,7 +154,7 @@ async fn a_request_stays_with_the_link_it_was_made_on() {
     let answer = broadcaster.request(loser, request);
     let replace = async {
         settle().await;
-        broadcaster.supersede(loser, winner);
+        replace(&broadcaster, loser, winner);
     };
     let (answer, ()) = futures::join!(answer, replace);
     assert_eq!(answer, Err(RequestError::NotConnected { peer: loser }));
@@ -163,7 +181,7 @@ async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
         losing.send(Tag::AV, &bundle(number, 100)).await.unwrap();
     }
     settle().await;
-    broadcaster.supersede(loser, winner);
+    replace(&broadcaster, loser, winner);
     settle().await;
     gate.add_permits(3);
     until("all three are handled", || recorder.count() == 3).await;
@@ -261,7 +279,7 @@ async fn what_the_other_link_has_no_room_for_is_counted() {
         offer(&broadcaster, Tag::AV, bundle(number, 100));
     }
     settle().await;
-    broadcaster.supersede(loser, winner);
+    replace(&broadcaster, loser, winner);
     assert_eq!(broadcaster.metrics().drops(DropReason::PeerFull), 2);
 }
 

@@ -6,6 +6,7 @@
 //!   reset.
 //! * It ends when the connection does, when it has closed it, or when nobody holds the muxer any more.
 //! * Whoever holds the muxer hears how the connection ended.
+//! * Once it ends, or begins to close the connection, every stream of it ends.
 
 use std::{
     future::poll_fn,
@@ -13,9 +14,14 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+use tokio_util::sync::CancellationToken;
 use yamux::{Connection, ConnectionError, Stream};
 
+use super::CLOSE_LIMIT;
 use crate::{
     flush_coalescer::FlushCoalescer,
     metrics::{P2pEvent, P2pMetrics},
@@ -49,13 +55,19 @@ pub(super) struct Driver<C> {
     pub(super) orders: mpsc::Receiver<Order>,
     /// Who waits for a stream of our own.
     pub(super) asked: Option<oneshot::Sender<Stream>>,
+    /// Cancelled when the streams are to end.
+    pub(super) streams: CancellationToken,
     pub(super) metrics: P2pMetrics,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     /// Drives the connection to its end. `ended` hears of one that nobody asked for.
     pub(super) async fn run(mut self, ended: oneshot::Sender<ConnectionError>) {
-        match poll_fn(|context| self.poll_end(context)).await {
+        // Also when this future is dropped, or panics.
+        let streams = self.streams.clone().drop_guard();
+        let end = poll_fn(|context| self.poll_end(context)).await;
+        drop(streams);
+        match end {
             End::Asked(done) => self.close(done).await,
             End::Failed(error) => {
                 // Who does not listen has forgotten the connection already.
@@ -67,11 +79,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
 
     /// Closes the connection while somebody waits for it.
     async fn close(mut self, mut done: oneshot::Sender<Result<(), ConnectionError>>) {
+        let close = poll_fn(|context| self.connection.poll_close(context));
         let closed = tokio::select! {
             biased;
             () = done.closed() => return,
-            closed = poll_fn(|context| self.connection.poll_close(context)) => closed,
+            closed = time::timeout(CLOSE_LIMIT, close) => closed,
         };
+        // The connection ends at once where it does not end in an orderly way.
+        let closed = closed.unwrap_or(Ok(()));
         // Who waited until now may have given up.
         let _ = done.send(closed);
     }

@@ -1,4 +1,5 @@
-//! One stream, and the note it takes when bytes move in the task of its connection.
+//! One stream: the note it takes when bytes move in the task of its connection, and its end, which comes
+//! with the end of the connection.
 //!
 //! The library lets a connection's bytes and its handlers share a task: whatever a handler reads or
 //! writes makes the connection be polled once more, and with it every handler. Some handlers count on
@@ -6,10 +7,15 @@
 //! polling it. With the bytes in a task of their own, nothing would ever wake that future. So a poll in
 //! which bytes moved is followed by another, until nothing moves.
 //!
+//! The library wakes whoever waits on a stream when the connection breaks, but not when it is closed: so a
+//! stream also waits for the end of its connection.
+//!
 //! # Invariants
 //!
 //! * A handler that moved bytes of any stream of its connection is polled again.
 //! * Streams that are used in other tasks, as those of gossip and HTTP are, wake nobody.
+//! * Nobody waits on a stream of a connection that has ended, or is being closed. What came before can
+//!   still be read.
 //! * Only bytes count. An end or an error that is read again and again is no reason to go on.
 
 use std::{
@@ -24,6 +30,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 use tokio::task;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use yamux::Stream;
 
 /// Whether bytes moved in the task that polls a connection. Clones share it.
@@ -59,11 +66,26 @@ impl Activity {
 pub(crate) struct Substream {
     stream: Stream,
     activity: Activity,
+    /// Resolves when the connection has ended, or is being closed.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Substream {
-    pub(super) const fn new(stream: Stream, activity: Activity) -> Self {
-        Self { stream, activity }
+    /// A stream of the connection that cancels `ended` at its end.
+    pub(super) fn new(stream: Stream, activity: Activity, ended: CancellationToken) -> Self {
+        Self { stream, activity, ended: Box::pin(ended.cancelled_owned()) }
+    }
+
+    /// What the stream says, unless it waits for a connection that is gone.
+    fn unless_ended<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
     }
 }
 
@@ -75,7 +97,7 @@ impl AsyncRead for Substream {
     ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         self.activity.note(&read);
-        read
+        self.unless_ended(read, context)
     }
 }
 
@@ -87,14 +109,16 @@ impl AsyncWrite for Substream {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.activity.note(&written);
-        written
+        self.unless_ended(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.unless_ended(flushed, context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(context)
+        let closed = Pin::new(&mut self.stream).poll_close(context);
+        self.unless_ended(closed, context)
     }
 }

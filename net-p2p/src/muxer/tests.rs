@@ -247,6 +247,45 @@ async fn closing_waits_until_the_socket_has_lingered() {
     drop(silent);
 }
 
+// Issue 8, 28: closing a connection woke no reader, so its links lived on.
+#[tokio::test]
+async fn whoever_waits_on_a_stream_hears_that_its_connection_is_closed() {
+    let (mut one, mut other) = nodes().await;
+    let mut stream = one.open().await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut theirs = other.accept().await.unwrap();
+    soon(theirs.read_exact(&mut [0; 5])).await.unwrap();
+    let (ends, mut ended) = mpsc::channel(2);
+    for mut stream in [stream, theirs] {
+        let ends = ends.clone();
+        one.tasks.spawn("reader", |_cancel| async move {
+            // An end or an error: either wakes.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            ends.send(()).await.unwrap();
+        });
+    }
+    // Both wait by now, and nothing else polls them.
+    time::sleep(Duration::from_millis(50)).await;
+    one.close().await.unwrap();
+    soon(ended.recv()).await.unwrap();
+    soon(ended.recv()).await.unwrap();
+}
+
+// Issue 8, 28: a peer that is dead put the end of its connection off.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_cannot_put_off_the_end() {
+    let [(ours, sent), silent] = sockets().await;
+    let mut node = Node::new(ours, sent, Mode::Client);
+    let mut stream = node.open().await.unwrap();
+    let fill = time::timeout(Duration::from_secs(1), stream.write_all(&[7; 64 * PIPE_BYTES]));
+    assert!(fill.await.is_err(), "it does not fit into the pipe");
+    let begun = time::Instant::now();
+    node.close().await.unwrap();
+    assert_eq!(begun.elapsed(), CLOSE_LIMIT);
+    assert!(soon(stream.write_all(&[7; 64 * PIPE_BYTES])).await.is_err());
+    drop(silent);
+}
+
 #[tokio::test]
 async fn an_end_that_nobody_asked_for_is_told() {
     let (mut one, mut other) = nodes().await;

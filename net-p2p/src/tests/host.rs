@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
-use mesh::{Door, Ledger};
+use mesh::Door;
 use runtime::{Environment, TaskSet};
 use tokio::{
     sync::mpsc,
@@ -97,9 +97,7 @@ impl Node {
         let broadcaster = Broadcaster::start(setup, &root);
         let mut config = P2pConfig::new(NetworkId::new(network).unwrap(), key);
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
-        let network =
-            P2pNetwork::start(change(config), broadcaster.clone(), ledger, &root).await.unwrap();
+        let network = P2pNetwork::start(change(config), broadcaster.clone(), &root).await.unwrap();
         Self { network, broadcaster, heard, root }
     }
 

@@ -10,9 +10,8 @@ use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag,
     Validator, Verdict,
 };
-use mesh::Ledger;
 use runtime::Shutdown;
-use tandem_net_p2p::{NodeKey, P2pConfig, P2pNetwork, SharedLedger};
+use tandem_net_p2p::{NodeKey, P2pConfig, P2pNetwork};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +31,6 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) struct Node {
     pub(crate) network: P2pNetwork,
     pub(crate) broadcaster: Broadcaster,
-    pub(crate) ledger: SharedLedger,
     heard: Arc<Mutex<Vec<Inbound>>>,
     root: CancellationToken,
 }
@@ -83,11 +81,9 @@ impl Plan {
         let broadcaster = Broadcaster::start(setup, &root);
         let mut config = P2pConfig::new(NetworkId::new(self.network).unwrap(), self.key);
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        let ledger = Arc::new(Mutex::new(Ledger::new(self.profile.claims)));
-        let started =
-            P2pNetwork::start(change(config), broadcaster.clone(), Arc::clone(&ledger), &root);
+        let started = P2pNetwork::start(change(config), broadcaster.clone(), &root);
         let network = started.await.unwrap();
-        Node { network, broadcaster, ledger, heard, root }
+        Node { network, broadcaster, heard, root }
     }
 }
 
@@ -118,7 +114,7 @@ impl Node {
 
     pub(crate) async fn stop(self) {
         assert_eq!(self.network.stop(Duration::from_secs(10)).await, Shutdown::Clean);
-        assert!(self.ledger.lock().unwrap().is_empty(), "every claim is released");
+        assert_eq!(self.broadcaster.claimed(), 0, "every claim is released");
         assert_eq!(self.broadcaster.stop(Duration::from_secs(10)).await, Shutdown::Clean);
         assert_eq!(self.broadcaster.task_count(), 0);
         self.root.cancel();

@@ -9,3 +9,4 @@ mod gossip_flows;
 mod links;
 mod refusals;
 mod shared;
+mod silence;

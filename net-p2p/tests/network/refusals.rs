@@ -1,10 +1,7 @@
 //! What does not fit is refused, with a reason, and nothing is left behind.
 
-use std::sync::{Arc, Mutex};
-
 use broadcaster::{Broadcaster, Setup};
 use gossip::{NetworkId, NetworkProfile, NodeAddress};
-use mesh::Ledger;
 use tandem_net_p2p::{NodeKey, P2pConfig, P2pEvent, P2pNetwork, StartError};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +37,7 @@ async fn start(change: impl FnOnce(&mut P2pConfig)) -> Result<P2pNetwork, StartE
     let (root, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
     let mut config = P2pConfig::new(NetworkId::new("net").unwrap(), NodeKey::generate());
     change(&mut config);
-    let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
-    P2pNetwork::start(config, Broadcaster::start(Setup::new(profile), &root), ledger, &root).await
+    P2pNetwork::start(config, Broadcaster::start(Setup::new(profile), &root), &root).await
 }
 
 #[tokio::test]

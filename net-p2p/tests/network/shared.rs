@@ -1,10 +1,10 @@
-//! What a libp2p network shares with the rest of its node: the ledger, and the verdicts of validators.
+//! What a libp2p network shares with the rest of its node: claims, and the verdicts of validators.
 
 use std::sync::Arc;
 
+use broadcaster::Claim;
 use gossip::{
-    Admission, GossipNode, Identity, Inbound, LinkId, NetworkProfile, Outbound, Tag, Transport,
-    Validation,
+    Admission, GossipNode, Identity, Inbound, NetworkProfile, Outbound, Tag, Transport, Validation,
 };
 use mesh::LinkClaim;
 use tandem_net_p2p::P2pEvent;
@@ -12,23 +12,25 @@ use tandem_net_p2p::P2pEvent;
 use super::kit::{Node, Plan, linked, ordered_keys, until};
 
 /// Claims a peer for a link by the other transport, as the other half of a hybrid would.
-fn claim_by_websocket(node: &Node, identity: Identity) -> LinkId {
+fn claim_by_websocket(node: &Node, identity: Identity) -> Claim {
     let link = node.broadcaster.next_link_id();
     let (transport, dialer) = (Transport::WebSocket, node.network.identity());
     let claim = LinkClaim { link, identity, transport, dialer, session: None, tie: [0; 32] };
-    assert_eq!(node.ledger.lock().unwrap().claim(claim), mesh::Ruling::Keep);
-    link
+    let claim = node.broadcaster.claim(claim);
+    assert_eq!(claim.ruling(), mesh::Ruling::Keep);
+    claim
 }
 
 #[tokio::test]
 async fn where_links_are_ranked_libp2p_takes_over_from_websocket() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
-    claim_by_websocket(&one, other.network.identity());
+    let claim = claim_by_websocket(&one, other.network.identity());
     one.dial(&other);
     linked(&one, &other).await;
-    let holder = one.ledger.lock().unwrap().holder(&other.network.identity());
+    let holder = one.broadcaster.holder(&other.network.identity());
     assert_eq!(holder, Some(one.peers()[0].id));
+    drop(claim);
     one.stop().await;
     other.stop().await;
 }
@@ -55,8 +57,7 @@ async fn where_the_first_link_stays_topics_go_on_without_a_stream_until_it_ends(
         .await;
         assert!(one.peers().is_empty());
         assert_eq!(one.network.metrics().count(P2pEvent::DuplicateLink), 0, "nobody tries");
-        one.ledger.lock().unwrap().release(held);
-        other.ledger.lock().unwrap().release(other_held);
+        drop((held, other_held));
         linked(&one, &other).await;
         one.stop().await;
         other.stop().await;

@@ -6,7 +6,7 @@
 //! * It takes a permit of the HTTP server with the first request that is not gossip, so that HTTP takes no
 //!   place of a peer, and a peer none of HTTP.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{io, pin::pin};
 
 use gossip::{BoxFuture, DisconnectReason, LinkId, Transport, http::Caller};
 use net_http::serve::{Connection, Terms, Upgraded};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Place, hook::GossipHook, upgrade::Accepted};
 use crate::{
     frame::Role,
-    link::{self, Claimed, Established},
+    link::{self, Established},
     socket,
 };
 
@@ -145,18 +145,16 @@ async fn become_peer<Io: Carrier>(
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
-    let _claimed = Claimed { context: Arc::clone(context), peer };
     let established = Established {
         halves: io.halves(),
         early,
         role: Role::Server,
         address: place.from.to_string(),
-        identity: None,
         exchange,
         session,
         greeting,
     };
-    if let Ok(attached) = link::attach(context, peer, established) {
+    if let Ok(attached) = link::attach(context, (peer, None), established) {
         tracing::debug!(%peer, from = %place.from, "peer connected");
         let mut ended = pin!(link::ended(context, attached, cancel));
         let reason = tokio::select! {

@@ -15,7 +15,7 @@ use broadcaster::{Broadcaster, Limits, Relaying, Setup};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
 };
-use mesh::{Door, InboundLimits, Ledger, LinkClaim, Ruling};
+use mesh::{Door, InboundLimits};
 use runtime::Shutdown;
 use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
@@ -30,7 +30,6 @@ pub(crate) struct Node {
     pub(crate) broadcaster: Broadcaster,
     pub(crate) heard: Heard,
     pub(crate) door: Door,
-    ledger: Arc<Mutex<Ledger>>,
     _root: CancellationToken,
 }
 
@@ -56,14 +55,12 @@ pub(crate) struct Recipe {
     pub(crate) relaying: Relaying,
     pub(crate) limits: Limits,
     pub(crate) config: WsConfig,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Recipe {
     pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::new(profile.claims)));
         let config = WsConfig::new(NetworkId::new("test-v1").unwrap());
-        Self { profile, relaying: Relaying::Off, limits: Limits::default(), config, ledger }
+        Self { profile, relaying: Relaying::Off, limits: Limits::default(), config }
     }
 
     pub(crate) fn listening(mut self) -> Self {
@@ -107,11 +104,8 @@ impl Recipe {
         }
         let broadcaster = Broadcaster::start(setup, &root);
         let door = self.config.door.clone();
-        let network =
-            WsNetwork::start(self.config, broadcaster.clone(), Arc::clone(&self.ledger), &root)
-                .await
-                .unwrap();
-        Node { network, broadcaster, heard, door, ledger: self.ledger, _root: root }
+        let network = WsNetwork::start(self.config, broadcaster.clone(), &root).await.unwrap();
+        Node { network, broadcaster, heard, door, _root: root }
     }
 }
 
@@ -122,10 +116,6 @@ impl Node {
 
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
         self.network.peers(PeerClass::Connected)
-    }
-
-    pub(crate) fn claim(&self, claim: LinkClaim) -> Ruling {
-        self.ledger.lock().unwrap().claim(claim)
     }
 
     pub(crate) async fn until_peers(&self, count: usize) {

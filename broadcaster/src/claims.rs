@@ -1,0 +1,216 @@
+//! The links of every node that is known by name: which of them is used, and which may take over.
+//!
+//! ```text
+//!   transport ─claim─▶ Claim ─attach_claimed─▶ peer ─ends─▶ released ─▶ the best benched one is used again
+//!                        └───────dropped──────────────────▶ released
+//!   peers ──settle──▶ bench ──patience, or the holder answers──▶ closed
+//!     ▲                 │
+//!     └──── recalled ───┘ the holder ended
+//! ```
+//!
+//! The rules are those of [`mesh::Ledger`]; here they are carried out.
+//!
+//! # Invariants
+//!
+//! * A claim lives as long as its link and no longer: it goes with the guard until the link is attached,
+//!   and with the peer afterwards.
+//! * Of the links of a node one is in the registry. Links that lost are benched: they are read, nothing
+//!   new is written to them, and they are in no list of peers.
+//! * No link is benched before the one that it lost against is attached.
+
+use std::{sync::Arc, time::Duration};
+
+use gossip::{ClaimRule, DisconnectReason, Identity, LinkId};
+use mesh::{Doubt, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use tokio::time;
+
+use crate::{
+    Attached, Broadcaster, FrameSink, FrameSource, Link, Stopping, peer::Peer, registry::Registry,
+};
+
+/// The claim of a link to the identity of the node at its other end.
+///
+/// Dropping it gives the identity back, unless the link was attached with it.
+#[must_use = "a claim that is dropped is given back"]
+pub struct Claim {
+    registry: Arc<Registry>,
+    link: LinkId,
+    identity: Identity,
+    ruling: Ruling,
+    is_attached: bool,
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim")
+            .field("link", &self.link)
+            .field("identity", &self.identity)
+            .field("ruling", &self.ruling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Claim {
+    /// What was ruled when the claim was made.
+    pub const fn ruling(&self) -> Ruling {
+        self.ruling
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.is_attached {
+            self.registry.release(self.link);
+        }
+    }
+}
+
+/// A link that has just been benched.
+pub(crate) struct Benched {
+    pub(crate) loser: Arc<Peer>,
+    pub(crate) winner: LinkId,
+    /// How long this end reads it, before it closes it.
+    pub(crate) patience: Duration,
+}
+
+impl Broadcaster {
+    /// Claims the identity of a link that is not attached yet. To be called once the identity is
+    /// verified, not before.
+    pub fn claim(&self, claim: LinkClaim) -> Claim {
+        let registry = Arc::clone(&self.shared.registry);
+        let (link, identity) = (claim.link, claim.identity);
+        let ruling = self.rule(claim);
+        Claim { registry, link, identity, ruling, is_attached: false }
+    }
+
+    /// Attaches the link of a claim, as [`Broadcaster::attach`] does. If another link to the same node
+    /// stays, this one is attached all the same and yields to it: the peer may have sent messages over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopping`] when the node is; the connection is dropped.
+    pub fn attach_claimed<S, R>(
+        &self,
+        mut claim: Claim,
+        mut link: Link<S, R>,
+    ) -> Result<Attached, Stopping>
+    where
+        S: FrameSink,
+        R: FrameSource,
+    {
+        link.about.identity = Some(claim.identity);
+        let attached = self.attach(claim.link, link)?;
+        claim.is_attached = true;
+        self.settle(&claim.identity, claim.link, claim.ruling);
+        Ok(attached)
+    }
+
+    /// Claims the identity of a link that was attached without one, and carries out the ruling.
+    pub fn verified(&self, claim: LinkClaim) {
+        let (link, identity) = (claim.link, claim.identity);
+        if self.shared.registry.get(link).is_none() {
+            return;
+        }
+        let ruling = self.rule(claim);
+        self.identify(link, identity);
+        if !self.shared.registry.is_attached(link) {
+            // It ended before its claim was there to be released.
+            self.shared.registry.release(link);
+        }
+        self.settle(&identity, link, ruling);
+    }
+
+    /// The link that holds an identity, attached or about to be.
+    #[must_use]
+    pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
+        self.shared.registry.ledger().holder(identity)
+    }
+
+    /// How many identities are claimed.
+    #[must_use]
+    pub fn claimed(&self) -> usize {
+        self.shared.registry.ledger().len()
+    }
+
+    /// Whether the link of a claim is to be attached: at once if it holds its identity or both ends rank
+    /// links; else the holder has to show within five seconds that it is not dead, if the claim is worth
+    /// asking for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing has happened if the future is dropped.
+    pub async fn prevails(&self, claim: &Claim) -> bool {
+        match claim.ruling {
+            Ruling::Keep | Ruling::Replace { .. } => true,
+            Ruling::Refuse { .. } if self.profile().claims == ClaimRule::Ranked => true,
+            Ruling::Refuse { doubt: Doubt::None, .. } => false,
+            Ruling::Refuse { winner, doubt: Doubt::Pings } => {
+                self.doubt(winner).await;
+                self.holder(&claim.identity) == Some(claim.link)
+            }
+        }
+    }
+
+    fn rule(&self, claim: LinkClaim) -> Ruling {
+        let (link, identity) = (claim.link, claim.identity);
+        let ruling = self.shared.registry.ledger().claim(claim);
+        if let Ruling::Refuse { winner, .. } = ruling {
+            tracing::debug!(%link, %winner, %identity, "another link to this node stays");
+        }
+        ruling
+    }
+
+    /// Benches the links to a node that lost, if the one they lost against is attached.
+    fn settle(&self, identity: &Identity, newcomer: LinkId, ruling: Ruling) {
+        for benched in self.shared.registry.bench(identity) {
+            let doubted = match ruling {
+                Ruling::Refuse { winner, doubt: Doubt::Pings } if benched.loser.id == newcomer => {
+                    Some(winner)
+                }
+                _ => None,
+            };
+            self.wait_out(benched, doubted);
+        }
+    }
+
+    /// Hands over what waits for a link that was benched, and closes it when its time is over. A link
+    /// that was `doubted` has to answer a ping first.
+    fn wait_out(&self, benched: Benched, doubted: Option<LinkId>) {
+        let Benched { loser, winner, patience } = benched;
+        let registry = &self.shared.registry;
+        let (left, hop_local) = registry.part(loser.lanes.drain());
+        registry.give(&loser, hop_local);
+        registry.hand_over(&loser, left, winner);
+        if patience.is_zero() && doubted.is_none() {
+            return loser.end_benched();
+        }
+        let broadcaster = self.clone();
+        self.tasks.spawn("bench", |_cancel| async move {
+            let over = async {
+                if let Some(holder) = doubted {
+                    broadcaster.doubt(holder).await;
+                }
+                time::sleep(patience).await;
+            };
+            tokio::select! {
+                biased;
+                () = loser.leaves_bench() => {}
+                () = over => loser.end_benched(),
+            }
+        });
+    }
+
+    /// Ends a link as silent unless it shows a sign of life in time.
+    async fn doubt(&self, link: LinkId) {
+        let Some(holder) = self.shared.registry.get(link) else { return };
+        let Some(hooks) = &holder.hooks else { return };
+        let answered = time::timeout(CLOSE_PATIENCE, hooks.sign_of_life());
+        tokio::select! {
+            biased;
+            () = holder.cancel.cancelled() => {}
+            answered = answered => if answered.is_err() {
+                self.shared.end(&holder, DisconnectReason::Silent);
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! One owner of links: which of several links to a node is used, and which takes over.
+
+use std::{sync::Arc, time::Duration};
+
+use broadcaster::{
+    Attached, Broadcaster, LaneSinks, Limits, Link, LinkHooks, LinkInfo, PeerEvent, Relaying, Setup,
+};
+use bytes::Bytes;
+use gossip::{
+    Admission, BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkProfile, Outbound,
+    PeerClass, Tag, Transport,
+};
+use mesh::{LinkClaim, Ruling};
+use runtime::TaskSet;
+use testkit::{
+    harness::{RawPeer, next_of},
+    memory::{MemoryPeer, Shape, pair},
+    wait::{soon, until},
+};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TWIN: Identity = Identity::from_ed25519([7; 32]);
+
+/// Whether the other end of a link answers when it is asked.
+#[derive(Clone, Copy)]
+enum Asked {
+    Answers,
+    IsSilent,
+}
+
+impl LinkHooks for Asked {
+    fn control(&self, _: LinkId, _: Tag, _: &Bytes) -> Result<(), DisconnectReason> {
+        Ok(())
+    }
+
+    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
+        match self {
+            Self::Answers => Box::pin(time::sleep(Duration::from_millis(100))),
+            Self::IsSilent => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+struct Node {
+    broadcaster: Broadcaster,
+    tasks: TaskSet,
+}
+
+impl Node {
+    fn start(setup: Setup) -> Self {
+        let token = CancellationToken::new();
+        Self { broadcaster: Broadcaster::start(setup, &token), tasks: TaskSet::new(&token) }
+    }
+
+    fn of(profile: &'static NetworkProfile) -> Self {
+        Self::start(Setup::new(profile))
+    }
+
+    /// A link that says it is carried by `transport`, and is not attached yet.
+    fn link(&self, transport: Transport, asked: Asked) -> (MemoryPeer, Pending) {
+        let (near, far) = pair(Shape::default(), &self.tasks);
+        let (sink, source) = near.into_halves(self.broadcaster.assembly());
+        let about = LinkInfo {
+            transport,
+            direction: Direction::Inbound,
+            address: "here".to_owned(),
+            identity: None,
+        };
+        let link = Link {
+            about,
+            sinks: LaneSinks::Shared(sink),
+            sources: vec![source],
+            greeting: Vec::new(),
+            hooks: Some(Arc::new(asked)),
+        };
+        (MemoryPeer::new(far, TWIN), link)
+    }
+
+    /// A claim of a link; of two over one transport the one with the smaller tie is better.
+    fn claim(&self, transport: Transport, tie: u8) -> LinkClaim {
+        LinkClaim {
+            link: self.broadcaster.next_link_id(),
+            identity: TWIN,
+            transport,
+            dialer: TWIN,
+            session: None,
+            tie: [tie; 32],
+        }
+    }
+
+    /// A link of the twin, attached with its claim.
+    fn twin(&self, transport: Transport, tie: u8, asked: Asked) -> (MemoryPeer, Attached) {
+        let (peer, link) = self.link(transport, asked);
+        let claim = self.broadcaster.claim(self.claim(transport, tie));
+        (peer, self.broadcaster.attach_claimed(claim, link).expect("the node runs"))
+    }
+
+    fn peers(&self) -> Vec<LinkId> {
+        self.broadcaster.peers(PeerClass::Connected).iter().map(|peer| peer.id).collect()
+    }
+
+    fn offer(&self, tag: Tag, body: impl Into<Bytes>) {
+        let admission = self.broadcaster.broadcast(&Outbound::new(tag, body));
+        assert_eq!(admission, Ok(Admission::Queued));
+    }
+}
+
+type Pending = Link<testkit::memory::MemorySink, testkit::memory::MemorySource>;
+
+// Issue 9, 6: production only released, so both links were gone.
+#[tokio::test(start_paused = true)]
+async fn a_benched_link_takes_over_when_the_winner_dies() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let (mut first, loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    let (second, winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    assert_eq!(node.peers(), [winner.peer]);
+    drop(second);
+    until("the other one is used", || node.peers() == [loser.peer]).await;
+    assert_eq!(node.broadcaster.holder(&TWIN), Some(loser.peer));
+    node.offer(Tag::AV, "vote");
+    assert_eq!(next_of(&mut first, Tag::AV).await, "vote");
+    // It stays, although its patience would be over by now.
+    time::sleep(10 * SECOND).await;
+    assert_eq!(node.peers(), [loser.peer]);
+}
+
+// Issue 9, 6.
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_winner_could_not_write_goes_to_the_link_that_takes_over() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let (mut first, _loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    let (_second, winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    // More than the pipe holds, and nobody reads.
+    node.offer(Tag::VB, vec![1; 500_000]);
+    time::sleep(SECOND / 2).await;
+    node.broadcaster.disconnect(winner.peer, DisconnectReason::Silent);
+    assert_eq!(next_of(&mut first, Tag::VB).await, vec![1; 500_000]);
+}
+
+// Issue 9, 6: the newcomer was ended, and the dead holder kept for a minute.
+#[tokio::test(start_paused = true)]
+async fn a_refused_newcomer_takes_over_from_a_holder_that_answers_no_ping() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let (_first, mut holder) = node.twin(Transport::Libp2p, 1, Asked::IsSilent);
+    let (mut second, newcomer) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    let began = Instant::now();
+    assert_eq!(node.peers(), [holder.peer]);
+    assert_eq!(soon("the dead one ends", holder.ended()).await, DisconnectReason::Silent);
+    assert!(
+        began.elapsed() >= 5 * SECOND && began.elapsed() < 11 * SECOND,
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(node.peers(), [newcomer.peer]);
+    node.offer(Tag::AV, "vote");
+    assert_eq!(next_of(&mut second, Tag::AV).await, "vote");
+}
+
+// Issue 9, 6.
+#[tokio::test(start_paused = true)]
+async fn a_refused_newcomer_ends_if_the_holder_answers() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let (_first, holder) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    let (_second, mut newcomer) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    assert_eq!(soon("it ends", newcomer.ended()).await, DisconnectReason::Duplicate);
+    assert_eq!(node.peers(), [holder.peer]);
+}
+
+// Issue 9, 6: the exchange over plain WebSocket can be passed on by somebody in the middle.
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_is_only_claimed_displaces_none_that_was_proven() {
+    for profile in NetworkProfile::ALL {
+        let node = Node::of(profile);
+        let (_first, holder) = node.twin(Transport::Libp2p, 9, Asked::IsSilent);
+        let (_second, link) = node.link(Transport::WebSocket, Asked::Answers);
+        // As when the exchange ends with a message.
+        let id = node.broadcaster.next_link_id();
+        let mut newcomer = node.broadcaster.attach(id, link).unwrap();
+        node.broadcaster.verified(LinkClaim { link: id, ..node.claim(Transport::WebSocket, 0) });
+        assert_eq!(soon("it ends", newcomer.ended()).await, DisconnectReason::Duplicate);
+        time::sleep(10 * SECOND).await;
+        assert_eq!(node.peers(), [holder.peer], "{}", profile.name);
+    }
+}
+
+// Issue 9, 6: where the first link stays, a newcomer waits for the answer before it is attached.
+#[tokio::test(start_paused = true)]
+async fn where_the_first_link_stays_a_newcomer_prevails_over_a_dead_one_only() {
+    for (asked, expected) in [(Asked::Answers, false), (Asked::IsSilent, true)] {
+        let node = Node::of(&NetworkProfile::ALGORAND);
+        let (_first, holder) = node.twin(Transport::WebSocket, 1, asked);
+        let claim = node.broadcaster.claim(node.claim(Transport::WebSocket, 1));
+        assert!(matches!(claim.ruling(), Ruling::Refuse { winner, .. } if winner == holder.peer));
+        assert_eq!(node.broadcaster.prevails(&claim).await, expected);
+        assert_eq!(node.broadcaster.claimed(), 1);
+        drop(claim);
+        assert_eq!(node.broadcaster.claimed(), usize::from(!expected));
+    }
+}
+
+// Issue 9, 6: one of two networks held the claim, and could hold it when the link was long gone.
+#[tokio::test(start_paused = true)]
+async fn a_claim_does_not_outlive_its_link() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let (_peer, attached) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    assert_eq!(node.broadcaster.holder(&TWIN), Some(attached.peer));
+    node.broadcaster.disconnect(attached.peer, DisconnectReason::Requested);
+    assert_eq!(node.broadcaster.holder(&TWIN), None);
+    let claim = node.broadcaster.claim(node.claim(Transport::Libp2p, 1));
+    assert_eq!(claim.ruling(), Ruling::Keep);
+    drop(claim);
+    assert_eq!(node.broadcaster.claimed(), 0);
+}
+
+// Issue 9, 6: a message that came on a link that had lost went back to its sender on the other one.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_not_sent_back_to_its_node_by_another_link() {
+    let node = Node::start(Setup::new(&NetworkProfile::TANDEM).relaying(Relaying::Accepted));
+    let (mut old, _loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    let (mut new, _winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    let (mut third, link) = node.link(Transport::Libp2p, Asked::Answers);
+    let _third = node.broadcaster.attach(node.broadcaster.next_link_id(), link).unwrap();
+    old.send(Tag::AV, b"from the twin").await.unwrap();
+    assert_eq!(next_of(&mut third, Tag::AV).await, "from the twin");
+    node.offer(Tag::AV, "from the node");
+    assert_eq!(next_of(&mut new, Tag::AV).await, "from the node", "and not what it sent");
+}
+
+// Issue 9, 6: what was old when it was inherited ended the winner.
+#[tokio::test(start_paused = true)]
+async fn messages_that_grew_old_on_another_link_do_not_make_the_winner_slow() {
+    let limits = Limits { write_timeout: 90 * SECOND, ..Limits::default() };
+    let old = limits.slow_age + SECOND;
+    let node = Node::start(Setup::new(&NetworkProfile::TANDEM).limits(limits));
+    let mut events = node.broadcaster.events();
+    let (_first, _loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
+    node.offer(Tag::VB, vec![1; 500_000]);
+    time::sleep(SECOND).await;
+    node.offer(Tag::VB, "old");
+    time::sleep(old).await;
+    let (mut second, winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    assert_eq!(next_of(&mut second, Tag::VB).await, "old");
+    time::sleep(SECOND).await;
+    assert_eq!(node.peers(), [winner.peer]);
+    while let Ok(event) = events.try_recv() {
+        if let PeerEvent::Disconnected(_, reason) = event {
+            assert_ne!(reason, DisconnectReason::Slow);
+        }
+    }
+}
