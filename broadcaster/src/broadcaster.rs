@@ -23,6 +23,7 @@ use crate::{
     application::Application,
     assembler::AssemblyRules,
     budget::ByteBudget,
+    codec::{LinkCodec, PipeSample},
     duplicates::Duplicates,
     encode,
     frame::{Frame, Origin},
@@ -312,7 +313,7 @@ impl Broadcaster {
         S: FrameSink,
         R: FrameSource,
     {
-        let Link { about, sinks, sources, greeting, hooks } = link;
+        let Link { about, sinks, sources, greeting, hooks, codec, gauge } = link;
         let shared = &self.shared;
         // Whoever sees the peer may send to it and stop the node at once: its loops run by then.
         let Some(opening) = self.tasks.open() else { return Err(Stopping) };
@@ -340,6 +341,7 @@ impl Broadcaster {
                 lanes,
                 cancel: self.tasks.token().child_token(),
                 hooks,
+                gauge,
                 interest: shared.profile.tags.default_interest(),
             })
         });
@@ -349,7 +351,7 @@ impl Broadcaster {
         }
         shared.metrics.connected(peer.transport);
         shared.emit(PeerEvent::Connected(peer.info()));
-        self.run_peer(&opening, peer, (sinks, sources), ended_sender);
+        self.run_peer(&opening, peer, (sinks, sources, codec), ended_sender);
         Ok(Attached { peer: id, ended })
     }
 
@@ -358,7 +360,7 @@ impl Broadcaster {
         &self,
         tasks: &Opening<'_>,
         peer: Arc<Peer>,
-        (sinks, sources): (Vec<(Serves, S)>, Vec<R>),
+        (sinks, sources, codec): (Vec<(Serves, S)>, Vec<R>, Option<LinkCodec>),
         ended: oneshot::Sender<DisconnectReason>,
     ) {
         let shared = &self.shared;
@@ -367,6 +369,7 @@ impl Broadcaster {
         // Every read loop holds the guard; the token is cancelled when the last one is gone.
         let read_out = CancellationToken::new();
         let reading = Arc::new(read_out.clone().drop_guard());
+        let (mut encoder, mut decoder) = codec.map(|codec| (codec.encoder, codec.decoder)).unzip();
         for (serves, sink) in sinks {
             let writer = Writer {
                 peer: Arc::clone(&peer),
@@ -375,6 +378,9 @@ impl Broadcaster {
                 shared: Arc::clone(shared),
                 traffic: shared.metrics.sending(peer.transport),
                 batch: Vec::new(),
+                // The priority lane's comes first.
+                encoder: encoder.take(),
+                encoded: Vec::new(),
                 read_out: read_out.clone(),
             };
             let running = running.clone();
@@ -386,7 +392,8 @@ impl Broadcaster {
         let shares = Arc::new(Shares::of_peer(&shared.work, &shared.intake, &shared.limits));
         for source in sources {
             let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
-            let reader = Reader::new(peer, source, shared, Arc::clone(&shares));
+            let reader =
+                Reader::new(peer, source, shared, Arc::clone(&shares)).decoding(decoder.take());
             let held = (running.clone(), Arc::clone(&reading));
             tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
@@ -416,6 +423,12 @@ impl Broadcaster {
         if let Some(peer) = self.shared.registry.get(peer) {
             self.shared.end(&peer, reason);
         }
+    }
+
+    /// What the path to a peer is like; `None` for an unknown peer, and where its transport cannot tell.
+    #[must_use]
+    pub fn pressure(&self, peer: LinkId) -> Option<PipeSample> {
+        self.shared.registry.get(peer)?.gauge.as_ref()?.sample()
     }
 
     /// The peers of a class.

@@ -23,6 +23,7 @@ mod breath;
 mod broadcaster;
 mod budget;
 mod claims;
+mod codec;
 mod duplicates;
 mod encode;
 mod fair;
@@ -50,6 +51,7 @@ pub use assembler::{
 pub use broadcaster::{Broadcaster, Setup};
 pub use budget::{ByteBudget, Reservation, Stage};
 pub use claims::Claim;
+pub use codec::{Decoded, Decoder, Encoder, LinkCodec, PipeGauge, PipeSample};
 pub use frame::{Frame, Origin};
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use gossip::{BoxFuture, Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
 use tokio::sync::oneshot;
 
-use crate::{assembler::MessageMemory, frame::Frame};
+use crate::{
+    assembler::MessageMemory,
+    codec::{LinkCodec, PipeGauge},
+    frame::Frame,
+};
 
 /// The outbound half of a framed connection.
 pub trait FrameSink: Send + 'static {
@@ -136,6 +140,10 @@ pub struct Link<S, R> {
     pub greeting: Vec<(Tag, Bytes)>,
     /// The transport's own messages, if it has any.
     pub hooks: Option<Arc<dyn LinkHooks>>,
+    /// How its messages are encoded, if not as they are.
+    pub codec: Option<LinkCodec>,
+    /// Says how full its path is, where the transport can tell.
+    pub gauge: Option<Arc<dyn PipeGauge>>,
 }
 
 impl<S, R> std::fmt::Debug for Link<S, R> {

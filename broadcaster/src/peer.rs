@@ -19,6 +19,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    codec::PipeGauge,
     frame::Frame,
     lanes::{Lanes, Queued},
     link::{LinkHooks, LinkInfo},
@@ -41,6 +42,7 @@ pub(crate) struct Peer {
     /// Cancelled when the peer is to end.
     pub(crate) cancel: CancellationToken,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
+    pub(crate) gauge: Option<Arc<dyn PipeGauge>>,
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
@@ -71,6 +73,7 @@ pub(crate) struct PeerParts {
     pub(crate) lanes: Lanes,
     pub(crate) cancel: CancellationToken,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
+    pub(crate) gauge: Option<Arc<dyn PipeGauge>>,
     pub(crate) interest: Interest,
 }
 
@@ -87,6 +90,7 @@ impl Peer {
             lanes: parts.lanes,
             cancel: parts.cancel,
             hooks: parts.hooks,
+            gauge: parts.gauge,
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),

@@ -29,8 +29,9 @@ use gossip::{
 use tokio::time::{self, Instant};
 
 use crate::{
-    assembler::MessageMemory,
+    assembler::{INLINE_BYTES, MessageMemory},
     breath::Breath,
+    codec::{Decoded, Decoder},
     fair::Refused,
     inbound::{
         self, Arrival, Patience, Refusal, Source,
@@ -51,6 +52,7 @@ pub(crate) struct Reader<R> {
     traffic: Traffic,
     origin: Source,
     pacer: Pacer,
+    decoder: Option<Box<dyn Decoder>>,
 }
 
 impl<R: FrameSource> Reader<R> {
@@ -69,7 +71,12 @@ impl<R: FrameSource> Reader<R> {
             shares,
         };
         let pacer = Pacer::new(shared.profile.tags, shared.limits.rates, Instant::now());
-        Self { peer, source, shared, traffic, origin, pacer }
+        Self { peer, source, shared, traffic, origin, pacer, decoder: None }
+    }
+
+    /// With the inbound half of the link's codec.
+    pub(crate) fn decoding(self, decoder: Option<Box<dyn Decoder>>) -> Self {
+        Self { decoder, ..self }
     }
 
     /// Reads until the peer ends. After its link was replaced by another, or closed by the peer on the
@@ -127,7 +134,33 @@ impl<R: FrameSource> Reader<R> {
             end.reason
         })?;
         *tag = Some(received.tag);
-        self.take(received).await
+        match self.decode(received).await? {
+            Some(message) => {
+                *tag = Some(message.tag);
+                self.take(message).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What a message stands for on this link, charged to the budget if it is a large one.
+    async fn decode(&mut self, coded: Received) -> Result<Option<Received>, DisconnectReason> {
+        let Some(decoder) = &mut self.decoder else { return Ok(Some(coded)) };
+        let wire = match decoder.decode(coded.tag, &coded.wire)? {
+            Decoded::AsItCame => return Ok(Some(coded)),
+            Decoded::Nothing => return Ok(None),
+            Decoded::Message(wire) => wire,
+        };
+        let tag = Tag(*wire.first_chunk().ok_or(DisconnectReason::BadData)?);
+        let lane = self.shared.profile.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
+        let memory = if wire.len() <= INLINE_BYTES {
+            MessageMemory::Uncharged
+        } else {
+            let room = self.shared.budget.reserve(wire.len(), lane);
+            let room = time::timeout(self.shared.limits.inbound_wait, room).await;
+            MessageMemory::Charged(room.map_err(|_elapsed| DisconnectReason::Stalled)?)
+        };
+        Ok(Some(Received { tag, wire, memory }))
     }
 
     /// Deals with one message.

@@ -1,7 +1,7 @@
 //! A write loop of one peer.
 //!
 //! ```text
-//!   Lanes ──fill──▶ Writer::run ──write_batch──▶ FrameSink ──▶ wire
+//!   Lanes ──fill──▶ Writer::run ──(Encoder)──write_batch──▶ FrameSink ──▶ wire
 //! ```
 //!
 //! # Invariants
@@ -13,7 +13,7 @@
 //! * A peer leaves the registry when its loop ends, not when its sink has been closed.
 //! * A panic ends the link, and nothing else.
 
-use std::{ops::ControlFlow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{io, ops::ControlFlow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use gossip::DisconnectReason;
@@ -21,6 +21,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    codec::Encoder,
     frame::{Frame, Origin},
     lanes::{Queued, Serves},
     link::FrameSink,
@@ -42,6 +43,9 @@ pub(crate) struct Writer<S> {
     pub(crate) traffic: Traffic,
     /// Empty between two writes; kept for its memory.
     pub(crate) batch: Vec<Queued>,
+    pub(crate) encoder: Option<Box<dyn Encoder>>,
+    /// What the encoder made of the messages being written; empty between two writes.
+    pub(crate) encoded: Vec<Frame>,
     /// Cancelled when everything the peer sent has been read.
     pub(crate) read_out: CancellationToken,
 }
@@ -138,11 +142,12 @@ impl<S: FrameSink> Writer<S> {
             };
             time::sleep(patience).await;
         };
+        let coded = encode(&mut self.encoder, &mut self.encoded, frames);
         let written = tokio::select! {
             biased;
             written = time::timeout(
                 self.shared.limits.write_timeout,
-                self.sink.write_batch(frames),
+                self.sink.write_batch(coded),
             ) => written,
             () = hurry => return ControlFlow::Break(()),
         };
@@ -163,10 +168,17 @@ impl<S: FrameSink> Writer<S> {
         }
     }
 
-    fn written(&self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
-        self.traffic.count_all(frames);
+    fn written(&mut self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
+        let coded = if self.encoder.is_some() { &self.encoded } else { &*frames };
+        self.traffic.count_all(coded);
+        self.encoded.clear();
         frames.clear();
         receipts.drain(..).flatten().for_each(Receipt::sign);
+    }
+
+    async fn write_last(&mut self, frames: &[Frame]) -> io::Result<()> {
+        let coded = encode(&mut self.encoder, &mut self.encoded, frames);
+        self.sink.write_batch(coded).await
     }
 
     /// Lets a stopping node's last messages out, keeps what was not written, and closes the sink.
@@ -182,7 +194,7 @@ impl<S: FrameSink> Writer<S> {
                 self.shared.registry.remove(self.peer.id);
                 while self.take_batch(&mut frames, &mut receipts).is_continue()
                     && !frames.is_empty()
-                    && self.sink.write_batch(&frames).await.is_ok()
+                    && self.write_last(&frames).await.is_ok()
                 {
                     self.written(&mut frames, &mut receipts);
                 }
@@ -202,4 +214,19 @@ impl<S: FrameSink> Writer<S> {
             tracing::debug!(peer = %self.peer.id, %reason, "the peer did not let itself be closed");
         }
     }
+}
+
+/// What is written for `frames`: themselves, or what the encoder makes of them. They stay what they are,
+/// for another link of the same node if this one breaks.
+fn encode<'a>(
+    encoder: &mut Option<Box<dyn Encoder>>,
+    encoded: &'a mut Vec<Frame>,
+    frames: &'a [Frame],
+) -> &'a [Frame] {
+    let Some(encoder) = encoder else { return frames };
+    encoded.clear();
+    for frame in frames {
+        encoder.encode(frame, encoded);
+    }
+    encoded
 }

@@ -288,7 +288,15 @@ impl LinkContext {
             identity: None,
         };
         let greeting = Vec::new();
-        let made = Link { about, sinks, sources, greeting, hooks: Some(Arc::new(hooks)) };
+        let made = Link {
+            about,
+            sinks,
+            sources,
+            greeting,
+            hooks: Some(Arc::new(hooks)),
+            codec: None,
+            gauge: None,
+        };
         self.broadcaster.attach_claimed(claim, made).ok()
     }
 

@@ -88,6 +88,8 @@ where
         sources: vec![source],
         greeting,
         hooks: Some(Arc::new(hooks)),
+        codec: None,
+        gauge: None,
     };
     match claim {
         Some(claim) => context.broadcaster.attach_claimed(claim, link),

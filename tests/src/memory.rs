@@ -3,12 +3,13 @@
 //! Everything above the transport is what the real networks run on, and with tokio's clock paused
 //! every deadline is exact and takes no time.
 
+mod codec;
 mod link;
 mod peer;
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkInfo, Setup};
+use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkCodec, LinkInfo, Setup};
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
     GossipNode, Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
@@ -18,6 +19,7 @@ use runtime::{Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    codec::{MakeCodec, difference},
     link::{End, MemorySink, MemorySource, Shape, pair},
     peer::MemoryPeer,
 };
@@ -34,6 +36,16 @@ struct Shared {
     identity: Identity,
     broadcaster: Broadcaster,
     tasks: TaskSet,
+    codec: Codec,
+}
+
+/// What makes the codecs of a node's links, if anything does.
+struct Codec(Option<MakeCodec>);
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Codec").finish_non_exhaustive()
+    }
 }
 
 /// A link between two nodes.
@@ -57,11 +69,21 @@ impl MemoryNetwork {
     /// Starts a node with a random identity.
     #[must_use]
     pub fn start(network: NetworkId, setup: Setup) -> Self {
+        Self::start_as(network, setup, Codec(None))
+    }
+
+    /// Starts a node whose links each have a codec, but for those of [`MemoryNetwork::scripted_plain`].
+    #[must_use]
+    pub fn start_with_codec(network: NetworkId, setup: Setup, codec: MakeCodec) -> Self {
+        Self::start_as(network, setup, Codec(Some(codec)))
+    }
+
+    fn start_as(network: NetworkId, setup: Setup, codec: Codec) -> Self {
         let token = CancellationToken::new();
         let broadcaster = Broadcaster::start(setup, &token);
         let identity = Keypair::from_seed(rand::random()).identity();
         let tasks = TaskSet::new(&token);
-        Self { shared: Arc::new(Shared { network, identity, broadcaster, tasks }) }
+        Self { shared: Arc::new(Shared { network, identity, broadcaster, tasks, codec }) }
     }
 
     /// What the node is made of.
@@ -81,8 +103,8 @@ impl MemoryNetwork {
     pub fn connect(&self, other: &Self, shape: Shape) -> Option<MemoryLink> {
         let (near, far) = pair(shape, &self.shared.tasks);
         let cut = near.cut.clone();
-        let near = self.attach(near, Direction::Outbound, Some(other.identity()))?;
-        let far = other.attach(far, Direction::Inbound, Some(self.identity()))?;
+        let near = self.attach(near, Direction::Outbound, Some(other.identity()), self.codec())?;
+        let far = other.attach(far, Direction::Inbound, Some(self.identity()), other.codec())?;
         Some(MemoryLink { near, far, cut })
     }
 
@@ -102,8 +124,24 @@ impl MemoryNetwork {
         shape: Shape,
     ) -> Option<(MemoryPeer, Attached)> {
         let (near, far) = pair(shape, &self.shared.tasks);
-        let attached = self.attach(near, direction, Some(identity))?;
+        let attached = self.attach(near, direction, Some(identity), self.codec())?;
         Some((MemoryPeer::new(far, identity), attached))
+    }
+
+    /// Joins a scripted peer of this identity whose link has no codec.
+    #[must_use]
+    pub fn scripted_plain(
+        &self,
+        identity: Identity,
+        shape: Shape,
+    ) -> Option<(MemoryPeer, Attached)> {
+        let (near, far) = pair(shape, &self.shared.tasks);
+        let attached = self.attach(near, Direction::Inbound, Some(identity), None)?;
+        Some((MemoryPeer::new(far, identity), attached))
+    }
+
+    fn codec(&self) -> Option<LinkCodec> {
+        self.shared.codec.0.as_ref().map(|make| make())
     }
 
     fn attach(
@@ -111,9 +149,11 @@ impl MemoryNetwork {
         end: End,
         direction: Direction,
         identity: Option<Identity>,
+        codec: Option<LinkCodec>,
     ) -> Option<Attached> {
         let broadcaster = &self.shared.broadcaster;
         let id = broadcaster.next_link_id();
+        let gauge = Some(end.gauge());
         let (sink, source) = end.into_halves(broadcaster.assembly());
         let about = LinkInfo {
             transport: Transport::Memory,
@@ -122,7 +162,8 @@ impl MemoryNetwork {
             identity,
         };
         let sinks = LaneSinks::Shared(sink);
-        let link = Link { about, sinks, sources: vec![source], greeting: Vec::new(), hooks: None };
+        let (sources, greeting, hooks) = (vec![source], Vec::new(), None);
+        let link = Link { about, sinks, sources, greeting, hooks, codec, gauge };
         broadcaster.attach(id, link).ok()
     }
 

@@ -81,6 +81,8 @@ fn attach(broadcaster: &Broadcaster, bug: Bug) -> Attached {
         sources: vec![end()],
         greeting: Vec::new(),
         hooks: Some(Arc::new(end())),
+        codec: None,
+        gauge: None,
     };
     broadcaster.attach(broadcaster.next_link_id(), link).unwrap()
 }

@@ -255,6 +255,8 @@ async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
         sources: vec![source],
         greeting: vec![(Tag::NI, "first".into()), (Tag::NP, "second".into())],
         hooks: None,
+        codec: None,
+        gauge: None,
     };
     let _attached = broadcaster.attach(broadcaster.next_link_id(), link).unwrap();
     let mut returned = MemoryPeer::new(far, TWIN);
@@ -320,6 +322,8 @@ async fn a_slow_peer_is_gone_at_its_deadline_however_long_it_takes_to_close() {
         sources: vec![Deaf],
         greeting: Vec::new(),
         hooks: None,
+        codec: None,
+        gauge: None,
     };
     let mut attached = broadcaster.attach(broadcaster.next_link_id(), link).unwrap();
     offer(&broadcaster, Tag::AV, "vote");

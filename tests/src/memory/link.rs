@@ -9,14 +9,25 @@
 //! * A pipe holds a bounded number of bytes: an end that stops reading stalls the other.
 //! * A pipe that ends between two messages was closed; one that ends within a message broke.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use broadcaster::{
-    AssembledSource, AssemblyRules, Frame, FrameSink, FrameSource, LengthPrefix, Received,
-    SourceEnd,
+    AssembledSource, AssemblyRules, Frame, FrameSink, FrameSource, LengthPrefix, PipeGauge,
+    PipeSample, Received, SourceEnd,
 };
 use bytes::{Bytes, BytesMut};
-use gossip::{DisconnectReason, wire::frame::encode_header};
+use gossip::{
+    DisconnectReason,
+    wire::frame::{FRAME_HEADER_BYTES, encode_header},
+};
 use runtime::TaskSet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
@@ -49,6 +60,32 @@ pub struct End {
     pub(crate) writer: WriteHalf<DuplexStream>,
     /// Breaks the link, both ways and at once.
     pub(crate) cut: CancellationToken,
+    delay: Duration,
+    /// What this end sends, and what the other does.
+    flows: [Arc<Flow>; 2],
+}
+
+/// What went one way, in bytes.
+#[derive(Debug, Default)]
+struct Flow {
+    written: AtomicU64,
+    read: AtomicU64,
+}
+
+/// Says what is on the way from one end.
+#[derive(Debug)]
+struct FlowGauge {
+    flow: Arc<Flow>,
+    delay: Duration,
+}
+
+impl PipeGauge for FlowGauge {
+    fn sample(&self) -> Option<PipeSample> {
+        let acked_bytes = self.flow.read.load(Ordering::Relaxed);
+        let in_flight_bytes = self.flow.written.load(Ordering::Relaxed) - acked_bytes;
+        let (round_trip, min_round_trip) = (2 * self.delay, 2 * self.delay);
+        Some(PipeSample { acked_bytes, in_flight_bytes, round_trip, min_round_trip })
+    }
 }
 
 /// The two ends of a new link. A delay takes two tasks of `tasks`.
@@ -69,11 +106,12 @@ pub fn pair(shape: Shape, tasks: &TaskSet) -> (End, End) {
         }
         (near, far)
     };
-    let end = |stream| {
+    let [there, back] = [Arc::<Flow>::default(), Arc::default()];
+    let end = |stream, flows| {
         let (reader, writer) = tokio::io::split(stream);
-        End { reader, writer, cut: cut.clone() }
+        End { reader, writer, cut: cut.clone(), delay: shape.delay, flows }
     };
-    (end(near), end(far))
+    (end(near, [Arc::clone(&there), Arc::clone(&back)]), end(far, [back, there]))
 }
 
 /// Carries bytes from one pipe to the other, each a `delay` later.
@@ -109,6 +147,11 @@ async fn delayed(
     let _ = to.shutdown().await;
 }
 
+/// Length of a message on the pipe, in bytes.
+fn framed(wire: &Bytes) -> u64 {
+    (FRAME_HEADER_BYTES + wire.len()) as u64
+}
+
 fn broken() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
@@ -118,15 +161,17 @@ fn broken() -> io::Error {
 pub struct MemorySink {
     writer: WriteHalf<DuplexStream>,
     cut: CancellationToken,
+    flow: Arc<Flow>,
 }
 
 impl FrameSink for MemorySink {
     async fn write_batch(&mut self, batch: &[Frame]) -> io::Result<()> {
-        let Self { writer, cut } = self;
+        let Self { writer, cut, flow } = self;
         let write = async {
             for frame in batch {
                 writer.write_all(&encode_header(frame.wire().len())).await?;
                 writer.write_all(frame.wire()).await?;
+                flow.written.fetch_add(framed(frame.wire()), Ordering::Relaxed);
             }
             writer.flush().await
         };
@@ -144,12 +189,15 @@ impl FrameSink for MemorySink {
 pub struct MemorySource {
     messages: AssembledSource<ReadHalf<DuplexStream>, LengthPrefix>,
     cut: CancellationToken,
+    flow: Arc<Flow>,
 }
 
 impl FrameSource for MemorySource {
     async fn next_message(&mut self) -> Result<Received, SourceEnd> {
         let received = self.cut.run_until_cancelled(self.messages.next_message()).await;
-        received.unwrap_or_else(|| Err(broken().into()))
+        let received = received.unwrap_or_else(|| Err(broken().into()))?;
+        self.flow.read.fetch_add(framed(&received.wire), Ordering::Relaxed);
+        Ok(received)
     }
 }
 
@@ -159,11 +207,17 @@ impl End {
         &mut self.writer
     }
 
+    /// Says what is on the way from this end.
+    pub(crate) fn gauge(&self) -> Arc<dyn PipeGauge> {
+        Arc::new(FlowGauge { flow: Arc::clone(&self.flows[0]), delay: self.delay })
+    }
+
     /// The two halves, as a node attaches them.
     #[must_use]
     pub fn into_halves(self, rules: AssemblyRules) -> (MemorySink, MemorySource) {
-        let Self { reader, writer, cut } = self;
+        let Self { reader, writer, cut, flows: [sent, heard], .. } = self;
         let messages = AssembledSource::new(reader, BytesMut::new(), LengthPrefix, rules);
-        (MemorySink { writer, cut: cut.clone() }, MemorySource { messages, cut })
+        let sink = MemorySink { writer, cut: cut.clone(), flow: sent };
+        (sink, MemorySource { messages, cut, flow: heard })
     }
 }

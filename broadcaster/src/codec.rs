@@ -1,0 +1,81 @@
+//! The stage of a link between its queue and its bytes: an encoding that has state, and a gauge.
+//!
+//! ```text
+//!   Lanes ─▶ write loop ─▶ Encoder ─▶ FrameSink        FrameSource ─▶ Decoder ─▶ read loop
+//! ```
+//!
+//! # Invariants
+//!
+//! * An encoder is given the messages of its link in the order in which they are written, each once, and
+//!   what it makes of one is written before anything it makes of the next.
+//! * What a decoder gives out is an ordinary message: bounds, rates, the duplicate filter and all that
+//!   follows apply to it as to one that came as it is.
+//! * A link with a write loop per lane has its codec on the priority lane and on its first source.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gossip::{DisconnectReason, Tag};
+
+use crate::frame::Frame;
+
+/// The outbound half of a codec.
+pub trait Encoder: Send + 'static {
+    /// Puts what is to be written for `frame` into `out`: the frame itself, another one, or several.
+    /// Nothing is written for a frame for which it puts in nothing.
+    fn encode(&mut self, frame: &Frame, out: &mut Vec<Frame>);
+}
+
+/// The inbound half of a codec. Everything it is given was made by a peer.
+pub trait Decoder: Send + 'static {
+    /// Says what a message that came stands for. `wire` is tag and payload.
+    ///
+    /// # Errors
+    ///
+    /// The reason to end the connection for.
+    fn decode(&mut self, tag: Tag, wire: &Bytes) -> Result<Decoded, DisconnectReason>;
+}
+
+/// What a message stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// Itself.
+    AsItCame,
+    /// Another message, tag and payload. Its length is bounded by its tag, as that of any message.
+    Message(Bytes),
+    /// Nothing yet, or nothing but what the codec itself has learned from it.
+    Nothing,
+}
+
+/// How the messages of one link are encoded. The halves share what they have to.
+pub struct LinkCodec {
+    /// What is written.
+    pub encoder: Box<dyn Encoder>,
+    /// What was read.
+    pub decoder: Box<dyn Decoder>,
+}
+
+impl std::fmt::Debug for LinkCodec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkCodec").finish_non_exhaustive()
+    }
+}
+
+/// Says how full the path of a link is, from its sending end.
+pub trait PipeGauge: Send + Sync + 'static {
+    /// What the path is like now; `None` where that cannot be told.
+    fn sample(&self) -> Option<PipeSample>;
+}
+
+/// What the path of a link is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeSample {
+    /// Bytes that have reached the other end since the link came up.
+    pub acked_bytes: u64,
+    /// Bytes that were written and have not reached it.
+    pub in_flight_bytes: u64,
+    /// The smoothed time there and back.
+    pub round_trip: Duration,
+    /// The shortest time there and back that was seen.
+    pub min_round_trip: Duration,
+}

@@ -1,0 +1,65 @@
+//! A codec to test links with: a vote is sent as what differs from the vote before.
+//!
+//! Both ends have to see every vote once and in the same order, so that whatever a link does out of order
+//! shows at once.
+
+use std::sync::Arc;
+
+use broadcaster::{Decoded, Decoder, Encoder, Frame, LinkCodec};
+use bytes::Bytes;
+use gossip::{DisconnectReason, Lane, Tag};
+
+/// Sends votes as differences, in messages of the tag VP: how many bytes stay, and the rest.
+#[derive(Debug, Default)]
+struct Difference {
+    last: Bytes,
+}
+
+/// A codec for one link.
+#[must_use]
+pub fn difference() -> LinkCodec {
+    let (encoder, decoder) = (Box::<Difference>::default(), Box::<Difference>::default());
+    LinkCodec { encoder, decoder }
+}
+
+/// Makes a codec for each link of a node.
+pub type MakeCodec = Arc<dyn Fn() -> LinkCodec + Send + Sync>;
+
+impl Encoder for Difference {
+    fn encode(&mut self, frame: &Frame, out: &mut Vec<Frame>) {
+        if frame.tag() != Tag::AV {
+            return out.push(frame.clone());
+        }
+        let wire = frame.wire().clone();
+        let pairs = self.last.iter().zip(&wire);
+        let same = u8::try_from(pairs.take_while(|(a, b)| a == b).count()).unwrap_or(u8::MAX);
+        let rest = wire.get(usize::from(same)..).unwrap_or_default();
+        if same > 1 {
+            out.push(Frame::control(Tag::VP, Lane::Priority, &[&[same], rest].concat()));
+        } else {
+            out.push(frame.clone());
+        }
+        self.last = wire;
+    }
+}
+
+impl Decoder for Difference {
+    fn decode(&mut self, tag: Tag, wire: &Bytes) -> Result<Decoded, DisconnectReason> {
+        match tag {
+            Tag::AV => {
+                self.last = wire.clone();
+                Ok(Decoded::AsItCame)
+            }
+            Tag::VP => {
+                let (&same, rest) = wire
+                    .get(Tag::BYTES..)
+                    .and_then(<[u8]>::split_first)
+                    .ok_or(DisconnectReason::BadData)?;
+                let stays = self.last.get(..usize::from(same)).ok_or(DisconnectReason::BadData)?;
+                self.last = Bytes::from([stays, rest].concat());
+                Ok(Decoded::Message(self.last.clone()))
+            }
+            _ => Ok(Decoded::AsItCame),
+        }
+    }
+}
