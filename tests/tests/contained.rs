@@ -119,7 +119,6 @@ async fn a_panic_ends_its_own_link_only() {
 #[tokio::test(start_paused = true)]
 async fn durations_of_any_length_end_no_task() {
     for duration in [Duration::ZERO, Duration::MAX] {
-        let root = CancellationToken::new();
         let limits = Limits {
             write_timeout: duration,
             close_timeout: duration,

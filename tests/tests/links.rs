@@ -74,6 +74,8 @@ impl Node {
             sources: vec![source],
             greeting: Vec::new(),
             hooks: Some(Arc::new(asked)),
+            codec: None,
+            gauge: None,
         };
         (MemoryPeer::new(far, TWIN), link)
     }
