@@ -37,6 +37,7 @@ use crate::{
     link::{Attached, FrameSink, FrameSource, LaneSinks, Link, Stopping},
     metrics::{DropReason, Metrics},
     peer::{Peer, PeerParts},
+    pulse::{self, Pulse},
     reader::Reader,
     receipts::Receipts,
     registry::Registry,
@@ -190,6 +191,7 @@ impl Broadcaster {
             intake,
             routed: router.ended(),
             topics,
+            pulse: Pulse::new(std::time::Instant::now()),
             metrics,
             events: broadcast::Sender::new(EVENT_DEPTH),
             observers: broadcast::Sender::new(OBSERVER_DEPTH),
@@ -198,6 +200,8 @@ impl Broadcaster {
         });
         tasks.spawn_lasting("router", |cancel| router.run(cancel));
         workers::spawn(&shared, &tasks);
+        let pulse = Arc::clone(&shared);
+        tasks.spawn_lasting("pulse", |cancel| pulse::run(pulse, cancel));
         let registry = Arc::clone(&shared.registry);
         tasks.spawn_lasting("sweep", |cancel| registry.sweep(cancel));
         Self { shared, tasks }

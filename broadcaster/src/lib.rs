@@ -34,6 +34,7 @@ mod limits;
 mod link;
 mod metrics;
 mod peer;
+mod pulse;
 mod reader;
 mod receipts;
 mod registry;

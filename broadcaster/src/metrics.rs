@@ -1,6 +1,6 @@
 //! What the broadcaster counts. Every drop has exactly one counter, with a reason from a closed set.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gossip::{DisconnectReason, Lane, Tag, Transport};
 use prometheus_client::{
@@ -204,6 +204,7 @@ impl Default for Metrics {
             received_bytes: Family::default(),
             handled: Family::default(),
             over_rate: Family::default(),
+            stalled_ms: Counter::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -222,6 +223,7 @@ struct Shared {
     received_bytes: Family<LaneLabels, Counter>,
     handled: Family<TagLabels, Counter>,
     over_rate: Family<LaneLabels, Counter>,
+    stalled_ms: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -246,8 +248,10 @@ impl Metrics {
         registry.register("received", "Messages read from peers", shared.received.clone());
         registry.register("received_bytes", "Bytes read from peers", shared.received_bytes.clone());
         registry.register("handled", "Messages handled, by tag", shared.handled.clone());
-        let help = "Messages that came faster than their sender may send them";
-        registry.register("over_rate", help, shared.over_rate.clone());
+        let too_fast = "Messages that came faster than their sender may send them";
+        let stalled = "Milliseconds in which this node stood still";
+        registry.register("stalled_ms", stalled, shared.stalled_ms.clone());
+        registry.register("over_rate", too_fast, shared.over_rate.clone());
     }
 
     /// Counts a message that went no further.
@@ -279,6 +283,18 @@ impl Metrics {
         let all = [Transport::WebSocket, Transport::Libp2p, Transport::Memory];
         let counters = all.into_iter().flat_map(of);
         counters.map(|(transport, lane)| self.over_rate_of(transport, lane).get()).sum()
+    }
+
+    /// For how long this node stood still, in all: its threads were kept by somebody, the machine was
+    /// busy, or the process was stopped.
+    #[must_use]
+    pub fn stalled(&self) -> Duration {
+        Duration::from_millis(self.shared.stalled_ms.get())
+    }
+
+    /// Counts time in which this node stood still.
+    pub(crate) fn stood_still(&self, time: Duration) {
+        self.shared.stalled_ms.inc_by(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Counts a message that came faster than its sender may send.

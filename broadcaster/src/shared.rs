@@ -31,6 +31,7 @@ use crate::{
     limits::Limits,
     metrics::{DropReason, Metrics},
     peer::Peer,
+    pulse::Pulse,
     registry::Registry,
     router::{Intake, Job, Target, ToTopic, Topics as TopicSinks},
 };
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) work: WorkQueues,
     pub(crate) topics: TopicSinks,
     pub(crate) metrics: Metrics,
+    pub(crate) pulse: Pulse,
     pub(crate) events: broadcast::Sender<PeerEvent>,
     pub(crate) observers: broadcast::Sender<Inbound>,
     /// What observers that do not keep up may hold.

@@ -10,6 +10,7 @@
 //! * The loop waits in two places: for the next message, and for a write that is under a deadline.
 //! * What could not be written is kept on the peer, for another link to the same node.
 //! * A forwarded message past its age limit is dropped and counted, never written.
+//! * A peer is slow by the time in which this node ran, not by that in which it stood still itself.
 //! * A peer leaves the registry when its loop ends, not when its sink has been closed.
 //! * A panic ends the link, and nothing else.
 
@@ -98,10 +99,12 @@ impl<S: FrameSink> Writer<S> {
         self.peer.lanes.fill(self.serves, batch);
         let (now, limits) = (Instant::now(), &self.shared.limits);
         let age = |frame: &Frame| now.duration_since(frame.submitted());
-        let is_old = |queued: &Queued| age(&queued.frame) > limits.slow_age;
+        let oldest = batch.iter().map(|queued| age(&queued.frame)).max().unwrap_or_default();
+        let is_old = oldest > limits.slow_age
+            && oldest.saturating_sub(stalled(&self.shared, oldest)) > limits.slow_age;
         // What was inherited grew old on another link, which says nothing about this one.
         let fresh = |at: Instant| now.duration_since(at) <= limits.slow_age;
-        if batch.iter().any(is_old) && !self.peer.lanes.inherited_at().is_some_and(fresh) {
+        if is_old && !self.peer.lanes.inherited_at().is_some_and(fresh) {
             self.shared.end(&self.peer, DisconnectReason::Slow);
             // What was taken out is left with the rest of the queue.
             self.peer.keep_unsent(std::mem::take(batch));
@@ -143,25 +146,24 @@ impl<S: FrameSink> Writer<S> {
             time::sleep(patience).await;
         };
         let coded = encode(&mut self.encoder, &mut self.encoded, frames);
+        let overdue = overdue(&self.shared);
         let written = tokio::select! {
             biased;
-            written = time::timeout(
-                self.shared.limits.write_timeout,
-                self.sink.write_batch(coded),
-            ) => written,
+            written = self.sink.write_batch(coded) => Some(written),
+            () = overdue => None,
             () = hurry => return ControlFlow::Break(()),
         };
         match written {
-            Ok(Ok(())) => {
+            Some(Ok(())) => {
                 self.written(frames, receipts);
                 ControlFlow::Continue(())
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::debug!(peer = %self.peer.id, %error, "write failed");
                 self.shared.end(&self.peer, DisconnectReason::Transport);
                 ControlFlow::Break(())
             }
-            Err(_elapsed) => {
+            None => {
                 self.shared.end(&self.peer, DisconnectReason::Slow);
                 ControlFlow::Break(())
             }
@@ -229,4 +231,23 @@ fn encode<'a>(
         encoder.encode(frame, encoded);
     }
     encoded
+}
+
+/// How much of the last `time` this node stood still, which is not the peer's doing.
+fn stalled(shared: &Shared, time: Duration) -> Duration {
+    shared.pulse.stalled(time, std::time::Instant::now())
+}
+
+/// Resolves when a write that begins now has taken too long, not counting what this node stood still.
+async fn overdue(shared: &Shared) {
+    let (began, limit) = (Instant::now(), shared.limits.write_timeout);
+    let mut excused = Duration::ZERO;
+    loop {
+        time::sleep_until(began + limit + excused).await;
+        let stalled = stalled(shared, began.elapsed());
+        if stalled <= excused {
+            return;
+        }
+        excused = stalled;
+    }
 }

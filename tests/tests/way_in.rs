@@ -474,3 +474,28 @@ async fn what_was_owed_goes_to_the_topic_as_well() {
     settle().await;
     assert_eq!(*topic.0.lock().unwrap(), [body(1, 100)]);
 }
+
+// Issue 8, 25. On the clock of the machine, as a stall is.
+#[tokio::test]
+async fn a_peer_is_not_slow_because_this_node_stood_still() {
+    let limits = Limits { write_timeout: 2 * SECOND, slow_age: 2 * SECOND, ..Limits::default() };
+    let (node, broadcaster) = start(setup(limits));
+    let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
+    for number in 0..10 {
+        let sent = broadcaster.broadcast(&Outbound::new(Tag::VB, body(number, 100_000)));
+        assert_eq!(sent, Ok(Admission::Queued));
+    }
+    // The write loop has begun, and is stuck: the peer does not read yet.
+    time::sleep(SECOND / 10).await;
+    std::thread::sleep(3 * SECOND);
+    for number in 0..10 {
+        assert_eq!(next_of(&mut raw, Tag::VB).await, body(number, 100_000));
+    }
+    assert!(broadcaster.metrics().stalled() >= 2 * SECOND);
+    // One that has all the time and does not read is slow.
+    for number in 10..20 {
+        let sent = broadcaster.broadcast(&Outbound::new(Tag::VB, body(number, 100_000)));
+        assert_eq!(sent, Ok(Admission::Queued));
+    }
+    assert_eq!(soon("it is cut off", attached.ended()).await, DisconnectReason::Slow);
+}
