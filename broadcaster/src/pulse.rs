@@ -5,12 +5,14 @@
 //!
 //! * A task beats ten times a second. What it is late by is time in which no peer could show that it
 //!   reads, and is held against nobody.
+//! * Only what passes on the clock of the runtime and on that of the machine is a stall: a clock that a
+//!   test moves, or stops, stands still for nobody.
 //! * What is remembered is bounded in number; the oldest goes first.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::time;
@@ -26,19 +28,37 @@ const TOLERANCE: Duration = Duration::from_millis(100);
 /// Stalls that are remembered. Chosen: no limit of this node looks back further.
 const MAX_REMEMBERED: usize = 256;
 
+/// A moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    runtime: time::Instant,
+    machine: std::time::Instant,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self { runtime: time::Instant::now(), machine: std::time::Instant::now() }
+    }
+
+    fn since(self, before: Self) -> Duration {
+        let runtime = self.runtime.saturating_duration_since(before.runtime);
+        runtime.min(self.machine.saturating_duration_since(before.machine))
+    }
+}
+
 /// What is known of the node's stalls.
 #[derive(Debug)]
 pub(crate) struct Pulse(Mutex<Beats>);
 
 #[derive(Debug)]
 struct Beats {
-    last: Instant,
+    last: Moment,
     /// Each stall, by when it ended and how long it was.
-    stalls: VecDeque<(Instant, Duration)>,
+    stalls: VecDeque<(Moment, Duration)>,
 }
 
 impl Pulse {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Moment) -> Self {
         Self(Mutex::new(Beats { last: now, stalls: VecDeque::new() }))
     }
 
@@ -47,7 +67,7 @@ impl Pulse {
     }
 
     /// Notes that the node runs, and says for how long it did not.
-    fn beat(&self, now: Instant) -> Duration {
+    fn beat(&self, now: Moment) -> Duration {
         let mut beats = self.beats();
         let stall = beats.late_by(now);
         beats.last = now;
@@ -60,12 +80,11 @@ impl Pulse {
         stall
     }
 
-    /// How much of the `time` before `now` the node stood still. The clock is that of the machine: a
-    /// paused clock of a test does not stand still for anybody.
-    pub(crate) fn stalled(&self, time: Duration, now: Instant) -> Duration {
+    /// How much of the `time` before `now` the node stood still.
+    pub(crate) fn stalled(&self, time: Duration, now: Moment) -> Duration {
         let beats = self.beats();
         let ended = beats.stalls.iter().rev().map_while(|&(end, stall)| {
-            let left = time.checked_sub(now.saturating_duration_since(end))?;
+            let left = time.checked_sub(now.runtime.saturating_duration_since(end.runtime))?;
             Some(stall.min(left))
         });
         ended.sum::<Duration>() + beats.late_by(now).min(time)
@@ -73,8 +92,8 @@ impl Pulse {
 }
 
 impl Beats {
-    fn late_by(&self, now: Instant) -> Duration {
-        let late = now.saturating_duration_since(self.last).saturating_sub(BEAT);
+    fn late_by(&self, now: Moment) -> Duration {
+        let late = now.since(self.last).saturating_sub(BEAT);
         if late > TOLERANCE { late } else { Duration::ZERO }
     }
 }
@@ -86,7 +105,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancel: CancellationToken) {
             biased;
             () = cancel.cancelled() => return,
             () = time::sleep(BEAT) => {
-                shared.metrics.stood_still(shared.pulse.beat(Instant::now()));
+                shared.metrics.stood_still(shared.pulse.beat(Moment::now()));
             }
         }
     }
@@ -100,10 +119,28 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    impl std::ops::Add<Duration> for Moment {
+        type Output = Self;
+
+        fn add(self, time: Duration) -> Self {
+            Self { runtime: self.runtime + time, machine: self.machine + time }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_a_test_moves_stands_still_for_nobody() {
+        let start = Moment::now();
+        let pulse = Pulse::new(start);
+        let moved = Moment { runtime: start.runtime + ms(60_000), ..start };
+        assert_eq!(pulse.stalled(ms(60_000), moved), ms(0));
+        let paused = Moment { machine: start.machine + ms(60_000), ..start };
+        assert_eq!(pulse.stalled(ms(60_000), paused), ms(0));
+    }
+
     // Issue 8, 25.
     #[test]
     fn a_beat_that_is_late_was_a_stall_and_one_in_time_was_none() {
-        let start = Instant::now();
+        let start = Moment::now();
         let pulse = Pulse::new(start);
         assert_eq!(pulse.beat(start + ms(150)), ms(0));
         assert_eq!(pulse.beat(start + ms(5_250)), ms(5_000));
@@ -117,7 +154,7 @@ mod tests {
     // Issue 8, 25.
     #[test]
     fn a_stall_counts_before_the_beat_that_ends_it() {
-        let start = Instant::now();
+        let start = Moment::now();
         let pulse = Pulse::new(start);
         assert_eq!(pulse.stalled(ms(60_000), start + ms(100_100)), ms(60_000));
         assert_eq!(pulse.stalled(ms(60_000), start + ms(10_100)), ms(10_000));
@@ -125,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let start = Instant::now();
+        let start = Moment::now();
         let pulse = Pulse::new(start);
         for number in 1..2_000 {
             pulse.beat(start + ms(1_000 * number));

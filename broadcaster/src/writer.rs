@@ -28,6 +28,7 @@ use crate::{
     link::FrameSink,
     metrics::{DropReason, Traffic},
     peer::Peer,
+    pulse::Moment,
     receipts::Receipt,
     shared::Shared,
 };
@@ -235,7 +236,7 @@ fn encode<'a>(
 
 /// How much of the last `time` this node stood still, which is not the peer's doing.
 fn stalled(shared: &Shared, time: Duration) -> Duration {
-    shared.pulse.stalled(time, std::time::Instant::now())
+    shared.pulse.stalled(time, Moment::now())
 }
 
 /// Resolves when a write that begins now has taken too long, not counting what this node stood still.
