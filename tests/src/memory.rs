@@ -15,6 +15,7 @@ use gossip::{
     GossipNode, Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
     Request, RequestError, Response, SubmitError, Transport,
 };
+use mesh::LinkClaim;
 use runtime::{Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
@@ -177,6 +178,20 @@ impl MemoryNetwork {
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let links = self.shared.broadcaster.stop(grace).await;
         links.and(self.shared.tasks.stop(grace).await)
+    }
+}
+
+/// Lets two links claim one identity, of which the second claim is better, so the first link hands over.
+pub fn replace(broadcaster: &Broadcaster, identity: Identity, loser: LinkId, winner: LinkId) {
+    for (link, tie) in [(loser, 2), (winner, 1)] {
+        broadcaster.verified(LinkClaim {
+            link,
+            identity,
+            transport: Transport::Memory,
+            dialer: identity,
+            session: None,
+            tie: [tie; 32],
+        });
     }
 }
 

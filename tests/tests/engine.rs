@@ -14,11 +14,10 @@ use gossip::{
     Request, RequestError, Tag, Transport, Validation, Verdict,
     wire::{block::BlockRequest, proposal},
 };
-use mesh::LinkClaim;
 use runtime::TaskSet;
 use testkit::{
     harness::{RawPeer, network, next_of},
-    memory::{MemoryNetwork, MemoryPeer, Shape, pair},
+    memory::{MemoryNetwork, MemoryPeer, Shape, pair, replace},
     recorder::Recorder,
     wait::{soon, until},
 };
@@ -46,20 +45,6 @@ fn twin(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
     let (peer, attached) =
         node.scripted_as(TWIN, Direction::Inbound, Shape::default()).expect("the node runs");
     (peer, attached.peer)
-}
-
-/// Lets both links claim their node, of which the second is better.
-fn replace(broadcaster: &Broadcaster, loser: LinkId, winner: LinkId) {
-    for (link, tie) in [(loser, 2), (winner, 1)] {
-        broadcaster.verified(LinkClaim {
-            link,
-            identity: TWIN,
-            transport: Transport::Memory,
-            dialer: TWIN,
-            session: None,
-            tie: [tie; 32],
-        });
-    }
 }
 
 fn bundle(number: u8, len: usize) -> Bytes {
@@ -108,7 +93,7 @@ async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
         assert_eq!(broadcaster.broadcast(&vote), Ok(gossip::Admission::Queued));
     }
     settle().await;
-    replace(&broadcaster, loser, winner);
+    replace(&broadcaster, TWIN, loser, winner);
     for number in 0..10 {
         assert_eq!(next_of(&mut winning, Tag::AV).await, bundle(number, 300));
     }
@@ -122,7 +107,7 @@ async fn the_older_link_answers_to_the_identity_when_the_newer_one_is_given_up()
     let (_winning, winner) = twin(&node);
     let (_losing, loser) = twin(&node);
     assert_eq!(broadcaster.peer_of(&TWIN), Some(loser));
-    replace(&broadcaster, loser, winner);
+    replace(&broadcaster, TWIN, loser, winner);
     assert_eq!(broadcaster.peer_of(&TWIN), Some(winner));
     assert_eq!(broadcaster.peers(PeerClass::Connected).len(), 1);
     broadcaster.disconnect(winner, DisconnectReason::Requested);
@@ -139,7 +124,7 @@ async fn what_the_newer_link_could_not_write_goes_to_the_older_one() {
     let large = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(loser));
     assert_eq!(broadcaster.broadcast(&large), Ok(gossip::Admission::Queued));
     settle().await;
-    replace(&broadcaster, loser, winner);
+    replace(&broadcaster, TWIN, loser, winner);
     assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
 }
 
@@ -154,7 +139,7 @@ async fn a_request_stays_with_the_link_it_was_made_on() {
     let answer = broadcaster.request(loser, request);
     let replace = async {
         settle().await;
-        replace(&broadcaster, loser, winner);
+        replace(&broadcaster, TWIN, loser, winner);
     };
     let (answer, ()) = futures::join!(answer, replace);
     assert_eq!(answer, Err(RequestError::NotConnected { peer: loser }));
@@ -181,7 +166,7 @@ async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
         losing.send(Tag::AV, &bundle(number, 100)).await.unwrap();
     }
     settle().await;
-    replace(&broadcaster, loser, winner);
+    replace(&broadcaster, TWIN, loser, winner);
     settle().await;
     gate.add_permits(3);
     until("all three are handled", || recorder.count() == 3).await;
@@ -281,7 +266,7 @@ async fn what_the_other_link_has_no_room_for_is_counted() {
         offer(&broadcaster, Tag::AV, bundle(number, 100));
     }
     settle().await;
-    replace(&broadcaster, loser, winner);
+    replace(&broadcaster, TWIN, loser, winner);
     assert_eq!(broadcaster.metrics().drops(DropReason::PeerFull), 2);
 }
 

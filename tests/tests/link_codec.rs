@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gossip::{Admission, DisconnectReason, NetworkProfile, Outbound, Tag};
 use testkit::{
     harness::{RawPeer, network, next_of},
-    memory::{MemoryNetwork, Shape, difference},
+    memory::{MemoryNetwork, Shape, difference, replace},
     recorder::Recorder,
     wait::{soon, until},
 };
@@ -100,7 +100,7 @@ async fn what_a_broken_link_did_not_write_goes_to_the_next_one_as_it_was() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     // A link without a codec: it must get votes, not differences to what it never saw.
     let (mut other, winner) = near.scripted_plain(identity(7), Shape::default()).unwrap();
-    near.broadcaster().supersede(attached.peer, winner.peer);
+    replace(near.broadcaster(), identity(7), attached.peer, winner.peer);
     drop(stuck);
     let mut last = None;
     while last != Some(vote(99)) {
