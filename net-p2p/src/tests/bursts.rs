@@ -153,7 +153,8 @@ async fn a_burst_from_a_peer_of_the_other_transport_is_heard() {
         identity: None,
     };
     let (sinks, sources) = (LaneSinks::Shared(Sink), vec![Feed(messages)]);
-    let link = Link { about, sinks, sources, greeting: Vec::new(), hooks: None };
+    let link =
+        Link { about, sinks, sources, greeting: Vec::new(), hooks: None, codec: None, gauge: None };
     let _attached = node.broadcaster.attach(node.broadcaster.next_link_id(), link).unwrap();
     is_heard(&node, &peer, BURST, async |number| {
         let wire = [&Tag::TX.0[..], &transaction(number)].concat();
