@@ -62,9 +62,10 @@ pub struct Limits {
     /// Messages of one peer and lane that wait for a handler or are being handled; requests are not
     /// among them. Default: 10. Source: wire facts 12.2.
     pub peer_tokens: usize,
-    /// Messages that one node passed on in a topic, of one lane, that wait for a handler or are being
-    /// handled. Default: 256. Chosen: nobody can be held up there, so bursts have to fit.
-    pub worker_queue: NonZeroUsize,
+    /// Messages of one lane that one node passed on in a topic and that wait, for the router or for a
+    /// handler. Default: 4,096. Chosen: a topic cannot be held up, so the burst of a block's transactions
+    /// has to fit; the byte budget bounds its memory.
+    pub topic_queue: NonZeroUsize,
     /// Workers per lane. Messages of one peer are handled one after the other. Default: 8.
     pub workers: NonZeroUsize,
     /// Requests of one peer that wait or are being handled. Beyond it they are dropped, which delays no
@@ -125,7 +126,7 @@ impl Default for Limits {
             bulk_window: seconds(30),
             remembered: 500_000,
             peer_tokens: 10,
-            worker_queue: count(256),
+            topic_queue: count(4_096),
             workers: count(8),
             peer_requests: count(64),
             peer_requests_at_once: count(16),

@@ -482,7 +482,7 @@ async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let two = NonZeroUsize::MIN.saturating_add(1);
     let limits = Limits {
-        worker_queue: two,
+        topic_queue: two,
         handler_timeout: 600 * SECOND,
         inbound_wait: 600 * SECOND,
         ..Limits::default()

@@ -93,7 +93,7 @@ fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_with_its_peer_is_taken_from_another() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let limits = Limits { workers: ONE, worker_queue: ONE, peer_tokens: 3, ..patient() };
+    let limits = Limits { workers: ONE, topic_queue: ONE, peer_tokens: 3, ..patient() };
     let (node, broadcaster) = start(setup(limits).handler(Tag::VB, gated(&gate, &recorder)));
     let ((mut leaving, id), (mut staying, _)) = (join(&node), join(&node));
     for number in 0..4 {

@@ -106,20 +106,26 @@ pub(crate) struct Shares {
 impl Shares {
     /// The shares of a peer that sends over its connection and can be held up.
     pub(crate) fn of_peer(work: &WorkQueues, intake: &Intake, limits: &Limits) -> Self {
-        Self::new(work, intake, limits, limits.peer_tokens.max(1))
+        Self::new(work, intake, limits, (limits.peer_tokens.max(1), limits.peer_intake.get()))
     }
 
     /// The shares of somebody who passes messages on in a topic, where nobody can be held up.
     pub(crate) fn of_topic(work: &WorkQueues, intake: &Intake, limits: &Limits) -> Self {
-        Self::new(work, intake, limits, limits.worker_queue.get())
+        let queue = limits.topic_queue.get();
+        Self::new(work, intake, limits, (queue, queue))
     }
 
-    fn new(work: &WorkQueues, intake: &Intake, limits: &Limits, messages: usize) -> Self {
+    fn new(
+        work: &WorkQueues,
+        intake: &Intake,
+        limits: &Limits,
+        (handled, routed): (usize, usize),
+    ) -> Self {
         Self {
             unpacked: Mutex::new(Bucket::new(Instant::now())),
-            work: Lane::ALL.map(|lane| work.lane(lane).share(messages)),
+            work: Lane::ALL.map(|lane| work.lane(lane).share(handled)),
             requests: work.requests().share(limits.peer_requests.get()),
-            intake: Lane::ALL.map(|lane| intake.share(lane, limits.peer_intake.get())),
+            intake: Lane::ALL.map(|lane| intake.share(lane, routed)),
         }
     }
 

@@ -28,9 +28,6 @@ use crate::{NodeKey, P2pEvent, handshake::LaneCount};
 /// What a block's transactions come to.
 const BURST: u32 = 1_000;
 
-/// What one peer may bring on a topic at once, whatever its share of the queues is.
-const ON_TOPIC: u32 = 100;
-
 /// How often they come, a second apart.
 const BURSTS: u32 = 3;
 
@@ -194,7 +191,7 @@ async fn a_burst_on_a_topic_is_heard() {
     let offered = [libp2p::StreamProtocol::new(MESHSUB)];
     let host = Host::dial(&NodeKey::generate(), &offered, node.address()).await;
     let stream = tokio::sync::Mutex::new(host.open(MESHSUB).await);
-    is_heard(&node, &peer, ON_TOPIC, async |number| {
+    is_heard(&node, &peer, BURST, async |number| {
         let request = rpc::request(&[rpc::message("algotx01", &transaction(number))]);
         write(&mut *stream.lock().await, &request).await;
     })
