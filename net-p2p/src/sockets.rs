@@ -167,8 +167,8 @@ impl Transport for Sockets {
         address: Multiaddr,
     ) -> Result<(), TransportError<io::Error>> {
         if !self.environment.is_in_memory() {
-            is_free(&address).map_err(TransportError::Other)?;
-            return self.tcp.listen_on(id, address);
+            is_free(&address).map_err(not_bound).map_err(TransportError::Other)?;
+            return self.tcp.listen_on(id, address).map_err(|error| error.map(not_bound));
         }
         let Some(Place { host, port, family: _ }) = Place::of(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
@@ -293,6 +293,15 @@ fn multiaddr(address: SocketAddr) -> Multiaddr {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotReached(#[source] DialError);
+
+/// A listener that was refused, with its cause as its source, for the same reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotBound(#[source] io::Error);
+
+fn not_bound(error: io::Error) -> io::Error {
+    io::Error::other(NotBound(error))
+}
 
 /// Whether a dial came to nothing because a name has no address.
 pub(crate) fn is_unresolved(error: &libp2p::swarm::DialError) -> bool {

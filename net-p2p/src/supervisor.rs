@@ -87,6 +87,19 @@ pub(crate) enum BuildError {
     Listen { address: Multiaddr, source: io::Error },
 }
 
+/// The error of the system that transports have wrapped in their own, or the outermost one if there is none.
+fn of_the_system(error: io::Error) -> io::Error {
+    let mut inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    while let Some(cause) = inner {
+        let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            return io::Error::from_raw_os_error(code);
+        }
+        inner = cause.source();
+    }
+    error
+}
+
 /// What every life of the swarm is made of.
 #[derive(Debug)]
 pub(crate) struct SwarmParts {
@@ -163,7 +176,7 @@ impl SwarmParts {
             let failed = |error| BuildError::Listen {
                 address: address.clone(),
                 source: match error {
-                    TransportError::Other(error) => error,
+                    TransportError::Other(error) => of_the_system(error),
                     unsupported => io::Error::other(unsupported),
                 },
             };

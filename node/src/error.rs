@@ -108,7 +108,9 @@ impl From<net_ws::StartError> for StartError {
 impl From<net_p2p::StartError> for StartError {
     fn from(error: net_p2p::StartError) -> Self {
         match error {
-            net_p2p::StartError::Listen { address, source } if is_in_use(&source) => {
+            net_p2p::StartError::Listen { address, source }
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
                 Self::AddressInUse { address: address.to_string(), source }
             }
             other => Self::Libp2p(other),
@@ -124,13 +126,4 @@ impl From<net_hybrid::StartError> for StartError {
             other => Self::Hybrid(other),
         }
     }
-}
-
-/// Whether an address is in use, as the system says it, or as a transport around the system passes it on.
-fn is_in_use(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrInUse
-        || error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<io::Error>())
-            .is_some_and(is_in_use)
 }
