@@ -17,6 +17,9 @@ use crate::{error::Failure, fanout::Transport};
 /// The network that every node of the bench belongs to.
 pub(crate) const NETWORK: &str = "bench-v1";
 
+/// Most receivers of any bench.
+const RECEIVERS: usize = 256;
+
 /// Between two looks at the number of peers.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -24,18 +27,31 @@ const LOOK: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a node serves and asks over HTTP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Http {
     /// What serves requests. Default: nothing.
     pub(crate) http_server: Option<HttpServer>,
     /// Bounds of its own requests. Default: as shipped.
     pub(crate) clients: ClientLimits,
-    /// Bounds on who connects to the port of the WebSocket network. Default: as shipped.
+    /// Bounds on inbound connections. Default: as shipped, but for the number of one host, since all receivers
+    /// are on this one.
     pub(crate) inbound: InboundLimits,
     /// Who the node is over TLS on that port. Default: nobody.
     pub(crate) tls: Option<TlsIdentity>,
     /// Whose certificates it believes when it asks over TLS. Default: those of the system.
     pub(crate) tls_roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            http_server: None,
+            clients: ClientLimits::default(),
+            inbound: InboundLimits { per_ip: RECEIVERS, ..InboundLimits::default() },
+            tls: None,
+            tls_roots: Vec::new(),
+        }
+    }
 }
 
 /// A running node. Dropping it ends its tasks.
