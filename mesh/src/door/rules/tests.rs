@@ -356,13 +356,13 @@ proptest! {
                     rules.headed(known.guest);
                     known.half_open = false;
                 },
-                3 => if let Some(known) = open.get(index).copied().filter(|known| !known.place) {
-                    if let Ok(evicted) = rules.admit(known.guest, None, now) {
-                        prop_assert_ne!(evicted, Some(known.guest));
-                        open.retain(|known| Some(known.guest) != evicted);
-                        let admitted = open.iter_mut().find(|one| one.guest == known.guest).unwrap();
-                        (admitted.half_open, admitted.place) = (false, true);
-                    }
+                3 => if let Some(known) = open.get(index).copied().filter(|known| !known.place)
+                    && let Ok(evicted) = rules.admit(known.guest, None, now)
+                {
+                    prop_assert_ne!(evicted, Some(known.guest));
+                    open.retain(|known| Some(known.guest) != evicted);
+                    let admitted = open.iter_mut().find(|one| one.guest == known.guest).unwrap();
+                    (admitted.half_open, admitted.place) = (false, true);
                 },
                 4 => if let Some(known) = open.get_mut(index) {
                     rules.leave(known.guest);
