@@ -22,7 +22,7 @@ use net_http::{
     HttpServer, Protection, ServeLimits,
     client::{ClientLimits, Clients},
 };
-use net_p2p::{GossipStreams, Mdns, NodeKey};
+use net_p2p::{GossipStreams, Mdns};
 use rand::Rng;
 use runtime::Environment;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use crate::{
     check::{self, Role},
     data_dir::DataDir,
     error::StartError,
+    keys,
     network::{self, Lent, Network},
     running::{Http, Parts, Running},
     served::{OnStart, Served, TlsFiles},
@@ -330,7 +331,7 @@ impl NodeBuilder {
             net_ws::read_certificates(path)?;
         }
         if let KeySource::File(path) = &self.key {
-            NodeKey::load(path)?;
+            keys::load(path)?;
         }
         Ok(())
     }
@@ -398,15 +399,15 @@ impl NodeBuilder {
         Some(HttpServer::with_clock(service, self.serve_limits.clone(), clock))
     }
 
-    fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {
+    fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<Keypair, StartError> {
         match (std::mem::take(&mut self.key), data_dir) {
-            (KeySource::Given(key), _) => Ok(NodeKey::from_seed(key.seed())),
-            (KeySource::File(path), _) => Ok(NodeKey::load(&path)?),
+            (KeySource::Given(key), _) => Ok(key),
+            (KeySource::File(path), _) => Ok(keys::load(&path)?),
             (KeySource::DataDir, Some(dir)) => {
-                Ok(NodeKey::load_or_create(&dir.path().join(self.profile.key_file))?)
+                Ok(keys::load_or_create(&dir.path().join(self.profile.key_file))?)
             }
             (KeySource::DataDir, None) => {
-                Ok(NodeKey::from_seed(self.environment.random().random()))
+                Ok(Keypair::from_seed(self.environment.random().random()))
             }
         }
     }

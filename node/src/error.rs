@@ -3,9 +3,8 @@
 use std::io;
 
 use gossip::Tag;
-use net_p2p::KeyError;
 
-use crate::{check::PeerError, data_dir::DataDirError};
+use crate::{check::PeerError, data_dir::DataDirError, keys::KeyError};
 
 /// Why a node did not start. Nothing keeps running after one of these.
 #[derive(Debug, thiserror::Error)]

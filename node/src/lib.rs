@@ -57,6 +57,7 @@ mod check;
 mod data_dir;
 mod error;
 mod forward;
+mod keys;
 mod network;
 mod running;
 mod served;
@@ -69,6 +70,7 @@ pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
+pub use keys::KeyError;
 pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES};
 pub use net_http::{
     Incident, LoopbackRule, Protection, ServeLimits, ServeMetrics,

@@ -7,11 +7,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
-use gossip::{GossipNode, NodeAddress};
+use gossip::{GossipNode, Keypair, NodeAddress};
 use mesh::{DialState, Door};
 use net_http::{HttpServer, client::Clients};
 use net_hybrid::{HybridConfig, HybridNetwork};
-use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_p2p::{P2pConfig, P2pNetwork};
 use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsMetrics, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use crate::{
 /// What a node lends to each of its networks.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    pub(crate) key: NodeKey,
+    pub(crate) key: Keypair,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) door: Door,
     /// Serves HTTP, if there is anything to serve.
@@ -156,7 +156,7 @@ fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
         listen: node.listen_ws.clone(),
         public_address: node.public_address.as_ref().map(NodeAddress::phonebook_entry),
         peers: node.peers.iter().filter(web_socket).cloned().collect(),
-        identity: Some(Arc::new(lent.key.keypair().clone())),
+        identity: Some(Arc::new(lent.key.clone())),
         libp2p_identity: match node.mode {
             Mode::Hybrid => Libp2pIdentity::Shared,
             Mode::WebSocket | Mode::Libp2p => Libp2pIdentity::Separate,
