@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Setup};
-use gossip::{GossipNode, NetworkId, NodeAddress, PeerClass};
+use gossip::{GossipNode, Keypair, NetworkId, NodeAddress, PeerClass};
 use mesh::{Door, InboundLimits};
 use net_http::{HttpServer, client::ClientLimits, client::Clients};
-use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_p2p::{P2pConfig, P2pNetwork};
 use net_ws::{TlsIdentity, WsConfig, WsNetwork};
 use rustls_pki_types::CertificateDer;
 use tokio::time;
@@ -88,7 +88,7 @@ impl Node {
                 Arc::new(WsNetwork::start(config, broadcaster.clone(), parent).await?)
             }
             Transport::P2p => {
-                let mut config = P2pConfig::new(id, NodeKey::generate());
+                let mut config = P2pConfig::new(id, Keypair::from_seed(rand::random()));
                 (config.http_server, config.door) = (http.http_server, door);
                 config.clients = Some(clients);
                 match peer {

@@ -14,7 +14,13 @@
 //!
 //! * Both halves are of one network and are recognised by one key.
 //! * Nothing here is a special case for one transport.
+//!
+//! # Features
+//!
+//! `ws` and `p2p`, both by default. With one of them alone the crate is empty and has neither network.
 
+#[cfg(all(feature = "ws", feature = "p2p"))]
 mod network;
 
+#[cfg(all(feature = "ws", feature = "p2p"))]
 pub use network::{HybridConfig, HybridNetwork, StartError};

@@ -72,7 +72,7 @@ impl HybridNetwork {
         if ws.network != p2p.network {
             return Err(StartError::TwoNetworks { ws: ws.network, p2p: p2p.network });
         }
-        ws.identity = Some(Arc::new(p2p.key.keypair().clone()));
+        ws.identity = Some(Arc::new(p2p.key.clone()));
         ws.libp2p_identity = Libp2pIdentity::Shared;
         ws.door = p2p.door.clone();
         let p2p = P2pNetwork::start(p2p, broadcaster.clone(), parent).await?;

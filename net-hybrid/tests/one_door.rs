@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use broadcaster::{Broadcaster, Setup};
-use gossip::{GossipNode, NetworkId, NetworkProfile, PeerClass};
+use gossip::{GossipNode, Keypair, NetworkId, NetworkProfile, PeerClass};
 use mesh::{Door, InboundLimits, Refusal};
-use net_p2p::{NodeKey, P2pConfig};
+use net_p2p::P2pConfig;
 use net_ws::WsConfig;
+use rand::Rng;
+use runtime::Random;
 use tandem_net_hybrid::{HybridConfig, HybridNetwork};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +24,7 @@ async fn node(door: Door) -> Node {
     let name = NetworkId::new("one-door").expect("the name is a short path segment");
     let mut ws = WsConfig::new(name.clone());
     ws.listen = Some("127.0.0.1:0".to_owned());
-    let mut p2p = P2pConfig::new(name, NodeKey::generate());
+    let mut p2p = P2pConfig::new(name, Keypair::from_seed(Random::system().random()));
     p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
     p2p.door = door;
     let config = HybridConfig { ws, p2p };

@@ -7,12 +7,13 @@ use std::{
 
 use broadcaster::{Broadcaster, Relaying, Setup};
 use gossip::{
-    Admission, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass, PeerInfo, Tag,
-    Transport, Verdict,
+    Admission, GossipNode, Inbound, Keypair, NetworkId, NetworkProfile, Outbound, PeerClass,
+    PeerInfo, Tag, Transport, Verdict,
 };
-use net_p2p::{NodeKey, P2pConfig};
+use net_p2p::P2pConfig;
 use net_ws::WsConfig;
-use runtime::Shutdown;
+use rand::Rng;
+use runtime::{Random, Shutdown};
 use tandem_net_hybrid::{HybridConfig, HybridNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ impl Node {
         let name = NetworkId::new("one-link").expect("the name is a short path segment");
         let mut ws = WsConfig::new(name.clone());
         ws.listen = Some("127.0.0.1:0".to_owned());
-        let mut p2p = P2pConfig::new(name, NodeKey::generate());
+        let mut p2p = P2pConfig::new(name, Keypair::from_seed(Random::system().random()));
         p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
         let config = HybridConfig { ws, p2p };
         let network = HybridNetwork::start(config, broadcaster.clone(), &token)

@@ -10,7 +10,7 @@ use libp2p::{
 };
 
 use crate::{
-    config::{GossipStreams, Mdns, P2pConfig},
+    config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
     pubsub, streams,
 };
 
@@ -106,7 +106,7 @@ impl Behaviour {
         profile: &NetworkProfile,
         streams: streams::Behaviour,
     ) -> Result<Self, BehaviourError> {
-        let key = config.key.libp2p().public();
+        let key = libp2p_key(&config.key).public();
         let local = key.to_peer_id();
         // All other bounds are the door's.
         let limits = ConnectionLimits::default().with_max_established_per_peer(Some(PER_PEER));

@@ -1,11 +1,9 @@
 //! What a libp2p network is made of, and how an address is read.
 
-use gossip::{Identity, NetworkId, NodeAddress};
+use gossip::{Identity, Keypair, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
-
-use crate::keys::NodeKey;
 
 /// Whether nodes of the local network are searched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +42,7 @@ pub struct P2pConfig {
     /// The network of the node.
     pub network: NetworkId,
     /// The key it is recognised by.
-    pub key: NodeKey,
+    pub key: Keypair,
     /// Where to listen; a port of 0 lets the system choose. Default: nowhere.
     pub listen: Vec<Multiaddr>,
     /// Whom to dial. Only multiaddrs with `/p2p/ID`. Default: nobody.
@@ -76,7 +74,7 @@ pub struct P2pConfig {
 impl P2pConfig {
     /// A network that listens nowhere and dials nobody, with defaults for the rest.
     #[must_use]
-    pub fn new(network: NetworkId, key: NodeKey) -> Self {
+    pub fn new(network: NetworkId, key: Keypair) -> Self {
         Self {
             network,
             key,
@@ -199,6 +197,13 @@ impl PeerAddress {
             .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
         Ok(Self { address, peer, identity })
     }
+}
+
+/// The key as libp2p uses it.
+pub(crate) fn libp2p_key(key: &Keypair) -> libp2p::identity::Keypair {
+    // 32 bytes always are a secret key.
+    #[allow(clippy::expect_used)]
+    libp2p::identity::Keypair::ed25519_from_bytes(key.seed()).expect("32 bytes are a key")
 }
 
 /// The identity of a peer; `None` for a peer ID that is no hash or copy of a key.

@@ -44,7 +44,6 @@ mod dialing;
 mod flush_coalescer;
 mod handshake;
 mod http;
-mod keys;
 mod linger;
 mod link;
 mod listening;
@@ -69,7 +68,6 @@ pub use config::{
     GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription, check_peer,
     parse_listen_address,
 };
-pub use keys::{KeyError, NodeKey};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError};

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Command, NotTaken, ToSwarm},
-    config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError},
+    config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError, libp2p_key},
     http::{StreamConnect, unusable},
     link::{LinkContext, StrangersLines},
     listening::Bound,
@@ -110,7 +110,7 @@ impl P2pNetwork {
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
         let (configured, dials) = (Arc::new(Mutex::new(configured)), Dials::default());
-        let local = config.key.libp2p().public().to_peer_id();
+        let local = libp2p_key(&config.key).public().to_peer_id();
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
             broadcaster,

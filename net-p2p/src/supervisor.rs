@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     behaviour::{Behaviour, BehaviourError},
     command::{ToSwarm, channels},
-    config::{GossipStreams, P2pConfig, PeerAddress, Subscription},
+    config::{GossipStreams, P2pConfig, PeerAddress, Subscription, libp2p_key},
     connections::ConnectionTasks,
     conventions::Conventions,
     dialing::Dialing,
@@ -147,7 +147,7 @@ impl SwarmParts {
         let http = self.serve_http(&mut acceptors, cancel);
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
-        let key = self.config.key.libp2p();
+        let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let mut swarm = Swarm::new(
             transport::build(

@@ -15,40 +15,49 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
 use gossip::{
     GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
-    http::HttpService,
 };
 use mesh::{DialLimits, Door, InboundLimits};
-use net_http::{
-    HttpServer, Protection, ServeLimits,
-    client::{ClientLimits, Clients},
-};
-use net_p2p::{GossipStreams, Mdns, NodeKey};
+use net_http::client::{ClientLimits, Clients};
 use rand::Rng;
 use runtime::Environment;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "p2p")]
+use crate::p2p::P2pSide;
+#[cfg(feature = "http")]
+use crate::served::Served;
+#[cfg(feature = "ws")]
+use crate::ws::WsSide;
 use crate::{
     check::{self, Role},
     data_dir::DataDir,
     error::StartError,
-    network::{self, Lent, Network},
+    keys,
+    network::{Lent, Network},
     running::{Http, Parts, Running},
-    served::{OnStart, Served, TlsFiles},
     view::Seen,
 };
+
+/// Is told the node once it runs. See [`NodeBuilder::on_start`].
+type OnStart = Box<dyn FnOnce(&Arc<dyn GossipNode>) + Send>;
 
 /// How long the tasks of a start that failed may take to end.
 const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
 
-/// Which transports a node uses.
+/// Which transports a node uses: those there are, of which the default is what has most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Both, over one broadcaster. The default.
+    /// Both, over one broadcaster. Needs the features `ws` and `p2p`, and is the default with them.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
     #[default]
     Hybrid,
-    /// WebSocket alone.
+    /// WebSocket alone. Needs the feature `ws`.
+    #[cfg(feature = "ws")]
+    #[cfg_attr(not(feature = "p2p"), default)]
     WebSocket,
-    /// libp2p alone.
+    /// libp2p alone. Needs the feature `p2p`.
+    #[cfg(feature = "p2p")]
+    #[cfg_attr(not(feature = "ws"), default)]
     Libp2p,
 }
 
@@ -57,8 +66,11 @@ impl Mode {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
             Self::Hybrid => "hybrid",
+            #[cfg(feature = "ws")]
             Self::WebSocket => "ws",
+            #[cfg(feature = "p2p")]
             Self::Libp2p => "p2p",
         }
     }
@@ -94,18 +106,15 @@ pub struct NodeBuilder {
     pub(crate) network: NetworkId,
     profile: &'static NetworkProfile,
     pub(crate) mode: Mode,
-    pub(crate) listen_ws: Option<String>,
-    pub(crate) listen_p2p: Vec<String>,
+    #[cfg(feature = "ws")]
+    pub(crate) ws: WsSide,
+    #[cfg(feature = "p2p")]
+    pub(crate) p2p: P2pSide,
+    #[cfg(feature = "http")]
+    pub(crate) served: Served,
     pub(crate) peers: Vec<NodeAddress>,
-    pub(crate) public_address: Option<NodeAddress>,
-    pub(crate) mdns: Mdns,
-    pub(crate) inbound: InboundLimits,
+    inbound: InboundLimits,
     pub(crate) dial: DialLimits,
-    pub(crate) gossip: GossipStreams,
-    pub(crate) tls_roots: Option<PathBuf>,
-    pub(crate) tls: Option<TlsFiles>,
-    served: Served,
-    serve_limits: ServeLimits,
     client_limits: ClientLimits,
     environment: Environment,
     on_start: Vec<OnStart>,
@@ -119,13 +128,13 @@ pub struct NodeBuilder {
 
 impl std::fmt::Debug for NodeBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeBuilder")
-            .field("network", &self.network)
-            .field("mode", &self.mode)
-            .field("listen_ws", &self.listen_ws)
-            .field("listen_p2p", &self.listen_p2p)
-            .field("peers", &self.peers)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("NodeBuilder");
+        shown.field("network", &self.network).field("mode", &self.mode);
+        #[cfg(feature = "ws")]
+        shown.field("listen_ws", &self.ws.listen);
+        #[cfg(feature = "p2p")]
+        shown.field("listen_p2p", &self.p2p.listen);
+        shown.field("peers", &self.peers).finish_non_exhaustive()
     }
 }
 
@@ -137,18 +146,15 @@ impl NodeBuilder {
             network,
             profile: &NetworkProfile::TANDEM,
             mode: Mode::default(),
-            listen_ws: Some("127.0.0.1:0".to_owned()),
-            listen_p2p: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            #[cfg(feature = "ws")]
+            ws: WsSide::default(),
+            #[cfg(feature = "p2p")]
+            p2p: P2pSide::default(),
+            #[cfg(feature = "http")]
+            served: Served::default(),
             peers: Vec::new(),
-            public_address: None,
-            mdns: Mdns::default(),
             inbound: InboundLimits::default(),
             dial: DialLimits::default(),
-            gossip: GossipStreams::default(),
-            tls_roots: None,
-            tls: None,
-            served: Served::default(),
-            serve_limits: ServeLimits::default(),
             client_limits: ClientLimits::default(),
             environment: Environment::default(),
             on_start: Vec::new(),
@@ -171,25 +177,10 @@ impl NodeBuilder {
         Self { mode, ..self }
     }
 
-    /// Listens for WebSocket peers on `host:port`; port 0 picks a free one.
-    pub fn listen_ws(self, address: impl Into<String>) -> Self {
-        Self { listen_ws: Some(address.into()), ..self }
-    }
-
-    /// Listens for libp2p peers on these multiaddrs; `/tcp/0` picks a free port.
-    pub fn listen_p2p(self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { listen_p2p: addresses.into_iter().map(Into::into).collect(), ..self }
-    }
-
     /// Stays connected to one more node.
     pub fn peer(mut self, address: NodeAddress) -> Self {
         self.peers.push(address);
         self
-    }
-
-    /// Tells others that they reach the WebSocket side of this node at an address.
-    pub fn public_address(self, address: NodeAddress) -> Self {
-        Self { public_address: Some(address), ..self }
     }
 
     /// Keeps the identity in a directory, which no other node may use at the same time.
@@ -245,36 +236,6 @@ impl NodeBuilder {
         Self { dial, ..self }
     }
 
-    /// Looks for libp2p peers in the local network. Default: [`Mdns::Off`].
-    pub fn mdns(self, mdns: Mdns) -> Self {
-        Self { mdns, ..self }
-    }
-
-    /// Serves a router over HTTP, on the WebSocket port and on libp2p streams, behind the default
-    /// [`Protection`]. Routers are asked in the order in which they are given; of their fallbacks only
-    /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`].
-    pub fn http(self, router: axum::Router) -> Self {
-        self.http_with(router, &Protection::default())
-    }
-
-    /// Serves a router as [`NodeBuilder::http`] does, behind another protection.
-    pub fn http_with(mut self, router: axum::Router, protection: &Protection) -> Self {
-        self.served.router(protection.apply(router));
-        self
-    }
-
-    /// Serves what no router knows by any tower service. It is behind no protection but the limits on
-    /// connections and requests: add layers to it.
-    pub fn http_service(mut self, service: HttpService) -> Self {
-        self.served.last(service);
-        self
-    }
-
-    /// Sets the limits on what is served over HTTP.
-    pub fn serve_limits(self, serve_limits: ServeLimits) -> Self {
-        Self { serve_limits, ..self }
-    }
-
     /// Sets the limits on calling others over HTTP.
     pub fn client_limits(self, client_limits: ClientLimits) -> Self {
         Self { client_limits, ..self }
@@ -286,19 +247,15 @@ impl NodeBuilder {
         Self { environment, ..self }
     }
 
-    /// Serves HTTPS too, on the WebSocket port.
-    pub fn tls(self, files: TlsFiles) -> Self {
-        Self { tls: Some(files), ..self }
-    }
-
-    /// Trusts the certificates of a PEM file too, besides those of the system, when calling others.
-    pub fn tls_roots(self, path: impl Into<PathBuf>) -> Self {
-        Self { tls_roots: Some(path.into()), ..self }
-    }
-
     /// Neither listens nor gossips: for programs that only call others.
-    pub fn outward(self) -> Self {
-        Self { listen_ws: None, listen_p2p: Vec::new(), gossip: GossipStreams::Off, ..self }
+    pub fn outward(mut self) -> Self {
+        #[cfg(feature = "ws")]
+        {
+            self.ws.listen = None;
+        }
+        #[cfg(feature = "p2p")]
+        self.p2p.outward();
+        self
     }
 
     /// Tells somebody the node once it runs, before [`NodeBuilder::start`] returns: a handler or a
@@ -318,19 +275,14 @@ impl NodeBuilder {
         for peer in &self.peers {
             self.mode.check_peer(peer)?;
         }
-        for address in &self.listen_p2p {
-            network::listen_address(address)?;
-        }
+        #[cfg(feature = "p2p")]
+        self.p2p.addresses()?;
         check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
-        if let Some(files) = &self.tls {
-            net_ws::TlsIdentity::load(&files.cert, &files.key)?;
-        }
-        if let Some(path) = &self.tls_roots {
-            net_ws::read_certificates(path)?;
-        }
+        #[cfg(feature = "ws")]
+        self.ws.check()?;
         if let KeySource::File(path) = &self.key {
-            NodeKey::load(path)?;
+            keys::load(path)?;
         }
         Ok(())
     }
@@ -361,7 +313,10 @@ impl NodeBuilder {
         let identity = key.identity();
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
         let clients = Clients::new(self.client_limits, agent, &cancel);
-        let http_server = self.http_server();
+        #[cfg(feature = "http")]
+        let http_server = std::mem::take(&mut self.served).server(self.environment.clock().clone());
+        #[cfg(not(feature = "http"))]
+        let http_server = None;
         let lent = Lent {
             key,
             broadcaster: broadcaster.clone(),
@@ -385,28 +340,25 @@ impl NodeBuilder {
             tell(&node);
         }
         let cancel = guard.disarm();
-        let http = Http { http_server, clients };
+        let http = Http {
+            #[cfg(feature = "http")]
+            http_server,
+            clients,
+        };
         let seen = Arc::new(Seen { network, broadcaster });
         let parts = Parts { seen, node, http, events, identity, metrics, data_dir, cancel };
         Ok(Running::new(parts))
     }
 
-    /// What serves HTTP, if there is anything to serve.
-    fn http_server(&mut self) -> Option<HttpServer> {
-        let service = std::mem::take(&mut self.served).service()?;
-        let clock = self.environment.clock().clone();
-        Some(HttpServer::with_clock(service, self.serve_limits.clone(), clock))
-    }
-
-    fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<NodeKey, StartError> {
+    fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<Keypair, StartError> {
         match (std::mem::take(&mut self.key), data_dir) {
-            (KeySource::Given(key), _) => Ok(NodeKey::from_seed(key.seed())),
-            (KeySource::File(path), _) => Ok(NodeKey::load(&path)?),
+            (KeySource::Given(key), _) => Ok(key),
+            (KeySource::File(path), _) => Ok(keys::load(&path)?),
             (KeySource::DataDir, Some(dir)) => {
-                Ok(NodeKey::load_or_create(&dir.path().join(self.profile.key_file))?)
+                Ok(keys::load_or_create(&dir.path().join(self.profile.key_file))?)
             }
             (KeySource::DataDir, None) => {
-                Ok(NodeKey::from_seed(self.environment.random().random()))
+                Ok(Keypair::from_seed(self.environment.random().random()))
             }
         }
     }

@@ -18,9 +18,11 @@ use crate::{Mode, StartError};
 #[non_exhaustive]
 pub enum PeerError {
     /// The WebSocket side cannot dial it.
+    #[cfg(feature = "ws")]
     #[error(transparent)]
     WebSocket(#[from] net_ws::TargetError),
     /// The libp2p side cannot dial it.
+    #[cfg(feature = "p2p")]
     #[error(transparent)]
     Libp2p(#[from] net_p2p::PeerAddressError),
     /// It is an address of a transport that the node does not use.
@@ -47,9 +49,13 @@ impl Mode {
             Err(PeerError::OtherTransport { address, what, mode })
         };
         match (address, self) {
+            #[cfg(feature = "p2p")]
             (NodeAddress::WebSocket(_), Self::Libp2p) => other("no multiaddr"),
+            #[cfg(feature = "ws")]
             (NodeAddress::Multiaddr(_), Self::WebSocket) => other("a multiaddr"),
+            #[cfg(feature = "ws")]
             (NodeAddress::WebSocket(_), _) => Ok(net_ws::check_peer(address)?),
+            #[cfg(feature = "p2p")]
             (NodeAddress::Multiaddr(_), _) => Ok(net_p2p::check_peer(address)?),
         }
     }

@@ -3,9 +3,8 @@
 use std::io;
 
 use gossip::Tag;
-use net_p2p::KeyError;
 
-use crate::{check::PeerError, data_dir::DataDirError};
+use crate::{check::PeerError, data_dir::DataDirError, keys::KeyError};
 
 /// Why a node did not start. Nothing keeps running after one of these.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +17,11 @@ pub enum StartError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The certificates to trust cannot be used.
+    #[cfg(feature = "ws")]
     #[error(transparent)]
     Certificates(#[from] net_ws::CertificateError),
     /// What HTTPS needs cannot be used.
+    #[cfg(feature = "ws")]
     #[error("cannot serve HTTPS")]
     Tls(#[from] net_ws::TlsError),
     /// A configured peer cannot be dialled.
@@ -45,6 +46,7 @@ pub enum StartError {
         tag: Tag,
     },
     /// An address to listen on is no multiaddr that libp2p can listen on here.
+    #[cfg(feature = "p2p")]
     #[error(
         "cannot listen on {address:?}: write a multiaddr of an IP address and a TCP port, for example /ip4/127.0.0.1/tcp/4190"
     )]
@@ -63,12 +65,15 @@ pub enum StartError {
         source: io::Error,
     },
     /// The WebSocket network did not start.
+    #[cfg(feature = "ws")]
     #[error(transparent)]
     WebSocket(net_ws::StartError),
     /// The libp2p network did not start.
+    #[cfg(feature = "p2p")]
     #[error(transparent)]
     Libp2p(net_p2p::StartError),
     /// The hybrid network did not start.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
     #[error(transparent)]
     Hybrid(net_hybrid::StartError),
 }
@@ -78,22 +83,26 @@ impl StartError {
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {
-            Self::Peer(_)
-            | Self::UnknownTag { .. }
-            | Self::TwoForOneTag { .. }
-            | Self::ListenAddress { .. }
-            | Self::Certificates(_)
-            | Self::Tls(_) => true,
+            Self::Peer(_) | Self::UnknownTag { .. } | Self::TwoForOneTag { .. } => true,
+            #[cfg(feature = "p2p")]
+            Self::ListenAddress { .. } => true,
+            #[cfg(feature = "ws")]
+            Self::Certificates(_) | Self::Tls(_) => true,
+            #[cfg(feature = "ws")]
             Self::WebSocket(error) => {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }
+            #[cfg(feature = "p2p")]
             Self::Libp2p(error) => matches!(error, net_p2p::StartError::Peer(_)),
             Self::Key(KeyError::Missing { .. } | KeyError::NotAFile { .. }) => true,
-            Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } | Self::Hybrid(_) => false,
+            Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } => false,
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Self::Hybrid(_) => false,
         }
     }
 }
 
+#[cfg(feature = "ws")]
 impl From<net_ws::StartError> for StartError {
     fn from(error: net_ws::StartError) -> Self {
         match error {
@@ -105,6 +114,7 @@ impl From<net_ws::StartError> for StartError {
     }
 }
 
+#[cfg(feature = "p2p")]
 impl From<net_p2p::StartError> for StartError {
     fn from(error: net_p2p::StartError) -> Self {
         match error {
@@ -118,6 +128,7 @@ impl From<net_p2p::StartError> for StartError {
     }
 }
 
+#[cfg(all(feature = "ws", feature = "p2p"))]
 impl From<net_hybrid::StartError> for StartError {
     fn from(error: net_hybrid::StartError) -> Self {
         match error {

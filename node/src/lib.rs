@@ -8,7 +8,8 @@
 //! Required things are arguments of [`NodeBuilder::new`], optional ones its methods, and a started
 //! node is another type that owns the tasks.
 //!
-//! ```
+#![cfg_attr(feature = "ws", doc = "```")]
+#![cfg_attr(not(feature = "ws"), doc = "```ignore")]
 //! use std::time::Duration;
 //!
 //! use tandem::{
@@ -51,35 +52,62 @@
 //! * A node that did not start has left nothing behind: no task, no socket, no lock.
 //! * After [`Running::stop`] no task of the node runs.
 //! * A data directory belongs to one node at a time.
+//!
+//! # Features
+//!
+//! All of them are on by default.
+//!
+//! * `ws`, `p2p`: the networks, of which a node needs one. Without `p2p` no libp2p is compiled.
+//! * `http`: serving over HTTP. Calling others needs no feature.
+//! * `services`: the services in the box.
+//! * `cli`: the program `tandem`. A library user leaves it out.
+
+#[cfg(not(any(feature = "ws", feature = "p2p")))]
+compile_error!(
+    "a node needs a network: enable the feature `ws` or `p2p` of the package `tandem`, or both"
+);
 
 mod builder;
 mod check;
 mod data_dir;
 mod error;
+#[cfg(feature = "http")]
 mod forward;
+mod keys;
 mod network;
+#[cfg(feature = "p2p")]
+mod p2p;
 mod running;
+#[cfg(feature = "http")]
 mod served;
 mod view;
+#[cfg(feature = "ws")]
+mod ws;
 
 pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
 pub use check::PeerError;
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
+#[cfg(feature = "http")]
 pub use forward::{Forward, ForwardError};
 pub use gossip;
+pub use keys::KeyError;
 pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES};
+#[cfg(feature = "http")]
+pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};
 pub use net_http::{
-    Incident, LoopbackRule, Protection, ServeLimits, ServeMetrics,
+    LoopbackRule,
     client::{ClientLimits, RequestWindow},
-    protect::RequestRate,
 };
-pub use net_p2p::Mdns;
-pub use net_p2p::parse_listen_address;
+#[cfg(feature = "p2p")]
+pub use net_p2p::{Mdns, parse_listen_address};
+#[cfg(feature = "ws")]
 pub use net_ws::{DialRefusal, UpgradeRefusal, WsMetrics};
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
-pub use served::TlsFiles;
+#[cfg(feature = "services")]
 pub use services;
 pub use view::{Trouble, View};
+#[cfg(feature = "ws")]
+pub use ws::TlsFiles;

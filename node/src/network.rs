@@ -4,15 +4,18 @@
 //!
 //! * This is the only place that knows the networks by their types; everything else has a `GossipNode`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
-use gossip::{GossipNode, NodeAddress};
+use gossip::{GossipNode, Keypair};
 use mesh::{DialState, Door};
 use net_http::{HttpServer, client::Clients};
+#[cfg(all(feature = "ws", feature = "p2p"))]
 use net_hybrid::{HybridConfig, HybridNetwork};
-use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
-use net_ws::{Libp2pIdentity, TlsIdentity, WsConfig, WsMetrics, WsNetwork};
+#[cfg(feature = "p2p")]
+use net_p2p::P2pNetwork;
+#[cfg(feature = "ws")]
+use net_ws::WsNetwork;
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +27,7 @@ use crate::{
 /// What a node lends to each of its networks.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    pub(crate) key: NodeKey,
+    pub(crate) key: Keypair,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) door: Door,
     /// Serves HTTP, if there is anything to serve.
@@ -36,9 +39,26 @@ pub(crate) struct Lent {
 /// A network that runs.
 #[derive(Debug)]
 pub(crate) enum Network {
+    #[cfg(all(feature = "ws", feature = "p2p"))]
     Hybrid(HybridNetwork),
+    #[cfg(feature = "ws")]
     WebSocket(WsNetwork),
+    #[cfg(feature = "p2p")]
     Libp2p(P2pNetwork),
+}
+
+/// Does the same with a network of any type.
+macro_rules! each {
+    ($self:expr, $network:ident => $does:expr) => {
+        match $self {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Self::Hybrid($network) => $does,
+            #[cfg(feature = "ws")]
+            Self::WebSocket($network) => $does,
+            #[cfg(feature = "p2p")]
+            Self::Libp2p($network) => $does,
+        }
+    };
 }
 
 impl Network {
@@ -48,154 +68,78 @@ impl Network {
         lent: Lent,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let (ws, p2p) = (ws(&node, &lent)?, p2p(&node, &lent)?);
-        let Lent { broadcaster, .. } = lent;
         match node.mode {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
             Mode::Hybrid => {
-                let config = HybridConfig { ws, p2p };
-                let network = HybridNetwork::start(config, broadcaster, parent).await?;
+                let config =
+                    HybridConfig { ws: node.ws_config(&lent)?, p2p: node.p2p_config(&lent)? };
+                let network = HybridNetwork::start(config, lent.broadcaster, parent).await?;
                 Ok(Self::Hybrid(network))
             }
+            #[cfg(feature = "ws")]
             Mode::WebSocket => {
-                let network = WsNetwork::start(ws, broadcaster, parent).await?;
-                Ok(Self::WebSocket(network))
+                let config = node.ws_config(&lent)?;
+                Ok(Self::WebSocket(WsNetwork::start(config, lent.broadcaster, parent).await?))
             }
+            #[cfg(feature = "p2p")]
             Mode::Libp2p => {
-                let network = P2pNetwork::start(p2p, broadcaster, parent).await?;
-                Ok(Self::Libp2p(network))
+                let config = node.p2p_config(&lent)?;
+                Ok(Self::Libp2p(P2pNetwork::start(config, lent.broadcaster, parent).await?))
             }
         }
     }
 
-    /// Host and port of the WebSocket side.
-    pub(crate) fn ws_address(&self) -> Option<SocketAddr> {
+    /// The WebSocket side.
+    #[cfg(feature = "ws")]
+    pub(crate) fn ws(&self) -> Option<&WsNetwork> {
         match self {
-            Self::Hybrid(network) => network.ws().local_address(),
-            Self::WebSocket(network) => network.local_address(),
+            #[cfg(feature = "p2p")]
+            Self::Hybrid(network) => Some(network.ws()),
+            Self::WebSocket(network) => Some(network),
+            #[cfg(feature = "p2p")]
             Self::Libp2p(_) => None,
         }
     }
 
-    /// Counters of the WebSocket side.
-    pub(crate) fn ws_metrics(&self) -> Option<&WsMetrics> {
+    /// The libp2p side.
+    #[cfg(feature = "p2p")]
+    pub(crate) fn p2p(&self) -> Option<&P2pNetwork> {
         match self {
-            Self::Hybrid(network) => Some(network.ws().metrics()),
-            Self::WebSocket(network) => Some(network.metrics()),
-            Self::Libp2p(_) => None,
-        }
-    }
-
-    /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
-    pub(crate) fn p2p_addresses(&self) -> Vec<String> {
-        match self {
-            Self::Hybrid(network) => network.p2p().listen_addresses(),
-            Self::WebSocket(_) => Vec::new(),
-            Self::Libp2p(network) => network.listen_addresses(),
+            #[cfg(feature = "ws")]
+            Self::Hybrid(network) => Some(network.p2p()),
+            #[cfg(feature = "ws")]
+            Self::WebSocket(_) => None,
+            Self::Libp2p(network) => Some(network),
         }
     }
 
     /// The network as an application uses it.
     pub(crate) fn node(&self) -> Arc<dyn GossipNode> {
-        match self {
-            Self::Hybrid(network) => Arc::new(network.clone()),
-            Self::WebSocket(network) => Arc::new(network.clone()),
-            Self::Libp2p(network) => Arc::new(network.clone()),
-        }
+        each!(self, network => Arc::new(network.clone()))
     }
 
     /// How it stands with every peer that was configured.
     pub(crate) fn dials(&self) -> Vec<DialState> {
-        match self {
-            Self::Hybrid(network) => [network.ws().dials(), network.p2p().dials()].concat(),
-            Self::WebSocket(network) => network.dials(),
-            Self::Libp2p(network) => network.dials(),
-        }
-    }
-
-    /// Whether the libp2p side lives, where there is one.
-    pub(crate) fn is_p2p_up(&self) -> bool {
-        match self {
-            Self::Hybrid(network) => network.p2p().is_up(),
-            Self::WebSocket(_) => true,
-            Self::Libp2p(network) => network.is_up(),
-        }
+        let mut dials = Vec::new();
+        #[cfg(feature = "ws")]
+        dials.extend(self.ws().map(WsNetwork::dials).unwrap_or_default());
+        #[cfg(feature = "p2p")]
+        dials.extend(self.p2p().map(P2pNetwork::dials).unwrap_or_default());
+        dials
     }
 
     /// The first task of the network that ended unasked.
     pub(crate) fn fault(&self) -> Option<Fault> {
-        match self {
-            Self::Hybrid(network) => network.fault(),
-            Self::WebSocket(network) => network.fault(),
-            Self::Libp2p(network) => network.fault(),
-        }
+        each!(self, network => network.fault())
     }
 
     /// Waits until a task of the network has ended unasked; for ever if none does.
     pub(crate) async fn faulted(&self) -> Fault {
-        match self {
-            Self::Hybrid(network) => network.faulted().await,
-            Self::WebSocket(network) => network.faulted().await,
-            Self::Libp2p(network) => network.faulted().await,
-        }
+        each!(self, network => network.faulted().await)
     }
 
     /// Ends the network.
     pub(crate) async fn stop(&self, grace: Duration) -> Shutdown {
-        match self {
-            Self::Hybrid(network) => network.stop(grace).await,
-            Self::WebSocket(network) => network.stop(grace).await,
-            Self::Libp2p(network) => network.stop(grace).await,
-        }
+        each!(self, network => network.stop(grace).await)
     }
-}
-
-/// What the WebSocket side of a node is made of.
-fn ws(node: &NodeBuilder, lent: &Lent) -> Result<WsConfig, StartError> {
-    let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
-    Ok(WsConfig {
-        listen: node.listen_ws.clone(),
-        public_address: node.public_address.as_ref().map(NodeAddress::phonebook_entry),
-        peers: node.peers.iter().filter(web_socket).cloned().collect(),
-        identity: Some(Arc::new(lent.key.keypair().clone())),
-        libp2p_identity: match node.mode {
-            Mode::Hybrid => Libp2pIdentity::Shared,
-            Mode::WebSocket | Mode::Libp2p => Libp2pIdentity::Separate,
-        },
-        door: lent.door.clone(),
-        dial: node.dial,
-        http_server: lent.http_server.clone(),
-        clients: Some(lent.clients.clone()),
-        tls: match &node.tls {
-            Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
-            None => None,
-        },
-        tls_roots: match &node.tls_roots {
-            Some(path) => net_ws::read_certificates(path)?,
-            None => Vec::new(),
-        },
-        ..WsConfig::new(node.network.clone())
-    })
-}
-
-/// A multiaddr to listen on.
-pub(crate) fn listen_address(text: &str) -> Result<net_p2p::Multiaddr, StartError> {
-    net_p2p::parse_listen_address(text)
-        .ok_or_else(|| StartError::ListenAddress { address: text.to_owned() })
-}
-
-/// What the libp2p side of a node is made of.
-fn p2p(node: &NodeBuilder, lent: &Lent) -> Result<P2pConfig, StartError> {
-    let listen = node.listen_p2p.iter().map(|text| listen_address(text));
-    let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
-    Ok(P2pConfig {
-        listen: listen.collect::<Result<_, _>>()?,
-        peers: node.peers.iter().filter(multiaddr).cloned().collect(),
-        mdns: node.mdns,
-        door: lent.door.clone(),
-        dial: node.dial,
-        gossip: node.gossip,
-        http_server: lent.http_server.clone(),
-        clients: Some(lent.clients.clone()),
-        ..P2pConfig::new(node.network.clone(), lent.key.clone())
-    })
 }

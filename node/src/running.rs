@@ -10,8 +10,13 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Metrics, PeerEvent};
 use gossip::{GossipNode, Identity, Inbound};
-use net_http::{HttpServer, ServeMetrics, client::Clients};
-use net_ws::WsMetrics;
+use net_http::client::Clients;
+#[cfg(feature = "http")]
+use net_http::{HttpServer, ServeMetrics};
+#[cfg(feature = "p2p")]
+use net_p2p::P2pNetwork;
+#[cfg(feature = "ws")]
+use net_ws::{WsMetrics, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +57,7 @@ pub(crate) struct Parts {
 /// The HTTP side of a running node.
 #[derive(Debug)]
 pub(crate) struct Http {
+    #[cfg(feature = "http")]
     pub(crate) http_server: Option<HttpServer>,
     pub(crate) clients: Clients,
 }
@@ -74,15 +80,17 @@ impl Running {
     }
 
     /// URL of the WebSocket side, once it listens.
+    #[cfg(feature = "ws")]
     #[must_use]
     pub fn ws_url(&self) -> Option<String> {
-        self.parts.seen.network.ws_address().map(|address| format!("http://{address}"))
+        self.parts.seen.network.ws()?.local_address().map(|address| format!("http://{address}"))
     }
 
     /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
+    #[cfg(feature = "p2p")]
     #[must_use]
     pub fn p2p_addresses(&self) -> Vec<String> {
-        self.parts.seen.network.p2p_addresses()
+        self.parts.seen.network.p2p().map(P2pNetwork::listen_addresses).unwrap_or_default()
     }
 
     /// Who the node is, on either transport.
@@ -104,6 +112,7 @@ impl Running {
     }
 
     /// What is counted of the HTTP that the node serves; `None` if it serves none.
+    #[cfg(feature = "http")]
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
         self.parts.http.http_server.as_ref().map(HttpServer::metrics)
@@ -111,9 +120,10 @@ impl Running {
 
     /// The counters of handshakes over WebSocket that were refused, by this node and by those it dialled;
     /// `None` without a WebSocket side.
+    #[cfg(feature = "ws")]
     #[must_use]
     pub fn ws_metrics(&self) -> Option<&WsMetrics> {
-        self.parts.seen.network.ws_metrics()
+        self.parts.seen.network.ws().map(WsNetwork::metrics)
     }
 
     /// The data directory, where the node has one.

@@ -9,34 +9,23 @@
 //! * Routers are asked in the order in which they were given, so none hides what came before it.
 //! * Every router is behind a protection; what serves without one was given so.
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc};
+use std::convert::Infallible;
 
 use axum::{Router, body::Body, extract::Request};
-use gossip::{
-    GossipNode,
-    http::{HttpBody, HttpService},
-};
+use gossip::http::{HttpBody, HttpService};
 use http::{Response, StatusCode};
-use net_http::reply;
+use net_http::{HttpServer, Protection, ServeLimits, reply};
+use runtime::WallClock;
 use tower::{Service, ServiceExt, service_fn};
 
-/// Certificates and the key to them, for HTTPS on the WebSocket port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificates, the node's own first, in PEM.
-    pub cert: PathBuf,
-    /// The key to the first one, in PEM.
-    pub key: PathBuf,
-}
-
-/// Is told the node once it runs. See [`NodeBuilder::on_start`](crate::NodeBuilder::on_start).
-pub(crate) type OnStart = Box<dyn FnOnce(&Arc<dyn GossipNode>) + Send>;
+use crate::builder::NodeBuilder;
 
 /// What a node serves.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     routers: Vec<Router>,
     last: Option<HttpService>,
+    limits: ServeLimits,
 }
 
 impl Served {
@@ -50,8 +39,14 @@ impl Served {
         self.last = Some(service);
     }
 
+    /// The server of it; `None` if there is nothing to serve.
+    pub(crate) fn server(self, clock: WallClock) -> Option<HttpServer> {
+        let limits = self.limits.clone();
+        Some(HttpServer::with_clock(self.service()?, limits, clock))
+    }
+
     /// All of it as one service; `None` if there is nothing.
-    pub(crate) fn service(self) -> Option<HttpService> {
+    fn service(self) -> Option<HttpService> {
         if self.routers.is_empty() {
             return self.last;
         }
@@ -62,6 +57,34 @@ impl Served {
         let all = self.routers.into_iter().rev();
         let all = all.fold(last, |after, router| router.fallback_service(after));
         Some(HttpService::new(all))
+    }
+}
+
+impl NodeBuilder {
+    /// Serves a router over HTTP, on the WebSocket port and on libp2p streams, behind the default
+    /// [`Protection`]. Routers are asked in the order in which they are given; of their fallbacks only
+    /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`].
+    pub fn http(self, router: Router) -> Self {
+        self.http_with(router, &Protection::default())
+    }
+
+    /// Serves a router as [`NodeBuilder::http`] does, behind another protection.
+    pub fn http_with(mut self, router: Router, protection: &Protection) -> Self {
+        self.served.router(protection.apply(router));
+        self
+    }
+
+    /// Serves what no router knows by any tower service. It is behind no protection but the limits on
+    /// connections and requests: add layers to it.
+    pub fn http_service(mut self, service: HttpService) -> Self {
+        self.served.last(service);
+        self
+    }
+
+    /// Sets the limits on what is served over HTTP.
+    pub fn serve_limits(mut self, serve_limits: ServeLimits) -> Self {
+        self.served.limits = serve_limits;
+        self
     }
 }
 

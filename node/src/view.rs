@@ -9,6 +9,8 @@ use std::sync::{Arc, Weak};
 
 use broadcaster::Broadcaster;
 use mesh::DialState;
+#[cfg(feature = "p2p")]
+use net_p2p::P2pNetwork;
 use runtime::Fault;
 
 use crate::network::Network;
@@ -56,17 +58,20 @@ impl View {
     }
 
     /// URL of the WebSocket side, if it listens.
+    #[cfg(feature = "ws")]
     #[must_use]
     pub fn ws_url(&self) -> Option<String> {
-        let address = self.seen.upgrade()?.network.ws_address()?;
+        let address = self.seen.upgrade()?.network.ws()?.local_address()?;
         Some(format!("http://{address}"))
     }
 
     /// Multiaddrs of the libp2p side, each with `/p2p/ID`. There are more of them when the machine gets
     /// more addresses.
+    #[cfg(feature = "p2p")]
     #[must_use]
     pub fn p2p_addresses(&self) -> Vec<String> {
-        self.seen.upgrade().map(|seen| seen.network.p2p_addresses()).unwrap_or_default()
+        let seen = self.seen.upgrade();
+        seen.and_then(|seen| Some(seen.network.p2p()?.listen_addresses())).unwrap_or_default()
     }
 
     /// How it stands with every peer that was configured.
@@ -85,6 +90,10 @@ impl View {
         if seen.broadcaster.is_stopping() {
             return Some(Trouble::Stopping);
         }
-        (!seen.network.is_p2p_up()).then_some(Trouble::SwarmDown)
+        #[cfg(feature = "p2p")]
+        if !seen.network.p2p().is_none_or(P2pNetwork::is_up) {
+            return Some(Trouble::SwarmDown);
+        }
+        None
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
 use mesh::{Door, InboundLimits};
 use net_hybrid::{HybridConfig, HybridNetwork};
-use net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use net_p2p::{P2pConfig, P2pNetwork};
 use net_ws::{WsConfig, WsNetwork};
 use runtime::Shutdown;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ impl Base {
     }
 
     fn p2p_config(&self) -> P2pConfig {
-        let mut config = P2pConfig::new(network(), NodeKey::from_seed(self.seed));
+        let mut config = P2pConfig::new(network(), Keypair::from_seed(self.seed));
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
         config.door = self.door.clone();
         config

@@ -84,18 +84,20 @@ impl PendingDials {
 
 #[cfg(test)]
 mod tests {
+    use gossip::Keypair;
     use tokio::{sync::oneshot, time::Instant};
 
     use super::*;
     use crate::{
-        keys::NodeKey,
+        config::libp2p_key,
         streams::{OutboundStream, Turn},
+        tests::host::new_key,
     };
 
     type Answer = oneshot::Receiver<Result<OutboundStream, OpenError>>;
 
-    fn address(key: &NodeKey, port: u16) -> PeerAddress {
-        let id = key.libp2p().public().to_peer_id();
+    fn address(key: &Keypair, port: u16) -> PeerAddress {
+        let id = libp2p_key(key).public().to_peer_id();
         PeerAddress::new(format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}").parse().unwrap()).unwrap()
     }
 
@@ -110,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn wishes_for_one_peer_share_a_dial_and_its_failure_is_told_to_who_named_the_address() {
-        let key = NodeKey::generate();
+        let key = new_key();
         let (one, other) = (address(&key, 1), address(&key, 2));
         let mut pending_dials = PendingDials::default();
         let (first, mut first_answer) = wish();
@@ -131,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_makes_room() {
-        let key = NodeKey::generate();
+        let key = new_key();
         let to = address(&key, 1);
         let mut pending_dials = PendingDials::default();
         let mut answers = Vec::new();

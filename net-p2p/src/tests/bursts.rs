@@ -19,11 +19,11 @@ use tokio::{
 };
 
 use super::{
-    host::{Host, Node, PATIENCE, ordered_keys, until},
+    host::{Host, Node, PATIENCE, new_key, ordered_keys, until},
     links::{ours, shake},
     rpc,
 };
-use crate::{NodeKey, P2pEvent, handshake::LaneCount};
+use crate::{P2pEvent, handshake::LaneCount};
 
 /// What a block's transactions come to.
 const BURST: u32 = 1_000;
@@ -42,7 +42,7 @@ fn transaction(number: u32) -> Vec<u8> {
 async fn node_and_peer() -> (Node, Node) {
     let profile = &NetworkProfile::ALGORAND;
     let node = Node::relay(profile, "net").await;
-    let peer = Node::start(profile, "net", NodeKey::generate()).await;
+    let peer = Node::start(profile, "net", new_key()).await;
     peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
     let linked = || !peer.network.peers(gossip::PeerClass::Connected).is_empty();
     until("they are linked", linked).await;
@@ -189,7 +189,7 @@ async fn a_burst_on_a_topic_is_heard() {
     const MESHSUB: &str = "/meshsub/1.1.0";
     let (node, peer) = node_and_peer().await;
     let offered = [libp2p::StreamProtocol::new(MESHSUB)];
-    let host = Host::dial(&NodeKey::generate(), &offered, node.address()).await;
+    let host = Host::dial(&new_key(), &offered, node.address()).await;
     let stream = tokio::sync::Mutex::new(host.open(MESHSUB).await);
     is_heard(&node, &peer, BURST, async |number| {
         let request = rpc::request(&[rpc::message("algotx01", &transaction(number))]);

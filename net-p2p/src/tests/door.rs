@@ -38,8 +38,8 @@ use tokio_util::{
     sync::CancellationToken,
 };
 
-use super::host::{Host, Node, PATIENCE, until};
-use crate::NodeKey;
+use super::host::{Host, Node, PATIENCE, new_key, until};
+use crate::config::libp2p_key;
 
 /// Limits under which every address of 127.0.0.0/8 is a host of its own, and no rate is in the way.
 fn counted() -> InboundLimits {
@@ -55,11 +55,10 @@ fn counted() -> InboundLimits {
 async fn guarded(limits: InboundLimits) -> (Node, Door) {
     let door = Door::new(limits);
     let lent = door.clone();
-    let node =
-        Node::start_with(&NetworkProfile::TANDEM, "net", NodeKey::generate(), |mut config| {
-            config.door = lent;
-            config
-        });
+    let node = Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), |mut config| {
+        config.door = lent;
+        config
+    });
     (node.await, door)
 }
 
@@ -113,7 +112,7 @@ impl Transport for From {
 
 /// A whole connection with a new identity, from an address of this machine.
 async fn join(from: Ipv4Addr, to: Multiaddr) -> io::Result<(PeerId, StreamMuxerBox)> {
-    let key = NodeKey::generate().libp2p();
+    let key = libp2p_key(&new_key());
     let mut transport = From(from)
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key).unwrap())
@@ -231,7 +230,7 @@ async fn a_configured_peer_finds_a_place_in_a_full_node() {
     for number in 0..3 {
         crowd.keep(join([127, 1, number, 1].into(), node.address()).await.unwrap().1);
     }
-    let key = NodeKey::generate();
+    let key = new_key();
     door.configure(key.identity());
     let host = Host::dial(&key, &[], node.address()).await;
     until("one of the crowd is gone", || crowd.ended() == 1).await;

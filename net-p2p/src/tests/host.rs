@@ -22,8 +22,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    NodeKey, P2pConfig, P2pNetwork,
+    P2pConfig, P2pNetwork,
     command::{Command, open_stream},
+    config::libp2p_key,
     connections::ConnectionTasks,
     metrics::P2pMetrics,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
@@ -59,7 +60,7 @@ impl Node {
     pub(crate) async fn start(
         profile: &'static NetworkProfile,
         network: &str,
-        key: NodeKey,
+        key: gossip::Keypair,
     ) -> Self {
         Self::start_with(profile, network, key, |config| config).await
     }
@@ -67,7 +68,7 @@ impl Node {
     pub(crate) async fn start_with(
         profile: &'static NetworkProfile,
         network: &str,
-        key: NodeKey,
+        key: gossip::Keypair,
         change: impl FnOnce(P2pConfig) -> P2pConfig,
     ) -> Self {
         Self::start_as(Relaying::Off, profile, network, key, change).await
@@ -75,7 +76,7 @@ impl Node {
 
     /// A node that passes on what it hears.
     pub(crate) async fn relay(profile: &'static NetworkProfile, network: &str) -> Self {
-        let key = NodeKey::generate();
+        let key = new_key();
         Self::start_as(Relaying::Accepted, profile, network, key, |config| config).await
     }
 
@@ -83,7 +84,7 @@ impl Node {
         relaying: Relaying,
         profile: &'static NetworkProfile,
         network: &str,
-        key: NodeKey,
+        key: gossip::Keypair,
         change: impl FnOnce(P2pConfig) -> P2pConfig,
     ) -> Self {
         let root = CancellationToken::new();
@@ -135,8 +136,12 @@ pub(crate) struct Host {
 
 impl Host {
     /// Dials `to`. Accepts streams of `protocols`.
-    pub(crate) async fn dial(key: &NodeKey, protocols: &[StreamProtocol], to: Multiaddr) -> Self {
-        Self::dial_as(&key.libp2p(), protocols, to).await
+    pub(crate) async fn dial(
+        key: &gossip::Keypair,
+        protocols: &[StreamProtocol],
+        to: Multiaddr,
+    ) -> Self {
+        Self::dial_as(&libp2p_key(key), protocols, to).await
     }
 
     /// Dials `to` with a key of any kind. Accepts streams of `protocols`.
@@ -154,8 +159,11 @@ impl Host {
     }
 
     /// Waits to be dialled, at the address it gives. Accepts streams of `protocols`.
-    pub(crate) async fn listen(key: &NodeKey, protocols: &[StreamProtocol]) -> (Self, Multiaddr) {
-        Self::listen_as(&key.libp2p(), protocols).await
+    pub(crate) async fn listen(
+        key: &gossip::Keypair,
+        protocols: &[StreamProtocol],
+    ) -> (Self, Multiaddr) {
+        Self::listen_as(&libp2p_key(key), protocols).await
     }
 
     /// Waits to be dialled, with a key of any kind. Accepts streams of `protocols`.
@@ -248,8 +256,13 @@ fn note(seen: &Mutex<Seen>, event: SwarmEvent<HostBehaviourEvent>) {
     }
 }
 
+/// The key of a new node.
+pub(crate) fn new_key() -> gossip::Keypair {
+    gossip::Keypair::from_seed(rand::random())
+}
+
 /// Two keys, the one with the smaller peer ID first.
-pub(crate) fn ordered_keys() -> (NodeKey, NodeKey) {
-    let (one, other) = (NodeKey::generate(), NodeKey::generate());
+pub(crate) fn ordered_keys() -> (gossip::Keypair, gossip::Keypair) {
+    let (one, other) = (new_key(), new_key());
     if one.identity() < other.identity() { (one, other) } else { (other, one) }
 }

@@ -24,8 +24,8 @@ use serde_json::Value;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Host, Node, PATIENCE, ordered_keys, until};
-use crate::{GossipStreams, NodeKey, OpenError, P2pConfig, P2pEvent};
+use super::host::{Host, Node, PATIENCE, new_key, ordered_keys, until};
+use crate::{GossipStreams, OpenError, P2pConfig, P2pEvent, config::libp2p_key};
 
 /// Serves what the recorded node served, and says who asked.
 fn http_server() -> HttpServer {
@@ -61,7 +61,7 @@ fn clients() -> Clients {
     Clients::new(limits, "test".to_owned(), &CancellationToken::new())
 }
 
-pub(super) async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> Node {
+pub(super) async fn serving(profile: &'static NetworkProfile, key: gossip::Keypair) -> Node {
     Node::start_with(profile, "test-v1", key, |config| P2pConfig {
         http_server: Some(http_server()),
         ..config
@@ -70,7 +70,7 @@ pub(super) async fn serving(profile: &'static NetworkProfile, key: NodeKey) -> N
 }
 
 async fn asking(profile: &'static NetworkProfile) -> Node {
-    Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
+    Node::start_with(profile, "test-v1", new_key(), |config| P2pConfig {
         gossip: GossipStreams::Off,
         clients: Some(clients()),
         ..config
@@ -100,8 +100,8 @@ async fn every_recorded_request_is_answered_as_by_an_existing_node() {
     let profile = &NetworkProfile::ALGORAND;
     let recorded: Value =
         serde_json::from_str(include_str!("../../testdata/p2p_http.json")).unwrap();
-    let node = serving(profile, NodeKey::generate()).await;
-    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
+    let node = serving(profile, new_key()).await;
+    let host = Host::dial(&new_key(), &[], node.address()).await;
     let cases = recorded["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 9);
     for case in cases {
@@ -122,8 +122,8 @@ async fn every_recorded_request_is_answered_as_by_an_existing_node() {
 #[tokio::test]
 async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
     let profile = &NetworkProfile::ALGORAND;
-    let node = serving(profile, NodeKey::generate()).await;
-    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
+    let node = serving(profile, new_key()).await;
+    let host = Host::dial(&new_key(), &[], node.address()).await;
     // More than the window of a stream, so that the server waits in the middle of its answer.
     let body = "x".repeat(600_000);
     let mut stream = host.open(profile.http_protocol).await;
@@ -138,8 +138,8 @@ async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half()
 #[tokio::test]
 async fn where_streams_are_kept_alive_one_carries_many_requests() {
     let profile = &NetworkProfile::TANDEM;
-    let node = serving(profile, NodeKey::generate()).await;
-    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
+    let node = serving(profile, new_key()).await;
+    let host = Host::dial(&new_key(), &[], node.address()).await;
     let mut stream = host.open(profile.http_protocol).await;
     for _ in 0..3 {
         stream.write_all(b"GET /hello HTTP/1.1\r\nHost: \r\n\r\n").await.unwrap();
@@ -160,7 +160,7 @@ async fn where_streams_are_kept_alive_one_carries_many_requests() {
 #[tokio::test]
 async fn a_client_opens_what_it_needs_and_the_server_knows_who_asks() {
     for profile in NetworkProfile::ALL {
-        let (one, other) = (asking(profile).await, serving(profile, NodeKey::generate()).await);
+        let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
         let client = one.network.http_client(&other.network.addresses()[0]).unwrap();
         for _ in 0..3 {
             let response = client.get("/caller").await.unwrap();
@@ -180,7 +180,7 @@ async fn a_client_opens_what_it_needs_and_the_server_knows_who_asks() {
 #[tokio::test]
 async fn of_three_hundred_requests_on_streams_of_their_own_none_is_lost() {
     let profile = &NetworkProfile::ALGORAND;
-    let node = serving(profile, NodeKey::generate()).await;
+    let node = serving(profile, new_key()).await;
     let one = asking(profile).await;
     let to = node.network.addresses().remove(0);
     let protocol = StreamProtocol::new(profile.http_protocol);
@@ -203,7 +203,7 @@ async fn of_three_hundred_requests_on_streams_of_their_own_none_is_lost() {
 #[tokio::test]
 async fn many_callers_of_one_client_are_all_answered() {
     for profile in NetworkProfile::ALL {
-        let (one, other) = (asking(profile).await, serving(profile, NodeKey::generate()).await);
+        let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
         let client = one.network.http_client(&other.network.addresses()[0]).unwrap();
         join_all((0..256).map(|_| async {
             let response = client.get("/hello").await.unwrap();
@@ -216,7 +216,7 @@ async fn many_callers_of_one_client_are_all_answered() {
 #[tokio::test]
 async fn a_handler_that_panics_ends_its_request_and_nothing_else() {
     let profile = &NetworkProfile::TANDEM;
-    let (one, other) = (asking(profile).await, serving(profile, NodeKey::generate()).await);
+    let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
     let client = one.network.http_client(&other.network.addresses()[0]).unwrap();
     let failed = client.get("/panic").await.unwrap();
     assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
@@ -227,8 +227,7 @@ async fn a_handler_that_panics_ends_its_request_and_nothing_else() {
 #[tokio::test]
 async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_as_are_not_read() {
     let profile = &NetworkProfile::TANDEM;
-    let (one, other) =
-        (serving(profile, NodeKey::generate()).await, serving(profile, NodeKey::generate()).await);
+    let (one, other) = (serving(profile, new_key()).await, serving(profile, new_key()).await);
     let to = other.network.addresses().remove(0);
     one.network.add_peer(&to).unwrap();
     let linked = |node: &Node| node.network.peers(PeerClass::Connected).len() == 1;
@@ -280,7 +279,7 @@ async fn a_peer_that_is_not_reached_or_has_no_http_is_a_request_that_did_not_lea
     let client = one.network.http_client(&silent.network.addresses()[0]).unwrap();
     let error = client.get("/hello").await.unwrap_err();
     assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
-    let id = NodeKey::generate().libp2p().public().to_peer_id();
+    let id = libp2p_key(&new_key()).public().to_peer_id();
     let nobody = NodeAddress::Multiaddr(format!("/ip4/127.0.0.1/tcp/1/p2p/{id}"));
     let error = one.network.http_client(&nobody).unwrap().get("/hello").await.unwrap_err();
     assert!(!error.may_have_reached(), "{error:?}");
@@ -312,8 +311,8 @@ async fn a_node_without_gossip_announces_and_opens_none() {
 #[tokio::test]
 async fn a_node_without_an_http_server_does_not_announce_http() {
     let profile = &NetworkProfile::TANDEM;
-    let node = Node::start(profile, "test-v1", NodeKey::generate()).await;
-    let host = Host::dial(&NodeKey::generate(), &[], node.address()).await;
+    let node = Node::start(profile, "test-v1", new_key()).await;
+    let host = Host::dial(&new_key(), &[], node.address()).await;
     let refused = host.try_open(profile.http_protocol).await.unwrap_err();
     assert!(matches!(refused, OpenError::Unsupported), "{refused}");
 }
@@ -335,7 +334,7 @@ async fn a_request_under_way_is_answered_when_the_network_stops() {
     };
     let service = HttpService::new(tower::service_fn(slow));
     let http_server = HttpServer::new(service, ServeLimits::default());
-    let other = Node::start_with(profile, "test-v1", NodeKey::generate(), |config| P2pConfig {
+    let other = Node::start_with(profile, "test-v1", new_key(), |config| P2pConfig {
         http_server: Some(http_server),
         ..config
     })

@@ -6,12 +6,12 @@ use libp2p::{StreamProtocol, gossipsub::MessageAuthenticity, identity::Keypair};
 use tokio::time;
 
 use super::{
-    host::{Host, Node, PATIENCE, until},
+    host::{Host, Node, PATIENCE, new_key, until},
     http::serving,
     links::{ours, shake},
     topics::{heard, publish_as},
 };
-use crate::{NodeKey, P2pEvent, config::identity_of, handshake::LaneCount};
+use crate::{P2pEvent, config::identity_of, handshake::LaneCount};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
@@ -33,7 +33,7 @@ fn identity(key: &Keypair) -> Identity {
 #[tokio::test]
 async fn a_host_with_any_key_is_served_http_and_streams() {
     for profile in NetworkProfile::ALL {
-        let node = serving(profile, NodeKey::generate()).await;
+        let node = serving(profile, new_key()).await;
         for (kind, key) in keys() {
             let identity = identity(&key);
             assert_eq!(identity.kind(), kind);
@@ -62,7 +62,7 @@ async fn a_host_with_any_key_is_served_http_and_streams() {
 // Issue 9, 6.
 #[tokio::test]
 async fn a_host_with_any_key_takes_part_in_topics() {
-    let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
     let mut observed = node.broadcaster.observe();
     for (_, key) in keys() {
         let author = MessageAuthenticity::Author(key.public().to_peer_id());
@@ -76,7 +76,7 @@ async fn a_host_with_any_key_takes_part_in_topics() {
 #[tokio::test]
 async fn a_host_with_any_key_gossips_where_nodes_are_of_this_kind() {
     let profile = &NetworkProfile::TANDEM;
-    let node = Node::start(profile, "net", NodeKey::generate()).await;
+    let node = Node::start(profile, "net", new_key()).await;
     for (_, key) in keys() {
         let host = Host::dial_as(&key, &[], node.address()).await;
         let mut stream = host.open(profile.stream_protocol).await;
@@ -94,7 +94,7 @@ async fn a_host_with_any_key_gossips_where_nodes_are_of_this_kind() {
 #[tokio::test]
 async fn among_existing_nodes_a_host_with_another_key_keeps_its_connection_but_has_no_gossip() {
     let profile = &NetworkProfile::ALGORAND;
-    let node = Node::start(profile, "net", NodeKey::generate()).await;
+    let node = Node::start(profile, "net", new_key()).await;
     let (_, key) = keys().into_iter().next().unwrap();
     let mut host = Host::dial_as(&key, &[ECHO], node.address()).await;
     let mut stream = host.open(profile.stream_protocol).await;
@@ -116,8 +116,9 @@ async fn a_configured_host_with_another_key_is_dialled_and_kept() {
         let (_, key) = keys().into_iter().next().unwrap();
         let (host, address) = Host::listen_as(&key, &[]).await;
         let address: NodeAddress = address.to_string().parse().unwrap();
-        let node = Node::start_with(profile, "net", NodeKey::generate(), |config| {
-            crate::P2pConfig { peers: vec![address.clone()], ..config }
+        let node = Node::start_with(profile, "net", new_key(), |config| crate::P2pConfig {
+            peers: vec![address.clone()],
+            ..config
         })
         .await;
         until("it is dialled", || host.seen.lock().unwrap().connected.len() == 1).await;

@@ -12,10 +12,10 @@ use libp2p::{
 use tokio::time;
 
 use super::{
-    host::{Host, Node, PATIENCE, connection_tasks},
+    host::{Host, Node, PATIENCE, connection_tasks, new_key},
     rpc,
 };
-use crate::{NodeKey, P2pConfig, P2pMetrics, Subscription, transport};
+use crate::{P2pConfig, P2pMetrics, Subscription, config::libp2p_key, transport};
 
 /// Exchanges in a row. One in four hung at the second before the muxer woke handlers again.
 const EXCHANGES: u8 = 20;
@@ -25,11 +25,11 @@ const MESHSUB: &str = "/meshsub/1.1.0";
 
 async fn node_and_host(subscribe: Subscription) -> (Node, Host) {
     let change = |config| P2pConfig { subscribe, ..config };
-    let (profile, key) = (&NetworkProfile::ALGORAND, NodeKey::generate());
+    let (profile, key) = (&NetworkProfile::ALGORAND, new_key());
     let node = Node::start_with(profile, "net", key, change).await;
     // The library's handlers serve nobody who does not offer the same protocol.
     let offered = [ping::PROTOCOL_NAME, StreamProtocol::new(MESHSUB)];
-    let host = Host::dial(&NodeKey::generate(), &offered, node.address()).await;
+    let host = Host::dial(&new_key(), &offered, node.address()).await;
     (node, host)
 }
 
@@ -69,8 +69,8 @@ async fn pings_that_arrive_together_are_all_answered() {
 // Issue 9, 1.
 #[tokio::test]
 async fn a_swarm_of_the_library_pings_for_as_long_as_it_likes() {
-    let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
-    let key = NodeKey::generate().libp2p();
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
+    let key = libp2p_key(&new_key());
     let transport = transport::build(
         runtime::Environment::system(),
         &key,

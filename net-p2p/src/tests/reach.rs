@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
+use gossip::{GossipNode, Keypair, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{Multiaddr, StreamProtocol};
 use runtime::TaskSet;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Host, Node, PATIENCE, ordered_keys, until};
-use crate::{NodeKey, OpenError, P2pNetwork};
+use super::host::{Host, Node, PATIENCE, new_key, ordered_keys, until};
+use crate::{OpenError, P2pNetwork, config::libp2p_key};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
@@ -19,12 +19,12 @@ fn address(multiaddr: &Multiaddr) -> NodeAddress {
 }
 
 /// An address of this machine, and who shall be found there.
-fn at(port: u16, key: &NodeKey) -> NodeAddress {
-    let id = key.libp2p().public().to_peer_id();
+fn at(port: u16, key: &Keypair) -> NodeAddress {
+    let id = libp2p_key(key).public().to_peer_id();
     NodeAddress::Multiaddr(format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}"))
 }
 
-async fn node(key: NodeKey) -> Node {
+async fn node(key: Keypair) -> Node {
     Node::start(&NetworkProfile::TANDEM, "net", key).await
 }
 
@@ -63,8 +63,8 @@ async fn echoes(network: &P2pNetwork, to: &NodeAddress, text: &[u8]) {
 
 #[tokio::test]
 async fn all_who_want_a_stream_to_a_peer_share_one_dial() {
-    let node = node(NodeKey::generate()).await;
-    let (host, at) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
+    let node = node(new_key()).await;
+    let (host, at) = Host::listen(&new_key(), &[ECHO]).await;
     let (seen, to) = (host.seen.clone(), address(&at));
     let _echo = echo(host);
     let (network, to) = (&node.network, &to);
@@ -74,7 +74,7 @@ async fn all_who_want_a_stream_to_a_peer_share_one_dial() {
 
 #[tokio::test]
 async fn a_peer_that_is_connected_is_not_dialled_at_whatever_address() {
-    let (node, key) = (node(NodeKey::generate()).await, NodeKey::generate());
+    let (node, key) = (node(new_key()).await, new_key());
     let host = Host::dial(&key, &[ECHO], node.address()).await;
     let _echo = echo(host);
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,7 +101,7 @@ async fn a_dial_for_a_stream_is_no_dial_for_gossip() {
 
 #[tokio::test]
 async fn two_nodes_that_gossip_have_streams_to_each_other_without_a_second_connection() {
-    let (one, other) = (node(NodeKey::generate()).await, node(NodeKey::generate()).await);
+    let (one, other) = (node(new_key()).await, node(new_key()).await);
     one.network.add_peer(&address(&other.address())).unwrap();
     let linked = |node: &Node| node.network.peers(PeerClass::Connected).len() == 1;
     until("they are linked", || linked(&one) && linked(&other)).await;
@@ -113,7 +113,7 @@ async fn two_nodes_that_gossip_have_streams_to_each_other_without_a_second_conne
 
 #[tokio::test]
 async fn who_is_not_reached_is_told_why() {
-    let (key, other) = (NodeKey::generate(), NodeKey::generate());
+    let (key, other) = (new_key(), new_key());
     let node = node(key.clone()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -122,13 +122,13 @@ async fn who_is_not_reached_is_told_why() {
     let OpenError::Dial(error) = refused else { panic!("{refused}") };
     assert!(error.to_string().contains("refused"), "{error}");
 
-    let (_host, there) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
+    let (_host, there) = Host::listen(&new_key(), &[ECHO]).await;
     let somebody_else = there.iter().take(2).collect::<Multiaddr>();
-    let wrong = somebody_else.with_p2p(other.libp2p().public().to_peer_id()).unwrap();
+    let wrong = somebody_else.with_p2p(libp2p_key(&other).public().to_peer_id()).unwrap();
     let wrong = fails(&node.network, &address(&wrong)).await;
     assert!(matches!(wrong, OpenError::WrongPeer { .. }), "{wrong}");
 
-    let id = other.libp2p().public().to_peer_id();
+    let id = libp2p_key(&other).public().to_peer_id();
     let name = NodeAddress::Multiaddr(format!("/dns4/no..name/tcp/1/p2p/{id}"));
     let unresolved = fails(&node.network, &name).await;
     assert!(matches!(unresolved, OpenError::Unresolved), "{unresolved}");
@@ -141,7 +141,7 @@ async fn who_is_not_reached_is_told_why() {
 
 #[tokio::test]
 async fn who_named_another_address_is_not_harmed_by_one_that_leads_nowhere() {
-    let (node, key) = (node(NodeKey::generate()).await, NodeKey::generate());
+    let (node, key) = (node(new_key()).await, new_key());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nowhere = at(listener.local_addr().unwrap().port(), &key);
     drop(listener);
@@ -155,10 +155,10 @@ async fn who_named_another_address_is_not_harmed_by_one_that_leads_nowhere() {
 
 #[tokio::test]
 async fn a_wish_ends_with_its_deadline_or_with_the_swarm() {
-    let node = node(NodeKey::generate()).await;
+    let node = node(new_key()).await;
     // Takes connections, and never says a word.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let to = at(mute.local_addr().unwrap().port(), &NodeKey::generate());
+    let to = at(mute.local_addr().unwrap().port(), &new_key());
     let (began, limit) = (Instant::now(), Duration::from_millis(200));
     let late = node.network.open_stream_to(&to, vec![ECHO], limit).await.unwrap_err();
     assert!(matches!(late, OpenError::TimedOut), "{late}");
@@ -173,8 +173,8 @@ async fn a_wish_ends_with_its_deadline_or_with_the_swarm() {
 
 #[tokio::test]
 async fn of_three_hundred_streams_at_once_none_is_lost() {
-    let node = node(NodeKey::generate()).await;
-    let (host, to) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
+    let node = node(new_key()).await;
+    let (host, to) = Host::listen(&new_key(), &[ECHO]).await;
     let (to, _echo) = (address(&to), echo(host));
     let network = &node.network;
     for _ in 0..3 {
@@ -189,8 +189,8 @@ async fn of_three_hundred_streams_at_once_none_is_lost() {
 #[tokio::test]
 async fn of_many_streams_one_after_the_other_none_is_lost() {
     const EACH: u32 = 200;
-    let node = node(NodeKey::generate()).await;
-    let (host, to) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
+    let node = node(new_key()).await;
+    let (host, to) = Host::listen(&new_key(), &[ECHO]).await;
     let (seen, to) = (host.seen.clone(), address(&to));
     let _echo = echo(host);
     let network = &node.network;
@@ -209,8 +209,8 @@ async fn of_many_streams_one_after_the_other_none_is_lost() {
 
 #[tokio::test]
 async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
-    let node = node(NodeKey::generate()).await;
-    let (host, to) = Host::listen(&NodeKey::generate(), &[ECHO]).await;
+    let node = node(new_key()).await;
+    let (host, to) = Host::listen(&new_key(), &[ECHO]).await;
     let (to, _echo) = (address(&to), echo(host));
     echoes(&node.network, &to, &vec![7; 600_000]).await;
 }

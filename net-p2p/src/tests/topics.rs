@@ -15,12 +15,12 @@ use runtime::{Environment, TaskSet};
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, connection_tasks, until};
-use crate::{NodeKey, P2pMetrics, transport};
+use super::host::{Node, connection_tasks, new_key, until};
+use crate::{P2pMetrics, config::libp2p_key, transport};
 
 /// Publishes a message ten times a second, each time with another number at its end.
 fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
-    publish_as(&NodeKey::generate().libp2p(), authenticity, to, body)
+    publish_as(&libp2p_key(&new_key()), authenticity, to, body)
 }
 
 /// The same, with a key of any kind.
@@ -80,15 +80,15 @@ pub(super) fn heard(observed: &mut broadcast::Receiver<Inbound>, body: &[u8]) ->
 
 #[tokio::test]
 async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() {
-    let node = Node::start(&NetworkProfile::ALGORAND, "net", NodeKey::generate()).await;
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
     let mut observed = node.broadcaster.observe();
-    let author = MessageAuthenticity::Author(NodeKey::generate().libp2p().public().to_peer_id());
+    let author = MessageAuthenticity::Author(libp2p_key(&new_key()).public().to_peer_id());
     let _author = publish_for_ever(author, &node, b"author");
     until("an author is heard", || heard(&mut observed, b"author")).await;
     let _nobody = publish_for_ever(MessageAuthenticity::Anonymous, &node, b"anonymous");
     until("who does not say who it is is heard", || heard(&mut observed, b"anonymous")).await;
 
-    let key = NodeKey::generate().libp2p();
+    let key = libp2p_key(&new_key());
     let _signed = publish_for_ever(MessageAuthenticity::Signed(key), &node, b"signed");
     for _ in 0..10 {
         // The others go on once a tenth of a second, so this takes as long as ten signed messages.
@@ -105,13 +105,13 @@ async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() 
 #[tokio::test]
 async fn a_sender_is_told_how_many_peers_a_topic_brought_its_message_to() {
     let profile = &NetworkProfile::ALGORAND;
-    let node = Node::start(profile, "net", NodeKey::generate()).await;
+    let node = Node::start(profile, "net", new_key()).await;
     let one = |number: u8| Outbound::new(Tag::TX, vec![number; 40]);
     assert_eq!(node.broadcaster.broadcast_and_wait(&one(0)).await.unwrap().written, 0);
     let mut peers = Vec::new();
     // As many as the door lets in from one address.
     for _ in 0..8 {
-        let peer = Node::start(profile, "net", NodeKey::generate()).await;
+        let peer = Node::start(profile, "net", new_key()).await;
         peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
         peers.push(peer);
     }

@@ -7,11 +7,12 @@ use std::{
 
 use broadcaster::{Broadcaster, Relaying, Setup};
 use gossip::{
-    GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag,
+    GossipNode, Inbound, Keypair, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag,
     Validator, Verdict,
 };
-use runtime::Shutdown;
-use tandem_net_p2p::{NodeKey, P2pConfig, P2pNetwork};
+use rand::Rng;
+use runtime::{Random, Shutdown};
+use tandem_net_p2p::{P2pConfig, P2pNetwork};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,11 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The key of a new node.
+pub(crate) fn new_key() -> Keypair {
+    Keypair::from_seed(Random::system().random())
+}
+
 /// A node with one network.
 pub(crate) struct Node {
     pub(crate) network: P2pNetwork,
@@ -39,14 +45,14 @@ pub(crate) struct Node {
 pub(crate) struct Plan {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: &'static str,
-    pub(crate) key: NodeKey,
+    pub(crate) key: Keypair,
     pub(crate) relaying: Relaying,
     pub(crate) validator: Option<Arc<dyn Validator>>,
 }
 
 impl Plan {
     pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
-        let (key, relaying) = (NodeKey::generate(), Relaying::Off);
+        let (key, relaying) = (new_key(), Relaying::Off);
         Self { profile, network: "test-v1", key, relaying, validator: None }
     }
 
@@ -55,7 +61,7 @@ impl Plan {
         Self { validator: Some(validator), ..self }
     }
 
-    pub(crate) fn key(self, key: &NodeKey) -> Self {
+    pub(crate) fn key(self, key: &Keypair) -> Self {
         Self { key: key.clone(), ..self }
     }
 
@@ -127,7 +133,7 @@ pub(crate) async fn linked(one: &Node, other: &Node) {
 }
 
 /// Two keys, the one with the smaller peer ID first.
-pub(crate) fn ordered_keys() -> (NodeKey, NodeKey) {
-    let (one, other) = (NodeKey::generate(), NodeKey::generate());
+pub(crate) fn ordered_keys() -> (Keypair, Keypair) {
+    let (one, other) = (new_key(), new_key());
     if one.identity() < other.identity() { (one, other) } else { (other, one) }
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use gossip::{ApplicationReason, Direction, GossipNode, NetworkProfile, Outbound, Tag};
-use tandem_net_p2p::NodeKey;
+use gossip::{ApplicationReason, Direction, GossipNode, Keypair, NetworkProfile, Outbound, Tag};
 use tokio::time::Instant;
 
 use super::kit::{Node, Plan, linked, ordered_keys, until};
 
 async fn pair(
     profile: &'static NetworkProfile,
-    dialer: &NodeKey,
-    listener: &NodeKey,
+    dialer: &Keypair,
+    listener: &Keypair,
 ) -> (Node, Node) {
     let dialer = Plan::new(profile).key(dialer).start().await;
     let listener = Plan::new(profile).key(listener).start().await;

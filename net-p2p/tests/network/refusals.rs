@@ -2,10 +2,10 @@
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{NetworkId, NetworkProfile, NodeAddress};
-use tandem_net_p2p::{NodeKey, P2pConfig, P2pEvent, P2pNetwork, StartError};
+use tandem_net_p2p::{P2pConfig, P2pEvent, P2pNetwork, StartError};
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Plan, linked, until};
+use super::kit::{Plan, linked, new_key, until};
 
 #[tokio::test]
 async fn a_peer_of_another_network_is_refused_and_counted_at_both_ends() {
@@ -35,7 +35,7 @@ async fn a_node_does_not_connect_to_itself() {
 
 async fn start(change: impl FnOnce(&mut P2pConfig)) -> Result<P2pNetwork, StartError> {
     let (root, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
-    let mut config = P2pConfig::new(NetworkId::new("net").unwrap(), NodeKey::generate());
+    let mut config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
     change(&mut config);
     P2pNetwork::start(config, Broadcaster::start(Setup::new(profile), &root), &root).await
 }

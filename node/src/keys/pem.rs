@@ -6,7 +6,7 @@
 //!   systems, a byte order mark, text and further blocks before and behind.
 //! * What is no key is said to be what it is.
 
-use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
+use gossip::Keypair;
 
 /// Letters in a line of base64. Source: RFC 7468, section 3.
 const LINE: usize = 64;
@@ -18,8 +18,8 @@ const LABEL: &str = "PRIVATE KEY";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoKey(pub(super) &'static str);
 
-/// The secret part of the first key in a file.
-pub(super) fn seed(bytes: &[u8]) -> Result<[u8; 32], NoKey> {
+/// The first key in a file.
+pub(super) fn key(bytes: &[u8]) -> Result<Keypair, NoKey> {
     let text = std::str::from_utf8(bytes).map_err(|_| NoKey("is no text, so no PEM file"))?;
     let text = text.trim_start_matches('\u{feff}');
     if text.trim().is_empty() {
@@ -29,10 +29,8 @@ pub(super) fn seed(bytes: &[u8]) -> Result<[u8; 32], NoKey> {
     let lines: Vec<&str> =
         body.as_bytes().chunks(LINE).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     let pem = format!("-----BEGIN {LABEL}-----\n{}\n-----END {LABEL}-----\n", lines.join("\n"));
-    let key = SigningKey::from_pkcs8_pem(&pem);
-    let key =
-        key.map_err(|_| NoKey("holds a key of another kind than Ed25519, or a damaged one"))?;
-    Ok(key.to_bytes())
+    Keypair::from_pem(&pem)
+        .map_err(|_| NoKey("holds a key of another kind than Ed25519, or a damaged one"))
 }
 
 /// The base64 of the first block of the right label, without white space.
@@ -64,6 +62,10 @@ fn what_else(text: &str) -> NoKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seed(bytes: &[u8]) -> Result<[u8; 32], NoKey> {
+        key(bytes).map(|key| key.seed())
+    }
 
     /// Written by OpenSSL 3.0, `openssl genpkey -algorithm ed25519`.
     const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\

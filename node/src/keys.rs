@@ -14,17 +14,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
-use gossip::{Identity, wire::identity::Keypair};
+use gossip::Keypair;
 use rand::{Rng, RngCore};
 use runtime::Random;
 
 /// Longest key file that is read, in bytes. Chosen: thirty times what such a key takes.
 const MAX_FILE_BYTES: u64 = 4_096;
-
-/// The Ed25519 key by which the node is recognised, on either transport.
-#[derive(Clone, Debug)]
-pub struct NodeKey(Keypair);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -88,121 +83,88 @@ pub enum KeyError {
     },
 }
 
-impl NodeKey {
-    /// The key of a seed, which is the secret part of it.
-    #[must_use]
-    pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(Keypair::from_seed(seed))
+/// Reads a key file: PKCS#8 in PEM, whatever else is around the key.
+///
+/// # Errors
+///
+/// [`KeyError`]; [`KeyError::Missing`] if there is no file.
+pub(crate) fn load(path: &Path) -> Result<Keypair, KeyError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+        _ => KeyError::Read { path: path.to_owned(), source },
+    };
+    // Asked by name first: opening a pipe would wait for whoever writes to it.
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(KeyError::NotAFile { path: path.to_owned() });
     }
-
-    /// A new key, which lives as long as the process.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self::from_seed(Random::system().random())
+    let file = fs::File::open(path).map_err(failed)?;
+    if is_exposed(&file.metadata().map_err(failed)?) {
+        return Err(KeyError::Exposed { path: path.to_owned() });
     }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    pem::key(&bytes).map_err(|pem::NoKey(what)| KeyError::Malformed { path: path.to_owned(), what })
+}
 
-    /// Reads a key file: PKCS#8 in PEM, whatever else is around the key.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError`]; [`KeyError::Missing`] if there is no file.
-    pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
-            _ => KeyError::Read { path: path.to_owned(), source },
-        };
-        // Asked by name first: opening a pipe would wait for whoever writes to it.
-        let metadata = fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(KeyError::NotAFile { path: path.to_owned() });
+/// Reads a key file, or makes a new key and writes it if there is none.
+///
+/// # Errors
+///
+/// [`KeyError`]. A file that is there is never replaced.
+pub(crate) fn load_or_create(path: &Path) -> Result<Keypair, KeyError> {
+    match load(path) {
+        Err(KeyError::Missing { .. }) => {}
+        loaded => return loaded,
+    }
+    let key = generate();
+    match write(&key, path, |from, to| fs::hard_link(from, to)) {
+        Ok(()) => {
+            tracing::info!(file = %path.display(), identity = %key.identity(), "a new key was made");
+            Ok(key)
         }
-        let file = fs::File::open(path).map_err(failed)?;
-        if is_exposed(&file.metadata().map_err(failed)?) {
-            return Err(KeyError::Exposed { path: path.to_owned() });
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        let seed = pem::seed(&bytes)
-            .map_err(|pem::NoKey(what)| KeyError::Malformed { path: path.to_owned(), what })?;
-        Ok(Self::from_seed(seed))
+        Err(WriteError::NoRights) => Err(KeyError::NoRights { path: path.to_owned() }),
+        // Another process was faster.
+        Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
+        Err(WriteError::Io(source)) => Err(KeyError::Write { path: path.to_owned(), source }),
     }
+}
 
-    /// Reads a key file, or makes a new key and writes it if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError`]. A file that is there is never replaced.
-    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        match Self::load(path) {
-            Err(KeyError::Missing { .. }) => {}
-            loaded => return loaded,
-        }
-        let key = Self::generate();
-        match key.write(path, |from, to| fs::hard_link(from, to)) {
-            Ok(()) => {
-                tracing::info!(file = %path.display(), identity = %key.identity(), "a new key was made");
-                Ok(key)
-            }
-            Err(WriteError::NoRights) => Err(KeyError::NoRights { path: path.to_owned() }),
-            // Another process was faster.
-            Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Self::load(path)
-            }
-            Err(WriteError::Io(source)) => Err(KeyError::Write { path: path.to_owned(), source }),
-        }
-    }
+/// A new key. It outlives the process, so it never comes from a seeded environment.
+fn generate() -> Keypair {
+    Keypair::from_seed(Random::system().random())
+}
 
-    /// The public part.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.0.identity()
-    }
-
-    /// The key as the identity exchange of the other transport uses it.
-    #[must_use]
-    pub fn keypair(&self) -> &Keypair {
-        &self.0
-    }
-
-    /// The key as libp2p uses it.
-    pub(crate) fn libp2p(&self) -> libp2p::identity::Keypair {
-        // 32 bytes always are a secret key.
-        #[allow(clippy::expect_used)]
-        libp2p::identity::Keypair::ed25519_from_bytes(self.0.seed()).expect("32 bytes are a key")
-    }
-
-    /// Writes a new file beside, makes it durable, and gives it its name, unless that is taken. `link` gives
-    /// a file one more name, and never replaces one.
-    fn write(
-        &self,
-        path: &Path,
-        link: impl FnOnce(&Path, &Path) -> io::Result<()>,
-    ) -> Result<(), WriteError> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        let bytes = KeypairBytes { secret_key: self.0.seed(), public_key: None };
-        let text = bytes.to_pkcs8_pem(Default::default()).map_err(io::Error::other)?;
-        let beside = directory.join(format!(".key-{:016x}", Random::system().next_u64()));
-        let named = write_private(&beside, text.as_bytes()).and_then(|()| {
-            match link(&beside, path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    // File systems without links refuse one in many words: EPERM on FAT, ENOSYS or EACCES
-                    // through FUSE. A rename would replace a file, so it is only tried where there is none.
-                    if path.try_exists()? {
-                        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
-                    }
-                    Ok(fs::rename(&beside, path)?)
+/// Writes a new file beside, makes it durable, and gives it its name, unless that is taken. `link` gives
+/// a file one more name, and never replaces one.
+fn write(
+    key: &Keypair,
+    path: &Path,
+    link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let text = key.to_pem().map_err(io::Error::other)?;
+    let beside = directory.join(format!(".key-{:016x}", Random::system().next_u64()));
+    let named = write_private(&beside, text.as_bytes()).and_then(|()| {
+        match link(&beside, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                // File systems without links refuse one in many words: EPERM on FAT, ENOSYS or EACCES
+                // through FUSE. A rename would replace a file, so it is only tried where there is none.
+                if path.try_exists()? {
+                    return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
                 }
-                linked => Ok(linked?),
+                Ok(fs::rename(&beside, path)?)
             }
-        });
-        // It may have been renamed; and a file left over is a copy that only its owner can read.
-        let _ = fs::remove_file(&beside);
-        named?;
-        // Not every file system can make a directory durable, and the file is whole in any case.
-        let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
-        Ok(())
-    }
+            linked => Ok(linked?),
+        }
+    });
+    // It may have been renamed; and a file left over is a copy that only its owner can read.
+    let _ = fs::remove_file(&beside);
+    named?;
+    // Not every file system can make a directory durable, and the file is whole in any case.
+    let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
 }
 
 /// Why a key was not written.
@@ -271,13 +233,12 @@ mod tests {
             let (_directory, path) = place();
             let pem = case["key_file_pem"].as_str().unwrap();
             put(&path, pem, 0o600);
-            let key = NodeKey::load(&path).unwrap();
-            assert_eq!(hex::encode(key.keypair().seed()), case["seed"]);
-            assert_eq!(hex::encode(key.keypair().public()), case["public_key"]);
+            let key = load(&path).unwrap();
+            assert_eq!(hex::encode(key.seed()), case["seed"]);
+            assert_eq!(hex::encode(key.public()), case["public_key"]);
             assert_eq!(key.identity().to_string(), case["peer_id"]);
-            assert_eq!(key.libp2p().public().to_peer_id().to_base58(), case["peer_id"]);
             let copy = path.with_extension("copy");
-            key.write(&copy, |from, to| fs::hard_link(from, to)).unwrap();
+            write(&key, &copy, |from, to| fs::hard_link(from, to)).unwrap();
             assert_eq!(fs::read_to_string(copy).unwrap(), pem);
         }
     }
@@ -285,20 +246,20 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_found_again() {
         let (directory, path) = place();
-        let key = NodeKey::load_or_create(&path).unwrap();
+        let key = load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(NodeKey::load_or_create(&path).unwrap().identity(), key.identity());
+        assert_eq!(load_or_create(&path).unwrap().identity(), key.identity());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside");
         for refuses in [false, true] {
             let link = |from: &Path, to: &Path| match refuses {
                 true => Err(io::ErrorKind::PermissionDenied.into()),
                 false => fs::hard_link(from, to),
             };
-            let error = NodeKey::generate().write(&path, link).unwrap_err();
+            let error = write(&generate(), &path, link).unwrap_err();
             let WriteError::Io(error) = error else { panic!("{error}") };
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "a key is never replaced");
         }
-        assert_eq!(NodeKey::load(&path).unwrap().identity(), key.identity());
+        assert_eq!(load(&path).unwrap().identity(), key.identity());
     }
 
     // Issue 8, 7. FAT, exFAT and FUSE have no links.
@@ -306,9 +267,9 @@ mod tests {
     fn a_file_system_without_links_keeps_a_key_too() {
         for errno in [1, 13, 38, 95, 31] {
             let (directory, path) = place();
-            let key = NodeKey::generate();
-            key.write(&path, |_, _| Err(io::Error::from_raw_os_error(errno))).unwrap();
-            assert_eq!(NodeKey::load(&path).unwrap().identity(), key.identity(), "errno {errno}");
+            let key = generate();
+            write(&key, &path, |_, _| Err(io::Error::from_raw_os_error(errno))).unwrap();
+            assert_eq!(load(&path).unwrap().identity(), key.identity(), "errno {errno}");
             assert_eq!(
                 fs::read_dir(directory.path()).unwrap().count(),
                 1,
@@ -321,9 +282,9 @@ mod tests {
     #[test]
     fn what_is_no_file_or_not_there_is_said() {
         let (directory, path) = place();
-        let said = NodeKey::load_or_create(directory.path()).unwrap_err().to_string();
+        let said = load_or_create(directory.path()).unwrap_err().to_string();
         assert!(said.contains("is no file: name the file of the key itself"), "{said}");
-        let said = NodeKey::load(&path).unwrap_err().to_string();
+        let said = load(&path).unwrap_err().to_string();
         assert!(said.contains("there is no key file") && said.contains("keygen --out"), "{said}");
         assert!(!path.exists());
     }
@@ -331,9 +292,9 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_key_file_is_said_in_one_line() {
         let (_directory, path) = place();
-        let said = |path: &Path| NodeKey::load_or_create(path).unwrap_err().to_string();
-        let key = NodeKey::generate();
-        key.write(&path, |from, to| fs::hard_link(from, to)).unwrap();
+        let said = |path: &Path| load_or_create(path).unwrap_err().to_string();
+        let key = generate();
+        write(&key, &path, |from, to| fs::hard_link(from, to)).unwrap();
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert!(said(&path).contains(&format!("run: chmod 600 {}", path.display())));

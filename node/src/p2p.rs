@@ -1,0 +1,69 @@
+//! The libp2p side of a node: what the builder is told of it, and the network that comes of it.
+
+use gossip::NodeAddress;
+use net_p2p::{GossipStreams, Mdns, Multiaddr, P2pConfig};
+
+use crate::{builder::NodeBuilder, error::StartError, network::Lent};
+
+/// What the builder was told of the libp2p side.
+#[derive(Debug)]
+pub(crate) struct P2pSide {
+    /// Where to listen.
+    pub(crate) listen: Vec<String>,
+    mdns: Mdns,
+    gossip: GossipStreams,
+}
+
+impl Default for P2pSide {
+    fn default() -> Self {
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        Self { listen, mdns: Mdns::default(), gossip: GossipStreams::default() }
+    }
+}
+
+impl P2pSide {
+    /// Neither listens nor gossips.
+    pub(crate) fn outward(&mut self) {
+        self.listen = Vec::new();
+        self.gossip = GossipStreams::Off;
+    }
+
+    /// The multiaddrs to listen on.
+    pub(crate) fn addresses(&self) -> Result<Vec<Multiaddr>, StartError> {
+        let address = |text: &String| {
+            net_p2p::parse_listen_address(text)
+                .ok_or_else(|| StartError::ListenAddress { address: text.clone() })
+        };
+        self.listen.iter().map(address).collect()
+    }
+}
+
+impl NodeBuilder {
+    /// Listens for libp2p peers on these multiaddrs; `/tcp/0` picks a free port.
+    pub fn listen_p2p(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.p2p.listen = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Looks for libp2p peers in the local network. Default: [`Mdns::Off`].
+    pub fn mdns(mut self, mdns: Mdns) -> Self {
+        self.p2p.mdns = mdns;
+        self
+    }
+
+    /// What the libp2p network of the node is made of.
+    pub(crate) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
+        let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
+        Ok(P2pConfig {
+            listen: self.p2p.addresses()?,
+            peers: self.peers.iter().filter(multiaddr).cloned().collect(),
+            mdns: self.p2p.mdns,
+            door: lent.door.clone(),
+            dial: self.dial,
+            gossip: self.p2p.gossip,
+            http_server: lent.http_server.clone(),
+            clients: Some(lent.clients.clone()),
+            ..P2pConfig::new(self.network.clone(), lent.key.clone())
+        })
+    }
+}
