@@ -65,6 +65,7 @@ impl<R: FrameSource> Reader<R> {
     ) -> Self {
         let traffic = shared.metrics.receiving(peer.transport);
         let origin = Source {
+            forwarder: None,
             peer: Some(Arc::clone(&peer)),
             transport: peer.transport,
             heard_on: HeardOn::Stream,
@@ -257,6 +258,7 @@ impl<R: FrameSource> Reader<R> {
             tag: rule.tag,
             body,
             from: Some(self.peer.id),
+            identity: self.peer.identity(),
             transport: self.peer.transport,
             received: Instant::now().into_std(),
         };

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use broadcaster::{
-    Attached, Broadcaster, LaneSinks, Limits, Link, LinkHooks, LinkInfo, PeerEvent, Relaying, Setup,
+    Attached, Broadcaster, LaneSinks, Limits, Link, LinkHooks, LinkInfo, PeerEvent, Relaying,
+    Setup, TopicMessage,
 };
 use bytes::Bytes;
 use gossip::{
@@ -250,5 +251,43 @@ async fn messages_that_grew_old_on_another_link_do_not_make_the_winner_slow() {
         if let PeerEvent::Disconnected(_, reason) = event {
             assert_ne!(reason, DisconnectReason::Slow);
         }
+    }
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn a_message_carries_the_identity_of_its_sender_where_one_was_proved() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let mut observed = node.broadcaster.observe();
+    let mut hears = async |body: &'static str, from, identity| {
+        let message = soon("it is heard", observed.recv()).await.expect("the node runs");
+        assert_eq!((&message.body[..], message.from), (body.as_bytes(), from));
+        assert_eq!(message.identity, identity, "{body}");
+    };
+    let (mut named, twin) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    named.send(Tag::AV, b"named").await.unwrap();
+    hears("named", Some(twin.peer), Some(TWIN)).await;
+
+    let (mut late, link) = node.link(Transport::WebSocket, Asked::Answers);
+    let id = node.broadcaster.next_link_id();
+    let _late = node.broadcaster.attach(id, link).unwrap();
+    late.send(Tag::AV, b"nameless").await.unwrap();
+    hears("nameless", Some(id), None).await;
+    let identity = Identity::from_ed25519([8; 32]);
+    let claim = LinkClaim { link: id, identity, ..node.claim(Transport::WebSocket, 1) };
+    node.broadcaster.verified(claim);
+    late.send(Tag::AV, b"named by now").await.unwrap();
+    hears("named by now", Some(id), Some(identity)).await;
+
+    // Over a topic messages come from nodes that are no gossip peers, too.
+    for (body, from) in [("no peer", Some(Identity::from_ed25519([9; 32]))), ("nobody", None)] {
+        node.broadcaster.hear(TopicMessage {
+            tag: Tag::TX,
+            body: body.into(),
+            from,
+            transport: Transport::Libp2p,
+            report: Box::new(|_verdict| {}),
+        });
+        hears(body, None, from).await;
     }
 }
