@@ -58,6 +58,16 @@ pub enum PeerEvent {
     Disconnected(PeerInfo, DisconnectReason),
 }
 
+impl PeerEvent {
+    /// The peer that it happened to, as it was at that moment.
+    #[must_use]
+    pub const fn peer(&self) -> &PeerInfo {
+        match self {
+            Self::Connected(peer) | Self::Identified(peer) | Self::Disconnected(peer, _) => peer,
+        }
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) limits: Arc<Limits>,

@@ -147,7 +147,20 @@ async fn events_are_told_from_the_start_on() {
     // The peer was there before anybody asked.
     let event = second.events().try_recv().expect("an event waits");
     assert!(matches!(event, tandem::PeerEvent::Connected(_)), "{event:?}");
+    let peers = second.node().peers(PeerClass::Connected);
+    assert_eq!(event.peer().id, peers[0].id);
     drop((first, second));
+}
+
+// Issue 9, 13: what a running node shows of itself has its names in this crate.
+#[tokio::test]
+async fn what_went_no_further_is_counted_by_reason() {
+    let node = builder(Mode::WebSocket).start(&CancellationToken::new()).await;
+    let node = node.expect("it starts");
+    let metrics: &tandem::Metrics = node.metrics();
+    assert_eq!(metrics.drops(tandem::DropReason::UnknownTag), 0);
+    metrics.dropped(tandem::DropReason::UnknownTag, tandem::gossip::Lane::Bulk);
+    assert_eq!(node.broadcaster().metrics().drops(tandem::DropReason::UnknownTag), 1);
 }
 
 #[tokio::test]

@@ -291,3 +291,19 @@ async fn a_message_carries_the_identity_of_its_sender_where_one_was_proved() {
         hears(body, None, from).await;
     }
 }
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn every_event_tells_the_peer_that_it_happened_to() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let mut events = node.broadcaster.events();
+    let (_peer, link) = node.link(Transport::WebSocket, Asked::Answers);
+    let id = node.broadcaster.next_link_id();
+    let _attached = node.broadcaster.attach(id, link).unwrap();
+    node.broadcaster.verified(LinkClaim { link: id, ..node.claim(Transport::WebSocket, 1) });
+    node.broadcaster.disconnect(id, DisconnectReason::Requested);
+    for expected in [None, Some(TWIN), Some(TWIN)] {
+        let event = soon("something happens", events.recv()).await.expect("the node runs");
+        assert_eq!((event.peer().id, event.peer().identity), (id, expected), "{event:?}");
+    }
+}
