@@ -45,6 +45,7 @@ mod topic;
 mod workers;
 mod writer;
 
+pub use application::HandleError;
 pub use assembler::{
     AssembledSource, Assembler, AssemblyRules, Charge, Follows, Framing, Head, LengthPrefix,
     MessageMemory, PartHead, Piece, Space, Step,

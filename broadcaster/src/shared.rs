@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
-    Admission, DisconnectReason, Inbound, Interest, Lane, NetworkProfile, PeerInfo, Tag,
-    Validation,
+    Admission, DisconnectReason, Handler, Inbound, Lane, NetworkProfile, PeerInfo, Tag, Validation,
     wire::{request, request::RequestKey, topics::Topics},
 };
 use runtime::Environment;
@@ -74,8 +73,6 @@ pub(crate) struct Shared {
     pub(crate) environment: Environment,
     pub(crate) relaying: Relaying,
     pub(crate) application: Application,
-    /// The tags whose messages have to pass a worker before they can be passed on.
-    pub(crate) awaited: Interest,
     pub(crate) budget: ByteBudget,
     pub(crate) registry: Arc<Registry>,
     pub(crate) duplicates: Arc<Duplicates>,
@@ -104,8 +101,9 @@ impl Shared {
     }
 
     /// What follows once a message was found good: it is passed on, observers see it, and topics that
-    /// asked are answered. Its sender's share of the intake has room for it.
-    pub(crate) fn accepted(&self, work: &mut Work) {
+    /// asked are answered. Its sender's share of the intake has room for it. The caller gives it to
+    /// `handler`, if there is one, afterwards.
+    pub(crate) fn accepted(&self, work: &mut Work, handler: Option<&Arc<dyn Handler>>) {
         if self.relaying == Relaying::Accepted {
             self.forward(work);
         }
@@ -116,8 +114,7 @@ impl Shared {
         if observed {
             self.show(work);
         }
-        let handled = self.application.handlers.contains_key(&work.message.tag);
-        if !handled && !observed && self.relaying != Relaying::Accepted {
+        if handler.is_none() && !observed && self.relaying != Relaying::Accepted {
             self.metrics.dropped(DropReason::Unhandled, work.lane);
         }
     }

@@ -62,7 +62,7 @@ mod running;
 mod served;
 mod view;
 
-pub use broadcaster::{Broadcaster, DropReason, Limits, Metrics, PeerEvent, Relaying};
+pub use broadcaster::{Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
 pub use check::PeerError;
 pub use data_dir::{DataDir, DataDirError};

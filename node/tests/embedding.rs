@@ -152,6 +152,30 @@ async fn events_are_told_from_the_start_on() {
     drop((first, second));
 }
 
+// Issue 9, 13: a handler that asks the node back had to wait for it in a callback.
+#[tokio::test]
+async fn a_running_node_takes_another_handler() {
+    let listener = builder(Mode::WebSocket).start(&CancellationToken::new()).await;
+    let listener = listener.expect("it starts");
+    let (heard, mut handled) = mpsc::channel(16);
+    let listen = move |message: Inbound| {
+        let heard = heard.clone();
+        async move {
+            heard.send(message.body).await.expect("the test listens");
+            Verdict::Ignore
+        }
+    };
+    assert_eq!(listener.handle(Tag::AV, listen.clone()), Ok(()));
+    let again = listener.handle(Tag::AV, listen).expect_err("it has one");
+    assert_eq!(again.to_string(), "there is a handler for AV");
+    let speaker = dial(builder(Mode::WebSocket), &listener).await;
+    until_connected(&*speaker.node()).await;
+    assert_eq!(speaker.node().broadcast(Outbound::new(Tag::AV, "hello")), Ok(Admission::Queued));
+    let body = time::timeout(PATIENCE, handled.recv()).await.expect("it is handled in time");
+    assert_eq!(body.as_deref(), Some(&b"hello"[..]));
+    drop((speaker, listener));
+}
+
 // Issue 9, 13: what a running node shows of itself has its names in this crate.
 #[tokio::test]
 async fn what_went_no_further_is_counted_by_reason() {

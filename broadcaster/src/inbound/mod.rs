@@ -139,7 +139,7 @@ pub(crate) async fn take_in(
         arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
     }
     let shares = Arc::clone(&arrival.source.shares);
-    let is_awaited = shared.awaited.contains(&shared.profile.tags, rule.tag);
+    let is_awaited = shared.application.awaits(rule.tag);
     let has_room =
         if is_awaited { shares.work(lane).has_room() } else { shares.intake(lane).has_room() };
     if unpacked.body.is_none() || !has_room {
@@ -168,7 +168,7 @@ pub(crate) async fn take_in(
                 // Refused only when the node stops.
                 let _ = shares.work(lane).push(work);
             } else {
-                shared.accepted(&mut work);
+                shared.accepted(&mut work, None);
             }
         }
         Seen::Before(before) => {
