@@ -24,6 +24,7 @@ mod broadcaster;
 mod budget;
 mod claims;
 mod codec;
+mod contests;
 mod duplicates;
 mod encode;
 mod fair;

@@ -307,3 +307,27 @@ async fn every_event_tells_the_peer_that_it_happened_to() {
         assert_eq!((event.peer().id, event.peer().identity), (id, expected), "{event:?}");
     }
 }
+
+// Issue 8, 8: two nodes with one key evicted each other for ever, and nothing told of it.
+#[tokio::test(start_paused = true)]
+async fn links_that_take_an_identity_over_from_another_session_are_counted() {
+    for profile in NetworkProfile::ALL {
+        let node = Node::of(profile);
+        let contested = || node.broadcaster.metrics().identity_contested();
+        let mut peers = Vec::new();
+        for number in 0_u8..6 {
+            let (peer, link) = node.link(Transport::Libp2p, Asked::Answers);
+            let session = Some(number.into());
+            let claim = LinkClaim { session, ..node.claim(Transport::Libp2p, number) };
+            let claim = node.broadcaster.claim(claim);
+            let attached = node.broadcaster.attach_claimed(claim, link).expect("the node runs");
+            assert_eq!(node.peers(), [attached.peer], "{}", profile.name);
+            assert_eq!(contested(), u64::from(number), "{}", profile.name);
+            peers.push(peer);
+        }
+        // Another link of the same session takes nothing over from another one.
+        let claim = LinkClaim { session: Some(5), ..node.claim(Transport::Libp2p, 0) };
+        drop(node.broadcaster.claim(claim));
+        assert_eq!(contested(), 5, "{}", profile.name);
+    }
+}
