@@ -172,9 +172,8 @@ impl PeerAddress {
         let NodeAddress::Multiaddr(text) = address else {
             return Err(PeerAddressError::NotMultiaddr { address: address.to_string() });
         };
-        let short = || text.chars().take(200).collect();
         let multiaddr: Multiaddr =
-            text.parse().map_err(|_| PeerAddressError::Malformed { address: short() })?;
+            text.parse().map_err(|_| PeerAddressError::Malformed { address: short(text) })?;
         Self::new(multiaddr)
     }
 
@@ -199,6 +198,11 @@ impl PeerAddress {
             .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
         Ok(Self { address, peer, identity })
     }
+}
+
+/// What an error shows of an address that could not be read.
+pub(crate) fn short(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 /// The identity of a peer; `None` for a peer ID that is no hash or copy of a key.
@@ -234,6 +238,8 @@ mod tests {
             ("/dns4/h.example/tcp/443/wss", "/wss"),
             ("/dns4/h.example/tcp/443/tls/ws", "/tls"),
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
+            // Issue 9, 13: whom to call is enough where the node is connected, and not where it is dialled.
+            (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
             (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
         ] {
             let text = NodeAddress::Multiaddr(format!("{place}/p2p/{ID}"));
