@@ -1,25 +1,92 @@
 //! What the application installed, and what it says of a message.
+//!
+//! # Invariants
+//!
+//! * A tag has one handler at most, and keeps the one that a running node was given.
+//! * A tag is awaited before its handler is there, so a message that passes no worker was seen by no handler.
 
 use std::{
     collections::HashMap,
     panic::{self, AssertUnwindSafe},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use gossip::{Handler, Inbound, Interest, Tag, TagTable, Validation, Validator};
 
+/// Why a handler was not added to a running node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The network has no such tag, so the handler would never be called.
+    #[error("{tag} is not a tag of this network")]
+    UnknownTag {
+        /// The tag as given.
+        tag: Tag,
+    },
+    /// The tag has a handler, and only one can be called.
+    #[error("there is a handler for {tag}")]
+    Taken {
+        /// The tag as given.
+        tag: Tag,
+    },
+}
+
 /// The handlers and validators of a node, by tag.
-#[derive(Clone, Default)]
 pub(crate) struct Application {
-    pub(crate) handlers: HashMap<Tag, Arc<dyn Handler>>,
-    pub(crate) validators: HashMap<Tag, Arc<dyn Validator>>,
+    tags: TagTable,
+    /// In the order of `tags`. Read for every message that is handled.
+    handlers: Vec<OnceLock<Arc<dyn Handler>>>,
+    validators: HashMap<Tag, Arc<dyn Validator>>,
+    /// The tags whose messages have to pass a worker, as [`Interest::to_bits`] gives it.
+    awaited: AtomicU32,
 }
 
 impl Application {
-    /// The tags whose messages have to pass a worker before they can be passed on.
-    pub(crate) fn awaited(&self, table: &TagTable) -> Interest {
-        let tags = self.handlers.keys().chain(self.validators.keys());
-        tags.fold(Interest::NONE, |set, tag| set.with(table, *tag))
+    pub(crate) fn new(tags: TagTable) -> Self {
+        Self {
+            tags,
+            handlers: tags.rules().iter().map(|_rule| OnceLock::new()).collect(),
+            validators: HashMap::new(),
+            awaited: AtomicU32::default(),
+        }
+    }
+
+    /// Installs the handler of a tag, in place of an earlier one. An unknown tag is ignored.
+    pub(crate) fn replace_handler(&mut self, tag: Tag, handler: Arc<dyn Handler>) {
+        if let Some(at) = self.position(tag) {
+            self.handlers[at] = OnceLock::from(handler);
+            self.await_tag(tag);
+        }
+    }
+
+    /// Installs the validator of a tag, in place of an earlier one.
+    pub(crate) fn replace_validator(&mut self, tag: Tag, validator: Arc<dyn Validator>) {
+        self.validators.insert(tag, validator);
+        self.await_tag(tag);
+    }
+
+    /// Installs the handler of a tag that has none, while messages come.
+    pub(crate) fn add_handler(
+        &self,
+        tag: Tag,
+        handler: Arc<dyn Handler>,
+    ) -> Result<(), HandleError> {
+        let at = self.position(tag).ok_or(HandleError::UnknownTag { tag })?;
+        self.await_tag(tag);
+        self.handlers[at].set(handler).map_err(|_handler| HandleError::Taken { tag })
+    }
+
+    /// The handler of a tag, if it has one by now.
+    pub(crate) fn handler(&self, tag: Tag) -> Option<&Arc<dyn Handler>> {
+        self.handlers[self.position(tag)?].get()
+    }
+
+    /// Whether the messages of a tag have to pass a worker before they can be passed on.
+    pub(crate) fn awaits(&self, tag: Tag) -> bool {
+        Interest::from_bits(self.awaited.load(Ordering::Acquire)).contains(&self.tags, tag)
     }
 
     /// What the validator of its tag says of a message. Without one, every message is good.
@@ -32,5 +99,14 @@ impl Application {
             tracing::error!(tag = %message.tag, "the validator panicked; the message is ignored");
             Validation::Ignore
         })
+    }
+
+    fn position(&self, tag: Tag) -> Option<usize> {
+        self.tags.rules().iter().position(|rule| rule.tag == tag)
+    }
+
+    fn await_tag(&self, tag: Tag) {
+        let bits = Interest::NONE.with(&self.tags, tag).to_bits();
+        self.awaited.fetch_or(bits, Ordering::AcqRel);
     }
 }

@@ -20,10 +20,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    application::Application,
+    application::{Application, HandleError},
     assembler::AssemblyRules,
     budget::ByteBudget,
     codec::{LinkCodec, PipeSample},
+    contests::Contests,
     duplicates::Duplicates,
     encode,
     frame::{Frame, Origin},
@@ -85,7 +86,7 @@ impl Setup {
             profile,
             limits: Limits::default(),
             relaying: Relaying::Off,
-            application: Application::default(),
+            application: Application::new(profile.tags),
             metrics: Metrics::default(),
             environment: Environment::default(),
         }
@@ -103,13 +104,13 @@ impl Setup {
 
     /// Installs the handler of a tag, in place of an earlier one.
     pub fn handler(mut self, tag: Tag, handler: Arc<dyn Handler>) -> Self {
-        self.application.handlers.insert(tag, handler);
+        self.application.replace_handler(tag, handler);
         self
     }
 
     /// Installs the validator of a tag, in place of an earlier one.
     pub fn validator(mut self, tag: Tag, validator: Arc<dyn Validator>) -> Self {
-        self.application.validators.insert(tag, validator);
+        self.application.replace_validator(tag, validator);
         self
     }
 
@@ -179,11 +180,11 @@ impl Broadcaster {
         let shared = Arc::new(Shared {
             profile,
             relaying,
-            awaited: application.awaited(&profile.tags),
             application,
             budget: ByteBudget::new(limits.budget_bytes),
             observed: ByteBudget::new(limits.budget_bytes / OBSERVERS_SHARE),
             registry,
+            contests: Contests::default(),
             duplicates: Arc::new(Duplicates::new(&limits, environment.random().random())),
             unpacker: Unpacker::new(limits.unpacked_at_once.get()),
             forwarders: Forwarders::default(),
@@ -253,6 +254,16 @@ impl Broadcaster {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    /// Handles the messages of a tag from now on, as [`Setup::handler`] does from the start. Messages that
+    /// came before were passed on or counted as unhandled, and are not handled late.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`] when the tag is unknown, or has a handler: that one stays.
+    pub fn handle(&self, tag: Tag, handler: Arc<dyn Handler>) -> Result<(), HandleError> {
+        self.shared.application.add_handler(tag, handler)
     }
 
     /// Tasks that run: the router, the workers, two or more per peer.

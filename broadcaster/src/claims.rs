@@ -25,7 +25,8 @@ use mesh::{Doubt, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
 use tokio::time;
 
 use crate::{
-    Attached, Broadcaster, FrameSink, FrameSource, Link, Stopping, peer::Peer, registry::Registry,
+    Attached, Broadcaster, FrameSink, FrameSource, Link, Stopping, contests::Complaint, peer::Peer,
+    registry::Registry,
 };
 
 /// The claim of a link to the identity of the node at its other end.
@@ -153,11 +154,34 @@ impl Broadcaster {
 
     fn rule(&self, claim: LinkClaim) -> Ruling {
         let (link, identity) = (claim.link, claim.identity);
-        let ruling = self.shared.registry.ledger().claim(claim);
-        if let Ruling::Refuse { winner, .. } = ruling {
-            tracing::debug!(%link, %winner, %identity, "another link to this node stays");
+        let (ruling, is_of_another_session) = {
+            let mut ledger = self.shared.registry.ledger();
+            let is_of_another_session = ledger.is_of_another_session(&claim);
+            (ledger.claim(claim), is_of_another_session)
+        };
+        match ruling {
+            Ruling::Refuse { winner, .. } => {
+                tracing::debug!(%link, %winner, %identity, "another link to this node stays");
+            }
+            Ruling::Replace { .. } if is_of_another_session => self.taken_over(identity),
+            Ruling::Replace { .. } | Ruling::Keep => {}
         }
         ruling
+    }
+
+    /// Counts that a link of another session took an identity over. A node that comes back does that, and two
+    /// nodes with one key do it to each other for as long as both run.
+    fn taken_over(&self, identity: Identity) {
+        self.shared.metrics.taken_over();
+        if let Some(contest) = self.shared.contests.note(identity, time::Instant::now()) {
+            let Complaint { takeovers, left_out } = contest;
+            tracing::warn!(
+                %identity,
+                takeovers,
+                left_out,
+                "two nodes seem to run with one key: each connection of this identity ends the one before"
+            );
+        }
     }
 
     /// Benches the links to a node that lost, if the one they lost against is attached.

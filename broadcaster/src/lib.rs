@@ -24,6 +24,7 @@ mod broadcaster;
 mod budget;
 mod claims;
 mod codec;
+mod contests;
 mod duplicates;
 mod encode;
 mod fair;
@@ -45,6 +46,7 @@ mod topic;
 mod workers;
 mod writer;
 
+pub use application::HandleError;
 pub use assembler::{
     AssembledSource, Assembler, AssemblyRules, Charge, Follows, Framing, Head, LengthPrefix,
     MessageMemory, PartHead, Piece, Space, Step,

@@ -205,6 +205,7 @@ impl Default for Metrics {
             handled: Family::default(),
             over_rate: Family::default(),
             stalled_ms: Counter::default(),
+            identity_contested: Counter::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -224,6 +225,7 @@ struct Shared {
     handled: Family<TagLabels, Counter>,
     over_rate: Family<LaneLabels, Counter>,
     stalled_ms: Counter,
+    identity_contested: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -252,6 +254,8 @@ impl Metrics {
         let stalled = "Milliseconds in which this node stood still";
         registry.register("stalled_ms", stalled, shared.stalled_ms.clone());
         registry.register("over_rate", too_fast, shared.over_rate.clone());
+        let contested = "Links that took an identity over from another session of it";
+        registry.register("identity_contested", contested, shared.identity_contested.clone());
     }
 
     /// Counts a message that went no further.
@@ -290,6 +294,18 @@ impl Metrics {
     #[must_use]
     pub fn stalled(&self) -> Duration {
         Duration::from_millis(self.shared.stalled_ms.get())
+    }
+
+    /// How many links took an identity over from another session of it. A node that restarts, or comes back on
+    /// a new connection, makes one; a number that keeps growing tells of two nodes that run with one key.
+    #[must_use]
+    pub fn identity_contested(&self) -> u64 {
+        self.shared.identity_contested.get()
+    }
+
+    /// Counts a link that took an identity over from another session.
+    pub(crate) fn taken_over(&self) {
+        self.shared.identity_contested.inc();
     }
 
     /// Counts time in which this node stood still.

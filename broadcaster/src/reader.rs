@@ -65,6 +65,7 @@ impl<R: FrameSource> Reader<R> {
     ) -> Self {
         let traffic = shared.metrics.receiving(peer.transport);
         let origin = Source {
+            forwarder: None,
             peer: Some(Arc::clone(&peer)),
             transport: peer.transport,
             heard_on: HeardOn::Stream,
@@ -243,7 +244,7 @@ impl<R: FrameSource> Reader<R> {
     /// A request to this node. Requests are not gossip: the same one may be asked again. They never hold
     /// up the messages behind them: what a peer asks for beyond its share is dropped.
     fn request(&self, rule: &'static TagRule, wire: Bytes, body: Bytes, memory: MessageMemory) {
-        if !self.shared.awaited.contains(&self.shared.profile.tags, rule.tag) {
+        if !self.shared.application.awaits(rule.tag) {
             return self.shared.metrics.dropped(DropReason::Unhandled, rule.lane);
         }
         let make = || self.requested(rule, wire, body, memory);
@@ -257,6 +258,7 @@ impl<R: FrameSource> Reader<R> {
             tag: rule.tag,
             body,
             from: Some(self.peer.id),
+            identity: self.peer.identity(),
             transport: self.peer.transport,
             received: Instant::now().into_std(),
         };

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{
-    Admission, DisconnectReason, Inbound, Interest, Lane, NetworkProfile, PeerInfo, Tag,
-    Validation,
+    Admission, DisconnectReason, Handler, Inbound, Lane, NetworkProfile, PeerInfo, Tag, Validation,
     wire::{request, request::RequestKey, topics::Topics},
 };
 use runtime::Environment;
@@ -19,6 +18,7 @@ use crate::{
     application::Application,
     assembler::INLINE_BYTES,
     budget::{ByteBudget, Reservation},
+    contests::Contests,
     duplicates::Duplicates,
     fair::Refused,
     frame::{Frame, FrameParts, Origin},
@@ -58,16 +58,25 @@ pub enum PeerEvent {
     Disconnected(PeerInfo, DisconnectReason),
 }
 
+impl PeerEvent {
+    /// The peer that it happened to, as it was at that moment.
+    #[must_use]
+    pub const fn peer(&self) -> &PeerInfo {
+        match self {
+            Self::Connected(peer) | Self::Identified(peer) | Self::Disconnected(peer, _) => peer,
+        }
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) limits: Arc<Limits>,
     pub(crate) environment: Environment,
     pub(crate) relaying: Relaying,
     pub(crate) application: Application,
-    /// The tags whose messages have to pass a worker before they can be passed on.
-    pub(crate) awaited: Interest,
     pub(crate) budget: ByteBudget,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) contests: Contests,
     pub(crate) duplicates: Arc<Duplicates>,
     pub(crate) unpacker: Unpacker,
     pub(crate) forwarders: Forwarders,
@@ -94,8 +103,9 @@ impl Shared {
     }
 
     /// What follows once a message was found good: it is passed on, observers see it, and topics that
-    /// asked are answered. Its sender's share of the intake has room for it.
-    pub(crate) fn accepted(&self, work: &mut Work) {
+    /// asked are answered. Its sender's share of the intake has room for it. The caller gives it to
+    /// `handler`, if there is one, afterwards.
+    pub(crate) fn accepted(&self, work: &mut Work, handler: Option<&Arc<dyn Handler>>) {
         if self.relaying == Relaying::Accepted {
             self.forward(work);
         }
@@ -106,8 +116,7 @@ impl Shared {
         if observed {
             self.show(work);
         }
-        let handled = self.application.handlers.contains_key(&work.message.tag);
-        if !handled && !observed && self.relaying != Relaying::Accepted {
+        if handler.is_none() && !observed && self.relaying != Relaying::Accepted {
             self.metrics.dropped(DropReason::Unhandled, work.lane);
         }
     }

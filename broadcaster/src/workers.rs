@@ -117,8 +117,9 @@ async fn handle(shared: &Shared, mut work: Work) {
         }
     }
     shared.make_way(&work).await;
-    shared.accepted(&mut work);
-    let Some(handler) = shared.application.handlers.get(&tag) else { return };
+    let handler = shared.application.handler(tag);
+    shared.accepted(&mut work, handler);
+    let Some(handler) = handler else { return };
     shared.metrics.handled(tag);
     // The call itself may panic as well, before there is a future to poll.
     let handled = async { handler.handle(work.message.clone()).await };

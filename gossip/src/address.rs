@@ -20,8 +20,9 @@ const MAX_ADDRESS_BYTES: usize = 576;
 /// Longest part of a refused text that an error repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// Protocols a multiaddr may start with. Each needs a value after it.
-const MULTIADDR_STARTS: [&str; 6] = ["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr"];
+/// Protocols a multiaddr may start with. Each needs a value after it. One that starts with `p2p` names a node
+/// without saying where it is.
+const MULTIADDR_STARTS: [&str; 7] = ["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr", "p2p"];
 
 /// An address of a node, as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -341,6 +342,8 @@ mod tests {
         prints("[::1]", "http://[::1]");
         prints("http://h:1//a b//c/?q=1#f", "http://h:1/a%20b/c?q=1");
         prints("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/1");
+        // Issue 9, 13.
+        prints("/p2p/12D3KooW", "/p2p/12D3KooW");
     }
 
     #[test]
@@ -377,6 +380,7 @@ mod tests {
             "naïve:1",
             "/",
             "/ip4",
+            "/p2p",
             "/ip4//tcp",
             "/ip4/1.2.3.4/",
             "//host:1",

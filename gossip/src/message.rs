@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::{
+    identity::Identity,
     peer::{LinkId, Transport},
     tag::Tag,
     wire::topics::Topics,
@@ -55,6 +56,9 @@ pub struct Inbound {
     /// The connected peer it came from; `None` when it was heard on a topic from a node that is not
     /// a gossip peer.
     pub from: Option<LinkId>,
+    /// The identity of the node it came from, where one was proved by the time it came; over a topic, of
+    /// the node that passed it on, gossip peer or not. That node need not be its author.
+    pub identity: Option<Identity>,
     /// The transport it came over.
     pub transport: Transport,
     /// When its last byte was read.

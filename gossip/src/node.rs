@@ -133,7 +133,8 @@ pub trait GossipNode: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Response, RequestError>>;
 
     /// Returns a client for the HTTP services of a node, whether it is a gossip peer or not. Returns at once; the
-    /// first request connects. Clients of one address share connections and limits.
+    /// first request connects. Clients of one address share connections and limits. Over libp2p `/p2p/ID` alone
+    /// leads to the peer of that identity while it is connected, and its requests fail as unreachable otherwise.
     ///
     /// # Errors
     ///

@@ -196,6 +196,18 @@ impl Ledger {
         Some(held.holder.link)
     }
 
+    /// Whether a claim is of another session than the link that holds its identity, where sessions can be
+    /// compared: both links are of one transport and one dialer, and name theirs.
+    #[must_use]
+    pub fn is_of_another_session(&self, claim: &LinkClaim) -> bool {
+        self.held.get(&claim.identity).is_some_and(|Held { holder, .. }| {
+            let is_comparable =
+                (holder.transport, holder.dialer) == (claim.transport, claim.dialer);
+            let sessions = holder.session.zip(claim.session);
+            is_comparable && sessions.is_some_and(|(old, new)| old != new)
+        })
+    }
+
     /// The link that holds `identity`.
     #[must_use]
     pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
@@ -439,6 +451,25 @@ mod tests {
                 let refused = Ruling::Refuse { winner: LinkId(1), doubt: expected };
                 assert_eq!(ledger.claim(newcomer), refused);
             }
+        }
+    }
+
+    // Issue 8, 8.
+    #[test]
+    fn sessions_are_compared_where_both_links_are_of_one_transport_and_one_dialer() {
+        let of = |session, transport, dialer| LinkClaim { session, ..link(2, transport, dialer) };
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        let holder = of(Some(1), Transport::Libp2p, THEM);
+        assert!(!ledger.is_of_another_session(&holder), "nobody holds it");
+        assert_eq!(ledger.claim(holder), Ruling::Keep);
+        for (claim, expected) in [
+            (of(Some(2), Transport::Libp2p, THEM), true),
+            (of(Some(1), Transport::Libp2p, THEM), false),
+            (of(None, Transport::Libp2p, THEM), false),
+            (of(Some(2), Transport::WebSocket, THEM), false),
+            (of(Some(2), Transport::Libp2p, US), false),
+        ] {
+            assert_eq!(ledger.is_of_another_session(&claim), expected, "{claim:?}");
         }
     }
 

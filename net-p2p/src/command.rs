@@ -153,21 +153,21 @@ impl ToSwarm {
         })
     }
 
-    /// Opens a stream to the peer of an address, which is dialled if need be.
+    /// Opens a stream to a peer, which is dialled if its address is known and it is not connected.
     ///
     /// # Cancel safety
     ///
     /// As of [`ToSwarm::wish`].
-    pub(crate) async fn open_at(
+    pub(crate) async fn open_to(
         &self,
-        to: PeerAddress,
+        to: StreamTarget,
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {
-        match self.wish(StreamTarget::At(to.clone()), protocols.clone(), deadline).await {
+        match self.wish(to.clone(), protocols.clone(), deadline).await {
             // The connection was about to end, and the next wish leads to another one. If it was the
             // swarm that ended, the next one is answered at once.
-            Err(OpenError::Closed) => self.wish(StreamTarget::At(to), protocols, deadline).await,
+            Err(OpenError::Closed) => self.wish(to, protocols, deadline).await,
             answered => answered,
         }
     }

@@ -170,9 +170,8 @@ impl PeerAddress {
         let NodeAddress::Multiaddr(text) = address else {
             return Err(PeerAddressError::NotMultiaddr { address: address.to_string() });
         };
-        let short = || text.chars().take(200).collect();
         let multiaddr: Multiaddr =
-            text.parse().map_err(|_| PeerAddressError::Malformed { address: short() })?;
+            text.parse().map_err(|_| PeerAddressError::Malformed { address: short(text) })?;
         Self::new(multiaddr)
     }
 
@@ -204,6 +203,11 @@ pub(crate) fn libp2p_key(key: &Keypair) -> libp2p::identity::Keypair {
     // 32 bytes always are a secret key.
     #[allow(clippy::expect_used)]
     libp2p::identity::Keypair::ed25519_from_bytes(key.seed()).expect("32 bytes are a key")
+}
+
+/// What an error shows of an address that could not be read.
+pub(crate) fn short(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 /// The identity of a peer; `None` for a peer ID that is no hash or copy of a key.
@@ -239,6 +243,8 @@ mod tests {
             ("/dns4/h.example/tcp/443/wss", "/wss"),
             ("/dns4/h.example/tcp/443/tls/ws", "/tls"),
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
+            // Issue 9, 13: whom to call is enough where the node is connected, and not where it is dialled.
+            (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
             (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
         ] {
             let text = NodeAddress::Multiaddr(format!("{place}/p2p/{ID}"));

@@ -286,8 +286,8 @@ impl P2pNetwork {
     }
 
     /// Opens a stream to the peer of an address, in the first of `protocols` that it speaks. The peer is
-    /// dialled there, unless it is connected already, through whatever address. It waits for its turn
-    /// while many others are open.
+    /// dialled there, unless it is connected already, through whatever address; `/p2p/ID` alone leads to a
+    /// connected peer only. The stream waits for its turn while many others are open.
     ///
     /// A connection made for this is not used for gossip, unless the peer wants to or is to be dialled
     /// for it anyway. It ends a minute after its last stream.
@@ -306,8 +306,8 @@ impl P2pNetwork {
         protocols: Vec<StreamProtocol>,
         limit: Duration,
     ) -> Result<OutboundStream, OpenError> {
-        let to = PeerAddress::parse(address)?;
-        self.shared.swarm.open_at(to, protocols, Instant::now() + limit).await
+        let to = StreamTarget::parse(address)?;
+        self.shared.swarm.open_to(to, protocols, Instant::now() + limit).await
     }
 
     /// Makes the swarm panic, as a bug in a behaviour would.
@@ -358,10 +358,10 @@ impl GossipNode for P2pNetwork {
     /// Clients of one peer share connections and limits, whatever the address. The peer is connected
     /// when there is something to send, as by [`P2pNetwork::open_stream_to`].
     fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
-        let to = PeerAddress::parse(address).map_err(|error| unusable(address, &error))?;
+        let to = StreamTarget::parse(address).map_err(|error| unusable(address, &error))?;
         let profile = self.shared.around.broadcaster.profile();
         let target = Target {
-            name: to.peer.to_string(),
+            name: to.peer().to_string(),
             // Source: wire facts 9.1. The peer is named by its key, not by a host.
             host: HeaderValue::from_static(""),
             prefix: String::new(),

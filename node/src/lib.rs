@@ -84,7 +84,7 @@ mod view;
 #[cfg(feature = "ws")]
 mod ws;
 
-pub use broadcaster::{Broadcaster, Limits, Metrics, PeerEvent, Relaying};
+pub use broadcaster::{Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying};
 pub use builder::{Mode, NodeBuilder};
 pub use check::PeerError;
 pub use data_dir::{DataDir, DataDirError};

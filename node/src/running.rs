@@ -8,8 +8,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Metrics, PeerEvent};
-use gossip::{GossipNode, Identity, Inbound};
+use broadcaster::{Broadcaster, HandleError, Metrics, PeerEvent};
+use gossip::{GossipNode, Handler, Identity, Inbound, Tag};
 use net_http::client::Clients;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, ServeMetrics};
@@ -137,6 +137,16 @@ impl Running {
     #[must_use]
     pub fn events(&mut self) -> broadcast::Receiver<PeerEvent> {
         std::mem::replace(&mut self.parts.events, self.parts.seen.broadcaster.events())
+    }
+
+    /// Handles the messages of a tag from now on, as [`NodeBuilder::handler`](crate::NodeBuilder::handler)
+    /// does from the start. Messages that came before are not handled late.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`] when the tag is unknown, or has a handler: that one stays.
+    pub fn handle(&self, tag: Tag, handler: impl Handler) -> Result<(), HandleError> {
+        self.parts.seen.broadcaster.handle(tag, Arc::new(handler))
     }
 
     /// Every message that is accepted from now on.

@@ -147,7 +147,44 @@ async fn events_are_told_from_the_start_on() {
     // The peer was there before anybody asked.
     let event = second.events().try_recv().expect("an event waits");
     assert!(matches!(event, tandem::PeerEvent::Connected(_)), "{event:?}");
+    let peers = second.node().peers(PeerClass::Connected);
+    assert_eq!(event.peer().id, peers[0].id);
     drop((first, second));
+}
+
+// Issue 9, 13: a handler that asks the node back had to wait for it in a callback.
+#[tokio::test]
+async fn a_running_node_takes_another_handler() {
+    let listener = builder(Mode::WebSocket).start(&CancellationToken::new()).await;
+    let listener = listener.expect("it starts");
+    let (heard, mut handled) = mpsc::channel(16);
+    let listen = move |message: Inbound| {
+        let heard = heard.clone();
+        async move {
+            heard.send(message.body).await.expect("the test listens");
+            Verdict::Ignore
+        }
+    };
+    assert_eq!(listener.handle(Tag::AV, listen.clone()), Ok(()));
+    let again = listener.handle(Tag::AV, listen).expect_err("it has one");
+    assert_eq!(again.to_string(), "there is a handler for AV");
+    let speaker = dial(builder(Mode::WebSocket), &listener).await;
+    until_connected(&*speaker.node()).await;
+    assert_eq!(speaker.node().broadcast(Outbound::new(Tag::AV, "hello")), Ok(Admission::Queued));
+    let body = time::timeout(PATIENCE, handled.recv()).await.expect("it is handled in time");
+    assert_eq!(body.as_deref(), Some(&b"hello"[..]));
+    drop((speaker, listener));
+}
+
+// Issue 9, 13: what a running node shows of itself has its names in this crate.
+#[tokio::test]
+async fn what_went_no_further_is_counted_by_reason() {
+    let node = builder(Mode::WebSocket).start(&CancellationToken::new()).await;
+    let node = node.expect("it starts");
+    let metrics: &tandem::Metrics = node.metrics();
+    assert_eq!(metrics.drops(tandem::DropReason::UnknownTag), 0);
+    metrics.dropped(tandem::DropReason::UnknownTag, tandem::gossip::Lane::Bulk);
+    assert_eq!(node.broadcaster().metrics().drops(tandem::DropReason::UnknownTag), 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use broadcaster::{
-    Attached, Broadcaster, LaneSinks, Limits, Link, LinkHooks, LinkInfo, PeerEvent, Relaying, Setup,
+    Attached, Broadcaster, LaneSinks, Limits, Link, LinkHooks, LinkInfo, PeerEvent, Relaying,
+    Setup, TopicMessage,
 };
 use bytes::Bytes;
 use gossip::{
@@ -250,5 +251,83 @@ async fn messages_that_grew_old_on_another_link_do_not_make_the_winner_slow() {
         if let PeerEvent::Disconnected(_, reason) = event {
             assert_ne!(reason, DisconnectReason::Slow);
         }
+    }
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn a_message_carries_the_identity_of_its_sender_where_one_was_proved() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let mut observed = node.broadcaster.observe();
+    let mut hears = async |body: &'static str, from, identity| {
+        let message = soon("it is heard", observed.recv()).await.expect("the node runs");
+        assert_eq!((&message.body[..], message.from), (body.as_bytes(), from));
+        assert_eq!(message.identity, identity, "{body}");
+    };
+    let (mut named, twin) = node.twin(Transport::Libp2p, 1, Asked::Answers);
+    named.send(Tag::AV, b"named").await.unwrap();
+    hears("named", Some(twin.peer), Some(TWIN)).await;
+
+    let (mut late, link) = node.link(Transport::WebSocket, Asked::Answers);
+    let id = node.broadcaster.next_link_id();
+    let _late = node.broadcaster.attach(id, link).unwrap();
+    late.send(Tag::AV, b"nameless").await.unwrap();
+    hears("nameless", Some(id), None).await;
+    let identity = Identity::from_ed25519([8; 32]);
+    let claim = LinkClaim { link: id, identity, ..node.claim(Transport::WebSocket, 1) };
+    node.broadcaster.verified(claim);
+    late.send(Tag::AV, b"named by now").await.unwrap();
+    hears("named by now", Some(id), Some(identity)).await;
+
+    // Over a topic messages come from nodes that are no gossip peers, too.
+    for (body, from) in [("no peer", Some(Identity::from_ed25519([9; 32]))), ("nobody", None)] {
+        node.broadcaster.hear(TopicMessage {
+            tag: Tag::TX,
+            body: body.into(),
+            from,
+            transport: Transport::Libp2p,
+            report: Box::new(|_verdict| {}),
+        });
+        hears(body, None, from).await;
+    }
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn every_event_tells_the_peer_that_it_happened_to() {
+    let node = Node::of(&NetworkProfile::TANDEM);
+    let mut events = node.broadcaster.events();
+    let (_peer, link) = node.link(Transport::WebSocket, Asked::Answers);
+    let id = node.broadcaster.next_link_id();
+    let _attached = node.broadcaster.attach(id, link).unwrap();
+    node.broadcaster.verified(LinkClaim { link: id, ..node.claim(Transport::WebSocket, 1) });
+    node.broadcaster.disconnect(id, DisconnectReason::Requested);
+    for expected in [None, Some(TWIN), Some(TWIN)] {
+        let event = soon("something happens", events.recv()).await.expect("the node runs");
+        assert_eq!((event.peer().id, event.peer().identity), (id, expected), "{event:?}");
+    }
+}
+
+// Issue 8, 8: two nodes with one key evicted each other for ever, and nothing told of it.
+#[tokio::test(start_paused = true)]
+async fn links_that_take_an_identity_over_from_another_session_are_counted() {
+    for profile in NetworkProfile::ALL {
+        let node = Node::of(profile);
+        let contested = || node.broadcaster.metrics().identity_contested();
+        let mut peers = Vec::new();
+        for number in 0_u8..6 {
+            let (peer, link) = node.link(Transport::Libp2p, Asked::Answers);
+            let session = Some(number.into());
+            let claim = LinkClaim { session, ..node.claim(Transport::Libp2p, number) };
+            let claim = node.broadcaster.claim(claim);
+            let attached = node.broadcaster.attach_claimed(claim, link).expect("the node runs");
+            assert_eq!(node.peers(), [attached.peer], "{}", profile.name);
+            assert_eq!(contested(), u64::from(number), "{}", profile.name);
+            peers.push(peer);
+        }
+        // Another link of the same session takes nothing over from another one.
+        let claim = LinkClaim { session: Some(5), ..node.claim(Transport::Libp2p, 0) };
+        drop(node.broadcaster.claim(claim));
+        assert_eq!(contested(), 5, "{}", profile.name);
     }
 }

@@ -4,8 +4,8 @@
 use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Duration};
 
 use broadcaster::{
-    Broadcaster, DropReason, LaneLimits, Limits, Relaying, Setup, TopicAdmission, TopicMessage,
-    TopicReceipt,
+    Broadcaster, DropReason, HandleError, LaneLimits, Limits, Relaying, Setup, TopicAdmission,
+    TopicMessage, TopicReceipt,
 };
 use bytes::Bytes;
 use gossip::{
@@ -498,4 +498,40 @@ async fn a_peer_is_not_slow_because_this_node_stood_still() {
         assert_eq!(sent, Ok(Admission::Queued));
     }
     assert_eq!(soon("it is cut off", attached.ended()).await, DisconnectReason::Slow);
+}
+
+// Issue 9, 13: handlers had to be there before the node.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_added_to_a_running_node_hears_what_comes_from_then_on() {
+    let (node, broadcaster) = start(setup(patient()));
+    let (mut raw, _) = join(&node);
+    let unhandled = || broadcaster.metrics().drops(DropReason::Unhandled);
+    raw.send(Tag::AV, &body(1, 100)).await.unwrap();
+    settle().await;
+    assert_eq!(unhandled(), 1);
+
+    let (first, second) = (Recorder::default(), Recorder::default());
+    assert_eq!(broadcaster.handle(Tag::AV, Arc::new(first.clone())), Ok(()));
+    raw.send(Tag::AV, &body(2, 100)).await.unwrap();
+    first.hears(&body(2, 100)).await;
+
+    let taken = Err(HandleError::Taken { tag: Tag::AV });
+    assert_eq!(broadcaster.handle(Tag::AV, Arc::new(second.clone())), taken);
+    let unknown = Tag(*b"ZZ");
+    let refused = broadcaster.handle(unknown, Arc::new(second.clone()));
+    assert_eq!(refused, Err(HandleError::UnknownTag { tag: unknown }));
+    raw.send(Tag::AV, &body(3, 100)).await.unwrap();
+    first.hears(&body(3, 100)).await;
+    assert_eq!((first.count(), second.count(), unhandled()), (2, 0, 1));
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_added_to_a_running_node_answers_requests() {
+    let (node, broadcaster) = start(setup(patient()));
+    let (mut raw, _) = join(&node);
+    let handler = |_: Inbound| async { Verdict::Respond(Topics::default()) };
+    assert_eq!(broadcaster.handle(Tag::UE, Arc::new(handler)), Ok(()));
+    raw.send(Tag::UE, &request::seal(&Topics::default(), 1)).await.unwrap();
+    next_of(&mut raw, Tag::TS).await;
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use gossip::{DisconnectReason, Inbound, Lane, Tag, TagRule, Transport, Validation};
+use gossip::{DisconnectReason, Identity, Inbound, Lane, Tag, TagRule, Transport, Validation};
 use tokio::time::{self, Instant};
 
 use crate::{
@@ -45,6 +45,8 @@ use crate::{
 pub(crate) struct Source {
     /// The gossip peer, if it is one.
     pub(crate) peer: Option<Arc<Peer>>,
+    /// The node that passed it on in a topic, which need not be a gossip peer.
+    pub(crate) forwarder: Option<Identity>,
     pub(crate) transport: Transport,
     pub(crate) heard_on: HeardOn,
     /// What the sender may have under way.
@@ -137,7 +139,7 @@ pub(crate) async fn take_in(
         arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
     }
     let shares = Arc::clone(&arrival.source.shares);
-    let is_awaited = shared.awaited.contains(&shared.profile.tags, rule.tag);
+    let is_awaited = shared.application.awaits(rule.tag);
     let has_room =
         if is_awaited { shares.work(lane).has_room() } else { shares.intake(lane).has_room() };
     if unpacked.body.is_none() || !has_room {
@@ -166,7 +168,7 @@ pub(crate) async fn take_in(
                 // Refused only when the node stops.
                 let _ = shares.work(lane).push(work);
             } else {
-                shared.accepted(&mut work);
+                shared.accepted(&mut work, None);
             }
         }
         Seen::Before(before) => {
@@ -206,12 +208,13 @@ fn heard_before(
 impl Arrival {
     fn work(self, unpacked: Unpacked, sighting: Option<Sighting>) -> Work {
         let Self { rule, wire, payload, memory, source } = self;
-        let Source { peer, transport, heard_on, shares } = source;
+        let Source { peer, forwarder, transport, heard_on, shares } = source;
         let Unpacked { fingerprint, body, digest, held: _body, gained: _ } = unpacked;
         let message = Inbound {
             tag: rule.tag,
             body: body.unwrap_or_default(),
             from: peer.as_ref().map(|peer| peer.id),
+            identity: forwarder.or_else(|| peer.as_ref()?.identity()),
             transport,
             received: Instant::now().into_std(),
         };

@@ -90,7 +90,7 @@ pub(crate) fn hear(shared: &Arc<Shared>, tasks: &TaskSet, message: TopicMessage)
         return report(Validation::Ignore);
     };
     let memory = MessageMemory::Charged(held);
-    let source = Source { peer, transport, heard_on: HeardOn::Topic, shares };
+    let source = Source { peer, forwarder: from, transport, heard_on: HeardOn::Topic, shares };
     let arrival = Arrival { rule, wire: None, payload: body, memory, source };
     let mut taken = Box::pin(take(Arc::clone(shared), arrival, report));
     if taken.as_mut().now_or_never().is_none() {

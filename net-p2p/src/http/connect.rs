@@ -11,22 +11,19 @@ use net_http::client::{Connect, Io};
 use tokio::time::Instant;
 
 use super::stream::StreamIo;
-use crate::{
-    command::ToSwarm,
-    config::{PeerAddress, PeerAddressError},
-};
+use crate::{command::ToSwarm, config::PeerAddressError, streams::StreamTarget};
 
 /// Longest time for opening a stream, with looking a name up, dialling and waiting for a place. Callers
 /// have a limit of their own. Chosen: the three of ten seconds each.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Opens streams to the peer of one address.
+/// Opens streams to one peer.
 ///
 /// It holds a way to the swarm and not the network, so that idle clients keep no network running.
 #[derive(Debug)]
 pub(crate) struct StreamConnect {
     pub(crate) swarm: ToSwarm,
-    pub(crate) to: PeerAddress,
+    pub(crate) to: StreamTarget,
     pub(crate) protocol: StreamProtocol,
 }
 
@@ -34,7 +31,7 @@ impl Connect for StreamConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>> {
         Box::pin(async {
             let (to, protocols) = (self.to.clone(), vec![self.protocol.clone()]);
-            let opened = self.swarm.open_at(to, protocols, Instant::now() + OPEN_LIMIT).await?;
+            let opened = self.swarm.open_to(to, protocols, Instant::now() + OPEN_LIMIT).await?;
             Ok(Box::new(StreamIo::from(opened)) as Box<dyn Io>)
         })
     }

@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use gossip::Direction;
+use gossip::{Direction, NodeAddress};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -39,19 +39,40 @@ use super::{
     handler::{Handler, OpenError, OpenRequest},
     pending_dials::PendingDials,
 };
-use crate::config::PeerAddress;
+use crate::config::{PeerAddress, PeerAddressError, identity_of, short};
 
 /// Wishes of link tasks that wait for connection tasks. Chosen: as many as streams may wait to be
 /// accepted.
 const MAX_WAITING: usize = 256;
 
 /// Whom a stream shall lead to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum StreamTarget {
     /// A peer that is connected.
     Connected(PeerId),
     /// The peer of an address, which is dialled if the peer is not connected.
     At(PeerAddress),
+}
+
+impl StreamTarget {
+    /// Reads an address as an application writes it: `/p2p/ID` alone names a peer that is connected.
+    pub(crate) fn parse(address: &NodeAddress) -> Result<Self, PeerAddressError> {
+        if let NodeAddress::Multiaddr(text) = address
+            && let Some(id) = text.strip_prefix("/p2p/").filter(|id| !id.contains('/'))
+        {
+            let peer = id.parse().ok().filter(|peer| identity_of(peer).is_some());
+            let unusable = || PeerAddressError::BadPeerId { address: short(text) };
+            return peer.map(Self::Connected).ok_or_else(unusable);
+        }
+        PeerAddress::parse(address).map(Self::At)
+    }
+
+    /// The peer to be found there.
+    pub(crate) const fn peer(&self) -> &PeerId {
+        match self {
+            Self::Connected(peer) | Self::At(PeerAddress { peer, .. }) => peer,
+        }
+    }
 }
 
 /// A wish for a stream, on whichever connection there is.

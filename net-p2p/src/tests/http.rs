@@ -270,6 +270,33 @@ async fn an_address_that_cannot_be_asked_is_refused_with_the_reason() {
         panic!("it has no peer ID")
     };
     assert!(reason.contains("/p2p/ID"), "{reason}");
+    // A SHA-256 multihash that was cut to one byte, and no peer ID at all.
+    for bare in ["/p2p/73kJ", "/p2p/nobody"] {
+        let HttpAddressError::Unusable { reason, .. } = refused(bare) else {
+            panic!("{bare} names nobody")
+        };
+        assert!(reason.contains("a peer ID that no key has"), "{reason}");
+    }
+}
+
+// Issue 9, 13.
+#[tokio::test]
+async fn an_identity_alone_leads_to_a_connected_peer_and_to_no_other() {
+    let profile = &NetworkProfile::TANDEM;
+    let (one, other) = (asking(profile).await, serving(profile, NodeKey::generate()).await);
+    let bare = NodeAddress::Multiaddr(format!("/p2p/{}", other.network.identity()));
+    let client = one.network.http_client(&bare).unwrap();
+    let error = client.get("/hello").await.unwrap_err();
+    assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
+
+    let address = other.network.addresses().remove(0);
+    let protocols = vec![StreamProtocol::new(profile.http_protocol)];
+    let held = one.network.open_stream_to(&address, protocols, PATIENCE).await.unwrap();
+    assert_eq!(client.get("/hello").await.unwrap().status(), StatusCode::OK);
+    // Clients of one peer share connections, not the way to a new one.
+    drop(held);
+    let client = one.network.http_client(&address).unwrap();
+    assert_eq!(client.get("/hello").await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

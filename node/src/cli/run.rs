@@ -327,14 +327,12 @@ async fn tell_events(teller: &Teller, mut events: broadcast::Receiver<PeerEvent>
 }
 
 fn log_event(event: &PeerEvent) {
-    let (what, info, reason) = match event {
-        PeerEvent::Connected(info) => ("a peer connected", info, None),
-        PeerEvent::Identified(info) => ("a peer was identified", info, None),
-        PeerEvent::Disconnected(info, reason) => {
-            ("a peer disconnected", info, Some(reason.label()))
-        }
+    let (what, reason) = match event {
+        PeerEvent::Connected(_) => ("a peer connected", None),
+        PeerEvent::Identified(_) => ("a peer was identified", None),
+        PeerEvent::Disconnected(_, reason) => ("a peer disconnected", Some(reason.label())),
     };
-    let Peer { peer, transport, direction, address, peer_id } = Peer::of(info);
+    let Peer { peer, transport, direction, address, peer_id } = Peer::of(event.peer());
     tracing::info!(peer, transport, direction, ?address, peer_id, reason, "{what}");
 }
 

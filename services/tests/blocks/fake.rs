@@ -140,7 +140,7 @@ pub(crate) async fn handle(
 /// A request as a handler gets it.
 pub(crate) fn inbound(body: Bytes, from: u64) -> Inbound {
     let (tag, from, transport) = (Tag::UE, Some(LinkId(from)), Transport::Memory);
-    Inbound { tag, body, from, transport, received: Instant::now() }
+    Inbound { tag, body, from, identity: None, transport, received: Instant::now() }
 }
 
 impl GossipNode for FakeNode {
