@@ -283,7 +283,7 @@ async fn an_address_that_cannot_be_asked_is_refused_with_the_reason() {
 #[tokio::test]
 async fn an_identity_alone_leads_to_a_connected_peer_and_to_no_other() {
     let profile = &NetworkProfile::TANDEM;
-    let (one, other) = (asking(profile).await, serving(profile, NodeKey::generate()).await);
+    let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
     let bare = NodeAddress::Multiaddr(format!("/p2p/{}", other.network.identity()));
     let client = one.network.http_client(&bare).unwrap();
     let error = client.get("/hello").await.unwrap_err();
