@@ -33,7 +33,8 @@ pub enum DisconnectReason {
     Stalled,
     /// Nothing was heard of the peer for too long.
     Silent,
-    /// The peer sent control frames faster than any honest peer does.
+    /// The peer sent more than its share for longer than any honest peer does: messages beyond the rate of their tag,
+    /// control frames, unknown tags, or little that unpacks to much.
     Flood,
     /// The node was full, and its place was needed for a peer of a less crowded part of the network.
     Evicted,
