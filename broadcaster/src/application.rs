@@ -1,4 +1,4 @@
-//! What the application installed, and what it says of a message.
+//! Handlers and validators of the application, and their judgement of a message.
 //!
 //! # Invariants
 //!
@@ -84,12 +84,12 @@ impl Application {
         self.handlers[self.position(tag)?].get()
     }
 
-    /// Whether the messages of a tag have to pass a worker before they can be passed on.
+    /// Returns whether the messages of a tag have to pass a worker before they can be passed on.
     pub(crate) fn awaits(&self, tag: Tag) -> bool {
         Interest::from_bits(self.awaited.load(Ordering::Acquire)).contains(&self.tags, tag)
     }
 
-    /// What the validator of its tag says of a message. Without one, every message is good.
+    /// The judgement of the tag's validator. Without one, every message is good.
     pub(crate) fn judge(&self, message: &Inbound) -> Validation {
         let Some(validator) = self.validators.get(&message.tag) else {
             return Validation::Accept;

@@ -51,11 +51,11 @@ pub use self::{
 /// most transactions are shorter, and a slice keeps at most four times its length alive at this size.
 pub(crate) const INLINE_BYTES: usize = 4 * 1024;
 
-/// What one unfinished message may hold without being charged, in bytes. Chosen: as much as the read
+/// Bytes of one unfinished message that are not charged. Chosen: as much as the read
 /// buffer of a busy peer, so that a connection costs at most twice that whatever its peer sends.
 const FREE_BYTES: usize = 16 * 1024;
 
-/// What every connection of a node goes by when it assembles messages. Made by
+/// The bounds by which every connection of a node assembles messages. Made by
 /// [`Broadcaster::assembly`](crate::Broadcaster::assembly).
 #[derive(Clone, Debug)]
 pub struct AssemblyRules {
@@ -80,7 +80,7 @@ pub struct Assembler<F> {
     part: Option<Part>,
     /// The message that is being put together, unless all of it will lie in the read buffer.
     message: Option<Unfinished>,
-    /// What has to be charged before anything goes on.
+    /// A charge that is due before anything goes on.
     pending: Option<Pending>,
     /// Time spent waiting for the bytes of what has begun.
     coming: Stopwatch,
@@ -114,7 +114,7 @@ enum Pending {
     Buffer,
 }
 
-/// What an assembler does next.
+/// The next step of an assembler.
 #[derive(Debug)]
 pub enum Step {
     /// A whole message.
@@ -141,14 +141,14 @@ pub struct Piece {
     pub whole: Option<usize>,
 }
 
-/// What is to be charged to the budget.
+/// A charge to the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// So many bytes more.
     pub bytes: usize,
     /// The lane of the message.
     pub lane: Lane,
-    /// Whether the message is whole.
+    /// True if the message is whole.
     pub stage: Stage,
 }
 
@@ -266,7 +266,7 @@ impl<F: Framing> Assembler<F> {
         bytes.get(piece.offset..piece.offset + piece.len).unwrap_or_default()
     }
 
-    /// Whether a message, or something of the transport, has begun and not ended.
+    /// Returns whether a message, or something of the transport, has begun and not ended.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.part.is_some() || self.message.is_some() || !self.buffer.is_empty()
@@ -355,7 +355,7 @@ impl<F: Framing> Assembler<F> {
             return Ok(Some(Step::Piece(piece)));
         }
         if ready < remaining {
-            // What comes next is read into the message itself.
+            // The following bytes are read into the message itself.
             return Ok(Some(self.make_room(1).unwrap_or_else(|| self.read_more())));
         }
         match self.part.as_ref().map(|part| part.follows) {
@@ -367,7 +367,7 @@ impl<F: Framing> Assembler<F> {
         }
     }
 
-    /// What has come since the last piece, once the tag is known.
+    /// The bytes that have come since the last piece, once the tag is known.
     fn piece(&mut self) -> Option<Piece> {
         let message = self.message.as_mut()?;
         let part = self.part.as_ref()?;
@@ -437,7 +437,7 @@ impl<F: Framing> Assembler<F> {
         }
     }
 
-    /// What comes next is another message.
+    /// Begins anew: the following bytes are another message.
     fn start_afresh(&mut self) {
         self.coming.reset();
         self.room.reset();

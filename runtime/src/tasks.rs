@@ -181,11 +181,7 @@ impl TaskSet {
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        if self.shared.cancel.is_cancelled() {
-            return;
-        }
-        let task = task(self.shared.cancel.clone());
-        self.shared.start(name, task, Late::Dropped, Lasting::No);
+        self.launch(name, task, Lasting::No);
     }
 
     /// Starts a task as [`TaskSet::spawn`] does, that has to run as long as the set does: if it ends before
@@ -195,11 +191,19 @@ impl TaskSet {
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        self.launch(name, task, Lasting::Yes);
+    }
+
+    fn launch<F, Fut>(&self, name: &'static str, task: F, lasting: Lasting)
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         if self.shared.cancel.is_cancelled() {
             return;
         }
         let task = task(self.shared.cancel.clone());
-        self.shared.start(name, task, Late::Dropped, Lasting::Yes);
+        self.shared.start(name, task, Late::Dropped, lasting);
     }
 
     /// The first fault of a task of this set, if there was one.

@@ -22,7 +22,7 @@ pub trait Framing: Send + 'static {
     fn unmask(&self, _bytes: &mut [u8], _offset: usize) {}
 }
 
-/// What a stream goes on with.
+/// The next part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// Not all of the head has come.
@@ -43,11 +43,11 @@ pub struct PartHead {
     pub header: usize,
     /// Length of the payload as announced, in bytes.
     pub payload: usize,
-    /// Whether the message ends with it.
+    /// True if the message ends with it.
     pub follows: Follows,
 }
 
-/// Whether another part follows.
+/// The place of a part in its message: the last one, or one that others follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follows {
     /// This is the last part of its message, or the only one.

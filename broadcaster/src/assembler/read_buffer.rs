@@ -13,10 +13,10 @@ use gossip::Lane;
 
 use crate::budget::Reservation;
 
-/// What is read at a time from a busy peer, in bytes. Chosen: a syscall costs little beside it.
+/// Bytes read at a time from a busy peer. Chosen: a syscall costs little beside it.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What is read at a time from a quiet peer, in bytes. Chosen: ten thousand idle peers take 40 MB.
+/// Bytes read at a time from a quiet peer. Chosen: ten thousand idle peers take 40 MB.
 const QUIET_READ_BYTES: usize = 4 * 1024;
 
 /// The memory that a message lies in. It counts as in use for as long as this lives, so this is kept
@@ -36,7 +36,7 @@ pub enum MessageMemory {
 #[derive(Clone, Debug)]
 pub struct SharedBuffer(Arc<OnceLock<Reservation>>);
 
-/// Whether there is room to read to.
+/// The state of a buffer before a read: there is room, or it has to be charged first.
 pub(super) enum Room {
     Ready,
     /// Messages keep the buffer alive: so much has to be charged before there is another one.

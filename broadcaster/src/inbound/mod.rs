@@ -49,7 +49,7 @@ pub(crate) struct Source {
     pub(crate) forwarder: Option<Identity>,
     pub(crate) transport: Transport,
     pub(crate) heard_on: HeardOn,
-    /// What the sender may have under way.
+    /// The sender's shares of the queues.
     pub(crate) shares: Arc<Shares>,
 }
 
@@ -58,14 +58,14 @@ pub(crate) struct Arrival {
     pub(crate) rule: &'static TagRule,
     /// The whole message, tag included, if it came as one.
     pub(crate) wire: Option<Bytes>,
-    /// What follows the tag.
+    /// The bytes behind the tag.
     pub(crate) payload: Bytes,
     /// The memory that the message lies in.
     pub(crate) memory: MessageMemory,
     pub(crate) source: Source,
 }
 
-/// Whether whoever brings a message can be held up.
+/// The way in which the bringer of a message meets a full queue: a connection waits, a topic cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// It waits, at most [`Limits::inbound_wait`](crate::Limits::inbound_wait) for each thing.

@@ -51,7 +51,7 @@ pub(crate) struct Pacer {
     rates: Rates,
 }
 
-/// What is to be done about a message.
+/// The ruling of a rate on one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// It is within the rate.

@@ -153,7 +153,7 @@ impl Unpacker {
     }
 }
 
-/// What is known of a payload, to be taken to a thread.
+/// A payload on its way to a thread, with what is known of it.
 struct Job {
     rule: &'static TagRule,
     payload: Bytes,

@@ -27,7 +27,7 @@ pub(crate) enum HeardOn {
     Topic,
 }
 
-/// What a message is charged for.
+/// The charges of a message.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// For what came off the wire.
@@ -50,7 +50,7 @@ pub(crate) struct Work {
     /// Keeps the bytes charged to the budget until the message has been handled.
     pub(crate) _held: Held,
     pub(crate) heard_on: HeardOn,
-    /// What its sender may have under way, to be passed on within.
+    /// The sender's shares of the queues, in which the message is passed on.
     pub(crate) shares: Arc<Shares>,
     /// Has the message forgotten unless somebody judges it. `None` for requests and for later copies.
     pub(crate) sighting: Option<Sighting>,
@@ -63,7 +63,7 @@ impl Work {
         *self.digest.get_or_init(|| encode::digest(*tag, body))
     }
 
-    /// Whom the message came from, if from a gossip peer.
+    /// The gossip peer that the message came from, if it was one.
     pub(crate) fn from(&self) -> Option<LinkId> {
         self.message.from
     }
@@ -94,9 +94,9 @@ impl WorkQueues {
     }
 }
 
-/// What one sender may have under way in this node: its share of every queue, and of the processors.
+/// The shares of one sender: of every queue, and of the processors.
 pub(crate) struct Shares {
-    /// What its compressed messages became of late, in bytes.
+    /// Bytes that its compressed messages became of late.
     unpacked: Mutex<Bucket>,
     work: [Share<Work>; 2],
     requests: Share<Work>,
@@ -155,7 +155,7 @@ impl Shares {
         &self.intake[usize::from(lane == Lane::Bulk)]
     }
 
-    /// Whether nothing waits or is being handled.
+    /// Returns whether nothing waits or is being handled.
     pub(crate) fn are_idle(&self) -> bool {
         self.work.iter().all(Share::is_idle) && self.intake.iter().all(Share::is_idle)
     }
