@@ -3,8 +3,11 @@
 //! # Invariants
 //!
 //! * Once a request was handed to hyper it is sent again only if hyper gives it back, which it does when
-//!   nothing of it was written.
-//! * An error says that the request did not reach the peer only if it was not handed over, or given back.
+//!   nothing of it was written, or if its kept connection ended under an idempotent request without a
+//!   body: a server may close a kept connection at any time, and the request may cross that on its way
+//!   (RFC 9112, 9.3.1).
+//! * An error says that the request did not reach the peer only if it was never handed over, or always
+//!   given back.
 
 use std::{
     future::Future,
@@ -36,6 +39,7 @@ use super::{
     body::ResponseBody,
     driver::Driver,
     pool::{Lease, Live, Patience, Pool, Slot},
+    replay::Replay,
     request::{RequestDefaults, declared_length, only_request},
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
@@ -153,12 +157,18 @@ impl TargetConfig {
         self.pool.admit(&mut patience).await?;
         let mut slot = self.pool.slot(&mut patience).await?;
         let mut resent = 0;
+        // The error of an attempt that may have reached the peer.
+        let mut crossed = None;
         loop {
-            // Only the first attempt takes what was idle: what was given back needs a fresh connection.
+            // Only the first attempt takes an idle connection: what is sent again needs a fresh one.
             let idle = if resent == 0 { slot.idle().await } else { None };
+            let replay = idle.as_ref().and_then(|_kept| Replay::of(request));
             let live = match idle {
                 Some(live) => live,
-                None => Box::pin(self.open(&slot)).await?,
+                None => match Box::pin(self.open(&slot)).await {
+                    Ok(live) => live,
+                    Err(error) => return Err(crossed.unwrap_or(error)),
+                },
             };
             let mut lease = Lease::new(live, slot);
             handed.store(true, Relaxed);
@@ -172,16 +182,34 @@ impl TargetConfig {
                     (error.into_error(), given_back)
                 }
             };
-            let Some(given_back) = given_back else { return Err(lost(&lease, error)) };
-            handed.store(false, Relaxed);
-            if stopped.is_cancelled() {
-                return Err(HttpError::Stopped);
-            }
+            let error = match (given_back, replay) {
+                (Some(given_back), _) => {
+                    *request = given_back.map(Outgoing::into_body);
+                    HttpError::Unreachable { source: error.into() }
+                }
+                (None, replay) => {
+                    let error = lost(&lease, error);
+                    let Some(replay) =
+                        replay.filter(|_replay| matches!(error, HttpError::Broken { .. }))
+                    else {
+                        return Err(error);
+                    };
+                    *request = replay.into_request();
+                    error
+                }
+            };
+            let error = crossed.take().unwrap_or(error);
+            handed.store(error.may_have_reached(), Relaxed);
             if resent == RESENDS {
-                return Err(HttpError::Unreachable { source: error.into() });
+                return Err(error);
+            }
+            if error.may_have_reached() {
+                crossed = Some(error);
+            }
+            if stopped.is_cancelled() {
+                return Err(crossed.unwrap_or(HttpError::Stopped));
             }
             resent += 1;
-            *request = given_back.map(Outgoing::into_body);
             slot = lease.give_up();
         }
     }

@@ -22,6 +22,7 @@ mod driver;
 mod exchange;
 mod limits;
 mod pool;
+mod replay;
 mod request;
 mod table;
 #[cfg(test)]

@@ -131,6 +131,92 @@ async fn a_stale_connection_is_replaced_and_the_request_sent_once() {
     assert_eq!((bench.opened(), bench.pool().idle(), bench.pool().free()), (2, 1, 4));
 }
 
+/// Has a connection used once, then closed by the peer when `second` has come over it and `said` was
+/// said. Returns what became of `second`, and whether the peer was asked over a new connection.
+async fn lost_on_a_kept_connection(
+    second: Request<HttpBody>,
+    said: &str,
+) -> (Result<HttpResponse, HttpError>, bool) {
+    let mut bench = Bench::new(limits());
+    let peers = async {
+        let mut first = bench.accept.next().await;
+        first.head().await;
+        first.say(HI).await;
+        first.head().await;
+        first.say(said).await;
+        drop(first);
+        let mut second = bench.accept.next().await;
+        second.head().await;
+        second.say(HI).await;
+        std::future::pending::<()>().await;
+    };
+    let calls = async {
+        assert_eq!(text(bench.client.get("/first").await.unwrap()).await, "hi");
+        bench.client.send(second).await
+    };
+    let response = tokio::select! {
+        biased;
+        () = peers => unreachable!("it waits for ever"),
+        response = calls => response,
+    };
+    if response.is_err() {
+        assert_eq!(bench.pool().free(), 4);
+    }
+    (response, bench.pipes.opened.load(SeqCst) == 2)
+}
+
+// Every server closes kept connections at some time, and a request may cross that on its way.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_crosses_the_end_of_a_kept_connection_is_sent_again_if_that_is_safe() {
+    for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
+        let request = Request::builder().method(method).uri("/second");
+        let request = request.header("x-mark", "7").body(HttpBody::empty()).unwrap();
+        let (response, again) = lost_on_a_kept_connection(request, "").await;
+        assert_eq!(response.unwrap().status(), 200, "{method}");
+        assert!(again, "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_have_been_acted_on_is_not_sent_again() {
+    let post = || Request::post("/second").body(HttpBody::empty()).unwrap();
+    let put = || Request::put("/second").body(HttpBody::full("body")).unwrap();
+    for request in [post(), put()] {
+        let what = format!("{request:?}");
+        let (response, again) = lost_on_a_kept_connection(request, "").await;
+        let error = response.unwrap_err();
+        assert!(matches!(error, HttpError::Broken { .. }), "{what}: {error:?}");
+        assert!(error.may_have_reached() && !again, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_response_that_is_wrong_has_the_request_sent_again() {
+    let get = Request::get("/second").body(HttpBody::empty()).unwrap();
+    let (response, again) = lost_on_a_kept_connection(get, "no HTTP\r\n\r\n").await;
+    assert!(matches!(response, Err(HttpError::Protocol { .. })), "{response:?}");
+    assert!(!again);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_sent_again_in_vain_may_have_reached_the_peer() {
+    let mut bench = Bench::new(limits());
+    let peer = async {
+        let mut first = bench.accept.next().await;
+        first.head().await;
+        first.say(HI).await;
+        first.head().await;
+        // Nobody accepts another connection.
+        drop(bench.accept);
+    };
+    let calls = async {
+        assert_eq!(text(bench.client.get("/first").await.unwrap()).await, "hi");
+        bench.client.get("/second").await
+    };
+    let ((), response) = tokio::join!(peer, calls);
+    assert!(response.unwrap_err().may_have_reached());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_closes_every_connection_at_once_is_given_up_unsent() {
     let mut bench = Bench::new(limits());
