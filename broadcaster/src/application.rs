@@ -2,11 +2,10 @@
 //!
 //! # Invariants
 //!
-//! * A tag has one handler at most, and keeps the one that a running node was given.
-//! * A tag is awaited before its handler is there, so a message that passes no worker was seen by no handler.
+//! * A tag has one handler and one validator at most, and keeps those that a running node was given.
+//! * A tag is awaited before they are there, so a message that passes no worker was seen by neither.
 
 use std::{
-    collections::HashMap,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, OnceLock,
@@ -16,18 +15,18 @@ use std::{
 
 use gossip::{Handler, Inbound, Interest, Tag, TagTable, Validation, Validator};
 
-/// Why a handler was not added to a running node.
+/// Why a handler or a validator was not added to a running node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The network has no such tag, so the handler would never be called.
+    /// The network has no such tag, so it would never be called.
     #[error("{tag} is not a tag of this network")]
     UnknownTag {
         /// The tag as given.
         tag: Tag,
     },
-    /// The tag has a handler, and only one can be called.
-    #[error("there is a handler for {tag}")]
+    /// The tag has one already, and only one can be called.
+    #[error("there is one for {tag} already")]
     Taken {
         /// The tag as given.
         tag: Tag,
@@ -39,7 +38,8 @@ pub(crate) struct Application {
     tags: TagTable,
     /// In the order of `tags`. Read for every message that is handled.
     handlers: Vec<OnceLock<Arc<dyn Handler>>>,
-    validators: HashMap<Tag, Arc<dyn Validator>>,
+    /// Likewise.
+    validators: Vec<OnceLock<Arc<dyn Validator>>>,
     /// The tags whose messages have to pass a worker, as [`Interest::to_bits`] gives it.
     awaited: AtomicU32,
 }
@@ -49,7 +49,7 @@ impl Application {
         Self {
             tags,
             handlers: tags.rules().iter().map(|_rule| OnceLock::new()).collect(),
-            validators: HashMap::new(),
+            validators: tags.rules().iter().map(|_rule| OnceLock::new()).collect(),
             awaited: AtomicU32::default(),
         }
     }
@@ -62,10 +62,12 @@ impl Application {
         }
     }
 
-    /// Installs the validator of a tag, in place of an earlier one.
+    /// Installs the validator of a tag, in place of an earlier one. An unknown tag is ignored.
     pub(crate) fn replace_validator(&mut self, tag: Tag, validator: Arc<dyn Validator>) {
-        self.validators.insert(tag, validator);
-        self.await_tag(tag);
+        if let Some(at) = self.position(tag) {
+            self.validators[at] = OnceLock::from(validator);
+            self.await_tag(tag);
+        }
     }
 
     /// Installs the handler of a tag that has none, while messages come.
@@ -77,6 +79,17 @@ impl Application {
         let at = self.position(tag).ok_or(HandleError::UnknownTag { tag })?;
         self.await_tag(tag);
         self.handlers[at].set(handler).map_err(|_handler| HandleError::Taken { tag })
+    }
+
+    /// Installs the validator of a tag that has none, while messages come.
+    pub(crate) fn add_validator(
+        &self,
+        tag: Tag,
+        validator: Arc<dyn Validator>,
+    ) -> Result<(), HandleError> {
+        let at = self.position(tag).ok_or(HandleError::UnknownTag { tag })?;
+        self.await_tag(tag);
+        self.validators[at].set(validator).map_err(|_validator| HandleError::Taken { tag })
     }
 
     /// The handler of a tag, if it has one by now.
@@ -91,9 +104,8 @@ impl Application {
 
     /// The judgement of the tag's validator. Without one, every message is good.
     pub(crate) fn judge(&self, message: &Inbound) -> Validation {
-        let Some(validator) = self.validators.get(&message.tag) else {
-            return Validation::Accept;
-        };
+        let validator = self.position(message.tag).and_then(|at| self.validators[at].get());
+        let Some(validator) = validator else { return Validation::Accept };
         let judged = panic::catch_unwind(AssertUnwindSafe(|| validator.validate(message)));
         judged.unwrap_or_else(|_panic| {
             tracing::error!(tag = %message.tag, "the validator panicked; the message is ignored");

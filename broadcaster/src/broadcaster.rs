@@ -266,6 +266,16 @@ impl Broadcaster {
         self.shared.application.add_handler(tag, handler)
     }
 
+    /// Judges the messages of a tag from now on, as [`Setup::validator`] does from the start. Messages that
+    /// wait for a worker by now are judged too; what was passed on before was not.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`] when the tag is unknown, or has a validator: that one stays.
+    pub fn validate(&self, tag: Tag, validator: Arc<dyn Validator>) -> Result<(), HandleError> {
+        self.shared.application.add_validator(tag, validator)
+    }
+
     /// Tasks that run: the router, the workers, two or more per peer.
     #[must_use]
     pub fn task_count(&self) -> usize {

@@ -3,7 +3,9 @@
 use std::{future::Future, io, sync::Arc};
 
 use bytes::Bytes;
-use gossip::{BoxFuture, Direction, DisconnectReason, Identity, LinkId, Tag, Transport};
+use gossip::{
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -117,6 +119,7 @@ pub trait LinkHooks: Send + Sync + 'static {
 
 /// What a transport tells of a connection when it attaches it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LinkInfo {
     /// What carries it.
     pub transport: Transport,
@@ -126,6 +129,19 @@ pub struct LinkInfo {
     pub address: String,
     /// The verified identity, where the handshake has shown it.
     pub identity: Option<Identity>,
+    /// The parts it is known to play before it has said a word.
+    pub roles: Roles,
+    /// Where HTTP calls reach the peer.
+    pub http_address: Option<NodeAddress>,
+}
+
+impl LinkInfo {
+    /// A connection of which nothing else is known.
+    #[must_use]
+    pub const fn new(transport: Transport, direction: Direction, address: String) -> Self {
+        let (identity, roles, http_address) = (None, Roles::NONE, None);
+        Self { transport, direction, address, identity, roles, http_address }
+    }
 }
 
 /// A connection ready to be attached.

@@ -11,7 +11,8 @@ use std::sync::{
 };
 
 use gossip::{
-    Direction, DisconnectReason, Identity, Interest, LinkId, PeerInfo, TagTable, Transport,
+    Direction, DisconnectReason, Identity, Interest, LinkId, NodeAddress, PeerInfo, Roles,
+    TagTable, Transport,
     wire::digest::{Digest, DigestFilter},
 };
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) transport: Transport,
     direction: Direction,
     address: String,
+    roles: Roles,
+    http_address: Option<NodeAddress>,
     connected_at: Instant,
     /// Which attachment this was: later ones have larger numbers.
     pub(crate) joined: u64,
@@ -46,6 +49,8 @@ pub(crate) struct Peer {
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
+    /// Whether it asked for what relays ask for.
+    relays: AtomicBool,
     /// Whether `known` was ever written: most peers never announce a digest.
     announces: AtomicBool,
     known: Mutex<DigestFilter>,
@@ -79,12 +84,14 @@ pub(crate) struct PeerParts {
 
 impl Peer {
     pub(crate) fn new(parts: PeerParts) -> Self {
-        let LinkInfo { transport, direction, address, identity } = parts.about;
+        let LinkInfo { transport, direction, address, identity, roles, http_address } = parts.about;
         Self {
             id: parts.id,
             transport,
             direction,
             address,
+            roles,
+            http_address,
             connected_at: Instant::now(),
             joined: parts.joined,
             lanes: parts.lanes,
@@ -94,6 +101,7 @@ impl Peer {
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
+            relays: AtomicBool::new(false),
             announces: AtomicBool::new(false),
             known: Mutex::new(DigestFilter::outgoing()),
             requests: Mutex::default(),
@@ -102,15 +110,18 @@ impl Peer {
     }
 
     pub(crate) fn info(&self) -> PeerInfo {
-        PeerInfo {
-            id: self.id,
-            transport: self.transport,
-            direction: self.direction,
-            address: self.address.clone(),
-            identity: self.identity(),
-            connected_at: self.connected_at.into_std(),
-            queued_bytes: self.lanes.queued_bytes(),
-        }
+        let mut info = PeerInfo::new(self.id, self.transport, self.direction);
+        info.address.clone_from(&self.address);
+        info.identity = self.identity();
+        info.connected_at = self.connected_at.into_std();
+        info.queued_bytes = self.lanes.queued_bytes();
+        info.roles = if self.relays.load(Ordering::Relaxed) {
+            self.roles.with(Roles::RELAY)
+        } else {
+            self.roles
+        };
+        info.http_address.clone_from(&self.http_address);
+        info
     }
 
     pub(crate) fn identity(&self) -> Option<Identity> {
@@ -195,7 +206,9 @@ impl Peer {
         Interest::from_bits(self.interest.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_interest(&self, interest: Interest) {
+    /// Notes what the peer asked for.
+    pub(crate) fn set_interest(&self, interest: Interest, table: &TagTable) {
+        self.relays.store(interest.includes(table.relay_interest()), Ordering::Relaxed);
         self.interest.store(interest.to_bits(), Ordering::Relaxed);
     }
 

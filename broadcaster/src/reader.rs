@@ -219,7 +219,7 @@ impl<R: FrameSource> Reader<R> {
             Tag::MI => {
                 let wanted = interest::decode(payload, &self.shared.profile.tags)
                     .map_err(|_malformed| DisconnectReason::BadData)?;
-                self.peer.set_interest(wanted);
+                self.peer.set_interest(wanted, &self.shared.profile.tags);
             }
             Tag::MS => {
                 // A digest of another length is ignored, as existing nodes do.

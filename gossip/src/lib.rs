@@ -35,7 +35,7 @@ pub use message::{
     SubmitError,
 };
 pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
-pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Transport};
+pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Roles, Transport};
 pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
     NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,

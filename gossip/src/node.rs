@@ -6,6 +6,7 @@ use crate::{
     address::NodeAddress,
     handler::BoxFuture,
     http::{HttpAddressError, HttpClient},
+    identity::Identity,
     message::{Delivery, DeliveryError, Outbound, Request, RequestError, Response, SubmitError},
     peer::{LinkId, PeerClass, PeerInfo},
     reason::ApplicationReason,
@@ -142,6 +143,23 @@ pub trait GossipNode: Send + Sync + 'static {
     /// without any always says.
     fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         Err(HttpAddressError::OtherTransport { address: peer.to_string() })
+    }
+
+    /// Returns a client for the HTTP services of a connected peer. Returns at once; the first request connects,
+    /// over libp2p on the connection that is there. See [`PeerInfo::http_address`] for where it leads: over
+    /// WebSocket nothing proves that the node which answers has the same identity. The client goes on leading
+    /// there when the peer's link has ended; ask for another one when the peer is connected again.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpAddressError`] when no link leads to `peer` ([`HttpAddressError::NotConnected`]), or it does not
+    /// say where it listens ([`HttpAddressError::NoAddress`]).
+    fn http_client_of(&self, peer: &Identity) -> Result<HttpClient, HttpAddressError> {
+        let connected = self.peers(PeerClass::Connected);
+        let found = connected.into_iter().find(|known| known.identity.as_ref() == Some(peer));
+        let found = found.ok_or(HttpAddressError::NotConnected { peer: *peer })?;
+        let address = found.http_address.ok_or(HttpAddressError::NoAddress { peer: *peer })?;
+        self.http_client(&address)
     }
 
     /// Asks for outgoing connections. Returns at once.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use crate::identity::Identity;
+use crate::{address::NodeAddress, identity::Identity};
 
 /// Names one connected peer for as long as the process lives. Never reused, never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +83,46 @@ impl PeerClass {
     }
 }
 
+/// The parts that a peer plays for this node and its network, as far as they are known. A set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+    /// The operator of this node named the peer, by its address or by its identity.
+    pub const CONFIGURED: Self = Self(1);
+    /// The peer passes on the messages of others. It says so by what it asks for
+    /// ([`TagTable::relay_interest`](crate::TagTable::relay_interest)), which peers do over WebSocket only.
+    pub const RELAY: Self = Self(2);
+
+    /// Every single role with its name, for output.
+    const NAMES: [(Self, &'static str); 2] =
+        [(Self::CONFIGURED, "configured"), (Self::RELAY, "relay")];
+
+    /// This set and another one.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether every role of `other` is in this set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The names of the roles, as output for programs has them.
+    pub fn labels(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(role, _)| self.contains(*role)).map(|(_, name)| name)
+    }
+}
+
 /// What is known of a connected peer. A snapshot.
+///
+/// A node makes these; [`PeerInfo::new`] is for those who write another [`GossipNode`](crate::GossipNode).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerInfo {
     /// Name of the connection.
     pub id: LinkId,
@@ -100,4 +138,28 @@ pub struct PeerInfo {
     pub connected_at: Instant,
     /// Bytes that wait in this node for the peer to read them.
     pub queued_bytes: usize,
+    /// The parts it plays.
+    pub roles: Roles,
+    /// Where HTTP calls reach it, if that is known: over libp2p by its identity; over WebSocket at the address
+    /// that was dialled, or at the host that the peer came from and the port that it says it listens on.
+    /// Only libp2p proves who answers there.
+    pub http_address: Option<NodeAddress>,
+}
+
+impl PeerInfo {
+    /// A peer of which nothing else is known, connected now.
+    #[must_use]
+    pub fn new(id: LinkId, transport: Transport, direction: Direction) -> Self {
+        Self {
+            id,
+            transport,
+            direction,
+            address: String::new(),
+            identity: None,
+            connected_at: Instant::now(),
+            queued_bytes: 0,
+            roles: Roles::NONE,
+            http_address: None,
+        }
+    }
 }

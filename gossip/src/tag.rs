@@ -196,6 +196,13 @@ impl TagTable {
         tags.fold(Interest::NONE, |set, tag| set.with(self, tag))
     }
 
+    /// The interest that a relay says first on every connection: the default one, and proofs of state. Packed
+    /// votes are left out, since a peer need not be able to unpack them. Source: wire facts 3.3.
+    #[must_use]
+    pub fn relay_interest(&self) -> Interest {
+        self.default_interest().with(self, Tag::SP).without(self, Tag::VP)
+    }
+
     fn bit(&self, tag: Tag) -> u32 {
         self.0.iter().position(|rule| rule.tag == tag).map_or(0, |index| 1 << index)
     }
@@ -225,6 +232,12 @@ impl Interest {
     #[must_use]
     pub fn contains(self, table: &TagTable, tag: Tag) -> bool {
         self.0 & table.bit(tag) != 0
+    }
+
+    /// Returns whether every tag of `other` is in the set.
+    #[must_use]
+    pub const fn includes(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 
     /// The tags of the set, in the order of the table.

@@ -11,7 +11,11 @@
 //! * The swarm task hears of the end of every attempt exactly once.
 //! * A stream whose handshake fails is reset; its connection is left alone.
 
-use std::{hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use broadcaster::{Attached, Broadcaster, Claim, LaneSinks, Link, LinkHooks, LinkInfo};
 use bytes::Bytes;
@@ -20,8 +24,8 @@ use futures::{
     io::{ReadHalf, WriteHalf},
 };
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile, Tag,
-    Transport,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile,
+    NodeAddress, Roles, Tag, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{LinkClaim, Ruling};
@@ -35,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Command, Notice, Senders, open_stream},
+    config::PeerAddress,
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
@@ -65,6 +70,8 @@ pub(crate) struct LinkContext {
     /// Random, of this run of the process.
     pub(crate) run: KeyedHasher,
     pub(crate) metrics: P2pMetrics,
+    /// Whom to dial, whatever life of the swarm it is.
+    pub(crate) configured: Mutex<Vec<PeerAddress>>,
     pub(crate) lines: StrangersLines,
 }
 
@@ -265,6 +272,11 @@ impl LinkContext {
         self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, tie })
     }
 
+    fn is_configured(&self, peer: &libp2p::PeerId) -> bool {
+        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        configured.iter().any(|known| known.peer == *peer)
+    }
+
     /// Hands the link to the broadcaster; `None` when the node is stopping.
     fn attach(&self, claim: Claim, senders: &Senders, ready: Ready) -> Option<Attached> {
         let Ready { about, stream, second, .. } = ready;
@@ -281,15 +293,14 @@ impl LinkContext {
                 (LaneSinks::PerLane { priority: sink, bulk }, vec![source, bulk_source])
             }
         };
-        let about = LinkInfo {
-            transport: Transport::Libp2p,
-            direction: about.direction,
-            address: about.address.to_string(),
-            identity: None,
-        };
+        let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
+        info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
+        if self.is_configured(&about.peer) {
+            info.roles = Roles::CONFIGURED;
+        }
         let greeting = Vec::new();
         let made = Link {
-            about,
+            about: info,
             sinks,
             sources,
             greeting,

@@ -79,7 +79,6 @@ struct Shared {
     around: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
-    configured: Arc<Mutex<Vec<PeerAddress>>>,
     dials: Dials,
     door: Door,
     local: libp2p::PeerId,
@@ -109,7 +108,7 @@ impl P2pNetwork {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
-        let (configured, dials) = (Arc::new(Mutex::new(configured)), Dials::default());
+        let dials = Dials::default();
         let local = libp2p_key(&config.key).public().to_peer_id();
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
@@ -117,6 +116,7 @@ impl P2pNetwork {
             network: config.network.clone(),
             local: config.key.identity(),
             metrics: P2pMetrics::default(),
+            configured: Mutex::new(configured),
             lines: StrangersLines::default(),
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
@@ -132,7 +132,6 @@ impl P2pNetwork {
             around: Arc::clone(&around),
             swarm: swarm.clone(),
             bound: bound.clone(),
-            configured: Arc::clone(&configured),
             dials: dials.clone(),
         };
         let life = blueprint.make(&listen, tasks.token()).await.map_err(|error| match error {
@@ -140,8 +139,7 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
-        let shared =
-            Shared { around, swarm, bound, configured, dials, door, local, gossip, clients, tasks };
+        let shared = Shared { around, swarm, bound, dials, door, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -244,7 +242,8 @@ impl P2pNetwork {
     pub fn add_peer(&self, address: &NodeAddress) -> Result<(), AddPeerError> {
         let address = PeerAddress::parse(address)?;
         {
-            let mut known = self.shared.configured.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known =
+                self.shared.around.configured.lock().unwrap_or_else(PoisonError::into_inner);
             if known.contains(&address) {
                 return Ok(());
             }

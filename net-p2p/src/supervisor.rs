@@ -16,7 +16,7 @@
 use std::{
     io,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     behaviour::{Behaviour, BehaviourError},
     command::{ToSwarm, channels},
-    config::{GossipStreams, P2pConfig, PeerAddress, Subscription, libp2p_key},
+    config::{GossipStreams, P2pConfig, Subscription, libp2p_key},
     connections::ConnectionTasks,
     conventions::Conventions,
     dialing::Dialing,
@@ -107,8 +107,6 @@ pub(crate) struct SwarmParts {
     pub(crate) around: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
-    /// Whom to dial, whatever life it is.
-    pub(crate) configured: Arc<Mutex<Vec<PeerAddress>>>,
     /// How it stands with them.
     pub(crate) dials: Dials,
 }
@@ -183,7 +181,8 @@ impl SwarmParts {
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
         let mut dialing = Dialing::new(self.config.dial, self.dials.clone(), environment.random());
-        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let configured =
+            self.around.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));
         let leads = senders.clone();
         let mut core = Box::new(Core {

@@ -145,15 +145,13 @@ impl Context {
         self.sessions.hash_one(node_random)
     }
 
-    /// The message of interest that a relay sends first on every connection. Source: wire facts 3.3;
-    /// packed votes are never asked for, since this node does not unpack them.
+    /// The message of interest that a relay sends first on every connection. Source: wire facts 3.3.
     pub(crate) fn interest(&self) -> Option<(Tag, Bytes)> {
         if self.broadcaster.relaying() == Relaying::Off {
             return None;
         }
         let table = &self.profile.tags;
-        let wanted = table.default_interest().with(table, Tag::SP).without(table, Tag::VP);
-        Some((Tag::MI, interest::encode(wanted, table)))
+        Some((Tag::MI, interest::encode(table.relay_interest(), table)))
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use broadcaster::{Attached, Claim, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, Tag, Transport,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
 use mesh::LinkClaim;
@@ -44,6 +44,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) role: Role,
     /// The address dialled, or the one the peer came from.
     pub(crate) address: String,
+    /// Where HTTP calls reach the peer.
+    pub(crate) http_address: Option<NodeAddress>,
     /// How far the identity exchange has come.
     pub(crate) exchange: ListenerIdentity,
     /// The run of the dialer.
@@ -67,6 +69,7 @@ where
         early,
         role,
         address,
+        http_address,
         exchange,
         session,
         greeting,
@@ -75,15 +78,18 @@ where
     let (returns, returned) = oneshot::channel();
     let rules = context.broadcaster.assembly();
     let source = WsSource::new((read_half, early), role, rules, Arc::clone(&port), returns);
-    let direction = match role {
-        Role::Server => Direction::Inbound,
-        Role::Client => Direction::Outbound,
+    // Nobody is dialled over WebSocket whom the operator did not name.
+    let (direction, roles) = match role {
+        Role::Server => (Direction::Inbound, Roles::NONE),
+        Role::Client => (Direction::Outbound, Roles::CONFIGURED),
     };
+    let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
+    (about.roles, about.http_address) = (roles, http_address);
     let (context, exchange) = (Arc::clone(context), Mutex::new(exchange));
     let random = context.environment().random();
     let hooks = Hooks { context: Arc::clone(&context), exchange, session, port: Arc::clone(&port) };
     let link = Link {
-        about: LinkInfo { transport: Transport::WebSocket, direction, address, identity: None },
+        about,
         sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
         sources: vec![source],
         greeting,

@@ -243,6 +243,7 @@ async fn link_up(
         early,
         role: Role::Client,
         address: target.name.clone(),
+        http_address: target.address.parse().ok(),
         exchange,
         session,
         greeting,

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, HandleError, Metrics, PeerEvent};
-use gossip::{GossipNode, Handler, Identity, Inbound, Tag};
+use gossip::{GossipNode, Handler, Identity, Inbound, Tag, Validator};
 use net_http::client::Clients;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, ServeMetrics};
@@ -147,6 +147,17 @@ impl Running {
     /// [`HandleError`] when the tag is unknown, or has a handler: that one stays.
     pub fn handle(&self, tag: Tag, handler: impl Handler) -> Result<(), HandleError> {
         self.parts.seen.broadcaster.handle(tag, Arc::new(handler))
+    }
+
+    /// Judges the messages of a tag from now on, as [`NodeBuilder::validator`](crate::NodeBuilder::validator)
+    /// does from the start. Messages that wait to be handled by now are judged too; what was passed on before
+    /// was not.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError`] when the tag is unknown, or has a validator: that one stays.
+    pub fn validate(&self, tag: Tag, validator: impl Validator) -> Result<(), HandleError> {
+        self.parts.seen.broadcaster.validate(tag, Arc::new(validator))
     }
 
     /// Every message that is accepted from now on.

@@ -167,7 +167,7 @@ async fn a_running_node_takes_another_handler() {
     };
     assert_eq!(listener.handle(Tag::AV, listen.clone()), Ok(()));
     let again = listener.handle(Tag::AV, listen).expect_err("it has one");
-    assert_eq!(again.to_string(), "there is a handler for AV");
+    assert_eq!(again.to_string(), "there is one for AV already");
     let speaker = dial(builder(Mode::WebSocket), &listener).await;
     until_connected(&*speaker.node()).await;
     assert_eq!(speaker.node().broadcast(Outbound::new(Tag::AV, "hello")), Ok(Admission::Queued));

@@ -156,12 +156,8 @@ impl MemoryNetwork {
         let id = broadcaster.next_link_id();
         let gauge = Some(end.gauge());
         let (sink, source) = end.into_halves(broadcaster.assembly());
-        let about = LinkInfo {
-            transport: Transport::Memory,
-            direction,
-            address: format!("memory:{id}"),
-            identity,
-        };
+        let mut about = LinkInfo::new(Transport::Memory, direction, format!("memory:{id}"));
+        about.identity = identity;
         let sinks = LaneSinks::Shared(sink);
         let (sources, greeting, hooks) = (vec![source], Vec::new(), None);
         let link = Link { about, sinks, sources, greeting, hooks, codec, gauge };

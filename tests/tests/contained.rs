@@ -71,12 +71,7 @@ impl LinkHooks for End {
 fn attach(broadcaster: &Broadcaster, bug: Bug) -> Attached {
     let end = || End { bug, read: false };
     let link = Link {
-        about: LinkInfo {
-            transport: Transport::Memory,
-            direction: Direction::Inbound,
-            address: "memory".into(),
-            identity: None,
-        },
+        about: LinkInfo::new(Transport::Memory, Direction::Inbound, "memory".into()),
         sinks: LaneSinks::Shared(end()),
         sources: vec![end()],
         greeting: Vec::new(),

@@ -290,12 +290,9 @@ impl FrameSource for Deaf {
 }
 
 fn about(identity: Option<Identity>) -> LinkInfo {
-    LinkInfo {
-        transport: Transport::Memory,
-        direction: Direction::Inbound,
-        address: "memory".into(),
-        identity,
-    }
+    let mut about = LinkInfo::new(Transport::Memory, Direction::Inbound, "memory".into());
+    about.identity = identity;
+    about
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,12 +63,7 @@ impl Node {
     fn link(&self, transport: Transport, asked: Asked) -> (MemoryPeer, Pending) {
         let (near, far) = pair(Shape::default(), &self.tasks);
         let (sink, source) = near.into_halves(self.broadcaster.assembly());
-        let about = LinkInfo {
-            transport,
-            direction: Direction::Inbound,
-            address: "here".to_owned(),
-            identity: None,
-        };
+        let about = LinkInfo::new(transport, Direction::Inbound, "here".to_owned());
         let link = Link {
             about,
             sinks: LaneSinks::Shared(sink),

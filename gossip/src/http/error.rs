@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::BoxError;
+use crate::identity::Identity;
 
-/// Why an address has no HTTP client.
+/// Why an address, or a peer, has no HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpAddressError {
@@ -21,6 +22,18 @@ pub enum HttpAddressError {
         address: String,
         /// The rule that it breaks, in words.
         reason: String,
+    },
+    /// No link leads to the peer.
+    #[error("{peer} is not connected")]
+    NotConnected {
+        /// The peer.
+        peer: Identity,
+    },
+    /// The peer is connected over WebSocket and came from elsewhere, so only it could say where it listens.
+    #[error("{peer} is connected and does not say where it serves HTTP")]
+    NoAddress {
+        /// The peer.
+        peer: Identity,
     },
 }
 

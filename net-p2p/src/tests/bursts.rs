@@ -143,12 +143,7 @@ impl FrameSink for Sink {
 async fn a_burst_from_a_peer_of_the_other_transport_is_heard() {
     let (node, peer) = node_and_peer().await;
     let (feed, messages) = mpsc::channel(1_024);
-    let about = LinkInfo {
-        transport: Transport::WebSocket,
-        direction: Direction::Inbound,
-        address: "127.0.0.1:1".to_owned(),
-        identity: None,
-    };
+    let about = LinkInfo::new(Transport::WebSocket, Direction::Inbound, "127.0.0.1:1".to_owned());
     let (sinks, sources) = (LaneSinks::Shared(Sink), vec![Feed(messages)]);
     let link =
         Link { about, sinks, sources, greeting: Vec::new(), hooks: None, codec: None, gauge: None };

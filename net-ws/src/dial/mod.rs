@@ -57,6 +57,8 @@ pub(crate) struct Target {
     path: String,
     /// The name by which the other end is challenged, and by which it is shown.
     pub(crate) name: String,
+    /// All of the address, as an operator may write it.
+    pub(crate) address: String,
 }
 
 impl Target {
@@ -70,6 +72,7 @@ impl Target {
             authority: url.authority,
             path: url.target,
             name: address.phonebook_entry(),
+            address: address.to_string(),
         })
     }
 }

@@ -6,9 +6,13 @@
 //! * It takes a permit of the HTTP server with the first request that is not gossip, so that HTTP takes no
 //!   place of a peer, and a peer none of HTTP.
 
-use std::{io, pin::pin};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+};
 
-use gossip::{BoxFuture, DisconnectReason, LinkId, Transport, http::Caller};
+use gossip::{BoxFuture, DisconnectReason, LinkId, NodeAddress, Security, Transport, http::Caller};
 use net_http::serve::{Connection, Terms, Upgraded};
 use runtime::Stream;
 use tokio::{
@@ -134,6 +138,18 @@ async fn serve_over<Io: Carrier>(
     Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
 }
 
+/// Where a peer that came from `ip` listens, if it says that it does, without TLS. What it says is believed for
+/// the port alone, so no peer can have this node call a third one.
+fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
+    let NodeAddress::WebSocket(told) = location.parse().ok()? else { return None };
+    // A certificate is for a name, which nothing here proves to be the peer's.
+    if told.security() == Security::Tls || told.port() == 0 {
+        return None;
+    }
+    let socket = SocketAddr::new(ip.to_canonical(), told.port());
+    format!("http://{socket}{}", told.path()).parse().ok()
+}
+
 /// Goes on as a peer, to its end.
 async fn become_peer<Io: Carrier>(
     place: &Place,
@@ -141,7 +157,7 @@ async fn become_peer<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let Upgraded { io, early, upgrade } = upgraded;
-    let Accepted { exchange, session, greeting, place: _peer_place } = *upgrade;
+    let Accepted { exchange, session, greeting, place: _peer_place, location } = *upgrade;
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -150,6 +166,7 @@ async fn become_peer<Io: Carrier>(
         early,
         role: Role::Server,
         address: place.from.to_string(),
+        http_address: location.and_then(|location| listens(place.from.ip(), &location)),
         exchange,
         session,
         greeting,
@@ -166,5 +183,34 @@ async fn become_peer<Io: Carrier>(
             }
         };
         tracing::debug!(%peer, from = %place.from, %reason, "peer gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Issue 9, 13.
+    #[test]
+    fn a_peer_is_believed_for_its_port_and_for_nothing_else() {
+        for (from, location, listens_at) in [
+            ("10.0.0.1", "http://10.0.0.1:4160", Some("http://10.0.0.1:4160")),
+            ("10.0.0.1", "10.0.0.1:4160", Some("http://10.0.0.1:4160")),
+            ("10.0.0.1", "http://0.0.0.0:4160/a", Some("http://10.0.0.1:4160/a")),
+            // Another host cannot be named, be it by number or by name.
+            ("10.0.0.1", "http://127.0.0.1:9000", Some("http://10.0.0.1:9000")),
+            ("10.0.0.1", "http://database.internal:5432", Some("http://10.0.0.1:5432")),
+            ("::ffff:10.0.0.1", "http://10.0.0.1:1", Some("http://10.0.0.1:1")),
+            ("2001:db8::1", "http://[2001:db8::2]:1", Some("http://[2001:db8::1]:1")),
+            ("10.0.0.1", "https://relay.example:443", None),
+            ("10.0.0.1", "/ip4/10.0.0.1/tcp/1", None),
+            ("10.0.0.1", "http://10.0.0.1:0", None),
+            ("10.0.0.1", "", None),
+            ("10.0.0.1", "\u{25af}", None),
+        ] {
+            let found = listens(from.parse().unwrap(), location);
+            let wanted: Option<NodeAddress> = listens_at.map(|text| text.parse().unwrap());
+            assert_eq!(found, wanted, "{from} {location}");
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Accepted {
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
     pub(super) place: PeerPlace,
+    /// Where the peer says that it can be reached.
+    pub(super) location: Option<String>,
 }
 
 /// Decides about a request for gossip in the network called `genesis`.
@@ -82,7 +84,8 @@ fn accept(
     *response.headers_mut() = answer_headers(context, &key, answer);
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest().into_iter().collect();
-    Ok((response, Accepted { exchange, session, greeting, place }))
+    let location = theirs.location;
+    Ok((response, Accepted { exchange, session, greeting, place, location }))
 }
 
 /// A request that is not upgraded.

@@ -119,6 +119,10 @@ pub(crate) struct Peer {
     pub(crate) peer_id: Option<String>,
     pub(crate) connected_ms: u64,
     pub(crate) queued_bytes: usize,
+    /// `configured`, `relay`: the parts it plays, as far as they are known.
+    pub(crate) roles: Vec<String>,
+    /// Where HTTP calls reach it, if that is known.
+    pub(crate) http: Option<String>,
 }
 
 /// Any answer that is not a success.
@@ -152,6 +156,8 @@ impl Peer {
             peer_id: peer.identity.map(|identity| identity.to_string()),
             connected_ms: millis(peer.connected_at.elapsed()),
             queued_bytes: peer.queued_bytes,
+            roles: peer.roles.labels().map(str::to_owned).collect(),
+            http: peer.http_address.as_ref().map(ToString::to_string),
         }
     }
 }

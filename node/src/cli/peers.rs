@@ -81,7 +81,7 @@ fn lines(status: &Status) -> String {
 fn table(peers: &[Peer]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "FOR", "WAITING"]);
+    table.set_header(["PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "FOR", "WAITING"]);
     for peer in peers {
         table.add_row([
             format!("#{}", peer.peer),
@@ -89,6 +89,7 @@ fn table(peers: &[Peer]) -> String {
             peer.direction.clone(),
             printable(&peer.address),
             peer.peer_id.clone().unwrap_or_else(|| "-".to_owned()),
+            if peer.roles.is_empty() { "-".to_owned() } else { peer.roles.join(", ") },
             format!("{} s", Duration::from_millis(peer.connected_ms).as_secs()),
             format!("{} B", peer.queued_bytes),
         ]);

@@ -171,15 +171,7 @@ impl GossipNode for FakeNode {
         let peers = self.peers.lock().unwrap();
         let mut peers: Vec<_> = peers
             .keys()
-            .map(|&id| PeerInfo {
-                id,
-                transport: Transport::Memory,
-                direction: Direction::Inbound,
-                address: "here".into(),
-                identity: None,
-                connected_at: Instant::now(),
-                queued_bytes: 0,
-            })
+            .map(|&id| PeerInfo::new(id, Transport::Memory, Direction::Inbound))
             .collect();
         peers.sort_by_key(|peer| peer.id);
         peers
