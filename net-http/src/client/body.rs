@@ -38,9 +38,10 @@ pub enum ResponseBodyError {
 }
 
 pub(super) struct ResponseBody {
-    incoming: Incoming,
-    /// `None` after the end.
+    /// `None` after the end. Dropped before `incoming`: when the HTTP library notices that nobody reads,
+    /// the connection is given up already.
     lease: Option<Lease>,
+    incoming: Incoming,
     /// The deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
@@ -54,7 +55,7 @@ impl ResponseBody {
         deadline: Option<Pin<Box<Sleep>>>,
         config: Arc<TargetConfig>,
     ) -> Self {
-        Self { incoming, lease: Some(lease), deadline, config }
+        Self { lease: Some(lease), incoming, deadline, config }
     }
 
     fn finish(&mut self) {

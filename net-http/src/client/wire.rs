@@ -13,6 +13,9 @@
 //!   closed then, and not before.
 //! * hyper learns of a broken connection from its read side only, after whatever the peer said before.
 //! * `OVER` is never taken back: an abandoned connection carries nothing more.
+//! * The write side is closed in an orderly way only between exchanges. A stream of libp2p that is closed
+//!   and then dropped is not reset, and its peer would go on with a response that nobody reads until its
+//!   window is used up, and then wait.
 
 use std::{
     any::Any,
@@ -124,6 +127,13 @@ impl Wire {
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.stage.load(SeqCst) & OVER != 0
+    }
+
+    /// The connection ends in the middle of an exchange: its caller gave up, or has no response yet.
+    fn is_cut_short(&self) -> bool {
+        let has_begun = self.exchange.load(SeqCst) > 0;
+        let stage = self.stage.load(SeqCst);
+        has_begun && (stage & HEAD == 0 || stage & OVER != 0)
     }
 
     /// The request was sent to its last byte, so that the next one may follow it.
@@ -338,7 +348,8 @@ impl AsyncWrite for Counted {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.half_close == HalfClose::Done || self.writes == Writes::Refused {
+        let is_closed = self.half_close == HalfClose::Done || self.writes == Writes::Refused;
+        if is_closed || self.wire.is_cut_short() {
             return Poll::Ready(Ok(()));
         }
         let poll = Pin::new(&mut self.io).poll_shutdown(context);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gossip::http::HttpService;
-use tandem::{NodeBuilder, Running, ServeLimits, TlsFiles};
+use tandem::{Incident, NodeBuilder, Running, ServeLimits, TlsFiles};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -75,6 +75,12 @@ impl Server {
     #[must_use]
     pub const fn seen(&self) -> &Seen {
         &self.seen
+    }
+
+    /// Number of times that an incident happened.
+    #[must_use]
+    pub fn incidents(&self, incident: Incident) -> u64 {
+        self.running.http_metrics().map_or(0, |metrics| metrics.count(incident))
     }
 
     /// Goes a way to it.

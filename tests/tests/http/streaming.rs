@@ -5,6 +5,7 @@ use gossip::http::HttpResponse;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use tandem::Incident;
 use testkit::{
     http::{
         pattern::{self, Framing, Pattern, Reader},
@@ -103,7 +104,7 @@ pub(crate) async fn a_server_that_reads_no_further_ends_an_upload(way: Route) {
 
 pub(crate) async fn a_client_that_drops_a_download_ends_it(way: Route) {
     let scene = Scene::on(way).await;
-    for round in 1..=3 {
+    for round in 1..=20 {
         let mut response = scene.ask(get("/bytes/1000000000000")).await;
         let mut reader = Reader::default();
         while reader.read() < 3_000_000 {
@@ -117,6 +118,11 @@ pub(crate) async fn a_client_that_drops_a_download_ends_it(way: Route) {
         assert_eq!(scene.text("/hello").await, "hi", "after the download");
     }
     assert_eq!(scene.seen().count(Event::Sending), 0);
+    assert_eq!(
+        scene.server.incidents(Incident::Stalled),
+        0,
+        "the server had to find out by itself"
+    );
 }
 
 pub(crate) async fn a_client_that_drops_an_upload_ends_it(way: Route) {
