@@ -18,15 +18,17 @@
 //!   new is written to them, and they are in no list of peers.
 //! * No link is benched before the one that it lost against is attached.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use gossip::{ClaimRule, DisconnectReason, Identity, LinkId};
 use mesh::{Doubt, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
 use tokio::time;
 
 use crate::{
-    Attached, Broadcaster, FrameSink, FrameSource, Link, Stopping, contests::Complaint, peer::Peer,
-    registry::Registry,
+    contests::Complaint,
+    link::{Attached, FrameSink, FrameSource, Link, Stopping},
+    links::Links,
+    registry::{Benched, Registry},
 };
 
 /// The claim of a link to the identity of the node at its other end.
@@ -66,31 +68,23 @@ impl Drop for Claim {
     }
 }
 
-/// A link that has just been benched.
-pub(crate) struct Benched {
-    pub(crate) loser: Arc<Peer>,
-    pub(crate) winner: LinkId,
-    /// How long this end reads it, before it closes it.
-    pub(crate) patience: Duration,
-}
-
-impl Broadcaster {
+impl Links {
     /// Claims the identity of a link that is not attached yet. To be called once the identity is
     /// verified, not before.
-    pub fn claim(&self, claim: LinkClaim) -> Claim {
-        let registry = Arc::clone(&self.shared.registry);
+    pub(crate) fn claim(&self, claim: LinkClaim) -> Claim {
+        let registry = Arc::clone(&self.context.registry);
         let (link, identity) = (claim.link, claim.identity);
         let ruling = self.rule(claim);
         Claim { registry, link, identity, ruling, is_attached: false }
     }
 
-    /// Attaches the link of a claim, as [`Broadcaster::attach`] does. If another link to the same node
+    /// Attaches the link of a claim, as [`Links::attach`] does. If another link to the same node
     /// stays, this one is attached all the same and yields to it: the peer may have sent messages over it.
     ///
     /// # Errors
     ///
     /// [`Stopping`] when the node is; the connection is dropped.
-    pub fn attach_claimed<S, R>(
+    pub(crate) fn attach_claimed<S, R>(
         &self,
         mut claim: Claim,
         mut link: Link<S, R>,
@@ -107,30 +101,28 @@ impl Broadcaster {
     }
 
     /// Claims the identity of a link that was attached without one, and carries out the ruling.
-    pub fn verified(&self, claim: LinkClaim) {
+    pub(crate) fn verified(&self, claim: LinkClaim) {
         let (link, identity) = (claim.link, claim.identity);
-        if self.shared.registry.get(link).is_none() {
+        if self.context.registry.get(link).is_none() {
             return;
         }
         let ruling = self.rule(claim);
         self.identify(link, identity);
-        if !self.shared.registry.is_attached(link) {
+        if !self.context.registry.is_attached(link) {
             // It ended before its claim was there to be released.
-            self.shared.registry.release(link);
+            self.context.registry.release(link);
         }
         self.settle(&identity, link, ruling);
     }
 
     /// The link that holds an identity, attached or about to be.
-    #[must_use]
-    pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
-        self.shared.registry.ledger().holder(identity)
+    pub(crate) fn holder(&self, identity: &Identity) -> Option<LinkId> {
+        self.context.registry.ledger().holder(identity)
     }
 
     /// How many identities are claimed.
-    #[must_use]
-    pub fn claimed(&self) -> usize {
-        self.shared.registry.ledger().len()
+    pub(crate) fn claimed(&self) -> usize {
+        self.context.registry.ledger().len()
     }
 
     /// Whether the link of a claim is to be attached: at once if it holds its identity or both ends rank
@@ -140,10 +132,10 @@ impl Broadcaster {
     /// # Cancel safety
     ///
     /// Safe: nothing has happened if the future is dropped.
-    pub async fn prevails(&self, claim: &Claim) -> bool {
+    pub(crate) async fn prevails(&self, claim: &Claim) -> bool {
         match claim.ruling {
             Ruling::Keep | Ruling::Replace { .. } => true,
-            Ruling::Refuse { .. } if self.profile().claims == ClaimRule::Ranked => true,
+            Ruling::Refuse { .. } if self.profile.claims == ClaimRule::Ranked => true,
             Ruling::Refuse { doubt: Doubt::None, .. } => false,
             Ruling::Refuse { winner, doubt: Doubt::Pings } => {
                 self.doubt(winner).await;
@@ -155,7 +147,7 @@ impl Broadcaster {
     fn rule(&self, claim: LinkClaim) -> Ruling {
         let (link, identity) = (claim.link, claim.identity);
         let (ruling, is_of_another_session) = {
-            let mut ledger = self.shared.registry.ledger();
+            let mut ledger = self.context.registry.ledger();
             let is_of_another_session = ledger.is_of_another_session(&claim);
             (ledger.claim(claim), is_of_another_session)
         };
@@ -172,8 +164,8 @@ impl Broadcaster {
     /// Counts that a link of another session took an identity over. A node that comes back does that, and two
     /// nodes with one key do it to each other for as long as both run.
     fn taken_over(&self, identity: Identity) {
-        self.shared.metrics.taken_over();
-        if let Some(contest) = self.shared.contests.note(identity, time::Instant::now()) {
+        self.context.metrics.taken_over();
+        if let Some(contest) = self.contests.note(identity, time::Instant::now()) {
             let Complaint { takeovers, left_out } = contest;
             tracing::warn!(
                 %identity,
@@ -186,7 +178,7 @@ impl Broadcaster {
 
     /// Benches the links to a node that lost, if the one they lost against is attached.
     fn settle(&self, identity: &Identity, newcomer: LinkId, ruling: Ruling) {
-        for benched in self.shared.registry.bench(identity) {
+        for benched in self.context.registry.bench(identity) {
             let doubted = match ruling {
                 Ruling::Refuse { winner, doubt: Doubt::Pings } if benched.loser.id == newcomer => {
                     Some(winner)
@@ -201,18 +193,18 @@ impl Broadcaster {
     /// that was `doubted` has to answer a ping first.
     fn wait_out(&self, benched: Benched, doubted: Option<LinkId>) {
         let Benched { loser, winner, patience } = benched;
-        let registry = &self.shared.registry;
+        let registry = &self.context.registry;
         let (left, hop_local) = registry.part(loser.lanes.drain());
         registry.give(&loser, hop_local);
         registry.hand_over(&loser, left, winner);
         if patience.is_zero() && doubted.is_none() {
             return loser.end_benched();
         }
-        let broadcaster = self.clone();
+        let links = self.clone();
         self.tasks.spawn("bench", |_cancel| async move {
             let over = async {
                 if let Some(holder) = doubted {
-                    broadcaster.doubt(holder).await;
+                    links.doubt(holder).await;
                 }
                 time::sleep(patience).await;
             };
@@ -226,14 +218,14 @@ impl Broadcaster {
 
     /// Ends a link as silent unless it shows a sign of life in time.
     async fn doubt(&self, link: LinkId) {
-        let Some(holder) = self.shared.registry.get(link) else { return };
+        let Some(holder) = self.context.registry.get(link) else { return };
         let Some(hooks) = &holder.hooks else { return };
         let answered = time::timeout(CLOSE_PATIENCE, hooks.sign_of_life());
         tokio::select! {
             biased;
             () = holder.cancel.cancelled() => {}
             answered = answered => if answered.is_err() {
-                self.shared.end(&holder, DisconnectReason::Silent);
+                self.context.registry.end(&holder, DisconnectReason::Silent);
             }
         }
     }

@@ -15,6 +15,7 @@ use gossip::{
 use crate::{
     budget::ByteBudget,
     frame::{Frame, FrameParts, Origin},
+    metrics::DropReason,
 };
 
 /// The rule of a tag that an application may send.
@@ -48,17 +49,48 @@ pub(crate) fn encode(
     within(payload.len(), rule.max_payload.min(MAX_MESSAGE_BYTES - Tag::BYTES))?;
     let len = Tag::BYTES + payload.len();
     let Some(held) = budget.try_reserve(len, rule.lane) else { return Ok(None) };
-    let mut wire = Vec::with_capacity(len);
-    wire.extend_from_slice(&rule.tag.0);
-    wire.extend_from_slice(&payload);
     Ok(Some(Frame::new(FrameParts {
         tag: rule.tag,
         lane: rule.lane,
-        wire: Bytes::from(wire),
+        wire: joined(rule.tag, &payload),
         digest: digest(rule.tag, body),
         origin,
         held: Some(held),
     })))
+}
+
+/// Encodes a message of one connection, such as a request, and charges it to the budget.
+///
+/// # Errors
+///
+/// [`DropReason::Oversized`] when the payload is longer than its tag allows, [`DropReason::BudgetFull`] when
+/// the budget has no room for it.
+pub(crate) fn direct(
+    rule: &TagRule,
+    payload: &[u8],
+    budget: &ByteBudget,
+) -> Result<Frame, DropReason> {
+    let len = Tag::BYTES + payload.len();
+    if payload.len() > rule.max_payload || len > MAX_MESSAGE_BYTES {
+        return Err(DropReason::Oversized);
+    }
+    let held = budget.try_reserve(len, rule.lane).ok_or(DropReason::BudgetFull)?;
+    Ok(Frame::new(FrameParts {
+        tag: rule.tag,
+        lane: rule.lane,
+        wire: joined(rule.tag, payload),
+        digest: None,
+        origin: Origin::Own,
+        held: Some(held),
+    }))
+}
+
+/// Tag and payload in one piece.
+pub(crate) fn joined(tag: Tag, payload: &[u8]) -> Bytes {
+    let mut wire = Vec::with_capacity(Tag::BYTES + payload.len());
+    wire.extend_from_slice(&tag.0);
+    wire.extend_from_slice(payload);
+    Bytes::from(wire)
 }
 
 fn within(bytes: usize, max: usize) -> Result<(), SubmitError> {

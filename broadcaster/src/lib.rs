@@ -25,24 +25,33 @@ mod budget;
 mod claims;
 mod codec;
 mod contests;
+mod context;
 mod duplicates;
 mod encode;
+mod events;
 mod fair;
 mod frame;
 mod inbound;
+mod intake;
 mod lanes;
 mod limits;
 mod link;
+mod link_tasks;
+mod links;
 mod metrics;
+mod observers;
 mod peer;
 mod pulse;
 mod reader;
 mod receipts;
 mod registry;
+mod relay;
 mod requests;
 mod router;
-mod shared;
+mod setup;
+mod submit;
 mod topic;
+mod topic_sinks;
 mod workers;
 mod writer;
 
@@ -51,10 +60,11 @@ pub use assembler::{
     AssembledSource, Assembler, AssemblyRules, Charge, Follows, Framing, Head, LengthPrefix,
     MessageMemory, PartHead, Piece, Space, Step,
 };
-pub use broadcaster::{Broadcaster, Setup};
+pub use broadcaster::Broadcaster;
 pub use budget::{ByteBudget, Reservation, Stage};
 pub use claims::Claim;
 pub use codec::{Decoded, Decoder, Encoder, LinkCodec, PipeGauge, PipeSample};
+pub use events::PeerEvent;
 pub use frame::{Frame, Origin};
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{
@@ -63,5 +73,6 @@ pub use link::{
 };
 pub use metrics::{DropReason, Metrics};
 pub use receipts::TopicReceipt;
-pub use shared::{PeerEvent, Relaying};
+pub use relay::Relaying;
+pub use setup::Setup;
 pub use topic::{TopicAdmission, TopicMessage, TopicSink};

@@ -18,7 +18,7 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::shared::Shared;
+use crate::metrics::Metrics;
 
 /// How often the node shows that it runs.
 const BEAT: Duration = Duration::from_millis(100);
@@ -99,13 +99,13 @@ impl Beats {
 }
 
 /// Beats until cancelled.
-pub(crate) async fn run(shared: Arc<Shared>, cancel: CancellationToken) {
+pub(crate) async fn run(pulse: Arc<Pulse>, metrics: Metrics, cancel: CancellationToken) {
     loop {
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
             () = time::sleep(BEAT) => {
-                shared.metrics.stood_still(shared.pulse.beat(Moment::now()));
+                metrics.stood_still(pulse.beat(Moment::now()));
             }
         }
     }

@@ -34,7 +34,8 @@ use crate::{
     codec::{Decoded, Decoder},
     fair::Refused,
     inbound::{
-        self, Arrival, Patience, Refusal, Source,
+        Arrival, Source, WayIn,
+        patience::{Patience, Refusal},
         rate::{Pace, Pacer},
         work::{HeardOn, Held, Shares, Work},
     },
@@ -42,13 +43,12 @@ use crate::{
     metrics::{DropReason, Traffic},
     peer::Peer,
     requests::Answered,
-    shared::Shared,
 };
 
 pub(crate) struct Reader<R> {
     peer: Arc<Peer>,
     source: R,
-    shared: Arc<Shared>,
+    way_in: Arc<WayIn>,
     traffic: Traffic,
     origin: Source,
     pacer: Pacer,
@@ -57,13 +57,9 @@ pub(crate) struct Reader<R> {
 
 impl<R: FrameSource> Reader<R> {
     /// A loop for one source of a peer, which may have `shares` under way.
-    pub(crate) fn new(
-        peer: Arc<Peer>,
-        source: R,
-        shared: Arc<Shared>,
-        shares: Arc<Shares>,
-    ) -> Self {
-        let traffic = shared.metrics.receiving(peer.transport);
+    pub(crate) fn new(peer: Arc<Peer>, source: R, way_in: Arc<WayIn>, shares: Arc<Shares>) -> Self {
+        let context = &way_in.context;
+        let traffic = context.metrics.receiving(peer.transport);
         let origin = Source {
             forwarder: None,
             peer: Some(Arc::clone(&peer)),
@@ -71,8 +67,8 @@ impl<R: FrameSource> Reader<R> {
             heard_on: HeardOn::Stream,
             shares,
         };
-        let pacer = Pacer::new(shared.profile.tags, shared.limits.rates, Instant::now());
-        Self { peer, source, shared, traffic, origin, pacer, decoder: None }
+        let pacer = Pacer::new(context.tags, context.limits.rates, Instant::now());
+        Self { peer, source, way_in, traffic, origin, pacer, decoder: None }
     }
 
     /// With the inbound half of the link's codec.
@@ -83,19 +79,19 @@ impl<R: FrameSource> Reader<R> {
     /// Reads until the peer ends. After its link was replaced by another, or closed by the peer on the
     /// other lane, what it had sent before is still read.
     pub(crate) async fn run(mut self) {
-        let (peer, shared) = (Arc::clone(&self.peer), Arc::clone(&self.shared));
+        let (peer, context) = (Arc::clone(&self.peer), Arc::clone(&self.way_in.context));
         let ended = async {
             peer.cancel.cancelled().await;
             let orderly = [DisconnectReason::Duplicate, DisconnectReason::RemoteClosed];
             if orderly.contains(&peer.end_reason()) {
-                time::sleep(shared.limits.close_timeout).await;
+                time::sleep(context.limits.close_timeout).await;
             }
         };
         tokio::select! {
             biased;
             () = ended => {}
             // A link that was replaced has its reason already.
-            reason = self.read() => shared.end(&peer, reason),
+            reason = self.read() => context.registry.end(&peer, reason),
         }
     }
 
@@ -108,14 +104,14 @@ impl<R: FrameSource> Reader<R> {
                 Ok(Ok(())) => {}
                 // What the peer sent before it learns that its other link stays is read.
                 Ok(Err(DisconnectReason::Duplicate)) => {
-                    self.shared.end(&self.peer, DisconnectReason::Duplicate);
+                    self.way_in.context.registry.end(&self.peer, DisconnectReason::Duplicate);
                 }
                 Ok(Err(reason)) => return reason,
                 Err(_panic) => {
                     let peer = self.peer.id;
-                    let rule = tag.and_then(|tag| self.shared.profile.tags.rule(tag));
+                    let rule = tag.and_then(|tag| self.way_in.context.tags.rule(tag));
                     if let Some(rule) = rule {
-                        self.shared.metrics.dropped(DropReason::LinkPanicked, rule.lane);
+                        self.way_in.context.metrics.dropped(DropReason::LinkPanicked, rule.lane);
                     }
                     let tag = tag.map(tracing::field::display);
                     tracing::error!(%peer, tag, "a read panicked; its link ends");
@@ -153,12 +149,12 @@ impl<R: FrameSource> Reader<R> {
             Decoded::Message(wire) => wire,
         };
         let tag = Tag(*wire.first_chunk().ok_or(DisconnectReason::BadData)?);
-        let lane = self.shared.profile.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
+        let lane = self.way_in.context.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
         let memory = if wire.len() <= INLINE_BYTES {
             MessageMemory::Uncharged
         } else {
-            let room = self.shared.budget.reserve(wire.len(), lane);
-            let room = time::timeout(self.shared.limits.inbound_wait, room).await;
+            let room = self.way_in.context.budget.reserve(wire.len(), lane);
+            let room = time::timeout(self.way_in.context.limits.inbound_wait, room).await;
             MessageMemory::Charged(room.map_err(|_elapsed| DisconnectReason::Stalled)?)
         };
         Ok(Some(Received { tag, wire, memory }))
@@ -167,16 +163,16 @@ impl<R: FrameSource> Reader<R> {
     /// Deals with one message.
     async fn take(&mut self, received: Received) -> Result<(), DisconnectReason> {
         let Received { tag, wire, memory } = received;
-        let rule = self.shared.profile.tags.rule(tag);
+        let rule = self.way_in.context.tags.rule(tag);
         let lane = rule.map_or(Lane::Bulk, |rule| rule.lane);
         self.traffic.count(lane, wire.len());
         let pace = self.pacer.message(tag, Instant::now())?;
         if pace != Pace::Within {
-            self.shared.metrics.came_too_fast(self.peer.transport, lane);
+            self.way_in.context.metrics.came_too_fast(self.peer.transport, lane);
         }
         match rule {
             Some(rule) => self.known(rule, wire, memory).await?,
-            None => self.shared.metrics.dropped(DropReason::UnknownTag, lane),
+            None => self.way_in.context.metrics.dropped(DropReason::UnknownTag, lane),
         }
         if let Pace::Pause(pause) = pace {
             time::sleep(pause).await;
@@ -199,7 +195,7 @@ impl<R: FrameSource> Reader<R> {
             (Forwarding::Gossip, _) => {
                 let (wire, source) = (Some(wire), self.origin.clone());
                 let arrival = Arrival { rule, wire, payload, memory, source };
-                match inbound::take_in(&self.shared, arrival, Patience::Waits, &mut None).await {
+                match self.way_in.take_in(arrival, Patience::Waits, &mut None).await {
                     // What there is no room for was counted.
                     Ok(()) | Err(Refusal::NoRoom) => Ok(()),
                     Err(Refusal::End(reason)) => Err(reason),
@@ -217,7 +213,7 @@ impl<R: FrameSource> Reader<R> {
     fn control(&self, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
         match tag {
             Tag::MI => {
-                let wanted = interest::decode(payload, &self.shared.profile.tags)
+                let wanted = interest::decode(payload, &self.way_in.context.tags)
                     .map_err(|_malformed| DisconnectReason::BadData)?;
                 self.peer.set_interest(wanted, &self.shared.profile.tags);
             }
@@ -229,7 +225,7 @@ impl<R: FrameSource> Reader<R> {
             }
             Tag::TS => {
                 if self.peer.requests().answer(payload)? == Answered::Late {
-                    self.shared.metrics.dropped(DropReason::LateAnswer, Lane::Bulk);
+                    self.way_in.context.metrics.dropped(DropReason::LateAnswer, Lane::Bulk);
                 }
             }
             _ => {
@@ -244,12 +240,12 @@ impl<R: FrameSource> Reader<R> {
     /// A request to this node. Requests are not gossip: the same one may be asked again. They never hold
     /// up the messages behind them: what a peer asks for beyond its share is dropped.
     fn request(&self, rule: &'static TagRule, wire: Bytes, body: Bytes, memory: MessageMemory) {
-        if !self.shared.application.awaits(rule.tag) {
-            return self.shared.metrics.dropped(DropReason::Unhandled, rule.lane);
+        if !self.way_in.application.awaits(rule.tag) {
+            return self.way_in.context.metrics.dropped(DropReason::Unhandled, rule.lane);
         }
         let make = || self.requested(rule, wire, body, memory);
         if self.origin.shares.requests().try_push_with(make) == Err(Refused::Full) {
-            self.shared.metrics.dropped(DropReason::RequestsFull, rule.lane);
+            self.way_in.context.metrics.dropped(DropReason::RequestsFull, rule.lane);
         }
     }
 

@@ -31,7 +31,6 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    claims::Benched,
     lanes::Queued,
     metrics::{DropReason, Metrics},
     peer::Peer,
@@ -42,6 +41,14 @@ const MAX_PARKED_MESSAGES: usize = 15_096;
 /// Identities for which messages may be parked at a time. Chosen: links are handed over one or two
 /// at a time; this bounds what hostile reconnections can hold.
 const MAX_PARKED: usize = 64;
+
+/// A link that has just been benched.
+pub(crate) struct Benched {
+    pub(crate) loser: Arc<Peer>,
+    pub(crate) winner: LinkId,
+    /// How long this end reads it, before it closes it.
+    pub(crate) patience: Duration,
+}
 
 /// Messages by the identity they wait for, each until when.
 type Parked = HashMap<Identity, (Instant, Vec<Queued>)>;
@@ -121,6 +128,14 @@ impl Registry {
                 // It was removed meanwhile, before it had the name.
                 self.take_name(identity, id);
             }
+        }
+    }
+
+    /// Asks the loops of a peer to end, and takes it out. A peer that ends with its network stays until its write
+    /// loop has what the router still holds.
+    pub(crate) fn end(&self, peer: &Peer, reason: DisconnectReason) {
+        if peer.end(reason) && reason != DisconnectReason::LocalShutdown {
+            self.remove(peer.id);
         }
     }
 

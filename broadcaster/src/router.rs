@@ -17,129 +17,32 @@
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
 //!   transport, never to both.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use gossip::{Admission, Lane, LinkId, Tag, TagTable, Transport};
+use gossip::{Admission, LinkId, TagTable, Transport};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     breath::Breath,
-    fair::{Consumer, FairQueue, Refused, Share},
-    frame::Frame,
+    fair::Consumer,
+    intake::{Intake, Job},
     lanes::Queued,
     metrics::{DropReason, Metrics},
     peer::Peer,
-    receipts::{Receipts, TopicReceipt},
+    receipts::Receipts,
     registry::Registry,
-    topic::{TopicAdmission, TopicSink},
+    topic_sinks::TopicSinks,
 };
 
 /// Most messages taken from the intake at a time. Chosen: enough to spread the cost of a peer's lock.
 const ROUND: usize = 64;
-
-/// Topics by tag, shared with whoever attaches them.
-pub(crate) type Topics = Arc<std::sync::RwLock<HashMap<Tag, (Transport, Arc<dyn TopicSink>)>>>;
-
-/// Whom a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    All,
-    AllExcept(LinkId),
-    One(LinkId),
-    /// Peers that joined after a generation: those that missed the first copy.
-    JoinedAfter {
-        generation: u64,
-        except: Option<LinkId>,
-    },
-}
-
-/// Whether a message also goes to the topic of its tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ToTopic {
-    Publish,
-    /// It came from there, or is for one peer.
-    Skip,
-}
-
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) frame: Frame,
-    pub(crate) target: Target,
-    pub(crate) topic: ToTopic,
-    pub(crate) receipts: Option<Receipts>,
-}
-
-impl Job {
-    /// The link that a message must not go to, because it came from there.
-    fn source(&self) -> Option<LinkId> {
-        match self.target {
-            Target::AllExcept(source) => Some(source),
-            Target::JoinedAfter { except, .. } => except,
-            Target::All | Target::One(_) => None,
-        }
-    }
-
-    fn includes(&self, peer: &Peer) -> bool {
-        match self.target {
-            Target::All => true,
-            Target::AllExcept(source) => peer.id != source,
-            Target::One(only) => peer.id == only,
-            Target::JoinedAfter { generation, except } => {
-                peer.joined > generation && Some(peer.id) != except
-            }
-        }
-    }
-}
-
-/// The two queues in front of the router.
-#[derive(Clone)]
-pub(crate) struct Intake {
-    lanes: [FairQueue<Job>; 2],
-    own: [Share<Job>; 2],
-}
-
-impl Intake {
-    /// Queues in which this node's own messages have shares of `depths`.
-    fn new(depths: [usize; 2]) -> Self {
-        let lanes = [FairQueue::new(1), FairQueue::new(1)];
-        let own = [lanes[0].share(depths[0]), lanes[1].share(depths[1])];
-        Self { lanes, own }
-    }
-
-    fn lane(&self, lane: Lane) -> &FairQueue<Job> {
-        &self.lanes[usize::from(lane == Lane::Bulk)]
-    }
-
-    /// A share of a lane, for `bound` messages of somebody else.
-    pub(crate) fn share(&self, lane: Lane, bound: usize) -> Share<Job> {
-        self.lane(lane).share(bound)
-    }
-
-    /// Queues a message of this node's own, or says why not. Never waits. `make` is called if there is
-    /// room, and what it does is then not undone.
-    pub(crate) fn offer(
-        &self,
-        lane: Lane,
-        make: impl FnOnce() -> Job,
-        metrics: &Metrics,
-    ) -> Admission {
-        match self.own[usize::from(lane == Lane::Bulk)].try_push_with(make) {
-            Ok(()) => Admission::Queued,
-            Err(Refused::Full) => {
-                metrics.dropped(DropReason::IntakeFull, lane);
-                Admission::Full
-            }
-            Err(Refused::Closed) => Admission::Closed,
-        }
-    }
-}
 
 pub(crate) struct Router {
     intake: Intake,
     /// Drops what is left when the router is gone.
     _consumers: [Arc<Consumer<Job>>; 2],
     registry: Arc<Registry>,
-    topics: Topics,
+    topics: Arc<TopicSinks>,
     table: TagTable,
     metrics: Metrics,
     ended: CancellationToken,
@@ -149,29 +52,17 @@ pub(crate) struct Router {
 }
 
 impl Router {
+    /// A router of what enters `intake`.
     pub(crate) fn new(
-        depths: [usize; 2],
+        intake: Intake,
         registry: Arc<Registry>,
-        topics: Topics,
+        topics: Arc<TopicSinks>,
         table: TagTable,
         metrics: Metrics,
-    ) -> (Self, Intake) {
-        let intake = Intake::new(depths);
-        let consumers = [intake.lanes[0].consumer(), intake.lanes[1].consumer()];
+    ) -> Self {
         let (peers, version) = (Vec::new(), u64::MAX);
-        let ended = CancellationToken::new();
-        let router = Self {
-            intake: intake.clone(),
-            _consumers: consumers,
-            registry,
-            topics,
-            table,
-            metrics,
-            ended,
-            peers,
-            version,
-        };
-        (router, intake)
+        let (_consumers, ended) = (intake.consumers(), CancellationToken::new());
+        Self { intake, _consumers, registry, topics, table, metrics, ended, peers, version }
     }
 
     /// What is cancelled when the router has ended.
@@ -183,7 +74,7 @@ impl Router {
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let _ended = self.ended.clone().drop_guard();
         let (mut jobs, mut breath) = (Vec::with_capacity(ROUND), Breath::new());
-        let [priority, bulk] = self.intake.lanes.clone();
+        let [priority, bulk] = self.intake.lanes().clone();
         loop {
             let lane = tokio::select! {
                 biased;
@@ -204,7 +95,7 @@ impl Router {
 
     /// Routes what was submitted before the node began to stop.
     fn route_the_rest(&mut self, jobs: &mut Vec<Job>) {
-        for queue in self.intake.lanes.clone() {
+        for queue in self.intake.lanes().clone() {
             // Closed first, so that nobody can make this longer.
             queue.close();
             loop {
@@ -224,7 +115,8 @@ impl Router {
             self.peers = self.registry.list();
             self.version = version;
         }
-        let carried: Vec<Option<Transport>> = jobs.iter().map(|job| self.publish(job)).collect();
+        let carried: Vec<Option<Transport>> =
+            jobs.iter().map(|job| self.topics.publish(job, &self.metrics)).collect();
         // The sender may be reached by another link than the one that its message came on.
         let sender = |job: &Job| job.source().and_then(|source| self.registry.in_use(source));
         let senders: Vec<Option<LinkId>> = jobs.iter().map(sender).collect();
@@ -263,30 +155,6 @@ impl Router {
             false
         } else {
             true
-        }
-    }
-
-    /// Publishes on the topic of the tag, if there is one, and says which transport that covers.
-    fn publish(&self, job: &Job) -> Option<Transport> {
-        let topics = self.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (transport, sink) = topics.get(&job.frame.tag())?;
-        match job.topic {
-            // It is spreading there already; only a message for one peer has to take the stream.
-            ToTopic::Skip if matches!(job.target, Target::One(_)) => None,
-            ToTopic::Skip => Some(*transport),
-            ToTopic::Publish => {
-                let body = job.frame.wire().slice(Tag::BYTES..);
-                let receipt = job.receipts.as_ref().map(Receipts::topic);
-                let receipt = receipt.unwrap_or_else(TopicReceipt::unwanted);
-                match sink.publish(job.frame.tag(), body, receipt) {
-                    TopicAdmission::Queued => Some(*transport),
-                    TopicAdmission::Full => {
-                        self.metrics.dropped(DropReason::TopicFull, job.frame.lane());
-                        Some(*transport)
-                    }
-                    TopicAdmission::TooLarge | TopicAdmission::Closed => None,
-                }
-            }
         }
     }
 }

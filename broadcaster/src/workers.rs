@@ -19,50 +19,57 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use gossip::{Lane, Validation, Verdict};
+use gossip::{
+    Admission, Lane, Tag, Validation, Verdict,
+    wire::{
+        request::{self, RequestKey},
+        topics::Topics,
+    },
+};
 use runtime::TaskSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     breath::Breath,
+    context::Context,
     fair::{Consumer, FairQueue},
-    inbound::work::Work,
+    inbound::{WayIn, work::Work},
+    lanes::Queued,
     metrics::DropReason,
-    shared::Shared,
 };
 
 /// Starts the workers of both lanes, and what handles requests.
-pub(crate) fn spawn(shared: &Arc<Shared>, tasks: &TaskSet) {
+pub(crate) fn spawn(way_in: &Arc<WayIn>, tasks: &TaskSet) {
     for lane in Lane::ALL {
-        let queue = shared.work.lane(lane);
+        let queue = way_in.queues.lane(lane);
         let consumer = queue.consumer();
-        for _ in 0..shared.limits.workers.get() {
-            let (shared, queue) = (Arc::clone(shared), queue.clone());
+        for _ in 0..way_in.context.limits.workers.get() {
+            let (way_in, queue) = (Arc::clone(way_in), queue.clone());
             let consumer = Arc::clone(&consumer);
-            tasks.spawn_lasting("worker", |cancel| run(queue, consumer, shared, cancel));
+            tasks.spawn_lasting("worker", |cancel| run(queue, consumer, way_in, cancel));
         }
     }
-    let shared = Arc::clone(shared);
-    tasks.spawn_lasting("requests", |cancel| serve(shared, cancel));
+    let way_in = Arc::clone(way_in);
+    tasks.spawn_lasting("requests", |cancel| serve(way_in, cancel));
 }
 
 /// Handles requests side by side.
-async fn serve(shared: Arc<Shared>, cancel: CancellationToken) {
-    let queue = shared.work.requests();
+async fn serve(way_in: Arc<WayIn>, cancel: CancellationToken) {
+    let queue = way_in.queues.requests();
     let _consumer = queue.consumer();
     let (mut under_way, mut breath) = (FuturesUnordered::new(), Breath::new());
     loop {
-        let has_room = under_way.len() < shared.limits.requests_handled.get();
+        let has_room = under_way.len() < way_in.context.limits.requests_handled.get();
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
             Some(()) = under_way.next() => {}
             next = queue.next(), if has_room => match next {
                 Some((work, in_hand)) => {
-                    let shared = &shared;
+                    let way_in = &way_in;
                     under_way.push(async move {
-                        handle(shared, work).await;
+                        handle(way_in, work).await;
                         drop(in_hand);
                     });
                 }
@@ -76,7 +83,7 @@ async fn serve(shared: Arc<Shared>, cancel: CancellationToken) {
 async fn run(
     queue: FairQueue<Work>,
     _consumer: Arc<Consumer<Work>>,
-    shared: Arc<Shared>,
+    way_in: Arc<WayIn>,
     cancel: CancellationToken,
 ) {
     let mut breath = Breath::new();
@@ -90,16 +97,16 @@ async fn run(
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
-            () = handle(&shared, work) => {}
+            () = handle(&way_in, work) => {}
         }
         breath.take().await;
     }
 }
 
 /// Judges one message, passes it on, and has it handled.
-async fn handle(shared: &Shared, mut work: Work) {
+async fn handle(way_in: &WayIn, mut work: Work) {
     let (tag, lane) = (work.message.tag, work.lane);
-    let validation = shared.application.judge(&work.message);
+    let validation = way_in.application.judge(&work.message);
     if validation != Validation::Accept
         && let Some(sighting) = &mut work.sighting
     {
@@ -107,48 +114,62 @@ async fn handle(shared: &Shared, mut work: Work) {
     }
     match validation {
         Validation::Accept => {}
-        Validation::Ignore => return shared.metrics.dropped(DropReason::Ignored, lane),
+        Validation::Ignore => return way_in.context.metrics.dropped(DropReason::Ignored, lane),
         Validation::Reject => {
-            shared.metrics.dropped(DropReason::Rejected, lane);
+            way_in.context.metrics.dropped(DropReason::Rejected, lane);
             if let Some(peer) = &work.peer {
-                shared.end(peer, gossip::DisconnectReason::BadData);
+                way_in.context.registry.end(peer, gossip::DisconnectReason::BadData);
             }
             return;
         }
     }
-    shared.make_way(&work).await;
-    let handler = shared.application.handler(tag);
-    shared.accepted(&mut work, handler);
+    way_in.relay.make_way(&work).await;
+    let handler = way_in.application.handler(tag);
+    way_in.accepted(&mut work, handler);
     let Some(handler) = handler else { return };
-    shared.metrics.handled(tag);
+    way_in.context.metrics.handled(tag);
     // The call itself may panic as well, before there is a future to poll.
     let handled = async { handler.handle(work.message.clone()).await };
     let handled = AssertUnwindSafe(handled).catch_unwind();
-    match time::timeout(shared.limits.handler_timeout, handled).await {
-        Ok(Ok(verdict)) => obey(shared, &work, verdict).await,
+    match time::timeout(way_in.context.limits.handler_timeout, handled).await {
+        Ok(Ok(verdict)) => obey(way_in, &work, verdict).await,
         Ok(Err(_panic)) => {
             tracing::error!(%tag, "the handler panicked; its message is lost");
-            shared.metrics.dropped(DropReason::HandlerPanicked, lane);
+            way_in.context.metrics.dropped(DropReason::HandlerPanicked, lane);
         }
         Err(_elapsed) => {
             tracing::warn!(%tag, "the handler took too long; its message is lost");
-            shared.metrics.dropped(DropReason::HandlerTimedOut, lane);
+            way_in.context.metrics.dropped(DropReason::HandlerTimedOut, lane);
         }
     }
 }
 
-async fn obey(shared: &Shared, work: &Work, verdict: Verdict) {
+async fn obey(way_in: &WayIn, work: &Work, verdict: Verdict) {
     match verdict {
         Verdict::Ignore => {}
         Verdict::Relay => {
-            shared.make_way(work).await;
-            shared.forward_on_request(work);
+            way_in.relay.make_way(work).await;
+            way_in.relay.forward_on_request(work);
         }
-        Verdict::Respond(topics) => shared.respond(work, topics),
+        Verdict::Respond(topics) => respond(&way_in.context, work, topics),
         Verdict::Disconnect(reason) => {
             if let Some(peer) = &work.peer {
-                shared.end(peer, reason.into());
+                way_in.context.registry.end(peer, reason.into());
             }
         }
+    }
+}
+
+/// Answers a request.
+fn respond(context: &Context, work: &Work, topics: Topics) {
+    let (Some(peer), Tag::UE) = (&work.peer, work.message.tag) else {
+        return context.metrics.dropped(DropReason::NotARequest, work.lane);
+    };
+    let payload = request::answer(topics, RequestKey::of(&work.message.body));
+    let Some(frame) = context.direct(Tag::TS, &payload) else { return };
+    match peer.lanes.offer(Queued { frame, receipt: None }) {
+        Admission::Queued => {}
+        Admission::Full => context.metrics.dropped(DropReason::PeerFull, Lane::Bulk),
+        Admission::Closed => context.metrics.dropped(DropReason::PeerGone, Lane::Bulk),
     }
 }

@@ -23,25 +23,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::Encoder,
+    context::Context,
     frame::{Frame, Origin},
     lanes::{Queued, Serves},
     link::FrameSink,
     metrics::{DropReason, Traffic},
     peer::Peer,
-    pulse::Moment,
+    pulse::{Moment, Pulse},
     receipts::Receipt,
-    shared::Shared,
 };
 
 /// How long a stopping node lets one peer take what is queued for it. Chosen: a fifth of the five
 /// seconds in which a node has to stop.
 const STOP_DRAIN: Duration = Duration::from_secs(1);
 
+/// What the write loops of all peers go by.
+pub(crate) struct Writing {
+    pub(crate) context: Arc<Context>,
+    pub(crate) pulse: Arc<Pulse>,
+    /// Cancelled when the router has ended, after it has routed what was queued.
+    pub(crate) routed: CancellationToken,
+}
+
 pub(crate) struct Writer<S> {
     pub(crate) peer: Arc<Peer>,
     pub(crate) sink: S,
     pub(crate) serves: Serves,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) writing: Arc<Writing>,
     pub(crate) traffic: Traffic,
     /// Empty between two writes; kept for its memory.
     pub(crate) batch: Vec<Queued>,
@@ -60,10 +68,10 @@ impl<S: FrameSink> Writer<S> {
         if serving.await.is_err() {
             let tag = frames.first().map(|frame: &Frame| tracing::field::display(frame.tag()));
             tracing::error!(peer = %self.peer.id, tag, "a write panicked; its link ends");
-            self.shared.end(&self.peer, DisconnectReason::Internal);
+            self.writing.context.registry.end(&self.peer, DisconnectReason::Internal);
             // Not for another link of the same node: it would meet the same bug.
             for frame in frames.drain(..) {
-                self.shared.metrics.dropped(DropReason::LinkPanicked, frame.lane());
+                self.writing.context.metrics.dropped(DropReason::LinkPanicked, frame.lane());
             }
             receipts.clear();
         }
@@ -98,15 +106,15 @@ impl<S: FrameSink> Writer<S> {
     ) -> ControlFlow<()> {
         let batch = &mut self.batch;
         self.peer.lanes.fill(self.serves, batch);
-        let (now, limits) = (Instant::now(), &self.shared.limits);
+        let (now, limits) = (Instant::now(), &self.writing.context.limits);
         let age = |frame: &Frame| now.duration_since(frame.submitted());
         let oldest = batch.iter().map(|queued| age(&queued.frame)).max().unwrap_or_default();
         let is_old = oldest > limits.slow_age
-            && oldest.saturating_sub(stalled(&self.shared, oldest)) > limits.slow_age;
+            && oldest.saturating_sub(stalled(&self.writing, oldest)) > limits.slow_age;
         // What was inherited grew old on another link, which says nothing about this one.
         let fresh = |at: Instant| now.duration_since(at) <= limits.slow_age;
         if is_old && !self.peer.lanes.inherited_at().is_some_and(fresh) {
-            self.shared.end(&self.peer, DisconnectReason::Slow);
+            self.writing.context.registry.end(&self.peer, DisconnectReason::Slow);
             // What was taken out is left with the rest of the queue.
             self.peer.keep_unsent(std::mem::take(batch));
             return ControlFlow::Break(());
@@ -115,7 +123,7 @@ impl<S: FrameSink> Writer<S> {
             let forwarded = frame.origin() == Origin::Forwarded;
             let reason = if forwarded && age(&frame) > limits.age(frame.lane()) {
                 Some(DropReason::Aged)
-            } else if !self.peer.wants(&frame, &self.shared.profile.tags) {
+            } else if !self.peer.wants(&frame, &self.writing.context.tags) {
                 Some(DropReason::NotInterested)
             } else if self.peer.knows(&frame) {
                 Some(DropReason::PeerHasIt)
@@ -123,7 +131,7 @@ impl<S: FrameSink> Writer<S> {
                 None
             };
             if let Some(reason) = reason {
-                self.shared.metrics.dropped(reason, frame.lane());
+                self.writing.context.metrics.dropped(reason, frame.lane());
             } else {
                 frames.push(frame);
                 receipts.push(receipt);
@@ -140,14 +148,14 @@ impl<S: FrameSink> Writer<S> {
         let hurry = async {
             self.peer.cancel.cancelled().await;
             let patience = match self.peer.end_reason() {
-                DisconnectReason::Duplicate => self.shared.limits.close_timeout,
+                DisconnectReason::Duplicate => self.writing.context.limits.close_timeout,
                 DisconnectReason::LocalShutdown => STOP_DRAIN,
                 _ => Duration::ZERO,
             };
             time::sleep(patience).await;
         };
         let coded = encode(&mut self.encoder, &mut self.encoded, frames);
-        let overdue = overdue(&self.shared);
+        let overdue = overdue(&self.writing);
         let written = tokio::select! {
             biased;
             written = self.sink.write_batch(coded) => Some(written),
@@ -161,11 +169,11 @@ impl<S: FrameSink> Writer<S> {
             }
             Some(Err(error)) => {
                 tracing::debug!(peer = %self.peer.id, %error, "write failed");
-                self.shared.end(&self.peer, DisconnectReason::Transport);
+                self.writing.context.registry.end(&self.peer, DisconnectReason::Transport);
                 ControlFlow::Break(())
             }
             None => {
-                self.shared.end(&self.peer, DisconnectReason::Slow);
+                self.writing.context.registry.end(&self.peer, DisconnectReason::Slow);
                 ControlFlow::Break(())
             }
         }
@@ -192,9 +200,9 @@ impl<S: FrameSink> Writer<S> {
             let drain = async {
                 // What the router still had is in the queue once it has ended. Where only the network
                 // stops, it goes on, and nothing is to be waited for.
-                let routed = self.shared.routed.cancelled();
+                let routed = self.writing.routed.cancelled();
                 let _ = time::timeout(STOP_DRAIN / 4, routed).await;
-                self.shared.registry.remove(self.peer.id);
+                self.writing.context.registry.remove(self.peer.id);
                 while self.take_batch(&mut frames, &mut receipts).is_continue()
                     && !frames.is_empty()
                     && self.write_last(&frames).await.is_ok()
@@ -205,10 +213,11 @@ impl<S: FrameSink> Writer<S> {
             // What does not fit into the time is lost with the node.
             let _ = time::timeout(STOP_DRAIN, drain).await;
         }
-        self.shared.registry.remove(self.peer.id);
+        self.writing.context.registry.remove(self.peer.id);
         let unsent = frames.into_iter().zip(receipts);
         self.peer.keep_unsent(unsent.map(|(frame, receipt)| Queued { frame, receipt }).collect());
-        let patience = if stopping { STOP_DRAIN } else { self.shared.limits.close_timeout };
+        let patience =
+            if stopping { STOP_DRAIN } else { self.writing.context.limits.close_timeout };
         if reason == DisconnectReason::RemoteClosed {
             // A peer that has left resets what is written to it, and with it what it sent last.
             let _ = time::timeout(patience, self.read_out.cancelled()).await;
@@ -235,17 +244,17 @@ fn encode<'a>(
 }
 
 /// How much of the last `time` this node stood still, which is not the peer's doing.
-fn stalled(shared: &Shared, time: Duration) -> Duration {
-    shared.pulse.stalled(time, Moment::now())
+fn stalled(writing: &Writing, time: Duration) -> Duration {
+    writing.pulse.stalled(time, Moment::now())
 }
 
 /// Resolves when a write that begins now has taken too long, not counting what this node stood still.
-async fn overdue(shared: &Shared) {
-    let (began, limit) = (Instant::now(), shared.limits.write_timeout);
+async fn overdue(writing: &Writing) {
+    let (began, limit) = (Instant::now(), writing.context.limits.write_timeout);
     let mut excused = Duration::ZERO;
     loop {
         time::sleep_until(began + limit + excused).await;
-        let stalled = stalled(shared, began.elapsed());
+        let stalled = stalled(writing, began.elapsed());
         if stalled <= excused {
             return;
         }

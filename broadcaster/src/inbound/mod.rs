@@ -16,6 +16,7 @@
 //!   difference between them.
 //! * A topic that asks about a message gets the verdict on it, whichever copy was judged.
 
+pub(crate) mod patience;
 pub(crate) mod rate;
 pub(crate) mod topics;
 pub(crate) mod unpack;
@@ -24,20 +25,25 @@ pub(crate) mod work;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use gossip::{DisconnectReason, Identity, Inbound, Lane, Tag, TagRule, Transport, Validation};
-use tokio::time::{self, Instant};
+use gossip::{Handler, Identity, Inbound, Lane, TagRule, Transport, Validation};
+use tokio::time::Instant;
 
 use crate::{
+    application::Application,
     assembler::MessageMemory,
-    duplicates::{Before, Report, Seen, Sighting},
+    context::Context,
+    duplicates::{Before, Duplicates, Report, Seen, Sighting},
+    encode,
     inbound::{
-        unpack::Unpacked,
-        work::{HeardOn, Held, Shares, Work},
+        patience::{Patience, Refusal},
+        unpack::{Unpacked, Unpacker},
+        work::{HeardOn, Held, Shares, Work, WorkQueues},
     },
-    metrics::{DropReason, Metrics},
+    intake::Intake,
+    metrics::DropReason,
+    observers::Observers,
     peer::Peer,
-    shared::Shared,
+    relay::{Relay, Relaying},
 };
 
 /// Where a message comes from.
@@ -65,143 +71,155 @@ pub(crate) struct Arrival {
     pub(crate) source: Source,
 }
 
-/// The way in which the bringer of a message meets a full queue: a connection waits, a topic cannot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// It waits, at most [`Limits::inbound_wait`](crate::Limits::inbound_wait) for each thing.
-    Waits,
-    /// It does not.
-    Hurries,
+/// The one way in. Read loops, topics and workers share it.
+pub(crate) struct WayIn {
+    pub(crate) context: Arc<Context>,
+    pub(crate) application: Arc<Application>,
+    pub(crate) relay: Relay,
+    pub(crate) queues: WorkQueues,
+    duplicates: Arc<Duplicates>,
+    unpacker: Unpacker,
+    observers: Arc<Observers>,
+    intake: Intake,
 }
 
-/// Why a message was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// There was no room for it; it was counted.
-    NoRoom,
-    /// Its sender is to be disconnected.
-    End(DisconnectReason),
+/// What the way in is made of.
+pub(crate) struct WayInParts {
+    pub(crate) context: Arc<Context>,
+    pub(crate) application: Arc<Application>,
+    pub(crate) relaying: Relaying,
+    pub(crate) duplicates: Arc<Duplicates>,
+    pub(crate) observers: Arc<Observers>,
+    /// The queues in which messages are passed on.
+    pub(crate) intake: Intake,
 }
 
-impl Patience {
-    /// Waits for what a message needs to go on. If it gets nothing, or nobody waits any more, the message
-    /// is counted as lost.
-    pub(crate) async fn wait<T>(
-        self,
-        shared: &Shared,
+impl WayIn {
+    pub(crate) fn new(parts: WayInParts) -> Self {
+        let WayInParts { context, application, relaying, duplicates, observers, intake } = parts;
+        let threads = context.limits.unpacked_at_once.get();
+        Self {
+            relay: Relay::new(Arc::clone(&context), Arc::clone(&duplicates), relaying),
+            queues: WorkQueues::new(&context.limits),
+            unpacker: Unpacker::new(threads, Arc::clone(&duplicates)),
+            context,
+            application,
+            duplicates,
+            observers,
+            intake,
+        }
+    }
+
+    /// The shares of a peer that sends over its connection and can be held up.
+    pub(crate) fn shares_of_peer(&self) -> Shares {
+        Shares::of_peer(&self.queues, &self.intake, &self.context.limits)
+    }
+
+    /// The shares of a node that passes messages on in a topic, where nobody can be held up.
+    pub(crate) fn shares_of_forwarder(&self) -> Shares {
+        Shares::of_topic(&self.queues, &self.intake, &self.context.limits)
+    }
+
+    /// Takes a message in. A `report` that is left was not answered: the message was refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves no trace of the message but its count.
+    pub(crate) async fn take_in(
+        &self,
+        arrival: Arrival,
+        patience: Patience,
+        report: &mut Option<Report>,
+    ) -> Result<(), Refusal> {
+        let (rule, lane) = (arrival.rule, arrival.rule.lane);
+        let unpacked =
+            self.unpacker.unpack(&self.context, rule, &arrival.payload, patience).await?;
+        let message = unpacked.fingerprint;
+        if unpacked.gained > 0 {
+            let rate = self.context.limits.rates.unpacked_bytes;
+            arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
+        }
+        let shares = Arc::clone(&arrival.source.shares);
+        let is_awaited = self.application.awaits(rule.tag);
+        let has_room =
+            if is_awaited { shares.work(lane).has_room() } else { shares.intake(lane).has_room() };
+        if unpacked.body.is_none() || !has_room {
+            // A copy needs no place.
+            if let Some(before) = self.duplicates.meet(lane, message, Instant::now(), report) {
+                self.heard_before(lane, before, report, || arrival.work(unpacked, None));
+                return Ok(());
+            }
+        }
+        if !has_room {
+            let room = async {
+                if is_awaited {
+                    shares.work(lane).room().await
+                } else {
+                    shares.intake(lane).room().await
+                }
+            };
+            patience.wait(&self.context, lane, DropReason::WorkerFull, room).await?;
+        }
+        // From here on nothing is waited for.
+        match self.duplicates.sight(lane, message, Instant::now(), report) {
+            Seen::First(sighting) => {
+                let mut work = arrival.work(unpacked, Some(sighting));
+                self.relay.announce(&work);
+                if is_awaited {
+                    // Refused only when the node stops.
+                    let _ = shares.work(lane).push(work);
+                } else {
+                    self.accepted(&mut work, None);
+                }
+            }
+            Seen::Before(before) => {
+                self.heard_before(lane, before, report, || arrival.work(unpacked, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deals with a copy of a message that was heard before, and answers the topic that asked.
+    fn heard_before(
+        &self,
         lane: Lane,
-        lost: DropReason,
-        wait: impl Future<Output = T>,
-    ) -> Result<T, Refusal> {
-        let mut lost = Lost { metrics: &shared.metrics, lane, reason: Some(lost) };
-        let got = match self {
-            Self::Hurries => wait.now_or_never().ok_or(Refusal::NoRoom)?,
-            Self::Waits => time::timeout(shared.limits.inbound_wait, wait)
-                .await
-                .map_err(|_elapsed| Refusal::End(DisconnectReason::Stalled))?,
+        before: Before,
+        report: &mut Option<Report>,
+        copy: impl FnOnce() -> Work,
+    ) {
+        self.context.metrics.dropped(DropReason::Duplicate, lane);
+        let verdict = match before {
+            Before::Judged(verdict) => Some(verdict),
+            Before::Owed | Before::Passed { .. } => Some(Validation::Accept),
+            // The report waits for the verdict, unless too many ask already.
+            Before::Pending => None,
         };
-        lost.reason = None;
-        Ok(got)
-    }
-}
-
-/// Counts a message that is lost while it waits.
-struct Lost<'a> {
-    metrics: &'a Metrics,
-    lane: Lane,
-    reason: Option<DropReason>,
-}
-
-impl Drop for Lost<'_> {
-    fn drop(&mut self) {
-        if let Some(reason) = self.reason {
-            self.metrics.dropped(reason, self.lane);
+        if let Some(verdict) = verdict
+            && let Some(report) = report.take()
+        {
+            report(verdict);
+        }
+        match before {
+            Before::Passed { generation } => self.relay.forward_to_newcomers(generation, copy),
+            Before::Owed => self.relay.forward_late(copy),
+            Before::Judged(_) | Before::Pending => {}
         }
     }
-}
 
-/// Takes a message in. A `report` that is left was not answered: the message was refused.
-///
-/// # Cancel safety
-///
-/// Dropped, it leaves no trace of the message but its count.
-pub(crate) async fn take_in(
-    shared: &Arc<Shared>,
-    arrival: Arrival,
-    patience: Patience,
-    report: &mut Option<Report>,
-) -> Result<(), Refusal> {
-    let (rule, lane) = (arrival.rule, arrival.rule.lane);
-    let unpacked = shared.unpacker.unpack(shared, rule, &arrival.payload, patience).await?;
-    let message = unpacked.fingerprint;
-    if unpacked.gained > 0 {
-        let rate = shared.limits.rates.unpacked_bytes;
-        arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
-    }
-    let shares = Arc::clone(&arrival.source.shares);
-    let is_awaited = shared.application.awaits(rule.tag);
-    let has_room =
-        if is_awaited { shares.work(lane).has_room() } else { shares.intake(lane).has_room() };
-    if unpacked.body.is_none() || !has_room {
-        // A copy needs no place.
-        if let Some(before) = shared.duplicates.meet(lane, message, Instant::now(), report) {
-            heard_before(shared, lane, before, report, || arrival.work(unpacked, None));
-            return Ok(());
+    /// Passes an accepted message on, shows it to the observers and answers the topics that asked. The caller
+    /// gives it to `handler`, if there is one, afterwards.
+    pub(crate) fn accepted(&self, work: &mut Work, handler: Option<&Arc<dyn Handler>>) {
+        self.relay.forward_accepted(work);
+        if let Some(sighting) = &mut work.sighting {
+            sighting.settle(Validation::Accept);
         }
-    }
-    if !has_room {
-        let room = async {
-            if is_awaited {
-                shares.work(lane).room().await
-            } else {
-                shares.intake(lane).room().await
-            }
-        };
-        patience.wait(shared, lane, DropReason::WorkerFull, room).await?;
-    }
-    // From here on nothing is waited for.
-    match shared.duplicates.sight(lane, message, Instant::now(), report) {
-        Seen::First(sighting) => {
-            let mut work = arrival.work(unpacked, Some(sighting));
-            shared.announce(&work);
-            if is_awaited {
-                // Refused only when the node stops.
-                let _ = shares.work(lane).push(work);
-            } else {
-                shared.accepted(&mut work, None);
-            }
+        let is_observed = !self.observers.is_empty();
+        if is_observed {
+            self.observers.show(&work.message, work.lane, &self.context.metrics);
         }
-        Seen::Before(before) => {
-            heard_before(shared, lane, before, report, || arrival.work(unpacked, None));
+        if handler.is_none() && !is_observed && self.relay.relaying() != Relaying::Accepted {
+            self.context.metrics.dropped(DropReason::Unhandled, work.lane);
         }
-    }
-    Ok(())
-}
-
-/// Deals with a copy of a message that was heard before, and answers the topic that asked.
-fn heard_before(
-    shared: &Shared,
-    lane: Lane,
-    before: Before,
-    report: &mut Option<Report>,
-    copy: impl FnOnce() -> Work,
-) {
-    shared.metrics.dropped(DropReason::Duplicate, lane);
-    let verdict = match before {
-        Before::Judged(verdict) => Some(verdict),
-        Before::Owed | Before::Passed { .. } => Some(Validation::Accept),
-        // The report waits for the verdict, unless too many ask already.
-        Before::Pending => None,
-    };
-    if let Some(verdict) = verdict
-        && let Some(report) = report.take()
-    {
-        report(verdict);
-    }
-    match before {
-        Before::Passed { generation } => shared.forward_to_newcomers(generation, copy),
-        Before::Owed => shared.forward_late(copy),
-        Before::Judged(_) | Before::Pending => {}
     }
 }
 
@@ -218,12 +236,7 @@ impl Arrival {
             transport,
             received: Instant::now().into_std(),
         };
-        let wire = wire.unwrap_or_else(|| {
-            let mut wire = Vec::with_capacity(Tag::BYTES + payload.len());
-            wire.extend_from_slice(&rule.tag.0);
-            wire.extend_from_slice(&payload);
-            wire.into()
-        });
+        let wire = wire.unwrap_or_else(|| encode::joined(rule.tag, &payload));
         Work {
             message,
             wire,

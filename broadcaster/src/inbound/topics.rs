@@ -18,22 +18,28 @@ use runtime::TaskSet;
 use tokio::time::Instant;
 
 use super::{
-    Arrival, Patience, Refusal, Source,
+    Arrival, Source, WayIn,
+    patience::{Patience, Refusal},
     rate::Bucket,
-    take_in,
     work::{HeardOn, Shares},
 };
 use crate::{
-    assembler::MessageMemory, duplicates::Report, encode, metrics::DropReason, shared::Shared,
-    topic::TopicMessage,
+    assembler::MessageMemory, duplicates::Report, encode, metrics::DropReason, topic::TopicMessage,
 };
 
 /// Nodes that are told apart. Chosen: more than a node has links to.
 const MAX_FORWARDERS: usize = 4_096;
 
-/// Those who pass messages on in topics.
+/// The topics' way in.
+pub(crate) struct Topics {
+    way_in: Arc<WayIn>,
+    forwarders: Forwarders,
+    tasks: TaskSet,
+}
+
+/// The nodes that pass messages on in topics.
 #[derive(Default)]
-pub(crate) struct Forwarders {
+struct Forwarders {
     /// `None`: those who are not told apart.
     known: Mutex<HashMap<Option<Identity>, Forwarder>>,
 }
@@ -45,8 +51,8 @@ struct Forwarder {
 }
 
 impl Forwarders {
-    /// Notes a message, and gives the shares of whoever passed it on and how far beyond its rate that is.
-    fn note(&self, from: Option<Identity>, shared: &Shared) -> (Arc<Shares>, Duration) {
+    /// Notes a message, and gives the shares of the node that passed it on and how far beyond its rate that is.
+    fn note(&self, from: Option<Identity>, way_in: &WayIn) -> (Arc<Shares>, Duration) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = from.filter(|from| {
@@ -57,56 +63,63 @@ impl Forwarders {
             has_room || known.len() < MAX_FORWARDERS
         });
         let forwarder = known.entry(key).or_insert_with(|| Forwarder {
-            shares: Arc::new(Shares::of_topic(&shared.work, &shared.intake, &shared.limits)),
+            shares: Arc::new(way_in.shares_of_forwarder()),
             sent: Bucket::new(now),
         });
-        let over = forwarder.sent.fill(1, shared.limits.rates.gossip, now);
+        let over = forwarder.sent.fill(1, way_in.context.limits.rates.gossip, now);
         (Arc::clone(&forwarder.shares), over)
     }
 }
 
-/// Takes a message that was heard on a topic. What has to be waited for becomes one of `tasks`.
-pub(crate) fn hear(shared: &Arc<Shared>, tasks: &TaskSet, message: TopicMessage) {
-    let TopicMessage { tag, body, from, transport, report } = message;
-    let Ok(rule) = encode::gossip_rule(&shared.profile.tags, tag) else {
-        shared.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
-        return report(Validation::Reject);
-    };
-    if body.len() > rule.max_payload {
-        shared.metrics.dropped(DropReason::Oversized, rule.lane);
-        return report(Validation::Reject);
+impl Topics {
+    pub(crate) fn new(way_in: Arc<WayIn>, tasks: TaskSet) -> Self {
+        Self { way_in, forwarders: Forwarders::default(), tasks }
     }
-    let peer = from.and_then(|identity| shared.registry.by_identity(&identity));
-    let (shares, over) = shared.forwarders.note(from, shared);
-    if !over.is_zero() {
-        shared.metrics.dropped(DropReason::OverRate, rule.lane);
-        if let Some(peer) = peer.filter(|_| over > shared.limits.rates.flood_after) {
-            shared.end(&peer, DisconnectReason::Flood);
+
+    /// Takes a message that was heard on a topic. Never waits: what has to be waited for becomes a task.
+    pub(crate) fn hear(&self, message: TopicMessage) {
+        let TopicMessage { tag, body, from, transport, report } = message;
+        let context = &self.way_in.context;
+        let Ok(rule) = encode::gossip_rule(&context.tags, tag) else {
+            context.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+            return report(Validation::Reject);
+        };
+        if body.len() > rule.max_payload {
+            context.metrics.dropped(DropReason::Oversized, rule.lane);
+            return report(Validation::Reject);
         }
-        return report(Validation::Ignore);
-    }
-    let Some(held) = shared.budget.try_reserve(body.len(), rule.lane) else {
-        shared.metrics.dropped(DropReason::BudgetFull, rule.lane);
-        return report(Validation::Ignore);
-    };
-    let memory = MessageMemory::Charged(held);
-    let source = Source { peer, forwarder: from, transport, heard_on: HeardOn::Topic, shares };
-    let arrival = Arrival { rule, wire: None, payload: body, memory, source };
-    let mut taken = Box::pin(take(Arc::clone(shared), arrival, report));
-    if taken.as_mut().now_or_never().is_none() {
-        tasks.spawn("topic", |cancel| async move {
-            cancel.run_until_cancelled(taken).await;
-        });
+        let peer = from.and_then(|identity| context.registry.by_identity(&identity));
+        let (shares, over) = self.forwarders.note(from, &self.way_in);
+        if !over.is_zero() {
+            context.metrics.dropped(DropReason::OverRate, rule.lane);
+            if let Some(peer) = peer.filter(|_| over > context.limits.rates.flood_after) {
+                context.registry.end(&peer, DisconnectReason::Flood);
+            }
+            return report(Validation::Ignore);
+        }
+        let Some(held) = context.budget.try_reserve(body.len(), rule.lane) else {
+            context.metrics.dropped(DropReason::BudgetFull, rule.lane);
+            return report(Validation::Ignore);
+        };
+        let memory = MessageMemory::Charged(held);
+        let source = Source { peer, forwarder: from, transport, heard_on: HeardOn::Topic, shares };
+        let arrival = Arrival { rule, wire: None, payload: body, memory, source };
+        let mut taken = Box::pin(take(Arc::clone(&self.way_in), arrival, report));
+        if taken.as_mut().now_or_never().is_none() {
+            self.tasks.spawn("topic", |cancel| async move {
+                cancel.run_until_cancelled(taken).await;
+            });
+        }
     }
 }
 
-async fn take(shared: Arc<Shared>, arrival: Arrival, report: Report) {
+async fn take(way_in: Arc<WayIn>, arrival: Arrival, report: Report) {
     let (peer, mut report) = (arrival.source.peer.clone(), Some(report));
-    let refusal = take_in(&shared, arrival, Patience::Hurries, &mut report).await.err();
+    let refusal = way_in.take_in(arrival, Patience::Hurries, &mut report).await.err();
     let verdict = match refusal {
         Some(Refusal::End(reason)) => {
             if let Some(peer) = peer {
-                shared.end(&peer, reason);
+                way_in.context.registry.end(&peer, reason);
             }
             if reason == DisconnectReason::BadData {
                 Validation::Reject

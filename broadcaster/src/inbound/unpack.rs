@@ -31,13 +31,13 @@ use gossip::{
 };
 use tokio::{sync::Semaphore, task, time::Instant};
 
-use super::{Patience, Refusal};
+use super::patience::{Patience, Refusal};
 use crate::{
     budget::Reservation,
+    context::Context,
     duplicates::{Duplicates, Fingerprint},
     encode,
     metrics::DropReason,
-    shared::Shared,
 };
 
 /// Bytes of a body that are decompressed and hashed where they are read. Chosen: that takes less than
@@ -63,6 +63,7 @@ pub(crate) struct Unpacked {
 pub(crate) struct Unpacker {
     threads: Arc<Semaphore>,
     known: Arc<Known>,
+    duplicates: Arc<Duplicates>,
 }
 
 /// The fingerprints of messages by what they were compressed to.
@@ -95,9 +96,9 @@ impl Known {
 }
 
 impl Unpacker {
-    /// At most `threads` large messages at a time.
-    pub(crate) fn new(threads: usize) -> Self {
-        Self { threads: Arc::new(Semaphore::new(threads)), known: Arc::default() }
+    /// Looks into at most `threads` large messages at a time.
+    pub(crate) fn new(threads: usize, duplicates: Arc<Duplicates>) -> Self {
+        Self { threads: Arc::new(Semaphore::new(threads)), known: Arc::default(), duplicates }
     }
 
     /// Looks into a payload.
@@ -107,7 +108,7 @@ impl Unpacker {
     /// Safe: what a thread has begun it finishes, for nobody.
     pub(crate) async fn unpack(
         &self,
-        shared: &Arc<Shared>,
+        context: &Context,
         rule: &'static TagRule,
         payload: &Bytes,
         patience: Patience,
@@ -115,7 +116,7 @@ impl Unpacker {
         let job = Job {
             rule,
             payload: payload.clone(),
-            duplicates: Arc::clone(&shared.duplicates),
+            duplicates: Arc::clone(&self.duplicates),
             known: Arc::clone(&self.known),
         };
         if !job.is_compressed() {
@@ -129,9 +130,9 @@ impl Unpacker {
         {
             return Ok(unpacked);
         }
-        let longest = MAX_DECOMPRESSED.min(shared.budget.total());
-        let room = shared.budget.reserve(longest, rule.lane);
-        let room = patience.wait(shared, rule.lane, DropReason::BudgetFull, room).await?;
+        let longest = MAX_DECOMPRESSED.min(context.budget.total());
+        let room = context.budget.reserve(longest, rule.lane);
+        let room = patience.wait(context, rule.lane, DropReason::BudgetFull, room).await?;
         self.on_a_thread(move || job.unpack_large(room)).await
     }
 

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::rate::Bucket;
 use crate::{
-    assembler::MessageMemory,
+    assembler::{INLINE_BYTES, MessageMemory},
     budget::Reservation,
     duplicates::{Fingerprint, Sighting},
     encode,
     fair::{FairQueue, Share},
+    intake::{Intake, Job},
     limits::{Limits, Rate},
     peer::Peer,
-    router::{Intake, Job},
 };
 
 /// Where a message was heard.
@@ -159,4 +159,9 @@ impl Shares {
     pub(crate) fn are_idle(&self) -> bool {
         self.work.iter().all(Share::is_idle) && self.intake.iter().all(Share::is_idle)
     }
+}
+
+/// The same bytes, copied where they may lie in a read buffer, so that they do not keep all of it alive.
+pub(crate) fn unshared(bytes: &Bytes) -> Bytes {
+    if bytes.len() <= INLINE_BYTES { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
 }

@@ -1,0 +1,27 @@
+//! The five things that every part of a broadcaster uses.
+
+use std::sync::Arc;
+
+use gossip::{Tag, TagTable};
+
+use crate::{
+    budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, registry::Registry,
+};
+
+pub(crate) struct Context {
+    pub(crate) tags: TagTable,
+    pub(crate) limits: Limits,
+    pub(crate) budget: ByteBudget,
+    pub(crate) metrics: Metrics,
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl Context {
+    /// A message of one connection, charged to the budget; `None`, and counted, if it is too large or there is
+    /// no room for it.
+    pub(crate) fn direct(&self, tag: Tag, payload: &[u8]) -> Option<Frame> {
+        let rule = self.tags.rule(tag)?;
+        let framed = encode::direct(rule, payload, &self.budget);
+        framed.map_err(|reason| self.metrics.dropped(reason, rule.lane)).ok()
+    }
+}

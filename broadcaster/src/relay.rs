@@ -1,0 +1,163 @@
+//! The relay: messages of others on their way out of this node again.
+//!
+//! # Invariants
+//!
+//! * A message is passed on in the bytes it came in, and never to the link that it came from.
+//! * The duplicate filter knows of a message before it goes out, since it may be heard back at once.
+//! * What a message gives rise to waits in its sender's share of the intake, so a relay that is behind holds up
+//!   the sender and nobody else.
+
+use std::sync::Arc;
+
+use gossip::{Lane, Tag};
+use tokio::time::{self, Instant};
+
+use crate::{
+    context::Context,
+    duplicates::Duplicates,
+    fair::Refused,
+    frame::{Frame, FrameParts, Origin},
+    inbound::work::{HeardOn, Shares, Work, unshared},
+    intake::{Job, Target, ToTopic},
+    metrics::DropReason,
+};
+
+/// What a node does with the messages of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relaying {
+    /// Nothing: `relay` is without effect.
+    Off,
+    /// Passes on every message that its validators accept, before the handler is asked.
+    Accepted,
+    /// Passes on what a handler, or a call of `relay`, asks for.
+    OnRequest,
+}
+
+pub(crate) struct Relay {
+    context: Arc<Context>,
+    duplicates: Arc<Duplicates>,
+    relaying: Relaying,
+}
+
+impl Relay {
+    pub(crate) const fn new(
+        context: Arc<Context>,
+        duplicates: Arc<Duplicates>,
+        relaying: Relaying,
+    ) -> Self {
+        Self { context, duplicates, relaying }
+    }
+
+    pub(crate) const fn relaying(&self) -> Relaying {
+        self.relaying
+    }
+
+    /// Waits until the sender's share of the intake has room for a message, at most
+    /// [`Limits::inbound_wait`](crate::Limits::inbound_wait). The worker that waits here delays only
+    /// messages of the same sender.
+    pub(crate) async fn make_way(&self, work: &Work) {
+        let share = work.shares.intake(work.lane);
+        if self.relaying != Relaying::Off && !share.has_room() {
+            // In vain, the message makes the share one longer than it may be.
+            let _ = time::timeout(self.context.limits.inbound_wait, share.room()).await;
+        }
+    }
+
+    /// Passes a message on because it was accepted, if the node relays what it accepts.
+    pub(crate) fn forward_accepted(&self, work: &Work) {
+        if self.relaying == Relaying::Accepted {
+            self.forward(work);
+        }
+    }
+
+    /// Passes a message on because its handler says so, if the node relays on request.
+    pub(crate) fn forward_on_request(&self, work: &Work) {
+        if self.relaying == Relaying::OnRequest {
+            self.forward(work);
+        }
+    }
+
+    /// Passes a message on to every peer but its sender. A message that finds no room in the budget is owed: the
+    /// next copy of it is passed on.
+    fn forward(&self, work: &Work) {
+        let Some(fingerprint) = work.fingerprint else { return };
+        let Some(frame) = self.frame_as_it_came(work) else {
+            self.duplicates.owed(work.lane, fingerprint, Instant::now());
+            return self.context.metrics.dropped(DropReason::BudgetFull, work.lane);
+        };
+        let generation = self.context.registry.generation();
+        self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
+        let target = work.from().map_or(Target::All, Target::AllExcept);
+        let topic = match work.heard_on {
+            HeardOn::Topic => ToTopic::Skip,
+            HeardOn::Stream => ToTopic::Publish,
+        };
+        // The share is closed only when the node stops.
+        let _ = work.shares.intake(work.lane).push(Job { frame, target, topic, receipts: None });
+    }
+
+    /// Passes on a copy of a message that could not be passed on when it was new.
+    pub(crate) fn forward_late(&self, copy: impl FnOnce() -> Work) {
+        if self.relaying != Relaying::Off {
+            let copy = copy();
+            if copy.shares.intake(copy.lane).has_room() {
+                self.forward(&copy);
+            } else {
+                self.context.metrics.dropped(DropReason::IntakeFull, copy.lane);
+            }
+        }
+    }
+
+    /// Sends a copy of a message to the peers that joined after the first copy went out, which was at the
+    /// generation `passed`. A topic that had the message brings it to its newcomers by itself.
+    pub(crate) fn forward_to_newcomers(&self, passed: u64, copy: impl FnOnce() -> Work) {
+        if self.relaying == Relaying::Off {
+            return;
+        }
+        let generation = self.context.registry.generation();
+        if generation <= passed {
+            return;
+        }
+        let copy = copy();
+        let Some(frame) = self.frame_as_it_came(&copy) else {
+            return self.context.metrics.dropped(DropReason::BudgetFull, copy.lane);
+        };
+        let target = Target::JoinedAfter { generation: passed, except: copy.from() };
+        self.offer(&copy.shares, copy.lane, || {
+            if let Some(fingerprint) = copy.fingerprint {
+                self.duplicates.passed(copy.lane, fingerprint, Instant::now(), generation);
+            }
+            Job { frame, target, topic: ToTopic::Skip, receipts: None }
+        });
+    }
+
+    /// Tells every other peer that this node has a large message. Without room for the announcement the peers may
+    /// send a needless copy, which is all.
+    pub(crate) fn announce(&self, work: &Work) {
+        let Some(digest) = work.digest() else { return };
+        let frame = Frame::control(Tag::MS, Lane::Bulk, &digest.0);
+        let target = work.from().map_or(Target::All, Target::AllExcept);
+        let make = || Job { frame, target, topic: ToTopic::Skip, receipts: None };
+        self.offer(&work.shares, Lane::Bulk, make);
+    }
+
+    /// Queues a job in the sender's share of the intake, or counts that there is no room.
+    fn offer(&self, shares: &Shares, lane: Lane, make: impl FnOnce() -> Job) {
+        match shares.intake(lane).try_push_with(make) {
+            Err(Refused::Full) => self.context.metrics.dropped(DropReason::IntakeFull, lane),
+            Ok(()) | Err(Refused::Closed) => {}
+        }
+    }
+
+    fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
+        let held = self.context.budget.try_reserve(work.wire.len(), work.lane)?;
+        Some(Frame::new(FrameParts {
+            tag: work.message.tag,
+            lane: work.lane,
+            wire: unshared(&work.wire),
+            digest: work.digest(),
+            origin: Origin::Forwarded,
+            held: Some(held),
+        }))
+    }
+}

@@ -1,0 +1,170 @@
+//! The parts that a broadcaster is made of, and their start.
+
+use std::sync::Arc;
+
+use gossip::{Handler, NetworkProfile, Tag, Validator};
+use rand::Rng;
+use runtime::{Environment, TaskSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    application::Application,
+    broadcaster::{Broadcaster, Parts},
+    budget::ByteBudget,
+    context::Context,
+    duplicates::Duplicates,
+    events::Events,
+    inbound::{WayIn, WayInParts, topics::Topics},
+    intake::Intake,
+    limits::Limits,
+    links::Links,
+    metrics::Metrics,
+    observers::Observers,
+    pulse::{self, Moment, Pulse},
+    registry::Registry,
+    relay::Relaying,
+    router::Router,
+    submit::Submitter,
+    topic_sinks::TopicSinks,
+    workers,
+    writer::Writing,
+};
+
+/// The configuration of a broadcaster. Settings without a sensible default are arguments of [`Setup::new`].
+#[must_use = "nothing runs until `Broadcaster::start`"]
+pub struct Setup {
+    profile: &'static NetworkProfile,
+    limits: Limits,
+    relaying: Relaying,
+    application: Application,
+    metrics: Metrics,
+    environment: Environment,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { profile, limits, relaying, .. } = self;
+        f.debug_struct("Setup")
+            .field("profile", &profile.name)
+            .field("limits", limits)
+            .field("relaying", relaying)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Setup {
+    /// A broadcaster for a network, with default limits, that passes nothing on and handles nothing.
+    pub fn new(profile: &'static NetworkProfile) -> Self {
+        Self {
+            profile,
+            limits: Limits::default(),
+            relaying: Relaying::Off,
+            application: Application::new(profile.tags),
+            metrics: Metrics::default(),
+            environment: Environment::default(),
+        }
+    }
+
+    /// Sets every bound and deadline. Durations are brought between a millisecond and a year. Default:
+    /// [`Limits::default`].
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits: limits.bounded(), ..self }
+    }
+
+    /// Sets what is done with the messages of others. Default: [`Relaying::Off`].
+    pub fn relaying(self, relaying: Relaying) -> Self {
+        Self { relaying, ..self }
+    }
+
+    /// Installs the handler of a tag, in place of an earlier one. A tag that the network does not have is ignored.
+    pub fn handler(mut self, tag: Tag, handler: Arc<dyn Handler>) -> Self {
+        self.application.replace_handler(tag, handler);
+        self
+    }
+
+    /// Installs the validator of a tag, in place of an earlier one. Without one, every message of the tag is
+    /// accepted.
+    pub fn validator(mut self, tag: Tag, validator: Arc<dyn Validator>) -> Self {
+        self.application.replace_validator(tag, validator);
+        self
+    }
+
+    /// Counts into `metrics`. Default: counters of its own.
+    pub fn metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Takes clock, random numbers, names and sockets from `environment`, and so does every network that
+    /// the broadcaster is lent to. Default: [`Environment::system`].
+    pub fn environment(self, environment: Environment) -> Self {
+        Self { environment, ..self }
+    }
+}
+
+impl Broadcaster {
+    /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
+    #[must_use]
+    pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
+        let Setup { profile, limits, relaying, application, metrics, environment } = setup;
+        let tasks = TaskSet::new(parent);
+        let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
+        let context = Arc::new(Context {
+            tags: profile.tags,
+            budget: ByteBudget::new(limits.budget_bytes),
+            limits,
+            metrics,
+            registry,
+        });
+        let Context { limits, registry, metrics, .. } = &*context;
+        let (application, observers) =
+            (Arc::new(application), Arc::new(Observers::new(limits.budget_bytes)));
+        let duplicates = Arc::new(Duplicates::new(limits, environment.random().random()));
+        let intake = Intake::new([limits.intake_priority.get(), limits.intake_bulk.get()]);
+        let sinks = Arc::new(TopicSinks::default());
+        let router = Router::new(
+            intake.clone(),
+            Arc::clone(registry),
+            Arc::clone(&sinks),
+            profile.tags,
+            metrics.clone(),
+        );
+        let pulse = Arc::new(Pulse::new(Moment::now()));
+        let writing = Arc::new(Writing {
+            context: Arc::clone(&context),
+            pulse: Arc::clone(&pulse),
+            routed: router.ended(),
+        });
+        let way_in = Arc::new(WayIn::new(WayInParts {
+            context: Arc::clone(&context),
+            application: Arc::clone(&application),
+            relaying,
+            duplicates: Arc::clone(&duplicates),
+            observers: Arc::clone(&observers),
+            intake: intake.clone(),
+        }));
+        tasks.spawn_lasting("router", |cancel| router.run(cancel));
+        workers::spawn(&way_in, &tasks);
+        let beaten = metrics.clone();
+        tasks.spawn_lasting("pulse", |cancel| pulse::run(pulse, beaten, cancel));
+        let swept = Arc::clone(registry);
+        tasks.spawn_lasting("sweep", |cancel| swept.sweep(cancel));
+        Self::of(Parts {
+            environment,
+            relaying,
+            application,
+            observers,
+            sinks,
+            submitter: Submitter::new(Arc::clone(&context), duplicates, intake),
+            topics: Topics::new(Arc::clone(&way_in), tasks.clone()),
+            links: Links {
+                profile,
+                context,
+                events: Events::new(),
+                contests: Arc::default(),
+                way_in,
+                writing,
+                tasks,
+            },
+        })
+    }
+}
