@@ -4,8 +4,8 @@
 use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Duration};
 
 use broadcaster::{
-    Broadcaster, DropReason, HandleError, LaneLimits, Limits, Relaying, Setup, TopicAdmission,
-    TopicMessage, TopicReceipt,
+    Broadcaster, DropReason, HandleError, LaneLimits, Limits, Rate, Rates, Relaying, Setup,
+    TopicAdmission, TopicMessage, TopicReceipt,
 };
 use bytes::Bytes;
 use gossip::{
@@ -411,8 +411,11 @@ async fn floods_of_every_kind_end_as_floods() {
 // Issue 8, 25.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
-    let (votes, limits) = (Recorder::default(), Limits::default());
-    let setup = setup(limits).relaying(Relaying::Accepted);
+    let votes = Recorder::default();
+    // The bodies of some fifty frames. The rate is one that a busy machine unpacks at as well.
+    let unpacked_bytes = Rate { per_second: 1024 * 1024, ..Rates::default().unpacked_bytes };
+    let rates = Rates { unpacked_bytes, ..Rates::default() };
+    let setup = setup(Limits { rates, ..Limits::default() }).relaying(Relaying::Accepted);
     let (node, broadcaster) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
     let (mut attacker, mut ended) = node.scripted(Shape::default()).unwrap();
     let (mut honest, mut honest_ended) = node.scripted(Shape::default()).unwrap();
