@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use gossip::{
     Admission, Delivery, DeliveryError, DisconnectReason, Handler, Identity, Inbound, LinkId,
     NetworkProfile, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, SubmitError,
-    Tag, Transport,
+    Tag, Transport, Validator,
 };
 use mesh::LinkClaim;
 use runtime::{Environment, Fault, Shutdown};
@@ -136,7 +136,7 @@ impl Broadcaster {
     ///
     /// [`HandleError`] when the tag is unknown, or has a validator: that one stays.
     pub fn validate(&self, tag: Tag, validator: Arc<dyn Validator>) -> Result<(), HandleError> {
-        self.shared.application.add_validator(tag, validator)
+        self.parts.application.add_validator(tag, validator)
     }
 
     /// Tasks that run: the router, the workers, two or more per peer.

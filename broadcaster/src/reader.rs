@@ -215,7 +215,7 @@ impl<R: FrameSource> Reader<R> {
             Tag::MI => {
                 let wanted = interest::decode(payload, &self.way_in.context.tags)
                     .map_err(|_malformed| DisconnectReason::BadData)?;
-                self.peer.set_interest(wanted, &self.shared.profile.tags);
+                self.peer.set_interest(wanted, &self.way_in.context.tags);
             }
             Tag::MS => {
                 // A digest of another length is ignored, as existing nodes do.
