@@ -1,4 +1,4 @@
-//! How many control frames a peer may send.
+//! The rate limit on the control frames of one peer.
 //!
 //! # Invariants
 //!
@@ -13,7 +13,7 @@ pub(crate) const PER_SECOND: u32 = 20;
 /// Control frames allowed at once. Source: threats and goals, row 10.
 pub(crate) const BURST: u32 = 100;
 
-/// A token bucket.
+/// A token bucket: one token per control frame.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     tokens: f64,
@@ -21,12 +21,12 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(crate) fn new(now: Instant) -> Self {
         Self { tokens: f64::from(BURST), filled: now }
     }
 
-    /// Takes one token, or says that there is none.
+    /// Takes one token. Returns `false` when the bucket is empty.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + gained * f64::from(PER_SECOND)).min(f64::from(BURST));
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_passes_and_then_so_many_a_second() {
+    async fn a_burst_passes_and_then_20_a_second() {
         let mut now = Instant::now();
         let mut bucket = Bucket::new(now);
         let taken = (0..1_000).filter(|_| bucket.take(now)).count();

@@ -1,4 +1,4 @@
-//! Certificates in files: those of this node, and those it believes.
+//! Certificates in PEM files: those of this node, and those it trusts.
 
 use std::{
     io,
@@ -10,31 +10,31 @@ use tokio_rustls::rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-/// Why certificates cannot be used.
+/// The reason why certificates could not be read from a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
     /// The file cannot be read.
     #[error("cannot read the certificates in {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// It holds no certificates.
+    /// The file contains no certificate.
     #[error("{} holds no certificates in PEM", path.display())]
     NoCertificates {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }
 
-/// Reads the certificates of a PEM file, in their order.
+/// Reads every certificate of a PEM file, in the order of the file. Blocks on the file system.
 ///
 /// # Errors
 ///
-/// [`CertificateError`] when the file cannot be read or holds none.
+/// [`CertificateError`] when the file cannot be read or contains no certificate.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let none = || CertificateError::NoCertificates { path: path.to_owned() };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);

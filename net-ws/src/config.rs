@@ -1,4 +1,4 @@
-//! What a WebSocket network is made of, and why it may not start.
+//! Configuration of a WebSocket network, and the errors of starting one.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,73 +9,76 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::tls::TlsIdentity;
 
-/// Whether peers may connect here, or only the plain HTTP services are served.
+/// Selects whether a listener serves gossip, or only the node's HTTP services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GossipService {
-    /// The gossip path is served. The default.
+    /// The gossip path is served. Default.
     #[default]
     On,
-    /// The gossip path is as unknown as any other.
+    /// Requests for the gossip path are treated like those for any unknown path.
     Off,
 }
 
-/// Whether `identity` is also the identity of a libp2p network of this node.
+/// Selects whether [`WsConfig::identity`] is also the identity of a libp2p network of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Libp2pIdentity {
-    /// It is not, or there is no libp2p network. The default.
+    /// The key belongs to this network alone, or the node has no libp2p network. Default.
     #[default]
     Separate,
-    /// It is: other nodes may name this one by its peer ID.
+    /// The libp2p network of the node uses the same key, so other nodes may name this one by its peer ID.
     Shared,
 }
 
-/// What an operator or an embedder may set. [`WsConfig::new`] sets everything but the network.
+/// Configuration of a WebSocket network. [`WsConfig::new`] sets every field but the network to its default.
 #[derive(Clone, Debug)]
 pub struct WsConfig {
     /// The network to join.
     pub network: NetworkId,
-    /// Where to listen, `host:port`; port 0 picks a free one. Default: not at all.
+    /// Address to listen on, `host:port`; port 0 picks a free one. Default: none, the node does not listen.
     pub listen: Option<String>,
-    /// Under which address other nodes know this one, `host:port`. Default: none.
+    /// Address that this node announces for itself, `host:port`. Default: the one it listens on, if any.
     pub public_address: Option<String>,
-    /// Whom to dial. Default: nobody.
+    /// Addresses to dial and to keep dialled. Default: none.
     pub peers: Vec<NodeAddress>,
-    /// The key for the identity exchange. Default: none; where the profile wants one, a fresh key.
+    /// The key for the identity exchange. Default: none; a fresh key is drawn if the profile requires one.
     pub identity: Option<Arc<Keypair>>,
-    /// Whether a libp2p network uses the same key.
+    /// States whether a libp2p network of this node uses the same key. Default: [`Libp2pIdentity::Separate`].
     pub libp2p_identity: Libp2pIdentity,
-    /// Whether peers may connect here.
+    /// States whether the listener serves gossip. Default: [`GossipService::On`].
     pub gossip_service: GossipService,
-    /// Lets connections in, shared with the other networks of the node. Default: one of the network's own,
-    /// with default limits.
+    /// The door that admits or refuses inbound connections, shared with the other networks of the node.
+    /// Default: a door of this network's own with default limits.
     pub door: Door,
-    /// How much to dial, and how eagerly.
+    /// Bounds on the number of dials, and the delays between attempts. Default: [`DialLimits::default`].
     pub dial: DialLimits,
-    /// How long a dial may take, from the name look-up to the last header. Default: 10 s. Chosen:
-    /// a fifth of what existing nodes allow (wire facts 11.5); who needs longer is no good neighbour.
+    /// Longest time for one dial, from the name look-up to the last header of the reply. Default: 10 s. Chosen:
+    /// a fifth of what existing nodes allow (wire facts 11.5); a peer that needs longer would relay late too.
     pub dial_timeout: Duration,
     /// The server for HTTP requests that are not gossip, shared with the other networks of the node.
     /// Default: none; such requests are answered 404.
     pub http_server: Option<HttpServer>,
-    /// The HTTP clients, shared with the other networks of the node, whose owner stops them. Default: some
-    /// of the network's own, with default limits, which end with it.
+    /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
+    /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
-    /// What is shown to clients that come over TLS, on the same port. Default: none; they are refused.
+    /// Certificate and key for TLS connections, which share the port with plain ones. Default: none; TLS
+    /// connections are refused.
     pub tls: Option<TlsIdentity>,
-    /// Whose certificates are believed besides those of the system. Default: nobody's.
+    /// Root certificates to trust in addition to the system's when this node calls a server over TLS. Default:
+    /// none.
     pub tls_roots: Vec<CertificateDer<'static>>,
-    /// Name of this node among its operator's. Default: empty.
+    /// Name of this node among those of its operator, sent in the handshake; printable ASCII. Default: empty.
     pub instance: String,
-    /// Identifier in telemetry. Default: empty.
+    /// Identifier of this node in telemetry, sent in the handshake; printable ASCII. Default: empty.
     pub telemetry_id: String,
-    /// What dials announce as their program. Default: `tandem/<version>`.
+    /// Program name that dials announce in `User-Agent`; printable ASCII. Default: `tandem/<version>`.
     pub user_agent: String,
-    /// Tells this node that it dialled itself. Default: drawn at the start.
+    /// Random bytes sent in every handshake, by which this node recognizes that it has dialled itself.
+    /// Default: drawn when the network starts.
     pub node_random: Option<[u8; 10]>,
 }
 
 impl WsConfig {
-    /// A node of `network` that neither listens nor dials.
+    /// Returns the configuration of a node of `network` that neither listens nor dials.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self {
@@ -105,27 +108,27 @@ impl WsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// It asks for TLS.
+    /// The address asks for gossip over TLS, which is not supported.
     #[error(
         "{address} asks for gossip over TLS, which is not supported yet; write http:// instead"
     )]
     Tls {
-        /// The address.
+        /// The address as configured.
         address: String,
     },
-    /// It is a multiaddr.
+    /// The address is a multiaddr, which only the libp2p network dials.
     #[error("{address} is an address of the libp2p network, not of the WebSocket network")]
     Multiaddr {
-        /// The address.
+        /// The address as configured.
         address: String,
     },
 }
 
-/// Checks that this network can dial an address.
+/// Checks that the WebSocket network can dial `address`.
 ///
 /// # Errors
 ///
-/// [`TargetError`]: it asks for TLS, or belongs to the other network.
+/// [`TargetError`] when the address asks for TLS or belongs to the libp2p network.
 pub fn check_peer(address: &NodeAddress) -> Result<(), TargetError> {
     match address {
         NodeAddress::WebSocket(url) if url.security() == Security::Tls => {
@@ -136,46 +139,46 @@ pub fn check_peer(address: &NodeAddress) -> Result<(), TargetError> {
     }
 }
 
-/// Why a WebSocket network did not start. Nothing keeps running after one of these.
+/// The reason why a WebSocket network did not start. Nothing keeps running after any of these errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Another program has the address.
+    /// The listening address is in use by another program.
     #[error(
         "cannot listen on {address}: the address is in use; stop the other program or choose another port"
     )]
     AddressInUse {
         /// The address as configured.
         address: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The listening socket could not be bound.
+    /// The listening socket could not be bound for a reason other than an address in use.
     #[error("cannot listen on {address}; is it a host:port of this machine?")]
     Listen {
         /// The address as configured.
         address: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A configured peer cannot be dialled.
+    /// A configured peer address cannot be dialled.
     #[error("a peer cannot be dialled")]
     Peer(#[from] TargetError),
-    /// A text would break the lines of the handshake.
+    /// A configured text contains bytes other than printable ASCII, which would break the handshake's headers.
     #[error("the {setting} {text:?} has characters that no HTTP header may hold; use plain text")]
     BadText {
-        /// Which setting.
+        /// Name of the setting.
         setting: &'static str,
         /// The text as configured.
         text: String,
     },
-    /// The broadcaster of the node is stopping.
+    /// The node's broadcaster is stopping and takes no new network.
     #[error("the node is stopping")]
     Stopping,
 }
 
 impl StartError {
-    /// Sorts what the system said about a listening address.
+    /// Tells an address in use from the other errors of binding a listening socket.
     pub(crate) fn listen(address: String, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::AddrInUse => Self::AddressInUse { address, source },

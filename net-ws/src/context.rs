@@ -1,8 +1,8 @@
-//! What every task of the network shares.
+//! State shared by every task of the network.
 //!
 //! # Invariants
 //!
-//! * Locks here are held for a few lines and never while anything is called that can call back.
+//! * A lock is held for a few lines, and never across a call that can call back.
 
 use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
@@ -29,13 +29,13 @@ use crate::{
     tls::TlsIdentity,
 };
 
-/// What every task of the network shares.
+/// State shared by every task of the network.
 pub(crate) struct Context {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
     pub(crate) broadcaster: Broadcaster,
     pub(crate) exchange: Exchange,
-    /// What this node says of itself on every connection, without a message of the identity exchange.
+    /// The headers with which this node introduces itself, without the identity exchange.
     pub(crate) hello: Hello,
     pub(crate) user_agent: String,
     pub(crate) gossip_service: GossipService,
@@ -43,32 +43,32 @@ pub(crate) struct Context {
     pub(crate) metrics: WsMetrics,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) dial_timeout: Duration,
-    /// Lets connections in, over all networks of the node together.
+    /// Admits or refuses inbound connections, for all networks of the node together.
     pub(crate) door: Door,
-    /// Tells two runs of a dialer apart; the same for all links of this network.
+    /// Hashes a dialer's random text to the number of its run; one key for all links of this network.
     sessions: KeyedHasher,
 }
 
-/// Whether and how this node takes part in the identity exchange.
+/// This node's part in the identity exchange.
 #[derive(Debug)]
 pub(crate) enum Exchange {
-    /// It does not.
+    /// None: it neither challenges nor answers.
     Off,
-    /// It challenges whom it dials, and answers challenges.
+    /// It challenges the peers it dials, and answers challenges.
     On {
         /// Signs this node's side.
         key: Arc<Keypair>,
-        /// Whose challenges it answers.
+        /// The challenges that it answers.
         answers: Answers,
     },
 }
 
-/// Which challenges are answered.
+/// The challenges that this node answers.
 #[derive(Debug)]
 pub(crate) enum Answers {
-    /// All: the node may be known under names that it does not know itself.
+    /// All of them, because the node may be known under names that it does not know itself.
     Every,
-    /// Those to one of these names, lower-case.
+    /// Those addressed to one of these lower-case names.
     Naming(Vec<String>),
 }
 
@@ -79,8 +79,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Checks the texts of `config` and puts together what is shared. `own_url` is where this node
-    /// listens.
+    /// Checks the texts of `config`. `own_url` is the address this node listens on, if it listens.
     pub(crate) fn new(
         config: WsConfig,
         broadcaster: Broadcaster,
@@ -130,22 +129,23 @@ impl Context {
         })
     }
 
-    /// Where clock, random numbers, names and sockets come from.
+    /// Clock, random numbers, tasks and sockets of the node.
     pub(crate) fn environment(&self) -> &Environment {
         self.broadcaster.environment()
     }
 
-    /// The random text by which this process knows itself again.
+    /// The random text by which this node recognizes itself when it dials its own address.
     pub(crate) fn node_random(&self) -> &str {
         self.hello.node_random.as_deref().unwrap_or_default()
     }
 
-    /// Names the run of a dialer by the random text it made at its start.
+    /// Returns the number of a dialer's run, derived from the random text that the dialer drew at its start.
     pub(crate) fn session(&self, node_random: &str) -> u64 {
         self.sessions.hash_one(node_random)
     }
 
-    /// The message of interest that a relay sends first on every connection. Source: wire facts 3.3.
+    /// The message of interest that a relay sends first on every connection; `None` if this node is no relay.
+    /// Source: wire facts 3.3.
     pub(crate) fn interest(&self) -> Option<(Tag, Bytes)> {
         if self.broadcaster.relaying() == Relaying::Off {
             return None;

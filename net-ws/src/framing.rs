@@ -1,4 +1,4 @@
-//! How a WebSocket marks messages: data frames are their parts, and control frames are its own.
+//! The framing of messages on a WebSocket: data frames carry message parts, control frames go to the port.
 //!
 //! ```text
 //!   bytes ─▶ WsFraming ─┬─ data frame ─▶ part of a message, masked
@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! * A message that is too long for any is refused as soon as a header announces it.
+//! * A message longer than every bound is refused as soon as a header announces it.
 //! * A message has at most 16,384 frames.
 
 use std::sync::Arc;
@@ -26,23 +26,23 @@ use crate::{
     port::Port,
 };
 
-/// Frames of one message. Chosen: ten times those of the largest message of an existing node, which
-/// has 1,537 (wire facts 1.7).
+/// Largest number of frames per message. Chosen: ten times that of the largest message of an existing node,
+/// which has 1,537 (wire facts 1.7).
 pub(crate) const MAX_FRAGMENTS: u32 = 16_384;
 
-/// Reads the frames of one connection.
+/// Decoder for the frames of one connection.
 #[derive(Debug)]
 pub(crate) struct WsFraming {
     role: Role,
     port: Arc<Port>,
-    /// What the data frame was masked with whose header was read last.
+    /// Mask key of the data frame whose header was read last.
     mask: [u8; 4],
-    /// The message of which a frame has come, and not the last one.
+    /// The message whose last frame has not arrived yet.
     message: Option<Begun>,
     controls: Bucket,
 }
 
-/// What the frames of a message have announced so far.
+/// The sum of the headers of an unfinished message.
 #[derive(Clone, Copy, Debug, Default)]
 struct Begun {
     frames: u32,
@@ -50,12 +50,12 @@ struct Begun {
 }
 
 impl WsFraming {
-    /// The frames of a connection that begins `now`, at this end of it.
+    /// Decodes the frames of a connection that starts `now`; `role` is this node's end of it.
     pub(crate) fn new(role: Role, port: Arc<Port>, now: Instant) -> Self {
         Self { role, port, mask: [0; 4], message: None, controls: Bucket::new(now) }
     }
 
-    /// Ends the connection for a rule of the frame level.
+    /// Settles the close frame for `violation` and returns the reason for the end of the link.
     fn violated(&self, violation: Violation) -> DisconnectReason {
         self.port.close(violation.close_payload());
         match violation {
@@ -70,7 +70,7 @@ impl WsFraming {
         header: &Header,
         (bytes, heard): (&[u8], Instant),
     ) -> Result<Head, DisconnectReason> {
-        // A control frame has at most 125 bytes: the header was refused otherwise.
+        // The header check has refused longer control frames, so this never truncates.
         let len = usize::try_from(header.len).unwrap_or(usize::MAX).min(MAX_CONTROL_BYTES);
         let end = header.size + len;
         let Some(masked) = bytes.get(header.size..end) else { return Ok(Head::Incomplete) };

@@ -10,9 +10,10 @@
 //!
 //! # Invariants
 //!
-//! * Whatever a stranger sends is bounded before it is believed: heads, frames, messages, control
-//!   frames, connections, requests.
-//! * A peer sees the bytes and the order of existing nodes: headers, refusals, frame sizes, close codes.
+//! * Everything an unknown peer sends is bounded before memory is taken for it: heads, frames, messages,
+//!   control frames, connections, requests.
+//! * On the wire this node looks like existing nodes, in bytes and in order: headers, refusals, frame sizes,
+//!   close codes.
 //! * Every task belongs to the network's task set, and every connection to one task.
 
 mod bucket;

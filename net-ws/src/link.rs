@@ -1,8 +1,8 @@
-//! From a finished handshake to a peer of the broadcaster, and what happens when it ends.
+//! Turns a finished handshake into a link of the broadcaster, and waits for its end.
 //!
 //! # Invariants
 //!
-//! * An identity is claimed once it is verified, not before. What follows from that is the broadcaster's.
+//! * An identity is claimed only after it was verified. The broadcaster decides what the claim leads to.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -31,30 +31,31 @@ use crate::{
     source::WsSource,
 };
 
-/// How long a stopping network waits for one peer. Chosen: the second in which the broadcaster lets the
-/// last messages out, and the second in which a sink waits for the peer's end.
+/// Longest time that a stopping network waits for one link. Chosen: one second in which the broadcaster sends
+/// the last messages, and one in which the sink waits for the peer's end of stream.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection whose handshake is done.
+/// A connection that has completed its handshake.
 pub(crate) struct Established<R, W> {
-    /// The two halves of the stream.
+    /// The read half and the write half of the stream.
     pub(crate) halves: (R, W),
-    /// What was read behind the handshake.
+    /// Bytes that were read after the handshake.
     pub(crate) early: BytesMut,
     pub(crate) role: Role,
-    /// The address dialled, or the one the peer came from.
+    /// The address dialled, or the address the peer connected from.
     pub(crate) address: String,
-    /// Where HTTP calls reach the peer.
+    /// The address at which HTTP calls reach the peer, if it has one.
     pub(crate) http_address: Option<NodeAddress>,
-    /// How far the identity exchange has come.
+    /// State of the identity exchange.
     pub(crate) exchange: ListenerIdentity,
-    /// The run of the dialer.
+    /// Number of the dialer's run, see `Context::session`.
     pub(crate) session: u64,
-    /// What is sent first.
+    /// Messages sent before any other.
     pub(crate) greeting: Vec<(Tag, Bytes)>,
 }
 
-/// Makes a peer of a connection. `claim` is there if it is verified already who is at the other end.
+/// Attaches a connection to the broadcaster. `claim` is present if the handshake has already verified the
+/// peer's identity.
 pub(crate) fn attach<R, W>(
     context: &Arc<Context>,
     (peer, claim): (LinkId, Option<Claim>),
@@ -78,7 +79,7 @@ where
     let (returns, returned) = oneshot::channel();
     let rules = context.broadcaster.assembly();
     let source = WsSource::new((read_half, early), role, rules, Arc::clone(&port), returns);
-    // Nobody is dialled over WebSocket whom the operator did not name.
+    // Over WebSocket this node dials only addresses that an operator configured.
     let (direction, roles) = match role {
         Role::Server => (Direction::Inbound, Roles::NONE),
         Role::Client => (Direction::Outbound, Roles::CONFIGURED),
@@ -103,7 +104,8 @@ where
     }
 }
 
-/// Waits for the end of a peer, which comes at the latest when `cancel` asks for it.
+/// Waits for the end of a link. Cancellation makes the link close; this returns at most [`STOP_PATIENCE`]
+/// later.
 pub(crate) async fn ended(
     context: &Context,
     mut attached: Attached,
@@ -115,12 +117,12 @@ pub(crate) async fn ended(
         () = cancel.cancelled() => {}
     }
     context.broadcaster.disconnect(attached.peer, DisconnectReason::LocalShutdown);
-    // A link that was retired goes its own way, which is the broadcaster's to wait for.
+    // A retired link may take longer than this; the broadcaster owns and ends it.
     let ended = time::timeout(STOP_PATIENCE, attached.ended());
     ended.await.unwrap_or(DisconnectReason::LocalShutdown)
 }
 
-/// A claim for a WebSocket.
+/// Builds the claim of a WebSocket link to an identity.
 pub(crate) fn claim(
     peer: LinkId,
     identity: Identity,
@@ -131,7 +133,7 @@ pub(crate) fn claim(
     LinkClaim { link: peer, identity, transport, dialer, session, tie: tie.0 }
 }
 
-/// The end of the identity exchange, which comes as a message.
+/// Completes the identity exchange on the listening side, whose last part comes as a message.
 struct Hooks {
     context: Arc<Context>,
     exchange: Mutex<ListenerIdentity>,
@@ -141,7 +143,7 @@ struct Hooks {
 
 impl LinkHooks for Hooks {
     fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
-        // Proofs of stake and packed votes were not asked for, and mean nothing here.
+        // This node asks neither for proofs of stake nor for packed votes, so other control tags are ignored.
         if tag != Tag::NI || matches!(self.context.exchange, Exchange::Off) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Keeps the node connected: decides when to dial whom, and carries it out.
+//! The task that keeps the node connected: it asks the schedule which addresses are due, and dials them.
 //!
 //! ```text
 //!   add_peer, connect_outgoing ─┐
@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! * The schedule bounds the dials under way; each is one task, which stays with its link to the end.
-//! * The loop waits only in its `select!`, cancellation first.
+//! * The schedule bounds the dials in progress. Each is one task, which also waits for the end of its link.
+//! * The loop awaits only in its `select!`, cancellation first.
 
 use std::{
     collections::BTreeSet,
@@ -34,27 +34,29 @@ use crate::{
     link::{self, Established},
 };
 
-/// Whom to dial and when, shared by the loop, its dials and the handle.
+/// The dial schedule, shared by the loop, its dials and the handle.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     context: Arc<Context>,
     schedule: Mutex<DialSchedule<Target>>,
-    /// What an operator is told of the addresses that were configured, by their names.
+    /// The states of the configured addresses by name, as shown to the operator.
     dials: Dials,
-    /// Something may have become due.
+    /// Signals that an address may have become due.
     changed: Notify,
 }
 
 impl Mesh {
+    /// Creates the schedule; nothing is dialled before [`run`].
     pub(crate) fn new(context: Arc<Context>, limits: DialLimits) -> Self {
         let schedule = Mutex::new(DialSchedule::new(limits));
         Self { context, schedule, dials: Dials::default(), changed: Notify::new() }
     }
 
-    /// Adds an address that an operator named.
+    /// Adds a configured address.
     pub(crate) fn add(&self, address: &NodeAddress) -> Result<(), TargetError> {
         let target = Target::new(&self.context, address)?;
-        // A name may lead anywhere by the time its node dials us, so only a literal address counts.
+        // A host name may resolve to another node by the time its owner connects, so only a literal address may
+        // be matched with inbound peers.
         if let NodeAddress::WebSocket(known) = address
             && let Ok(ip) = known.host().trim_matches(['[', ']']).parse()
         {
@@ -69,12 +71,12 @@ impl Mesh {
         Ok(())
     }
 
-    /// How it stands with the addresses that were configured.
+    /// The states of the configured addresses.
     pub(crate) const fn dials(&self) -> &Dials {
         &self.dials
     }
 
-    /// Looks at once whom to dial.
+    /// Makes the loop look for due addresses at once.
     pub(crate) fn wake(&self) {
         self.changed.notify_one();
     }
@@ -83,7 +85,7 @@ impl Mesh {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A dial, or a link that it led to, ended for this reason.
+    /// Records that a dial to `target`, or the link it led to, ended for the reason `why`.
     fn failed(&self, target: &Target, why: DialFailure, error: String) {
         let now = Instant::now().into_std();
         let next_try = {
@@ -105,7 +107,7 @@ impl Mesh {
     }
 }
 
-/// Dials whoever is due, until the network stops.
+/// Dials every address that is due until the network stops.
 pub(crate) async fn run(mesh: Arc<Mesh>, tasks: TaskSet, cancel: CancellationToken) {
     let mut events = mesh.context.broadcaster.events();
     let mut known = Known::default();
@@ -134,7 +136,7 @@ pub(crate) async fn run(mesh: Arc<Mesh>, tasks: TaskSet, cancel: CancellationTok
             event = events.recv() => match event {
                 Ok(event) => known.note(&mesh, &event),
                 Err(broadcast::error::RecvError::Lagged(_)) => known.resync(&mesh),
-                // The broadcaster is gone; the network is about to follow.
+                // The broadcaster has ended, so the network is about to.
                 Err(broadcast::error::RecvError::Closed) => return,
             },
             () = sleep => {}
@@ -142,7 +144,7 @@ pub(crate) async fn run(mesh: Arc<Mesh>, tasks: TaskSet, cancel: CancellationTok
     }
 }
 
-/// The identities that the schedule was told are connected.
+/// The identities reported to the schedule as connected.
 #[derive(Default)]
 struct Known(BTreeSet<Identity>);
 
@@ -164,7 +166,7 @@ impl Known {
         }
     }
 
-    /// Starts over from the peers there are, after events were missed.
+    /// Rebuilds the set from the broadcaster's current peers after events were missed.
     fn resync(&mut self, mesh: &Mesh) {
         let peers = mesh.context.broadcaster.peers(PeerClass::Connected);
         let present: BTreeSet<Identity> = peers.iter().filter_map(|peer| peer.identity).collect();
@@ -184,7 +186,7 @@ impl Known {
     }
 }
 
-/// Dials once, and stays with the link to its end.
+/// Dials `target` once, and waits for the end of the link.
 async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken) {
     let _departure = match mesh.context.door.depart() {
         Ok(departure) => departure,
@@ -210,7 +212,7 @@ async fn keep_dialled(mesh: Arc<Mesh>, target: Target, cancel: CancellationToken
     }
 }
 
-/// Makes a peer of a dialled connection, and returns when it has ended.
+/// Attaches a dialled connection and returns when its link has ended.
 async fn link_up(
     mesh: &Mesh,
     target: &Target,

@@ -1,75 +1,76 @@
-//! Counters of this network beside those of the broadcaster: refused handshakes, of both directions.
+//! Counters of refused handshakes in both directions.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// Why a dial came to nothing. A closed set, so that it can label a metric.
+/// The reason why a dial failed. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DialRefusal {
-    /// No TCP connection came about.
+    /// No TCP connection could be opened.
     Unreachable,
     /// The connection broke during the handshake.
     Broken,
     /// The handshake took longer than [`WsConfig::dial_timeout`](crate::WsConfig::dial_timeout).
     TimedOut,
-    /// The head of the reply was too long.
+    /// The head of the reply exceeded the profile's bound.
     LongHead,
-    /// The reply was no HTTP.
+    /// The reply was not HTTP.
     Malformed,
-    /// The reply had another status than 101.
+    /// The status of the reply was not 101.
     Status,
     /// The reply had no `Upgrade: websocket`.
     UpgradeHeader,
     /// The reply had no `Connection: Upgrade`.
     ConnectionHeader,
-    /// `Sec-WebSocket-Accept` did not fit the request.
+    /// `Sec-WebSocket-Accept` did not match the key of the request.
     AcceptKey,
     /// The peer speaks another version of the protocol.
     Version,
-    /// The peer did not send its random text.
+    /// The reply lacked the peer's random text.
     NoRandom,
     /// The peer belongs to another network.
     Network,
-    /// The peer is this node.
+    /// The dial reached this node itself.
     Ourselves,
-    /// The peer answered the identity challenge wrongly.
+    /// The peer's answer to the identity challenge was wrong.
     Identity,
-    /// Another link to the same identity stays.
+    /// Another link to the same identity is kept.
     Duplicate,
 }
 
-/// Why a request for gossip was not upgraded. A closed set, so that it can label a metric.
+/// The reason why a request for gossip was not upgraded. A closed set, so that it can be the label of a
+/// metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UpgradeRefusal {
-    /// All places for inbound peers are taken, or all of the host.
+    /// The places for inbound peers are taken: all of them, or those of the peer's host.
     Full,
     /// The peer speaks another version of the protocol.
     Version,
     /// The peer belongs to another network.
     Network,
-    /// The peer did not send its random text.
+    /// The request lacked the peer's random text.
     NoRandom,
-    /// The peer is this node.
+    /// The peer is this node itself.
     Ourselves,
-    /// The identity challenge of the peer was malformed.
+    /// The peer's identity challenge was malformed.
     Identity,
-    /// The request asked for no upgrade to a WebSocket: `Upgrade` or `Connection` said something else.
+    /// `Upgrade` or `Connection` did not ask for a WebSocket.
     NoUpgrade,
     /// The method was not GET.
     Method,
     /// `Sec-WebSocket-Version` was not 13.
     WebSocketVersion,
-    /// A page of another origin asked.
+    /// `Origin` named another host, so a page of another site sent the request.
     Origin,
     /// `Sec-WebSocket-Key` was missing.
     NoKey,
-    /// The client sent more before it had the answer.
+    /// The client sent more bytes before it had the answer.
     Pipelined,
 }
 
@@ -93,7 +94,7 @@ impl DialRefusal {
         Self::Duplicate,
     ];
 
-    /// The name of the refusal as a label of a metric.
+    /// The value of the metric's label for this reason: a short word in lower case.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -133,7 +134,7 @@ impl UpgradeRefusal {
         Self::Pipelined,
     ];
 
-    /// The name of the refusal as a label of a metric.
+    /// The value of the metric's label for this reason: a short word in lower case.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -153,7 +154,7 @@ impl UpgradeRefusal {
     }
 }
 
-/// The counters of one WebSocket network. They only grow; clones share them.
+/// Counters of one WebSocket network. They only grow; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct WsMetrics {
     shared: Arc<Shared>,
@@ -166,13 +167,13 @@ struct Shared {
 }
 
 impl WsMetrics {
-    /// Number of dials that came to nothing for `why`.
+    /// Returns the number of dials that failed for the reason `why`.
     #[must_use]
     pub fn dials_refused(&self, why: DialRefusal) -> u64 {
         self.shared.dials[why as usize].load(Ordering::Relaxed)
     }
 
-    /// Number of requests for gossip that were not upgraded for `why`.
+    /// Returns the number of requests for gossip that were refused for the reason `why`.
     #[must_use]
     pub fn upgrades_refused(&self, why: UpgradeRefusal) -> u64 {
         self.shared.upgrades[why as usize].load(Ordering::Relaxed)

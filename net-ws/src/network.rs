@@ -1,4 +1,4 @@
-//! The handle of a WebSocket network.
+//! The public handle of a WebSocket network.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     serve,
 };
 
-/// A running WebSocket network. A cheap handle; the tasks end with the last one, or by
+/// A running WebSocket network: a cheap handle. The network runs until the last handle is dropped, or until
 /// [`WsNetwork::stop`].
 #[derive(Clone, Debug)]
 pub struct WsNetwork {
@@ -33,17 +33,18 @@ pub struct WsNetwork {
     local_addresses: Vec<SocketAddr>,
     clients: Clients,
     trust: Arc<Trust>,
-    /// Asks the tasks to end with the last handle. They hold the set themselves, to spawn more.
+    /// Cancels the tasks when the last handle is dropped. The tasks hold the set themselves to spawn more, so
+    /// its own drop would come too late.
     _guard: Arc<DropGuard>,
 }
 
 impl WsNetwork {
-    /// Listens, if that is configured, and starts dialling. Connections are attached to
-    /// `broadcaster`, which is the one of the node. The network ends with `parent`.
+    /// Binds the listening socket, if one is configured, and starts to dial. Links are attached to
+    /// `broadcaster`, which all networks of a node share. The network ends with `parent`.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; nothing keeps running then.
+    /// [`StartError`]. Nothing keeps running after an error.
     pub async fn start(
         config: WsConfig,
         broadcaster: Broadcaster,
@@ -88,60 +89,60 @@ impl WsNetwork {
         Ok(Self { context, mesh, tasks, local_addresses, clients, trust, _guard: guard })
     }
 
-    /// Stops accepting and dialling, closes every connection in an orderly way, and waits for that at
-    /// most `grace`.
+    /// Stops listening and dialling, closes every connection in an orderly way, and waits for that. Tasks that
+    /// still run after `grace` are aborted.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
     }
 
-    /// How it stands with every address that was configured, in the order of their texts.
+    /// The state of every configured address, sorted by address.
     #[must_use]
     pub fn dials(&self) -> Vec<DialState> {
         self.mesh.dials().states()
     }
 
-    /// The first task of the network that ended unasked, if one did.
+    /// The first task of this network that ended without being asked to, if one did.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         self.tasks.fault()
     }
 
-    /// Waits until a task of this network has ended unasked, which only a bug makes it do; for ever if none
-    /// does.
+    /// Waits until a task of this network ends without being asked to, which only a bug causes. Otherwise it
+    /// never returns.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a fault stays.
+    /// Safe: the fault is kept and returned by the next call.
     pub async fn faulted(&self) -> Fault {
         self.tasks.faulted().await
     }
 
-    /// The first address that this network listens on.
+    /// The first address that this network listens on; `None` if it does not listen.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local_addresses.first().copied()
     }
 
-    /// Every address that this network listens on: a name may stand for several.
+    /// Every address that this network listens on: a host name may resolve to several.
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.local_addresses
     }
 
-    /// Adds an address to be dialled. One that cannot be dialled is logged and left out.
+    /// Adds an address to the dial schedule. An address that this network cannot dial is logged and ignored.
     pub fn add_peer(&self, address: &NodeAddress) {
         if let Err(error) = self.mesh.add(address) {
             tracing::warn!(%error, "peer not added");
         }
     }
 
-    /// The counters of refused handshakes.
+    /// Counters of refused handshakes.
     #[must_use]
     pub fn metrics(&self) -> &WsMetrics {
         &self.context.metrics
     }
 
-    /// Tasks that run: accept loop, mesh loop, dials, and one per connection.
+    /// Number of running tasks: accept loop, mesh loop, dials, and one per connection.
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.tasks.len()
@@ -195,7 +196,7 @@ impl GossipNode for WsNetwork {
         Box::pin(self.broadcaster().request(peer, request))
     }
 
-    /// Over TLS where the URL says so. The path of the URL is put in front of the path of every request.
+    /// Uses TLS if the URL asks for it. The path of the URL is prefixed to the path of every request.
     fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         let environment = self.context.environment();
         call::client(peer, &self.clients, &self.trust, environment)
@@ -215,6 +216,6 @@ impl GossipNode for WsNetwork {
     }
 
     fn network_advanced(&self) {
-        // Links are only ever given up for what happens on them, so there is no clock to set back.
+        // A WebSocket link ends only for what happens on it, so there is no timer to reset here.
     }
 }

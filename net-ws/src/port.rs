@@ -1,4 +1,4 @@
-//! What the two halves of a connection tell each other.
+//! Signals between the source and the sink of one connection.
 //!
 //! ```text
 //!   WsSource ── pong, ping, close ──▶ Port ──▶ WsSink ──▶ wire
@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! * At most one pong, one ping and one close wait here, whatever the peer sends.
-//! * The first close stays: a connection ends for one reason.
+//! * The first close frame that was settled is kept: a connection ends for one reason.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -17,23 +17,23 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// What has to be written besides messages.
+/// Control frames that must be written.
 #[derive(Debug, Default)]
 pub(crate) struct Urgent {
-    /// The payload of the newest ping that has not been answered.
+    /// Payload of the newest ping that has not been answered.
     pub(crate) pong: Option<Bytes>,
-    /// Whether to ask the peer for a sign of life.
+    /// `true` if a ping must be sent.
     pub(crate) ping: bool,
 }
 
-/// Joins the two halves of one connection.
+/// Signals between the two halves of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
     state: Mutex<State>,
-    /// Whether anything urgent waits, to be asked without a lock.
+    /// Set when anything urgent is waiting; lets the sink check without taking the lock.
     is_urgent: AtomicBool,
     wake: Notify,
-    /// Whether somebody waits for the peer to send anything.
+    /// Set when a caller waits for bytes of the peer.
     is_doubted: AtomicBool,
     heard: Notify,
 }
@@ -45,19 +45,19 @@ struct State {
 }
 
 impl Port {
-    /// Has a ping answered. A pong that still waits is replaced: the newest says it all.
+    /// Queues a pong. It replaces one that still waits: RFC 6455 asks for an answer to the newest ping only.
     pub(crate) fn pong(&self, payload: Bytes) {
         self.state().urgent.pong = Some(payload);
         self.raise();
     }
 
-    /// Has the peer asked for a sign of life.
+    /// Queues a ping.
     pub(crate) fn ping(&self) {
         self.state().urgent.ping = true;
         self.raise();
     }
 
-    /// Has the peer asked for a sign of life, and resolves when it has sent anything.
+    /// Queues a ping, and resolves when the peer has sent anything.
     ///
     /// # Cancel safety
     ///
@@ -65,14 +65,14 @@ impl Port {
     pub(crate) async fn sign_of_life(&self) {
         let heard = self.heard.notified();
         tokio::pin!(heard);
-        // From now on, and not only once it is polled.
+        // Registers the waiter now. Bytes that arrive before the first poll would be missed otherwise.
         heard.as_mut().enable();
         self.is_doubted.store(true, Ordering::Release);
         self.ping();
         heard.await;
     }
 
-    /// The peer has sent something.
+    /// Records that the peer has sent something.
     pub(crate) fn heard(&self) {
         if self.is_doubted.load(Ordering::Relaxed) && self.is_doubted.swap(false, Ordering::AcqRel)
         {
@@ -80,17 +80,17 @@ impl Port {
         }
     }
 
-    /// Says what the close frame will hold, unless that is settled.
+    /// Settles the payload of the close frame. Only the first call has an effect.
     pub(crate) fn close(&self, payload: Bytes) {
         self.state().close.get_or_insert(payload);
     }
 
-    /// The payload of the close frame, if the source settled it.
+    /// Takes the payload of the close frame, if the source settled one.
     pub(crate) fn take_close(&self) -> Option<Bytes> {
         self.state().close.take()
     }
 
-    /// Takes what is urgent.
+    /// Takes the control frames that must be written.
     pub(crate) fn take_urgent(&self) -> Urgent {
         if !self.is_urgent.swap(false, Ordering::AcqRel) {
             return Urgent::default();
@@ -98,7 +98,7 @@ impl Port {
         std::mem::take(&mut self.state().urgent)
     }
 
-    /// Resolves when something urgent waits.
+    /// Resolves when a control frame is waiting.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! The outbound half of a WebSocket.
+//! The write half of a WebSocket link.
 //!
 //! ```text
 //!   batch ─▶ scratch (headers, small messages) ─┐
@@ -8,10 +8,10 @@
 //!
 //! # Invariants
 //!
-//! * What has been started is finished before anything else is written, also after a write was given
-//!   up: so a close frame never lands inside another frame.
-//! * A batch takes no memory of its own beyond the scratch buffer: at most 64 KiB and one frame.
-//! * After a close frame nothing is written.
+//! * A frame that was started is finished before anything else is written, also after its write was
+//!   cancelled. A close frame therefore never lands inside another frame.
+//! * A batch takes no memory beyond the scratch buffer, which holds at most 64 KiB and one frame.
+//! * Nothing is written after a close frame.
 
 use std::{
     future::Future,
@@ -37,36 +37,36 @@ use crate::{
     port::Port,
 };
 
-/// Payload of the frames that a client cuts its messages into. Source: wire facts 1.7.
+/// Payload of the frames that a client splits its messages into, in bytes. Source: wire facts 1.7.
 const CLIENT_FRAME_BYTES: usize = 4096;
-/// What the scratch buffer gathers before it is written. Source: architecture, "One broadcaster".
+/// Size at which the scratch buffer is written, in bytes. Source: architecture, "One broadcaster".
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// What the scratch buffer keeps after a small batch.
+/// Capacity that the scratch buffer keeps after a small batch, in bytes. Chosen: it holds a batch of votes.
 const KEPT_BYTES: usize = 4 * 1024;
-/// Messages of a server up to this length are copied behind their header; longer ones are written from
-/// where they are. Chosen: below it a copy is cheaper than one more part of a vectored write.
+/// Longest message of a server that is copied behind its header, in bytes; longer ones are written from where
+/// they are. Chosen: below this a copy is cheaper than one more part of a vectored write.
 const COPIED_BYTES: usize = 8 * 1024;
-/// How long to wait for the peer's last bytes after everything was sent. A socket that is closed
-/// with bytes unread takes back what it sent. Chosen: some round trips.
+/// Longest wait for the peer's end of stream after everything was sent. A socket closed with unread bytes
+/// resets the connection, and the peer may lose what was sent. Chosen: several round trips.
 const LINGER: Duration = Duration::from_secs(1);
-/// How much of a peer is read that does not end. Chosen: more than is in flight to an honest one.
+/// Most bytes discarded during that wait. Chosen: more than an honest peer has in flight.
 const LINGER_BYTES: u64 = 1024 * 1024;
 
-/// The outbound half of one connection.
+/// The write half of one connection.
 #[derive(Debug)]
 pub(crate) struct WsSink<W, R> {
     io: W,
     role: Role,
-    /// Where the keys come from that a client masks its frames with.
+    /// Source of the mask keys of a client.
     random: Random,
     port: Arc<Port>,
-    /// Gives the read half once the source is done with it.
+    /// Yields the read half when the source is dropped.
     returned: oneshot::Receiver<R>,
-    /// Frames and headers to be written next.
+    /// Headers and copied frames that will be written next.
     scratch: Vec<u8>,
-    /// How much of `scratch` has been written.
+    /// Number of bytes of `scratch` that have been written.
     written: usize,
-    /// What follows `scratch`: the rest of a large message.
+    /// The rest of a large message, written after `scratch`.
     tail: Bytes,
 }
 
@@ -75,7 +75,7 @@ where
     W: AsyncWrite + Unpin + Send + 'static,
     R: AsyncRead + Unpin + Send + 'static,
 {
-    /// A sink over `io`. `returned` gives the read half of the connection at the source's end.
+    /// Creates a sink over `io`. `returned` yields the read half when the source is dropped.
     pub(crate) fn new(
         io: W,
         (role, random): (Role, Random),
@@ -86,7 +86,7 @@ where
         Self { io, role, random, port, returned, scratch, written: 0, tail }
     }
 
-    /// The key for the next frame.
+    /// Draws the mask key for the next frame; `None` for a server.
     fn mask(&mut self) -> MaskKey {
         match self.role {
             Role::Server => None,
@@ -94,7 +94,7 @@ where
         }
     }
 
-    /// Adds what the source wants said.
+    /// Appends the control frames that the source has queued.
     fn put_urgent(&mut self) {
         let urgent = self.port.take_urgent();
         if let Some(payload) = urgent.pong {
@@ -111,7 +111,7 @@ where
         frame::write_frame(&mut self.scratch, mask, kind, payload);
     }
 
-    /// Adds one message, writing whenever enough has gathered.
+    /// Appends one message, and writes when the scratch buffer is full.
     async fn put_message(&mut self, message: &Bytes) -> io::Result<()> {
         match self.role {
             Role::Server => self.put_whole(message).await,
@@ -152,7 +152,7 @@ where
         }
     }
 
-    /// Writes everything that was started. Dropped, it goes on where it stopped when called again.
+    /// Writes everything that was started. After cancellation the next call continues where this one stopped.
     async fn flush(&mut self) -> io::Result<()> {
         loop {
             let gathered = self.scratch.get(self.written..).unwrap_or_default();
@@ -186,7 +186,7 @@ where
             Role::Client => lengths.sum(),
         };
         if gathered <= KEPT_BYTES / 2 {
-            // Where little is sent, little is kept; under load the memory is used again at once.
+            // A quiet link keeps little memory; a busy one fills the buffer again at once.
             self.scratch.shrink_to(KEPT_BYTES);
         } else {
             let headers = batch.len() * MAX_HEADER_BYTES;
@@ -207,7 +207,7 @@ where
         self.io.shutdown().await
     }
 
-    /// Reads until the peer ends its half too.
+    /// Reads and discards bytes until the peer ends its half.
     async fn drain(&mut self) {
         let Ok(io) = (&mut self.returned).await else { return };
         let (mut io, mut discarded) = (io.take(LINGER_BYTES), [0; 2048]);
@@ -230,7 +230,9 @@ where
 
     async fn close(&mut self, reason: DisconnectReason) {
         let ended = self.end().await;
-        // The source still reads what a replaced link brings; a broken one brings nothing.
+        // A replaced link's source still reads, so its read half does not come back in time; after a failed
+        // write
+        // there is no peer to wait for.
         if ended.is_ok() && reason != DisconnectReason::Duplicate {
             let _ = time::timeout(LINGER, self.drain()).await;
         }
@@ -279,7 +281,7 @@ mod tests {
         all
     }
 
-    /// Counts the writes that reach it, and takes everything.
+    /// A writer that accepts everything and counts the calls.
     #[derive(Default)]
     struct Counting {
         writes: usize,
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_urgent_goes_first() {
+    async fn control_frames_are_written_before_messages() {
         let mut rig = rig(Role::Server, 1 << 16);
         rig.port.pong(Bytes::from_static(b"hi"));
         rig.port.ping();
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_was_given_up_is_finished_before_the_close() {
+    async fn a_cancelled_batch_is_finished_before_the_close() {
         for (role, len) in [(Role::Server, 50_000), (Role::Server, 3_000), (Role::Client, 50_000)] {
             let mut rig = rig(role, 1_000);
             let frames = batch(&[len]);
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_close_that_the_source_settled_is_sent() {
+    async fn the_close_frame_settled_by_the_source_is_sent() {
         let mut rig = rig(Role::Server, 1 << 16);
         rig.port.close(Bytes::from_static(b"\x03\xea"));
         drop(rig.read_half);
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_peer_has_a_second_to_end_its_half() {
+    async fn the_peer_has_1_s_to_end_its_half() {
         let mut rig = rig(Role::Server, 1 << 16);
         rig.returns.send(rig.read_half).map_err(drop).unwrap();
         let began = time::Instant::now();

@@ -1,19 +1,19 @@
-//! How the sockets of both directions are set up.
+//! Options of TCP sockets, for both directions.
 
 use std::time::Duration;
 
 use runtime::Stream;
 use socket2::{SockRef, TcpKeepalive};
 
-/// Unsent bytes at which a socket stops being writable, so that a priority message does not wait
+/// Number of unsent bytes at which a socket stops being writable, so that a priority message does not wait
 /// behind megabytes in the kernel. Source: architecture, "One broadcaster", measured.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 
-/// Time without an answer after which the system asks. Source: threats and goals, row 4.
+/// Time without an answer after which TCP sends a keep-alive probe. Source: threats and goals, row 4.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Sets a connected socket up. What the system lacks is left out.
+/// Sets the options of a new connection. Options that the system lacks are skipped.
 pub(crate) fn tune(stream: &Stream) {
     let Some(stream) = stream.tcp() else { return };
     let socket = SockRef::from(stream);
@@ -23,7 +23,7 @@ pub(crate) fn tune(stream: &Stream) {
     note([stream.set_nodelay(true), socket.set_tcp_keepalive(&keepalive)]);
 }
 
-/// Sets a connected socket up that carries gossip from now on.
+/// Sets the options of a connection that carries gossip from now on.
 pub(crate) fn tune_for_gossip(stream: &Stream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(stream) = stream.tcp() {

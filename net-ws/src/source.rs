@@ -1,4 +1,4 @@
-//! The inbound half of a WebSocket.
+//! The read half of a WebSocket link.
 //!
 //! ```text
 //!   wire ─▶ AssembledSource ─▶ messages ─▶ read loop
@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //!
-//! * Whatever a peer sends counts as a sign of life; without any it is pinged, then given up.
-//! * A source that ended stays ended, and hands its half of the connection to the sink when it is dropped.
+//! * Any byte of the peer is a sign of life. A silent peer is pinged, then disconnected.
+//! * A source that has ended stays ended, and returns the read half to the sink when it is dropped.
 
 use std::{
     io,
@@ -29,24 +29,24 @@ use tokio::{
 
 use crate::{frame::Role, framing::WsFraming, port::Port};
 
-/// Silence after which a peer is pinged, and after which, pinged, it is given up. Source: threats and
+/// Silence after which the peer is pinged, and silence after the ping that ends the link. Source: threats and
 /// goals, row 4: 60 s in all.
 const QUIET_TIME: Duration = Duration::from_secs(30);
 
-/// The inbound half of one connection.
+/// The read half of one connection.
 #[derive(Debug)]
 pub(crate) struct WsSource<R: AsyncRead + Unpin + Send + 'static> {
     messages: AssembledSource<Lent<R>, WsFraming>,
     port: Arc<Port>,
     pinged: Option<Instant>,
-    /// Never later than something is due.
+    /// Fires no later than the next deadline of the link.
     timer: Pin<Box<Sleep>>,
     ended: Option<DisconnectReason>,
 }
 
 impl<R: AsyncRead + Unpin + Send + 'static> WsSource<R> {
-    /// A source over `io`, of which `early` has been read already. At its end the read half goes to
-    /// `returns`.
+    /// Creates a source over `io`, from which `early` has been read already. The read half is sent to `returns`
+    /// when the source is dropped.
     pub(crate) fn new(
         (io, early): (R, BytesMut),
         role: Role,
@@ -61,13 +61,13 @@ impl<R: AsyncRead + Unpin + Send + 'static> WsSource<R> {
         Self { messages, port, pinged: None, timer, ended: None }
     }
 
-    /// When something has to be done though nothing was read.
+    /// The time of the next deadline if nothing is read before.
     fn due(&self) -> Instant {
         self.pinged.unwrap_or(self.messages.heard()) + QUIET_TIME
     }
 
     fn timed_out(&mut self) -> Result<(), SourceEnd> {
-        // A ping that something was heard after is answered.
+        // Any byte after the ping counts as its answer.
         self.pinged = self.pinged.filter(|pinged| *pinged > self.messages.heard());
         let now = Instant::now();
         if now >= self.due() {
@@ -102,10 +102,10 @@ impl<R: AsyncRead + Unpin + Send + 'static> FrameSource for WsSource<R> {
     }
 }
 
-/// A read half that goes back when it is dropped, so that the sink can wait for the peer's last bytes.
+/// A read half that is sent back when dropped, so that the sink can wait for the peer's end of stream.
 #[derive(Debug)]
 struct Lent<R> {
-    /// `Some` until it goes back.
+    /// `None` once it has been sent back.
     io: Option<R>,
     returns: Option<oneshot::Sender<R>>,
 }
@@ -126,7 +126,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Lent<R> {
 impl<R> Drop for Lent<R> {
     fn drop(&mut self) {
         if let (Some(io), Some(returns)) = (self.io.take(), self.returns.take()) {
-            // A sink that is gone has no use for it; the connection ends here then.
+            // The send fails if the sink is gone; the connection is then closed by dropping its last half here.
             let _ = returns.send(io);
         }
     }
@@ -161,7 +161,7 @@ mod tests {
             room_time: Duration::from_secs(30),
         };
         let io = (split(ours).0, BytesMut::new());
-        // A dialler's source: frames come unmasked and can be written down.
+        // This node is the dialler, so the test writes unmasked frames.
         let source = WsSource::new(io, Role::Client, rules, Arc::clone(&port), returns);
         Rig { source, peer, port, budget, returned }
     }

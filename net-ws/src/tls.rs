@@ -1,8 +1,8 @@
-//! The identity of this node towards clients that come over TLS.
+//! Certificate and key of this node for TLS connections.
 //!
 //! # Invariants
 //!
-//! * What is wrong with a file is said when it is loaded, before anything listens.
+//! * An unusable file is an error when it is loaded, before anything listens.
 
 use std::{
     fmt, io,
@@ -24,43 +24,43 @@ use tokio_rustls::{
 
 use crate::certificates::{CertificateError, read_certificates};
 
-/// The only protocol that is spoken inside of TLS.
+/// The only protocol offered by ALPN: HTTP/1.1.
 const HTTP: &[u8] = b"http/1.1";
 
-/// Why TLS cannot be used as configured.
+/// The reason why certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// There are no certificates to be read.
+    /// The certificates could not be read.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
-    /// The file of the key cannot be read.
+    /// The file of the key could not be read.
     #[error("cannot read the private key in {}", path.display())]
     UnreadableKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A file has no private key in it.
+    /// The file of the key contains no private key.
     #[error("{} holds no private key in PEM", path.display())]
     NoKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Certificate and key do not belong together, or cannot be used.
+    /// Certificate and key do not match, or their kind is not supported.
     #[error("{} and {} cannot be used together", cert.display(), key.display())]
     Unusable {
-        /// The file of the certificates.
+        /// Path of the file with the certificates.
         cert: PathBuf,
-        /// The file of the key.
+        /// Path of the file with the key.
         key: PathBuf,
-        /// The fault.
+        /// The error of the TLS library.
         source: rustls::Error,
     },
 }
 
-/// Certificates and key of a node, for clients that come over TLS.
+/// Certificate chain and private key that this node presents to TLS clients.
 #[derive(Clone)]
 pub struct TlsIdentity {
     config: Arc<ServerConfig>,
@@ -73,11 +73,12 @@ impl fmt::Debug for TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Loads a chain of certificates, the node's own first, and the key of it, both in PEM form.
+    /// Loads a certificate chain, the node's own certificate first, and its private key, both in PEM form.
+    /// Blocks on the file system.
     ///
     /// # Errors
     ///
-    /// [`TlsError`], which names the file.
+    /// [`TlsError`]; it names the file.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let chain = read_certificates(cert)?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
@@ -96,6 +97,7 @@ impl TlsIdentity {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// The acceptor for inbound TLS connections.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }

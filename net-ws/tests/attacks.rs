@@ -1,4 +1,4 @@
-//! What strangers may try, and what it costs: sockets, memory and time stay bounded.
+//! Attacks by unknown peers: the sockets, the memory and the time they cost stay bounded.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -26,14 +26,14 @@ use tokio::{
 
 const MIB: usize = 1024 * 1024;
 
-/// The memory of the process is looked at, so one attack at a time.
+/// Serializes the tests of this file, because they measure the memory of the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 async fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().await
 }
 
-/// Resident memory of this process, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -45,7 +45,7 @@ async fn victim() -> Node {
     recipe.guarded(InboundLimits { per_ip: 1_000, ..InboundLimits::default() }).start().await
 }
 
-/// An honest client gets through, and quickly.
+/// Checks that an honest client is served quickly.
 async fn serves(node: &Node) {
     let began = Instant::now();
     let client = soon(raw::upgraded(node.address())).await;
@@ -61,7 +61,7 @@ async fn ended_because(events: &mut broadcast::Receiver<PeerEvent>) -> Disconnec
     }
 }
 
-/// Writes until the other end has had enough, and says how much that was.
+/// Writes chunks until the peer closes or `most` bytes are written. Returns the number of bytes written.
 async fn pour(client: &mut Raw, chunk: &[u8], most: usize) -> usize {
     let mut poured = 0;
     while poured < most {
@@ -74,14 +74,14 @@ async fn pour(client: &mut Raw, chunk: &[u8], most: usize) -> usize {
 }
 
 #[tokio::test]
-async fn garbage_is_closed_and_harms_nobody() {
+async fn garbage_ends_its_connection_and_no_other() {
     let _alone = alone().await;
     let node = victim().await;
     let mut rng = SmallRng::seed_from_u64(1);
     for _ in 0..100 {
         let mut garbage = vec![0; rng.random_range(1..20_000)];
         rng.fill_bytes(&mut garbage);
-        // A first letter of a method, or none at all, and at last a line end.
+        // Starts like a method or with any byte, and ends with a line end.
         if rng.random() {
             garbage.splice(0..0, *b"GET / HTTP/1.1\r\n");
         }
@@ -141,7 +141,7 @@ async fn announced_messages_take_no_memory() {
     let _alone = alone().await;
     let node = victim().await;
     let mut clients = Vec::new();
-    // Made before memory is looked at: the whole message would show in what the client itself uses.
+    // Built before memory is measured: the whole message would show up as memory of the client.
     let announced = masked(0x82, &[&b"VB"[..], &[7; 6_000_000]].concat())[..1_000].to_vec();
     let before = resident();
     for _ in 0..50 {
@@ -159,7 +159,7 @@ async fn announced_messages_take_no_memory() {
 }
 
 #[tokio::test]
-async fn slow_requests_are_closed_in_time_and_hold_nobody_up() {
+async fn slow_requests_are_closed_in_time_and_delay_no_other_client() {
     let _alone = alone().await;
     let node = victim().await;
     let request = raw::gossip_request("X-Algorand-", "");
@@ -190,7 +190,7 @@ async fn slow_requests_are_closed_in_time_and_hold_nobody_up() {
     node.stop().await;
 }
 
-// Issue 9, 5: the oldest makes room, the newest is served.
+// Issue 9, 5: the oldest half-open socket is evicted, and the newest is served.
 #[tokio::test]
 async fn a_silent_socket_makes_room_for_a_newer_one() {
     let _alone = alone().await;
@@ -210,12 +210,12 @@ async fn a_silent_socket_makes_room_for_a_newer_one() {
     node.stop().await;
 }
 
-/// Loopback counts, so that every address of 127.0.0.0/8 is a host of its own.
+/// Limits that count loopback, so that every address of 127.0.0.0/8 is a host of its own.
 fn counted() -> InboundLimits {
     InboundLimits { loopback: LoopbackRule::Counted, ..InboundLimits::default() }
 }
 
-// Issue 8, 27: ten addresses shut the port, 0 of 24 honest upgrades came through.
+// Issue 8, 27. Before, ten addresses filled the port, and 0 of 24 honest upgrades succeeded.
 #[tokio::test]
 async fn silent_sockets_of_many_hosts_keep_no_honest_peer_out() {
     let _alone = alone().await;
@@ -238,7 +238,8 @@ async fn silent_sockets_of_many_hosts_keep_no_honest_peer_out() {
     node.stop().await;
 }
 
-// Issue 8, 27: whole connections with free identities took all places, 0 of 10 honest ones got one.
+// Issue 8, 27. Before, complete connections with free identities took all places, and 0 of 10 honest peers
+// got one.
 #[tokio::test]
 async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     let _alone = alone().await;
@@ -262,7 +263,7 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     for peer in &mut honest {
         assert_eq!(peer.read(Duration::from_millis(10)).await, End::Open);
     }
-    // One more of the crowd takes the place of nobody.
+    // Another connection of the crowd evicts no honest peer.
     let mut one_more = Raw::connect_from([127, 0, 1, 1].into(), node.address()).await;
     one_more.send(raw::gossip_request("X-Algorand-", "").as_bytes()).await;
     let answer = soon(one_more.answer()).await.unwrap();
@@ -271,9 +272,9 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     node.stop().await;
 }
 
-// Issue 8, 31; threats and goals, row 32: no header makes a caller of another address of it.
+// Issue 8, 31; threats and goals, row 32: no header changes the address that limits are charged to.
 #[tokio::test]
-async fn what_a_header_says_of_the_senders_address_is_ignored() {
+async fn headers_do_not_change_the_address_of_a_client() {
     let _alone = alone().await;
     let rate = RateWindow { count: 5, window: Duration::from_secs(60) };
     let limits = InboundLimits { rate, ..counted() };

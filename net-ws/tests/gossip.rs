@@ -1,4 +1,4 @@
-//! Whole nodes over loopback: they find each other, gossip, and part.
+//! Whole nodes over loopback: they find each other, gossip, and disconnect.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -33,7 +33,7 @@ async fn a_message_goes_both_ways_whatever_its_length() {
         let dialer = Recipe::new(profile).dialling(&[listener.address()]).start().await;
         listener.until_peers(1).await;
         dialer.until_peers(1).await;
-        // No two bodies are the same: a repeated one would count as heard.
+        // Every body differs: a repeated one would be dropped by the duplicate filter.
         for (fill, sender, receiver) in [(1, &listener, &dialer), (2, &dialer, &listener)] {
             for len in [1, 4094, 4095, 100_000, 5_000_000] {
                 let body = Bytes::from(vec![fill; len]);
@@ -95,7 +95,7 @@ fn refuses(change: impl FnOnce(&mut WsConfig), expected: &str) -> impl Future<Ou
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_says_what_to_do() {
+async fn a_failed_start_names_the_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let busy = format!("cannot listen on {address}: the address is in use; stop the other");
@@ -144,7 +144,7 @@ async fn other_paths_go_to_the_http_server() {
 }
 
 #[tokio::test]
-async fn a_network_stops_whatever_its_connections_do() {
+async fn a_network_stops_in_time_in_every_state_of_its_connections() {
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().start().await;
     let idle = Raw::connect(node.address()).await;
     let mut half = Raw::connect(node.address()).await;

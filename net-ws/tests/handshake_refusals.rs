@@ -1,5 +1,5 @@
-//! Refused handshakes in both directions: each has a name and a counter. In the `tandem` profile the reply
-//! to a dial is read as RFC 6455 has it.
+//! Refused handshakes in both directions: each has a name and a counter. The `tandem` profile reads the reply
+//! to a dial by the rules of RFC 6455.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -18,7 +18,7 @@ use tandem_net_ws::{DialRefusal, UpgradeRefusal};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// A node that dials a listener of ours, and the connection.
+/// A node that dials a listener of the test, and the connection.
 struct Dialled {
     node: Node,
     server: Raw,
@@ -30,7 +30,7 @@ impl Dialled {
     async fn by(profile: &'static NetworkProfile) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let recipe = Recipe::new(profile).dialling(&[listener.local_addr().unwrap()]);
-        // Nobody answers a second dial.
+        // The node dials once: the test accepts no second connection.
         let recipe = recipe.with(|config| config.dial.base = Duration::from_secs(3_600));
         let node = recipe.start().await;
         let (stream, _) = soon(listener.accept()).await.unwrap();
@@ -44,7 +44,7 @@ impl Dialled {
         Self { node, server, key, prefix: profile.header_prefix }
     }
 
-    /// A head that is accepted with `lines` for `Upgrade` and `Connection`, and padding up to `len`.
+    /// A head that is accepted with `lines` for `Upgrade` and `Connection`, padded to `len` bytes.
     fn head(&self, lines: &str, len: usize) -> String {
         let Self { prefix, key, .. } = self;
         let accept = derive_accept_key(key.as_bytes());

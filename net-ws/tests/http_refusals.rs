@@ -1,4 +1,4 @@
-//! The recorded outcomes of requests for gossip: 101 and every refusal, byte by byte where it counts.
+//! The recorded outcomes of requests for gossip: the 101 and every refusal, byte by byte where bytes matter.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -30,7 +30,7 @@ use serde::Deserialize;
 use tandem_net_ws::{GossipService, WsConfig};
 use tokio::{io::AsyncWriteExt, time::Instant};
 
-/// How long a connection that was recorded as open is watched.
+/// Time for which a connection that was recorded as open is watched.
 const WATCH: Duration = Duration::from_millis(150);
 
 #[derive(Deserialize)]
@@ -76,7 +76,7 @@ const SPECIAL: [&str; 15] = [
 ];
 
 impl Case {
-    /// The request; where only its length is recorded, one of that length.
+    /// The request; if only its length was recorded, one of that length.
     fn request(&self) -> Vec<u8> {
         let Some(len) = self.request_len else {
             return self.request.clone().unwrap().into_bytes();
@@ -92,7 +92,7 @@ impl Case {
         client
     }
 
-    /// Sends the request and compares everything that comes back.
+    /// Sends the request and compares the whole answer.
     async fn check(&self, node: &Node) {
         let mut client = self.sent_to(node).await;
         self.check_answer(&mut client).await;
@@ -137,7 +137,7 @@ impl Case {
         assert_eq!(answer.order[..3], ["upgrade", "connection", "sec-websocket-accept"], "{name}");
         let names = |answer: &Answer| answer.headers.keys().cloned().collect::<BTreeSet<String>>();
         let mut expected_names = names(expected);
-        // Proofs of stake are not asked for: there is no priority scheme.
+        // This node has no priority scheme, so it does not ask for proofs of stake.
         expected_names.remove("x-algorand-prioritychallenge");
         assert_eq!(names(answer), expected_names, "{name}");
         for (header, value) in &answer.headers {
@@ -147,13 +147,13 @@ impl Case {
                 "x-algorand-location" if value[0].starts_with("http://127.0.0.1:") => {
                     assert!(expected.headers[header][0].starts_with("http://127.0.0.1:"), "{name}");
                 }
-                // Recorded with another key than that of the request for which it is asked here.
+                // The recording used another key than the request of this test.
                 _ => assert_eq!(value, &expected.headers[header], "{name}: {header}"),
             }
         }
     }
 
-    /// The message of interest that follows at once.
+    /// Checks the message of interest that follows the 101 at once.
     async fn check_first_frame(&self, client: &mut Raw) {
         let frame = soon(client.frame()).await.unwrap();
         let tags = |message: &[u8]| {
@@ -218,7 +218,7 @@ async fn a_node_without_a_name_takes_no_part_in_the_identity_exchange() {
 }
 
 #[tokio::test]
-async fn a_full_node_says_so() {
+async fn a_full_node_refuses_with_its_status() {
     let limits = InboundLimits { per_ip: 1, ..InboundLimits::default() };
     for (limits, name) in [
         (limits, "max_connections_per_ip"),
@@ -270,7 +270,7 @@ async fn a_host_that_connects_too_often_is_drained_then_closed() {
     let began = Instant::now();
     soon(cases["tcp_rate_limit_waiting_client"].check(&node)).await;
     assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
-    // The fifth is one more than twice the rate.
+    // Twice the rate is allowed at once; the fifth connection is one too many.
     let began = Instant::now();
     soon(cases["tcp_rate_limit_doubled"].check(&node)).await;
     assert!(began.elapsed() < Duration::from_millis(450), "{:?}", began.elapsed());
@@ -289,7 +289,7 @@ async fn a_silent_host_that_connects_too_often_is_closed_after_half_a_second() {
 }
 
 #[tokio::test]
-async fn a_host_that_asks_too_often_is_told_when_to_come_back() {
+async fn a_host_that_asks_too_often_gets_retry_after() {
     let (node, cases) = (node(limited).await, cases());
     let case = &cases["http_rate_limit"];
     let mut client = Raw::connect(node.address()).await;
@@ -305,7 +305,7 @@ async fn a_host_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn waiting_has_the_recorded_ends() {
+async fn idle_connections_end_as_recorded() {
     let (node, cases) = (node(|_| {}).await, cases());
     let timed = async |name: &str| {
         let case = &cases[name];

@@ -1,4 +1,4 @@
-//! The identity exchange over real connections: who is known, and which of two links stays.
+//! The identity exchange over real connections: which peers are known, and which of two links is kept.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -59,7 +59,7 @@ async fn until_ended(events: &mut broadcast::Receiver<PeerEvent>) -> DisconnectR
 }
 
 #[tokio::test]
-async fn both_ends_learn_who_the_other_is() {
+async fn both_ends_learn_the_identity_of_the_other() {
     let listener = tandem(1).start().await;
     let dialer = tandem(2).dialling(&[listener.address()]).start().await;
     knows(&dialer, &key(1)).await;
@@ -95,7 +95,7 @@ async fn nodes_that_dial_each_other_at_once_keep_one_link() {
         b.network.add_peer(&address_of(&a.address()));
         knows(&a, &key(2 * round + 1)).await;
         knows(&b, &key(2 * round)).await;
-        // The same one at both ends, and it works.
+        // Both ends kept the same link, and it carries messages.
         until("one link, dialled by one of them", || {
             let directions = [&a, &b].map(|node| {
                 let peers = node.peers();
@@ -118,7 +118,7 @@ async fn nodes_that_dial_each_other_at_once_keep_one_link() {
 }
 
 #[tokio::test]
-async fn what_is_sent_while_links_are_replaced_arrives() {
+async fn messages_sent_while_links_are_replaced_arrive() {
     let a = tandem(1).start().await;
     let b = tandem(2).start().await;
     a.network.add_peer(&address_of(&b.address()));
@@ -134,7 +134,7 @@ async fn what_is_sent_while_links_are_replaced_arrives() {
     b.stop().await;
 }
 
-/// Passes one connection on, so that a node has another address.
+/// Forwards one connection, which gives a node a second address.
 struct Proxy {
     address: SocketAddr,
     accepted: oneshot::Receiver<()>,
@@ -150,7 +150,7 @@ async fn proxy(to: SocketAddr) -> Proxy {
         let (mut inner, _) = listener.accept().await.unwrap();
         sender.send(()).unwrap();
         let mut outer = TcpStream::connect(to).await.unwrap();
-        // How it ends is the business of the ends.
+        // Either end may close first, in any way.
         let _ = copy_bidirectional(&mut inner, &mut outer).await;
     });
     Proxy { address, accepted, passing }
@@ -162,7 +162,7 @@ async fn a_node_that_dials_itself_gives_up() {
     let mut proxy = proxy(node.address()).await;
     node.network.add_peer(&address_of(&proxy.address));
     soon(&mut proxy.accepted).await.unwrap();
-    // The proxy ends once both ends have.
+    // The proxy's task ends after both ends of the connection have closed.
     soon(proxy.passing.join_next()).await.unwrap().unwrap();
     assert!(node.peers().is_empty());
     until("the dial's end", || node.network.task_count() == 2).await;
@@ -173,7 +173,7 @@ async fn a_node_that_dials_itself_gives_up() {
 async fn a_restarted_node_replaces_its_dead_link() {
     let listener = tandem(1).start().await;
     let mut events = listener.broadcaster.events();
-    // A dialer that vanishes without a word: its end of the connection stays open and silent.
+    // A dialer that disappears without closing: its end of the connection stays open and silent.
     let mut ghost = Raw::connect(listener.address()).await;
     let challenge = Challenge([9; 32]);
     let header = identity::request_header(&key(2), "anything:1", challenge);

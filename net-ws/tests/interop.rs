@@ -1,4 +1,4 @@
-//! Another implementation at the other end: tokio-tungstenite as client, and as server.
+//! tokio-tungstenite as the other implementation, as client and as server.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -46,7 +46,7 @@ async fn client_of(node: &Node) -> WebSocketStream<TcpStream> {
     client_async(request, stream).await.unwrap().0
 }
 
-// The type is that of the library's callback.
+// The library's callback fixes this type.
 #[allow(clippy::result_large_err)]
 fn answer(_: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     for (name, value) in HEADERS {
@@ -56,7 +56,7 @@ fn answer(_: &Request, mut response: Response) -> Result<Response, ErrorResponse
     Ok(response)
 }
 
-/// Messages of every size both ways, whole and in pieces, pings in between, and an orderly end.
+/// Exchanges messages of every size, whole and fragmented, with pings between them, and closes cleanly.
 async fn converse<S>(node: &Node, other: &mut S)
 where
     S: Sink<Message, Error = Error> + Stream<Item = Result<Message, Error>> + Unpin,

@@ -1,4 +1,4 @@
-//! HTTP services beside gossip on one port: neither takes the other's place.
+//! HTTP services beside gossip on one port: neither takes the other's places or permits.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -37,7 +37,7 @@ async fn asks(node: &Node, path: &str) -> Raw {
 }
 
 #[tokio::test]
-async fn gossip_takes_no_permit_and_http_no_place_of_a_peer() {
+async fn gossip_takes_no_http_permit_and_http_no_place_of_a_peer() {
     let http_server = http_server(ServeLimits { connections: 1, ..ServeLimits::default() });
     let node = node(&http_server).await;
     let mut busy = asks(&node, "/hello").await;
@@ -80,7 +80,7 @@ async fn a_connection_that_becomes_a_peer_gives_its_permit_back() {
     node.stop().await;
 }
 
-// Issue 9, 8: the path of a request is judged once, before anything else about it.
+// Issue 9, 8: the path of a request is checked once, before a permit is taken.
 #[tokio::test]
 async fn a_path_that_is_not_clean_is_moved_before_a_permit_is_taken() {
     let http_server = http_server(ServeLimits::default());
@@ -97,7 +97,7 @@ async fn a_path_that_is_not_clean_is_moved_before_a_permit_is_taken() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_nobody_who_waits() {
+async fn a_stop_does_not_wait_for_queued_connections() {
     let limits =
         ServeLimits { per_peer: 1, loopback: LoopbackRule::Counted, ..ServeLimits::default() };
     let http_server = http_server(limits);
@@ -109,7 +109,7 @@ async fn a_stop_waits_for_nobody_who_waits() {
     let mut idle = asks(&node, "/hello").await;
     soon(idle.answer()).await.unwrap();
     idle.exactly(2).await.unwrap();
-    // Makes the idle one go, and waits in its handler from then on.
+    // Takes the permit of the idle connection, and then blocks in its handler.
     let busy = asks(&node, "/hour").await;
     assert_eq!(idle.read(PATIENCE).await, End::Over);
     common::until("the permit", || http_server.metrics().requests() == 2).await;
@@ -118,7 +118,7 @@ async fn a_stop_waits_for_nobody_who_waits() {
     drop(busy);
     let began = Instant::now();
     let stopping = async {
-        // The handler that takes an hour has to be cut off.
+        // The handler takes an hour, so its task has to be aborted.
         let _forced = node.network.stop(Duration::from_secs(1)).await;
         node.broadcaster.stop(Duration::from_secs(1)).await
     };

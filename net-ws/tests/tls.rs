@@ -118,7 +118,7 @@ async fn the_certificate_has_to_be_for_the_host() {
     node.stop().await;
 }
 
-/// Why a peer was not reached.
+/// The text of the error for a peer that could not be reached.
 fn reason(error: HttpError) -> String {
     match error {
         HttpError::Unreachable { source } => source.to_string(),
@@ -127,7 +127,7 @@ fn reason(error: HttpError) -> String {
 }
 
 #[tokio::test]
-async fn the_certificate_has_to_be_signed_by_somebody_who_is_believed() {
+async fn the_certificate_has_to_be_signed_by_a_trusted_authority() {
     let node = node(&Files::new()).await;
     let other = Recipe::new(&NetworkProfile::ALGORAND).listening().start().await;
     let address: NodeAddress =
@@ -135,7 +135,7 @@ async fn the_certificate_has_to_be_signed_by_somebody_who_is_believed() {
     let error = soon(other.network.http_client(&address).unwrap().get("/")).await.unwrap_err();
     let reason = reason(error);
     assert!(reason.starts_with("the peer's certificate is not trusted: "), "{reason}");
-    // Who does not speak TLS has no certificate to be judged.
+    // The listener speaks no TLS, so there is no certificate to reject.
     let address: NodeAddress =
         format!("https://localhost:{}", other.address().port()).parse().unwrap();
     let error = soon(other.network.http_client(&address).unwrap().get("/")).await.unwrap_err();
@@ -156,7 +156,7 @@ async fn gossip_is_served_over_tls_too() {
         assert_ne!(soon(stream.read_buf(&mut got)).await.unwrap(), 0, "{got:?}");
     }
     assert!(got.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&got));
-    // A message, and a clean end on request of the peer.
+    // A message, and then the peer's close frame.
     stream.write_all(&raw::masked(0x82, b"AVvote")).await.unwrap();
     common::until("the message", || {
         node.heard.all().iter().any(|message| &message.body[..] == b"vote")
@@ -192,7 +192,7 @@ async fn without_a_certificate_tls_is_refused_as_no_http() {
 }
 
 #[test]
-fn what_is_wrong_with_the_files_is_said() {
+fn unusable_files_are_named_in_the_error() {
     let (files, other) = (Files::new(), Files::new());
     let load = |cert, key| TlsIdentity::load(cert, key).unwrap_err();
     let nowhere = files.cert.with_file_name("nowhere.pem");

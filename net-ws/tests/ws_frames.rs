@@ -1,4 +1,4 @@
-//! The recorded behaviour of a WebSocket: frames, closes, handshakes as the dialler sees them.
+//! The recorded behaviour of WebSocket links: frames, closes, and handshakes from the dialler's side.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 // A test that cannot go on has failed.
@@ -25,7 +25,7 @@ use tandem_net_ws::WsConfig;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// How long a connection that was recorded as open is watched.
+/// Time for which a connection that was recorded as open is watched.
 const WATCH: Duration = Duration::from_millis(200);
 
 #[derive(Deserialize)]
@@ -93,7 +93,7 @@ fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../testdata/ws_frames.json")).unwrap()
 }
 
-/// Reads what was recorded, and sees to it that nothing else comes.
+/// Reads the recorded frames, and checks that nothing else follows.
 async fn read_like(raw: &mut Raw, recorded: &[Recorded], is_open: bool) -> Vec<Frame> {
     let (frames, end) =
         if is_open { raw.frames_of_open(recorded.len(), WATCH).await } else { raw.frames().await };
@@ -153,7 +153,7 @@ impl ServerCase {
         }
         until(name, || node.heard.all().len() >= self.handlers_called.len()).await;
         let is_open = self.connection_after == "open";
-        // Packed votes are not negotiated, so that none is answered.
+        // This node does not negotiate packed votes, so it answers none.
         let is_vote_answer = |frame: &Recorded| frame.payload.as_deref() == Some("5650ff");
         let expected = if self.server_frames.iter().any(is_vote_answer) {
             &[][..]
@@ -176,7 +176,7 @@ async fn a_client_sees_what_was_recorded() {
     join_all(cases.iter().map(|case| soon(case.check()))).await;
 }
 
-/// A node that dials a listener of ours, and its first connection, of which the request was read.
+/// A node that dials a listener of the test, and its first connection after the request was read.
 struct Dialled {
     node: Node,
     listener: TcpListener,
@@ -212,7 +212,7 @@ impl Dialled {
         derive_accept_key(self.header("Sec-WebSocket-Key").as_bytes())
     }
 
-    /// A head that every node accepts, with more headers.
+    /// A head that every node accepts, with the headers `more`.
     fn head(&self, more: &str) -> String {
         format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -237,7 +237,7 @@ impl Dialled {
     }
 }
 
-/// Message 2 of the recorded exchange, to the challenge of a request.
+/// Message 2 of the recorded identity exchange, for the challenge of this request.
 fn identity_response(dialled: &Dialled) -> String {
     let seen =
         identity::read_request_header(dialled.header("X-Algorand-Identitychallenge")).unwrap();
@@ -264,7 +264,7 @@ impl HandshakeCase {
         let has_identity = name.contains("identity");
         let mut dialled = Dialled::by(|config| {
             config.user_agent = "algod/5.1 (; commit=; 0) linux(amd64)".to_owned();
-            // Once is enough: nobody answers a second dial.
+            // The node dials once: the test accepts no second connection.
             config.dial.base = Duration::from_secs(3_600);
             if has_identity {
                 with_identity(config);
@@ -325,7 +325,7 @@ impl HandshakeCase {
         }
     }
 
-    /// The request, line by line, but for what is random or not announced here.
+    /// Compares the request line by line, except for random values and headers that this node does not send.
     fn check_request(&self, dialled: &Dialled, recorded: &str) {
         let ours: Vec<&str> = dialled.request.split("\r\n").collect();
         let theirs: Vec<&str> = recorded.split("\r\n").collect();
@@ -353,7 +353,7 @@ impl HandshakeCase {
         }
     }
 
-    /// Whether the address is left alone for as long as the answer asks.
+    /// Checks whether the node waits before the next dial as long as the answer asks.
     async fn check_hiding(&self, hidden: bool) {
         let mut dialled = Dialled::by(|config| {
             config.dial.base = Duration::from_millis(1);
@@ -364,7 +364,7 @@ impl HandshakeCase {
         dialled.server.send(answer.as_bytes()).await;
         let answered = Instant::now();
         if self.name == "reply_508" {
-            // Recorded as dialled again; here an address that turned out to be this node's own is not.
+            // Existing nodes dial again, as recorded. This node does not dial an address that is its own.
             let again = tokio::time::timeout(WATCH * 5, dialled.listener.accept()).await;
             assert!(again.is_err(), "{}", self.name);
             return dialled.node.stop().await;
@@ -478,7 +478,7 @@ impl CloseCase {
     }
 }
 
-/// Either the message and the close, or the close alone; never half a message.
+/// Checks that the peer gets the message and the close, or the close alone; never half a message.
 async fn broadcast_then_disconnect() {
     let node = algorand().listening().start().await;
     let mut client = raw::upgraded(node.address()).await;

@@ -441,7 +441,7 @@ fn waiting_for_the_budget_has_a_deadline_of_its_own() {
 }
 
 #[test]
-fn garbage_never_panics_and_never_takes_more_than_it_is() {
+fn garbage_never_panics_and_takes_no_more_memory_than_its_length() {
     let mut rng = SmallRng::seed_from_u64(1);
     let budget = ByteBudget::new(1 << 26);
     for _ in 0..5_000 {

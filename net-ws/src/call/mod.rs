@@ -1,4 +1,4 @@
-//! Calls of HTTP services over TCP and TLS.
+//! The HTTP client over TCP and TLS.
 //!
 //! ```text
 //!   HttpClient ─▶ Clients ─▶ SocketConnect ─▶ TCP ─┬─▶ plain
@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! * An address that asks for TLS is never called without.
+//! * An address that asks for TLS is never called over plain TCP.
 //! * Clients of one host and port share connections and limits, whatever path the address has.
 
 mod trust;
@@ -31,7 +31,8 @@ pub(crate) use trust::Trust;
 
 use crate::socket;
 
-/// Longer than any caller waits: [`Connect::connect`] is called under a limit of its own.
+/// Deadline handed to the TCP dial. It never fires: [`Connect::connect`] is called under a shorter deadline
+/// of the client. Chosen: an hour is longer than any caller waits.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// A client of the node at `address`.
@@ -63,7 +64,7 @@ pub(crate) fn client(
     }))
 }
 
-/// The name that the certificate has to be for.
+/// The name that the server's certificate must be valid for.
 fn server_name(address: &WebSocketAddress) -> Result<ServerName<'static>, String> {
     let host = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     ServerName::try_from(host).map_err(|error| error.to_string())
@@ -73,7 +74,8 @@ fn server_name(address: &WebSocketAddress) -> Result<ServerName<'static>, String
 struct SocketConnect {
     environment: Environment,
     host_port: String,
-    /// For TLS: the certificates that are believed, and the name that the peer's has to be for.
+    /// For TLS: the trusted certificates, and the name that the peer's certificate must be valid for. `None`
+    /// for plain TCP.
     security: Option<(Arc<Trust>, ServerName<'static>)>,
 }
 
@@ -94,7 +96,7 @@ impl Connect for SocketConnect {
     }
 }
 
-/// Why a connection over TLS was not made.
+/// The reason why a TLS connection was not made.
 #[derive(Debug, thiserror::Error)]
 enum TlsFailed {
     #[error("the peer's certificate is not trusted: {reason}")]

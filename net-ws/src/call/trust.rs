@@ -1,10 +1,10 @@
-//! The certificates that this node believes: those of the system, and those it was given.
+//! The certificate authorities that this node trusts: those of the system, and those of its configuration.
 //!
 //! # Invariants
 //!
 //! * The certificates of the system are read when the first connection asks for TLS, and once.
-//! * Reading them blocks, so it has a thread to itself: a file system that stands still costs this one
-//!   thread, and calls over TLS their deadline.
+//! * Reading them blocks, so it has a thread to itself. If the file system hangs, that thread hangs, and calls
+//!   over TLS end at their deadline; nothing else is held up.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,38 +17,38 @@ use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer,
 };
 
-/// The certificates that are believed.
+/// The trusted certificate authorities, read on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     more: Vec<CertificateDer<'static>>,
     loading: OnceLock<Loading>,
 }
 
-/// Reading of the certificates, which any number of connections wait for.
+/// The one read of the system's certificates, shared by every connection that waits for it.
 type Loading = Shared<BoxFuture<'static, Result<Arc<ClientConfig>, TrustError>>>;
 
-/// Why no certificate can be judged.
+/// The reason why no certificate can be verified.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum TrustError {
-    /// A certificate that this node was given cannot be used.
+    /// A configured root certificate cannot be used.
     #[error("a certificate that this node was given to believe cannot be used")]
     Unusable(#[from] rustls::Error),
-    /// The runtime ended while they were read.
+    /// The runtime ended before the certificates were read.
     #[error("the certificates of the system were not read to the end")]
     Stopped,
 }
 
 impl Trust {
-    /// Believes `more` besides the system's certificates.
+    /// Trusts the certificates in `more` as well as the system's.
     pub(crate) const fn new(more: Vec<CertificateDer<'static>>) -> Self {
         Self { more, loading: OnceLock::new() }
     }
 
-    /// The settings of TLS connections.
+    /// Returns the settings of TLS connections, after the first call has read the system's certificates.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the reading goes on, and the next caller gets its outcome.
+    /// Safe: the read continues without the caller, and the next caller gets its result.
     pub(crate) async fn config(&self) -> Result<Arc<ClientConfig>, TrustError> {
         self.loading.get_or_init(|| loading(self.more.clone())).clone().await
     }

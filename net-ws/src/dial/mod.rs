@@ -1,4 +1,4 @@
-//! The dialling side: one TCP connection, one upgrade, one verdict.
+//! The dialler: one TCP connection, one upgrade request, one result.
 //!
 //! ```text
 //!   address ─▶ TCP ─▶ request ─▶ reply ─▶ checks ─▶ identity ─▶ Dialled
@@ -11,7 +11,7 @@
 //! * Of a reply at most [`ReplyRule::max_head_bytes`](gossip::ReplyRule::max_head_bytes) of head and 1,024 bytes
 //!   of body are read. Redirects are not followed.
 //! * Bytes that follow the head in the same segment belong to the connection and are kept.
-//! * Every dial that comes to nothing is counted, by reason.
+//! * Every failed dial is counted by its reason.
 
 mod reply;
 mod request;
@@ -43,26 +43,26 @@ use crate::{
     socket,
 };
 
-/// Longest time for closing a refused connection. Source: wire facts 1.9.
+/// Longest time to send the close frame of a refused connection. Source: wire facts 1.9.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// The address of a dial, in the parts that the dial needs.
+/// The address of a dial, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
-    /// Host and port, the port always given.
+    /// Host and port; the scheme's default port if the address has none.
     host_port: String,
-    /// Host and port as written in the address.
+    /// Host and port as written in the address, for the `Host` header.
     authority: String,
-    /// The path to ask for.
+    /// Path of the upgrade request.
     path: String,
-    /// The name by which the other end is challenged, and by which it is shown.
+    /// The name that the identity challenge is addressed to; logs and peer lists show it too.
     pub(crate) name: String,
-    /// All of the address, as an operator may write it.
+    /// The whole address as an operator may write it.
     pub(crate) address: String,
 }
 
 impl Target {
-    /// Checks an address.
+    /// Takes `address` apart, or refuses one that this network cannot dial.
     pub(crate) fn new(context: &Context, address: &NodeAddress) -> Result<Self, TargetError> {
         config::check_peer(address)?;
         let multiaddr = || TargetError::Multiaddr { address: address.to_string() };
@@ -77,17 +77,17 @@ impl Target {
     }
 }
 
-/// A connection that was upgraded and checked.
+/// A connection whose upgrade was accepted and whose reply passed all checks.
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub(crate) stream: Stream,
-    /// Bytes that were read behind the reply.
+    /// Bytes that were read after the head of the reply.
     pub(crate) early: BytesMut,
-    /// The proof of the peer's identity, if it gave one.
+    /// The peer's verified answer to the identity challenge, if it answered.
     pub(crate) verified: Option<ResponseSeen>,
 }
 
-/// Why a dial came to nothing.
+/// The reason why a dial failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("no TCP connection")]
@@ -98,7 +98,7 @@ pub(crate) enum DialError {
     TimedOut,
     #[error("the head of the reply is longer than {max} bytes")]
     LongHead {
-        /// The bound that it exceeded.
+        /// The bound, in bytes.
         max: usize,
     },
     #[error("the reply is not HTTP")]
@@ -106,9 +106,9 @@ pub(crate) enum DialError {
     #[error("the reply is {status}: {body}")]
     Status {
         status: u16,
-        /// The wait that a 429 asked for.
+        /// The delay that a 429 asked for in `Retry-After`.
         retry_after: Option<Duration>,
-        /// Made printable, and short.
+        /// Start of the body, with only printable characters.
         body: String,
     },
     #[error("the reply does not accept the upgrade: {0}")]
@@ -125,7 +125,7 @@ pub(crate) enum DialError {
     Stopping,
 }
 
-/// The part of a reply that should have accepted the upgrade.
+/// The header of an upgrade that the reply lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Missing {
     #[error("its Upgrade header is not `websocket`")]
@@ -136,7 +136,7 @@ pub(crate) enum Missing {
     AcceptKey,
 }
 
-/// The difference that keeps this node from gossiping with the peer.
+/// The property of the peer that rules out gossip with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Other {
     #[error("speaks another version of the protocol")]
@@ -148,7 +148,7 @@ pub(crate) enum Other {
 }
 
 impl DialError {
-    /// The counter of the error; `None` where the node itself is the reason.
+    /// The counter of this error; `None` if the failure lies with this node.
     pub(crate) fn refusal(&self) -> Option<DialRefusal> {
         Some(match self {
             Self::Connect(_) => DialRefusal::Unreachable,
@@ -170,7 +170,7 @@ impl DialError {
         })
     }
 
-    /// The meaning of the error for the dial schedule.
+    /// The kind of failure, as the dial schedule distinguishes them.
     pub(crate) fn failure(&self) -> DialFailure {
         match self {
             Self::Connect(_)
@@ -187,7 +187,7 @@ impl DialError {
         }
     }
 
-    /// The text of the close frame, where there is a WebSocket. Source: wire facts 1.9 and 6.3.
+    /// The text of the close frame; `None` if no WebSocket was established. Source: wire facts 1.9 and 6.3.
     fn close_text(&self) -> Option<&'static str> {
         match self {
             Self::Unsupported(_) | Self::Ourselves => Some("Unsupported headers"),
@@ -198,7 +198,7 @@ impl DialError {
     }
 }
 
-/// Dials, and goes through the handshake.
+/// Opens a connection to `target` and completes the handshake.
 pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, DialError> {
     let deadline = Instant::now() + context.dial_timeout;
     let connect = context.environment().dial(&target.host_port, deadline);
@@ -225,7 +225,7 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     }
 }
 
-/// Sends the request and reads the reply.
+/// Sends the upgrade request and reads the reply.
 async fn exchange(
     stream: &mut Stream,
     sent: &request::Sent,
@@ -237,15 +237,15 @@ async fn exchange(
     if reply.status == 101 {
         return Ok((reply, early));
     }
-    // A refusal may come without a length and without an end; its body is for the log only. The margin
-    // lets this end before the whole dial does, which would hide the status.
+    // A refusal may come without a length and without an end, and its body is for the log only. The margin
+    // ends this read before the deadline of the whole dial, which would lose the status.
     let patience = deadline - Duration::from_millis(50);
     let body = reply::read_body(stream, early, reply.body_length());
     let body = time::timeout_at(patience, body).await.unwrap_or_default();
     Err(reply.refusal(&body))
 }
 
-/// Checks what the peer shows of its identity, if it was asked to.
+/// Verifies the peer's answer to the identity challenge, if this node sent one.
 fn verify(
     context: &Context,
     theirs: &Hello,
@@ -259,7 +259,7 @@ fn verify(
     identity::read_response_header(header, challenge).map(Some).map_err(DialError::Identity)
 }
 
-/// Closes an upgraded connection that does not become a peer.
+/// Closes an upgraded connection that will not become a peer.
 pub(crate) async fn abort(
     context: &Context,
     stream: &mut (impl AsyncWrite + Unpin),
@@ -273,10 +273,10 @@ pub(crate) async fn abort(
     frame::write_frame(&mut frame, Some(mask), kind, &payload);
     let close = async {
         if stream.write_all(&frame).await.is_ok() {
-            // A peer that is gone needs no end of stream.
+            // Shutdown fails only if the peer has closed already, which ends the connection just the same.
             let _ = stream.shutdown().await;
         }
     };
-    // The verdict stands, whether or not the peer hears it.
+    // The dial has failed in any case; the close frame is a courtesy under a deadline.
     let _ = time::timeout(CLOSE_TIME, close).await;
 }

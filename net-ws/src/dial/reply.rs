@@ -1,9 +1,9 @@
-//! The reply to a dial: the bound on what is read of it, and the checks it has to pass.
+//! The reply to an upgrade request: bounded reading, and the checks it has to pass.
 //!
 //! # Invariants
 //!
-//! * Nothing here trusts a length that a peer announces: it only shortens what is read.
-//! * The checks stand in the order of existing nodes. Source: wire facts 1.3.
+//! * A length that the peer announces can only shorten a read.
+//! * The checks are in the order of existing nodes. Source: wire facts 1.3.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{DialError, Missing, Other};
 use crate::context::Context;
 
-/// Most bytes of the body of a refusal that are read. Source: wire facts 1.3.
+/// Longest part of a refusal's body that is read, in bytes. Source: wire facts 1.3.
 const MAX_BODY_BYTES: usize = 1024;
-/// Most characters of it that are shown. Source: wire facts 1.3.
+/// Longest part of a refusal's body that is logged, in characters. Source: wire facts 1.3.
 const MAX_SHOWN_CHARS: usize = 128;
-/// Most header lines. Chosen: existing nodes send a dozen; as many as 4,096 bytes can hold.
+/// Largest number of header lines. Chosen: as many as 4,096 bytes can hold; existing nodes send a dozen.
 const MAX_HEADERS: usize = 1024;
 
 /// The head of a reply.
@@ -33,11 +33,11 @@ pub(super) struct Reply {
     headers: Vec<(String, Vec<u8>)>,
 }
 
-/// Reads the head, and gives what was read behind it.
+/// Reads the head, and returns it with the bytes that were read after it.
 ///
 /// # Cancel safety
 ///
-/// None: bytes that were read are lost.
+/// Not safe: bytes that were read are lost.
 pub(super) async fn read_head(
     io: &mut (impl AsyncRead + Unpin),
     rule: ReplyRule,
@@ -45,7 +45,7 @@ pub(super) async fn read_head(
     let max = rule.max_head_bytes();
     let mut bytes = BytesMut::with_capacity(1024);
     loop {
-        // The fields of a longer head do not fit; what follows a head is left to be read later.
+        // At most `max` bytes are taken from the stream, so a longer head is refused before all of it is read.
         let room = max - bytes.len();
         let mut chunk = (&mut *io).take(room as u64);
         let count = chunk.read_buf(&mut bytes).await.map_err(DialError::Broken)?;
@@ -106,12 +106,12 @@ impl Reply {
             .map(|(_, value)| value.as_slice())
     }
 
-    /// The body's length, if it is announced.
+    /// The length of the body in bytes, if the head announces one.
     pub(super) fn body_length(&self) -> Option<usize> {
         std::str::from_utf8(self.first("content-length")?).ok()?.trim().parse().ok()
     }
 
-    /// The error of a reply other than 101.
+    /// The error for a reply with a status other than 101.
     pub(super) fn refusal(&self, body: &[u8]) -> DialError {
         let retry_after = self.first("retry-after").filter(|_| self.status == 429);
         let seconds = retry_after.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
@@ -122,7 +122,7 @@ impl Reply {
         }
     }
 
-    /// Checks that the upgrade was accepted.
+    /// Checks status and headers of an accepted upgrade.
     pub(super) fn check_upgrade(&self, key: &str, rule: ReplyRule) -> Result<(), DialError> {
         for (name, token, missing) in [
             ("upgrade", "websocket", Missing::Upgrade),
@@ -139,7 +139,7 @@ impl Reply {
         Ok(())
     }
 
-    /// `true` if a header has a token, in whatever case.
+    /// Returns `true` if a header contains `token`, compared without case.
     fn says(&self, name: &str, token: &str, rule: ReplyRule) -> bool {
         let is_token = |item: &[u8]| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
         match rule {
@@ -150,7 +150,7 @@ impl Reply {
         }
     }
 
-    /// Reads what the peer says of itself, and checks that it is one to gossip with.
+    /// Reads the headers in which the peer introduces itself, and checks network, version and random text.
     pub(super) fn check_hello(&self, context: &Context) -> Result<Hello, DialError> {
         let profile = context.profile;
         let theirs = Hello::read(|header: Header| self.first(&header.name(profile)));

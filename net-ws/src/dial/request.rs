@@ -1,4 +1,4 @@
-//! The request of a dial, byte for byte like that of existing nodes. Source: wire facts 1.2.
+//! The upgrade request, byte for byte that of existing nodes. Source: wire facts 1.2.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use gossip::wire::{
@@ -10,18 +10,18 @@ use rand::Rng;
 use super::Target;
 use crate::context::{Context, Exchange};
 
-/// A request, and what the reply to it has to show.
+/// A request, and the values that the reply is checked against.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
-    /// Random text that an upgrade has to prove to have read.
+    /// `Sec-WebSocket-Key`: the reply must contain a hash of it.
     pub(super) key: String,
-    /// The text that the peer's identity has to sign.
+    /// The identity challenge; the peer must sign it.
     pub(super) challenge: Option<Challenge>,
 }
 
 impl Sent {
-    /// A request to `target`.
+    /// Builds the request for `target`.
     pub(super) fn new(context: &Context, target: &Target) -> Self {
         let mut random = context.environment().random();
         let key = BASE64_STANDARD.encode(random.random::<[u8; 16]>());

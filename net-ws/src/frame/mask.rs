@@ -1,6 +1,6 @@
-//! Masking: exclusive-or with a key of four bytes, over and over.
+//! Masking of WebSocket payloads: exclusive-or with a repeated key of four bytes.
 
-/// Masks or unmasks `bytes`, of which the first is at `offset` of the payload.
+/// Masks or unmasks `bytes`, whose first byte is at `offset` of the payload.
 pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
     if key == [0; 4] {
         return;

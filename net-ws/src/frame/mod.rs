@@ -1,9 +1,9 @@
-//! WebSocket frames as bytes: headers, masks, and what a peer is told that gets them wrong.
+//! WebSocket frames as bytes: headers, masks, and the close frames for violations.
 //!
 //! # Invariants
 //!
-//! * A header is judged as far as it has been read, so a bad frame is refused before its payload comes.
-//! * Nothing here looks at the clock, takes memory for a payload, or knows what a message means.
+//! * A header is checked as far as it has been read, so a bad frame is refused before its payload arrives.
+//! * This module is pure: it has no clock, allocates nothing for a payload, and does not interpret messages.
 
 mod mask;
 mod violation;
@@ -16,19 +16,19 @@ pub(crate) use violation::{CloseEcho, Violation, close_payload, read_close};
 /// Largest payload of a control frame, in bytes. Source: RFC 6455, section 5.5.
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
-/// Longest header this end writes, in bytes: two, a 64-bit length and a mask key.
+/// Longest header this end writes, in bytes: two, plus a 64-bit length and a mask key.
 pub(crate) const MAX_HEADER_BYTES: usize = 14;
 
-/// Which end of a connection this is, which decides who masks.
+/// The end of a connection that this node is, which decides which side masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It listened: it reads masked frames and writes bare ones.
+    /// This node listened: it reads masked frames and writes unmasked ones.
     Server,
-    /// It dialled: it reads bare frames and writes masked ones.
+    /// This node dialled: it reads unmasked frames and writes masked ones.
     Client,
 }
 
-/// Whether a message has begun and not ended.
+/// Position of a frame relative to the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Within {
     /// Between two messages.
@@ -37,33 +37,33 @@ pub(crate) enum Within {
     Message,
 }
 
-/// Whether a frame is the last of its message.
+/// Position of a frame within its message: the FIN bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// More follow.
+    /// More frames follow.
     More,
-    /// The last one, or the only one.
+    /// The last frame, or the only one.
     Last,
 }
 
-/// The header of a frame that broke no rule.
+/// A frame header that violates no rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) part: Part,
     pub(crate) opcode: OpCode,
-    /// Zero for a bare frame: applying it changes nothing.
+    /// The mask key. Zero for an unmasked frame, so that applying it changes nothing.
     pub(crate) mask: [u8; 4],
-    /// Length of the payload as announced.
+    /// Announced length of the payload, in bytes.
     pub(crate) len: u64,
-    /// Length of the header itself.
+    /// Length of the header itself, in bytes.
     pub(crate) size: usize,
 }
 
-/// Reads a header from the start of `bytes`; `None` if more bytes are needed.
+/// Reads a header from the start of `bytes`. Returns `None` if more bytes are needed.
 ///
 /// # Errors
 ///
-/// The first rule the frame breaks, in the order in which existing nodes look. Source: wire facts 1.7.
+/// The first violation, in the order in which existing nodes check. Source: wire facts 1.7.
 pub(crate) fn read_header(
     bytes: &[u8],
     role: Role,
@@ -100,7 +100,7 @@ pub(crate) fn read_header(
     Ok(Some(Header { part, opcode, mask, len, size: bytes.len() - payload.len() }))
 }
 
-/// What the first two bytes say.
+/// Checks the first two bytes of a header.
 fn judge(first: u8, second: u8, within: Within) -> Result<(Part, OpCode), Violation> {
     let reserved = first & 0x70;
     if reserved != 0 {
@@ -127,7 +127,7 @@ fn judge(first: u8, second: u8, within: Within) -> Result<(Part, OpCode), Violat
     Ok((part, opcode))
 }
 
-/// What the payload of a client's frame is masked with; `None` in the frames of a server.
+/// The key that masks a client's payload; `None` for the frames of a server.
 pub(crate) type MaskKey = Option<[u8; 4]>;
 
 /// Appends a frame to `out`: a header of minimal length and the payload, masked if there is a key.
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_at_every_length_where_the_form_changes() {
+    fn a_written_frame_is_read_at_every_length_where_the_header_changes() {
         for (key, reader) in [(None, Role::Client), (Some([7, 77, 177, 217]), Role::Server)] {
             let mask = key.unwrap_or_default();
             for len in [0, 1, 125, 126, 4096, 65_535, 65_536, 6 * 1024 * 1024] {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_frame_is_refused_as_soon_as_it_shows() {
+    fn a_bad_frame_is_refused_before_its_payload() {
         let cases: [(&[u8], Within, Violation); 9] = [
             (&[0xc2, 0x85], Within::Nothing, Violation::ReservedBits(0x40)),
             (&[0x83, 0x85], Within::Nothing, Violation::UnknownOpcode(3)),

@@ -1,4 +1,4 @@
-//! What a peer is told before its connection is closed: codes and texts of close frames.
+//! Violations of the frame layer, and the close codes and texts sent for them.
 //!
 //! # Invariants
 //!
@@ -7,35 +7,36 @@
 
 use bytes::Bytes;
 
-/// A rule of the frame level that a peer broke. Codes and texts: wire facts 1.7, 1.9 and the vectors.
+/// A rule of the frame layer that the peer broke. Source of codes and texts: wire facts 1.7, 1.9 and the
+/// vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// Bits that mean nothing without an extension.
+    /// A reserved bit is set, which only an extension would allow.
     ReservedBits(u8),
-    /// An opcode that means nothing.
+    /// An opcode that RFC 6455 does not define.
     UnknownOpcode(u8),
     /// A control frame of more than 125 bytes.
     LongControl,
-    /// A control frame in pieces.
+    /// A fragmented control frame.
     FragmentedControl,
-    /// A later piece of a message that never began.
+    /// A continuation frame outside a message.
     ContinuationWithoutStart,
-    /// The first piece of a message before the last piece of another.
+    /// A new message before the last frame of the current one.
     StartInsideMessage,
-    /// A client's bare frame, or a server's masked one.
+    /// An unmasked frame of a client, or a masked frame of a server.
     IncorrectMask,
-    /// A length with its top bit set.
+    /// A 64-bit length with its top bit set.
     BadLength,
-    /// A message longer than any may be, by what its headers announce.
+    /// A message whose headers announce more than the largest bound of any tag.
     TooBig,
-    /// A close code that may not be sent.
+    /// A close code that must not be sent on the wire.
     InvalidCloseCode,
     /// A close text that is not UTF-8.
     InvalidCloseText,
 }
 
 impl Violation {
-    /// The payload of the close frame.
+    /// The payload of the close frame that this violation is answered with.
     pub(crate) fn close_payload(self) -> Bytes {
         match self {
             Self::TooBig => close_payload(1009, ""),
@@ -61,7 +62,7 @@ impl Violation {
     }
 }
 
-/// The payload of a close frame. `text` is ours, and short.
+/// Encodes the payload of a close frame. `text` must leave it within [`MAX_CONTROL_BYTES`].
 pub(crate) fn close_payload(code: u16, text: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + text.len());
     payload.extend_from_slice(&code.to_be_bytes());
@@ -69,15 +70,15 @@ pub(crate) fn close_payload(code: u16, text: &str) -> Bytes {
     Bytes::from(payload)
 }
 
-/// What is sent back for a close frame: the same code, without the text.
+/// The reply to a peer's close frame: the same code without the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CloseEcho(pub(crate) Bytes);
 
-/// Reads the payload of a close frame, unmasked.
+/// Reads the unmasked payload of a close frame.
 ///
 /// # Errors
 ///
-/// [`Violation::InvalidCloseCode`] before [`Violation::InvalidCloseText`].
+/// [`Violation::InvalidCloseCode`], or [`Violation::InvalidCloseText`] if the code is valid.
 pub(crate) fn read_close(payload: &[u8]) -> Result<CloseEcho, Violation> {
     let Some((&code, text)) = payload.split_first_chunk() else {
         return Ok(CloseEcho(Bytes::new()));

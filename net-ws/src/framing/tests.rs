@@ -1,4 +1,4 @@
-//! What makes a message on a WebSocket, what does not, and what the peer is told.
+//! Tests of the framing: which bytes make a message, which end the link, and which close frame goes out.
 
 use broadcaster::{Assembler, AssemblyRules, ByteBudget, Charge, Received, Space, Step};
 use bytes::BytesMut;
@@ -12,7 +12,7 @@ use crate::frame::write_frame;
 const BINARY: OpCode = OpCode::Data(Data::Binary);
 const CONTINUE: OpCode = OpCode::Data(Data::Continue);
 
-/// An assembler of one connection, and what it shares with the sink.
+/// The assembler of one connection, and the port it shares with the sink.
 struct Rig {
     assembler: Assembler<WsFraming>,
     port: Arc<Port>,
@@ -43,7 +43,8 @@ fn message(tag: &[u8], len: usize) -> Vec<u8> {
     tag.iter().copied().chain(body).collect()
 }
 
-/// Feeds bytes as a socket would, at most `chunk` at a time, and gives every message and the end.
+/// Feeds bytes in chunks of at most `chunk`, as a socket would. Returns every message, and the reason of the
+/// end if the link ended.
 fn feed(
     rig: &mut Rig,
     mut bytes: &[u8],
@@ -101,13 +102,13 @@ fn a_message_is_the_same_however_it_is_cut() {
                 let opcode = if index == 0 { BINARY } else { CONTINUE };
                 let part = if index + 1 < pieces.len() { Part::More } else { Part::Last };
                 bytes.extend(frame(part, opcode, payload));
-                // Control frames may come between two frames of a message, a hundred at once.
+                // A hundred control frames may come at once, also between two frames of a message.
                 if pieces.len() < 50 {
                     bytes.extend(frame(Part::Last, OpCode::Control(Control::Pong), b"hello"));
                 }
             }
             for chunk in [1, 3, 1_024, 16_384, 1 << 20] {
-                // One after the other: nothing of the first may be left over.
+                // The same connection carries both messages, which shows that the first leaves nothing behind.
                 let mut rig = rig();
                 for _ in 0..2 {
                     let (messages, end) = feed(&mut rig, &bytes, chunk);
@@ -142,7 +143,7 @@ fn a_message_of_too_many_pieces_is_refused_even_if_they_are_empty() {
 }
 
 #[test]
-fn what_is_wrong_above_the_frames_is_not_told() {
+fn a_malformed_message_gets_no_close_code() {
     for bytes in [
         frame(Part::Last, OpCode::Data(Data::Text), b"TXhello"),
         frame(Part::Last, BINARY, b""),
@@ -163,7 +164,7 @@ fn control_frames_have_a_rate() {
 }
 
 #[test]
-fn a_close_is_answered_in_kind() {
+fn a_close_is_answered_by_its_code() {
     let close = |payload: &[u8]| frame(Part::Last, OpCode::Control(Control::Close), payload);
     ends(&close(b"\x03\xe9bye"), DisconnectReason::RemoteClosed, Some(b"\x03\xe9"));
     ends(&close(b""), DisconnectReason::RemoteClosed, Some(b""));
@@ -172,12 +173,12 @@ fn a_close_is_answered_in_kind() {
 }
 
 #[test]
-fn garbage_never_panics_and_never_takes_more_than_it_is() {
+fn garbage_never_panics_and_takes_no_more_memory_than_its_length() {
     let mut rng = SmallRng::seed_from_u64(1);
     for _ in 0..5_000 {
         let mut garbage = vec![0; rng.random_range(0..400)];
         rng.fill_bytes(&mut garbage);
-        // Mostly frames that are read, so that it gets further than the first two bytes.
+        // Mostly valid first bytes, so that the decoder gets past the first two.
         if let Some(first) = garbage.first_mut() {
             *first = [0x02, 0x82, 0x82, 0x89, 0x88, *first][rng.random_range(0..6)];
         }

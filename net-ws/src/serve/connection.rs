@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! * The socket keeps its place with the door as long as it lives, also as a peer.
-//! * It takes a permit of the HTTP server with the first request that is not gossip, so that HTTP takes no
-//!   place of a peer, and a peer none of HTTP.
+//! * The socket keeps its place with the door until it is closed, also after it has become a peer.
+//! * The first request that is not gossip takes a connection permit of the HTTP server. HTTP connections
+//!   therefore take no places of peers, and peers no connection permits.
 
 use std::{
     io,
@@ -29,11 +29,11 @@ use crate::{
     socket,
 };
 
-/// First byte of a connection that begins TLS.
+/// First byte of a TLS handshake record. Source: RFC 8446, section 5.1.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Serves one socket, to the end of its HTTP. Its first byte says whether it speaks TLS. Gives the rest
-/// of its life if it became a peer.
+/// Serves one socket until its HTTP ends. The first byte tells TLS from plain HTTP. If the socket was
+/// upgraded, returns the future that runs its link.
 pub(super) async fn serve(
     stream: Stream,
     place: Place,
@@ -66,11 +66,11 @@ pub(super) async fn serve(
         Some(Ok(Err(_)) | Err(_)) | None => return None,
     };
     terms.head_time = deadline.saturating_duration_since(Instant::now());
-    // Far larger than its plain twin, and far rarer.
+    // Boxed: this future is far larger than the plain one, and far rarer.
     Box::pin(serve_over(stream, terms, place, &cancel)).await
 }
 
-/// The first thing on a connection.
+/// The kind of the first bytes on a connection.
 enum First {
     Tls,
     Plain,
@@ -87,7 +87,7 @@ trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
     type Read: AsyncRead + Unpin + Send + 'static;
     type Write: AsyncWrite + Unpin + Send + 'static;
 
-    /// The socket below.
+    /// The TCP stream below.
     fn socket(&self) -> &Stream;
 
     fn halves(self) -> (Self::Read, Self::Write);
@@ -119,7 +119,7 @@ impl Carrier for TlsStream<Stream> {
     }
 }
 
-/// Serves HTTP, and gives the peer that it may have become.
+/// Serves HTTP. If the connection was upgraded, returns the future that runs its link.
 async fn serve_over<Io: Carrier>(
     io: Io,
     terms: Terms,
@@ -138,11 +138,11 @@ async fn serve_over<Io: Carrier>(
     Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
 }
 
-/// Where a peer that came from `ip` listens, if it says that it does, without TLS. What it says is believed for
-/// the port alone, so no peer can have this node call a third one.
+/// The address at which a peer that came from `ip` listens, as it announced it, without TLS. Only the port is
+/// taken from the announcement, so that no peer can make this node call a third one.
 fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
     let NodeAddress::WebSocket(told) = location.parse().ok()? else { return None };
-    // A certificate is for a name, which nothing here proves to be the peer's.
+    // A certificate is valid for a name, and nothing here proves that the name is the peer's.
     if told.security() == Security::Tls || told.port() == 0 {
         return None;
     }
@@ -150,7 +150,7 @@ fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
     format!("http://{socket}{}", told.path()).parse().ok()
 }
 
-/// Goes on as a peer, to its end.
+/// Attaches an upgraded connection, and waits for the end of its link.
 async fn become_peer<Io: Carrier>(
     place: &Place,
     upgraded: Upgraded<Io, Box<Accepted>>,
@@ -192,12 +192,12 @@ mod tests {
 
     // Issue 9, 13.
     #[test]
-    fn a_peer_is_believed_for_its_port_and_for_nothing_else() {
+    fn only_the_port_of_an_announced_address_is_used() {
         for (from, location, listens_at) in [
             ("10.0.0.1", "http://10.0.0.1:4160", Some("http://10.0.0.1:4160")),
             ("10.0.0.1", "10.0.0.1:4160", Some("http://10.0.0.1:4160")),
             ("10.0.0.1", "http://0.0.0.0:4160/a", Some("http://10.0.0.1:4160/a")),
-            // Another host cannot be named, be it by number or by name.
+            // The announcement cannot name another host, neither by number nor by name.
             ("10.0.0.1", "http://127.0.0.1:9000", Some("http://10.0.0.1:9000")),
             ("10.0.0.1", "http://database.internal:5432", Some("http://10.0.0.1:5432")),
             ("::ffff:10.0.0.1", "http://10.0.0.1:1", Some("http://10.0.0.1:1")),

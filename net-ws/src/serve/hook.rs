@@ -1,8 +1,8 @@
-//! This network's own part in requests, before the node's HTTP services see them.
+//! The network's own handling of requests, before the node's HTTP services get them.
 //!
 //! # Invariants
 //!
-//! * Every request is counted by the door, whatever it asks for.
+//! * The door counts every request, whatever its path.
 
 use gossip::http::HttpResponse;
 use net_http::{

@@ -1,4 +1,4 @@
-//! The listening side: sockets, HTTP, and the upgrade to gossip.
+//! The listener: sockets, HTTP, and the upgrade to gossip.
 //!
 //! ```text
 //!   accept ──door──▶ connection: HttpServer ──▶ hook ─┬─ gossip path ─▶ upgrade ─▶ peer
@@ -8,10 +8,10 @@
 //!
 //! # Invariants
 //!
-//! * Every socket is counted by the door from accept to close, and every one is a task of the network.
-//! * A socket that the door evicts is closed at once; a peer in an orderly way.
-//! * A socket that has not sent a request head after 10 s is closed, and no head is longer than 8 KiB.
-//! * A request is answered or its connection closed; the order of the refusals is that of existing nodes.
+//! * The door counts every socket from accept to close, and each is one task of the network.
+//! * A socket that the door evicts is closed at once; one that has become a peer is closed with a close frame.
+//! * A socket that has not sent a whole request head after 10 s is closed, and no head is longer than 8 KiB.
+//! * Every request is answered, or its connection closed. The refusals are in the order of existing nodes.
 
 mod connection;
 mod hook;
@@ -76,18 +76,18 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAd
         Knock::Drain(pass) => {
             let place = Place { context: Arc::clone(context), from, pass, evicted };
             tasks.spawn("drain", |cancel| async move {
-                // A stopping network owes this socket nothing.
+                // The result is cancellation or the end of the socket; nothing is left to do after either.
                 let _ = cancel.run_until_cancelled(raw::too_many(stream, place, accepted)).await;
             });
         }
     }
 }
 
-/// One accepted socket's place in the counts of the door, given back when dropped.
+/// The place of one accepted socket in the counts of the door, given back when dropped.
 struct Place {
     context: Arc<Context>,
     from: SocketAddr,
     pass: Pass,
-    /// Cancelled when the door gives the place to another.
+    /// Cancelled when the door evicts this socket in favour of another.
     evicted: CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! The answer to sockets that are not worth an HTTP library: a few bytes, then the end.
+//! The answer to sockets beyond the door's rate: a few bytes written without an HTTP library, then the end.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::{
 
 use super::Place;
 
-/// Longest wait for a client that is being refused. Source: wire facts 1.6, row 2.
+/// Longest wait for the end of the client's half. Source: wire facts 1.6, row 2.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Deals with one connection too many of its host: the answer goes out only if the client ends its
+/// Refuses a connection of a host that connects too often. The answer is sent only if the client ends its
 /// half within [`PATIENCE`] of being accepted. Source: wire facts 1.6, row 2.
 pub(super) async fn too_many(mut stream: Stream, place: Place, accepted: Instant) {
     let window = place.context.door.limits().rate.window;
@@ -26,13 +26,13 @@ pub(super) async fn too_many(mut stream: Stream, place: Place, accepted: Instant
          Connection: close\r\nRetry-After: {}\r\n\r\n",
         window.as_secs().max(1)
     );
-    // The place is given back when this returns, whether or not the client took the answer.
+    // A failed or late answer changes nothing: the place is given back when this returns.
     let _ = time::timeout_at(deadline, send(&mut stream, answer.as_bytes())).await;
 }
 
 async fn send(stream: &mut Stream, answer: &[u8]) {
     if stream.write_all(answer).await.is_ok() {
-        // A client that is gone needs no end of stream.
+        // Shutdown fails only if the client has closed already.
         let _ = stream.shutdown().await;
     }
 }

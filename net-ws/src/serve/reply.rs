@@ -1,11 +1,11 @@
-//! Answers of the gossip path, in the words of existing nodes. Source: wire facts 1.6 and the vectors.
+//! Answers of the gossip path, byte for byte those of existing nodes. Source: wire facts 1.6 and the vectors.
 
 use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
 use net_http::reply::{NO_SNIFF, PLAIN, text};
 pub(super) use net_http::reply::{empty, refused};
 
-/// The answer to a request that is no upgrade to a WebSocket which this node makes.
+/// The answer to a request that does not ask for a WebSocket, or not for one of version 13.
 pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
     let headers = [
         (header::CONTENT_TYPE, PLAIN),

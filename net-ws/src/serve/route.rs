@@ -1,9 +1,9 @@
-//! The path of gossip. Source: wire facts 1.1.
+//! The path that gossip is served under. Source: wire facts 1.1.
 
 use net_http::serve::path::decode;
 
-/// The network whose gossip is asked for under `path`, as it stands in the request line without the
-/// query; `None` if that is no gossip.
+/// The network that `path` asks gossip of; `None` if it is no gossip path. `path` is that of the request
+/// line, still percent-encoded and without the query.
 pub(super) fn genesis_of(path: &str) -> Option<Vec<u8>> {
     let is_plain = !path.contains('%');
     if !path.starts_with('/') || (is_plain && !path.starts_with("/v1/")) {

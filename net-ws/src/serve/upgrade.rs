@@ -1,9 +1,9 @@
-//! The gossip path: the checks that a request for an upgrade has to pass, and the words of each refusal.
+//! The checks that an upgrade request has to pass, and the answer to each refusal.
 //!
 //! # Invariants
 //!
-//! * The checks stand in the order of existing nodes. Source: wire facts 1.6, rows 7 to 16.
-//! * A place for a peer is taken before anything costs work, and given back with every refusal.
+//! * The checks are in the order of existing nodes. Source: wire facts 1.6, rows 7 to 16.
+//! * A place for a peer is taken before the request costs work, and given back with every refusal.
 //! * Every refusal is counted, by reason.
 
 use std::sync::Arc;
@@ -31,17 +31,17 @@ use crate::{
     metrics::UpgradeRefusal,
 };
 
-/// A peer that is being let in.
+/// A peer whose upgrade request was accepted.
 pub(super) struct Accepted {
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
     pub(super) place: PeerPlace,
-    /// Where the peer says that it can be reached.
+    /// The address that the peer announces for itself.
     pub(super) location: Option<String>,
 }
 
-/// Decides about a request for gossip in the network called `genesis`.
+/// Answers a request for gossip in the network called `genesis`.
 pub(super) fn decide(
     context: &Arc<Context>,
     request: &RequestHead<'_>,
@@ -71,7 +71,8 @@ fn accept(
 ) -> Result<(HttpResponse, Accepted), Refusal> {
     let full =
         |_full| Refusal::new(UpgradeRefusal::Full, Said::Status(StatusCode::SERVICE_UNAVAILABLE));
-    // Who it is shows later, over a channel that proves nothing: see `gossip::Identity`.
+    // No identity is passed: the peer proves one later, over a channel that proves nothing itself (see
+    // `gossip::Identity`).
     let place = pass.admit(None, Instant::now().into_std()).map_err(full)?;
     let (theirs, exchange, answer) = introduce(context, request.headers, genesis)?;
     let key = websocket_key(request)?;
@@ -88,7 +89,7 @@ fn accept(
     Ok((response, Accepted { exchange, session, greeting, place, location }))
 }
 
-/// A request that is not upgraded.
+/// A request that is not upgraded, and the reason.
 struct Refusal {
     why: UpgradeRefusal,
     said: Said,
@@ -96,13 +97,13 @@ struct Refusal {
 
 /// The answer to a request that is not upgraded.
 enum Said {
-    /// None: the connection ends.
+    /// No answer: the connection is closed.
     Nothing,
-    /// A status.
+    /// A status without a body.
     Status(StatusCode),
-    /// A status, and words about it.
+    /// A status with an explanation as its body.
     Words(StatusCode, String),
-    /// A status, as WebSocket libraries answer.
+    /// A status with the headers and the body that WebSocket libraries answer with.
     NoUpgrade(StatusCode),
 }
 
@@ -111,7 +112,7 @@ impl Refusal {
         Self { why, said }
     }
 
-    /// 412, with words.
+    /// Answers 412 with an explanation.
     fn because(why: UpgradeRefusal, words: impl Into<String>) -> Self {
         Self::new(why, Said::Words(StatusCode::PRECONDITION_FAILED, words.into()))
     }
@@ -119,7 +120,8 @@ impl Refusal {
 
 type Introduced = (Hello, ListenerIdentity, Option<String>);
 
-/// Reads what the peer says of itself, and refuses it for any of it.
+/// Reads the headers in which the peer introduces itself, and refuses a peer of another network or version,
+/// one without a random text, and this node itself.
 fn introduce(
     context: &Context,
     headers: &HeaderMap,
@@ -164,7 +166,7 @@ fn introduce(
     Ok((theirs, exchange, answer))
 }
 
-/// Looks at the challenge of a dialer.
+/// Reads the identity challenge of a dialer and prepares the answer.
 fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduction) {
     let response_challenge = Challenge(context.environment().random().random());
     match (&context.exchange, header) {
@@ -188,7 +190,7 @@ fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduct
     }
 }
 
-/// The key of an upgrade to a WebSocket.
+/// Reads `Sec-WebSocket-Key` after the checks that RFC 6455 demands of a server.
 fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
     let headers = request.headers;
     let refuse = |why, status| Refusal::new(why, Said::NoUpgrade(status));
@@ -210,14 +212,14 @@ fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
     key.cloned().ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
-/// `true` if any line of a header lists a token, in whatever case.
+/// Returns `true` if any line of a header lists `token`, compared without case.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name);
     let mut items = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// `true` if a page of this very host asks, or no page at all.
+/// Returns `true` if `Origin` is absent or names this host.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -228,7 +230,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     !authority.is_empty() && authority.as_bytes().eq_ignore_ascii_case(host)
 }
 
-/// The headers of the 101. The first three stand in this order. Source: wire facts 1.3.
+/// The headers of the 101. The first three are in this order. Source: wire facts 1.3.
 fn answer_headers(context: &Context, key: &HeaderValue, challenge: Option<String>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_of_this_host_may_ask() {
+    fn only_pages_of_this_host_are_upgraded() {
         for (origin, is_same) in [
             ("http://a:1", true),
             ("https://A:1/path", true),

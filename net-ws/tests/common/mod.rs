@@ -1,4 +1,4 @@
-//! What the tests over real sockets share: nodes that record what they hear, and polling with a deadline.
+//! Shared parts of the tests over real sockets: nodes that record their messages, and polling with a deadline.
 
 // Each test program uses its part of this.
 #![allow(dead_code)]
@@ -21,10 +21,10 @@ use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Longest time anything here may take that is not a recorded time-out.
+/// Longest time for any step whose time-out was not recorded.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node and what its handlers heard.
+/// A node, and the messages its handlers received.
 pub(crate) struct Node {
     pub(crate) network: WsNetwork,
     pub(crate) broadcaster: Broadcaster,
@@ -33,7 +33,7 @@ pub(crate) struct Node {
     _root: CancellationToken,
 }
 
-/// Messages that reached a handler, in order.
+/// Messages that reached a handler, in their order.
 #[derive(Clone, Default)]
 pub(crate) struct Heard(Arc<Mutex<Vec<Inbound>>>);
 
@@ -42,14 +42,14 @@ impl Heard {
         self.0.lock().unwrap().clone()
     }
 
-    /// Tag and length of each message that came from one peer, or from any.
+    /// Tag and length of each message, in their order.
     pub(crate) fn summary(&self) -> Vec<String> {
         let all = self.all();
         all.iter().map(|message| format!("{}:{}", message.tag, message.body.len())).collect()
     }
 }
 
-/// How to make a node, for what differs from the defaults.
+/// Builds a node from the defaults and a few changes.
 pub(crate) struct Recipe {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) relaying: Relaying,
@@ -73,7 +73,7 @@ impl Recipe {
         self
     }
 
-    /// Lets in whom these limits let in.
+    /// Uses these limits for inbound connections.
     pub(crate) fn guarded(self, limits: InboundLimits) -> Self {
         self.with(|config| config.door = Door::new(limits))
     }
@@ -135,7 +135,7 @@ pub(crate) fn address_of(address: &SocketAddr) -> NodeAddress {
     address.to_string().parse().unwrap()
 }
 
-/// Polls until `condition` holds.
+/// Polls until `condition` holds; panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let what = what.to_owned();
@@ -149,7 +149,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> impl Fut
     }
 }
 
-/// Waits for a future, but not for ever.
+/// Awaits a future; panics after [`PATIENCE`].
 #[track_caller]
 pub(crate) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();

@@ -1,4 +1,4 @@
-//! A peer made of bytes: what it sends is written out, what it gets is taken apart by hand.
+//! A peer that writes raw bytes and parses the answers by hand.
 
 use std::{
     collections::BTreeMap,
@@ -12,41 +12,41 @@ use tokio::{
     time::timeout,
 };
 
-/// What a connection did next.
+/// The result of one read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It gave more bytes.
+    /// More bytes arrived.
     Bytes,
-    /// It is over, in whatever way.
+    /// The connection was closed or reset.
     Over,
-    /// Nothing for as long as was waited.
+    /// The connection is open, and nothing arrived in time.
     Open,
 }
 
-/// A socket and what was read from it and not used.
+/// A socket, and the bytes that were read but not used yet.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     pub(crate) got: Vec<u8>,
 }
 
-/// The head of an answer.
+/// The head of an HTTP answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The status line.
     pub(crate) status: String,
-    /// Headers by name, in small letters; the values of repeated ones together.
+    /// Headers by lower-case name, with the values of repeated lines in order.
     pub(crate) headers: BTreeMap<String, Vec<String>>,
-    /// The names in order, in small letters.
+    /// Lower-case header names in the order they arrived.
     pub(crate) order: Vec<String>,
 }
 
-/// One frame.
+/// One WebSocket frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) first: u8,
     pub(crate) masked: bool,
-    /// Unmasked.
+    /// The payload, unmasked.
     pub(crate) payload: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ impl Raw {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    /// Connects from an address of this machine: all of 127.0.0.0/8 are.
+    /// Connects from the loopback address `from`; all of 127.0.0.0/8 works.
     pub(crate) async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
@@ -68,7 +68,7 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        // The other end may have closed already, which the reading side judges.
+        // The peer may have closed already; the test reads that from the other direction.
         let _ = self.stream.write_all(bytes).await;
     }
 
@@ -85,7 +85,7 @@ impl Raw {
         }
     }
 
-    /// Reads until `take` finds something at the start of what was read, and takes that out.
+    /// Reads until `take` finds an item at the start of the buffer, and removes it.
     async fn next<T>(&mut self, take: impl Fn(&[u8]) -> Option<(T, usize)>) -> Option<T> {
         loop {
             if let Some((value, len)) = take(&self.got) {
@@ -98,7 +98,7 @@ impl Raw {
         }
     }
 
-    /// The head of the next answer; `None` if the connection ends before.
+    /// Reads the head of the next answer; `None` if the connection ends first.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         self.next(|got| {
             let end = got.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
@@ -111,17 +111,17 @@ impl Raw {
         self.next(|got| Some((got.get(..len)?.to_vec(), len))).await
     }
 
-    /// The next frame; `None` if the connection ends before.
+    /// Reads the next frame; `None` if the connection ends first.
     pub(crate) async fn frame(&mut self) -> Option<Frame> {
         self.next(parse_frame).await
     }
 
-    /// Every frame up to the end of the connection.
+    /// Reads every frame up to the end of the connection.
     pub(crate) async fn frames(&mut self) -> (Vec<Frame>, End) {
         self.more_frames(super::PATIENCE).await
     }
 
-    /// So many frames, and what else comes while the connection is watched to stay open.
+    /// Reads frames, and then checks that the connection stays open; returns how the watch ended.
     pub(crate) async fn frames_of_open(
         &mut self,
         count: usize,
@@ -182,7 +182,7 @@ fn parse_frame(got: &[u8]) -> Option<(Frame, usize)> {
     Some((Frame { first, masked, payload }, end))
 }
 
-/// A frame as a client sends it.
+/// Encodes a frame as a client sends it: masked.
 pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let key = [1, 2, 3, 4];
     let mut out = vec![first];
@@ -212,12 +212,12 @@ pub(crate) fn gossip_request(prefix: &str, extra: &str) -> String {
     )
 }
 
-/// A client that has been upgraded.
+/// Connects a client and upgrades it.
 pub(crate) async fn upgraded(address: SocketAddr) -> Raw {
     upgrade(Raw::connect(address).await).await
 }
 
-/// A client that has been upgraded, from an address of this machine.
+/// Connects a client from the loopback address `from` and upgrades it.
 pub(crate) async fn upgraded_from(from: Ipv4Addr, address: SocketAddr) -> Raw {
     upgrade(Raw::connect_from(from, address).await).await
 }
