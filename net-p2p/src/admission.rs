@@ -1,4 +1,4 @@
-//! Asks the door of the node about every connection, before and after its handshake.
+//! The transport layer that asks the node's door about every connection, before and after its handshake.
 //!
 //! ```text
 //!   TCP accept ──knock──▶ handshake ──admit──▶ Admitted: a muxer that holds its place
@@ -10,10 +10,10 @@
 //!
 //! # Invariants
 //!
-//! * A connection that the door refuses at once costs no task and no event: strangers cannot keep the
+//! * A connection that the door refuses at once costs no task and no event, so unknown peers cannot keep the
 //!   swarm busy by connecting.
-//! * What a connection counts for is given back when it is dropped, however far it came.
-//! * One with a place holds it until the swarm lets go of its muxer.
+//! * A connection's share of the door's counts is given back when it is dropped, at any stage.
+//! * An admitted connection holds its place until the swarm drops its muxer.
 
 use std::{
     error::Error,
@@ -38,17 +38,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{config::identity_of, muxer::Muxer};
 
-/// Refused connections that are dealt with at once, before the swarm has its turn. Chosen.
+/// Refused connections handled in one poll. Chosen: few, so that a flood does not keep the swarm from its turn.
 const REFUSALS_A_TURN: usize = 64;
 
-/// A transport whose connections come and go through the door.
+/// A transport whose connections pass through the door.
 #[derive(Debug)]
 pub(crate) struct Guarded<T> {
     inner: T,
     door: Door,
 }
 
-/// A muxer, and what its connection counts for.
+/// A muxer, and the place that its connection holds.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     inner: Muxer,
@@ -58,7 +58,7 @@ pub(crate) struct Admitted {
 #[derive(Debug)]
 enum Held {
     Inbound {
-        /// Resolves when the door gives the place to another.
+        /// Resolves when the door evicts this connection in favour of another.
         evicted: Pin<Box<WaitForCancellationFutureOwned>>,
         _place: PeerPlace,
         _pass: Pass,
@@ -70,7 +70,7 @@ enum Held {
 
 type Upgrade = BoxFuture<'static, io::Result<(PeerId, Admitted)>>;
 
-/// A transport that can be guarded.
+/// The bounds of a transport that can be guarded.
 pub(crate) trait Connects:
     Transport<
         Output = (PeerId, Muxer),
@@ -96,12 +96,12 @@ fn refused(refusal: Refusal) -> io::Error {
 }
 
 impl<T> Guarded<T> {
-    /// Has `door` decide about the connections of a transport.
+    /// Lets `door` decide about every connection of `inner`.
     pub(crate) const fn new(inner: T, door: Door) -> Self {
         Self { inner, door }
     }
 
-    /// Asks about a connection that was just accepted. `None` if it is to be closed.
+    /// Asks the door about a connection that was just accepted. `None` means that it must be closed.
     fn let_in<E: Error + Send + Sync + 'static>(
         &self,
         from: &Multiaddr,
@@ -231,7 +231,8 @@ impl StreamMuxer for Admitted {
     }
 }
 
-/// Where a connection comes from. One that has no such address was made inside this machine.
+/// The address a connection comes from. A connection without an IP address was made inside this process and
+/// counts as loopback.
 fn ip_of(address: &Multiaddr) -> IpAddr {
     let ip = address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),

@@ -1,4 +1,4 @@
-//! What the swarm does on every connection.
+//! The combination of behaviours that run on every connection.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -14,44 +14,44 @@ use crate::{
     pubsub, streams,
 };
 
-/// Connections to one peer. One would do, but then two nodes that dial each other at the same moment
-/// each refuse the other's, and end with none. Source: threats and goals, finding 3.
+/// Largest number of connections to one peer. With a limit of one, two nodes that dial each other at the same
+/// moment would each refuse the other's connection and end with none. Source: threats and goals, finding 3.
 const PER_PEER: u32 = 2;
 
-/// How often a peer is asked whether it is there. The library keeps the first failure in a row to
-/// itself, so a peer is found dead after two intervals and two timeouts: 50 s. Chosen: within the 60 s in
-/// which a silent peer is noticed on the other transport.
+/// Interval of the pings on each connection. The library does not report the first failure in a row, so a
+/// dead peer is detected after two intervals and two timeouts: 50 s. Chosen: within the 60 s in which a
+/// silent peer is detected on the other transport.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How long a peer may take to answer that.
+/// Longest time for the answer to a ping. Chosen: with [`PING_INTERVAL`] it detects a dead peer in 50 s.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that runs over a connection.
+/// All behaviours of a connection.
 #[derive(NetworkBehaviour)]
 #[behaviour(to_swarm = "Event")]
 pub(crate) struct Behaviour {
-    /// First, so that a connection too many costs nothing else.
+    /// First, so that a connection beyond the limit costs no other behaviour anything.
     limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
-    /// Off in a node that does not gossip.
+    /// Disabled in a node that does not gossip.
     pub(crate) gossipsub: Toggle<pubsub::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
-/// What the behaviours tell the swarm task.
+/// Events of the behaviours, for the swarm task.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// From GossipSub.
+    /// An event of GossipSub.
     Gossipsub(Box<gossipsub::Event>),
-    /// Of the liveness of a connection.
+    /// The result of a ping.
     Ping(ping::Event),
-    /// Of streams that wait for a connection.
+    /// A stream request needs a connection that does not exist yet.
     Streams(streams::DialWanted),
-    /// Of the local network.
+    /// Peers of the local network appeared or expired.
     Mdns(mdns::Event),
-    /// What a peer says about itself. Nothing follows from it.
+    /// The peer sent its identify record. This node ignores it.
     Identify,
 }
 
@@ -91,7 +91,7 @@ impl From<Infallible> for Event {
     }
 }
 
-/// Why the behaviours were not set up.
+/// The reason why the behaviours could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BehaviourError {
     #[error(transparent)]
@@ -108,7 +108,7 @@ impl Behaviour {
     ) -> Result<Self, BehaviourError> {
         let key = libp2p_key(&config.key).public();
         let local = key.to_peer_id();
-        // All other bounds are the door's.
+        // The door checks all other bounds.
         let limits = ConnectionLimits::default().with_max_established_per_peer(Some(PER_PEER));
         // Existing nodes announce an empty protocol version. Source: wire facts 8.1.
         let identify = identify::Config::new(String::new(), key)

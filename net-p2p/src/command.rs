@@ -1,9 +1,9 @@
-//! What other tasks and threads may ask of the swarm task.
+//! Channels from other tasks and threads to the swarm task.
 //!
 //! # Invariants
 //!
-//! * Every channel is bounded. Callers that must not wait are told when one is full; tasks wait.
-//! * A swarm that died closes its channels, so who asks it is told, and its successor has new ones.
+//! * Every channel is bounded. A caller that must not wait gets an error when its channel is full; tasks wait.
+//! * A swarm that panicked closes its channels, so its callers get an error. Its successor has new ones.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,92 +22,93 @@ use crate::{
     config::PeerAddress,
     link::LinkOutcome,
     outbox::Publication,
-    streams::{OpenError, OpenRequest, OutboundStream, StreamTarget, Turn, Wish},
+    streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };
 
-/// Commands that wait for the swarm task. Chosen: what is heard in a few milliseconds.
+/// Capacity of the command channel. Chosen: the commands of a few milliseconds.
 const COMMANDS: usize = 1_024;
 
-/// Verdicts that wait for the swarm task. Chosen: more than the workers' queues hold.
+/// Capacity of the verdict channel. Chosen: more than the workers' queues hold.
 const VERDICTS: usize = 4_096;
 
-/// Wishes for streams that wait for the swarm task; who wishes waits too. Chosen: a wish of each of
-/// the callers that are meant to be served at once.
-const WISHES: usize = 256;
+/// Capacity of the channel for stream requests; a caller waits for room. Chosen: one for each of the callers
+/// that are meant to be served at once.
+const STREAM_REQUESTS: usize = 256;
 
-/// Notices that wait for the swarm task; their senders wait too.
+/// Capacity of the notice channel; senders wait for room. Chosen: two for each handshake that may be in
+/// progress.
 const NOTICES: usize = 256;
 
-/// From a handle.
+/// A command of a network handle.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Publish a message.
+    /// Publishes a message on a topic.
     Publish(Publication),
-    /// Dial an address, now and whenever the link to it ended.
+    /// Dials an address now, and again whenever its link ends.
     Dial(PeerAddress),
-    /// See to outgoing connections.
+    /// Applies a policy to the outgoing connections.
     Connect(ConnectPolicy),
-    /// Open a stream for a link.
+    /// Opens a stream for a link.
     Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
-    /// Die, as a bug in a behaviour would make it.
+    /// Panics, as a bug in a behaviour would. For tests.
     #[cfg(test)]
     Panic,
 }
 
-/// What was said of a message heard on a topic.
+/// The validator's verdict on a message received from a topic.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) message: MessageId,
     pub(crate) from: libp2p::PeerId,
     pub(crate) acceptance: MessageAcceptance,
-    /// What its bytes cost, for as long as they are kept.
+    /// The charge for the message, held for as long as GossipSub keeps it.
     pub(crate) held: Reservation,
 }
 
-/// From a task that the swarm task started.
+/// A notice from a task that the swarm task has spawned.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// A gossip link was attached.
+    /// A gossip link was attached to the broadcaster.
     LinkUp { peer: libp2p::PeerId, link: LinkId },
-    /// A gossip link, or the attempt to make one, ended.
+    /// A gossip link, or an attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
 }
 
-/// The sending ends, for one life of the swarm.
+/// Sending ends of the channels of one swarm.
 #[derive(Clone, Debug)]
 pub(crate) struct Senders {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) verdicts: mpsc::Sender<Verdict>,
     pub(crate) notices: mpsc::Sender<Notice>,
-    pub(crate) wishes: mpsc::Sender<Wish>,
+    pub(crate) stream_requests: mpsc::Sender<StreamRequest>,
 }
 
-/// The receiving ends, for one life of the swarm.
+/// Receiving ends of the channels of one swarm.
 #[derive(Debug)]
 pub(crate) struct Receivers {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
     pub(crate) notices: mpsc::Receiver<Notice>,
-    /// `None` once the behaviour has it.
-    pub(crate) wishes: Option<mpsc::Receiver<Wish>>,
+    /// `None` after the streams behaviour has taken it.
+    pub(crate) stream_requests: Option<mpsc::Receiver<StreamRequest>>,
 }
 
 pub(crate) fn channels() -> (Senders, Receivers) {
     let (commands, commands_end) = mpsc::channel(COMMANDS);
     let (verdicts, verdicts_end) = mpsc::channel(VERDICTS);
     let (notices, notices_end) = mpsc::channel(NOTICES);
-    let (wishes, wishes_end) = mpsc::channel(WISHES);
-    let senders = Senders { commands, verdicts, notices, wishes };
+    let (stream_requests, stream_requests_end) = mpsc::channel(STREAM_REQUESTS);
+    let senders = Senders { commands, verdicts, notices, stream_requests };
     let receivers = Receivers {
         commands: commands_end,
         verdicts: verdicts_end,
         notices: notices_end,
-        wishes: Some(wishes_end),
+        stream_requests: Some(stream_requests_end),
     };
     (senders, receivers)
 }
 
-/// Leads to the swarm that lives now. Clones lead to the same one.
+/// Handle to the swarm that currently runs. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ToSwarm {
     current: Arc<RwLock<Option<Leads>>>,
@@ -116,34 +117,34 @@ pub(crate) struct ToSwarm {
 #[derive(Debug)]
 struct Leads {
     commands: mpsc::Sender<Command>,
-    wishes: mpsc::Sender<Wish>,
+    stream_requests: mpsc::Sender<StreamRequest>,
 }
 
-/// Why a command was not taken.
+/// The reason why a command was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
-    /// The queue is full.
+    /// The command channel is full.
     Full,
-    /// No swarm lives.
+    /// No swarm is running.
     Down,
 }
 
 impl ToSwarm {
-    /// From now on leads to this swarm, or to none.
+    /// Directs this handle and its clones to another swarm, or to none.
     pub(crate) fn lead_to(&self, senders: Option<&Senders>) {
-        let leads = senders.map(|Senders { commands, wishes, .. }| Leads {
+        let leads = senders.map(|Senders { commands, stream_requests, .. }| Leads {
             commands: commands.clone(),
-            wishes: wishes.clone(),
+            stream_requests: stream_requests.clone(),
         });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = leads;
     }
 
-    /// Whether there is a swarm.
+    /// Returns `true` while a swarm is running.
     pub(crate) fn is_up(&self) -> bool {
         self.current.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Offers a command. Never waits.
+    /// Offers a command without waiting.
     pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let Leads { commands, .. } = current.as_ref().ok_or(NotTaken::Down)?;
@@ -153,53 +154,58 @@ impl ToSwarm {
         })
     }
 
-    /// Opens a stream to a peer, which is dialled if its address is known and it is not connected.
+    /// Opens a stream to a peer. If it is not connected and its address is known, it is dialled first.
     ///
     /// # Cancel safety
     ///
-    /// As of [`ToSwarm::wish`].
+    /// The same as for [`ToSwarm::request_stream`].
     pub(crate) async fn open_to(
         &self,
         to: StreamTarget,
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {
-        match self.wish(to.clone(), protocols.clone(), deadline).await {
-            // The connection was about to end, and the next wish leads to another one. If it was the
-            // swarm that ended, the next one is answered at once.
-            Err(OpenError::Closed) => self.wish(to, protocols, deadline).await,
+        match self.request_stream(to.clone(), protocols.clone(), deadline).await {
+            // The connection was ending, and a second request goes to another one. If the swarm itself has
+            // ended,
+            // the second request fails at once.
+            Err(OpenError::Closed) => self.request_stream(to, protocols, deadline).await,
             answered => answered,
         }
     }
 
-    /// Wishes for a stream, and waits for it.
+    /// Requests a stream and waits for it.
     ///
     /// # Cancel safety
     ///
-    /// A stream that comes up after the future was dropped is reset.
-    pub(crate) async fn wish(
+    /// Safe: a stream that opens after the future was dropped is reset.
+    pub(crate) async fn request_stream(
         &self,
         to: StreamTarget,
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {
-        let wishes = {
+        let stream_requests = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            current.as_ref().map(|leads| leads.wishes.clone()).ok_or(OpenError::Closed)?
+            current.as_ref().map(|leads| leads.stream_requests.clone()).ok_or(OpenError::Closed)?
         };
         let (reply, answer) = oneshot::channel();
         let request = OpenRequest::new(protocols, deadline, Turn::Queued, reply);
         let opened = async {
-            wishes.send(Wish { to, request }).await.map_err(|_died| OpenError::Closed)?;
-            // Nothing of this call shall keep the queue of a swarm that died.
-            drop(wishes);
+            stream_requests
+                .send(StreamRequest { to, request })
+                .await
+                .map_err(|_died| OpenError::Closed)?;
+            // Drops the sender before the wait, so that this call does not keep the channel of a dead swarm
+            // open.
+            drop(stream_requests);
             answer.await.map_err(|_dropped| OpenError::Closed)?
         };
         timeout_at(deadline, opened).await.map_err(|_elapsed| OpenError::TimedOut)?
     }
 }
 
-/// Asks for a stream for a link and waits for it.
+/// Requests a stream for a link and waits for it.
 pub(crate) async fn open_stream(
     commands: &mpsc::Sender<Command>,
     peer: libp2p::PeerId,

@@ -1,78 +1,78 @@
-//! What a libp2p network is made of, and how an address is read.
+//! Configuration of a libp2p network, and the parsing of peer addresses.
 
 use gossip::{Identity, Keypair, NetworkId, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 
-/// Whether nodes of the local network are searched for.
+/// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mdns {
-    /// They are not. The default: it tells everybody on the local network that the node is there.
+    /// No discovery. Default, because mDNS announces the node to everybody on the local network.
     #[default]
     Off,
-    /// They are; up to eight of them are dialled.
+    /// Peers are discovered by mDNS, and up to eight of them are dialled.
     On,
 }
 
-/// Whether a node hears what is published on topics.
+/// Selects whether a node receives the messages published on topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subscription {
-    /// It is subscribed to every topic of the network. The default.
+    /// The node subscribes to every topic of the network. Default.
     #[default]
     Subscribed,
-    /// It only publishes.
+    /// The node only publishes.
     PublishOnly,
 }
 
-/// Whether a node gossips over libp2p.
+/// Selects whether a node gossips over libp2p.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GossipStreams {
-    /// It does. The default.
+    /// The node gossips. Default.
     #[default]
     On,
-    /// It opens and answers other streams only: it announces no gossip, subscribes to nothing, and
-    /// dials nobody of its own accord, so configured peers and [`Mdns`] are without effect.
+    /// The node opens and accepts other streams only. It announces no gossip protocol, subscribes to no topic
+    /// and dials nobody of its own accord, so configured peers and [`Mdns`] have no effect.
     Off,
 }
 
-/// What a libp2p network is made of.
+/// Configuration of a libp2p network. [`P2pConfig::new`] sets every field but network and key to its default.
 #[derive(Clone, Debug)]
 pub struct P2pConfig {
-    /// The network of the node.
+    /// The network to join.
     pub network: NetworkId,
-    /// The key it is recognised by.
+    /// The private key of the node. Its public key is the node's identity.
     pub key: Keypair,
-    /// Where to listen; a port of 0 lets the system choose. Default: nowhere.
+    /// Addresses to listen on; TCP port 0 lets the system choose. Default: none, the node does not listen.
     pub listen: Vec<Multiaddr>,
-    /// Whom to dial. Only multiaddrs with `/p2p/ID`. Default: nobody.
+    /// Addresses to dial and to keep dialled. They must be multiaddrs with `/p2p/ID`. Default: none.
     pub peers: Vec<NodeAddress>,
-    /// Peers to gossip with on a topic; decides the sizes of the overlay. Default: 4. Source: wire
-    /// facts 8.6, GossipFanout.
+    /// Number of peers to gossip with per topic; the degrees of the GossipSub mesh follow from it. Default: 4.
+    /// Source: wire facts 8.6, `GossipFanout`.
     pub fanout: usize,
-    /// Whether nodes of the local network are searched for.
+    /// States whether peers on the local network are discovered. Default: [`Mdns::Off`].
     pub mdns: Mdns,
-    /// Lets connections in, shared with the other networks of the node. Default: one of the network's own,
-    /// with default limits.
+    /// The door that admits or refuses inbound connections, shared with the other networks of the node.
+    /// Default: a door of this network's own with default limits.
     pub door: Door,
-    /// How much to dial, and how eagerly.
+    /// Bounds on the number of dials, and the delays between attempts. Default: [`DialLimits::default`].
     pub dial: DialLimits,
-    /// Program and version, as peers are told them. Default: `tandem/` and the version.
+    /// Program and version, announced by the identify protocol. Default: `tandem/<version>`.
     pub agent: String,
-    /// Whether the node hears what is published on topics.
+    /// States whether the node receives messages of topics. Default: [`Subscription::Subscribed`].
     pub subscribe: Subscription,
-    /// Whether the node gossips at all.
+    /// States whether the node gossips over libp2p. Default: [`GossipStreams::On`].
     pub gossip: GossipStreams,
-    /// The server for HTTP over streams, shared with the other networks of the node. On streams it shows
-    /// `/.well-known/libp2p/protocols` too. Default: none, and HTTP is not announced.
+    /// The server for HTTP over streams, shared with the other networks of the node. On streams it also serves
+    /// `/.well-known/libp2p/protocols`. Default: none; the node does not announce HTTP.
     pub http_server: Option<HttpServer>,
-    /// The HTTP clients; shared with the other networks of the node, whose owner stops them. Default:
-    /// some of the network's own, with default limits, which end with it.
+    /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
+    /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
 }
 
 impl P2pConfig {
-    /// A network that listens nowhere and dials nobody, with defaults for the rest.
+    /// Returns the configuration of a node of `network` that neither listens nor dials.
     #[must_use]
     pub fn new(network: NetworkId, key: Keypair) -> Self {
         Self {
@@ -93,20 +93,20 @@ impl P2pConfig {
     }
 }
 
-/// What every refused address is told.
+/// End of the message of every address error: the form of address that this network dials.
 const WHAT_IS_DIALLED: &str =
     "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID";
 
-/// Checks that this network can dial an address.
+/// Checks that the libp2p network can dial `address`.
 ///
 /// # Errors
 ///
-/// [`PeerAddressError`]: it is no multiaddr, does not say who is there, or leads over something else than TCP.
+/// [`PeerAddressError`] when it is no multiaddr, lacks the peer ID, or uses another transport than TCP.
 pub fn check_peer(address: &NodeAddress) -> Result<(), PeerAddressError> {
     PeerAddress::parse(address).map(drop)
 }
 
-/// Reads an address to listen on: `/ip4` or `/ip6`, then `/tcp/PORT`. `None` if it is anything else.
+/// Parses a listening address: `/ip4` or `/ip6`, then `/tcp/PORT`. Returns `None` for any other text.
 #[must_use]
 pub fn parse_listen_address(text: &str) -> Option<Multiaddr> {
     let address: Multiaddr = text.parse().ok()?;
@@ -117,37 +117,37 @@ pub fn parse_listen_address(text: &str) -> Option<Multiaddr> {
     spoken.then_some(address)
 }
 
-/// Why an address cannot be dialled.
+/// The reason why an address cannot be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerAddressError {
-    /// It is an address of the other transport.
+    /// The address is a WebSocket address, not a multiaddr.
     #[error("{address} is no multiaddr")]
     NotMultiaddr {
         /// The address as given.
         address: String,
     },
-    /// It cannot be read.
+    /// The address is not a valid multiaddr.
     #[error("{address:?} cannot be read as a multiaddr")]
     Malformed {
         /// The address as given.
         address: String,
     },
-    /// It does not say who is to be found there.
+    /// The address lacks `/p2p/ID`, so nothing would prove that the right node was reached.
     #[error("{address} does not end with /p2p/ID, so nobody could tell who answers there")]
     NoPeerId {
         /// The address as given.
         address: String,
     },
-    /// It leads over something that this build does not speak.
+    /// The address uses a protocol that this build does not support.
     #[error("{address} cannot be dialled because of {part}: {WHAT_IS_DIALLED}")]
     NotSpoken {
         /// The address as given.
         address: String,
-        /// The part that is not spoken.
+        /// The unsupported part of the address.
         part: String,
     },
-    /// What follows `/p2p/` is no peer ID of a kind that nodes have.
+    /// The text after `/p2p/` is not the peer ID of a key of a supported kind.
     #[error("{address} ends with a peer ID that no key has")]
     BadPeerId {
         /// The address as given.
@@ -155,17 +155,17 @@ pub enum PeerAddressError {
     },
 }
 
-/// A place to dial, and who must be found there.
+/// An address to dial, and the peer that must be reached there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerAddress {
-    /// With `/p2p/ID` at its end.
+    /// The whole address, with `/p2p/ID` at its end.
     pub(crate) address: Multiaddr,
     pub(crate) peer: PeerId,
     pub(crate) identity: Identity,
 }
 
 impl PeerAddress {
-    /// Reads an address as an operator writes it.
+    /// Parses an address as an operator writes it.
     pub(crate) fn parse(address: &NodeAddress) -> Result<Self, PeerAddressError> {
         let NodeAddress::Multiaddr(text) = address else {
             return Err(PeerAddressError::NotMultiaddr { address: address.to_string() });
@@ -175,7 +175,7 @@ impl PeerAddress {
         Self::new(multiaddr)
     }
 
-    /// Checks that an address says who is to be found there.
+    /// Checks that an address ends with the peer ID.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
         let mut parts = address.iter().peekable();
         let hosted = parts.next_if(|part| {
@@ -198,19 +198,19 @@ impl PeerAddress {
     }
 }
 
-/// The key as libp2p uses it.
+/// Converts a key to the type that libp2p uses.
 pub(crate) fn libp2p_key(key: &Keypair) -> libp2p::identity::Keypair {
-    // 32 bytes always are a secret key.
+    // Every 32 bytes are a valid Ed25519 seed.
     #[allow(clippy::expect_used)]
     libp2p::identity::Keypair::ed25519_from_bytes(key.seed()).expect("32 bytes are a key")
 }
 
-/// What an error shows of an address that could not be read.
+/// Shortens an unreadable address for an error message.
 pub(crate) fn short(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// The identity of a peer; `None` for a peer ID that is no hash or copy of a key.
+/// The identity of a peer; `None` for a peer ID that is neither a hash nor a copy of a key.
 pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
     Identity::from_peer_id_bytes(&peer.to_bytes())
 }
@@ -222,12 +222,12 @@ mod tests {
     const ID: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
     #[test]
-    fn an_address_says_who_is_there() {
+    fn an_address_with_a_peer_id_is_accepted() {
         let text = format!("/ip4/127.0.0.1/tcp/4190/p2p/{ID}");
         let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(text.clone())).unwrap();
         assert_eq!(parsed.address.to_string(), text);
         assert_eq!(parsed.identity.to_string(), ID);
-        // Issue 9, 6: hosts with keys of other kinds can be dialled too.
+        // Issue 9, 6: peers with keys of other kinds can be dialled too.
         let hashed = "/ip4/1.2.3.4/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
         let parsed = PeerAddress::parse(&NodeAddress::Multiaddr(hashed.to_owned())).unwrap();
         assert_eq!(parsed.identity.kind(), gossip::KeyKind::Hashed);
@@ -235,7 +235,7 @@ mod tests {
 
     // Issue 8, 6.
     #[test]
-    fn an_address_that_this_build_does_not_speak_is_refused() {
+    fn an_address_over_an_unsupported_transport_is_refused() {
         for (place, part) in [
             ("/dnsaddr/bootstrap.example", "/dnsaddr/bootstrap.example"),
             ("/ip4/1.2.3.4/udp/4190/quic-v1", "/udp/4190"),
@@ -243,7 +243,7 @@ mod tests {
             ("/dns4/h.example/tcp/443/wss", "/wss"),
             ("/dns4/h.example/tcp/443/tls/ws", "/tls"),
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
-            // Issue 9, 13: whom to call is enough where the node is connected, and not where it is dialled.
+            // Issue 9, 13: the peer ID alone reaches a connected peer, but it is no address to dial.
             (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
             (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
         ] {
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_does_not_is_refused_with_the_reason() {
+    fn an_address_without_a_valid_peer_id_is_refused_with_the_reason() {
         let said = |text: &str| {
             PeerAddress::parse(&NodeAddress::Multiaddr(text.to_owned())).unwrap_err().to_string()
         };
         assert!(said("/ip4/127.0.0.1/tcp/1").contains("does not end with /p2p/ID"));
         assert!(said("127.0.0.1:80").contains("cannot be read"));
-        // A SHA-256 multihash that was cut to one byte.
+        // A SHA-256 multihash truncated to one byte.
         assert!(said("/ip4/1.2.3.4/tcp/1/p2p/73kJ").contains("a peer ID that no key has"));
     }
 }

@@ -1,9 +1,10 @@
-//! Who owns the tasks of connections.
+//! The tasks that drive connections, and their owner.
 //!
 //! # Invariants
 //!
-//! * A panic in one of them ends the life of the swarm, and so does nothing else of theirs.
-//! * They end with their set, whatever they wait for.
+//! * A panic in one of them ends this swarm, and with it the other connections; the supervisor starts a new
+//!   one.
+//! * The tasks end with their set, in any state.
 
 use std::{panic::AssertUnwindSafe, pin::Pin};
 
@@ -12,7 +13,7 @@ use libp2p::swarm::Executor;
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs the tasks of connections in a set of their own. Clones share the set.
+/// Spawns the tasks of connections in a set of their own. Clones share the set.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionTasks {
     tasks: TaskSet,
@@ -20,12 +21,12 @@ pub(crate) struct ConnectionTasks {
 }
 
 impl ConnectionTasks {
-    /// Runs tasks in `tasks`, and cancels `panicked` when one of them panics.
+    /// Spawns tasks in `tasks`, and cancels `panicked` when one of them panics.
     pub(crate) const fn new(tasks: TaskSet, panicked: CancellationToken) -> Self {
         Self { tasks, panicked }
     }
 
-    /// Starts a task, unless the set has been asked to stop.
+    /// Spawns a task, unless the set has been asked to stop.
     pub(crate) fn start(
         &self,
         name: &'static str,
@@ -40,7 +41,7 @@ impl ConnectionTasks {
                 ended = task => ended,
             };
             if ended.is_err() {
-                // The swarm would wait for this connection for ever, so its life is over.
+                // The swarm would wait for this connection for ever, so the swarm has to end.
                 panicked.cancel();
             }
         });
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_ends_the_life_and_not_the_set() {
+    async fn a_panic_is_reported_and_the_set_goes_on() {
         let (tasks, panicked) = (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let connections = ConnectionTasks::new(tasks.clone(), panicked.clone());
         connections.start("well", std::future::pending());

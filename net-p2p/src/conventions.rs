@@ -1,50 +1,50 @@
-//! What this crate does differently from network to network.
+//! Protocol differences between networks.
 //!
-//! Nothing here asks for a network's name. Everything follows from one field of the profile: a network
-//! whose nodes *rank* the links to one peer consists of nodes like this one, while one where the first
-//! link stays consists of nodes that existed before, whose habits are those of wire facts 8.
+//! Nothing here depends on a network's name. Everything follows from one field of the profile: if a network's
+//! nodes *rank* the links to one peer, they are Tandem nodes; if the first link stays, they are the existing
+//! nodes that wire facts 8 describe.
 
 use gossip::{ClaimRule, Identity, NetworkProfile};
 
-/// Whether a peer that announces another network is refused.
+/// Treatment of a peer that announces another network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GenesisRule {
-    /// It is.
+    /// The handshake compares the names and refuses another network.
     Compared,
-    /// It is not. Source: wire facts 8.4.
+    /// The handshake accepts any name. Source: wire facts 8.4.
     Ignored,
 }
 
-/// What ends when a gossip link ends.
+/// The things that end together with a gossip link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEnd {
-    /// Its streams; the connection only on the side that dialled it.
+    /// The streams of the link, and the connection only on the side that dialled it.
     Streams,
-    /// The whole connection, on either side. Source: wire facts 8.5, S-26.
+    /// The whole connection, on both sides. Source: wire facts 8.5, S-26.
     Connection,
 }
 
-/// Which headers are announced beside those of wire facts 8.4.
+/// Headers announced in addition to those of wire facts 8.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extras {
     /// None.
     None,
-    /// A number for the dial, one for the link, and the number of lanes.
+    /// The number of the dial, the number of the link, and the number of lanes.
     DialLinkLanes,
 }
 
-/// Whose gossip streams are opened and answered. Connections, HTTP and topics are open to any key.
+/// The kinds of key that may gossip over streams. Connections, HTTP and topics are open to every kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GossipKeys {
-    /// Those of every peer.
+    /// Every kind.
     Any,
-    /// Those of peers with an Ed25519 key. Source: wire facts 8.1: a gossiping node of an existing
-    /// network is known by 32 bytes of key.
+    /// Ed25519 only. Source: wire facts 8.1: a gossiping node of an existing network is known by a key of 32
+    /// bytes.
     Ed25519,
 }
 
 impl GossipKeys {
-    /// Whether gossip streams with this peer are opened and answered.
+    /// Returns `true` if gossip streams with this peer are opened and accepted.
     pub(crate) fn include(self, identity: &Identity) -> bool {
         match self {
             Self::Any => true,
@@ -53,7 +53,7 @@ impl GossipKeys {
     }
 }
 
-/// The habits of a network.
+/// The protocol differences of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Conventions {
     pub(crate) genesis: GenesisRule,
@@ -63,7 +63,7 @@ pub(crate) struct Conventions {
 }
 
 impl Conventions {
-    /// The habits of the network of a profile.
+    /// Derives the differences from the profile of a network.
     pub(crate) const fn of(profile: &NetworkProfile) -> Self {
         match profile.claims {
             ClaimRule::Ranked => Self {

@@ -1,12 +1,12 @@
-//! Whom to dial, and what became of it.
+//! Dials for the schedule and for stream requests, and their results.
 //!
 //! # Invariants
 //!
-//! * Every address the schedule hands out is answered: connected, or failed for a reason.
-//! * What is dialled for a stream is no business of the schedule's: it neither counts nor is counted, and
-//!   its end is told to who waits for the stream.
-//! * A connection counts as connected once its gossip link is up, or refused in favour of a link by
-//!   another transport; until then its address counts as being dialled.
+//! * Every address that the schedule hands out gets a result: connected, or failed for a reason.
+//! * Dials for stream requests bypass the schedule: they do not count against its bounds, and their failure
+//!   goes to the callers that wait for the stream.
+//! * A dial counts as connected once its gossip link is up, or once the link was refused in favour of one
+//!   over another transport. Until then its address counts as being dialled.
 //! * At most [`MAX_DISCOVERED`] addresses come from the local network.
 
 use std::{
@@ -35,28 +35,28 @@ use crate::{
     swarm::Core,
 };
 
-/// Addresses of the local network that are dialled. Chosen: twice the default fan-out.
+/// Largest number of addresses of the local network to dial. Chosen: twice the default fan-out.
 const MAX_DISCOVERED: usize = 8;
 
-/// What is told of an address of this node itself.
+/// The error shown for a configured address that is this node's own.
 const OURSELVES: &str = "it is this node";
 
-/// A dial on its way.
+/// A dial in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
     pub(crate) address: PeerAddress,
     pub(crate) purpose: Purpose,
 }
 
-/// The schedule, and the dials it is waiting for.
+/// The dial schedule, and the dials in progress.
 #[derive(Debug)]
 pub(crate) struct Dialing {
     schedule: DialSchedule<PeerAddress>,
-    /// Dials on their way, by the connection they will lead to.
+    /// Dials in progress, by the ID of the connection they will make.
     pending: HashMap<ConnectionId, Dial>,
-    /// Found on the local network.
+    /// Addresses that mDNS has found on the local network.
     discovered: BTreeSet<PeerAddress>,
-    /// What an operator is told of the addresses that were configured.
+    /// The states of the configured addresses, as shown to the operator.
     dials: Dials,
     random: Random,
 }
@@ -78,7 +78,7 @@ impl Dialing {
 
     pub(crate) fn add_configured(&mut self, address: PeerAddress) {
         self.dials.add(&address.address.to_string());
-        // A schedule full of configured addresses is a mistake that its own bound makes visible.
+        // The schedule is full of configured addresses. Its own bound makes this mistake visible.
         if self.schedule.add(address, AddressKind::Configured) == mesh::Added::Full {
             tracing::warn!("too many addresses to dial");
         }
@@ -101,22 +101,22 @@ impl Dialing {
         }
     }
 
-    /// A dial led to a connection.
+    /// Records that a dial has led to a connection, and returns the dial.
     pub(crate) fn arrived(&mut self, connection: ConnectionId) -> Option<Dial> {
         self.pending.remove(&connection)
     }
 
-    /// A dial of the schedule led to nothing.
+    /// Records that a dial of the schedule failed.
     fn dial_failed(&mut self, address: &PeerAddress, error: &DialError) {
         let why = match error {
             DialError::LocalPeerId { .. } => DialFailure::Ourselves,
             DialError::Denied { .. } => DialFailure::Refused,
             _ => DialFailure::Unreachable,
         };
-        self.failed(address, why, told(error));
+        self.failed(address, why, cause_of(error));
     }
 
-    /// A connection that was dialled ended.
+    /// Records that a dialled connection ended.
     pub(crate) fn lost(&mut self, dialled: &Dialled) {
         if dialled.settled {
             self.schedule.ended(&dialled.address, now(), &mut self.random);
@@ -127,31 +127,31 @@ impl Dialing {
         }
     }
 
-    /// A dialled connection is in use.
+    /// Records that a dialled connection is in use.
     pub(crate) fn connected(&mut self, address: &PeerAddress) {
         self.schedule.connected(address, Some(address.identity), now());
         self.dials.connected(&address.address.to_string());
     }
 
-    /// A dialled connection is not needed: another one to the same peer is.
+    /// Records that a dialled connection is not needed because another one to the same peer is in use.
     pub(crate) fn duplicate(&mut self, address: &PeerAddress) {
         let error = "another connection to the peer stays".to_owned();
         self.failed(address, DialFailure::Duplicate(address.identity), error);
     }
 
-    /// A gossip link to a peer is up.
+    /// Records that the first gossip link to a peer is up.
     pub(crate) fn linked(&mut self, identity: Identity) {
         self.schedule.identity_connected(identity);
     }
 
-    /// The last gossip link to a peer is gone.
+    /// Records that the last gossip link to a peer has ended.
     pub(crate) fn unlinked(&mut self, identity: &Identity) {
         self.schedule.identity_gone(identity, now(), &mut self.random);
     }
 }
 
 impl Core {
-    /// Dials what is due.
+    /// Dials every address that is due.
     pub(crate) fn dial_due(&mut self) {
         if self.gossip == GossipStreams::Off {
             return;
@@ -174,7 +174,7 @@ impl Core {
             if linked || known.dialled.is_some() {
                 return self.dialing.duplicate(&address);
             }
-            // The late path: a peer that is connected already is asked for a stream.
+            // The peer is already connected, so a stream is opened on that connection instead.
             let id = address.peer;
             known.dialled = Some(Dialled { address, settled: false });
             known.purpose = Purpose::Gossip;
@@ -188,7 +188,7 @@ impl Core {
         self.reach(Dial { address, purpose: Purpose::Gossip });
     }
 
-    /// Dials an address because somebody wants a stream to its peer.
+    /// Dials an address for a stream request.
     pub(crate) fn dial_for_streams(&mut self, address: PeerAddress) {
         if address.identity == self.around.local {
             let streams = &mut self.swarm.behaviour_mut().streams;
@@ -201,7 +201,7 @@ impl Core {
         let options = DialOpts::peer_id(dial.address.peer)
             .condition(PeerCondition::Always)
             .addresses(vec![dial.address.address.clone()])
-            // As it is: an address that is seen of this node is none that it listens on.
+            // A new port, as for every dial: the port that a peer sees of this node is none that it listens on.
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
@@ -211,7 +211,7 @@ impl Core {
         }
     }
 
-    /// A dial led to nothing.
+    /// Records that a dial failed, and reports it to the schedule or to the waiting callers.
     pub(crate) fn dial_failed(&mut self, connection: ConnectionId, error: DialError) {
         let Some(Dial { address, purpose }) = self.dialing.pending.remove(&connection) else {
             return;
@@ -251,12 +251,12 @@ impl Core {
         self.dial_due();
     }
 
-    /// The peer answered on a connection that was dialled, and there will be no link.
+    /// Records that the peer refused to gossip on a dialled connection.
     pub(crate) fn refused(&mut self, id: &PeerId, on: ConnectionId) {
         self.unsettled(id, on, DialFailure::Refused);
     }
 
-    /// No link came about on a connection that was dialled.
+    /// Records that no link could be made on a dialled connection.
     pub(crate) fn unreachable(&mut self, id: &PeerId, on: ConnectionId) {
         self.unsettled(id, on, DialFailure::Unreachable);
     }
@@ -287,7 +287,7 @@ impl Core {
                         continue;
                     }
                     discovered.insert(address.clone());
-                    // A full schedule has enough to dial without it.
+                    // If the schedule is full, it has enough other addresses to dial.
                     let _ = self.dialing.schedule.add(address, AddressKind::Learnt);
                 }
             }
@@ -304,8 +304,8 @@ impl Core {
     }
 }
 
-/// Why a dial failed, in one line: the library's text has one for each address that was tried.
-fn told(error: &DialError) -> String {
+/// The cause of a failed dial in one line; the library's text has one line per address tried.
+fn cause_of(error: &DialError) -> String {
     let DialError::Transport(tried) = error else {
         return match error {
             DialError::WrongPeerId { obtained, .. } => format!("{obtained} answers there instead"),

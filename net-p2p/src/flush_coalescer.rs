@@ -1,19 +1,19 @@
-//! Bytes that leave together.
+//! Coalescing of flushes, so that frames of several streams leave in one write.
 //!
 //! ```text
 //!   Yamux ── frame, flush, frame, flush … ──▶ FlushCoalescer ── one flush a turn ──▶ Noise ──▶ socket
 //! ```
 //!
-//! Yamux flushes after every frame. Here a flush waits until the turn ends, so that the frames of all
-//! streams that have something to say leave as one message of Noise, in one write to the socket. What
-//! is written stays in the buffer below until then.
+//! Yamux flushes after every frame. This layer delays a flush until the turn ends, so that the frames of all
+//! streams that have data leave as one Noise message in one write to the socket. Until then the written bytes
+//! stay in the buffer below.
 //!
 //! # Invariants
 //!
-//! * A turn ends where reading finds nothing, and then everything owed is flushed: Yamux takes what its
-//!   streams say before it reads, and reads before it sleeps.
-//! * At most [`TURN_BYTES`] are owed. While they cannot be flushed, nothing more is written.
-//! * What is owed does not wait for longer than [`TURN_BYTES`] are read.
+//! * A turn ends when a read finds nothing, and then everything unflushed is flushed: Yamux takes the data of
+//!   its streams before it reads, and reads before it sleeps.
+//! * At most [`TURN_BYTES`] are unflushed. While they cannot be flushed, nothing more is written.
+//! * A flush is delayed until at most [`TURN_BYTES`] have been read.
 //! * Closing flushes first.
 
 use std::{
@@ -24,19 +24,19 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// Bytes that may wait for the end of a turn, and bytes that may be read before they go.
+/// Most bytes that wait for the end of a turn, and most bytes read before they are flushed.
 ///
-/// Chosen: two of the largest frames that Yamux cuts streams into. Nothing overtakes what was written,
-/// so it is also what a vote waits for behind bulk: 1.3 ms at 200 Mbit/s.
+/// Chosen: two of the largest frames that Yamux splits streams into. Nothing overtakes written bytes, so this
+/// is also the longest queue of bulk in front of a vote: 1.3 ms at 200 Mbit/s.
 pub(crate) const TURN_BYTES: usize = 32 * 1024;
 
-/// Puts off flushing what is written to `S`, which has a buffer.
+/// Delays flushes of the buffered stream `S`.
 #[derive(Debug)]
 pub(crate) struct FlushCoalescer<S> {
     stream: S,
-    /// Written and not flushed.
+    /// Bytes written and not flushed.
     owed_bytes: usize,
-    /// Read since something is owed.
+    /// Bytes read since the oldest unflushed write.
     read_bytes: usize,
 }
 
@@ -47,7 +47,7 @@ impl<S> FlushCoalescer<S> {
 }
 
 impl<S: AsyncWrite + Unpin> FlushCoalescer<S> {
-    /// Flushes what is owed.
+    /// Flushes everything that is unflushed.
     fn poll_settle(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.owed_bytes > 0 {
             ready!(Pin::new(&mut self.stream).poll_flush(context))?;
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FlushCoalescer<S> {
         }
         match self.poll_settle(context) {
             Poll::Ready(Err(error)) if read.is_pending() => Poll::Ready(Err(error)),
-            // Whoever has read something will come back, and the error with him.
+            // Bytes were read, so Yamux polls again, and a failed flush shows then.
             _ => read,
         }
     }
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream with a buffer, in front of a socket that takes everything or nothing.
+    /// A buffered stream in front of a socket that accepts everything or nothing.
     #[derive(Debug, Default)]
     struct Buffered {
         to_read: usize,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_gathers_no_more_than_its_bytes() {
+    fn a_turn_coalesces_at_most_its_bytes() {
         let mut io = FlushCoalescer::new(Buffered::default());
         assert_eq!(write(&mut io, TURN_BYTES - 1), Poll::Ready(TURN_BYTES - 1));
         assert_eq!(write(&mut io, 100), Poll::Ready(1), "a piece of it");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_while_what_is_owed_cannot_leave() {
+    fn nothing_is_written_while_a_full_turn_cannot_be_flushed() {
         let mut io = FlushCoalescer::new(Buffered { is_full: true, ..Buffered::default() });
         assert_eq!(write(&mut io, 2 * TURN_BYTES), Poll::Ready(TURN_BYTES));
         for _ in 0..3 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_stops_sending_does_not_keep_what_is_owed() {
+    fn an_endless_sender_does_not_delay_the_flush() {
         let mut io = FlushCoalescer::new(Buffered { to_read: usize::MAX, ..Buffered::default() });
         assert_eq!(write(&mut io, 1), Poll::Ready(1));
         assert_eq!(read(&mut io, TURN_BYTES - 1), Poll::Ready(TURN_BYTES - 1));

@@ -1,16 +1,17 @@
-//! The first messages of a gossip stream, before any message of gossip.
+//! The handshake of a gossip stream.
 //!
 //! ```text
-//!   dialer of the connection ── headers ──▶ listener        whoever opened the stream
+//!   dialer of the connection ── headers ──▶ listener        (either end may have opened the stream)
 //!                            ◀── headers ──
-//!   legacy:                  ── one byte ──▶                 and nothing back
+//!   legacy:                  ── one byte ──▶                 (no answer)
 //! ```
 //!
 //! # Invariants
 //!
-//! * Who writes first follows from who dialled the connection. The opener of the stream may have to
-//!   read first, so a stream comes here only with its negotiation complete.
-//! * A peer of another version gets no answer; one of another network gets ours, so that it can say why.
+//! * The dialer of the connection writes first. The opener of the stream may therefore have to read first, so
+//!   a stream comes here only after its protocol negotiation has completed in both directions.
+//! * A peer of another version gets no answer. A peer of another network gets this node's headers, so that it
+//!   can log the reason.
 
 use std::io;
 
@@ -27,87 +28,88 @@ use gossip::{
 
 use crate::conventions::{Conventions, Extras, GenesisRule};
 
-/// What the dialer of a legacy stream writes. Source: wire facts 8.3.
+/// The byte that the dialer of a legacy stream writes. Source: wire facts 8.3.
 const LEGACY_BYTE: u8 = b'1';
 
-/// Name of the header, after the prefix, that says how many lanes a node can keep apart.
+/// Name, after the prefix, of the header with the number of lanes that a node can keep apart.
 const LANES: &str = "Lanes";
 
-/// Name of the header, after the prefix, with a number for the dial that led to the connection.
+/// Name, after the prefix, of the header with the number of the dial that led to the connection.
 const DIAL: &str = "Dial";
 
-/// Name of the header, after the prefix, with a random number for the link.
+/// Name, after the prefix, of the header with the random number of the link.
 const LINK: &str = "Link";
 
-/// Which handshake a stream protocol has.
+/// The form of handshake that a stream protocol uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Headers both ways.
+    /// Headers in both directions.
     Headers,
     /// One byte from the dialer.
     Legacy,
 }
 
-/// Over how many streams a link runs.
+/// The number of streams of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LaneCount {
-    /// One for both lanes.
+    /// One stream for both lanes.
     One,
-    /// One for each lane.
+    /// One stream for each lane.
     PerLane,
 }
 
-/// What this end says.
+/// This end's part of a handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
-    /// Differs from connection to connection, and from run to run.
+    /// Random number of the dial: differs between connections, and between runs of the process.
     pub(crate) dial: u64,
-    /// Differs from link to link.
+    /// Random number of the link.
     pub(crate) link: u64,
-    /// What this end can do on this link.
+    /// The number of streams that this end supports on this link.
     pub(crate) lanes: LaneCount,
 }
 
-/// What both ends know after the handshake.
+/// The result of a handshake, known to both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Met {
-    /// What both ends can do.
+    /// The number of streams that both ends support.
     pub(crate) lanes: LaneCount,
-    /// Names the dial, where the dialer announced it. A node dials a peer only when it has no connection
-    /// to it, so of two dials the older one is dead, whether anybody has noticed or not.
+    /// The number of the dial, if the dialer announced one. A node dials a peer only when it has no connection
+    /// to
+    /// it, so of two dials the older one is dead, even if nobody has noticed yet.
     pub(crate) session: Option<u64>,
-    /// The same at both ends, and different from link to link where links are numbered.
+    /// Breaks ties between links. Equal at both ends; differs between links if both ends number them.
     pub(crate) tie: [u8; 32],
 }
 
-/// Why a handshake failed.
+/// The reason why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum HandshakeError {
     /// The stream broke, or ended early.
     #[error("the stream broke during the handshake")]
     Io(#[from] io::Error),
-    /// What the peer sent is no headers.
+    /// The peer sent something other than valid headers.
     #[error("the handshake cannot be read")]
     Malformed(#[from] MetainfoError),
     /// The peer speaks another version.
     #[error("no version in common")]
     Version(#[from] VersionMismatch),
-    /// The peer belongs to another network.
+    /// The peer belongs to another network, and this network compares the names.
     #[error("the peer belongs to the network {theirs:?}")]
     OtherNetwork {
-        /// The name it announced, made printable.
+        /// The name that the peer announced, with only printable characters.
         theirs: String,
     },
 }
 
-/// Exchanges handshakes on a new stream. `direction` is that of the connection.
+/// Performs the handshake on a new stream. `direction` is that of the connection.
 ///
 /// # Cancel safety
 ///
-/// None: the stream must then be dropped, which resets it.
+/// Not safe: after a dropped future the stream must be dropped too, which resets it.
 pub(crate) async fn exchange<S>(
     stream: &mut S,
     form: Form,
@@ -124,7 +126,7 @@ where
             Ok(Met::LEGACY)
         }
         (Form::Legacy, Direction::Inbound) => {
-            stream.read_exact(&mut [0]).await?; // any value will do
+            stream.read_exact(&mut [0]).await?; // Existing nodes accept any value.
             Ok(Met::LEGACY)
         }
         (Form::Headers, Direction::Outbound) => {
@@ -158,7 +160,7 @@ impl Ours {
         Conventions::of(self.profile).extras == Extras::DialLinkLanes
     }
 
-    /// The whole message, length included.
+    /// Encodes the message, its length prefix included.
     fn message(&self) -> Result<Vec<u8>, MetainfoError> {
         let hello = Hello {
             genesis: self.network.as_str().to_owned(),
@@ -205,7 +207,7 @@ impl Ours {
     }
 }
 
-/// Reads the peer's message and checks its version. Gives the headers and the message as it came.
+/// Reads the peer's message and checks its version. Returns the headers, and the message as received.
 async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     profile: &NetworkProfile,
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_of_one_network_agree_on_everything_the_ledger_needs() {
+    async fn two_nodes_of_one_network_agree_on_everything_the_ledger_needs() {
         let profile = &NetworkProfile::TANDEM;
         let (one, other) = (ours(profile, "net", 1), ours(profile, "net", 2));
         let (dialer, listener) = meet(Form::Headers, &one, &other).await;
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_legacy_listener_takes_any_byte_and_says_nothing() {
+    async fn the_legacy_listener_accepts_any_byte_and_sends_none() {
         let (mut us, mut them) = pipe();
         them.write_all(b"x").await.unwrap();
         let ours = ours(&NetworkProfile::ALGORAND, "net", 1);
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dialer_that_makes_no_sense_gets_no_answer() {
+    async fn a_malformed_handshake_gets_no_answer() {
         let ours = ours(&NetworkProfile::ALGORAND, "net", 1);
         for bytes in [&b"\0\x03\x99\x01\x02"[..], b"\0\0", b"\0\x01\x80", b"\0"] {
             let (mut us, mut them) = pipe();

@@ -12,27 +12,29 @@
 //!
 //! | queue | producers -> consumer | bound | when full | counted as |
 //! | --- | --- | --- | --- | --- |
-//! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller is told | `PublishQueueFull` |
+//! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller gets an error |
+//! `PublishQueueFull` |
 //! | outbox | swarm task -> GossipSub | 8,192 messages, each charged to the budget; paced | dropped | `PublishQueueFull` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
-//! | wishes | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
-//! | pending_dials | swarm task, until a dial ended | 1,024 | caller is told | - |
-//! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller is told | - |
-//! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller is told | - |
+//! | stream requests | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
+//! | pending dials | swarm task, until the dial ends | 1,024 | caller gets `Busy` | - |
+//! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller gets `Busy` | - |
+//! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller gets `Busy` | - |
 //! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
-//! | orders | connection -> muxer task | 2: one stream, one end | cannot be | - |
+//! | orders | connection -> muxer task | 2: one stream, one end | cannot happen | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
-//! | GossipSub, per peer | library | 8,192 messages; given less than that at once | library drops | `TopicPeerFull` |
+//! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops |
+//! `TopicPeerFull` |
 //!
 //! # Invariants
 //!
 //! * One task owns the swarm and waits only in its `select!`; it is restarted when it panics.
-//! * A peer has at most one gossip link, whoever dialled and however often.
-//! * HTTP cannot starve gossip: it waits in queues of its own, and gossip passes it in the others.
-//! * Nothing here knows the other transport; what the two share is the broadcaster.
+//! * A peer has at most one gossip link, whichever end dialled and however often.
+//! * HTTP cannot starve gossip: it has queues of its own, and in shared ones gossip goes first.
+//! * Nothing here knows the other transport; the two share only the broadcaster and the door.
 
 mod admission;
 mod behaviour;

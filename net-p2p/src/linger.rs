@@ -1,13 +1,13 @@
-//! A socket that is closed without taking back what was sent.
+//! A socket that keeps reading after its end, so that the peer receives everything that was sent.
 //!
-//! A system that is sent something on a socket that is closed answers with a reset, and the other side's
-//! system may then forget what it has received and not yet handed over. So the socket says that it is done
-//! and goes on to read, until the other side is done too.
+//! If data arrives at a closed socket, the kernel answers with a reset, and the peer's kernel may then discard
+//! bytes that it has received but not yet delivered. So this socket shuts its write half down and keeps reading
+//! until the peer has closed too.
 //!
 //! # Invariants
 //!
-//! * What is read after the end is forgotten; nothing is kept of it.
-//! * Closing ends after [`LINGER`], whatever the other side does.
+//! * Bytes read after the end are discarded.
+//! * Closing takes at most [`LINGER`], whatever the peer does.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
-/// How long the other side may take to be done. Chosen: a round trip on the longest path, and less than
-/// the connections of a node that stops are given.
+/// Longest wait for the peer to close. Chosen: a round trip on the longest path, and less than
+/// a stopping node allows its connections.
 const LINGER: Duration = Duration::from_millis(400);
 
-/// Bytes that are read at once.
+/// Size of the buffer for discarded bytes.
 const PIECE_BYTES: usize = 4 * 1024;
 
-/// A socket.
+/// A socket whose close lingers.
 #[derive(Debug)]
 pub(crate) struct Lingering<S> {
     stream: S,
@@ -115,13 +115,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_still_comes_is_read_until_the_other_side_is_done() {
+    async fn a_closing_socket_reads_until_the_peer_has_closed() {
         let (ours, theirs) = duplex(16);
         let (mut ours, mut theirs) = (Lingering::new(ours.compat()), theirs.compat());
         let other = async {
             let mut heard = String::new();
             theirs.read_to_string(&mut heard).await.unwrap();
-            // More than the pipe holds: it has to be read.
+            // More than the pipe holds, so the write ends only if the other side reads.
             theirs.write_all(&[7; 10_000]).await.unwrap();
             theirs.close().await.unwrap();
             heard
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_waited_for_long() {
+    async fn closing_does_not_wait_for_a_silent_peer() {
         let (ours, _theirs) = duplex(16);
         let begun = Instant::now();
         Lingering::new(ours.compat()).close().await.unwrap();

@@ -1,15 +1,15 @@
-//! The life of one gossip link, in a task of its own.
+//! The life of one gossip link, as one task.
 //!
 //! ```text
-//!   open, or accepted ─▶ handshake ─▶ second lane ─▶ claim ─▶ attach ─▶ (lives) ─▶ notice
+//!   open, or accepted ─▶ handshake ─▶ second lane ─▶ claim ─▶ attach ─▶ runs ─▶ notice
 //!   └───────────── within HANDSHAKE_LIMIT ────────┘
 //! ```
 //!
 //! # Invariants
 //!
-//! * A link is attached with a claim to its peer's identity, which goes with it.
-//! * The swarm task hears of the end of every attempt exactly once.
-//! * A stream whose handshake fails is reset; its connection is left alone.
+//! * A link is attached with a claim to its peer's identity, and the claim ends with the link.
+//! * The swarm task gets exactly one notice of the end of every attempt.
+//! * A stream whose handshake fails is reset; its connection stays open.
 
 use std::{
     hash::BuildHasher,
@@ -48,52 +48,52 @@ use crate::{
     streams::{About, InboundStream, OpenError},
 };
 
-/// A stream that gives back what is written to it, 32 bytes at a time. Source: libp2p specification, ping.
+/// The ping protocol: the peer echoes what is written, 32 bytes at a time. Source: libp2p specification, ping.
 const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
-/// From the wish for a stream to the end of the handshake. Existing nodes have no such limit.
+/// Longest time from the stream request to the end of the handshake. Existing nodes have no such limit.
 /// Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the second stream of a link may take. Chosen: a few round trips on the longest path.
+/// Longest wait for the second stream of a link. Chosen: a few round trips on the longest path.
 const SECOND_LANE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the orderly end of a refused link may take. Chosen: one round trip on the longest path.
+/// Longest time for the orderly end of a refused link. Chosen: one round trip on the longest path.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What every link of a network needs.
+/// State shared by every link of a network.
 #[derive(Debug)]
 pub(crate) struct LinkContext {
     pub(crate) broadcaster: Broadcaster,
     pub(crate) network: NetworkId,
     pub(crate) local: Identity,
-    /// Random, of this run of the process.
+    /// Keyed with a random key of this run of the process; numbers dials and links.
     pub(crate) run: KeyedHasher,
     pub(crate) metrics: P2pMetrics,
-    /// Whom to dial, whatever life of the swarm it is.
+    /// The configured addresses, which every new swarm dials.
     pub(crate) configured: Mutex<Vec<PeerAddress>>,
     pub(crate) lines: StrangersLines,
 }
 
-/// Lines that strangers can cause, so that each comes rarely.
+/// Log lines that unknown peers can cause, each limited in rate.
 #[derive(Debug, Default)]
 pub(crate) struct StrangersLines {
-    /// Connections could not be accepted.
+    /// A connection could not be accepted.
     pub(crate) listener: Rarely,
-    /// Peers of other networks were refused.
+    /// A peer of another network was refused.
     pub(crate) other_network: Rarely,
-    /// Peers of other versions were refused.
+    /// A peer of another version was refused.
     pub(crate) other_version: Rarely,
-    /// Peers answered no ping.
+    /// A peer did not answer pings.
     pub(crate) silent: Rarely,
 }
 
-/// Where the first stream of a link comes from.
+/// The origin of a link's first stream.
 #[derive(Debug)]
 pub(crate) enum Start {
     /// The peer opened it.
     Accepted(Box<InboundStream>),
-    /// It is to be opened, on this connection.
+    /// It must be opened on this connection.
     Open(ConnectionId),
 }
 
@@ -104,35 +104,35 @@ pub(crate) struct Attempt {
     pub(crate) identity: Identity,
     pub(crate) link: LinkId,
     pub(crate) start: Start,
-    /// Over how many streams this end would run it.
+    /// The number of streams that this end proposes.
     pub(crate) lanes: LaneCount,
-    /// The second stream, if the peer opens one.
+    /// Yields the second stream, if the peer opens it.
     pub(crate) second: oneshot::Receiver<InboundStream>,
 }
 
-/// How an attempt ended.
+/// The result of an attempt to make a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOutcome {
-    /// The peer does not speak the protocol.
+    /// The peer does not support the gossip protocol.
     Unsupported,
-    /// The stream was not opened, or broke, or made no sense.
+    /// The stream could not be opened, broke, or its handshake was malformed.
     Failed,
-    /// The peer answered, and is of another version or network.
+    /// The peer answered, but has another version or belongs to another network.
     Foreign,
-    /// The second stream did not come up.
+    /// The second stream did not open in time.
     NoSecondLane,
-    /// Another link to the same peer stays.
+    /// Another link to the same peer is kept.
     Duplicate {
-        /// That link.
+        /// The link that is kept.
         winner: LinkId,
     },
     /// This node is stopping.
     Stopping,
-    /// The link was up, and has ended.
+    /// The link was attached, and has ended.
     Ended(DisconnectReason),
 }
 
-/// A stream with its handshake behind it.
+/// A stream that has completed its handshake.
 struct Ready {
     about: About,
     stream: Stream,
@@ -141,7 +141,7 @@ struct Ready {
 }
 
 impl Attempt {
-    /// Makes the link, lives with it, and reports its end.
+    /// Makes the link, waits for its end, and reports it.
     pub(crate) async fn run(
         self,
         around: Arc<LinkContext>,
@@ -152,7 +152,7 @@ impl Attempt {
         let outcome = self.live(&around, &senders, &cancel).await;
         tracing::debug!(%peer, %link, ?outcome, "gossip link ended");
         let notice = Notice::LinkEnded { peer, link, outcome };
-        // A swarm that is gone keeps no book of links.
+        // The send fails only if the swarm has ended, and then its record of links is gone too.
         let _ = senders.notices.send(notice).await;
     }
 
@@ -194,7 +194,7 @@ impl Attempt {
             return LinkOutcome::Stopping;
         };
         tracing::info!(%peer, %link, "gossip link up");
-        // A swarm that is gone takes the link with it, which `ended` tells.
+        // The send fails only if the swarm has ended, and then the link ends below.
         let _ = senders.notices.send(Notice::LinkUp { peer, link }).await;
         tokio::select! {
             biased;
@@ -205,7 +205,7 @@ impl Attempt {
         LinkOutcome::Ended(attached.ended().await)
     }
 
-    /// Opens the stream if it is not there, and brings everything up before the claim.
+    /// Opens the stream if necessary, and performs every step before the claim.
     async fn prepare(
         self,
         around: &LinkContext,
@@ -277,7 +277,7 @@ impl LinkContext {
         configured.iter().any(|known| known.peer == *peer)
     }
 
-    /// Hands the link to the broadcaster; `None` when the node is stopping.
+    /// Hands the link to the broadcaster; `None` if the node is stopping.
     fn attach(&self, claim: Claim, senders: &Senders, ready: Ready) -> Option<Attached> {
         let Ready { about, stream, second, .. } = ready;
         let hooks = Hooks {
@@ -319,7 +319,7 @@ impl LinkContext {
         (stream_source(read, self.broadcaster.assembly()), StreamSink::new(write))
     }
 
-    /// Logs a failed handshake, and says what it means for dialling.
+    /// Logs a failed handshake, and returns its meaning for the dial schedule.
     fn blame(&self, peer: libp2p::PeerId, error: &HandshakeError) -> LinkOutcome {
         match error {
             HandshakeError::OtherNetwork { theirs } => {
@@ -344,7 +344,7 @@ impl LinkContext {
     }
 }
 
-/// What the broadcaster asks of a link that is in use.
+/// Callbacks of the broadcaster for an attached link.
 struct Hooks {
     peer: libp2p::PeerId,
     connection: ConnectionId,
@@ -352,19 +352,19 @@ struct Hooks {
 }
 
 impl LinkHooks for Hooks {
-    /// Proofs of stake and packed votes were not asked for, and mean nothing here.
+    /// This node asks neither for proofs of stake nor for packed votes, so control messages are ignored.
     fn control(&self, _: LinkId, _: Tag, _: &Bytes) -> Result<(), DisconnectReason> {
         Ok(())
     }
 
-    /// Pings on a stream of its own: those of the library come in their own time.
+    /// Pings on a stream of its own, because the library's pings cannot be triggered.
     fn sign_of_life(&self) -> BoxFuture<'static, ()> {
         let (peer, on, commands) = (self.peer, self.connection, self.commands.clone());
         Box::pin(async move {
             let (protocols, deadline) = (vec![PING], Instant::now() + HANDSHAKE_LIMIT);
             let answered = match open_stream(&commands, peer, Some(on), protocols, deadline).await {
                 Ok(opened) => echo(opened.stream).await.is_ok(),
-                // That is an answer as well.
+                // A refusal of the protocol is an answer too.
                 Err(OpenError::Unsupported) => true,
                 Err(_) => false,
             };
@@ -382,17 +382,17 @@ async fn echo(mut stream: Stream) -> std::io::Result<()> {
     stream.read_exact(&mut bytes).await
 }
 
-/// The protocols of a first stream, in the order of preference.
+/// The protocols of a link's first stream, in order of preference.
 pub(crate) fn gossip_protocols(profile: &NetworkProfile) -> Vec<StreamProtocol> {
     let names = [Some(profile.stream_protocol), profile.legacy_stream_protocol];
     names.into_iter().flatten().map(StreamProtocol::new).collect()
 }
 
-/// Ends streams that are not needed in an orderly way, so that the peer sees an end and no error.
+/// Closes streams that are not needed, so that the peer reads an end and not an error.
 async fn goodbye(ready: Ready) {
     let Ready { mut stream, second, .. } = ready;
     let close = async {
-        // The peer may have ended them first.
+        // The close fails only if the peer has closed or reset the stream already.
         let _ = stream.close().await;
         if let Some(mut second) = second {
             let _ = second.close().await;

@@ -1,8 +1,8 @@
-//! Where the swarm listens.
+//! The listening addresses of the swarm.
 //!
 //! # Invariants
 //!
-//! * A swarm that is made again listens where the one before did, on the same ports.
+//! * A restarted swarm listens on the addresses of the one before, with the same ports.
 
 use std::{
     io,
@@ -13,12 +13,12 @@ use std::{
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
 use socket2::{Domain, Socket, Type};
 
-/// The addresses that are listened on now. Clones share them.
+/// The addresses that the node listens on now. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bound(Arc<Mutex<Vec<Multiaddr>>>);
 
 impl Bound {
-    /// The addresses, without the peer ID.
+    /// Returns the addresses, without the peer ID.
     pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -33,13 +33,13 @@ impl Bound {
 struct Listener {
     id: ListenerId,
     configured: Multiaddr,
-    /// The first address the system gave it.
+    /// The first address that the system assigned to it.
     first: Option<Multiaddr>,
-    /// Why it closed.
+    /// The error with which it closed.
     failed: Option<io::Error>,
 }
 
-/// The listeners of one life of the swarm.
+/// The listeners of one swarm.
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
     listeners: Vec<Listener>,
@@ -76,12 +76,12 @@ impl Listening {
         }
     }
 
-    /// Whether every configured address has been answered by the system, one way or the other.
+    /// Returns `true` once every configured address is bound or has failed.
     pub(crate) fn is_settled(&self) -> bool {
         self.listeners.iter().all(|listener| listener.first.is_some() || listener.failed.is_some())
     }
 
-    /// The first listener that is not there.
+    /// Takes the error of the first listener that failed.
     pub(crate) fn take_failure(&mut self) -> Option<(Multiaddr, io::Error)> {
         let failed = |listener: &mut Listener| {
             if listener.first.is_some() {
@@ -93,7 +93,7 @@ impl Listening {
         self.listeners.iter_mut().find_map(failed)
     }
 
-    /// The configured addresses, with the ports that the system chose in place of port 0.
+    /// The configured addresses, with the ports that the system chose instead of port 0.
     pub(crate) fn fixed(&self) -> Vec<Multiaddr> {
         let fix = |listener: &Listener| {
             let port = listener.first.as_ref().and_then(port_of);
@@ -106,10 +106,10 @@ impl Listening {
     }
 }
 
-/// Checks that nobody listens on an address.
+/// Checks that no socket is bound to an address.
 ///
-/// The library shares a port with whoever runs as the same user, so that a second node started by
-/// mistake would take half of the first one's connections.
+/// The library shares a port with any process of the same user. A second node started by mistake would take
+/// half of the first one's connections.
 pub(crate) fn is_free(address: &Multiaddr) -> io::Result<()> {
     let ip: Option<IpAddr> = address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -122,7 +122,7 @@ pub(crate) fn is_free(address: &Multiaddr) -> io::Result<()> {
     if place.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // As the library does, or the remains of an earlier run would count as somebody.
+    // As in the library: without it, connections of an earlier run that linger in TIME_WAIT count as in use.
     socket.set_reuse_address(true)?;
     socket.bind(&place.into())
 }

@@ -1,56 +1,57 @@
-//! What this network counts beside what the broadcaster counts. Every drop has exactly one counter.
+//! Counters of the libp2p network, beside those of the broadcaster. Every drop has exactly one counter.
 
 use std::sync::Arc;
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
-/// What happened. A closed set, so that it can label a metric.
+/// A counted event. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum P2pEvent {
-    /// An inbound stream was reset: too many of its connection wait to be accepted.
+    /// An inbound stream was reset: too many streams of its connection wait to be accepted.
     AcceptQueueFullForConnection,
-    /// An inbound stream was reset: too many of all connections wait to be accepted.
+    /// An inbound stream was reset: too many streams of all connections together wait to be accepted.
     AcceptQueueFull,
-    /// An inbound stream was reset: too many of its connection wait to be negotiated.
+    /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation.
     MuxerFull,
-    /// An inbound stream was reset: nobody accepts its protocol any more.
+    /// An inbound stream was reset: the acceptor of its protocol has ended.
     AcceptorGone,
-    /// An inbound gossip stream was reset: too many handshakes are under way.
+    /// An inbound gossip stream was reset: too many handshakes are in progress.
     TooManyHandshakes,
-    /// An inbound stream was reset: too many streams of HTTP have a task.
+    /// An inbound HTTP stream was reset: too many HTTP streams have a task.
     TooManyHttpStreams,
     /// A gossip handshake failed.
     HandshakeFailed,
     /// A gossip handshake was refused: the peer belongs to another network.
     OtherNetwork,
-    /// A gossip link was refused: another link to the same peer stays.
+    /// A gossip link was refused: another link to the same peer is kept.
     DuplicateLink,
-    /// A gossip stream was refused: the network gossips with peers that have an Ed25519 key only.
+    /// A gossip stream was refused: this network gossips only with peers that have an Ed25519 key.
     ForeignKey,
     /// A message for a topic was dropped: the queue to the swarm was full.
     PublishQueueFull,
-    /// A message for a topic reached nobody: no peer is subscribed to it.
+    /// A message for a topic was not sent: no peer is subscribed to it.
     PublishWithoutPeers,
     /// A message for a topic was dropped by the library.
     PublishFailed,
     /// A verdict on a message from a topic was lost: the queue to the swarm was full.
     VerdictLost,
-    /// A message for a topic was not sent to a peer: its queue was full, or it waited for too long.
+    /// A message for a topic was not sent to one peer: the peer's queue was full, or the message waited too
+    /// long.
     TopicPeerFull,
-    /// A message from a topic was left out: its peer says more than its share.
+    /// A message from a topic was dropped: its peer exceeded its rate.
     TopicExcess,
-    /// A message from a topic was left out: what messages may cost is used up.
+    /// A message from a topic was dropped: the memory budget for messages is used up.
     TopicBudgetFull,
     /// A peer was disconnected: it flooded a topic.
     TopicFlood,
-    /// A peer is not served on topics any more: its score is too low.
+    /// A peer is no longer served on topics: its GossipSub score is too low.
     TopicPeerMuted,
-    /// An address was not dialled: it cannot be resolved.
+    /// An address was not dialled: its name could not be resolved.
     Unresolved,
-    /// A dead peer was disconnected: it answered no ping.
+    /// A peer was disconnected: it did not answer pings.
     PingTimeout,
-    /// The swarm died and was restarted.
+    /// The swarm panicked and was restarted.
     SwarmRestarted,
 }
 
@@ -80,7 +81,7 @@ impl P2pEvent {
         Self::SwarmRestarted,
     ];
 
-    /// Name of its counter.
+    /// The value of the metric's label for this event: lower case, words joined by underscores.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -110,21 +111,21 @@ impl P2pEvent {
     }
 }
 
-/// The counters of one libp2p network. Clones share them.
+/// Counters of one libp2p network. They only grow; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct P2pMetrics {
     counters: Arc<[Counter; P2pEvent::ALL.len()]>,
 }
 
 impl P2pMetrics {
-    /// Adds the counters to a registry.
+    /// Adds the counters to a Prometheus registry.
     pub fn register(&self, registry: &mut Registry) {
         for event in P2pEvent::ALL {
             registry.register(event.label(), "See P2pEvent", self.counters[event as usize].clone());
         }
     }
 
-    /// How often something happened.
+    /// Returns the number of times that `event` has happened.
     #[must_use]
     pub fn count(&self, event: P2pEvent) -> u64 {
         self.counters[event as usize].get()
@@ -134,7 +135,7 @@ impl P2pMetrics {
         self.note_many(event, 1);
     }
 
-    /// Counts something that happened several times.
+    /// Counts an event that happened `times` times.
     pub(crate) fn note_many(&self, event: P2pEvent, times: u64) {
         self.counters[event as usize].inc_by(times);
     }

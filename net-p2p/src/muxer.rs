@@ -1,25 +1,26 @@
-//! Streams over one connection: Yamux, in a task of its own, with a bound on what a peer may make this
-//! node keep.
+//! The stream muxer of a connection: Yamux in a task of its own, with a bound on the memory that a peer can
+//! make this node hold.
 //!
 //! ```text
 //!   swarm's task ── Muxer ──▶ orders: open, close ──▶ Driver ── Yamux ── FlushCoalescer ── Noise ── TCP
 //!                         ◀── inbound streams, end ◀──   ▲
-//!                                                        └── frames of streams, wherever they are used
+//!                                                        └── frames of streams, from the tasks that use them
 //! ```
 //!
-//! The library's own wrapper lets the windows of one connection grow to 1 GiB together, and that cannot
-//! be set. It also moves the bytes in the swarm's task for that connection, which asks every behaviour
-//! for its protocols whenever it wakes: for each frame. Here it wakes for a new stream and for the end.
+//! The library's own wrapper lets the windows of one connection grow to 1 GiB in total, which cannot be
+//! configured. It also moves the bytes in the swarm's task for the connection, which asks every behaviour for
+//! its protocols on each wake-up, and so for each frame. Here that task wakes only for a new stream and for the
+//! end.
 //!
 //! # Invariants
 //!
-//! * At most [`MAX_STREAMS`] streams of a connection are open, and what all of them have received and
-//!   nobody has read is at most 256 KiB for each and [`MAX_WINDOW_GROWTH`] for all.
-//! * At most [`MAX_BUFFERED`] streams wait to be negotiated. One more is reset and counted.
-//! * A poll of the swarm's task in which handlers moved bytes is followed by another (`substream.rs`).
-//! * Closing the muxer waits until everything written is out and the socket is closed, at most
+//! * At most [`MAX_STREAMS`] streams of a connection are open. Their received and unread bytes are at most
+//!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together.
+//! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted.
+//! * A poll of the swarm's task in which handlers moved bytes is followed by another poll (`substream.rs`).
+//! * Closing the muxer waits until all written bytes are sent and the socket is closed, at most
 //!   [`CLOSE_LIMIT`]. Dropping it ends the connection at once.
-//! * The streams of a connection end with it, and as soon as its closing begins.
+//! * The streams of a connection end as soon as the connection starts to close.
 
 mod driver;
 mod substream;
@@ -47,36 +48,35 @@ use self::{
 };
 use crate::{connections::ConnectionTasks, flush_coalescer::FlushCoalescer, metrics::P2pMetrics};
 
-/// Streams open at one time on one connection, both directions together. One more ends the connection,
-/// so everything that refuses streams without harm has to refuse them earlier.
+/// Largest number of open streams per connection, both directions together. Another stream ends the whole
+/// connection, so streams must be refused one by one before this bound is reached.
 ///
-/// Chosen: 384 that are not yet negotiated (256 of them here), 256 that were taken from the peer, 256 of
-/// our own, and a rest for those that end just now.
+/// Chosen: 384 in negotiation (256 of them here), 256 accepted from the peer, 256 of this node's own, and
+/// the rest for streams that are just ending.
 pub(crate) const MAX_STREAMS: usize = 1_024;
 
-/// By how much the windows of a connection's streams may exceed what each starts with, in bytes, all
-/// together. They grow while a stream is read as fast as its peer sends. Chosen: 80 MB/s for one stream
-/// over a path of 200 ms.
+/// Total by which the windows of a connection's streams may exceed their initial sizes, in bytes. Windows grow
+/// while a stream is read as fast as its peer sends. Chosen: 80 MB/s for one stream over a path of 200 ms.
 const MAX_WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 
-/// Streams that wait to be negotiated.
+/// Largest number of inbound streams that wait for negotiation.
 ///
-/// Chosen: as many as peers of this kind open without an acknowledgement.
+/// Chosen: rust-libp2p peers open as many without an acknowledgement.
 const MAX_BUFFERED: usize = 256;
 
-/// How long the orderly end of a connection may take. A peer that is dead, or does not read, would put
-/// it off until the system gives the socket up. Chosen: as every other orderly close.
+/// Longest time for the orderly end of a connection. A dead peer, or one that does not read, would delay it
+/// until the kernel gives the socket up. Chosen: the limit of every other orderly close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Orders that wait for the task: one stream at a time, and one end.
+/// Capacity of the channel to the task: one stream at a time, and one end.
 const MAX_ORDERS: usize = 2;
 
-/// What there is to a connection: bytes, and a task may take them.
+/// The byte stream below Yamux, movable into a task.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for C {}
 
-/// Makes a muxer of a connection.
+/// Creates the muxer of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrade {
     config: Config,
@@ -85,7 +85,7 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Connections are driven in `tasks`.
+    /// Drives the connections in tasks of `tasks`.
     pub(crate) fn new(tasks: ConnectionTasks, metrics: P2pMetrics) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
@@ -149,22 +149,22 @@ impl<C: Wire> OutboundConnectionUpgrade<C> for Upgrade {
     }
 }
 
-/// One connection, as the swarm sees it.
+/// The swarm's handle to one connection.
 #[derive(Debug)]
 pub(crate) struct Muxer {
-    /// Streams of the peer, from the task.
+    /// Inbound streams, from the task.
     inbound: mpsc::Receiver<Stream>,
-    /// To the task.
+    /// Orders for the task.
     orders: mpsc::Sender<Order>,
-    /// The stream that was ordered and has not come.
+    /// The outbound stream that was ordered, until it arrives.
     outbound: Option<oneshot::Receiver<Stream>>,
-    /// How the closing that was ordered goes.
+    /// The result of the close that was ordered.
     closing: Option<oneshot::Receiver<Result<(), ConnectionError>>>,
-    /// Why the connection ended, until it is told.
+    /// The error that ended the connection, until it has been returned.
     ended: Option<oneshot::Receiver<ConnectionError>>,
-    /// Whether the handlers of the connection have to be polled again.
+    /// Tells whether the handlers of the connection must be polled again.
     activity: Activity,
-    /// Cancelled when the streams are to end.
+    /// Cancelled when the streams must end.
     streams: CancellationToken,
 }
 
@@ -173,7 +173,7 @@ impl Muxer {
         Substream::new(stream, self.activity.clone(), self.streams.clone())
     }
 
-    /// Waits for an end that nobody asked for.
+    /// Resolves when the connection ends without an order to close.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<ConnectionError> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(ConnectionError::Closed) };
         let why = ready!(Pin::new(ended).poll(context));
@@ -230,7 +230,7 @@ impl StreamMuxer for Muxer {
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let closed = ready!(Pin::new(closing).poll(context));
         self.closing = None;
-        // A task that is gone has let go of the connection.
+        // The task has ended and so has dropped the connection, which is a close too.
         Poll::Ready(closed.unwrap_or(Ok(())))
     }
 

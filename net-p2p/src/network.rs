@@ -1,4 +1,4 @@
-//! The handle of a libp2p network.
+//! The public handle of a libp2p network.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -33,42 +33,42 @@ use crate::{
     topic::Topic,
 };
 
-/// Why a libp2p network did not start. Nothing keeps running after one of these.
+/// The reason why a libp2p network did not start. Nothing keeps running after any of these errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A peer to dial has an address that cannot be dialled.
+    /// A configured peer cannot be dialled.
     #[error("cannot dial a configured peer")]
     Peer(#[from] PeerAddressError),
-    /// An address cannot be listened on.
+    /// The node cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address as configured.
         address: Multiaddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A part of libp2p cannot be set up.
+    /// A part of libp2p could not be set up.
     #[error("cannot set up libp2p")]
     Setup {
-        /// What it said.
+        /// The error of the library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Why an address was not taken.
+/// The reason why an address was not added.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddPeerError {
-    /// It cannot be dialled.
+    /// The address cannot be dialled.
     #[error(transparent)]
     Address(#[from] PeerAddressError),
-    /// There are as many configured addresses as there may be.
+    /// The dial schedule is full of configured addresses.
     #[error("too many addresses are configured")]
     TooMany,
 }
 
-/// A running libp2p network. A cheap handle; the last one to be dropped aborts its tasks.
+/// A running libp2p network: a cheap handle. Dropping the last one aborts the tasks.
 #[derive(Clone, Debug)]
 pub struct P2pNetwork {
     shared: Arc<Shared>,
@@ -88,18 +88,18 @@ struct Shared {
 }
 
 impl P2pNetwork {
-    /// Starts a network, and resolves when it listens on every configured address.
+    /// Starts a network. Resolves when it listens on every configured address.
     ///
-    /// It attaches its links and topics to `broadcaster`, which is shared with the other networks of the
-    /// node. It ends with `parent`, or by [`P2pNetwork::stop`].
+    /// Its links and topics are attached to `broadcaster`, which all networks of a node share. The network runs
+    /// until `parent` is cancelled, [`P2pNetwork::stop`] is called, or the last handle is dropped.
     ///
     /// # Errors
     ///
-    /// [`StartError`]. Nothing keeps running then.
+    /// [`StartError`]. Nothing keeps running after an error.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Safe: a dropped future leaves nothing running.
     pub async fn start(
         config: P2pConfig,
         broadcaster: Broadcaster,
@@ -168,16 +168,17 @@ impl P2pNetwork {
         }
     }
 
-    /// Takes the topics out of the broadcaster, ends links and connections, and waits for at most
-    /// `grace`.
+    /// Detaches the topics, closes links and connections in an orderly way, and waits for that. Tasks that
+    /// still
+    /// run after `grace` are aborted.
     ///
     /// # Panics
     ///
-    /// Resumes the panic of a task, if one panicked that cannot be restarted.
+    /// Resumes the panic of a task that cannot be restarted.
     ///
     /// # Cancel safety
     ///
-    /// A dropped `stop` aborts what it was waiting for.
+    /// Not safe: dropping the future aborts the tasks that still run.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let broadcaster = &self.shared.around.broadcaster;
         for (tag, _) in self.topics() {
@@ -186,59 +187,61 @@ impl P2pNetwork {
         self.shared.tasks.stop(grace).await
     }
 
-    /// How it stands with every address that was configured, in the order of their texts.
+    /// The state of every configured address, sorted by address.
     #[must_use]
     pub fn dials(&self) -> Vec<DialState> {
         self.shared.dials.states()
     }
 
-    /// Whether a swarm lives. One that died is made anew after a while; until then nobody is connected over
-    /// libp2p.
+    /// Returns `true` while the swarm is running. A swarm that panicked is restarted after a delay of 1 s to 30
+    /// s;
+    /// until then no peer is connected over libp2p.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.shared.swarm.is_up()
     }
 
-    /// The first task of the network that ended unasked, if one did.
+    /// The first task of this network that ended without being asked to, if one did.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         self.shared.tasks.fault()
     }
 
-    /// Waits until the task that keeps the swarm alive has ended unasked, which only a bug makes it do; for
-    /// ever if it does not.
+    /// Waits until the task that restarts the swarm ends without being asked to, which only a bug causes.
+    /// Otherwise
+    /// it never returns.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a fault stays.
+    /// Safe: the fault is kept and returned by the next call.
     pub async fn faulted(&self) -> Fault {
         self.shared.tasks.faulted().await
     }
 
-    /// The public key by which this node is recognised.
+    /// The identity of this node: its peer ID.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.around.local
     }
 
-    /// Where this node listens, each address with `/p2p/ID` at its end.
+    /// The addresses this node listens on, each with `/p2p/ID` at its end.
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<String> {
         let id = self.shared.local;
         self.shared.bound.addresses().iter().map(|address| format!("{address}/p2p/{id}")).collect()
     }
 
-    /// What this network counts.
+    /// Counters of this network.
     #[must_use]
     pub fn metrics(&self) -> &P2pMetrics {
         &self.shared.around.metrics
     }
 
-    /// Dials an address from now on, whenever there is no link to who is found there.
+    /// Adds a configured address. It is dialled now, and whenever there is no link to its peer.
     ///
     /// # Errors
     ///
-    /// [`AddPeerError`] when it cannot be dialled.
+    /// [`AddPeerError`] when the address cannot be dialled or the schedule is full.
     pub fn add_peer(&self, address: &NodeAddress) -> Result<(), AddPeerError> {
         let address = PeerAddress::parse(address)?;
         {
@@ -254,22 +257,23 @@ impl P2pNetwork {
         }
         self.shared.door.configure(address.identity);
         match self.shared.swarm.offer(Command::Dial(address)) {
-            // A swarm that is made anew reads the list.
+            // A restarted swarm reads the list of configured addresses.
             Ok(()) | Err(NotTaken::Down) => Ok(()),
             Err(NotTaken::Full) => Err(AddPeerError::TooMany),
         }
     }
 
-    /// Opens a stream to a connected peer, in the first of `protocols` that it speaks. It waits for its
-    /// turn while many others are open.
+    /// Opens a stream to a connected peer, with the first of `protocols` that the peer supports. Waits for a
+    /// place
+    /// while 256 other streams to the peer are open.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], within `limit`.
+    /// [`OpenError`], at the latest after `limit`.
     ///
     /// # Cancel safety
     ///
-    /// A stream that comes up after the future was dropped is reset.
+    /// Safe: a stream that opens after the future was dropped is reset.
     pub async fn open_stream(
         &self,
         peer: &Identity,
@@ -280,25 +284,26 @@ impl P2pNetwork {
             .map_err(|_| OpenError::NotConnected)?;
         self.shared
             .swarm
-            .wish(StreamTarget::Connected(peer), protocols, Instant::now() + limit)
+            .request_stream(StreamTarget::Connected(peer), protocols, Instant::now() + limit)
             .await
     }
 
-    /// Opens a stream to the peer of an address, in the first of `protocols` that it speaks. The peer is
-    /// dialled there, unless it is connected already, through whatever address; `/p2p/ID` alone leads to a
-    /// connected peer only. The stream waits for its turn while many others are open.
+    /// Opens a stream to the peer of an address, with the first of `protocols` that the peer supports. If the
+    /// peer
+    /// is not connected, through whatever address, it is dialled; the address `/p2p/ID` reaches connected peers
+    /// only. Waits for a place while 256 other streams to the peer are open.
     ///
-    /// A connection made for this is not used for gossip, unless the peer wants to or is to be dialled
-    /// for it anyway. It ends a minute after its last stream.
+    /// A connection opened by this call carries gossip only if the peer opens a gossip stream on it, or if the
+    /// peer's address is in the dial schedule anyway. It is closed one minute after its last stream.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], within `limit`.
+    /// [`OpenError`], at the latest after `limit`.
     ///
     /// # Cancel safety
     ///
-    /// A stream that comes up after the future was dropped is reset. A dial goes on, at most for as long
-    /// as dials may take.
+    /// Safe: a stream that opens after the future was dropped is reset. A dial in progress continues until it
+    /// succeeds or reaches its own deadline.
     pub async fn open_stream_to(
         &self,
         address: &NodeAddress,
@@ -354,14 +359,15 @@ impl GossipNode for P2pNetwork {
         Box::pin(self.shared.around.broadcaster.request(peer, request))
     }
 
-    /// Clients of one peer share connections and limits, whatever the address. The peer is connected
-    /// when there is something to send, as by [`P2pNetwork::open_stream_to`].
+    /// Clients of one peer share connections and limits, whatever the address. The peer is connected when the
+    /// first
+    /// request is sent, as by [`P2pNetwork::open_stream_to`].
     fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         let to = StreamTarget::parse(address).map_err(|error| unusable(address, &error))?;
         let profile = self.shared.around.broadcaster.profile();
         let target = Target {
             name: to.peer().to_string(),
-            // Source: wire facts 9.1. The peer is named by its key, not by a host.
+            // Source: wire facts 9.1. Requests name the peer by its key, so `Host` is empty.
             host: HeaderValue::from_static(""),
             prefix: String::new(),
             streams: profile.http_streams,
@@ -385,6 +391,6 @@ impl GossipNode for P2pNetwork {
         self.shared.around.broadcaster.disconnect(peer, reason.into());
     }
 
-    /// Without effect: no part of this network looks for cliques.
+    /// Has no effect: this network has no search for cliques whose timer would have to be reset.
     fn network_advanced(&self) {}
 }

@@ -1,21 +1,21 @@
-//! What waits to be published, and what GossipSub keeps of what was.
+//! Messages that wait to be published, and the charge for those that GossipSub keeps.
 //!
 //! ```text
 //!   topics ──▶ waiting ──paced──▶ GossipSub, which copies it to the queue of each peer
 //!                                    │
-//!   heard and accepted ──────────────┴──▶ kept, as long as the library keeps it
+//!   received and accepted ───────────┴──▶ charged for as long as the library keeps it
 //! ```
 //!
-//! The library takes whatever it is given, drops what finds a queue full, and keeps every message for
-//! [`KEPT_FOR`]. So it is given no more than its queues take, and its memory stays charged to the node's
-//! budget for as long as it lasts.
+//! The library accepts every message, drops it for peers whose queue is full, and keeps it for [`KEPT_FOR`].
+//! So it is given no more than its queues take, and the memory stays charged to the node's budget until the
+//! library frees it.
 //!
 //! # Invariants
 //!
-//! * What GossipSub keeps is charged until it is forgotten, and costs [`MAX_KEPT_BYTES`] or a quarter of
-//!   the budget at most.
+//! * Messages that GossipSub keeps are charged until it forgets them. Their charge is at most
+//!   [`MAX_KEPT_BYTES`] or a quarter of the budget.
 //! * At most [`BURST_MESSAGES`] are published at once, and [`MESSAGES_PER_SECOND`] over time.
-//! * At most [`MAX_WAITING`] wait, each with its charge. One more is given back.
+//! * At most [`MAX_WAITING`] wait, each with its charge. Further ones are returned to the caller.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -24,50 +24,51 @@ use bytes::Bytes;
 use libp2p::gossipsub::TopicHash;
 use tokio::time::Instant;
 
-/// How long GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
+/// Time for which GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(10);
 
-/// What a message costs beside its body, in bytes: its names in the caches of the library, and its places
-/// in the queues of peers. Chosen: three times what was measured for one peer.
+/// Memory of a message besides its body, in bytes: its entries in the library's caches and in the queues of
+/// peers. Chosen: three times the figure measured for one peer.
 const MESSAGE_BYTES: usize = 1_024;
 
-/// What GossipSub may keep, in bytes of cost. Chosen: 6.4 MiB a second, several times what a busy network
-/// sends, and less than [`PEER_BYTES_PER_SECOND`](crate::topic_rates::PEER_BYTES_PER_SECOND).
+/// Largest charge for messages that GossipSub keeps, in bytes. Chosen: 6.4 MiB a second, several times the
+/// traffic of a busy network, and less than
+/// [`PEER_BYTES_PER_SECOND`](crate::topic_rates::PEER_BYTES_PER_SECOND).
 pub(crate) const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Messages that wait to be published. Chosen: four bursts of a block's transactions.
+/// Largest number of messages that wait to be published. Chosen: four bursts of a block's transactions.
 const MAX_WAITING: usize = 8_192;
 
-/// Messages published at once. Chosen: half of what the library's queue for one peer takes.
+/// Messages published at once. Chosen: half the library's queue for one peer.
 const BURST_MESSAGES: u32 = 4_096;
 
-/// Messages published in a second, over time. Chosen: four times what is known to do no harm.
+/// Messages published per second over time. Chosen: four times the rate known to do no harm.
 const MESSAGES_PER_SECOND: u32 = 20_000;
 
-/// What a message of so many bytes costs.
+/// The charge for a message with a body of `body_bytes`, in bytes.
 pub(crate) const fn cost(body_bytes: usize) -> usize {
     body_bytes.saturating_add(MESSAGE_BYTES)
 }
 
-/// A message that waits.
+/// A message that waits to be published.
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) topic: TopicHash,
     pub(crate) body: Bytes,
-    /// Its [`cost`].
+    /// The charge for [`cost`] bytes.
     pub(crate) held: Reservation,
-    /// Told how many peers it was sent to.
+    /// Receives the number of peers the message was sent to.
     pub(crate) receipt: TopicReceipt,
 }
 
-/// What GossipSub has, or will have, of one swarm.
+/// The pace of publishing, and the charges for one swarm's GossipSub.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Publication>,
     kept: VecDeque<Kept>,
     kept_bytes: usize,
     max_kept_bytes: usize,
-    /// Messages that may be published at once.
+    /// Tokens: messages that may be published now.
     turns: f64,
     counted: Instant,
 }
@@ -80,7 +81,7 @@ struct Kept {
 }
 
 impl Outbox {
-    /// Nothing waits. `budget_bytes` is what all queues of the node may hold.
+    /// Creates an empty outbox. `budget_bytes` is the budget of the whole node.
     pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -92,7 +93,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a message, or gives it back because too many wait.
+    /// Adds a message, or returns it if too many wait.
     pub(crate) fn offer(&mut self, message: Publication) -> Result<(), Publication> {
         if self.waiting.len() >= MAX_WAITING {
             return Err(message);
@@ -101,7 +102,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The next message to publish, unless it has to wait until [`due`](Self::due).
+    /// Takes the next message to publish; `None` if there is none, or not before [`due`](Self::due).
     pub(crate) fn next(&mut self, now: Instant) -> Option<Publication> {
         let elapsed = now.saturating_duration_since(self.counted).as_secs_f64();
         let turns = elapsed.mul_add(f64::from(MESSAGES_PER_SECOND), self.turns);
@@ -114,7 +115,7 @@ impl Outbox {
         self.waiting.pop_front()
     }
 
-    /// When the next message may be published; `None` when nothing waits.
+    /// The time at which the next message may be published; `None` if none waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         let bytes = cost(self.waiting.front()?.body.len());
         let turn = self.counted + Duration::from_secs_f64(1.0 / f64::from(MESSAGES_PER_SECOND));
@@ -123,8 +124,9 @@ impl Outbox {
         Some(room.map_or(turn, |room| room.max(turn)))
     }
 
-    /// Whether GossipSub may be given a message that costs so much. What costs more than all may be kept
-    /// has to wait until nothing is.
+    /// Returns `true` if GossipSub may be given a message with a charge of `bytes`. A message larger than the
+    /// whole
+    /// bound has to wait until nothing is kept.
     pub(crate) fn has_room(&mut self, bytes: usize, now: Instant) -> bool {
         while self.kept.front().is_some_and(|kept| kept.until <= now) {
             self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| kept.bytes);
@@ -132,7 +134,7 @@ impl Outbox {
         self.kept.is_empty() || self.kept_bytes.saturating_add(bytes) <= self.max_kept_bytes
     }
 
-    /// Keeps the charge for a message that GossipSub keeps.
+    /// Keeps the charge until GossipSub forgets the message.
     pub(crate) fn keep(&mut self, held: Reservation, now: Instant) {
         let bytes = held.bytes();
         self.kept_bytes += bytes;
@@ -159,7 +161,7 @@ mod tests {
         }
     }
 
-    /// Publishes what may be published, and returns how much that was.
+    /// Publishes every message that may be published now, and returns their number.
     fn publish(outbox: &mut Outbox, now: Instant) -> usize {
         let mut published = 0;
         while let Some(message) = outbox.next(now) {
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_charged_until_it_is_forgotten() {
+    fn a_kept_message_is_charged_until_gossipsub_forgets_it() {
         let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
         let mut outbox = Outbox::new(BUDGET, now);
         let fit = BUDGET / 4 / cost(100_000);
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_the_room_is_published_alone() {
+    fn a_message_larger_than_the_bound_is_published_alone() {
         let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
         let mut outbox = Outbox::new(1_000_000, now);
         outbox.offer(message(&budget, 900_000)).unwrap();

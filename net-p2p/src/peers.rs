@@ -1,13 +1,13 @@
-//! The book the swarm task keeps of its peers: connections, attempts, and whose turn it is to open.
+//! The swarm task's record of its peers: connections, attempts to link, and which end opens the next stream.
 //!
 //! # Invariants
 //!
-//! * This end opens a gossip stream only while no attempt with that peer is under way and none is up.
-//! * The end with the smaller peer ID opens at once. The other one waits, and opens late only if it
-//!   dialled. Source: wire facts 8.3.
-//! * A connection that was dialled for other streams is none to open a gossip stream on, until the
-//!   schedule wants its peer. A gossip stream that the peer opens on it is as good as any.
-//! * What is known of a peer is forgotten with its last connection and attempt.
+//! * This end opens a gossip stream only while no attempt with the peer is in progress and no link is up.
+//! * The end with the smaller peer ID opens at once. The other end waits, and then opens only if it dialled.
+//!   Source: wire facts 8.3.
+//! * This end opens no gossip stream on a connection that was dialled for other streams, until the dial
+//!   schedule wants its peer. A gossip stream that the peer opens there is accepted as on any other.
+//! * The record of a peer is removed with its last connection and attempt.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,32 +20,32 @@ use crate::{
     streams::InboundStream,
 };
 
-/// How long a dialer with the larger peer ID waits for the stream of the other end.
+/// Time that a dialer with the larger peer ID waits for the other end to open the stream.
 ///
 /// Chosen: several round trips on the longest path; existing nodes open within one.
 pub(crate) const LATE_OPENING: Duration = Duration::from_secs(5);
 
-/// Shortest time after which a failed opening is tried again; doubles up to [`MAX_REOPENING`].
-/// Chosen.
+/// Shortest delay before a failed opening is tried again; doubles up to [`MAX_REOPENING`]. Chosen: as
+/// [`LATE_OPENING`].
 pub(crate) const REOPENING: Duration = Duration::from_secs(5);
 
-/// Longest time after which a failed opening is tried again. Chosen.
+/// Longest delay before a failed opening is tried again. Chosen: one attempt in 5 minutes costs nothing.
 const MAX_REOPENING: Duration = Duration::from_secs(300);
 
-/// An address that was dialled for a connection.
+/// The address that a connection was dialled at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dialled {
     pub(crate) address: PeerAddress,
-    /// Whether the schedule knows that it is connected.
+    /// `true` once the schedule has been told that the address is connected.
     pub(crate) settled: bool,
 }
 
-/// What a connection is there for, as far as this end decides it.
+/// The purpose of a connection, as far as this end decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// For gossip, and for all else.
+    /// Gossip, and everything else.
     Gossip,
-    /// Dialled for streams that are no gossip, or left to them. It ends when it is idle.
+    /// Streams other than gossip. The connection is closed when it is idle.
     Streams,
 }
 
@@ -58,15 +58,15 @@ pub(crate) struct Connection {
     pub(crate) dialled: Option<Dialled>,
 }
 
-/// One attempt to make a link, or the link it led to.
+/// An attempt to make a link, or the link that it led to.
 #[derive(Debug)]
 pub(crate) struct Attempted {
     pub(crate) link: LinkId,
     pub(crate) connection: ConnectionId,
-    /// Who opened the stream, or will.
+    /// The end that opens the stream.
     pub(crate) opener: Direction,
     pub(crate) up: bool,
-    /// Takes the second stream, if the peer opens one.
+    /// Hands over the second stream, if the peer opens it.
     pub(crate) second: Option<oneshot::Sender<InboundStream>>,
 }
 
@@ -76,10 +76,10 @@ pub(crate) struct Peer {
     pub(crate) identity: Identity,
     pub(crate) connections: Vec<Connection>,
     pub(crate) attempts: Vec<Attempted>,
-    /// Over how many streams a link to it is tried.
+    /// The number of streams that the next attempt proposes.
     pub(crate) lanes: LaneCount,
     opens: bool,
-    /// Whether gossip streams with it are opened and answered.
+    /// `true` if gossip streams with this peer are opened and accepted.
     pub(crate) gossips: bool,
     next_opening: Option<Instant>,
     failures: u32,
@@ -107,29 +107,29 @@ impl Peer {
         }
     }
 
-    /// Whether a gossip link is up.
+    /// Returns `true` while a gossip link is up.
     pub(crate) fn is_linked(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.up)
     }
 
-    /// Handshakes under way on streams that the peer opened.
+    /// Number of handshakes in progress on streams that the peer opened.
     pub(crate) fn handshakes(&self) -> usize {
         let inbound = |attempt: &&Attempted| !attempt.up && attempt.opener == Direction::Inbound;
         self.attempts.iter().filter(inbound).count()
     }
 
-    /// Whether a link, or an attempt to make one, uses a connection.
+    /// Returns `true` if a link, or an attempt to make one, uses `connection`.
     pub(crate) fn uses(&self, connection: ConnectionId) -> bool {
         self.attempts.iter().any(|attempt| attempt.connection == connection)
     }
 
-    /// Whether this end dialled a connection for gossip.
+    /// Returns `true` if this end dialled `connection` for gossip.
     pub(crate) fn has_dialled(&self, connection: ConnectionId) -> bool {
         self.for_gossip()
             .any(|known| known.id == connection && known.direction == Direction::Outbound)
     }
 
-    /// What a connection is there for.
+    /// The purpose of a connection; `None` if it is gone.
     pub(crate) fn purpose(&self, connection: ConnectionId) -> Option<Purpose> {
         let known = self.connections.iter().find(|known| known.id == connection);
         known.map(|known| known.purpose)
@@ -139,7 +139,7 @@ impl Peer {
         self.connections.iter().filter(|known| known.purpose == Purpose::Gossip)
     }
 
-    /// Whether this end may open a stream, be it late.
+    /// Returns `true` if this end may open a stream at some time.
     fn may_open(&self) -> bool {
         self.for_gossip().any(|known| self.opens || known.direction == Direction::Outbound)
     }
@@ -154,7 +154,7 @@ impl Peers {
         Self { local, keys, peers: HashMap::new() }
     }
 
-    /// The peer, which is new if nothing was known of it.
+    /// The record of a peer, created if there is none.
     pub(crate) fn entry(&mut self, id: libp2p::PeerId, identity: Identity) -> &mut Peer {
         self.peers.entry(id).or_insert_with(|| Peer::new(&self.local, self.keys, identity))
     }
@@ -171,12 +171,12 @@ impl Peers {
         self.peers.iter()
     }
 
-    /// Handshakes under way on streams that peers opened.
+    /// Number of handshakes in progress on streams that peers opened.
     pub(crate) fn handshakes(&self) -> usize {
         self.peers.values().map(Peer::handshakes).sum()
     }
 
-    /// A connection is up.
+    /// Records a new connection.
     pub(crate) fn connected(
         &mut self,
         id: libp2p::PeerId,
@@ -199,7 +199,7 @@ impl Peers {
         };
     }
 
-    /// A connection is gone. Gives the address that was dialled for it.
+    /// Removes a connection. Returns the address that it was dialled at.
     pub(crate) fn closed(&mut self, id: libp2p::PeerId, on: ConnectionId) -> Option<Dialled> {
         let peer = self.peers.get_mut(&id)?;
         let index = peer.connections.iter().position(|known| known.id == on)?;
@@ -208,20 +208,20 @@ impl Peers {
         dialled
     }
 
-    /// The peers with whom it is time to open a gossip stream, each with the connection to open it on.
+    /// The peers with which a gossip stream must be opened now, each with the connection to use.
     pub(crate) fn due(&self, now: Instant) -> Vec<(libp2p::PeerId, ConnectionId)> {
         let due = self.peers.iter().filter(|(_, peer)| peer.is_due(now));
         due.filter_map(|(id, peer)| Some((*id, peer.for_gossip().next()?.id))).collect()
     }
 
-    /// Puts off the next opening.
+    /// Delays the next opening until `until`.
     pub(crate) fn postpone(&mut self, id: &libp2p::PeerId, until: Instant) {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.next_opening = Some(until);
         }
     }
 
-    /// A link is up.
+    /// Records that a link is up.
     pub(crate) fn up(&mut self, id: &libp2p::PeerId, link: LinkId) -> Option<&mut Peer> {
         let peer = self.peers.get_mut(id)?;
         let attempt = peer.attempts.iter_mut().find(|attempt| attempt.link == link)?;
@@ -230,7 +230,7 @@ impl Peers {
         Some(peer)
     }
 
-    /// An attempt has ended. Says whose it was, and decides when to open again.
+    /// Removes an attempt that has ended, schedules the next opening, and returns the attempt.
     pub(crate) fn ended(
         &mut self,
         id: libp2p::PeerId,
@@ -311,14 +311,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_smaller_one_opens_at_once_whoever_dialled() {
+    async fn the_end_with_the_smaller_id_opens_at_once_whichever_dialled() {
         for direction in [Direction::Inbound, Direction::Outbound] {
             assert!(meet(SMALL, LARGE, direction).is_due(Duration::ZERO));
         }
     }
 
     #[tokio::test]
-    async fn the_larger_one_opens_late_if_it_dialled_and_never_if_it_did_not() {
+    async fn the_end_with_the_larger_id_opens_late_and_only_if_it_dialled() {
         let dialled = meet(LARGE, SMALL, Direction::Outbound);
         assert!(!dialled.is_due(LATE_OPENING.saturating_sub(Duration::from_millis(1))));
         assert!(dialled.is_due(LATE_OPENING));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_opens_on_a_connection_that_was_dialled_for_other_streams() {
+    async fn no_gossip_stream_is_opened_on_a_connection_dialled_for_other_streams() {
         for (us, them) in [(SMALL, LARGE), (LARGE, SMALL)] {
             let (id, began) = (libp2p::PeerId::random(), Instant::now());
             let mut peers = Peers::new(us, GossipKeys::Any);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_opens_while_an_attempt_is_under_way_or_a_link_is_up() {
+    async fn no_gossip_stream_is_opened_during_an_attempt_or_beside_a_link() {
         let mut meeting = meet(SMALL, LARGE, Direction::Inbound);
         meeting.begin(Direction::Inbound);
         assert!(!meeting.is_due(LATE_OPENING));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_openings_come_less_and_less_often() {
+    async fn failed_openings_are_retried_less_and_less_often() {
         let mut meeting = meet(SMALL, LARGE, Direction::Inbound);
         for expected in [5, 10, 20, 40, 80, 160, 300, 300] {
             meeting.begin(Direction::Outbound);

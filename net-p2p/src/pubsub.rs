@@ -1,11 +1,11 @@
-//! Topics: how GossipSub is set up.
+//! The configuration of GossipSub.
 //!
 //! # Invariants
 //!
-//! * Messages carry their author and a number, and no signature; one that is signed is rejected.
+//! * Messages carry their author and a sequence number but no signature; signed messages are rejected.
 //!   Source: wire facts 8.6, S-2.
-//! * A message is known by the hash of its data alone, so one transaction has one name everywhere.
-//! * Only the topics of the network are subscribed to, by anybody.
+//! * The ID of a message is the hash of its data alone, so one transaction has the same ID at every node.
+//! * Only the topics of the network can be subscribed to, by this node and by peers.
 
 use std::{collections::HashSet, io, time::Duration};
 
@@ -20,55 +20,55 @@ use libp2p::{
     },
 };
 
-/// What the framing of a message on a topic takes at most, in bytes: author, number, topic, lengths.
+/// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.
 ///
-/// Chosen: twice what the longest topic name of ours needs. Without it a message just under the bound
-/// would be dropped by its receiver, without an error. Source: wire facts 8.6, S-34.
+/// Chosen: twice the need of the longest topic name in use. Without this margin the receiver would silently
+/// drop a message just under the bound. Source: wire facts 8.6, S-34.
 const FRAMING_BYTES: usize = 256;
 
 /// Largest body that fits a topic, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = MAX_TOPIC_BYTES - FRAMING_BYTES;
 
-/// How long a message is known. Source: wire facts 8.6, seen TTL.
+/// Time for which message IDs are remembered. Source: wire facts 8.6, seen TTL.
 const SEEN_TTL: Duration = Duration::from_secs(120);
 
-/// Messages that wait for one peer. Chosen: twice what is published at once. With 256 a block's
-/// transactions, and the answers to IWANT, were dropped.
+/// Capacity of the queue for one peer, in messages. Chosen: twice the burst of the outbox. With 256, the
+/// transactions of a block and the answers to IWANT were dropped.
 const QUEUE_MESSAGES: usize = 8_192;
 
-/// Subscriptions of one request, at most. Source: wire facts 8.6.
+/// Largest number of subscriptions in one RPC. Source: wire facts 8.6.
 const MAX_SUBSCRIPTIONS: usize = 100;
 
-/// Control messages of one request, in bytes: 5,000 names of messages, as existing nodes may send.
-/// The library's 16 KiB would refuse the whole request. Source: wire facts 8.6, IHAVE.
+/// Largest size of the control messages in one RPC, in bytes: 5,000 message IDs, as existing nodes may send.
+/// With the library's 16 KiB the whole RPC would be refused. Source: wire facts 8.6, IHAVE.
 const MAX_CONTROL_BYTES: usize = 256 * 1024;
 
-/// What a peer may do against the rules before it counts: promises not kept, and peers grafted that had
-/// just been pruned. Chosen: above what load alone can cause, which is 5,000 promises of each heartbeat,
-/// forgotten within [`PENALTY_DECAY`]. A flood of control messages exceeds it.
+/// Number of violations that a peer may commit without a penalty: broken promises, and grafts right after a
+/// prune. Chosen: above the number that load alone can cause, which is 5,000 promises per heartbeat, forgotten
+/// within [`PENALTY_DECAY`]. A flood of control messages exceeds it.
 const PENALTY_THRESHOLD: f64 = 20_000.0;
 
-/// When such things are forgotten. Chosen.
+/// Time after which violations are forgotten. Chosen: a flood counts, and a peer recovers soon after load.
 const PENALTY_DECAY: Duration = Duration::from_secs(10);
 
 /// The score below which a peer is not served. Source: wire facts 8.6, thresholds.
 pub(crate) const PUBLISH_THRESHOLD: f64 = -1_000.0;
 
-/// What every peer has to begin with, so that one that did nothing wrong leaves with a positive score: the
-/// library forgets those at once, and keeps all others. Chosen: far below what any rule gives or takes.
+/// Initial score of every peer, so that a peer without violations leaves with a positive score: the library
+/// forgets those at once, and keeps all others. Chosen: far below the effect of any rule.
 const CREDIT: f64 = 1e-6;
 
-/// How long the score of a peer that did something wrong is kept when it left.
+/// Time for which the score of a peer with violations is kept after it has left.
 ///
-/// Chosen: identities cost nothing, so that a kept score keeps nobody out who makes a new one; and at the
-/// 240 connections that the door lets one subnet make in a second, an hour would be 600 MiB.
+/// Chosen: identities cost nothing, so a kept score does not stop a peer that creates a new one; and at
+/// the 240 connections a second that the door admits from one subnet, an hour of scores would take 600 MiB.
 const RETAIN_SCORE: Duration = Duration::from_secs(60);
 
-/// GossipSub as this crate uses it.
+/// GossipSub with the types of this crate.
 pub(crate) type Behaviour =
     gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
-/// Passes on what is not signed.
+/// Accepts unsigned messages only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StrictNoSign;
 
@@ -86,7 +86,7 @@ impl DataTransform for StrictNoSign {
     }
 }
 
-/// The tags that travel on a topic, each with its topic.
+/// The tags that are published on topics, each with its topic.
 pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {
     let rules = profile.tags.rules().iter();
     let on_topic = rules.filter_map(|rule| match rule.route {
@@ -96,7 +96,7 @@ pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {
     on_topic.collect()
 }
 
-/// The sizes of the overlay for a number of peers to gossip with.
+/// The degrees of the GossipSub mesh for a given fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) d: usize,
@@ -123,12 +123,12 @@ impl Overlay {
     }
 }
 
-/// Why GossipSub was not set up. A mistake in this file, which its tests would show.
+/// The reason why GossipSub could not be set up. It can only be a mistake in this file, which the tests detect.
 #[derive(Debug, thiserror::Error)]
 #[error("the settings of gossipsub contradict each other: {0}")]
 pub(crate) struct SetupError(String);
 
-/// GossipSub of one node.
+/// Builds the GossipSub behaviour of one node.
 pub(crate) fn build(
     local: PeerId,
     fanout: usize,
@@ -146,7 +146,7 @@ pub(crate) fn build(
         .connection_handler_queue_len(QUEUE_MESSAGES)
         .flood_publish(true)
         .support_floodsub()
-        // Source of the rest: p2p_params.json, `gossipsub_other`.
+        // Source of the other figures: p2p_params.json, `gossipsub_other`.
         .mesh_n(overlay.d)
         .mesh_n_low(overlay.low)
         .mesh_n_high(overlay.high)
@@ -182,13 +182,13 @@ pub(crate) fn build(
     Ok(behaviour)
 }
 
-/// Gives a peer that has just connected what it begins with.
+/// Gives a newly connected peer its initial score.
 pub(crate) fn welcome(gossipsub: &mut Behaviour, peer: &PeerId) {
-    // Without a score there is nothing to forget.
+    // This fails only if scoring is off, and then no scores are kept.
     let _ = gossipsub.set_application_score(peer, CREDIT);
 }
 
-/// How much a counter keeps in a second, if it is to be forgotten after `time`.
+/// The factor by which a counter shrinks per second so that it is forgotten after `time`.
 fn decay(time: Duration) -> f64 {
     gossipsub::score_parameter_decay_with_base(time, Duration::from_secs(1), 0.01)
 }
@@ -216,9 +216,9 @@ fn score_params(topics: HashSet<TopicHash>) -> PeerScoreParams {
         topic_score_cap: 0.0,
         app_specific_weight: 1.0,
         retain_score: RETAIN_SCORE,
-        // Whoever was let in is served, however many share his address: the door counts addresses.
+        // Peers behind one address are served alike: the door already limits connections per address.
         ip_colocation_factor_weight: 0.0,
-        // A peer that reads slowly loses what its queue cannot take, and nothing more.
+        // A slow peer loses the messages that its queue cannot take; no further penalty.
         slow_peer_weight: 0.0,
         behaviour_penalty_weight: -10.0,
         behaviour_penalty_threshold: PENALTY_THRESHOLD,
@@ -283,9 +283,9 @@ mod tests {
         }
     }
 
-    // Issue 8, 29: 0.2 to 0.7 KiB of every identity were kept for an hour.
+    // Issue 8, 29. Before, 0.2 to 0.7 KiB of every identity were kept for an hour.
     #[test]
-    fn nothing_is_kept_of_peers_that_come_and_go() {
+    fn no_state_is_kept_of_peers_without_violations() {
         let mut gossipsub = build(PeerId::random(), 4, &NetworkProfile::TANDEM).unwrap();
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let endpoint = ConnectedPoint::Listener {
@@ -318,7 +318,7 @@ mod tests {
                 cause: None,
                 remaining_established: 0,
             }));
-            // An identity of which something is kept would still have its credit.
+            // A remembered identity would still have its initial score.
             assert_eq!(gossipsub.peer_score(&peer_id), Some(0.0));
         }
     }
@@ -329,17 +329,17 @@ mod tests {
         assert!((decay(Duration::from_secs(3_600)) - 0.998_721_6).abs() < 1e-7);
     }
 
-    // Issue 8, 11 and 22: nineteen peers behind one address were served nothing, and a peer whose queue
+    // Issue 8, 11 and 22. Before, nineteen peers behind one address were not served, and a peer whose queue
     // overflowed, or that broke promises under load, was graylisted.
     #[test]
     fn neither_an_address_nor_load_lowers_a_score() {
         let params = score_params(HashSet::new());
         assert!(params.ip_colocation_factor_weight.abs() < f64::EPSILON, "many share an address");
         assert!(params.slow_peer_weight.abs() < f64::EPSILON, "a slow reader");
-        // As many promises as fit a heartbeat are broken in each of them.
+        // In every heartbeat as many promises are broken as fit into it.
         let broken = 5_000.0 / (1.0 - params.behaviour_penalty_decay);
         assert!(broken < params.behaviour_penalty_threshold, "{broken}");
-        // A flood of grafts, each of which counts twice.
+        // A flood of grafts, each counted twice.
         let grafts = 2.0 * 10_000.0 / (1.0 - params.behaviour_penalty_decay);
         let excess = grafts - params.behaviour_penalty_threshold;
         let score = params.behaviour_penalty_weight * excess * excess;

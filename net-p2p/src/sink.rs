@@ -1,9 +1,9 @@
-//! Writes messages to a stream.
+//! The write half of a gossip stream.
 //!
 //! # Invariants
 //!
-//! * A batch goes out in as few writes as fit into [`SCRATCH_BYTES`], with one flush at its end.
-//! * A message larger than that is written from where it is, without a copy.
+//! * A batch is written in as few writes as its size allows, [`SCRATCH_BYTES`] each, with one flush at the end.
+//! * A larger message is written from where it is, without a copy.
 
 use std::io;
 
@@ -17,13 +17,13 @@ use gossip::{
 /// Size of one gathered write, in bytes. Chosen: the bound of a batch, see `Limits::batch_bytes`.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// What the scratch buffer keeps after a small batch. Chosen: a batch of votes.
+/// Capacity that the scratch buffer keeps after a small batch, in bytes. Chosen: a batch of votes.
 const KEPT_BYTES: usize = 4 * 1024;
 
-/// The outbound half of a gossip stream.
+/// The write half of a gossip stream.
 #[derive(Debug)]
 pub(crate) struct StreamSink<W> {
-    /// `None` once the stream was reset.
+    /// `None` after the stream was reset.
     io: Option<W>,
     scratch: Vec<u8>,
 }
@@ -40,7 +40,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameSink for StreamSink<W> {
         self.scratch.clear();
         let gathered: usize = batch.iter().map(|frame| frame.wire().len()).sum();
         if gathered <= KEPT_BYTES / 2 {
-            // Where little is sent, little is kept; under load the memory is used again at once.
+            // A quiet link keeps little memory; a busy one fills the buffer again at once.
             self.scratch.shrink_to(KEPT_BYTES);
         }
         for frame in batch {
@@ -69,7 +69,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> FrameSink for StreamSink<W> {
             DisconnectReason::Duplicate
             | DisconnectReason::RemoteClosed
             | DisconnectReason::LocalShutdown => {
-                // The peer may be gone already, and then there is nothing to end.
+                // The close fails only if the peer has closed or reset the stream already.
                 let _ = io.close().await;
             }
             _ => {} // Dropping both halves resets the stream.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_orderly_end_closes_and_any_other_resets() {
+    async fn an_orderly_end_closes_the_stream_and_any_other_resets_it() {
         for (reason, closed) in [
             (DisconnectReason::Duplicate, true),
             (DisconnectReason::RemoteClosed, true),

@@ -1,4 +1,4 @@
-//! The connections below libp2p.
+//! The TCP and in-memory sockets below libp2p.
 //!
 //! ```text
 //!   dial    ─▶ Environment (names, racing addresses, TCP or memory) ─┐
@@ -8,9 +8,9 @@
 //!
 //! # Invariants
 //!
-//! * Every dial goes through the environment: a name is looked up and raced there, under one deadline, and
-//!   always from a port of its own. With the listening port, two nodes that dial each other at the same
-//!   moment would get one TCP connection of which both believe that they dialled it.
+//! * Every dial goes through the environment, which looks names up and races the addresses under one deadline.
+//!   It always uses a new port: with the listening port, two nodes that dial each other at the same moment
+//!   would get one TCP connection that each believes to have dialled.
 
 use std::{
     collections::VecDeque,
@@ -37,12 +37,12 @@ use tokio::{io::ReadBuf, time::Instant};
 
 use crate::listening::is_free;
 
-/// A socket, as libp2p reads and writes it.
+/// A socket with the I/O traits that libp2p uses.
 #[derive(Debug)]
 pub(crate) struct Socket(Stream);
 
 impl Socket {
-    /// The socket of the system; `None` in memory.
+    /// The TCP socket; `None` if the socket is in memory.
     pub(crate) fn tcp(&self) -> Option<&tokio::net::TcpStream> {
         self.0.tcp()
     }
@@ -89,17 +89,17 @@ impl futures::AsyncWrite for Socket {
 /// Dials and listens for libp2p.
 pub(crate) struct Sockets {
     environment: Environment,
-    /// How long a dial may take, from the look-up of a name on.
+    /// Longest time for a dial, from the name look-up on.
     limit: Duration,
     tcp: tcp::tokio::Transport,
     memory: Vec<InMemory>,
-    /// What the swarm has to be told.
+    /// Events for the swarm.
     events: VecDeque<Event>,
 }
 
 type Event = TransportEvent<Ready<io::Result<Socket>>, io::Error>;
 
-/// A listener in memory.
+/// A listener on an in-memory address.
 struct InMemory {
     id: ListenerId,
     state: State,
@@ -219,7 +219,7 @@ impl Transport for Sockets {
     }
 }
 
-/// Which kinds of address a name may stand for.
+/// The address families that a name may resolve to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     V4,
@@ -237,7 +237,7 @@ impl Family {
     }
 }
 
-/// What an address names: a host, by address or by name, and a port.
+/// Host and port of an address; the host is an IP address or a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     host: String,
@@ -246,7 +246,7 @@ struct Place {
 }
 
 impl Place {
-    /// `None` if the address is of another kind, or names nobody.
+    /// Returns `None` if the address has another form.
     fn of(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
         let (host, family) = match parts.next()? {
@@ -288,13 +288,13 @@ fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
-/// A dial that came to nothing. The library passes on what an error says and what its source is, and not the
-/// error itself, so the cause is the source of this one.
+/// A failed dial. The library keeps the text of an error and of its source, and drops the error itself, so the
+/// cause is the source of this type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotReached(#[source] DialError);
 
-/// A listener that was refused, with its cause as its source, for the same reason.
+/// A failed listener, with its cause as the source for the same reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotBound(#[source] io::Error);
@@ -303,7 +303,7 @@ fn not_bound(error: io::Error) -> io::Error {
     io::Error::other(NotBound(error))
 }
 
-/// Whether a dial came to nothing because a name has no address.
+/// Returns `true` if a dial failed because a name has no address.
 pub(crate) fn is_unresolved(error: &libp2p::swarm::DialError) -> bool {
     let libp2p::swarm::DialError::Transport(failures) = error else { return false };
     failures.iter().any(|(_, failure)| match failure {

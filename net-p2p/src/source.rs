@@ -1,9 +1,8 @@
-//! Reads messages off a stream: [`AssembledSource`] over the bytes of a libp2p stream.
+//! The read half of a gossip stream: [`AssembledSource`] over the bytes of a libp2p stream.
 //!
 //! # Invariants
 //!
-//! * A stream is only ever given initialised memory to read to, and none is cleared for that more than
-//!   once.
+//! * The stream only ever reads into initialized memory, and that memory is initialized only once.
 
 use std::{
     io,
@@ -16,16 +15,16 @@ use bytes::BytesMut;
 use futures::AsyncRead;
 use tokio::io::ReadBuf;
 
-/// Most that one read takes, in bytes. Chosen: a frame of Yamux.
+/// Largest read, in bytes. Chosen: a Yamux frame.
 const MAX_READ_BYTES: usize = 16 * 1024;
 
-/// Most that one read of a quiet peer takes, in bytes. Chosen: as in the assembler.
+/// Largest read from a quiet peer, in bytes. Chosen: as in the assembler.
 const QUIET_READ_BYTES: usize = 4 * 1024;
 
-/// The inbound half of a gossip stream.
+/// The read half of a gossip stream.
 pub(crate) type StreamSource<R> = AssembledSource<Initialised<R>, LengthPrefix>;
 
-/// The inbound half of a gossip stream over `io`.
+/// Creates the read half of a gossip stream over `io`.
 pub(crate) fn stream_source<R>(io: R, rules: AssemblyRules) -> StreamSource<R>
 where
     R: AsyncRead + Unpin + Send + 'static,
@@ -34,14 +33,14 @@ where
     AssembledSource::new(io, BytesMut::new(), LengthPrefix, rules)
 }
 
-/// Reads to memory that may not be initialised from a stream that must not see it.
+/// Reads from a stream that requires initialized memory into memory that may not be initialized.
 ///
-/// The adapter of `tokio-util` clears all the room there is before each attempt to read; this one
-/// copies what came instead.
+/// The adapter of `tokio-util` clears all free memory before each read; this one copies the bytes that were
+/// read instead.
 #[derive(Debug)]
 pub(crate) struct Initialised<R> {
     io: R,
-    /// As long as the room there was for the latest reads; short again once the peer is quiet.
+    /// As long as the free memory at the latest reads; short again once the peer is quiet.
     scratch: Vec<u8>,
 }
 
@@ -84,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives its bytes in pieces of at most `piece` bytes, then ends.
+    /// A reader that yields its bytes in pieces of at most `piece` bytes, then ends.
     struct Script {
         bytes: Vec<u8>,
         at: usize,
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_come_out_as_they_went_in_however_they_are_cut() {
+    async fn messages_are_read_whole_however_their_bytes_are_split() {
         let budget = ByteBudget::new(64 << 20);
         for piece in [1, 3, 100, 16 * 1024, 1 << 20] {
             let long: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
@@ -148,7 +147,7 @@ mod tests {
 
     // Issue 9, 3; issue 8, 26.
     #[tokio::test(start_paused = true)]
-    async fn peers_that_announce_much_and_send_a_byte_at_a_time_hold_nothing_and_are_cut() {
+    async fn peers_that_announce_much_and_send_little_hold_no_budget_and_are_disconnected() {
         let budget = ByteBudget::new(256 << 20);
         let began = Instant::now();
         let peers = (0..43).map(|_| {

@@ -1,4 +1,4 @@
-//! Keeps a swarm alive.
+//! Runs the swarm, and restarts it after a panic.
 //!
 //! ```text
 //!   build ─▶ listen ─▶ run ─┬─ asked to stop ─▶ links end, then the swarm ─▶ done
@@ -8,10 +8,10 @@
 //!
 //! # Invariants
 //!
-//! * A panic in a behaviour or a connection ends one life of the swarm and nothing else. The next one
-//!   has the same identity, the same addresses and the same peers to dial.
-//! * While no swarm lives, topics say that they are closed, so their messages go over other transports.
-//! * Every task of a life has ended, or was aborted, before the next life begins.
+//! * A panic in a behaviour or a connection ends one swarm and nothing else. The next swarm has the same
+//!   identity, the same listening addresses and the same peers to dial.
+//! * While no swarm runs, topics report `Closed`, so their messages go over other transports.
+//! * Every task of a swarm has ended or was aborted before the next swarm starts.
 
 use std::{
     io,
@@ -48,35 +48,35 @@ use crate::{
     transport,
 };
 
-/// How long the system may take to answer every configured address. Chosen.
+/// Longest wait until every listening address is bound or has failed. Chosen: binding takes milliseconds.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection without any stream is kept. The swarm notices that the last stream has gone when
-/// it next looks at the connection, which is at the next ping at the latest. Chosen: twice their interval.
+/// Time for which a connection without any stream is kept. The swarm checks a connection at its next ping at
+/// the latest. Chosen: four ping intervals.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Shortest wait before the swarm is made again; doubles up to [`MAX_RESTART`]. Source: threats and
+/// Shortest delay before the swarm is restarted; doubles up to [`MAX_RESTART`]. Source: threats and
 /// goals, row 35.
 const RESTART: Duration = Duration::from_secs(1);
 
-/// Longest wait before the swarm is made again. Source: threats and goals, row 35.
+/// Longest delay before the swarm is restarted. Source: threats and goals, row 35.
 const MAX_RESTART: Duration = Duration::from_secs(30);
 
-/// How long a swarm must have lived for the waiting to start over. Chosen.
+/// Run time of a swarm after which the delay starts over. Chosen: twice the longest delay.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long links, and requests under way, may take to end in an orderly way. Chosen: longer than the broadcaster gives a
-/// stopping peer to drain and to close.
+/// Longest time for the orderly end of links and of requests in progress. Chosen: longer than the broadcaster
+/// gives a stopping peer to drain and to close.
 const LINKS_GRACE: Duration = Duration::from_millis(2_500);
 
-/// How long connections may take to send what was written to them. Chosen: a few round trips on the
-/// longest path; with the links' grace it stays well within the five seconds in which a node stops.
+/// Longest time for connections to send the bytes written to them. Chosen: a few round trips on the longest
+/// path; with the links' grace it stays well within the 5 s in which a node stops.
 const PARTING_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long connection tasks may take to end. They have nothing left to wait for.
+/// Longest time for the tasks of connections to end. Chosen: they have nothing left to wait for.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a swarm was not made.
+/// The reason why a swarm could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
     #[error("the key cannot be used for noise")]
@@ -87,7 +87,7 @@ pub(crate) enum BuildError {
     Listen { address: Multiaddr, source: io::Error },
 }
 
-/// The error of the system that transports have wrapped in their own, or the outermost one if there is none.
+/// The innermost error of the operating system; the outermost error if there is none.
 fn of_the_system(error: io::Error) -> io::Error {
     let mut inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
     while let Some(cause) = inner {
@@ -100,37 +100,37 @@ fn of_the_system(error: io::Error) -> io::Error {
     error
 }
 
-/// What every life of the swarm is made of.
+/// The parts from which every swarm is built.
 #[derive(Debug)]
 pub(crate) struct SwarmParts {
     pub(crate) config: P2pConfig,
     pub(crate) around: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
-    /// How it stands with them.
+    /// The states of the configured addresses.
     pub(crate) dials: Dials,
 }
 
-/// One life of the swarm.
+/// One swarm, from its start to its end.
 pub(crate) struct Life {
     core: Box<Core>,
     connections: TaskSet,
-    /// Where it listens, ports included.
+    /// The addresses it listens on, with their ports.
     listen: Vec<Multiaddr>,
 }
 
 impl SwarmParts {
-    /// Makes a swarm and waits until it listens.
+    /// Builds a swarm, and waits until it listens.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the swarm.
+    /// Safe: dropping the future drops the swarm.
     pub(crate) async fn make(
         &self,
         listen: &[Multiaddr],
         cancel: &CancellationToken,
     ) -> Result<Life, BuildError> {
-        // Connections outlive the wish to stop: they carry what links write at their end.
+        // Not a child of the network's cancellation: connections must still send the last bytes of their links.
         let (connections, panicked) =
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let (profile, environment) =
@@ -144,7 +144,7 @@ impl SwarmParts {
         let accept = acceptors.accept(&protocols, streams::GOSSIP);
         let http = self.serve_http(&mut acceptors, cancel);
         let (senders, mut receivers) = channels();
-        let streams = streams::Behaviour::new(acceptors, receivers.wishes.take());
+        let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let mut swarm = Swarm::new(
@@ -208,7 +208,7 @@ impl SwarmParts {
         Ok(Life { core, connections, listen })
     }
 
-    /// Serves HTTP on streams, if anything is served.
+    /// Serves HTTP on streams, if an HTTP server is configured.
     fn serve_http(&self, acceptors: &mut Acceptors, cancel: &CancellationToken) -> TaskSet {
         let http = TaskSet::new(cancel);
         if let Some(http_server) = self.config.http_server.clone() {
@@ -223,7 +223,7 @@ impl SwarmParts {
         http
     }
 
-    /// Lives one life after the other until asked to stop.
+    /// Runs one swarm after the other until cancelled.
     pub(crate) async fn supervise(self, mut life: Life, cancel: CancellationToken) {
         let mut wait = RESTART;
         loop {
@@ -260,17 +260,17 @@ impl SwarmParts {
 }
 
 impl Life {
-    /// Lives until asked to stop, or dead. `None` after a panic.
+    /// Runs the swarm until it ends. Returns `None` after a panic.
     async fn live(&mut self, cancel: &CancellationToken) -> Option<End> {
         AssertUnwindSafe(self.core.run(cancel)).catch_unwind().await.ok()
     }
 
-    /// Ends what belongs to this life: links first, while connections still carry what they write.
+    /// Ends the swarm: links first, while connections can still carry their last bytes.
     async fn end(self, ended: Option<End>) {
         let Self { mut core, connections, listen: _ } = self;
-        // Nobody reads notices any more, so no link shall wait for room for its last one.
+        // Nothing reads notices from here on. Closing the channel keeps links from waiting for room in it.
         core.receivers.notices.close();
-        // A panic of a link ends here: it was logged, and it is why this life ends.
+        // A link's panic was logged and is the reason for this end, so it stops here.
         let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind();
         let http = AssertUnwindSafe(core.http.stop(LINKS_GRACE)).catch_unwind();
         let (links, http) = tokio::join!(links, http);
@@ -278,7 +278,7 @@ impl Life {
         if ended == Some(End::Cancelled) {
             core.part().await;
         }
-        // What panicked once may do so again on its way out.
+        // A behaviour that panicked may panic again while it is dropped.
         let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(core)));
         if dropped.is_err() {
             tracing::error!("a swarm that died panicked again when it was dropped");
@@ -289,10 +289,10 @@ impl Life {
 }
 
 impl Core {
-    /// Closes every connection in an orderly way, so that what was written to it gets out.
+    /// Closes every connection in an orderly way, so that the bytes written to it are sent.
     async fn part(&mut self) {
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
-            // Who has gone meanwhile needs no closing.
+            // This fails only if the peer has disconnected meanwhile.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let gone = async {
@@ -305,7 +305,7 @@ impl Core {
         }
     }
 
-    /// Waits until the system has answered every address.
+    /// Waits until every listening address is bound or has failed.
     async fn listen(&mut self) -> Result<(), BuildError> {
         let settled = async {
             while !self.listening.is_settled() {
@@ -313,7 +313,7 @@ impl Core {
                 self.on_event(event);
             }
         };
-        // Who has not answered by then is a failure like any other.
+        // An address that is not bound at the deadline is reported as failed below.
         let _ = time::timeout(LISTEN_LIMIT, settled).await;
         match self.listening.take_failure() {
             None => Ok(()),

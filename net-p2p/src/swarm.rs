@@ -1,4 +1,4 @@
-//! The one task that owns the swarm.
+//! The task that owns the swarm.
 //!
 //! ```text
 //!   handles, topics ──try──▶ [commands] ─┐
@@ -6,16 +6,16 @@
 //!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
 //!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
 //!   the swarm       ──events────────────▶┘     ▲
-//!   handles         ──wait─▶ [wishes] ─────────┴─ for streams: the behaviour takes them itself
+//!   handles         ──wait─▶ [stream requests] ─┴─ taken by the streams behaviour itself
 //! ```
 //!
 //! # Invariants
 //!
-//! * The task waits only in its `select!`; its handlers are not `async`. What waits is a link task.
-//! * At most [`MAX_HANDSHAKES`] handshakes on streams that peers opened are under way, at most
+//! * The task waits only in its `select!`. Its handlers are not `async`; work that waits is a link task.
+//! * At most [`MAX_HANDSHAKES`] handshakes on inbound streams are in progress, at most
 //!   [`MAX_HANDSHAKES_PER_PEER`] with one peer. Further streams wait in the accept queue.
-//! * Gossip streams are opened and answered only with peers whose kind of key the network gossips with;
-//!   everything else is open to any key.
+//! * Gossip streams are opened and accepted only with peers whose kind of key the network gossips with. All
+//!   other protocols are open to every kind.
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,26 +50,26 @@ use crate::{
     topic_traffic::TopicTraffic,
 };
 
-/// How often it is asked whom to dial and where to open a stream. Chosen: half of the shortest delay
-/// of the dial schedule.
+/// Interval at which due dials and due openings of streams are looked for. Chosen: half the shortest delay of
+/// the dial schedule.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Handshakes under way on streams that peers opened. Source: threats and goals, row 1.
+/// Largest number of handshakes in progress on inbound streams. Source: threats and goals, row 1.
 const MAX_HANDSHAKES: usize = 128;
 
-/// The same, with one peer. Chosen: one is needed.
+/// Largest number of those with one peer. Chosen: one is needed; the rest is a margin for reconnections.
 const MAX_HANDSHAKES_PER_PEER: usize = 8;
 
-/// Why the swarm task ended.
+/// The reason why the swarm task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was asked to.
+    /// The task was cancelled.
     Cancelled,
     /// The task of a connection or a link panicked.
     TaskPanicked,
 }
 
-/// What the swarm task works with. Its methods are in several files, one for each concern.
+/// State of the swarm task. Its methods are in several files, one per concern.
 pub(crate) struct Core {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) around: Arc<LinkContext>,
@@ -80,15 +80,15 @@ pub(crate) struct Core {
     pub(crate) traffic: TopicTraffic,
     pub(crate) conventions: Conventions,
     pub(crate) gossip: GossipStreams,
-    /// Lent to link tasks and look-ups.
+    /// Cloned for link tasks.
     pub(crate) senders: Senders,
     pub(crate) receivers: Receivers,
     pub(crate) accept: AcceptQueue,
-    /// Link tasks and look-ups.
+    /// Link tasks.
     pub(crate) tasks: TaskSet,
-    /// Takes and serves streams of HTTP.
+    /// Tasks of the HTTP acceptor and of its streams.
     pub(crate) http: TaskSet,
-    /// Cancelled when the task of a connection panicked.
+    /// Cancelled when the task of a connection panics.
     pub(crate) panicked: CancellationToken,
 }
 
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Core {
     }
 }
 
-/// Waits until `at`, and for ever if nothing is due.
+/// Sleeps until `at`; for ever if it is `None`.
 async fn due(at: Option<Instant>) {
     match at {
         Some(at) => time::sleep_until(at).await,
@@ -107,7 +107,7 @@ async fn due(at: Option<Instant>) {
 }
 
 impl Core {
-    /// Runs until asked to stop. A panic in a behaviour is the caller's to catch.
+    /// Runs until cancelled. The caller catches panics of behaviours.
     pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> End {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -164,8 +164,7 @@ impl Core {
         }
     }
 
-    /// Whether a new link to this peer would be refused here, because the one by another transport
-    /// stays.
+    /// Returns `true` if a new link to this peer would be refused in favour of a link over another transport.
     fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
         let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
         self.conventions.link_end == LinkEnd::Connection
@@ -209,7 +208,7 @@ impl Core {
                 self.listening.closed(listener_id, reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
-                // The library waits 100 ms after one, and a lasting one comes back each time.
+                // The library waits 100 ms after such an error and reports it again for as long as it lasts.
                 if let Some(left_out) = self.around.lines.listener.due() {
                     tracing::warn!(%error, left_out, "cannot accept a connection on a libp2p port");
                 }
@@ -249,7 +248,7 @@ impl Core {
         let known = Connection { id: connection, direction, purpose, dialled };
         self.peers.connected(peer, identity, known, now);
         if !self.peers.entry(peer, identity).gossips {
-            // There will be no link, and topics go over the connection as it is.
+            // This peer gets no gossip link, and topics use the connection as it is.
             self.settle(&peer, |known| known == connection);
         }
         self.on_tick();
@@ -257,7 +256,7 @@ impl Core {
 
     fn on_ping(&mut self, event: &ping::Event) {
         match &event.result {
-            // The library keeps the first failure in a row to itself, so this is the second.
+            // The library does not report the first failure in a row, so this is the second.
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                 self.around.metrics.note(P2pEvent::PingTimeout);
                 if let Some(left_out) = self.around.lines.silent.due() {
@@ -266,7 +265,7 @@ impl Core {
                 let attempts =
                     self.peers.get(&event.peer).into_iter().flat_map(|peer| &peer.attempts);
                 for attempt in attempts.filter(|attempt| attempt.connection == event.connection) {
-                    // Else the orderly end of its connection, which the peer can put off, comes first.
+                    // Without this, the connection's orderly end would run first, and the peer could delay it.
                     self.around.broadcaster.disconnect(attempt.link, DisconnectReason::Silent);
                 }
                 self.swarm.close_connection(event.connection);
@@ -275,7 +274,7 @@ impl Core {
         }
     }
 
-    /// A peer opened one of our streams.
+    /// Handles an inbound gossip stream.
     fn on_stream(&mut self, stream: InboundStream) {
         let (peer, connection) = (stream.about.peer, stream.about.connection);
         let Some(identity) = identity_of(&peer) else {
@@ -295,7 +294,7 @@ impl Core {
         self.begin(peer, connection, Start::Accepted(Box::new(stream)));
     }
 
-    /// Gives a second stream to the attempt on its connection that waits for one.
+    /// Hands a second stream to the attempt on its connection that waits for one.
     fn hand_second(&mut self, peer: &libp2p::PeerId, on: ConnectionId, stream: InboundStream) {
         let attempts = self.peers.get_mut(peer).map(|peer| &mut peer.attempts);
         let waiting = attempts.into_iter().flatten().find_map(|attempt| {
@@ -360,7 +359,7 @@ impl Core {
         self.close_unused();
     }
 
-    /// Ends the connections that were retired and that nobody uses any more.
+    /// Closes the retired connections without a stream in use.
     fn close_unused(&mut self) {
         for connection in self.swarm.behaviour().streams.unused() {
             self.swarm.close_connection(connection);
@@ -388,7 +387,7 @@ impl Core {
                 }
             }
             LinkOutcome::Duplicate { winner } => self.on_duplicate(&id, on, winner),
-            // It is tried again at once.
+            // A link with one stream is tried at once.
             LinkOutcome::NoSecondLane => self.on_tick(),
             LinkOutcome::Unsupported | LinkOutcome::Foreign => self.refused(&id, on),
             LinkOutcome::Failed => self.unreachable(&id, on),
@@ -397,13 +396,13 @@ impl Core {
 
     fn on_duplicate(&mut self, id: &libp2p::PeerId, on: ConnectionId, winner: gossip::LinkId) {
         let here = |peer: &Peer| peer.attempts.iter().any(|attempt| attempt.link == winner);
-        // A winner on this transport settles its connection itself.
+        // If the winning link is on this transport, it settles its connection itself.
         if !self.peers.get(id).is_some_and(here) {
             self.settle(id, |connection| connection == on);
         }
     }
 
-    /// Dialled connections are kept although their links are refused: topics go over them.
+    /// Keeps dialled connections although their links were refused, because topics use them.
     pub(crate) fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
         let connections = self.peers.get_mut(id).map(|peer| &mut peer.connections);
         for known in connections.into_iter().flatten().filter(|known| which(known.id)) {

@@ -1,10 +1,9 @@
-//! The broadcaster's way to a topic.
+//! Publishes the broadcaster's messages on a topic.
 //!
 //! # Invariants
 //!
-//! * What waits for the swarm is bounded in number by its queue and in bytes by the node's budget.
-//! * What does not fit a topic is said so, and never handed to the library, which would drop it
-//!   without a word.
+//! * Messages that wait for the swarm are bounded in number by its queue and in bytes by the node's budget.
+//! * A message too large for a topic is refused with an error. The library would drop it silently.
 
 use broadcaster::{ByteBudget, TopicAdmission, TopicReceipt, TopicSink};
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use crate::{
     pubsub::MAX_BODY_BYTES,
 };
 
-/// Publishes messages of one tag.
+/// Publishes the messages of one tag.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) hash: TopicHash,
@@ -55,7 +54,7 @@ mod tests {
     use crate::command::channels;
 
     #[test]
-    fn a_topic_says_what_it_cannot_take() {
+    fn a_message_too_large_for_a_topic_is_refused() {
         let (senders, receivers) = channels();
         let topic = Topic {
             hash: TopicHash::from_raw("t"),

@@ -1,12 +1,13 @@
-//! What the swarm task does about topics: publishing at a pace, hearing within bounds, and watching whom
-//! a low score mutes.
+//! The swarm task's handling of topics: paced publishing, rate limits on received messages, and a watch on
+//! peers
+//! that are muted by a low score.
 //!
 //! # Invariants
 //!
-//! * What a peer says beyond its share, or beyond what the budget has room for, is ignored and counted, so
-//!   that the library forgets it at once.
+//! * A message beyond its peer's share or beyond the budget is reported as ignored and counted, so that the
+//!   library forgets it at once.
 //! * A peer that floods is disconnected and counted.
-//! * A score that keeps a peer from being served is counted and logged, once for each time.
+//! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -26,31 +27,31 @@ use crate::{
     outbox::{Outbox, Publication, cost},
     pubsub::PUBLISH_THRESHOLD,
     swarm::Core,
-    topic_rates::{Said, TopicRates},
+    topic_rates::{RateVerdict, TopicRates},
 };
 
-/// How often scores are looked at. Chosen: as often as they change.
+/// Interval at which scores are checked. Chosen: the interval at which the library updates them.
 const SCORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of the traffic on all topics.
+/// State of the traffic on all topics.
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
     pub(crate) outbox: Outbox,
     rates: TopicRates,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
-    /// When scores are looked at next.
+    /// Time of the next check of the scores.
     watch: Instant,
 }
 
 impl TopicTraffic {
-    /// No traffic yet. `budget_bytes` is what all queues of the node may hold.
+    /// Creates the state. `budget_bytes` is the budget of the whole node.
     pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
         let outbox = Outbox::new(budget_bytes, now);
         Self { outbox, rates: TopicRates::default(), muted: HashSet::new(), watch: now }
     }
 
-    /// Forgets a peer that is gone.
+    /// Removes the state of a peer that has disconnected.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.rates.forget(peer);
         self.muted.remove(peer);
@@ -58,7 +59,7 @@ impl TopicTraffic {
 }
 
 impl Core {
-    /// Publishes a message when it is its turn.
+    /// Queues a message for publishing.
     pub(crate) fn publish(&mut self, publication: Publication) {
         if self.traffic.outbox.offer(publication).is_err() {
             self.around.metrics.note(P2pEvent::PublishQueueFull);
@@ -66,15 +67,15 @@ impl Core {
         self.publish_due();
     }
 
-    /// Publishes what may be published now.
+    /// Publishes every message that may be published now.
     pub(crate) fn publish_due(&mut self) {
         let now = Instant::now();
         while let Some(Publication { topic, body, held, receipt }) = self.traffic.outbox.next(now) {
-            // Without gossip no topic is attached, so nothing is published.
+            // No topic is attached in a node without gossip, so there is nothing to publish.
             let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
             match gossipsub.publish(topic.clone(), body) {
                 Ok(_) => {
-                    // As the library chooses whom it publishes to.
+                    // The same condition by which the library chooses the peers to publish to.
                     let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
                         topics.contains(&&topic)
                             && gossipsub
@@ -84,7 +85,7 @@ impl Core {
                     receipt.reached(gossipsub.all_peers().filter(is_served).count());
                     self.traffic.outbox.keep(held, now);
                 }
-                // A message that was heard or published before is not lost.
+                // The message was received or published before, so it is not lost.
                 Err(PublishError::Duplicate) => {}
                 Err(PublishError::NoPeersSubscribedToTopic) => {
                     self.around.metrics.note(P2pEvent::PublishWithoutPeers);
@@ -92,7 +93,7 @@ impl Core {
                 Err(error) => {
                     tracing::debug!(%error, "publishing failed");
                     self.around.metrics.note(P2pEvent::PublishFailed);
-                    // Peers may still ask for it.
+                    // The charge stays, because peers may still request the message.
                     self.traffic.outbox.keep(held, now);
                 }
             }
@@ -141,7 +142,7 @@ impl Core {
         self.around.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
     }
 
-    /// Charges a message that was heard, or says no.
+    /// Charges a received message to its peer and to the budget. Returns `None` if either is exceeded.
     fn admit(
         &mut self,
         from: &PeerId,
@@ -150,15 +151,15 @@ impl Core {
     ) -> Option<broadcaster::Reservation> {
         let now = Instant::now();
         match self.traffic.rates.note(*from, body_bytes, now) {
-            Said::Within => {}
-            Said::Excess => {
+            RateVerdict::Within => {}
+            RateVerdict::Excess => {
                 self.around.metrics.note(P2pEvent::TopicExcess);
                 return None;
             }
-            Said::Flood => {
+            RateVerdict::Flood => {
                 self.around.metrics.note(P2pEvent::TopicFlood);
                 tracing::info!(peer = %from, "disconnecting a peer that floods a topic");
-                // It may have gone already.
+                // This fails only if the peer has disconnected already.
                 let _ = self.swarm.disconnect_peer_id(*from);
                 return None;
             }
@@ -189,12 +190,12 @@ impl Core {
         acceptance: MessageAcceptance,
     ) {
         if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
-            // A message that is too old to be known is not passed on, which is right.
+            // A message that the library no longer knows is too old to be forwarded.
             let _known = gossipsub.report_message_validation_result(message, from, acceptance);
         }
     }
 
-    /// Notes which peers are not served because of their score.
+    /// Records the peers that are not served because of their score.
     pub(crate) fn watch_scores(&mut self) {
         let now = Instant::now();
         let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() else { return };

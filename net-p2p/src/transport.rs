@@ -1,4 +1,4 @@
-//! From a socket to an authenticated, multiplexed connection.
+//! Builds the transport: from a socket to an authenticated, multiplexed connection.
 //!
 //! ```text
 //!   Sockets (no delay, low-water mark, lingering) ──▶ Noise ──▶ flush_coalescer ──▶ Yamux        all within one deadline
@@ -6,10 +6,11 @@
 //!
 //! # Invariants
 //!
-//! * A connection that is not authenticated and multiplexed within [`HANDSHAKE_TIMEOUT`] is dropped,
-//!   whoever dialled. A transport built by hand has no deadline of its own.
-//! * At most [`NOT_SENT_BYTES`] of what was written wait unsent in the kernel, so that a priority
-//!   message never waits behind megabytes of bulk.
+//! * A connection that is not authenticated and multiplexed within [`HANDSHAKE_TIMEOUT`] is dropped, whichever
+//!   end dialled. libp2p adds no such deadline to a transport that is composed by hand.
+//! * At most [`NOT_SENT_BYTES`] of the written bytes wait unsent in the kernel, so that a priority message
+//!   never
+//!   waits behind megabytes of bulk.
 
 use std::time::Duration;
 
@@ -27,25 +28,26 @@ use crate::{
 };
 use mesh::Door;
 
-/// From the look-up of a name, or the first byte of who dials, to a multiplexed connection. Source: threats and goals, row 1.
+/// Longest time from the start of a dial, or from the accepted socket, to a multiplexed connection. Source:
+/// threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// From the look-up of a name to a socket. Chosen: it leaves two seconds of the whole for the handshake,
-/// without which there is no connection anyway, so that a failure says what was not reached.
+/// Longest time from the name look-up to a connected socket. Chosen: it leaves 2 s for the handshake, so that
+/// the error of an unreachable address names that address.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// `TCP_NOTSENT_LOWAT`, in bytes. Source: architecture, "Priority must survive a full pipe".
 pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 
-/// How long sent data may stay unacknowledged. Source: threats and goals, row 4.
+/// Longest time that sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport of a node, over the sockets of `environment`. Its connections are driven in `tasks`,
-/// and let in by `door`.
+/// Builds the transport of a node over the sockets of `environment`. Connections are driven in `tasks` and
+/// admitted by `door`.
 ///
 /// # Errors
 ///
-/// When the key cannot sign, which an Ed25519 key always can.
+/// When the key cannot sign, which never happens with an Ed25519 key.
 pub(crate) fn build(
     environment: Environment,
     key: &Keypair,
@@ -68,8 +70,8 @@ pub(crate) fn build(
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 
-/// Sets what makes priority survive a full pipe, where the system has it. The sizes of the kernel's
-/// buffers stay its own: a fixed one would switch off their growth on long paths.
+/// Sets the low-water mark of unsent bytes and the time-out of unacknowledged ones, where the system has them.
+/// The kernel's buffer sizes stay automatic: a fixed size would switch off their growth on long paths.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 fn tune(stream: &tokio::net::TcpStream) {
     let socket = socket2::SockRef::from(stream);

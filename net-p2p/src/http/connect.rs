@@ -1,4 +1,4 @@
-//! Opens streams for HTTP clients.
+//! Opens streams for the HTTP client.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::stream::StreamIo;
 use crate::{command::ToSwarm, config::PeerAddressError, streams::StreamTarget};
 
-/// Longest time for opening a stream, with looking a name up, dialling and waiting for a place. Callers
-/// have a limit of their own. Chosen: the three of ten seconds each.
+/// Longest time for opening a stream: the name look-up, the dial, and the wait for a place. Callers have a
+/// deadline of their own. Chosen: 10 s for each of the three.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Opens streams to one peer.
 ///
-/// It holds a way to the swarm and not the network, so that idle clients keep no network running.
+/// It holds a handle to the swarm and not to the network, so that idle clients keep no network running.
 #[derive(Debug)]
 pub(crate) struct StreamConnect {
     pub(crate) swarm: ToSwarm,
@@ -37,7 +37,7 @@ impl Connect for StreamConnect {
     }
 }
 
-/// Why an address has no HTTP client.
+/// Converts the error of an address that no HTTP client can use.
 pub(crate) fn unusable(address: &NodeAddress, error: &PeerAddressError) -> HttpAddressError {
     let text = address.to_string();
     match error {

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   connections ──try──▶ [accept queue] ──▶ StreamAcceptor ──▶ one task per stream: HttpServer
-//!   HttpClient ──▶ Clients ──▶ StreamConnect ──wait──▶ [wishes] ──▶ swarm task ──▶ stream
+//!   HttpClient ──▶ Clients ──▶ StreamConnect ──wait──▶ [requests] ──▶ swarm task ──▶ stream
 //! ```
 //!
 //! # Invariants
 //!
-//! * The acceptor waits for streams and for nothing else: no handler, no body, no permit.
-//! * Serving and sending is the work of `net-http`; here streams become bytes with a verified peer behind them.
-//! * A stream ends in an orderly way, after all that was written to it; only a stream that was given up is reset.
+//! * The acceptor waits for streams only, never for a handler, a body or a permit.
+//! * `net-http` serves and sends requests. This module only turns streams into byte streams with a verified
+//!   peer.
+//! * A stream is closed in an orderly way after everything written to it; it is reset only when it is
+//!   abandoned.
 
 mod connect;
 mod stream;

@@ -1,9 +1,9 @@
-//! A libp2p stream in the terms of everybody else.
+//! Adapts a libp2p stream to the I/O traits of tokio.
 //!
 //! # Invariants
 //!
-//! * What was reset, or lost with its connection, does not end like what the peer has closed: while this
-//!   end's half is open such an end is an error. Yamux tells both as an end of the bytes.
+//! * A stream that was reset, or lost with its connection, reads as an error and not as an end while this end's
+//!   half is open. Yamux reports both as an end of the bytes.
 
 use std::{
     io,
@@ -20,12 +20,12 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 use crate::streams::{InboundStream, OutboundStream, Usage};
 
-/// The bytes of a stream. Shutting it down closes this end's half of it; dropping it before resets it.
+/// The bytes of a stream. Shutdown closes this end's half; dropping it without a shutdown resets the stream.
 #[derive(Debug)]
 pub(crate) struct StreamIo {
     stream: Compat<Stream>,
     end: End,
-    /// These two are given up after the stream, which is why they come after it.
+    // Fields are dropped in order: the place must be given back after the stream is gone.
     _place: Option<OwnedSemaphorePermit>,
     _usage: Usage,
 }
@@ -33,9 +33,9 @@ pub(crate) struct StreamIo {
 /// The meaning of an end of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The peer's, if writing is possible still; else the stream's.
+    /// Not known yet. If writing is still possible, the peer closed its half; otherwise the stream was lost.
     Unknown,
-    /// The peer's, or this end's half is closed too and nobody can tell.
+    /// The peer closed its half, or this end's half is closed too, which makes the cases indistinguishable.
     Orderly,
 }
 
@@ -61,8 +61,8 @@ impl AsyncRead for StreamIo {
         let (before, room) = (into.filled().len(), into.remaining());
         ready!(Pin::new(&mut this.stream).poll_read(context, into))?;
         if room > 0 && into.filled().len() == before && this.end == End::Unknown {
-            // Writing nothing fails where nothing can be written any more. To have to wait for that is
-            // no failure.
+            // An empty write fails on a stream that was reset or lost. A pending one shows that the stream is
+            // alive.
             if let Poll::Ready(Err(error)) = Pin::new(&mut this.stream).poll_write(context, &[]) {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error)));
             }

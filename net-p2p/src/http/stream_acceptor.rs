@@ -1,9 +1,9 @@
-//! Takes streams of HTTP, and has each one served.
+//! Accepts inbound HTTP streams and has each one served.
 //!
 //! # Invariants
 //!
-//! * At most [`MAX_STREAMS`] streams have a task, those included that wait for a permit or are being
-//!   refused one. Streams beyond that are reset and counted.
+//! * At most [`MAX_STREAMS`] streams have a task, including those that wait for a permit or are being refused.
+//!   Further streams are reset and counted.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -24,11 +24,11 @@ use crate::{
     streams::{AcceptQueue, InboundStream},
 };
 
-/// Most streams of HTTP that have a task. Chosen: twice as many as an [`HttpServer`] serves and lets wait by
-/// default, so that it decides and this bound is a backstop.
+/// Largest number of HTTP streams with a task. Chosen: twice as many as an [`HttpServer`] serves and queues by
+/// default, so that the server's permits decide and this bound is a backstop.
 const MAX_STREAMS: usize = 4_096;
 
-/// Takes streams from the accept queue and gives each a task. One for each life of the swarm.
+/// Spawns a task for each stream of the accept queue. One acceptor per swarm.
 pub(crate) struct StreamAcceptor {
     accept: AcceptQueue,
     service: Arc<Service>,
@@ -60,7 +60,7 @@ impl StreamAcceptor {
         Self { accept, service: Arc::new(service), metrics }
     }
 
-    /// Runs until asked to stop. The streams' tasks are spawned on `tasks`.
+    /// Accepts streams until cancelled. The streams' tasks are spawned on `tasks`.
     pub(crate) async fn run(mut self, tasks: TaskSet, cancel: CancellationToken) {
         while let Some(Some(stream)) = cancel.run_until_cancelled(self.accept.next()).await {
             self.serve(stream, &tasks);
@@ -90,7 +90,7 @@ impl Service {
         let connection = Connection { io, caller, terms: self.terms };
         match self.http_server.serve(connection, &self.document, &cancel).await {
             None => {}
-            // Streams are not upgraded.
+            // Upgrades are not possible on streams: this type has no value.
             Some(upgraded) => match upgraded.upgrade {},
         }
     }

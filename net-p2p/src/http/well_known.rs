@@ -1,9 +1,9 @@
-//! The document that names the HTTP services of a node, which is served on libp2p streams only.
+//! The document that names the HTTP services of a node, served on libp2p streams only.
 //!
 //! # Invariants
 //!
-//! * The path belongs to the document on streams; on the TCP port it is the service's. Source: wire facts
-//!   9.1.
+//! * On streams the path belongs to this document. On the TCP port it belongs to the node's service. Source:
+//!   wire facts 9.1.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ use net_http::{
 /// The path of the document. Source: wire facts 9.1.
 const PATH: &str = "/.well-known/libp2p/protocols";
 
-/// Answers requests for the document, and passes on all others.
+/// Answers requests for the document, and passes all others on.
 #[derive(Debug)]
 pub(super) struct ProtocolsDocument(String);
 
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_only_and_under_one_path() {
+    fn the_document_is_read_only_and_under_one_path() {
         let post = ask(&Method::POST, PATH).unwrap();
         assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert!(ask(&Method::GET, "/.well-known").is_none());

@@ -2,11 +2,11 @@
 //!
 //! # Invariants
 //!
-//! * It waits for orders and for the connection, and for nothing else: a stream that finds no place is
-//!   reset.
-//! * It ends when the connection does, when it has closed it, or when nobody holds the muxer any more.
-//! * Whoever holds the muxer hears how the connection ended.
-//! * Once it ends, or begins to close the connection, every stream of it ends.
+//! * The task waits for orders and for the connection only. A stream that finds its queue full is reset
+//!   without a wait.
+//! * The task ends when the connection ends, when it has closed the connection, or when the muxer was dropped.
+//! * The muxer receives the error that ended the connection.
+//! * Every stream of the connection ends when the task ends or starts to close the connection.
 
 use std::{
     future::poll_fn,
@@ -27,19 +27,19 @@ use crate::{
     metrics::{P2pEvent, P2pMetrics},
 };
 
-/// Inbound streams that are taken at once, before others have their turn. Chosen.
+/// Inbound streams taken in one turn, before outbound streams get theirs. Chosen.
 const STREAMS_A_TURN: usize = 32;
 
-/// What a muxer wants of its task.
+/// An order of the muxer to its task.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// A stream of our own. At most one waits.
+    /// Opens an outbound stream. At most one is ordered at a time.
     Open(oneshot::Sender<Stream>),
-    /// An orderly end, and how it went.
+    /// Closes the connection in an orderly way, and reports the result.
     Close(oneshot::Sender<Result<(), ConnectionError>>),
 }
 
-/// Why a connection is not driven any more.
+/// The reason why a connection is no longer driven.
 enum End {
     Asked(oneshot::Sender<Result<(), ConnectionError>>),
     Failed(ConnectionError),
@@ -50,34 +50,34 @@ enum End {
 #[derive(Debug)]
 pub(super) struct Driver<C> {
     pub(super) connection: Connection<FlushCoalescer<C>>,
-    /// Streams that peers open, until they are negotiated.
+    /// Inbound streams, on their way to the negotiation.
     pub(super) inbound: mpsc::Sender<Stream>,
     pub(super) orders: mpsc::Receiver<Order>,
-    /// Who waits for a stream of our own.
+    /// Receiver of the outbound stream that is being opened.
     pub(super) asked: Option<oneshot::Sender<Stream>>,
-    /// Cancelled when the streams are to end.
+    /// Cancelled when the streams must end.
     pub(super) streams: CancellationToken,
     pub(super) metrics: P2pMetrics,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
-    /// Drives the connection to its end. `ended` hears of one that nobody asked for.
+    /// Drives the connection to its end. `ended` receives an error that no order to close caused.
     pub(super) async fn run(mut self, ended: oneshot::Sender<ConnectionError>) {
-        // Also when this future is dropped, or panics.
+        // The guard ends the streams also when this future is dropped or panics.
         let streams = self.streams.clone().drop_guard();
         let end = poll_fn(|context| self.poll_end(context)).await;
         drop(streams);
         match end {
             End::Asked(done) => self.close(done).await,
             End::Failed(error) => {
-                // Who does not listen has forgotten the connection already.
+                // The send fails only if the muxer was dropped, and then nobody needs the error.
                 let _ = ended.send(error);
             }
             End::Forgotten => {}
         }
     }
 
-    /// Closes the connection while somebody waits for it.
+    /// Closes the connection for as long as the caller waits for the result.
     async fn close(mut self, mut done: oneshot::Sender<Result<(), ConnectionError>>) {
         let close = poll_fn(|context| self.connection.poll_close(context));
         let closed = tokio::select! {
@@ -85,9 +85,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
             () = done.closed() => return,
             closed = time::timeout(CLOSE_LIMIT, close) => closed,
         };
-        // The connection ends at once where it does not end in an orderly way.
+        // At the deadline the connection is dropped, which counts as a close too.
         let closed = closed.unwrap_or(Ok(()));
-        // Who waited until now may have given up.
+        // The send fails only if the caller has stopped waiting.
         let _ = done.send(closed);
     }
 
@@ -102,7 +102,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
         if let Some(to) = self.asked.take() {
             match self.connection.poll_new_outbound(context) {
                 Poll::Ready(Ok(stream)) => {
-                    // Who has gone needs no stream, and the connection goes next.
+                    // The send fails only if the muxer was dropped, and then the connection ends next.
                     let _ = to.send(stream);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),

@@ -1,22 +1,22 @@
-//! One stream: the note it takes when bytes move in the task of its connection, and its end, which comes
-//! with the end of the connection.
+//! One stream of a connection: it reports bytes that move in the connection's task, and it ends with the
+//! connection.
 //!
-//! The library lets a connection's bytes and its handlers share a task: whatever a handler reads or
-//! writes makes the connection be polled once more, and with it every handler. Some handlers count on
-//! that. `libp2p-ping` answers a ping, puts the future of the next one in place, and returns without
-//! polling it. With the bytes in a task of their own, nothing would ever wake that future. So a poll in
-//! which bytes moved is followed by another, until nothing moves.
+//! rust-libp2p assumes that a connection's bytes and its handlers share a task: whenever a handler reads or
+//! writes, the connection is polled again, and with it every handler. Some handlers rely on that.
+//! `libp2p-ping` answers a ping, stores the future of the next one, and returns without polling it. With the
+//! bytes in a task of their own, nothing would wake that future. So a poll in which bytes moved is followed by
+//! another one, until no bytes move.
 //!
-//! The library wakes whoever waits on a stream when the connection breaks, but not when it is closed: so a
+//! Yamux wakes the tasks that wait on a stream when the connection breaks, but not when it is closed, so a
 //! stream also waits for the end of its connection.
 //!
 //! # Invariants
 //!
 //! * A handler that moved bytes of any stream of its connection is polled again.
-//! * Streams that are used in other tasks, as those of gossip and HTTP are, wake nobody.
-//! * Nobody waits on a stream of a connection that has ended, or is being closed. What came before can
+//! * Streams used in other tasks, such as those of gossip and HTTP, wake no handler.
+//! * No task waits on a stream of a connection that has ended or is being closed. Bytes received before can
 //!   still be read.
-//! * Only bytes count. An end or an error that is read again and again is no reason to go on.
+//! * Only bytes count. A repeated end or error does not cause another poll.
 
 use std::{
     io,
@@ -33,13 +33,13 @@ use tokio::task;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use yamux::Stream;
 
-/// Whether bytes moved in the task that polls a connection. Clones share it.
+/// Records whether bytes moved in the task that polls a connection. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Activity(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The task that polls the muxer; nobody's until it does.
+    /// The task that polls the muxer; empty until its first poll.
     task: OnceLock<Option<task::Id>>,
     moved: AtomicBool,
 }
@@ -61,22 +61,22 @@ impl Activity {
     }
 }
 
-/// A stream of Yamux.
+/// A Yamux stream that reports activity and ends with its connection.
 #[derive(Debug)]
 pub(crate) struct Substream {
     stream: Stream,
     activity: Activity,
-    /// Resolves when the connection has ended, or is being closed.
+    /// Resolves when the connection has ended or starts to close.
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Substream {
-    /// A stream of the connection that cancels `ended` at its end.
+    /// Wraps a stream of the connection that cancels `ended` at its end.
     pub(super) fn new(stream: Stream, activity: Activity, ended: CancellationToken) -> Self {
         Self { stream, activity, ended: Box::pin(ended.cancelled_owned()) }
     }
 
-    /// What the stream says, unless it waits for a connection that is gone.
+    /// Passes `poll` on, or returns an error if it is pending and the connection is gone.
     fn unless_ended<T>(
         &mut self,
         polled: Poll<io::Result<T>>,

@@ -1,4 +1,4 @@
-//! One muxer against another, over pipes that count.
+//! Two muxers connected by pipes that count writes.
 
 use std::{
     future::poll_fn,
@@ -31,10 +31,10 @@ use crate::{
     tests::host::{PATIENCE, until},
 };
 
-/// What the pipe between two nodes holds, one way.
+/// Capacity of the pipe between two nodes in one direction, in bytes.
 const PIPE_BYTES: usize = 16 * 1024;
 
-/// Counts what reaches the socket.
+/// Counts the writes that reach the socket.
 struct Counted<S> {
     stream: S,
     sent: Arc<Sent>,
@@ -79,7 +79,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 type Socket = noise::Output<Lingering<Counted<Compat<DuplexStream>>>>;
 
-/// One end of a connection, and the set its task is in.
+/// One end of a connection, and the set of its task.
 struct Node {
     muxer: Muxer,
     tasks: TaskSet,
@@ -116,7 +116,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     time::timeout(PATIENCE, what).await.unwrap()
 }
 
-/// Both ends of a pipe, authenticated.
+/// Both ends of a pipe after the Noise handshake.
 async fn sockets() -> [(Socket, Arc<Sent>); 2] {
     let config = noise::Config::new(&Keypair::generate_ed25519()).unwrap();
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
@@ -143,11 +143,11 @@ async fn nodes() -> (Node, Node) {
 }
 
 #[tokio::test]
-async fn streams_that_find_no_place_are_reset_and_counted() {
+async fn streams_beyond_the_queue_are_reset_and_counted() {
     let (mut peer, ours) = tokio::io::duplex(1 << 20);
     let mut node = Node::new(ours.compat(), Arc::default(), Mode::Server);
     for number in 0..=MAX_BUFFERED as u32 + 2 {
-        // An update of a window that opens the stream.
+        // A window update that opens a stream.
         let mut frame = [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         frame[4..8].copy_from_slice(&(2 * number + 1).to_be_bytes());
         peer.write_all(&frame).await.unwrap();
@@ -162,7 +162,7 @@ async fn streams_that_find_no_place_are_reset_and_counted() {
 }
 
 #[tokio::test]
-async fn what_many_streams_say_at_once_leaves_in_few_writes() {
+async fn frames_of_many_streams_leave_in_few_writes() {
     const STREAMS: usize = 16;
     const FRAMES: usize = 5;
     let (mut one, mut other) = nodes().await;
@@ -172,7 +172,7 @@ async fn what_many_streams_say_at_once_leaves_in_few_writes() {
     }
     for stream in &mut streams {
         for _ in 0..FRAMES {
-            // There is room for it: the other task has no turn in between.
+            // The window has room, so this does not wait and the other task gets no turn.
             stream.write_all(&[7; 100]).await.unwrap();
         }
     }
@@ -183,13 +183,13 @@ async fn what_many_streams_say_at_once_leaves_in_few_writes() {
     }
     let (writes, bytes) = (&one.sent.writes, &one.sent.bytes);
     let (writes, bytes) = (writes.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
-    // 9,000 bytes fit into one message, and the pipe.
+    // 9,000 bytes fit into one Noise message, and into the pipe.
     assert!(writes <= 3, "{writes} writes for {} frames", STREAMS * FRAMES);
     assert!(bytes < STREAMS * FRAMES * 112 + 3 * 40, "{bytes} bytes");
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_stops_whoever_writes() {
+async fn a_peer_that_does_not_read_stops_the_writers() {
     const STREAMS: usize = 8;
     let [(ours, sent), silent] = sockets().await;
     let mut node = Node::new(ours, sent, Mode::Client);
@@ -208,7 +208,7 @@ async fn a_peer_that_does_not_read_stops_whoever_writes() {
             break;
         }
     }
-    // Yamux keeps about ten frames of a stream, one that is being sent and one that comes next.
+    // Yamux keeps about ten frames per stream, the frame being sent, and the next one.
     let kept = STREAMS * 11 * 1024 + 2 * 1024;
     assert!(taken <= kept + TURN_BYTES + PIPE_BYTES, "{taken} bytes");
     assert!(node.sent.bytes.load(Ordering::Relaxed) <= PIPE_BYTES);
@@ -216,7 +216,7 @@ async fn a_peer_that_does_not_read_stops_whoever_writes() {
 }
 
 #[tokio::test]
-async fn what_was_written_arrives_before_the_end() {
+async fn written_bytes_arrive_before_the_end() {
     let (mut one, mut other) = nodes().await;
     let mut stream = one.open().await.unwrap();
     stream.write_all(b"last words").await.unwrap();
@@ -224,13 +224,13 @@ async fn what_was_written_arrives_before_the_end() {
     let listens = async {
         let mut stream = other.accept().await.unwrap();
         let read = soon(stream.read_to_string(&mut heard)).await;
-        // Whoever closes waits until the other side has let go.
+        // The close waits until the other side has dropped its connection.
         drop(other);
         read
     };
     let (closed, read) = tokio::join!(one.close(), listens);
     closed.unwrap();
-    // The end of the connection may be told as the end of the stream or as an error.
+    // The end of the connection may show as the end of the stream or as an error.
     drop(read);
     assert_eq!(heard, "last words");
     until("no task is left", || one.tasks.is_empty()).await;
@@ -247,9 +247,9 @@ async fn closing_waits_until_the_socket_has_lingered() {
     drop(silent);
 }
 
-// Issue 8, 28: closing a connection woke no reader, so its links lived on.
+// Issue 8, 28. Before, closing a connection woke no reader, so its links lived on.
 #[tokio::test]
-async fn whoever_waits_on_a_stream_hears_that_its_connection_is_closed() {
+async fn tasks_that_wait_on_a_stream_wake_when_its_connection_closes() {
     let (mut one, mut other) = nodes().await;
     let mut stream = one.open().await.unwrap();
     stream.write_all(b"hello").await.unwrap();
@@ -259,21 +259,21 @@ async fn whoever_waits_on_a_stream_hears_that_its_connection_is_closed() {
     for mut stream in [stream, theirs] {
         let ends = ends.clone();
         one.tasks.spawn("reader", |_cancel| async move {
-            // An end or an error: either wakes.
+            // An end or an error: either wakes the reader.
             let _ = stream.read_to_end(&mut Vec::new()).await;
             ends.send(()).await.unwrap();
         });
     }
-    // Both wait by now, and nothing else polls them.
+    // Both tasks wait by now, and nothing else polls them.
     time::sleep(Duration::from_millis(50)).await;
     one.close().await.unwrap();
     soon(ended.recv()).await.unwrap();
     soon(ended.recv()).await.unwrap();
 }
 
-// Issue 8, 28: a peer that is dead put the end of its connection off.
+// Issue 8, 28. Before, a dead peer delayed the end of its connection.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_read_cannot_put_off_the_end() {
+async fn a_peer_that_does_not_read_cannot_delay_the_end() {
     let [(ours, sent), silent] = sockets().await;
     let mut node = Node::new(ours, sent, Mode::Client);
     let mut stream = node.open().await.unwrap();
@@ -287,7 +287,7 @@ async fn a_peer_that_does_not_read_cannot_put_off_the_end() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_asked_for_is_told() {
+async fn an_unexpected_end_is_reported() {
     let (mut one, mut other) = nodes().await;
     let mut stream = one.open().await.unwrap();
     stream.write_all(b"hello").await.unwrap();
@@ -300,7 +300,7 @@ async fn an_end_that_nobody_asked_for_is_told() {
 }
 
 #[tokio::test]
-async fn rubbish_ends_the_connection_with_an_error() {
+async fn garbage_ends_the_connection_with_an_error() {
     let (mut peer, ours) = tokio::io::duplex(1024);
     let mut node = Node::new(ours.compat(), Arc::default(), Mode::Server);
     peer.write_all(&[0xff; 12]).await.unwrap();
@@ -316,7 +316,7 @@ async fn a_muxer_that_is_dropped_ends_its_task_and_the_connection() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_taken_away_is_told_as_an_end() {
+async fn an_aborted_task_is_reported_as_an_end() {
     let (mut one, _other) = nodes().await;
     let _ = one.tasks.stop(PATIENCE).await;
     assert!(matches!(one.ended().await, ConnectionError::Closed));

@@ -1,10 +1,10 @@
-//! Where inbound streams wait until they are accepted.
+//! Queues of inbound streams that wait to be accepted.
 //!
 //! # Invariants
 //!
-//! * Every queue has a bound of its own for the streams of one connection, and one for those of all.
-//!   What finds no place is reset and counted, at once. No queue takes a place in another.
-//! * A stream leaves its place when it is taken from the queue.
+//! * Every queue bounds the streams of one connection, and the streams of all connections together. A stream
+//!   beyond a bound is reset and counted at once. No queue takes places of another.
+//! * A stream gives its place back when it is taken from the queue.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,105 +15,105 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::connections::Usage;
 use crate::metrics::{P2pEvent, P2pMetrics};
 
-/// How many streams may wait in a queue.
+/// Bounds on the streams that wait in a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Of one connection.
+    /// Largest number of streams of one connection.
     pub(crate) per_connection: usize,
-    /// Of all connections together.
+    /// Largest number of streams of all connections together.
     pub(crate) in_all: usize,
 }
 
-/// Of gossip. Chosen: of one connection more than a well-behaved peer opens at once; in all four
+/// Bounds for gossip. Chosen: per connection more than a well-behaved peer opens at once; in all, four
 /// connections at their bound.
 pub(crate) const GOSSIP: Bounds = Bounds { per_connection: 64, in_all: 256 };
 
-/// Of HTTP. They wait for no handler, only for the task that hands them on.
+/// Bounds for HTTP. These streams wait only for the task that hands them on, not for a handler.
 ///
-/// Chosen: of one connection twice what a peer of this make opens at once; in all two connections at
-/// their bound.
+/// Chosen: per connection twice the streams that a Tandem node opens at once; in all, two connections at their
+/// bound.
 pub(crate) const HTTP: Bounds = Bounds { per_connection: 512, in_all: 1_024 };
 
-/// A connection, as far as its streams need to know it.
+/// Properties of a connection that its streams carry.
 #[derive(Clone, Debug)]
 pub(crate) struct About {
-    /// Who is at the other end.
+    /// The peer at the other end, proven by the connection's handshake.
     pub(crate) peer: PeerId,
-    /// The connection.
+    /// Number of the connection within the swarm.
     pub(crate) connection: ConnectionId,
-    /// Who dialled the connection.
+    /// [`Direction::Outbound`] if this node dialled the connection.
     pub(crate) direction: Direction,
-    /// The address dialled, or the one the peer came from.
+    /// The address dialled, or the address the peer connected from.
     pub(crate) address: Multiaddr,
-    /// Tells that a stream is open, for as long as this is kept.
+    /// Counts the stream as open for as long as it is held.
     pub(crate) usage: Usage,
 }
 
-/// A stream that the peer opened, its protocol agreed on.
+/// A stream opened by the peer, with a negotiated protocol.
 #[derive(Debug)]
 pub struct InboundStream {
     pub(crate) about: About,
-    /// The protocol agreed on.
+    /// The negotiated protocol.
     pub protocol: StreamProtocol,
-    /// The stream. Dropping it resets it.
+    /// The stream's bytes. Dropping it resets the stream.
     pub stream: Stream,
 }
 
 impl InboundStream {
-    /// Who opened the stream, as proven by the connection's handshake.
+    /// The peer that opened the stream, as proven by the connection's handshake.
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.about.peer
     }
 
-    /// Who dialled the connection the stream is on.
+    /// The direction of the connection: [`Direction::Outbound`] if this node dialled it.
     #[must_use]
     pub fn direction(&self) -> Direction {
         self.about.direction
     }
 }
 
-/// A stream in its place. Generic so that the bounds can be tested without connections.
+/// A stream in a queue, and its place. Generic so that the bounds can be tested without connections.
 #[derive(Debug)]
 struct Waiting<T> {
     stream: T,
     _place: OwnedSemaphorePermit,
 }
 
-/// Who accepts which protocol. Made once, then shared by every connection.
+/// The accept queues by protocol. Built once, then shared by every connection.
 #[derive(Debug)]
 pub(crate) struct Acceptors<T = InboundStream> {
-    /// By protocol, each with the number of its queue.
+    /// The sending end for each protocol, with the index of its queue.
     queues: HashMap<StreamProtocol, (usize, mpsc::Sender<Waiting<T>>)>,
-    /// By the number of the queue.
+    /// The bounds by index of the queue.
     bounds: Vec<Bounds>,
     protocols: Vec<StreamProtocol>,
     metrics: P2pMetrics,
 }
 
-/// The streams of some protocols, in the order in which they were negotiated.
+/// The receiving end of one queue: streams of its protocols in the order of their negotiation.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue<T = InboundStream> {
     waiting: mpsc::Receiver<Waiting<T>>,
 }
 
-/// The places of one connection, by the number of the queue.
+/// The places of one connection, by index of the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Places(Vec<Arc<Semaphore>>);
 
 impl<T> Acceptors<T> {
-    /// Nobody accepts anything.
+    /// Creates a set without queues, in which no protocol is accepted.
     pub(crate) fn new(metrics: P2pMetrics) -> Self {
         Self { queues: HashMap::new(), bounds: Vec::new(), protocols: Vec::new(), metrics }
     }
 
-    /// The places of a new connection.
+    /// Creates the places of a new connection.
     pub(crate) fn places(&self) -> Places {
         let places = self.bounds.iter().map(|bounds| Semaphore::new(bounds.per_connection));
         Places(places.map(Arc::new).collect())
     }
 
-    /// Adds a queue for some protocols.
+    /// Adds a queue for `protocols`.
     pub(crate) fn accept(
         &mut self,
         protocols: &[StreamProtocol],
@@ -129,12 +129,12 @@ impl<T> Acceptors<T> {
         AcceptQueue { waiting }
     }
 
-    /// The protocols that somebody accepts, in the order in which they were added.
+    /// The accepted protocols, in the order in which they were added.
     pub(crate) fn protocols(&self) -> &[StreamProtocol] {
         &self.protocols
     }
 
-    /// Puts a stream into its queue, or drops it and counts why.
+    /// Puts a stream into the queue of its protocol, or drops it and counts the reason.
     pub(crate) fn offer(&self, protocol: &StreamProtocol, stream: T, places: &Places) {
         let queue = self.queues.get(protocol);
         let of = queue.and_then(|(number, queue)| Some((queue, places.0.get(*number)?)));
@@ -153,7 +153,7 @@ impl<T> Acceptors<T> {
 }
 
 impl<T> AcceptQueue<T> {
-    /// Waits for the next stream; `None` once every connection is gone.
+    /// Waits for the next stream; `None` once every connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -172,7 +172,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { per_connection: 4, in_all: 10 };
 
     #[tokio::test]
-    async fn what_overflows_the_places_of_a_connection_is_counted_and_the_rest_is_kept() {
+    async fn a_stream_beyond_the_places_of_its_connection_is_counted() {
         let metrics = P2pMetrics::default();
         let mut acceptors = Acceptors::new(metrics.clone());
         let mut queue = acceptors.accept(&[ONE], BOUNDS);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_overflows_a_queue_is_counted() {
+    async fn a_stream_beyond_the_queue_is_counted() {
         let metrics = P2pMetrics::default();
         let mut acceptors = Acceptors::new(metrics.clone());
         let queue = acceptors.accept(&[ONE], BOUNDS);

@@ -1,18 +1,18 @@
-//! The swarm's part: knows the connections, and passes wishes for streams on to them.
+//! The swarm's part of opening streams: it knows the connections, and hands each stream request to one.
 //!
 //! ```text
-//!   handles ──wait─▶ [wishes] ──▶ connected? ──yes──────────────▶ [waiting] ──▶ connection task
-//!                                     └─no─▶ PendingDials ──dial──▶ connected ──┘
+//!   handles ──wait─▶ [requests] ──▶ connected? ──yes────────────▶ [waiting] ──▶ connection task
+//!                                       └─no─▶ PendingDials ─dial─▶ connected ──┘
 //!   link tasks ──▶ open ────────────────────────────────────────────▶ [waiting]
 //! ```
 //!
 //! # Invariants
 //!
-//! * A wish is taken from its queue only when no other one waits for a connection task, so that who
-//!   wishes faster than connections open waits in its own task.
-//! * At most [`MAX_WAITING`] wishes of link tasks wait; one more is refused at once.
-//! * A wish for a connection that ends is answered: it is dropped, which its reply channel shows.
-//! * The peer of a wish is dialled once, however many wishes wait for it.
+//! * A stream request is taken from its queue only while no other one waits for a connection's task. Callers
+//!   that request streams faster than connections open them therefore wait in their own tasks.
+//! * At most [`MAX_WAITING`] requests of link tasks wait; further ones are refused at once.
+//! * The requests for a connection that ends are dropped, which the callers see as a closed reply channel.
+//! * The peer of a request is dialled once, however many requests wait for it.
 
 use std::{
     collections::VecDeque,
@@ -41,21 +41,21 @@ use super::{
 };
 use crate::config::{PeerAddress, PeerAddressError, identity_of, short};
 
-/// Wishes of link tasks that wait for connection tasks. Chosen: as many as streams may wait to be
-/// accepted.
+/// Largest number of requests of link tasks that wait for connections' tasks. Chosen: the number of gossip
+/// streams that may wait to be accepted.
 const MAX_WAITING: usize = 256;
 
-/// Whom a stream shall lead to.
+/// The peer that a stream is requested to.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamTarget {
     /// A peer that is connected.
     Connected(PeerId),
-    /// The peer of an address, which is dialled if the peer is not connected.
+    /// The peer of an address, which is dialled if it is not connected.
     At(PeerAddress),
 }
 
 impl StreamTarget {
-    /// Reads an address as an application writes it: `/p2p/ID` alone names a peer that is connected.
+    /// Parses an address as an application writes it: `/p2p/ID` alone names a connected peer.
     pub(crate) fn parse(address: &NodeAddress) -> Result<Self, PeerAddressError> {
         if let NodeAddress::Multiaddr(text) = address
             && let Some(id) = text.strip_prefix("/p2p/").filter(|id| !id.contains('/'))
@@ -67,7 +67,7 @@ impl StreamTarget {
         PeerAddress::parse(address).map(Self::At)
     }
 
-    /// The peer to be found there.
+    /// The ID of the peer.
     pub(crate) const fn peer(&self) -> &PeerId {
         match self {
             Self::Connected(peer) | Self::At(PeerAddress { peer, .. }) => peer,
@@ -75,43 +75,46 @@ impl StreamTarget {
     }
 }
 
-/// A wish for a stream, on whichever connection there is.
+/// A request for a stream on any connection to a peer.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct StreamRequest {
     pub(crate) to: StreamTarget,
     pub(crate) request: OpenRequest,
 }
 
-/// Somebody wants a stream to a peer that is not connected: this address is to be dialled. What
-/// becomes of it is heard as a connection, or by [`Behaviour::not_reached`].
+/// Asks the swarm task to dial an address, because a stream was requested to its peer. The result comes as a
+/// new connection or through [`Behaviour::not_reached`].
 #[derive(Debug)]
 pub(crate) struct DialWanted(pub(crate) PeerAddress);
 
-/// Streams of our own protocols.
+/// Opens and accepts streams of this crate's own protocols.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     acceptors: Arc<Acceptors>,
     connections: Connections,
     waiting: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
-    /// `None` once nobody can wish any more.
-    wishes: Option<mpsc::Receiver<Wish>>,
+    /// `None` after the last sender was dropped.
+    stream_requests: Option<mpsc::Receiver<StreamRequest>>,
     pending_dials: PendingDials,
     to_dial: VecDeque<PeerAddress>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(acceptors: Acceptors, wishes: Option<mpsc::Receiver<Wish>>) -> Self {
+    pub(crate) fn new(
+        acceptors: Acceptors,
+        stream_requests: Option<mpsc::Receiver<StreamRequest>>,
+    ) -> Self {
         Self {
             acceptors: Arc::new(acceptors),
             connections: Connections::default(),
             waiting: VecDeque::new(),
-            wishes,
+            stream_requests,
             pending_dials: PendingDials::default(),
             to_dial: VecDeque::new(),
         }
     }
 
-    /// Asks for a stream to `peer`, on `connection` or else on the oldest one that is to stay.
+    /// Requests a stream to `peer` on `connection`; if that is gone, on the oldest connection in use.
     pub(crate) fn open(
         &mut self,
         peer: PeerId,
@@ -127,14 +130,13 @@ impl Behaviour {
         self.waiting.push_back((peer, on, request));
     }
 
-    /// An address that was wanted led to nobody. Who named another address of the peer gets that one
-    /// tried.
+    /// Reports that a dial failed. Requests that named another address of the peer cause a dial to that one.
     pub(crate) fn not_reached(&mut self, address: &PeerAddress, error: impl Fn() -> OpenError) {
         self.to_dial.extend(self.pending_dials.failed(address, error));
     }
 
-    fn take(&mut self, wish: Wish) {
-        let Wish { to, request } = wish;
+    fn take(&mut self, requested: StreamRequest) {
+        let StreamRequest { to, request } = requested;
         if request.is_abandoned() {
             return;
         }
@@ -148,12 +150,12 @@ impl Behaviour {
         }
     }
 
-    /// A connection is not needed any more. It ends when no stream is open on it, gossip aside.
+    /// Marks a connection as not needed. It ends when no stream but gossip is open on it.
     pub(crate) fn retire(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.connections.retire(peer, connection);
     }
 
-    /// The connections that are to end now.
+    /// The retired connections that can be closed now.
     pub(crate) fn unused(&self) -> Vec<ConnectionId> {
         self.connections.unused()
     }
@@ -225,7 +227,7 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // The swarm task calls `open` and polls afterwards, so only the queue keeps a waker.
+        // The swarm task polls after each call of `open`, so only the queue has to keep a waker.
         loop {
             if let Some((peer_id, connection, event)) = self.waiting.pop_front() {
                 let handler = NotifyHandler::One(connection);
@@ -234,10 +236,10 @@ impl NetworkBehaviour for Behaviour {
             if let Some(address) = self.to_dial.pop_front() {
                 return Poll::Ready(ToSwarm::GenerateEvent(DialWanted(address)));
             }
-            let Some(wishes) = &mut self.wishes else { return Poll::Pending };
-            match std::task::ready!(wishes.poll_recv(context)) {
-                Some(wish) => self.take(wish),
-                None => self.wishes = None,
+            let Some(stream_requests) = &mut self.stream_requests else { return Poll::Pending };
+            match std::task::ready!(stream_requests.poll_recv(context)) {
+                Some(requested) => self.take(requested),
+                None => self.stream_requests = None,
             }
         }
     }

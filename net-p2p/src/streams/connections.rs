@@ -1,9 +1,9 @@
-//! The connections, and whether streams are open on them that are not gossip.
+//! The connections of each peer, and the streams other than gossip that are open on them.
 //!
 //! # Invariants
 //!
-//! * A connection that is retired gets no new stream of ours while its peer has another one, and is
-//!   given up only when nobody uses it.
+//! * A retired connection gets no new outbound stream while its peer has another connection, and is closed only
+//!   when none of its streams is in use.
 
 use std::{
     collections::HashMap,
@@ -12,17 +12,17 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-/// Held by a connection's handler, and by whoever uses one of its streams.
+/// A reference to a connection, held by its handler and by the user of each of its streams.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Usage {
     shared: Arc<()>,
 }
 
-/// Whether a connection is still to be used.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Active,
-    /// It ends when nobody uses it any more.
+    /// The connection ends when none of its streams is in use.
     Retired,
 }
 
@@ -32,18 +32,18 @@ struct Known {
     standing: Standing,
 }
 
-/// The connections, by peer.
+/// The connections by peer.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    /// The oldest first.
+    /// The oldest connection of each peer is first.
     peers: HashMap<PeerId, Vec<Known>>,
     usages: HashMap<ConnectionId, Weak<()>>,
 }
 
 impl Connections {
-    /// A connection is about to be made. Its handler keeps what this gives.
+    /// Registers a connection that is about to be made. Its handler holds the returned reference.
     pub(crate) fn announce(&mut self, id: ConnectionId) -> Usage {
-        // Those whose handlers are gone never came up, or ended.
+        // Connections without a reference never came up, or have ended.
         self.usages.retain(|_, usage| usage.strong_count() > 0);
         let usage = Usage::default();
         self.usages.insert(id, Arc::downgrade(&usage.shared));
@@ -68,7 +68,7 @@ impl Connections {
         self.peers.contains_key(peer)
     }
 
-    /// The connection for a new stream: `wanted` if it is there, or else the oldest that is active.
+    /// The connection for a new stream: `wanted` if it exists, else the oldest active one.
     pub(crate) fn choose(
         &self,
         peer: &PeerId,
@@ -85,7 +85,7 @@ impl Connections {
         chosen.map(|known| known.id)
     }
 
-    /// A connection is not needed any more.
+    /// Marks a connection as not needed.
     pub(crate) fn retire(&mut self, peer: &PeerId, id: ConnectionId) {
         let known = self.peers.get_mut(peer).into_iter().flatten();
         for known in known.filter(|known| known.id == id) {
@@ -93,7 +93,7 @@ impl Connections {
         }
     }
 
-    /// The retired connections that nobody uses.
+    /// The retired connections without a stream in use.
     pub(crate) fn unused(&self) -> Vec<ConnectionId> {
         let retired = self.peers.values().flatten();
         let retired = retired.filter(|known| known.standing == Standing::Retired);
@@ -101,7 +101,7 @@ impl Connections {
     }
 
     fn is_used(&self, id: ConnectionId) -> bool {
-        // One is the handler's.
+        // The handler itself holds one reference.
         self.usages.get(&id).is_some_and(|usage| usage.strong_count() > 1)
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_retired_connection_is_left_to_who_uses_it_and_then_given_up() {
+    fn a_retired_connection_is_closed_after_its_last_stream() {
         let (peer, mut connections) = (PeerId::random(), Connections::default());
         let [old, new] = [1, 2].map(ConnectionId::new_unchecked);
         let [old_handler, _new_handler] = [old, new].map(|id| connections.announce(id));

@@ -1,12 +1,13 @@
-//! One connection's part: negotiates streams and hands them over.
+//! The part of one connection: it negotiates streams and hands them over.
 //!
 //! # Invariants
 //!
-//! * The handler keeps no stream: an inbound one goes into its accept queue or is reset, an outbound
-//!   one goes to who asked for it. A stream keeps its connection alive for as long as it is open.
-//! * At most [`MAX_OPEN`] outbound streams that wait for their turn are open, or being opened, at one
-//!   time. Up to [`MAX_WANTED`] more wait, each until who asked for it gives up.
-//! * Gossip waits for nobody's turn: its streams are opened at once, at most [`MAX_URGENT`] at a time.
+//! * The handler keeps no stream. An inbound one goes to its accept queue or is reset; an outbound one goes to
+//!   the caller. A stream keeps its connection alive for as long as it is open.
+//! * At most [`MAX_OPEN`] queued outbound streams are open or being opened at one time. Up to [`MAX_WANTED`]
+//!   more
+//!   requests wait, each until its caller gives up.
+//! * Gossip does not wait for a place: its streams are opened at once, at most [`MAX_URGENT`] at a time.
 
 use std::{
     collections::VecDeque,
@@ -38,96 +39,95 @@ use tokio_util::sync::PollSemaphore;
 use super::accept::{About, Acceptors, InboundStream, Places};
 use crate::config::PeerAddressError;
 
-/// How long the peer may take to agree on a protocol for a stream it opened. Source: threats and
-/// goals, row 1.
+/// Longest time for the negotiation of a stream that the peer opened. Source: threats and goals, row 1.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Outbound streams of one connection, gossip aside.
+/// Largest number of open outbound streams per connection, gossip not counted.
 ///
-/// Chosen: a stream for each of the callers that are meant to be served at once. Other muxers of this
-/// kind end the whole connection when more than 512 streams are open, and hold back the 257th that
-/// was not acknowledged.
+/// Chosen: one for each of the callers that are meant to be served at once. Other muxers of this kind end
+/// the whole connection when more than 512 streams are open, and hold back the 257th stream that was not
+/// acknowledged.
 pub(crate) const MAX_OPEN: usize = 256;
 
-/// Wishes that wait for one of those. Chosen: four for each.
+/// Largest number of requests that wait for one of these. Chosen: four for each.
 pub(crate) const MAX_WANTED: usize = 1_024;
 
-/// Outbound streams for gossip that are being negotiated. Chosen: as many as may wait inbound.
+/// Largest number of gossip streams in outbound negotiation. Chosen: the number that may wait inbound.
 const MAX_URGENT: usize = 64;
 
-/// A stream that we opened, its protocol agreed on.
+/// A stream opened by this node, with a negotiated protocol.
 #[derive(Debug)]
 pub struct OutboundStream {
     pub(crate) about: About,
-    /// The protocol agreed on.
+    /// The negotiated protocol.
     pub protocol: StreamProtocol,
-    /// The stream. Dropping it resets it.
+    /// The stream's bytes. Dropping it resets the stream.
     pub stream: Stream,
-    /// Its place among the open ones, which must not be given up before the stream is.
+    /// One of the [`MAX_OPEN`] places. It must be given back after the stream is gone.
     pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl OutboundStream {
-    /// Whom the stream leads to, as proven by the connection's handshake.
+    /// The peer the stream leads to, as proven by the connection's handshake.
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.about.peer
     }
 
-    /// The connection the stream is on.
+    /// Number of the stream's connection within the swarm.
     #[must_use]
     pub fn connection(&self) -> ConnectionId {
         self.about.connection
     }
 
-    /// Who dialled the connection the stream is on.
+    /// The direction of the connection: [`Direction::Outbound`] if this node dialled it.
     #[must_use]
     pub fn direction(&self) -> Direction {
         self.about.direction
     }
 
-    /// The address dialled, or the one the peer came from.
+    /// The address dialled, or the address the peer connected from.
     #[must_use]
     pub fn address(&self) -> &Multiaddr {
         &self.about.address
     }
 }
 
-/// Why a stream was not opened.
+/// The reason why a stream was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The address cannot be dialled.
     #[error(transparent)]
     Address(#[from] PeerAddressError),
-    /// The address is one of this node.
+    /// The address belongs to this node itself.
     #[error("the address names this node itself")]
     Ourselves,
-    /// The name in the address cannot be looked up.
+    /// The host name in the address could not be resolved.
     #[error("the name in the address cannot be looked up")]
     Unresolved,
-    /// Somebody else answered at the address.
+    /// A peer with another ID answered at the address.
     #[error("{obtained} answered at the address")]
     WrongPeer {
-        /// Who answered.
+        /// The ID of the peer that answered.
         obtained: PeerId,
     },
-    /// Nobody was reached at the address.
+    /// The address could not be reached.
     #[error("nobody was reached at the address")]
     Dial(#[source] Arc<DialError>),
-    /// There is no such connection.
+    /// The peer, or the given connection, is not connected.
     #[error("the peer is not connected")]
     NotConnected,
-    /// Too many streams are being opened.
+    /// The queue of stream requests is full.
     #[error("too many streams are being opened")]
     Busy,
-    /// The peer speaks none of the protocols.
+    /// The peer supports none of the protocols.
     #[error("the peer speaks none of the protocols")]
     Unsupported,
-    /// There was no stream in time.
+    /// The deadline passed before the stream was open.
     #[error("no stream was opened in time")]
     TimedOut,
-    /// The stream broke.
+    /// The stream broke during its negotiation.
     #[error("the stream broke while it was opened")]
     Io(#[source] io::Error),
     /// The connection ended, or the network stopped.
@@ -135,26 +135,26 @@ pub enum OpenError {
     Closed,
 }
 
-/// When a stream is opened.
+/// The time at which a stream is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// At once: gossip.
+    /// At once. For gossip.
     Urgent,
-    /// When there is a place for it: all else.
+    /// When there is a place for it. For every other protocol.
     Queued,
 }
 
-/// A wish for a stream.
+/// A request for a stream on one connection.
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
-    /// In the order of preference.
+    /// The protocols to offer, in order of preference.
     protocols: Vec<StreamProtocol>,
-    /// When to give up.
+    /// The time at which the caller gives up.
     deadline: Instant,
     turn: Turn,
-    /// Its place, once it was its turn.
+    /// The place of the stream, once there is one.
     place: Option<OwnedSemaphorePermit>,
-    /// Who waits for it. Gone if nobody does any more.
+    /// Receives the stream. Closed when the caller no longer waits.
     reply: oneshot::Sender<Result<OutboundStream, OpenError>>,
 }
 
@@ -168,18 +168,18 @@ impl OpenRequest {
         Self { protocols, deadline, turn, place: None, reply }
     }
 
-    /// Whether nobody waits for the stream any more.
+    /// Returns `true` if the caller no longer waits for the stream.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
     }
 
-    /// Answers with an error. Nobody may be waiting any more, which is no loss.
+    /// Answers with an error. If the caller no longer waits, the error is dropped.
     pub(crate) fn fail(self, error: OpenError) {
         let _gone = self.reply.send(Err(error));
     }
 }
 
-/// Offers some protocols, and takes the stream as it is once one is agreed on.
+/// The upgrade of a stream: offers protocols, and returns the stream unchanged after the negotiation.
 #[derive(Clone, Debug)]
 pub(crate) struct Offer(Arc<[StreamProtocol]>);
 
@@ -219,13 +219,13 @@ pub(crate) struct Handler {
     acceptors: Arc<Acceptors>,
     offer: Offer,
     places: Places,
-    /// For gossip: asked for, and not yet requested from the connection.
+    /// Gossip requests that were not yet passed to the connection.
     urgent: VecDeque<OpenRequest>,
-    /// For gossip: requested from the connection, and not yet answered.
+    /// Number of gossip requests passed to the connection and not yet answered.
     opening: usize,
-    /// Wait for a place.
+    /// Other requests, which wait for a place.
     wanted: VecDeque<OpenRequest>,
-    /// Places for streams that wait for their turn.
+    /// Places for the other requests.
     open: PollSemaphore,
 }
 
@@ -238,8 +238,8 @@ impl Handler {
         Self { about, acceptors, offer, places, urgent, opening: 0, wanted, open }
     }
 
-    /// The next wish whose turn it is.
-    fn next_wish(&mut self, context: &mut Context<'_>) -> Poll<OpenRequest> {
+    /// Takes the next request that may be opened now.
+    fn next_request(&mut self, context: &mut Context<'_>) -> Poll<OpenRequest> {
         if let Some(request) = self.urgent.pop_front() {
             self.opening += 1;
             return Poll::Ready(request);
@@ -257,7 +257,7 @@ impl Handler {
         }
     }
 
-    /// A stream that was requested from the connection has come, or will not.
+    /// Counts the answer to a request that was passed to the connection.
     fn answered(&mut self, request: &OpenRequest) {
         if request.turn == Turn::Urgent {
             self.opening = self.opening.saturating_sub(1);
@@ -281,8 +281,8 @@ impl ConnectionHandler for Handler {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Offer, OpenRequest, Infallible>> {
-        // `on_behaviour_event` is followed by a poll, so only the wait for a place keeps a waker.
-        let request = std::task::ready!(self.next_wish(context));
+        // `on_behaviour_event` is followed by a poll, so only the wait for a place has to keep a waker.
+        let request = std::task::ready!(self.next_request(context));
         let offer = Offer(request.protocols.as_slice().into());
         let left = request.deadline.saturating_duration_since(Instant::now());
         let protocol = SubstreamProtocol::new(offer, request).with_timeout(left);
@@ -326,7 +326,7 @@ impl ConnectionHandler for Handler {
                 self.answered(&info);
                 let OpenRequest { place, reply, .. } = info;
                 let opened = OutboundStream { about: self.about.clone(), protocol, stream, place };
-                // Who asked may have given up; dropping the stream then resets it.
+                // The send fails only if the caller has given up; dropping the stream then resets it.
                 let _gone = reply.send(Ok(opened));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {

@@ -1,18 +1,19 @@
-//! Streams of our own protocols, whatever they are for.
+//! Streams of this crate's own protocols: gossip and HTTP, and those of applications.
 //!
 //! ```text
-//!   inbound   connection task: negotiate ──offer──▶ [accept queue] ──▶ whoever accepts the protocol
+//!   inbound   connection task: negotiate ──offer──▶ [accept queue] ──▶ acceptor of the protocol
 //!   outbound  gossip ──▶ Behaviour ────────▶ connection task: negotiate ──oneshot──▶ the caller
 //!             others ──▶ Behaviour (dials) ─▶ connection task: a place, negotiate ──▶ the caller
 //! ```
 //!
 //! # Invariants
 //!
-//! * No stream is dropped in silence: one that finds no place in its accept queue is reset and counted.
-//! * A stream is handed over only when its negotiation is complete and flushed, so either side may
-//!   write first, or read first.
+//! * Every inbound stream that is dropped is counted: one that finds its accept queue full is reset.
+//! * A stream is handed over only after its negotiation is complete and flushed, so either side may write
+//!   first,
+//!   or read first.
 //! * An outbound request is always answered, within its deadline.
-//! * Streams that are no gossip wait for each other, in every queue; gossip waits for none of them.
+//! * Streams other than gossip wait for each other, in every queue; gossip does not wait for them.
 
 mod accept;
 mod behaviour;
@@ -22,7 +23,7 @@ mod pending_dials;
 
 pub use accept::InboundStream;
 pub(crate) use accept::{About, AcceptQueue, Acceptors, GOSSIP, HTTP};
-pub(crate) use behaviour::{Behaviour, DialWanted, StreamTarget, Wish};
+pub(crate) use behaviour::{Behaviour, DialWanted, StreamRequest, StreamTarget};
 pub(crate) use connections::Usage;
 pub use handler::{OpenError, OutboundStream};
 pub(crate) use handler::{OpenRequest, Turn};

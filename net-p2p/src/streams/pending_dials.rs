@@ -1,9 +1,9 @@
-//! Wishes for streams to peers that are not connected.
+//! Stream requests to peers that are not connected yet.
 //!
 //! # Invariants
 //!
-//! * A peer has wishes here only while an address of it is being dialled, or is about to be.
-//! * At most [`MAX_UNREACHED`] wishes wait; those that nobody waits for any more make room first.
+//! * A peer has requests here only while one of its addresses is being dialled, or is about to be.
+//! * At most [`MAX_PENDING`] requests wait. Requests whose caller no longer waits are removed first.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,14 +12,14 @@ use libp2p::PeerId;
 use super::handler::{OpenError, OpenRequest};
 use crate::config::PeerAddress;
 
-/// Wishes that wait for connections. Chosen: four times the callers that are meant to be served at
-/// once.
-const MAX_UNREACHED: usize = 1_024;
+/// Largest number of requests that wait for a dial. Chosen: four times the callers that are meant to be served
+/// at once.
+const MAX_PENDING: usize = 1_024;
 
-/// A wish, with the address it names.
+/// A request, and the address that it named.
 type Waiting = (PeerAddress, OpenRequest);
 
-/// The wishes, by peer.
+/// The requests by peer.
 #[derive(Debug, Default)]
 pub(crate) struct PendingDials {
     peers: HashMap<PeerId, VecDeque<Waiting>>,
@@ -27,39 +27,41 @@ pub(crate) struct PendingDials {
 }
 
 impl PendingDials {
-    /// Keeps a wish. Gives its address if it is to be dialled now.
+    /// Adds a request. Returns its address if that must be dialled now.
     pub(crate) fn keep(&mut self, to: PeerAddress, request: OpenRequest) -> Option<PeerAddress> {
-        if self.count >= MAX_UNREACHED {
+        if self.count >= MAX_PENDING {
             self.forget_abandoned();
         }
-        if self.count >= MAX_UNREACHED {
+        if self.count >= MAX_PENDING {
             request.fail(OpenError::Busy);
             return None;
         }
-        let wishes = self.peers.entry(to.peer).or_default();
-        let address = wishes.is_empty().then(|| to.clone());
-        wishes.push_back((to, request));
+        let waiting = self.peers.entry(to.peer).or_default();
+        let address = waiting.is_empty().then(|| to.clone());
+        waiting.push_back((to, request));
         self.count += 1;
         address
     }
 
-    /// A peer is connected. Gives what was wished of it.
+    /// Takes the requests for a peer that is now connected.
     pub(crate) fn reached(&mut self, peer: &PeerId) -> impl Iterator<Item = OpenRequest> {
-        let wishes = self.peers.remove(peer).unwrap_or_default();
-        self.count -= wishes.len();
-        wishes.into_iter().map(|(_, request)| request)
+        let waiting = self.peers.remove(peer).unwrap_or_default();
+        self.count -= waiting.len();
+        waiting.into_iter().map(|(_, request)| request)
     }
 
-    /// Nobody was reached at an address. Gives another address of the peer to dial, if one was named.
+    /// Fails the requests that named an address which could not be reached. Returns another address of the peer
+    /// to
+    /// dial, if a request named one.
     pub(crate) fn failed(
         &mut self,
         address: &PeerAddress,
         error: impl Fn() -> OpenError,
     ) -> Option<PeerAddress> {
-        let wishes = self.peers.remove(&address.peer)?;
-        self.count -= wishes.len();
+        let waiting = self.peers.remove(&address.peer)?;
+        self.count -= waiting.len();
         let (here, elsewhere): (VecDeque<_>, VecDeque<_>) =
-            wishes.into_iter().partition(|(to, _)| to == address);
+            waiting.into_iter().partition(|(to, _)| to == address);
         here.into_iter().for_each(|(_, request)| request.fail(error()));
         let (next, _) = elsewhere.front()?;
         let next = next.clone();
@@ -68,11 +70,11 @@ impl PendingDials {
         Some(next)
     }
 
-    /// Makes room. A peer whose wishes are all abandoned keeps the last one, for its dial is under way.
+    /// Removes requests without a waiting caller. A peer keeps its last one, because its dial is in progress.
     fn forget_abandoned(&mut self) {
-        for wishes in self.peers.values_mut() {
-            let mut left = wishes.len();
-            wishes.retain(|(_, request)| {
+        for waiting in self.peers.values_mut() {
+            let mut left = waiting.len();
+            waiting.retain(|(_, request)| {
                 let forget = left > 1 && request.is_abandoned();
                 left -= usize::from(forget);
                 !forget
@@ -101,7 +103,7 @@ mod tests {
         PeerAddress::new(format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}").parse().unwrap()).unwrap()
     }
 
-    fn wish() -> (OpenRequest, Answer) {
+    fn request() -> (OpenRequest, Answer) {
         let (reply, answer) = oneshot::channel();
         (OpenRequest::new(Vec::new(), Instant::now(), Turn::Queued, reply), answer)
     }
@@ -111,13 +113,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wishes_for_one_peer_share_a_dial_and_its_failure_is_told_to_who_named_the_address() {
+    async fn requests_for_one_peer_share_a_dial_and_those_of_its_address_share_its_failure() {
         let key = new_key();
         let (one, other) = (address(&key, 1), address(&key, 2));
         let mut pending_dials = PendingDials::default();
-        let (first, mut first_answer) = wish();
-        let (second, mut second_answer) = wish();
-        let (third, mut third_answer) = wish();
+        let (first, mut first_answer) = request();
+        let (second, mut second_answer) = request();
+        let (third, mut third_answer) = request();
         assert_eq!(pending_dials.keep(one.clone(), first), Some(one.clone()));
         assert_eq!(pending_dials.keep(one.clone(), second), None);
         assert_eq!(pending_dials.keep(other.clone(), third), None);
@@ -132,21 +134,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_makes_room() {
+    async fn abandoned_requests_make_room() {
         let key = new_key();
         let to = address(&key, 1);
         let mut pending_dials = PendingDials::default();
         let mut answers = Vec::new();
-        for _ in 0..MAX_UNREACHED {
-            let (request, answer) = wish();
+        for _ in 0..MAX_PENDING {
+            let (request, answer) = request();
             let _shares_the_dial = pending_dials.keep(to.clone(), request);
             answers.push(answer);
         }
-        let (refused, mut refused_answer) = wish();
+        let (refused, mut refused_answer) = request();
         assert_eq!(pending_dials.keep(to.clone(), refused), None);
         assert!(matches!(error(&mut refused_answer), Some(OpenError::Busy)));
         answers.clear();
-        let (taken, mut taken_answer) = wish();
+        let (taken, mut taken_answer) = request();
         assert_eq!(pending_dials.keep(to, taken), None, "the dial is still under way");
         assert!(error(&mut taken_answer).is_none());
         assert_eq!(pending_dials.count, 2);

@@ -1,5 +1,5 @@
-//! A burst of transactions, by each way in which messages enter a node: its libp2p peers hear all of it,
-//! and hear what comes next.
+//! Bursts of transactions through each way into a node: its libp2p peers receive all of them, and the messages
+//! that follow.
 
 use std::{collections::HashSet, io, time::Duration};
 
@@ -25,20 +25,20 @@ use super::{
 };
 use crate::{P2pEvent, handshake::LaneCount};
 
-/// What a block's transactions come to.
+/// Number of transactions per burst: about those of a block.
 const BURST: u32 = 1_000;
 
-/// How often they come, a second apart.
+/// Number of bursts, one second apart.
 const BURSTS: u32 = 3;
 
-/// One transaction, unlike all others.
+/// A transaction with a body of its own.
 fn transaction(number: u32) -> Vec<u8> {
     let mut body = vec![7; 300];
     body[..4].copy_from_slice(&number.to_be_bytes());
     body
 }
 
-/// A node and an honest peer of it, linked and subscribed.
+/// A node and an honest peer, linked and subscribed to its topic.
 async fn node_and_peer() -> (Node, Node) {
     let profile = &NetworkProfile::ALGORAND;
     let node = Node::relay(profile, "net").await;
@@ -49,7 +49,7 @@ async fn node_and_peer() -> (Node, Node) {
     (node, peer)
 }
 
-/// Waits until a peer has heard so many transactions.
+/// Waits until a peer has received `all` transactions.
 async fn hears(observed: &mut broadcast::Receiver<Inbound>, heard: &mut HashSet<Bytes>, all: u32) {
     let all = all as usize;
     let hearing = async {
@@ -66,7 +66,7 @@ async fn hears(observed: &mut broadcast::Receiver<Inbound>, heard: &mut HashSet<
     }
 }
 
-/// Sends bursts by `say`, and waits until the peer has heard them.
+/// Sends bursts with `say`, and waits until the peer has received them.
 async fn is_heard<F: Future<Output = ()>>(
     node: &Node,
     peer: &Node,
@@ -75,7 +75,7 @@ async fn is_heard<F: Future<Output = ()>>(
 ) {
     let mut observed = peer.broadcaster.observe();
     let mut heard = HashSet::new();
-    // Nothing tells when topics have met.
+    // No event reports that subscriptions were exchanged, so the test polls for it.
     let mut met = 0;
     while heard.is_empty() {
         met += 1;
@@ -104,7 +104,7 @@ async fn is_heard<F: Future<Output = ()>>(
 
 // Issue 8, 22.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_ones_own_is_heard() {
+async fn a_burst_of_own_messages_arrives() {
     let (node, peer) = node_and_peer().await;
     is_heard(&node, &peer, BURST, async |number| {
         let message = || Outbound::new(Tag::TX, transaction(number));
@@ -115,7 +115,7 @@ async fn a_burst_of_ones_own_is_heard() {
     .await;
 }
 
-/// The reading half of a peer of the other transport.
+/// The read half of a peer on the other transport.
 struct Feed(mpsc::Receiver<Bytes>);
 
 impl FrameSource for Feed {
@@ -127,7 +127,7 @@ impl FrameSource for Feed {
     }
 }
 
-/// Its writing half, which throws everything away.
+/// The write half of that peer, which discards everything.
 struct Sink;
 
 impl FrameSink for Sink {
@@ -140,7 +140,7 @@ impl FrameSink for Sink {
 
 // Issue 8, 22.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_from_a_peer_of_the_other_transport_is_heard() {
+async fn a_burst_from_a_peer_of_the_other_transport_arrives() {
     let (node, peer) = node_and_peer().await;
     let (feed, messages) = mpsc::channel(1_024);
     let about = LinkInfo::new(Transport::WebSocket, Direction::Inbound, "127.0.0.1:1".to_owned());
@@ -160,9 +160,9 @@ async fn write(stream: &mut Stream, bytes: &[u8]) {
     stream.flush().await.unwrap();
 }
 
-// Issue 8, 22: over a stream it is passed on by streams and topics alike.
+// Issue 8, 22: a message from a stream is relayed over streams and topics alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_on_a_stream_is_heard() {
+async fn a_burst_on_a_stream_arrives() {
     let (node, peer) = node_and_peer().await;
     let (host, _) = ordered_keys();
     let host = Host::dial(&host, &[], node.address()).await;
@@ -180,7 +180,7 @@ async fn a_burst_on_a_stream_is_heard() {
 
 // Issue 8, 22.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_on_a_topic_is_heard() {
+async fn a_burst_on_a_topic_arrives() {
     const MESHSUB: &str = "/meshsub/1.1.0";
     let (node, peer) = node_and_peer().await;
     let offered = [libp2p::StreamProtocol::new(MESHSUB)];

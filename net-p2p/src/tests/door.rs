@@ -1,4 +1,4 @@
-//! What strangers may take of a libp2p port: half-open sockets and whole connections.
+//! Places that unknown peers can take on a libp2p port: by half-open sockets, and by complete connections.
 
 use std::{
     future::poll_fn,
@@ -41,7 +41,7 @@ use tokio_util::{
 use super::host::{Host, Node, PATIENCE, new_key, until};
 use crate::config::libp2p_key;
 
-/// Limits under which every address of 127.0.0.0/8 is a host of its own, and no rate is in the way.
+/// Limits that count every address of 127.0.0.0/8 as a host of its own, without a rate limit.
 fn counted() -> InboundLimits {
     let off = RateWindow { count: 0, ..RateWindow::default() };
     InboundLimits {
@@ -72,7 +72,7 @@ async fn connect(from: Ipv4Addr, to: &Multiaddr) -> io::Result<TcpStream> {
     socket.connect((Ipv4Addr::LOCALHOST, port.unwrap()).into()).await
 }
 
-/// Dials from one address of this machine.
+/// Dials from one loopback address.
 struct From(Ipv4Addr);
 
 impl Transport for From {
@@ -110,7 +110,7 @@ impl Transport for From {
     }
 }
 
-/// A whole connection with a new identity, from an address of this machine.
+/// Makes a complete connection with a new identity from one loopback address.
 async fn join(from: Ipv4Addr, to: Multiaddr) -> io::Result<(PeerId, StreamMuxerBox)> {
     let key = libp2p_key(&new_key());
     let mut transport = From(from)
@@ -122,7 +122,7 @@ async fn join(from: Ipv4Addr, to: Multiaddr) -> io::Result<(PeerId, StreamMuxerB
     transport.dial(to, options).unwrap().await
 }
 
-/// Connections that are kept, and how many of them the node has ended.
+/// Open connections, and the number of them that the node has closed.
 struct Crowd {
     tasks: TaskSet,
     ended: Arc<AtomicUsize>,
@@ -136,7 +136,7 @@ impl Crowd {
     fn keep(&self, mut muxer: StreamMuxerBox) {
         let ended = Arc::clone(&self.ended);
         self.tasks.spawn("kept", |_| async move {
-            // Streams that the node opens are refused by being dropped.
+            // Dropping an inbound stream refuses it.
             let over = poll_fn(|context| {
                 while let Poll::Ready(stream) = Pin::new(&mut muxer).poll_inbound(context) {
                     if stream.is_err() {
@@ -155,14 +155,14 @@ impl Crowd {
     }
 }
 
-// Issue 8, 27: with 150 silent sockets of one address, 2 of 20 honest dials got through; with 2,000 none.
+// Issue 8, 27. Before, with 150 silent sockets of one address 2 of 20 honest dials succeeded; with 2,000 none.
 #[tokio::test]
 async fn silent_sockets_keep_no_honest_peer_out() {
     let (node, door) = guarded(counted()).await;
     let mut silent = Vec::new();
     for number in 0..1_000_u32 {
         let from = [127, 0, 1, u8::try_from(number % 10 + 1).unwrap()];
-        // Whoever makes room may be reset before the connection is looked at here.
+        // An evicted socket may be reset before this test gets it.
         silent.extend(connect(from.into(), &node.address()).await.ok());
     }
     until("a full door", || door.half_open() == 128).await;
@@ -172,13 +172,14 @@ async fn silent_sockets_keep_no_honest_peer_out() {
         drop(muxer);
     }
     assert!(door.refused(Refusal::HalfOpen) >= 872);
-    // What made room was closed, and did not only stop counting.
+    // The evicted socket was really closed, not only removed from the counts.
     let closed = time::timeout(PATIENCE, silent[0].read(&mut [0; 64])).await.unwrap();
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     node.root.cancel();
 }
 
-// Issue 8, 27: 2,600 whole connections with free identities took all places, 0 of 10 honest ones got one.
+// Issue 8, 27. Before, 2,600 complete connections with free identities took all places, and 0 of 10 honest
+// peers got one.
 #[tokio::test]
 async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     let (node, door) = guarded(InboundLimits { total: 40, ..counted() }).await;
@@ -196,7 +197,7 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     }
     assert_eq!((door.peers(), door.refused(Refusal::PeerEvicted)), (40, 10));
     assert_eq!(honest.ended(), 0);
-    // One more of the crowd takes the place of nobody.
+    // Another connection of the crowd evicts no honest peer.
     let one_more = Crowd::new();
     if let Ok((_, muxer)) = join([127, 0, 1, 1].into(), node.address()).await {
         one_more.keep(muxer);
@@ -206,13 +207,13 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     node.root.cancel();
 }
 
-// Issue 8, 10: `--max-inbound-per-ip` did not count on libp2p.
+// Issue 8, 10. Before, `--max-inbound-per-ip` had no effect on libp2p.
 #[tokio::test]
-async fn a_host_has_as_many_places_as_it_may_have() {
+async fn a_host_gets_no_more_places_than_its_limit() {
     let (node, door) = guarded(InboundLimits { per_ip: 2, ..counted() }).await;
     let crowd = Crowd::new();
     for _ in 0..4 {
-        // Whoever is refused may hear of it before its own side of the handshake is done.
+        // A refused dialer may get the error before its own side of the handshake is done.
         if let Ok((_, muxer)) = join([127, 0, 1, 1].into(), node.address()).await {
             crowd.keep(muxer);
         }
@@ -222,9 +223,9 @@ async fn a_host_has_as_many_places_as_it_may_have() {
     node.root.cancel();
 }
 
-// Issue 9, 5: whom an operator named has a place, however full the node is.
+// Issue 9, 5: a configured peer gets a place even if the node is full.
 #[tokio::test]
-async fn a_configured_peer_finds_a_place_in_a_full_node() {
+async fn a_configured_peer_gets_a_place_in_a_full_node() {
     let (node, door) = guarded(InboundLimits { total: 3, ..counted() }).await;
     let crowd = Crowd::new();
     for number in 0..3 {

@@ -1,4 +1,4 @@
-//! A node under test, and a plain libp2p host to talk to it.
+//! A node under test, and a plain libp2p host as its peer.
 
 use std::{
     sync::{Arc, Mutex},
@@ -31,10 +31,10 @@ use crate::{
     transport,
 };
 
-/// Nothing here takes this long unless it is broken.
+/// Longest time for any step. Only a fault takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits until something is so.
+/// Polls until `is_so` holds; panics with `what` after [`PATIENCE`].
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -43,12 +43,12 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Where a plain host drives its connections.
+/// The tasks of a plain host's connections.
 pub(crate) fn connection_tasks() -> ConnectionTasks {
     ConnectionTasks::new(TaskSet::new(&CancellationToken::new()), CancellationToken::new())
 }
 
-/// A node that remembers the messages of one tag.
+/// A node that records the messages of one tag.
 pub(crate) struct Node {
     pub(crate) network: P2pNetwork,
     pub(crate) broadcaster: Broadcaster,
@@ -74,7 +74,7 @@ impl Node {
         Self::start_as(Relaying::Off, profile, network, key, change).await
     }
 
-    /// A node that passes on what it hears.
+    /// Starts a node that relays messages.
     pub(crate) async fn relay(profile: &'static NetworkProfile, network: &str) -> Self {
         let key = new_key();
         Self::start_as(Relaying::Accepted, profile, network, key, |config| config).await
@@ -117,7 +117,7 @@ struct HostBehaviour {
     identify: identify::Behaviour,
 }
 
-/// What a host has seen.
+/// Events that a host has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) connected: Vec<PeerId>,
@@ -126,7 +126,7 @@ pub(crate) struct Seen {
     pub(crate) listens: Option<Multiaddr>,
 }
 
-/// A plain libp2p host: it opens and accepts streams, and does nothing of its own accord.
+/// A plain libp2p host. It opens and accepts streams when asked, and does nothing else.
 pub(crate) struct Host {
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) accepted: AcceptQueue,
@@ -135,7 +135,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Dials `to`. Accepts streams of `protocols`.
+    /// Dials `to`, and accepts streams of `protocols`.
     pub(crate) async fn dial(
         key: &gossip::Keypair,
         protocols: &[StreamProtocol],
@@ -144,7 +144,7 @@ impl Host {
         Self::dial_as(&libp2p_key(key), protocols, to).await
     }
 
-    /// Dials `to` with a key of any kind. Accepts streams of `protocols`.
+    /// Dials `to` with a key of any kind, and accepts streams of `protocols`.
     pub(crate) async fn dial_as(
         key: &Keypair,
         protocols: &[StreamProtocol],
@@ -153,12 +153,12 @@ impl Host {
         let host = Self::start(key, protocols, |swarm| {
             swarm.dial(DialOpts::unknown_peer_id().address(to).build()).unwrap();
         });
-        // Who dials is connected first. What the node says of itself, it says when it is connected too.
+        // The dialer is connected first. The node's identify record comes once the node is connected too.
         until("both are connected", || host.seen.lock().unwrap().identified.is_some()).await;
         host
     }
 
-    /// Waits to be dialled, at the address it gives. Accepts streams of `protocols`.
+    /// Listens at the returned address, and accepts streams of `protocols`.
     pub(crate) async fn listen(
         key: &gossip::Keypair,
         protocols: &[StreamProtocol],
@@ -166,7 +166,7 @@ impl Host {
         Self::listen_as(&libp2p_key(key), protocols).await
     }
 
-    /// Waits to be dialled, with a key of any kind. Accepts streams of `protocols`.
+    /// Listens with a key of any kind, and accepts streams of `protocols`.
     pub(crate) async fn listen_as(
         key: &Keypair,
         protocols: &[StreamProtocol],
@@ -256,12 +256,12 @@ fn note(seen: &Mutex<Seen>, event: SwarmEvent<HostBehaviourEvent>) {
     }
 }
 
-/// The key of a new node.
+/// Draws the key of a new node.
 pub(crate) fn new_key() -> gossip::Keypair {
     gossip::Keypair::from_seed(rand::random())
 }
 
-/// Two keys, the one with the smaller peer ID first.
+/// Draws two keys; the first has the smaller peer ID.
 pub(crate) fn ordered_keys() -> (gossip::Keypair, gossip::Keypair) {
     let (one, other) = (new_key(), new_key());
     if one.identity() < other.identity() { (one, other) } else { (other, one) }

@@ -1,4 +1,4 @@
-//! HTTP over streams, held against what existing nodes answer, and served to callers of this make.
+//! HTTP over streams: answers compared with those of existing nodes, and exchanges between Tandem nodes.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::{Host, Node, PATIENCE, new_key, ordered_keys, until};
 use crate::{GossipStreams, OpenError, P2pConfig, P2pEvent, config::libp2p_key};
 
-/// Serves what the recorded node served, and says who asked.
+/// A server with the handlers of the recorded node, and one that returns its caller.
 fn http_server() -> HttpServer {
     let hello = |request: HttpRequest| async move {
         let plain = [(header::CONTENT_TYPE, reply::PLAIN)];
@@ -55,7 +55,7 @@ fn http_server() -> HttpServer {
     HttpServer::new(service, ServeLimits::default())
 }
 
-/// Clients without a rate.
+/// Clients without a rate limit.
 fn clients() -> Clients {
     let limits = ClientLimits { window: None, ..ClientLimits::default() };
     Clients::new(limits, "test".to_owned(), &CancellationToken::new())
@@ -78,7 +78,7 @@ async fn asking(profile: &'static NetworkProfile) -> Node {
     .await
 }
 
-/// What a peer sends until it ends the stream.
+/// Reads until the peer ends the stream.
 async fn rest(stream: &mut Stream) -> String {
     let mut bytes = Vec::new();
     let read = time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
@@ -86,7 +86,7 @@ async fn rest(stream: &mut Stream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Status line, headers in any order without the time, and body.
+/// Takes a response apart: status line, headers in any order without the date, and body.
 fn parts(response: &str) -> (String, BTreeSet<String>, String) {
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let mut lines = head.split("\r\n").map(str::to_owned);
@@ -120,11 +120,11 @@ async fn every_recorded_request_is_answered_as_by_an_existing_node() {
 }
 
 #[tokio::test]
-async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
+async fn an_answer_longer_than_a_window_reaches_a_client_that_closed_its_half() {
     let profile = &NetworkProfile::ALGORAND;
     let node = serving(profile, new_key()).await;
     let host = Host::dial(&new_key(), &[], node.address()).await;
-    // More than the window of a stream, so that the server waits in the middle of its answer.
+    // Longer than a stream's window, so that the server has to wait in the middle of its answer.
     let body = "x".repeat(600_000);
     let mut stream = host.open(profile.http_protocol).await;
     let head = format!("POST /echo HTTP/1.1\r\nHost: \r\nContent-Length: {}\r\n\r\n", body.len());
@@ -136,7 +136,7 @@ async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half()
 }
 
 #[tokio::test]
-async fn where_streams_are_kept_alive_one_carries_many_requests() {
+async fn a_kept_alive_stream_carries_many_requests() {
     let profile = &NetworkProfile::TANDEM;
     let node = serving(profile, new_key()).await;
     let host = Host::dial(&new_key(), &[], node.address()).await;
@@ -158,7 +158,7 @@ async fn where_streams_are_kept_alive_one_carries_many_requests() {
 }
 
 #[tokio::test]
-async fn a_client_opens_what_it_needs_and_the_server_knows_who_asks() {
+async fn a_client_opens_the_streams_it_needs_and_the_server_knows_the_caller() {
     for profile in NetworkProfile::ALL {
         let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
         let client = one.network.http_client(&other.network.addresses()[0]).unwrap();
@@ -225,7 +225,7 @@ async fn a_handler_that_panics_ends_its_request_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_as_are_not_read() {
+async fn gossip_is_not_delayed_by_fast_or_unread_http_streams() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (serving(profile, new_key()).await, serving(profile, new_key()).await);
     let to = other.network.addresses().remove(0);
@@ -261,7 +261,7 @@ async fn gossip_passes_streams_of_http_that_are_read_as_fast_as_can_be_and_such_
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_asked_is_refused_with_the_reason() {
+async fn an_address_that_no_client_can_use_is_refused_with_the_reason() {
     let node = asking(&NetworkProfile::TANDEM).await;
     let refused = |text: &str| node.network.http_client(&text.parse().unwrap()).unwrap_err();
     let other = HttpAddressError::OtherTransport { address: "127.0.0.1:80".to_owned() };
@@ -270,7 +270,7 @@ async fn an_address_that_cannot_be_asked_is_refused_with_the_reason() {
         panic!("it has no peer ID")
     };
     assert!(reason.contains("/p2p/ID"), "{reason}");
-    // A SHA-256 multihash that was cut to one byte, and no peer ID at all.
+    // A SHA-256 multihash truncated to one byte, and text that is no peer ID at all.
     for bare in ["/p2p/73kJ", "/p2p/nobody"] {
         let HttpAddressError::Unusable { reason, .. } = refused(bare) else {
             panic!("{bare} names nobody")
@@ -281,7 +281,7 @@ async fn an_address_that_cannot_be_asked_is_refused_with_the_reason() {
 
 // Issue 9, 13.
 #[tokio::test]
-async fn an_identity_alone_leads_to_a_connected_peer_and_to_no_other() {
+async fn an_identity_alone_reaches_connected_peers_only() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (asking(profile).await, serving(profile, new_key()).await);
     let bare = NodeAddress::Multiaddr(format!("/p2p/{}", other.network.identity()));
@@ -293,14 +293,14 @@ async fn an_identity_alone_leads_to_a_connected_peer_and_to_no_other() {
     let protocols = vec![StreamProtocol::new(profile.http_protocol)];
     let held = one.network.open_stream_to(&address, protocols, PATIENCE).await.unwrap();
     assert_eq!(client.get("/hello").await.unwrap().status(), StatusCode::OK);
-    // Clients of one peer share connections, not the way to a new one.
+    // Clients of one peer share connections, but this client may not dial for a new one.
     drop(held);
     let client = one.network.http_client(&address).unwrap();
     assert_eq!(client.get("/hello").await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_reached_or_has_no_http_is_a_request_that_did_not_leave() {
+async fn an_unreachable_peer_or_one_without_http_gets_no_request() {
     let profile = &NetworkProfile::TANDEM;
     let (one, silent) = (asking(profile).await, asking(profile).await);
     let client = one.network.http_client(&silent.network.addresses()[0]).unwrap();
@@ -313,7 +313,7 @@ async fn a_peer_that_is_not_reached_or_has_no_http_is_a_request_that_did_not_lea
 }
 
 #[tokio::test]
-async fn a_node_without_gossip_announces_and_opens_none() {
+async fn a_node_without_gossip_announces_and_opens_no_gossip_streams() {
     let profile = &NetworkProfile::TANDEM;
     let (small, large) = ordered_keys();
     let node = Node::start_with(profile, "test-v1", small, |config| P2pConfig {

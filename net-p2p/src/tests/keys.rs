@@ -1,4 +1,4 @@
-//! Hosts whose keys are not Ed25519: py-libp2p's guides make secp256k1 keys, old hosts have RSA keys.
+//! Peers whose keys are not Ed25519: py-libp2p's guides create secp256k1 keys, old hosts have RSA keys.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::{Direction, GossipNode, Identity, KeyKind, NetworkProfile, NodeAddress, PeerClass};
@@ -15,7 +15,7 @@ use crate::{P2pEvent, config::identity_of, handshake::LaneCount};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
-/// A key of each kind that libp2p has beside Ed25519.
+/// A key of each kind that libp2p supports besides Ed25519.
 fn keys() -> [(KeyKind, Keypair); 3] {
     let mut rsa = include_bytes!("../../testdata/rsa-2048.pk8").to_vec();
     [
@@ -29,7 +29,7 @@ fn identity(key: &Keypair) -> Identity {
     identity_of(&key.public().to_peer_id()).unwrap()
 }
 
-// Issue 9, 6: a host with another key than Ed25519 was cut off as soon as it had connected.
+// Issue 9, 6. Before, a host with a key other than Ed25519 was cut off right after it connected.
 #[tokio::test]
 async fn a_host_with_any_key_is_served_http_and_streams() {
     for profile in NetworkProfile::ALL {
@@ -72,9 +72,9 @@ async fn a_host_with_any_key_takes_part_in_topics() {
     }
 }
 
-// Issue 9, 6: in a network of this kind of node, any key may gossip.
+// Issue 9, 6: in a network of Tandem nodes, every kind of key may gossip.
 #[tokio::test]
-async fn a_host_with_any_key_gossips_where_nodes_are_of_this_kind() {
+async fn a_host_with_any_key_gossips_among_tandem_nodes() {
     let profile = &NetworkProfile::TANDEM;
     let node = Node::start(profile, "net", new_key()).await;
     for (_, key) in keys() {
@@ -90,7 +90,7 @@ async fn a_host_with_any_key_gossips_where_nodes_are_of_this_kind() {
     assert_eq!(node.network.metrics().count(P2pEvent::ForeignKey), 0);
 }
 
-// Issue 9, 6: existing nodes know a gossiping peer by 32 bytes of key (wire facts 8.1).
+// Issue 9, 6: existing nodes know a gossiping peer by a key of 32 bytes (wire facts 8.1).
 #[tokio::test]
 async fn among_existing_nodes_a_host_with_another_key_keeps_its_connection_but_has_no_gossip() {
     let profile = &NetworkProfile::ALGORAND;
@@ -109,7 +109,7 @@ async fn among_existing_nodes_a_host_with_another_key_keeps_its_connection_but_h
     assert!(node.network.peers(PeerClass::Connected).is_empty());
 }
 
-// Issue 9, 6: a configured host with another key is dialled once and kept, for topics.
+// Issue 9, 6: a configured host with another kind of key is dialled once, and kept for topics.
 #[tokio::test]
 async fn a_configured_host_with_another_key_is_dialled_and_kept() {
     for profile in NetworkProfile::ALL {
@@ -122,7 +122,7 @@ async fn a_configured_host_with_another_key_is_dialled_and_kept() {
         })
         .await;
         until("it is dialled", || host.seen.lock().unwrap().connected.len() == 1).await;
-        time::sleep(std::time::Duration::from_millis(600)).await; // two looks at the schedule
+        time::sleep(std::time::Duration::from_millis(600)).await; // two ticks of the schedule
         let seen = host.seen.lock().unwrap();
         assert_eq!((seen.connected.len(), seen.closed), (1, 0), "{}", profile.name);
         node.root.cancel();

@@ -1,5 +1,5 @@
-//! The library's behaviours over this crate's connections: several exchanges in a row on one stream,
-//! while nothing else happens on the connection.
+//! The library's behaviours over this crate's connections: several exchanges in a row on one stream, without
+//! other traffic on the connection.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use super::{
 };
 use crate::{P2pConfig, P2pMetrics, Subscription, config::libp2p_key, transport};
 
-/// Exchanges in a row. One in four hung at the second before the muxer woke handlers again.
+/// Exchanges in a row. Before the muxer woke handlers again, one in four hung at the second.
 const EXCHANGES: u8 = 20;
 
-/// The version of GossipSub that is spoken by hand.
+/// The version of GossipSub that the test speaks by hand.
 const MESHSUB: &str = "/meshsub/1.1.0";
 
 async fn node_and_host(subscribe: Subscription) -> (Node, Host) {
     let change = |config| P2pConfig { subscribe, ..config };
     let (profile, key) = (&NetworkProfile::ALGORAND, new_key());
     let node = Node::start_with(profile, "net", key, change).await;
-    // The library's handlers serve nobody who does not offer the same protocol.
+    // The library's handlers answer only peers that offer the same protocol.
     let offered = [ping::PROTOCOL_NAME, StreamProtocol::new(MESHSUB)];
     let host = Host::dial(&new_key(), &offered, node.address()).await;
     (node, host)
 }
 
-/// Sends pings and takes the answers to them.
+/// Sends pings and reads the answers.
 async fn ping(stream: &mut Stream, pings: &[u8]) {
     let sent: Vec<u8> = pings.iter().flat_map(|number| [*number; 32]).collect();
     let mut answers = vec![0; sent.len()];
@@ -68,7 +68,7 @@ async fn pings_that_arrive_together_are_all_answered() {
 
 // Issue 9, 1.
 #[tokio::test]
-async fn a_swarm_of_the_library_pings_for_as_long_as_it_likes() {
+async fn a_swarm_of_the_library_gets_every_ping_answered() {
     let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
     let key = libp2p_key(&new_key());
     let transport = transport::build(
@@ -109,13 +109,13 @@ async fn identify_answers_on_one_stream_after_another() {
 
 // Issue 9, 1.
 #[tokio::test]
-async fn requests_in_a_row_on_one_stream_of_gossipsub_are_all_heard() {
+async fn rpcs_in_a_row_on_one_gossipsub_stream_are_all_handled() {
     let (node, host) = node_and_host(Subscription::Subscribed).await;
     let mut observed = node.broadcaster.observe();
     let mut stream = host.open(MESHSUB).await;
     for number in 0..EXCHANGES {
         let request = rpc::request(&[rpc::message("algotx01", &[number; 40])]);
-        // In two pieces, of which the first is heard alone.
+        // In two pieces; the first arrives alone.
         let (first, second) = request.split_at(usize::from(number) + 1);
         stream.write_all(first).await.unwrap();
         stream.flush().await.unwrap();
@@ -128,14 +128,14 @@ async fn requests_in_a_row_on_one_stream_of_gossipsub_are_all_heard() {
     }
 }
 
-// Issue 9, 1, held: its handler opens a stream only when it is polled, and until then waits for nothing.
+// Issue 9, 1, passed before: the handler opens a stream only when it is polled.
 #[tokio::test]
-async fn what_a_node_publishes_that_never_said_anything_before_is_sent() {
+async fn the_first_message_a_node_publishes_is_sent() {
     let (node, mut host) = node_and_host(Subscription::PublishOnly).await;
     let mut stream = host.open(MESHSUB).await;
     stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
     stream.flush().await.unwrap();
-    // Nothing tells when the subscription was heard.
+    // No event reports that the subscription has arrived.
     time::sleep(Duration::from_millis(300)).await;
     let message = Outbound::new(Tag::TX, vec![7; 40]);
     assert_eq!(node.network.broadcast(message), Ok(Admission::Queued));

@@ -1,4 +1,4 @@
-//! Links between a node and a host that speaks the protocol by hand.
+//! Links between a node and a host whose side of the protocol the test writes by hand.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::{
@@ -53,7 +53,7 @@ fn is_linked(node: &Node) -> bool {
 }
 
 #[tokio::test]
-async fn two_that_can_keep_lanes_apart_have_a_stream_for_each() {
+async fn two_nodes_with_separate_lanes_use_a_stream_for_each() {
     let profile = &NetworkProfile::TANDEM;
     let (small, large) = ordered_keys();
     let node = Node::start(profile, "net", large).await;

@@ -1,4 +1,4 @@
-//! Tests that need the inside of the crate.
+//! Tests that use private items of the crate.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 

@@ -1,4 +1,4 @@
-//! Streams to addresses: who is dialled for them, and what is said when nobody is reached.
+//! Streams to addresses: when the peer is dialled, and the error when it cannot be reached.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn address(multiaddr: &Multiaddr) -> NodeAddress {
     NodeAddress::Multiaddr(multiaddr.to_string())
 }
 
-/// An address of this machine, and who shall be found there.
+/// An address of this machine with the peer ID of `key`.
 fn at(port: u16, key: &Keypair) -> NodeAddress {
     let id = libp2p_key(key).public().to_peer_id();
     NodeAddress::Multiaddr(format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}"))
@@ -33,12 +33,12 @@ async fn fails(network: &P2pNetwork, to: &NodeAddress) -> OpenError {
     opened.map(|stream| stream.peer()).unwrap_err()
 }
 
-/// Sends back what comes on every stream, and ends it.
+/// Returns the bytes of every stream to its sender, until the sender ends it.
 fn echo(host: Host) -> TaskSet {
     let tasks = TaskSet::new(&CancellationToken::new());
     let each = tasks.clone();
     tasks.spawn("echo", |_cancel| async move {
-        // All of it, for its swarm shall live.
+        // Moves the whole host into the task, so that its swarm lives as long.
         let mut host = host;
         while let Some(mut inbound) = host.accepted.next().await {
             each.spawn("one stream", |_cancel| async move {
@@ -62,7 +62,7 @@ async fn echoes(network: &P2pNetwork, to: &NodeAddress, text: &[u8]) {
 }
 
 #[tokio::test]
-async fn all_who_want_a_stream_to_a_peer_share_one_dial() {
+async fn callers_that_want_a_stream_to_one_peer_share_one_dial() {
     let node = node(new_key()).await;
     let (host, at) = Host::listen(&new_key(), &[ECHO]).await;
     let (seen, to) = (host.seen.clone(), address(&at));
@@ -82,7 +82,7 @@ async fn a_peer_that_is_connected_is_not_dialled_at_whatever_address() {
 }
 
 #[tokio::test]
-async fn a_dial_for_a_stream_is_no_dial_for_gossip() {
+async fn a_dial_for_a_stream_makes_no_gossip_link() {
     let profile = &NetworkProfile::TANDEM;
     let (small, large) = ordered_keys();
     let node = node(small).await;
@@ -112,7 +112,7 @@ async fn two_nodes_that_gossip_have_streams_to_each_other_without_a_second_conne
 }
 
 #[tokio::test]
-async fn who_is_not_reached_is_told_why() {
+async fn an_unreachable_peer_is_an_error_with_its_reason() {
     let (key, other) = (new_key(), new_key());
     let node = node(key.clone()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -140,7 +140,7 @@ async fn who_is_not_reached_is_told_why() {
 }
 
 #[tokio::test]
-async fn who_named_another_address_is_not_harmed_by_one_that_leads_nowhere() {
+async fn a_failed_dial_does_not_fail_requests_with_another_address() {
     let (node, key) = (node(new_key()).await, new_key());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nowhere = at(listener.local_addr().unwrap().port(), &key);
@@ -154,9 +154,9 @@ async fn who_named_another_address_is_not_harmed_by_one_that_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn a_wish_ends_with_its_deadline_or_with_the_swarm() {
+async fn a_stream_request_ends_at_its_deadline_or_with_the_swarm() {
     let node = node(new_key()).await;
-    // Takes connections, and never says a word.
+    // Accepts connections, and never sends a byte.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = at(mute.local_addr().unwrap().port(), &new_key());
     let (began, limit) = (Instant::now(), Duration::from_millis(200));
@@ -165,7 +165,7 @@ async fn a_wish_ends_with_its_deadline_or_with_the_swarm() {
     assert!(began.elapsed() >= limit);
 
     let (waiting, ()) = tokio::join!(fails(&node.network, &to), async {
-        // The dial that the first wish began is still under way.
+        // The dial of the first request is still in progress.
         node.network.panic_for_test();
     });
     assert!(matches!(waiting, OpenError::Closed), "{waiting}");
@@ -208,7 +208,7 @@ async fn of_many_streams_one_after_the_other_none_is_lost() {
 }
 
 #[tokio::test]
-async fn an_answer_longer_than_a_window_comes_whole_to_who_has_closed_its_half() {
+async fn an_answer_longer_than_a_window_reaches_a_client_that_closed_its_half() {
     let node = node(new_key()).await;
     let (host, to) = Host::listen(&new_key(), &[ECHO]).await;
     let (to, _echo) = (address(&to), echo(host));

@@ -1,6 +1,6 @@
-//! The recorded conversation of an existing node with a plain libp2p host, held with this one.
+//! The recorded conversation of an existing node with a plain libp2p host, repeated with this node.
 //!
-//! Where this node does something else, [`STRICTER`] and [`OTHER`] say so, and the test asserts what.
+//! [`STRICTER`] and [`OTHER`] name the cases in which this node differs; the tests assert how.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::{NetworkProfile, wire::metainfo};
@@ -14,7 +14,7 @@ use crate::link::HANDSHAKE_LIMIT;
 const CURRENT: &str = "/algorand-ws/2.2.0";
 const LEGACY: &str = "/algorand-ws/1.0.0";
 
-/// Cases whose outcome is the recorded one.
+/// Cases with the recorded outcome.
 const SHARED: [&str; 21] = [
     "handshake_2_2_genesis_differs",
     "dialer_with_larger_id_opens_anyway",
@@ -39,7 +39,7 @@ const SHARED: [&str; 21] = [
     "we_close_the_stream",
 ];
 
-/// Cases where this node is stricter: a handshake has a limit, and half a message is none.
+/// Cases in which this node is stricter: the handshake has a deadline, and half a message is an error.
 const STRICTER: [&str; 5] = [
     "frame_eof_in_body",
     "silent_dialer_45s",
@@ -48,8 +48,8 @@ const STRICTER: [&str; 5] = [
     "silent_dialer_then_handshake",
 ];
 
-/// Cases with another outcome: no HTTP over streams and no early muxer yet, votes are not packed, and a
-/// second stream is refused while the first one stays, instead of ending the connection.
+/// Cases with another outcome: this node negotiates no early muxer and no packed votes, and it refuses a second
+/// stream while the first one is kept instead of closing the connection.
 const OTHER: [&str; 3] = ["identify", "frame_vp_garbage", "second_stream_same_peer"];
 
 fn cases() -> Vec<Value> {
@@ -66,7 +66,7 @@ fn bytes(case: &Value, key: &str) -> Vec<u8> {
     hex::decode(case[key].as_str().unwrap()).unwrap()
 }
 
-/// Who of the two has the smaller peer ID.
+/// The end with the smaller peer ID.
 enum Smaller {
     Host,
     Node,
@@ -83,7 +83,7 @@ async fn meet(smaller: Smaller, accepts: &[StreamProtocol]) -> (Node, Host) {
     (node, host)
 }
 
-/// The headers an existing dialer sends.
+/// The headers that an existing node sends as the dialer.
 fn dialer_headers() -> Vec<u8> {
     bytes(&case("handshake_2_2_genesis_differs"), "dialer_message")
 }
@@ -101,7 +101,7 @@ async fn send(stream: &mut Stream, bytes: &[u8]) {
     stream.flush().await.unwrap();
 }
 
-/// Opens a gossip stream and shakes hands.
+/// Opens a gossip stream and performs the handshake.
 async fn gossip(host: &Host) -> Stream {
     let mut stream = host.open(CURRENT).await;
     send(&mut stream, &dialer_headers()).await;
@@ -109,7 +109,7 @@ async fn gossip(host: &Host) -> Stream {
     stream
 }
 
-/// The answer is the recorded one but for the features, of which this node has fewer.
+/// Compares an answer with the recorded one, except for the features, of which this node has fewer.
 fn check_answer(answer: &[u8]) {
     let recorded = bytes(&case("handshake_2_2_genesis_differs"), "listener_message");
     let mut expected = metainfo::decode_body(&recorded[2..]).unwrap();
@@ -119,7 +119,7 @@ fn check_answer(answer: &[u8]) {
     assert_eq!(answer.len(), recorded.len() - ",avvpack,avvpack2048".len());
 }
 
-/// A stream is open if a message on it is still heard.
+/// Checks that a message on the stream still arrives.
 async fn is_open(stream: &mut Stream, node: &Node) {
     let before = node.heard().len();
     let probe: u64 = rand::random();
@@ -129,7 +129,7 @@ async fn is_open(stream: &mut Stream, node: &Node) {
     assert_eq!(node.heard().last().unwrap(), &probe.to_be_bytes());
 }
 
-/// A stream has ended when nothing more can be read from it. Gives what was read before.
+/// Checks that the stream ends. Returns the bytes that were read before.
 async fn ends(stream: &mut Stream) -> Vec<u8> {
     let mut rest = Vec::new();
     let read = time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
@@ -149,8 +149,8 @@ fn every_recorded_case_is_accounted_for() {
 }
 
 #[tokio::test]
-async fn a_node_announces_itself_as_recorded_but_for_what_it_does_not_have() {
-    // To a peer that does not speak GossipSub the library stops announcing it.
+async fn a_node_announces_itself_as_recorded_without_missing_features() {
+    // The library does not announce GossipSub to a peer that does not offer it.
     let speaks = [StreamProtocol::new("/meshsub/1.3.0")];
     let (_node, host) = meet(Smaller::Host, &speaks).await;
     until("the node is identified", || host.seen.lock().unwrap().identified.is_some()).await;
@@ -198,7 +198,7 @@ async fn a_listener_with_the_smaller_id_opens_and_waits_for_the_dialer_to_speak(
 }
 
 #[tokio::test]
-async fn a_legacy_dialer_sends_one_byte_and_hears_nothing() {
+async fn a_legacy_dialer_sends_one_byte_and_gets_no_answer() {
     let (node, host) = meet(Smaller::Host, &[]).await;
     let mut stream = host.open(LEGACY).await;
     send(&mut stream, &bytes(&case("handshake_1_0"), "dialer_message")).await;
@@ -237,7 +237,7 @@ async fn frames_have_the_recorded_outcome() {
         }
         let mut calls = usize::try_from(case["handler_calls"].as_u64().unwrap()).unwrap();
         if name == "frame_eof_in_body" {
-            calls = 0; // stricter: half a message is none
+            calls = 0; // stricter: half a message is an error
         }
         until(name, || node.heard().len() >= calls).await;
         if calls > 0 {
@@ -281,7 +281,7 @@ async fn a_second_stream_is_answered_and_refused_and_the_first_one_stays() {
 }
 
 #[tokio::test]
-async fn who_is_silent_in_the_handshake_loses_the_stream_and_keeps_the_connection() {
+async fn a_silent_handshake_loses_the_stream_and_keeps_the_connection() {
     let (node, host) = meet(Smaller::Host, &[]).await;
     let began = Instant::now();
     let mut streams = Vec::new();

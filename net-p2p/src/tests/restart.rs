@@ -1,4 +1,4 @@
-//! A swarm that dies is made again, and everything else goes on.
+//! A swarm that panics is restarted, and the rest of the node continues.
 
 use std::time::Duration;
 

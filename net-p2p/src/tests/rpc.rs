@@ -1,6 +1,6 @@
-//! What GossipSub says, written by hand, so that a test can say what the library never would.
+//! GossipSub RPCs encoded by hand, so that a test can send messages that the library never would.
 
-/// One field of a protobuf message that has a length.
+/// Encodes a length-delimited field of a protobuf message.
 fn field(number: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     out.extend(varint(body.len()));
@@ -21,18 +21,18 @@ fn varint(mut value: usize) -> Vec<u8> {
     }
 }
 
-/// One request as it is on the wire: its length, then its parts.
+/// Encodes one RPC as on the wire: its length, then its parts.
 pub(crate) fn request(parts: &[Vec<u8>]) -> Vec<u8> {
     let body = parts.concat();
     [varint(body.len()), body].concat()
 }
 
-/// A message on a topic, without author or number.
+/// Encodes a message on a topic, without author and sequence number.
 pub(crate) fn message(topic: &str, data: &[u8]) -> Vec<u8> {
     field(2, &[field(2, data), field(4, topic.as_bytes())].concat())
 }
 
-/// A wish to hear a topic.
+/// Encodes a subscription to a topic.
 pub(crate) fn subscription(topic: &str) -> Vec<u8> {
     field(1, &[vec![1 << 3, 1], field(2, topic.as_bytes())].concat())
 }

@@ -1,4 +1,4 @@
-//! Streams between a node and a plain host: none lost, every overflow counted.
+//! Streams between a node and a plain host: none is lost, and every overflow is counted.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn handshakes_beyond_the_bound_of_one_peer_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn a_stream_that_cannot_be_opened_says_why() {
+async fn a_stream_that_cannot_be_opened_is_an_error_with_its_reason() {
     let (small, large) = ordered_keys();
     let node = Node::start(&NetworkProfile::ALGORAND, "net", large).await;
     let nobody = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;

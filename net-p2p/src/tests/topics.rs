@@ -1,4 +1,4 @@
-//! What is published on topics by nodes of other make.
+//! Messages that other implementations publish on topics.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static
     publish_as(&libp2p_key(&new_key()), authenticity, to, body)
 }
 
-/// The same, with a key of any kind.
+/// The same with a key of any kind.
 pub(super) fn publish_as(
     key: &Keypair,
     authenticity: MessageAuthenticity,
@@ -32,7 +32,7 @@ pub(super) fn publish_as(
 ) -> TaskSet {
     let mut config = ConfigBuilder::default();
     config.validation_mode(ValidationMode::None);
-    // The default is the author and a number, of which some have neither.
+    // The default ID is made of author and sequence number, which some of these messages lack.
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
@@ -63,7 +63,7 @@ pub(super) fn publish_as(
                 }
             }
             let message = [body, &number.to_be_bytes()].concat();
-            // Nobody may be subscribed yet.
+            // The publish fails as long as no peer is subscribed.
             let _ = swarm.behaviour_mut().publish(topic.clone(), message);
         }
     });
@@ -79,7 +79,7 @@ pub(super) fn heard(observed: &mut broadcast::Receiver<Inbound>, body: &[u8]) ->
 }
 
 #[tokio::test]
-async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() {
+async fn unsigned_messages_with_or_without_author_are_accepted_and_signed_ones_are_not() {
     let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
     let mut observed = node.broadcaster.observe();
     let author = MessageAuthenticity::Author(libp2p_key(&new_key()).public().to_peer_id());
@@ -91,7 +91,7 @@ async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() 
     let key = libp2p_key(&new_key());
     let _signed = publish_for_ever(MessageAuthenticity::Signed(key), &node, b"signed");
     for _ in 0..10 {
-        // The others go on once a tenth of a second, so this takes as long as ten signed messages.
+        // The others are published ten times a second, so this takes as long as ten signed messages.
         until("the others are heard", || heard(&mut observed, b"author")).await;
         assert!(!heard(&mut observed, b"signed"));
     }
@@ -101,15 +101,15 @@ async fn a_message_with_an_author_or_without_is_heard_and_a_signed_one_is_not() 
     );
 }
 
-// Issue 8, 11: `send` said how many peers were connected, whatever was done.
+// Issue 8, 11. Before, `send` returned the number of connected peers in any case.
 #[tokio::test]
-async fn a_sender_is_told_how_many_peers_a_topic_brought_its_message_to() {
+async fn a_sender_gets_the_number_of_peers_its_topic_message_was_sent_to() {
     let profile = &NetworkProfile::ALGORAND;
     let node = Node::start(profile, "net", new_key()).await;
     let one = |number: u8| Outbound::new(Tag::TX, vec![number; 40]);
     assert_eq!(node.broadcaster.broadcast_and_wait(&one(0)).await.unwrap().written, 0);
     let mut peers = Vec::new();
-    // As many as the door lets in from one address.
+    // The number of peers that the door admits from one address.
     for _ in 0..8 {
         let peer = Node::start(profile, "net", new_key()).await;
         peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
@@ -121,7 +121,7 @@ async fn a_sender_is_told_how_many_peers_a_topic_brought_its_message_to() {
         if written == peers.len() {
             break;
         }
-        // Nothing tells when topics have met.
+        // No event reports that subscriptions were exchanged.
         time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(written, peers.len());

@@ -1,4 +1,4 @@
-//! Messages reach everybody they are for, by the right way.
+//! Messages reach every node they are for, over the right transport.
 
 use broadcaster::{DropReason, Relaying};
 use gossip::{Admission, GossipNode, MAX_TOPIC_BYTES, NetworkProfile, Outbound, Tag};
@@ -10,7 +10,7 @@ fn send(node: &Node, tag: Tag, body: Vec<u8>) {
     assert_eq!(node.network.broadcast(Outbound::new(tag, body)), Ok(Admission::Queued));
 }
 
-/// Publishes until somebody is subscribed: an overlay takes a moment to form.
+/// Publishes until the peers have received a message: the mesh of a topic takes a moment to form.
 async fn publish_until_heard(from: &Node, to: &[&Node], body: &[u8]) {
     let heard = |node: &&Node| node.heard(Tag::TX).iter().any(|heard| heard.starts_with(body));
     let mut number = 0_u32;
@@ -46,7 +46,7 @@ async fn two_nodes_gossip_votes_proposals_and_transactions_both_ways() {
 }
 
 #[tokio::test]
-async fn a_relay_in_the_middle_passes_votes_on_and_the_topic_carries_transactions() {
+async fn a_relay_in_the_middle_forwards_votes_and_the_topic_carries_transactions() {
     let profile = &NetworkProfile::TANDEM;
     let middle = Plan { relaying: Relaying::Accepted, ..Plan::new(profile) }.start().await;
     let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
@@ -86,7 +86,7 @@ async fn a_transaction_too_large_for_the_topic_goes_over_streams() {
 }
 
 #[tokio::test]
-async fn who_only_publishes_is_heard_and_hears_nothing() {
+async fn a_node_that_only_publishes_receives_nothing() {
     let profile = &NetworkProfile::TANDEM;
     let listener = Plan::new(profile).start().await;
     let publisher = Plan::new(profile)

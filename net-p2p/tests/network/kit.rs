@@ -1,4 +1,4 @@
-//! Nodes to test with, and a way to wait for what must come.
+//! Nodes for tests, and polling with a deadline.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,10 +16,10 @@ use tandem_net_p2p::{P2pConfig, P2pNetwork};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Nothing here takes this long unless it is broken.
+/// Longest time for any step. Only a fault takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until something is so.
+/// Polls until `is_so` holds; panics with `what` after [`PATIENCE`].
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -28,12 +28,12 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The key of a new node.
+/// Draws the key of a new node.
 pub(crate) fn new_key() -> Keypair {
     Keypair::from_seed(Random::system().random())
 }
 
-/// A node with one network.
+/// A node with one libp2p network.
 pub(crate) struct Node {
     pub(crate) network: P2pNetwork,
     pub(crate) broadcaster: Broadcaster,
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     root: CancellationToken,
 }
 
-/// What a node is made of.
+/// The configuration of a node.
 pub(crate) struct Plan {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: &'static str,
@@ -111,7 +111,7 @@ impl Node {
         self.peers().iter().any(|peer| peer.identity == id)
     }
 
-    /// The bodies heard of a tag.
+    /// The bodies of the received messages of a tag.
     pub(crate) fn heard(&self, tag: Tag) -> Vec<Vec<u8>> {
         let heard = self.heard.lock().unwrap();
         let of_tag = heard.iter().filter(|message| message.tag == tag);
@@ -127,12 +127,12 @@ impl Node {
     }
 }
 
-/// Waits until two nodes have a link at both ends.
+/// Waits until both nodes have a link to the other.
 pub(crate) async fn linked(one: &Node, other: &Node) {
     until("both ends have a link", || one.is_linked_to(other) && other.is_linked_to(one)).await;
 }
 
-/// Two keys, the one with the smaller peer ID first.
+/// Draws two keys; the first has the smaller peer ID.
 pub(crate) fn ordered_keys() -> (Keypair, Keypair) {
     let (one, other) = (new_key(), new_key());
     if one.identity() < other.identity() { (one, other) } else { (other, one) }

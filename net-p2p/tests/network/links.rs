@@ -1,4 +1,4 @@
-//! Who opens the gossip stream, and that there is exactly one link in the end.
+//! The end that opens the gossip stream, and the one link that remains.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn a_link_comes_up_whichever_end_dials_and_whichever_has_the_smaller_id() 
             let began = Instant::now();
             dialer.dial(&listener);
             linked(&dialer, &listener).await;
-            // Well below the time after which a dialer opens late.
+            // Well below the delay after which a dialer opens late.
             assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
             assert_eq!(dialer.peers()[0].direction, Direction::Outbound);
             assert_eq!(listener.peers()[0].direction, Direction::Inbound);
@@ -49,7 +49,7 @@ async fn nodes_that_dial_each_other_at_once_end_with_one_link() {
             linked(&one, &other).await;
             let single = || one.peers().len() == 1 && other.peers().len() == 1;
             until("there is one link", single).await;
-            // It is the same one at both ends: what one end sends, the other hears, once.
+            // Both ends keep the same link: a message of one end arrives at the other, once.
             for (from, to) in [(&one, &other), (&other, &one)] {
                 let mark = from.network.identity().ed25519().unwrap();
                 let message = Outbound::new(Tag::AV, mark.to_vec());
@@ -65,7 +65,7 @@ async fn nodes_that_dial_each_other_at_once_end_with_one_link() {
 }
 
 #[tokio::test]
-async fn a_link_that_was_ended_is_made_again_by_who_dialled() {
+async fn an_ended_link_is_made_again_by_its_dialer() {
     for profile in NetworkProfile::ALL {
         let (small, large) = ordered_keys();
         let (dialer, listener) = pair(profile, &large, &small).await;
@@ -85,7 +85,7 @@ async fn a_link_that_was_ended_is_made_again_by_who_dialled() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_leaves_no_link_behind() {
+async fn a_stopped_node_leaves_no_link_behind() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
     one.dial(&other);
@@ -115,7 +115,7 @@ async fn two_addresses_of_one_peer_lead_to_one_link() {
     one.network.add_peer(&gossip::NodeAddress::Multiaddr(by_name)).unwrap();
     one.dial(&other);
     linked(&one, &other).await;
-    // And back, where the link is up already.
+    // The other way round too, while the link is up.
     other.dial(&one);
     for number in 0..20_u8 {
         let message = Outbound::new(Tag::AV, vec![number]);

@@ -1,4 +1,4 @@
-//! What does not fit is refused, with a reason, and nothing is left behind.
+//! Refusals: each has a reason, and leaves nothing running.
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{NetworkId, NetworkProfile, NodeAddress};
@@ -41,13 +41,13 @@ async fn start(change: impl FnOnce(&mut P2pConfig)) -> Result<P2pNetwork, StartE
 }
 
 #[tokio::test]
-async fn a_network_that_cannot_start_says_why() {
+async fn a_failed_start_is_an_error_with_its_reason() {
     let peer = NodeAddress::Multiaddr("/ip4/127.0.0.1/tcp/1".to_owned());
     let error = start(|config| config.peers.push(peer)).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("does not end with /p2p/ID"), "{cause}");
 
-    let elsewhere = "/ip4/192.0.2.1/tcp/0"; // an address for documentation, which nobody has
+    let elsewhere = "/ip4/192.0.2.1/tcp/0"; // reserved for documentation, so no machine has it
     let error = start(|config| config.listen.push(elsewhere.parse().unwrap())).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {elsewhere}"));
 

@@ -1,4 +1,4 @@
-//! What a libp2p network shares with the rest of its node: claims, and the verdicts of validators.
+//! State that a libp2p network shares with the rest of its node: claims, and the verdicts of validators.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tandem_net_p2p::P2pEvent;
 
 use super::kit::{Node, Plan, linked, ordered_keys, until};
 
-/// Claims a peer for a link by the other transport, as the other half of a hybrid would.
+/// Claims a peer for a WebSocket link, as the other half of a hybrid would.
 fn claim_by_websocket(node: &Node, identity: Identity) -> Claim {
     let link = node.broadcaster.next_link_id();
     let (transport, dialer) = (Transport::WebSocket, node.network.identity());
@@ -22,7 +22,7 @@ fn claim_by_websocket(node: &Node, identity: Identity) -> Claim {
 }
 
 #[tokio::test]
-async fn where_links_are_ranked_libp2p_takes_over_from_websocket() {
+async fn with_ranked_links_libp2p_takes_over_from_websocket() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
     let claim = claim_by_websocket(&one, other.network.identity());
@@ -36,7 +36,7 @@ async fn where_links_are_ranked_libp2p_takes_over_from_websocket() {
 }
 
 #[tokio::test]
-async fn where_the_first_link_stays_topics_go_on_without_a_stream_until_it_ends() {
+async fn with_first_link_kept_topics_go_on_without_a_stream_until_it_ends() {
     let profile = &NetworkProfile::ALGORAND;
     let (small, large) = ordered_keys();
     for (key, other_key) in [(&small, &large), (&large, &small)] {
@@ -65,7 +65,7 @@ async fn where_the_first_link_stays_topics_go_on_without_a_stream_until_it_ends(
 }
 
 #[tokio::test]
-async fn what_a_validator_rejects_goes_no_further_on_the_topic() {
+async fn a_rejected_message_is_not_forwarded_on_the_topic() {
     let profile = &NetworkProfile::TANDEM;
     let validator = |message: &Inbound| {
         if message.body.starts_with(b"bad") { Validation::Reject } else { Validation::Accept }
@@ -80,7 +80,7 @@ async fn what_a_validator_rejects_goes_no_further_on_the_topic() {
     until("good ones get through", || {
         number += 1;
         if number % 20 == 1 {
-            // So few bad ones that their sender is not shut out.
+            // So few bad messages that their sender's score stays above the threshold.
             for word in [&b"good"[..], b"bad"].iter().take(if number < 60 { 2 } else { 1 }) {
                 let message = Outbound::new(Tag::TX, [word, &number.to_be_bytes()[..]].concat());
                 assert_eq!(one.network.broadcast(message), Ok(Admission::Queued));

@@ -1,4 +1,4 @@
-//! A peer that falls silent: no packet says that it has gone.
+//! A peer that becomes unreachable without a packet that says so.
 
 use std::{
     net::SocketAddr,
@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kit::{Node, Plan, linked};
 
-/// In which silence has to be noticed, as on the other transport, and a peer reached again; and a
-/// machine with other things to do.
+/// Longest time until the silence is detected, as on the other transport, and the peer is reached again, with a
+/// margin for a busy machine.
 const NOTICED: Duration = Duration::from_secs(70);
 
-/// Stands between two nodes. Once it is cut, the connections there are pass nothing, and stay open.
+/// A proxy between two nodes. After a cut, its connections carry nothing and stay open.
 struct Cable {
     address: SocketAddr,
     cut: watch::Sender<usize>,
@@ -52,7 +52,7 @@ impl Cable {
                     tokio::select! {
                         biased;
                         cut = cuts.wait_for(|cut| *cut >= number) => { cut.unwrap(); }
-                        // Either end may break it.
+                        // Either end may close the connection.
                         _ = copy_bidirectional(&mut one, &mut other) => return,
                     }
                     std::future::pending::<()>().await;
@@ -62,12 +62,12 @@ impl Cable {
         Self { address, cut, dialled, _tasks: tasks }
     }
 
-    /// Cuts every connection there is.
+    /// Cuts every current connection.
     fn cut(&self) {
         self.cut.send_replace(self.dialled.load(Ordering::SeqCst));
     }
 
-    /// The address of a node, as it is reached through the cable.
+    /// The address of a node behind this proxy.
     fn address(&self, node: &Node) -> NodeAddress {
         let there = node.network.identity();
         format!("/ip4/127.0.0.1/tcp/{}/p2p/{there}", self.address.port()).parse().unwrap()
@@ -78,7 +78,7 @@ fn port(node: &Node) -> u16 {
     node.address().to_string().split('/').nth(4).unwrap().parse().unwrap()
 }
 
-/// Why a node has lost its peer.
+/// Waits until a node loses its peer, and returns the reason.
 async fn lost(node: &Node) -> DisconnectReason {
     let mut events = node.broadcaster.events();
     let ended = async {
@@ -91,15 +91,15 @@ async fn lost(node: &Node) -> DisconnectReason {
     time::timeout(NOTICED, ended).await.expect("nobody noticed")
 }
 
-// Issue 8, 28: the ping failed after 80 s, the connection closed, and its link lived on at both ends.
+// Issue 8, 28. Before, the ping failed after 80 s, the connection closed, and its link lived on at both ends.
 #[tokio::test]
-async fn a_peer_that_fell_silent_is_given_up_within_a_minute_and_dialled_again() {
+async fn a_silent_peer_is_disconnected_within_a_minute_and_dialled_again() {
     let profile = &NetworkProfile::TANDEM;
     let (one, other) = (Plan::new(profile).start().await, Plan::new(profile).start().await);
     let cable = Cable::to(SocketAddr::from(([127, 0, 0, 1], port(&other)))).await;
     one.network.add_peer(&cable.address(&other)).unwrap();
     linked(&one, &other).await;
-    // A link that lived so long is no failure.
+    // A link that has lived this long does not count as a failed dial.
     time::sleep(Duration::from_secs(11)).await;
 
     let begun = Instant::now();
