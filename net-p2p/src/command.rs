@@ -167,8 +167,7 @@ impl ToSwarm {
     ) -> Result<OutboundStream, OpenError> {
         match self.request_stream(to.clone(), protocols.clone(), deadline).await {
             // The connection was ending, and a second request goes to another one. If the swarm itself has
-            // ended,
-            // the second request fails at once.
+            // ended, the second request fails at once.
             Err(OpenError::Closed) => self.request_stream(to, protocols, deadline).await,
             answered => answered,
         }

@@ -77,8 +77,7 @@ pub(crate) struct Met {
     /// The number of streams that both ends support.
     pub(crate) lanes: LaneCount,
     /// The number of the dial, if the dialer announced one. A node dials a peer only when it has no connection
-    /// to
-    /// it, so of two dials the older one is dead, even if nobody has noticed yet.
+    /// to it, so of two dials the older one is dead, even if nobody has noticed yet.
     pub(crate) session: Option<u64>,
     /// Breaks ties between links. Equal at both ends; differs between links if both ends number them.
     pub(crate) tie: [u8; 32],

@@ -169,8 +169,7 @@ impl P2pNetwork {
     }
 
     /// Detaches the topics, closes links and connections in an orderly way, and waits for that. Tasks that
-    /// still
-    /// run after `grace` are aborted.
+    /// still run after `grace` are aborted.
     ///
     /// # Panics
     ///
@@ -194,8 +193,7 @@ impl P2pNetwork {
     }
 
     /// Returns `true` while the swarm is running. A swarm that panicked is restarted after a delay of 1 s to 30
-    /// s;
-    /// until then no peer is connected over libp2p.
+    /// s; until then no peer is connected over libp2p.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.shared.swarm.is_up()
@@ -208,8 +206,7 @@ impl P2pNetwork {
     }
 
     /// Waits until the task that restarts the swarm ends without being asked to, which only a bug causes.
-    /// Otherwise
-    /// it never returns.
+    /// Otherwise it never returns.
     ///
     /// # Cancel safety
     ///
@@ -264,8 +261,7 @@ impl P2pNetwork {
     }
 
     /// Opens a stream to a connected peer, with the first of `protocols` that the peer supports. Waits for a
-    /// place
-    /// while 256 other streams to the peer are open.
+    /// place while 256 other streams to the peer are open.
     ///
     /// # Errors
     ///
@@ -289,9 +285,8 @@ impl P2pNetwork {
     }
 
     /// Opens a stream to the peer of an address, with the first of `protocols` that the peer supports. If the
-    /// peer
-    /// is not connected, through whatever address, it is dialled; the address `/p2p/ID` reaches connected peers
-    /// only. Waits for a place while 256 other streams to the peer are open.
+    /// peer is not connected, through whatever address, it is dialled; the address `/p2p/ID` reaches connected
+    /// peers only. Waits for a place while 256 other streams to the peer are open.
     ///
     /// A connection opened by this call carries gossip only if the peer opens a gossip stream on it, or if the
     /// peer's address is in the dial schedule anyway. It is closed one minute after its last stream.
@@ -360,8 +355,7 @@ impl GossipNode for P2pNetwork {
     }
 
     /// Clients of one peer share connections and limits, whatever the address. The peer is connected when the
-    /// first
-    /// request is sent, as by [`P2pNetwork::open_stream_to`].
+    /// first request is sent, as by [`P2pNetwork::open_stream_to`].
     fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         let to = StreamTarget::parse(address).map_err(|error| unusable(address, &error))?;
         let profile = self.shared.around.broadcaster.profile();

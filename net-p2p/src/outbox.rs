@@ -125,8 +125,7 @@ impl Outbox {
     }
 
     /// Returns `true` if GossipSub may be given a message with a charge of `bytes`. A message larger than the
-    /// whole
-    /// bound has to wait until nothing is kept.
+    /// whole bound has to wait until nothing is kept.
     pub(crate) fn has_room(&mut self, bytes: usize, now: Instant) -> bool {
         while self.kept.front().is_some_and(|kept| kept.until <= now) {
             self.kept_bytes -= self.kept.pop_front().map_or(0, |kept| kept.bytes);

@@ -3,8 +3,7 @@
 //! # Invariants
 //!
 //! * Messages within [`PEER_BYTES_PER_SECOND`] and a burst are accepted. An honest peer stays below, because
-//!   its
-//!   [`Outbox`](crate::outbox::Outbox) paces it.
+//!   its [`Outbox`](crate::outbox::Outbox) paces it.
 //! * Messages beyond that are dropped, and a peer that continues is disconnected for flooding.
 //! * The record of a peer is removed when it has disconnected.
 

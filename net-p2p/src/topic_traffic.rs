@@ -1,6 +1,5 @@
 //! The swarm task's handling of topics: paced publishing, rate limits on received messages, and a watch on
-//! peers
-//! that are muted by a low score.
+//! peers that are muted by a low score.
 //!
 //! # Invariants
 //!

@@ -9,8 +9,7 @@
 //! * A connection that is not authenticated and multiplexed within [`HANDSHAKE_TIMEOUT`] is dropped, whichever
 //!   end dialled. libp2p adds no such deadline to a transport that is composed by hand.
 //! * At most [`NOT_SENT_BYTES`] of the written bytes wait unsent in the kernel, so that a priority message
-//!   never
-//!   waits behind megabytes of bulk.
+//!   never waits behind megabytes of bulk.
 
 use std::time::Duration;
 

@@ -231,8 +231,7 @@ where
     async fn close(&mut self, reason: DisconnectReason) {
         let ended = self.end().await;
         // A replaced link's source still reads, so its read half does not come back in time; after a failed
-        // write
-        // there is no peer to wait for.
+        // write there is no peer to wait for.
         if ended.is_ok() && reason != DisconnectReason::Duplicate {
             let _ = time::timeout(LINGER, self.drain()).await;
         }

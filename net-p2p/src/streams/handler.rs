@@ -5,8 +5,7 @@
 //! * The handler keeps no stream. An inbound one goes to its accept queue or is reset; an outbound one goes to
 //!   the caller. A stream keeps its connection alive for as long as it is open.
 //! * At most [`MAX_OPEN`] queued outbound streams are open or being opened at one time. Up to [`MAX_WANTED`]
-//!   more
-//!   requests wait, each until its caller gives up.
+//!   more requests wait, each until its caller gives up.
 //! * Gossip does not wait for a place: its streams are opened at once, at most [`MAX_URGENT`] at a time.
 
 use std::{

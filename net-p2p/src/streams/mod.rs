@@ -10,8 +10,7 @@
 //!
 //! * Every inbound stream that is dropped is counted: one that finds its accept queue full is reset.
 //! * A stream is handed over only after its negotiation is complete and flushed, so either side may write
-//!   first,
-//!   or read first.
+//!   first, or read first.
 //! * An outbound request is always answered, within its deadline.
 //! * Streams other than gossip wait for each other, in every queue; gossip does not wait for them.
 

@@ -51,8 +51,7 @@ impl PendingDials {
     }
 
     /// Fails the requests that named an address which could not be reached. Returns another address of the peer
-    /// to
-    /// dial, if a request named one.
+    /// to dial, if a request named one.
     pub(crate) fn failed(
         &mut self,
         address: &PeerAddress,
