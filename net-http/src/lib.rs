@@ -1,4 +1,4 @@
-//! HTTP over any stream of bytes: a server, a client, and the limits that protect a node from both.
+//! HTTP over any byte stream: a server, a client, and the limits that protect a node from both sides.
 //!
 //! ```text
 //!   socket, TLS, libp2p stream ─▶ HttpServer ─▶ layers ─▶ HttpService
@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! * Nothing here knows what carries the bytes: a transport hands over streams and opens them.
+//! * This crate is independent of the transport, which brings accepted streams and opens new ones.
 //! * Every connection, request and waiting caller is counted against a bound, and every wait has a deadline.
 
 pub mod client;

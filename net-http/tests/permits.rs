@@ -1,4 +1,4 @@
-//! How connections share the permits: of one peer, of all peers, and in which order.
+//! Sharing of the permits: of one peer, of all peers, and the order of waiting.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -42,13 +42,13 @@ async fn a_peer_with_a_stream_per_request_loses_none() {
         })
         .collect();
     assert!(join_all(clients).await.into_iter().all(|status| status == Some(200)));
-    // Four rounds of sixteen, the last of which had waited for nine seconds.
+    // Four rounds of sixteen connections; the last round had waited for nine seconds.
     assert_eq!(began.elapsed().as_secs(), 12);
     served.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_in_vain_is_told_to_come_back() {
+async fn a_connection_that_gets_no_permit_in_time_gets_retry_after() {
     let mut served = Served::new(router(), ServeLimits::default());
     let mut busy: Vec<_> = (0..16).map(|_| served.open(from_peer(1), KEPT)).collect();
     join_all(busy.iter_mut().map(|client| client.get("/hour"))).await;
@@ -63,7 +63,7 @@ async fn who_waits_in_vain_is_told_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_may_wait_are_told_at_once() {
+async fn connections_beyond_the_queue_are_refused_at_once() {
     let limits = ServeLimits { per_peer: 1, waiting_per_peer: 2, ..ServeLimits::default() };
     let mut served = Served::new(router(), limits);
     let mut busy = served.open(from_peer(1), KEPT);
@@ -77,7 +77,7 @@ async fn more_than_may_wait_are_told_at_once() {
     let began = Instant::now();
     assert_eq!(asked(served.open(from_peer(1), KEPT), "/hello").await, Some(503));
     assert!(began.elapsed() < Duration::from_secs(1));
-    // Other peers and those that wait are served.
+    // Other peers are served, and so are the connections that wait.
     assert_eq!(asked(served.open(from_peer(2), KEPT), "/hello").await, Some(200));
     for client in &mut waiting {
         assert_eq!(client.status().await, Some(200));
@@ -85,7 +85,7 @@ async fn more_than_may_wait_are_told_at_once() {
     assert_eq!(served.http_server.metrics().count(Incident::PeerFull), 1);
 }
 
-// Issue 9, 5: with every permit taken a newcomer was refused, although most were held by nobody's requests.
+// Issue 9, 5. Before, a newcomer was refused when every permit was taken, although most connections were idle.
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_peer() {
     let limits = ServeLimits { connections: 3, ..ServeLimits::default() };
@@ -101,11 +101,11 @@ async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_pee
     newcomer.get("/hello").await;
     assert_eq!(newcomer.status().await, Some(200));
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
-    // One of the two had to go.
+    // One idle connection was dismissed for it.
     assert_eq!(served.http_server.metrics().count(Incident::Dismissed), 1);
     single.get("/hello").await;
     assert_eq!(single.status().await, Some(200));
-    // While all are busy there is nothing to give.
+    // While all connections are busy, none can be dismissed.
     for client in crowd.iter_mut().chain([&mut single, &mut newcomer]) {
         client.get("/hour").await;
     }
@@ -115,7 +115,7 @@ async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_pee
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_makes_room_for_one_that_waits() {
+async fn an_idle_connection_is_dismissed_for_one_that_waits() {
     let limits = ServeLimits { per_peer: 2, ..ServeLimits::default() };
     let mut served = Served::new(router(), limits);
     let mut first = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
@@ -128,7 +128,7 @@ async fn an_idle_connection_makes_room_for_one_that_waits() {
     third.get("/hello").await;
     assert_eq!(third.status().await, Some(200));
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
-    // One of the two had to go, and only one.
+    // Exactly one connection was dismissed.
     assert_eq!(served.http_server.metrics().count(Incident::Dismissed), 1);
     let mut left = 0;
     for client in &mut first {
@@ -139,7 +139,7 @@ async fn an_idle_connection_makes_room_for_one_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_connection_closes_behind_its_answer_when_others_wait() {
+async fn a_busy_connection_closes_after_its_answer_when_others_wait() {
     let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
     let mut served = Served::new(router(), limits);
     let mut busy = served.open(from_peer(1), KEPT);
@@ -166,7 +166,7 @@ async fn a_long_answer_is_the_last_when_others_wait_by_its_end() {
     let mut busy = served.open(from_peer(1), KEPT);
     busy.get("/long").await;
     sleep(Duration::from_millis(1500)).await;
-    // The head of the answer is out, and says nothing of an end.
+    // The head of the answer has been sent, without `Connection: close`.
     let began = Instant::now();
     assert_eq!(asked(served.open(from_peer(1), KEPT), "/hello").await, Some(200));
     assert_eq!(began.elapsed().as_millis(), 500);
@@ -188,7 +188,7 @@ async fn all_transports_share_one_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_of_this_machine_are_many_unless_counted() {
+async fn loopback_callers_are_separate_peers_unless_counted() {
     for (loopback, expected) in
         [(LoopbackRule::Exempt, Some(200)), (LoopbackRule::Counted, Some(503))]
     {
@@ -202,7 +202,7 @@ async fn callers_of_this_machine_are_many_unless_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_of_one_network_of_the_newer_kind_are_one_peer() {
+async fn ipv6_addresses_of_one_64_are_one_peer() {
     let limits =
         ServeLimits { per_peer: 1, wait: Duration::from_secs(1), ..ServeLimits::default() };
     let mut served = Served::new(router(), limits);

@@ -1,4 +1,4 @@
-//! What the layers refuse, when, and with which words; and that who behaves is served meanwhile.
+//! The refusals of the layers: their reasons, times and texts; and honest callers that are served meanwhile.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -44,7 +44,7 @@ fn protected() -> Served {
     Served::new(Protection::default().apply(router()), ServeLimits::default())
 }
 
-/// Asks a router without a connection.
+/// Calls a router without a connection.
 async fn ask(router: &Router, caller: Caller, path: &str) -> axum::response::Response {
     let mut request = Request::get(path).body(Body::empty()).unwrap();
     request.extensions_mut().insert(caller);
@@ -74,7 +74,7 @@ async fn a_body_of_a_mebibyte_is_the_longest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_trickles_is_cut_with_408() {
+async fn a_body_below_the_minimum_rate_is_answered_408() {
     let mut served = protected();
     let mut client = served.open(from_peer(1), KEPT);
     announce(&mut client, "/length", 1000).await;
@@ -94,7 +94,7 @@ async fn a_body_that_trickles_is_cut_with_408() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_keeps_its_pace_may_take_minutes() {
+async fn a_body_above_the_minimum_rate_may_take_minutes() {
     let rate = BodyRate { bytes_per_second: 1000, grace: Duration::from_secs(5) };
     let layer = PaceLayer::new(rate, Duration::from_secs(30));
     let mut served = Served::new(router().layer(layer), ServeLimits::default());
@@ -110,7 +110,7 @@ async fn a_body_that_keeps_its_pace_may_take_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_does_not_answer_is_given_up_after_30_seconds() {
+async fn a_handler_that_does_not_answer_gets_503_after_30_seconds() {
     let mut served = protected();
     for with_body in [0, 5] {
         let mut client = served.open(from_peer(1), KEPT);
@@ -123,7 +123,7 @@ async fn a_handler_that_does_not_answer_is_given_up_after_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_handler_is_not_the_clients_fault() {
+async fn a_slow_handler_is_not_charged_to_the_client() {
     let dawdling = post(async |request: Request| {
         let mut body = request.into_body();
         let mut len = 0;
@@ -143,7 +143,7 @@ async fn a_slow_handler_is_not_the_clients_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_the_rate_is_told_when_to_come_back() {
+async fn requests_beyond_the_rate_get_retry_after() {
     let router = router().layer(RateLayer::new(rate(2, 4), LoopbackRule::Exempt));
     for _ in 0..4 {
         assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
@@ -153,7 +153,7 @@ async fn more_than_the_rate_is_told_when_to_come_back() {
         (refused.status().as_u16(), &refused.headers()["retry-after"]),
         (429, &"1".parse().unwrap())
     );
-    // Others have a rate of their own, and this machine none.
+    // Other callers have rates of their own, and loopback callers have none.
     assert_eq!(ask(&router, from_peer(2), "/hello").await.status(), 200);
     for _ in 0..20 {
         assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 200);
@@ -166,14 +166,14 @@ async fn more_than_the_rate_is_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn this_machine_has_a_rate_where_it_is_counted() {
+async fn loopback_has_a_rate_if_it_is_counted() {
     let router = router().layer(RateLayer::new(rate(1, 1), LoopbackRule::Counted));
     assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 200);
     assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 429);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_requests_of_a_peer_are_handled_at_once() {
+async fn requests_of_a_peer_beyond_the_bound_in_progress_are_refused() {
     let router = router().layer(InFlightLayer::new(2, LoopbackRule::Exempt));
     let one = || ask(&router, from_peer(1), "/slow");
     let (began, three) = (Instant::now(), join_all([one(), one(), one()]).await);
@@ -181,7 +181,7 @@ async fn only_so_many_requests_of_a_peer_are_handled_at_once() {
     assert_eq!(statuses, [200, 200, 429]);
     assert_eq!(three[2].headers()["retry-after"], "1");
     assert_eq!(began.elapsed().as_secs(), 3);
-    // A request that is given up counts no more.
+    // A request that its client drops is no longer counted.
     let given_up = tokio::time::timeout(Duration::from_secs(1), join_all([one(), one()])).await;
     assert!(given_up.is_err());
     assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
@@ -211,7 +211,7 @@ async fn a_layer_may_be_set_for_one_route() {
     }
 }
 
-/// How long an honest peer waits for an answer, at most, while `during` goes on.
+/// Longest wait of an honest peer for an answer during an attack.
 async fn honest_worst(served: &mut Served) -> Duration {
     let mut worst = Duration::ZERO;
     let mut client = served.open(from_peer(2), KEPT);
@@ -226,12 +226,12 @@ async fn honest_worst(served: &mut Served) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hostile_peer_keeps_no_other_from_being_answered() {
-    // On the paused clock time passes only where somebody waits: an answer that had to wait for the hostile
-    // peer would be late by whole milliseconds.
+async fn a_hostile_peer_does_not_delay_others() {
+    // The paused clock advances only when every task waits. An answer that waited for the hostile peer would be
+    // late by whole milliseconds.
     let mut served = protected();
     let mut hostile = Vec::new();
-    // Slow bodies under every permit, and streams up to the limit behind them; then streams beyond.
+    // Slow bodies that take every permit, streams up to the limit that wait behind them, and streams beyond it.
     for _ in 0..1000 {
         let mut client = served.open(from_peer(1), KEPT);
         client.send("POST /length HTTP/1.1\r\nHost: \r\nContent-Length: 1000\r\n\r\nx").await;
@@ -242,7 +242,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
     let ServeLimits { per_peer, waiting_per_peer, .. } = *served.http_server.limits();
     assert_eq!(told, (1000 - per_peer - waiting_per_peer) as u64);
     drop(hostile);
-    // Slow requests under every permit.
+    // Slow requests that take every permit.
     let mut hostile = Vec::new();
     for _ in 0..200 {
         let mut client = served.open(from_peer(3), KEPT);
@@ -250,7 +250,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
         hostile.push(client);
     }
     assert!(honest_worst(&mut served).await < Duration::from_millis(2));
-    // A flood on one connection: what is beyond the rate costs the flooder time.
+    // A flood on one connection: each refused request costs the client time.
     let mut flood = served.open(from_peer(4), KEPT);
     let (began, mut refused) = (Instant::now(), 0);
     for _ in 0..3000 {
@@ -263,7 +263,7 @@ async fn a_hostile_peer_keeps_no_other_from_being_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_refusal_keeps_nobody_from_a_turn() {
+async fn delayed_refusals_take_no_request_permits() {
     let router = router().layer(RateLayer::new(rate(1, 1), LoopbackRule::Exempt));
     let mut served = Served::new(router, ServeLimits { requests: 1, ..ServeLimits::default() });
     let mut flood = Vec::new();

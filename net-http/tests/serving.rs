@@ -1,4 +1,4 @@
-//! What the serving side does for honest clients, for clients that go away, and for handlers that fail.
+//! The server with honest clients, with clients that disconnect, and with handlers that fail.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -34,7 +34,7 @@ use tokio::{
 
 const KEPT: StreamUse = StreamUse::KeptAlive;
 
-/// Counts those that live.
+/// Counts the instances that exist.
 #[derive(Clone, Default)]
 struct Alive(Arc<AtomicUsize>);
 
@@ -82,7 +82,7 @@ fn router(alive: &Alive) -> Router {
             "/broken",
             any(async || {
                 let parts = [Ok(Bytes::from_static(b"half")), Err("the disk is gone")];
-                // A moment lies between the two.
+                // A delay between the two parts.
                 Body::from_stream(stream::iter(parts).then(async |part| {
                     sleep(Duration::from_millis(10)).await;
                     part
@@ -116,7 +116,7 @@ async fn a_handler_that_panics_is_answered_500_and_the_connection_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_answered_before_its_body_was_read_is_told_that_the_connection_ends() {
+async fn an_answer_before_the_body_was_read_says_connection_close() {
     let router = hello()
         .route("/unread", any(async || "unread"))
         .route("/length", any(async |body: Bytes| body.len().to_string()));
@@ -177,7 +177,7 @@ async fn a_body_that_panics_breaks_its_connection_and_nothing_else() {
     client.get("/hello").await;
     assert_eq!(client.status().await, Some(200));
     drop(client);
-    // No task has panicked.
+    // The task of the connection has not panicked.
     served.ended().await;
     assert_eq!(served.http_server.served(), 0);
 }
@@ -198,7 +198,7 @@ async fn a_service_that_fails_is_answered_500() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_away_takes_its_handler_with_it() {
+async fn a_client_that_disconnects_cancels_its_handler() {
     let alive = Alive::default();
     let mut served = served(&alive);
     let mut client = served.open_reset(from_peer(1), KEPT);
@@ -235,7 +235,7 @@ async fn a_body_that_fails_is_never_a_short_whole_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_stops_reading_is_left_after_30_seconds() {
+async fn a_client_that_stops_reading_is_disconnected_after_30_seconds() {
     let mut served = served(&Alive::default());
     let mut client = served.open(from_peer(1), KEPT);
     client.get("/endless").await;
@@ -247,19 +247,19 @@ async fn a_reader_that_stops_reading_is_left_after_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_coming_is_left_after_30_seconds() {
+async fn a_body_that_stalls_ends_the_connection_after_30_seconds() {
     let mut served = served(&Alive::default());
     let mut client = served.open(from_peer(1), KEPT);
     client.send("POST /length HTTP/1.1\r\nHost: \r\nContent-Length: 9\r\n\r\nhalf").await;
     let began = Instant::now();
-    // The handler is told that the body is broken.
+    // The handler gets an error from the body.
     assert_eq!(client.status().await, Some(400));
     assert_eq!(began.elapsed().as_secs(), 30);
     served.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_between_requests_has_an_end() {
+async fn the_wait_between_requests_has_a_deadline() {
     let mut served = served(&Alive::default());
     for (caller, idle) in [(from_peer(1), 30), (from_socket("192.0.2.1"), 4)] {
         let mut client = served.open(caller, KEPT);
@@ -278,7 +278,7 @@ async fn waiting_between_requests_has_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_has_ten_seconds_also_a_later_one() {
+async fn the_first_and_later_heads_have_ten_seconds() {
     let mut served = served(&Alive::default());
     let mut silent = served.open(from_peer(1), KEPT);
     let mut later = served.open(from_peer(1), KEPT);
@@ -368,7 +368,7 @@ async fn megabytes_go_both_ways_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_waits_to_be_told_may_go_on() {
+async fn a_client_that_expects_100_continue_gets_it() {
     let mut served = served(&Alive::default());
     let mut client = served.open(from_peer(1), KEPT);
     let head =
@@ -396,7 +396,7 @@ async fn trailers_of_a_request_reach_the_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_too_long_for_its_turn_is_told_to_come_back() {
+async fn a_request_that_gets_no_permit_in_time_gets_retry_after() {
     let (alive, go) = (Alive::default(), Arc::new(Notify::new()));
     let limits = ServeLimits { requests: 2, ..ServeLimits::default() };
     let (counted, told) = (alive.clone(), Arc::clone(&go));
@@ -415,7 +415,7 @@ async fn a_request_that_waits_too_long_for_its_turn_is_told_to_come_back() {
     let answer = third.answer().await.unwrap();
     assert_eq!((answer.code(), began.elapsed().as_secs()), (503, 1));
     assert_eq!(answer.headers["Retry-After"], ["1"]);
-    // Connections that idle take no turn.
+    // Idle connections take no request permit.
     go.notify_waiters();
     third.get("/").await;
     alive.until(1).await;
@@ -427,7 +427,7 @@ async fn a_request_that_waits_too_long_for_its_turn_is_told_to_come_back() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn requests_are_told_apart_however_their_bytes_are_cut(
+    fn pipelined_requests_are_separated_however_their_bytes_are_split(
         requests in proptest::collection::vec((0..4_usize, 0..3000_usize), 1..12),
         cuts in proptest::collection::vec(1..700_usize, 1..20),
     ) {
@@ -443,7 +443,7 @@ proptest! {
 async fn requests_in_pieces(requests: &[(usize, usize)], cuts: &[usize]) {
     let mut bytes = Vec::new();
     for &(kind, len) in requests {
-        // A body that looks like requests.
+        // A body that looks like a row of requests.
         let body = "GET /panic HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
         let body = &body[..len];
         bytes.extend_from_slice(b"POST /length HTTP/1.1\r\nHost: x\r\n");

@@ -1,5 +1,5 @@
-//! Requests that can be read in two ways: refused on sockets and streams alike, first or later on a
-//! connection, and never followed by a second answer.
+//! Requests that can be read in two ways: each is refused on sockets and streams, as the first or as a later
+//! request, and never followed by a second answer.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use gossip::StreamUse;
 use tandem_net_http::ServeLimits;
 use tokio::time::{Duration, Instant};
 
-/// A request behind each bad one, which must never be answered.
+/// A request after each bad one, which must never be answered.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// Headers of a request with a body of three bytes.
@@ -60,7 +60,7 @@ const LINES: [&str; 41] = [
     "Host: x\r\n",
 ];
 
-/// Whole heads: lines that end in other ways, targets that name two hosts or none.
+/// Whole heads: lines with other ends, and targets that name two hosts or none.
 const HEADS: [&str; 22] = [
     "GET /first HTTP/1.1\nHost: x\n\n",
     "GET /first HTTP/1.1\r\nHost: x\n\r\n",
@@ -86,7 +86,7 @@ const HEADS: [&str; 22] = [
     "\x16\x03\x01\x02\x00\n",
 ];
 
-/// Bodies that other readers end elsewhere: the handler, which waits for the body, hears of it.
+/// Chunked bodies that other parsers end elsewhere: the handler that reads the body gets an error.
 const CHUNKS: [&str; 12] = [
     "3\nabc\r\n0\r\n\r\n",
     "3 \r\nabc\r\n0\r\n\r\n",

@@ -29,11 +29,11 @@ fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../testdata/p2p_http.json")).unwrap()
 }
 
-/// What is compared: everything but the time.
+/// The parts that are compared: everything except the date.
 fn comparable(text: &str) -> Parsed {
     let mut parsed = parse(text);
     let is_dated = parsed.headers.remove("Date").is_some();
-    // The bare refusals have no date.
+    // Only the bare refusals have no date.
     assert_eq!(is_dated, parsed.headers.contains_key("Content-Length"), "{text}");
     parsed
 }
@@ -57,7 +57,7 @@ async fn a_stream_for_one_request_is_answered_as_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_stream_gives_the_same_answers_and_stays() {
+async fn a_kept_stream_gives_the_same_answers_and_stays_open() {
     let mut served = Served::new(hello(), ServeLimits::default());
     for case in vectors().cases {
         let is_refusal = comparable(&case.response_text).status.contains(" 400 ");
@@ -70,7 +70,7 @@ async fn a_kept_stream_gives_the_same_answers_and_stays() {
             continue;
         }
         if case.name != "registered_path" {
-            // Only that client asks for the end.
+            // Only that client asks for the connection to be closed.
             expected.headers.remove("Connection");
         }
         let answers = if case.name == "two_requests" { 2 } else { 1 };

@@ -1,10 +1,10 @@
-//! The body of a response: the bytes, and the connection they come from.
+//! The body of a response, and the connection it is read from.
 //!
 //! # Invariants
 //!
 //! * The connection goes back to its pool with the last byte, before the caller sees the end.
 //! * A body that is dropped before its end takes its connection with it.
-//! * A body that breaks off ends in an error, whatever broke it.
+//! * A body that does not arrive whole ends in an error, whatever the cause.
 
 use std::{
     pin::Pin,
@@ -19,20 +19,20 @@ use tokio::time::Sleep;
 
 use super::{exchange::TargetConfig, pool::Lease, wire::Cut};
 
-/// Why the body of a response broke off.
+/// The reason why the body of a response ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseBodyError {
     /// The deadline of the exchange passed.
     #[error("the deadline passed before the response ended")]
     Deadline,
-    /// The peer stood still for too long.
+    /// The peer sent nothing for [`ClientLimits::still`](super::ClientLimits::still).
     #[error("the peer stood still in the middle of its response")]
     StoodStill,
-    /// The connection broke, or what came is no body.
+    /// The connection broke, or the bytes were no valid body.
     #[error("the connection broke before the response ended")]
     Broken {
-        /// The cause.
+        /// The error of the HTTP library.
         source: hyper::Error,
     },
 }
@@ -42,9 +42,9 @@ pub(super) struct ResponseBody {
     /// the connection is given up already.
     lease: Option<Lease>,
     incoming: Incoming,
-    /// The deadline of the exchange.
+    /// Fires at the deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Keeps the tasks alive, that of this connection among them, if every client is dropped meanwhile.
+    /// Keeps the client's tasks alive, including that of this connection, after every client was dropped.
     config: Arc<TargetConfig>,
 }
 
@@ -86,7 +86,7 @@ impl Body for ResponseBody {
         if this.lease.is_none() {
             return Poll::Ready(None);
         }
-        // Asked first: a peer that always has a byte ready must not outrun it.
+        // The deadline comes first, so that a peer that always has a byte ready cannot outrun it.
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(context).is_ready()
         {

@@ -1,12 +1,12 @@
-//! The task of one connection: it moves the bytes, and looks at the clock now and then.
+//! The task of one connection: it moves the bytes, and enforces deadlines.
 //!
 //! # Invariants
 //!
-//! * The task ends with its connection: when hyper is done with it, when it was idle for long enough, when
-//!   a deadline passed, or when the caller gave up its exchange.
-//! * The clock is looked at once in a while, not for every request. A connection is not idle for longer
-//!   than it may be. The deadlines for standing still and for the head of a response are kept up to a
-//!   sixteenth too late, never too early.
+//! * The task ends with its connection: when hyper has finished it, when it was idle for too long, when a
+//!   deadline passed, or when the caller dropped its exchange.
+//! * The clock is read on a timer, not for every request. A connection is never idle for longer than allowed.
+//!   The deadlines for a stall and for the head of a response fire up to a sixteenth too late, never too
+//!   early.
 
 use std::{
     future::Future,
@@ -25,18 +25,18 @@ use super::{
     wire::{Counted, Outgoing, Seen},
 };
 
-/// The least time between two looks at the clock. Chosen: limits may be set to nothing.
+/// Shortest interval between two reads of the clock. Chosen: limits of zero must not make the task spin.
 const LEAST_TICK: Duration = Duration::from_millis(10);
 
 pub(super) struct Driver {
-    /// Dropped before `entry`: what is parked after that sees that it is closed.
+    /// Dropped before `entry`, so that a connection parked afterwards is seen as closed.
     connection: Connection<TokioIo<Counted>, Outgoing>,
     entry: Entry,
     seen: Seen,
     tick_every: Duration,
     tick: Pin<Box<Sleep>>,
-    /// The waker that `tick` and the caller's side know already. A task keeps its waker, so that what
-    /// does not happen at most polls costs nothing at most polls.
+    /// The waker that `tick` and the caller's side hold. A task keeps its waker, so most polls need not
+    /// register it again.
     known: Option<Waker>,
 }
 
@@ -47,14 +47,14 @@ impl Driver {
         limits: ClientLimits,
         idle: Duration,
     ) -> Self {
-        // No longer than an idle connection lives: one that falls idle is seen before it has to close.
+        // At most the idle time, so that a connection that becomes idle is checked before it must be closed.
         let tick_every = idle.min(limits.still / 16).min(limits.response / 16).max(LEAST_TICK);
         let tick = Box::pin(time::sleep(tick_every));
         let seen = Seen::new(limits, Instant::now());
         Self { connection, entry, seen, tick_every, tick, known: None }
     }
 
-    /// Time of the next look at the clock; `None` if the connection was cut.
+    /// Checks the deadlines. Returns the time of the next check; `None` if the connection was cut.
     fn look(&mut self, now: Instant) -> Option<Instant> {
         let next = now + self.tick_every;
         if let Use::Idle(until) = self.entry.expire(now) {

@@ -1,13 +1,12 @@
-//! One exchange: from the call of a client to the head of the response.
+//! One exchange: from the call of the client to the head of the response.
 //!
 //! # Invariants
 //!
-//! * Once a request was handed to hyper it is sent again only if hyper gives it back, which it does when
-//!   nothing of it was written, or if its kept connection ended under an idempotent request without a
-//!   body: a server may close a kept connection at any time, and the request may cross that on its way
-//!   (RFC 9112, 9.3.1).
-//! * An error says that the request did not reach the peer only if it was never handed over, or always
-//!   given back.
+//! * A request that was handed to hyper is sent again in two cases only: hyper returned it, because nothing of
+//!   it was written; or its kept connection ended, and the request is idempotent and has no body. A server may
+//!   close a kept connection at any time, and the close may cross the request (RFC 9112, 9.3.1).
+//! * An error that says the request did not reach the peer is returned only if the request was never handed
+//!   over, or always returned by hyper.
 
 use std::{
     future::Future,
@@ -44,29 +43,29 @@ use super::{
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
 
-/// Most times that a request which did not leave is sent again. Chosen: the first connection was an idle
-/// one that had closed; a second one that closes at once is a peer that does not want to be asked.
+/// Largest number of times that a request is sent again. Chosen: the first connection was an idle one that had
+/// closed; a peer that closes the second one at once does not want the request.
 const RESENDS: usize = 2;
 
-/// The longest head of a response, in bytes. Chosen: four times what common servers send at most.
+/// Longest head of a response, in bytes. Chosen: four times the longest that common servers send.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// A failure of an exchange that is no error of its connection.
+/// A failed exchange whose connection did not fail.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
     /// The transport took too long to open a connection.
     #[error("no connection within {after:?}")]
     ConnectTimeout {
-        /// The time it was given.
+        /// The time that the transport had.
         after: Duration,
     },
-    /// The peer wants to speak another protocol.
+    /// The peer answered with a switch of protocols, which no request asks for.
     #[error("the peer switched to another protocol")]
     Switching,
 }
 
-/// Everything that requests to one target share.
+/// State shared by the requests to one target.
 pub(super) struct TargetConfig {
     pub(super) pool: Arc<Pool>,
     pub(super) shared: Arc<Shared>,
@@ -76,14 +75,14 @@ pub(super) struct TargetConfig {
     pub(super) connect: Arc<dyn Connect>,
 }
 
-/// A client of a target.
+/// Creates a client of a target.
 pub(super) fn client(config: TargetConfig) -> HttpClient {
     let config = Arc::new(config);
     HttpClient::new(tower::service_fn(move |request| call(Arc::clone(&config), request)))
 }
 
-/// Not an `async fn`, and the request stays where it is until it is sent: a future that holds it more
-/// than once costs more to move around than all that is done here for a small request.
+/// Starts one exchange. It is not an `async fn`, and the request is not moved until it is sent: moving a large
+/// future costs more than the rest of a small request.
 fn call(
     config: Arc<TargetConfig>,
     mut request: HttpRequest,
@@ -99,7 +98,7 @@ fn call(
     }
 }
 
-/// An exchange under a deadline for the whole of it.
+/// Runs an exchange under a deadline for all of it.
 async fn hurry(
     config: Arc<TargetConfig>,
     mut request: HttpRequest,
@@ -139,7 +138,8 @@ fn respond(
 }
 
 impl TargetConfig {
-    /// Takes the request when it is sent. `handed` is true while the peer may have received it.
+    /// Sends the request and waits for the head of the response. `handed` is set while the peer may have
+    /// received the request.
     async fn exchange(
         &self,
         request: &mut HttpRequest,
@@ -150,8 +150,8 @@ impl TargetConfig {
         if self.streams == StreamUse::OneRequest {
             *request.headers_mut() = only_request(request.headers());
         }
-        // Whether the node has stopped is asked where a call has to wait or to open a connection. What
-        // is idle is closed then, so that every call comes there.
+        // Only calls that wait or open a connection check whether the node has stopped. A stop closes the idle
+        // connections, so every call gets here.
         let stopped = self.shared.tasks.token();
         let mut patience = Patience::new(&self.shared.limits, stopped);
         self.pool.admit(&mut patience).await?;
@@ -160,7 +160,7 @@ impl TargetConfig {
         // The error of an attempt that may have reached the peer.
         let mut crossed = None;
         loop {
-            // Only the first attempt takes an idle connection: what is sent again needs a fresh one.
+            // Only the first attempt uses an idle connection: a request sent again needs a fresh one.
             let idle = if resent == 0 { slot.idle().await } else { None };
             let replay = idle.as_ref().and_then(|_kept| Replay::of(request));
             let live = match idle {
@@ -232,7 +232,7 @@ impl TargetConfig {
         let half_close = match self.streams {
             StreamUse::KeptAlive => HalfClose::Never,
             StreamUse::OneRequest => {
-                // As existing nodes write it.
+                // Existing nodes write header names in title case.
                 builder.title_case_headers(true);
                 HalfClose::AfterRequest
             }
@@ -247,7 +247,7 @@ impl TargetConfig {
         Ok(Live { sender, wire })
     }
 
-    /// Time that a connection is kept after an exchange; `None` if it is not.
+    /// Time for which a connection is kept after an exchange; `None` if it is closed.
     pub(super) fn keeps(&self) -> Option<Duration> {
         (self.streams == StreamUse::KeptAlive).then_some(self.idle)
     }
@@ -267,12 +267,12 @@ impl Lease {
         let request = request.map(|body| Outgoing::new(body, declared, wire));
         let sent = sender.try_send_request(request);
         let wire = Arc::clone(wire);
-        // An `async` block would have room for this future twice.
+        // A combinator: an `async` block would store this future twice.
         sent.inspect_ok(move |_response| wire.head())
     }
 }
 
-/// Why there is no response to a request that was handed over.
+/// The error for a request that was handed over and got no response.
 fn lost(lease: &Lease, error: hyper::Error) -> HttpError {
     let wire = lease.wire();
     if wire.cut().is_some() {

@@ -1,24 +1,24 @@
-//! Bounds of the clients of a node.
+//! Limits of the HTTP clients of a node.
 
 use std::{num::NonZeroUsize, time::Duration};
 
-/// Longest time that a kept-alive TCP connection lies idle. Chosen: a second less than the servers of
-/// existing nodes keep one, so that the client is the one who closes it.
+/// Idle time after which a kept TCP connection is closed. Chosen: one second less than existing nodes keep one,
+/// so that the client closes it first and no request crosses the server's close.
 pub const TCP_IDLE: Duration = Duration::from_secs(3);
 
-/// Longest time that a kept-alive libp2p stream lies idle. Chosen: a little less than a Tandem server
-/// keeps one.
+/// Idle time after which a kept libp2p stream is closed. Chosen: 5 s less than a Tandem server keeps one.
 pub const STREAM_IDLE: Duration = Duration::from_secs(25);
 
-/// The longest wait that a limit can set. Chosen: whoever sets more means for ever, and clocks end.
+/// Longest time-out that a limit can set: a year. Chosen: longer values mean "never", and would overflow
+/// clocks.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Most new requests to one peer in any stretch of time.
+/// Limit on the new requests to one peer in a sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestWindow {
-    /// New requests in any stretch as long as `window`. Default 60. Source: wire facts 9.2.
+    /// Largest number of new requests in any period as long as `window`. Default: 60. Source: wire facts 9.2.
     pub requests: NonZeroUsize,
-    /// Default 1 s. Source: wire facts 9.2.
+    /// Length of the window. Default: 1 s. Source: wire facts 9.2.
     pub window: Duration,
 }
 
@@ -29,30 +29,29 @@ impl Default for RequestWindow {
     }
 }
 
-/// The bounds and deadlines of all clients of a node. Those that speak of a peer hold for each one.
+/// Limits and deadlines of all clients of a node. Limits that name a peer apply to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// New requests to a peer; `None` sets no limit.
+    /// Rate of new requests to one peer; `None` sets no limit. Default: [`RequestWindow::default`].
     pub window: Option<RequestWindow>,
-    /// Connections to a peer at a time, the idle ones included. Default 16. Chosen: as many as a Tandem
-    /// server serves of one peer at a time.
+    /// Connections to one peer, idle ones included. Default: 16. Chosen: a Tandem server serves as many of one
+    /// peer at a time.
     pub connections: NonZeroUsize,
-    /// Callers that wait for a peer. Default 1,024. Chosen: more than the default window
-    /// lets through while the first of them waits.
+    /// Callers that wait for one peer; further ones get an error. Default: 1,024. Chosen: more than the default
+    /// window admits while the first of them waits.
     pub waiting: usize,
-    /// Longest wait of a caller for room in the window and then for a connection.
-    /// Default 10 s. Source: wire facts 9.2.
+    /// Longest wait of a caller, for the window and then for a connection. Default: 10 s. Source: wire facts
+    /// 9.2.
     pub queue: Duration,
-    /// Longest time to open a connection. Default 10 s. Source: wire facts 9.1.
+    /// Longest time to open a connection. Default: 10 s. Source: wire facts 9.1.
     pub connect: Duration,
-    /// Longest time of a peer to start its response once it has the request. Default 60 s, and up
-    /// to a sixteenth more. Chosen: a slow handler is given up, as in common servers and proxies.
+    /// Longest time from the last byte of a request to the head of its response. Default: 60 s, enforced up to
+    /// a sixteenth late. Chosen: as common servers and proxies do with a slow handler.
     pub response: Duration,
-    /// Longest time in which a peer neither reads of a request nor writes of a response. Default 60 s,
-    /// and up to a sixteenth more. Chosen: as `response`.
+    /// Longest time in which a peer neither reads from a request nor writes to a response. Default: 60 s,
+    /// enforced up to a sixteenth late. Chosen: as `response`.
     pub still: Duration,
-    /// Peers that are remembered, with their limits and connections. Default 1,024. Chosen: more peers
-    /// than a node ever asks.
+    /// Peers whose limits and connections are remembered. Default: 1,024. Chosen: more peers than a node calls.
     pub targets: NonZeroUsize,
 }
 
@@ -72,7 +71,7 @@ impl Default for ClientLimits {
 }
 
 impl ClientLimits {
-    /// The same limits, with no wait longer than [`LONGEST`].
+    /// Returns the same limits with every time-out cut to [`LONGEST`].
     pub(super) fn within_reason(self) -> Self {
         Self {
             queue: self.queue.min(LONGEST),

@@ -1,4 +1,4 @@
-//! Sends requests over any stream of bytes.
+//! The HTTP client, over any byte stream.
 //!
 //! ```text
 //!   HttpClient ─▶ TargetConfig ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
@@ -8,14 +8,14 @@
 //!
 //! # Invariants
 //!
-//! * A request is written at most once. Only one that hyper hands back, because not a byte of it was
-//!   written, is sent again.
-//! * A connection carries one exchange at a time, and goes back to its pool only when the request was
-//!   sent and the response read to the last byte. Whatever ends an exchange early ends its connection.
-//! * Connections of a pool, in use and idle, are never more than its slots; whoever waits is counted,
-//!   waits in order, and not for ever.
-//! * Every wait for a peer has a deadline. Waiting for the caller, to go on with its request or to read on
-//!   in its response, has none: that is its own affair.
+//! * A request that may have reached the peer is sent again only if it is idempotent, has no body, and crossed
+//!   the end of a kept connection.
+//! * A connection carries one exchange at a time, and returns to its pool only when the request was sent and
+//!   the response read to the last byte. An exchange that ends early ends its connection.
+//! * The connections of a pool, in use and idle, never outnumber its slots. Callers that wait are counted, are
+//!   served in order, and have a deadline.
+//! * Every wait for a peer has a deadline. A wait for the caller, to write its request or to read its response,
+//!   has none: the caller alone is affected.
 
 mod body;
 mod driver;
@@ -51,37 +51,37 @@ use limits::LONGEST;
 use request::RequestDefaults;
 use table::Table;
 
-/// A connection's bytes.
+/// The byte stream of a connection.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Opens connections to one peer: a TCP socket, TLS, a libp2p stream.
+/// Opens connections to one peer: TCP sockets, TLS sessions, or libp2p streams.
 pub trait Connect: Send + Sync + 'static {
-    /// Opens one. Called under [`ClientLimits::connect`].
+    /// Opens a connection. The client gives up after [`ClientLimits::connect`].
     ///
     /// # Errors
     ///
-    /// The error of the transport. The request was not sent then.
+    /// The error of the transport. No part of the request was sent then.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up, and leaves nothing open.
+    /// Safe: dropping the future leaves nothing open.
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>>;
 }
 
-/// The target of a client.
+/// The peer and the settings of a client.
 #[derive(Clone)]
 pub struct Target {
-    /// The canonical address. Clients of the same name share connections and limits.
+    /// The canonical address. Clients with the same name share connections and limits.
     pub name: String,
-    /// The `Host` header of requests that have none; may be empty.
+    /// The `Host` header of requests that have none. May be empty.
     pub host: HeaderValue,
-    /// Put in front of every path: empty, or starting with a slash and not ending with one.
+    /// Prefix of every path: empty, or a path that starts with a slash and does not end with one.
     pub prefix: String,
-    /// Number of requests that a connection carries: one, or any.
+    /// Number of requests per connection: one, or any number.
     pub streams: StreamUse,
-    /// Longest time that a kept-alive connection lies idle: a little less than the server keeps it. See
+    /// Idle time after which a kept connection is closed; a little less than the server keeps it. See
     /// [`TCP_IDLE`] and [`STREAM_IDLE`].
     pub idle: Duration,
     /// Opens the connections.
@@ -94,8 +94,8 @@ impl fmt::Debug for Target {
     }
 }
 
-/// All clients of a node: their connections, limits and tasks. A cheap handle; when the last one and the
-/// last [`HttpClient`] are dropped, every connection ends.
+/// All HTTP clients of a node, with their connections, limits and tasks: a cheap handle. Every connection ends
+/// when the last handle and the last [`HttpClient`] are dropped.
 #[derive(Clone, Debug)]
 pub struct Clients {
     shared: Arc<Shared>,
@@ -107,17 +107,17 @@ struct Shared {
     limits: ClientLimits,
     user_agent: Option<HeaderValue>,
     table: Arc<Table>,
-    /// One task per connection, and one that closes idle connections when the node ends.
+    /// One task per connection, and one that closes idle connections when the node stops.
     tasks: TaskSet,
 }
 
 impl Clients {
-    /// Clients under `limits` that end with `parent`. They call themselves `user_agent`, or nothing if
-    /// that cannot stand in a header.
+    /// Creates clients with these limits, which stop when `parent` is cancelled. `user_agent` is sent with
+    /// every request, unless it is not a valid header value.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// When called outside a tokio runtime.
     #[must_use]
     pub fn new(limits: ClientLimits, user_agent: String, parent: &CancellationToken) -> Self {
         let limits = limits.within_reason();
@@ -132,7 +132,7 @@ impl Clients {
         Self { shared: Arc::new(Shared { limits, user_agent, table, tasks }) }
     }
 
-    /// A client for a target. It shares connections and limits with every other one of that name.
+    /// Returns a client for a target. It shares connections and limits with every client of the same name.
     #[must_use]
     pub fn client(&self, target: Target) -> HttpClient {
         let defaults = RequestDefaults {
@@ -150,13 +150,12 @@ impl Clients {
         })
     }
 
-    /// Closes idle connections, gives requests in flight `grace` to end, then cuts the rest. Whoever
-    /// waits for a turn or for a connection, and whoever asks from now on, gets
-    /// [`HttpError::Stopped`](gossip::http::HttpError::Stopped).
+    /// Closes idle connections, waits at most `grace` for requests in progress, and aborts the rest. Callers
+    /// that wait, and all later calls, get [`HttpError::Stopped`](gossip::http::HttpError::Stopped).
     ///
     /// # Cancel safety
     ///
-    /// A dropped `stop` cuts what is in flight.
+    /// Not safe: dropping the future aborts the requests in progress.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.shared.tasks.stop(grace).await
     }

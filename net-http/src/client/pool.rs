@@ -1,4 +1,4 @@
-//! The connections to one target, and the order in which callers use them.
+//! The connections to one target, and the queue of callers that wait for one.
 //!
 //! ```text
 //!   caller ─▶ admit: [window] ─▶ Slot: [slots] ─▶ take ─▶ Lease ─▶ exchange ─▶ park ─▶ idle connections
@@ -7,10 +7,10 @@
 //!
 //! # Invariants
 //!
-//! * A connection is either idle here or held by whoever holds a slot. It is parked before its slot is
-//!   free, and opened only by who found none idle, so there are never more of both than slots.
-//! * Callers are admitted in the order they came: tokio's semaphore is fair, and the first in the
-//!   window's queue holds the place until the window opens.
+//! * A connection is either idle here or held together with a slot. It is parked before its slot is freed, and
+//!   opened only by a caller that found none idle, so connections never outnumber slots.
+//! * Callers are admitted in the order of their arrival: tokio's semaphore is fair, and the first caller in the
+//!   window's queue holds it until the window opens.
 //! * A connection whose task has ended is not kept.
 
 use std::{
@@ -51,24 +51,24 @@ struct Parked {
 
 #[derive(Debug, Default)]
 struct Idle {
-    /// Nothing is kept any more.
+    /// `true` after the pool was closed: no connection is kept any more.
     closed: bool,
-    /// The one used last is at the end.
+    /// Idle connections; the one used last is at the end.
     parked: Vec<Parked>,
 }
 
-/// The connections to one target and its limits.
+/// The connections to one target, and its limits.
 #[derive(Debug)]
 pub(super) struct Pool {
     slots: Semaphore,
-    /// One place: whoever holds it is the first in the window's queue.
+    /// A single permit, held by the first caller in the window's queue.
     first: Semaphore,
     window: Option<Mutex<Window>>,
     waiting: AtomicUsize,
     idle: Mutex<Idle>,
 }
 
-/// The rest of the time that a caller waits.
+/// The remaining time of a waiting caller.
 #[derive(Debug)]
 pub(super) struct Patience<'a> {
     limits: &'a ClientLimits,
@@ -97,7 +97,7 @@ impl Pool {
         })
     }
 
-    /// Waits until the window lets another request through.
+    /// Waits until the window admits another request.
     pub(super) async fn admit(&self, patience: &mut Patience<'_>) -> Result<(), HttpError> {
         let Some(window) = &self.window else { return Ok(()) };
         let admit = || lock(window).admit(Instant::now().into_std());
@@ -107,7 +107,7 @@ impl Pool {
             return Ok(());
         }
         let admitted = async {
-            // It fails only when the semaphore is closed, which nobody does.
+            // Acquiring fails only if the semaphore is closed, which never happens.
             let _first = self.first.acquire().await;
             while let Err(opens) = admit() {
                 time::sleep_until(opens.into()).await;
@@ -116,7 +116,7 @@ impl Pool {
         Box::pin(self.wait(admitted, patience)).await
     }
 
-    /// Waits until a connection may be used.
+    /// Waits for a slot, which allows one connection.
     pub(super) async fn slot(
         self: &Arc<Self>,
         patience: &mut Patience<'_>,
@@ -125,7 +125,7 @@ impl Pool {
             Ok(permit) => Some(permit),
             Err(_busy) => Box::pin(self.wait(self.slots.acquire(), patience)).await?.ok(),
         };
-        // As above: nobody closes it.
+        // The semaphore is never closed, so this error is only the stop of the node.
         let permit = permit.ok_or(HttpError::Stopped)?;
         permit.forget();
         Ok(Slot { pool: Arc::clone(self) })
@@ -150,7 +150,7 @@ impl Pool {
     /// Takes the idle connection that was used last.
     fn take(&self) -> Option<Live> {
         let mut idle = lock(&self.idle);
-        // That one is not too old is seen to by its task.
+        // Each connection's task closes it when it has been idle for too long, so its age is not checked here.
         while let Some(Parked { live, .. }) = idle.parked.pop() {
             if !live.sender.is_closed() {
                 return Some(live);
@@ -167,7 +167,7 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections, and from now on each one after its exchange.
+    /// Closes the idle connections. From now on each connection in use is closed after its exchange.
     pub(super) fn close(&self) {
         let mut idle = lock(&self.idle);
         idle.closed = true;
@@ -182,14 +182,14 @@ impl Pool {
         lock(&self.idle).parked.len()
     }
 
-    /// Slots that nobody holds.
+    /// Number of free slots.
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
         self.slots.available_permits()
     }
 }
 
-/// A place among those who wait.
+/// A place among the waiting callers, counted while it exists.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
@@ -206,7 +206,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The right to use one connection.
+/// The permission to use one connection.
 #[derive(Debug)]
 pub(super) struct Slot {
     pool: Arc<Pool>,
@@ -217,8 +217,8 @@ impl Slot {
     pub(super) async fn idle(&self) -> Option<Live> {
         loop {
             let mut live = self.pool.take()?;
-            // Its task may have to put away the last response first, which waits for nobody. If it ends
-            // instead, so does this wait.
+            // The connection's task may still have to finish the last response, which never waits for the peer.
+            // If the task ends instead, this wait ends too.
             if live.sender.is_ready() || live.sender.ready().await.is_ok() {
                 return Some(live);
             }
@@ -244,7 +244,7 @@ pub(super) struct Lease {
     slot: Slot,
 }
 
-/// Ends a connection when it is dropped.
+/// Ends a connection when dropped.
 #[derive(Debug)]
 struct Fuse(Option<Arc<Wire>>);
 
@@ -269,11 +269,11 @@ impl Lease {
         &self.live.wire
     }
 
-    /// The exchange is over: the connection waits for the next one, if it can and `idle_for` allows it.
+    /// Ends the exchange. The connection is parked if it can carry another one and `idle_for` allows it.
     pub(super) fn finish(self, idle_for: Option<Duration>) {
         let Self { mut fuse, live, slot } = self;
         if live.wire.was_sent() {
-            // If it is not kept now it is let go of, and closes in good order.
+            // The connection is parked, or closes in an orderly way, so it must not be cut.
             fuse.0 = None;
             if let Some(idle_for) = idle_for {
                 slot.pool.park(live, idle_for);
@@ -283,13 +283,13 @@ impl Lease {
         drop(slot);
     }
 
-    /// Ends the connection, and keeps the right to another one.
+    /// Ends the connection, and keeps the slot for another one.
     pub(super) fn give_up(self) -> Slot {
         self.slot
     }
 }
 
-/// The place of a connection in its pool, as its task sees it. Dropping it takes the connection out.
+/// The connection's entry in its pool, held by its task. Dropping it removes the connection.
 #[derive(Debug)]
 pub(super) struct Entry {
     pool: Weak<Pool>,
@@ -301,7 +301,7 @@ pub(super) struct Entry {
 pub(super) enum Use {
     /// In use, or ended.
     Busy,
-    /// Idle until then.
+    /// Idle, and to be closed at that time.
     Idle(Instant),
 }
 
@@ -310,7 +310,7 @@ impl Entry {
         &self.wire
     }
 
-    /// Lets go of the connection if it was idle for long enough by `now`, so that it closes.
+    /// Removes the connection from the pool if its idle time is over at `now`, so that it closes.
     pub(super) fn expire(&self, now: Instant) -> Use {
         let Some(pool) = self.pool.upgrade() else { return Use::Busy };
         let mut idle = lock(&pool.idle);

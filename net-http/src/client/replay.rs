@@ -1,15 +1,15 @@
-//! A request that may be sent a second time without being acted on twice.
+//! A copy of a request that may be sent a second time.
 //!
 //! # Invariants
 //!
-//! * Only an idempotent request without a body is kept (RFC 9110, 9.2.2): its method says that acting on
-//!   it twice is as acting on it once, and there is no body that has been used up.
+//! * Only idempotent requests without a body are copied (RFC 9110, 9.2.2): handling them twice has the same
+//!   effect as handling them once, and there is no body that the first attempt has consumed.
 
 use gossip::http::{HttpBody, HttpRequest};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::Body;
 
-/// Everything of a request that goes over the wire.
+/// The parts of a request that are written to the connection.
 #[derive(Debug)]
 pub(super) struct Replay {
     method: Method,
@@ -18,7 +18,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Keeps a request; `None` if it must not be sent a second time.
+    /// Copies a request; `None` if it must not be sent twice.
     pub(super) fn of(request: &HttpRequest) -> Option<Self> {
         let is_safe = request.method().is_idempotent() && request.body().is_end_stream();
         is_safe.then(|| Self {
@@ -28,7 +28,7 @@ impl Replay {
         })
     }
 
-    /// The request once more.
+    /// Builds the request again.
     pub(super) fn into_request(self) -> HttpRequest {
         let mut request = Request::new(HttpBody::empty());
         *request.method_mut() = self.method;

@@ -1,4 +1,4 @@
-//! Makes a request fit for the wire.
+//! Prepares a request for sending.
 
 use gossip::http::{HttpError, HttpRequest};
 use http::{
@@ -8,31 +8,31 @@ use http::{
 };
 use http_body::Body;
 
-/// Why a request cannot be sent.
+/// The reason why a request cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Tunnels are not offered.
+    /// The method is `CONNECT`, and tunnels are not supported.
     #[error("CONNECT asks for a tunnel, which a client does not offer")]
     Tunnel,
-    /// Its path, with the prefix of the target, is no path.
+    /// The path of the request, with the prefix of the target, is not a valid path.
     #[error("the prefix of the target and the path of the request make no path")]
     Path {
-        /// The fault.
+        /// The error of the parser.
         source: http::uri::InvalidUri,
     },
-    /// Its `Content-Length` is not one number, not the length of its body, or beside a
+    /// `Content-Length` is not a single number, differs from the length of the body, or is combined with
     /// `Transfer-Encoding`.
     #[error("the content-length is not the length of the body")]
     Length,
 }
 
-/// The length that a request says its body has.
+/// The length of the body that the request's headers declare.
 pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The headers that are added to every request to a target.
+/// Headers added to every request to a target.
 #[derive(Clone, Debug)]
 pub(super) struct RequestDefaults {
     pub(super) host: HeaderValue,
@@ -41,7 +41,7 @@ pub(super) struct RequestDefaults {
 }
 
 impl RequestDefaults {
-    /// Reduces the address of a request to its path, and adds the headers that it lacks.
+    /// Reduces the URI of a request to its path, and adds the missing headers.
     pub(super) fn apply(&self, request: &mut HttpRequest) -> Result<(), HttpError> {
         if request.method() == Method::CONNECT {
             return Err(HttpError::Invalid { source: RequestError::Tunnel.into() });
@@ -91,7 +91,7 @@ impl RequestDefaults {
     }
 }
 
-/// The declared length of a request can be that of its body.
+/// Checks that the declared length can be that of the body.
 fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
     let lengths = request.headers().get_all(CONTENT_LENGTH).iter().count();
     if lengths == 0 {
@@ -106,8 +106,8 @@ fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
     Err(HttpError::Invalid { source: RequestError::Length.into() })
 }
 
-/// The headers of a request that is the only one on its connection, in the order in which existing nodes
-/// write them. Source: vectors p2p_http, client_request.
+/// The headers of the only request on a connection, in the order of existing nodes. Source: vectors p2p_http,
+/// client_request.
 pub(super) fn only_request(given: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(given.len() + 1);
     for name in [HOST, USER_AGENT] {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_path_is_refused() {
+    fn an_invalid_path_is_refused() {
         let error = dressed("/a b", get("/")).unwrap_err();
         assert!(matches!(&error, HttpError::Invalid { .. }) && !error.may_have_reached());
         let long = format!("/{}", "x".repeat(65_000));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_true_is_refused() {
+    fn a_length_that_cannot_be_right_is_refused() {
         let with = |lengths: &[&str], body: &'static str| {
             let mut request = Request::post("/");
             for length in lengths {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_added_where_there_are_none() {
+    fn missing_headers_are_added() {
         let request = dressed("", get("/")).unwrap();
         assert_eq!(request.headers()[HOST], "here:80");
         assert_eq!(request.headers()[USER_AGENT], "tandem");
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_request_of_a_connection_says_so_at_the_end() {
+    fn the_only_request_of_a_connection_ends_with_connection_close() {
         let given = Request::get("/").header("x-a", "1").header(CONNECTION, "keep-alive");
         let given = given.header("x-a", "2").body(HttpBody::empty()).unwrap();
         let headers = only_request(dressed("", given).unwrap().headers());

@@ -1,11 +1,11 @@
-//! The targets that are remembered.
+//! The table of targets that are remembered.
 //!
 //! # Invariants
 //!
-//! * There are never more than the limit. To make room, the target that was asked for longest ago goes
-//!   first among those that nobody holds a client of, and their idle connections with it.
-//! * A target that has to go although somebody holds a client of it keeps no idle connections after that,
-//!   so closing the table closes every idle connection there is.
+//! * The table never exceeds its limit. To make room, the target used least recently among those without a
+//!   client is removed together with its idle connections.
+//! * A target that has to be removed although it has a client keeps no idle connections from then on, so
+//!   closing the table closes every idle connection.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Entries {
     closed: bool,
-    /// Number of times that a target was asked for, which serves as the age of the entries.
+    /// Counts look-ups; its value at the last look-up is the age of an entry.
     clock: u64,
     pools: HashMap<String, Remembered>,
 }
@@ -43,7 +43,7 @@ impl Table {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connections and limits of the target of this name.
+    /// The pool of the target called `name`, created if necessary.
     pub(super) fn pool(&self, name: String) -> Arc<Pool> {
         let mut entries = self.lock();
         entries.clock += 1;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_to_the_same_pool() {
+    fn one_name_always_gets_the_same_pool() {
         let table = table(2);
         let a = table.pool("a".to_owned());
         assert!(Arc::ptr_eq(&a, &table.pool("a".to_owned())));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_nobody_holds_are_forgotten_first() {
+    fn targets_without_a_client_are_removed_first() {
         let table = table(2);
         let held = table.pool("held".to_owned());
         drop(table.pool("idle".to_owned()));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_holds_even_if_all_are_held() {
+    fn the_bound_holds_even_if_every_target_has_a_client() {
         let table = table(2);
         let held: Vec<_> = (0..10).map(|name: u32| table.pool(name.to_string())).collect();
         assert_eq!(table.lock().pools.len(), 2);

@@ -1,10 +1,9 @@
-//! Bounds the requests that start in any stretch of time: a pure state machine.
+//! The sliding window over new requests: a pure state machine.
 //!
 //! # Invariants
 //!
-//! * In no stretch as long as the window are more than `requests` admitted.
-//! * Nobody is refused without need: whoever is refused could not have been admitted any earlier than
-//!   the answer says.
+//! * In no period as long as the window are more than `requests` admitted.
+//! * A refusal names the earliest time at which the request could be admitted.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +12,10 @@ use std::{
 
 use super::RequestWindow;
 
-/// Time to the next try if the window is longer than the clock can express.
+/// Delay before the next try if the window is longer than the clock can express.
 const FAR: Duration = Duration::from_secs(3600);
 
-/// Remembers when the last requests started.
+/// The start times of the latest requests.
 #[derive(Debug)]
 pub(super) struct Window {
     limit: RequestWindow,
@@ -29,8 +28,8 @@ impl Window {
         Self { limit, starts: VecDeque::new() }
     }
 
-    /// Admits a request now, or says when one can be. `now` does not go back; if it does, it is taken
-    /// for the latest that was seen.
+    /// Admits a request now, or returns the time at which it can be admitted. If `now` goes back, the latest
+    /// time seen is used.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Instant> {
         let now = self.starts.back().map_or(now, |&latest| latest.max(now));
         if self.starts.len() >= self.limit.requests.get() {
@@ -111,7 +110,7 @@ mod tests {
                     Err(opens) => {
                         let opens_ms = u64::try_from((opens - start).as_millis()).unwrap();
                         prop_assert!(opens_ms > clock_ms);
-                        // Not needlessly late: a millisecond earlier the window was full.
+                        // Not later than necessary: one millisecond earlier the window was full.
                         let from = opens_ms.saturating_sub(window_ms);
                         prop_assert_eq!(inside(from, opens_ms), requests);
                     }

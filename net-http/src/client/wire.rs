@@ -8,14 +8,14 @@
 //!
 //! # Invariants
 //!
-//! * A request counts as sent once hyper has let go of its body and a flush of the bytes has succeeded:
-//!   hyper flushes only when it holds nothing back. With [`HalfClose::AfterRequest`] the write side is
-//!   closed then, and not before.
-//! * hyper learns of a broken connection from its read side only, after whatever the peer said before.
-//! * `OVER` is never taken back: an abandoned connection carries nothing more.
-//! * The write side is closed in an orderly way only between exchanges. A stream of libp2p that is closed
-//!   and then dropped is not reset, and its peer would go on with a response that nobody reads until its
-//!   window is used up, and then wait.
+//! * A request counts as sent once hyper has dropped its body and a flush has succeeded: hyper flushes only
+//!   when it holds nothing back. With [`HalfClose::AfterRequest`] the write side is closed then, and not
+//!   before.
+//! * hyper learns of a broken connection from the read side only, after it has read all the peer's bytes.
+//! * `OVER` is never cleared: an abandoned connection carries nothing more.
+//! * The write side is closed in an orderly way only between exchanges. A libp2p stream that is closed and then
+//!   dropped is not reset, so its peer would continue a response that is never read until its window is full,
+//!   and then wait.
 
 use std::{
     any::Any,
@@ -41,25 +41,25 @@ use tokio::{
 
 use super::{ClientLimits, Io};
 
-/// hyper has let go of the body of the request.
+/// hyper has dropped the body of the request.
 const ENDED: u8 = 1;
 /// The last byte of the request was flushed.
 const SENT: u8 = 2;
-/// The head of the response has come.
+/// The head of the response has arrived.
 const HEAD: u8 = 4;
-/// The exchange was given up, and the connection with it.
+/// The exchange was abandoned, and with it the connection.
 const OVER: u8 = 8;
 
-/// No deadline for the whole exchange.
+/// Stands for an exchange without a deadline.
 const NO_DEADLINE: u64 = u64::MAX;
 
-/// Why the driver cut a connection.
+/// The reason why the driver cut a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Cut {
     /// The deadline of the exchange passed, or that of the head of the response.
     Deadline = 1,
-    /// The peer stood still.
+    /// The peer neither read nor wrote for too long.
     StoodStill = 2,
 }
 
@@ -68,17 +68,17 @@ pub(super) enum Cut {
 pub(super) struct Wire {
     born: Instant,
     stage: AtomicU8,
-    /// Number of the exchange. Counted after `stage` was set back: a reader of the new number finds no
-    /// stage of the old one.
+    /// Number of the exchange. Incremented after `stage` was reset, so that a reader of the new number never
+    /// sees a stage of the old exchange.
     exchange: AtomicU32,
-    /// End of the time for the whole exchange, in milliseconds since `born`.
+    /// Deadline of the whole exchange, in milliseconds since `born`.
     until_ms: AtomicU64,
     cut: AtomicU8,
-    /// Bytes moved, or began to be waited for, since the driver last asked.
+    /// Set when bytes moved, or when a wait for bytes began; cleared by the driver.
     moved: AtomicBool,
-    /// The peer has sent nothing that could be read.
+    /// `true` while a read is pending.
     read_blocked: AtomicBool,
-    /// The peer has not taken what was to be written.
+    /// `true` while a write is pending.
     write_blocked: AtomicBool,
     /// The error of the request's body.
     failed: Mutex<Option<BoxError>>,
@@ -105,7 +105,7 @@ impl Wire {
         u64::try_from(at.saturating_duration_since(self.born).as_millis()).unwrap_or(NO_DEADLINE)
     }
 
-    /// An exchange begins. A deadline takes the place of those for the head and for standing still.
+    /// Starts an exchange. `until` replaces the deadlines for the head and for a stall.
     pub(super) fn begin(&self, until: Option<Instant>) {
         self.until_ms.store(until.map_or(NO_DEADLINE, |at| self.since_born(at)), Relaxed);
         self.moved.store(true, Relaxed);
@@ -113,13 +113,13 @@ impl Wire {
         self.exchange.fetch_add(1, SeqCst);
     }
 
-    /// The head of the response has come.
+    /// Records that the head of the response has arrived.
     pub(super) fn head(&self) {
         self.moved.store(true, Relaxed);
         self.stage.fetch_or(HEAD, SeqCst);
     }
 
-    /// Ends the connection at once.
+    /// Abandons the connection: its driver cuts it at once.
     pub(super) fn abandon(&self) {
         self.stage.fetch_or(OVER, SeqCst);
         self.driver.wake();
@@ -129,30 +129,30 @@ impl Wire {
         self.stage.load(SeqCst) & OVER != 0
     }
 
-    /// The connection ends in the middle of an exchange: its caller gave up, or has no response yet.
+    /// Returns `true` if the connection ends in the middle of an exchange.
     fn is_cut_short(&self) -> bool {
         let has_begun = self.exchange.load(SeqCst) > 0;
         let stage = self.stage.load(SeqCst);
         has_begun && (stage & HEAD == 0 || stage & OVER != 0)
     }
 
-    /// The request was sent to its last byte, so that the next one may follow it.
+    /// Returns `true` if the request was sent to its last byte, so that another one may follow it.
     pub(super) fn was_sent(&self) -> bool {
         self.stage.load(SeqCst) & (SENT | OVER) == SENT
     }
 
-    /// Lets the driver be woken by [`Wire::abandon`].
+    /// Registers the driver's waker for [`Wire::abandon`].
     pub(super) fn watch(&self, context: &Context<'_>) {
         self.driver.register(context.waker());
     }
 
-    /// Bytes moved since the last call.
+    /// Returns `true` if bytes moved since the last call.
     fn take_moved(&self) -> bool {
         self.moved.load(Relaxed) && self.moved.swap(false, Relaxed)
     }
 
-    /// The next deadline of the exchange, and what it means; `None` while only the caller is waited
-    /// for.
+    /// The next deadline of the exchange and its meaning; `None` while the connection waits only for the
+    /// caller.
     pub(super) fn due(&self, seen: &mut Seen, now: Instant) -> Option<(Instant, Cut)> {
         let Seen { limits, moved, sent } = seen;
         if self.take_moved() {
@@ -191,7 +191,7 @@ impl Wire {
         }
     }
 
-    /// The error of the request's body, if it failed.
+    /// Takes the error of the request's body, if it failed.
     pub(super) fn take_failure(&self) -> Option<BoxError> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -211,13 +211,13 @@ impl Wire {
     }
 }
 
-/// State of a connection as its driver saw it last.
+/// The state of a connection that the driver has last seen.
 #[derive(Debug)]
 pub(super) struct Seen {
     limits: ClientLimits,
-    /// Time at which it learned that bytes moved, or began to be waited for.
+    /// Time at which the driver saw that bytes moved, or that a wait for bytes began.
     moved: Instant,
-    /// Time at which it learned that a request was sent, and the number of its exchange.
+    /// Number of the exchange whose request was sent, and the time at which the driver saw it.
     sent: (u32, Instant),
 }
 
@@ -227,18 +227,18 @@ impl Seen {
     }
 }
 
-/// The rule for the write side of a connection.
+/// The closing of a connection's write side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HalfClose {
-    /// It stays open for the next request.
+    /// The write side stays open for the next request.
     Never,
-    /// It is closed after the request.
+    /// The write side is closed after the request.
     AfterRequest,
-    /// It is closed.
+    /// The write side is closed.
     Done,
 }
 
-/// The bytes of a connection, watched.
+/// The byte stream of a connection; reports reads and writes to its [`Wire`].
 pub(super) struct Counted {
     io: Box<dyn Io>,
     wire: Arc<Wire>,
@@ -246,12 +246,12 @@ pub(super) struct Counted {
     writes: Writes,
 }
 
-/// The state of the write side: the peer takes bytes, or it does not.
+/// State of the write side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writes {
-    /// As far as is known.
+    /// Writes succeed, as far as is known.
     Taken,
-    /// It does not any more.
+    /// A write has failed.
     Refused,
 }
 
@@ -260,8 +260,8 @@ impl Counted {
         Self { io, wire, half_close, writes: Writes::Taken }
     }
 
-    /// Notes what a write came to. One that failed is left to the read side, and waits until then: a
-    /// peer that answers early and hangs up has its answer read, and one that broke ends the read.
+    /// Records the result of a write. A failed write stays pending, so that hyper gets the error from the read
+    /// side: the answer of a peer that answers early and closes is read first.
     fn written<T>(&mut self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let poll = match poll {
             Poll::Ready(Err(error)) => {
@@ -275,14 +275,14 @@ impl Counted {
         poll
     }
 
-    /// Notes that the request was sent, if this flush was its last.
+    /// Records that the request was sent, if this flush was its last.
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.wire.stage.load(SeqCst) & (ENDED | SENT) != ENDED {
             return Poll::Ready(());
         }
         if self.half_close == HalfClose::AfterRequest {
-            // An error is left to the read side: a peer that has answered and gone cannot be told that
-            // the request is complete, and its answer may still be there to be read.
+            // An error is left to the read side: if the peer has answered and closed, its answer can still be
+            // read, and the end of the request no longer matters.
             let _closed = ready!(Pin::new(&mut self.io).poll_shutdown(context));
             self.half_close = HalfClose::Done;
         }
@@ -339,7 +339,7 @@ impl AsyncWrite for Counted {
         let mut poll = Pin::new(&mut self.io).poll_flush(context);
         if matches!(poll, Poll::Ready(Ok(()))) {
             poll = self.poll_sent(context).map(Ok);
-            // A flush is asked for at every turn. One that had nothing to do moves nothing.
+            // hyper flushes in every turn, so a flush that had nothing to do does not count as progress.
             if poll.is_ready() && !self.wire.write_blocked.load(Relaxed) {
                 return poll;
             }
@@ -358,12 +358,12 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// The body of a request went wrong; what it said is kept in its [`Wire`].
+/// The request's body failed; its error is kept in the [`Wire`].
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request failed")]
 struct BodyFailed;
 
-/// The body of a request panicked.
+/// The request's body panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request panicked: {message}")]
 struct BodyPanicked {
@@ -378,15 +378,15 @@ impl BodyPanicked {
     }
 }
 
-/// The body of a request is longer than the request says.
+/// The request's body is longer than declared.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request is longer than its content-length")]
 struct BodyTooLong;
 
-/// The body of a request on its way.
+/// The body of a request while it is sent.
 pub(super) struct Outgoing {
     body: HttpBody,
-    /// Rest of the length that the request declared. hyper would leave out bytes beyond it.
+    /// Remaining bytes of the declared length. Without this check hyper would silently drop further bytes.
     left: Option<u64>,
     wire: Arc<Wire>,
 }
@@ -396,7 +396,7 @@ impl Outgoing {
         Self { body, left: declared, wire: Arc::clone(wire) }
     }
 
-    /// Counts a frame against the declared length.
+    /// Subtracts a frame from the declared length.
     fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyTooLong> {
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             *left = left.checked_sub(data.len() as u64).ok_or(BodyTooLong)?;
@@ -404,7 +404,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The body, if it was not sent.
+    /// Returns the body if it was not sent.
     pub(super) fn into_body(mut self) -> HttpBody {
         std::mem::take(&mut self.body)
     }
@@ -424,8 +424,8 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // A panic of the caller's body must not become one of the connection's task: it would stop
-        // every client of the node.
+        // A panic of the caller's body must not reach the connection's task, where it would stop every client
+        // of the node.
         let body = Pin::new(&mut self.body);
         let error = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(context))) {
             Ok(Poll::Ready(Some(Ok(frame)))) => match self.count(&frame) {

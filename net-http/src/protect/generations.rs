@@ -1,13 +1,13 @@
-//! A bounded table that forgets what was not asked for in the longest time.
+//! A bounded table that drops the entries that were not used for the longest time.
 //!
 //! # Invariants
 //!
 //! * It holds at most `bound` entries, rounded up to an even number.
-//! * An entry that is used stays for at least `bound / 2` other entries.
+//! * An entry stays for at least `bound / 2` uses of other entries after its own last use.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Two generations of entries. What is used moves into the young one; when that is full the old one is
+/// Two generations of entries. A used entry moves to the young generation; when that is full, the old one is
 /// dropped.
 #[derive(Debug)]
 pub(super) struct Generations<K, V> {
@@ -21,7 +21,7 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         Self { young: HashMap::new(), old: HashMap::new(), half: bound.div_ceil(2).max(1) }
     }
 
-    /// The entry of `key`, made by `fresh` if it is not known.
+    /// The entry of `key`, created with `fresh` if there is none.
     pub(super) fn entry(&mut self, key: K, fresh: impl FnOnce() -> V) -> &mut V {
         let known = self.old.remove(&key);
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_what_is_not_goes() {
+    fn used_entries_stay_and_unused_ones_are_dropped() {
         let mut table = Generations::new(4);
         *table.entry(0, || 0) = 7;
         for other in 1..100 {

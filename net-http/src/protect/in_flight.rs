@@ -1,8 +1,8 @@
-//! Bounds the requests of one caller that are handled at one time.
+//! The bound on requests in progress per caller.
 //!
 //! # Invariants
 //!
-//! * The table has an entry for a caller only while one of its requests is handled.
+//! * The table has an entry for a caller only while one of its requests is in progress.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use tower::{Layer, Service};
 use super::key_of;
 use crate::serve::{LoopbackRule, PeerKey, reply};
 
-/// `Retry-After` of a refusal. Chosen: the shortest that the header can express.
+/// `Retry-After` of a refusal. Chosen: the shortest time that the header can express.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-/// Answers requests with 429 while too many of the same caller are handled. A request is handled until
-/// its answer begins.
+/// Answers a request with 429 while too many requests of its caller are in progress. A request is in progress
+/// until its answer begins.
 #[derive(Clone, Debug)]
 pub struct InFlightLayer {
     shared: Arc<Shared>,
@@ -40,8 +40,8 @@ struct Shared {
 }
 
 impl InFlightLayer {
-    /// Lets `bound` requests of a caller through at one time. All services made with this layer and its
-    /// clones count together.
+    /// Allows `bound` requests of each caller at a time. Services made with this layer and its clones share the
+    /// counts.
     #[must_use]
     pub fn new(bound: usize, loopback: LoopbackRule) -> Self {
         Self { shared: Arc::new(Shared { bound, loopback, callers: Mutex::default() }) }
@@ -57,7 +57,7 @@ impl Shared {
         let mut callers = self.callers();
         let count = callers.entry(key).or_default();
         if *count >= self.bound {
-            // An entry without requests is not left behind, also where the bound is nought.
+            // Removes an entry without requests, which exists here only with a bound of zero.
             if *count == 0 {
                 callers.remove(&key);
             }
@@ -68,7 +68,7 @@ impl Shared {
     }
 }
 
-/// One request that is being handled.
+/// A request in progress, counted until dropped.
 #[derive(Debug)]
 struct Handled {
     shared: Arc<Shared>,
@@ -95,7 +95,7 @@ impl<S> Layer<S> for InFlightLayer {
     }
 }
 
-/// A service behind an [`InFlightLayer`].
+/// The service of an [`InFlightLayer`].
 #[derive(Clone, Debug)]
 pub struct InFlight<S> {
     inner: S,
@@ -103,7 +103,7 @@ pub struct InFlight<S> {
 }
 
 pin_project! {
-    /// The answer to a request that is counted while it is handled.
+    /// The response future of a request that is counted.
     #[derive(Debug)]
     pub struct Counted<F> {
         #[pin]

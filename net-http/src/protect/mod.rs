@@ -1,5 +1,5 @@
-//! Layers that keep one caller from taking what all need. Each is a `tower` layer that can be set for a
-//! whole `axum::Router` or for one route; [`Protection`] sets all of them.
+//! Layers that keep one caller from using up the node's capacity. Each is a `tower` layer for a whole
+//! `axum::Router` or for one route; [`Protection`] applies all of them.
 //!
 //! ```text
 //!   request ─▶ rate ─▶ in flight ─▶ pace ─▶ body limit ─▶ handler
@@ -8,9 +8,9 @@
 //!
 //! # Invariants
 //!
-//! * Callers are told apart by verified identity, else by address; tables of them are bounded.
-//! * A refusal costs no more than a look into a table; one for asking too often costs the caller a pause.
-//! * What did not come in over a network of the node passes: there is nobody to count it for.
+//! * Callers are told apart by verified identity, or else by address; the tables of callers are bounded.
+//! * A refusal costs one table look-up. A refusal for too many requests delays the caller as well.
+//! * Requests that did not arrive over a network of the node are not limited: they have no caller to charge.
 
 mod generations;
 mod in_flight;
@@ -22,7 +22,7 @@ use std::{num::NonZeroU32, time::Duration};
 use axum::{Router, extract::DefaultBodyLimit};
 use gossip::http::Caller;
 use http::Request;
-/// Refuses bodies longer than so many bytes with `413 Payload Too Large`.
+/// Refuses request bodies longer than a given number of bytes with `413 Payload Too Large`.
 pub use tower_http::limit::RequestBodyLimitLayer as BodyLimitLayer;
 
 pub use in_flight::{InFlight, InFlightLayer};
@@ -31,10 +31,10 @@ pub use rate::{Rate, RateLayer, RequestRate};
 
 use crate::serve::{LoopbackRule, PeerKey};
 
-/// Bounds on what one caller may do to a router.
+/// Limits on the requests of one caller to a router.
 ///
-/// The defaults fit services of short requests. A service that takes files needs a higher
-/// [`Protection::body_bytes`]; a service that is asked rarely may want a lower [`Protection::rate`].
+/// The defaults fit services with short requests. A service that accepts files needs a larger
+/// [`Protection::body_bytes`]; a rarely used service may want a lower [`Protection::rate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
     /// Longest request body, in bytes; longer ones are answered 413. Default: 1 MiB. Source: threats and
@@ -42,15 +42,17 @@ pub struct Protection {
     pub body_bytes: usize,
     /// Slowest rate of a request body; slower ones are answered 408. Default: 16 KiB/s after 5 s.
     pub body_rate: BodyRate,
-    /// Longest time of a handler to begin its answer, from the last byte of the body that it has read;
-    /// then 503 is answered. Default: 30 s. Source: threats and goals, row 30.
+    /// Longest time from the last byte of the request body to the start of the handler's answer; then 503 is
+    /// answered. Default: 30 s. Source: threats and goals, row 30.
     pub head_time: Duration,
-    /// Requests of one caller being handled at one time; more are answered 429. Default: 64. Chosen: four
-    /// times as many as it has streams, so that only callers with many connections meet it.
+    /// Requests of one caller in progress at a time; further ones are answered 429. Default: 64. Chosen: four
+    /// times the connections of one peer, so that only callers with many connections reach it.
     pub in_flight: usize,
-    /// Most requests of one caller; more are answered 429. Default: 1,000 a second.
+    /// Rate of requests of one caller; further ones are answered 429. Default: 1,000 a second.
     pub rate: RequestRate,
-    /// The rule for callers without an identity on this machine, for the last two.
+    /// The rule for loopback callers without an identity, for [`Protection::in_flight`] and
+    /// [`Protection::rate`].
+    /// Default: [`LoopbackRule::default`].
     pub loopback: LoopbackRule,
 }
 
@@ -68,8 +70,8 @@ impl Default for Protection {
 }
 
 impl Protection {
-    /// Puts a router behind all layers. The router's own fallback is behind them too. The limit that
-    /// `axum` sets on bodies is lifted; this one is in its place.
+    /// Wraps a router in all layers, its fallback included. Replaces `axum`'s default limit on bodies by
+    /// [`Protection::body_bytes`].
     pub fn apply(&self, router: Router) -> Router {
         router
             .layer(DefaultBodyLimit::disable())
@@ -81,15 +83,15 @@ impl Protection {
 }
 
 impl Default for RequestRate {
-    /// 1,000 requests a second. Chosen: many times what existing nodes ask of each other, a fraction of
-    /// what one core answers.
+    /// 1,000 requests a second. Chosen: many times the rate of existing nodes, and a fraction of the capacity
+    /// of one core.
     fn default() -> Self {
         const THOUSAND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
         Self { per_second: THOUSAND, burst: THOUSAND }
     }
 }
 
-/// For whom a request is counted; `None` for nobody.
+/// The caller that a request is charged to; `None` if it is not charged.
 fn key_of<B>(request: &Request<B>, loopback: LoopbackRule) -> Option<PeerKey> {
     PeerKey::of(request.extensions().get::<Caller>()?, loopback)
 }

@@ -1,12 +1,11 @@
-//! Bounds the time of a request: for its body to come, and for its answer to begin.
+//! Time limits on a request: for its body to arrive, and for its answer to begin.
 //!
 //! # Invariants
 //!
-//! * Only the time in which a handler waits for the client counts against the client, and only the time
-//!   since the client's last byte against the handler.
-//! * A body that is too slow breaks off with an error; the request is answered 408 whatever the handler
-//!   makes of that.
-//! * A request that is answered at once costs no timer.
+//! * Only the time in which a handler waits for the client is charged to the client, and only the time since
+//!   the client's last byte to the handler.
+//! * A body that is too slow ends in an error, and the request is answered 408 whatever the handler returns.
+//! * A request that is answered at once sets no timer.
 
 use std::{
     future::Future,
@@ -29,12 +28,12 @@ use tower::{Layer, Service};
 
 use crate::serve::reply;
 
-/// The slowest rate of a body.
+/// The lowest rate allowed for a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyRate {
-    /// Bytes a second. Default: 16 KiB. Source: threats and goals, row 30.
+    /// Bytes per second. Default: 16,384. Source: threats and goals, row 30.
     pub bytes_per_second: u32,
-    /// Time that it may take on top of that. Default: 5 s. Source: the same.
+    /// Additional time. Default: 5 s. Source: threats and goals, row 30.
     pub grace: Duration,
 }
 
@@ -45,7 +44,7 @@ impl Default for BodyRate {
 }
 
 impl BodyRate {
-    /// Longest time that a handler may have waited for so many bytes.
+    /// Longest time that a handler may have waited for this many bytes.
     fn allowed(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second.max(1));
         let rest = Duration::from_millis((bytes % rate).saturating_mul(1000) / rate);
@@ -53,13 +52,12 @@ impl BodyRate {
     }
 }
 
-/// A request body came more slowly than allowed.
+/// The error of a request body that arrived too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body of the request came too slowly")]
 pub struct TooSlow;
 
-/// Answers 408 where a request body comes too slowly, and 503 where a handler does not begin its answer in
-/// time.
+/// Answers 408 if a request body arrives too slowly, and 503 if the handler does not begin its answer in time.
 #[derive(Clone, Copy, Debug)]
 pub struct PaceLayer {
     rate: BodyRate,
@@ -67,7 +65,7 @@ pub struct PaceLayer {
 }
 
 impl PaceLayer {
-    /// Holds bodies to `rate`, and handlers to `head_time`.
+    /// Limits bodies to `rate`, and handlers to `head_time`.
     #[must_use]
     pub const fn new(rate: BodyRate, head_time: Duration) -> Self {
         Self { rate, head_time }
@@ -82,7 +80,7 @@ impl<S> Layer<S> for PaceLayer {
     }
 }
 
-/// A service behind a [`PaceLayer`].
+/// The service of a [`PaceLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pace<S> {
     inner: S,
@@ -93,7 +91,7 @@ pub struct Pace<S> {
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    /// Time of the last byte of the body, in milliseconds since the beginning.
+    /// Time of the last byte of the body, in milliseconds since the request began.
     last_byte_ms: AtomicU64,
     state: AtomicU8,
 }
@@ -116,20 +114,20 @@ impl Shared {
     }
 }
 
-/// A request body that is to keep its pace.
+/// A request body with a minimum rate.
 struct Paced {
     body: Body,
     shared: Arc<Shared>,
     rate: BodyRate,
     bytes: u64,
-    /// Time that the handler has waited, without the present wait.
+    /// Time for which the handler has waited, without the current wait.
     waited: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Paced {
-    /// The client has kept the handler waiting; is it for too long?
+    /// Checks whether the handler has waited for the client for too long.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<TooSlow> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         self.shared.state.store(WAITING, Ordering::Relaxed);
@@ -178,14 +176,14 @@ impl HttpBody for Paced {
 }
 
 pin_project! {
-    /// The answer to a request that is to keep its pace.
+    /// The response future of a request with time limits.
     #[derive(Debug)]
     pub struct PacedAnswer<F> {
         #[pin]
         inner: F,
         #[pin]
         timer: Option<Sleep>,
-        // What the body says of itself; `None` where there is no body.
+        // State shared with the body; `None` if the request has no body.
         shared: Option<Arc<Shared>>,
         head_time: Duration,
     }
@@ -212,7 +210,7 @@ where
         loop {
             let now = Instant::now();
             let since = match (&this.shared, state(this.shared)) {
-                // The body has a deadline of its own.
+                // While the handler waits for the body, the body's own deadline applies.
                 (_, WAITING) => now,
                 (Some(shared), _) => shared.last_byte(),
                 (None, _) => now,
@@ -233,7 +231,7 @@ where
     }
 }
 
-/// The answer to a body that is too slow. Nothing more is read of it.
+/// The answer to a body that is too slow. The rest of the body is not read.
 fn too_slow() -> Response {
     let mut response = reply::refused(StatusCode::REQUEST_TIMEOUT, "408 Request Timeout");
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,9 +1,9 @@
-//! Bounds the rate of a caller's requests.
+//! The rate limit on the requests of each caller.
 //!
 //! # Invariants
 //!
-//! * Over any stretch of time a caller gets at most `burst` requests and `per_second` for each second of it.
-//! * The state of a caller is one instant: the time at which it would have used up nothing.
+//! * In any period a caller gets at most `burst` requests, and `per_second` for each second of the period.
+//! * The state of a caller is one instant: the time at which its burst is full again.
 
 use std::{
     num::NonZeroU32,
@@ -20,42 +20,42 @@ use tower::{Layer, Service};
 use super::{generations::Generations, key_of};
 use crate::serve::{LoopbackRule, PeerKey, reply};
 
-/// Callers that are remembered. Chosen: whoever is forgotten may burst again, so more than are likely to
-/// call; some 4 MiB. Source of the number: threats and goals, row 32.
+/// Largest number of callers that are remembered. Chosen: a forgotten caller gets a new burst, so this is more
+/// than are likely to call; about 4 MiB. Source of the number: threats and goals, row 32.
 const MAX_CALLERS: usize = 65_536;
 
-/// The rate of a caller's requests.
+/// A rate of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestRate {
-    /// Requests a second, in the long run.
+    /// Requests per second over time.
     pub per_second: NonZeroU32,
-    /// Requests at once, after a pause.
+    /// Requests at once after a pause.
     pub burst: NonZeroU32,
 }
 
 /// The generic cell rate algorithm, as pure functions of time.
 #[derive(Clone, Copy, Debug)]
 struct Gcra {
-    /// Time that one request uses up.
+    /// Time that one request costs.
     interval: Duration,
-    /// Longest time that a caller may be ahead.
+    /// Largest cost that a caller may owe.
     tolerance: Duration,
 }
 
 impl Gcra {
     fn new(rate: RequestRate) -> Self {
-        // Never nothing: threads read the clock one after the other, so a request may seem to come a little
-        // before the one before it, and is then ahead of its time.
+        // Never zero: threads read the clock one after the other, so a request can seem to come slightly before
+        // the previous one, and must still be admitted.
         let interval = Duration::from_secs(1) / rate.per_second.get();
         let interval = interval.max(Duration::from_nanos(1));
         Self { interval, tolerance: interval.saturating_mul(rate.burst.get() - 1) }
     }
 
-    /// Decides about a request at `now`, and notes it in `spent_until` if it is admitted.
+    /// Decides about a request at `now`. If it is admitted, its cost is added to `spent_until`.
     ///
     /// # Errors
     ///
-    /// Time until the next request is admitted.
+    /// The time until the next request is admitted.
     fn admit(self, spent_until: &mut Instant, now: Instant) -> Result<(), Duration> {
         let ahead = spent_until.saturating_duration_since(now);
         match ahead.checked_sub(self.tolerance) {
@@ -68,8 +68,8 @@ impl Gcra {
     }
 }
 
-/// Answers requests beyond a rate per caller with 429 and the time to wait. A [`HttpServer`](crate::HttpServer)
-/// sends such an answer a moment later, so that a flood gains nothing by it.
+/// Answers requests beyond a rate per caller with 429 and `Retry-After`. A [`HttpServer`](crate::HttpServer)
+/// delays these answers, so that a flood gains nothing.
 #[derive(Clone, Debug)]
 pub struct RateLayer {
     shared: Arc<Shared>,
@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl RateLayer {
-    /// Admits requests at this rate. All services made with this layer and its clones count together.
+    /// Admits requests at this rate. Services made with this layer and its clones share the counts.
     #[must_use]
     pub fn new(rate: RequestRate, loopback: LoopbackRule) -> Self {
         let callers = Mutex::new(Generations::new(MAX_CALLERS));
@@ -106,7 +106,7 @@ impl<S> Layer<S> for RateLayer {
     }
 }
 
-/// A service behind a [`RateLayer`].
+/// The service of a [`RateLayer`].
 #[derive(Clone, Debug)]
 pub struct Rate<S> {
     inner: S,
@@ -158,12 +158,12 @@ mod tests {
             let now = start + Duration::from_millis(tick);
             admitted += u32::from(gcra.admit(&mut state, now).is_ok());
         }
-        // The burst, and one for every tenth of a second.
+        // The burst, and one request for each tenth of a second.
         assert_eq!(admitted, 20 + 35_999);
     }
 
     #[test]
-    fn the_largest_rate_refuses_nobody_for_a_clock_that_was_read_a_little_earlier() {
+    fn the_largest_rate_tolerates_clock_readings_out_of_order() {
         let (gcra, start) = (rate(u32::MAX, u32::MAX), Instant::now());
         let mut state = start;
         for _ in 0..1000 {
@@ -174,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_waits_as_told_is_admitted_and_not_before(
+        fn a_caller_is_admitted_after_retry_after_and_not_before(
             per_second in 1..2000_u32, burst in 1..50_u32, gaps in proptest::collection::vec(0..40_u64, 1..200),
         ) {
             let (gcra, mut now) = (rate(per_second, burst), Instant::now());

@@ -1,4 +1,4 @@
-//! The body of a request, which tells its connection as long as it can be read.
+//! The body of a request, which lets its connection know while it can still be read.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ pub(crate) struct Asked<B> {
     _reader: Reader,
 }
 
-/// Tells the connection that the body has a reader, as long as it lives.
+/// Marks the body as having a reader while this exists.
 #[derive(Debug)]
 struct Reader(Arc<ConnState>);
 

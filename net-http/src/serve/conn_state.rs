@@ -3,10 +3,10 @@
 //!
 //! # Invariants
 //!
-//! * A connection is dismissed only between two requests: the first byte of a request and the dismissal
-//!   are decided by one compare-and-swap.
-//! * Code of a handler that runs while a connection is polled, such as its body's `poll_frame` or a `drop`,
-//!   may panic: that ends the connection and nothing else.
+//! * A connection is dismissed only between two requests: a single compare-and-swap decides between the first
+//!   byte of a request and the dismissal.
+//! * Handler code that runs while a connection is polled, such as a body's `poll_frame` or a `drop`, may panic:
+//!   that ends the connection and nothing else.
 
 use std::{
     any::Any,
@@ -31,14 +31,14 @@ use super::metrics::{Incident, ServeMetrics};
 /// The payload of a caught panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// A request is awaited for the first time, arriving, or being answered.
+/// Waiting for the first request, reading a request, or answering one.
 const BUSY: u8 = 0;
 /// Between two requests.
 const IDLE: u8 = 1;
 /// Closed between two requests.
 const DISMISSED: u8 = 2;
 
-/// Bytes behind the head of a request that came together with it: its body, or the next request.
+/// Bytes after the head of a request that arrived together with it: its body, or the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipelined {
     /// None: the client waits for the answer.
@@ -50,13 +50,13 @@ pub enum Pipelined {
 /// The progress of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyState {
-    /// All of it.
+    /// The whole body was read.
     Here,
-    /// A part of it, or nothing.
+    /// Some of the body, or all of it, has not arrived yet.
     Awaited,
 }
 
-/// The state of a connection between and during requests.
+/// The phase of a connection: in a request, between requests, or closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Busy,
@@ -68,15 +68,15 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct ConnState {
     phase: AtomicU8,
-    /// The guard is to be woken when the answer is out.
+    /// Set when the guard must be woken after the answer was sent.
     wakes: AtomicBool,
-    /// The client sent more behind the last head.
+    /// Set when the client sent more bytes after the last head.
     pipelined: AtomicBool,
-    /// Some of the last request's body has still to come.
+    /// Set when some of the last request's body has not arrived yet.
     awaits_body: AtomicBool,
-    /// The handler, or whom it gave the body to, may still read it.
+    /// Set while the handler, or code it gave the body to, may still read it.
     has_reader: AtomicBool,
-    /// The connection is to end when it is between two requests.
+    /// Set when the connection must end as soon as it is between two requests.
     is_wanted: AtomicBool,
     /// The task that polls the connection.
     waker: AtomicWaker,
@@ -90,7 +90,7 @@ impl Default for ConnState {
 }
 
 impl ConnState {
-    /// The state of a connection of which nothing has been read.
+    /// The state of a new connection.
     pub(crate) fn new(metrics: Arc<ServeMetrics>) -> Self {
         Self {
             phase: AtomicU8::new(BUSY),
@@ -108,11 +108,11 @@ impl ConnState {
         &self.metrics
     }
 
-    /// Runs the connection with the client at `from` to its end, and notes how it ended.
+    /// Runs the connection of the client at `from` to its end, and counts how it ended.
     ///
     /// # Cancel safety
     ///
-    /// As that of `connection`.
+    /// The same as that of `connection`.
     pub(crate) async fn run<F>(&self, connection: F, from: &(dyn fmt::Display + Sync))
     where
         F: Future<Output = hyper::Result<()>>,
@@ -129,7 +129,7 @@ impl ConnState {
         self.metrics.note(Incident::Panicked);
     }
 
-    /// Bytes behind the head that had come when the request was passed on.
+    /// The bytes after the head that had arrived when the request was passed on.
     pub(crate) fn pipelined(&self) -> Pipelined {
         match self.pipelined.load(Ordering::Relaxed) {
             true => Pipelined::Something,
@@ -137,9 +137,9 @@ impl ConnState {
         }
     }
 
-    /// Marks the body of an answer, so that its end becomes known. If the request's body has not come and
-    /// has no reader, the answer says `Connection: close`: the HTTP library closes the connection then,
-    /// and another request would be lost.
+    /// Wraps the body of an answer, so that its end becomes known. If some of the request's body has not
+    /// arrived and has no reader, adds `Connection: close`: the HTTP library closes the connection in this
+    /// case, and the client's next request would be lost.
     #[must_use]
     pub(crate) fn answer(self: &Arc<Self>, mut response: Response<HttpBody>) -> Response<Answer> {
         let is_left =
@@ -150,7 +150,7 @@ impl ConnState {
         response.map(|body| Answer { body, sent: Sent(Arc::clone(self)) })
     }
 
-    /// A head was passed on.
+    /// Records that a head was passed on.
     pub(crate) fn begin_answer(&self, pipelined: Pipelined, body: BodyState) {
         self.pipelined.store(pipelined == Pipelined::Something, Ordering::Relaxed);
         self.set_body(body);
@@ -160,12 +160,12 @@ impl ConnState {
         self.awaits_body.store(body == BodyState::Awaited, Ordering::Relaxed);
     }
 
-    /// The body of the request has a reader.
+    /// Records that the body of the request has a reader.
     pub(crate) fn body_taken(&self) {
         self.has_reader.store(true, Ordering::Relaxed);
     }
 
-    /// The reader of the request's body is gone.
+    /// Records that the reader of the request's body was dropped.
     pub(crate) fn body_dropped(&self) {
         self.has_reader.store(false, Ordering::Relaxed);
     }
@@ -178,7 +178,7 @@ impl ConnState {
         }
     }
 
-    /// Begins a request. After a dismissal there is none: the phase stays `Dismissed`.
+    /// Starts a request. After a dismissal none starts: the phase stays `Dismissed`.
     pub(crate) fn begin(&self) -> Phase {
         let idle = self.phase.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
         match idle {
@@ -196,12 +196,12 @@ impl ConnState {
         Ok(())
     }
 
-    /// Closes the connection between this request and the next. `false` if that was asked for before.
+    /// Closes the connection after the current request. Returns `false` if that was requested before.
     pub(crate) fn dismiss_later(&self) -> bool {
         if self.is_wanted.swap(true, Ordering::SeqCst) {
             return false;
         }
-        // The answer may have gone out before this was noted; if not, its end looks here.
+        // The answer may have been sent before the flag was set. Otherwise its end checks the flag.
         let _ = self.dismiss();
         true
     }
@@ -211,7 +211,7 @@ impl ConnState {
         self.waker.register(waker);
     }
 
-    /// The guard is woken when the answer is out.
+    /// Asks to be woken when the answer was sent.
     pub(crate) fn wake_when_answered(&self) {
         self.wakes.store(true, Ordering::Release);
     }
@@ -234,14 +234,14 @@ impl ConnState {
 #[derive(Debug)]
 pub(crate) struct StillBusy;
 
-/// The body of an answer. Its end, or its drop, ends the exchange.
+/// The body of an answer. Its end or its drop ends the exchange.
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: HttpBody,
     sent: Sent,
 }
 
-/// Notes on drop that an answer is out, or will never be.
+/// Records on drop that an answer was sent, or will never be.
 #[derive(Debug)]
 struct Sent(Arc<ConnState>);
 
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_connection_may_be_dismissed_for_later_once() {
+    fn a_busy_connection_is_marked_for_dismissal_once() {
         let conn = Arc::new(ConnState::default());
         assert!(conn.dismiss_later());
         assert!(!conn.dismiss_later());

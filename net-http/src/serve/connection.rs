@@ -1,4 +1,4 @@
-//! The loop of one connection, whatever carries its bytes: permit, requests, and perhaps an upgrade.
+//! The loop that serves one connection on any transport: permit, requests, and perhaps an upgrade.
 //!
 //! ```text
 //!   permit ─▶ HeadGuard ─▶ HTTP library ─▶ hook ─┬─▶ answer
@@ -8,10 +8,9 @@
 //!
 //! # Invariants
 //!
-//! * A head is looked at once: by the guard as bytes, then by the path's rule, then by the hook.
-//! * A connection that is served holds a permit from the time that [`Terms::permit`] names to its end or
-//!   its upgrade.
-//! * A stopping network lets a request under way be answered, and then closes.
+//! * A head is checked once: its bytes by the guard, then its path, then the rest by the hook.
+//! * A connection holds a permit from the time that [`Terms::permit`] names until it ends or is upgraded.
+//! * When the network stops, the request in progress is answered, and then the connection closes.
 
 use std::{
     pin::pin,
@@ -45,47 +44,47 @@ use super::{
     server::HttpServer,
 };
 
-/// Bytes of a body that are read or written at once, at most. Chosen: sixteen megabytes of both for all
-/// connections of one peer; the HTTP library's own 400 KiB are no faster.
+/// Largest buffer for reading or writing, in bytes. Chosen: 16 MB for all connections of one peer; the HTTP
+/// library's default of 400 KiB is no faster.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Pause before a client is asked to come back that got no permit. Written into `Retry-After`.
+/// `Retry-After` for a client that got no permit. Chosen: the shortest time that the header can express.
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection to be served.
 #[derive(Debug)]
 pub struct Connection<Io> {
-    /// Its bytes.
+    /// The byte stream.
     pub io: Io,
     /// The client.
     pub caller: Caller,
-    /// The terms on which it is served.
+    /// The limits that apply to it.
     pub terms: Terms,
 }
 
-/// A connection that has become something else.
+/// A connection that was upgraded to another protocol.
 #[derive(Debug)]
 pub struct Upgraded<Io, U> {
-    /// Its stream.
+    /// The byte stream.
     pub io: Io,
-    /// Bytes that were read from the stream behind the request.
+    /// Bytes that were read after the request.
     pub early: BytesMut,
-    /// The data that the hook gave with its [`Action::Upgrade`].
+    /// The hook's data from [`Action::Upgrade`].
     pub upgrade: U,
 }
 
-/// The hook asked for the end of the connection without an answer.
+/// The hook asked to close the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the client did not wait for the answer to its upgrade")]
 struct CloseSilently;
 
 impl HttpServer {
-    /// Serves a connection to its end, or up to its upgrade. After `cancel` a request under way is
-    /// answered, and then the connection is closed.
+    /// Serves a connection until it ends or is upgraded. After `cancel`, the request in progress is answered,
+    /// and then the connection closes.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future drops the stream and the request under way.
+    /// Not safe: dropping the future drops the stream and the request in progress.
     pub async fn serve<Io, H>(
         &self,
         connection: Connection<Io>,
@@ -121,7 +120,7 @@ impl HttpServer {
             pending: Mutex::new(None),
         };
         requests.serve(HeadGuard::new(io, Arc::clone(&conn), terms), terms).await;
-        // The permit is given back here: an upgraded connection is no longer served.
+        // The permit is given back here, because an upgraded connection carries no more requests.
         let Pending { on_upgrade, upgrade } = requests.into_pending()?;
         let parts = on_upgrade.await.ok()?.downcast::<TokioIo<HeadGuard<Io>>>().ok()?;
         let (unread, io) = parts.io.into_inner().into_parts();
@@ -134,17 +133,17 @@ impl HttpServer {
 /// Ends a connection that got no permit.
 async fn refuse<Io: AsyncRead + AsyncWrite + Unpin>(mut guard: HeadGuard<Io>, why: Refused) {
     match why {
-        // As many as that are not worth a word each.
+        // When all permits are taken, writing an answer for each connection would cost too much.
         Refused::Full => {}
         Refused::PeerFull | Refused::WaitedInVain => {
             guard.refuse(Refusal::NoPermit);
-            // A client that is gone needs no refusal.
+            // Shutdown fails only if the client has closed already.
             let _ = guard.shutdown().await;
         }
     }
 }
 
-/// An upgrade that begins when the HTTP library is done with the connection.
+/// An upgrade that starts when the HTTP library returns the stream.
 struct Pending<U> {
     on_upgrade: OnUpgrade,
     upgrade: U,
@@ -192,8 +191,8 @@ impl<H: ConnectionHook> Requests<'_, H> {
         self.conn.run(served, &self.caller.address).await;
     }
 
-    /// Answers one request. Not an `async fn`: nearly every request goes through the first arm, which
-    /// leaves a small future to wait for.
+    /// Answers one request. Not an `async fn`: nearly every request takes the first arm, which returns a small
+    /// future.
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -211,7 +210,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
         }
     }
 
-    /// Decides about a request: admission, then the form of its path, then the hook.
+    /// Decides about a request: first its rate, then the form of its path, then the hook.
     fn route(&self, request: &Request<Incoming>) -> Action<H::Upgrade> {
         if let Some(refusal) = self.hook.refusal() {
             return Action::Answer(refusal);
@@ -227,7 +226,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
         })
     }
 
-    /// Answers a request that the hook deals with, and the first one of a connection without a permit.
+    /// Answers a request that the hook handles, and the first request of a connection without a permit.
     async fn answer_rare(
         &self,
         mut request: Request<Incoming>,
@@ -245,7 +244,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
         }
     }
 
-    /// Takes a permit for the connection, and has the service answer.
+    /// Takes a permit for the connection, and then calls the service.
     async fn answer_first(&self, request: Request<Incoming>) -> HttpResponse {
         let acquire = || self.server.permit(self.caller, self.conn);
         let acquired = self.cancel.run_until_cancelled(self.permit.get_or_try_init(acquire)).await;

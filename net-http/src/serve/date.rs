@@ -1,4 +1,4 @@
-//! The `Date` of an answer.
+//! The `Date` header of answers.
 
 use std::{cell::RefCell, time::UNIX_EPOCH};
 
@@ -6,8 +6,8 @@ use gossip::http::HttpResponse;
 use http::{HeaderValue, StatusCode, header};
 use runtime::WallClock;
 
-/// Adds the time, unless it is there. An upgrade has none, as that of existing nodes; the HTTP library
-/// knows no such exception, which is why it is not asked to.
+/// Adds the `Date` header if it is missing. An answer to an upgrade has none at existing nodes; the HTTP
+/// library would add it there too, which is why its own `Date` is switched off.
 pub(super) fn dated(mut response: HttpResponse, clock: &WallClock) -> HttpResponse {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && !response.headers().contains_key(header::DATE)
@@ -19,11 +19,11 @@ pub(super) fn dated(mut response: HttpResponse, clock: &WallClock) -> HttpRespon
 }
 
 thread_local! {
-    /// The last date that was written, and its second.
+    /// The latest date that was formatted, and its second.
     static DATE: RefCell<(u64, Option<HeaderValue>)> = const { RefCell::new((0, None)) };
 }
 
-/// The time, written once in a second.
+/// The current time as a header value, formatted once per second.
 fn date(clock: &WallClock) -> Option<HeaderValue> {
     let now = clock.now();
     let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();

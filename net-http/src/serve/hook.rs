@@ -1,4 +1,4 @@
-//! The part of serving a connection that its transport adds: answers of its own, and upgrades.
+//! The transport's own part of serving a connection: its own answers, and upgrades.
 
 use std::convert::Infallible;
 
@@ -7,44 +7,44 @@ use http::{HeaderMap, Method, Uri};
 
 use super::conn_state::Pipelined;
 
-/// The head of a request, as a hook sees it. It was judged before: it has one host and one length, and its
-/// path is clean.
+/// The head of a request, for a hook. It has been checked: it has one host and one length, and its path is
+/// clean.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The target, as it stood in the request line.
+    /// The request target as in the request line.
     pub uri: &'a Uri,
     /// All headers.
     pub headers: &'a HeaderMap,
-    /// Bytes that the client sent behind the head, which must not be there when it asks for an upgrade.
+    /// Bytes that the client sent after the head. A request for an upgrade must not have any.
     pub pipelined: Pipelined,
 }
 
-/// The decision about a request.
+/// A hook's decision about a request.
 #[derive(Debug)]
 pub enum Action<U> {
-    /// The node's service answers it, under the permits and limits of the server.
+    /// The node's service answers, under the permits and limits of the server.
     Pass,
-    /// It is answered with this.
+    /// The request is answered with this response.
     Answer(HttpResponse),
-    /// It is answered with this 101, and the connection becomes something else.
+    /// The request is answered with this 101, and the connection is upgraded.
     Upgrade(HttpResponse, U),
-    /// The connection ends without an answer.
+    /// The connection is closed without an answer.
     Close,
 }
 
-/// A transport's part in the serving of one connection. Nothing in it may wait.
+/// A transport's own part of serving one connection. Its methods must not block.
 pub trait ConnectionHook: Send + Sync {
-    /// Data that goes with an upgraded connection; it comes back from
-    /// [`HttpServer::serve`](super::HttpServer::serve) with the stream.
+    /// Data that belongs to an upgraded connection. [`HttpServer::serve`](super::HttpServer::serve) returns it
+    /// with the stream.
     type Upgrade: Send;
 
-    /// Counts a request, before its path is looked at. `Some` is the answer of a request that is not to be
-    /// served, such as that of a host that asks too often.
+    /// Counts a request, before its path is checked. Returns the answer if the request is refused, for example
+    /// because its host sends too many.
     fn refusal(&self) -> Option<HttpResponse>;
 
-    /// Decides about a request that was admitted.
+    /// Decides about a request that was not refused.
     fn route(&self, request: &RequestHead<'_>) -> Action<Self::Upgrade>;
 }
 

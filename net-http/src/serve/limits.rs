@@ -1,4 +1,4 @@
-//! Bounds on what is served at one time, and on how long anything may take.
+//! Limits of the HTTP server: on numbers, and on times.
 
 use std::time::Duration;
 
@@ -7,41 +7,42 @@ use gossip::{HeaderCase, LoopbackRule, StreamUse};
 /// Longest request head: request line, headers and blank line, in bytes. Source: wire facts 1.6, row 3.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
 
-/// Bounds on what is served over all networks of a node together.
+/// Limits of the HTTP server, for all networks of a node together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeLimits {
-    /// Connections and streams served at one time. Default: 1,024. Chosen: as many as idle callers of
-    /// 64 peers; memory of each is some 20 KiB.
+    /// Connections and streams served at a time. Default: 1,024. Chosen: those of 64 peers at their bound; each
+    /// takes about 20 KiB of memory.
     pub connections: usize,
-    /// Connections and streams that wait for a permit at one time. Default: 1,024. Chosen: as many again.
+    /// Connections and streams that wait for a permit; further ones are refused. Default: 1,024. Chosen: as
+    /// many as are served.
     pub waiting: usize,
-    /// Of these, served at one time for one peer. Default: 16. Source: threats and goals, row 30.
+    /// Connections and streams of one peer served at a time. Default: 16. Source: threats and goals, row 30.
     pub per_peer: usize,
-    /// Of these, waiting at one time for one peer. Default: 512. Chosen: as many streams as one
-    /// connection may have waiting before they are handed over, so that a client that opens hundreds at
-    /// once, a stream per request, loses none.
+    /// Connections and streams of one peer that wait for a permit; further ones are refused. Default: 512.
+    /// Chosen: the streams of one connection that may wait to be accepted, so that a client that opens hundreds
+    /// at once, one per request, loses none.
     pub waiting_per_peer: usize,
-    /// Longest wait of a connection for a permit. Default: 10 s. Source: wire facts 9.2, the queueing time
-    /// of clients.
+    /// Longest wait of a connection for a permit. Default: 10 s. Source: wire facts 9.2, the queueing time of
+    /// clients.
     pub wait: Duration,
-    /// Requests being handled at one time. Default: 256. Source: threats and goals, row 30.
+    /// Requests in progress at a time. Default: 256. Source: threats and goals, row 30.
     pub requests: usize,
-    /// Longest wait of a request for its permit. Default: 1 s. Chosen: what takes longer is better told
-    /// to the client.
+    /// Longest wait of a request for its permit; then it is answered 503. Default: 1 s. Chosen: after a second
+    /// the client does better to try another node.
     pub request_wait: Duration,
-    /// Longest time for a head, from the start of the connection or of a later head. Default: 10 s.
+    /// Longest time for a head to arrive, from the start of the connection or of a later head. Default: 10 s.
     /// Source: wire facts 1.6.
     pub head_time: Duration,
-    /// Longest time of a socket between two requests. Default: 4 s. Source: wire facts 1.6.
+    /// Longest time between two requests on a socket. Default: 4 s. Source: wire facts 1.6.
     pub socket_idle: Duration,
-    /// Longest time of a stream between two requests. Default: 30 s. Chosen: a stream costs no
-    /// socket, and opening one costs a round trip.
+    /// Longest time between two requests on a stream. Default: 30 s. Chosen: a stream needs no socket, and
+    /// opening one costs a round trip.
     pub stream_idle: Duration,
-    /// Longest time that reading or writing a message may stand still. Default: 30 s. Source: threats and
+    /// Longest time in which no byte of a message can be read or written. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
-    /// The rule for callers of this very machine that prove no identity: as one peer, or, while they are
-    /// exempt, each connection for itself. Default: exempt.
+    /// The rule for loopback callers without an identity: counted as one peer, or exempt, where each connection
+    /// counts as a peer. Default: exempt.
     pub loopback: LoopbackRule,
 }
 
@@ -67,7 +68,8 @@ impl Default for ServeLimits {
 /// The treatment of an `Upgrade` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeOffer {
-    /// It is passed on, as on sockets: a request whose upgrade no hook accepts is answered as any other.
+    /// The header is passed on, as on sockets. A request whose upgrade no hook accepts is answered like any
+    /// other.
     Offered,
     /// The request is refused as ambiguous, as on streams.
     Refused,
@@ -76,24 +78,23 @@ pub enum UpgradeOffer {
 /// The time at which a connection takes its permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitRule {
-    /// Before anything is read, as on streams. Without one the connection is told so and ends.
+    /// Before the first byte is read, as on streams. Without a permit the connection is refused and closed.
     BeforeReading,
-    /// With the first request that the node's service answers, as on sockets: gossip takes no permit, and
-    /// the sockets themselves are bounded elsewhere. Without one the request is answered 503.
+    /// With the first request for the node's service, as on sockets: gossip takes no permit, and the door
+    /// bounds the sockets. Without a permit the request is answered 503.
     WithFirstRequest,
 }
 
-/// The terms on which one connection is served. Made by [`ServeLimits::for_socket`] and
-/// [`ServeLimits::for_stream`].
+/// The limits and rules for one connection, made by [`ServeLimits::for_socket`] or [`ServeLimits::for_stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Number of requests that it carries: one, or any.
+    /// Number of requests per connection: one, or any number.
     pub streams: StreamUse,
     /// Spelling of header names in answers.
     pub header_case: HeaderCase,
     /// Treatment of an `Upgrade` header.
     pub upgrade: UpgradeOffer,
-    /// Time at which it takes its permit.
+    /// Time at which the connection takes its permit.
     pub permit: PermitRule,
     /// See [`ServeLimits::head_time`].
     pub head_time: Duration,
@@ -104,7 +105,7 @@ pub struct Terms {
 }
 
 impl ServeLimits {
-    /// The terms for a socket, plain or in TLS.
+    /// The terms for a socket, with or without TLS.
     #[must_use]
     pub const fn for_socket(&self, header_case: HeaderCase) -> Terms {
         Terms {
@@ -118,7 +119,7 @@ impl ServeLimits {
         }
     }
 
-    /// The terms for a stream of a connection that carries many.
+    /// The terms for a libp2p stream.
     #[must_use]
     pub const fn for_stream(&self, streams: StreamUse, header_case: HeaderCase) -> Terms {
         Terms {

@@ -1,35 +1,35 @@
-//! Counters of the serving side.
+//! Counters of the HTTP server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An event of a connection or a request other than an answer of its handler.
+/// A counted event of a connection or a request. A closed set, so that it can be the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incident {
-    /// A connection was closed because all permits were taken.
+    /// A connection was closed without an answer: all permits were taken.
     Full,
-    /// A connection was refused because too many of its peer, or of all, wait for a permit.
+    /// A connection was refused: too many connections of its peer, or of all peers, were waiting.
     PeerFull,
-    /// A connection was refused because no permit of its peer became free in time.
+    /// A connection was refused: no permit of its peer became free in time.
     WaitedInVain,
-    /// A connection was closed between two requests because others of its peer wait.
+    /// A connection was closed between two requests, because other connections of its peer were waiting.
     Dismissed,
-    /// A request was refused because no request permit became free in time.
+    /// A request was refused: no request permit became free in time.
     Busy,
     /// A head was too long.
     HeadTooLong,
-    /// A head was no HTTP.
+    /// A head was not HTTP.
     Malformed,
-    /// A head did not say for whom it is.
+    /// A head had no `Host`.
     NoHost,
-    /// A head could be read in two ways, or asked for what is not offered.
+    /// A head could be read in two ways, or asked for a feature that is not offered.
     Ambiguous,
-    /// A head did not come in time.
+    /// A head did not arrive in time.
     HeadTimeout,
-    /// A client stood still while a message was read or written.
+    /// A client neither sent nor read the bytes of a message in time.
     Stalled,
-    /// A handler panicked, or the body it answered with.
+    /// A handler panicked, or the body that it answered with.
     Panicked,
-    /// A service failed.
+    /// A service returned an error.
     Failed,
 }
 
@@ -51,7 +51,7 @@ impl Incident {
         Self::Failed,
     ];
 
-    /// The name of the incident as a label of a metric.
+    /// The value of the metric's label for this incident: a short word in lower case.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Incident {
     }
 }
 
-/// Counters of the serving side. They only grow.
+/// Counters of the HTTP server. They only grow.
 #[derive(Debug, Default)]
 pub struct ServeMetrics {
     requests: AtomicU64,
@@ -80,13 +80,13 @@ pub struct ServeMetrics {
 }
 
 impl ServeMetrics {
-    /// Number of requests that reached the service.
+    /// Returns the number of requests that reached the service.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Number of times that an incident happened.
+    /// Returns the number of times that `incident` has happened.
     #[must_use]
     pub fn count(&self, incident: Incident) -> u64 {
         self.counter(incident).load(Ordering::Relaxed)
@@ -101,7 +101,7 @@ impl ServeMetrics {
     }
 
     fn counter(&self, incident: Incident) -> &AtomicU64 {
-        // The table has as many places as there are incidents, in their order.
+        // The array has one place per variant, in the order of the variants.
         &self.incidents[incident as usize]
     }
 }

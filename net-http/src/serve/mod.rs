@@ -1,4 +1,4 @@
-//! The serving side: everything between a stream of bytes and an [`HttpService`](gossip::http::HttpService).
+//! The HTTP server: everything between a byte stream and an [`HttpService`](gossip::http::HttpService).
 //!
 //! ```text
 //!   bytes ─▶ HeadGuard (heads judged, deadlines) ─▶ hyper ─▶ hook ─▶ HttpService
@@ -11,9 +11,9 @@
 //!
 //! # Invariants
 //!
-//! * The HTTP library sees nothing of a request until its whole head has been judged.
-//! * A connection holds a permit while it is served, and gives it back when it ends or becomes something else.
-//! * A request is answered or its connection ends; after a refused head nothing is answered any more.
+//! * The HTTP library sees no byte of a request before its whole head has been checked.
+//! * A connection holds a permit while it is served, and gives it back when it ends or is upgraded.
+//! * Every request is answered, or its connection ends. After a refused head no further request is answered.
 
 mod asked;
 mod conn_state;

@@ -1,13 +1,15 @@
-//! The clean form of a path, to which requests for other forms of it are sent. Source: wire facts 1.1 and 9.1, where the same rules
+//! The clean form of a path, to which requests with another form are redirected. Source: wire facts 1.1 and
+//! 9.1:
+//! the same rules hold on sockets and streams.
 //! hold for sockets and streams.
 
 use std::fmt::Write;
 
-/// The clean form of `path`, percent-encoded; `None` if it is clean, or broken.
+/// Returns the clean form of `path`, percent-encoded; `None` if `path` is clean already or malformed.
 #[must_use]
 pub fn elsewhere(path: &str) -> Option<String> {
     if !path.starts_with('/') || is_plain(path) {
-        // The whole server, a proxy's request, or what nearly everybody asks for.
+        // `*`, a proxy's target, or the path of nearly every request.
         return None;
     }
     let decoded = decode(path)?;
@@ -15,7 +17,7 @@ pub fn elsewhere(path: &str) -> Option<String> {
     (clean != decoded).then(|| encode(&clean))
 }
 
-/// Undoes percent-encoding; `None` if it is broken.
+/// Decodes percent-encoding; `None` if it is malformed.
 #[must_use]
 pub fn decode(path: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(path.len());
@@ -34,7 +36,7 @@ pub fn decode(path: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A path is plain if it has no percent-encoding, and no empty segment or dot at the start of one.
+/// Returns `true` if a path has no percent-encoding, no empty segment and no segment that starts with a dot.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     path.bytes().all(|byte| {
@@ -44,7 +46,7 @@ fn is_plain(path: &str) -> bool {
     })
 }
 
-/// The path without empty segments and without dots. A slash at its end stays.
+/// Removes empty segments and resolves dot segments. A trailing slash stays.
 fn clean(path: &[u8]) -> Vec<u8> {
     let mut segments: Vec<&[u8]> = Vec::new();
     for segment in path.split(|&byte| byte == b'/') {
@@ -64,7 +66,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Percent-encodes what may not stand in a path.
+/// Percent-encodes the characters that are not allowed in a path.
 fn encode(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for &byte in path {
@@ -103,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_moved_is_moved_once(path in "/[a-z./%0-9]{0,20}") {
+        fn a_redirect_leads_to_a_clean_path(path in "/[a-z./%0-9]{0,20}") {
             if let Some(clean) = elsewhere(&path) {
                 prop_assert_eq!(elsewhere(&clean), None);
             }

@@ -1,17 +1,18 @@
-//! Connections that are being served, and connections that wait for a permit.
+//! Connection permits, and the connections that wait for one.
 //!
 //! ```text
 //!   connection ─▶ permits of its peer ─▶ permits in total ─▶ ConnectionPermit
 //!                      │ all taken: waits, and an idle connection of the peer is dismissed
-//! ```
+//!                      │ all taken: waits, and an idle connection of the peer is dismissed
 //!
 //! # Invariants
 //!
-//! * The table has an entry for a peer only while one of its connections is served or waits, and both are
+//! * The table has an entry for a peer only while one of its connections is served or waits. Both numbers are
 //!   bounded in total.
-//! * A peer whose connections wait takes no permit from another peer.
-//! * Whoever finds every permit taken gets that of another peer's idle connection, if there is one.
-//! * A wait ends after [`ServeLimits::wait`].
+//! * The waiting connections of a peer take no permit from other peers.
+//! * If all permits are taken, a new connection gets the permit of another peer's idle connection, if there is
+//!   one.
+//! * A wait ends after [`ServeLimits::wait`] at the latest.
 
 use std::{
     collections::HashMap,
@@ -33,13 +34,13 @@ use super::{
     metrics::{Incident, ServeMetrics},
 };
 
-/// The reason why a connection gets no permit.
+/// The reason why a connection got no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// All permits of the node are taken.
     #[error("all connections that may be served at one time are")]
     Full,
-    /// Too many connections wait already.
+    /// Too many connections are waiting.
     #[error("too many connections wait to be served")]
     PeerFull,
     /// No permit of the peer became free within [`ServeLimits::wait`].
@@ -47,18 +48,18 @@ pub(crate) enum Refused {
     WaitedInVain,
 }
 
-/// The peer that the connections of a caller are counted for.
+/// The peer to which a connection is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Identity(Identity),
-    /// A host by its address; of IPv6 the /64.
+    /// A host by its address; an IPv6 host by its /64.
     Host(Host),
-    /// Nothing is known.
+    /// A caller without identity and address.
     Unknown,
 }
 
 impl PeerKey {
-    /// The key of a caller; `None` for callers of this machine that are exempt.
+    /// The key of a caller; `None` for loopback callers that are exempt.
     pub(crate) fn of(caller: &Caller, loopback: LoopbackRule) -> Option<Self> {
         if let Some(identity) = caller.identity {
             return Some(Self::Identity(identity));
@@ -72,7 +73,7 @@ impl PeerKey {
     }
 }
 
-/// All permits of a node.
+/// All connection permits of a node.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
     limits: ServeLimits,
@@ -82,17 +83,17 @@ pub(crate) struct ConnectionPermits {
     peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
 }
 
-/// The permits of one peer.
+/// The connection permits of one peer.
 #[derive(Debug)]
 struct Peer {
     free: Arc<Semaphore>,
-    /// Connections that are served or wait. Changed under the lock of the table.
+    /// Number of connections that are served or wait. Changed only under the lock of the table.
     present: AtomicUsize,
     waiting: AtomicUsize,
     served: Mutex<Vec<Arc<ConnState>>>,
 }
 
-/// Lets one connection be served. Given back when it is dropped.
+/// Permission to serve one connection, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     at_peer: Option<AtPeer>,
@@ -100,13 +101,13 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Other connections of the same peer wait for it.
+    /// Returns `true` if another connection of the same peer waits for this permit.
     pub(crate) fn is_wanted(&self) -> bool {
         self.at_peer.as_ref().is_some_and(|permit| permit.present.peer.is_wanted())
     }
 }
 
-/// The permit of the peer. Fields are dropped in this order: it is free before the peer may be forgotten.
+/// The permit of the peer. Fields are dropped in order: the permit is free before the peer may be removed.
 #[derive(Debug)]
 struct AtPeer {
     conn: Arc<ConnState>,
@@ -146,7 +147,7 @@ impl Peer {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Has one connection of the peer end: an idle one, else the first that becomes idle.
+    /// Makes one connection of the peer end: an idle one, else the first that becomes idle.
     fn make_room(&self, metrics: &ServeMetrics) {
         let served = self.served();
         if served.iter().any(|conn| conn.dismiss().is_ok())
@@ -157,7 +158,7 @@ impl Peer {
     }
 }
 
-/// One waiting connection, counted while it lives.
+/// A waiting connection, counted while this exists.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -185,13 +186,13 @@ impl ConnectionPermits {
         }
     }
 
-    /// Connections that hold a permit.
+    /// Number of connections that hold a permit.
     pub(crate) fn served(&self) -> usize {
         let permits = self.limits.connections.min(Semaphore::MAX_PERMITS);
         permits.saturating_sub(self.total.available_permits())
     }
 
-    /// Connections that wait.
+    /// Number of connections that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -200,11 +201,11 @@ impl ConnectionPermits {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit, waiting for one of the peer's if need be.
+    /// Takes a permit, and waits for one of the peer's if necessary.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a dropped future loses its place in the order of waiting and nothing else.
+    /// Safe: a dropped future loses its place in the queue, and nothing else.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         caller: &Caller,
@@ -239,8 +240,8 @@ impl ConnectionPermits {
         Ok(ConnectionPermit { _total: self.permit_in_total(own).await?, at_peer })
     }
 
-    /// Takes one of all permits. If none is free, an idle connection of another peer is closed for it, of
-    /// the one that has the most.
+    /// Takes one of the permits in total. If none is free, an idle connection of another peer is closed for it:
+    /// of the peer with the most connections.
     async fn permit_in_total(&self, own: Option<PeerKey>) -> Result<OwnedSemaphorePermit, Refused> {
         if let Ok(permit) = Arc::clone(&self.total).try_acquire_owned() {
             return Ok(permit);
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_table_forgets_who_is_gone() {
+    async fn the_table_forgets_peers_without_connections() {
         let limits = ServeLimits { per_peer: 1, connections: 10, ..ServeLimits::default() };
         let (permits, conn) = (permits(limits), Arc::default());
         let mut held = Vec::new();
@@ -322,7 +323,7 @@ mod tests {
         }
         assert_eq!(permits.acquire(&caller(99), &conn).await.unwrap_err(), Refused::Full);
         assert_eq!((permits.peers().len(), permits.served()), (10, 10));
-        // Some wait, some give up waiting, some wait in vain.
+        // Some of these wait, some are dropped while they wait, and some reach the deadline.
         let first = caller(1);
         let mut waiting = Box::pin(permits.acquire(&first, &conn));
         assert!(waiting.as_mut().now_or_never().is_none());

@@ -1,4 +1,4 @@
-//! Answers in the words of existing nodes. Source: wire facts 1.6 and the vectors.
+//! Answers with the texts of existing nodes. Source: wire facts 1.6 and the vectors.
 
 use std::time::Duration;
 
@@ -6,72 +6,70 @@ use gossip::http::{HttpBody, HttpResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use tokio::time;
 
-/// `Content-Type` of every text.
+/// `Content-Type` of every text answer.
 pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// `X-Content-Type-Options`: the type of a text is to be believed.
+/// Value of `X-Content-Type-Options`, so that clients do not guess another type.
 pub const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// A status without a body.
+/// Returns an answer without a body.
 #[must_use]
 pub fn empty(status: StatusCode) -> HttpResponse {
     text(status, "", &[])
 }
 
-/// A status and words about it.
+/// Returns an answer whose body is the line `words`.
 #[must_use]
 pub fn refused(status: StatusCode, words: &str) -> HttpResponse {
     text(status, words, &[(header::CONTENT_TYPE, PLAIN)])
 }
 
-/// 404, in the words of existing nodes.
+/// Returns the 404 of existing nodes.
 #[must_use]
 pub fn not_found() -> HttpResponse {
     let headers = [(header::CONTENT_TYPE, PLAIN), (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)];
     text(StatusCode::NOT_FOUND, "404 page not found\n", &headers)
 }
 
-/// A refusal with `Retry-After`: `after` rounded up to seconds, at least one.
+/// Returns a refusal with `Retry-After`: `after` rounded up to whole seconds, at least one.
 #[must_use]
 pub fn come_back(status: StatusCode, after: Duration) -> HttpResponse {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     text(status, "", &[(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))])
 }
 
-/// Wait of a caller that asks too often before it is told so. Chosen: a flood of 64 connections is worth
-/// 256 refusals a second then, which costs other callers nothing; a caller that misjudged a rate hardly
-/// notices it.
+/// Delay of the refusal for too many requests. Chosen: a flood over 64 connections then gets 256 refusals a
+/// second, which costs other callers nothing; a caller that slightly exceeds its rate hardly notices.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// An extension of an answer that is to be given only after a pause. The server does the waiting: a
-/// connection waits for one answer at a time, so that all waits together are bounded.
+/// Extension that marks an answer as delayed. The server waits; a connection waits for one answer at a time,
+/// so the number of waits is bounded.
 #[derive(Clone, Copy, Debug)]
 struct Pause;
 
-/// Has the server give an answer only after 250 ms: a flood costs the client that makes it more time than
-/// the node that refuses it.
+/// Makes the server delay an answer by 250 ms, so that a flood costs its client more time than the node.
 #[must_use]
 pub fn paused(mut response: HttpResponse) -> HttpResponse {
     response.extensions_mut().insert(Pause);
     response
 }
 
-/// 429, with `Retry-After` and after a pause: the caller asks too often.
+/// Returns a 429 with `Retry-After`, delayed as by [`paused`].
 #[must_use]
 pub fn too_many(after: Duration) -> HttpResponse {
     paused(come_back(StatusCode::TOO_MANY_REQUESTS, after))
 }
 
-/// The answer is to be given only after a pause.
+/// Returns `true` if an answer is to be delayed.
 pub(crate) fn has_pause(response: &HttpResponse) -> bool {
     response.extensions().get::<Pause>().is_some()
 }
 
-/// An answer that has waited, if it was to.
+/// Waits if the answer is marked as delayed, and returns it.
 ///
 /// # Cancel safety
 ///
-/// A dropped future drops the answer.
+/// Not safe: a dropped future drops the answer.
 pub(crate) async fn after_its_pause(mut response: HttpResponse) -> HttpResponse {
     if response.extensions_mut().remove::<Pause>().is_some() {
         time::sleep(PAUSE).await;
@@ -79,7 +77,7 @@ pub(crate) async fn after_its_pause(mut response: HttpResponse) -> HttpResponse 
     response
 }
 
-/// 301 to another path.
+/// Returns a 301 to the path `location`.
 #[must_use]
 pub fn moved(location: &str) -> HttpResponse {
     match HeaderValue::from_str(location) {
@@ -88,8 +86,8 @@ pub fn moved(location: &str) -> HttpResponse {
     }
 }
 
-/// The answer to a request for a path that has a cleaner form; `None` where it has not. It comes after a
-/// pause, because no limit of a service stands before it.
+/// Returns the redirect for a path that has a cleaner form; `None` if the path is clean. It is delayed, because
+/// no rate limit of a service applies to it.
 #[must_use]
 pub fn elsewhere(uri: &Uri) -> Option<HttpResponse> {
     let path = super::path::elsewhere(uri.path())?;
@@ -99,7 +97,7 @@ pub fn elsewhere(uri: &Uri) -> Option<HttpResponse> {
     }))
 }
 
-/// A status, a text and headers. The length of the text is added.
+/// Returns a text answer with `headers` and its `Content-Length`.
 #[must_use]
 pub fn text(status: StatusCode, text: &str, headers: &[(HeaderName, HeaderValue)]) -> HttpResponse {
     let mut response = Response::new(HttpBody::full(text.to_owned()));

@@ -1,10 +1,10 @@
-//! The part of serving HTTP that all networks of a node share: the service, the permits, the counters.
+//! The HTTP server shared by all networks of a node: its service, permits and counters.
 //!
 //! # Invariants
 //!
 //! * Connections of all transports count against the same bounds.
-//! * A panic of a handler is an answer, and ends nothing else.
-//! * A caller that asks too often waits for its refusal without a request permit.
+//! * A panic of a handler is answered 500, and ends nothing else.
+//! * A caller that sends too many requests waits for its refusal without a request permit.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -32,7 +32,7 @@ use super::{
     reply,
 };
 
-/// The serving side of a node: one for all of its networks. A cheap handle.
+/// The HTTP server of a node, shared by all of its networks: a cheap handle.
 #[derive(Clone, Debug)]
 pub struct HttpServer {
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ struct Shared {
 }
 
 impl HttpServer {
-    /// A server that answers requests with `service`.
+    /// Creates a server that answers requests with `service`.
     #[must_use]
     pub fn new(service: HttpService, limits: ServeLimits) -> Self {
         Self::with_clock(service, limits, WallClock::system())
@@ -64,7 +64,7 @@ impl HttpServer {
         Self { shared: Arc::new(Shared { service, limits, clock, metrics, connections, requests }) }
     }
 
-    /// A server without a service, under default limits: every path is answered 404.
+    /// Creates a server without a service, with default limits: every path is answered 404.
     #[must_use]
     pub fn without_service() -> Self {
         let unknown = tower::service_fn(|_request: HttpRequest| {
@@ -73,30 +73,30 @@ impl HttpServer {
         Self::new(HttpService::new(unknown), ServeLimits::default())
     }
 
-    /// The counters.
+    /// The counters of this server.
     #[must_use]
     pub fn metrics(&self) -> &ServeMetrics {
         &self.shared.metrics
     }
 
-    /// The time of day that answers show.
+    /// The clock of the `Date` header.
     pub(super) fn clock(&self) -> &WallClock {
         &self.shared.clock
     }
 
-    /// The bounds.
+    /// The limits of this server.
     #[must_use]
     pub fn limits(&self) -> &ServeLimits {
         &self.shared.limits
     }
 
-    /// Number of connections and streams that hold a permit at the moment.
+    /// Returns the number of connections and streams that hold a permit now.
     #[must_use]
     pub fn served(&self) -> usize {
         self.shared.connections.served()
     }
 
-    /// Number of connections and streams that wait for a permit at the moment.
+    /// Returns the number of connections and streams that wait for a permit now.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.connections.waiting()
@@ -107,11 +107,11 @@ impl HttpServer {
         Arc::new(ConnState::new(Arc::clone(&self.shared.metrics)))
     }
 
-    /// Takes a permit for a connection, waiting for one if need be.
+    /// Takes a permit for a connection, and waits for one if necessary.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a dropped future loses its place in the order of waiting and nothing else.
+    /// Safe: a dropped future loses its place in the queue, and nothing else.
     pub(super) async fn permit(
         &self,
         caller: &Caller,
@@ -120,11 +120,11 @@ impl HttpServer {
         self.shared.connections.acquire(caller, conn).await
     }
 
-    /// Has the service answer one request of a connection that holds a permit.
+    /// Calls the service for one request of a connection that holds a permit.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future drops the request.
+    /// Not safe: a dropped future drops the request.
     pub(super) fn answer<'a, B>(
         &'a self,
         request: Request<B>,
@@ -136,20 +136,20 @@ impl HttpServer {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        // Made ready here and not below, where the request would be moved about once more.
+        // The request is prepared here because below it would have to be moved once more.
         let mut request = request.map(|body| match body.is_end_stream() {
             true => HttpBody::empty(),
             false => HttpBody::new(Asked::new(body, conn)),
         });
         request.extensions_mut().insert(caller.clone());
-        // With a permit at hand the service is called at once: the future that is left to wait for is small.
+        // If a permit is free, the service is called at once, which leaves a small future.
         match self.shared.requests.try_acquire() {
             Ok(at_once) => Either::Left(self.handle(request, at_once, permit)),
             Err(_taken) => Either::Right(Box::pin(self.answer_later(request, permit))),
         }
     }
 
-    /// Waits for a request permit, and answers.
+    /// Waits for a request permit, then calls the service.
     async fn answer_later(
         &self,
         request: HttpRequest,
@@ -163,7 +163,7 @@ impl HttpServer {
         self.handle(request, permit, connection).await
     }
 
-    /// Has the service answer a request under its permit.
+    /// Calls the service for a request that holds a permit.
     fn handle<'a>(
         &'a self,
         request: HttpRequest,
@@ -192,7 +192,7 @@ impl HttpServer {
         }
     }
 
-    /// Makes an answer of the service's outcome: 500 for an error or a panic.
+    /// Turns the service's result into an answer: 500 for an error or a panic.
     fn settle(&self, handled: Result<Result<HttpResponse, BoxError>, Panic>) -> HttpResponse {
         match handled {
             Ok(Ok(response)) => return response,

@@ -1,4 +1,4 @@
-//! A client made of bytes, and services to talk to.
+//! A client that writes raw bytes, and services for the tests.
 
 // Not every test uses all of it.
 #![allow(dead_code, clippy::unwrap_used)]
@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// How long anything that has to come may take.
+/// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn from_peer(number: u8) -> Caller {
@@ -47,7 +47,7 @@ pub(crate) fn from_socket(ip: &str) -> Caller {
     Caller { identity: None, transport: Transport::WebSocket, address, ip: Some(ip) }
 }
 
-/// `hi` under `/hello`, as where the vectors were recorded.
+/// A router with `hi` at `/hello`, as where the vectors were recorded.
 pub(crate) fn hello() -> Router {
     let protocols = r#"{"/algorand-http/1.0.0":{"path":"/"}}"#;
     let json = [("Content-Type", "application/json")];
@@ -57,7 +57,7 @@ pub(crate) fn hello() -> Router {
         .fallback(async || reply::not_found().map(axum::body::Body::new))
 }
 
-/// A node's serving side, and the streams it serves.
+/// A server, and the streams it serves.
 pub(crate) struct Served {
     pub(crate) http_server: HttpServer,
     pub(crate) cancel: CancellationToken,
@@ -73,7 +73,7 @@ impl Served {
         Self { http_server, cancel: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
-    /// A stream that can be reset.
+    /// Opens a stream that can be reset.
     pub(crate) fn open_reset(&mut self, caller: Caller, streams: StreamUse) -> Resettable {
         let (theirs, ours) = duplex(64 * 1024);
         let reset = CancellationToken::new();
@@ -95,7 +95,7 @@ impl Served {
         let (http_server, cancel) = (self.http_server.clone(), self.cancel.clone());
         let limits = http_server.limits();
         let terms = match caller.transport {
-            // So that sockets, too, are told of a refusal before they ask.
+            // Sockets are refused before their first request here, too.
             Transport::WebSocket => Terms {
                 streams,
                 permit: PermitRule::BeforeReading,
@@ -110,7 +110,7 @@ impl Served {
         });
     }
 
-    /// Waits until every stream has been served to its end.
+    /// Waits until every stream has ended.
     pub(crate) async fn ended(&mut self) {
         while let Some(ended) = timeout(PATIENCE, self.tasks.join_next()).await.unwrap() {
             ended.unwrap();
@@ -118,7 +118,7 @@ impl Served {
     }
 }
 
-/// The other end of a stream that can be reset.
+/// The client end of a stream that can be reset.
 pub(crate) struct Resettable {
     client: Client,
     reset: CancellationToken,
@@ -134,7 +134,7 @@ impl Resettable {
     }
 }
 
-/// A stream that fails once it is told to.
+/// A stream that fails when it is told to.
 struct Reset {
     stream: DuplexStream,
     reset: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -171,13 +171,13 @@ impl AsyncWrite for Reset {
     }
 }
 
-/// The other end of a stream.
+/// The client end of a stream.
 pub(crate) struct Client {
     pub(crate) stream: DuplexStream,
     pub(crate) got: Vec<u8>,
 }
 
-/// An answer, taken apart.
+/// A parsed answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) status: String,
@@ -187,7 +187,7 @@ pub(crate) struct Parsed {
 
 impl Client {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The other end may have closed already, which the reading side judges.
+        // The server may have closed already; the test reads that from the other direction.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
@@ -199,14 +199,14 @@ impl Client {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Everything up to the end of the stream.
+    /// Reads to the end of the stream.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let read = self.stream.read_to_end(&mut self.got);
         timeout(PATIENCE, read).await.expect("the stream never ended").unwrap();
         std::mem::take(&mut self.got)
     }
 
-    /// The next answer with a length; `None` if the stream ends before.
+    /// Reads the next answer with a length; `None` if the stream ends first.
     pub(crate) async fn answer(&mut self) -> Option<Parsed> {
         loop {
             if let Some((parsed, len)) = first_answer(&self.got) {
@@ -240,7 +240,7 @@ fn first_answer(bytes: &[u8]) -> Option<(Parsed, usize)> {
     Some((parsed, end + length))
 }
 
-/// Takes a whole answer apart; what follows the head is the body.
+/// Parses a whole answer; everything after the head is the body.
 pub(crate) fn parse(text: &str) -> Parsed {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
     let mut lines = head.split("\r\n");

@@ -1,4 +1,4 @@
-//! What ends an exchange, and what the caller learns of it.
+//! Failures of an exchange, and the errors that the caller gets.
 
 use bytes::Bytes;
 use gossip::http::BodyError;
@@ -7,13 +7,13 @@ use http_body_util::StreamBody;
 
 use super::*;
 
-/// The outcome of a request to a peer that reads the head and then says `answer` and closes.
+/// The result of a request to a peer that reads the head, sends `answer` and closes.
 async fn answered(answer: &str) -> Result<HttpResponse, HttpError> {
     let mut bench = Bench::new(limits());
     let (response, ()) = tokio::join!(bench.client.get("/"), async {
         let mut peer = bench.accept.next().await;
         peer.head().await;
-        // A client that has seen enough hangs up.
+        // The write fails if the client has already closed.
         let _ = peer.0.write_all(answer.as_bytes()).await;
     });
     settle().await;
@@ -33,7 +33,7 @@ async fn a_refused_connection_is_unreachable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_break_before_the_head_is_told_and_nothing_sent_again() {
+async fn a_break_before_the_head_is_an_error_and_nothing_is_sent_again() {
     for cut in ["", "HTTP/1.1 20", "HTTP/1.1 200 OK\r\ncontent-le"] {
         let error = answered(cut).await.unwrap_err();
         assert!(matches!(error, HttpError::Broken { .. }), "{cut:?}: {error:?}");
@@ -42,7 +42,7 @@ async fn a_break_before_the_head_is_told_and_nothing_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_response_is_a_protocol_error() {
+async fn a_malformed_response_is_a_protocol_error() {
     let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(80_000));
     let bad = [
         "SSH-2.0-OpenSSH_9\r\n\r\n",
@@ -62,7 +62,7 @@ async fn what_is_no_response_is_a_protocol_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_cut_is_an_error_and_never_a_short_body() {
+async fn a_truncated_body_is_an_error_and_never_a_short_body() {
     let cuts = [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfour",
@@ -81,9 +81,9 @@ async fn a_body_that_is_cut_is_an_error_and_never_a_short_body() {
     }
 }
 
-/// Every way to cut an answer short, wherever it is cut.
+/// Cuts an answer at every position.
 #[tokio::test(start_paused = true)]
-async fn no_cut_anywhere_makes_a_whole_response() {
+async fn no_truncated_answer_passes_as_a_whole_response() {
     let answers = [
         "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nfour five",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4;x\r\nfour\r\n5\r\n five\r\n0\r\nx: y\r\n\r\n",
@@ -104,7 +104,7 @@ async fn no_cut_anywhere_makes_a_whole_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_answers_early_and_hangs_up_is_heard() {
+async fn the_answer_of_a_peer_that_answers_early_and_closes_is_read() {
     let mut bench = Bench::with(limits(), StreamUse::KeptAlive, 1024);
     let request = Request::post("/").body(HttpBody::full(vec![b'x'; 1 << 20])).unwrap();
     let (response, ()) =
@@ -149,7 +149,7 @@ async fn a_body_of_the_request_that_fails_is_the_callers_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_not_as_long_as_it_says_is_the_callers_error() {
+async fn a_body_of_another_length_than_declared_is_the_callers_error() {
     for length in [3, 4, 6, 10] {
         let mut bench = Bench::new(limits());
         let frames = ["four", "more"].map(|text| Ok::<_, BoxError>(Frame::data(text.into())));
@@ -165,7 +165,7 @@ async fn a_body_that_is_not_as_long_as_it_says_is_the_callers_error() {
         });
         let rest = String::from_utf8(rest).unwrap();
         if length == 4 {
-            // What is over is not asked for: hyper stops at the length, and so does what is sent.
+            // The bytes beyond the declared length are not requested: hyper stops there, and so does the body.
             assert_eq!(rest, "four");
             continue;
         }
@@ -192,7 +192,7 @@ async fn a_body_that_panics_ends_its_request_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_is_refused_before_anything_is_opened() {
+async fn a_request_that_cannot_be_sent_opens_no_connection() {
     let bench = Bench::new(limits());
     let error = bench.client.get("no path").await.unwrap_err();
     assert!(matches!(error, HttpError::Invalid { .. }));

@@ -1,4 +1,4 @@
-//! Nobody waits for a peer for ever, and nobody is cut for being slow himself.
+//! Deadlines: each wait for the peer has one, and no wait for the caller has.
 
 use bytes::Bytes;
 use gossip::http::{BodyError, Timeout};
@@ -19,7 +19,7 @@ fn took(began: time::Instant, expected: Duration) {
     assert!(took >= expected && late <= Duration::from_millis(5), "{took:?}, not {expected:?}");
 }
 
-/// As `took`, and up to a sixteenth of a minute late: the clock is not looked at for every request.
+/// Checks a time that may be up to a sixteenth of a minute late, because the clock is read on a timer.
 #[track_caller]
 fn took_about(began: time::Instant, expected: Duration) {
     let took = began.elapsed();
@@ -41,7 +41,7 @@ fn unreachable_client(bench: &Bench) -> HttpClient {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_does_not_open_is_given_up() {
+async fn opening_a_connection_has_a_deadline() {
     let bench = Bench::new(limits());
     let client = unreachable_client(&bench);
     let began = time::Instant::now();
@@ -57,7 +57,7 @@ async fn a_connection_that_does_not_open_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_is_given_up() {
+async fn a_peer_that_sends_nothing_ends_the_exchange_at_its_deadline() {
     let mut bench = Bench::new(limits());
     for (request, after) in [
         (Request::get("/").body(HttpBody::empty()).unwrap(), limits().response),
@@ -78,7 +78,7 @@ async fn a_peer_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_drips_is_given_up() {
+async fn a_head_that_arrives_byte_by_byte_has_a_deadline() {
     let mut bench = Bench::new(limits());
     let began = time::Instant::now();
     let drip = async {
@@ -118,7 +118,7 @@ async fn informational_answers_do_not_move_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stands_still_is_given_up_and_a_slow_one_is_not() {
+async fn a_stalled_body_ends_the_exchange_and_a_slow_one_does_not() {
     let mut bench = Bench::new(limits());
     let serve = async {
         let mut peer = bench.accept.next().await;
@@ -144,7 +144,7 @@ async fn a_body_that_stands_still_is_given_up_and_a_slow_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_may_read_as_slowly_as_it_likes() {
+async fn a_caller_may_read_slowly_without_a_deadline() {
     let mut bench = Bench::with(limits(), StreamUse::KeptAlive, 1024);
     let serve = async {
         let mut peer = bench.accept.next().await;
@@ -171,7 +171,7 @@ async fn a_caller_may_read_as_slowly_as_it_likes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_may_write_as_slowly_as_it_likes() {
+async fn a_caller_may_write_slowly_without_a_deadline() {
     let mut bench = Bench::new(limits());
     let frames = futures::stream::unfold(0_u8, |sent| async move {
         time::sleep(Duration::from_secs(200)).await;
@@ -193,7 +193,7 @@ async fn a_caller_may_write_as_slowly_as_it_likes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_read_the_request_is_given_up() {
+async fn a_peer_that_does_not_read_the_request_ends_the_exchange() {
     let mut bench = Bench::with(limits(), StreamUse::KeptAlive, 1024);
     let began = time::Instant::now();
     let request = Request::post("/").body(HttpBody::full(vec![0; 1 << 20])).unwrap();
@@ -233,7 +233,7 @@ async fn the_deadline_of_an_exchange_includes_the_last_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_nobody_reads_is_closed_at_its_deadline() {
+async fn an_unread_response_is_closed_at_its_deadline() {
     let mut bench = Bench::new(limits());
     let (mut peer, response) = tokio::join!(
         async {

@@ -1,4 +1,4 @@
-//! The client against scripted peers and against hyper, over pipes in memory.
+//! The client against scripted peers and against hyper, over in-memory pipes.
 
 mod breaks;
 mod deadlines;
@@ -35,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// Longer than any deadline in here: a wrong answer ends the test.
+/// Longer than any deadline in these tests, so that a wrong outcome ends the test.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Opens pipes, and hands the other ends to the test.
+/// Opens pipes, and gives their other ends to the test.
 pub(super) struct Pipes {
     accepted: mpsc::Sender<DuplexStream>,
     opened: AtomicUsize,
@@ -56,7 +56,7 @@ impl Connect for Pipes {
     }
 }
 
-/// Clients, one of them, and what its connections lead to.
+/// Clients, one of them, and the other ends of its connections.
 pub(super) struct Bench {
     pub(super) clients: Clients,
     pub(super) client: HttpClient,
@@ -78,7 +78,7 @@ impl Accept {
     }
 }
 
-/// No limit on requests, four connections.
+/// Limits without a window and with four connections.
 pub(super) fn limits() -> ClientLimits {
     let connections = NonZeroUsize::new(4).unwrap();
     ClientLimits { window: None, connections, ..ClientLimits::default() }
@@ -109,7 +109,7 @@ impl Bench {
         Self { clients, client, pipes, accept: Accept(accept), stop }
     }
 
-    /// How many connections were opened.
+    /// Number of connections that were opened.
     pub(super) fn opened(&self) -> usize {
         self.pipes.opened.load(SeqCst)
     }
@@ -118,12 +118,12 @@ impl Bench {
         self.clients.shared.table.pool("peer".to_owned())
     }
 
-    /// Connections whose task runs.
+    /// Number of connections whose task is running.
     pub(super) fn alive(&self) -> usize {
         self.clients.shared.tasks.len() - 1
     }
 
-    /// Serves every connection with hyper, until the set ends.
+    /// Serves every connection with hyper until the set is dropped.
     pub(super) fn serve<S, F>(self, service: S) -> Served
     where
         S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -140,7 +140,7 @@ impl Bench {
                     async move { Ok::<_, Infallible>(response.await) }
                 });
                 inner.spawn("serve", |_cancel| async move {
-                    // How the connection ends is the client's affair here.
+                    // These tests look at the client's side only.
                     let _ended = http1::Builder::new()
                         .half_close(true)
                         .serve_connection(TokioIo::new(io), serve)
@@ -152,7 +152,7 @@ impl Bench {
     }
 }
 
-/// As [`Bench`], with a server.
+/// A [`Bench`] with a server.
 pub(super) struct Served {
     pub(super) clients: Clients,
     pub(super) client: HttpClient,
@@ -166,11 +166,11 @@ impl Served {
     }
 }
 
-/// A scripted peer.
+/// The scripted end of a connection.
 pub(super) struct Peer(pub(super) DuplexStream);
 
 impl Peer {
-    /// Reads until the end of a head.
+    /// Reads to the end of a head.
     pub(super) async fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -184,7 +184,7 @@ impl Peer {
         self.0.write_all(bytes.as_bytes()).await.unwrap();
     }
 
-    /// Reads to the end of what the client sends; `None` if it broke.
+    /// Reads to the end of the client's half; `None` if it broke.
     pub(super) async fn rest(&mut self) -> Option<Vec<u8>> {
         let mut rest = Vec::new();
         let read = time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
@@ -199,7 +199,7 @@ pub(super) async fn text(response: HttpResponse) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Lets every other task run until none has anything to do. Time stands still meanwhile.
+/// Runs every other task until none is ready. The clock does not advance.
 pub(super) async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;

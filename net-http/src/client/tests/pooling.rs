@@ -1,4 +1,4 @@
-//! Connections are kept, bounded and replaced.
+//! Pooling: connections are kept, bounded and replaced.
 
 use futures::future::join_all;
 use http::Response;
@@ -26,7 +26,7 @@ async fn a_second_request_goes_over_the_same_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_goes_back_with_the_last_byte_even_if_the_end_is_not_asked_for() {
+async fn a_connection_returns_to_the_pool_with_the_last_byte_of_the_body() {
     let mut bench = Bench::new(limits());
     let (mut peer, response) = tokio::join!(
         async {
@@ -59,7 +59,7 @@ async fn responses_without_a_body_keep_the_connection() {
         bench.client.get("/2"),
         bench.client.get("/3"),
         async {
-            // Each call opens its own connection: they are made at once.
+            // The calls are made at the same time, so each opens its own connection.
             let mut peers = Vec::new();
             for _ in 0..3 {
                 let mut peer = bench.accept.next().await;
@@ -115,7 +115,7 @@ async fn a_stale_connection_is_replaced_and_the_request_sent_once() {
         let mut first = bench.accept.next().await;
         first.head().await;
         first.say(HI).await;
-        // The caller asks again before its side has noticed.
+        // The caller sends the next request before its connection's task has noticed.
         drop(first);
         let mut second = bench.accept.next().await;
         let head = second.head().await;
@@ -131,8 +131,8 @@ async fn a_stale_connection_is_replaced_and_the_request_sent_once() {
     assert_eq!((bench.opened(), bench.pool().idle(), bench.pool().free()), (2, 1, 4));
 }
 
-/// Has a connection used once, then closed by the peer when `second` has come over it and `said` was
-/// said. Returns what became of `second`, and whether the peer was asked over a new connection.
+/// Uses a connection once, and then has the peer send `said` and close it after `second` has arrived. Returns
+/// the result of `second`, and whether it was sent again on a new connection.
 async fn lost_on_a_kept_connection(
     second: Request<HttpBody>,
     said: &str,
@@ -165,9 +165,9 @@ async fn lost_on_a_kept_connection(
     (response, bench.pipes.opened.load(SeqCst) == 2)
 }
 
-// Every server closes kept connections at some time, and a request may cross that on its way.
+// Every server closes kept connections at some time, and the close may cross a request.
 #[tokio::test(start_paused = true)]
-async fn a_request_that_crosses_the_end_of_a_kept_connection_is_sent_again_if_that_is_safe() {
+async fn an_idempotent_request_that_crosses_the_end_of_a_kept_connection_is_sent_again() {
     for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
         let request = Request::builder().method(method).uri("/second");
         let request = request.header("x-mark", "7").body(HttpBody::empty()).unwrap();
@@ -191,7 +191,7 @@ async fn a_request_that_may_have_been_acted_on_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_response_that_is_wrong_has_the_request_sent_again() {
+async fn a_malformed_response_does_not_cause_a_second_request() {
     let get = Request::get("/second").body(HttpBody::empty()).unwrap();
     let (response, again) = lost_on_a_kept_connection(get, "no HTTP\r\n\r\n").await;
     assert!(matches!(response, Err(HttpError::Protocol { .. })), "{response:?}");
@@ -199,14 +199,14 @@ async fn no_response_that_is_wrong_has_the_request_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_sent_again_in_vain_may_have_reached_the_peer() {
+async fn a_request_that_fails_twice_may_have_reached_the_peer() {
     let mut bench = Bench::new(limits());
     let peer = async {
         let mut first = bench.accept.next().await;
         first.head().await;
         first.say(HI).await;
         first.head().await;
-        // Nobody accepts another connection.
+        // No further connection is accepted.
         drop(bench.accept);
     };
     let calls = async {
@@ -218,7 +218,7 @@ async fn a_request_sent_again_in_vain_may_have_reached_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_closes_every_connection_at_once_is_given_up_unsent() {
+async fn a_peer_that_closes_every_connection_at_once_gets_no_request() {
     let mut bench = Bench::new(limits());
     let peers = async {
         loop {
@@ -236,7 +236,7 @@ async fn a_peer_that_closes_every_connection_at_once_is_given_up_unsent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_nobody_asked_for_end_an_idle_connection() {
+async fn unsolicited_bytes_end_an_idle_connection() {
     let mut bench = Bench::new(limits());
     let (mut peer, response) = tokio::join!(
         async {

@@ -16,7 +16,7 @@ async fn hi(_request: Request<Incoming>) -> Response<HttpBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_is_spread_over_windows_in_order_and_the_rest_told_so() {
+async fn a_burst_is_spread_over_windows_in_order_and_the_excess_is_refused() {
     for streams in [StreamUse::KeptAlive, StreamUse::OneRequest] {
         let limits = ClientLimits { window: window(60, Duration::from_secs(1)), ..limits() };
         let served = Bench::with(limits, streams, 4096).serve(hi);
@@ -45,7 +45,7 @@ async fn a_burst_is_spread_over_windows_in_order_and_the_rest_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_waiting_does_not_use_up_a_turn() {
+async fn a_caller_that_stops_waiting_uses_up_no_turn() {
     let limits = ClientLimits { window: window(1, Duration::from_secs(4)), ..limits() };
     let served = Bench::new(limits).serve(hi);
     served.client.get("/").await.unwrap();
@@ -62,7 +62,7 @@ async fn whoever_gives_up_waiting_does_not_use_up_a_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_get_a_connection_in_the_order_they_came() {
+async fn callers_get_connections_in_their_order_of_arrival() {
     let connections = NonZeroUsize::MIN;
     let bench = Bench::new(ClientLimits { connections, ..limits() });
     let served = bench.serve(|request| async move {
@@ -107,7 +107,7 @@ async fn waiting_for_a_connection_has_a_deadline_and_a_bound() {
     peer.say("hi").await;
     assert_eq!(text(busy).await, "hi");
     let (again, ()) = tokio::join!(bench.client.get("/"), async {
-        // The peer's request was closed by nobody in the meantime, only the connection is its own.
+        // The two clients share nothing but the peer, so this request is still in progress.
         peer.head().await;
         peer.say(HI).await;
     });

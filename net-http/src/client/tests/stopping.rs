@@ -1,9 +1,9 @@
-//! The end of the node.
+//! Stopping the clients of a node.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn stopping_closes_what_is_idle_and_lets_what_is_in_flight_end() {
+async fn a_stop_closes_idle_connections_and_lets_exchanges_end() {
     let mut bench = Bench::new(limits());
     let (idle, in_flight) = {
         let serve = async {
@@ -40,7 +40,7 @@ async fn stopping_closes_what_is_idle_and_lets_what_is_in_flight_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_flight_after_the_grace_is_cut_and_may_have_reached_the_peer() {
+async fn an_exchange_cut_after_the_grace_may_have_reached_the_peer() {
     let mut bench = Bench::new(limits());
     let ask = bench.client.get("/");
     let (response, outcome) = tokio::join!(ask, async {
@@ -54,7 +54,7 @@ async fn what_is_in_flight_after_the_grace_is_cut_and_may_have_reached_the_peer(
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_when_the_node_ends_is_told_at_once() {
+async fn waiting_callers_get_an_error_at_once_when_the_node_stops() {
     let connections = NonZeroUsize::MIN;
     let mut bench = Bench::new(ClientLimits { connections, ..limits() });
     let began = time::Instant::now();

@@ -14,11 +14,11 @@ const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 1024;
 const WINDOW: usize = 64 << 10;
 
-/// What all places between the ends may hold together: hyper's buffers of both ends and directions, the
-/// pipe, and a frame or two.
+/// Most bytes between the two ends: hyper's buffers on both sides and in both directions, the pipe, and a
+/// frame or two.
 const IN_BETWEEN: usize = 4 << 20;
 
-/// 64 MiB of one byte, and how many of them were asked for.
+/// A body of 64 MiB, and the number of bytes that were taken from it.
 struct Long {
     left: usize,
     made: Arc<AtomicUsize>,
@@ -105,7 +105,7 @@ async fn trailers_pass_in_both_directions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_caller_reads_is_what_the_peer_said_however_it_is_cut() {
+async fn the_caller_reads_the_peers_bytes_however_they_are_split() {
     let mut bench = Bench::with(limits(), StreamUse::KeptAlive, 3);
     let (response, _peer) =
         tokio::join!(async { text(bench.client.get("/").await.unwrap()).await }, async {

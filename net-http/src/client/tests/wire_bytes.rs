@@ -1,4 +1,4 @@
-//! The very bytes of a request.
+//! The exact bytes of a request.
 
 use super::*;
 
@@ -18,7 +18,7 @@ async fn the_only_request_of_a_stream_is_what_existing_nodes_write_and_closes_it
     for _ in 0..2 {
         let (response, request) = tokio::join!(client.get("/v1/test-v1/block/1"), async {
             let mut peer = bench.accept.next().await;
-            // The end of the request is seen before there is an answer.
+            // The peer reads the end of the request before it answers.
             let request = peer.rest().await.unwrap();
             peer.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi").await;
             request
@@ -41,7 +41,7 @@ async fn the_body_of_the_only_request_is_sent_whole_before_its_half_is_closed() 
     let (response, request) = tokio::join!(bench.client.send(request), async {
         let mut peer = bench.accept.next().await;
         let request = peer.rest().await.unwrap();
-        // No length: the response ends with the stream.
+        // Without a length, the response ends with the stream.
         peer.say("HTTP/1.1 200 OK\r\n\r\nlong").await;
         request
     });

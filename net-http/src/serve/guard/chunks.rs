@@ -1,20 +1,20 @@
-//! The end of a chunked body.
+//! Finds the end of a chunked body.
 //!
-//! The HTTP library decodes chunks; this only counts along, so that the next head is judged from its
-//! first byte, and holds the lines between the chunks to their strict form.
+//! The HTTP library decodes the chunks. This module only tracks them, so that the next head is checked from its
+//! first byte, and enforces the strict form of the lines between chunks.
 //!
 //! # Invariants
 //!
-//! * Lines between chunks end in CRLF; sizes are hexadecimal digits, at most 16; extensions and trailers
-//!   of a body together are at most [`MAX_EXTRA_BYTES`].
+//! * Lines between chunks end in CRLF. A chunk size has at most 16 hexadecimal digits. The extensions and
+//!   trailers of a body are together at most [`MAX_EXTRA_BYTES`].
 
-/// Longest extensions and trailers of one body, in bytes. Chosen: as long as a head.
+/// Longest total of a body's extensions and trailers, in bytes. Chosen: the bound of a head.
 const MAX_EXTRA_BYTES: usize = 8192;
 
-/// Most digits of a size.
+/// Largest number of digits of a chunk size. Chosen: those of 64 bits.
 const MAX_DIGITS: u8 = 16;
 
-/// The state of one body.
+/// The parser of one body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunks {
     at: At,
@@ -36,23 +36,23 @@ enum At {
     End,
 }
 
-/// A body that is not written as it has to be.
+/// The error of a body that violates the chunked format.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the chunks of the body are malformed")]
 pub(crate) struct BadChunk;
 
 impl Chunks {
-    /// A body of which nothing has been read.
+    /// The parser at the start of a body.
     pub(crate) const fn new() -> Self {
         Self { at: At::Size { digits: 0, value: 0 }, extra: 0 }
     }
 
-    /// The body is at its end.
+    /// Returns `true` at the end of the body.
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.at, At::End)
     }
 
-    /// Goes through the next bytes, and says how many of them belong to the body.
+    /// Parses the next bytes, and returns how many of them belong to the body.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         let mut passed = 0;
         while let Some(&byte) = bytes.get(passed) {
@@ -61,7 +61,7 @@ impl Chunks {
             }
             if let At::Data { left } = self.at {
                 let here = left.min((bytes.len() - passed) as u64);
-                // No more than there are bytes here.
+                // At most the number of bytes in the buffer, so the conversion never fails.
                 passed += usize::try_from(here).unwrap_or(0);
                 self.at = if left == here { At::DataCr } else { At::Data { left: left - here } };
                 continue;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_message_is_refused() {
         for body in [
             &b"3\nabc\r\n"[..],
             b"3\r\nabcd",
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_end_is_found_however_the_bytes_are_cut(
+        fn the_end_is_found_however_the_bytes_are_split(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..5),
             cut in 1..9_usize,
         ) {

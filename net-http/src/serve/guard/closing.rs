@@ -1,4 +1,4 @@
-//! The end of a connection: the words of a refusal, the end of the writing half, and a moment of patience.
+//! The end of a connection: write a refusal, shut the write side down, and linger.
 //!
 //! ```text
 //!   Open ─▶ Refusing ─▶ Shutting ─▶ Lingering ─▶ Done
@@ -7,8 +7,8 @@
 //! # Invariants
 //!
 //! * Every stage has a deadline.
-//! * Where closing at once would take back what the client was told, because the system resets a
-//!   connection with unread bytes, its bytes are read and dropped for at most [`PATIENCE`].
+//! * The kernel resets a connection that is closed with unread bytes, which may discard the answer on its way.
+//!   In this case bytes are read and dropped for at most [`PATIENCE`] before the close.
 
 use std::{
     io,
@@ -25,16 +25,16 @@ use tokio::{
 
 use super::{deadlines::Deadlines, refusal::Refusal};
 
-/// Longest wait for a client that is being refused. Source: wire facts 1.6, rows 2 and 3.
+/// Longest wait for a client that is refused. Source: wire facts 1.6, rows 2 and 3.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Reads of a refused client's bytes before other tasks have their turn.
+/// Number of reads of a refused client's bytes before other tasks get their turn. Chosen.
 const READS_AT_ONCE: u32 = 16;
 
-/// Bytes of a refused client that are dropped by one read.
+/// Size of the buffer for dropped bytes.
 const DISCARDED_AT_ONCE: usize = 4096;
 
-/// The progress of closing the writing half.
+/// The stage of the end.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Open,
@@ -44,7 +44,7 @@ enum Stage {
     Done,
 }
 
-/// Bytes of the client that stay unread when the connection closes.
+/// Bytes of the client that are unread when the connection closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,
@@ -59,22 +59,22 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// A connection that is not being closed.
+    /// The state of a connection that is not closing.
     pub(super) const fn new() -> Self {
         Self { stage: Stage::Open, refusal: None }
     }
 
-    /// Has the connection end with the words of `refusal`.
+    /// Makes the connection end with the answer of `refusal`.
     pub(super) const fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
     }
 
-    /// The connection ends with a refusal.
+    /// Returns `true` if the connection ends with a refusal.
     pub(super) const fn is_refusal(&self) -> bool {
         self.refusal.is_some()
     }
 
-    /// Goes through the stages. `stall` bounds the end of an orderly connection.
+    /// Runs the stages. `stall` is the deadline of an orderly end without a refusal.
     pub(super) fn poll<Io: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         io: &mut Io,
@@ -140,7 +140,7 @@ impl Closing {
     }
 }
 
-/// Reads what the client still sends, and drops it. Ready at the end of its half.
+/// Reads and drops the client's bytes. Ready at the end of its half.
 fn poll_discard<Io: AsyncRead + Unpin>(io: &mut Io, context: &mut Context<'_>) -> Poll<()> {
     let mut bytes = [const { MaybeUninit::uninit() }; DISCARDED_AT_ONCE];
     for _ in 0..READS_AT_ONCE {

@@ -1,9 +1,9 @@
-//! The verdict about a request head, before an HTTP library sees it.
+//! The checks of a request head, before an HTTP library parses it.
 //!
 //! # Invariants
 //!
-//! * What passes can be read in one way only: one length of the body, one host, lines that end in CRLF.
-//! * Nothing is decided about a head before it is complete, except that it is no HTTP or too long.
+//! * A head that passes can be read in one way only: one body length, one host, lines that end in CRLF.
+//! * A head is refused before it is complete only if it is not HTTP or too long.
 
 use std::mem::MaybeUninit;
 
@@ -12,40 +12,40 @@ use httparse::{Error, Header, Request, Status};
 use super::refusal::Refusal;
 use crate::serve::limits::{MAX_HEAD_BYTES, UpgradeOffer};
 
-/// Most header lines. Chosen: what the HTTP library takes; existing nodes send fourteen.
+/// Largest number of header lines. Chosen: the HTTP library's limit; existing nodes send fourteen.
 const MAX_HEADERS: usize = 100;
 
 /// The length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// So many bytes.
+    /// This many bytes.
     Known(u64),
-    /// Told by its chunks.
+    /// Chunked; the last chunk marks the end.
     Chunked,
 }
 
-/// The verdict about the bytes that were read so far.
+/// The result of checking the bytes read so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
-    /// More has to come.
+    /// The head is not complete yet.
     Partial,
-    /// It is refused.
+    /// The head is refused.
     Refused(Refusal),
-    /// It is complete.
+    /// The head is complete and passes.
     Complete {
-        /// Its length, in bytes.
+        /// Length of the head in bytes.
         len: usize,
         /// The body that follows it.
         body: Length,
-        /// The place at which HTTP/1.0 is turned into HTTP/1.1. The HTTP library upgrades nothing else, and existing
-        /// nodes upgrade both. Source: wire facts 1.2.
+        /// Position of the version digit if HTTP/1.0 must be changed to HTTP/1.1: the HTTP library upgrades
+        /// only 1.1, and existing nodes upgrade both. Source: wire facts 1.2.
         version_at: Option<usize>,
     },
 }
 
-/// Judges the head that `bytes` begin with.
+/// Checks the head at the start of `bytes`.
 pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
-    // Made for every request, so it is not filled first.
+    // Left uninitialized, because it is needed for every request.
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -90,14 +90,14 @@ pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
     }
 }
 
-/// Headers that may stand once and stand there again.
+/// Tells that a header which must not be repeated was repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeated {
     Nothing,
     Something,
 }
 
-/// The headers that decide how a message is read.
+/// The headers that decide how a message is framed and routed.
 struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<&'a [u8]>,
@@ -134,24 +134,24 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A length as it has to be written: digits, and nothing else; no more than any reader can count.
+/// Parses a length: only digits, within 64 bits.
 fn decimal(text: &[u8]) -> Option<u64> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let length = std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()?;
     i64::try_from(length).is_ok().then_some(length)
 }
 
-/// `true` if every line ends in CRLF, and CR stands nowhere else.
+/// Returns `true` if every line ends in CRLF, and CR occurs nowhere else.
 fn lines_end_in_crlf(head: &[u8]) -> bool {
     let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
-    // Without a way out in the middle this goes through many bytes at a time.
+    // No early exit, so that the compiler can vectorize the loop.
     let loose =
         pairs.fold(false, |loose, (&before, &byte)| loose | ((byte == b'\n') != (before == b'\r')));
     !loose && head.first() != Some(&b'\n') && head.last() == Some(&b'\n')
 }
 
-/// `true` if a value can stand in `Host`: a name or an address, perhaps a port; or nothing. Source: RFC 9112,
-/// section 3.2, and RFC 3986, section 3.2.2.
+/// Returns `true` if a value is a valid `Host`: a name or an address with an optional port, or empty. Source:
+/// RFC 9112, section 3.2, and RFC 3986, section 3.2.2.
 fn is_host(value: &[u8]) -> bool {
     let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
     let in_literal = |byte: &u8| in_name(byte) || *byte == b':';
@@ -175,7 +175,7 @@ fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// `true` if the target of a request is a path, or names the same host as the header.
+/// Returns `true` if the request target is a path, or names the same host as the header.
 fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
     if target.starts_with('/') || target == "*" {
         return true;
@@ -185,9 +185,9 @@ fn names_one_host(target: &str, host: Option<&[u8]>) -> bool {
     !authority.is_empty() && host.is_none_or(|host| authority.as_bytes().eq_ignore_ascii_case(host))
 }
 
-/// The place of the last character of the request line.
+/// The position of the last character of the request line.
 fn end_of_request_line(bytes: &[u8]) -> Option<usize> {
-    // The parser skips empty lines in front.
+    // The parser skips empty lines before the request line.
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let line = bytes.get(start..)?;
     let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_is_refused_at_once() {
+    fn bytes_that_are_not_http_are_refused_at_once() {
         for head in
             ["hello\r\n\r\n", "\x16\x03\x01\x00\x05\x01", "GET / HTTP/3\r\n", "PRI * HTTP/2.0\r\n"]
         {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_message_is_refused() {
         for lines in [
             "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_request_for_an_upgrade_counts_as_a_new_one() {
+    fn an_http_1_0_upgrade_is_passed_on_as_http_1_1() {
         let sent = b"GET / HTTP/1.0\r\nUpgrade: websocket\r\n\r\n";
         let Judged::Complete { version_at, .. } = judge(sent, UpgradeOffer::Offered) else {
             panic!("refused")

@@ -1,17 +1,17 @@
-//! The bounds of requests in the bytes that a connection brings.
+//! Splits the bytes of a connection into heads and bodies.
 //!
 //! ```text
 //!   Head ─judged─▶ Gap ─answered, more came─▶ Head
 //!     └─▶ Body, Chunks ─over─▶ Gap       any ─▶ End
 //! ```
 //!
-//! A state machine over bytes: it neither reads nor waits, and knows no clock.
+//! A pure state machine over bytes, without I/O and without a clock.
 //!
 //! # Invariants
 //!
-//! * A head is passed on only when all of it was judged, and a body only up to the length that was judged.
-//! * At most [`MAX_HEAD_BYTES`] and one byte are held, whatever is sent.
-//! * Heads that trickle in are judged when a line has come, not byte by byte.
+//! * A head is passed on only after all of it was checked, and a body only up to the checked length.
+//! * At most [`MAX_HEAD_BYTES`] and one byte are held, whatever the client sends.
+//! * A head that arrives slowly is checked once per line, not once per byte.
 
 use bytes::{Buf, BufMut, BytesMut, buf::Limit};
 
@@ -25,51 +25,51 @@ use crate::serve::{
     limits::{MAX_HEAD_BYTES, UpgradeOffer},
 };
 
-/// The part of a request that the connection brings next.
+/// The item that comes next on the connection.
 #[derive(Debug)]
 pub(super) enum Next {
     /// The head of a request.
     Head,
-    /// Nothing until the answer is out, and then a head.
+    /// A head, but not before the current answer is sent.
     Gap,
-    /// So many bytes of a body.
+    /// This many bytes of a body.
     Body(u64),
-    /// A body in chunks.
+    /// A chunked body.
     Chunks(Chunks),
-    /// Nothing that is read any more.
+    /// Nothing: no more bytes are read.
     End,
 }
 
-/// The state of the other side: it may send more, or has ended its half.
+/// The client's half: open, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Open,
     Over,
 }
 
-/// News since the held bytes were judged last.
+/// Changes since the held bytes were last checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
     Some,
 }
 
-/// The verdict about the held bytes as a head.
+/// The result of checking the held bytes as a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// More has to come.
+    /// The head is not complete yet.
     Incomplete,
-    /// The head can be passed on.
+    /// The head passes.
     Passed(Pipelined, BodyState),
-    /// The connection is to end with a refusal.
+    /// The connection must end with this refusal.
     Refused(Refusal),
 }
 
-/// The bytes of one connection that were read and not passed on, and what they belong to.
+/// The bytes that were read and not passed on, and the item they belong to.
 #[derive(Debug)]
 pub(super) struct Incoming {
     held: BytesMut,
-    /// Length of the head at the front of `held` that passed and was not taken yet.
+    /// Length of the head at the front of `held` that has passed and was not taken yet.
     passed: usize,
     next: Next,
     input: Input,
@@ -78,7 +78,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// A connection of which nothing has been read.
+    /// The state of a new connection.
     pub(super) fn new(upgrade: UpgradeOffer) -> Self {
         Self {
             held: BytesMut::new(),
@@ -94,32 +94,32 @@ impl Incoming {
         &self.next
     }
 
-    /// The other side has ended its half.
+    /// Returns `true` if the client has ended its half.
     pub(super) fn is_over(&self) -> bool {
         self.input == Input::Over
     }
 
-    /// No byte is held.
+    /// Returns `true` if no byte is held.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// As much is held as may be.
+    /// Returns `true` if no more bytes may be held.
     pub(super) fn is_full(&self) -> bool {
         self.held.len() > MAX_HEAD_BYTES
     }
 
-    /// A head that passed waits to be taken.
+    /// Returns `true` if a head has passed and was not taken yet.
     pub(super) const fn has_head(&self) -> bool {
         self.passed > 0
     }
 
-    /// Bytes of the client are held or announced.
+    /// Returns `true` if bytes of the client are held or announced.
     pub(super) fn has_unread(&self) -> bool {
         !self.held.is_empty() || matches!(self.next, Next::Body(_) | Next::Chunks(_))
     }
 
-    /// The place for bytes that are read. [`Self::filled`] has to be told how many came.
+    /// The buffer for the next read. Its length must then be reported to [`Self::filled`].
     pub(super) fn room(&mut self) -> Limit<&mut BytesMut> {
         let room = (MAX_HEAD_BYTES + 1).saturating_sub(self.held.len());
         if self.held.capacity() - self.held.len() < room.min(512) {
@@ -128,7 +128,7 @@ impl Incoming {
         (&mut self.held).limit(room)
     }
 
-    /// Notes that `count` bytes were read into [`Self::room`]; none is the end of the input.
+    /// Records that `count` bytes were read into [`Self::room`]; zero is the end of the input.
     pub(super) fn filled(&mut self, count: usize) {
         let before = self.held.len().saturating_sub(count);
         if count == 0 && !self.is_full() {
@@ -140,12 +140,12 @@ impl Incoming {
         }
     }
 
-    /// The other side has ended its half while a body was read.
+    /// Records that the client ended its half within a body.
     pub(super) fn input_ended(&mut self) {
         self.input = Input::Over;
     }
 
-    /// Judges the held bytes as a head, if they may be judged otherwise than before.
+    /// Checks the held bytes as a head, unless nothing has changed since the last check.
     pub(super) fn judge(&mut self) -> Verdict {
         if std::mem::replace(&mut self.change, Change::None) == Change::None {
             return Verdict::Incomplete;
@@ -163,7 +163,7 @@ impl Incoming {
                 self.passed = len;
                 let behind = self.held.len().saturating_sub(len) as u64;
                 let pipelined = if behind > 0 { Pipelined::Something } else { Pipelined::Nothing };
-                // The HTTP library reads to its end by itself what is here already in one piece.
+                // The HTTP library reads a body to its end by itself if it is here already in one piece.
                 let is_here = matches!(body, Length::Known(len) if len <= behind);
                 self.next = match body {
                     Length::Known(0) => Next::Gap,
@@ -176,7 +176,7 @@ impl Incoming {
         }
     }
 
-    /// Moves held bytes of the head, or else of the body, into `into`.
+    /// Moves held bytes of the head, or else of the body, to `into`.
     pub(super) fn take(&mut self, into: &mut impl BufMut) {
         let end = if self.passed > 0 { self.passed } else { self.held.len() };
         let count = end.min(into.remaining_mut());
@@ -185,8 +185,7 @@ impl Incoming {
         self.passed = self.passed.saturating_sub(count);
     }
 
-    /// Counts bytes that were read where a body is due. The answer is how many of them belong to it; the
-    /// rest is held.
+    /// Counts bytes that were read within a body. Returns how many of them belong to it; the rest is held.
     pub(super) fn body_read(&mut self, read: &[u8]) -> Result<usize, BadChunk> {
         let (len, is_over) = match &mut self.next {
             Next::Body(left) => {
@@ -198,7 +197,7 @@ impl Incoming {
             Next::Head | Next::Gap | Next::End => (0, true),
         };
         if let Some(surplus) = read.get(len..).filter(|surplus| !surplus.is_empty()) {
-            // The bytes that are still held were sent after it.
+            // The bytes that are still held were sent after these.
             let later = std::mem::take(&mut self.held);
             self.held.extend_from_slice(surplus);
             self.held.extend_from_slice(&later);
@@ -209,18 +208,18 @@ impl Incoming {
         Ok(len)
     }
 
-    /// The last request is answered, and the next one is held, or a part of it.
+    /// Starts the next head after the last answer was sent.
     pub(super) const fn begin_head(&mut self) {
         self.next = Next::Head;
         self.change = Change::Some;
     }
 
-    /// Nothing is read any more.
+    /// Stops reading.
     pub(super) fn end(&mut self) {
         self.next = Next::End;
     }
 
-    /// The bytes that were read and not passed on.
+    /// Returns the bytes that were read and not passed on.
     pub(super) fn into_held(self) -> BytesMut {
         self.held
     }
@@ -254,7 +253,7 @@ mod tests {
     const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
 
     #[test]
-    fn a_head_is_taken_whole_and_what_follows_it_is_held() {
+    fn a_head_is_taken_whole_and_the_bytes_after_it_are_held() {
         let mut incoming = Incoming::new(UpgradeOffer::Refused);
         feed(&mut incoming, &[GET, b"GET /n"].concat());
         let passed = Verdict::Passed(Pipelined::Something, BodyState::Here);
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_body_is_held() {
+    fn bytes_after_a_body_are_held() {
         let mut incoming = Incoming::new(UpgradeOffer::Refused);
         feed(&mut incoming, POST);
         assert_eq!(incoming.judge(), Verdict::Passed(Pipelined::Nothing, BodyState::Awaited));
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_held_than_one_byte_beyond_the_longest_head() {
+    fn at_most_one_byte_beyond_the_longest_head_is_held() {
         let mut incoming = Incoming::new(UpgradeOffer::Refused);
         assert_eq!(feed(&mut incoming, &[b'x'; 20_000]), MAX_HEAD_BYTES + 1);
         assert!(incoming.is_full());
@@ -293,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_requests_are_the_same_however_the_bytes_are_cut(cut in 1..60_usize, count in 1..5_usize) {
+        fn requests_are_the_same_however_their_bytes_are_split(cut in 1..60_usize, count in 1..5_usize) {
             let sent: Vec<u8> = (0..count).flat_map(|_| [POST, b"abc", GET].concat()).collect();
             let mut incoming = Incoming::new(UpgradeOffer::Refused);
             let (mut heads, mut bodies, mut pieces) = (Vec::new(), Vec::new(), sent.chunks(cut));

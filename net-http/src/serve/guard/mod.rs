@@ -1,18 +1,18 @@
-//! A stream of bytes under the HTTP library: every request head is judged before the library sees it, and
-//! no wait for the other side is without end.
+//! The stream below the HTTP library: it checks every request head before the library reads it, and gives every
+//! wait for the client a deadline.
 //!
 //! ```text
-//!   io ─▶ Incoming (what the bytes are) ─▶ HTTP library
+//!   io ─▶ Incoming (heads and bodies) ─▶ HTTP library
 //!    ◀── Closing (refusal, orderly end) ◀── HTTP library
 //!         both under Deadlines (one timer)
 //! ```
 //!
 //! # Invariants
 //!
-//! * The HTTP library gets whole heads that passed, and bodies of the length that was judged.
-//! * A refused head ends the reading; the words of the refusal follow what was answered before.
-//! * While a request is being answered, an end of the input is held back, so that a client may close its
-//!   half after its request.
+//! * The HTTP library gets whole heads that have passed, and bodies of the checked length.
+//! * After a refused head nothing more is read. The refusal is written after all earlier answers.
+//! * While a request is in progress, the end of the input is withheld from the HTTP library, so that a client
+//!   may close its half after its request.
 
 mod chunks;
 mod closing;
@@ -46,17 +46,17 @@ use super::{
 
 pub(super) use refusal::Refusal;
 
-/// The state of the last answer. The HTTP library drops the body of an answer as soon as it has
-/// buffered all of it, which is earlier.
+/// The state of the last answer. The HTTP library drops an answer's body as soon as it has buffered it, which
+/// is before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerState {
     Unwritten,
-    /// It has not, and the reader waits for it.
+    /// The answer is not written, and a read waits for that.
     Awaited,
     Written,
 }
 
-/// The part of a request that the HTTP library is to read next.
+/// The item that the HTTP library reads next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readable {
     Head,
@@ -64,7 +64,7 @@ enum Readable {
     Nothing,
 }
 
-/// A stream of bytes under the HTTP library.
+/// The stream below the HTTP library.
 #[derive(Debug)]
 pub(super) struct HeadGuard<Io> {
     io: Io,
@@ -77,7 +77,7 @@ pub(super) struct HeadGuard<Io> {
 }
 
 impl<Io> HeadGuard<Io> {
-    /// Puts a guard in front of a stream. The time for the first head runs from now.
+    /// Guards a stream. The deadline for the first head starts now.
     pub(super) fn new(io: Io, conn: Arc<ConnState>, terms: Terms) -> Self {
         Self {
             io,
@@ -90,12 +90,12 @@ impl<Io> HeadGuard<Io> {
         }
     }
 
-    /// The stream, and the bytes that were read from it and not passed on.
+    /// Returns the stream, and the bytes that were read and not passed on.
     pub(super) fn into_parts(self) -> (BytesMut, Io) {
         (self.incoming.into_held(), self.io)
     }
 
-    /// Ends the reading. The words of the refusal are written when the stream is shut down.
+    /// Stops reading. The refusal is written when the stream is shut down.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         if let Some(incident) = refusal.incident() {
             self.conn.metrics().note(incident);
@@ -104,8 +104,8 @@ impl<Io> HeadGuard<Io> {
         self.incoming.end();
     }
 
-    /// Begins the time between two requests once an answer is out. The HTTP library waits for more by then,
-    /// and does not ask again by itself.
+    /// Starts the deadline for the next request once an answer is written. The HTTP library is reading by then,
+    /// and does not poll again by itself.
     fn note_flush(&mut self, context: &mut Context<'_>) {
         if self.conn.phase() == Phase::Busy {
             return;
@@ -123,7 +123,7 @@ impl<Io> HeadGuard<Io> {
         }
     }
 
-    /// Notes that a write went through, or fails if none has for [`Terms::stall`].
+    /// Records that a write succeeded, or fails if none has for [`Terms::stall`].
     fn watch_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -140,7 +140,7 @@ impl<Io> HeadGuard<Io> {
 }
 
 impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
-    /// Reads as much as may be held.
+    /// Reads as many bytes as may be held.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut room = self.incoming.room();
         let count = ready!(poll_read_buf(Pin::new(&mut self.io), context, &mut room))?;
@@ -148,7 +148,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until there is something to pass on.
+    /// Waits for an item to pass on.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Readable>> {
         loop {
             match self.incoming.next() {
@@ -159,7 +159,8 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
                 }
                 Next::Gap => match self.conn.phase() {
                     Phase::Busy => ready!(self.poll_ahead(context))?,
-                    // An end of the input now would make the HTTP library forget what it still holds.
+                    // If the HTTP library saw the end of the input now, it would discard the answer that it
+                    // still buffers.
                     Phase::Idle | Phase::Dismissed if self.answer != AnswerState::Written => {
                         self.answer = AnswerState::Awaited;
                         return Poll::Pending;
@@ -173,8 +174,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         }
     }
 
-    /// Judges the head as far as it is there, and reads more of it if need be. `None`: it is to be judged
-    /// again.
+    /// Checks the head as far as it has arrived, and reads more if necessary. `None` means: check again.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Readable>>> {
         match self.incoming.judge() {
             Verdict::Passed(pipelined, body) => {
@@ -204,7 +204,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         Poll::Ready(Ok(Some(Readable::Nothing)))
     }
 
-    /// A request is being answered: reads a little ahead, to learn of a client that is gone.
+    /// Reads a little ahead during a request, to notice a client that has disconnected.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_over = self.incoming.is_over();
         if !is_over && !self.incoming.is_full() && self.poll_fill(context)?.is_ready() {
@@ -215,11 +215,11 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         }
         self.conn.watch(context.waker());
         self.conn.wake_when_answered();
-        // The answer may have gone out before this was noted.
+        // The answer may have been sent before the waker was registered.
         if self.conn.phase() == Phase::Busy { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
-    /// The last request has been answered: waits for the next.
+    /// Waits for the next request after the last one was answered.
     fn poll_gap(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_last = self.terms.streams == StreamUse::OneRequest;
         if is_last || (self.incoming.is_empty() && self.incoming.is_over()) {
@@ -247,7 +247,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads a body into `into`, and takes back what lies behind it.
+    /// Reads a body into `into`, and keeps the bytes after it.
     fn poll_body(
         &mut self,
         context: &mut Context<'_>,
@@ -280,7 +280,7 @@ impl<Io: AsyncRead + Unpin> HeadGuard<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// Bytes of the client that would be lost by closing at once, and with them the answer it was given.
+    /// Tells whether bytes of the client are unread. Closing at once would then discard the answer on its way.
     fn unread(&self) -> Unread {
         let is_open = !self.incoming.is_over();
         let may_lose = self.closing.is_refusal()
@@ -343,8 +343,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeadGuard<Io> {
         flushed
     }
 
-    /// Writes a refusal, closes the writing half, and waits a moment for the client where closing at once
-    /// would take back what it was told.
+    /// Writes a refusal, shuts the write side down, and lingers if closing at once could discard an answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let ending = (this.terms.stall, this.unread());

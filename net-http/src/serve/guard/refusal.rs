@@ -1,17 +1,17 @@
-//! Answers that need no HTTP library: a few bytes, then the end.
+//! Refusals that are written without an HTTP library, after which the connection ends.
 
 use crate::serve::metrics::Incident;
 
-/// The reason why a connection ends after a few words. Source of the words: wire facts 1.6 and the vectors.
+/// The reason for a refusal. Source of the texts: wire facts 1.6 and the vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The head is too long.
     TooLong,
-    /// It is no HTTP.
+    /// The head is not HTTP.
     Malformed,
-    /// It does not say for whom it is.
+    /// The head has no `Host`.
     NoHost,
-    /// It can be read in two ways, or asks for what is not offered.
+    /// The head can be read in two ways, or asks for a feature that is not offered.
     Ambiguous,
     /// The connection got no permit.
     NoPermit,
@@ -44,7 +44,7 @@ impl Refusal {
         }
     }
 
-    /// The counter of the refusal; `None` where it has been counted already.
+    /// The counter of the refusal; `None` if it was counted elsewhere.
     pub(crate) const fn incident(self) -> Option<Incident> {
         match self {
             Self::TooLong => Some(Incident::HeadTooLong),
