@@ -40,7 +40,15 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        Self::with(rcgen::IsCa::NoCa)
+    }
+
+    fn with(is_ca: rcgen::IsCa) -> Self {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing_key).unwrap();
+        let made = rcgen::CertifiedKey { cert, signing_key };
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
         fs::write(&cert, made.cert.pem()).unwrap();
@@ -115,6 +123,23 @@ async fn the_certificate_has_to_be_for_the_host() {
     let multiaddr: NodeAddress = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
     let error = node.network.http_client(&multiaddr).unwrap_err();
     assert!(matches!(error, HttpAddressError::OtherTransport { .. }), "{error:?}");
+    node.stop().await;
+}
+
+// Issue 8, 21: the reason was `Other(OtherError(CaUsedAsEndEntity))`.
+#[tokio::test]
+async fn a_certificate_of_an_authority_is_refused_in_words() {
+    let files = Files::with(rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let node = node(&files).await;
+    let address: NodeAddress =
+        format!("https://localhost:{}", node.address().port()).parse().unwrap();
+    let error = soon(node.network.http_client(&address).unwrap().get("/")).await.unwrap_err();
+    assert_eq!(
+        reason(error),
+        "the peer's certificate is not trusted: it is the certificate of an authority \
+         (CaUsedAsEndEntity), as a plain openssl req -x509 makes it: \
+         make one with -addext basicConstraints=critical,CA:FALSE"
+    );
     node.stop().await;
 }
 

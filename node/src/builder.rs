@@ -38,16 +38,17 @@ use crate::{
     view::Seen,
 };
 
-/// Is told the node once it runs. See [`NodeBuilder::on_start`].
+/// A callback with the started node. See [`NodeBuilder::on_start`].
 type OnStart = Box<dyn FnOnce(&Arc<dyn GossipNode>) + Send>;
 
 /// How long the tasks of a start that failed may take to end.
 const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
 
-/// Which transports a node uses: those there are, of which the default is what has most.
+/// The transports that a node uses. The variants depend on the features; the default is [`Mode::Hybrid`] where both
+/// networks are compiled, and otherwise the one there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Both, over one broadcaster. Needs the features `ws` and `p2p`, and is the default with them.
+    /// WebSocket and libp2p, over one broadcaster, with one link to each peer. Needs the features `ws` and `p2p`.
     #[cfg(all(feature = "ws", feature = "p2p"))]
     #[default]
     Hybrid,
@@ -62,7 +63,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Its name in configuration.
+    /// The mode's name in configuration: `hybrid`, `ws` or `p2p`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -100,7 +101,11 @@ enum DirSource {
     Opened(DataDir),
 }
 
-/// What a node is made of. What has no sensible default is an argument of [`NodeBuilder::new`].
+/// The parts and settings of a node that is to be started.
+///
+/// The name of the network has no sensible default and is an argument of [`NodeBuilder::new`]; every method sets one
+/// more thing, and [`NodeBuilder::start`] checks all of them. Of a setting that is made twice the later one counts,
+/// except for peers, handlers, validators, routers and callbacks, which add up.
 #[must_use = "nothing runs until `NodeBuilder::start`"]
 pub struct NodeBuilder {
     pub(crate) network: NetworkId,
@@ -139,8 +144,8 @@ impl std::fmt::Debug for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// A hybrid node of a network, in the `tandem` profile, that listens on free loopback ports,
-    /// dials nobody, passes nothing on and has a new identity.
+    /// A node of the network `network`, in the `tandem` profile and the default [`Mode`], that listens on free ports of
+    /// 127.0.0.1, dials nobody, passes nothing on, and has a new identity each time it is started.
     pub fn new(network: NetworkId) -> Self {
         Self {
             network,
@@ -167,87 +172,96 @@ impl NodeBuilder {
         }
     }
 
-    /// Speaks under the names of another profile.
+    /// Sets the names, numbers and tags of the protocol. Nodes of different profiles refuse each other. Default:
+    /// [`NetworkProfile::TANDEM`]; [`ProfileBuilder`](gossip::ProfileBuilder) makes one with other tags.
     pub fn profile(self, profile: &'static NetworkProfile) -> Self {
         Self { profile, ..self }
     }
 
-    /// Uses these transports.
+    /// Sets the transports. Default: all that are compiled.
     pub fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// Stays connected to one more node.
+    /// Adds a node to stay connected to: `host:port`, a URL, or a multiaddr with `/p2p/ID`. It is dialled again, with
+    /// growing pauses, whenever there is no link to it ([`DialLimits`]). Default: none.
     pub fn peer(mut self, address: NodeAddress) -> Self {
         self.peers.push(address);
         self
     }
 
-    /// Keeps the identity in a directory, which no other node may use at the same time.
+    /// Sets the directory that holds the node's key and its lock; the directory is made if it is missing, and no other
+    /// node may use it at the same time. Default: none, and with it a new identity at each start.
     pub fn data_dir(self, path: impl Into<PathBuf>) -> Self {
         Self { data_dir: DirSource::Path(path.into()), ..self }
     }
 
-    /// Keeps the identity in a directory that was opened for this node already.
+    /// Sets the data directory as [`NodeBuilder::data_dir`] does, to one that was opened before: for programs that
+    /// keep files of their own there.
     pub fn opened_data_dir(self, dir: DataDir) -> Self {
         Self { data_dir: DirSource::Opened(dir), ..self }
     }
 
-    /// Has the identity in a file, in PKCS#8 and PEM, instead. The file must be there: a node that is asked to
-    /// be somebody never makes up somebody else. `tandem keygen --out FILE` makes one.
+    /// Sets the file of the node's key, in PKCS#8 and PEM, in place of the one in the data directory. The start fails if
+    /// the file is missing, since a new key would make the node a stranger to its peers. `tandem keygen --out FILE`
+    /// makes one.
     pub fn key_file(self, path: impl Into<PathBuf>) -> Self {
         Self { key: KeySource::File(path.into()), ..self }
     }
 
-    /// Has this identity.
+    /// Sets the node's key itself, in place of any file.
     pub fn key(self, key: Keypair) -> Self {
         Self { key: KeySource::Given(key), ..self }
     }
 
-    /// Does this with the messages of others. Default: [`Relaying::Off`].
+    /// Sets which messages of others the node passes on. Default: [`Relaying::Off`], none.
     pub fn relaying(self, relaying: Relaying) -> Self {
         Self { relaying, ..self }
     }
 
-    /// Handles the messages of a tag.
+    /// Adds the handler of a tag. It gets each message once within the window of the duplicate filter, after the tag's
+    /// validator has accepted it. A tag has one handler at most; [`Running::handle`] adds one later. Messages of tags
+    /// without a handler are judged, passed on and observed all the same.
     pub fn handler(mut self, tag: Tag, handler: impl Handler) -> Self {
         self.handlers.push((tag, Arc::new(handler)));
         self
     }
 
-    /// Judges the messages of a tag before they are handled or passed on.
+    /// Adds the validator of a tag, which judges each message before it is handled or passed on. A tag has one at most;
+    /// messages of a tag without one are accepted.
     pub fn validator(mut self, tag: Tag, validator: impl Validator) -> Self {
         self.validators.push((tag, Arc::new(validator)));
         self
     }
 
-    /// Sets every bound and deadline of the message flow.
+    /// Sets the bounds and deadlines of the message flow. Default: [`Limits::default`].
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Sets whom to let in.
+    /// Sets how many inbound connections are admitted, in all and by host and subnet, over all transports together.
+    /// Default: [`InboundLimits::default`].
     pub fn inbound_limits(self, inbound: InboundLimits) -> Self {
         Self { inbound, ..self }
     }
 
-    /// Sets how much to dial, and how eagerly.
+    /// Sets how many dials may be under way, and the pauses between tries. Default: [`DialLimits::default`].
     pub fn dial_limits(self, dial: DialLimits) -> Self {
         Self { dial, ..self }
     }
 
-    /// Sets the limits on calling others over HTTP.
+    /// Sets the limits on calling others over HTTP. Default: [`ClientLimits::default`].
     pub fn client_limits(self, client_limits: ClientLimits) -> Self {
         Self { client_limits, ..self }
     }
 
-    /// Takes clock, random numbers, names and sockets from somewhere else, such as a network in memory.
-    /// Default: [`Environment::system`].
+    /// Sets where the node takes its clock, random numbers, names and sockets from, such as a network in memory
+    /// ([`crate::memory::Network`]). Default: [`Environment::system`].
     pub fn environment(self, environment: Environment) -> Self {
         Self { environment, ..self }
     }
 
-    /// Neither listens nor gossips: for programs that only call others.
+    /// Makes a node that neither listens nor gossips, for programs that only call others over HTTP.
     pub fn outward(mut self) -> Self {
         #[cfg(feature = "ws")]
         {
@@ -258,15 +272,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Tells somebody the node once it runs, before [`NodeBuilder::start`] returns: a handler or a
-    /// service that has to ask the node back. Keep a `Weak`, or the node holds itself in memory.
+    /// Adds a callback that runs once with the started node, before [`NodeBuilder::start`] returns: for a handler or a
+    /// service that asks the node back. Keep a `Weak` of the node there, or it holds itself in memory. Messages may come
+    /// before the callback has run.
     pub fn on_start(mut self, tell: impl FnOnce(&Arc<dyn GossipNode>) + Send + 'static) -> Self {
         self.on_start.push(Box::new(tell));
         self
     }
 
-    /// Checks everything that can be told without starting the node: addresses, handlers, the files of keys
-    /// and certificates. [`NodeBuilder::start`] does so first.
+    /// Checks everything that can be judged without starting the node: addresses, handlers, and the files of keys and
+    /// certificates, which are read. [`NodeBuilder::start`] does so first.
     ///
     /// # Errors
     ///
@@ -287,11 +302,13 @@ impl NodeBuilder {
         Ok(())
     }
 
-    /// Starts the node. It ends with `parent`, or by [`Running::stop`].
+    /// Starts the node: opens the data directory, loads or makes the key, and binds the sockets. The node listens when
+    /// this returns, and dials its peers from then on. It ends when `parent` is cancelled, when the [`Running`] is
+    /// dropped, or by [`Running::stop`].
     ///
     /// # Errors
     ///
-    /// [`StartError`]; everything that was started has been stopped again.
+    /// [`StartError`], such as a port or a directory in use; everything that was started has been stopped again.
     ///
     /// # Cancel safety
     ///

@@ -1,11 +1,11 @@
-//! What a node cannot be started with, whatever the machine is like.
+//! Settings with which a node cannot be started, whatever the machine is like.
 //!
 //! # Invariants
 //!
 //! * Nothing here starts anything or leaves anything behind, so a configuration can be judged beside a node
 //!   that runs.
-//! * Whatever would be passed over by a running node is refused: an address that no transport dials, a
-//!   handler that no message reaches.
+//! * A setting that a running node would pass over is refused: an address that no transport dials, a handler
+//!   that no message reaches.
 
 use std::collections::BTreeSet;
 
@@ -13,24 +13,24 @@ use gossip::{NetworkProfile, NodeAddress, Tag};
 
 use crate::{Mode, StartError};
 
-/// Why a peer cannot be dialled.
+/// The reason for which a peer's address cannot be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// The WebSocket side cannot dial it.
+    /// The WebSocket side cannot dial the address.
     #[cfg(feature = "ws")]
     #[error(transparent)]
     WebSocket(#[from] net_ws::TargetError),
-    /// The libp2p side cannot dial it.
+    /// The libp2p side cannot dial the address.
     #[cfg(feature = "p2p")]
     #[error(transparent)]
     Libp2p(#[from] net_p2p::PeerAddressError),
-    /// It is an address of a transport that the node does not use.
+    /// The address is of a transport that the node does not use.
     #[error("{address} is {what}, which mode {mode} does not dial")]
     OtherTransport {
         /// The address as given.
         address: NodeAddress,
-        /// What it is.
+        /// The kind of the address.
         what: &'static str,
         /// Name of the node's mode.
         mode: &'static str,
@@ -38,11 +38,11 @@ pub enum PeerError {
 }
 
 impl Mode {
-    /// Checks that a node of this mode can dial an address.
+    /// Checks that a node of this mode can dial an address. Nothing is looked up or dialled.
     ///
     /// # Errors
     ///
-    /// [`PeerError`].
+    /// [`PeerError`], with the addresses that could be dialled.
     pub fn check_peer(self, address: &NodeAddress) -> Result<(), PeerError> {
         let other = |what| {
             let (address, mode) = (address.clone(), self.name());
@@ -61,7 +61,7 @@ impl Mode {
     }
 }
 
-/// What is done with the messages of a tag, of which there is one each.
+/// The two things that a tag has one each of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Handler,

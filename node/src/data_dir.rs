@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Who has a [`DataDir`] is the only process that uses the directory. The lock is the system's, so it
+//! * The process that has a [`DataDir`] is the only one that uses the directory. The lock is the system's, so it
 //!   ends with the process, however that ends.
 //! * A directory that is made here is its owner's alone.
 
@@ -19,7 +19,7 @@ const LOCK_FILE: &str = "lock";
 /// Name of the socket of the admin API.
 const ADMIN_SOCKET: &str = "admin.sock";
 
-/// A data directory in use by this process. Dropping it gives it free.
+/// A data directory in use by this process alone. Dropping it gives the directory free.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub struct DataDir {
     _lock: File,
 }
 
-/// Why a data directory cannot be used.
+/// The reason for which a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataDirError {
@@ -36,7 +36,7 @@ pub enum DataDirError {
     Create {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another process uses it.
@@ -53,17 +53,17 @@ pub enum DataDirError {
     Lock {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there, and takes it for this process.
+    /// Makes the directory if it is missing, with mode 0700, and locks it for this process.
     ///
     /// # Errors
     ///
-    /// [`DataDirError`].
+    /// [`DataDirError`] when the directory cannot be made, or another process uses it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DataDirError> {
         let path = path.into();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -80,13 +80,13 @@ impl DataDir {
         }
     }
 
-    /// The directory.
+    /// The path of the directory, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the admin API of the node that uses a directory listens.
+    /// The path of the socket on which the admin API of the node listens that uses the directory `path`.
     #[must_use]
     pub fn admin_socket(path: &Path) -> PathBuf {
         path.join(ADMIN_SOCKET)

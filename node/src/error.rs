@@ -6,21 +6,21 @@ use gossip::Tag;
 
 use crate::{check::PeerError, data_dir::DataDirError, keys::KeyError};
 
-/// Why a node did not start. Nothing keeps running after one of these.
+/// The reason for which a node did not start. Nothing keeps running then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// There is no key.
+    /// The node's key cannot be read or made.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The certificates to trust cannot be used.
     #[cfg(feature = "ws")]
     #[error(transparent)]
     Certificates(#[from] net_ws::CertificateError),
-    /// What HTTPS needs cannot be used.
+    /// The certificates or the key for HTTPS cannot be used.
     #[cfg(feature = "ws")]
     #[error("cannot serve HTTPS")]
     Tls(#[from] net_ws::TlsError),
@@ -30,17 +30,17 @@ pub enum StartError {
     /// A handler or a validator is for a tag that the network does not have.
     #[error("the {role} for {tag} would never be called: the tags of this network are {known}")]
     UnknownTag {
-        /// What it is.
+        /// Its role: handler or validator.
         role: &'static str,
         /// Its tag.
         tag: Tag,
         /// The tags there are.
         known: String,
     },
-    /// Of two handlers or validators for one tag only one could be called.
+    /// A tag has two handlers or two validators, of which only one could be called.
     #[error("there are two {role}s for {tag}: put them into one")]
     TwoForOneTag {
-        /// What they are.
+        /// Their role: handlers or validators.
         role: &'static str,
         /// Their tag.
         tag: Tag,
@@ -61,7 +61,7 @@ pub enum StartError {
     AddressInUse {
         /// The address as given.
         address: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The WebSocket network did not start.
@@ -79,7 +79,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the same start can never succeed, so that what it was told has to be changed.
+    /// `true` if the same start can never succeed, so that its settings have to be changed; `false` if it may succeed
+    /// another time, such as when a port is free again.
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {

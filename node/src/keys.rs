@@ -21,7 +21,7 @@ use runtime::Random;
 /// Longest key file that is read, in bytes. Chosen: thirty times what such a key takes.
 const MAX_FILE_BYTES: u64 = 4_096;
 
-/// Why there is no key.
+/// The reason for which a key cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -36,16 +36,16 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// There is no such file, and it was asked for.
+    /// The file that was asked for is missing.
     #[error("there is no key file {}: name the right one, or make one with tandem keygen --out {}", path.display(), path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// A directory, or something else that is no file.
+    /// The path is that of a directory, or of something else that is no file.
     #[error("{} is no file: name the file of the key itself, such as {}", path.display(), path.join("identity.pem").display())]
     NotAFile {
-        /// What was named.
+        /// The path as it was named.
         path: PathBuf,
     },
     /// A new key would be readable by others, whatever rights are asked for.
@@ -62,15 +62,15 @@ pub enum KeyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file is no key.
+    /// The content of the file is no key.
     #[error("the key file {} {what}; it is who the node is, so restore it from a copy", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What it is instead, as the end of the sentence.
+        /// The fault of the content, as the end of the sentence.
         what: &'static str,
     },
     /// The file cannot be written.
@@ -78,7 +78,7 @@ pub enum KeyError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

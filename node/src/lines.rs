@@ -54,13 +54,13 @@ struct Batch {
 struct State {
     waiting: VecDeque<Batch>,
     waiting_bytes: usize,
-    /// Whether the thread holds lines that it has not written.
+    /// `true` while the thread holds lines that it has not written.
     writing: bool,
     /// Lines that were dropped, ever.
     lost: u64,
     /// Those of them that no batch tells of yet.
     untold: u64,
-    /// Whether the reader has gone.
+    /// `true` once the reader has gone.
     closed: bool,
 }
 
@@ -98,7 +98,7 @@ impl Lines {
         self.shared.lock().lost
     }
 
-    /// Whether the reader has gone.
+    /// `true` once the reader has gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.lock().closed
     }

@@ -24,7 +24,7 @@ use crate::{
     error::StartError,
 };
 
-/// What a node lends to each of its networks.
+/// The parts that a node lends to each of its networks.
 #[derive(Debug)]
 pub(crate) struct Lent {
     pub(crate) key: Keypair,
@@ -118,7 +118,7 @@ impl Network {
         each!(self, network => Arc::new(network.clone()))
     }
 
-    /// How it stands with every peer that was configured.
+    /// The state of the dial of every configured peer.
     pub(crate) fn dials(&self) -> Vec<DialState> {
         let mut dials = Vec::new();
         #[cfg(feature = "ws")]
@@ -133,7 +133,7 @@ impl Network {
         each!(self, network => network.fault())
     }
 
-    /// Waits until a task of the network has ended unasked; for ever if none does.
+    /// Resolves when a task of the network has ended unasked; never otherwise.
     pub(crate) async fn faulted(&self) -> Fault {
         each!(self, network => network.faulted().await)
     }

@@ -1,11 +1,11 @@
-//! The libp2p side of a node: what the builder is told of it, and the network that comes of it.
+//! The libp2p side of a node: its settings in the builder, and the network that is made from them.
 
 use gossip::NodeAddress;
 use net_p2p::{GossipStreams, Mdns, Multiaddr, P2pConfig};
 
 use crate::{builder::NodeBuilder, error::StartError, network::Lent};
 
-/// What the builder was told of the libp2p side.
+/// The settings of the libp2p side.
 #[derive(Debug)]
 pub(crate) struct P2pSide {
     /// Where to listen.
@@ -22,7 +22,7 @@ impl Default for P2pSide {
 }
 
 impl P2pSide {
-    /// Neither listens nor gossips.
+    /// Makes a side that neither listens nor gossips.
     pub(crate) fn outward(&mut self) {
         self.listen = Vec::new();
         self.gossip = GossipStreams::Off;
@@ -39,19 +39,20 @@ impl P2pSide {
 }
 
 impl NodeBuilder {
-    /// Listens for libp2p peers on these multiaddrs; `/tcp/0` picks a free port.
+    /// Sets the multiaddrs on which libp2p peers connect, each an IP address and a TCP port; `/tcp/0` picks a free port.
+    /// Default: `/ip4/127.0.0.1/tcp/0`.
     pub fn listen_p2p(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.p2p.listen = addresses.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Looks for libp2p peers in the local network. Default: [`Mdns::Off`].
+    /// Sets whether the node looks for libp2p peers in the local network by multicast DNS. Default: [`Mdns::Off`].
     pub fn mdns(mut self, mdns: Mdns) -> Self {
         self.p2p.mdns = mdns;
         self
     }
 
-    /// What the libp2p network of the node is made of.
+    /// The configuration of the libp2p network.
     pub(crate) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
         Ok(P2pConfig {

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! * Whoever has a [`Running`] owns the node: dropping it ends the node, [`Running::stop`] ends it and
-//!   waits until it is gone.
+//! * A [`Running`] owns the node: dropping it ends the node, [`Running::stop`] ends it and waits until it is
+//!   gone.
 //! * [`Running::stop`] gives the data directory free after the last task has ended.
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +26,9 @@ use crate::{
     view::{Seen, View},
 };
 
-/// A running node.
+/// A running node, and the ownership of its tasks.
+///
+/// Dropping it ends the node without waiting; [`Running::stop`] ends it in order.
 #[must_use = "dropping a node ends it"]
 pub struct Running {
     parts: Parts,
@@ -38,14 +40,14 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// What a running node is made of.
+/// The parts of a running node.
 pub(crate) struct Parts {
     /// Network and broadcaster.
     pub(crate) seen: Arc<Seen>,
     /// The node as an application uses it.
     pub(crate) node: Arc<dyn GossipNode>,
     pub(crate) http: Http,
-    /// Has been listening since before the first connection.
+    /// A receiver that was subscribed before the first connection.
     pub(crate) events: broadcast::Receiver<PeerEvent>,
     pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
@@ -67,51 +69,53 @@ impl Running {
         Self { parts }
     }
 
-    /// The node as an application uses it. A cheap handle that does not keep the node running.
+    /// The node as an application uses it: a cheap handle, which does not keep the node running. After the end its
+    /// methods say [`Admission::Closed`](gossip::Admission::Closed).
     #[must_use]
     pub fn node(&self) -> Arc<dyn GossipNode> {
         Arc::clone(&self.parts.node)
     }
 
-    /// A look at how the node is doing, which does not keep it running.
+    /// A handle that shows how the node is doing, and does not keep it running.
     #[must_use]
     pub fn view(&self) -> View {
         View::of(&self.parts.seen)
     }
 
-    /// URL of the WebSocket side, once it listens.
+    /// URL of the WebSocket side, `http://IP:PORT` with the port that was bound; `None` where the node has no such side
+    /// or does not listen.
     #[cfg(feature = "ws")]
     #[must_use]
     pub fn ws_url(&self) -> Option<String> {
         self.parts.seen.network.ws()?.local_address().map(|address| format!("http://{address}"))
     }
 
-    /// Multiaddrs of the libp2p side, each with `/p2p/ID`.
+    /// Multiaddrs on which the libp2p side listens now, each with `/p2p/ID`; none where the node has no such side.
     #[cfg(feature = "p2p")]
     #[must_use]
     pub fn p2p_addresses(&self) -> Vec<String> {
         self.parts.seen.network.p2p().map(P2pNetwork::listen_addresses).unwrap_or_default()
     }
 
-    /// Who the node is, on either transport.
+    /// The node's identity, which is the same on both transports.
     #[must_use]
     pub const fn identity(&self) -> Identity {
         self.parts.identity
     }
 
-    /// The broadcaster of the node.
+    /// The broadcaster of the node, which every network of it shares: for programs that attach links of their own.
     #[must_use]
     pub fn broadcaster(&self) -> &Broadcaster {
         &self.parts.seen.broadcaster
     }
 
-    /// What the node counts.
+    /// The counters of the message flow. A cheap handle inside, kept up to date.
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {
         &self.parts.metrics
     }
 
-    /// What is counted of the HTTP that the node serves; `None` if it serves none.
+    /// The counters of the HTTP that the node serves; `None` if it serves none.
     #[cfg(feature = "http")]
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
@@ -126,54 +130,56 @@ impl Running {
         self.parts.seen.network.ws().map(WsNetwork::metrics)
     }
 
-    /// The data directory, where the node has one.
+    /// The data directory; `None` for a node without one.
     #[must_use]
     pub const fn data_dir(&self) -> Option<&DataDir> {
         self.parts.data_dir.as_ref()
     }
 
-    /// What happens to peers: the first call tells it from the start of the node on, up to 2,048
-    /// events back, a later one from then on.
+    /// The events of peers: connected, identified, disconnected. The first call returns the receiver that has been
+    /// subscribed since the start of the node, so that nothing is missed; later calls subscribe anew. A receiver that
+    /// falls more than 2,048 events behind loses the oldest, and is told so by `RecvError::Lagged`.
     #[must_use]
     pub fn events(&mut self) -> broadcast::Receiver<PeerEvent> {
         std::mem::replace(&mut self.parts.events, self.parts.seen.broadcaster.events())
     }
 
-    /// Handles the messages of a tag from now on, as [`NodeBuilder::handler`](crate::NodeBuilder::handler)
-    /// does from the start. Messages that came before are not handled late.
+    /// Adds a handler for a tag, which gets the messages from now on, as [`NodeBuilder::handler`](crate::NodeBuilder::handler)
+    /// does from the start. Earlier messages are not handled late.
     ///
     /// # Errors
     ///
-    /// [`HandleError`] when the tag is unknown, or has a handler: that one stays.
+    /// [`HandleError`] when the tag is unknown, or has a handler already, which stays.
     pub fn handle(&self, tag: Tag, handler: impl Handler) -> Result<(), HandleError> {
         self.parts.seen.broadcaster.handle(tag, Arc::new(handler))
     }
 
-    /// Judges the messages of a tag from now on, as [`NodeBuilder::validator`](crate::NodeBuilder::validator)
-    /// does from the start. Messages that wait to be handled by now are judged too; what was passed on before
-    /// was not.
+    /// Adds a validator for a tag, which judges the messages from now on, as [`NodeBuilder::validator`](crate::NodeBuilder::validator)
+    /// does from the start. Messages that wait to be handled are judged too; those that were passed on before were
+    /// not.
     ///
     /// # Errors
     ///
-    /// [`HandleError`] when the tag is unknown, or has a validator: that one stays.
+    /// [`HandleError`] when the tag is unknown, or has a validator already, which stays.
     pub fn validate(&self, tag: Tag, validator: impl Validator) -> Result<(), HandleError> {
         self.parts.seen.broadcaster.validate(tag, Arc::new(validator))
     }
 
-    /// Every message that is accepted from now on.
+    /// A receiver of every message that is accepted from now on, whatever its tag. One that falls more than 4,096
+    /// messages behind loses the oldest.
     #[must_use]
     pub fn observe(&self) -> broadcast::Receiver<Inbound> {
         self.parts.seen.broadcaster.observe()
     }
 
-    /// The token that every task of the node watches; cancelling it starts the end.
+    /// The token that every task of the node watches. Cancelling it starts the end, for which [`Running::stop`] waits.
     #[must_use]
     pub const fn token(&self) -> &CancellationToken {
         &self.parts.cancel
     }
 
-    /// Waits until a part of the node has ended by itself, which only a bug in it makes it do; for ever if
-    /// none does. What is left of the node is of little use then: stop it.
+    /// Resolves when a part of the node has ended by itself, which only a bug causes; never otherwise. The rest of the
+    /// node is of little use then: stop it.
     ///
     /// # Cancel safety
     ///
@@ -185,7 +191,13 @@ impl Running {
         }
     }
 
-    /// Ends the node: asks every task, waits for at most `grace`, then aborts the rest.
+    /// Ends the node: asks every task to end, waits for at most `grace`, then aborts those that are left, and says
+    /// whether there were any. Messages that are queued are still written within the grace. Afterwards no task of the
+    /// node runs, its ports are free, and so is its data directory.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the node as dropping the [`Running`] does, without waiting.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! What a node serves over HTTP, put together of routers.
+//! The HTTP service of a node, put together of routers.
 //!
 //! ```text
 //!   router ──does not know the path──▶ next router ─▶ … ─▶ last service ─▶ 404 in the words of existing nodes
@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! * Routers are asked in the order in which they were given, so none hides what came before it.
-//! * Every router is behind a protection; what serves without one was given so.
+//! * Every router is behind a protection; only the service that is asked last may be without one.
 
 use std::convert::Infallible;
 
@@ -20,7 +20,7 @@ use tower::{Service, ServiceExt, service_fn};
 
 use crate::builder::NodeBuilder;
 
-/// What a node serves.
+/// The routers of a node, the service behind them, and the limits on both.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     routers: Vec<Router>,
@@ -29,12 +29,12 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Asks one more router, after those that were given before.
+    /// Adds a router, which is asked after those that were added before.
     pub(crate) fn router(&mut self, router: Router) {
         self.routers.push(router);
     }
 
-    /// Asks a service for what no router knows.
+    /// Sets the service that is asked for paths that no router knows.
     pub(crate) fn last(&mut self, service: HttpService) {
         self.last = Some(service);
     }
@@ -61,27 +61,28 @@ impl Served {
 }
 
 impl NodeBuilder {
-    /// Serves a router over HTTP, on the WebSocket port and on libp2p streams, behind the default
-    /// [`Protection`]. Routers are asked in the order in which they are given; of their fallbacks only
-    /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`].
+    /// Adds a router to serve over HTTP, on the WebSocket port and on libp2p streams, behind the default
+    /// [`Protection`]. Routers are asked in the order in which they are added; of their fallbacks only
+    /// that of the last one counts, and only if nothing is given to [`NodeBuilder::http_service`]. Default: none, and
+    /// without any router or service the node serves no HTTP.
     pub fn http(self, router: Router) -> Self {
         self.http_with(router, &Protection::default())
     }
 
-    /// Serves a router as [`NodeBuilder::http`] does, behind another protection.
+    /// Adds a router as [`NodeBuilder::http`] does, behind another protection.
     pub fn http_with(mut self, router: Router, protection: &Protection) -> Self {
         self.served.router(protection.apply(router));
         self
     }
 
-    /// Serves what no router knows by any tower service. It is behind no protection but the limits on
-    /// connections and requests: add layers to it.
+    /// Sets the tower service that is asked for paths that no router knows. It is behind no protection but the limits on
+    /// connections and requests: add layers to it. Default: 404.
     pub fn http_service(mut self, service: HttpService) -> Self {
         self.served.last(service);
         self
     }
 
-    /// Sets the limits on what is served over HTTP.
+    /// Sets the limits on connections, heads and requests of callers. Default: [`ServeLimits::default`].
     pub fn serve_limits(mut self, serve_limits: ServeLimits) -> Self {
         self.served.limits = serve_limits;
         self

@@ -1,9 +1,9 @@
-//! How a running node is doing, for those who show it.
+//! How a running node is doing: for status pages, commands and load balancers.
 //!
 //! # Invariants
 //!
-//! * A view asks the node each time, so what it shows is never what was true at the start.
-//! * It does not keep the node running, and a node that is gone is shown as such.
+//! * A view asks the node each time, so it shows the present state, never that of the start.
+//! * A view does not keep the node running, and shows a node that is gone as such.
 
 use std::sync::{Arc, Weak};
 
@@ -15,20 +15,21 @@ use runtime::Fault;
 
 use crate::network::Network;
 
-/// What a view looks at.
+/// The parts of a node that a view asks.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) network: Network,
     pub(crate) broadcaster: Broadcaster,
 }
 
-/// A look at a running node. A cheap handle; the default one looks at a node that is gone.
+/// A handle that shows the present state of a node without keeping it running. Clones are cheap; the default one shows
+/// a node that is gone.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     seen: Weak<Seen>,
 }
 
-/// What keeps a node from doing its work, or a part of it.
+/// A reason for which a node does only a part of its work, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trouble {
@@ -41,7 +42,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// Its name for programs.
+    /// The name of the reason for programs, as `/health` has it: `stopping`, `task_ended` or `p2p_restarting`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -57,7 +58,7 @@ impl View {
         Self { seen: Arc::downgrade(seen) }
     }
 
-    /// URL of the WebSocket side, if it listens.
+    /// URL of the WebSocket side, `http://IP:PORT`; `None` where it does not listen, or the node is gone.
     #[cfg(feature = "ws")]
     #[must_use]
     pub fn ws_url(&self) -> Option<String> {
@@ -65,8 +66,8 @@ impl View {
         Some(format!("http://{address}"))
     }
 
-    /// Multiaddrs of the libp2p side, each with `/p2p/ID`. There are more of them when the machine gets
-    /// more addresses.
+    /// Multiaddrs on which the libp2p side listens now, each with `/p2p/ID`. Their number follows the addresses of the
+    /// machine.
     #[cfg(feature = "p2p")]
     #[must_use]
     pub fn p2p_addresses(&self) -> Vec<String> {
@@ -74,13 +75,13 @@ impl View {
         seen.and_then(|seen| Some(seen.network.p2p()?.listen_addresses())).unwrap_or_default()
     }
 
-    /// How it stands with every peer that was configured.
+    /// The state of the dial of every configured peer: its outcome, the last error, the next try.
     #[must_use]
     pub fn dials(&self) -> Vec<DialState> {
         self.seen.upgrade().map(|seen| seen.network.dials()).unwrap_or_default()
     }
 
-    /// What keeps the node from doing its work, or a part of it; the worst first, `None` if nothing does.
+    /// The worst reason for which the node does only a part of its work, or none; `None` if it does all of it.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         let Some(seen) = self.seen.upgrade() else { return Some(Trouble::Stopping) };

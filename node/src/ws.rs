@@ -1,4 +1,4 @@
-//! The WebSocket side of a node: what the builder is told of it, and the network that comes of it.
+//! The WebSocket side of a node: its settings in the builder, and the network that is made from them.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,16 +7,17 @@ use net_ws::{TlsIdentity, WsConfig};
 
 use crate::{builder::NodeBuilder, error::StartError, network::Lent};
 
-/// Certificates and the key to them, for HTTPS on the WebSocket port.
+/// The files that HTTPS on the WebSocket port needs. They are read when the node starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificates, the node's own first, in PEM.
+    /// File of the certificates in PEM: the node's own first, which must not be an authority's, then those that lead to
+    /// an authority.
     pub cert: PathBuf,
-    /// The key to the first one, in PEM.
+    /// File of the private key to the first certificate, in PEM.
     pub key: PathBuf,
 }
 
-/// What the builder was told of the WebSocket side.
+/// The settings of the WebSocket side.
 #[derive(Debug)]
 pub(crate) struct WsSide {
     /// Where to listen; `None` for nowhere.
@@ -47,31 +48,33 @@ impl WsSide {
 }
 
 impl NodeBuilder {
-    /// Listens for WebSocket peers on `host:port`; port 0 picks a free one.
+    /// Sets the `host:port` on which WebSocket peers and callers over HTTP connect: all addresses of the name are bound,
+    /// or the start fails. Port 0 picks a free one. Default: `127.0.0.1:0`.
     pub fn listen_ws(mut self, address: impl Into<String>) -> Self {
         self.ws.listen = Some(address.into());
         self
     }
 
-    /// Tells others that they reach the WebSocket side of this node at an address.
+    /// Sets the address that other nodes are told to reach this node's WebSocket side at. Default: none.
     pub fn public_address(mut self, address: NodeAddress) -> Self {
         self.ws.public_address = Some(address);
         self
     }
 
-    /// Serves HTTPS too, on the WebSocket port.
+    /// Sets the files for HTTPS on the WebSocket port, which goes on to speak plain HTTP too. Default: none, no HTTPS.
     pub fn tls(mut self, files: TlsFiles) -> Self {
         self.ws.tls = Some(files);
         self
     }
 
-    /// Trusts the certificates of a PEM file too, besides those of the system, when calling others.
+    /// Sets a PEM file of certificates to trust, besides those of the system, when calling others over HTTPS. Default:
+    /// none.
     pub fn tls_roots(mut self, path: impl Into<PathBuf>) -> Self {
         self.ws.tls_roots = Some(path.into());
         self
     }
 
-    /// What the WebSocket network of the node is made of.
+    /// The configuration of the WebSocket network.
     pub(crate) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
         Ok(WsConfig {

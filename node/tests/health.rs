@@ -1,4 +1,4 @@
-//! What a node tells of itself when something is wrong.
+//! The words of a node about itself when something is wrong.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]

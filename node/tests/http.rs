@@ -37,9 +37,13 @@ fn the_same_is_answered_over_either_transport() {
         let put = http(&["PUT", &format!("{peer}/kv/colour"), "-d", "green"]);
         assert_eq!(put.code, Some(0), "{put:?}");
         assert_eq!(http(&[&format!("{peer}/kv/colour")]).stdout, "green");
-        let missing = http(&["-f", &format!("{peer}/nothing")]);
-        assert_eq!(missing.code, Some(1));
-        assert_eq!(missing.stderr, "error: the peer answered 404 Not Found");
+        // Issue 8, 21: an error is no success, and has the exit code of curl.
+        for (flags, body) in [(&[][..], "404 page not found"), (&["-f"], "")] {
+            let missing = http(&[flags, &[&format!("{peer}/nothing")]].concat());
+            assert_eq!(missing.code, Some(22), "{missing:?}");
+            assert_eq!(missing.stdout.trim(), body);
+            assert_eq!(missing.stderr, "error: the peer answered 404 Not Found");
+        }
         let piping = ["http", "-X", "PUT", "-d", "@-", &format!("{peer}/kv/a")];
         let piped = finish_with_input(tandem().args(piping), b"blue");
         assert_eq!(piped.code, Some(0), "{piped:?}");

@@ -26,7 +26,7 @@ fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// What a node says of itself to `tandem status`.
+/// The output of `tandem status --json`.
 fn status(dir: &TempDir) -> Value {
     let told = finish(tandem().args(["status", "--json", "--data-dir"]).arg(dir.path()));
     assert_eq!(told.code, Some(0), "{told:?}");

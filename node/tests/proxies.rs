@@ -98,7 +98,7 @@ fn asks_in_a_row(port: u16, count: usize) {
     }
 }
 
-/// What has to work through any proxy in front of a node.
+/// The requests and the gossip that have to work through any proxy in front of a node.
 fn serves(port: u16) {
     eventually("an answer through the proxy", || {
         (ask_once(port, "GET", "/health") == Some(200)).then_some(())

@@ -69,7 +69,7 @@ fn every_signal_ends_a_listener_a_forward_and_a_request() {
     }
 }
 
-/// Whether this machine lets a process be the first of a container.
+/// `true` if this machine lets a process be the first of a container.
 fn has_containers() -> bool {
     let tried = container(Path::new("/bin/true")).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())

@@ -421,7 +421,7 @@ async fn a_stream_hands_out_verified_groups_and_ends_with_an_error_if_it_ends_ea
     assert!(matches!(cause(stream.try_next().await.unwrap_err()), PeerError::WrongContent { .. }));
 }
 
-/// What a peer may do to an answer.
+/// A change that a peer makes to an answer.
 #[derive(Clone, Copy, Debug)]
 enum Mischief {
     Flip(usize),

@@ -1,4 +1,4 @@
-//! What the file service answers.
+//! The answers of the file service.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! What the file store keeps, refuses and cleans up.
+//! The file store: keeping, refusing and cleaning up.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -15,6 +15,8 @@ pub mod corpus;
 pub mod harness;
 pub mod http;
 pub mod libp2p;
+#[cfg(doctest)]
+mod manual;
 pub mod memory;
 pub mod networks;
 pub mod process;

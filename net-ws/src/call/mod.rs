@@ -35,6 +35,10 @@ use crate::socket;
 /// of the client. Chosen: an hour is longer than any caller waits.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3_600);
 
+/// How the verifier calls a server's certificate that may sign others. Its own type is not public here. Source:
+/// rustls-webpki, `Error::CaUsedAsEndEntity`.
+const CA_USED_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
+
 /// A client of the node at `address`.
 pub(crate) fn client(
     address: &NodeAddress,
@@ -123,6 +127,11 @@ impl TlsFailed {
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "it is for another name".into()
+            }
+            CertificateError::Other(other) if other.to_string() == CA_USED_AS_END_ENTITY => {
+                "it is the certificate of an authority (CaUsedAsEndEntity), as a plain openssl req -x509 makes it: \
+                 make one with -addext basicConstraints=critical,CA:FALSE"
+                    .into()
             }
             other => other.to_string(),
         };

@@ -54,13 +54,13 @@ pub(crate) enum ClientError {
     Connect {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The connection broke.
     #[error("the connection to the node broke")]
     Broken {
-        /// What the HTTP library said.
+        /// The error of the HTTP library.
         source: hyper::Error,
     },
     /// The node answered nothing.
@@ -69,13 +69,13 @@ pub(crate) enum ClientError {
     /// The node refused what was asked for, because of how it was asked.
     #[error("{reason}")]
     BadRequest {
-        /// What the node said.
+        /// The node's own words.
         reason: String,
     },
     /// The node could not do it.
     #[error("{reason}")]
     Failed {
-        /// What the node said.
+        /// The node's own words.
         reason: String,
     },
     /// The node answered something that is no answer.
@@ -174,7 +174,7 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Lines {
     body: Incoming,
-    /// What was read of a line that is not complete.
+    /// The bytes of a line that is not complete.
     buffer: BytesMut,
 }
 

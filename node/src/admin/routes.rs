@@ -1,4 +1,4 @@
-//! What the admin API answers.
+//! The answers of the admin API.
 //!
 //! # Invariants
 //!
@@ -40,7 +40,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// write deadline of a peer, so that a stalled peer is reported as given up.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// What the admin API speaks about: a running node.
+/// The running node that the admin API speaks about.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) node: Arc<dyn GossipNode>,

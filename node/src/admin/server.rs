@@ -61,7 +61,7 @@ pub(crate) enum AdminError {
     Listen {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What goes over the admin socket: one JSON object each.
+//! The messages of the admin socket: one JSON object each.
 //!
 //! # Invariants
 //!
@@ -25,7 +25,7 @@ pub(crate) struct Status {
     pub(crate) uptime_ms: u64,
     pub(crate) lines_lost: LinesLost,
     pub(crate) state: State,
-    /// What is wrong, by its name.
+    /// The faults by their names.
     pub(crate) reasons: Vec<String>,
     /// Every peer that was configured.
     pub(crate) dials: Vec<Dial>,
@@ -133,7 +133,7 @@ pub(crate) struct Refusal {
 }
 
 impl Heard {
-    /// What is told of a message.
+    /// The description of a message.
     pub(crate) fn of(message: &Inbound) -> Self {
         Self {
             tag: message.tag.to_string(),
@@ -146,7 +146,7 @@ impl Heard {
 }
 
 impl Peer {
-    /// What is told of a peer.
+    /// The description of a peer.
     pub(crate) fn of(peer: &PeerInfo) -> Self {
         Self {
             peer: peer.id.0,

@@ -142,7 +142,7 @@ pub(crate) struct PeersArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HttpArgs {
-    /// What to ask: a method, if it is not GET, and a peer with a path. A peer is host:port, a URL, or a
+    /// The request: a method, if it is not GET, and a peer with a path. A peer is host:port, a URL, or a
     /// multiaddr with /p2p/ID.
     #[arg(required = true, num_args = 1..=2, value_name = "[METHOD] PEER/PATH", value_hint = ValueHint::Url)]
     words: Vec<String>,
@@ -164,7 +164,7 @@ pub(crate) struct HttpArgs {
     /// Ask for the head alone.
     #[arg(short = 'I', long, conflicts_with = "data")]
     pub(crate) head: bool,
-    /// Fail if the answer is an error.
+    /// Leave out the body of an answer that is an error. The exit code is 22 then, with or without this.
     #[arg(short = 'f', long)]
     pub(crate) fail: bool,
     /// Seconds that everything may take.

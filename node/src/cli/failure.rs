@@ -1,4 +1,4 @@
-//! What a command that failed tells, and its exit code.
+//! The message of a command that failed, and its exit code.
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     /// The command line cannot be used.
     #[error("{text}")]
     Usage {
-        /// What is wrong with it.
+        /// The mistake in it.
         text: String,
     },
     /// The configuration cannot be used.
@@ -63,7 +63,7 @@ pub(crate) enum Failure {
     Body {
         /// So much of it came.
         received: u64,
-        /// What ended it.
+        /// The error that ended it.
         source: BoxError,
     },
     /// A file was not put.
@@ -80,7 +80,7 @@ pub(crate) enum Failure {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file could not be written.
@@ -88,7 +88,7 @@ pub(crate) enum Failure {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A message is longer than any may be.
@@ -100,9 +100,9 @@ pub(crate) enum Failure {
     /// The system did not give what every program gets.
     #[error("the system refused {what}")]
     System {
-        /// What was asked for.
+        /// The thing that was asked for.
         what: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The system lets the process have too few files open.
@@ -121,13 +121,17 @@ pub(crate) enum Failure {
     /// A part of the node ended by itself.
     #[error("the node stopped by itself: {fault}")]
     Died {
-        /// What ended.
+        /// The part that ended.
         fault: Fault,
     },
 }
 
+/// Exit code of a request that the peer answered with an error. Source: curl, which has it for `--fail` and
+/// `--fail-with-body`.
+const ERROR_ANSWERED: u8 = 22;
+
 impl Failure {
-    /// What the program exits with.
+    /// The exit code of the program.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage { .. }
@@ -137,13 +141,13 @@ impl Failure {
             | Self::Client(ClientError::BadRequest { .. }) => 2,
             Self::Start(error) if error.is_misconfiguration() => 2,
             Self::Demo(error) if error.is_misuse() => 2,
+            Self::Status { .. } => ERROR_ANSWERED,
             Self::Start(_)
             | Self::Service(_)
             | Self::Admin(_)
             | Self::Client(_)
             | Self::Demo(_)
             | Self::Http(_)
-            | Self::Status { .. }
             | Self::Body { .. }
             | Self::Put(_)
             | Self::Get(_)
@@ -157,7 +161,7 @@ impl Failure {
         })
     }
 
-    /// Whether nobody reads what the command prints any more, which ends it and is no failure.
+    /// `true` if nobody reads the command's output any more, which ends it and is no failure.
     pub(crate) fn is_reader_gone(&self) -> bool {
         matches!(self, Self::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -206,7 +210,7 @@ impl From<&clap::Error> for Failure {
     }
 }
 
-/// What may have been meant, as the end of a sentence.
+/// A guess at the meaning, as the end of a sentence.
 fn meant(error: &clap::Error) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

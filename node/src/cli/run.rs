@@ -87,7 +87,7 @@ impl Teller {
     }
 }
 
-/// What is told with `--json`, one object a line.
+/// An event as `--json` prints it, one object a line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
@@ -147,6 +147,9 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     log::to_stderr(&settings.log);
     for variable in layers.unknown() {
         tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
+    }
+    if settings.joins_nobody() {
+        tracing::warn!("no peer is configured: this node hears nothing until another one dials it");
     }
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();

@@ -28,7 +28,7 @@ pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is to be sent, of at most as many bytes as any message may have.
+/// The body to send, of at most as many bytes as any message may have.
 async fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
     let body = match (&args.file, args.text.as_deref()) {
         (Some(path), _) => {

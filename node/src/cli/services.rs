@@ -86,7 +86,7 @@ pub(crate) async fn offer(
     Ok(builder.on_start(move |running| node.fill(running)))
 }
 
-/// What is known of how a node is. Clones share it.
+/// The condition of a node as far as it is known. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Condition {
     /// Set once the node runs.
@@ -95,7 +95,7 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    /// Whether the node does its work, and what is wrong.
+    /// The state of the node, and what is wrong.
     pub(crate) fn state(&self, mode: Mode) -> (State, Vec<String>) {
         let trouble = self.view.get().and_then(View::trouble);
         let disk = self.disk.trouble();
@@ -114,7 +114,7 @@ impl Condition {
     }
 }
 
-/// What tells how the node is.
+/// The function that tells the condition of the node.
 fn health(
     settings: &Settings,
     node: &LateNode,

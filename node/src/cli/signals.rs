@@ -28,7 +28,7 @@ pub(crate) struct Caught {
 }
 
 impl Caught {
-    /// What a program exits with that a signal has kept from doing its work. Source: the convention of
+    /// The exit code of a program that a signal has kept from doing its work. Source: the convention of
     /// shells, 128 and the number of the signal.
     pub(crate) fn exit_code(self) -> ExitCode {
         ExitCode::from(128 + self.number)
@@ -69,7 +69,7 @@ impl StopSignals {
     }
 }
 
-/// Whether the program was started to ignore a signal. Where the system does not tell, it was not.
+/// `true` if the program was started to ignore a signal; `false` where the system does not tell.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

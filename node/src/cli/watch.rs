@@ -30,7 +30,7 @@ const LOOKS_PER_TRY: u32 = 10;
 /// Name of the file that is written to see whether one can be.
 const TRIAL: &str = ".trial";
 
-/// What is wrong with the place where a node keeps its data.
+/// A fault of the place where a node keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskTrouble {
     Full,
@@ -50,7 +50,7 @@ impl DiskTrouble {
         }
     }
 
-    /// Whether nobody can connect any more.
+    /// `true` if nobody can connect any more.
     pub(crate) const fn stops_work(self) -> bool {
         matches!(self, Self::NoDescriptors)
     }
@@ -66,14 +66,14 @@ impl DiskTrouble {
     }
 }
 
-/// What the last look at the data directory showed. Clones share it.
+/// The result of the last look at the data directory. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     trouble: Arc<Mutex<Option<DiskTrouble>>>,
 }
 
 impl Disk {
-    /// What is wrong, if anything is.
+    /// The fault, if there is one.
     pub(crate) fn trouble(&self) -> Option<DiskTrouble> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +96,7 @@ impl Disk {
     }
 }
 
-/// What changed between two looks.
+/// A change between two looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// A configured peer cannot be reached.
@@ -137,7 +137,7 @@ pub(crate) async fn watch(view: View, dir: PathBuf, disk: Disk, mut tell: impl F
     }
 }
 
-/// What the last look showed.
+/// The result of the last look.
 #[derive(Debug)]
 struct Looks {
     /// How often the failing of each address was told.

@@ -19,7 +19,7 @@ pub(crate) enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is longer than any configuration.
@@ -35,7 +35,7 @@ pub(crate) enum ConfigError {
     Syntax {
         /// Where it stops being TOML.
         at: Origin,
-        /// What the parser says.
+        /// The words of the parser.
         message: String,
     },
     /// A key that there is not.
@@ -45,7 +45,7 @@ pub(crate) enum ConfigError {
         at: Origin,
         /// The key as written.
         name: String,
-        /// What may have been meant.
+        /// The key that may have been meant.
         meant: Option<Key>,
     },
     /// A value of another kind.
@@ -61,7 +61,7 @@ pub(crate) enum ConfigError {
     UnknownVariable {
         /// The variable.
         variable: String,
-        /// What was meant.
+        /// The variable that was meant.
         meant: String,
     },
     /// An environment variable that is not Unicode.
@@ -77,7 +77,7 @@ pub(crate) enum ConfigError {
         at: Origin,
         /// Whose value it is.
         key: Key,
-        /// What is wrong with it, and what would be right.
+        /// The mistake, and what would be right.
         problem: String,
     },
     /// Neither a data directory nor a home directory is set.

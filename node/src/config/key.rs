@@ -14,11 +14,11 @@ use self::{
     Kind::{List, Number, Switch, Text},
 };
 
-/// What is logged unless something else is asked for. Chosen: GossipSub logs each message that a full
+/// The log filter unless another one is asked for. Chosen: GossipSub logs each message that a full
 /// queue makes it drop, body and all, which costs more than the message; Tandem counts them.
 const DEFAULT_LOG: &str = "warn,libp2p_gossipsub=error";
 
-/// What stands for a value in a file.
+/// The kind of a value in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A string.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Switch,
 }
 
-/// What a setting is when nobody sets it.
+/// The value of a setting that nobody sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Default {
     /// This text.
@@ -80,7 +80,7 @@ pub(crate) struct Spec {
     pub(crate) flag: &'static str,
     pub(crate) kind: Kind,
     pub(crate) default: Default,
-    /// What the help calls its value.
+    /// The name of its value in the help.
     placeholder: &'static str,
     pub(crate) help: &'static str,
 }
@@ -263,7 +263,7 @@ impl Key {
         }
     }
 
-    /// What else a shell completes for it.
+    /// The kind of thing that a shell completes for it otherwise.
     const fn hint(self) -> ValueHint {
         match self {
             Self::DataDir => ValueHint::DirPath,
@@ -278,7 +278,7 @@ impl Key {
     }
 }
 
-/// What the flags of the settings say: one entry for each that was given.
+/// The flags of the settings: one entry for each that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flags {
     pub(crate) given: Vec<(Key, Vec<String>)>,

@@ -68,7 +68,7 @@ pub(crate) struct Given {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layers {
     values: BTreeMap<Key, Given>,
-    /// What `~` stands for.
+    /// The directory that `~` stands for.
     home: Option<PathBuf>,
     /// Environment variables that look like settings and are none.
     unknown: Vec<String>,
@@ -131,7 +131,7 @@ impl Layers {
         expand(text, self.home.as_deref())
     }
 
-    /// What is set for a key.
+    /// The value that is set for a key.
     pub(crate) fn get(&self, key: Key) -> Option<&Given> {
         self.values.get(&key)
     }

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     check::ConfigError,
-    key::Key,
+    key::{Default, Key},
     layers::{Given, Layers, Origin, Value},
 };
 
@@ -28,7 +28,7 @@ const MAX_BUDGET_MIB: usize = 1024 * 1024;
 /// Smallest budget, in MiB. Chosen: a few messages of the largest size.
 const MIN_BUDGET_MIB: usize = 32;
 
-/// What an operator decided, checked.
+/// The decisions of an operator, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) profile: &'static NetworkProfile,
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
 /// An HTTP service that a node may offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
-    /// Whether the node is there, and how it is.
+    /// The state of the node.
     Status,
     /// The blocks it keeps.
     Blocks,
@@ -76,9 +76,7 @@ impl Settings {
         let mode = read.mode()?;
         Ok(Self {
             profile: read.required(Key::Profile, profile)?,
-            network: read.required(Key::Network, |text| {
-                NetworkId::new(text).map_err(|error| error.to_string())
-            })?,
+            network: read.network()?,
             mode,
             listen_ws: read.required(Key::ListenWs, host_port)?,
             listen_p2p: read.list(Key::ListenP2p, multiaddr)?,
@@ -102,6 +100,13 @@ impl Settings {
         })
     }
 
+    /// `true` if the node is to be a part of a network that others have made, and looks for none of its nodes. In a
+    /// network of one's own the first node has nobody to look for.
+    pub(crate) fn joins_nobody(&self) -> bool {
+        let own = Default::Is(self.profile.name) == Key::Profile.spec().default;
+        !own && self.peers.is_empty() && !self.mdns
+    }
+
     /// Checks the data directory alone: all that a client of a running node needs.
     pub(crate) fn data_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
         Reader(layers).data_dir()
@@ -120,12 +125,29 @@ impl Reader<'_> {
         })
     }
 
+    /// The network, which has a default only in the default profile: a node under the names of another one that
+    /// nobody told the name of the network would join none.
+    fn network(&self) -> Result<NetworkId, ConfigError> {
+        let is_set =
+            |key| self.0.get(key).map(|given| &given.origin).filter(|at| **at != Origin::Default);
+        let profile = self.required(Key::Profile, profile)?.name;
+        if let (None, Some(at)) = (is_set(Key::Network), is_set(Key::Profile))
+            && Default::Is(profile) != Key::Profile.spec().default
+        {
+            let problem = format!(
+                "{profile} needs the name of a network: set `network` to its genesis ID, as in --network testnet-v1.0"
+            );
+            return Err(ConfigError::Value { at: at.clone(), key: Key::Profile, problem });
+        }
+        self.required(Key::Network, |text| NetworkId::new(text).map_err(|error| error.to_string()))
+    }
+
     fn data_dir(&self) -> Result<PathBuf, ConfigError> {
         self.optional(Key::DataDir, |text| data_dir(self.0.path(text)?))?
             .ok_or(ConfigError::NoDataDir)
     }
 
-    /// Who may put files here.
+    /// The peers that may put files here.
     fn uploads(&self) -> Result<Uploads, ConfigError> {
         let who = self.list(Key::Uploads, uploader)?;
         Ok(if who.is_empty() {

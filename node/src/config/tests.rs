@@ -1,4 +1,4 @@
-//! What is refused and how; which layer wins; what is printed reads back the same.
+//! Tests of the configuration: refusals and their words; which layer wins; a printed configuration reads back the same.
 
 use std::{collections::HashMap, ffi::OsString, io::Write};
 
@@ -69,6 +69,11 @@ fn a_mistake_in_a_file_is_told_with_its_line() {
 fn a_value_that_cannot_be_used_is_told_with_what_can() {
     for (text, expected) in [
         ("profile = \"eth\"", "`profile`: \"eth\" is no profile: write tandem or algorand"),
+        // Issue 8, 21: such a node would join nobody.
+        (
+            "profile = \"algorand\"",
+            "`profile`: algorand needs the name of a network: set `network`",
+        ),
         ("network = \"a b\"", "`network`: network name \"a b\" is not 1 to 64"),
         ("mode = \"both\"", "`mode`: \"both\" is no mode: write hybrid, ws or p2p"),
         ("listen_ws = \"4160\"", "`listen_ws`: \"4160\" is not HOST:PORT"),

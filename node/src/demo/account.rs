@@ -54,7 +54,7 @@ impl Tally {
     }
 }
 
-/// What became of the messages that one node should have heard, and how many it sent.
+/// The fate of the messages that one node should have heard, and the number that it sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeAccount {
     pub(crate) sent: Tally,
@@ -119,18 +119,18 @@ impl Account {
         }
     }
 
-    /// What all nodes lost together. Before the end it is what is still on its way.
+    /// The messages that all nodes lost together; before the end, those that are still on their way.
     pub(crate) fn lost(&self) -> u64 {
         self.nodes.iter().map(|node| node.lost.total()).sum()
     }
 
-    /// What all nodes handled too often, together with what nobody sent.
+    /// The messages that all nodes handled too often, together with those that nobody sent.
     pub(crate) fn duplicated(&self) -> u64 {
         self.nodes.iter().map(|node| node.duplicated.total() + node.unknown.total()).sum()
     }
 }
 
-/// What has to be known to judge the messages of one source.
+/// The facts by which the messages of one source are judged.
 struct Judge<'a> {
     listeners: &'a [Listener],
     source: Source,
@@ -173,7 +173,7 @@ impl<'a> Judge<'a> {
             .map(|(index, _)| fate.handled_by(index))
     }
 
-    /// Whether a node missed a message because it was down.
+    /// `true` if a node missed a message because it was down.
     fn was_down(&self, node: usize, number: usize, sent_ns: u64) -> bool {
         let Some(outage) = self.outage.filter(|outage| outage.node == node) else { return false };
         if sent_ns >= outage.killed_ns {
@@ -182,7 +182,7 @@ impl<'a> Judge<'a> {
         outage.killed_ns - sent_ns < FLIGHT_NS && number >= self.known_to_killed
     }
 
-    /// Whether a message never left the node that sent it.
+    /// `true` if a message never left the node that sent it.
     fn died_with_sender(&self, number: usize, sent_ns: u64) -> bool {
         let Source { sender, life, .. } = self.source;
         let killed = self.outage.filter(|it| it.node == usize::from(sender) && it.life == life);

@@ -1,4 +1,4 @@
-//! What the demo sends: a stamp, and bytes that fill it up.
+//! The bodies that the demo sends: a stamp, and bytes that fill it up.
 //!
 //! # Invariants
 //!
@@ -15,7 +15,7 @@ const MAGIC: [u8; 4] = *b"TDM1";
 /// Length of a stamp, in bytes.
 const STAMP_BYTES: usize = 24;
 
-/// What kind of message it is.
+/// The kind of message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Class {
     Vote,
@@ -28,10 +28,10 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    /// What is counted.
+    /// Messages that are counted.
     pub(crate) const COUNTED: [Self; 3] = [Self::Vote, Self::Transaction, Self::Proposal];
 
-    /// What only shows that nodes hear each other.
+    /// Messages that only show that nodes hear each other.
     pub(crate) const PROBES: [Self; 2] = [Self::ProbeVote, Self::ProbeTransaction];
 
     /// Its name in reports.

@@ -34,7 +34,7 @@ const READY_TIME: Duration = Duration::from_secs(30);
 /// How long a node may take to read an order. Chosen: one line always fits the pipe.
 const ORDER_TIME: Duration = Duration::from_secs(5);
 
-/// What a process is started with.
+/// The arguments of a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Start<'a> {
     pub(crate) member: &'a Member,
@@ -53,7 +53,7 @@ pub(crate) struct NodeProcess {
     child: Child,
     orders: ChildStdin,
     log: PathBuf,
-    /// What it has written to its journal.
+    /// The entries of its journal.
     pub(crate) journal: Tail,
     /// Where others dial it.
     pub(crate) addresses: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the director tells a node, and what a node tells it: one JSON object a line.
+//! The messages between the director and its nodes: one JSON object a line.
 //!
 //! # Invariants
 //!
@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use runtime::WallClock;
 use serde::{Deserialize, Serialize};
 
-/// What a node is to do.
+/// An order to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum Order {
@@ -37,7 +37,7 @@ pub(crate) struct Schedule {
     pub(crate) nodes: u32,
 }
 
-/// What a node tells once it listens.
+/// The first message of a node, once it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ready {
     /// Where others dial it, over either transport.

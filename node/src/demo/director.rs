@@ -49,7 +49,7 @@ const DEAD_TIME: Duration = Duration::from_secs(1);
 /// How long a node may take to end.
 const STOP_TIME: Duration = Duration::from_secs(6);
 
-/// What is to be shown.
+/// The parts of a demo to show.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) topology: Topology,
@@ -68,7 +68,7 @@ pub(crate) struct Director {
     network: String,
     files: TempDir,
     nodes: Vec<Node>,
-    /// What is left to read of a node that was killed: its listener and its journal.
+    /// The rest to read of a node that was killed: its listener and its journal.
     ended: Option<(usize, Tail)>,
     outage: Option<Outage>,
     ledger: Ledger,
@@ -83,7 +83,7 @@ struct Node {
     listener: usize,
 }
 
-/// What a demo came to.
+/// The outcome of a demo.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) account: Account,
@@ -110,7 +110,7 @@ impl Director {
         })
     }
 
-    /// What is to be shown.
+    /// The parts of a demo to show.
     pub(crate) const fn plan(&self) -> &Plan {
         &self.plan
     }

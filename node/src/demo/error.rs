@@ -22,7 +22,7 @@ pub(crate) enum DemoError {
     Files {
         /// The directory or file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A process could not be started.
@@ -30,7 +30,7 @@ pub(crate) enum DemoError {
     Spawn {
         /// The node.
         name: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A node did not come up in time.
@@ -40,7 +40,7 @@ pub(crate) enum DemoError {
         name: String,
         /// The deadline.
         seconds: u64,
-        /// What the node logged.
+        /// The lines that the node logged.
         log: PathBuf,
     },
     /// A node ended before it was told to.
@@ -50,7 +50,7 @@ pub(crate) enum DemoError {
         name: String,
         /// How it ended.
         status: String,
-        /// What the node logged.
+        /// The lines that the node logged.
         log: PathBuf,
     },
     /// The nodes did not find each other.
@@ -77,7 +77,7 @@ pub(crate) enum DemoError {
 }
 
 impl DemoError {
-    /// Whether the command line has to be changed.
+    /// `true` if the command line has to be changed.
     pub(crate) const fn is_misuse(&self) -> bool {
         matches!(self, Self::NoVictim { .. } | Self::NoLeaf)
     }

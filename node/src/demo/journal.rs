@@ -1,4 +1,4 @@
-//! What a node did, in a file that outlives it.
+//! The deeds of a node, in a file that outlives it.
 //!
 //! # Invariants
 //!
@@ -22,7 +22,7 @@ const RECORD_BYTES: usize = 32;
 /// Records that are read at a time.
 const READ_BYTES: usize = 4_096 * RECORD_BYTES;
 
-/// What happened to a message.
+/// An event in the life of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// It is about to be given to the node.

@@ -39,7 +39,7 @@ pub(crate) struct Source {
     pub(crate) class: Class,
 }
 
-/// What is known of one message.
+/// The record of one message.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fate {
     /// When it was sent; `None` if its sender did not note it, or took it back.
@@ -54,7 +54,7 @@ impl Fate {
         self.handled.get(listener).copied().unwrap_or(0)
     }
 
-    /// Whether any listener handled it.
+    /// `true` if any listener handled it.
     pub(crate) fn was_heard(&self) -> bool {
         self.handled.iter().any(|times| *times > 0)
     }
@@ -166,7 +166,7 @@ impl Ledger {
         self.messages.iter().map(|(source, fates)| (source, fates.as_slice()))
     }
 
-    /// What a node heard of a class.
+    /// The messages of a class that a node heard.
     pub(crate) fn arrivals(&self, node: usize, class: Class) -> Arrivals {
         let classes = self.arrivals.get(node);
         classes.and_then(|classes| classes.get(&class)).copied().unwrap_or_default()
@@ -191,7 +191,7 @@ impl Ledger {
         self.handled
     }
 
-    /// Whether the newest life of every node will send nothing more.
+    /// `true` if the newest life of every node will send nothing more.
     pub(crate) fn is_all_sent(&self) -> bool {
         self.newest().all(|(listener, _)| self.done.contains(&listener))
     }

@@ -1,4 +1,4 @@
-//! What one node sends, and when.
+//! The messages that one node sends, and their times.
 //!
 //! ```text
 //!   Schedule ─▶ due(now) ─▶ note in the journal ─▶ broadcast ──Full?──▶ try again a little later

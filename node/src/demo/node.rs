@@ -28,7 +28,7 @@ use crate::{
     log,
 };
 
-/// What a node logs, into a file that somebody reads only if something went wrong. Chosen: GossipSub
+/// The log filter of a node, whose file is read only if something went wrong. Chosen: GossipSub
 /// logs every message that it has no room for, body and all.
 const DEFAULT_LOG: &str = "info,libp2p_gossipsub=error";
 
@@ -67,7 +67,7 @@ pub(crate) struct DemoNodeArgs {
     /// Where to write its journal.
     #[arg(long)]
     pub(crate) journal: PathBuf,
-    /// Whom it dials.
+    /// The nodes that it dials.
     #[arg(long)]
     pub(crate) peer: Vec<NodeAddress>,
 }

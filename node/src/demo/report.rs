@@ -1,4 +1,4 @@
-//! What a demo tells in the end, for people and for programs.
+//! The report at the end of a demo, for people and for programs.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::cli::json;
 
-/// What a demo tells.
+/// The report of a demo.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     seconds: u64,
@@ -44,7 +44,7 @@ struct NodeReport {
     duplicated: u64,
 }
 
-/// What a node heard of a class, by transport.
+/// The messages of a class that a node heard, by transport.
 #[derive(Clone, Debug, Serialize)]
 struct HeardReport {
     class: &'static str,
@@ -61,7 +61,7 @@ struct LaneReport {
     max_ms: f64,
 }
 
-/// What the end of a node cost.
+/// The cost of the end of a node.
 #[derive(Clone, Debug, Serialize)]
 struct ChaosReport {
     node: String,
@@ -75,7 +75,7 @@ struct ChaosReport {
 }
 
 impl Report {
-    /// What is to be told of a demo.
+    /// The report of a demo.
     pub(crate) fn new(plan: &Plan, outcome: &Outcome) -> Self {
         let Outcome { account, ledger, outage } = outcome;
         let members = plan.topology.members();

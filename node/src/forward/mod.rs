@@ -28,17 +28,19 @@ use tokio_util::sync::CancellationToken;
 /// Connections of local tools at one time. Chosen: a load generator's; they wait for the peer's places.
 const MAX_CONNECTIONS: usize = 1_024;
 
-/// Why nothing is forwarded.
+/// The reason for which a local port cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: is it a free host:port of this machine?")]
 pub struct ForwardError {
     /// The address as given.
     address: String,
-    /// What the system said.
+    /// The error of the operating system.
     source: io::Error,
 }
 
-/// Forwards the requests of a local port to a peer until it is stopped or dropped.
+/// A local port whose HTTP requests are passed on to a peer, until it is stopped or dropped.
+///
+/// Connections at one time: 1,024.
 #[derive(Debug)]
 pub struct Forward {
     tasks: TaskSet,
@@ -46,11 +48,16 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Listens on every address of `listen`, a `host:port`; port 0 picks a free one. Ends with `parent`.
+    /// Listens on every address of `listen`, a `host:port`, and passes requests on to the peer of `client`. Port 0 picks a
+    /// free one. Ends with `parent`.
     ///
     /// # Errors
     ///
     /// [`ForwardError`] when the address cannot be listened on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future listens nowhere.
     pub async fn start(
         listen: &str,
         client: HttpClient,
@@ -72,13 +79,17 @@ impl Forward {
         Ok(Self { tasks, local })
     }
 
-    /// Where it listens.
+    /// The address that was bound; with several addresses of a name, the first.
     #[must_use]
     pub const fn local_address(&self) -> SocketAddr {
         self.local
     }
 
-    /// Stops accepting, and lets requests under way end within `grace`.
+    /// Stops accepting, lets requests under way end within `grace`, then aborts the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that is dropped has asked the tasks to end; another call waits for them.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
     }

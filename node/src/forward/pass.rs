@@ -76,7 +76,7 @@ fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-/// Whether a list in a header has a word.
+/// `true` if a list in a header has a word.
 fn names(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     words(headers, name).any(|other| other.eq_ignore_ascii_case(word))
 }
@@ -90,7 +90,7 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// What a tool is told when there is no answer.
+/// The answer to a tool when the peer gives none.
 fn failed(error: &HttpError) -> HttpResponse {
     let status = match error {
         HttpError::Deadline | HttpError::DeadlineUnsent => StatusCode::GATEWAY_TIMEOUT,

@@ -1,4 +1,4 @@
-//! What is in a key file, written by this program or by another.
+//! The content of a key file, written by this program or by another.
 //!
 //! # Invariants
 //!
@@ -41,7 +41,7 @@ fn body(text: &str) -> Option<String> {
     Some(body.chars().filter(|letter| letter.is_ascii() && !letter.is_whitespace()).collect())
 }
 
-/// What a text is that holds no such block.
+/// A description of a text that holds no such block.
 fn what_else(text: &str) -> NoKey {
     let has = |label: &str| text.contains(&format!("-----BEGIN {label}-----"));
     NoKey(if has("ENCRYPTED PRIVATE KEY") {

@@ -29,7 +29,7 @@ pub(crate) fn tandem() -> Command {
     command
 }
 
-/// What a command that ended left behind.
+/// The exit code and the output of a command that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub struct Health {
     /// Serving, or about to end.
     pub state: State,
-    /// What is wrong, by its name, such as `disk_full`; empty if nothing is.
+    /// The faults by their names, such as `disk_full`; empty if there are none.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// The network it belongs to.

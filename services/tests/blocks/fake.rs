@@ -73,7 +73,7 @@ impl BlockStore for Ledger {
     }
 }
 
-/// What a peer of a [`FakeNode`] does with a request; the number counts the requests to it.
+/// The behaviour of a peer of a [`FakeNode`] for a request; the number counts the requests to it.
 pub(crate) type Answers =
     Arc<dyn Fn(Bytes, usize) -> BoxFuture<'static, Result<Topics, RequestError>> + Send + Sync>;
 
@@ -118,7 +118,7 @@ impl FakeNode {
         self.peers.lock().unwrap().remove(&peer);
     }
 
-    /// Whom it asked, in order.
+    /// The peers that it asked, in order.
     pub(crate) fn asked(&self) -> Vec<u64> {
         self.asked.lock().unwrap().iter().map(|(peer, _)| peer.0).collect()
     }

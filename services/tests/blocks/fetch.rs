@@ -271,7 +271,7 @@ async fn a_source_that_comes_back_is_used_again() {
     holds(&*store, 0..1000);
 }
 
-/// What a source that always answers the same comes to.
+/// The outcome with a source that always answers the same.
 #[track_caller]
 fn fails_with(expected: fn(&Failure) -> bool, answer: fn() -> HttpResponse) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -4,6 +4,7 @@
 //!
 //! * Bodies are streamed in both directions; none is held whole.
 //! * A body that breaks off is a failure, told with how much of it came.
+//! * An answer of 400 or above is a failure with an exit code of its own, told after its body.
 
 mod target;
 mod upload;
@@ -71,7 +72,8 @@ pub(crate) async fn http(args: HttpArgs) -> Result<ExitCode, Failure> {
 /// Prints a response, as the arguments want it.
 async fn show(args: &HttpArgs, response: HttpResponse) -> Result<ExitCode, Failure> {
     let status = response.status();
-    if args.fail && (status.is_client_error() || status.is_server_error()) {
+    let is_error = status.is_client_error() || status.is_server_error();
+    if args.fail && is_error {
         return Err(Failure::Status { status });
     }
     let (name, out) = open(args.out.as_deref()).await?;
@@ -93,7 +95,7 @@ async fn show(args: &HttpArgs, response: HttpResponse) -> Result<ExitCode, Failu
     }
     out.flush().await.map_err(wrote)?;
     bar.finish_and_clear();
-    Ok(ExitCode::SUCCESS)
+    if is_error { Err(Failure::Status { status }) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// Where the answer goes.

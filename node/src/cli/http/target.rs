@@ -1,4 +1,4 @@
-//! What `tandem http` asks: a peer and a path, written as one word.
+//! The target of `tandem http`: a peer and a path, written as one word.
 
 use gossip::NodeAddress;
 
