@@ -127,7 +127,7 @@ fn a_slip_on_the_command_line_is_one_line() {
         USAGE,
         &["unexpected argument '--datadir' found, did you mean '--data-dir'?"],
     );
-    refuses(tandem().args(["demo", "--seconds", "0"]), USAGE, &["0 is not in"]);
+    refuses(tandem().args(["demo", "--seconds", "0"]), USAGE, &["write a whole number from 1 to 86400"]);
     refuses(tandem().args(["demo", "--rate", "0"]), USAGE, &["--rate"]);
     refuses(tandem().args(["demo", "--nodes", "x"]), USAGE, &["write for example ws=2"]);
     refuses(tandem().args(["demo", "--chaos=hybrid-1"]), USAGE, &["name one of ws-1, ws-2"]);
@@ -249,6 +249,51 @@ fn a_data_directory_that_cannot_be_made_or_used_is_refused() {
     assert!(!of_length(at_most + 1).exists());
     let node = Node::start(&of_length(at_most), &[]);
     assert_eq!(finish(&mut node.command("status")).code, Some(0));
+}
+
+// Issue 8, 21: the manual's command joined nobody, and said nothing.
+#[test]
+fn a_network_of_others_has_to_be_named() {
+    let dir = scratch();
+    refuses(
+        run(dir.path()).args(["--profile", "algorand"]),
+        USAGE,
+        &["--profile: algorand needs the name of a network", "--network testnet-v1.0"],
+    );
+    let alone = ["--profile", "algorand", "--network", "testnet-v1.0"];
+    let node = Node::start(dir.path(), &alone);
+    let line = node.process.stderr.recv_timeout(support::PATIENCE).unwrap();
+    assert!(line.contains("no peer is configured"), "{line}");
+}
+
+// Issue 8, 21: as a newcomer makes a certificate.
+#[test]
+fn a_plain_certificate_of_openssl_is_refused_with_the_command_that_mends_it() {
+    let dir = scratch();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]);
+    openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert);
+    if !openssl.output().is_ok_and(|made| made.status.success()) {
+        eprintln!("not tested: openssl is not installed");
+        return;
+    }
+    let files = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let node = Node::start(&dir.path().join("d"), &files);
+    let url = format!("https://localhost:{}/health", node.ws().rsplit_once(':').unwrap().1);
+    let parts = ["CaUsedAsEndEntity", "-addext basicConstraints=critical,CA:FALSE"];
+    refuses(tandem().args(["http", &url, "--cacert"]).arg(&cert), RUNTIME, &parts);
+}
+
+// Issue 8, 21.
+#[test]
+fn a_file_that_cannot_be_read_or_written_is_named_as_it_was_given() {
+    let mut put = tandem();
+    put.args(["file", "put", "/nonexistent/file", "127.0.0.1:1"]);
+    refuses(&mut put, RUNTIME, &["cannot read /nonexistent/file: No such file or directory"]);
+    let ended = finish(tandem().args(["keygen", "--out", "/nonexistent/key"]));
+    let expected = "error: cannot write /nonexistent/key: No such file or directory (os error 2)";
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(RUNTIME), expected));
 }
 
 #[test]

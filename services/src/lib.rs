@@ -4,7 +4,7 @@
 //!
 //! * A service does not know what carries its requests, and calls peers through
 //!   [`gossip::http::HttpClient`] only.
-//! * What a service keeps on disk is named by it, never by a path from the wire.
+//! * A service names its files on disk itself, never by a path from the wire.
 
 pub mod blocks;
 pub mod files;

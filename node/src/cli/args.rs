@@ -34,17 +34,17 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Show the messages that a running node hears.
     Listen(ListenArgs),
-    /// Show the peers of a running node.
+    /// Show the peers of a running node, and those it cannot reach.
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
-    /// Ask a peer something over HTTP, whatever leads there.
+    /// Send one HTTP request to a peer, over TCP, TLS or libp2p.
     Http(HttpArgs),
     /// Make the HTTP services of a peer reachable on a local port.
     Forward(ForwardArgs),
-    /// Put files on a peer, or get them, by what is in them.
+    /// Put files on a peer, or get them by the hash of their content.
     File(FileArgs),
-    /// Make a key for a node.
+    /// Make a key for a node, and print its identity.
     Keygen(KeygenArgs),
     /// Print the configuration that a node would run with, and where each value comes from.
     Config(ConfigSource),
@@ -54,8 +54,9 @@ pub(crate) enum Command {
     #[command(hide = true)]
     DemoNode(DemoNodeArgs),
     /// Print a script that completes commands in a shell.
+    #[command(after_help = "In bash: source <(tandem completions bash)")]
     Completions {
-        /// The shell.
+        /// The shell that is to run the script.
         shell: Shell,
     },
 }
@@ -100,13 +101,13 @@ impl Target {
 
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
-    /// Tag of the message: AV, PP, SP, TX or VB.
+    /// Tag of the message: AV (vote), PP (proposal), SP (state proof signature), TX (transactions) or VB (vote bundle).
     #[arg(long, value_parser = OfferedTags, hide_possible_values = true)]
     pub(crate) tag: Tag,
     /// File to send.
     #[arg(long, conflicts_with = "text", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Text to send, or - for standard input. One that begins with a hyphen stands behind --.
+    /// Text to send, or - for standard input. Write -- before a text that begins with a hyphen.
     #[arg(required_unless_present = "file", value_hint = ValueHint::Other)]
     pub(crate) text: Option<String>,
     /// Print a JSON object.
@@ -118,11 +119,11 @@ pub(crate) struct SendArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Tags to show, separated by commas; all if left out.
+    /// Tags to show, such as AV,TX, separated by commas; all if left out.
     #[arg(long, value_delimiter = ',', value_parser = OfferedTags, hide_possible_values = true)]
     pub(crate) tags: Vec<Tag>,
     /// Stop after so many messages.
-    #[arg(long, value_hint = ValueHint::Other)]
+    #[arg(long, value_parser = whole_number, value_hint = ValueHint::Other)]
     pub(crate) count: Option<u64>,
     /// Print one JSON object per line.
     #[arg(long)]
@@ -141,8 +142,13 @@ pub(crate) struct PeersArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "tandem http [OPTIONS] [METHOD] PEER/PATH",
+    after_help = "Exit code: 0 for an answer below 400, 22 for one of 400 or above, 1 for none, 2 for a wrong command.\n\n\
+                  Example: tandem http 127.0.0.1:4160/status"
+)]
 pub(crate) struct HttpArgs {
-    /// The request: a method, if it is not GET, and a peer with a path. A peer is host:port, a URL, or a
+    /// The request: a method, if it is not GET, and a peer with a path behind it. A peer is host:port, a URL, or a
     /// multiaddr with /p2p/ID.
     #[arg(required = true, num_args = 1..=2, value_name = "[METHOD] PEER/PATH", value_hint = ValueHint::Url)]
     words: Vec<String>,
@@ -202,6 +208,12 @@ impl HttpArgs {
         };
         self.headers.iter().map(read).collect()
     }
+}
+
+/// Reads a whole number from 1.
+fn whole_number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a whole number from 1".to_owned())
 }
 
 /// Reads a number of seconds, up to a day.

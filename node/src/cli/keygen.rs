@@ -1,6 +1,10 @@
 //! `tandem keygen`: a key for a node.
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use gossip::Keypair;
 use rand::Rng;
@@ -28,10 +32,16 @@ pub(crate) async fn keygen(args: KeygenArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An error without the path of the temporary file, which the library adds to that of the operating system.
+fn without_path(error: io::Error) -> io::Error {
+    if error.get_ref().is_some() { error.kind().into() } else { error }
+}
+
 /// Writes a file that only its owner can read, whole or not at all. One that is there stays as it is.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |source| Failure::Write { path: path.to_owned(), source };
+    let failed = |error| Failure::Write { path: path.to_owned(), source: without_path(error) };
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::metadata(dir).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.persist_noclobber(path).map_err(|error| failed(error.error))?;

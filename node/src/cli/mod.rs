@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Standard output holds what a command is asked for; everything else goes to standard error.
-//! * What goes wrong is one line on standard error, with what to do about it. The exit code is 2 when
+//! * A failure is one line on standard error, with what to do about it. The exit code is 2 when
 //!   the command or the configuration has to be changed, 22 when a peer answered a request with an error, and 1 when
 //!   the command may work another time.
 

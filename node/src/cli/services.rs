@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * What a service keeps is in the data directory, under a name of its own.
+//! * Every service keeps its files in the data directory, under a name of its own.
 //! * Block requests are answered in any case: from the store, by other peers, or that there is nothing.
 
 use std::{

@@ -44,7 +44,7 @@ impl TypedValueParser for OfferedTags {
         value: &OsStr,
     ) -> Result<gossip::Tag, clap::Error> {
         let text = StringValueParser::new().parse_ref(command, argument, value)?;
-        gossip::Tag::from_str(&text).map_err(|error| {
+        gossip::Tag::from_str(text.trim()).map_err(|error| {
             let name = argument.map(ToString::to_string).unwrap_or_default();
             let text = format!("invalid value {text:?} for {name:?}: {error}");
             let mut error = clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command);

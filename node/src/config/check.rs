@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Largest distance at which one word is taken for a slip in another. Chosen: two letters.
-pub(super) const MAX_SLIPS: usize = 2;
+pub(crate) const MAX_SLIPS: usize = 2;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]

@@ -98,7 +98,7 @@ const PROFILE: Spec = Spec::new(
 
 const NETWORK: Spec = Spec::new(
     ("network", "network", Text, Is("tandem"), "NAME"),
-    "Name of the network; nodes of other networks are refused",
+    "Name of the network, for the profile algorand its genesis ID; nodes of other networks are refused",
 );
 
 const MODE: Spec =
@@ -136,12 +136,12 @@ const IDENTITY_FILE: Spec = Spec::new(
 
 const RELAY: Spec = Spec::new(
     ("relay", "relay", Switch, Is("on"), "SWITCH"),
-    "Whether to pass on what others send: on or off",
+    "Pass on what others send: on or off",
 );
 
 const MDNS: Spec = Spec::new(
     ("mdns", "mdns", Switch, Is("off"), "SWITCH"),
-    "Whether to look for libp2p peers in the local network: on or off",
+    "Look for libp2p peers in the local network: on or off",
 );
 
 const MAX_INBOUND: Spec = Spec::new(
@@ -166,12 +166,12 @@ const SERVICES: Spec = Spec::new(
 
 const UPLOADS: Spec = Spec::new(
     ("uploads", "uploads-from", List, Nothing, "WHO"),
-    "Who may put files here: a peer ID, or anyone",
+    "A peer that may put files here, by its ID, or anyone; nobody if left out",
 );
 
 const PASS_ON_BLOCKS: Spec = Spec::new(
     ("pass_on_blocks", "pass-on-blocks", Switch, Is("on"), "SWITCH"),
-    "Whether a relay asks other peers for blocks it does not have: on or off",
+    "Ask other peers for blocks that somebody wants and this node does not have: on or off",
 );
 
 const HTTP_RATE: Spec = Spec::new(

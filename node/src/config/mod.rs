@@ -20,7 +20,7 @@ mod layers;
 mod render;
 mod settings;
 
-pub(crate) use check::{ConfigError, slips};
+pub(crate) use check::{ConfigError, MAX_SLIPS, slips};
 pub(crate) use key::Flags;
 pub(crate) use layers::Layers;
 pub(crate) use settings::{Service, Settings};

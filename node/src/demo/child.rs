@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Dropping it kills the process.
-//! * Whatever is told to the process or read from it has a deadline.
+//! * Every write to the process and every read from it has a deadline.
 
 use std::{
     fs::File,

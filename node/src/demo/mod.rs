@@ -48,7 +48,7 @@ const MAX_SECONDS: u64 = 86_400;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
     /// How long to send, in seconds.
-    #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 10, value_parser = seconds)]
     seconds: u64,
     /// Multiplies what is sent per second.
     #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 1.0, value_parser = rate)]
@@ -63,6 +63,12 @@ pub(crate) struct DemoArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Reads a number of seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    seconds.ok_or_else(|| format!("write a whole number from 1 to {MAX_SECONDS}"))
 }
 
 pub(crate) use node::{DemoNodeArgs, demo_node};

@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! * What other tools write around a key or within it changes nothing: blank lines, line ends of other
+//! * The additions of other tools around a key or within it change nothing: blank lines, line ends of other
 //!   systems, a byte order mark, text and further blocks before and behind.
-//! * What is no key is said to be what it is.
+//! * A text that is no key is refused with the kind of text that it is.
 
 use gossip::Keypair;
 

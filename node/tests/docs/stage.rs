@@ -85,6 +85,10 @@ run() {
     nodes+=("$pid")
     fail "$1" "neither ends nor is ready"
 }
+if [ "$beside" = 1 ]; then
+    echo 'tandem run --data-dir "$HOME/beside"' > "$stage/blocks/beside.sh"
+    run beside
+fi
 for number in $(seq 0 $((blocks - 1))); do
     run "$number"
 done
@@ -116,7 +120,16 @@ impl Ground {
 /// A command in namespaces of its own.
 fn unshared(script: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "--mount", "--", "bash", "-c", script]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ]);
+    command.args(["--", "bash", "-c", script]);
     command
 }
 
@@ -164,13 +177,7 @@ impl Stage {
     pub(crate) fn run(&self, page: &Page, blocks: usize) {
         let dir = self.dir.path().display();
         let beside = self.ground == Ground::Own && page.text.contains(BESIDE);
-        let beside = if beside {
-            "\"$stage/bin/tandem\" run --data-dir \"$stage/beside\" > \"$stage/beside.out\" 2>&1 &\n\
-             until grep -q ready \"$stage/beside.out\"; do sleep 0.1; done\n"
-        } else {
-            ""
-        };
-        let script = format!("blocks={blocks}\n{beside}{RUNNER}");
+        let script = format!("blocks={blocks} beside={}\n{RUNNER}", u8::from(beside));
         let mut command = match self.ground {
             Ground::Own => unshared(&format!(
                 "set -e; ip link set lo up; mount --bind {dir} /mnt; mount --bind /mnt/tmp /tmp; set +e\n\

@@ -41,7 +41,7 @@ use super::{
     stored,
 };
 
-/// Tells the newest round a node has, to who asked for another. Source: wire facts 9.4.
+/// Name of the header that tells the newest round of a node in an answer without the block. Source: wire facts 9.4.
 pub const X_LATEST_ROUND: HeaderName = HeaderName::from_static("x-latest-round");
 
 /// The only version there is. Source: wire facts 9.4.

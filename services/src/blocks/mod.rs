@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //!
-//! * What existing nodes answer is answered byte for byte; `testdata/` holds what they were recorded with.
+//! * Answers are those of existing nodes byte for byte; `testdata/` holds what they were recorded with.
 //! * A block is looked into only as far as its round: whether it is the right one, a ledger tells.
 //! * Nothing here starts a task. Who calls drives what it called, and ends it by dropping it; calls of a
 //!   blocking store run to their end on threads made for that, a bounded number of them.

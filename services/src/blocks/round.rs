@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Every round has one shortest text, and that is what is written.
-//! * What is read may have leading zeros, as existing nodes allow; upper case is no round at all.
+//! * A text that is read may have leading zeros, as existing nodes allow; upper case is no round at all.
 
 use std::fmt;
 

@@ -63,7 +63,7 @@ pub enum StoreError {
     },
 }
 
-/// Keeps blocks by round. What it is given it gives back byte for byte, and it does not look into it.
+/// Keeps blocks by round, and gives them back byte for byte without looking into them.
 ///
 /// The methods may block; [`BlockStore::access`] tells. Async code goes through [`Blocks`].
 pub trait BlockStore: Send + Sync + 'static {

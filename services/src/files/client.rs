@@ -2,13 +2,13 @@
 //!
 //! # Invariants
 //!
-//! * What is sent is named before it is sent, so that the peer refuses what changed on the way.
-//! * What is read of an answer that is no file is bounded.
+//! * Content is named before it is sent, so that the peer refuses content that changed on the way.
+//! * An answer that is no file is read up to a bound.
 
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -43,8 +43,10 @@ pub struct Transferred {
 #[non_exhaustive]
 pub enum PutFileError {
     /// The file cannot be read.
-    #[error("cannot read the file")]
+    #[error("cannot read {}", path.display())]
     File {
+        /// The file.
+        path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
@@ -96,9 +98,10 @@ impl Client {
         path: &Path,
         progress: watch::Sender<Transferred>,
     ) -> Result<Stored, PutFileError> {
-        let path = path.to_owned();
-        let named = blocking(move || name(&path)).await;
-        let (file, id, bytes) = named.map_err(|source| PutFileError::File { source })?;
+        let to_name = path.to_owned();
+        let named = blocking(move || name(&to_name)).await;
+        let unread = |source| PutFileError::File { path: path.to_owned(), source };
+        let (file, id, bytes) = named.map_err(unread)?;
         progress.send_replace(Transferred { bytes: 0, of: Some(bytes) });
         if self.has(id, bytes).await? {
             progress.send_replace(Transferred { bytes, of: Some(bytes) });

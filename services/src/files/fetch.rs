@@ -133,7 +133,7 @@ impl PeerError {
     }
 }
 
-/// Why a file was not got. What was verified stays in the `.part` file.
+/// The reason for which a file was not got. The content that was verified stays in the `.part` file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -201,7 +201,7 @@ struct Source {
 }
 
 impl Fetch {
-    /// Gets the file `id` from this peer.
+    /// A fetch of the file `id` from `peer`. Nothing is asked for before it is driven.
     #[must_use]
     pub fn new(id: FileId, peer: Client, limits: FetchLimits) -> Self {
         Self {
@@ -216,14 +216,14 @@ impl Fetch {
         }
     }
 
-    /// And from this one when those before it fail.
+    /// Adds a peer that is asked when those before it fail.
     #[must_use]
     pub fn or_from(mut self, peer: Client) -> Self {
         self.peers.push_back(Candidate { client: peer, failures: 0 });
         self
     }
 
-    /// Says how much is verified.
+    /// A receiver of the progress: bytes that are verified, and the length once it is known.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Transferred> {
         self.progress.subscribe()

@@ -85,7 +85,7 @@ impl Outline {
         [self.bytes.to_le_bytes().as_slice(), self.groups.as_flattened()].concat()
     }
 
-    /// The file.
+    /// The name of the file.
     #[must_use]
     pub const fn id(&self) -> FileId {
         self.id
@@ -97,7 +97,7 @@ impl Outline {
         self.bytes
     }
 
-    /// Groups of the file.
+    /// Number of groups of the file; the last one may be short.
     #[must_use]
     pub const fn groups(&self) -> u64 {
         self.bytes.div_ceil(GROUP_BYTES)
@@ -197,7 +197,7 @@ impl Hashing {
         }
     }
 
-    /// Names what passed.
+    /// The outline of the content that has passed, and with it the file's name.
     #[must_use]
     pub fn finish(mut self) -> Outline {
         let mut id = FileId([0; 32]);

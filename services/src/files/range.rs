@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * A part that is handed out lies within the file and is not empty.
-//! * What is no single range of bytes is left out of account, as RFC 9110 section 14.2 allows: the
+//! * A header that is no single range of bytes is left out of account, as RFC 9110 section 14.2 allows: the
 //!   whole file is an answer to every request.
 
 use std::ops::Range;

@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! * Whether an upload is welcome is decided before its body is read.
-//! * What was uploaded is handed out as bytes of no type, which no browser runs.
+//! * An upload is admitted or refused before its body is read.
+//! * Uploaded content is handed out as bytes of no type, which no browser runs.
 
 use std::{collections::HashSet, io, sync::Arc};
 

@@ -40,7 +40,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// These bytes of the file.
+    /// The bytes `part` of the file, counted from 0, the end left out.
     #[must_use]
     pub const fn new(file: Arc<File>, part: Range<u64>) -> Self {
         Self { file, left: part, reading: None, progress: None }

@@ -96,7 +96,7 @@ pub enum OpenStoreError {
     },
 }
 
-/// Why a file was not kept. Nothing of it is left on disk.
+/// The reason for which a file was not kept. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError {
@@ -309,7 +309,7 @@ impl Store {
         blocking(move || open(&shared.outline_path(id))).await
     }
 
-    /// Removes a file; who reads it may read on. Says whether it was there.
+    /// Removes a file; `false` if it was not there. Those that read it read on to its end.
     ///
     /// # Errors
     ///

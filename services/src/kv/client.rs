@@ -24,7 +24,7 @@ pub struct Value {
     pub tag: HeaderValue,
 }
 
-/// Why the peer did not do it.
+/// The reason for which a request to a key-value service failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KvError {
@@ -76,7 +76,7 @@ impl Client {
         Ok(Some(Value { bytes: bytes.map_err(|source| KvError::Answer { source })?, tag }))
     }
 
-    /// Puts a value, whatever was there. Its tag.
+    /// Puts a value in place of any other one, and returns its tag.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl Client {
         tag(&self.ask(Method::PUT, key, value, HeaderMap::new()).await?)
     }
 
-    /// Puts a value if the key is new. Its tag.
+    /// Puts a value if the key is new, and returns its tag.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Client {
         tag(&self.ask(Method::PUT, key, value, unless).await?)
     }
 
-    /// Puts a value in the place of the one with `tag`. Its tag.
+    /// Puts a value in place of the one with `tag`, and returns the new tag.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Client {
         self::tag(&self.ask(Method::PUT, key, value, one(header::IF_MATCH, tag)).await?)
     }
 
-    /// Deletes a key. Says whether it was there.
+    /// Deletes a key; `false` if it was not there.
     ///
     /// # Errors
     ///

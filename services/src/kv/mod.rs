@@ -35,10 +35,10 @@ use gossip::http::{BodyError, read_all};
 
 pub use client::{Client, KvError, Value};
 
-/// Longest key in bytes.
+/// Longest key in bytes. Chosen: long enough for a path.
 pub const MAX_KEY_BYTES: usize = 256;
 
-/// Longest value in bytes.
+/// Longest value in bytes: 64 KiB. Chosen: small things to try with; files have a service of their own.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 
 /// Keys at most. Chosen: their list is a megabyte.

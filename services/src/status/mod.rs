@@ -50,7 +50,7 @@ pub struct Health {
     pub version: String,
 }
 
-/// The state of a node, for whoever sends requests to it.
+/// The state of a node, for load balancers and others that send requests to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {

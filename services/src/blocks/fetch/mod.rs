@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //!
-//! * What is in the store is not fetched again, so that a fetch that ended can be taken up by another one.
+//! * Rounds that are in the store are not fetched again, so that a fetch that ended can be taken up by another one.
 //! * A block is kept only if it says that it is of the round that was asked for. It is kept as it comes, in
 //!   batches; gaps may be left open while others are filled.
 //! * Requests, each source's requests, and the bytes that wait for the store are bounded; the length of the

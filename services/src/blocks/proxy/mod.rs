@@ -20,7 +20,7 @@
 //!   from a peer that this flight has asked, it is told at once that there is no block. If it comes round
 //!   by others, it joins the flight that caused it: nothing more is sent, and every turn of the ring ends
 //!   with the deadline of the peer that was asked.
-//! * Who waits for a round is not asked for it.
+//! * A peer that waits for a round is not asked for it.
 //!
 //! # Invariants
 //!
@@ -29,7 +29,7 @@
 //!   who asked gives up.
 //! * A flight nobody waits for any more is dropped. There is no task here: who waits drives it.
 //! * Flights, those who wait, each asker, the cache and everything remembered have bounds.
-//! * Who asks for round after round that nobody has is slowed down: each such request costs others three.
+//! * An asker of round after round that nobody has is slowed down: each such request costs others three.
 //! * An answer is passed on and cached only if it is a block of that round. Whether it is the right one only
 //!   the asker can tell; if it asks for the same block over and over, another peer is asked.
 

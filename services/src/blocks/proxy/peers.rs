@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * What a peer claims counts for nothing: only what it gave.
+//! * Only the blocks that a peer gave count, never its claims.
 //! * A peer that is silent or sends something else is left alone for a while, longer each time, so that a
 //!   few such peers cannot use up the time of every request.
 
