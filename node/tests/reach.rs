@@ -50,7 +50,7 @@ async fn met(node: &dyn GossipNode, identity: Identity) -> PeerInfo {
     time::timeout(PATIENCE, met).await.expect("the peer connects in time")
 }
 
-/// What the peer of this identity says at `/name`.
+/// The answer of the peer of this identity at `/name`.
 async fn name_of(node: &dyn GossipNode, identity: &Identity) -> Result<String, HttpError> {
     let client = node.http_client_of(identity).expect("it is connected");
     let response = client.get("/name").await?;

@@ -30,9 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const BESIDE: &str = "works beside a node on the default ports";
 
 /// `cargo` for the manual: its release builds would take minutes, so the programs are those that the tests have
-/// built. The arguments are the same.
+/// built. The arguments are the same, but for the demo: a debug build on a busy machine keeps up with a tenth of its
+/// messages.
 const CARGO: &str = r#"#!/bin/sh
 case "$*" in
+    "run --release -- demo") exec tandem demo --rate 0.1 ;;
     "run --release -- "*) shift 3; exec tandem "$@" ;;
     "run --release --example http_service") exec http_service ;;
 esac
