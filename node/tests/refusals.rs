@@ -127,7 +127,11 @@ fn a_slip_on_the_command_line_is_one_line() {
         USAGE,
         &["unexpected argument '--datadir' found, did you mean '--data-dir'?"],
     );
-    refuses(tandem().args(["demo", "--seconds", "0"]), USAGE, &["write a whole number from 1 to 86400"]);
+    refuses(
+        tandem().args(["demo", "--seconds", "0"]),
+        USAGE,
+        &["write a whole number from 1 to 86400"],
+    );
     refuses(tandem().args(["demo", "--rate", "0"]), USAGE, &["--rate"]);
     refuses(tandem().args(["demo", "--nodes", "x"]), USAGE, &["write for example ws=2"]);
     refuses(tandem().args(["demo", "--chaos=hybrid-1"]), USAGE, &["name one of ws-1, ws-2"]);
