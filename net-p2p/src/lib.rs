@@ -22,6 +22,7 @@
 //! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller gets `Busy` | - |
 //! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller gets `Busy` | - |
 //! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
+//! | backlog | sockets <-> readers and writers | bytes of all connections, a quarter of the budget | the greediest loses a stream or ends | `Backlog…` |
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot happen | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
@@ -37,6 +38,7 @@
 //! * Nothing here knows the other transport; the two share only the broadcaster and the door.
 
 mod admission;
+mod backlog;
 mod behaviour;
 mod command;
 mod config;

@@ -14,6 +14,11 @@ pub enum P2pEvent {
     AcceptQueueFull,
     /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation.
     MuxerFull,
+    /// A stream was reset: the connections keep too much, its connection most of it, and this stream most
+    /// of that.
+    BacklogStream,
+    /// A connection was ended: the connections keep too much, and it most of it.
+    BacklogConnection,
     /// An inbound stream was reset: the acceptor of its protocol has ended.
     AcceptorGone,
     /// An inbound gossip stream was reset: too many handshakes are in progress.
@@ -56,10 +61,12 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 24] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
+        Self::BacklogStream,
+        Self::BacklogConnection,
         Self::AcceptorGone,
         Self::TooManyHandshakes,
         Self::TooManyHttpStreams,
@@ -88,6 +95,8 @@ impl P2pEvent {
             Self::AcceptQueueFullForConnection => "p2p_accept_queue_full_for_connection",
             Self::AcceptQueueFull => "p2p_accept_queue_full",
             Self::MuxerFull => "p2p_muxer_full",
+            Self::BacklogStream => "p2p_backlog_stream",
+            Self::BacklogConnection => "p2p_backlog_connection",
             Self::AcceptorGone => "p2p_acceptor_gone",
             Self::TooManyHandshakes => "p2p_too_many_handshakes",
             Self::TooManyHttpStreams => "p2p_too_many_http_streams",

@@ -15,7 +15,8 @@
 //! # Invariants
 //!
 //! * At most [`MAX_STREAMS`] streams of a connection are open. Their received and unread bytes are at most
-//!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together.
+//!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together. Those of all connections of the
+//!   node have a bound of their own (`backlog.rs`).
 //! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted.
 //! * A poll of the swarm's task in which handlers moved bytes is followed by another poll (`substream.rs`).
 //! * Closing the muxer waits until all written bytes are sent and the socket is closed, at most
@@ -23,6 +24,7 @@
 //! * The streams of a connection end as soon as the connection starts to close.
 
 mod driver;
+mod meter;
 mod substream;
 
 use std::{
@@ -40,13 +42,18 @@ use libp2p::core::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
+use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
 use self::{
     driver::{Driver, Order},
+    meter::Meter,
     substream::{Activity, Substream},
 };
-use crate::{connections::ConnectionTasks, flush_coalescer::FlushCoalescer, metrics::P2pMetrics};
+use crate::{
+    backlog::{Backlog, CountedStream},
+    connections::ConnectionTasks,
+    flush_coalescer::FlushCoalescer,
+};
 
 /// Largest number of open streams per connection, both directions together. Another stream ends the whole
 /// connection, so streams must be refused one by one before this bound is reached.
@@ -58,6 +65,9 @@ pub(crate) const MAX_STREAMS: usize = 1_024;
 /// Total by which the windows of a connection's streams may exceed their initial sizes, in bytes. Windows grow
 /// while a stream is read as fast as its peer sends. Chosen: 80 MB/s for one stream over a path of 200 ms.
 const MAX_WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+
+/// How many connections may have grown as far as they can before what all may keep is used up. Chosen.
+const GROWING_CONNECTIONS: usize = 8;
 
 /// Largest number of inbound streams that wait for negotiation.
 ///
@@ -81,30 +91,35 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for C {}
 pub(crate) struct Upgrade {
     config: Config,
     tasks: ConnectionTasks,
-    metrics: P2pMetrics,
+    backlog: Backlog,
 }
 
 impl Upgrade {
-    /// Drives the connections in tasks of `tasks`.
-    pub(crate) fn new(tasks: ConnectionTasks, metrics: P2pMetrics) -> Self {
+    /// Drives the connections in tasks of `tasks`, and counts in `backlog` what they keep.
+    pub(crate) fn new(tasks: ConnectionTasks, backlog: Backlog) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
-        let windows = MAX_STREAMS * DEFAULT_CREDIT as usize + MAX_WINDOW_GROWTH;
+        let growth = MAX_WINDOW_GROWTH.min(backlog.bound() / GROWING_CONNECTIONS);
+        let windows = MAX_STREAMS * DEFAULT_CREDIT as usize + growth;
         config.set_max_connection_receive_window(Some(windows));
-        Self { config, tasks, metrics }
+        Self { config, tasks, backlog }
     }
 
     fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
         let (streams, inbound) = mpsc::channel(MAX_BUFFERED);
         let (orders, wanted) = mpsc::channel(MAX_ORDERS);
         let (end, ended) = oneshot::channel();
+        let backlog = self.backlog.open();
+        let socket = Meter::new(FlushCoalescer::new(io), backlog.clone());
         let driver = Driver {
-            connection: Connection::new(FlushCoalescer::new(io), self.config, mode),
+            connection: Connection::new(socket, self.config, mode),
+            too_much: Box::pin(backlog.end().clone().cancelled_owned()),
+            backlog,
             inbound: streams,
             orders: wanted,
             asked: None,
             streams: CancellationToken::new(),
-            metrics: self.metrics,
+            metrics: self.backlog.metrics().clone(),
         };
         let streams = driver.streams.clone();
         self.tasks.start("muxer", driver.run(end));
@@ -153,11 +168,11 @@ impl<C: Wire> OutboundConnectionUpgrade<C> for Upgrade {
 #[derive(Debug)]
 pub(crate) struct Muxer {
     /// Inbound streams, from the task.
-    inbound: mpsc::Receiver<Stream>,
+    inbound: mpsc::Receiver<CountedStream>,
     /// Orders for the task.
     orders: mpsc::Sender<Order>,
     /// The outbound stream that was ordered, until it arrives.
-    outbound: Option<oneshot::Receiver<Stream>>,
+    outbound: Option<oneshot::Receiver<CountedStream>>,
     /// The result of the close that was ordered.
     closing: Option<oneshot::Receiver<Result<(), ConnectionError>>>,
     /// The error that ended the connection, until it has been returned.
@@ -169,7 +184,7 @@ pub(crate) struct Muxer {
 }
 
 impl Muxer {
-    fn substream(&self, stream: Stream) -> Substream {
+    fn substream(&self, stream: CountedStream) -> Substream {
         Substream::new(stream, self.activity.clone(), self.streams.clone())
     }
 

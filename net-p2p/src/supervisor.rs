@@ -30,6 +30,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backlog::Backlog,
     behaviour::{Behaviour, BehaviourError},
     command::{ToSwarm, channels},
     config::{GossipStreams, P2pConfig, Subscription, libp2p_key},
@@ -147,13 +148,15 @@ impl SwarmParts {
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
+        let beside = Backlog::beside(self.around.broadcaster.budget().total());
+        let backlog_bytes = self.config.backlog_bytes.unwrap_or(beside);
         let mut swarm = Swarm::new(
             transport::build(
                 environment.clone(),
                 &key,
                 self.config.door.clone(),
                 executor.clone(),
-                self.around.metrics.clone(),
+                Backlog::new(backlog_bytes, self.around.metrics.clone()),
             )?,
             Behaviour::new(&self.config, profile, streams)?,
             key.public().to_peer_id(),

@@ -22,7 +22,7 @@ use libp2p::{
 use runtime::Environment;
 
 use crate::{
-    admission::Guarded, connections::ConnectionTasks, linger::Lingering, metrics::P2pMetrics,
+    admission::Guarded, backlog::Backlog, connections::ConnectionTasks, linger::Lingering,
     muxer::Upgrade, sockets::Sockets,
 };
 use mesh::Door;
@@ -41,8 +41,8 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// Longest time that sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Builds the transport of a node over the sockets of `environment`. Connections are driven in `tasks` and
-/// admitted by `door`.
+/// Builds the transport of a node over the sockets of `environment`. Connections are driven in `tasks`,
+/// admitted by `door`, and counted in `backlog`.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(crate) fn build(
     key: &Keypair,
     door: Door,
     tasks: ConnectionTasks,
-    metrics: P2pMetrics,
+    backlog: Backlog,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let transport = Sockets::new(environment, DIAL_TIMEOUT)
         .map(|socket, _| {
@@ -63,7 +63,7 @@ pub(crate) fn build(
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
-        .multiplex(Upgrade::new(tasks, metrics))
+        .multiplex(Upgrade::new(tasks, backlog))
         .timeout(HANDSHAKE_TIMEOUT);
     let guarded = Guarded::new(transport, door);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())

@@ -5,11 +5,14 @@
 //! * The task waits for orders and for the connection only. A stream that finds its queue full is reset
 //!   without a wait.
 //! * The task ends when the connection ends, when it has closed the connection, or when the muxer was dropped.
+//! * The task ends at once when the backlog has chosen its connection to go.
 //! * The muxer receives the error that ended the connection.
 //! * Every stream of the connection ends when the task ends or starts to close the connection.
 
 use std::{
     future::poll_fn,
+    io,
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -19,10 +22,12 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use yamux::{Connection, ConnectionError, Stream};
 
-use super::CLOSE_LIMIT;
+use super::{CLOSE_LIMIT, meter::Meter};
 use crate::{
+    backlog::{ConnectionBacklog, CountedStream},
     flush_coalescer::FlushCoalescer,
     metrics::{P2pEvent, P2pMetrics},
 };
@@ -34,7 +39,7 @@ const STREAMS_A_TURN: usize = 32;
 #[derive(Debug)]
 pub(super) enum Order {
     /// Opens an outbound stream. At most one is ordered at a time.
-    Open(oneshot::Sender<Stream>),
+    Open(oneshot::Sender<CountedStream>),
     /// Closes the connection in an orderly way, and reports the result.
     Close(oneshot::Sender<Result<(), ConnectionError>>),
 }
@@ -49,12 +54,16 @@ enum End {
 /// Drives one connection.
 #[derive(Debug)]
 pub(super) struct Driver<C> {
-    pub(super) connection: Connection<FlushCoalescer<C>>,
+    pub(super) connection: Connection<Meter<FlushCoalescer<C>>>,
+    /// What the connection keeps.
+    pub(super) backlog: ConnectionBacklog,
+    /// Resolves when it keeps too much.
+    pub(super) too_much: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Inbound streams, on their way to the negotiation.
-    pub(super) inbound: mpsc::Sender<Stream>,
+    pub(super) inbound: mpsc::Sender<CountedStream>,
     pub(super) orders: mpsc::Receiver<Order>,
     /// Receiver of the outbound stream that is being opened.
-    pub(super) asked: Option<oneshot::Sender<Stream>>,
+    pub(super) asked: Option<oneshot::Sender<CountedStream>>,
     /// Cancelled when the streams must end.
     pub(super) streams: CancellationToken,
     pub(super) metrics: P2pMetrics,
@@ -92,6 +101,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if self.too_much.as_mut().poll(context).is_ready() {
+            let why = io::Error::new(io::ErrorKind::OutOfMemory, "the connection keeps too much");
+            return Poll::Ready(End::Failed(ConnectionError::Io(why)));
+        }
         while let Poll::Ready(order) = self.orders.poll_recv(context) {
             match order {
                 Some(Order::Open(to)) => self.asked = Some(to),
@@ -103,7 +116,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
             match self.connection.poll_new_outbound(context) {
                 Poll::Ready(Ok(stream)) => {
                     // The send fails only if the muxer was dropped, and then the connection ends next.
-                    let _ = to.send(stream);
+                    let _ = to.send(self.backlog.count(stream));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
                 Poll::Pending => self.asked = Some(to),
@@ -122,6 +135,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     }
 
     fn offer(&self, stream: Stream) {
+        let stream = self.backlog.count(stream);
         if let Err(mpsc::error::TrySendError::Full(_)) = self.inbound.try_send(stream) {
             self.metrics.note(P2pEvent::MuxerFull);
         }

@@ -17,6 +17,8 @@
 //! * No task waits on a stream of a connection that has ended or is being closed. Bytes received before can
 //!   still be read.
 //! * Only bytes count. A repeated end or error does not cause another poll.
+//! * What is read, or written, is taken from the backlog of its connection, or counted there. A stream that
+//!   was taken away because it kept too much ends with an error.
 
 use std::{
     io,
@@ -28,10 +30,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, Stream as _};
 use tokio::task;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use yamux::Stream;
+
+use crate::backlog::{CountedStream, FRAME_BYTES, Kept};
 
 /// Records whether bytes moved in the task that polls a connection. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -61,18 +64,26 @@ impl Activity {
     }
 }
 
-/// A Yamux stream that reports activity and ends with its connection.
+/// The most that the library makes a frame of. Source: yamux 0.14, `split_send_size`.
+const MAX_SENT_BYTES: usize = 16 * 1024;
+
+/// A Yamux stream that reports activity, counts for its connection and ends with it.
 #[derive(Debug)]
 pub(crate) struct Substream {
-    stream: Stream,
+    stream: CountedStream,
     activity: Activity,
     /// Resolves when the connection has ended or starts to close.
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
+/// What a stream says that was taken away.
+fn taken_away<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+}
+
 impl Substream {
     /// Wraps a stream of the connection that cancels `ended` at its end.
-    pub(super) fn new(stream: Stream, activity: Activity, ended: CancellationToken) -> Self {
+    pub(super) fn new(stream: CountedStream, activity: Activity, ended: CancellationToken) -> Self {
         Self { stream, activity, ended: Box::pin(ended.cancelled_owned()) }
     }
 
@@ -87,6 +98,53 @@ impl Substream {
         }
         polled
     }
+
+    /// Reads frame by frame, so that each is given back as soon as it is read.
+    fn poll_frames(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut kept = self.stream.lock();
+        let Kept { stream: Some(stream), frame } = &mut *kept else { return taken_away() };
+        let mut filled = 0;
+        while filled < into.len() {
+            if let Some((packet, offset)) = frame {
+                let (from, into) = (&packet.as_ref()[*offset..], &mut into[filled..]);
+                let bytes = from.len().min(into.len());
+                into[..bytes].copy_from_slice(&from[..bytes]);
+                (*offset, filled) = (*offset + bytes, filled + bytes);
+                if *offset == packet.as_ref().len() {
+                    self.stream.read(*offset);
+                    *frame = None;
+                }
+                continue;
+            }
+            match Pin::new(&mut *stream).poll_next(context) {
+                Poll::Ready(Some(Ok(packet))) => *frame = Some((packet, 0)),
+                // Whoever has read something will come back, and the error with him.
+                _ if filled > 0 => break,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    fn poll_write_frame(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut kept = self.stream.lock();
+        let Some(stream) = &mut kept.stream else { return taken_away() };
+        // Counted first: the task of the connection may send it at once.
+        let most = bytes.len().min(MAX_SENT_BYTES) + FRAME_BYTES;
+        let connection = self.stream.connection();
+        connection.wrote(most);
+        let written = Pin::new(stream).poll_write(context, bytes);
+        let counted = match &written {
+            Poll::Ready(Ok(bytes @ 1..)) => bytes + FRAME_BYTES,
+            _ => 0,
+        };
+        connection.sent(most.saturating_sub(counted));
+        drop(kept);
+        connection.settle();
+        written
+    }
 }
 
 impl AsyncRead for Substream {
@@ -95,7 +153,7 @@ impl AsyncRead for Substream {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let read = self.poll_frames(context, into);
         self.activity.note(&read);
         self.unless_ended(read, context)
     }
@@ -107,18 +165,24 @@ impl AsyncWrite for Substream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = self.poll_write_frame(context, bytes);
         self.activity.note(&written);
         self.unless_ended(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        let flushed = match &mut self.stream.lock().stream {
+            Some(stream) => Pin::new(stream).poll_flush(context),
+            None => taken_away(),
+        };
         self.unless_ended(flushed, context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let closed = Pin::new(&mut self.stream).poll_close(context);
+        let closed = match &mut self.stream.lock().stream {
+            Some(stream) => Pin::new(stream).poll_close(context),
+            None => taken_away(),
+        };
         self.unless_ended(closed, context)
     }
 }

@@ -27,7 +27,7 @@ use super::*;
 use crate::{
     flush_coalescer::TURN_BYTES,
     linger::Lingering,
-    metrics::P2pEvent,
+    metrics::{P2pEvent, P2pMetrics},
     tests::host::{PATIENCE, until},
 };
 
@@ -91,7 +91,8 @@ impl Node {
     fn new(io: impl Wire, sent: Arc<Sent>, mode: Mode) -> Self {
         let (tasks, metrics) = (TaskSet::new(&CancellationToken::new()), P2pMetrics::default());
         let connections = ConnectionTasks::new(tasks.clone(), CancellationToken::new());
-        let muxer = Upgrade::new(connections, metrics.clone()).muxer(io, mode);
+        let muxer =
+            Upgrade::new(connections, Backlog::new(1 << 26, metrics.clone())).muxer(io, mode);
         Self { muxer, tasks, sent, metrics }
     }
 

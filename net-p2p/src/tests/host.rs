@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     P2pConfig, P2pNetwork,
+    backlog::Backlog,
     command::{Command, open_stream},
     config::libp2p_key,
     connections::ConnectionTasks,
@@ -46,6 +47,11 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// The tasks of a plain host's connections.
 pub(crate) fn connection_tasks() -> ConnectionTasks {
     ConnectionTasks::new(TaskSet::new(&CancellationToken::new()), CancellationToken::new())
+}
+
+/// What the connections of a plain host may keep.
+pub(crate) fn backlog() -> Backlog {
+    Backlog::new(1 << 26, P2pMetrics::default())
 }
 
 /// A node that records the messages of one tag.
@@ -197,7 +203,7 @@ impl Host {
             key,
             Door::default(),
             connection_tasks(),
-            P2pMetrics::default(),
+            backlog(),
         )
         .unwrap();
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);

@@ -12,10 +12,10 @@ use libp2p::{
 use tokio::time;
 
 use super::{
-    host::{Host, Node, PATIENCE, connection_tasks, new_key},
+    host::{Host, Node, PATIENCE, backlog, connection_tasks, new_key},
     rpc,
 };
-use crate::{P2pConfig, P2pMetrics, Subscription, config::libp2p_key, transport};
+use crate::{P2pConfig, Subscription, config::libp2p_key, transport};
 
 /// Exchanges in a row. Before the muxer woke handlers again, one in four hung at the second.
 const EXCHANGES: u8 = 20;
@@ -76,7 +76,7 @@ async fn a_swarm_of_the_library_gets_every_ping_answered() {
         &key,
         mesh::Door::default(),
         connection_tasks(),
-        P2pMetrics::default(),
+        backlog(),
     )
     .unwrap();
     let behaviour =

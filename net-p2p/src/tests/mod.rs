@@ -15,3 +15,4 @@ mod restart;
 mod rpc;
 mod streams;
 mod topics;
+mod unread;

@@ -15,8 +15,8 @@ use runtime::{Environment, TaskSet};
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, connection_tasks, new_key, until};
-use crate::{P2pMetrics, config::libp2p_key, transport};
+use super::host::{Node, backlog, connection_tasks, new_key, until};
+use crate::{config::libp2p_key, transport};
 
 /// Publishes a message ten times a second, each time with another number at its end.
 fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
@@ -41,7 +41,7 @@ pub(super) fn publish_as(
         key,
         Door::default(),
         connection_tasks(),
-        P2pMetrics::default(),
+        backlog(),
     )
     .unwrap();
     let config =
