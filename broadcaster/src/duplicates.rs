@@ -8,18 +8,20 @@
 //! * A message that was taken in and then lost before anybody judged it is forgotten, so that another
 //!   copy is new. [`Sighting`] sees to that.
 //! * A topic that asks about a message which is being judged gets the verdict when there is one.
-//! * What is remembered is bounded in number; the oldest is forgotten first.
+//! * What is remembered is bounded in bytes; the oldest is forgotten first.
 //! * Fingerprints are keyed with a secret of this process, so nobody can make two messages collide.
 
+mod remembered;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use gossip::{Lane, Tag, Validation};
 use tokio::time::Instant;
 
+use self::remembered::Remembered;
 use crate::limits::Limits;
 
 /// Questions of topics that wait for verdicts, of one lane. Chosen: as many as the swarm takes verdicts.
@@ -68,7 +70,8 @@ pub(crate) struct Sighting {
     filter: Arc<Duplicates>,
     lane: Lane,
     message: Fingerprint,
-    at: Instant,
+    /// The number under which it is remembered.
+    number: u64,
     settled: bool,
 }
 
@@ -78,10 +81,8 @@ impl Sighting {
         self.settled = true;
         let parked = {
             let mut window = self.filter.window(self.lane);
-            if let Some(heard) = window.heard.get_mut(&self.message)
-                && heard.state == Before::Pending
-            {
-                heard.state = Before::Judged(verdict);
+            if window.heard.get(self.message) == Some(Before::Pending) {
+                window.heard.set(self.message, Before::Judged(verdict));
             }
             window.unpark(self.message)
         };
@@ -96,11 +97,7 @@ impl Drop for Sighting {
         }
         let parked = {
             let mut window = self.filter.window(self.lane);
-            // Where too much is remembered, another copy may have come after this one was forgotten.
-            let pending = |heard: &Heard| heard.at == self.at && heard.state == Before::Pending;
-            if window.heard.get(&self.message).is_some_and(pending) {
-                window.heard.remove(&self.message);
-            }
+            window.heard.lose(self.message, self.number);
             window.unpark(self.message)
         };
         parked.into_iter().for_each(|report| report(Validation::Ignore));
@@ -120,29 +117,19 @@ impl std::fmt::Debug for Duplicates {
 }
 
 struct Window {
-    length: Duration,
-    capacity: usize,
-    heard: HashMap<Fingerprint, Heard>,
-    order: VecDeque<(Instant, Fingerprint)>,
+    heard: Remembered,
     /// What asks for the verdicts on messages that are being judged.
     parked: HashMap<Fingerprint, Vec<Report>>,
     parked_count: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Heard {
-    at: Instant,
-    state: Before,
-}
-
 impl Duplicates {
     pub(crate) fn new(limits: &Limits, key: [u8; 32]) -> Self {
+        let now = Instant::now();
         let window = |lane: Lane| {
+            let bytes = limits.remembered_bytes / Lane::ALL.len();
             Mutex::new(Window {
-                length: limits.window(lane),
-                capacity: limits.remembered.max(1),
-                heard: HashMap::new(),
-                order: VecDeque::new(),
+                heard: Remembered::new(limits.window(lane), bytes, now),
                 parked: HashMap::new(),
                 parked_count: 0,
             })
@@ -177,10 +164,10 @@ impl Duplicates {
         if let Some(before) = window.meet(message, now, report) {
             return Seen::Before(before);
         }
-        window.remember(message, Before::Pending, now);
+        let number = window.heard.insert(message, Before::Pending, now);
         window.park(message, report);
         drop(window);
-        Seen::First(Sighting { filter: Arc::clone(self), lane, message, at: now, settled: false })
+        Seen::First(Sighting { filter: Arc::clone(self), lane, message, number, settled: false })
     }
 
     /// What is known of a message, which stays unknown if it is. `report` as in [`Duplicates::sight`].
@@ -207,10 +194,9 @@ impl Duplicates {
 
     fn note(&self, lane: Lane, message: Fingerprint, now: Instant, state: Before) {
         let mut window = self.window(lane);
-        window.forget_until(now);
-        match window.heard.get_mut(&message) {
-            Some(heard) => heard.state = state,
-            None => window.remember(message, state, now),
+        window.heard.forget_until(now);
+        if !window.heard.set(message, state) {
+            window.heard.insert(message, state, now);
         }
     }
 }
@@ -222,8 +208,8 @@ impl Window {
         now: Instant,
         report: &mut Option<Report>,
     ) -> Option<Before> {
-        self.forget_until(now);
-        let state = self.heard.get(&message)?.state;
+        self.heard.forget_until(now);
+        let state = self.heard.get(message)?;
         if state == Before::Pending {
             self.park(message, report);
         }
@@ -250,38 +236,18 @@ impl Window {
         self.parked_count -= parked.len();
         parked
     }
-
-    fn remember(&mut self, message: Fingerprint, state: Before, now: Instant) {
-        if self.order.len() >= self.capacity {
-            self.forget_oldest();
-        }
-        self.heard.insert(message, Heard { at: now, state });
-        self.order.push_back((now, message));
-    }
-
-    fn forget_until(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(heard, _)| now.duration_since(*heard) >= self.length)
-        {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((at, message)) = self.order.pop_front() {
-            // Heard again after it was forgotten, it has a place further back.
-            if self.heard.get(&message).is_some_and(|heard| heard.at == at) {
-                self.heard.remove(&message);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn filter(remembered: usize) -> Arc<Duplicates> {
-        Arc::new(Duplicates::new(&Limits { remembered, ..Limits::default() }, [1; 32]))
+    use super::{remembered::ENTRY_BYTES, *};
+
+    /// A filter that remembers so many messages of each lane.
+    fn filter(messages: usize) -> Arc<Duplicates> {
+        let remembered_bytes = 2 * messages * ENTRY_BYTES;
+        Arc::new(Duplicates::new(&Limits { remembered_bytes, ..Limits::default() }, [1; 32]))
     }
 
     /// Sights a message and keeps it as judged if it is new.

@@ -12,6 +12,7 @@ use libp2p::{
 use crate::{
     config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
     pubsub, streams,
+    topic_gate::{GatedPubsub, TopicGate},
 };
 
 /// Largest number of connections to one peer. With a limit of one, two nodes that dial each other at the same
@@ -34,7 +35,7 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
     /// Disabled in a node that does not gossip.
-    pub(crate) gossipsub: Toggle<pubsub::Behaviour>,
+    pub(crate) gossipsub: Toggle<GatedPubsub>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -105,6 +106,7 @@ impl Behaviour {
         config: &P2pConfig,
         profile: &NetworkProfile,
         streams: streams::Behaviour,
+        gate: TopicGate,
     ) -> Result<Self, BehaviourError> {
         let key = libp2p_key(&config.key).public();
         let local = key.to_peer_id();
@@ -124,7 +126,7 @@ impl Behaviour {
             }
         };
         let gossipsub = match config.gossip {
-            GossipStreams::On => Some(pubsub::build(local, config.fanout, profile)?),
+            GossipStreams::On => Some(pubsub::build(local, config.fanout, profile, gate)?),
             GossipStreams::Off => None,
         };
         Ok(Self {

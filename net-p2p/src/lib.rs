@@ -27,6 +27,7 @@
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
+//! | GossipSub, names | library, 120 s | three eighths of the budget beside it | not published, or not heard | `TopicNamesFull` |
 //! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops |
 //! `TopicPeerFull` |
 //!
@@ -64,6 +65,7 @@ mod streams;
 mod supervisor;
 mod swarm;
 mod topic;
+mod topic_gate;
 mod topic_rates;
 mod topic_traffic;
 mod transport;

@@ -48,6 +48,8 @@ pub enum P2pEvent {
     TopicExcess,
     /// A message from a topic was dropped: the memory budget for messages is used up.
     TopicBudgetFull,
+    /// A message from or for a topic was left out: the names of messages that the library keeps cost too much.
+    TopicNamesFull,
     /// A peer was disconnected: it flooded a topic.
     TopicFlood,
     /// A peer is no longer served on topics: its GossipSub score is too low.
@@ -61,7 +63,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -81,6 +83,7 @@ impl P2pEvent {
         Self::TopicPeerFull,
         Self::TopicExcess,
         Self::TopicBudgetFull,
+        Self::TopicNamesFull,
         Self::TopicFlood,
         Self::TopicPeerMuted,
         Self::Unresolved,
@@ -111,6 +114,7 @@ impl P2pEvent {
             Self::TopicPeerFull => "p2p_topic_peer_full",
             Self::TopicExcess => "p2p_topic_excess",
             Self::TopicBudgetFull => "p2p_topic_budget_full",
+            Self::TopicNamesFull => "p2p_topic_names_full",
             Self::TopicFlood => "p2p_topic_flood",
             Self::TopicPeerMuted => "p2p_topic_peer_muted",
             Self::Unresolved => "p2p_unresolved",

@@ -7,18 +7,20 @@
 //! * The ID of a message is the hash of its data alone, so one transaction has the same ID at every node.
 //! * Only the topics of the network can be subscribed to, by this node and by peers.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use blake2::{Blake2b, Digest, digest::consts::U32};
 use gossip::{MAX_TOPIC_BYTES, NetworkProfile, Route, Tag};
 use libp2p::{
     PeerId,
     gossipsub::{
-        self, ConfigBuilder, DataTransform, IdentTopic, MaxCountSubscriptionFilter, Message,
-        MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, RawMessage,
-        TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
+        self, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity,
+        MessageId, PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams,
+        ValidationMode, WhitelistSubscriptionFilter,
     },
 };
+
+use crate::topic_gate::{GatedPubsub, StrictNoSign, TopicGate};
 
 /// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.
 ///
@@ -68,24 +70,6 @@ const RETAIN_SCORE: Duration = Duration::from_secs(60);
 pub(crate) type Behaviour =
     gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
-/// Accepts unsigned messages only.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StrictNoSign;
-
-impl DataTransform for StrictNoSign {
-    fn inbound_transform(&self, raw: RawMessage) -> Result<Message, io::Error> {
-        if raw.signature.is_some() || raw.key.is_some() {
-            return Err(io::Error::other("a signed message"));
-        }
-        let RawMessage { source, data, sequence_number, topic, .. } = raw;
-        Ok(Message { source, data, sequence_number, topic })
-    }
-
-    fn outbound_transform(&self, _topic: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
-        Ok(data)
-    }
-}
-
 /// The tags that are published on topics, each with its topic.
 pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {
     let rules = profile.tags.rules().iter();
@@ -128,12 +112,13 @@ impl Overlay {
 #[error("the settings of gossipsub contradict each other: {0}")]
 pub(crate) struct SetupError(String);
 
-/// Builds the GossipSub behaviour of one node.
+/// Builds the GossipSub behaviour of one node, with `gate` before it.
 pub(crate) fn build(
     local: PeerId,
     fanout: usize,
     profile: &NetworkProfile,
-) -> Result<Behaviour, SetupError> {
+    gate: TopicGate,
+) -> Result<GatedPubsub, SetupError> {
     let overlay = Overlay::of(fanout);
     let mut config = ConfigBuilder::default();
     config
@@ -173,13 +158,13 @@ pub(crate) fn build(
         MessageAuthenticity::Author(local),
         config,
         filter,
-        StrictNoSign,
+        StrictNoSign::new(gate.clone()),
     )
     .map_err(|error| failed(&error))?;
     behaviour
         .with_peer_score(score_params(allowed), thresholds())
         .map_err(|error| failed(&error))?;
-    Ok(behaviour)
+    Ok(GatedPubsub::new(behaviour, gate))
 }
 
 /// Gives a newly connected peer its initial score.
@@ -252,6 +237,11 @@ mod tests {
     };
 
     use super::*;
+    use crate::metrics::P2pMetrics;
+
+    fn gate() -> TopicGate {
+        TopicGate::new(1 << 20, P2pMetrics::default())
+    }
 
     #[test]
     fn the_overlay_is_that_of_existing_nodes_for_every_recorded_fanout() {
@@ -278,7 +268,7 @@ mod tests {
     fn the_settings_are_accepted_by_the_library() {
         for profile in NetworkProfile::ALL {
             for fanout in 0..=20 {
-                build(PeerId::random(), fanout, profile).unwrap();
+                build(PeerId::random(), fanout, profile, gate()).unwrap();
             }
         }
     }
@@ -286,7 +276,7 @@ mod tests {
     // Issue 8, 29. Before, 0.2 to 0.7 KiB of every identity were kept for an hour.
     #[test]
     fn no_state_is_kept_of_peers_without_violations() {
-        let mut gossipsub = build(PeerId::random(), 4, &NetworkProfile::TANDEM).unwrap();
+        let mut gossipsub = build(PeerId::random(), 4, &NetworkProfile::TANDEM, gate()).unwrap();
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let endpoint = ConnectedPoint::Listener {
             local_addr: address.clone(),
@@ -344,21 +334,5 @@ mod tests {
         let excess = grafts - params.behaviour_penalty_threshold;
         let score = params.behaviour_penalty_weight * excess * excess;
         assert!(score < thresholds().graylist_threshold, "{score}");
-    }
-
-    #[test]
-    fn a_signed_message_is_rejected_and_an_author_alone_is_not() {
-        let raw = |signature: Option<Vec<u8>>, key: Option<Vec<u8>>| RawMessage {
-            source: Some(PeerId::random()),
-            data: vec![1],
-            sequence_number: Some(7),
-            topic: TopicHash::from_raw("t"),
-            signature,
-            key,
-            validated: false,
-        };
-        assert!(StrictNoSign.inbound_transform(raw(None, None)).is_ok());
-        assert!(StrictNoSign.inbound_transform(raw(Some(vec![1]), None)).is_err());
-        assert!(StrictNoSign.inbound_transform(raw(None, Some(vec![1]))).is_err());
     }
 }

@@ -45,6 +45,7 @@ use crate::{
     pubsub,
     streams::{self, Acceptors},
     swarm::{Core, End},
+    topic_gate::TopicGate,
     topic_traffic::TopicTraffic,
     transport,
 };
@@ -148,7 +149,9 @@ impl SwarmParts {
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
-        let beside = Backlog::beside(self.around.broadcaster.budget().total());
+        let (budget, metrics) = (self.around.broadcaster.budget().total(), &self.around.metrics);
+        let gate = TopicGate::new(budget, metrics.clone());
+        let beside = Backlog::beside(budget);
         let backlog_bytes = self.config.backlog_bytes.unwrap_or(beside);
         let mut swarm = Swarm::new(
             transport::build(
@@ -156,9 +159,9 @@ impl SwarmParts {
                 &key,
                 self.config.door.clone(),
                 executor.clone(),
-                Backlog::new(backlog_bytes, self.around.metrics.clone()),
+                Backlog::new(backlog_bytes, metrics.clone()),
             )?,
-            Behaviour::new(&self.config, profile, streams)?,
+            Behaviour::new(&self.config, profile, streams, gate)?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
@@ -195,7 +198,7 @@ impl SwarmParts {
             dialing,
             listening,
             topics,
-            traffic: TopicTraffic::new(self.around.broadcaster.budget().total(), Instant::now()),
+            traffic: TopicTraffic::new(budget, Instant::now()),
             conventions: Conventions::of(profile),
             gossip: self.config.gossip,
             senders,

@@ -186,7 +186,7 @@ impl Core {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 if !self.swarm.is_connected(&peer_id) {
-                    self.traffic.forget(&peer_id);
+                    self.forget_on_topics(&peer_id);
                 }
                 if let Some(dialled) = self.peers.closed(peer_id, connection_id) {
                     self.dialing.lost(&dialled);

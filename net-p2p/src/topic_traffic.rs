@@ -3,9 +3,9 @@
 //!
 //! # Invariants
 //!
-//! * A message beyond its peer's share or beyond the budget is reported as ignored and counted, so that the
-//!   library forgets it at once.
-//! * A peer that floods is disconnected and counted.
+//! * What is heard beyond what the budget has room for is ignored and counted. What a peer says beyond its
+//!   share does not come this far (`topic_gate.rs`).
+//! * What is not published, because the names of messages cost too much already, is counted.
 //! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
 use std::{collections::HashSet, time::Duration};
@@ -26,7 +26,6 @@ use crate::{
     outbox::{Outbox, Publication, cost},
     pubsub::PUBLISH_THRESHOLD,
     swarm::Core,
-    topic_rates::{RateVerdict, TopicRates},
 };
 
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
@@ -36,7 +35,6 @@ const SCORE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
     pub(crate) outbox: Outbox,
-    rates: TopicRates,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
     /// Time of the next check of the scores.
@@ -47,17 +45,19 @@ impl TopicTraffic {
     /// Creates the state. `budget_bytes` is the budget of the whole node.
     pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
         let outbox = Outbox::new(budget_bytes, now);
-        Self { outbox, rates: TopicRates::default(), muted: HashSet::new(), watch: now }
-    }
-
-    /// Removes the state of a peer that has disconnected.
-    pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.rates.forget(peer);
-        self.muted.remove(peer);
+        Self { outbox, muted: HashSet::new(), watch: now }
     }
 }
 
 impl Core {
+    /// Removes the state of a peer that has disconnected.
+    pub(crate) fn forget_on_topics(&mut self, peer: &PeerId) {
+        self.traffic.muted.remove(peer);
+        if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
+            gossipsub.gate().forget(peer);
+        }
+    }
+
     /// Queues a message for publishing.
     pub(crate) fn publish(&mut self, publication: Publication) {
         if self.traffic.outbox.offer(publication).is_err() {
@@ -72,8 +72,13 @@ impl Core {
         while let Some(Publication { topic, body, held, receipt }) = self.traffic.outbox.next(now) {
             // No topic is attached in a node without gossip, so there is nothing to publish.
             let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
+            if !gossipsub.gate().has_room(now) {
+                self.around.metrics.note(P2pEvent::TopicNamesFull);
+                continue;
+            }
             match gossipsub.publish(topic.clone(), body) {
                 Ok(_) => {
+                    gossipsub.gate().published(now);
                     // The same condition by which the library chooses the peers to publish to.
                     let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
                         topics.contains(&&topic)
@@ -118,10 +123,17 @@ impl Core {
         id: gossipsub::MessageId,
         message: gossipsub::Message,
     ) {
+        if message.data.is_empty() {
+            // It stands for all that was too much.
+            return self.report(&id, &from, MessageAcceptance::Ignore);
+        }
+        if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
+            gossipsub.gate().heard(Instant::now());
+        }
         let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
         let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
-        let Some(held) = self.admit(&from, message.data.len(), bytes) else {
+        let Some(held) = self.admit(bytes) else {
             return self.report(&id, &from, MessageAcceptance::Ignore);
         };
         let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
@@ -141,29 +153,9 @@ impl Core {
         self.around.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
     }
 
-    /// Charges a received message to its peer and to the budget. Returns `None` if either is exceeded.
-    fn admit(
-        &mut self,
-        from: &PeerId,
-        body_bytes: usize,
-        bytes: usize,
-    ) -> Option<broadcaster::Reservation> {
-        let now = Instant::now();
-        match self.traffic.rates.note(*from, body_bytes, now) {
-            RateVerdict::Within => {}
-            RateVerdict::Excess => {
-                self.around.metrics.note(P2pEvent::TopicExcess);
-                return None;
-            }
-            RateVerdict::Flood => {
-                self.around.metrics.note(P2pEvent::TopicFlood);
-                tracing::info!(peer = %from, "disconnecting a peer that floods a topic");
-                // This fails only if the peer has disconnected already.
-                let _ = self.swarm.disconnect_peer_id(*from);
-                return None;
-            }
-        }
-        let held = if self.traffic.outbox.has_room(bytes, now) {
+    /// Charges a received message to the budget. Returns `None` if it is exceeded.
+    fn admit(&mut self, bytes: usize) -> Option<broadcaster::Reservation> {
+        let held = if self.traffic.outbox.has_room(bytes, Instant::now()) {
             self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
         } else {
             None

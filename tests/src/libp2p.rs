@@ -108,10 +108,7 @@ impl RawLibp2p {
 /// # Errors
 ///
 /// When the connection fails, or the node does not speak the protocol.
-pub(crate) async fn open_stream(
-    address: &str,
-    protocol: &str,
-) -> io::Result<(SubstreamBox, TaskSet)> {
+pub async fn open_stream(address: &str, protocol: &str) -> io::Result<(SubstreamBox, TaskSet)> {
     open(&Keypair::generate_ed25519(), address, protocol, Arc::default()).await
 }
 

@@ -214,9 +214,22 @@ impl Node {
     ///
     /// When the system does not tell.
     pub fn resident_bytes(&self) -> io::Result<usize> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most bytes of memory that the process ever occupied.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn peak_bytes(&self) -> io::Result<usize> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, key: &str) -> io::Result<usize> {
         let id = self.child.id().ok_or(io::ErrorKind::NotFound)?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
         kib.map(|kib| kib * 1024).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }

@@ -230,7 +230,9 @@ async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilde
 
 /// The node that the settings describe, but for what it keeps in its data directory.
 pub(super) fn describe(settings: &Settings) -> NodeBuilder {
-    let limits = Limits { budget_bytes: settings.budget_bytes, ..Limits::default() };
+    let (budget_bytes, limits) = (settings.budget_bytes, Limits::default());
+    let remembered_bytes = limits.remembered_bytes.min(budget_bytes / 4);
+    let limits = Limits { budget_bytes, remembered_bytes, ..limits };
     let mut builder = NodeBuilder::new(settings.network.clone())
         .profile(settings.profile)
         .mode(settings.mode)
