@@ -5,6 +5,8 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 
+use crate::protocols::OwnProtocol;
+
 /// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mdns {
@@ -73,6 +75,8 @@ pub struct P2pConfig {
     /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
     /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
+    /// Protocols of the application's own whose streams are accepted. Default: none.
+    pub protocols: Vec<OwnProtocol>,
 }
 
 impl P2pConfig {
@@ -94,6 +98,7 @@ impl P2pConfig {
             gossip: GossipStreams::default(),
             backlog_bytes: None,
             http_server: None,
+            protocols: Vec::new(),
         }
     }
 }

@@ -26,6 +26,8 @@
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot happen | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
+//! | accept queue, own protocols | connections -> ProtocolServer | 1,024, 512 of one connection, and no more than are served | stream is reset | `AcceptQueueFull…` |
+//! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | GossipSub, names | library, 120 s | three eighths of the budget beside it | not published, or not heard | `TopicNamesFull` |
 //! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops |
@@ -57,6 +59,7 @@ mod muxer;
 mod network;
 mod outbox;
 mod peers;
+mod protocols;
 mod pubsub;
 mod sink;
 mod sockets;
@@ -76,7 +79,8 @@ pub use config::{
 };
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use metrics::{P2pEvent, P2pMetrics};
-pub use network::{AddPeerError, P2pNetwork, StartError};
+pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
+pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 pub use streams::{InboundStream, OpenError, OutboundStream};
 
 #[cfg(test)]

@@ -25,6 +25,14 @@ pub enum P2pEvent {
     TooManyHandshakes,
     /// An inbound HTTP stream was reset: too many HTTP streams have a task.
     TooManyHttpStreams,
+    /// A stream of an application's protocol was reset: as many as may be are served.
+    AcceptorFull,
+    /// A stream of an application's protocol was reset: as many of its peer as may be are served.
+    AcceptorFullForPeer,
+    /// A stream of an application's protocol was reset: its time was over.
+    AcceptorTimedOut,
+    /// A stream of an application's protocol was reset: its acceptor panicked.
+    AcceptorPanicked,
     /// A gossip handshake failed.
     HandshakeFailed,
     /// A gossip handshake was refused: the peer belongs to another network.
@@ -63,7 +71,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 29] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -72,6 +80,10 @@ impl P2pEvent {
         Self::AcceptorGone,
         Self::TooManyHandshakes,
         Self::TooManyHttpStreams,
+        Self::AcceptorFull,
+        Self::AcceptorFullForPeer,
+        Self::AcceptorTimedOut,
+        Self::AcceptorPanicked,
         Self::HandshakeFailed,
         Self::OtherNetwork,
         Self::DuplicateLink,
@@ -103,6 +115,10 @@ impl P2pEvent {
             Self::AcceptorGone => "p2p_acceptor_gone",
             Self::TooManyHandshakes => "p2p_too_many_handshakes",
             Self::TooManyHttpStreams => "p2p_too_many_http_streams",
+            Self::AcceptorFull => "p2p_acceptor_full",
+            Self::AcceptorFullForPeer => "p2p_acceptor_full_for_peer",
+            Self::AcceptorTimedOut => "p2p_acceptor_timed_out",
+            Self::AcceptorPanicked => "p2p_acceptor_panicked",
             Self::HandshakeFailed => "p2p_handshake_failed",
             Self::OtherNetwork => "p2p_other_network",
             Self::DuplicateLink => "p2p_duplicate_link",

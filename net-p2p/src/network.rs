@@ -8,8 +8,8 @@ use std::{
 use broadcaster::Broadcaster;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
-    Identity, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError,
-    Response, SubmitError, Tag, Transport,
+    Identity, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo,
+    Request, RequestError, Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
@@ -27,6 +27,7 @@ use crate::{
     link::{LinkContext, StrangersLines},
     listening::Bound,
     metrics::P2pMetrics,
+    protocols::{self, OwnProtocol, ProtocolError, Streams},
     pubsub,
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
@@ -40,6 +41,9 @@ pub enum StartError {
     /// A configured peer cannot be dialled.
     #[error("cannot dial a configured peer")]
     Peer(#[from] PeerAddressError),
+    /// A protocol of the application cannot be accepted.
+    #[error("cannot accept streams of a protocol")]
+    Protocol(#[from] ProtocolError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -54,6 +58,18 @@ pub enum StartError {
         /// The error of the library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Checks that a network of this profile can accept streams of these protocols.
+///
+/// # Errors
+///
+/// [`ProtocolError`] for the first one that it cannot.
+pub fn check_protocols(
+    profile: &NetworkProfile,
+    protocols: &[OwnProtocol],
+) -> Result<(), ProtocolError> {
+    protocols::check(profile, protocols)
 }
 
 /// The reason why an address was not added.
@@ -105,6 +121,7 @@ impl P2pNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
+        protocols::check(broadcaster.profile(), &config.protocols)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
@@ -258,6 +275,12 @@ impl P2pNetwork {
             Ok(()) | Err(NotTaken::Down) => Ok(()),
             Err(NotTaken::Full) => Err(AddPeerError::TooMany),
         }
+    }
+
+    /// Opens streams in protocols of the application's own, without keeping the network running.
+    #[must_use]
+    pub fn streams(&self) -> Streams {
+        Streams::new(self.shared.swarm.clone())
     }
 
     /// Opens a stream to a connected peer, with the first of `protocols` that the peer supports. Waits for a

@@ -42,6 +42,7 @@ use crate::{
     listening::{Bound, Listening},
     metrics::P2pEvent,
     peers::Peers,
+    protocols::ProtocolServer,
     pubsub,
     streams::{self, Acceptors},
     swarm::{Core, End},
@@ -144,7 +145,9 @@ impl SwarmParts {
             protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
         }
         let accept = acceptors.accept(&protocols, streams::GOSSIP);
-        let http = self.serve_http(&mut acceptors, cancel);
+        let served = TaskSet::new(cancel);
+        self.serve_http(&mut acceptors, &served);
+        self.serve_protocols(&mut acceptors, &served);
         let (senders, mut receivers) = channels();
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
@@ -205,7 +208,7 @@ impl SwarmParts {
             receivers,
             accept,
             tasks: TaskSet::new(cancel),
-            http,
+            served,
             panicked,
         });
         core.listen().await?;
@@ -215,18 +218,30 @@ impl SwarmParts {
     }
 
     /// Serves HTTP on streams, if an HTTP server is configured.
-    fn serve_http(&self, acceptors: &mut Acceptors, cancel: &CancellationToken) -> TaskSet {
-        let http = TaskSet::new(cancel);
-        if let Some(http_server) = self.config.http_server.clone() {
-            let profile = self.around.broadcaster.profile();
-            let protocol = StreamProtocol::new(profile.http_protocol);
-            let accept = acceptors.accept(&[protocol], streams::HTTP);
+    fn serve_http(&self, acceptors: &mut Acceptors, served: &TaskSet) {
+        let Some(http_server) = self.config.http_server.clone() else { return };
+        let profile = self.around.broadcaster.profile();
+        let protocol = StreamProtocol::new(profile.http_protocol);
+        let accept = acceptors.accept(&[protocol], streams::HTTP);
+        let metrics = self.around.metrics.clone();
+        let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
+        let each = served.clone();
+        served.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
+    }
+
+    /// Accepts streams of the application's protocols.
+    fn serve_protocols(&self, acceptors: &mut Acceptors, served: &TaskSet) {
+        for protocol in &self.config.protocols {
+            // It was checked when the network started.
+            let Ok(name) = StreamProtocol::try_from_owned(protocol.name().to_owned()) else {
+                continue;
+            };
+            let accept = acceptors.accept(&[name], protocol.limits.queue());
             let metrics = self.around.metrics.clone();
-            let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
-            let each = http.clone();
-            http.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
+            let server = ProtocolServer::new(accept, protocol.clone(), metrics);
+            let each = served.clone();
+            served.spawn("own protocol streams", |cancel| server.run(each, cancel));
         }
-        http
     }
 
     /// Runs one swarm after the other until cancelled.
@@ -278,9 +293,9 @@ impl Life {
         core.receivers.notices.close();
         // A link's panic was logged and is the reason for this end, so it stops here.
         let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind();
-        let http = AssertUnwindSafe(core.http.stop(LINKS_GRACE)).catch_unwind();
-        let (links, http) = tokio::join!(links, http);
-        let (links, http) = (links.ok(), http.ok());
+        let served = AssertUnwindSafe(core.served.stop(LINKS_GRACE)).catch_unwind();
+        let (links, served) = tokio::join!(links, served);
+        let (links, served) = (links.ok(), served.ok());
         if ended == Some(End::Cancelled) {
             core.part().await;
         }
@@ -290,7 +305,7 @@ impl Life {
             tracing::error!("a swarm that died panicked again when it was dropped");
         }
         let connections = connections.stop(CONNECTIONS_GRACE).await;
-        tracing::debug!(?links, ?http, ?connections, "the libp2p swarm ended");
+        tracing::debug!(?links, ?served, ?connections, "the libp2p swarm ended");
     }
 }
 

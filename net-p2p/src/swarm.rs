@@ -86,8 +86,8 @@ pub(crate) struct Core {
     pub(crate) accept: AcceptQueue,
     /// Link tasks.
     pub(crate) tasks: TaskSet,
-    /// Tasks of the HTTP acceptor and of its streams.
-    pub(crate) http: TaskSet,
+    /// Tasks of the HTTP acceptor, of those of the application's protocols, and of their streams.
+    pub(crate) served: TaskSet,
     /// Cancelled when the task of a connection panics.
     pub(crate) panicked: CancellationToken,
 }
@@ -118,7 +118,7 @@ impl Core {
                 () = cancel.cancelled() => return End::Cancelled,
                 () = self.panicked.cancelled() => return End::TaskPanicked,
                 () = self.tasks.token().cancelled() => return End::TaskPanicked,
-                () = self.http.token().cancelled() => return End::TaskPanicked,
+                () = self.served.token().cancelled() => return End::TaskPanicked,
                 Some(notice) = self.receivers.notices.recv() => self.on_notice(notice),
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.on_verdict(verdict),

@@ -291,7 +291,14 @@ impl NodeBuilder {
             self.mode.check_peer(peer)?;
         }
         #[cfg(feature = "p2p")]
-        self.p2p.addresses()?;
+        {
+            self.p2p.addresses()?;
+            self.p2p.check_protocols(self.profile)?;
+        }
+        #[cfg(all(feature = "ws", feature = "p2p"))]
+        if self.mode == Mode::WebSocket {
+            self.p2p.check_no_protocols()?;
+        }
         check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
         #[cfg(feature = "ws")]

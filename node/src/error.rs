@@ -54,6 +54,17 @@ pub enum StartError {
         /// The address as given.
         address: String,
     },
+    /// A node without libp2p was to accept streams, which only libp2p has.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
+    #[error("streams of {protocol} would never come: they need libp2p, which mode ws does not use")]
+    NoStreams {
+        /// Name of the protocol.
+        protocol: String,
+    },
+    /// A protocol of the application cannot be accepted.
+    #[cfg(feature = "p2p")]
+    #[error("cannot accept streams of a protocol")]
+    Protocol(#[from] net_p2p::ProtocolError),
     /// Another program listens there.
     #[error(
         "cannot listen on {address}: the address is in use; stop the other program or choose another port"
@@ -86,7 +97,9 @@ impl StartError {
         match self {
             Self::Peer(_) | Self::UnknownTag { .. } | Self::TwoForOneTag { .. } => true,
             #[cfg(feature = "p2p")]
-            Self::ListenAddress { .. } => true,
+            Self::ListenAddress { .. } | Self::Protocol(_) => true,
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Self::NoStreams { .. } => true,
             #[cfg(feature = "ws")]
             Self::Certificates(_) | Self::Tls(_) => true,
             #[cfg(feature = "ws")]
@@ -94,7 +107,9 @@ impl StartError {
                 matches!(error, net_ws::StartError::Peer(_) | net_ws::StartError::BadText { .. })
             }
             #[cfg(feature = "p2p")]
-            Self::Libp2p(error) => matches!(error, net_p2p::StartError::Peer(_)),
+            Self::Libp2p(error) => {
+                matches!(error, net_p2p::StartError::Peer(_) | net_p2p::StartError::Protocol(_))
+            }
             Self::Key(KeyError::Missing { .. } | KeyError::NotAFile { .. }) => true,
             Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } => false,
             #[cfg(all(feature = "ws", feature = "p2p"))]

@@ -101,7 +101,10 @@ pub use net_http::{
     client::{ClientLimits, RequestWindow},
 };
 #[cfg(feature = "p2p")]
-pub use net_p2p::{Mdns, parse_listen_address};
+pub use net_p2p::{
+    AcceptLimits, Acceptor, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream, ProtocolError,
+    Streams, parse_listen_address,
+};
 #[cfg(feature = "ws")]
 pub use net_ws::{DialRefusal, UpgradeRefusal, WsMetrics};
 pub use running::Running;

@@ -1,7 +1,7 @@
 //! The libp2p side of a node: its settings in the builder, and the network that is made from them.
 
-use gossip::NodeAddress;
-use net_p2p::{GossipStreams, Mdns, Multiaddr, P2pConfig};
+use gossip::{NetworkProfile, NodeAddress};
+use net_p2p::{AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig};
 
 use crate::{builder::NodeBuilder, error::StartError, network::Lent};
 
@@ -12,12 +12,15 @@ pub(crate) struct P2pSide {
     pub(crate) listen: Vec<String>,
     mdns: Mdns,
     gossip: GossipStreams,
+    /// The application's own, whose streams are accepted.
+    pub(crate) protocols: Vec<OwnProtocol>,
 }
 
 impl Default for P2pSide {
     fn default() -> Self {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-        Self { listen, mdns: Mdns::default(), gossip: GossipStreams::default() }
+        let (mdns, gossip) = (Mdns::default(), GossipStreams::default());
+        Self { listen, mdns, gossip, protocols: Vec::new() }
     }
 }
 
@@ -26,6 +29,20 @@ impl P2pSide {
     pub(crate) fn outward(&mut self) {
         self.listen = Vec::new();
         self.gossip = GossipStreams::Off;
+    }
+
+    /// Checks that streams of every protocol that was given can be accepted.
+    pub(crate) fn check_protocols(&self, profile: &NetworkProfile) -> Result<(), StartError> {
+        Ok(net_p2p::check_protocols(profile, &self.protocols)?)
+    }
+
+    /// Checks that no protocol was given, for a node that has no streams.
+    #[cfg(feature = "ws")]
+    pub(crate) fn check_no_protocols(&self) -> Result<(), StartError> {
+        match self.protocols.first() {
+            None => Ok(()),
+            Some(protocol) => Err(StartError::NoStreams { protocol: protocol.name().to_owned() }),
+        }
     }
 
     /// The multiaddrs to listen on.
@@ -52,6 +69,24 @@ impl NodeBuilder {
         self
     }
 
+    /// Accepts streams of a protocol of the application's own, over libp2p, within the default
+    /// [`AcceptLimits`]. Its name begins with a slash and usually ends with a version: `/my-chain/sync/1`.
+    /// [`Running::streams`](crate::Running::streams) opens such streams.
+    pub fn accept(self, protocol: impl Into<String>, acceptor: impl Acceptor) -> Self {
+        self.accept_with(protocol, AcceptLimits::default(), acceptor)
+    }
+
+    /// Accepts streams as [`NodeBuilder::accept`] does, within other limits.
+    pub fn accept_with(
+        mut self,
+        protocol: impl Into<String>,
+        limits: AcceptLimits,
+        acceptor: impl Acceptor,
+    ) -> Self {
+        self.p2p.protocols.push(OwnProtocol::new(protocol, limits, acceptor));
+        self
+    }
+
     /// The configuration of the libp2p network.
     pub(crate) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
@@ -64,6 +99,7 @@ impl NodeBuilder {
             gossip: self.p2p.gossip,
             http_server: lent.http_server.clone(),
             clients: Some(lent.clients.clone()),
+            protocols: self.p2p.protocols.clone(),
             ..P2pConfig::new(self.network.clone(), lent.key.clone())
         })
     }

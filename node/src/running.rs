@@ -14,7 +14,7 @@ use net_http::client::Clients;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, ServeMetrics};
 #[cfg(feature = "p2p")]
-use net_p2p::P2pNetwork;
+use net_p2p::{P2pMetrics, P2pNetwork, Streams};
 #[cfg(feature = "ws")]
 use net_ws::{WsMetrics, WsNetwork};
 use runtime::{Fault, Shutdown};
@@ -97,6 +97,14 @@ impl Running {
         self.parts.seen.network.p2p().map(P2pNetwork::listen_addresses).unwrap_or_default()
     }
 
+    /// Opens streams to connected peers, in protocols of the application's own; `None` without a libp2p side.
+    /// What it gives does not keep the node running.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn streams(&self) -> Option<Streams> {
+        self.parts.seen.network.p2p().map(P2pNetwork::streams)
+    }
+
     /// The node's identity, which is the same on both transports.
     #[must_use]
     pub const fn identity(&self) -> Identity {
@@ -128,6 +136,13 @@ impl Running {
     #[must_use]
     pub fn ws_metrics(&self) -> Option<&WsMetrics> {
         self.parts.seen.network.ws().map(WsNetwork::metrics)
+    }
+
+    /// The counters of the libp2p side; `None` without one.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn p2p_metrics(&self) -> Option<&P2pMetrics> {
+        self.parts.seen.network.p2p().map(P2pNetwork::metrics)
     }
 
     /// The data directory; `None` for a node without one.

@@ -10,8 +10,11 @@ use libp2p::StreamProtocol;
 use net_http::client::{Connect, Io};
 use tokio::time::Instant;
 
-use super::stream::StreamIo;
-use crate::{command::ToSwarm, config::PeerAddressError, streams::StreamTarget};
+use crate::{
+    command::ToSwarm,
+    config::PeerAddressError,
+    streams::{StreamIo, StreamTarget},
+};
 
 /// Longest time for opening a stream: the name look-up, the dial, and the wait for a place. Callers have a
 /// deadline of their own. Chosen: 10 s for each of the three.

@@ -14,7 +14,6 @@
 //!   abandoned.
 
 mod connect;
-mod stream;
 mod stream_acceptor;
 mod well_known;
 

@@ -17,11 +17,11 @@ use runtime::TaskSet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{stream::StreamIo, well_known::ProtocolsDocument};
+use super::well_known::ProtocolsDocument;
 use crate::{
     config::identity_of,
     metrics::{P2pEvent, P2pMetrics},
-    streams::{AcceptQueue, InboundStream},
+    streams::{AcceptQueue, InboundStream, StreamIo},
 };
 
 /// Largest number of HTTP streams with a task. Chosen: twice as many as an [`HttpServer`] serves and queues by

@@ -99,6 +99,12 @@ pub enum OpenError {
     /// The address cannot be dialled.
     #[error(transparent)]
     Address(#[from] PeerAddressError),
+    /// The name of the protocol is none.
+    #[error("{name:?} is no name of a protocol: it begins with a slash")]
+    Malformed {
+        /// The name as given.
+        name: String,
+    },
     /// The address belongs to this node itself.
     #[error("the address names this node itself")]
     Ourselves,

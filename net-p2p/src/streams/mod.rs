@@ -18,11 +18,13 @@ mod accept;
 mod behaviour;
 mod connections;
 mod handler;
+mod io;
 mod pending_dials;
 
 pub use accept::InboundStream;
-pub(crate) use accept::{About, AcceptQueue, Acceptors, GOSSIP, HTTP};
+pub(crate) use accept::{About, AcceptQueue, Acceptors, Bounds, GOSSIP, HTTP};
 pub(crate) use behaviour::{Behaviour, DialWanted, StreamRequest, StreamTarget};
 pub(crate) use connections::Usage;
 pub use handler::{OpenError, OutboundStream};
 pub(crate) use handler::{OpenRequest, Turn};
+pub(crate) use io::StreamIo;

@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::NetworkProfile;
 use libp2p::StreamProtocol;
 
-use super::host::{Host, Node, PATIENCE, ordered_keys, until};
+use super::host::{Host, Node, PATIENCE, new_key, ordered_keys, until};
 use crate::{OpenError, P2pEvent};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
@@ -64,4 +64,28 @@ async fn a_stream_that_cannot_be_opened_is_an_error_with_its_reason() {
     assert_eq!(node.network.stop(Duration::from_secs(5)).await, runtime::Shutdown::Clean);
     let stopped = node.network.open_stream(&small.identity(), vec![ECHO], PATIENCE).await;
     assert!(matches!(stopped.unwrap_err(), OpenError::Closed));
+}
+
+// Issue 9, 13: what a node says that it speaks, no application may take.
+#[tokio::test]
+async fn no_protocol_of_the_node_itself_is_given_to_an_application() {
+    use crate::{AcceptLimits, OwnProtocol, PeerStream, ProtocolError, check_protocols};
+    for profile in [&NetworkProfile::TANDEM, &NetworkProfile::ALGORAND] {
+        let node = Node::start_with(profile, "net", new_key(), |mut config| {
+            config.http_server = Some(net_http::HttpServer::without_service());
+            config
+        });
+        let node = node.await;
+        let host = Host::dial(&new_key(), &[], node.address()).await;
+        let spoken = host.seen.lock().unwrap().identified.clone().unwrap().protocols;
+        assert!(spoken.len() >= 6, "{spoken:?}");
+        for name in spoken {
+            let own =
+                OwnProtocol::new(name.to_string(), AcceptLimits::default(), |_: PeerStream| {
+                    std::future::ready(())
+                });
+            let refused = check_protocols(profile, &[own]);
+            assert_eq!(refused, Err(ProtocolError::Taken { name: name.to_string() }));
+        }
+    }
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use crate::streams::{InboundStream, OutboundStream, Usage};
+use super::{InboundStream, OutboundStream, Usage};
 
 /// The bytes of a stream. Shutdown closes this end's half; dropping it without a shutdown resets the stream.
 #[derive(Debug)]
