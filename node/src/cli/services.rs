@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * Every service keeps its files in the data directory, under a name of its own.
-//! * Block requests are answered in any case: from the store, by other peers, or that there is nothing.
+//! * Block requests are answered in any case, by message and over HTTP: from the store, by other peers, or that
+//!   there is nothing.
 
 use std::{
     num::NonZeroU32,
@@ -70,19 +71,15 @@ pub(crate) async fn offer(
             Service::Kv => builder.http_with(kv::router(), &protection),
         };
     }
-    let capacity = Capacity::new(MAX_BYTES_IN_FLIGHT);
-    let mut responder = Responder::new(capacity.clone());
+    let mut responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT));
     if settings.services.contains(&Service::Blocks) {
         let store = RedbStore::open(dir.join("blocks.redb"), &settings.network);
-        let blocks = Blocks::new(Arc::new(store.map_err(ServiceError::Blocks)?));
-        let limits = blocks::ServeLimits { capacity, ..blocks::ServeLimits::default() };
-        let router = blocks::router(blocks.clone(), settings.network.clone(), limits);
-        builder = builder.http_with(router, &protection);
-        responder = responder.store(blocks);
+        responder = responder.store(Blocks::new(Arc::new(store.map_err(ServiceError::Blocks)?)));
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
         responder = responder.proxy(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
     }
-    let builder = builder.handler(Tag::UE, responder);
+    let router = blocks::router(responder.clone(), settings.network.clone(), Vec::new());
+    let builder = builder.http_with(router, &protection).handler(Tag::UE, responder);
     Ok(builder.on_start(move |running| node.fill(running)))
 }
 

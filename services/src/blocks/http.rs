@@ -7,6 +7,8 @@
 //!     none  ─▶ 404 X-Latest-Round              no room ─▶ 503 Retry-After      store broken ─▶ 500
 //! ```
 //!
+//! A block that is missing here is asked of peers first, if the [`Responder`] does that.
+//!
 //! # Invariants
 //!
 //! * The bytes of answers are counted until they are sent or given up; above the bound nothing is sent.
@@ -26,7 +28,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use gossip::NetworkId;
+use gossip::{
+    NetworkId,
+    http::{Caller, NoCaller},
+};
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
     header::{
@@ -35,9 +40,9 @@ use http::{
 };
 
 use super::{
-    capacity::Capacity,
+    proxy::{Asker, Origin},
+    responder::{Resolved, Responder},
     round::{self, Base36, RoundError},
-    store::{Blocks, Found},
     stored,
 };
 
@@ -60,16 +65,6 @@ const BLOCK_TYPE: HeaderValue = HeaderValue::from_static(stored::CONTENT_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// Bounds of serving blocks, and the servers of blocks that this node does not have.
-#[derive(Clone, Debug, Default)]
-pub struct ServeLimits {
-    /// Room for answers on their way, best shared with the [`Responder`](super::Responder). Default:
-    /// [`MAX_BYTES_IN_FLIGHT`](super::MAX_BYTES_IN_FLIGHT).
-    pub capacity: Capacity,
-    /// Servers to which requests are redirected that cannot be served here, in turn. Default: none.
-    pub fallbacks: Vec<Fallback>,
-}
 
 /// A place that serves blocks with the same paths: `http://host:port`, without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +94,14 @@ impl std::str::FromStr for Fallback {
     }
 }
 
-/// Serves the blocks of a store of the network `genesis`.
+/// Serves what `responder` finds to clients of the network `genesis`. What it does not find is asked of the
+/// `fallbacks`, by redirects to them in turn.
 ///
 /// It has no fallback of its own, so that it can be merged with others; [`page_not_found`] is the one
 /// existing nodes have.
-pub fn router(blocks: Blocks, genesis: NetworkId, limits: ServeLimits) -> Router {
-    let shared = Arc::new(BlockRoutes { blocks, genesis, limits, redirects: AtomicUsize::new(0) });
+pub fn router(responder: Responder, genesis: NetworkId, fallbacks: Vec<Fallback>) -> Router {
+    let redirects = AtomicUsize::new(0);
+    let shared = Arc::new(BlockRoutes { responder, genesis, fallbacks, redirects });
     Router::new().route("/v{version}/{genesisID}/block/{round}", any(serve)).with_state(shared)
 }
 
@@ -118,9 +115,9 @@ pub async fn page_not_found() -> Response {
 
 /// The source of an answer.
 struct BlockRoutes {
-    blocks: Blocks,
+    responder: Responder,
     genesis: NetworkId,
-    limits: ServeLimits,
+    fallbacks: Vec<Fallback>,
     /// Counts redirects, so that the fallbacks are used in rotation.
     redirects: AtomicUsize,
 }
@@ -128,6 +125,7 @@ struct BlockRoutes {
 async fn serve(
     State(shared): State<Arc<BlockRoutes>>,
     method: Method,
+    caller: Result<Caller, NoCaller>,
     path: Result<Path<(String, String, String)>, PathRejection>,
 ) -> Response {
     let Ok(Path((version, genesis, round))) = path else {
@@ -144,15 +142,16 @@ async fn serve(
     };
     let ours = version == VERSION && genesis == shared.genesis.as_str();
     match round {
-        Ok(round) if ours => shared.answer(&method, round).await,
+        Ok(round) if ours => shared.answer(&method, round, Asker::over_http(caller.ok())).await,
         _ => empty(StatusCode::BAD_REQUEST),
     }
 }
 
 impl BlockRoutes {
-    async fn answer(&self, method: &Method, round: u64) -> Response {
-        match self.blocks.find(round).await {
-            Ok(Found::Block(block)) => match self.limits.capacity.hold(block.to_body()) {
+    async fn answer(&self, method: &Method, round: u64, asker: Asker) -> Response {
+        // A request over HTTP is never one that a relay passed on: those are messages.
+        match self.responder.find(round, Some((asker, Origin::Asker))).await {
+            Resolved::Block(block) => match self.responder.hold(block.to_body()) {
                 Some(body) => {
                     let headers = [(CACHE_CONTROL, FOR_EVER), (CONTENT_TYPE, BLOCK_TYPE)];
                     let length = [(CONTENT_LENGTH, HeaderValue::from(body.len()))];
@@ -160,19 +159,17 @@ impl BlockRoutes {
                 }
                 None => self.elsewhere(method, round).unwrap_or_else(over_capacity),
             },
-            Ok(Found::Missing { latest }) => {
+            Resolved::Unavailable { latest } => {
                 self.elsewhere(method, round).unwrap_or_else(|| missing(latest))
             }
-            Err(error) => {
-                tracing::warn!(%error, round, "a block could not be served");
-                empty(StatusCode::INTERNAL_SERVER_ERROR)
-            }
+            Resolved::Busy => self.elsewhere(method, round).unwrap_or_else(over_capacity),
+            Resolved::Broken => empty(StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 
-    /// Sends who asks to the next of the fallbacks.
+    /// Redirects the client to the next of the fallbacks.
     fn elsewhere(&self, method: &Method, round: u64) -> Option<Response> {
-        let fallbacks = &self.limits.fallbacks;
+        let fallbacks = &self.fallbacks;
         let redirects = self.redirects.fetch_add(1, Ordering::Relaxed);
         let fallback = fallbacks.get(redirects.checked_rem(fallbacks.len())?)?;
         let url = format!("{}{}", fallback.0, round::path(&self.genesis, round));

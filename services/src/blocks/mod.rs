@@ -1,11 +1,11 @@
 //! Blocks: kept, served, passed on and fetched.
 //!
 //! ```text
-//!   HTTP ─▶ router ────┐                        ┌─▶ MemoryStore
-//!                      ├─▶ Blocks ─▶ BlockStore ┤
-//!   UE ──▶ Responder ──┘      ▲                 └─▶ RedbStore
-//!             │               │
-//!             └▶ BlockProxy      └─ Fetcher ◀─ sources: HTTP clients, gossip peers
+//!   HTTP ─▶ router ─┐                                     ┌─▶ MemoryStore
+//!                   ├─▶ Responder ─▶ Blocks ─▶ BlockStore ┤
+//!   UE ─────────────┘       │           ▲                 └─▶ RedbStore
+//!                           │           └─ Fetcher ◀─ sources: HTTP clients, gossip peers
+//!                           └─▶ BlockProxy ─▶ other peers
 //! ```
 //!
 //! A block and its certificate are kept as they travel. What is served over HTTP and what is answered to
@@ -35,7 +35,7 @@ pub use self::{
     fetch::{
         Failure, FetchLimits, Fetched, Fetcher, Gap, Progress, Source, SourceReport, Tally, Why,
     },
-    http::{Fallback, FallbackError, ServeLimits, X_LATEST_ROUND, page_not_found, router},
+    http::{Fallback, FallbackError, X_LATEST_ROUND, page_not_found, router},
     memory::MemoryStore,
     proxy::{BlockProxy, BlockProxyLimits, LateNode},
     redb_store::{OpenError, RedbStore},

@@ -1,9 +1,9 @@
-//! Answers block requests that come in as messages: UE in, TS out.
+//! Answers block requests, whichever way they come: as messages (UE in, TS out), and over HTTP by its router.
 //!
 //! ```text
-//!   UE ─▶ Responder ─▶ store ─ found ───────────────────────────────▶ TS with the block
-//!                        └─ missing, or no store ─▶ BlockProxy ─ found ─▶ TS with the block
-//!                                                     └─ nobody ─────▶ TS: not available, latest round
+//!   UE ────▶ Responder ─▶ store ─ found ──────────────────────────────▶ the block
+//!   router ──▶  │           └─ missing, or no store ─▶ BlockProxy ─ found ─▶ the block
+//!               │                                        └─ nobody ─────▶ not available, latest round
 //! ```
 //!
 //! # Invariants
@@ -12,8 +12,10 @@
 //!   exchanges in `testdata/block_service.json`.
 //! * A block that is missing is never answered without the latest round: who asked would ask again at once,
 //!   a thousand times over. Only a broken store and a lack of room are, as existing nodes do it.
-//! * At most [`MAX_REQUESTS`] requests are being answered. What comes on top is not answered, so that who
-//!   asks waits its four seconds.
+//! * What a request gets does not depend on the way it came: an existing node asks by message or over HTTP,
+//!   as it happens to be connected, and takes the first answer for what this node has.
+//! * At most [`MAX_REQUESTS`] messages are being answered. What comes on top is not answered, so that the
+//!   asker waits its four seconds.
 
 use std::sync::Arc;
 
@@ -29,7 +31,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     capacity::Capacity,
-    proxy::{BlockProxy, Origin, Passed},
+    proxy::{Asker, BlockProxy, Origin, Passed},
     store::{Blocks, Found},
     stored::StoredBlock,
 };
@@ -42,7 +44,24 @@ const ERROR: &str = "Error";
 const NO_ROOM: &str = "block service memory over capacity";
 const NOT_AVAILABLE: &str = "requested block is not available";
 
-/// Answers block requests, from a store, from other peers, or both; a handler for [`Tag::UE`](gossip::Tag::UE).
+/// The outcome of a search for a block.
+#[derive(Debug)]
+pub(super) enum Resolved {
+    /// The block.
+    Block(StoredBlock),
+    /// Neither this node nor a peer that was asked has it.
+    Unavailable {
+        /// The newest round that this node has or heard of; 0 if there is none.
+        latest: u64,
+    },
+    /// The store is broken.
+    Broken,
+    /// Too much is being asked for.
+    Busy,
+}
+
+/// Answers block requests, from a store, from other peers, or both: a handler for [`Tag::UE`](gossip::Tag::UE),
+/// and the source of what [`router`](super::router) serves. A cheap handle; clones share everything.
 ///
 /// Without either it tells everybody that there are no blocks here.
 #[derive(Clone, Debug)]
@@ -54,8 +73,8 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// A responder with neither store nor peers to ask. `capacity` is best shared with what serves the same
-    /// blocks over HTTP.
+    /// A responder with neither store nor peers to ask. `capacity` bounds the answers on their way, those over
+    /// HTTP included.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
         let places = Arc::new(Semaphore::new(MAX_REQUESTS));
@@ -80,30 +99,52 @@ impl Responder {
             Ok(request) => request.round,
             Err(error) => return Some(block::refusal(&error)),
         };
+        let asker = asker.map(|link| (Asker::Link(link), Origin::of(payload, round)));
+        match self.find(round, asker).await {
+            Resolved::Block(block) => Some(self.found(block)),
+            Resolved::Unavailable { latest } => Some(block::unavailable(latest)),
+            Resolved::Broken => Some(Topics::new().with(ERROR, NOT_AVAILABLE)),
+            Resolved::Busy => None,
+        }
+    }
+
+    /// Looks for a block in the store, and then at other peers on behalf of `asker`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves what other peers are asked to the others that wait for it, or ends it.
+    pub(super) async fn find(&self, round: u64, asker: Option<(Asker, Origin)>) -> Resolved {
         let latest = match &self.blocks {
             None => 0,
             Some(blocks) => match blocks.find(round).await {
-                Ok(Found::Block(block)) => return Some(self.found(block)),
+                Ok(Found::Block(block)) => return Resolved::Block(block),
                 Ok(Found::Missing { latest }) => latest,
                 Err(error) => {
                     tracing::warn!(%error, round, "a block could not be served");
-                    return Some(Topics::new().with(ERROR, NOT_AVAILABLE));
+                    return Resolved::Broken;
                 }
             },
         };
-        let (Some(proxy), Some(asker)) = (&self.proxy, asker) else {
-            return Some(block::unavailable(latest));
+        let (Some(proxy), Some((asker, origin))) = (&self.proxy, asker) else {
+            return Resolved::Unavailable { latest };
         };
-        match proxy.obtain(round, asker, Origin::of(payload, round)).await {
-            Passed::Block(block) => Some(self.found(block)),
-            Passed::Unavailable { latest: heard } => Some(block::unavailable(latest.max(heard))),
-            Passed::Busy => None,
+        match proxy.obtain(round, asker, origin).await {
+            Passed::Block(block) => Resolved::Block(block),
+            Passed::Unavailable { latest: heard } => {
+                Resolved::Unavailable { latest: latest.max(heard) }
+            }
+            Passed::Busy => Resolved::Busy,
         }
+    }
+
+    /// Counts bytes of an answer for as long as they live; `None` when there is no room for them.
+    pub(super) fn hold(&self, bytes: impl AsRef<[u8]> + Send + 'static) -> Option<Bytes> {
+        self.capacity.hold(bytes)
     }
 
     fn found(&self, stored: StoredBlock) -> Topics {
         let StoredBlock { block, cert } = stored;
-        match (self.capacity.hold(block), self.capacity.hold(cert)) {
+        match (self.hold(block), self.hold(cert)) {
             (Some(block), Some(cert)) => block::found(block, cert),
             _ => Topics::new().with(ERROR, NO_ROOM),
         }

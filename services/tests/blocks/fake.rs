@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
-    GossipNode, Handler, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Request, RequestError, Response, SubmitError, Tag, Transport, Verdict,
+    GossipNode, Handler, Identity, Inbound, LinkId, NetworkId, NodeAddress, Outbound, PeerClass,
+    PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport, Verdict,
     wire::{request, topics::Topics},
 };
 use serde_json::Value;
@@ -81,6 +81,8 @@ pub(crate) type Answers =
 pub(crate) struct FakeNode {
     network: NetworkId,
     peers: Mutex<HashMap<LinkId, Answers>>,
+    /// Those that proved who they are.
+    identities: Mutex<HashMap<LinkId, Identity>>,
     /// Every request: whom, and its payload.
     pub(crate) asked: Mutex<Vec<(LinkId, Bytes)>>,
 }
@@ -88,7 +90,13 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     pub(crate) fn new() -> Arc<Self> {
         let network = NetworkId::new("test-v1").unwrap();
-        Arc::new(Self { network, peers: Mutex::default(), asked: Mutex::default() })
+        let (peers, identities, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { network, peers, identities, asked })
+    }
+
+    /// A peer proves who it is.
+    pub(crate) fn identify(&self, peer: LinkId, identity: Identity) {
+        self.identities.lock().unwrap().insert(peer, identity);
     }
 
     pub(crate) fn connect<F, Fut>(&self, peer: u64, answers: F) -> LinkId
@@ -169,9 +177,14 @@ impl GossipNode for FakeNode {
 
     fn peers(&self, _class: PeerClass) -> Vec<PeerInfo> {
         let peers = self.peers.lock().unwrap();
+        let identities = self.identities.lock().unwrap();
         let mut peers: Vec<_> = peers
             .keys()
-            .map(|&id| PeerInfo::new(id, Transport::Memory, Direction::Inbound))
+            .map(|&id| {
+                let mut peer = PeerInfo::new(id, Transport::Memory, Direction::Inbound);
+                peer.identity = identities.get(&id).copied();
+                peer
+            })
             .collect();
         peers.sort_by_key(|peer| peer.id);
         peers

@@ -18,8 +18,8 @@ use gossip::{
 };
 use http::{Response, StatusCode};
 use tandem_services::blocks::{
-    BlockStore, Blocks, CONTENT_TYPE, Failure, FetchLimits, Fetched, Fetcher, Gap,
-    LEGACY_CONTENT_TYPE, MAX_BODY_BYTES, MemoryStore, RedbStore, ServeLimits, Source, StoreError,
+    BlockStore, Blocks, CONTENT_TYPE, Capacity, Failure, FetchLimits, Fetched, Fetcher, Gap,
+    LEGACY_CONTENT_TYPE, MAX_BODY_BYTES, MemoryStore, RedbStore, Responder, Source, StoreError,
     Tally, Why, router, sample,
 };
 use tokio::time::{self, Instant};
@@ -52,7 +52,8 @@ fn archive(rounds: std::ops::Range<u64>) -> HttpService {
     let store = memory();
     let blocks: Vec<_> = rounds.map(|round| (round, sample::block(round))).collect();
     store.put_all(&blocks).unwrap();
-    HttpService::new(router(Blocks::new(store), network(), ServeLimits::default()))
+    let responder = Responder::new(Capacity::default()).store(Blocks::new(store));
+    HttpService::new(router(responder, network(), Vec::new()))
 }
 
 async fn serve(service: HttpService, path: &str) -> Result<HttpResponse, HttpError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gossip::{NetworkId, http::read_all};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tandem_services::blocks::{Capacity, Fallback, ServeLimits, page_not_found, router};
+use tandem_services::blocks::{Capacity, Fallback, Responder, page_not_found, router};
 use tower::ServiceExt;
 
 use crate::fake::{self, Ledger};
@@ -16,9 +16,10 @@ fn network() -> NetworkId {
     NetworkId::new("test-v1").unwrap()
 }
 
-fn serve(limits: ServeLimits) -> Router {
+fn serve(capacity: Capacity, fallbacks: Vec<Fallback>) -> Router {
+    let responder = Responder::new(capacity).store(Ledger::blocks());
     // The health endpoint is not of this router, but recorded in the same file.
-    router(Ledger::blocks(), network(), limits)
+    router(responder, network(), fallbacks)
         .route("/status", any(|| async {}))
         .fallback(page_not_found)
 }
@@ -54,17 +55,15 @@ async fn every_recorded_request_gets_the_recorded_answer() {
     assert_eq!(cases.len(), 15);
     for case in cases {
         let text = |key: &str| case[key].as_str().unwrap();
-        let mut limits = ServeLimits::default();
+        let (mut capacity, mut fallbacks) = (Capacity::default(), Vec::new());
         match text("name") {
-            "over_memory_cap" => limits.capacity = Capacity::new(0),
-            "redirect_to_fallback" => {
-                limits.fallbacks = vec!["http://relay.example:4160".parse().unwrap()];
-            }
+            "over_memory_cap" => capacity = Capacity::new(0),
+            "redirect_to_fallback" => fallbacks.push("http://relay.example:4160".parse().unwrap()),
             _ => {}
         }
         let mut line = text("request").split(' ');
         let method = line.next().unwrap().parse().unwrap();
-        let answer = ask(&serve(limits), method, line.next().unwrap()).await;
+        let answer = ask(&serve(capacity, fallbacks), method, line.next().unwrap()).await;
         let mut expected = parse(&hex::decode(text("response_hex")).unwrap());
         // Left to the server: what it says of a body that has no length of its own.
         expected.1.entry("content-length".into()).or_insert_with(|| "0".into());
@@ -74,7 +73,7 @@ async fn every_recorded_request_gets_the_recorded_answer() {
 
 #[tokio::test]
 async fn paths_that_are_not_of_the_pattern_are_not_found() {
-    let serve = serve(ServeLimits::default());
+    let serve = serve(Capacity::default(), Vec::new());
     let (_, headers, body) = ask(&serve, Method::GET, "/v1/test-v1/block/8C").await;
     for path in [
         "/",
@@ -100,8 +99,7 @@ async fn paths_that_are_not_of_the_pattern_are_not_found() {
 #[tokio::test]
 async fn an_answer_counts_until_its_body_is_dropped() {
     let capacity = Capacity::new(40);
-    let limits = ServeLimits { capacity: capacity.clone(), ..ServeLimits::default() };
-    let serve = serve(limits);
+    let serve = serve(capacity.clone(), Vec::new());
     let get = || {
         let request = Request::get("/v1/test-v1/block/1").body(axum::body::Body::empty()).unwrap();
         serve.clone().oneshot(request)
@@ -124,8 +122,7 @@ async fn an_answer_counts_until_its_body_is_dropped() {
 async fn fallbacks_take_turns_for_what_is_missing_and_for_what_has_no_room() {
     let fallbacks: Vec<Fallback> =
         ["http://a:1", "b.example:2/"].map(|text| text.parse().unwrap()).into();
-    let limits = ServeLimits { capacity: Capacity::new(0), fallbacks };
-    let serve = serve(limits);
+    let serve = serve(Capacity::new(0), fallbacks);
     for (method, path, host) in [
         (Method::GET, "/v1/test-v1/block/zz", "http://a:1"),
         (Method::GET, "/v1/test-v1/block/1", "http://b.example:2"),

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    GossipNode, Handler, RequestError, Verdict,
+    GossipNode, Handler, Identity, NetworkId, RequestError, Transport, Verdict,
+    http::{Caller, read_all},
     wire::{
         block::{self, BlockAnswer, BlockRequest},
         request::seal,
@@ -19,13 +20,17 @@ use gossip::{
 };
 use tandem_services::blocks::{
     BlockProxy, BlockProxyLimits, BlockStore, Blocks, Capacity, LateNode, MemoryStore, Responder,
-    sample,
+    X_LATEST_ROUND, path, router, sample,
 };
 use tokio::time::{self, Instant};
+use tower::ServiceExt;
 
 use crate::fake::{FakeNode, handle, inbound};
 
 const ROUND: u64 = 24;
+
+/// A node that asks over HTTP.
+const NEWCOMER: Identity = Identity::from_ed25519([7; 32]);
 
 /// A relay without blocks.
 struct Relay {
@@ -50,8 +55,28 @@ impl Relay {
 
     /// A node asks as existing nodes do.
     async fn ask(&self, from: u64, round: u64) -> BlockAnswer {
-        let payload = seal(&BlockRequest { round }.topics(), 1);
-        self.handle(from, payload).await.expect("not answered")
+        self.handle(from, plain(round)).await.expect("not answered")
+    }
+
+    /// Somebody asks over HTTP, with a proven identity or without. The status, the latest round that is told,
+    /// and the body.
+    async fn get(&self, from: Option<Identity>, round: u64) -> (u16, Option<String>, Bytes) {
+        let network = NetworkId::new("test-v1").unwrap();
+        let path = path(&network, round);
+        let caller = Caller {
+            identity: from,
+            transport: Transport::Libp2p,
+            address: "here".into(),
+            ip: None,
+        };
+        let request = http::Request::get(path).extension(caller);
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let router = router((*self.responder).clone(), network, Vec::new());
+        let response = router.oneshot(request).await.unwrap();
+        let latest = response.headers().get(X_LATEST_ROUND);
+        let latest = latest.map(|latest| latest.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        (status, latest, read_all(response.into_body(), 1 << 20).await.unwrap())
     }
 
     async fn handle(&self, from: u64, payload: Bytes) -> Option<BlockAnswer> {
@@ -60,6 +85,11 @@ impl Relay {
             _ => None,
         }
     }
+}
+
+/// A request as existing nodes write it.
+fn plain(round: u64) -> Bytes {
+    seal(&BlockRequest { round }.topics(), 1)
 }
 
 fn answer(round: u64) -> BlockAnswer {
@@ -250,14 +280,44 @@ async fn a_flight_without_anybody_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_on_top_of_the_bounds_is_not_answered() {
-    let limits = BlockProxyLimits { flights: 2, per_asker: 2, ..BlockProxyLimits::default() };
+    let limits =
+        BlockProxyLimits { flights: 2, waiting: 0, per_asker: 2, ..BlockProxyLimits::default() };
     let relay = Relay::with(limits);
     relay.node.connect(2, silent);
-    let ask = |from, round| relay.handle(from, seal(&BlockRequest { round }.topics(), 1));
+    let ask = |from, round| relay.handle(from, plain(round));
     let all = [ask(1, 1), ask(1, 2), ask(1, 2), ask(3, 2), ask(3, 3), ask(3, 1), ask(3, 2)];
     let given = futures::future::join_all(all).await;
     let answered: Vec<bool> = given.iter().map(Option::is_some).collect();
     assert_eq!(answered, [true, true, false, true, false, true, false]);
+}
+
+// Issue 9, 2. A request that is not answered costs an existing node four seconds.
+#[tokio::test(start_paused = true)]
+async fn two_newcomers_at_once_wait_for_their_turn_and_are_both_served() {
+    let relay = Relay::new();
+    relay.node.connect(2, |payload, turn| async move {
+        time::sleep(Duration::from_millis(100)).await;
+        archive(payload, turn).await
+    });
+    let began = Instant::now();
+    let asks = (0..16).flat_map(|at| [(10, at), (11, 500 + at)]);
+    let asks = asks.map(|(asker, round)| relay.handle(asker, plain(round)));
+    let given = futures::future::join_all(asks).await;
+    assert!(given.iter().all(|given| matches!(given, Some(BlockAnswer::Block { .. }))));
+    assert_eq!(began.elapsed(), Duration::from_millis(200), "sixteen at once, twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_does_not_come_in_time_is_no_answer() {
+    let relay = Relay::with(BlockProxyLimits { flights: 1, ..BlockProxyLimits::default() });
+    for peer in 2..5 {
+        relay.node.connect(peer, silent);
+    }
+    let began = Instant::now();
+    let both = [relay.handle(10, plain(1)), relay.handle(11, plain(2))];
+    let given = futures::future::join_all(both).await;
+    assert_eq!(given, [Some(no_block(0)), None]);
+    assert_eq!(began.elapsed(), Duration::from_millis(3300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,8 +404,7 @@ async fn what_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
     let (_, payload) = asked.first().unwrap();
     assert_eq!(payload.len(), 67);
     assert_eq!(BlockRequest::parse(payload), Ok(BlockRequest { round: u64::MAX }));
-    let plain = seal(&BlockRequest { round: u64::MAX }.topics(), 1);
-    assert_ne!(*payload, plain);
+    assert_ne!(*payload, plain(u64::MAX));
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,8 +434,7 @@ async fn a_node_that_was_dropped_is_not_kept_alive() {
     let responder = relay.responder.clone();
     drop(relay);
     assert!(node.upgrade().is_none());
-    let payload = seal(&BlockRequest { round: ROUND }.topics(), 1);
-    let Verdict::Respond(topics) = responder.handle(inbound(payload, 1)).await else {
+    let Verdict::Respond(topics) = responder.handle(inbound(plain(ROUND), 1)).await else {
         panic!("not answered");
     };
     assert_eq!(BlockAnswer::decode(&topics), Ok(no_block(0)));
@@ -424,4 +482,50 @@ async fn what_stands_beside_a_block_in_an_answer_is_not_kept() {
     assert!(!sent.as_ptr_range().contains(&block.as_ptr()));
     assert!(!sent.as_ptr_range().contains(&cert.as_ptr()));
     assert!(sent.is_unique(), "the cache would keep a megabyte for a small block");
+}
+
+// Issue 9, 2. An existing node asks over HTTP for as long as it has no gossip link, and takes a 404 for the
+// end of the history.
+#[tokio::test(start_paused = true)]
+async fn a_request_over_http_is_passed_on_as_a_message_is() {
+    let relay = Relay::new();
+    relay.node.connect(2, archive);
+    let body = Bytes::from(sample::block(ROUND).to_body());
+    assert_eq!(relay.get(None, ROUND).await, (200, None, body.clone()));
+    assert_eq!(relay.get(Some(NEWCOMER), ROUND).await, (200, None, body));
+    assert_eq!(relay.ask(1, ROUND).await, answer(ROUND));
+    assert_eq!(relay.node.asked(), [2], "the cache is one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_has_is_told_over_http_with_the_latest_round_heard() {
+    let relay = Relay::new();
+    relay.node.connect(2, lacking(90));
+    let not_found = (404, Some("90".to_owned()), Bytes::new());
+    assert_eq!(relay.get(None, ROUND).await, not_found);
+    let alone = Relay::new();
+    assert_eq!(alone.get(None, ROUND).await, (404, Some("0".to_owned()), Bytes::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_over_http_is_not_asked_by_message() {
+    let relay = Relay::new();
+    let link = relay.node.connect(1, archive);
+    relay.node.identify(link, NEWCOMER);
+    assert_eq!(relay.get(Some(NEWCOMER), ROUND).await.0, 404);
+    assert_eq!(relay.node.asked(), [0; 0]);
+    relay.node.connect(2, archive);
+    assert_eq!(relay.get(Some(NEWCOMER), ROUND).await.0, 200);
+    assert_eq!(relay.node.asked(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_at_once_over_http_is_asked_to_come_back() {
+    let limits = BlockProxyLimits { per_asker: 1, ..BlockProxyLimits::default() };
+    let relay = Relay::with(limits);
+    relay.node.connect(2, silent);
+    let asks = [relay.get(Some(NEWCOMER), 1), relay.get(Some(NEWCOMER), 2)];
+    let given = futures::future::join_all(asks).await;
+    let statuses: Vec<u16> = given.iter().map(|given| given.0).collect();
+    assert_eq!(statuses, [404, 503]);
 }

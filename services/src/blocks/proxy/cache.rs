@@ -13,6 +13,7 @@ use std::{
 use gossip::LinkId;
 use tokio::time::Instant;
 
+use super::Asker;
 use crate::blocks::stored::StoredBlock;
 
 /// Most blocks and most misses remembered. Chosen: what a newcomer asks for within their time, amply.
@@ -50,7 +51,7 @@ struct Entry {
     block: StoredBlock,
     source: LinkId,
     since: Instant,
-    served: HashMap<LinkId, u8>,
+    served: HashMap<Asker, u8>,
 }
 
 /// The answer of the cache to an asker.
@@ -74,7 +75,7 @@ impl Cache {
     }
 
     /// The block of a round for `asker`.
-    pub(super) fn take(&mut self, round: u64, asker: LinkId, now: Instant) -> Cached {
+    pub(super) fn take(&mut self, round: u64, asker: Asker, now: Instant) -> Cached {
         let Some(entry) = self.blocks.get_mut(&round) else { return Cached::Nothing };
         if now.duration_since(entry.since) > self.keep_for {
             self.forget(round);
@@ -158,7 +159,7 @@ impl Misses {
 /// Askers that ask for what nobody has.
 #[derive(Debug, Default)]
 pub(super) struct Futile {
-    askers: HashMap<LinkId, Row>,
+    askers: HashMap<Asker, Row>,
 }
 
 /// Requests in a row that came to nothing.
@@ -171,13 +172,13 @@ struct Row {
 
 impl Futile {
     /// The answer to an asker that asked in vain too often, which is given without asking a peer.
-    pub(super) fn latest(&self, asker: LinkId, now: Instant) -> Option<u64> {
+    pub(super) fn latest(&self, asker: Asker, now: Instant) -> Option<u64> {
         let row = self.askers.get(&asker).filter(|row| row.len >= MAX_FUTILE)?;
         (now.duration_since(row.last) < FUTILE_PAUSE).then_some(row.latest)
     }
 
     /// Notes a request that came to nothing.
-    pub(super) fn note(&mut self, asker: LinkId, latest: u64, now: Instant) {
+    pub(super) fn note(&mut self, asker: Asker, latest: u64, now: Instant) {
         if self.askers.len() >= MAX_ENTRIES {
             self.askers.retain(|_, row| now.duration_since(row.last) < FUTILE_PAUSE);
         }
@@ -188,7 +189,7 @@ impl Futile {
     }
 
     /// Starts again with an asker: it was given a block.
-    pub(super) fn forget(&mut self, asker: LinkId) {
+    pub(super) fn forget(&mut self, asker: Asker) {
         self.askers.remove(&asker);
     }
 }
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
     use crate::blocks::sample;
 
-    const ASKER: LinkId = LinkId(1);
+    const ASKER: Asker = Asker::Link(LinkId(1));
     const SOURCE: LinkId = LinkId(2);
     const LONG: Duration = Duration::from_secs(30);
 
@@ -230,7 +231,7 @@ mod tests {
         for _ in 0..SERVINGS {
             assert_eq!(cache.take(7, ASKER, now), Cached::Block(sample::block(7)));
         }
-        assert_eq!(cache.take(7, LinkId(3), now), Cached::Block(sample::block(7)));
+        assert_eq!(cache.take(7, Asker::Link(LinkId(3)), now), Cached::Block(sample::block(7)));
         assert_eq!(cache.take(7, ASKER, now), Cached::Unwanted { source: SOURCE });
         assert_eq!(cache.take(7, ASKER, now), Cached::Nothing);
     }

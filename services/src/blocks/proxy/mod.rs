@@ -1,9 +1,9 @@
 //! Passes a block request on to other peers, so that a newcomer catches up through a relay without blocks.
 //!
 //! ```text
-//!   asker ─UE─▶ Responder ─▶ BlockProxy ─┬─ cache, misses ─────────────────────▶ at once
-//!                                     ├─ flight for that round: join it
-//!                                     └─ new flight ─UE, marked─▶ peer, next peer, next peer
+//!   asker ─UE, HTTP─▶ Responder ─▶ BlockProxy ─┬─ cache, misses ─────────────────────▶ at once
+//!                                              ├─ flight for that round: join it
+//!                                              └─ new flight, in its turn ─UE, marked─▶ peer, next peer, next peer
 //! ```
 //!
 //! # Never in a loop
@@ -29,6 +29,8 @@
 //!   who asked gives up.
 //! * A flight nobody waits for any more is dropped. There is no task here: who waits drives it.
 //! * Flights, those who wait, each asker, the cache and everything remembered have bounds.
+//! * More rounds than may be asked for at once wait for their turn, since a request that is refused costs an
+//!   existing node four seconds: two newcomers at once are more than that.
 //! * An asker of round after round that nobody has is slowed down: each such request costs others three.
 //! * An answer is passed on and cached only if it is a block of that round. Whether it is the right one only
 //!   the asker can tell; if it asks for the same block over and over, another peer is asked.
@@ -39,6 +41,7 @@ mod peers;
 use std::{
     collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
@@ -46,13 +49,17 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, future::Shared};
 use gossip::{
-    BoxFuture, GossipNode, LinkId, PeerClass, Request, RequestError,
+    BoxFuture, GossipNode, Identity, LinkId, PeerClass, PeerInfo, Request, RequestError,
+    http::Caller,
     wire::{
         block::{BlockAnswer, BlockRequest},
         topics::Topics,
     },
 };
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
 
 use self::{
     cache::{Cache, Cached, Futile, Misses},
@@ -73,7 +80,10 @@ pub struct BlockProxyLimits {
     pub total: Duration,
     /// Most rounds being asked for. Chosen: 16, which with answers of 6 MiB are 96 MiB.
     pub flights: usize,
-    /// Most requests of one peer that wait. Chosen: 16, what an existing node asks for at once.
+    /// Most rounds that wait until fewer are being asked for, within [`Self::total`]. Chosen: 160, the requests
+    /// of ten existing nodes.
+    pub waiting: usize,
+    /// Most requests of one asker that wait. Chosen: 16, what an existing node asks for at once.
     pub per_asker: usize,
     /// Most bytes of blocks cached. Chosen: 32 MiB, some ten thousand small blocks.
     pub cache_bytes: usize,
@@ -91,6 +101,7 @@ impl Default for BlockProxyLimits {
             each: Duration::from_millis(1200),
             total: Duration::from_millis(3300),
             flights: 16,
+            waiting: 160,
             per_asker: 16,
             cache_bytes: 32 * 1024 * 1024,
             cache_for: Duration::from_secs(30),
@@ -130,7 +141,45 @@ impl fmt::Debug for LateNode {
     }
 }
 
-/// The peer that made a request.
+/// The one that waits for a block, as far as the way of its request tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A peer, by a message.
+    Link(LinkId),
+    /// A node with a proven identity, over HTTP. It may be a peer as well.
+    Node(Identity),
+    /// Anybody else over HTTP: all of one address.
+    Host(Option<IpAddr>),
+}
+
+impl Asker {
+    /// The caller of a request over HTTP, if it came in over a network.
+    pub(super) fn over_http(caller: Option<Caller>) -> Self {
+        match caller {
+            Some(Caller { identity: Some(identity), .. }) => Self::Node(identity),
+            Some(Caller { ip, .. }) => Self::Host(ip),
+            None => Self::Host(None),
+        }
+    }
+
+    /// Whether the asker is known to be this peer.
+    fn is(self, peer: &Asked) -> bool {
+        match self {
+            Self::Link(link) => link == peer.link,
+            Self::Node(identity) => Some(identity) == peer.identity,
+            Self::Host(_) => false,
+        }
+    }
+}
+
+/// A peer that may be asked for a block.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    link: LinkId,
+    identity: Option<Identity>,
+}
+
+/// The maker of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The node that wants the block.
@@ -187,13 +236,15 @@ pub struct BlockProxy {
 struct ProxyState {
     node: LateNode,
     limits: BlockProxyLimits,
+    /// One permit for each round that may be asked for at once; handed on in the order of arrival.
+    turns: Semaphore,
     state: Mutex<State>,
 }
 
 struct State {
     flights: HashMap<u64, Flight>,
-    /// Number of waiting requests of a peer.
-    waiting: HashMap<LinkId, usize>,
+    /// Number of waiting requests of an asker.
+    waiting: HashMap<Asker, usize>,
     cache: Cache,
     misses: Misses,
     futile: Futile,
@@ -202,14 +253,14 @@ struct State {
     next: u64,
 }
 
-/// A round that is being asked for.
+/// A round that is being asked for, or waits for its turn.
 struct Flight {
     number: u64,
     outcome: Shared<BoxFuture<'static, Passed>>,
-    /// Peers that wait for it.
-    askers: Vec<LinkId>,
+    /// All that wait for it.
+    askers: Vec<Asker>,
     /// Peers that were asked for it.
-    asked: Vec<LinkId>,
+    asked: Vec<Asked>,
     /// The peer that sent this block before, to an asker that did not want it.
     avoid: Option<LinkId>,
 }
@@ -227,7 +278,8 @@ impl BlockProxy {
             peers: Peers::default(),
             next: 0,
         };
-        Self { shared: Arc::new(ProxyState { node, limits, state: Mutex::new(state) }) }
+        let turns = Semaphore::new(limits.flights.min(Semaphore::MAX_PERMITS));
+        Self { shared: Arc::new(ProxyState { node, limits, turns, state: Mutex::new(state) }) }
     }
 
     /// Gets the block of a round for `asker`, from the cache or from a peer.
@@ -235,7 +287,7 @@ impl BlockProxy {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the flight to the others that wait for it, or ends it.
-    pub(super) async fn obtain(&self, round: u64, asker: LinkId, origin: Origin) -> Passed {
+    pub(super) async fn obtain(&self, round: u64, asker: Asker, origin: Origin) -> Passed {
         let now = Instant::now();
         let (outcome, _wait) = {
             let mut state = self.shared.state();
@@ -272,16 +324,17 @@ impl BlockProxy {
         &self,
         state: &mut State,
         round: u64,
-        asker: LinkId,
+        asker: Asker,
         avoid: Option<LinkId>,
     ) -> Result<(Shared<BoxFuture<'static, Passed>>, Wait), Passed> {
         let limits = &self.shared.limits;
         let flight = state.flights.get_mut(&round);
-        if flight.as_ref().is_some_and(|flight| flight.asked.contains(&asker)) {
+        if flight.as_ref().is_some_and(|flight| flight.asked.iter().any(|peer| asker.is(peer))) {
             return Err(Passed::Unavailable { latest: state.cache.highest() });
         }
         let full = state.waiting.get(&asker).is_some_and(|&waiting| waiting >= limits.per_asker);
-        if full || (flight.is_none() && state.flights.len() >= limits.flights) {
+        let most = limits.flights.saturating_add(limits.waiting);
+        if full || (flight.is_none() && state.flights.len() >= most) {
             return Err(Passed::Busy);
         }
         let flight = state.flights.entry(round).or_insert_with(|| {
@@ -308,7 +361,7 @@ struct Wait {
     shared: Arc<ProxyState>,
     round: u64,
     number: u64,
-    asker: LinkId,
+    asker: Asker,
 }
 
 impl Drop for Wait {
@@ -340,9 +393,16 @@ impl ProxyState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks one peer after the other for a round.
+    /// Asks one peer after the other for a round, once it is its turn.
     async fn fly(self: Arc<Self>, round: u64, number: u64) -> Passed {
         let deadline = Instant::now() + self.limits.total;
+        let turn = time::timeout_at(deadline, self.turns.acquire()).await;
+        // A turn that comes with the deadline leaves no time to ask anybody.
+        if !matches!(turn, Ok(Ok(_))) || Instant::now() >= deadline {
+            let landed = self.state().land(round, number);
+            drop(landed);
+            return Passed::Busy;
+        }
         let (mut latest, mut asked) = (0, 0);
         while Instant::now() < deadline {
             let Some((node, asking)) = self.next_peer(round, number) else { break };
@@ -393,14 +453,18 @@ impl ProxyState {
         if flight.asked.len() >= self.limits.peers {
             return None;
         }
-        let left_out = |peer: LinkId| {
-            flight.askers.contains(&peer)
-                || flight.asked.contains(&peer)
-                || flight.avoid == Some(peer)
+        let left_out = |peer: &Asked| {
+            flight.askers.iter().any(|asker| asker.is(peer))
+                || flight.asked.iter().any(|asked| asked.link == peer.link)
+                || flight.avoid == Some(peer.link)
         };
-        let connected: Vec<LinkId> = connected.into_iter().map(|peer| peer.id).collect();
-        let peer = state.peers.choose(&connected, left_out, Instant::now())?;
-        flight.asked.push(peer);
+        let peer = |PeerInfo { id: link, identity, .. }| Asked { link, identity };
+        let connected: Vec<Asked> = connected.into_iter().map(peer).collect();
+        let links: Vec<LinkId> = connected.iter().map(|peer| peer.link).collect();
+        let out: Vec<LinkId> =
+            connected.iter().filter(|peer| left_out(peer)).map(|peer| peer.link).collect();
+        let peer = state.peers.choose(&links, |link| out.contains(&link), Instant::now())?;
+        flight.asked.extend(connected.into_iter().find(|known| known.link == peer));
         drop(guard);
         Some((node, Asking { shared: Arc::clone(self), peer }))
     }
