@@ -1,0 +1,314 @@
+"""A peer with py-libp2p: pings, identify, and HTTP/1.1 written by hand on streams of `/http/1.1`.
+
+    peer.py serve       one line on stdout: the multiaddr to call; ends when stdin closes
+    peer.py call ADDR   one line on stdout: JSON of what held; exit status 0 only if all of it did
+
+Both use TCP, Noise and Yamux. The key is a secp256k1 one, as the guides of py-libp2p make them. The routes
+are those of ../README.md without the ones that are asked for with -extra; one request a stream.
+"""
+
+import json
+import os
+import sys
+from importlib.metadata import version
+
+import trio
+from blake3 import blake3
+from libp2p import new_host
+from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.ping import ID as PING
+from libp2p.host.ping import PING_LENGTH
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.identify import parse_identify_response
+from libp2p.io.utils import read_exactly
+from libp2p.network.stream.exceptions import StreamEOF, StreamError
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from multiaddr import Multiaddr
+
+HTTP = TProtocol("/http/1.1")
+
+# The name that the well-known document maps to the path "/".
+PROTOCOL_NAME = "/tandem-interop/1"
+
+# Time that one call run may take. Chosen: every step takes well under a second on a loopback; a peer that
+# never answers must end the run, not hang it.
+CALL_DEADLINE_SECONDS = 60
+
+# Largest head, and largest body of a route. Chosen: ten times what the steps ask for.
+MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 100_000_000
+
+# Bytes read or written at a time. Chosen: a quarter of a Yamux window.
+PIECE_BYTES = 64 * 1024
+
+
+def make_host():
+    """A host with Noise and Yamux, and with a key of another kind than our nodes have."""
+    key = create_new_key_pair()
+    noise = Noise(key, noise_privkey=create_new_x25519_key_pair().private_key)
+    return new_host(key_pair=key, muxer_preference="YAMUX", sec_opt={NOISE: noise})
+
+
+def pattern(first, last):
+    """Bytes of the pattern, byte i being i mod 251."""
+    return bytes(index % 251 for index in range(first, last))
+
+
+class Source:
+    """Reads a stream by lines and by lengths."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self.buffer = b""
+        self.ended = False
+
+    async def more(self):
+        """Reads a piece; False at the end of the stream."""
+        if self.ended:
+            return False
+        try:
+            piece = await self.stream.read(PIECE_BYTES)
+        except StreamEOF:
+            piece = b""
+        self.ended = not piece
+        self.buffer += piece
+        return not self.ended
+
+    async def head(self):
+        """The first line and the headers by lower-case name; None if the stream ends before any byte."""
+        while b"\r\n\r\n" not in self.buffer:
+            if len(self.buffer) > MAX_HEAD_BYTES:
+                raise ValueError("the head does not end")
+            if not await self.more():
+                if self.buffer:
+                    raise ValueError("the stream ends in the middle of a head")
+                return None
+        head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
+        start, *lines = head.decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, value = line.split(":", 1)
+            headers[name.lower()] = value.strip()
+        return start, headers
+
+    async def take(self, count):
+        """Bytes of the stream, as many as there are and no more than `count`; none at its end."""
+        if not self.buffer and not await self.more():
+            return b""
+        piece, self.buffer = self.buffer[:count], self.buffer[count:]
+        return piece
+
+    async def line(self):
+        while b"\r\n" not in self.buffer:
+            if len(self.buffer) > MAX_HEAD_BYTES or not await self.more():
+                raise ValueError("a line does not end")
+        line, self.buffer = self.buffer.split(b"\r\n", 1)
+        return line.decode("latin-1")
+
+    async def body(self, headers):
+        """The pieces of the body that these headers announce."""
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            while True:
+                left = size = int((await self.line()).split(";")[0], 16)
+                while left > 0:
+                    piece = await self.take(left)
+                    if not piece:
+                        raise ValueError("the stream ends in the middle of a chunk")
+                    left -= len(piece)
+                    yield piece
+                if await self.line() and size > 0:
+                    raise ValueError("a chunk is longer than it says")
+                if size == 0:
+                    return
+        left = int(headers.get("content-length", 0))
+        while left > 0:
+            piece = await self.take(left)
+            if not piece:
+                raise ValueError("the stream ends in the middle of a body")
+            left -= len(piece)
+            yield piece
+
+
+async def answer(stream, status, body=b"", kind="text/plain"):
+    lines = [f"HTTP/1.1 {status}", "Connection: close", f"Content-Length: {len(body)}"]
+    lines += [f"Content-Type: {kind}", "", ""]
+    await stream.write("\r\n".join(lines).encode() + body)
+
+
+async def route(stream, source, method, path, headers):
+    """Answers one request."""
+    match method, path.split("/")[1:]:
+        case "GET", ["hello"]:
+            await answer(stream, "200 OK", b"hi")
+        case "POST", ["echo"]:
+            body = b"".join([piece async for piece in source.body(headers)])
+            await answer(stream, "200 OK", body)
+        case "POST", ["sink"]:
+            count, digest = 0, blake3()
+            async for piece in source.body(headers):
+                count += len(piece)
+                digest.update(piece)
+            told = {"bytes": count, "blake3": digest.hexdigest()}
+            await answer(stream, "200 OK", json.dumps(told).encode(), "application/json")
+        case "GET", ["bytes", count] if count.isdigit() and int(count) <= MAX_BODY_BYTES:
+            count = int(count)
+            head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {count}\r\n\r\n"
+            await stream.write(head.encode())
+            # A piece that is a multiple of 251 long begins where the one before ended.
+            piece = pattern(0, 251 * 256)
+            for first in range(0, count, len(piece)):
+                await stream.write(piece[: count - first])
+        case "GET", [".well-known", "libp2p", "protocols"]:
+            told = json.dumps({PROTOCOL_NAME: {"path": "/"}}).encode()
+            await answer(stream, "200 OK", told, "application/json")
+        case _:
+            await answer(stream, "404 Not Found")
+
+
+async def serve_stream(stream):
+    """Answers one request, and ends the stream."""
+    try:
+        source = Source(stream)
+        head = await source.head()
+        if head is not None:
+            start, headers = head
+            method, path, _version = start.split(" ")
+            if "host" in headers:
+                await route(stream, source, method, path, headers)
+            else:
+                await answer(stream, "400 Bad Request")
+        await stream.close_write()
+    except (StreamError, ValueError) as error:
+        print(f"peer.py: {error!r}", file=sys.stderr)
+        await stream.reset()
+
+
+async def serve():
+    host = make_host()
+    host.set_stream_handler(HTTP, serve_stream)
+    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+        address = str(host.get_addrs()[0])
+        print(address, flush=True)
+        # What stdin says does not matter.
+        while await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
+            pass
+
+
+class Caller:
+    """The steps, against one peer."""
+
+    def __init__(self, host, peer):
+        self.host = host
+        self.peer = peer
+
+    async def five_pings(self):
+        stream = await self.host.new_stream(self.peer, [PING])
+        for _ in range(5):
+            sent = os.urandom(PING_LENGTH)
+            await stream.write(sent)
+            assert await read_exactly(stream, PING_LENGTH) == sent, "another ping came back"
+        await stream.close()
+
+    async def identify(self):
+        stream = await self.host.new_stream(self.peer, [IDENTIFY])
+        pieces = b""
+        try:
+            while piece := await stream.read(PIECE_BYTES):
+                pieces += piece
+        except StreamEOF:
+            pass
+        # The message stands behind its length, a varint.
+        length, shift = 0, 0
+        for at, byte in enumerate(pieces):
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        assert len(pieces) == at + 1 + length, "the length is another one"
+        told = parse_identify_response(pieces[at + 1 :])
+        assert HTTP in told.protocols and PING in told.protocols, list(told.protocols)
+        assert told.public_key, "no key is told"
+
+    async def request(self, method, path, body=None, chunked=False):
+        """One request on a stream of its own: the status, and the body."""
+        stream = await self.host.new_stream(self.peer, [HTTP])
+        lines = [f"{method} {path} HTTP/1.1", "Host: ", "Connection: close"]
+        if body is not None:
+            lines.append("Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}")
+        await stream.write("\r\n".join([*lines, "", ""]).encode())
+        for first in range(0, len(body or b""), PIECE_BYTES):
+            piece = body[first : first + PIECE_BYTES]
+            await stream.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            await stream.write(b"0\r\n\r\n")
+        await stream.close_write()
+        source = Source(stream)
+        start, headers = await source.head()
+        answered = b"".join([piece async for piece in source.body(headers)])
+        assert not await source.take(1), "something stands behind the answer"
+        return int(start.split(" ")[1]), answered
+
+    async def hello(self):
+        assert await self.request("GET", "/hello") == (200, b"hi")
+
+    async def echo(self):
+        for length, chunked in [(0, False), (300_000, False), (300_000, True)]:
+            body = pattern(0, length)
+            assert await self.request("POST", "/echo", body, chunked) == (200, body)
+
+    async def bytes_of_the_pattern(self):
+        status, body = await self.request("GET", "/bytes/1000000")
+        assert (status, body) == (200, pattern(0, 1_000_000))
+
+    async def not_found(self):
+        status, _ = await self.request("GET", "/nothing")
+        assert status == 404, status
+
+    async def well_known(self):
+        status, body = await self.request("GET", "/.well-known/libp2p/protocols")
+        assert status == 200 and any(entry["path"] == "/" for entry in json.loads(body).values())
+
+
+async def call(address):
+    info = info_from_p2p_addr(Multiaddr(address))
+    host = make_host()
+    held = {"implementation": f"py-libp2p {version('libp2p')}"}
+    async with host.run(listen_addrs=[]):
+        with trio.fail_after(CALL_DEADLINE_SECONDS):
+            await host.connect(info)
+            steps = Caller(host, info.peer_id)
+            for step in [
+                steps.five_pings,
+                steps.identify,
+                steps.hello,
+                steps.echo,
+                steps.bytes_of_the_pattern,
+                steps.not_found,
+                steps.well_known,
+            ]:
+                try:
+                    await step()
+                    held[step.__name__] = True
+                except Exception as error:  # Whatever it is, the other steps are tried.
+                    print(f"peer.py: {step.__name__}: {error!r}", file=sys.stderr)
+                    held[step.__name__] = False
+    print(json.dumps(held))
+    return all(held.values())
+
+
+def main():
+    match sys.argv[1:]:
+        case ["serve"]:
+            trio.run(serve)
+        case ["call", address]:
+            sys.exit(0 if trio.run(call, address) else 1)
+        case _:
+            print("usage: peer.py serve | peer.py call MULTIADDR", file=sys.stderr)
+            sys.exit(2)
+
+
+main()
