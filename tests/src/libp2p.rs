@@ -112,6 +112,25 @@ pub async fn open_stream(address: &str, protocol: &str) -> io::Result<(Substream
     open(&Keypair::generate_ed25519(), address, protocol, Arc::default()).await
 }
 
+/// Pings a peer five times on one stream, with nothing else on the connection.
+///
+/// # Errors
+///
+/// When the connection or the stream fails, or another ping comes back than was sent.
+pub async fn five_pings(address: &str) -> io::Result<()> {
+    let (mut stream, _driver) = open_stream(address, "/ipfs/ping/1.0.0").await?;
+    for ping in 0..5 {
+        let (sent, mut heard) = ([ping; 32], [u8::MAX; 32]);
+        stream.write_all(&sent).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut heard).await?;
+        if sent != heard {
+            return Err(io::Error::other("another ping came back"));
+        }
+    }
+    stream.close().await
+}
+
 async fn open(
     key: &Keypair,
     address: &str,

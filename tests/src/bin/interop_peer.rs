@@ -4,6 +4,7 @@
 //! ```text
 //!   interop_peer serve [CERT KEY]                 two lines, the multiaddr and the URL; ends with its input
 //!   interop_peer forward PEER                     one line, host:port; ends with its input
+//!   interop_peer ping PEER                        five pings on one stream, no line
 //!   interop_peer get PEER PATH [ROOTS]            one line, JSON of what came
 //!   interop_peer put PEER PATH BYTES [ROOTS]      one line, JSON of what was sent
 //! ```
@@ -17,14 +18,18 @@ use gossip::http::{HttpClient, read_all};
 use http::Request;
 use http_body_util::BodyExt;
 use tandem::{Environment, Forward, Mode, TlsFiles};
-use testkit::http::{
-    pattern::{self, Pattern, Reader},
-    peer::{Memory, Told},
-    route::{caller, client_of},
-    server::serving,
-    service::{Seen, Swallowed},
+use testkit::{
+    http::{
+        pattern::{self, Pattern, Reader},
+        peer::{Memory, Told},
+        route::{caller, client_of},
+        server::serving,
+        service::{Seen, Swallowed},
+    },
+    libp2p::five_pings,
+    wait::PATIENCE,
 };
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long the end of a node may take.
@@ -45,11 +50,12 @@ async fn main() -> Result<(), Failed> {
             serve(Some(TlsFiles { cert: PathBuf::from(cert), key: PathBuf::from(key) })).await
         }
         ["forward", peer] => forward(peer).await,
+        ["ping", peer] => Ok(timeout(PATIENCE, five_pings(peer)).await??),
         ["get", peer, path] => get(peer, path, None).await,
         ["get", peer, path, roots] => get(peer, path, Some(roots.into())).await,
         ["put", peer, path, len] => put(peer, path, len.parse()?, None).await,
         ["put", peer, path, len, roots] => put(peer, path, len.parse()?, Some(roots.into())).await,
-        _ => Err("interop_peer serve | forward | get | put: see its source".into()),
+        _ => Err("interop_peer serve | forward | ping | get | put: see its source".into()),
     }
 }
 
