@@ -30,6 +30,9 @@ use testkit::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// Name of the network.
+const NETWORK: &str = "tandem";
+
 /// What is fetched.
 const ROUNDS: u64 = 10_000;
 
@@ -51,7 +54,7 @@ impl Route {
 }
 
 fn network() -> NetworkId {
-    NetworkId::new("tandem").unwrap()
+    NetworkId::new(NETWORK).unwrap()
 }
 
 fn store(path: &Path) -> Blocks {
@@ -69,7 +72,7 @@ async fn keep(path: &Path, rounds: u64) {
 async fn archive(blocks: &Path, mode: Mode, profile: &'static NetworkProfile) -> (TempDir, Node) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(blocks, dir.path().join("blocks.redb")).unwrap();
-    let profile = ["--profile", profile.name];
+    let profile = ["--profile", profile.name, "--network", NETWORK];
     let arguments = ["--mode", mode.name(), "--service", "blocks", "--http-rate", "0"];
     let arguments = [&profile[..], &arguments[..]].concat();
     let node = Node::run(dir.path(), &arguments).await;
@@ -238,7 +241,8 @@ async fn newcomers_catch_up_through_a_relay_that_keeps_no_blocks(mode: Mode) {
     let (_archive_dir, archive) = archive(&kept, mode, &NetworkProfile::ALGORAND).await;
     let relay_dir = tempfile::tempdir().unwrap();
     let peer = address(&archive, mode).to_string();
-    let arguments = ["--profile", "algorand", "--mode", "hybrid", "--peer", &peer];
+    let arguments =
+        ["--profile", "algorand", "--network", NETWORK, "--mode", "hybrid", "--peer", &peer];
     let relay = Node::run(relay_dir.path(), &arguments).await;
     soon("the relay has its peer", relay.has_peers(1)).await;
     let routes = [Route::Gossip, Route::Http];
