@@ -1,5 +1,4 @@
-//! Why a measurement was given up. Nobody recovers from it, so it is a text: one enum per operation
-//! would have no reader.
+//! The error of a measurement. It is a text, because no caller distinguishes kinds of failures.
 
-/// Any error, as it is shown to whoever runs the bench.
+/// Any error, as it is shown to the user of the bench.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,5 +1,5 @@
-//! Side-by-side measurements: Tandem beside a raw ceiling and a naive baseline, in one process and
-//! one run. The figures of one run may be compared; those of two runs may not.
+//! Side-by-side measurements: Tandem beside a raw upper bound and a naive baseline, in one process and one run.
+//! Figures of one run can be compared with each other; figures of two runs cannot.
 
 mod error;
 mod fanout;
@@ -17,26 +17,26 @@ use clap::{Parser, Subcommand};
 
 use crate::row::Output;
 
-/// Measures Tandem beside a raw ceiling and a naive baseline, in the same run.
+/// Measures Tandem beside a raw upper bound and a naive baseline, in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print one JSON object a row on stdout.
+    /// Print one JSON object per row on stdout.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// One node to many peers over loopback: deliveries a second.
+    /// Measure deliveries per second from one node to many peers over loopback.
     Fanout(fanout::Args),
-    /// Latency of priority messages while bulk saturates a link of 200 Mbit/s.
+    /// Measure the latency of priority messages while bulk saturates a link of 200 Mbit/s.
     Priority(priority::Args),
-    /// HTTP over TCP, TLS and one libp2p connection: requests a second beside bare hyper.
+    /// Measure HTTP requests per second over TCP, TLS and one libp2p connection, beside bare hyper.
     Http(http::Args),
-    /// The peer that does its worst: what `http --hostile` starts.
+    /// Attack a node; started by `http --hostile`.
     #[command(hide = true)]
     Attack(http::Attack),
 }

@@ -1,4 +1,4 @@
-//! Counts what arrives, and holds the publisher back while the slowest receiver is behind.
+//! Counts received messages, and makes the publisher wait for the slowest receiver.
 //!
 //! ```text
 //!   publisher ◀──permits── [window] ◀──last receiver of a block── Tally (one per receiver)
@@ -7,9 +7,9 @@
 //! # Invariants
 //!
 //! * The publisher is at most [`WINDOW`] messages ahead of the slowest receiver.
-//! * Every receiver gets every message once and in order, or the measurement fails: what was dropped
-//!   is never counted as delivered.
-//! * A receiver pays one shared counter per [`BLOCK`] messages, so that the meter weighs nothing.
+//! * Every receiver gets every message once and in order, or the measurement fails: a dropped message is never
+//!   counted as delivered.
+//! * A receiver updates one shared counter per [`BLOCK`] messages, so that counting costs nothing.
 
 use std::sync::{
     Arc, OnceLock,
@@ -20,23 +20,23 @@ use tokio::sync::Semaphore;
 
 use crate::error::Failure;
 
-/// Messages after which the receivers report. Chosen: small beside the window.
+/// Number of messages after which a receiver reports. Chosen: small beside the window.
 pub(crate) const BLOCK: u64 = 64;
 
-/// Blocks in the window.
+/// Size of the window, in blocks.
 const WINDOW_BLOCKS: usize = 4;
 
-/// Messages the publisher may be ahead of the slowest receiver.
+/// Largest number of messages that the publisher is ahead of the slowest receiver.
 pub(crate) const WINDOW: usize = WINDOW_BLOCKS * BLOCK as usize;
 
-/// Shared by the publisher and all receivers of one measurement.
+/// The counts of one measurement, shared by the publisher and all receivers.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    /// Messages each receiver has got, each on a cache line of its own.
+    /// Messages received by each receiver, each count on its own cache line.
     counts: Box<[Count]>,
-    /// Receivers that have finished a block, by block modulo twice the window.
+    /// Number of receivers that have finished a block, by block modulo twice the window.
     finished: [AtomicUsize; 2 * WINDOW_BLOCKS],
-    /// One permit per block that may be published.
+    /// One permit for each block that may be published.
     window: Semaphore,
     failure: OnceLock<String>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Meter {
 struct Count(AtomicU64);
 
 impl Meter {
-    /// A meter for so many receivers.
+    /// Creates a meter for `receivers` receivers.
     pub(crate) fn new(receivers: usize) -> Arc<Self> {
         Arc::new(Self {
             counts: (0..receivers).map(|_| Count::default()).collect(),
@@ -60,11 +60,11 @@ impl Meter {
     ///
     /// # Errors
     ///
-    /// What a receiver has reported, or the publisher itself.
+    /// The failure that a receiver or the publisher has reported.
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: a permit that was not returned is returned by the next call.
     pub(crate) async fn next_block(&self) -> Result<(), Failure> {
         match self.window.acquire().await {
             Ok(permit) => permit.forget(),
@@ -73,19 +73,19 @@ impl Meter {
         Ok(())
     }
 
-    /// Messages that all receivers together have got.
+    /// Number of messages received by all receivers together.
     pub(crate) fn total(&self) -> u64 {
         self.counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// Gives the measurement up. The first reason is kept.
+    /// Fails the measurement. The first reason is kept.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
-        // Only the first reason matters; the others follow from it.
+        // Later reasons follow from the first one, so they are dropped.
         let _ = self.failure.set(reason.into());
         self.window.close();
     }
 
-    /// Notes that a receiver has ended, which none may while the measurement runs.
+    /// Records that a receiver has ended, which is a failure while the measurement runs.
     pub(crate) fn ended(&self, outcome: Result<(), Failure>) {
         match outcome {
             Ok(()) => self.fail("a connection ended"),
@@ -93,7 +93,7 @@ impl Meter {
         }
     }
 
-    /// Why the measurement was given up.
+    /// The reason why the measurement failed.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
@@ -102,7 +102,7 @@ impl Meter {
         let slot = usize::try_from(block).unwrap_or(0) % self.finished.len();
         let before = self.finished[slot].fetch_add(1, Ordering::AcqRel);
         if before + 1 == self.counts.len() {
-            // The slot is used again only a window later.
+            // The slot is reused one window later at the earliest.
             self.finished[slot].store(0, Ordering::Release);
             self.window.add_permits(1);
         }
@@ -123,11 +123,11 @@ impl Tally {
         Self { meter: Arc::clone(meter), receiver, next: 0 }
     }
 
-    /// Takes the body of one message, which starts with its number.
+    /// Counts one message, whose body starts with its number.
     ///
     /// # Errors
     ///
-    /// When it is not the next one: something was lost, doubled or reordered.
+    /// When the number is not the next one: a message was lost, duplicated or reordered.
     pub(crate) fn take(&mut self, body: &[u8]) -> Result<(), Failure> {
         let number = body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         if number != Some(self.next) {
@@ -141,7 +141,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Makes what was taken visible to the meter. Called once per read.
+    /// Publishes the count to the meter. Called once per read.
     pub(crate) fn settle(&self) {
         if let Some(count) = self.meter.counts.get(self.receiver) {
             count.0.store(self.next, Ordering::Relaxed);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_a_double_and_a_short_body_fail() {
+    fn a_gap_a_duplicate_and_a_short_body_fail() {
         let meter = Meter::new(1);
         for wrong in [&1_u64.to_le_bytes()[..], &[0; 3], &[]] {
             assert!(Tally::new(&meter, 0).take(wrong).is_err());

@@ -1,4 +1,4 @@
-//! Tandem nodes as they are measured: one transport each, on loopback, every limit as shipped.
+//! Tandem nodes for the measurements: one transport each, on loopback, with default limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,31 +14,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{error::Failure, fanout::Transport};
 
-/// The network that every node of the bench belongs to.
+/// The network of every node in the bench.
 pub(crate) const NETWORK: &str = "bench-v1";
 
-/// Most receivers of any bench.
+/// Largest number of receivers in any bench.
 const RECEIVERS: usize = 256;
 
-/// Between two looks at the number of peers.
+/// Interval at which the number of peers is checked.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How long peers may take to connect.
+/// Longest time for peers to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a node serves and asks over HTTP.
+/// The HTTP settings of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
-    /// What serves requests. Default: nothing.
+    /// The HTTP server. Default: none.
     pub(crate) http_server: Option<HttpServer>,
-    /// Bounds of its own requests. Default: as shipped.
+    /// Limits of the HTTP client. Default: [`ClientLimits::default`].
     pub(crate) clients: ClientLimits,
-    /// Bounds on inbound connections. Default: as shipped, but for the number of one host, since all receivers
-    /// are on this one.
+    /// Limits on inbound connections. Default: [`InboundLimits::default`], with room for all receivers on this
+    /// host.
     pub(crate) inbound: InboundLimits,
-    /// Who the node is over TLS on that port. Default: nobody.
+    /// Certificate and key for TLS on the WebSocket port. Default: none.
     pub(crate) tls: Option<TlsIdentity>,
-    /// Whose certificates it believes when it asks over TLS. Default: those of the system.
+    /// Root certificates that the client trusts in addition to the system's. Default: none.
     pub(crate) tls_roots: Vec<CertificateDer<'static>>,
 }
 
@@ -56,9 +56,9 @@ impl Default for Http {
 
 /// A running node. Dropping it ends its tasks.
 pub(crate) struct Node {
-    /// What messages go through.
+    /// The engine, which takes messages.
     pub(crate) broadcaster: Broadcaster,
-    /// The network, as an application has it.
+    /// The network behind the interface for applications.
     pub(crate) network: Arc<dyn GossipNode>,
 }
 
@@ -102,12 +102,12 @@ impl Node {
         Ok(Self { broadcaster, network })
     }
 
-    /// Where the node listens.
+    /// The address the node listens on.
     pub(crate) fn address(&self) -> Result<NodeAddress, Failure> {
         Ok(self.network.addresses().into_iter().next().ok_or("the node does not listen")?)
     }
 
-    /// Waits until so many peers are connected.
+    /// Waits until `peers` peers are connected.
     pub(crate) async fn connected(&self, peers: usize) -> Result<(), Failure> {
         let wait = async {
             while self.network.peers(PeerClass::Connected).len() < peers {

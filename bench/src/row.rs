@@ -1,4 +1,4 @@
-//! What a measurement prints: a JSON object a row, or a table.
+//! Output of the results: one JSON object per row, or a table.
 
 use std::io::{self, Write};
 
@@ -6,39 +6,39 @@ use serde::Serialize;
 
 use crate::error::Failure;
 
-/// One result. What a bench does not measure is left out of the JSON and is a dash in the table.
+/// One result. A figure that a bench does not measure is left out of the JSON, and is a dash in the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Row {
     /// Name of the bench.
     pub(crate) bench: &'static str,
-    /// What carried the messages: `ws`, `p2p`, or the name of a comparison.
+    /// The transport: `ws` or `p2p`, or the name of a baseline.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) transport: &'static str,
-    /// Who served and called.
+    /// The contender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contender: Option<&'static str>,
-    /// Whether connections and streams were used again: `kept` or `fresh`.
+    /// The use of connections and streams: `kept` or `fresh`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<&'static str>,
-    /// Callers, each with one request at a time.
+    /// Number of callers, each with one request at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) callers: Option<usize>,
-    /// Receivers.
+    /// Number of receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peers: Option<usize>,
-    /// Size of a message's body, or of a response's; of a bulk message in the priority bench.
+    /// Size of a message's body, of a response's body, or of a bulk message, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<usize>,
-    /// Messages counted at all receivers together.
+    /// Deliveries per second at all receivers together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deliveries_per_s: Option<f64>,
-    /// The same of the raw TCP loop.
+    /// Deliveries per second of the raw TCP loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) raw_per_s: Option<f64>,
-    /// The same of one write per message on the same transport.
+    /// Deliveries per second of one write per message on the same transport.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) one_write_per_s: Option<f64>,
-    /// The same of a loop written by hand that takes up to 256 messages into one write and flush.
+    /// Deliveries per second of a loop written by hand with up to 256 messages per write and flush.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batched_per_s: Option<f64>,
     /// Deliveries relative to the raw TCP loop.
@@ -50,7 +50,7 @@ pub(crate) struct Row {
     /// Deliveries relative to the batching loop written by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_batched: Option<f64>,
-    /// As `ratio_to_raw`, per second of processor time: little disturbed by other programs.
+    /// As `ratio_to_raw`, per second of processor time, which other programs disturb little.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_raw: Option<f64>,
     /// As `ratio_to_one_write`, per second of processor time.
@@ -59,43 +59,44 @@ pub(crate) struct Row {
     /// As `ratio_to_batched`, per second of processor time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_batched: Option<f64>,
-    /// Median latency of priority messages.
+    /// Median latency of priority messages, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
-    /// 99th percentile of the latency of priority messages.
+    /// 99th percentile of the latency of priority messages, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ms: Option<f64>,
-    /// Bulk that got through, relative to one raw TCP sender of bulk only.
+    /// Goodput of bulk relative to one raw TCP sender of bulk only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goodput_ratio: Option<f64>,
-    /// Bulk that got through, in megabytes a second.
+    /// Goodput of bulk, in megabytes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goodput_mb_per_s: Option<f64>,
-    /// Priority messages that were sent and not heard.
+    /// Number of priority messages that were sent and did not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lost: Option<u64>,
-    /// Requests that were answered.
+    /// Answered requests per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) requests_per_s: Option<f64>,
-    /// Median time from a request to the end of its response.
+    /// Median time from a request to the end of its response, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_us: Option<f64>,
-    /// 99th percentile of the same.
+    /// 99th percentile of that time, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99_us: Option<f64>,
-    /// Requests without the response they should have had.
+    /// Number of requests without the right response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failed: Option<u64>,
-    /// Requests a second relative to hyper on the same bytes.
+    /// Requests per second relative to hyper on the same bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_bare: Option<f64>,
     /// As `ratio_to_bare`, per second of processor time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_bare: Option<f64>,
-    /// The 99th percentile relative to that without what disturbs: HTTP beside the votes, or a hostile peer.
+    /// The 99th percentile relative to that without disturbance: without HTTP beside the votes, or without a
+    /// hostile peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ratio_to_alone: Option<f64>,
-    /// Why nothing was measured.
+    /// The reason why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
 }
@@ -134,27 +135,27 @@ const COLUMNS: [Column; 28] = [
     ("of bare, cpu", |row| row.cpu_ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
 ];
 
-/// Where rows go: as they come, or all at the end.
+/// The destination of rows.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// One JSON object a line, as soon as it is known.
+    /// One JSON object per line, printed at once.
     Json,
-    /// One table, at the end.
+    /// One table, printed at the end.
     Table(Vec<Row>),
 }
 
 impl Output {
-    /// One JSON object a row.
+    /// Prints one JSON object per row.
     pub(crate) fn json() -> Self {
         Self::Json
     }
 
-    /// A table.
+    /// Prints a table.
     pub(crate) fn table() -> Self {
         Self::Table(Vec::new())
     }
 
-    /// Takes the next row.
+    /// Adds a row.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), Failure> {
         match self {
             Self::Json => writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?,
@@ -163,7 +164,7 @@ impl Output {
         Ok(())
     }
 
-    /// Says for programs that a bench could not run; people read it on stderr.
+    /// Adds a row for a bench that could not run, to the JSON; in table mode stderr has the message already.
     pub(crate) fn skip(&mut self, bench: &'static str, reason: String) -> Result<(), Failure> {
         match self {
             Self::Json => self.add(Row { bench, skipped: Some(reason), ..Row::default() }),
@@ -171,7 +172,7 @@ impl Output {
         }
     }
 
-    /// Prints what was kept.
+    /// Prints the table, if there is one.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         if let Self::Table(rows) = self {
             io::stdout().write_all(table(&std::mem::take(rows)).as_bytes())?;
@@ -180,7 +181,7 @@ impl Output {
     }
 }
 
-/// The rows in columns of equal width, without the columns that no row has.
+/// Formats rows in columns of equal width, without columns that are empty in every row.
 fn table(rows: &[Row]) -> String {
     let mut lines = vec![String::new(); rows.len() + 1];
     for (heading, cell) in COLUMNS {
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_says_what_was_measured_and_nothing_else() {
+    fn a_row_contains_the_measured_figures_only() {
         let row = Row {
             bench: "fanout",
             transport: "ws",

@@ -1,4 +1,4 @@
-//! Both networks at once, over one broadcaster.
+//! A network over both transports at once, with one broadcaster.
 //!
 //! ```text
 //!                    ┌─▶ WsNetwork  ─┐
@@ -6,18 +6,18 @@
 //!                    └─▶ P2pNetwork ─┘
 //! ```
 //!
-//! Bridging needs no code: both networks attach their peers, and GossipSub its topics, to the same
-//! broadcaster, so a message heard on one transport reaches the peers of the other. Nor does it need
-//! any to keep one link to a node that is met on both: both networks claim in the same broadcaster.
+//! Bridging needs no code of its own: both networks attach their links, and GossipSub its topics, to the same
+//! broadcaster, so a message from one transport reaches the peers of the other. Keeping one link to a node that
+//! is reachable over both needs none either: both networks claim the identity in the same broadcaster.
 //!
 //! # Invariants
 //!
-//! * Both halves are of one network and are recognised by one key.
-//! * Nothing here is a special case for one transport.
+//! * Both halves belong to one network and use one key.
+//! * No transport is treated specially here.
 //!
 //! # Features
 //!
-//! `ws` and `p2p`, both by default. With one of them alone the crate is empty and has neither network.
+//! `ws` and `p2p`, both enabled by default. With only one of them the crate is empty.
 
 #[cfg(all(feature = "ws", feature = "p2p"))]
 mod network;

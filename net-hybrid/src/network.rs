@@ -1,4 +1,4 @@
-//! The handle of a hybrid network.
+//! The public handle of a hybrid network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,16 +14,17 @@ use net_ws::{Libp2pIdentity, WsConfig, WsNetwork};
 use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
-/// What a hybrid network is made of. The WebSocket half takes over the key and the door of the libp2p half.
+/// Configuration of a hybrid network. The WebSocket half uses the key and the door of the libp2p half, whatever
+/// its own configuration says.
 #[derive(Clone, Debug)]
 pub struct HybridConfig {
-    /// The WebSocket half.
+    /// Configuration of the WebSocket half.
     pub ws: WsConfig,
-    /// The libp2p half.
+    /// Configuration of the libp2p half.
     pub p2p: P2pConfig,
 }
 
-/// Why a hybrid network did not start. Nothing keeps running after one of these.
+/// The reason why a hybrid network did not start. Nothing keeps running after any of these errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -45,7 +46,8 @@ pub enum StartError {
     Libp2p(#[from] net_p2p::StartError),
 }
 
-/// A running hybrid network. A cheap handle.
+/// A running hybrid network: a cheap handle. It runs until the last handle is dropped, or until
+/// [`HybridNetwork::stop`].
 #[derive(Clone, Debug)]
 pub struct HybridNetwork {
     ws: WsNetwork,
@@ -54,15 +56,15 @@ pub struct HybridNetwork {
 }
 
 impl HybridNetwork {
-    /// Starts both halves. They end with `parent`, or by [`HybridNetwork::stop`].
+    /// Starts both halves, attached to `broadcaster`. They end with `parent`.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; a half that had started is stopped.
+    /// [`StartError`]. A half that had started is stopped.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops what has started.
+    /// Safe: a dropped future stops the half that has started.
     pub async fn start(
         config: HybridConfig,
         broadcaster: Broadcaster,
@@ -79,31 +81,31 @@ impl HybridNetwork {
         match WsNetwork::start(ws, broadcaster.clone(), parent).await {
             Ok(ws) => Ok(Self { ws, p2p, broadcaster }),
             Err(error) => {
-                // It has no peers yet, so there is nobody whose messages could be lost.
+                // The half has just started and has no peers yet, so no message can be lost.
                 let _ = p2p.stop(Duration::from_secs(1)).await;
                 Err(error.into())
             }
         }
     }
 
-    /// Stops both halves at once, within `grace`.
+    /// Stops both halves concurrently. Tasks that still run after `grace` are aborted.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let (ws, p2p) = tokio::join!(self.ws.stop(grace), self.p2p.stop(grace));
         ws.and(p2p)
     }
 
-    /// The first task of either half that ended unasked, if one did.
+    /// The first task of either half that ended without being asked to, if one did.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         self.ws.fault().or_else(|| self.p2p.fault())
     }
 
-    /// Waits until a task of either half has ended unasked, which only a bug makes it do; for ever if none
-    /// does.
+    /// Waits until a task of either half ends without being asked to, which only a bug causes. Otherwise it
+    /// never returns.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a fault stays.
+    /// Safe: the fault is kept and returned by the next call.
     pub async fn faulted(&self) -> Fault {
         tokio::select! {
             fault = self.ws.faulted() => fault,
@@ -111,13 +113,13 @@ impl HybridNetwork {
         }
     }
 
-    /// The WebSocket half.
+    /// The WebSocket half: its addresses, counters and dials.
     #[must_use]
     pub fn ws(&self) -> &WsNetwork {
         &self.ws
     }
 
-    /// The libp2p half.
+    /// The libp2p half: its addresses, streams and counters.
     #[must_use]
     pub fn p2p(&self) -> &P2pNetwork {
         &self.p2p

@@ -1,4 +1,4 @@
-//! A hybrid node lets in as many peers as it may have, over both transports together.
+//! One limit on the inbound peers of a hybrid node, over both transports together.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-// Issue 8, 10: `--max-inbound 2` on a hybrid let in two and two.
+// Issue 8, 10. Before, `--max-inbound 2` on a hybrid admitted two peers per transport.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hybrid_has_one_total() {
     let door = Door::new(InboundLimits { total: 2, ..InboundLimits::default() });

@@ -18,11 +18,11 @@ use tandem_net_hybrid::{HybridConfig, HybridNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Meetings of two nodes, each with its own random keys, so with every order of keys and dials.
+/// Number of meetings, each of two nodes with random keys, so that every order of keys and dials occurs.
 const MEETINGS: usize = 100;
-/// How many meetings run at a time.
+/// Number of meetings at a time.
 const AT_A_TIME: usize = 4;
-/// How long two nodes may take to settle. Generous: the machine may be busy with other tests.
+/// Longest time until two nodes have settled. Generous, because the machine may be busy with other tests.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 struct Node {
@@ -97,7 +97,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Both ends have one link, of the same kind, and each says that the other one dialled it or not.
+/// Returns `true` if both ends have one link of the same kind, with opposite directions.
 fn agreed(a: &Node, b: &Node) -> bool {
     match (&a.peers()[..], &b.peers()[..]) {
         ([one], [other]) => {
@@ -114,10 +114,10 @@ async fn meeting(number: usize) {
     let (a, b) = tokio::join!(Node::start(), Node::start());
     a.dial(&b);
     if !number.is_multiple_of(4) {
-        // In three meetings of four both dial at once.
+        // In three of four meetings both nodes dial at once.
         b.dial(&a);
     }
-    // Messages sent while the links sort themselves out: none may be lost, none handled twice.
+    // Messages sent while the links are being sorted out must arrive exactly once.
     eventually("a first link", || !a.peers().is_empty() && !b.peers().is_empty()).await;
     for count in 0..40_u8 {
         a.say(&[b'a', count]);
@@ -134,7 +134,7 @@ async fn meeting(number: usize) {
     }
     a.say(b"after");
     eventually("a message over the link that stayed", || b.times_heard(b"after") == 1).await;
-    // Whatever came up first, both ends prefer libp2p, and nothing outranks it any more.
+    // Whichever link came first, both ends prefer libp2p, so the libp2p link is kept.
     eventually("the libp2p link alone", || {
         agreed(&a, &b) && a.peers().iter().all(|peer| peer.transport == Transport::Libp2p)
     })
@@ -155,7 +155,7 @@ async fn a_hundred_pairs_that_meet_over_both_transports_keep_one_link_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_heard_on_one_transport_reaches_the_peers_of_the_other() {
+async fn a_message_from_one_transport_reaches_the_peers_of_the_other() {
     let (hub, leaf_ws, leaf_p2p) = tokio::join!(Node::start(), Node::start(), Node::start());
     for address in hub.network.ws().addresses() {
         leaf_ws.network.ws().add_peer(&address);

@@ -1,4 +1,4 @@
-//! Sessions recorded between live nodes.
+//! Sessions recorded between live nodes, for replay.
 
 use std::{
     collections::HashMap,
@@ -15,9 +15,9 @@ use serde::Deserialize;
 /// A message as a node sent it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// Its line in the session, from 1.
+    /// Line of the message in the session, counted from 1.
     pub line: usize,
-    /// When it was sent, in milliseconds from the start of the session.
+    /// Time at which it was sent, in milliseconds since the start of the session.
     pub at_ms: f64,
     /// Its tag.
     pub tag: Tag,
@@ -25,12 +25,12 @@ pub struct Recorded {
     pub payload: Bytes,
 }
 
-/// What one node of a session sent.
+/// The messages that the dialling node of a session sent.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// The request that opened it, byte for byte.
+    /// The upgrade request of the session, byte for byte.
     pub request: String,
-    /// Every message of the node that dialled, in order.
+    /// Every message of the dialling node, in order.
     pub sent: Vec<Recorded>,
     /// SHA-256 of the payload of each vote, by line, in hex.
     pub votes: HashMap<usize, String>,
@@ -62,11 +62,11 @@ fn lines<T: for<'de> Deserialize<'de>>(file: &str) -> io::Result<Vec<T>> {
 }
 
 impl Session {
-    /// Reads the session `session-<name>`.
+    /// Reads the recorded session `session-<name>`.
     ///
     /// # Errors
     ///
-    /// When a file is missing or is not what it should be.
+    /// When a file is missing or malformed.
     pub fn read(name: &str) -> io::Result<Self> {
         let request =
             std::fs::read_to_string(folder().join(format!("upgrade-request-{name}.txt")))?;

@@ -1,4 +1,4 @@
-//! What a network must offer to be put through the conformance suite.
+//! The interface through which the conformance suite runs on every network.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     wait::soon,
 };
 
-/// A peer that speaks messages, follows no rule it is not told to, and reads only in [`RawPeer::recv`].
+/// A scripted peer. It sends what a test says, even against the rules, and reads only in [`RawPeer::recv`].
 pub trait RawPeer: Send + 'static {
     /// Sends one message.
     ///
@@ -25,11 +25,11 @@ pub trait RawPeer: Send + 'static {
     /// When the connection is gone.
     fn send(&mut self, tag: Tag, payload: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Waits for the next message; `None` once the connection is gone.
+    /// Receives the next message; `None` once the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what was read of a message is kept for the next call.
+    /// Safe: the read part of a message is kept for the next call.
     fn recv(&mut self) -> impl Future<Output = Option<(Tag, Bytes)>> + Send;
 
     /// Announces a message with a payload of `len` bytes, and sends its tag.
@@ -39,26 +39,26 @@ pub trait RawPeer: Send + 'static {
     /// When the connection is gone.
     fn begin(&mut self, tag: Tag, len: usize) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sends so much of the payload that was announced.
+    /// Sends more bytes of the announced payload.
     ///
     /// # Errors
     ///
     /// When the connection is gone.
     fn go_on(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sends the first half of a message, and dies.
+    /// Sends the first half of a message, and then breaks the connection.
     fn break_within(self, tag: Tag, payload: &[u8]) -> impl Future<Output = ()> + Send;
 
-    /// Whom the node must take it for, where the transport shows that.
+    /// The identity that the node must assign to this peer; `None` if the transport proves none.
     fn identity(&self) -> Option<Identity>;
 }
 
-/// Whether a network's deadlines are exact.
+/// The clock on which a network's tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The clock is paused, and moves on when nothing else can: deadlines are exact.
+    /// The clock is paused, and advances when every task waits: deadlines are exact.
     Paused,
-    /// Deadlines are met or passed.
+    /// The system's clock: a deadline may fire late.
     Real,
 }
 
@@ -67,22 +67,22 @@ pub trait Harness: Send + Sync + Sized + 'static {
     /// A scripted peer of this network.
     type Raw: RawPeer;
 
-    /// What its clock is.
+    /// The clock of this network's tests.
     const CLOCK: Clock;
 
-    /// What may carry its links.
+    /// The transports that links of this network may use.
     const TRANSPORTS: &[Transport];
 
     /// Starts a node that others can dial.
     fn start(setup: Setup) -> impl Future<Output = Self> + Send;
 
-    /// The node as an application has it.
+    /// The node behind the interface for applications.
     fn gossip(&self) -> Arc<dyn GossipNode>;
 
-    /// The node's engine.
+    /// The broadcaster of the node.
     fn broadcaster(&self) -> &Broadcaster;
 
-    /// How others know the node.
+    /// The identity of the node, if the network has identities.
     fn identity(&self) -> Option<Identity>;
 
     /// Makes this node connect to another one.
@@ -91,10 +91,10 @@ pub trait Harness: Send + Sync + Sized + 'static {
     /// Connects a scripted peer to this node.
     fn dial_raw(&self) -> impl Future<Output = Self::Raw> + Send;
 
-    /// Ends the node.
+    /// Stops the node.
     fn stop(&self, grace: Duration) -> impl Future<Output = Shutdown> + Send;
 
-    /// Tasks that run, of the node and of its transport.
+    /// Number of running tasks, of the node and of its transport.
     fn task_count(&self) -> usize;
 }
 
@@ -102,7 +102,7 @@ pub trait Harness: Send + Sync + Sized + 'static {
 ///
 /// # Panics
 ///
-/// Never: the name is a good one.
+/// Never: the name is valid.
 #[must_use]
 pub fn network() -> NetworkId {
     NetworkId::new("conformance-v1").expect("the name is a short path segment")
@@ -113,7 +113,7 @@ pub fn network() -> NetworkId {
 pub struct Memory(MemoryNetwork);
 
 impl Memory {
-    /// The node itself.
+    /// The network of the node.
     #[must_use]
     pub fn network(&self) -> &MemoryNetwork {
         &self.0
@@ -161,12 +161,12 @@ impl Harness for Memory {
     }
 }
 
-/// What happens to the peers of a node, in the order in which it happens.
+/// The peer events of a node, in their order.
 #[derive(Debug)]
 pub struct Events(Receiver<PeerEvent>);
 
 impl Events {
-    /// What happens from now on.
+    /// Subscribes to the events from now on.
     #[must_use]
     pub fn of(broadcaster: &Broadcaster) -> Self {
         Self(broadcaster.events())
@@ -180,7 +180,7 @@ impl Events {
         }
     }
 
-    /// Waits for the next connection.
+    /// Waits for the next link.
     ///
     /// # Panics
     ///
@@ -196,7 +196,7 @@ impl Events {
         soon("a peer connects", connected).await
     }
 
-    /// Waits for the end of a connection, and says why it ended.
+    /// Waits for the end of a link, and returns the reason.
     ///
     /// # Panics
     ///
@@ -214,7 +214,7 @@ impl Events {
     }
 }
 
-/// Connects `near` to `far`, and says how each of them calls the other.
+/// Connects `near` to `far`. Returns each node's number for the link.
 pub async fn connect<H: Harness>(near: &H, far: &H) -> (LinkId, LinkId) {
     let mut near_events = Events::of(near.broadcaster());
     let mut far_events = Events::of(far.broadcaster());
@@ -222,7 +222,7 @@ pub async fn connect<H: Harness>(near: &H, far: &H) -> (LinkId, LinkId) {
     (near_events.connected().await, far_events.connected().await)
 }
 
-/// Connects a scripted peer to a node, and says how the node calls it.
+/// Connects a scripted peer to a node. Returns the peer, and the node's number for the link.
 pub async fn join<H: Harness>(node: &H) -> (H::Raw, LinkId) {
     let mut events = Events::of(node.broadcaster());
     let raw = node.dial_raw().await;
@@ -230,7 +230,7 @@ pub async fn join<H: Harness>(node: &H) -> (H::Raw, LinkId) {
     (raw, id)
 }
 
-/// Waits for the next message of a tag, passing over those of other tags.
+/// Receives the next message with a tag, and skips those with other tags.
 ///
 /// # Panics
 ///
@@ -249,7 +249,7 @@ pub async fn next_of(raw: &mut impl RawPeer, tag: Tag) -> Bytes {
     soon(&format!("a message {tag}"), message).await
 }
 
-/// Reads until the connection ends, and returns what came before.
+/// Reads until the connection ends. Returns the messages received.
 ///
 /// # Panics
 ///
@@ -265,10 +265,10 @@ pub async fn rest_of(raw: &mut impl RawPeer) -> Vec<(Tag, Bytes)> {
     soon("the connection ends", rest).await
 }
 
-/// Asks the node for a block and reads up to its answer, which comes in the bulk lane. What the peer
-/// had sent before has been read by then, and what the node had queued in the bulk lane has come.
+/// Requests a block from the node and reads up to its answer, which travels in the bulk lane. At that point the
+/// node has read everything the peer sent before, and everything it had queued in the bulk lane has arrived.
 ///
-/// The node needs a handler of UE. Returns what came before the answer.
+/// The node needs a handler for UE. Returns the messages before the answer.
 ///
 /// # Panics
 ///
@@ -288,7 +288,7 @@ pub async fn fence(raw: &mut impl RawPeer, number: u64) -> Vec<(Tag, Bytes)> {
             if answers {
                 return before;
             }
-            // A node may say at any time what it wants to be sent.
+            // A node may send its message of interest at any time.
             if tag != Tag::MI {
                 before.push((tag, payload));
             }

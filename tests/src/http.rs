@@ -1,4 +1,4 @@
-//! What the HTTP of a node is judged with: a service, the ways that lead to it, and raw clients.
+//! The parts of the HTTP tests: a service, the routes to it, and raw clients.
 //!
 //! ```text
 //!   case ──▶ Reach ──┬─▶ TCP, TLS ─────────────────┐
@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! * A raw stream shares no HTTP code with the node it speaks to.
-//! * Whatever waits here has a deadline, and panics when it passes.
+//! * A raw stream shares no HTTP code with the node at its other end.
+//! * Every wait here has a deadline, and panics when it passes.
 
 pub mod certificate;
 pub mod pattern;

@@ -1,5 +1,5 @@
-//! The test kit: nodes over memory links, scripted peers of every transport, and the words in which
-//! the tests that cross the crates are written.
+//! The test kit: nodes over in-memory links, scripted peers of every transport, and helpers for the tests that
+//! span several crates.
 //!
 //! ```text
 //!   conformance case ──Harness──▶ a node of one network ◀──frames── RawPeer, scripted

@@ -42,14 +42,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{harness::RawPeer, wait::until};
 
-/// Speaks frames over one stream, and reads only when it is told to. Its connection lives as long as it.
+/// A peer that sends frames over one stream, and reads only when told to. Its connection ends with it.
 pub struct RawLibp2p {
     stream: SubstreamBox,
     buffer: BytesMut,
     identity: Identity,
-    /// Bytes that went into the socket.
+    /// Bytes written to the socket.
     written: Arc<AtomicUsize>,
-    /// Keeps the connection going.
+    /// Drives the connection.
     _driver: TaskSet,
 }
 
@@ -59,7 +59,7 @@ impl std::fmt::Debug for RawLibp2p {
     }
 }
 
-/// A random key whose peer ID is smaller than another one, so that its owner opens the stream.
+/// Draws a key whose peer ID is smaller than `other`, so that its owner opens the stream.
 fn key_below(other: PeerId) -> Keypair {
     loop {
         let key = Keypair::generate_ed25519();
@@ -70,7 +70,7 @@ fn key_below(other: PeerId) -> Keypair {
 }
 
 impl RawLibp2p {
-    /// Connects to a node, `address` being a multiaddr with `/p2p/ID`, and starts gossip.
+    /// Connects to the node at `address`, a multiaddr with `/p2p/ID`, and starts gossip.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl RawLibp2p {
     }
 }
 
-/// Opens a stream of a protocol to a node, over a connection of its own and in a new name. The
-/// connection lasts as long as the tasks.
+/// Opens a stream with a protocol to a node, over a connection of its own and with a new identity. The
+/// connection is driven by `tasks` and ends with them.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ async fn open(
     Ok((stream, driver))
 }
 
-/// The peer that a multiaddr names, and how to reach it.
+/// Splits a multiaddr into the peer ID and the address to dial.
 fn split_address(address: &str) -> io::Result<(PeerId, Multiaddr)> {
     let mut address: Multiaddr = address.parse().map_err(io::Error::other)?;
     match address.pop() {
@@ -164,7 +164,7 @@ fn split_address(address: &str) -> io::Result<(PeerId, Multiaddr)> {
     }
 }
 
-/// A socket that counts what is written to it.
+/// A socket that counts the bytes written to it.
 struct Counted<S> {
     socket: S,
     written: Arc<AtomicUsize>,
@@ -218,7 +218,7 @@ async fn dial(
     transport.dial(address, options).map_err(io::Error::other)?.await
 }
 
-/// Keeps a connection going, and refuses every stream that the node opens.
+/// Drives a connection, and refuses every stream that the node opens.
 async fn drive(mut muxer: StreamMuxerBox) {
     poll_fn(|cx| {
         while let Poll::Ready(inbound) = Pin::new(&mut muxer).poll_inbound(cx) {
@@ -228,7 +228,7 @@ async fn drive(mut muxer: StreamMuxerBox) {
         }
         match Pin::new(&mut muxer).poll(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
-            // Nothing is known of an event that would have to be answered.
+            // No event of the muxer needs an answer.
             Poll::Ready(Ok(_)) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -239,7 +239,7 @@ async fn drive(mut muxer: StreamMuxerBox) {
     .await;
 }
 
-/// Agrees on a protocol, the way multistream-select 1.0 does: lines with their length before them.
+/// Negotiates a protocol by multistream-select 1.0: lines with a length prefix.
 async fn select(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
     for line in ["/multistream/1.0.0", protocol] {
         let len = u8::try_from(line.len() + 1).map_err(io::Error::other)?;
@@ -258,7 +258,7 @@ async fn select(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Says who this is, as the end that dialled, and reads who the other one is.
+/// Sends this end's headers as the dialer, and reads those of the node.
 async fn exchange_headers(
     stream: &mut SubstreamBox,
     profile: &NetworkProfile,
@@ -313,10 +313,10 @@ impl RawPeer for RawLibp2p {
     async fn break_within(mut self, tag: Tag, payload: &[u8]) {
         let half = payload.get(..payload.len() / 2).unwrap_or(&[]);
         let before = self.written.load(Ordering::Relaxed);
-        // What cannot be written any more is broken as well.
+        // A failed write means that the connection is broken, as the test wants.
         let _ = self.begin(tag, payload.len()).await;
         let _ = self.go_on(half).await;
-        // The connection takes it from the stream in its own time.
+        // The connection's task takes the bytes from the stream asynchronously.
         let sent = || self.written.load(Ordering::Relaxed) >= before + half.len();
         until("half a message is sent", sent).await;
     }

@@ -1,7 +1,7 @@
-//! A network without a network: nodes joined by pipes inside this process.
+//! A network without sockets: nodes joined by pipes within this process.
 //!
-//! Everything above the transport is what the real networks run on, and with tokio's clock paused
-//! every deadline is exact and takes no time.
+//! Everything above the transport is the code of the real networks. With tokio's clock paused, every deadline
+//! is exact and takes no time.
 
 mod codec;
 mod link;
@@ -25,7 +25,7 @@ pub use self::{
     peer::MemoryPeer,
 };
 
-/// A node over memory links. A cheap handle.
+/// A node over in-memory links: a cheap handle.
 #[derive(Clone, Debug)]
 pub struct MemoryNetwork {
     shared: Arc<Shared>,
@@ -40,7 +40,7 @@ struct Shared {
     codec: Codec,
 }
 
-/// What makes the codecs of a node's links, if anything does.
+/// Creates the codecs of a node's links; `None` for links without a codec.
 struct Codec(Option<MakeCodec>);
 
 impl std::fmt::Debug for Codec {
@@ -52,15 +52,15 @@ impl std::fmt::Debug for Codec {
 /// A link between two nodes.
 #[derive(Debug)]
 pub struct MemoryLink {
-    /// The dialling node's connection.
+    /// The link at the dialling node.
     pub near: Attached,
-    /// The other node's connection.
+    /// The link at the other node.
     pub far: Attached,
     cut: CancellationToken,
 }
 
 impl MemoryLink {
-    /// Breaks the link, whatever is under way.
+    /// Breaks the link at once, with any bytes in transit.
     pub fn cut(&self) {
         self.cut.cancel();
     }
@@ -73,7 +73,7 @@ impl MemoryNetwork {
         Self::start_as(network, setup, Codec(None))
     }
 
-    /// Starts a node whose links each have a codec, but for those of [`MemoryNetwork::scripted_plain`].
+    /// Starts a node whose links have a codec each, except those of [`MemoryNetwork::scripted_plain`].
     #[must_use]
     pub fn start_with_codec(network: NetworkId, setup: Setup, codec: MakeCodec) -> Self {
         Self::start_as(network, setup, Codec(Some(codec)))
@@ -87,19 +87,19 @@ impl MemoryNetwork {
         Self { shared: Arc::new(Shared { network, identity, broadcaster, tasks, codec }) }
     }
 
-    /// What the node is made of.
+    /// The broadcaster of the node.
     #[must_use]
     pub fn broadcaster(&self) -> &Broadcaster {
         &self.shared.broadcaster
     }
 
-    /// How the node is known to others.
+    /// The identity of the node.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.identity
     }
 
-    /// Joins two nodes; `None` when one of them is stopping.
+    /// Joins two nodes; `None` if one of them is stopping.
     #[must_use]
     pub fn connect(&self, other: &Self, shape: Shape) -> Option<MemoryLink> {
         let (near, far) = pair(shape, &self.shared.tasks);
@@ -109,14 +109,14 @@ impl MemoryNetwork {
         Some(MemoryLink { near, far, cut })
     }
 
-    /// Joins a scripted peer to the node; `None` when the node is stopping.
+    /// Joins a scripted peer to the node; `None` if the node is stopping.
     #[must_use]
     pub fn scripted(&self, shape: Shape) -> Option<(MemoryPeer, Attached)> {
         let identity = Keypair::from_seed(rand::random()).identity();
         self.scripted_as(identity, Direction::Inbound, shape)
     }
 
-    /// Joins a scripted peer of this identity to the node.
+    /// Joins a scripted peer with this identity to the node.
     #[must_use]
     pub fn scripted_as(
         &self,
@@ -129,7 +129,7 @@ impl MemoryNetwork {
         Some((MemoryPeer::new(far, identity), attached))
     }
 
-    /// Joins a scripted peer of this identity whose link has no codec.
+    /// Joins a scripted peer with this identity, on a link without a codec.
     #[must_use]
     pub fn scripted_plain(
         &self,
@@ -164,20 +164,20 @@ impl MemoryNetwork {
         broadcaster.attach(id, link).ok()
     }
 
-    /// Tasks that run.
+    /// Number of running tasks.
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.shared.broadcaster.task_count() + self.shared.tasks.len()
     }
 
-    /// Ends the node's links and tasks.
+    /// Stops the node's links and tasks.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let links = self.shared.broadcaster.stop(grace).await;
         links.and(self.shared.tasks.stop(grace).await)
     }
 }
 
-/// Lets two links claim one identity, of which the second claim is better, so the first link hands over.
+/// Makes two links claim one identity. The second claim is better, so the first link hands over.
 pub fn replace(broadcaster: &Broadcaster, identity: Identity, loser: LinkId, winner: LinkId) {
     for (link, tie) in [(loser, 2), (winner, 1)] {
         broadcaster.verified(LinkClaim {
@@ -227,7 +227,7 @@ impl GossipNode for MemoryNetwork {
         Box::pin(self.shared.broadcaster.request(peer, request))
     }
 
-    /// Does nothing: links are made by [`MemoryNetwork::connect`].
+    /// Has no effect: links are made by [`MemoryNetwork::connect`].
     fn connect_outgoing(&self, _policy: ConnectPolicy) {}
 
     fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {

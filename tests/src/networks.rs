@@ -1,7 +1,6 @@
-//! The three networks as harnesses.
+//! The harnesses of the three networks.
 //!
-//! In the hybrid network every other link is a WebSocket and every other one libp2p, so each case
-//! crosses the two.
+//! In the hybrid network links alternate between WebSocket and libp2p, so that each case spans both.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +27,7 @@ use crate::{
     websocket::{RawWebSocket, upgrade_request},
 };
 
-/// What all of a node's networks share.
+/// State shared by all networks of a node.
 #[derive(Debug)]
 struct Base {
     broadcaster: Broadcaster,
@@ -64,7 +63,7 @@ impl Base {
         config
     }
 
-    /// Ends a node from the top down: the connections can only be written to while their network runs.
+    /// Stops a node from the top down: its links can be written to only while their network runs.
     async fn stop(&self, network: impl Future<Output = Shutdown>, grace: Duration) -> Shutdown {
         let broadcaster = self.broadcaster.stop(grace).await;
         broadcaster.and(network.await)
@@ -87,7 +86,7 @@ async fn raw_libp2p(address: &str, node: &Broadcaster) -> RawLibp2p {
     connected.expect("the node takes a libp2p peer")
 }
 
-/// A WebSocket node.
+/// A node with a WebSocket network.
 #[derive(Debug)]
 pub struct Ws {
     base: Base,
@@ -137,7 +136,7 @@ impl Harness for Ws {
     }
 }
 
-/// A libp2p node.
+/// A node with a libp2p network.
 #[derive(Debug)]
 pub struct P2p {
     base: Base,
@@ -187,12 +186,12 @@ impl Harness for P2p {
     }
 }
 
-/// A node of both transports.
+/// A node with both networks.
 #[derive(Debug)]
 pub struct Hybrid {
     base: Base,
     network: HybridNetwork,
-    /// Links made so far, to this node or by it, scripted ones apart.
+    /// Number of links made to this node or by it, scripted peers not counted.
     links: AtomicUsize,
     scripted: AtomicUsize,
 }
@@ -253,7 +252,7 @@ impl Harness for Hybrid {
     }
 }
 
-/// A scripted peer of one transport or the other.
+/// A scripted peer on either transport.
 #[derive(Debug)]
 pub enum RawEither {
     /// Over a WebSocket.

@@ -1,4 +1,4 @@
-//! The program in a process of its own.
+//! The program `tandem` in a process of its own.
 
 use std::{
     io,
@@ -18,26 +18,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::wait::{PATIENCE, eventually, soon};
 
-/// Names the program to test, in place of the one beside the test.
+/// Environment variable with the path of the program to test; without it the test uses the one beside it.
 pub const PROGRAM_VARIABLE: &str = "TANDEM_TEST_PROGRAM";
 
-/// A `tandem run` process, killed when it is dropped.
+/// A `tandem run` process, killed when dropped.
 #[derive(Debug)]
 pub struct Node {
     child: Child,
     data_dir: PathBuf,
     output: Lines,
     log: Lines,
-    /// URL of its WebSocket side, if it has one.
+    /// URL of its WebSocket listener, if it has one.
     pub ws: Option<String>,
-    /// Multiaddrs of its libp2p side.
+    /// Multiaddrs of its libp2p listener.
     pub p2p: Vec<String>,
-    /// Who it is.
+    /// The peer ID of the node.
     pub peer_id: String,
     _readers: TaskSet,
 }
 
-/// The lines a process has written so far.
+/// The lines that a process has printed so far.
 #[derive(Clone, Debug, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -46,7 +46,7 @@ impl Lines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes down what comes, until it ends.
+    /// Collects lines until the stream ends.
     fn follow(&self, stream: Option<impl AsyncRead + Unpin + Send + 'static>, tasks: &TaskSet) {
         let (Some(stream), into) = (stream, self.clone()) else { return };
         tasks.spawn("lines", |_cancel| async move {
@@ -58,7 +58,7 @@ impl Lines {
     }
 }
 
-/// Where the program is: beside the test program, and built if it is not there.
+/// The path of the program: beside the test program, and built if it is missing.
 ///
 /// # Panics
 ///
@@ -69,7 +69,7 @@ pub fn program() -> &'static Path {
         if let Some(path) = std::env::var_os(PROGRAM_VARIABLE) {
             return path.into();
         }
-        // The test program lies in `target/<profile>/deps`.
+        // The test program is in `target/<profile>/deps`.
         let test = std::env::current_exe().expect("a test program has a path");
         let folder = test.parent().and_then(Path::parent).expect("it lies in the target folder");
         let path = folder.join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
@@ -86,7 +86,7 @@ pub fn program() -> &'static Path {
     })
 }
 
-/// A command of the program, without anything of the environment that could configure it.
+/// A command of the program, without the environment variables that could configure it.
 #[must_use]
 pub fn tandem(command: &str) -> Command {
     let mut process = Command::new(program());
@@ -100,21 +100,20 @@ pub fn tandem(command: &str) -> Command {
 }
 
 impl Node {
-    /// Runs a node, on free loopback ports where the arguments say nothing else, and waits until it is
-    /// ready.
+    /// Runs a node, on free loopback ports unless the arguments say otherwise, and waits until it is ready.
     ///
     /// # Panics
     ///
-    /// If it does not get ready in time.
+    /// If it is not ready in time.
     pub async fn run(data_dir: &Path, arguments: &[&str]) -> Self {
         Self::run_by(tandem("run"), data_dir, arguments).await
     }
 
-    /// The same for a process that may have `soft` files open, and `hard` if it asks for more.
+    /// The same for a process that may open `soft` files, and `hard` files if it raises its limit.
     ///
     /// # Panics
     ///
-    /// If it does not get ready in time.
+    /// If it is not ready in time.
     pub async fn run_with_files(
         (soft, hard): (u32, u32),
         data_dir: &Path,
@@ -163,18 +162,18 @@ impl Node {
         node
     }
 
-    /// What the node has told so far.
+    /// The events that the node has printed so far.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         let lines = self.output.all();
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits until the node has told something.
+    /// Waits for an event of the node.
     ///
     /// # Panics
     ///
-    /// If it does not in time.
+    /// If it does not come in time.
     pub async fn event(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         eventually(what, PATIENCE, || {
             let told = self.events().into_iter().find(&is_it);
@@ -197,7 +196,7 @@ impl Node {
         self.log.all()
     }
 
-    /// `host:port` of its WebSocket side.
+    /// `host:port` of its WebSocket listener.
     ///
     /// # Panics
     ///
@@ -208,11 +207,11 @@ impl Node {
         url.strip_prefix("http://").unwrap_or(url)
     }
 
-    /// Bytes of memory that the process occupies.
+    /// Resident memory of the process, in bytes.
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system does not report it.
     pub fn resident_bytes(&self) -> io::Result<usize> {
         self.status_bytes("VmRSS:")
     }
@@ -234,16 +233,16 @@ impl Node {
         kib.map(|kib| kib * 1024).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Kills the process, wherever it is.
+    /// Kills the process with SIGKILL.
     ///
     /// # Panics
     ///
-    /// If it does not die.
+    /// If it does not end.
     pub async fn kill(mut self) {
         soon("the process dies", self.child.kill()).await.expect("a process can be killed");
     }
 
-    /// Asks the process to end, and returns its exit code.
+    /// Sends SIGTERM, and returns the exit code.
     ///
     /// # Panics
     ///
@@ -265,22 +264,22 @@ impl Node {
         assert!(sent.is_ok_and(|status| status.success()), "the signal cannot be sent");
     }
 
-    /// The peers of the node, as `tandem peers` tells them.
+    /// The peers of the node, as printed by `tandem peers`.
     ///
     /// # Panics
     ///
-    /// If the program does not tell them.
+    /// If the command fails.
     pub async fn peers(&self) -> Vec<Value> {
         let peers = tandem("peers").args(["--json", "--data-dir"]).arg(&self.data_dir).output();
         let output = soon("the peers are told", peers).await.expect("the program starts");
         serde_json::from_slice(&output.stdout).expect("the peers are an array")
     }
 
-    /// Waits until so many peers are connected.
+    /// Waits until `count` peers are connected.
     ///
     /// # Panics
     ///
-    /// If they are not in time.
+    /// If they are not connected in time.
     pub async fn has_peers(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.peers().await.len() != count {
@@ -288,7 +287,7 @@ impl Node {
         }
     }
 
-    /// Starts a `tandem listen` at the node, and waits until it listens.
+    /// Starts a `tandem listen` on the node, and waits until it listens.
     ///
     /// # Panics
     ///
@@ -319,7 +318,7 @@ impl Node {
         command
     }
 
-    /// Sends a message from the node, and says whether somebody got it.
+    /// Sends a message from the node. Returns `true` if at least one peer got it.
     ///
     /// # Panics
     ///
@@ -339,14 +338,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// What was heard so far.
+    /// The messages received so far.
     #[must_use]
     pub fn heard(&self) -> Vec<Value> {
         let lines = self.heard.all();
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// How often a message with this digest was heard.
+    /// The number of received messages with this digest.
     #[must_use]
     pub fn times(&self, digest: &str) -> usize {
         self.heard().iter().filter(|message| message["digest"] == digest).count()

@@ -1,4 +1,4 @@
-//! A handler that writes down what it hears.
+//! A handler that records its messages.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use gossip::{BoxFuture, Handler, Inbound, Verdict};
 
 use crate::wait::until;
 
-/// Writes down every message, in the order in which it was handled. Clones share the list.
+/// Records every message in the order of handling. Clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     heard: Arc<Mutex<Vec<Inbound>>>,
@@ -18,35 +18,35 @@ impl Recorder {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many messages were heard.
+    /// Number of recorded messages.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// How often a message with this body was heard.
+    /// Number of recorded messages with this body.
     #[must_use]
     pub fn times(&self, body: &[u8]) -> usize {
         self.lock().iter().filter(|message| message.body == body).count()
     }
 
-    /// The messages so far.
+    /// The recorded messages.
     #[must_use]
     pub fn messages(&self) -> Vec<Inbound> {
         self.lock().clone()
     }
 
-    /// The bodies so far.
+    /// The bodies of the recorded messages.
     #[must_use]
     pub fn bodies(&self) -> Vec<Bytes> {
         self.lock().iter().map(|message| message.body.clone()).collect()
     }
 
-    /// Waits until a message with this body was heard.
+    /// Waits for a message with this body.
     ///
     /// # Panics
     ///
-    /// If it is not heard in time.
+    /// If it is not recorded in time.
     pub async fn hears(&self, body: &[u8]) {
         let shown = body.get(..24).unwrap_or(body).escape_ascii().to_string();
         until(&format!("hearing {shown:?}"), || self.times(body) > 0).await;

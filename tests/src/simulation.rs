@@ -1,4 +1,4 @@
-//! Three hybrid nodes on a network in memory: one seed, one story.
+//! A deterministic simulation of three hybrid nodes on an in-memory network: one seed gives one trace.
 //!
 //! ```text
 //!   a ──WebSocket── b        a and b lose each other for three seconds
@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //!
-//! * The story asks the system for nothing: delays, keys, messages and their times come from the seed.
+//! * Delays, keys, messages and their times come from the seed, never from the system.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -26,30 +26,30 @@ use tandem::{Mode, NodeBuilder, Relaying, Running, memory::Network};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Nodes of the story.
+/// Number of nodes.
 pub const NODES: usize = 3;
 
-/// Messages that each node sends.
+/// Number of messages that each node sends.
 pub const MESSAGES: usize = 40;
 
-/// How long the nodes may take to find each other.
+/// Longest time for the nodes to connect.
 const MEETING_TIME: Duration = Duration::from_secs(30);
 
-/// How long the last messages may take.
+/// Longest time for the last messages to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// A message that a node handled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Handled {
-    /// When, since the story began.
+    /// Time since the start of the simulation.
     pub at: Duration,
-    /// Which node.
+    /// Number of the node.
     pub node: usize,
-    /// Which kind of message.
+    /// Tag of the message.
     pub tag: Tag,
-    /// The first bytes of it: who sent it, and its number.
+    /// The first bytes of the message: its sender, and its number.
     pub about: [u8; 2],
-    /// Its length, in bytes.
+    /// Length of the message, in bytes.
     pub len: usize,
 }
 
@@ -92,15 +92,15 @@ async fn start(builder: NodeBuilder) -> Running {
     Box::pin(builder.start(&CancellationToken::new())).await.expect("a node in memory starts")
 }
 
-/// Lives the story of a seed, and tells what was handled, in the order in which it was.
+/// Runs the simulation of a seed. Returns the handled messages in their order.
 ///
 /// # Panics
 ///
-/// When a node does not start, or the nodes do not find each other.
+/// When a node does not start, or the nodes do not connect in time.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends the nodes.
+/// Safe: dropping the future ends the nodes.
 pub async fn run(seed: u64) -> Vec<Handled> {
     let (network, began, trace) = (Network::new(seed), Instant::now(), Trace::default());
     network.name("b.example", &[ip(1)]);
@@ -141,7 +141,7 @@ pub async fn run(seed: u64) -> Vec<Handled> {
     }
     time::sleep(LAST_WORDS).await;
     for node in nodes {
-        // However they end, the story is over.
+        // The trace is complete, so the result of the stop does not matter.
         let _ = node.stop(Duration::from_secs(5)).await;
     }
     let mut trace = trace.lock().unwrap_or_else(PoisonError::into_inner);

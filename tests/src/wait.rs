@@ -1,21 +1,21 @@
-//! Waiting for a state, with a deadline.
+//! Polling for a state, with a deadline.
 
 use std::{future::Future, time::Duration};
 
 use tokio::time::{self, Instant};
 
-/// How long a test waits for what must happen. Chosen: far more than it takes with both cores busy,
-/// and short enough that a hang is noticed.
+/// Longest wait for anything that must happen. Chosen: far more than it takes with both cores busy, and short
+/// enough that a hang is noticed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a state is looked at.
+/// Interval at which a state is checked.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Polls until `check` gives a value.
+/// Polls until `check` returns a value.
 ///
 /// # Panics
 ///
-/// If it gives none before the deadline.
+/// If it returns none before the deadline.
 pub async fn eventually<T>(
     what: &str,
     deadline: Duration,
@@ -40,7 +40,7 @@ pub async fn until(what: &str, mut check: impl FnMut() -> bool) {
     eventually(what, PATIENCE, || check().then_some(())).await;
 }
 
-/// Waits for a future that must resolve within [`PATIENCE`].
+/// Awaits a future that must resolve within [`PATIENCE`].
 ///
 /// # Panics
 ///

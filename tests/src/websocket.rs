@@ -1,4 +1,4 @@
-//! A scripted peer over a WebSocket, on tungstenite as a client.
+//! A scripted peer over a WebSocket, based on tungstenite as a client.
 
 use std::{fmt::Write as _, io, net::SocketAddr};
 
@@ -19,16 +19,16 @@ use tokio_tungstenite::{
 
 use crate::harness::RawPeer;
 
-/// Longest head of an answer that is read.
+/// Longest head of an answer that is read, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Speaks WebSocket messages, and reads only when it is told to.
+/// A peer that sends WebSocket messages, and reads only when told to.
 #[derive(Debug)]
 pub struct RawWebSocket {
     stream: WebSocketStream<TcpStream>,
 }
 
-/// The request with which a node of a profile starts gossip, as this peer writes it.
+/// The upgrade request of this peer, as a node with this profile would send it.
 #[must_use]
 pub fn upgrade_request(profile: &NetworkProfile, network: &NetworkId) -> String {
     let mut request = format!(
@@ -56,18 +56,18 @@ fn closed(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }
 
-/// Sends an upgrade request, byte for byte, and returns the socket and the head of the answer. What
-/// came after the head is still to be read.
+/// Sends an upgrade request byte for byte. Returns the socket, from which only the head of the answer was read,
+/// and that head.
 ///
 /// # Errors
 ///
-/// When the connection fails, or the answer has no end.
+/// When the connection fails, or the answer is longer than its bound.
 pub async fn upgrade(address: SocketAddr, request: &str) -> io::Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
-    // One byte at a time, so that nothing behind the head is taken.
+    // Byte by byte, so that nothing after the head is taken from the socket.
     while !head.ends_with(b"\r\n\r\n") {
         let byte = stream.read_u8().await?;
         head.push(byte);
@@ -80,11 +80,11 @@ pub async fn upgrade(address: SocketAddr, request: &str) -> io::Result<(TcpStrea
 }
 
 impl RawWebSocket {
-    /// Connects to a node with this request.
+    /// Connects to a node with the given upgrade request.
     ///
     /// # Errors
     ///
-    /// When the connection fails, or is refused.
+    /// When the connection fails or is refused.
     pub async fn connect(address: SocketAddr, request: &str) -> io::Result<Self> {
         let (stream, head) = upgrade(address, request).await?;
         if !head.starts_with("HTTP/1.1 101 ") {
@@ -136,7 +136,7 @@ impl RawPeer for RawWebSocket {
     }
 
     async fn break_within(mut self, tag: Tag, payload: &[u8]) {
-        // What cannot be written any more is broken as well.
+        // A failed write means that the connection is broken, as the test wants.
         let _ = self.begin(tag, payload.len()).await;
         let _ = self.go_on(payload.get(..payload.len() / 2).unwrap_or(&[])).await;
     }

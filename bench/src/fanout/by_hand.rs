@@ -1,7 +1,7 @@
-//! Loops written by hand: a queue per peer, and a task that writes and flushes what is in it.
+//! Loops written by hand: one queue per peer, and a task that writes and flushes its messages.
 //!
-//! With a batch of one message this is what everybody writes first; with a batch of 256 it is what a careful
-//! engineer writes instead of taking a node.
+//! A batch of one message is the first version of any such loop; a batch of 256 is the version of a careful
+//! engineer who does not use a library.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -25,22 +25,22 @@ use crate::{
     receiver::{self, p2p, ws},
 };
 
-/// Buffers of a WebSocket, in bytes: those of a node.
+/// Buffer sizes of a WebSocket, in bytes: those of a node.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Messages that one write and one flush may take at most.
+/// Largest number of messages per write and flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Batch(pub(super) usize);
 
 impl Batch {
-    /// Waits for a message, and takes those that wait behind it. `false` once the queue has ended.
+    /// Waits for a message, and takes those behind it. Returns `false` once the queue has ended.
     async fn fill(self, waiting: &mut mpsc::Receiver<Bytes>, into: &mut Vec<Bytes>) -> bool {
         into.clear();
         waiting.recv_many(into, self.0).await > 0
     }
 }
 
-/// The buffers every tungstenite of this bench has.
+/// The configuration of every tungstenite in this bench.
 pub(crate) fn web_socket_config() -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES)
 }
@@ -109,7 +109,7 @@ pub(super) async fn p2p(stage: Stage, batch: Batch) -> Result<Publish, Failure> 
     let mut queues = Vec::new();
     for receiver in 0..stage.peers {
         let connect = p2p::connect(id, &address, p2p::Opening::None, &stage.tasks);
-        // A stream is negotiated with its first byte, which is the receiver's.
+        // The negotiation of the stream completes with its first byte, which the receiver writes.
         let far = async {
             let mut far = connect.await?;
             far.write_all(&[0]).await?;

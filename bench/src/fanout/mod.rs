@@ -1,4 +1,4 @@
-//! One node to many peers over loopback.
+//! `bench fanout`: one node to many peers over loopback.
 //!
 //! ```text
 //!   publisher ──▶ contender: raw | one write | batched | ours ──▶ N receivers ──▶ Meter
@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //!
-//! * The contenders of a row take turns within one run, each on a fresh runtime of two workers.
-//! * All send the same messages, tag and number included, through the same window.
+//! * The contenders of a row take turns within one run, each on a fresh runtime with two workers.
+//! * All contenders send the same messages, tag and number included, through the same window.
 
 mod by_hand;
 mod ours;
@@ -27,33 +27,33 @@ use crate::{
     stats::median,
 };
 
-/// Time before a measurement begins. Chosen: windows and buffers of the kernel have grown by then.
+/// Time before a measurement starts. Chosen: the kernel's windows and buffers have grown by then.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Settings of `bench fanout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Receivers.
+    /// Number of receivers.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=200))]
     peers: u8,
-    /// Bytes of a message's body; may be given more than once. At most what an AV may have.
+    /// Size of a message's body, in bytes; may be given more than once. At most the bound of AV.
     #[arg(long, default_values_t = [200, 1024], value_parser = clap::value_parser!(u16).range(8..=1228))]
     bytes: Vec<u16>,
-    /// Seconds each contender is measured in each round.
+    /// Time for which each contender is measured in each round, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Rounds, in each of which every contender has a turn. The median counts.
+    /// Number of rounds. Every contender has a turn in each; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
     /// Transport; may be given more than once. Default: both.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
-    /// Measure only this contender, as for a profiler.
+    /// Measure this contender alone, for example under a profiler.
     #[arg(long, value_enum)]
     only: Option<Contender>,
 }
 
-/// What carries the messages.
+/// A transport for gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
     /// WebSocket.
@@ -65,7 +65,7 @@ pub(crate) enum Transport {
 impl Transport {
     const ALL: [Self; 2] = [Self::Ws, Self::P2p];
 
-    /// Name in rows.
+    /// The name in the rows.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
@@ -73,13 +73,13 @@ impl Transport {
         }
     }
 
-    /// Those that were asked for, or all.
+    /// The transports in `asked`; all if it is empty.
     pub(crate) fn chosen(asked: &[Self]) -> Vec<Self> {
         if asked.is_empty() { Self::ALL.to_vec() } else { asked.to_vec() }
     }
 }
 
-/// Who sends.
+/// A sender that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Contender {
     /// A queue per peer and vectored writes to plain TCP sockets.
@@ -107,7 +107,7 @@ struct Plan {
     time: Duration,
 }
 
-/// Measures every transport and size, and prints a row for each.
+/// Measures every transport and size, and prints a row for each pair.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     for transport in Transport::chosen(&args.transport) {
         for &bytes in &args.bytes {

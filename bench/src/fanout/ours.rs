@@ -1,4 +1,4 @@
-//! A Tandem node, as shipped.
+//! The contender Tandem: a node with its default limits.
 
 use broadcaster::Setup;
 use gossip::{Admission, NetworkProfile, NodeAddress, Outbound, Tag};

@@ -1,9 +1,9 @@
-//! One measurement of one contender: set up, warm up, measure.
+//! One measurement of one contender: set-up, warm-up, measurement.
 //!
 //! # Invariants
 //!
 //! * Everything of a contender ends with its runtime, before the next one starts.
-//! * A contender that drops, doubles or reorders a message, or stands still, has no figure.
+//! * A contender that drops, duplicates or reorders a message, or stalls, gets no figure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,19 +22,20 @@ use crate::{
     stats,
 };
 
-/// How long setting up may take. Chosen: two hundred handshakes on a busy machine.
+/// Longest time for the set-up. Chosen: two hundred handshakes on a busy machine.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the end of a contender may take.
+/// Longest time for a contender to stop.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// The larger batch of the loops written by hand. Source: performance anchors, the best of those tried there.
+/// Batch of the second loop written by hand, in messages. Source: performance anchors, the best of those tried
+/// there.
 const BATCH: Batch = Batch(256);
 
-/// How the publisher hands a message to a contender. Never waits.
+/// Hands a message to a contender, without waiting.
 pub(super) type Publish = Box<dyn FnMut(Bytes) -> Result<(), Failure> + Send>;
 
-/// What a contender is set up with.
+/// The parts from which a contender is set up.
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) peers: usize,
@@ -42,12 +43,12 @@ pub(super) struct Stage {
     pub(super) tasks: TaskSet,
 }
 
-/// What one contender has done.
+/// The result of one contender.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub(super) per_s: f64,
-    /// Deliveries per second of processor time, of both ends together.
+    /// Deliveries per second of processor time, of senders and receivers together.
     pub(super) per_cpu_s: Option<f64>,
 }
 
@@ -76,7 +77,7 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let (elapsed, cpu_after, after) = (began.elapsed(), stats::cpu_seconds(), meter.total());
     let failure = meter.failure().map(str::to_owned);
     meter.fail("the measurement is over");
-    // Whatever still runs ends with the runtime.
+    // Tasks that still run end with the runtime.
     let _ = tasks.stop(TEARDOWN).await;
     match failure {
         Some(failure) => Err(failure.into()),
@@ -104,7 +105,7 @@ async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
     }
 }
 
-/// Publishes numbered messages, each distinct, as fast as the window lets it.
+/// Publishes numbered, distinct messages as fast as the window allows.
 async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Result<(), Failure> {
     let mut number: u64 = 0;
     loop {
@@ -137,7 +138,7 @@ mod tests {
             (Contender::Ours, Transport::P2p),
         ] {
             let plan = Plan { contender, transport, peers: 3, bytes: 200, warm_up: time, time };
-            // A lost, doubled or reordered message, or none at all, is an error.
+            // A lost, duplicated or reordered message is an error, and so is a stall.
             run(plan).unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! The ceiling: a queue per peer, and vectored writes of what is queued to a plain TCP socket.
+//! The upper bound: one queue per peer, and vectored writes of the queued messages to a plain TCP socket.
 
 use std::io::{self, IoSlice};
 
@@ -17,13 +17,13 @@ use crate::{
     receiver,
 };
 
-/// Messages in one write. Chosen: the whole window.
+/// Largest number of messages per write. Chosen: the whole window.
 const BATCH: usize = WINDOW;
 
-/// The queue to one peer. It has room for the window, so it is never full.
+/// The queue of one peer. It has room for the window, so it is never full.
 pub(super) type Queue = mpsc::Sender<Bytes>;
 
-/// Connects the receivers and starts a task per connection.
+/// Connects the receivers, and starts one task per connection.
 pub(super) async fn start(stage: Stage) -> Result<Publish, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -66,7 +66,7 @@ async fn write(mut stream: TcpStream, mut waiting: mpsc::Receiver<Bytes>) -> io:
     Ok(())
 }
 
-/// Puts length and tag before a body and offers the message to every queue.
+/// Prepends length and tag to a body, and offers the message to every queue.
 pub(super) fn to_all(queues: Vec<Queue>) -> Publish {
     Box::new(move |body| {
         let len = Tag::BYTES + body.len();

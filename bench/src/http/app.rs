@@ -1,4 +1,4 @@
-//! The service behind every contender, and what its responses must be.
+//! The service behind every contender, and the checks of its responses.
 
 use axum::{
     Router,
@@ -17,7 +17,8 @@ use crate::error::Failure;
 /// The body of `/hello`.
 const HELLO: &str = "hello";
 
-/// `/hello`, `/body` of so many bytes, which are made once, and `/sink`, which reads what is sent.
+/// Serves `/hello`, `/body` with `bytes` bytes that are built once, and `/sink`, which reads the request's
+/// body.
 pub(crate) fn router(bytes: usize) -> Router {
     let sink = |body: Bytes| std::future::ready(body.len().to_string());
     Router::new()
@@ -27,7 +28,7 @@ pub(crate) fn router(bytes: usize) -> Router {
         .with_state(Bytes::from(vec![7; bytes]))
 }
 
-/// What a caller asks for, and what it must get.
+/// A request, and the response it must get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     path: &'static str,
@@ -36,16 +37,16 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// `/hello`, over what is open already.
+    /// A request for `/hello` on a kept connection.
     pub(crate) const HELLO: Self = Self { path: "/hello", bytes: HELLO.len(), reuse: Reuse::Kept };
 
-    /// What the callers of a measurement ask for.
+    /// The request that the callers of a measurement send.
     pub(super) fn new(plan: Plan) -> Self {
         let path = if plan.bytes == HELLO.len() { "/hello" } else { "/body" };
         Self { path, bytes: plan.bytes, reuse: plan.reuse }
     }
 
-    /// The next request. `Connection: close` ends a connection or stream with it.
+    /// Builds the next request. With `Connection: close` it is the last one of its connection or stream.
     pub(super) fn request(&self) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
@@ -58,20 +59,20 @@ impl Wanted {
         request
     }
 
-    /// Asks a node, and checks the response.
+    /// Sends the request to a node, and checks the response.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is not the one that was asked for.
+    /// When there is no response, or not the right one.
     pub(crate) async fn ask(self, client: &HttpClient) -> Result<(), Failure> {
         self.check(client.send(self.request()).await?).await
     }
 
-    /// Reads a response to its end.
+    /// Reads a response to its end, and checks it.
     ///
     /// # Errors
     ///
-    /// When it is not the one that was asked for, or breaks off.
+    /// When it is not the right response, or ends early.
     pub(super) async fn check<B>(&self, response: Response<B>) -> Result<(), Failure>
     where
         B: Body<Data = Bytes> + Unpin,

@@ -1,4 +1,4 @@
-//! The ceiling: hyper at both ends of a bare socket, TLS stream or libp2p stream.
+//! The upper bound: hyper at both ends of a bare socket, TLS session or libp2p stream.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -28,14 +28,14 @@ use crate::{error::Failure, receiver::p2p as streams};
 /// The protocol of the streams. Source: the libp2p HTTP specification.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/http/1.1");
 
-/// Makes connections.
+/// Opens connections.
 trait Connect: Clone + Send + Sync + 'static {
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn connect(&mut self) -> impl Future<Output = Result<Self::Io, Failure>> + Send;
 }
 
-/// A caller with a connection of its own.
+/// A caller with its own connection.
 struct BareCaller<C> {
     connect: C,
     sender: Option<client::conn::http1::SendRequest<Empty<Bytes>>>,
@@ -50,7 +50,7 @@ impl<C: Connect> BareCaller<C> {
                 let io = TokioIo::new(self.connect.connect().await?);
                 let (sender, connection) = client::conn::http1::handshake(io).await?;
                 self.stage.tasks.spawn("connection", |_cancel| async move {
-                    // What fails here fails the request too.
+                    // An error of the connection fails the request too.
                     let _ = connection.await;
                 });
                 sender
@@ -79,7 +79,7 @@ fn start<C: Connect>(stage: &Stage, connect: &C) {
 /// Serves one connection to its end.
 async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send, router: Router) {
     let service = TowerToHyperService::new(router);
-    // A connection that breaks fails the request of its caller.
+    // An error of the connection fails the caller's request.
     let _ = server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).await;
 }
 
@@ -97,7 +97,7 @@ impl Connect for Tcp {
     }
 }
 
-/// Plain sockets.
+/// Serves and calls over plain sockets.
 pub(super) async fn tcp(stage: Stage) -> Result<Keep, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (address, router) = (listener.local_addr()?, app::router(stage.plan.bytes));
@@ -114,7 +114,7 @@ pub(super) async fn tcp(stage: Stage) -> Result<Keep, Failure> {
     Ok(Box::new(()))
 }
 
-/// TLS on a plain socket.
+/// TLS over a plain socket.
 #[derive(Clone)]
 struct Tls {
     tcp: Tcp,
@@ -131,7 +131,7 @@ impl Connect for Tls {
     }
 }
 
-/// tokio-rustls on plain sockets.
+/// Serves and calls over tokio-rustls on plain sockets.
 pub(super) async fn tls(stage: Stage) -> Result<Keep, Failure> {
     let certificate = Certificate::generate()?;
     let acceptor = TlsAcceptor::from(Arc::new(certificate.server_config()?));
@@ -156,7 +156,7 @@ pub(super) async fn tls(stage: Stage) -> Result<Keep, Failure> {
     Ok(Box::new(()))
 }
 
-/// Streams of one libp2p connection.
+/// Opens streams of one libp2p connection.
 #[derive(Clone)]
 struct Streams {
     control: libp2p_stream::Control,
@@ -171,7 +171,7 @@ impl Connect for Streams {
     }
 }
 
-/// `libp2p-stream`: TCP, Noise, Yamux, and one connection for all callers.
+/// Serves and calls over `libp2p-stream`: TCP, Noise, Yamux, with one connection for all callers.
 pub(super) async fn p2p(stage: Stage) -> Result<Keep, Failure> {
     let mut hub = streams::swarm(Keypair::generate_ed25519())?;
     let id = *hub.local_peer_id();

@@ -1,4 +1,4 @@
-//! Requests over one carrier: ours beside hyper on the same bytes, with the same service behind both.
+//! `bench http`: a node beside hyper on the same bytes, with the same service behind both.
 //!
 //! ```text
 //!   N callers ──▶ contender: bare hyper | ours ──▶ TCP, TLS or one libp2p connection ──▶ axum
@@ -7,9 +7,9 @@
 //!
 //! # Invariants
 //!
-//! * The contenders of a row take turns within one run, each on a fresh runtime of two workers.
-//! * All send the same requests to the same service, and every response is checked. What fails is
-//!   counted, shown, and of ours an error of the bench.
+//! * The contenders of a row take turns within one run, each on a fresh runtime with two workers.
+//! * All contenders send the same requests to the same service, and every response is checked. Failed requests
+//!   are counted and shown; of a node they are an error of the bench.
 
 mod app;
 mod bare;
@@ -36,53 +36,53 @@ pub(crate) use hostile::{Attack, attack};
 pub(crate) use ours::{client_limits, serve_limits};
 pub(crate) use paced::{Paced, paced};
 
-/// Time before a measurement begins. Chosen: every caller has its connection by then.
+/// Time before a measurement starts. Chosen: every caller has its connection by then.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Largest body that can be asked for.
+/// Largest body that can be requested, in bytes.
 const MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Settings of `bench http`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Callers, each of which waits for a response before it asks again; may be given more than once.
+    /// Number of callers, each with one request at a time; may be given more than once.
     #[arg(long, default_values_t = [1, 16, 256], value_parser = clap::value_parser!(u16).range(1..=256))]
     callers: Vec<u16>,
-    /// Bytes of a response's body; may be given more than once. Five are `/hello`.
+    /// Size of a response's body, in bytes; may be given more than once. Five requests `/hello`.
     #[arg(long, default_values_t = [5, 1_048_576], value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_BYTES)))]
     bytes: Vec<u32>,
-    /// Seconds each contender is measured in each round.
+    /// Time for which each contender is measured in each round, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Requests each contender answers in each round, in place of a time.
+    /// Number of requests per contender and round, instead of a time.
     #[arg(long, conflicts_with = "seconds")]
     requests: Option<NonZeroU64>,
-    /// Rounds, in each of which every contender has a turn. The median counts.
+    /// Number of rounds. Every contender has a turn in each; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// What carries the requests; may be given more than once. Default: all.
+    /// Transport of the requests; may be given more than once. Default: all.
     #[arg(long, value_enum)]
     transport: Vec<Carrier>,
-    /// Measure only this contender, as for a profiler.
+    /// Measure this contender alone, for example under a profiler.
     #[arg(long, value_enum)]
     only: Option<Contender>,
-    /// A new connection, or a new stream of the one libp2p connection, for each request.
+    /// Use a new connection, or a new stream of the one libp2p connection, for each request.
     #[arg(long)]
     fresh: bool,
-    /// Measure an honest caller in place of all this: alone, and beside a peer that does its worst.
+    /// Measure an honest caller instead: alone, and beside a hostile peer.
     #[arg(long, conflicts_with_all = ["requests", "only", "fresh", "callers", "bytes"])]
     hostile: bool,
-    /// Requests a second of the honest caller.
+    /// Requests per second of the honest caller.
     #[arg(long, default_value_t = 50, requires = "hostile", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rate: u16,
 }
 
-/// What carries the requests.
+/// A transport for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Carrier {
-    /// A plain socket; of ours the port of the WebSocket network.
+    /// A plain socket; for a node the port of its WebSocket network.
     Tcp,
-    /// The same in TLS.
+    /// The same with TLS.
     Tls,
     /// Streams of one libp2p connection: TCP, Noise, Yamux.
     P2p,
@@ -91,7 +91,7 @@ pub(crate) enum Carrier {
 impl Carrier {
     const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::P2p];
 
-    /// Name in rows.
+    /// The name in the rows.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -100,16 +100,16 @@ impl Carrier {
         }
     }
 
-    /// Those that were asked for, or all.
+    /// The transports in `asked`; all if it is empty.
     pub(crate) fn chosen(asked: &[Self]) -> Vec<Self> {
         if asked.is_empty() { Self::ALL.to_vec() } else { asked.to_vec() }
     }
 }
 
-/// Who serves and calls.
+/// A server and client that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Contender {
-    /// hyper at both ends, a connection or stream per caller.
+    /// hyper at both ends, with a connection or stream per caller.
     Bare,
     /// A node at both ends.
     Ours,
@@ -128,10 +128,10 @@ impl Contender {
     }
 }
 
-/// Whether connections and streams are used again.
+/// The use of connections and streams after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reuse {
-    /// They are kept.
+    /// They are kept for further requests.
     Kept,
     /// Each carries one request.
     Fresh,
@@ -157,7 +157,7 @@ struct Plan {
     amount: Amount,
 }
 
-/// Measures every carrier, number of callers and size, and prints a row for each contender.
+/// Measures every combination of transport, number of callers and size, and prints a row for each contender.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if args.hostile {
         return hostile::run(args, output);

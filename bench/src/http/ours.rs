@@ -1,4 +1,4 @@
-//! A Tandem node at either end.
+//! The contender Tandem: a node at each end.
 
 use std::num::NonZeroUsize;
 
@@ -22,14 +22,14 @@ use crate::{
     node::{Http, Node},
 };
 
-/// Connections, streams and requests at a time: more than there are callers.
+/// Limit on connections, streams and requests: larger than the number of callers.
 const ROOM: usize = 1_024;
 
-/// Connections or streams of a client: one for each caller, and as many as a libp2p connection lets a node
-/// open. With more, some would wait for those that are idle.
+/// Connections or streams of a client. Chosen: one for each caller, and as many as a node opens per libp2p
+/// connection. With more, some callers would wait for idle ones.
 const CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// Limits of a server that serves one busy peer and nobody else.
+/// Limits of a server with a single, busy peer.
 pub(crate) fn serve_limits() -> ServeLimits {
     ServeLimits {
         connections: ROOM,
@@ -41,17 +41,17 @@ pub(crate) fn serve_limits() -> ServeLimits {
     }
 }
 
-/// Limits of a client that may ask as often as it can.
+/// Limits of a client without a rate limit.
 pub(crate) fn client_limits() -> ClientLimits {
     ClientLimits { window: None, connections: CALLERS, ..ClientLimits::default() }
 }
 
-/// Limits of a port whose clients all come at once: over TLS each counts as half open for a while.
+/// Limits of a port whose clients connect at the same moment: over TLS each counts as half-open for a while.
 fn inbound_limits() -> InboundLimits {
     InboundLimits { half_open_total: ROOM, half_open_per_ip: ROOM, ..InboundLimits::default() }
 }
 
-/// A caller. All share one client, as the parts of an application do.
+/// A caller. All callers share one client, like the parts of an application.
 struct OurCaller(HttpClient);
 
 impl Caller for OurCaller {
@@ -60,7 +60,7 @@ impl Caller for OurCaller {
     }
 }
 
-/// Starts and connects both nodes.
+/// Starts both nodes and connects them.
 pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
     let transport = match stage.plan.carrier {
         Carrier::Tcp | Carrier::Tls => Transport::Ws,
@@ -80,7 +80,7 @@ pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
     let mut address = near.address()?;
     let peer = Some(address.clone());
     let far = Node::start(transport, Setup::new(profile), peer, asking, parent).await?;
-    // So that libp2p streams find their connection, and no dial is measured.
+    // The libp2p connection exists before the measurement, so no dial is measured.
     near.connected(1).await?;
     far.connected(1).await?;
     if stage.plan.carrier == Carrier::Tls {

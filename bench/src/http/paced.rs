@@ -1,4 +1,4 @@
-//! A caller that asks at every tick, whatever became of the requests before.
+//! A caller that sends a request at every tick, without waiting for earlier responses.
 
 use std::time::Duration;
 
@@ -9,20 +9,21 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use super::app::Wanted;
 use crate::{error::Failure, stats::Latencies};
 
-/// Requests under way at one time; one more is a failed one. Chosen: a second of a thousand a second.
+/// Largest number of requests in progress; a further one counts as failed. Chosen: one second at 1,000 a
+/// second.
 const MAX_UNDER_WAY: usize = 1_024;
 
-/// How long stragglers are waited for.
+/// Longest wait for the last responses.
 const STRAGGLERS: Duration = Duration::from_secs(5);
 
-/// What became of the requests.
+/// The results of the requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Paced {
-    /// From the tick of a request to the end of its response.
+    /// Time from the tick of a request to the end of its response.
     pub(crate) latencies: Latencies,
-    /// Requests without the response they should have had.
+    /// Number of requests without the right response.
     pub(crate) failed: u64,
-    /// What the first of these met.
+    /// The error of the first of these.
     pub(crate) first_failure: Option<String>,
 }
 
@@ -42,11 +43,11 @@ impl Paced {
     }
 }
 
-/// Asks once in every `period` for as long as `lasting`.
+/// Sends one request per `period` for the time `lasting`.
 ///
 /// # Cancel safety
 ///
-/// None: a dropped future has measured nothing.
+/// Not safe: a dropped future loses the measurement.
 pub(crate) async fn paced(client: &HttpClient, period: Duration, lasting: Duration) -> Paced {
     let mut paced = Paced { latencies: Latencies::new(), failed: 0, first_failure: None };
     let mut ticks = time::interval(period);
@@ -77,7 +78,7 @@ pub(crate) async fn paced(client: &HttpClient, period: Duration, lasting: Durati
             paced.note(outcome);
         }
     };
-    // What has no response yet will have none.
+    // Requests without a response by now count as failed.
     let _ = time::timeout(STRAGGLERS, stragglers).await;
     paced.fail(under_way.len(), || "no response".to_owned());
     paced

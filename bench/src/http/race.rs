@@ -1,10 +1,9 @@
-//! One measurement of one contender: set up, warm up, measure.
+//! One measurement of one contender: set-up, warm-up, measurement.
 //!
 //! # Invariants
 //!
 //! * Everything of a contender ends with its runtime, before the next one starts.
-//! * A request that has no response when the callers should be done is a failed one: nothing is
-//!   waited for without end.
+//! * A request without a response by the end of the measurement counts as failed, so no wait is endless.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,45 +17,45 @@ use tokio_util::sync::CancellationToken;
 use super::{Carrier, Contender, Plan, app::Wanted, bare, ours, score::Score};
 use crate::{error::Failure, stats};
 
-/// How long setting up may take.
+/// Longest time for the set-up.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the end of a contender may take.
+/// Longest time for a contender to stop.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// How long the callers may go without any response.
+/// Longest time without any response before the measurement fails.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
-/// Between two looks at the score.
+/// Interval at which the score is checked.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Between a failure and the next request of a caller, so that a dead contender fills no log.
+/// Pause of a caller after a failure, so that a dead contender does not flood the log.
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
 
-/// How much is measured.
+/// The extent of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Amount {
-    /// So many requests, all callers together.
+    /// This many requests, of all callers together.
     Requests(u64),
-    /// As many as go into a time.
+    /// The requests that can be answered in a given time.
     Time {
-        /// Before anything counts.
+        /// Time before the measurement.
         warm_up: Duration,
-        /// The time.
+        /// Time of the measurement.
         time: Duration,
     },
 }
 
-/// What one contender has done.
+/// The result of one contender.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
-    /// Requests answered a second.
+    /// Answered requests per second.
     pub(super) per_s: f64,
-    /// Requests answered per second of processor time, of both ends together.
+    /// Answered requests per second of processor time, of both ends together.
     pub(super) per_cpu_s: Option<f64>,
     pub(super) p50_us: Option<f64>,
     pub(super) p99_us: Option<f64>,
-    /// Requests without the response they should have had, those before the measurement included.
+    /// Number of requests without the right response, warm-up included.
     pub(super) failed: u64,
     first_failure: Option<String>,
 }
@@ -81,7 +80,7 @@ pub(super) trait Caller: Send + 'static {
     fn call(&mut self, wanted: Wanted) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// What a contender is set up with.
+/// The parts from which a contender is set up.
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) plan: Plan,
@@ -90,7 +89,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a caller for each of `callers`.
+    /// Starts the task of each caller.
     pub(super) fn start(&self, callers: impl IntoIterator<Item = impl Caller>) {
         let wanted = Wanted::new(self.plan);
         for (number, mut caller) in callers.into_iter().enumerate() {
@@ -112,7 +111,7 @@ impl Stage {
     }
 }
 
-/// An error with everything that led to it.
+/// The text of an error with all its sources.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -151,7 +150,7 @@ async fn measure(plan: Plan) -> Result<Outcome, Failure> {
     let stuck = u64::try_from(score.calling())?;
     score.failed(stuck, || "no response".to_owned());
     drop(contender);
-    // What serves bare connections does not end when it is asked to.
+    // The servers of bare connections have no orderly stop, so they are aborted.
     let _ = tasks.stop(Duration::ZERO).await;
     let answered = latencies.len() as f64;
     let cpu = began.1.zip(cpu_after).map(|(before, after)| after - before);
@@ -165,7 +164,7 @@ async fn measure(plan: Plan) -> Result<Outcome, Failure> {
     })
 }
 
-/// Waits until every caller has ended, or none gets a response any more.
+/// Waits until every caller has ended, or until no more responses come.
 async fn all_ended(score: &Score) {
     let (mut total, mut moved) = (score.total(), Instant::now());
     while score.calling() > 0 && moved.elapsed() < STANDSTILL {
@@ -177,7 +176,7 @@ async fn all_ended(score: &Score) {
     }
 }
 
-/// What a contender needs for as long as it is measured.
+/// Keeps a contender running while it is measured.
 pub(super) type Keep = Box<dyn Send>;
 
 async fn set_up(stage: Stage) -> Result<Keep, Failure> {
@@ -201,7 +200,7 @@ mod tests {
                     let (reuse, amount) = (Reuse::Kept, Amount::Requests(50));
                     let plan = Plan { contender, carrier, callers: 3, bytes, reuse, amount };
                     let outcome = run(plan).unwrap();
-                    // `libp2p-stream` drops one of two streams that come at the same time.
+                    // `libp2p-stream` drops one of two streams that arrive at the same time.
                     let excused = match (contender, carrier) {
                         (Contender::Bare, Carrier::P2p) => 3,
                         _ => 0,
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_loses_no_request_with_a_stream_for_each() {
+    fn a_node_loses_no_request_with_one_stream_per_request() {
         for carrier in Carrier::ALL {
             let (contender, reuse) = (Contender::Ours, Reuse::Fresh);
             let (callers, bytes, amount) = (16, 5, Amount::Requests(200));

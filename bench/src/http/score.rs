@@ -1,9 +1,9 @@
-//! What the callers of one measurement have done.
+//! The counts of the callers in one measurement.
 //!
 //! # Invariants
 //!
-//! * A request is counted when its whole response has been checked, or as failed, and never twice.
-//! * Callers share a lock with few others, so that the score weighs little.
+//! * A request is counted once: as answered after its whole response was checked, or as failed.
+//! * A lock is shared by few callers, so that counting costs little.
 
 use std::{
     sync::{
@@ -15,25 +15,25 @@ use std::{
 
 use crate::stats::Latencies;
 
-/// Locks the callers share.
+/// Number of locks.
 const SHARDS: usize = 16;
 
-/// Shared by all callers of one measurement.
+/// The counts of one measurement, shared by all callers.
 #[derive(Debug)]
 pub(super) struct Score {
     shards: [Mutex<Latencies>; SHARDS],
     failed: AtomicU64,
     first_failure: OnceLock<String>,
-    /// Requests that may still be sent.
+    /// Number of requests that may still be sent.
     left: AtomicU64,
-    /// Set when nothing more is to be asked for.
+    /// Set when no more requests are to be sent.
     over: AtomicBool,
-    /// Callers that have not ended.
+    /// Number of callers that are still running.
     calling: AtomicUsize,
 }
 
 impl Score {
-    /// A score for so many callers and requests.
+    /// Creates the counts for `callers` callers that send `requests` requests.
     pub(super) fn new(callers: usize, requests: u64) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::new(Latencies::new())),
@@ -49,20 +49,20 @@ impl Score {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether a caller shall ask again. The answer is asked for once per request.
+    /// Returns `true` if the caller must send another request. Called once per request.
     pub(super) fn next(&self) -> bool {
         let one_less = |left: u64| left.checked_sub(1);
         !self.over.load(Ordering::Relaxed)
             && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
-    /// Notes a request that was answered as it must be.
+    /// Counts a request with the right response.
     pub(super) fn answered(&self, caller: usize, latency: Duration) {
         let shard = &self.shards[caller % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner).note(latency);
     }
 
-    /// Notes requests that were not.
+    /// Counts failed requests.
     pub(super) fn failed(&self, requests: u64, reason: impl FnOnce() -> String) {
         if requests > 0 {
             self.first_failure.get_or_init(reason);
@@ -70,44 +70,44 @@ impl Score {
         }
     }
 
-    /// Notes that a caller asks no more.
+    /// Records that a caller has ended.
     pub(super) fn ended(&self) {
         self.calling.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Callers that have not ended.
+    /// Number of callers that are still running.
     pub(super) fn calling(&self) -> usize {
         self.calling.load(Ordering::Relaxed)
     }
 
-    /// Requests answered or failed.
+    /// Number of requests answered or failed.
     pub(super) fn total(&self) -> u64 {
         self.shards().map(|shard| shard.len()).sum::<u64>() + self.failures()
     }
 
-    /// Requests that failed.
+    /// Number of failed requests.
     pub(super) fn failures(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// What the first failure was.
+    /// The error of the first failed request.
     pub(super) fn first_failure(&self) -> Option<&str> {
         self.first_failure.get().map(String::as_str)
     }
 
-    /// The requests answered so far do not count.
+    /// Starts the measurement: resets the counts of answered requests.
     pub(super) fn begin(&self) {
         self.shards().for_each(|mut shard| shard.clear());
     }
 
-    /// The latencies since the beginning.
+    /// The latencies since the start of the measurement.
     pub(super) fn latencies(&self) -> Latencies {
         let mut all = Latencies::new();
         self.shards().for_each(|shard| all.add(&shard));
         all
     }
 
-    /// Nothing more is to be asked for.
+    /// Makes the callers stop.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -118,13 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_requests_are_sent_as_were_asked_for() {
+    fn exactly_the_requested_number_of_requests_is_sent() {
         let score = Score::new(1, 3);
         assert_eq!((0..10).filter(|_| score.next()).count(), 3);
     }
 
     #[test]
-    fn failures_count_whenever_they_happen_and_answers_from_the_beginning() {
+    fn failures_always_count_and_answers_count_from_the_start() {
         let score = Score::new(2, u64::MAX);
         score.answered(0, Duration::from_millis(1));
         score.failed(1, || "first".to_owned());

@@ -1,4 +1,4 @@
-//! A certificate for this machine, made anew for each measurement, and TLS with it at both ends.
+//! A self-signed certificate for loopback, generated for each measurement, and TLS settings for both ends.
 
 use std::{fs, sync::Arc};
 
@@ -9,10 +9,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::error::Failure;
 
-/// Whom the certificate names.
+/// The name in the certificate.
 pub(super) const NAME: &str = "127.0.0.1";
 
-/// A certificate that signs itself, and its key.
+/// A self-signed certificate and its key.
 pub(super) struct Certificate {
     certificate: CertificateDer<'static>,
     pem: String,
@@ -20,19 +20,19 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// A new one.
+    /// Generates a certificate.
     pub(super) fn generate() -> Result<Self, Failure> {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
         Ok(Self { certificate: cert.der().clone(), pem: cert.pem(), key: signing_key })
     }
 
-    /// The certificate itself.
+    /// The certificate without its key.
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// The identity of a node that has it, which is loaded from files.
+    /// The certificate as the identity of a node, which is loaded from files.
     pub(super) fn identity(&self) -> Result<TlsIdentity, Failure> {
         let dir = tempfile::tempdir()?;
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
@@ -41,7 +41,7 @@ impl Certificate {
         Ok(TlsIdentity::load(&cert, &key)?)
     }
 
-    /// TLS of a server that has it.
+    /// TLS settings of a server with this certificate.
     pub(super) fn server_config(&self) -> Result<ServerConfig, Failure> {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -52,7 +52,7 @@ impl Certificate {
         Ok(config)
     }
 
-    /// TLS of a client that trusts it and nothing else.
+    /// TLS settings of a client that trusts only this certificate.
     pub(super) fn client_config(&self) -> Result<ClientConfig, Failure> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;

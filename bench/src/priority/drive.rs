@@ -16,39 +16,39 @@ use super::{
 };
 use crate::{error::Failure, http::paced};
 
-/// Size of a priority message's body: a vote, roughly.
+/// Size of a priority message's body, in bytes: roughly a vote.
 const PRIORITY_BYTES: usize = 256;
 
 /// Time between two priority messages.
 const PERIOD: Duration = Duration::from_millis(5);
 
-/// Bulk waiting in the contender's queue, in bytes; at least two messages.
+/// Bulk that waits in the contender's queue, in bytes; at least two messages.
 const BULK_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most bulk messages waiting. Chosen: what the harness of the anchors keeps waiting.
+/// Largest number of bulk messages that wait. Chosen: the same as in the harness of the anchors.
 const BULK_AHEAD: usize = 16;
 
-/// How long a contender may take until a first message gets through.
+/// Longest time until the first message arrives.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long stragglers are waited for.
+/// Longest wait for the last messages.
 const STRAGGLERS: Duration = Duration::from_millis(1_500);
 
 /// A connected contender.
 pub(super) trait Contending: Send + Sync + 'static {
-    /// Sends a priority message. Never waits.
+    /// Sends a priority message, without waiting.
     fn priority(&self, body: Bytes) -> Result<(), Failure>;
 
     /// Queues a bulk message, and resolves when it has left the queue.
     fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// What asks the sending end over HTTP, from the other. Default: nothing.
+    /// A client of the sending node, at the receiving end. Default: none.
     fn http(&self) -> Option<HttpClient> {
         None
     }
 }
 
-/// What a contender is set up with.
+/// The parts from which a contender is set up.
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) probe: Arc<Probe>,
@@ -76,7 +76,7 @@ pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
         Ok(Report { http: http?, ..probe.report(sent?)? })
     };
     let report = report.await;
-    // Whatever still runs ends with the runtime.
+    // Tasks that still run end with the runtime.
     let _ = tasks.stop(TEARDOWN).await;
     report
 }
@@ -91,9 +91,9 @@ async fn raw_only(plan: Plan, stage: Stage) -> Result<Report, Failure> {
     probe.report(0)
 }
 
-/// Sends priority messages until some have got through.
+/// Sends priority messages until some of them arrive.
 async fn greet(contender: &dyn Contending, probe: &Probe) -> Result<(), Failure> {
-    // Numbers that no measured message has, so that none is a duplicate.
+    // No measured message has these numbers, so none of those is a duplicate.
     let mut number = u64::MAX;
     while probe.greetings() < 3 {
         contender.priority(probe.body(number, PRIORITY_BYTES))?;
@@ -127,7 +127,7 @@ fn start_bulk(plan: Plan, contender: Arc<dyn Contending>, probe: Arc<Probe>, tas
     });
 }
 
-/// Asks the node that sends, if the plan wants it; the requests of the warm-up do not count.
+/// Sends HTTP requests to the sending node, if the plan says so; those of the warm-up do not count.
 async fn http(plan: Plan, contender: &dyn Contending) -> Result<Option<Load>, Failure> {
     let Some(period) = plan.http else { return Ok(None) };
     let client = contender.http().ok_or("the contender serves no HTTP")?;
@@ -137,7 +137,7 @@ async fn http(plan: Plan, contender: &dyn Contending) -> Result<Option<Load>, Fa
     Ok(Some(Load { per_s, paced }))
 }
 
-/// Sends a priority message at every tick, and says how many.
+/// Sends a priority message at every tick, and returns their number.
 async fn votes(
     lasting: Duration,
     contender: &dyn Contending,
@@ -158,7 +158,7 @@ async fn votes(
             time::sleep(PERIOD).await;
         }
     };
-    // What is still missing is lost, and reported so.
+    // Messages that are still missing count as lost.
     let _ = time::timeout(STRAGGLERS, all_heard).await;
     Ok(sent)
 }
@@ -169,7 +169,7 @@ mod tests {
     use crate::fanout::Transport;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_contender_gets_votes_and_bulk_through() {
+    async fn every_contender_delivers_votes_and_bulk() {
         let time = Duration::from_millis(100);
         for contender in [
             Contender::Raw,

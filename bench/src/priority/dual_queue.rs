@@ -1,5 +1,5 @@
-//! The comparison: a WebSocket with a queue per lane and no low-water mark, one write per message,
-//! as existing nodes have it. Bulk that was written waits in the kernel, ahead of any vote.
+//! The baseline: a WebSocket with a queue per lane, one write per message and no low-water mark, as in existing
+//! nodes. Written bulk waits in the kernel, in front of every vote.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -16,13 +16,13 @@ use tokio_tungstenite::{
 use super::drive::{Contending, Stage};
 use crate::{error::Failure, fanout::web_socket_config};
 
-/// Votes that may wait. Chosen: five seconds of them.
+/// Capacity of the queue for votes. Chosen: five seconds of votes.
 const PRIORITY_DEPTH: usize = 1_024;
 
-/// Bulk messages that may wait: more than are ever offered.
+/// Capacity of the queue for bulk: more messages than are ever offered.
 const BULK_DEPTH: usize = 64;
 
-/// A bulk message, and who waits for it to leave the queue.
+/// A bulk message, and the signal that it has left the queue.
 type Bulk = (Bytes, oneshot::Sender<()>);
 
 /// The sending end.
@@ -78,7 +78,7 @@ async fn write(
             biased;
             Some(vote) = priority.recv() => stream.send(Message::Binary(vote)).await?,
             Some((message, left)) = bulk.recv() => {
-                // The measurement may be over.
+                // The send fails only if the measurement is over.
                 let _ = left.send(());
                 stream.send(Message::Binary(message)).await?;
             }

@@ -1,16 +1,16 @@
-//! Priority messages while bulk fills a slow link.
+//! `bench priority`: priority messages while bulk fills a slow link.
 //!
 //! ```text
 //!   open loop, one AV every 5 ms ──▶ contender ──▶ link of 200 Mbit/s ──▶ Probe: latencies
-//!   always some bulk waiting     ──▶                                  ──▶ Probe: goodput
+//!   some bulk always waiting     ──▶                                  ──▶ Probe: goodput
 //! ```
 //!
 //! # Invariants
 //!
 //! * Both ends are in this process, in a network namespace of its own, and use the same clock.
-//! * A priority message is sent when its time has come, whatever became of those before it.
-//! * HTTP beside the votes goes the other way and is answered by the end that sends votes and bulk: its
-//!   answers compete with both, over the same port or the same libp2p connection.
+//! * A priority message is sent at its time, even if earlier ones have not arrived.
+//! * HTTP requests go in the other direction, to the end that sends votes and bulk: the answers compete with
+//!   both, over the same port or the same libp2p connection.
 //! * The goodput of a contender is compared with that of a raw TCP sender on the same link.
 
 mod drive;
@@ -32,25 +32,25 @@ use crate::{
 
 pub(crate) use namespace::InNamespace;
 
-/// How long the end of a contender may take.
+/// Longest time for a contender to stop.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// How long bulk flows before a measurement: until every buffer on the way is full.
+/// Time for which bulk flows before a measurement: every buffer on the path is full by then.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 /// Settings of `bench priority`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Bytes of a bulk message; may be given more than once.
+    /// Size of a bulk message, in bytes; may be given more than once.
     #[arg(long, default_values_t = [65_536], value_parser = clap::value_parser!(u32).range(1_024..=6_000_000))]
     bulk_bytes: Vec<u32>,
-    /// Seconds each contender is measured.
+    /// Time for which each contender is measured, in seconds.
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
     /// Transport; may be given more than once. Default: both.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
-    /// HTTP requests a second that the node answers meanwhile, in a second measurement of each transport.
+    /// HTTP requests per second to the node during a second measurement of each transport.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     http: Option<u16>,
     /// Set by the bench when it starts itself in a network namespace.
@@ -58,12 +58,12 @@ pub(crate) struct Args {
     namespace: InNamespace,
 }
 
-/// Who sends.
+/// A sender that is measured.
 #[derive(Clone, Copy, Debug)]
 enum Contender {
-    /// Bulk only, over a plain TCP socket: what the link can carry.
+    /// Bulk only, over a plain TCP socket: the capacity of the link.
     Raw,
-    /// A WebSocket with two queues and no low-water mark, as existing nodes have.
+    /// A WebSocket with two queues and no low-water mark, as in existing nodes.
     DualQueue,
     /// A Tandem node.
     Ours(Transport),
@@ -74,13 +74,13 @@ enum Contender {
 struct Plan {
     contender: Contender,
     bulk_bytes: usize,
-    /// Time between two HTTP requests to the node; of ours only.
+    /// Time between two HTTP requests, for a node only.
     http: Option<Duration>,
     warm_up: Duration,
     time: Duration,
 }
 
-/// Measures every transport, or says why it cannot.
+/// Measures every transport, or reports why it cannot.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if args.namespace == InNamespace::No {
         return match namespace::enter()? {

@@ -1,7 +1,7 @@
-//! A network namespace of its own with a slow loopback, entered by starting the bench again.
+//! A network namespace with a slow loopback, entered by starting the bench a second time.
 //!
-//! The link is that of the anchors: a token bucket of 200 Mbit/s with 128 kB at once and at most 50 ms
-//! of queue. Nothing outside the namespace is touched, and it is gone when its last process ends.
+//! The link is that of the anchors: a token bucket of 200 Mbit/s with bursts of 128 kB and a queue of at most
+//! 50 ms. Nothing outside the namespace changes, and it disappears with its last process.
 
 use std::{
     env,
@@ -12,31 +12,31 @@ use clap::ValueEnum;
 
 use crate::error::Failure;
 
-/// Shapes the loopback of the namespace, then becomes the program of its arguments.
+/// Shapes the loopback of the namespace, then runs the program given as arguments.
 const SHAPE: &str = "ip link set lo up && \
     tc qdisc add dev lo root tbf rate 200mbit burst 128kb latency 50ms && exec \"$@\"";
 
-/// Without and with a namespace of users, which lets others than root have one of networks.
+/// Without and with a user namespace, in which users other than root may create a network namespace.
 const FLAGS: [&[&str]; 2] = [&["--net"], &["--net", "--map-root-user"]];
 
-/// Whether this process is in the namespace already.
+/// States whether this process already runs in the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InNamespace {
-    /// It is not.
+    /// The process runs outside.
     #[default]
     No,
-    /// It is.
+    /// The process runs inside.
     Yes,
 }
 
-/// What came of entering.
+/// The result of entering the namespace.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// The bench ran in the namespace, and has printed its rows.
+    /// The bench ran in the namespace and has printed its rows.
     Done,
-    /// There can be no namespace here.
+    /// The system does not allow a namespace.
     Impossible {
-        /// What the system said, in one line.
+        /// The error of the system, in one line.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! A Tandem node at either end, as shipped.
+//! The contender Tandem: a node at each end, with default limits.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct Ours {
     http: HttpClient,
 }
 
-/// Starts and connects both nodes.
+/// Starts both nodes and connects them.
 pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Failure> {
     let (votes, bulk) = (Arc::clone(&stage.probe), Arc::clone(&stage.probe));
     let vote = move |message: Inbound| {
@@ -37,7 +37,7 @@ pub(super) async fn start(transport: Transport, stage: Stage) -> Result<Ours, Fa
         std::future::ready(Verdict::Ignore)
     };
     let profile = &NetworkProfile::TANDEM;
-    // Bulk goes as VB: on libp2p a TX would leave the streams that are measured for a topic.
+    // Bulk is sent as VB: on libp2p a TX would use a topic instead of the streams that are measured.
     let setup =
         Setup::new(profile).handler(Tag::AV, Arc::new(vote)).handler(Tag::VB, Arc::new(bundle));
     let parent = stage.tasks.token();

@@ -1,10 +1,10 @@
-//! What the receiving end notes.
+//! The counts of the receiving end.
 //!
 //! # Invariants
 //!
-//! * Only priority messages stamped within the measurement count, whenever they arrive.
-//! * The goodput is counted from the first whole bulk message of the measurement to the last, so that
-//!   large messages are not rounded.
+//! * Priority messages count if they were sent within the measurement, whenever they arrive.
+//! * The goodput is measured from the first whole bulk message of the measurement to the last, so that large
+//!   messages are not rounded.
 
 use std::{
     fmt,
@@ -16,10 +16,10 @@ use bytes::Bytes;
 
 use crate::{error::Failure, http::Paced, stats::Latencies};
 
-/// Length of a stamp, in bytes: the number of the message and the time it was sent.
+/// Length of a stamp, in bytes: the number of the message and the time at which it was sent.
 const STAMP_BYTES: usize = 16;
 
-/// Shared by both ends of one measurement.
+/// The counts of one measurement, shared by both ends.
 #[derive(Debug)]
 pub(super) struct Probe {
     start: Instant,
@@ -28,11 +28,11 @@ pub(super) struct Probe {
 
 #[derive(Debug)]
 struct Heard {
-    /// The measurement. Before it begins nothing counts.
+    /// The period of the measurement. Before it starts nothing counts.
     from: Option<Instant>,
     until: Option<Instant>,
     latencies: Latencies,
-    /// Priority messages heard at all, to know that the contender is connected.
+    /// Number of priority messages received at any time, which shows that the contender is connected.
     greetings: u64,
     bulk: Option<Bulk>,
 }
@@ -50,18 +50,18 @@ struct Bulk {
 pub(super) struct Report {
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
-    /// Priority messages that did not arrive.
+    /// Number of priority messages that did not arrive.
     pub(super) lost: u64,
-    /// Bytes of bulk a second.
+    /// Bulk per second, in bytes.
     pub(super) goodput: f64,
-    /// The HTTP requests meanwhile.
+    /// The HTTP requests during the measurement.
     pub(super) http: Option<Load>,
 }
 
-/// HTTP beside the votes.
+/// The results of HTTP requests during the measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
-    /// Requests answered a second.
+    /// Answered requests per second.
     pub(super) per_s: f64,
     pub(super) paced: Paced,
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Report {
 }
 
 impl Probe {
-    /// A probe that counts nothing yet.
+    /// Creates a probe whose measurement has not started.
     pub(super) fn new() -> Self {
         let heard = Heard {
             from: None,
@@ -95,7 +95,7 @@ impl Probe {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A body of so many bytes that nobody has seen before, stamped with this moment.
+    /// A body of `bytes` bytes that is unlike every other one, stamped with the current time.
     pub(super) fn body(&self, number: u64, bytes: usize) -> Bytes {
         let mut body = vec![0; bytes.max(STAMP_BYTES)];
         let sent = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -104,7 +104,7 @@ impl Probe {
         Bytes::from(body)
     }
 
-    /// Notes a priority message that has just been heard.
+    /// Counts a priority message that has just arrived.
     pub(super) fn priority(&self, body: &[u8]) {
         let now = Instant::now();
         let stamp = body.get(8..STAMP_BYTES).and_then(|bytes| bytes.first_chunk());
@@ -117,7 +117,7 @@ impl Probe {
         }
     }
 
-    /// Notes a whole bulk message that has just been heard.
+    /// Counts a whole bulk message that has just arrived.
     pub(super) fn bulk(&self, bytes: usize) {
         let now = Instant::now();
         let mut heard = self.lock();
@@ -131,27 +131,27 @@ impl Probe {
         });
     }
 
-    /// Priority messages heard, in the measurement or not.
+    /// Number of priority messages received at any time.
     pub(super) fn greetings(&self) -> u64 {
         self.lock().greetings
     }
 
-    /// Priority messages of the measurement that were heard.
+    /// Number of priority messages of the measurement that arrived.
     pub(super) fn heard(&self) -> u64 {
         self.lock().latencies.len()
     }
 
-    /// From now on everything counts.
+    /// Starts the measurement.
     pub(super) fn begin(&self) {
         self.lock().from = Some(Instant::now());
     }
 
-    /// What is sent from now on counts no more.
+    /// Ends the measurement: later messages do not count.
     pub(super) fn end(&self) {
         self.lock().until = Some(Instant::now());
     }
 
-    /// The result, when so many priority messages were sent in the measurement.
+    /// The results, given the number of priority messages sent in the measurement.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_sent_within_the_measurement_counts() {
+    fn only_messages_sent_within_the_measurement_count() {
         let probe = Probe::new();
         let (early, bulk) = (probe.body(0, 256), 1_000);
         probe.priority(&early);

@@ -1,4 +1,4 @@
-//! What the link can carry: one plain TCP sender of bulk, and nothing else.
+//! The capacity of the link: one plain TCP sender of bulk.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +8,7 @@ use tokio::{
 use super::drive::Stage;
 use crate::error::Failure;
 
-/// Connects both ends and sends for as long as the stage stands.
+/// Connects both ends, and sends until the stage ends.
 pub(super) async fn start(stage: Stage, bulk_bytes: usize) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -1,4 +1,4 @@
-//! Receivers that do as little as a receiver can, so that what is measured is the sender.
+//! Receivers with as little work as possible, so that the sender is measured.
 //!
 //! ```text
 //!   socket ──▶ [buffer, 64 KiB] ──cut by the framing──▶ Tally
@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! * The same code receives for every contender of a transport.
-//! * Every message is looked at: its tag, its number. Bodies are not copied.
+//! * Tag and number of every message are checked. Bodies are not copied.
 
 pub(crate) mod p2p;
 pub(crate) mod ws;
@@ -17,21 +17,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{error::Failure, meter::Tally};
 
-/// Size of a receiver's buffer, in bytes. Chosen: a whole batch of ours, so that reading is cheap.
+/// Size of a receiver's buffer, in bytes. Chosen: a whole batch of a node, so that reading is cheap.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a framing finds at the start of a buffer.
+/// An item at the start of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece<'a> {
     /// A message, tag included.
     Message(&'a [u8]),
-    /// Something that wants these bytes back.
+    /// A ping with this payload, which needs a pong.
     Ping(&'a [u8]),
-    /// Something of no interest.
+    /// An item without interest for the measurement.
     Other,
 }
 
-/// Cuts one piece off a buffer and says how long it was; `None` when it is not there in full.
+/// Parses one item and returns its length; `None` if it is not complete.
 type Cut = fn(&[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure>;
 
 /// Counts the messages of a connection until it ends.
@@ -51,7 +51,7 @@ where
         while let Some((piece, len)) = cut(&buffer[at..filled])? {
             match piece {
                 Piece::Message(message) => {
-                    // Others, such as the interest, come with the connection.
+                    // Other tags, such as the message of interest, come with the connection.
                     if let Some(body) = message.strip_prefix(&Tag::AV.0) {
                         tally.take(body)?;
                     }
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// Counts messages behind lengths of four bytes, as on libp2p streams, until the connection ends.
+/// Counts messages with a length prefix of four bytes, as on libp2p streams, until the connection ends.
 pub(crate) async fn count_lengths<S>(io: S, tally: &mut Tally) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -102,7 +102,7 @@ mod tests {
         [&Tag::AV.0[..], &number.to_le_bytes(), &[7; 50]].concat()
     }
 
-    /// Feeds `bytes` through a pipe so narrow that every message is cut somewhere.
+    /// Sends `bytes` through a pipe so narrow that every message is split.
     async fn counted(bytes: Vec<u8>, cut: Cut) -> u64 {
         let meter = Meter::new(1);
         let mut tally = Tally::new(&meter, 0);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lengths_are_cut_wherever_reads_end() {
+    async fn length_prefixed_messages_are_parsed_wherever_reads_end() {
         let framed =
             |message: Vec<u8>| [&frame::encode_header(message.len())[..], &message].concat();
         let mut bytes: Vec<u8> = framed(b"MIx".to_vec());
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frames_of_every_length_are_cut_wherever_reads_end() {
+    async fn frames_of_every_length_are_parsed_wherever_reads_end() {
         let framed = |message: Vec<u8>| {
             let short = u8::try_from(message.len()).unwrap();
             [&[0x82, short][..], &message].concat()

@@ -20,26 +20,26 @@ use runtime::TaskSet;
 
 use crate::error::Failure;
 
-/// How long a connection without a stream is kept: longer than any measurement.
+/// Time for which a connection without a stream is kept: longer than any measurement.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// The gossip stream of the profile that is measured.
+/// The gossip protocol of the measured profile.
 pub(crate) const PROTOCOL: StreamProtocol =
     StreamProtocol::new(NetworkProfile::TANDEM.stream_protocol);
 
-/// Whether the stream begins with the headers of both ends.
+/// The start of a stream, before its first message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening<'a> {
-    /// It does, and ours name this network.
+    /// Both ends send headers; the receiver's name this network.
     Headers {
         /// The network.
         genesis: &'a str,
     },
-    /// The first byte belongs to a message.
+    /// None: the first byte belongs to a message.
     None,
 }
 
-/// A swarm that knows streams and nothing else.
+/// A swarm that only opens and accepts streams.
 pub(crate) fn swarm(key: Keypair) -> Result<Swarm<libp2p_stream::Behaviour>, Failure> {
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
@@ -65,7 +65,7 @@ pub(crate) async fn connect(
     Ok(stream)
 }
 
-/// A swarm that is connected to `address`, and what opens streams there.
+/// Connects a swarm to `address`, and returns the control that opens streams there.
 pub(crate) async fn dial(
     key: Keypair,
     address: &Multiaddr,
@@ -90,7 +90,7 @@ pub(crate) async fn dial(
     Ok(control)
 }
 
-/// Whoever dialled writes first.
+/// Exchanges headers; the dialer writes first.
 async fn exchange(stream: &mut Stream, genesis: &str) -> Result<(), Failure> {
     let profile = &NetworkProfile::TANDEM;
     let version = profile.version.to_owned();
@@ -105,7 +105,7 @@ async fn exchange(stream: &mut Stream, genesis: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A key whose peer ID is smaller than the hub's: the smaller one opens the gossip stream.
+/// Draws a key whose peer ID is smaller than the hub's, because that end opens the gossip stream.
 fn key_below(hub: PeerId) -> Keypair {
     loop {
         let key = Keypair::generate_ed25519();

@@ -1,4 +1,4 @@
-//! The WebSocket side of the receivers: an upgrade that every node accepts, and unmasked frames.
+//! The WebSocket side of the receivers: an upgrade that every node accepts, and the frames of a server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -17,11 +17,11 @@ use crate::error::Failure;
 /// Longest head of an answer that is read, in bytes. Source: wire facts 1.3.
 const MAX_HEAD_BYTES: usize = 4_096;
 
-/// Sixteen bytes in base64. The answer to it is not checked: the other end is in this process.
+/// Sixteen bytes in base64. The answer to it is not checked, because the other end is in this process.
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 
-/// Connects and upgrades receiver number `receiver`, from an address of its own, so that no limit on
-/// connections of one address is met.
+/// Connects and upgrades receiver number `receiver`, from a loopback address of its own, so that no limit per
+/// address applies.
 pub(crate) async fn connect(
     to: SocketAddr,
     genesis: &str,
@@ -35,7 +35,7 @@ pub(crate) async fn connect(
     };
     stream.set_nodelay(true)?;
     stream.write_all(request(to, genesis, number).as_bytes()).await?;
-    // Read byte by byte, so that no frame behind the head is lost.
+    // Byte by byte, so that the frames after the head stay in the socket.
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_HEAD_BYTES {
@@ -71,7 +71,7 @@ fn request(to: SocketAddr, genesis: &str, number: u8) -> String {
     request
 }
 
-/// Cuts one frame of a server off: not masked, not fragmented.
+/// Parses one frame of a server: unmasked and unfragmented.
 pub(super) fn cut(buffer: &[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure> {
     let Some(([first, second], rest)) = buffer.split_first_chunk() else { return Ok(None) };
     let (len, rest) = match second {
@@ -94,9 +94,9 @@ pub(super) fn cut(buffer: &[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure> 
     Ok(Some((piece, whole)))
 }
 
-/// The answer to a ping, masked with zeros, as a client has to mask.
+/// The pong for a ping, masked with zeros, because a client has to mask.
 pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
-    // The payload of a control frame has at most 125 bytes.
+    // The payload of a control frame has at most 125 bytes, so the conversion never fails.
     let len = u8::try_from(payload.len()).unwrap_or(0) & 0x7f;
     [&[0x8a, 0x80 | len, 0, 0, 0, 0], payload].concat()
 }

@@ -1,12 +1,12 @@
-//! The service under test as a program, and its clients: for tests that kill a peer or measure one, and
-//! for peers of other implementations.
+//! A program with the service under test and with clients for it, for tests that kill or measure a process, and
+//! as the peer of other implementations.
 //!
 //! ```text
-//!   interop_peer serve [CERT KEY]                 two lines, the multiaddr and the URL; ends with its input
-//!   interop_peer forward PEER                     one line, host:port; ends with its input
-//!   interop_peer ping PEER                        five pings on one stream, no line
-//!   interop_peer get PEER PATH [ROOTS]            one line, JSON of what came
-//!   interop_peer put PEER PATH BYTES [ROOTS]      one line, JSON of what was sent
+//!   interop_peer serve [CERT KEY]                 prints the multiaddr and the URL; ends with its input
+//!   interop_peer forward PEER                     prints host:port; ends with its input
+//!   interop_peer ping PEER                        pings five times on one stream; prints nothing
+//!   interop_peer get PEER PATH [ROOTS]            prints what was received as JSON
+//!   interop_peer put PEER PATH BYTES [ROOTS]      prints what was sent as JSON
 //! ```
 //!
 //! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`.
@@ -32,10 +32,10 @@ use testkit::{
 use tokio::{io::AsyncReadExt, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long the end of a node may take.
+/// Longest time for a node to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Most bytes of an answer about a body.
+/// Longest answer about a body, in bytes.
 const MAX_ANSWER: usize = 4096;
 
 type Failed = Box<dyn Error>;
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Failed> {
     }
 }
 
-/// Waits until nobody holds the input open any more.
+/// Waits until the input is closed.
 async fn input_closed() -> Result<(), Failed> {
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(())
@@ -71,12 +71,12 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
         println!("{address}");
     }
     input_closed().await?;
-    // The process ends, so nothing of it stays.
+    // The process ends next, and its tasks with it.
     let _ = running.stop(GRACE).await;
     Ok(())
 }
 
-/// The transport that leads to an address.
+/// The transport for an address.
 fn mode(peer: &str) -> Mode {
     if peer.starts_with('/') { Mode::Libp2p } else { Mode::WebSocket }
 }
@@ -89,12 +89,12 @@ async fn forward(peer: &str) -> Result<(), Failed> {
             .await?;
     println!("{}", forward.local_address());
     input_closed().await?;
-    // The process ends, so nothing of it stays.
+    // The process ends next, and its tasks with it.
     let _ = forward.stop(GRACE).await;
     Ok(())
 }
 
-/// Makes what there is on the way before memory is measured: connections, tables, the code itself.
+/// Sends one small request before memory is measured, so that connections, tables and code are in memory.
 async fn warmed(client: &HttpClient) -> Result<Memory, Failed> {
     let response = client.get("/hello").await?;
     read_all(response.into_body(), MAX_ANSWER).await?;

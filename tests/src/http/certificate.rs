@@ -1,4 +1,4 @@
-//! The certificate of a test's servers, and who trusts it.
+//! The certificate of a test's servers, and the settings of clients that trust it.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer},
 };
 
-/// A certificate for this machine, signed by itself, and its key, in a folder of their own.
+/// A self-signed certificate for this machine, and its key, in a folder of their own.
 #[derive(Debug)]
 pub struct Certificate {
     folder: TempDir,
@@ -17,11 +17,11 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one.
+    /// Generates a certificate.
     ///
     /// # Panics
     ///
-    /// If it cannot be made or written.
+    /// If it cannot be generated or written.
     #[must_use]
     pub fn generate() -> Self {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
@@ -35,23 +35,23 @@ impl Certificate {
         Self { der: made.cert.der().clone(), folder }
     }
 
-    /// For a server; the certificate is for its clients too, as a root to trust.
+    /// The files for a server. Clients use the certificate as a root.
     #[must_use]
     pub fn files(&self) -> TlsFiles {
         TlsFiles { cert: self.root(), key: self.folder.path().join("key.pem") }
     }
 
-    /// What a client has to trust.
+    /// The certificate as a root for clients.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
-    /// Makes TLS connections to who has the certificate.
+    /// Makes TLS connections to servers with this certificate.
     ///
     /// # Panics
     ///
-    /// Never: the certificate is a good one.
+    /// Never: the certificate is valid.
     #[must_use]
     pub fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();

@@ -1,8 +1,8 @@
-//! Bodies whose every byte is known from its place, so that a gigabyte needs no memory to be checked.
+//! Bodies in which every byte follows from its position, so that a gigabyte is checked without memory for it.
 //!
 //! # Invariants
 //!
-//! * Byte `i` is `i mod 251`. A prime: no buffer size divides it, so bytes that are lost or swapped show.
+//! * Byte `i` is `i mod 251`. No buffer size divides the prime, so lost and swapped bytes are detected.
 
 use std::{
     convert::Infallible,
@@ -18,13 +18,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// After how many bytes it begins anew. Shared with the programs in `tests/interop`.
+/// Period of the pattern, in bytes. Shared with the programs in `tests/interop`.
 const PERIOD: usize = 251;
 
-/// Bytes handed out at once. Chosen: what a socket takes; a multiple of the period.
+/// Bytes per piece. Chosen: about the size of one read from a socket, and a multiple of the period.
 const BLOCK_BYTES: usize = PERIOD * 256;
 
-/// Two blocks, so that a block can be taken at any place within the period.
+/// Two blocks of the pattern, so that a block can start at any position within the period.
 fn blocks() -> &'static Bytes {
     static BLOCKS: std::sync::OnceLock<Bytes> = std::sync::OnceLock::new();
     BLOCKS.get_or_init(|| (0..2 * BLOCK_BYTES).map(byte).collect())
@@ -34,20 +34,20 @@ fn byte(place: usize) -> u8 {
     u8::try_from(place % PERIOD).unwrap_or_default()
 }
 
-/// The bytes from `at` on, a block at most.
+/// The bytes from `at` on, at most a block.
 fn piece(at: u64, len: u64) -> Bytes {
     let start = usize::try_from(at % PERIOD as u64).unwrap_or_default();
     let len = usize::try_from(len).map_or(BLOCK_BYTES, |len| len.min(BLOCK_BYTES));
     blocks().slice(start..start + len)
 }
 
-/// The first bytes of the pattern.
+/// The first `len` bytes of the pattern.
 #[must_use]
 pub fn bytes(len: usize) -> Bytes {
     (0..len).map(byte).collect()
 }
 
-/// The hash of the first bytes of the pattern, in hexadecimal.
+/// The hash of the first `len` bytes of the pattern, in hexadecimal.
 #[must_use]
 pub fn hash(len: u64) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -60,23 +60,23 @@ pub fn hash(len: u64) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// How a body tells its length.
+/// The framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// At its start.
+    /// With a length in the head.
     Length,
-    /// At its end.
+    /// Chunked, without a length in the head.
     Chunked,
 }
 
-/// How a body ends.
+/// The end of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// After its last byte.
+    /// After the last byte.
     Whole,
-    /// In its middle, with an error, after what came before could be sent.
+    /// In the middle, with an error, after the bytes before it could be sent.
     Error,
-    /// In its middle, with a panic.
+    /// In the middle, with a panic.
     Panic,
 }
 
@@ -91,7 +91,7 @@ pub struct Pattern {
     sent: Arc<AtomicU64>,
 }
 
-/// Whether a body that breaks off has let its sender send what came before.
+/// Tells whether a body that breaks off has let its sender send the bytes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Paused {
     NotYet,
@@ -99,7 +99,7 @@ enum Paused {
 }
 
 impl Pattern {
-    /// So many bytes, their number told first.
+    /// A body of `len` bytes, with its length in the head.
     #[must_use]
     pub fn of(len: u64) -> Self {
         let sent = Arc::default();
@@ -113,25 +113,25 @@ impl Pattern {
         }
     }
 
-    /// Without end.
+    /// A body without an end.
     #[must_use]
     pub fn endless() -> Self {
         Self::of(u64::MAX).framed(Framing::Chunked)
     }
 
-    /// Tells its length so.
+    /// Sets the framing.
     #[must_use]
     pub fn framed(self, framing: Framing) -> Self {
         Self { framing, ..self }
     }
 
-    /// Ends so.
+    /// Sets the end.
     #[must_use]
     pub fn ending(self, ending: Ending) -> Self {
         Self { ending, ..self }
     }
 
-    /// How many bytes were taken of it so far, as long as it is and after.
+    /// The number of bytes taken from this body so far; it stays readable after the body was dropped.
     #[must_use]
     pub fn sent(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.sent)
@@ -183,18 +183,18 @@ impl Body for Pattern {
     }
 }
 
-/// Reads a body as the pattern.
+/// Compares a body with the pattern.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reader {
     at: u64,
 }
 
 impl Reader {
-    /// Takes the next bytes.
+    /// Compares the next bytes.
     ///
     /// # Errors
     ///
-    /// The place of the first byte that is not the pattern's.
+    /// The position of the first byte that differs.
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
         while !bytes.is_empty() {
             let expected = piece(self.at, bytes.len() as u64);
@@ -209,14 +209,14 @@ impl Reader {
         Ok(())
     }
 
-    /// How many bytes were the pattern's.
+    /// The number of bytes that were equal.
     #[must_use]
     pub const fn read(&self) -> u64 {
         self.at
     }
 }
 
-/// A body that is sent as it is fed, its length not told.
+/// A body without a length, which sends bytes as they are fed to it.
 #[must_use]
 pub fn fed(
     bytes: tokio::sync::mpsc::Receiver<Bytes>,
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pattern_is_what_its_reader_and_its_hash_expect() {
+    async fn a_pattern_matches_its_reader_and_its_hash() {
         let len = 3 * BLOCK_BYTES as u64 + 7;
         let body = Pattern::of(len).collect().await.expect("it is whole").to_bytes();
         let mut reader = Reader::default();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_that_is_lost_is_found() {
+    async fn a_lost_byte_is_detected() {
         let mut reader = Reader::default();
         assert_eq!(reader.take(&bytes(500)[..400]), Ok(()));
         assert_eq!(reader.take(&bytes(500)[401..]), Err(400));

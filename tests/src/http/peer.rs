@@ -1,5 +1,5 @@
-//! The service under test in a process of its own, and clients in theirs: what can be killed, and what
-//! has a memory that can be measured.
+//! The service under test and its clients in processes of their own, which a test can kill, and whose memory it
+//! can measure.
 //!
 //! ```text
 //!   test ─starts─▶ interop_peer serve ◀─HTTP─ interop_peer get | put
@@ -25,12 +25,12 @@ use super::{
 };
 use crate::wait::soon;
 
-/// How much memory a process has, in bytes.
+/// The memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Memory {
-    /// Now.
+    /// Resident memory now.
     pub resident: u64,
-    /// At most, since it started.
+    /// Highest resident memory since the process started.
     pub peak: u64,
 }
 
@@ -39,7 +39,7 @@ impl Memory {
     ///
     /// # Panics
     ///
-    /// If the system does not tell.
+    /// If the system does not report it.
     #[must_use]
     pub fn of_this_process() -> Self {
         Self::read("self").expect("the system tells how much memory a process has")
@@ -55,31 +55,31 @@ impl Memory {
         Ok(Self { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
     }
 
-    /// By how much it grew at most, since an earlier look.
+    /// The growth to the highest value since an earlier measurement.
     #[must_use]
     pub const fn growth_since(self, earlier: Self) -> u64 {
         self.peak.saturating_sub(earlier.resident)
     }
 }
 
-/// What a client in a process of its own tells.
+/// The report of a client process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Told {
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Length of the long body, up or down, as its receiver counted it.
+    /// Length of the long body, up or down, as its receiver counted it, in bytes.
     pub bytes: u64,
-    /// Its hash, as its receiver computed it.
+    /// Hash of that body, as its receiver computed it, in hexadecimal.
     pub blake3: String,
-    /// What its memory grew by at most.
+    /// Growth of the client's memory at its highest, in bytes.
     pub growth: u64,
 }
 
-/// An `interop_peer` that runs until it is dropped, killed or asked to end.
+/// An `interop_peer` process that runs until it is dropped, killed or asked to end.
 #[derive(Debug)]
 pub struct PeerProcess {
     child: Child,
-    /// It ends when this is closed.
+    /// The process ends when this is closed.
     _input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -103,28 +103,28 @@ impl PeerProcess {
         line.ok().flatten().expect("it prints a line before it ends")
     }
 
-    /// How much memory it has.
+    /// Returns the memory of the process.
     ///
     /// # Panics
     ///
-    /// If it does not run any more.
+    /// If the process does not run any more.
     #[must_use]
     pub fn memory(&self) -> Memory {
         let id = self.child.id().expect("it runs");
         Memory::read(&id.to_string()).expect("the system tells how much memory a process has")
     }
 
-    /// Kills it, whatever it is doing.
+    /// Kills the process.
     ///
     /// # Panics
     ///
-    /// If it does not die.
+    /// If it does not end.
     pub async fn kill(&mut self) {
         soon("the process dies", self.child.kill()).await.expect("a process can be killed");
     }
 }
 
-/// A serving process, and what the way to it needs.
+/// A serving process, and the data for the routes to it.
 #[derive(Debug)]
 pub struct FarServer {
     program: PathBuf,
@@ -134,7 +134,7 @@ pub struct FarServer {
 }
 
 impl FarServer {
-    /// Starts one from the program `interop_peer`.
+    /// Starts a server with the program `interop_peer`.
     ///
     /// # Panics
     ///
@@ -155,11 +155,11 @@ impl FarServer {
         }
     }
 
-    /// Goes a way to it, from this process.
+    /// Sets up a route to it from this process.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn reach(&self, way: Route) -> Reach {
         Reach::to(way, &self.addresses, &self.certificate).await
     }
@@ -169,7 +169,7 @@ impl FarServer {
         &mut self.server
     }
 
-    /// Starts a `tandem forward` to it, in a process of its own, and says where that listens.
+    /// Starts a `tandem forward` to it in a process of its own. Returns the process and its address.
     ///
     /// # Panics
     ///
@@ -181,17 +181,17 @@ impl FarServer {
         (forward, address)
     }
 
-    /// Goes to it through a `tandem forward` in a process of its own.
+    /// Sets up a route through a `tandem forward` in a process of its own.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn through_forward(&self) -> (PeerProcess, Reach) {
         let (forward, address) = self.forward().await;
         (forward, Reach::through(&address, &self.certificate).await)
     }
 
-    /// The address of a way, for a client in a process of its own.
+    /// The address of a route, for a client in a process of its own.
     #[must_use]
     pub fn address(&self, way: Route) -> String {
         match way {

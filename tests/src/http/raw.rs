@@ -1,8 +1,8 @@
-//! A stream of bytes to a node, and what comes back, read without the library that the node uses.
+//! A byte stream to a node, and a parser for its answers that is not the node's HTTP library.
 //!
 //! # Invariants
 //!
-//! * What is read is bounded, in bytes and in time.
+//! * Reads are bounded in bytes and in time.
 
 use std::{fmt, io, time::Duration};
 
@@ -13,21 +13,21 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// Most bytes that are read of what a node answers. Chosen: far more than any answer read here.
+/// Longest total of the answers of a node, in bytes. Chosen: far more than any answer of these tests.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most headers of an answer.
+/// Largest number of headers of an answer.
 const MAX_HEADERS: usize = 64;
 
-/// What a raw client needs of a stream.
+/// The byte stream of a raw client.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// A stream of bytes to a node.
+/// A byte stream to a node.
 pub struct RawStream {
     stream: Box<dyn Duplex>,
-    /// Keeps its connection going, where that is more than the stream.
+    /// Drives the connection below the stream, if it needs a task.
     _driver: Option<TaskSet>,
 }
 
@@ -37,17 +37,17 @@ impl fmt::Debug for RawStream {
     }
 }
 
-/// How what a node sent ended.
+/// The state of a stream after the last read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The node closed its side, orderly or not.
+    /// The node closed its half, or reset the stream.
     Closed,
-    /// It was still open when the deadline passed.
+    /// The stream was still open when the deadline passed.
     Open,
 }
 
 impl RawStream {
-    /// Takes a stream, and what keeps its connection going.
+    /// Wraps a stream, and the tasks that drive its connection.
     pub(crate) fn new(stream: impl Duplex + 'static, driver: Option<TaskSet>) -> Self {
         Self { stream: Box::new(stream), _driver: driver }
     }
@@ -56,22 +56,22 @@ impl RawStream {
     ///
     /// # Errors
     ///
-    /// When the node takes them no more.
+    /// When the node has closed the stream.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes this end's half.
     ///
     /// # Errors
     ///
-    /// When the node has gone.
+    /// When the node has closed the stream.
     pub async fn close_write(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// Reads what there is next; nothing at the end.
+    /// Reads the next bytes; none at the end.
     ///
     /// # Errors
     ///
@@ -83,12 +83,12 @@ impl RawStream {
         Ok(bytes)
     }
 
-    /// Reads to the end, but no longer than `patience`.
+    /// Reads to the end, at most for `patience`.
     pub async fn rest(&mut self, patience: Duration) -> (Vec<u8>, End) {
         self.read_until(patience, |_| false).await
     }
 
-    /// Reads until enough has come, to the end, or until `patience` is over.
+    /// Reads until `enough` holds, to the end, or for `patience`.
     pub async fn read_until(
         &mut self,
         patience: Duration,
@@ -99,7 +99,7 @@ impl RawStream {
         while all.len() < MAX_BYTES && !enough(&all) {
             match time::timeout_at(deadline, self.read()).await {
                 Err(_) => return (all, End::Open),
-                // A reset after the answer says no less than an orderly end.
+                // A reset after the answer counts as an end.
                 Ok(Err(_)) => return (all, End::Closed),
                 Ok(Ok(bytes)) if bytes.is_empty() => return (all, End::Closed),
                 Ok(Ok(bytes)) => all.extend(bytes),
@@ -109,7 +109,7 @@ impl RawStream {
     }
 }
 
-/// One answer.
+/// A parsed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
@@ -128,14 +128,15 @@ impl Answer {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the node ends the connection behind it.
+    /// Returns `true` if the node closes the connection after this answer.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
-/// Reads the answers in `bytes`; the rest is what is no whole one. Answers to `HEAD` are not known here.
+/// Parses the answers in `bytes`, and returns the rest that is no whole answer. Answers to `HEAD` are not
+/// supported.
 #[must_use]
 pub fn answers(mut bytes: &[u8], end: End) -> (Vec<Answer>, &[u8]) {
     let mut answers = Vec::new();
@@ -174,7 +175,7 @@ fn answer(bytes: &[u8], end: End) -> Option<(Answer, &[u8])> {
     Some((answer, rest))
 }
 
-/// Takes a chunked body off the start of `bytes`, trailers dropped.
+/// Parses a chunked body at the start of `bytes`, and drops its trailers.
 fn unchunk<'a>(mut bytes: &'a [u8], body: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(bytes) else {
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_one_after_the_other() {
+    fn answers_are_parsed_one_after_the_other() {
         let bytes = b"HTTP/1.1 100 Continue\r\n\r\n\
             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi\
             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nho\r\n0\r\nx-a: b\r\n\r\n\
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_answer_is_the_rest() {
+    fn an_incomplete_answer_is_the_rest() {
         for bytes in [
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nho\r\n0\r\n",

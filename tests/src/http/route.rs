@@ -1,4 +1,4 @@
-//! The ways that lead to the HTTP of a node.
+//! The routes to the HTTP service of a node.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,29 +14,28 @@ use crate::{harness::network, libp2p::open_stream, wait::soon};
 /// The protocol of HTTP over a libp2p stream. Source: wire facts 9.1.
 pub const STREAM_PROTOCOL: &str = "/http/1.1";
 
-/// How long a client waits for a peer that stands still. Chosen: short, so that no test waits for the
-/// real limit.
+/// The client's limit for a stalled peer in these tests. Chosen: short, so that no test waits for the default.
 pub const STILL: Duration = Duration::from_secs(3);
 
-/// A way to the HTTP of a node.
+/// A route to the HTTP service of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Route {
     /// A socket.
     Tcp,
-    /// A socket, encrypted.
+    /// A socket with TLS.
     Tls,
     /// A stream of a libp2p connection.
     Libp2p,
-    /// A socket to `tandem forward`, which passes on over libp2p.
+    /// A socket to `tandem forward`, which forwards requests over libp2p.
     Forward,
 }
 
 impl Route {
-    /// Every one.
+    /// Every route.
     pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Libp2p, Self::Forward];
 }
 
-/// Where the HTTP of a node is reached.
+/// The addresses of a node's HTTP service.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// `host:port`, for TCP and TLS.
@@ -45,7 +44,7 @@ pub struct Addresses {
     pub multiaddr: String,
 }
 
-/// Starts a node that only calls others.
+/// Starts a node that only sends requests.
 ///
 /// # Panics
 ///
@@ -61,39 +60,39 @@ pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken
     Box::pin(builder.start(root)).await.expect("a node that calls others starts")
 }
 
-/// A client of `address`.
+/// A client for `address`.
 ///
 /// # Panics
 ///
-/// If the address is none.
+/// If the address is not valid.
 #[must_use]
 pub fn client_of(node: &Running, address: &str) -> HttpClient {
     let address: NodeAddress = address.parse().expect("it is an address");
     node.node().http_client(&address).expect("the node can call it")
 }
 
-/// A way to one node, gone.
+/// A route to one node, set up.
 #[derive(Debug)]
 pub struct Reach {
     way: Route,
     node: Running,
-    /// What the client speaks to: a URL or a multiaddr.
+    /// The address that the client calls: a URL or a multiaddr.
     address: String,
     certificate: Certified,
-    /// `tandem forward`, where the way leads through it, and the node it calls with.
+    /// The `tandem forward` on the route and the node it uses, if the route has one.
     between: Option<(Forward, Running)>,
     root: CancellationToken,
 }
 
-/// The certificate of the node at the end of the way.
+/// The certificate of the node at the end of the route.
 type Certified = std::sync::Arc<Certificate>;
 
 impl Reach {
-    /// Goes a way to a node.
+    /// Sets up a route to a node.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn to(way: Route, at: &Addresses, certificate: &Certified) -> Self {
         let root = CancellationToken::new();
         let (address, between) = match way {
@@ -112,11 +111,11 @@ impl Reach {
         Self::over(way, address, between, certificate, root).await
     }
 
-    /// Goes through a `tandem forward` that runs already.
+    /// Sets up a route through a running `tandem forward`.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn through(socket: &str, certificate: &Certified) -> Self {
         let address = format!("http://{socket}");
         Self::over(Route::Forward, address, None, certificate, CancellationToken::new()).await
@@ -135,32 +134,32 @@ impl Reach {
         Self { way, node, address, certificate, between, root }
     }
 
-    /// Which way it is.
+    /// The kind of this route.
     #[must_use]
     pub const fn way(&self) -> Route {
         self.way
     }
 
-    /// The address the client speaks to.
+    /// The address that the client calls.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The peer ID that the server knows the caller by, where it knows one.
+    /// The peer ID by which the server knows the caller; empty if the route proves none.
     #[must_use]
     pub fn caller(&self) -> String {
         let caller = self.between.as_ref().map_or(&self.node, |(_, node)| node);
         caller.identity().to_string()
     }
 
-    /// A client. All of them share their connections.
+    /// Returns a client. All clients of a route share their connections.
     #[must_use]
     pub fn client(&self) -> HttpClient {
         client_of(&self.node, &self.address)
     }
 
-    /// A stream of bytes, over a connection of its own.
+    /// Opens a byte stream over a connection of its own.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! A node that serves the service under test.
+//! A node with the service under test, in this process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::harness::network;
 
-/// The time limits of the nodes under test: short, so that no test waits for the real ones.
+/// The time limits of the nodes under test: short, so that no test waits for the defaults.
 #[must_use]
 pub fn limits() -> ServeLimits {
     ServeLimits {
@@ -23,12 +23,12 @@ pub fn limits() -> ServeLimits {
     }
 }
 
-/// How long a raw client that says nothing is waited for.
+/// Time after which a raw client that sends nothing is disconnected.
 #[must_use]
 pub fn head_time(way: Route) -> Duration {
     match way {
         Route::Tcp | Route::Tls | Route::Libp2p => limits().head_time,
-        // Not the same on every way: `tandem forward` judges with limits of its own.
+        // `tandem forward` applies limits of its own.
         Route::Forward => ServeLimits::default().head_time,
     }
 }
@@ -39,7 +39,7 @@ pub fn head_time(way: Route) -> Duration {
 ///
 /// If it does not start.
 pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToken) -> Running {
-    // Bodies of any length come without a protection, except for the route that is for trying one.
+    // Bodies of any length are allowed, except on the route for testing the limit.
     let mut builder = NodeBuilder::new(network())
         .http(service::limited(seen.clone()))
         .http_service(HttpService::new(service::router(seen.clone())))
@@ -50,7 +50,7 @@ pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToke
     Box::pin(builder.start(root)).await.expect("a node that serves starts")
 }
 
-/// A node that serves, in this process.
+/// A serving node in this process.
 #[derive(Debug)]
 pub struct Server {
     running: Running,
@@ -59,7 +59,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
     ///
@@ -71,32 +71,32 @@ impl Server {
         Self { running, seen, certificate }
     }
 
-    /// What its handlers noticed.
+    /// The events of its handlers.
     #[must_use]
     pub const fn seen(&self) -> &Seen {
         &self.seen
     }
 
-    /// Number of times that an incident happened.
+    /// Returns the number of times that an incident happened.
     #[must_use]
     pub fn incidents(&self, incident: Incident) -> u64 {
         self.running.http_metrics().map_or(0, |metrics| metrics.count(incident))
     }
 
-    /// Goes a way to it.
+    /// Sets up a route to it.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn reach(&self, way: Route) -> Reach {
         Reach::to(way, &addresses(&self.running), &self.certificate).await
     }
 
-    /// Goes a way to another port than those where it listens.
+    /// Sets up a route to another port of this machine.
     ///
     /// # Panics
     ///
-    /// If it cannot be gone.
+    /// If that fails.
     pub async fn reach_at(&self, way: Route, port: u16) -> Reach {
         let identity = self.running.identity();
         let elsewhere = Addresses {
@@ -107,7 +107,7 @@ impl Server {
     }
 }
 
-/// Where a node is reached.
+/// The addresses of a node.
 ///
 /// # Panics
 ///

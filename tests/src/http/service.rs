@@ -1,7 +1,7 @@
-//! The service under test, and what its handlers notice.
+//! The service under test, and the events of its handlers.
 //!
-//! The routes `/hello`, `/echo`, `/sink`, `/bytes/{n}`, `/until-close/{n}` and `/cut/{n}` are those that
-//! the programs in `tests/interop` serve and call.
+//! The programs in `tests/interop` serve and call the same routes `/hello`, `/echo`, `/sink`, `/bytes/{n}`,
+//! `/until-close/{n}` and `/cut/{n}`.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +45,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(120);
 /// The trailer of `/trailers`.
 pub const TRAILER: &str = "x-checksum";
 
-/// What happened in the handlers.
+/// Counts the events of the handlers. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<Counts>);
 
@@ -59,18 +59,18 @@ struct Counts {
     sent_bytes: AtomicUsize,
 }
 
-/// What is counted.
+/// An event of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A body of a request was read to its end.
     Whole,
-    /// A body of a request broke off.
+    /// The body of a request ended early.
     Broken,
-    /// A body of a response was dropped before its end.
+    /// The body of a response was dropped before its end.
     Dropped,
-    /// A body of a response is being sent: goes down again when it is not any more.
+    /// The body of a response is being sent; counted down when it is not any more.
     Sending,
-    /// A request came in that was part of another one.
+    /// A request arrived that was hidden in another one.
     Smuggled,
 }
 
@@ -89,34 +89,34 @@ impl Seen {
         self.counter(event).fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often it happened.
+    /// Returns the number of times that an event happened.
     #[must_use]
     pub fn count(&self, event: Event) -> usize {
         self.counter(event).load(Ordering::SeqCst)
     }
 
-    /// How many bytes of answers were made.
+    /// Returns the number of bytes produced for responses.
     #[must_use]
     pub fn sent_bytes(&self) -> usize {
         self.0.sent_bytes.load(Ordering::SeqCst)
     }
 }
 
-/// What `/sink` says about a body.
+/// The answer of `/sink`: the body that it read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Swallowed {
-    /// Its length.
+    /// Length of the body, in bytes.
     pub bytes: u64,
-    /// Its hash, in hexadecimal.
+    /// Hash of the body, in hexadecimal.
     pub blake3: String,
 }
 
-/// What `/whoami` says.
+/// The answer of `/whoami`: the caller as the server knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct WhoAmI {
     /// The verified identity of the caller, as a peer ID.
     pub peer: Option<String>,
-    /// What carried the request.
+    /// The transport of the request.
     pub transport: String,
     /// The address of the caller.
     pub address: String,
@@ -124,7 +124,7 @@ pub struct WhoAmI {
     pub ip: Option<String>,
 }
 
-/// What `/methods` says.
+/// The answer of `/methods`: the request as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Asked {
     /// The method.
@@ -159,7 +159,7 @@ pub fn router(seen: Seen) -> Router {
         .with_state(seen)
 }
 
-/// Routes of which the body of a request is limited by the node.
+/// The routes whose request bodies are limited by the node.
 pub fn limited(seen: Seen) -> Router {
     Router::new().route("/limited/sink", post(sink)).with_state(seen)
 }
@@ -200,7 +200,7 @@ async fn sink(State(seen): State<Seen>, request: Request) -> Response {
     Json(Swallowed { bytes: hasher.count(), blake3 }).into_response()
 }
 
-/// Whether a body went past the limit on bodies. Who reads one as a stream has to tell it by himself.
+/// Returns `true` if a body exceeded its limit. A handler that reads a body as a stream has to check this.
 fn is_too_long(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -212,7 +212,7 @@ fn is_too_long(error: &axum::Error) -> bool {
     false
 }
 
-/// Tells what became of a body, also when its handler is dropped while it reads.
+/// Counts the end of a body, also when its handler is dropped while it reads.
 struct Reading {
     seen: Seen,
     event: Event,
@@ -224,7 +224,7 @@ impl Drop for Reading {
     }
 }
 
-/// How `/bytes` and `/cut` send.
+/// The query of `/bytes` and `/cut`: how they send.
 #[derive(Debug, Default, Deserialize)]
 struct How {
     #[serde(default)]
@@ -237,7 +237,7 @@ async fn bytes(Path(n): Path<u64>, Query(how): Query<How>, State(seen): State<Se
     Response::new(Body::new(Watched::new(Pattern::of(n).framed(how.framing()), seen)))
 }
 
-/// Sends `n` bytes and tells their number by the end of the connection.
+/// Sends `n` bytes without a length, which end with the connection.
 async fn until_close(Path(n): Path<u64>, State(seen): State<Seen>) -> Response {
     let body = Pattern::of(n).framed(Framing::Chunked);
     let mut response = Response::new(Body::new(Watched::new(body, seen)));
@@ -245,7 +245,7 @@ async fn until_close(Path(n): Path<u64>, State(seen): State<Seen>) -> Response {
     response
 }
 
-/// Tells of `n` bytes and breaks off after half of them.
+/// Announces `n` bytes, and breaks off after half of them.
 async fn cut(Path(n): Path<u64>, Query(how): Query<How>, State(seen): State<Seen>) -> Response {
     let ending = if how.panics { Ending::Panic } else { Ending::Error };
     let body = Pattern::of(n).framed(how.framing()).ending(ending);
@@ -258,7 +258,7 @@ impl How {
     }
 }
 
-/// Sends a byte, waits, and so on.
+/// Sends one byte, waits, and so on.
 async fn drip(Path((n, ms)): Path<(u64, u64)>, State(seen): State<Seen>) -> Response {
     let drops = futures::stream::iter(0..n).then(move |_| async move {
         time::sleep(Duration::from_millis(ms).min(MAX_SLEEP)).await;
@@ -276,7 +276,7 @@ async fn panics() -> StatusCode {
     panic!("a handler panics on purpose")
 }
 
-/// Says what trailers came, and sends one.
+/// Returns the trailers of the request, and sends one.
 async fn trailers(request: Request) -> Response {
     let Ok(collected) = request.into_body().collect().await else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -319,7 +319,7 @@ async fn smuggled(State(seen): State<Seen>) -> &'static str {
     "smuggled"
 }
 
-/// A body of a response that tells what becomes of it.
+/// The body of a response, which counts its end.
 struct Watched<B: http_body::Body> {
     body: B,
     seen: Seen,

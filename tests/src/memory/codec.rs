@@ -1,7 +1,7 @@
-//! A codec to test links with: a vote is sent as what differs from the vote before.
+//! A codec for tests of links: a vote is sent as its difference from the vote before.
 //!
-//! Both ends have to see every vote once and in the same order, so that whatever a link does out of order
-//! shows at once.
+//! Both ends must see every vote once and in the same order, so a link that reorders, drops or repeats anything
+//! is detected at once.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use broadcaster::{Decoded, Decoder, Encoder, Frame, LinkCodec};
 use bytes::Bytes;
 use gossip::{DisconnectReason, Lane, Tag};
 
-/// Sends votes as differences, in messages of the tag VP: how many bytes stay, and the rest.
+/// Encodes votes as differences, in messages with the tag VP: the length of the equal start, and the rest.
 #[derive(Debug, Default)]
 struct Difference {
     last: Bytes,
 }
 
-/// A codec for one link.
+/// Creates the codec of one link.
 #[must_use]
 pub fn difference() -> LinkCodec {
     let (encoder, decoder) = (Box::<Difference>::default(), Box::<Difference>::default());
     LinkCodec { encoder, decoder }
 }
 
-/// Makes a codec for each link of a node.
+/// Creates a codec for each link of a node.
 pub type MakeCodec = Arc<dyn Fn() -> LinkCodec + Send + Sync>;
 
 impl Encoder for Difference {

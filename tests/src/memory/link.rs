@@ -1,13 +1,13 @@
-//! A link inside this process: two pipes of bytes, framed as on a libp2p stream.
+//! A link within this process: two byte pipes, framed as on a libp2p stream.
 //!
 //! ```text
-//!   MemorySink ──▶ [pipe] ──(delay)──▶ MemorySource       and the same the other way round
+//!   MemorySink ──▶ [pipe] ──(delay)──▶ MemorySource       in each direction
 //! ```
 //!
 //! # Invariants
 //!
 //! * A pipe holds a bounded number of bytes: an end that stops reading stalls the other.
-//! * A pipe that ends between two messages was closed; one that ends within a message broke.
+//! * A pipe that ends between two messages counts as closed; one that ends within a message counts as broken.
 
 use std::{
     collections::VecDeque,
@@ -35,15 +35,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that may be under way on a pipe with a delay. Chosen: one large message.
+/// Most bytes in transit on a pipe with a delay. Chosen: one large message.
 const UNDER_WAY_BYTES: usize = 8 * 1024 * 1024;
 
-/// How a link behaves.
+/// The properties of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Bytes that each direction holds before it stalls.
+    /// Capacity of each direction, in bytes. A full pipe stalls its writer. Default: see [`Shape::default`].
     pub pipe_bytes: usize,
-    /// How long a byte is under way.
+    /// Transit time of each byte.
     pub delay: Duration,
 }
 
@@ -58,21 +58,21 @@ impl Default for Shape {
 pub struct End {
     pub(crate) reader: ReadHalf<DuplexStream>,
     pub(crate) writer: WriteHalf<DuplexStream>,
-    /// Breaks the link, both ways and at once.
+    /// Breaks the link in both directions at once.
     pub(crate) cut: CancellationToken,
     delay: Duration,
-    /// What this end sends, and what the other does.
+    /// The bytes that this end sends, and those that the other end sends.
     flows: [Arc<Flow>; 2],
 }
 
-/// What went one way, in bytes.
+/// Byte counts of one direction.
 #[derive(Debug, Default)]
 struct Flow {
     written: AtomicU64,
     read: AtomicU64,
 }
 
-/// Says what is on the way from one end.
+/// The gauge of the bytes in transit from one end.
 #[derive(Debug)]
 struct FlowGauge {
     flow: Arc<Flow>,
@@ -88,7 +88,7 @@ impl PipeGauge for FlowGauge {
     }
 }
 
-/// The two ends of a new link. A delay takes two tasks of `tasks`.
+/// Creates the two ends of a link. A delay takes two tasks of `tasks`.
 #[must_use]
 pub fn pair(shape: Shape, tasks: &TaskSet) -> (End, End) {
     let cut = CancellationToken::new();
@@ -114,7 +114,7 @@ pub fn pair(shape: Shape, tasks: &TaskSet) -> (End, End) {
     (end(near, [Arc::clone(&there), Arc::clone(&back)]), end(far, [back, there]))
 }
 
-/// Carries bytes from one pipe to the other, each a `delay` later.
+/// Carries bytes from one pipe to the other, each after a `delay`.
 async fn delayed(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
@@ -143,11 +143,11 @@ async fn delayed(
             },
         }
     }
-    // The other end may be gone already.
+    // Shutdown fails only if the other end has been dropped.
     let _ = to.shutdown().await;
 }
 
-/// Length of a message on the pipe, in bytes.
+/// Length of a message on the pipe, in bytes, its prefix included.
 fn framed(wire: &Bytes) -> u64 {
     (FRAME_HEADER_BYTES + wire.len()) as u64
 }
@@ -156,7 +156,7 @@ fn broken() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-/// The outbound half of one end.
+/// The write half of one end.
 #[derive(Debug)]
 pub struct MemorySink {
     writer: WriteHalf<DuplexStream>,
@@ -179,12 +179,12 @@ impl FrameSink for MemorySink {
     }
 
     async fn close(&mut self, _reason: DisconnectReason) {
-        // The other end may be gone already.
+        // Shutdown fails only if the other end has been dropped.
         let _ = self.writer.shutdown().await;
     }
 }
 
-/// The inbound half of one end.
+/// The read half of one end.
 #[derive(Debug)]
 pub struct MemorySource {
     messages: AssembledSource<ReadHalf<DuplexStream>, LengthPrefix>,
@@ -202,17 +202,17 @@ impl FrameSource for MemorySource {
 }
 
 impl End {
-    /// The pipe to the other end, for a test that writes or closes by itself.
+    /// The pipe to the other end, for a test that writes or closes it directly.
     pub fn writer(&mut self) -> &mut WriteHalf<DuplexStream> {
         &mut self.writer
     }
 
-    /// Says what is on the way from this end.
+    /// The gauge of the bytes in transit from this end.
     pub(crate) fn gauge(&self) -> Arc<dyn PipeGauge> {
         Arc::new(FlowGauge { flow: Arc::clone(&self.flows[0]), delay: self.delay })
     }
 
-    /// The two halves, as a node attaches them.
+    /// Splits the end into the halves that a node attaches.
     #[must_use]
     pub fn into_halves(self, rules: AssemblyRules) -> (MemorySink, MemorySource) {
         let Self { reader, writer, cut, flows: [sent, heard], .. } = self;

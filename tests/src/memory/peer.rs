@@ -1,4 +1,4 @@
-//! A scripted peer at the other end of a memory link.
+//! A scripted peer at the other end of an in-memory link.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::link::End;
 use crate::harness::RawPeer;
 
-/// Speaks frames over a memory link, and reads only when it is told to.
+/// A peer that sends frames over an in-memory link, and reads only when told to.
 #[derive(Debug)]
 pub struct MemoryPeer {
     end: End,
@@ -21,13 +21,13 @@ pub struct MemoryPeer {
 }
 
 impl MemoryPeer {
-    /// A peer at this end of a link, known by this identity.
+    /// Creates the peer at this end of a link, with this identity.
     #[must_use]
     pub fn new(end: End, identity: Identity) -> Self {
         Self { end, buffer: BytesMut::new(), identity }
     }
 
-    /// What its end of the link is, for a test that reads or writes bytes of its own.
+    /// The end of the link, for a test that reads or writes raw bytes.
     pub fn end(&mut self) -> &mut End {
         &mut self.end
     }
@@ -72,7 +72,7 @@ impl RawPeer for MemoryPeer {
     }
 
     async fn break_within(mut self, tag: Tag, payload: &[u8]) {
-        // What cannot be written any more is broken as well.
+        // A failed write means that the link is broken, as the test wants.
         let _ = self.begin(tag, payload.len()).await;
         let _ = self.go_on(payload.get(..payload.len() / 2).unwrap_or(&[])).await;
     }

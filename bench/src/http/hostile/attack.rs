@@ -1,4 +1,4 @@
-//! A peer that does its worst in one of four ways, or in all of them, again as soon as it was cut off.
+//! A hostile peer that attacks in one of four ways, or in all of them, and starts again after each disconnect.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,19 +20,19 @@ use tokio_util::{
 use super::super::{Carrier, bare::PROTOCOL};
 use crate::{error::Failure, receiver::p2p as streams};
 
-/// Streams of each kind. Chosen: together more than a connection may have.
+/// Number of streams of each kind. Chosen: together more than a connection may have.
 const HOARD: usize = 512;
 const DRIP: usize = 64;
 const FLOOD: usize = 64;
 const DEAF: usize = 64;
 
-/// Between two bytes that keep something alive. Chosen: as slow as a reader that only minds silence bears.
+/// Time between two bytes that keep a request alive. Chosen: often enough that no stall limit fires.
 const DRIP_EVERY: Duration = Duration::from_millis(500);
 
-/// After an end, before the next beginning.
+/// Pause between the end of one connection and the start of the next.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// Requests sent at once.
+/// Requests sent in one write.
 const BATCH: usize = 64;
 
 const HEAD: &[u8] = b"GET /hello HTTP/1.1\r\nHost: bench\r\nX: ";
@@ -40,27 +40,27 @@ const SINK: &[u8] = b"POST /sink HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000
 const SMALL: &[u8] = b"GET /hello HTTP/1.1\r\nHost: bench\r\n\r\n";
 const LARGE: &[u8] = b"GET /body HTTP/1.1\r\nHost: bench\r\n\r\n";
 
-/// What an attack does.
+/// A kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttackKind {
-    /// Keeps as many heads as it can coming, a byte at a time.
+    /// Keeps as many request heads as possible unfinished, one byte at a time.
     Hoard,
-    /// Sends long bodies, a byte at a time.
+    /// Sends long request bodies, one byte at a time.
     Drip,
-    /// Sends request upon request without waiting for an answer.
+    /// Sends requests without reading the answers.
     Flood,
-    /// Asks for long answers and reads none.
+    /// Requests long answers, and reads none of them.
     Deaf,
-    /// All of this.
+    /// All four at once.
     All,
 }
 
 impl AttackKind {
-    /// Every one.
+    /// Every kind of attack.
     pub(super) const EVERY: [Self; 5] =
         [Self::Hoard, Self::Drip, Self::Flood, Self::Deaf, Self::All];
 
-    /// Name on the command line.
+    /// The name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Hoard => "hoard",
@@ -72,20 +72,20 @@ impl AttackKind {
     }
 }
 
-/// Settings of the attack.
+/// Settings of `bench attack`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Attack {
-    /// What carries it.
+    /// Transport of the attack.
     #[arg(value_enum)]
     carrier: Carrier,
-    /// What it does.
+    /// Kind of the attack.
     #[arg(value_enum)]
     way: AttackKind,
-    /// Whom it is for.
+    /// Address of the node to attack.
     address: NodeAddress,
 }
 
-/// Attacks until it is killed.
+/// Attacks until the process is killed.
 pub(crate) fn attack(args: &Attack) -> Result<(), Failure> {
     Builder::new_current_thread().enable_all().build()?.block_on(run(args))
 }
@@ -108,7 +108,7 @@ trait Open: Clone + Send + Sync + 'static {
     fn open(&mut self) -> impl Future<Output = Result<Self::Io, Failure>> + Send;
 }
 
-/// Sockets from an address that the honest caller does not have.
+/// Opens sockets from an address other than the honest caller's.
 #[derive(Clone)]
 struct Sockets(SocketAddr);
 
@@ -131,7 +131,7 @@ impl Open for Sockets {
     }
 }
 
-/// Streams of one connection.
+/// Opens streams of one connection.
 #[derive(Clone)]
 struct Streams {
     control: libp2p_stream::Control,
@@ -173,7 +173,7 @@ fn start<O: Open>(tasks: &TaskSet, way: AttackKind, open: &O) {
     }
 }
 
-/// Does the same again and again, so many at a time.
+/// Runs `act` on new connections for ever, `at_a_time` of them concurrently.
 fn repeat<O, F>(tasks: &TaskSet, open: &O, at_a_time: usize, act: fn(O::Io) -> F)
 where
     O: Open,
@@ -184,7 +184,7 @@ where
         tasks.spawn("act", |_cancel| async move {
             loop {
                 if let Ok(io) = open.open().await {
-                    // However it ends, it begins again.
+                    // The node may end the connection in any way; the next round opens another one.
                     let _ = act(io).await;
                 }
                 time::sleep(BREATH).await;

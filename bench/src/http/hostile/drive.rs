@@ -1,4 +1,4 @@
-//! One turn: a node, an honest caller alone, then the same caller beside each attack.
+//! One turn: a node with an honest caller alone, then with the same caller beside each attack.
 
 use std::{env, process::Stdio, time::Duration};
 
@@ -22,28 +22,28 @@ use crate::{
     node::{Http, Node},
 };
 
-/// How long an attack has to unfold before the caller is measured.
+/// Time for an attack to build up before the caller is measured.
 const UNFOLDING: Duration = Duration::from_secs(2);
 
-/// How long the caller asks before it is measured.
+/// Time for which the caller sends requests before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// How long the end of a turn may take.
+/// Longest time for a turn to stop.
 const TEARDOWN: Duration = Duration::from_secs(5);
 
-/// Bytes of the longest answer the attack can ask for.
+/// Size of the longest answer that the attack can request, in bytes.
 const BODY_BYTES: usize = 1_048_576;
 
-/// What the honest caller met.
+/// The measurements of the honest caller.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// While nobody attacked.
+    /// Without an attack.
     pub(super) alone: Paced,
-    /// Beside each attack.
+    /// Beside each kind of attack.
     pub(super) attacked: Vec<(AttackKind, Paced)>,
 }
 
-/// Measures one turn on a runtime of two workers.
+/// Measures one turn on a runtime with two workers.
 pub(super) fn run(carrier: Carrier, period: Duration, time: Duration) -> Result<Turn, Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let turn = runtime.block_on(measure(carrier, period, time));
@@ -56,7 +56,7 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
         Carrier::Tcp | Carrier::Tls => Transport::Ws,
         Carrier::P2p => Transport::P2p,
     };
-    // As shipped, but that all of this happens on one machine.
+    // The default limits, except that loopback is counted, because attacker and caller are on this machine.
     let limits = ServeLimits { loopback: LoopbackRule::Counted, ..ServeLimits::default() };
     let protection = Protection { loopback: LoopbackRule::Counted, ..Protection::default() };
     let service = HttpService::new(protection.apply(router(BODY_BYTES)));
@@ -104,7 +104,7 @@ fn said(paced: &Paced) -> String {
     format!("p50 {p50:.0} us, p99 {p99:.0} us, {failed} failed{}", first.collect::<String>())
 }
 
-/// Starts this program again, as the attack.
+/// Starts this program a second time as the attacker.
 fn start(carrier: Carrier, way: AttackKind, address: &NodeAddress) -> Result<Child, Failure> {
     let mut attack = Command::new("nice");
     attack.args(["-n", "19"]).arg(env::current_exe()?);
@@ -113,7 +113,7 @@ fn start(carrier: Carrier, way: AttackKind, address: &NodeAddress) -> Result<Chi
     Ok(attack.kill_on_drop(true).spawn()?)
 }
 
-/// Ends the attack, which must not have ended by itself.
+/// Kills the attacker. It is an error if it has ended by itself.
 async fn stop(mut attack: Child) -> Result<(), Failure> {
     if let Some(status) = attack.try_wait()? {
         return Err(format!("the attack has ended: {status}").into());

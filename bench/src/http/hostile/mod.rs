@@ -1,15 +1,15 @@
-//! An honest caller, alone and beside a peer that does its worst.
+//! `bench http --hostile`: an honest caller, alone and beside a hostile peer.
 //!
 //! ```text
-//!   honest caller ──▶ node, limits as shipped ◀── attack: a process of its own, at the lowest priority
-//!       └──▶ p99 alone, p99 beside each way of attack
+//!   honest caller ──▶ node, default limits ◀── attack: a process of its own, at the lowest priority
+//!       └──▶ p99 alone, p99 beside each kind of attack
 //! ```
 //!
 //! # Invariants
 //!
-//! * The attack has another address, or another key, than the honest caller.
-//! * It has a process of its own, and takes only what the others leave of the processor: what it costs
-//!   to attack is not what is measured, what it costs to be attacked is.
+//! * The attacker has another address, or another key, than the honest caller.
+//! * The attacker is a process at the lowest priority, so that the figures show the cost of being attacked, and
+//!   not the cost of attacking.
 
 mod attack;
 mod drive;
@@ -26,14 +26,14 @@ use crate::{
     stats::median,
 };
 
-/// Measures TCP and libp2p, or which of them was asked for.
+/// Measures TCP and libp2p, or the transports given.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let time = Duration::try_from_secs_f64(args.seconds)?;
     let period = Duration::from_secs(1) / u32::from(args.rate);
     let mut failed = 0;
     for carrier in Carrier::chosen(&args.transport) {
         if carrier == Carrier::Tls {
-            // The server is the same as on TCP.
+            // The server behind TLS is the one on TCP.
             continue;
         }
         let mut turns = Vec::new();
