@@ -27,7 +27,7 @@ pub enum ResponseBodyError {
     #[error("the deadline passed before the response ended")]
     Deadline,
     /// The peer sent nothing for [`ClientLimits::still`](super::ClientLimits::still).
-    #[error("the peer stood still in the middle of its response")]
+    #[error("the peer stalled in the middle of its response")]
     StoodStill,
     /// The connection broke, or the bytes were no valid body.
     #[error("the connection broke before the response ended")]
@@ -38,8 +38,8 @@ pub enum ResponseBodyError {
 }
 
 pub(super) struct ResponseBody {
-    /// `None` after the end. Dropped before `incoming`: when the HTTP library notices that nobody reads,
-    /// the connection is given up already.
+    /// `None` after the end. Dropped before `incoming`: when the HTTP library notices the drop, the
+    /// connection is already abandoned.
     lease: Option<Lease>,
     incoming: Incoming,
     /// Fires at the deadline of the exchange.

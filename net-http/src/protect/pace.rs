@@ -54,7 +54,7 @@ impl BodyRate {
 
 /// The error of a request body that arrived too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body of the request came too slowly")]
+#[error("the body of the request arrived too slowly")]
 pub struct TooSlow;
 
 /// Answers 408 if a request body arrives too slowly, and 503 if the handler does not begin its answer in time.

@@ -38,10 +38,10 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// All permits of the node are taken.
-    #[error("all connections that may be served at one time are")]
+    #[error("all connection permits are taken")]
     Full,
     /// Too many connections are waiting.
-    #[error("too many connections wait to be served")]
+    #[error("too many connections wait for a permit")]
     PeerFull,
     /// No permit of the peer became free within [`ServeLimits::wait`].
     #[error("no other connection of the peer ended in time")]

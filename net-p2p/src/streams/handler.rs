@@ -118,7 +118,7 @@ pub enum OpenError {
         obtained: PeerId,
     },
     /// The address could not be reached.
-    #[error("nobody was reached at the address")]
+    #[error("the address could not be reached")]
     Dial(#[source] Arc<DialError>),
     /// The peer, or the given connection, is not connected.
     #[error("the peer is not connected")]

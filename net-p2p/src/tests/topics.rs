@@ -97,7 +97,7 @@ async fn unsigned_messages_with_or_without_author_are_accepted_and_signed_ones_a
     }
     assert!(
         node.network.peers(gossip::PeerClass::Connected).is_empty(),
-        "nobody gossips on streams"
+        "no node gossips on streams"
     );
 }
 

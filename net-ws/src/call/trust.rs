@@ -31,10 +31,10 @@ type Loading = Shared<BoxFuture<'static, Result<Arc<ClientConfig>, TrustError>>>
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     /// A configured root certificate cannot be used.
-    #[error("a certificate that this node was given to believe cannot be used")]
+    #[error("a configured root certificate cannot be used")]
     Unusable(#[from] rustls::Error),
     /// The runtime ended before the certificates were read.
-    #[error("the certificates of the system were not read to the end")]
+    #[error("the runtime ended before the certificates of the system were read")]
     Stopped,
 }
 
