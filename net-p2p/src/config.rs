@@ -144,7 +144,9 @@ pub enum PeerAddressError {
         address: String,
     },
     /// The address lacks `/p2p/ID`, so nothing would prove that the right node was reached.
-    #[error("{address} does not end with /p2p/ID, so the identity of the peer could not be checked")]
+    #[error(
+        "{address} does not end with /p2p/ID, so the identity of the peer could not be checked"
+    )]
     NoPeerId {
         /// The address as given.
         address: String,

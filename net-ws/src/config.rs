@@ -165,7 +165,9 @@ pub enum StartError {
     #[error("a peer cannot be dialled")]
     Peer(#[from] TargetError),
     /// A configured text contains bytes other than printable ASCII, which would break the handshake's headers.
-    #[error("the {setting} {text:?} has characters that are not allowed in an HTTP header; use plain text")]
+    #[error(
+        "the {setting} {text:?} has characters that are not allowed in an HTTP header; use plain text"
+    )]
     BadText {
         /// Name of the setting.
         setting: &'static str,
