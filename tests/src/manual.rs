@@ -1,4 +1,5 @@
-//! The programs of the README and of the manual, which the documentation tests compile and run as they stand there.
+//! The programs of the README and of the manual, which the documentation tests compile and run as they stand
+//! there.
 //!
 //! Commands, configurations and what they print are run by `node/tests/docs`, which also keeps this list whole.
 

@@ -1,4 +1,4 @@
-//! Keeps the house as it is drawn: who may know whom, and what no crate may do.
+//! Checks of the architecture: the dependencies between rooms, and code that no crate may contain.
 //!
 //! A failure here is a design decision in disguise. Change `docs/architecture.md` with it, or not at all.
 
@@ -10,11 +10,11 @@ use std::{
 
 use serde::Deserialize;
 
-/// A room, whom of ours it may know, and what it must never hold.
+/// A room, the rooms it may depend on, and the crates it must never use.
 struct Room {
     name: &'static str,
     knows: &'static [&'static str],
-    /// Starts of names of foreign crates.
+    /// Prefixes of the names of forbidden crates.
     never: &'static [&'static str],
 }
 
@@ -82,7 +82,7 @@ const ROOMS: &[Room] = &[
     },
 ];
 
-/// Rooms that may know every other one.
+/// Rooms that may depend on every other one.
 const SHEDS: &[&str] = &["testkit", "bench"];
 
 /// Folders at the top level. Source: the plan, and docs/architecture.md.
@@ -117,7 +117,7 @@ struct Package {
 #[derive(Deserialize)]
 struct Dependency {
     name: String,
-    /// `None` for what the crate itself is built with, else `dev` or `build`.
+    /// `None` for a normal dependency, else `dev` or `build`.
     kind: Option<String>,
     path: Option<PathBuf>,
 }
@@ -127,7 +127,7 @@ fn root() -> PathBuf {
     tests.parent().expect("the package is in a workspace").to_owned()
 }
 
-/// A room is named after its folder; its package carries the project's name in front.
+/// The room of a package: its folder's name, which is the package's name without the project's.
 fn room_name(package: &str) -> String {
     package.strip_prefix("tandem-").unwrap_or(package).to_owned()
 }
@@ -233,7 +233,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn no_source_has_what_the_house_forbids() {
-    // Put together here, so that this file has none of them.
+    // Assembled here, so that this file does not contain them.
     let forbidden = [
         concat!("unbounded", "_channel"),
         concat!("tokio::", "spawn("),

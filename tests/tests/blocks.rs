@@ -33,15 +33,15 @@ use tokio_util::sync::CancellationToken;
 /// Name of the network.
 const NETWORK: &str = "tandem";
 
-/// What is fetched.
+/// Number of blocks to fetch.
 const ROUNDS: u64 = 10_000;
 
-/// How a newcomer asks.
+/// The protocol of a newcomer's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
-    /// By HTTP requests, to this kind of address.
+    /// HTTP requests, to this kind of address.
     Http(Mode),
-    /// By messages, over this kind of link.
+    /// Gossip messages, over this kind of link.
     Gossip(Mode),
 }
 
@@ -61,14 +61,14 @@ fn store(path: &Path) -> Blocks {
     Blocks::new(Arc::new(RedbStore::open(path, &network()).unwrap()))
 }
 
-/// Keeps the first rounds in a file.
+/// Stores the first `rounds` blocks in a file.
 async fn keep(path: &Path, rounds: u64) {
     let blocks = store(path);
     let samples = (0..rounds).map(|round| (round, sample::block(round))).collect();
     blocks.put_all(samples).await.unwrap();
 }
 
-/// A node that serves what was kept.
+/// A node that serves stored blocks.
 async fn archive(blocks: &Path, mode: Mode, profile: &'static NetworkProfile) -> (TempDir, Node) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(blocks, dir.path().join("blocks.redb")).unwrap();
@@ -87,7 +87,7 @@ fn address(node: &Node, mode: Mode) -> NodeAddress {
     text.parse().unwrap()
 }
 
-/// A node without blocks, which gossips with others if it is told to.
+/// A node without blocks, connected to `peers`.
 async fn newcomer(mode: Mode, profile: &'static NetworkProfile, peers: &[NodeAddress]) -> Running {
     let limits = ClientLimits { window: None, ..ClientLimits::default() };
     let builder = NodeBuilder::new(network()).mode(mode).profile(profile);
@@ -98,7 +98,7 @@ async fn newcomer(mode: Mode, profile: &'static NetworkProfile, peers: &[NodeAdd
     builder.start(&CancellationToken::new()).await.unwrap()
 }
 
-/// Everybody a newcomer may ask.
+/// All sources from which a newcomer may fetch.
 async fn sources(newcomer: &Running, way: Route, servers: &[NodeAddress]) -> Vec<Source> {
     let node = newcomer.node();
     match way {
@@ -127,7 +127,7 @@ async fn catches_up(way: Route) {
     let servers = [address(&first, mode), address(&second, mode)];
     let dialled = if let Route::Gossip(_) = way { &servers[..] } else { &[] };
     let newcomer = newcomer(mode, profile, dialled).await;
-    // In memory, so that what is stored tells what was fetched: a disk is slower than these transports.
+    // In memory, because a disk is slower than these transports: the stored blocks then show the fetched ones.
     let blocks = Blocks::new(Arc::new(MemoryStore::new(256 * 1024 * 1024)));
     let mut fetcher = Fetcher::new(blocks.clone());
     for source in sources(&newcomer, way, &servers).await {
@@ -135,12 +135,12 @@ async fn catches_up(way: Route) {
     }
     let (mut progress, (sender, killed)) = (fetcher.progress(), oneshot::channel());
     let tasks = TaskSet::new(&CancellationToken::new());
-    // A task of its own: the fetch may get far before it lets others have their turn.
+    // In a task of its own, because the fetch may get far before it yields.
     tasks.spawn("kill", |_cancel| async move {
         let half = progress.wait_for(|progress| progress.stored >= ROUNDS / 2).await;
         let stored = half.map_or(ROUNDS, |progress| progress.stored);
         first.kill().await;
-        // The test may have failed by then.
+        // The send fails only if the test has failed already.
         let _ = sender.send(stored);
     });
     let fetching = fetcher.fetch(0..=ROUNDS - 1);

@@ -1,4 +1,4 @@
-//! A bug in what reads from one connection, or writes to it, ends that connection and nothing else.
+//! A bug in the code that reads or writes one connection ends that connection and no other.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use testkit::wait::{soon, until};
 use tokio_util::sync::CancellationToken;
 
-/// Where the bug is.
+/// The place of the bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
     Read,
@@ -101,7 +101,7 @@ async fn a_panic_ends_its_own_link_only() {
         assert_eq!(soon("the link ends", ill.ended()).await, reason, "{bug:?}");
         assert_eq!(broadcaster.metrics().disconnects(reason), 1, "{bug:?}");
         until("it is gone", || broadcaster.peers(PeerClass::Connected).len() == 1).await;
-        // The other link takes part as before.
+        // The other link still works.
         let sent = broadcaster.broadcast_and_wait(&vote(2)).await.unwrap();
         assert_eq!((sent.written, sent.given_up), (1, 0), "{bug:?}");
         assert_eq!(broadcaster.budget().used(), 0, "{bug:?}");
@@ -152,7 +152,7 @@ async fn durations_of_any_length_end_no_task() {
         assert!(broadcaster.task_count() > 0, "its tasks run");
         let stopped =
             tokio::time::timeout(Duration::from_secs(60), node.stop(Duration::from_secs(10)));
-        // A panic in a task is resumed here.
+        // The stop resumes the panic of a task, which would fail the test here.
         let _ = stopped.await.unwrap();
         let _ = other.stop(Duration::from_secs(10)).await;
     }

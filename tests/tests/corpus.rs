@@ -1,5 +1,5 @@
-//! Recorded traffic of live nodes, played into a relay by two test peers: everything comes out at the
-//! other one, once, byte for byte and in order.
+//! Traffic of live nodes, played into a relay by two scripted peers: each gets every message of the other once,
+//! byte for byte and in order.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -28,19 +28,19 @@ use tokio_util::sync::CancellationToken;
 /// The network of the recordings.
 const NETWORK: &str = "tandemtest-v1";
 
-/// Names how many times as fast as recorded the sessions are played; 1 takes 188 s.
+/// Environment variable with the speed of playback, relative to the recording; at 1 a run takes 188 s.
 const PACE_VARIABLE: &str = "TANDEM_TEST_PACE";
 
-/// How fast a session is played.
+/// The speed of playback.
 #[derive(Clone, Copy)]
 enum Pace {
-    /// So many times as fast as it was recorded.
+    /// This many times the recorded speed.
     Times(f64),
-    /// Without any pause.
+    /// Without pauses.
     Unpaced,
 }
 
-/// The recorded pace, made faster: 188 s are too long for every run of the tests.
+/// The speed of playback by default: faster than recorded, because 188 s are too long for a test.
 fn recorded() -> Pace {
     let times = std::env::var(PACE_VARIABLE).ok().and_then(|times| times.parse().ok());
     Pace::Times(times.unwrap_or(20.0))
@@ -50,21 +50,21 @@ fn is_gossip(tag: Tag) -> bool {
     [Tag::AV, Tag::PP, Tag::TX, Tag::VB].contains(&tag)
 }
 
-/// What a peer of a session plays: everything but the answers to requests that nobody makes here.
+/// The messages that a peer plays: all but answers to requests, because nothing here sends those requests.
 fn played(session: &Session) -> impl Iterator<Item = &Recorded> {
     session.sent.iter().filter(|message| message.tag != Tag::TS)
 }
 
-/// What a peer waits for.
+/// The messages that a peer waits for.
 struct Expected<'a> {
-    /// Messages of gossip that only the other one sends.
+    /// Number of gossip messages that only the other peer sends.
     count: usize,
-    /// Messages that both send: who is second does not get them.
+    /// Messages that both peers send: the second sender does not get them.
     shared: &'a [(Tag, Bytes)],
 }
 
-/// Plays a session and returns what came meanwhile, until everything expected has come and every
-/// request is answered.
+/// Plays a session. Returns the messages received until everything expected has arrived and every request is
+/// answered.
 async fn play(
     peer: &mut RawWebSocket,
     session: &Session,
@@ -96,12 +96,12 @@ async fn play(
             }
         }
     }
-    // Whatever the relay had queued beyond that comes before the answer.
+    // All that the relay had queued arrives before this answer.
     came.extend(fence(peer, u64::MAX).await);
     came
 }
 
-/// A message in the form in which it is compared.
+/// The form in which messages are compared.
 fn content(tag: Tag, payload: &Bytes) -> (Tag, Bytes) {
     match tag {
         Tag::PP => (tag, decompress(payload, MAX_DECOMPRESSED).expect("it is a frame")),
@@ -121,7 +121,7 @@ fn lane(messages: &[(Tag, Bytes)], lane: Lane) -> Vec<&(Tag, Bytes)> {
     messages.iter().filter(|(tag, _)| in_lane(*tag)).collect()
 }
 
-/// Compares what came out at one peer with what the other one played.
+/// Compares the messages received by one peer with those that the other one played.
 fn compare(came: &[(Tag, Bytes)], from: &Session, own: &Session, shared: &[(Tag, Bytes)]) {
     let heard = gossip_of(came.iter().map(|(tag, payload)| (*tag, payload)));
     let sent = gossip_of(from.sent.iter().map(|message| (message.tag, &message.payload)));
@@ -149,7 +149,7 @@ fn compare(came: &[(Tag, Bytes)], from: &Session, own: &Session, shared: &[(Tag,
     hop_local(came, from, own);
 }
 
-/// What belongs to one connection stays there, and requests are answered.
+/// Checks that control messages are not forwarded, and that requests are answered.
 fn hop_local(came: &[(Tag, Bytes)], from: &Session, own: &Session) {
     let large = from.sent.iter().filter(|message| is_gossip(message.tag)).map(|message| {
         let (tag, body) = content(message.tag, &message.payload);
@@ -160,7 +160,7 @@ fn hop_local(came: &[(Tag, Bytes)], from: &Session, own: &Session) {
     for (tag, payload) in came {
         let passed_on = from.sent.iter().any(|sent| sent.tag == *tag && sent.payload == *payload);
         match *tag {
-            // The relay says what it wants, and announces what it has got.
+            // The relay sends its own interest, and announces the messages it has.
             Tag::MI => assert!(!passed_on, "an interest was passed on"),
             Tag::MS => assert!(large.contains(payload), "an announcement of nothing"),
             Tag::TS => {
@@ -180,7 +180,7 @@ fn hop_local(came: &[(Tag, Bytes)], from: &Session, own: &Session) {
     }
 }
 
-/// Plays both sessions at once into the relay at an address.
+/// Plays both sessions at the same time into the relay at an address.
 async fn play_into(address: SocketAddr, pace: Pace) {
     let names = ["av", "av-stateless"];
     let [left, right] = names.map(|name| Session::read(name).expect("the corpus is there"));
@@ -189,13 +189,13 @@ async fn play_into(address: SocketAddr, pace: Pace) {
     };
     let (from_left, from_right) = (gossip(&left), gossip(&right));
     assert_eq!((from_left.len(), from_right.len()), (272, 243), "the corpus is whole");
-    // A bundle that both have: whose copy is first is passed on, the other one is a duplicate.
+    // A bundle that both peers send: the first copy is forwarded, and the second is a duplicate.
     let shared: Vec<_> =
         from_left.iter().filter(|message| from_right.contains(message)).cloned().collect();
     let connect = async |session: &Session| {
         let peer = RawWebSocket::connect(address, &session.request).await;
         let mut peer = peer.expect("the relay takes a recorded node");
-        // Answered once it takes part.
+        // The answer shows that the relay serves this peer.
         fence(&mut peer, 0).await;
         peer
     };
@@ -244,7 +244,7 @@ async fn embedded(pace: Pace) {
 
 async fn in_a_process(pace: Pace) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // Block requests are answered here: the other peer is a script, which answers none.
+    // The relay answers block requests itself, because the other peer is a script without answers.
     let arguments = ["--profile", "algorand", "--network", NETWORK, "--pass-on-blocks", "off"];
     let relay = Node::run(folder.path(), &arguments).await;
     let address = relay.ws_address().parse().expect("it is a socket address");

@@ -1,4 +1,4 @@
-//! The whole program with few file descriptors: it takes no more than there are, and says so.
+//! The program with few file descriptors: it admits no more peers than it can serve, and logs its limits.
 
 use gossip::{NetworkId, NetworkProfile};
 use tempfile::tempdir;
@@ -9,14 +9,15 @@ use testkit::{
 };
 use tokio::{net::TcpStream, time};
 
-/// What the process may have open: at first, and if it asks for more.
+/// Limits on open files: the soft limit, and the hard one.
 const OPEN_FILES: (u32, u32) = (100, 300);
 
-/// What fits into the second: 128 files are kept back, and a quarter of the rest for outbound connections.
+/// Peers that fit into the hard limit: 128 files are reserved, and a quarter of the rest for outbound
+/// connections.
 const MAX_INBOUND: usize = 300 - 128 - 43 - 10;
 
-// Issue 8, 4: at 1,011 peers of a limit of 1,024 the WebSocket port, the libp2p port and the admin socket all
-// stalled, with 20 warnings a second.
+// Issue 8, 4. Before, with 1,011 peers and a limit of 1,024 the WebSocket port, the libp2p port and the admin
+// socket all stalled, with 20 warnings a second.
 #[tokio::test]
 async fn a_node_with_few_descriptors_takes_no_more_peers_than_it_can_serve() {
     let folder = tempdir().expect("a temporary folder");
@@ -45,7 +46,7 @@ async fn a_node_with_few_descriptors_takes_no_more_peers_than_it_can_serve() {
     assert_eq!(fitted.count(), 1, "{log:?}");
     assert!(!log.iter().any(|line| line.contains("cannot accept")), "{log:?}");
     assert!(log.len() < 10, "{log:?}");
-    // Who leaves makes room.
+    // Peers that disconnect make room.
     drop(peers.split_off(MAX_INBOUND / 2));
     time::timeout(PATIENCE, async {
         while ask().await.is_none() {

@@ -1,5 +1,4 @@
-//! A consensus engine's view of the node: it has an `Arc<dyn GossipNode>`, and cannot tell which
-//! network it got.
+//! The node as a consensus engine sees it: an `Arc<dyn GossipNode>`, the same for every network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 // The embedding itself, at most 40 lines: the doctest of the facade shows the same.
 
-/// Votes, hears the other engine's vote, and fetches a block from it.
+/// Votes, receives the other engine's vote, and fetches a block from it.
 async fn embed(node: Arc<dyn GossipNode>, mut votes: mpsc::Receiver<Inbound>, vote: &'static str) {
     assert_eq!(node.broadcast(Outbound::new(Tag::AV, vote)), Ok(Admission::Queued));
     let heard = votes.recv().await.expect("a vote is heard");

@@ -1,5 +1,5 @@
-//! What the broadcaster must do whatever carries its messages, and what only a memory link can show:
-//! links that replace each other, exact deadlines, and bytes that are held.
+//! The broadcaster over in-memory links, which alone can show links that replace each other, exact deadlines,
+//! and held bytes.
 
 use std::{future::pending, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
     (node, broadcaster)
 }
 
-/// A link of a peer that has two of them.
+/// A link of a peer that has two links.
 fn twin(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
     let (peer, attached) =
         node.scripted_as(TWIN, Direction::Inbound, Shape::default()).expect("the node runs");
@@ -56,8 +56,8 @@ fn offer(broadcaster: &Broadcaster, tag: Tag, body: impl Into<Bytes>) {
     assert_eq!(admission, Ok(gossip::Admission::Queued));
 }
 
-/// Lets every task run until it waits for something, and every thread until it is done. It takes a
-/// millisecond of the paused clock, which stands still while a thread works.
+/// Runs every task and every thread until all of them wait. Takes a millisecond of the paused clock, which does
+/// not advance while a thread works.
 async fn settle() {
     for _ in 0..2 {
         for _ in 0..100 {
@@ -67,7 +67,7 @@ async fn settle() {
     }
 }
 
-/// A handler that waits for a permit, and then writes down the message.
+/// A handler that waits for a permit, and then records the message.
 fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
     let (gate, recorder) = (Arc::clone(gate), recorder.clone());
     Arc::new(move |message: Inbound| {
@@ -85,7 +85,7 @@ async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
     let ((_losing, loser), (mut winning, winner)) = (twin(&node), twin(&node));
     offer(&broadcaster, Tag::VB, bundle(1, 500_000));
     settle().await;
-    // Read by the winner alone; the other link is stuck within it.
+    // Only the winner's end reads; the losing link is stuck within this message.
     assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
     for number in 0..10 {
         let to = gossip::Recipients::One(loser);
@@ -97,7 +97,7 @@ async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
     for number in 0..10 {
         assert_eq!(next_of(&mut winning, Tag::AV).await, bundle(number, 300));
     }
-    // What was being written follows once the losing link has been given up.
+    // The message that was being written follows after the losing link was abandoned.
     assert_eq!(next_of(&mut winning, Tag::VB).await, bundle(1, 500_000));
 }
 
@@ -151,7 +151,7 @@ async fn a_request_stays_with_the_link_it_was_made_on() {
             break;
         }
     }
-    // The large one comes when the losing link is given up, and no request with it.
+    // The large message comes after the losing link was abandoned, and the request does not.
     let (tag, _) = winning.recv().await.expect("the link is kept");
     assert_eq!(tag, Tag::VB);
 }
@@ -270,7 +270,7 @@ async fn what_the_other_link_has_no_room_for_is_counted() {
     assert_eq!(broadcaster.metrics().drops(DropReason::PeerFull), 2);
 }
 
-/// An end that takes nothing and does not let itself be closed, or one that says nothing.
+/// An end that reads nothing and never finishes its close, or one that sends nothing.
 struct Deaf;
 
 impl FrameSink for Deaf {
@@ -341,12 +341,12 @@ async fn a_peer_is_slow_when_its_oldest_message_is_too_old_whosever_it_is() {
     let (node, _) = start(setup(limits).relaying(Relaying::Accepted));
     let (mut near, _) = node.scripted(Shape::default()).unwrap();
     let (mut far, mut ended) = node.scripted(Shape::default()).unwrap();
-    // Too short to be announced, which would be a message of the node's own.
+    // Too short to be announced: an announcement would be a message of the node itself.
     for number in 0..100 {
         near.send(Tag::VB, &bundle(number, 4_000)).await.unwrap();
     }
     settle().await;
-    // Young enough to be dropped one by one.
+    // Not old enough to end the link, so they are dropped one by one.
     time::advance(9 * SECOND).await;
     near.send(Tag::AV, b"young").await.unwrap();
     settle().await;
@@ -375,7 +375,7 @@ async fn a_forwarded_message_that_waited_too_long_is_dropped_and_counted() {
     assert_eq!(broadcaster.metrics().drops(DropReason::Aged), 5);
 }
 
-/// A proposal of five megabytes that takes less than a kilobyte on the wire.
+/// A proposal of five megabytes that compresses to less than a kilobyte.
 fn bomb(number: u8) -> Vec<u8> {
     proposal::compress(&vec![number; proposal::MAX_DECOMPRESSED])
 }
@@ -444,7 +444,7 @@ async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
     assert_eq!(broadcaster.budget().used(), 0);
 }
 
-/// A topic that takes whatever is published on it, and writes it down.
+/// A topic that accepts and records every message.
 #[derive(Default)]
 struct Topic(std::sync::Mutex<Vec<Bytes>>);
 
@@ -492,7 +492,7 @@ async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
         settle().await;
         reports.push(report);
     }
-    // One is being handled, one waits, and two had no room.
+    // One message is being handled, one waits, and two had no room.
     assert_eq!(broadcaster.metrics().drops(DropReason::WorkerFull), 2);
     assert_eq!(*reports[3].lock().unwrap(), [Validation::Ignore]);
     gate.add_permits(10);

@@ -1,5 +1,5 @@
-//! Whole nodes on a network in memory, with the clock paused. That a seed decides everything takes a libp2p
-//! whose timers can be paused too: see `tests/simulation`.
+//! Whole nodes on an in-memory network with a paused clock. For a run that depends on the seed alone, libp2p's
+//! timers have to be paused too: see `tests/simulation`.
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -56,7 +56,7 @@ async fn start(builder: NodeBuilder) -> Running {
     Box::pin(builder.start(&CancellationToken::new())).await.expect("a node in memory starts")
 }
 
-/// The address of a node, at a host of any name.
+/// The address of a node on the host `host`.
 fn address(mode: Mode, host: &str, key: &Keypair) -> NodeAddress {
     let kind = if host.parse::<Ipv4Addr>().is_ok() { "ip4" } else { "dns4" };
     match mode {
@@ -72,7 +72,7 @@ fn links(node: &Running) -> usize {
     node.node().peers(PeerClass::Connected).len()
 }
 
-/// How long it takes until a node has so many links.
+/// Waits until a node has `count` links, and returns the time it took.
 async fn until_linked(node: &Running, count: usize) -> Duration {
     let began = Instant::now();
     let linked = async {
@@ -105,7 +105,7 @@ async fn a_hundred_dead_peers_delay_neither_the_first_link_nor_its_redial() {
 
         time::sleep(Duration::from_secs(60)).await;
         assert_eq!(links(&us), 1, "{mode:?}");
-        // However it ends, it has gone.
+        // The node was stopped for the test; the result does not matter.
         let _ = them.stop(Duration::from_secs(1)).await;
         until_linked(&us, 0).await;
         let them = start(builder(mode, environment, THEM).key(theirs.clone())).await;
@@ -144,7 +144,7 @@ async fn a_dead_first_address_of_a_name_makes_no_peer_unreachable() {
     }
 }
 
-/// Two linked hybrids, and what the second one hears.
+/// Two linked hybrids, and the messages that the second one receives.
 async fn pair(network: &Network) -> ([Running; 2], [Environment; 2], mpsc::Receiver<Inbound>) {
     let (heard, hears) = mpsc::channel(64);
     let heard = Arc::new(heard);
@@ -166,13 +166,13 @@ async fn pair(network: &Network) -> ([Running; 2], [Environment; 2], mpsc::Recei
         .peer(address(Mode::Libp2p, &ip(THEM).to_string(), &theirs));
     let us = start(us).await;
     until_linked(&us, 1).await;
-    // Until both transports have been dialled, and one link has won.
+    // By then both transports have been dialled, and one link has won.
     time::sleep(Duration::from_secs(10)).await;
     assert_eq!((links(&us), links(&them)), (1, 1));
     ([us, them], environments, hears)
 }
 
-/// Sends a vote until it arrives, and tells how long that took.
+/// Sends a vote until it arrives, and returns the time it took.
 async fn until_heard(us: &Running, hears: &mut mpsc::Receiver<Inbound>, vote: &str) -> Duration {
     let began = Instant::now();
     loop {
@@ -186,7 +186,7 @@ async fn until_heard(us: &Running, hears: &mut mpsc::Receiver<Inbound>, vote: &s
     }
 }
 
-// Issue 8, 31: rows 38 of the threats.
+// Issue 8, 31; threats and goals, row 38.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_jumps_by_a_year_changes_nothing() {
     let network = Network::new(1);
@@ -219,7 +219,7 @@ async fn a_process_that_stood_still_for_75_seconds_goes_on() {
     drop(them);
 }
 
-// Issue 8, 31: the same, seen from the other end.
+// Issue 8, 31: the same, from the other end.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_stood_still_for_75_seconds_is_reached_again() {
     let network = Network::new(1);

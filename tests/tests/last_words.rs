@@ -1,4 +1,4 @@
-//! What a node has taken for delivery reaches its peers although the node stops at once.
+//! Messages that a node has accepted reach its peers even if the node stops at once.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use testkit::wait::{soon, until};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Votes that are said just before the end.
+/// Number of votes sent right before the end.
 const VOTES: usize = 200;
 
 async fn last_words(mode: Mode) {

@@ -1,4 +1,4 @@
-//! A link with a codec carries what any link carries, and a link with a gauge says how full it is.
+//! Links with a codec carry every kind of message, and links with a gauge report their pressure.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -49,7 +49,7 @@ async fn what_a_codec_makes_of_messages_comes_out_as_they_were_once_and_in_order
             offer(&near, Tag::VB, &Bytes::from(vec![7; 20_000 + number as usize]));
         }
     }
-    // They are ordinary messages: passed on as they were before they were coded, to whom has no codec.
+    // Decoded messages are ordinary ones: a peer without a codec gets them in their original form.
     for number in 0..200 {
         assert_eq!(next_of(&mut raw, Tag::AV).await, vote(number));
     }
@@ -57,7 +57,7 @@ async fn what_a_codec_makes_of_messages_comes_out_as_they_were_once_and_in_order
     for number in 0..200 {
         assert_eq!(recorder.times(&vote(number)), 1);
     }
-    // And known by the duplicate filter, whichever way the next copy comes.
+    // The duplicate filter recognizes them, whichever way the next copy comes.
     raw.send(Tag::AV, &vote(7)).await.unwrap();
     raw.send(Tag::AV, &vote(1_000)).await.unwrap();
     recorder.hears(&vote(1_000)).await;
@@ -82,7 +82,7 @@ async fn what_is_decoded_is_bounded_like_any_message() {
     let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
     let longest = vec![7; 1_228];
     raw.send(Tag::AV, &longest).await.unwrap();
-    // 255 bytes stay, and more than a thousand come behind them.
+    // 255 bytes are taken from the vote before, and more than a thousand follow.
     raw.send(Tag::VP, &[&[255], &longest[..1_100]].concat()).await.unwrap();
     assert_eq!(soon("the link ends", attached.ended()).await, DisconnectReason::Oversized);
 }
@@ -98,7 +98,7 @@ async fn what_a_broken_link_did_not_write_goes_to_the_next_one_as_it_was() {
         offer(&near, Tag::AV, &vote(number));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // A link without a codec: it must get votes, not differences to what it never saw.
+    // A link without a codec must get votes, and not differences to votes that it never got.
     let (mut other, winner) = near.scripted_plain(identity(7), Shape::default()).unwrap();
     replace(near.broadcaster(), identity(7), attached.peer, winner.peer);
     drop(stuck);

@@ -1,4 +1,4 @@
-//! One owner of links: which of several links to a node is used, and which takes over.
+//! Ownership of links: which of several links to a node is used, and which one takes over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const SECOND: Duration = Duration::from_secs(1);
 const TWIN: Identity = Identity::from_ed25519([7; 32]);
 
-/// Whether the other end of a link answers when it is asked.
+/// The reaction of a link's other end to a ping.
 #[derive(Clone, Copy)]
 enum Asked {
     Answers,
@@ -59,7 +59,7 @@ impl Node {
         Self::start(Setup::new(profile))
     }
 
-    /// A link that says it is carried by `transport`, and is not attached yet.
+    /// A link that claims to run over `transport`, not yet attached.
     fn link(&self, transport: Transport, asked: Asked) -> (MemoryPeer, Pending) {
         let (near, far) = pair(Shape::default(), &self.tasks);
         let (sink, source) = near.into_halves(self.broadcaster.assembly());
@@ -76,7 +76,7 @@ impl Node {
         (MemoryPeer::new(far, TWIN), link)
     }
 
-    /// A claim of a link; of two over one transport the one with the smaller tie is better.
+    /// The claim of a link; of two over one transport, the one with the smaller tie wins.
     fn claim(&self, transport: Transport, tie: u8) -> LinkClaim {
         LinkClaim {
             link: self.broadcaster.next_link_id(),
@@ -107,7 +107,7 @@ impl Node {
 
 type Pending = Link<testkit::memory::MemorySink, testkit::memory::MemorySource>;
 
-// Issue 9, 6: production only released, so both links were gone.
+// Issue 9, 6. Before, a released claim left both links without a peer.
 #[tokio::test(start_paused = true)]
 async fn a_benched_link_takes_over_when_the_winner_dies() {
     let node = Node::of(&NetworkProfile::TANDEM);
@@ -119,7 +119,7 @@ async fn a_benched_link_takes_over_when_the_winner_dies() {
     assert_eq!(node.broadcaster.holder(&TWIN), Some(loser.peer));
     node.offer(Tag::AV, "vote");
     assert_eq!(next_of(&mut first, Tag::AV).await, "vote");
-    // It stays, although its patience would be over by now.
+    // It stays, although the time of a retired link is over.
     time::sleep(10 * SECOND).await;
     assert_eq!(node.peers(), [loser.peer]);
 }
@@ -130,14 +130,14 @@ async fn what_a_dead_winner_could_not_write_goes_to_the_link_that_takes_over() {
     let node = Node::of(&NetworkProfile::TANDEM);
     let (mut first, _loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
     let (_second, winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);
-    // More than the pipe holds, and nobody reads.
+    // More than the pipe holds, and the other end does not read.
     node.offer(Tag::VB, vec![1; 500_000]);
     time::sleep(SECOND / 2).await;
     node.broadcaster.disconnect(winner.peer, DisconnectReason::Silent);
     assert_eq!(next_of(&mut first, Tag::VB).await, vec![1; 500_000]);
 }
 
-// Issue 9, 6: the newcomer was ended, and the dead holder kept for a minute.
+// Issue 9, 6. Before, the newcomer was ended, and the dead holder kept for a minute.
 #[tokio::test(start_paused = true)]
 async fn a_refused_newcomer_takes_over_from_a_holder_that_answers_no_ping() {
     let node = Node::of(&NetworkProfile::TANDEM);
@@ -166,14 +166,14 @@ async fn a_refused_newcomer_ends_if_the_holder_answers() {
     assert_eq!(node.peers(), [holder.peer]);
 }
 
-// Issue 9, 6: the exchange over plain WebSocket can be passed on by somebody in the middle.
+// Issue 9, 6: a third party can relay the exchange over plain WebSocket.
 #[tokio::test(start_paused = true)]
 async fn an_identity_that_is_only_claimed_displaces_none_that_was_proven() {
     for profile in NetworkProfile::ALL {
         let node = Node::of(profile);
         let (_first, holder) = node.twin(Transport::Libp2p, 9, Asked::IsSilent);
         let (_second, link) = node.link(Transport::WebSocket, Asked::Answers);
-        // As when the exchange ends with a message.
+        // As if the exchange had ended with a message.
         let id = node.broadcaster.next_link_id();
         let mut newcomer = node.broadcaster.attach(id, link).unwrap();
         node.broadcaster.verified(LinkClaim { link: id, ..node.claim(Transport::WebSocket, 0) });
@@ -183,7 +183,7 @@ async fn an_identity_that_is_only_claimed_displaces_none_that_was_proven() {
     }
 }
 
-// Issue 9, 6: where the first link stays, a newcomer waits for the answer before it is attached.
+// Issue 9, 6: with the first link kept, a newcomer is attached only after the holder failed to answer.
 #[tokio::test(start_paused = true)]
 async fn where_the_first_link_stays_a_newcomer_prevails_over_a_dead_one_only() {
     for (asked, expected) in [(Asked::Answers, false), (Asked::IsSilent, true)] {
@@ -198,7 +198,7 @@ async fn where_the_first_link_stays_a_newcomer_prevails_over_a_dead_one_only() {
     }
 }
 
-// Issue 9, 6: one of two networks held the claim, and could hold it when the link was long gone.
+// Issue 9, 6. Before, one of two networks held the claim, also after the link had ended.
 #[tokio::test(start_paused = true)]
 async fn a_claim_does_not_outlive_its_link() {
     let node = Node::of(&NetworkProfile::TANDEM);
@@ -212,7 +212,7 @@ async fn a_claim_does_not_outlive_its_link() {
     assert_eq!(node.broadcaster.claimed(), 0);
 }
 
-// Issue 9, 6: a message that came on a link that had lost went back to its sender on the other one.
+// Issue 9, 6. Before, a message from a losing link went back to its sender over the other link.
 #[tokio::test(start_paused = true)]
 async fn a_message_is_not_sent_back_to_its_node_by_another_link() {
     let node = Node::start(Setup::new(&NetworkProfile::TANDEM).relaying(Relaying::Accepted));
@@ -226,7 +226,7 @@ async fn a_message_is_not_sent_back_to_its_node_by_another_link() {
     assert_eq!(next_of(&mut new, Tag::AV).await, "from the node", "and not what it sent");
 }
 
-// Issue 9, 6: what was old when it was inherited ended the winner.
+// Issue 9, 6. Before, old messages from another link ended the winner.
 #[tokio::test(start_paused = true)]
 async fn messages_that_grew_old_on_another_link_do_not_make_the_winner_slow() {
     let limits = Limits { write_timeout: 90 * SECOND, ..Limits::default() };
@@ -274,7 +274,7 @@ async fn a_message_carries_the_identity_of_its_sender_where_one_was_proved() {
     late.send(Tag::AV, b"named by now").await.unwrap();
     hears("named by now", Some(id), Some(identity)).await;
 
-    // Over a topic messages come from nodes that are no gossip peers, too.
+    // Messages of a topic can come from nodes that are not gossip peers.
     for (body, from) in [("no peer", Some(Identity::from_ed25519([9; 32]))), ("nobody", None)] {
         node.broadcaster.hear(TopicMessage {
             tag: Tag::TX,
@@ -303,7 +303,7 @@ async fn every_event_tells_the_peer_that_it_happened_to() {
     }
 }
 
-// Issue 8, 8: two nodes with one key evicted each other for ever, and nothing told of it.
+// Issue 8, 8. Before, two nodes with one key evicted each other for ever, and nothing reported it.
 #[tokio::test(start_paused = true)]
 async fn links_that_take_an_identity_over_from_another_session_are_counted() {
     for profile in NetworkProfile::ALL {
@@ -320,7 +320,7 @@ async fn links_that_take_an_identity_over_from_another_session_are_counted() {
             assert_eq!(contested(), u64::from(number), "{}", profile.name);
             peers.push(peer);
         }
-        // Another link of the same session takes nothing over from another one.
+        // Another link of the same session does not count as a take-over.
         let claim = LinkClaim { session: Some(5), ..node.claim(Transport::Libp2p, 0) };
         drop(node.broadcaster.claim(claim));
         assert_eq!(contested(), 5, "{}", profile.name);

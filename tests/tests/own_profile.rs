@@ -31,7 +31,7 @@ fn profile(name: &str) -> &'static NetworkProfile {
         .expect("the profile is sound")
 }
 
-/// A node that passes on what it hears, and answers a request with the length of its question.
+/// A node that relays messages, and answers a request with the length of its question.
 fn builder(mode: Mode, profile: &'static NetworkProfile) -> (NodeBuilder, mpsc::Receiver<Inbound>) {
     let (heard, messages) = mpsc::channel(16);
     let hear = move |message: Inbound| {
@@ -52,7 +52,7 @@ async fn next(messages: &mut mpsc::Receiver<Inbound>) -> Inbound {
     soon("a message is heard", messages.recv()).await.expect("the node runs")
 }
 
-/// Broadcasts until it is heard: a topic has no mesh in its first second.
+/// Broadcasts until the message arrives: in its first second a topic has no mesh.
 async fn heard(from: &Running, tag: Tag, body: &Bytes, at: &mut mpsc::Receiver<Inbound>) {
     let node = from.node();
     until("the message is heard", || {
@@ -69,7 +69,7 @@ async fn a_network_of_ones_own(mode: Mode, profile: &'static NetworkProfile) {
     let (second, _at_second) = builder(mode, profile);
     let peer = first.node().addresses()[0].clone();
     let second = second.peer(peer.clone()).start(&root).await.expect("the second node starts");
-    // A node of the profile in the box is of another protocol, whatever its network is called.
+    // A node of the built-in profile speaks another protocol, even if its network has the same name.
     let network = NetworkId::new("own-v1").expect("the name is a short path segment");
     let stranger = NodeBuilder::new(network).mode(mode).peer(peer).start(&root);
     let stranger = stranger.await.expect("the stranger starts");

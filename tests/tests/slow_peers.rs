@@ -1,5 +1,5 @@
-//! Twenty-four WebSocket peers, four of which never read: they are cut off, memory stays under the
-//! budget, and the others do not notice.
+//! Twenty-four WebSocket peers, four of which never read: those are disconnected, memory stays within the
+//! budget, and the latency of the others does not change.
 
 use std::{
     io,
@@ -28,12 +28,12 @@ use tokio_util::sync::CancellationToken;
 const READERS: usize = 20;
 const STALLED: usize = 4;
 const MESSAGE_BYTES: usize = 128 * 1024;
-/// Chosen: some forty megabytes a second for all peers together, which a busy machine still carries
-/// without optimisation.
+/// Interval of the messages. Chosen: some forty megabytes a second for all peers together, which a busy machine
+/// carries even without optimization.
 const INTERVAL: Duration = Duration::from_millis(70);
 const BUDGET_MIB: usize = 48;
-/// Below this a doubled latency is noise. Chosen: a tenth of what one lost time slice or one delayed
-/// retransmission costs on a busy machine; a node that waits for a stalled peer would be late by seconds.
+/// Latency below which a doubling is noise. Chosen: a tenth of the cost of one lost time slice or one delayed
+/// retransmission on a busy machine; a node that waits for a stalled peer would be late by seconds.
 const FLOOR: Duration = Duration::from_millis(100);
 
 fn request() -> String {
@@ -41,7 +41,7 @@ fn request() -> String {
     upgrade_request(&NetworkProfile::TANDEM, &network)
 }
 
-/// A peer that takes part and never reads. Its buffer is small, so that it is noticed at once.
+/// A peer that never reads. Its receive buffer is small, so that it stalls at once.
 async fn stalled(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(16 * 1024)?;
@@ -53,7 +53,7 @@ async fn stalled(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// How long messages were under way.
+/// The latencies of messages.
 #[derive(Clone, Default)]
 struct Delays(Arc<Mutex<Vec<Duration>>>);
 
@@ -107,7 +107,7 @@ impl Scene {
         Self { source, began, delays, sent: 0, _readers: readers }
     }
 
-    /// Sends at a steady rate for as long as `go_on` says, and returns how long it took to arrive.
+    /// Sends at a steady rate while `go_on` holds, and returns the latencies.
     async fn stream(&mut self, mut go_on: impl FnMut(u64) -> bool) -> Vec<Duration> {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

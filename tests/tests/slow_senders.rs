@@ -1,7 +1,7 @@
-//! Forty libp2p identities that announce messages of five megabytes and send a byte of them now and then:
-//! no vote of an honest peer is lost, and the forty are cut off when their time is over.
+//! Forty libp2p identities that announce messages of five megabytes and send single bytes of them: no vote of
+//! an honest peer is lost, and the forty are disconnected at their deadline.
 //!
-//! Prints how long votes were under way, quiet and under attack.
+//! Prints the latencies of votes without and with the attack.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,14 +18,14 @@ use tokio::time::{self, Instant};
 
 const ATTACKERS: usize = 40;
 const ANNOUNCED_BYTES: usize = 5_000_000;
-/// How long a message may take here. Chosen: a fifth of the default, so that the test is not longer.
+/// Longest time for a message in this test. Chosen: a fifth of the default, which shortens the test.
 const MESSAGE_TIME: Duration = Duration::from_secs(6);
 const VOTE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A vote of the node's own.
+/// A vote of the node itself.
 const OWN: &[u8] = b"own";
 
-/// Sends votes through the node for `time`, and gives how long each was under way.
+/// Sends votes through the node for `time`, and returns the latency of each.
 async fn votes(
     (sender, reader): (&mut impl RawPeer, &mut impl RawPeer),
     name: &str,
@@ -84,7 +84,7 @@ async fn forty_identities_that_never_end_their_messages_take_no_vote_from_anybod
         while !is_over(node.broadcaster()) {
             assert!(began.elapsed() < MESSAGE_TIME + PATIENCE, "they are not cut off");
             for attacker in &mut attackers {
-                // The node may have cut it off.
+                // The write fails if the node has disconnected the peer.
                 let _ = attacker.go_on(&[0]).await;
             }
             time::sleep(MESSAGE_TIME / 5).await;

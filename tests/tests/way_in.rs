@@ -1,5 +1,5 @@
-//! The one way in: nothing that comes twice is lost with its first copy, and nobody who sends much takes
-//! the place of others.
+//! The one way in: a message that arrives twice is not lost with its first copy, and a peer that sends much
+//! takes no places of others.
 
 use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Duration};
 
@@ -54,14 +54,14 @@ fn body(number: u32, len: usize) -> Bytes {
     body.into()
 }
 
-/// Lets everything run until it waits. Takes a little of the paused clock.
+/// Runs every task until all of them wait. Takes a little of the paused clock.
 async fn settle() {
     for _ in 0..3 {
         time::sleep(SECOND / 1_000).await;
     }
 }
 
-/// A handler that waits for a permit, and then writes down the message.
+/// A handler that waits for a permit, and then records the message.
 fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
     let (gate, recorder) = (Arc::clone(gate), recorder.clone());
     Arc::new(move |message: Inbound| {
@@ -73,14 +73,14 @@ fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler>
     })
 }
 
-/// Limits under which no handler is given up.
+/// Limits so long that no handler reaches its deadline.
 fn patient() -> Limits {
     Limits { handler_timeout: 600 * SECOND, inbound_wait: 600 * SECOND, ..Limits::default() }
 }
 
 type Answers = Arc<Mutex<Vec<Validation>>>;
 
-/// A message from a topic, and what it is answered.
+/// A message from a topic, and the verdicts reported on it.
 fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
     let answers = Answers::default();
     let log = Arc::clone(&answers);
@@ -100,7 +100,7 @@ async fn what_was_lost_with_its_peer_is_taken_from_another() {
         leaving.send(Tag::VB, &body(number, 100)).await.unwrap();
     }
     settle().await;
-    // One is being handled, and not all of the others can wait for that.
+    // One message is being handled, and the others do not all fit into the queue.
     broadcaster.disconnect(id, DisconnectReason::Requested);
     settle().await;
     for number in 0..4 {
@@ -146,7 +146,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
         raw.send(Tag::TX, &body(number, 100)).await.unwrap();
     }
     settle().await;
-    // The first is being handled, and the others wait behind it.
+    // The first message is being handled, and the others wait behind it.
     let mut asked = Vec::new();
     for number in 1..3 {
         let (message, answers) = on_topic(&body(number, 100));
@@ -165,7 +165,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
     assert_eq!(recorder.count(), 2, "no copy was handled twice");
 }
 
-// Issue 9, 4: a second path with rules of its own.
+// Issue 9, 4. Before, topics had a second path with rules of their own.
 #[tokio::test(start_paused = true)]
 async fn a_topic_and_a_stream_share_the_rules_for_what_is_compressed() {
     let recorder = Recorder::default();
@@ -201,7 +201,7 @@ async fn a_copy_in_the_same_bytes_costs_no_memory_and_holds_nobody_up() {
     let large = proposal::compress(&body(1, 5_000_000));
     first.send(Tag::PP, &large).await.unwrap();
     settle().await;
-    // It waits for its handler and leaves no room to decompress another one.
+    // It waits for its handler, and leaves no memory to decompress another one.
     second.send(Tag::PP, &large).await.unwrap();
     second.send(Tag::AV, &body(2, 100)).await.unwrap();
     let began = Instant::now();
@@ -221,7 +221,7 @@ async fn two_encodings_of_one_body_are_one_message() {
     let (mut raw, _) = join(&node);
     for len in [2_000, 200_000] {
         let proposal = body(1, len);
-        // Compressed, compressed again, and not at all.
+        // Compressed, compressed differently, and uncompressed.
         for payload in
             [proposal::compress(&proposal), proposal::compress(&proposal), proposal.to_vec()]
         {
@@ -252,7 +252,7 @@ async fn requests_under_way_hold_up_no_vote() {
         votes.hears(&body(number, 100)).await;
     }
     assert!(began.elapsed() < SECOND);
-    // What is beyond the peer's share is dropped and counted.
+    // Requests beyond the peer's share are dropped and counted.
     assert_eq!(broadcaster.metrics().drops(DropReason::RequestsFull), 116 - 64);
 }
 
@@ -291,7 +291,7 @@ async fn a_peer_that_asks_for_much_leaves_room_for_the_requests_of_others() {
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_votes_takes_no_place_of_another_peer() {
     const FLOOD: u32 = 20_000;
-    // As much as comes may wait for the listener; the queues before it are what this is about.
+    // The queue of the listener is large, because this test is about the queues before it.
     let peer_priority = LaneLimits { messages: 100_000, bytes: 100_000_000 };
     let intake_priority = ONE.saturating_add(63);
     let limits = Limits { intake_priority, peer_priority, ..Limits::default() };
@@ -328,7 +328,7 @@ async fn a_flood_of_votes_takes_no_place_of_another_peer() {
     assert_eq!(broadcaster.metrics().drops(DropReason::IntakeFull), 0);
 }
 
-// Issue 8, 24: also where the workers are what there is too little of.
+// Issue 8, 24: the same if workers are the scarce resource.
 #[tokio::test(start_paused = true)]
 async fn handlers_that_take_their_time_take_it_from_their_own_peer() {
     let (recorder, log) = (Recorder::default(), Recorder::default());
@@ -380,7 +380,7 @@ async fn what_could_not_be_passed_on_is_passed_on_when_another_copy_comes() {
     assert_eq!(next_of(&mut listener, Tag::AV).await, body(2, 100), "and once only");
 }
 
-/// Sends messages of a tag until the connection is closed, at most `most`.
+/// Sends at most `most` messages of a tag, until the connection is closed.
 async fn flood(raw: &mut MemoryPeer, tag: Tag, most: u64) -> u64 {
     let topics = Topics::new().with("n", vec![7; 4]);
     for number in 0..most {
@@ -412,7 +412,7 @@ async fn floods_of_every_kind_end_as_floods() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     let votes = Recorder::default();
-    // The bodies of some fifty frames. The rate is one that a busy machine unpacks at as well.
+    // The bodies of some fifty frames, at a rate that a busy machine reaches too.
     let unpacked_bytes = Rate { per_second: 1024 * 1024, ..Rates::default().unpacked_bytes };
     let rates = Rates { unpacked_bytes, ..Rates::default() };
     let setup = setup(Limits { rates, ..Limits::default() }).relaying(Relaying::Accepted);
@@ -443,13 +443,13 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     let (sent, longest) = futures::join!(attack, talk);
     assert!(sent < 1_000, "all of it was taken");
     assert_eq!(soon("it is cut off", ended.ended()).await, DisconnectReason::Flood);
-    // One such frame takes a tenth of that where nothing is optimised.
+    // Without optimization one such frame takes a tenth of this time.
     assert!(longest < 5 * SECOND, "a vote took {longest:?}");
     assert_eq!(broadcaster.metrics().drops(DropReason::IntakeFull), 0);
     assert!(futures::FutureExt::now_or_never(honest_ended.ended()).is_none());
 }
 
-/// A topic that takes whatever is published on it.
+/// A topic that accepts every message.
 struct Topic(Mutex<Vec<Bytes>>);
 
 impl broadcaster::TopicSink for Topic {
@@ -478,7 +478,7 @@ async fn what_was_owed_goes_to_the_topic_as_well() {
     assert_eq!(*topic.0.lock().unwrap(), [body(1, 100)]);
 }
 
-// Issue 8, 25. On the clock of the machine, as a stall is.
+// Issue 8, 25. On the system's clock, like a stall.
 #[tokio::test]
 async fn a_peer_is_not_slow_because_this_node_stood_still() {
     let limits = Limits { write_timeout: 2 * SECOND, slow_age: 2 * SECOND, ..Limits::default() };
@@ -488,14 +488,14 @@ async fn a_peer_is_not_slow_because_this_node_stood_still() {
         let sent = broadcaster.broadcast(&Outbound::new(Tag::VB, body(number, 100_000)));
         assert_eq!(sent, Ok(Admission::Queued));
     }
-    // The write loop has begun, and is stuck: the peer does not read yet.
+    // The write loop has started and is stuck, because the peer does not read yet.
     time::sleep(SECOND / 10).await;
     std::thread::sleep(3 * SECOND);
     for number in 0..10 {
         assert_eq!(next_of(&mut raw, Tag::VB).await, body(number, 100_000));
     }
     assert!(broadcaster.metrics().stalled() >= 2 * SECOND);
-    // One that has all the time and does not read is slow.
+    // A peer that does not read although the node runs is slow.
     for number in 10..20 {
         let sent = broadcaster.broadcast(&Outbound::new(Tag::VB, body(number, 100_000)));
         assert_eq!(sent, Ok(Admission::Queued));
@@ -503,7 +503,7 @@ async fn a_peer_is_not_slow_because_this_node_stood_still() {
     assert_eq!(soon("it is cut off", attached.ended()).await, DisconnectReason::Slow);
 }
 
-// Issue 9, 13: handlers had to be there before the node.
+// Issue 9, 13. Before, handlers had to be registered before the node started.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_is_added_to_a_running_node_hears_what_comes_from_then_on() {
     let (node, broadcaster) = start(setup(patient()));

@@ -1,4 +1,4 @@
-//! The program in processes of their own: nodes that die, come back, and meet across transports.
+//! The program in several processes: nodes that are killed, restart, and meet across transports.
 
 use std::fs;
 
@@ -29,8 +29,7 @@ fn disconnections(node: &Node) -> Vec<Value> {
     events.filter(|event| event["event"] == "peer_disconnected").collect()
 }
 
-/// Sends new messages until the listener has heard one: it takes a moment until a topic or a relay
-/// brings them all the way.
+/// Sends new messages until the listener has received one: a topic or a relay takes a moment to connect them.
 async fn reaches(from: &Node, tag: &str, to: &Listener) {
     let deadline = Instant::now() + PATIENCE;
     let mut sent = Vec::new();
@@ -53,7 +52,7 @@ async fn a_peer_that_is_killed_within_a_message_is_not_noticed_by_the_others() {
     let victim = Node::run(folders[3].path(), &["--mode", "ws", "--peer", &ws]).await;
     relay.has_peers(3).await;
     let (at_near, at_far) = (near.listen("AV,VB").await, far.listen("AV,VB").await);
-    // The relay stands still, so that the first message gets stuck half-way and the second behind it.
+    // The relay is paused, so that the first message is stuck halfway and the second one behind it.
     relay.signal("STOP").await;
     let mut sending = Vec::new();
     for number in 0..2_u8 {
@@ -145,14 +144,14 @@ async fn a_websocket_node_and_a_libp2p_node_talk_through_a_hybrid_relay() {
     let (at_near, at_far) = (near.listen(tags).await, far.listen(tags).await);
     for (from, to) in [(&near, &at_far), (&far, &at_near)] {
         for tag in tags.split(',') {
-            // Transactions travel on a topic, whose overlay takes a moment to form.
+            // Transactions travel on a topic, whose mesh takes a moment to form.
             reaches(from, tag, to).await;
             let text = format!("a message {tag} of {}", from.peer_id);
             assert!(from.send(tag, &text).await || tag == "TX");
             hears(to, tag, &text).await;
         }
     }
-    // Sent again within the window, it is a duplicate; what follows in its lane is heard after it.
+    // Sent again within the window, the message is a duplicate; the next one in its lane arrives after it.
     assert!(near.send("AV", &format!("a message AV of {}", near.peer_id)).await);
     assert!(near.send("AV", "the last one").await);
     hears(&at_far, "AV", "the last one").await;

@@ -1,11 +1,11 @@
-//! Lives the story of a seed and prints what was handled, a line each: `simulation SEED`.
+//! Runs the simulation of a seed and prints each handled message on a line: `simulation SEED`.
 //!
 //! # Invariants
 //!
-//! * One process lives one story: the library counts connections, and the standard library its hash keys, for
-//!   as long as a process lives.
-//! * Everything that asks the system for random bytes gets them from the seed: hash keys, the keys of Noise,
-//!   the choices of GossipSub. This is the only unsafe code of the project, and it is not shipped.
+//! * One process runs one simulation: the library's connection numbers and the standard library's hash keys
+//!   depend on earlier ones in the same process.
+//! * All random bytes come from the seed: hash keys, the keys of Noise, the choices of GossipSub. This is the
+//!   only unsafe code of the project, and it is not shipped.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ use std::{
 use testkit::simulation;
 use tokio::runtime::Builder;
 
-/// The state of the generator, of which the seed is the beginning.
+/// The state of the generator; the seed is its first value.
 static STATE: AtomicU64 = AtomicU64::new(0);
 
 /// The next random number. Source: Steele, Lea and Flood, "SplitMix64".
@@ -29,15 +29,15 @@ fn next() -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Takes the place of the system's.
+/// Replaces the system's `getrandom`.
 ///
 /// # Safety
 ///
-/// `into` has to point to `len` bytes that may be written, as the system's asks for too.
+/// `into` must point to `len` writable bytes, as for the original.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(into: *mut u8, len: usize, _flags: u32) -> isize {
     if len > 0 {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees that the bytes are writable.
         let into = unsafe { slice::from_raw_parts_mut(into, len) };
         into.iter_mut().for_each(|byte| *byte = (next() >> 24) as u8);
     }

@@ -1,10 +1,10 @@
-//! One seed, one story. Issue 9, 9.
+//! One seed gives one trace. Issue 9, 9.
 
 use std::process::Command;
 
 use testkit::simulation::{MESSAGES, NODES};
 
-/// What the nodes handled, a line each.
+/// The handled messages of a seed, each on a line.
 fn story(seed: u64) -> String {
     let run = Command::new(env!("CARGO_BIN_EXE_simulation")).arg(seed.to_string()).output();
     let run = run.expect("the program starts");

@@ -26,7 +26,7 @@ pub(crate) async fn a_peer_gets_only_the_tags_it_asked_for<H: Harness>() {
     broadcast(&gossip, Tag::VB, &body("wanted", 100));
     assert_eq!(next_of(&mut raw, Tag::SP).await, body("wanted, and not sent unasked", 100));
     assert_eq!(next_of(&mut raw, Tag::VB).await, body("wanted", 100));
-    // The list replaces the one before.
+    // A new list replaces the earlier one.
     send(&mut raw, Tag::MI, &only(&[Tag::AV, Tag::TS])).await;
     let before = fence(&mut raw, 2).await;
     assert_eq!(before, [], "a vote came that was not asked for");
@@ -72,7 +72,7 @@ pub(crate) async fn a_message_past_the_bound_of_its_tag_ends_the_connection<H: H
             send(&mut raw, tag, &longest).await;
             recorder.hears(&longest).await;
         }
-        // The node may close while the rest is under way.
+        // The node may close the connection before the whole message is sent.
         let _ = raw.send(tag, &body("too long", bound + 1)).await;
         assert_eq!(events.disconnected(id).await, DisconnectReason::Oversized, "{tag}");
         assert_eq!(recorder.times(&body("too long", bound + 1)), 0);
@@ -86,7 +86,7 @@ pub(crate) async fn a_large_message_that_a_peer_has_is_not_sent_to_it<H: Harness
     let (known, last) = (body("known", 20_000), body("last", 20_000));
     send(&mut raw, Tag::MS, &Digest::of(Tag::VB, &known).0).await;
     send(&mut raw, Tag::MS, b"not a digest").await;
-    // The digest is of the message before it is compressed.
+    // The digest covers the uncompressed message.
     let proposal = body("proposal", 20_000);
     send(&mut raw, Tag::MS, &Digest::of(Tag::PP, &proposal).0).await;
     fence(&mut raw, 1).await;
@@ -101,7 +101,7 @@ pub(crate) async fn a_large_message_that_a_peer_has_is_not_sent_to_it<H: Harness
 pub(crate) async fn a_small_message_is_sent_to_a_peer_that_has_it<H: Harness>() {
     let node = H::start(plain()).await;
     let (mut raw, _) = join(&node).await;
-    // Of 5,000 bytes on the wire, tag included, and of one byte more.
+    // 5,000 bytes on the wire, tag included, and one byte more.
     let (at, past) = (body("at", 4_998), body("past", 4_999));
     for small in [&at, &past] {
         send(&mut raw, Tag::MS, &Digest::of(Tag::VB, small).0).await;
@@ -111,7 +111,7 @@ pub(crate) async fn a_small_message_is_sent_to_a_peer_that_has_it<H: Harness>() 
         broadcast(&node.gossip(), Tag::VB, small);
         assert_eq!(next_of(&mut raw, Tag::VB).await, *small);
     }
-    // A proposal that is small once it is compressed.
+    // A proposal that is small after compression.
     let zeros = bytes::Bytes::from(vec![0; 50_000]);
     send(&mut raw, Tag::MS, &Digest::of(Tag::PP, &zeros).0).await;
     fence(&mut raw, 2).await;

@@ -1,4 +1,4 @@
-//! Broadcasts: who gets them, how often, in which order, and who knows of it.
+//! Broadcasts: recipients, copies, order, and results.
 
 use bytes::Bytes;
 use gossip::{
@@ -38,7 +38,7 @@ pub(crate) async fn a_transaction_reaches_every_node_once<H: Harness>() {
     let hub = H::start(plain()).await;
     let listeners = listeners(&hub, 3, &[Tag::TX]).await;
     let gossip = hub.gossip();
-    // Where transactions travel on a topic, it takes a moment until everybody is on it.
+    // On a topic it takes a moment until every node is subscribed.
     let mut warm_up = 0;
     eventually("every node hears a transaction", testkit::wait::PATIENCE, || {
         broadcast(&gossip, Tag::TX, &body(&format!("warm-up {warm_up}"), 100));

@@ -1,4 +1,4 @@
-//! How connections and nodes end.
+//! The ends of connections and nodes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::scene::{body, plain, recording, relay, send, stall};
 
-/// How long a node may take to stop. Source: issue 3.
+/// Longest time for a node to stop. Source: issue 3.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn a_peer_that_dies_within_a_message_delivers_nothing_of_it<H: Harness>() {
@@ -44,7 +44,7 @@ pub(crate) async fn a_peer_can_be_disconnected<H: Harness>() {
     let left: Vec<_> =
         node.gossip().peers(PeerClass::Connected).iter().map(|peer| peer.id).collect();
     assert_eq!(left, [stays]);
-    // Issue 9, 11: an application's own reason, in its own words.
+    // Issue 9, 11: an application disconnects with a reason and text of its own.
     node.gossip().disconnect(stays, ApplicationReason::Own("equivocated"));
     let reason = events.disconnected(stays).await;
     assert_eq!(reason, DisconnectReason::Application("equivocated"));

@@ -1,4 +1,4 @@
-//! The conformance suite: what every network must do, whatever carries its messages.
+//! The conformance suite: the behaviour that every network must have.
 //!
 //! ```text
 //!   cases ──▶ Harness ──┬─▶ memory links, on a paused clock

@@ -72,7 +72,7 @@ pub(crate) async fn a_priority_message_overtakes_waiting_bulk<H: Harness>() {
         }
     }
     let behind = behind.expect("the vote came");
-    // One batch of bulk may have been on its way to the socket.
+    // One batch of bulk may have been in the socket already.
     assert!(behind + 4 >= waiting, "{behind} of {waiting} waiting messages came after the vote");
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn a_flood_stays_within_the_queue_of_a_peer_and_every_drop_is_c
     flood::<H>(tight(16 * 1024 * 1024, 1024 * 1024), DropReason::PeerFull).await;
 }
 
-/// Broadcasts more than three peers take that do not read, and then lets them read.
+/// Broadcasts more than three silent peers can take, and then lets them read.
 async fn flood<H: Harness>(limits: Limits, expected: DropReason) {
     const FLOOD: usize = 600;
     let hub = H::start(plain().limits(limits)).await;
@@ -235,7 +235,7 @@ pub(crate) async fn messages_that_never_end_cost_their_senders_and_nobody_else<H
         let used = hub.broadcaster().budget().used();
         assert!(used < MIB, "{used} bytes are held for what has not come");
         for raw in &mut attackers {
-            // The node may have cut it off.
+            // The write fails if the node has disconnected the peer.
             let _ = raw.go_on(&[0]).await;
         }
         time::sleep(UNIT / 10).await;
@@ -277,7 +277,7 @@ pub(crate) async fn a_message_that_waits_for_a_stalled_peer_is_heard_from_anothe
     for number in 0..2 {
         send(&mut near, Tag::VB, &body(&format!("bundle {number}"), 300)).await;
     }
-    // The node has two messages of this peer and lane at work, and lets no third one in.
+    // The node handles two messages of this peer and lane, and accepts no third one.
     let proof = body("proof", 300);
     send(&mut near, Tag::SP, &proof).await;
     send(&mut far, Tag::SP, &proof).await;

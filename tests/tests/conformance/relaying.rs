@@ -1,4 +1,4 @@
-//! What a node does with the messages of others.
+//! Forwarding of other nodes' messages.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use testkit::{
 
 use crate::scene::{UNIT, body, broadcast, patient, plain, read_to, recording, relay, send};
 
-/// Two nodes with one between them; the first says something, the last writes down what it hears.
+/// Connects two nodes through a third; the first sends messages, and the last records those it gets.
 async fn heard_through<H: Harness>(between: H) -> (Recorder, H) {
     let (setup, recorder) = recording(&[Tag::AV, Tag::VB]);
     let (first, last) = (H::start(plain()).await, H::start(setup).await);
@@ -23,7 +23,7 @@ async fn heard_through<H: Harness>(between: H) -> (Recorder, H) {
         broadcast(&first.gossip(), Tag::AV, &body(&format!("vote {number}"), 600));
         broadcast(&first.gossip(), Tag::VB, &body(&format!("bundle {number}"), 9_000));
     }
-    // Behind these two nothing of the first node's can come any more.
+    // Every message of the first node that is forwarded arrives before these two.
     let delivered = first.gossip();
     for tag in [Tag::AV, Tag::VB] {
         broadcast(&delivered, tag, &body(&format!("end {tag}"), 100));
@@ -34,7 +34,7 @@ async fn heard_through<H: Harness>(between: H) -> (Recorder, H) {
         recorder.count() == 22 || unhandled == 22
     })
     .await;
-    // Sent by the node between itself: what it passed on is ahead of it.
+    // Sent by the node in between itself, after the messages that it forwarded.
     for tag in [Tag::AV, Tag::VB] {
         broadcast(&between.gossip(), tag, &body(&format!("last {tag}"), 100));
         recorder.hears(&body(&format!("last {tag}"), 100)).await;
@@ -72,7 +72,7 @@ pub(crate) async fn a_handler_may_ask_for_a_message_to_be_passed_on<H: Harness>(
     assert_eq!(passed, [body("yes 1", 300), body("yes 2", 300)]);
 }
 
-/// A relay that judges votes by how they start.
+/// A relay whose validator decides by the first bytes of a vote.
 async fn judging<H: Harness>() -> H {
     let validator = |message: &Inbound| match message.body.first() {
         Some(b'a') => Validation::Accept,
@@ -134,7 +134,7 @@ pub(crate) async fn a_message_comes_back_to_nobody_who_sent_it<H: Harness>() {
     assert_eq!(next_of(&mut far, Tag::AV).await, vote);
     broadcast(&node.gossip(), Tag::AV, &last);
     assert!(read_to(&mut near, Tag::AV, &last).await.is_empty());
-    // A node's own message that comes back is a duplicate as well.
+    // A node's own message that comes back is a duplicate, too.
     send(&mut far, Tag::AV, &last).await;
     fence(&mut far, 1).await;
     let end = body("end", 600);

@@ -93,7 +93,7 @@ pub(crate) async fn an_answer_that_nobody_asked_for_ends_the_connection<H: Harne
     assert_eq!(events.disconnected(peer).await, DisconnectReason::UnexpectedResponse);
 }
 
-/// Issue 9, 4: sixteen is what an existing node has under way when it catches up.
+/// Issue 9, 4: an existing node that catches up has sixteen requests in progress.
 pub(crate) async fn requests_under_way_hold_up_no_vote<H: Harness>() {
     let (setup, votes) = recording(&[Tag::AV]);
     let never = |_request: Inbound| pending::<Verdict>();

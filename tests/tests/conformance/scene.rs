@@ -1,4 +1,4 @@
-//! The words the cases are written in.
+//! Shared helpers of the cases.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use testkit::{
     wait::{soon, until},
 };
 
-/// The unit of every deadline that a case shortens.
+/// Unit of the deadlines that cases shorten.
 pub(crate) const UNIT: Duration = Duration::from_secs(1);
 
-/// Limits under which nothing ends by a deadline unless the case says so.
+/// Limits so long that no deadline ends anything unless a case sets it.
 pub(crate) fn patient() -> Limits {
     let long = Duration::from_secs(600);
     Limits {
@@ -33,17 +33,17 @@ pub(crate) fn patient() -> Limits {
     }
 }
 
-/// A node that answers block requests, so that a scripted peer can put up a fence.
+/// A node that answers block requests, which a scripted peer needs for its fence.
 pub(crate) fn plain() -> Setup {
     Setup::new(&NetworkProfile::TANDEM).limits(patient()).handler(Tag::UE, Arc::new(NoBlocks))
 }
 
-/// A node that passes on what it hears.
+/// A node that relays messages.
 pub(crate) fn relay() -> Setup {
     plain().relaying(Relaying::Accepted)
 }
 
-/// Answers that it has no block.
+/// A handler that answers every block request with "no block".
 pub(crate) struct NoBlocks;
 
 impl Handler for NoBlocks {
@@ -52,14 +52,14 @@ impl Handler for NoBlocks {
     }
 }
 
-/// A node that writes down messages of some tags.
+/// A node that records the messages of some tags.
 pub(crate) fn recording(tags: &[Tag]) -> (Setup, Recorder) {
     let recorder = Recorder::default();
     let record = |setup: Setup, tag: &Tag| setup.handler(*tag, Arc::new(recorder.clone()));
     (tags.iter().fold(plain(), record), recorder)
 }
 
-/// Starts so many nodes that write down messages of some tags, and connects each to `hub`.
+/// Starts nodes that record the messages of some tags, and connects each to `hub`.
 pub(crate) async fn listeners<H: Harness>(
     hub: &H,
     count: usize,
@@ -75,7 +75,7 @@ pub(crate) async fn listeners<H: Harness>(
     listeners
 }
 
-/// A body of so many bytes that differs from every other one and does not compress.
+/// A body of `len` bytes that is unlike every other one and does not compress.
 pub(crate) fn body(name: &str, len: usize) -> Bytes {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -90,12 +90,12 @@ pub(crate) fn body(name: &str, len: usize) -> Bytes {
     name.bytes().chain(std::iter::once(b'|')).chain(noise).take(len.max(name.len())).collect()
 }
 
-/// Offers a message that must be taken.
+/// Broadcasts a message, and panics if it is refused.
 pub(crate) fn broadcast(node: &Arc<dyn GossipNode>, tag: Tag, body: &Bytes) {
     assert_eq!(node.broadcast(Outbound::new(tag, body.clone())), Ok(Admission::Queued));
 }
 
-/// Reads the messages of a tag up to a certain one.
+/// Reads the messages of a tag up to the message `last`.
 pub(crate) async fn read_to(raw: &mut impl RawPeer, tag: Tag, last: &Bytes) -> Vec<Bytes> {
     let mut before = Vec::new();
     loop {
@@ -107,19 +107,18 @@ pub(crate) async fn read_to(raw: &mut impl RawPeer, tag: Tag, last: &Bytes) -> V
     }
 }
 
-/// Sends a message that must go out.
+/// Sends a message, and panics if the write fails.
 pub(crate) async fn send(raw: &mut impl RawPeer, tag: Tag, payload: &[u8]) {
     soon("a scripted peer writes", raw.send(tag, payload)).await.expect("the connection is open");
 }
 
-/// Bytes that wait in a node for one of its peers.
+/// Number of bytes queued in a node for one of its peers.
 pub(crate) fn queued<H: Harness>(node: &H, peer: LinkId) -> usize {
     let peers = node.broadcaster().peers(PeerClass::Connected);
     peers.iter().find(|info| info.id == peer).map_or(0, |info| info.queued_bytes)
 }
 
-/// Sends bulk to everybody until so many bytes of it wait for `peer`, which does not read. Returns
-/// what was sent.
+/// Broadcasts bulk until at least `bytes` of it are queued for `peer`, which does not read. Returns the bodies.
 pub(crate) async fn stall<H: Harness>(node: &H, peer: LinkId, bytes: usize) -> Vec<Bytes> {
     let (gossip, mut sent) = (node.gossip(), Vec::new());
     while queued(node, peer) < bytes {
@@ -127,7 +126,7 @@ pub(crate) async fn stall<H: Harness>(node: &H, peer: LinkId, bytes: usize) -> V
         let message = body(&format!("stall {}", sent.len()), 32 * 1024);
         broadcast(&gossip, Tag::VB, &message);
         sent.push(message);
-        // Lets the write loops take what they can before the next one comes.
+        // Lets the write loops take all they can before the next message.
         tokio::task::yield_now().await;
         let before = node.broadcaster().budget().used();
         until("the message is routed", || {

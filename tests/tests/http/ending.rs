@@ -1,4 +1,4 @@
-//! How exchanges end that would not end by themselves.
+//! Exchanges that end by a deadline or by a failure.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     scene::{SLACK, Scene, get},
 };
 
-/// The clocks of timers count milliseconds.
+/// Resolution of timers.
 const TICK: Duration = Duration::from_millis(1);
 
 #[track_caller]
@@ -59,8 +59,8 @@ pub(crate) async fn a_deadline_before_its_turn_means_that_nothing_was_sent(way: 
     let unsent = Outcome::Failed { error: "deadline unsent", may_have_reached: false };
     assert_eq!(outcome, unsent);
     drop(waiting);
-    // Not the same on every way: a socket that a client has left looks like one that it has only closed
-    // for writing, so `tandem forward` waits for the answers, and keeps the places of its peer that long.
+    // This differs between routes. A socket that a client has closed looks like one that is only half-closed,
+    // so `tandem forward` waits for the answers, and holds the permits of its peer for that time.
     if way != Route::Forward {
         assert_eq!(scene.text("/hello").await, "hi", "after the others have left");
     }
@@ -99,7 +99,7 @@ pub(crate) async fn a_peer_that_is_not_there_was_not_reached(way: Route) {
     let reach = scene.server.reach_at(way, port).await;
     let outcome = Outcome::of(&reach.client(), get("/hello")).await;
     match (way, outcome) {
-        // Not the same on every way: the local port is there, and says that the peer is not.
+        // This differs between routes: the local port exists, and answers that the peer does not.
         (Route::Forward, Outcome::Answer { status, body }) => {
             assert_eq!(status, 502, "{body}");
         }

@@ -1,4 +1,4 @@
-//! The ways beside each other: whatever carries an exchange, its caller sees the same.
+//! Comparison of the routes: the caller sees the same on each.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use crate::{
     scene::{MAX_BODY, Scene, answered},
 };
 
-/// Headers that are about a connection, or a moment.
+/// Headers that belong to a connection, or to a moment.
 const PASSING: [HeaderName; 2] = [header::CONNECTION, header::DATE];
 
-/// What a caller sees of an answer.
+/// An answer as its caller sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     status: u16,
-    /// Names and values, in order within a name.
+    /// Names and values, in their order within a name.
     headers: BTreeMap<String, Vec<String>>,
     /// Hash of the body.
     body: String,
@@ -39,7 +39,7 @@ async fn seen(scene: &Scene, row: Row) -> Seen {
     Seen { status, headers, body }
 }
 
-/// What every row looks like over a way.
+/// The answers to every row over one route.
 async fn table(way: Route) -> Vec<(String, Seen)> {
     let scene = Scene::on(way).await;
     let mut table = Vec::new();

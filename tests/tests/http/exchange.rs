@@ -1,4 +1,4 @@
-//! Whole exchanges: one table of requests and what becomes of them.
+//! Whole exchanges: a table of requests and their results.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     scene::{Scene, get, post, text_of},
 };
 
-/// A request, and what becomes of it on every way.
+/// A request, and its result on every route.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) request: Request<HttpBody>,
@@ -152,7 +152,7 @@ pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Route) {
     let who: WhoAmI = serde_json::from_str(&scene.text("/whoami").await).expect("it is JSON");
     let welcome = scene.ask(get("/peers-only")).await;
     assert_eq!(who.ip.as_deref(), Some("127.0.0.1"));
-    // Not the same on every way: a socket proves no identity, a libp2p connection does.
+    // This differs between routes: a socket proves no identity, a libp2p connection does.
     match way {
         Route::Tcp | Route::Tls => {
             assert_eq!((who.peer, who.transport.as_str()), (None, "ws"));

@@ -1,4 +1,4 @@
-//! A peer that is killed in the middle of a body: its process is gone, and nothing says goodbye.
+//! A peer that is killed in the middle of a body, without any message of its end.
 
 use std::{path::Path, sync::atomic::Ordering};
 
@@ -18,15 +18,15 @@ use crate::{
     scene::{answered, get, post},
 };
 
-/// The program that serves.
+/// The path of the serving program.
 pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_interop_peer"))
 }
 
-/// Bytes after which the peer is killed.
+/// Number of bytes after which the peer is killed.
 const BEFORE: u64 = 2_000_000;
 
-/// Reads until so much has come; says what comes when the peer is killed then.
+/// Reads the body, kills the peer after [`BEFORE`] bytes, and returns the end of the body.
 async fn killed_while_reading(peer: &mut PeerProcess, mut body: HttpBody) {
     let mut reader = Reader::default();
     while reader.read() < BEFORE {
@@ -84,7 +84,7 @@ async fn killed_before_an_answer(server: &mut FarServer, reach: &Reach, framing:
     let (outcome, ()) = soon("the upload ends", futures::future::join(&mut sending, killed)).await;
     match (reach.way(), outcome) {
         (_, Err(error)) => assert!(error.may_have_reached(), "{}", kind(&error)),
-        // Not the same on every way: the local port is there, and says that the peer is not.
+        // This differs between routes: the local port exists, and answers that the peer does not.
         (Route::Forward, Ok(response)) => assert_eq!(response.status(), 502),
         (_, Ok(response)) => panic!("an answer of a dead peer: {response:?}"),
     }

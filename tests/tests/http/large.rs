@@ -1,7 +1,7 @@
-//! Bodies that are longer than the memory that they may take.
+//! Bodies that are larger than the memory that a process may use.
 //!
-//! Server, client and, where the way leads through it, `tandem forward` are processes of their own, and
-//! the memory of each is measured by itself.
+//! Server, client and, if the route has one, `tandem forward` are processes of their own, and the memory of
+//! each is measured separately.
 
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,20 @@ use tokio::time;
 
 use crate::killed::program;
 
-/// How long the body is. Source: issue 4.
+/// Length of the body, in bytes. Source: issue 4.
 const LENGTH: u64 = 1 << 30;
 
-/// By how much the memory of any process may grow. Source: issue 4.
+/// Largest growth of any process's memory, in bytes. Source: issue 4.
 const MAX_GROWTH: u64 = 32 * 1024 * 1024;
 
-/// How long one body may take.
+/// Longest time for one body.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The processes on a way.
+/// The processes on a route.
 struct Line {
     server: FarServer,
     between: Option<(PeerProcess, Memory)>,
-    /// What the client is told to call.
+    /// The address that the client calls.
     address: String,
     before: Memory,
 }
@@ -42,7 +42,7 @@ impl Line {
             }
             _ => (None, server.address(way)),
         };
-        // Makes what there is on the way before it is measured.
+        // Sends one small request before memory is measured, so that connections and code are in memory.
         server.client(&["get", &address, "/bytes/1000"]).await;
         let before = server.process().memory();
         let between = between.map(|process| {

@@ -1,4 +1,4 @@
-//! The table of HTTP cases: what an exchange must be like, whatever carries it.
+//! The table of HTTP cases, which runs on every route.
 //!
 //! ```text
 //!   cases ──▶ Route ──┬─▶ TCP
@@ -7,12 +7,12 @@
 //!                   └─▶ tandem forward, then a libp2p stream
 //! ```
 //!
-//! Each case is written once; each way runs each case as a test of its own. What a case expects is the
-//! same on every way; where that cannot be, the case says why.
+//! Each case is written once, and runs as a test on each route. Its expectations are the same on every route;
+//! where that is impossible, the case gives the reason.
 //!
 //! # Invariants
 //!
-//! * Every wait has a deadline: a wrong answer ends a test, and never hangs it.
+//! * Every wait has a deadline, so a wrong answer ends a test and never hangs it.
 
 mod ending;
 mod equal;
@@ -25,7 +25,7 @@ mod raw;
 mod scene;
 mod streaming;
 
-/// Makes every case a test of one way.
+/// Makes every case a test of one route.
 macro_rules! suite {
     ($name:ident, $way:ident) => {
         suite! { @ $name, $way;

@@ -1,8 +1,8 @@
-//! Requests that are none: each is refused or its connection closed, at once, with the same verdict on
-//! every way; and what follows it in the stream is never answered.
+//! Malformed requests: each is refused or its connection closed at once, with the same verdict on every route,
+//! and bytes that follow it are never answered.
 //!
-//! Threats and goals, row 29: a request that two programs could read in two ways is a way to smuggle
-//! another one past the first of them.
+//! Threats and goals, row 29: a request that two programs read differently can smuggle another one past the
+//! first of them.
 
 use std::fmt::Write as _;
 
@@ -19,28 +19,28 @@ use testkit::{
 
 use crate::scene::{SLACK, Scene};
 
-/// Streams that are tried at once. Chosen: fewer than a peer may have.
+/// Number of streams tried at a time. Chosen: fewer than a peer may have.
 const AT_ONCE: usize = 8;
 
-/// What follows each of them.
+/// The request that follows each malformed one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// What becomes of a malformed request.
+/// The result of a malformed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// This answer, and the end of the connection.
+    /// This status, and then the end of the connection.
     Refused(u16),
-    /// The end of the connection.
+    /// The end of the connection without an answer.
     Closed,
-    /// Something that must never be: it is told here, so that a failure shows it.
+    /// A result that must never occur; it is a value so that the failure shows it.
     Wrong(Wrong),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
-    /// The request was taken for a good one.
+    /// The request was handled.
     Accepted(u16),
-    /// Something came behind the answer.
+    /// Bytes followed the answer.
     SecondAnswer,
     /// The connection stayed open.
     Hangs,
@@ -60,12 +60,12 @@ const BAD: Verdict = Verdict::Refused(400);
 const TOO_LONG: Verdict = Verdict::Refused(431);
 const NOT_FOUND: Verdict = Verdict::Refused(404);
 
-/// A request without a body, with such headers.
+/// A request without a body, with these headers.
 fn get(headers: &str) -> String {
     format!("GET /hello HTTP/1.1\r\nHost: h\r\n{headers}\r\n")
 }
 
-/// A request with such headers and such a body.
+/// A request with these headers and this body.
 fn post(headers: &str, body: &str) -> String {
     format!("POST /sink HTTP/1.1\r\nHost: h\r\n{headers}\r\n{body}")
 }
@@ -74,12 +74,12 @@ fn chunked(body: &str) -> String {
     post("Transfer-Encoding: chunked\r\n", body)
 }
 
-/// A request with such a first line.
+/// A request with this request line.
 fn line(line: &str) -> String {
     format!("{line}\r\nHost: h\r\n\r\n")
 }
 
-/// How long the body is, said in two ways, or in none that counts.
+/// Lengths that are missing, malformed or given twice.
 fn lengths() -> Vec<Case> {
     let both = |headers: &str| post(headers, "0\r\n\r\n");
     let length = |value: &str| post(&format!("Content-Length: {value}\r\n"), "hello");
@@ -129,7 +129,7 @@ fn lengths() -> Vec<Case> {
     ]
 }
 
-/// Lines that are none.
+/// Malformed header lines.
 fn lines() -> Vec<Case> {
     vec![
         case("LF alone everywhere", "GET /hello HTTP/1.1\nHost: h\n\n", BAD),
@@ -156,7 +156,7 @@ fn lines() -> Vec<Case> {
     ]
 }
 
-/// First lines that are none, or ask for what is not offered.
+/// Request lines that are malformed, or ask for a feature that is not offered.
 fn first_lines() -> Vec<Case> {
     let absolute = |target: &str| line(&format!("GET {target} HTTP/1.1"));
     vec![
@@ -181,7 +181,7 @@ fn first_lines() -> Vec<Case> {
     ]
 }
 
-/// Too much of something.
+/// Requests beyond a bound.
 fn sizes() -> Vec<Case> {
     let many = |count| {
         (0..count).fold(String::new(), |mut all, number| {
@@ -208,7 +208,7 @@ fn sizes() -> Vec<Case> {
     ]
 }
 
-/// For whom it is, said not at all or twice.
+/// Hosts that are missing or given twice.
 fn hosts() -> Vec<Case> {
     let host = |value: &str| format!("GET /hello HTTP/1.1\r\nHost: {value}\r\n\r\n");
     vec![
@@ -223,7 +223,7 @@ fn hosts() -> Vec<Case> {
     ]
 }
 
-/// Bodies in chunks that are none.
+/// Malformed chunked bodies.
 fn chunks() -> Vec<Case> {
     let long = |len| "x".repeat(len);
     vec![
@@ -261,7 +261,7 @@ fn chunks() -> Vec<Case> {
 
 async fn verdict(scene: &Scene, case: &Case) -> Verdict {
     let mut stream = scene.reach.raw().await;
-    // The server may have had enough before it has everything.
+    // The server may close before it has read everything.
     let _ = soon("bytes are taken", async {
         stream.write(&case.bytes).await?;
         stream.write(SMUGGLED.as_bytes()).await

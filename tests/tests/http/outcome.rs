@@ -1,4 +1,4 @@
-//! What became of a request, in words that can be compared.
+//! The result of a request in a form that can be compared.
 
 use gossip::http::{HttpBody, HttpClient, HttpError, HttpResponse, read_all};
 use http::Request;
@@ -6,16 +6,16 @@ use testkit::wait::soon;
 
 use crate::scene::MAX_BODY;
 
-/// Longest body that an outcome holds as it is.
+/// Longest body that is kept as text, in bytes.
 const SHORT_BODY: usize = 256;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// An answer, whole.
+    /// A whole answer.
     Answer {
         status: u16,
-        /// A short text, or the hash of what is longer.
+        /// A short text, or the hash of a longer body.
         body: String,
     },
     /// The head of an answer, and a body that broke off.
@@ -35,7 +35,7 @@ impl Outcome {
         Self::Answer { status, body: blake3 }
     }
 
-    /// What becomes of a request.
+    /// Sends a request, and returns its result.
     pub(crate) async fn of(client: &HttpClient, request: Request<HttpBody>) -> Self {
         let what = format!("{} {} comes to an end", request.method(), request.uri());
         soon(&what, async {

@@ -1,4 +1,4 @@
-//! What goes over the wire byte by byte.
+//! Exchanges at the level of bytes.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::scene::{SLACK, Scene};
 
-/// How many requests are pipelined. Source: issue 4.
+/// Number of pipelined requests. Source: issue 4.
 const PIPELINED: usize = 300;
 
 const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
@@ -145,7 +145,7 @@ pub(crate) async fn a_body_that_ends_too_early_is_not_taken_for_whole(way: Route
         let statuses: Vec<_> = answers(&bytes, end).0.iter().map(|one| one.status).collect();
         assert!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
     }
-    // A body that breaks before the request was passed on is never seen behind a forwarded port.
+    // `tandem forward` does not forward a request whose body breaks before it was sent on.
     if way != Route::Forward {
         let broken = || scene.seen().count(Event::Broken) == starts.len();
         until("every handler sees a broken body", broken).await;
@@ -178,8 +178,8 @@ pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Route) {
         let answers = all(&mut stream).await;
         match way {
             Route::Tcp | Route::Tls | Route::Forward => is_hello(&answers),
-            // Not the same on every way: a socket may become something else where a route offers it, so
-            // what no route offers is passed over. A stream never does, and says so.
+            // This differs between routes. A socket can be upgraded where a route offers it, so an `Upgrade`
+            // that no route offers is ignored. A stream is never upgraded, and refuses it.
             Route::Libp2p => {
                 let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
                 assert_eq!(statuses, [400], "{protocol}");

@@ -1,4 +1,4 @@
-//! A server, and a way to it.
+//! A server, and a route to it.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use testkit::{
     wait::soon,
 };
 
-/// Most bytes of an answer that is read whole.
+/// Longest answer that is read whole, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// How much later than its deadline a thing may happen on a busy machine.
+/// Longest delay after a deadline on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(4);
 
-/// What a case has.
+/// The parts of a case.
 pub(crate) struct Scene {
     pub(crate) server: Server,
     pub(crate) reach: Reach,
@@ -27,7 +27,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A server, and a way to it.
+    /// Starts a server, and sets up a route to it.
     pub(crate) async fn on(way: Route) -> Self {
         let server = Server::start().await;
         let reach = server.reach(way).await;
@@ -35,17 +35,17 @@ impl Scene {
         Self { server, reach, client }
     }
 
-    /// What the handlers noticed.
+    /// The events of the server's handlers.
     pub(crate) fn seen(&self) -> &Seen {
         self.server.seen()
     }
 
-    /// Sends a request that must be answered.
+    /// Sends a request, and panics if it fails.
     pub(crate) async fn ask(&self, request: Request<HttpBody>) -> HttpResponse {
         answered(&self.client, request).await
     }
 
-    /// Asks for a path that must be answered with 200, and returns the text.
+    /// Requests a path, and returns the text of the answer, which must be a 200.
     pub(crate) async fn text(&self, path: &str) -> String {
         let response = self.ask(get(path)).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -53,13 +53,13 @@ impl Scene {
     }
 }
 
-/// Sends a request that must be answered.
+/// Sends a request, and panics if it fails.
 pub(crate) async fn answered(client: &HttpClient, request: Request<HttpBody>) -> HttpResponse {
     let what = format!("{} {} is answered", request.method(), request.uri());
     soon(&what, client.send(request)).await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
 }
 
-/// The whole body of a response, as text.
+/// Reads the whole body of a response as text.
 pub(crate) async fn text_of(response: HttpResponse) -> String {
     let body = soon("a body comes", read_all(response.into_body(), MAX_BODY)).await;
     String::from_utf8(body.expect("the body is whole").to_vec()).expect("it is text")

@@ -1,4 +1,4 @@
-//! Bodies as streams, and what becomes of an exchange that one side leaves early.
+//! Streamed bodies, and exchanges that one side ends early.
 
 use bytes::Bytes;
 use gossip::http::HttpResponse;
@@ -21,8 +21,8 @@ use crate::{
     scene::{Scene, get, post},
 };
 
-/// What may lie between two ends that wait for each other: buffers of sockets, windows of streams.
-/// Chosen: the buffers of two sockets, and some.
+/// Most bytes between two ends that wait for each other: buffers of sockets, windows of streams. Chosen: the
+/// buffers of two sockets, and a margin.
 const BETWEEN: usize = 24 * 1024 * 1024;
 
 /// Reads the next bytes of a body.
@@ -82,8 +82,8 @@ pub(crate) async fn a_body_longer_than_its_limit_is_refused(way: Route) {
     assert_eq!(scene.seen().count(Event::Whole), 0);
 }
 
-/// The server answers before it has read everything: the client has the answer, or knows that there
-/// may have been one. Which of the two is a matter of what is on the wire when the server closes.
+/// Checks the result of an upload that the server answers early: the client gets the answer, or an error that
+/// there may have been one. It depends on the bytes in transit when the server closes.
 #[track_caller]
 fn assert_refused(outcome: &Outcome, with: u16) {
     match outcome {
@@ -134,7 +134,7 @@ pub(crate) async fn a_client_that_drops_an_upload_ends_it(way: Route) {
             Framing::Chunked => gossip::http::HttpBody::new(pattern::fed(fed)),
         };
         let mut sending = Box::pin(scene.client.send(post("/sink", body)));
-        // The second piece is taken only after the first one was.
+        // The second piece is taken only after the first one was sent.
         let feeding = async {
             for _ in 0..3 {
                 feed.send(pattern::bytes(100_000)).await.expect("the body is being sent");
@@ -153,7 +153,7 @@ pub(crate) async fn a_client_that_drops_an_upload_ends_it(way: Route) {
     assert_eq!(scene.seen().count(Event::Whole), 0);
 }
 
-/// A body that tells more than it has so far.
+/// A body that announces more bytes than it has so far.
 struct Announced {
     len: u64,
     fed: mpsc::Receiver<Bytes>,

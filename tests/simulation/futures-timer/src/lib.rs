@@ -1,5 +1,5 @@
-//! The interface of futures-timer over tokio's clock. The real one asks a thread of its own, which knows
-//! nothing of a clock that is paused.
+//! The interface of futures-timer over tokio's clock. The original uses a thread, which does not follow a
+//! paused clock.
 
 use std::{
     pin::Pin,
@@ -9,16 +9,16 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Resolves after a time.
+/// A future that resolves after a time.
 #[derive(Debug)]
 pub struct Delay {
-    /// Made when it is first asked: a delay may be made outside of a runtime.
+    /// Created on the first poll, because a delay may be created outside a runtime.
     sleep: Option<Pin<Box<Sleep>>>,
     after: Duration,
 }
 
 impl Delay {
-    /// Resolves `after` it is first asked.
+    /// Resolves `after` the first poll.
     pub fn new(after: Duration) -> Self {
         Self { sleep: None, after }
     }
