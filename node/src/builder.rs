@@ -41,7 +41,7 @@ use crate::{
 /// A callback with the started node. See [`NodeBuilder::on_start`].
 type OnStart = Box<dyn FnOnce(&Arc<dyn GossipNode>) + Send>;
 
-/// How long the tasks of a start that failed may take to end.
+/// Longest time for the tasks of a failed start to end.
 const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
 
 /// The transports that a node uses. The variants depend on the features; the default is [`Mode::Hybrid`] where both

@@ -24,7 +24,7 @@ use tracing_subscriber::{
 
 use crate::lines::Lines;
 
-/// How long the last lines may take when the program ends. Chosen: well within the time of a stop.
+/// Longest time to write the last lines when the program ends. Chosen: well within the time of a stop.
 const FLUSH_TIME: Duration = Duration::from_millis(300);
 
 /// Writes to standard error. Nothing if the system has no thread or descriptor for it.

@@ -12,7 +12,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use cli::{Cli, Failure};
 
-/// How long threads are waited for that still read standard input or write standard output.
+/// Longest wait for threads that still read standard input or write standard output.
 const THREADS_TIME: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! How a running node is doing: for status pages, commands and load balancers.
+//! State of a running node, for status pages, commands and load balancers.
 //!
 //! # Invariants
 //!

@@ -1,4 +1,4 @@
-//! How an application reaches the peers that its node is connected to.
+//! Reaching connected peers from an application.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 

@@ -15,7 +15,7 @@ use std::{
 
 use support::{Node, Process, eventually, finish, run, scratch, tandem};
 
-/// How long a command may take to end after a signal.
+/// Longest time for a command to end after a signal.
 const STOP_TIME: Duration = Duration::from_secs(6);
 
 #[track_caller]

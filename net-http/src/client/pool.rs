@@ -125,7 +125,7 @@ impl Pool {
             Ok(permit) => Some(permit),
             Err(_busy) => Box::pin(self.wait(self.slots.acquire(), patience)).await?.ok(),
         };
-        // The semaphore is never closed, so this error is only the stop of the node.
+        // The semaphore is never closed. If it were, the caller would see a stopped node.
         let permit = permit.ok_or(HttpError::Stopped)?;
         permit.forget();
         Ok(Slot { pool: Arc::clone(self) })

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * It holds at most `bound` entries, rounded up to an even number.
-//! * An entry stays for at least `bound / 2` uses of other entries after its own last use.
+//! * A used entry stays until at least `bound / 2` other entries have been used.
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -35,8 +35,8 @@ use crate::socket;
 /// of the client. Chosen: an hour is longer than any caller waits.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// How the verifier calls a server's certificate that may sign others. Its own type is not public here. Source:
-/// rustls-webpki, `Error::CaUsedAsEndEntity`.
+/// Text with which the verifier reports a server's certificate that may sign others. Its own type is not public
+/// here. Source: rustls-webpki, `Error::CaUsedAsEndEntity`.
 const CA_USED_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
 
 /// A client of the node at `address`.

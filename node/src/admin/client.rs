@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::wire::{Line, Peer, Refusal, Sent, Status};
 
-/// How long a connection and the head of an answer may take. Chosen: longer than a node waits for its peers.
+/// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longest answer, and longest line of a stream, in bytes. Chosen: thousands of peers.
@@ -89,7 +89,7 @@ impl Client {
         Self { dir: dir.to_owned(), tasks: TaskSet::new(&CancellationToken::new()) }
     }
 
-    /// How the node is doing.
+    /// State of the node.
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         self.ask("GET", "/status", Bytes::new()).await
     }

@@ -17,7 +17,7 @@ use tokio::{
     time::{self, Instant, Sleep},
 };
 
-/// How long a client may leave what is written to it unread. Chosen: longer than any program is
+/// Longest time for which a client may leave written bytes unread. Chosen: longer than any program is
 /// stopped in a debugger's step, shorter than an operator's patience.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -32,11 +32,11 @@ use tokio::{sync::broadcast, time};
 use super::wire::{Dial, Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis};
 use crate::{cli::Condition, lines::Lines, log};
 
-/// How long the body of a request may take to arrive. Chosen: a local process writes megabytes in
+/// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a message may take until every peer's link has written it. Chosen: a little more than the
+/// Longest time until every peer's link has written a message. Chosen: a little more than the
 /// write deadline of a peer, so that a stalled peer is reported as given up.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
 

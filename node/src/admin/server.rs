@@ -39,7 +39,7 @@ use super::{
 /// Connections at one time. Chosen: each is a command that somebody runs.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long the head of a request may take. Chosen: a local process needs no time at all.
+/// Longest time for the head of a request. Chosen: a local process needs no time at all.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that are read ahead.

@@ -31,7 +31,7 @@ pub(crate) struct Status {
     pub(crate) dials: Vec<Dial>,
 }
 
-/// How it stands with a peer that was configured.
+/// State of a configured peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dial {
     pub(crate) address: String,
@@ -91,7 +91,7 @@ pub(crate) enum Line {
     Message(Heard),
     /// The reader fell behind, and so many messages were left out.
     Missed {
-        /// How many.
+        /// Their number.
         messages: u64,
     },
 }

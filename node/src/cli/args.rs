@@ -229,7 +229,7 @@ pub(crate) struct ForwardArgs {
     /// Where to listen; port 0 picks a free one.
     #[arg(long, value_name = "HOST:PORT", value_hint = ValueHint::Other, default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
-    /// Whose services: host:port, a URL, or a multiaddr with /p2p/ID.
+    /// Node to call: host:port, a URL, or a multiaddr with /p2p/ID.
     #[arg(value_hint = ValueHint::Url)]
     pub(crate) peer: NodeAddress,
     /// File of further certificates to trust, in PEM.

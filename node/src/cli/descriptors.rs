@@ -1,4 +1,4 @@
-//! How many files the system lets this process have open, and what that means for a node.
+//! The limit on open files of this process, and the connection limits that follow from it.
 //!
 //! # Invariants
 //!

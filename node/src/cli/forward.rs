@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{args::ForwardArgs, failure::Failure, output, reach::Reach, signals::StopSignals};
 use crate::log;
 
-/// How long the end may take.
+/// Longest time for the stop.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Forwards until a signal comes.

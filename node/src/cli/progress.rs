@@ -1,4 +1,4 @@
-//! How far a transfer is, on standard error.
+//! Progress of a transfer, on standard error.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 
-/// How long the end may take. Chosen: nothing is under way any more.
+/// Longest time for the stop. Chosen: nothing is in progress any more.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A node that neither listens nor gossips.

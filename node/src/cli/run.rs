@@ -40,16 +40,16 @@ use crate::{
     log,
 };
 
-/// How long stopping may take. Source: issue 3, within 5 s.
+/// Longest time for the stop. Source: issue 3, within 5 s.
 const STOP_TIME: Duration = Duration::from_millis(4_500);
 
 /// The part of it that the tasks have to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long the last events may take to be written.
+/// Longest time to write the last events.
 const FLUSH_TIME: Duration = Duration::from_millis(200);
 
-/// How a node tells what happens to it.
+/// The form in which a node prints its events.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     Text,

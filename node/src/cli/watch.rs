@@ -20,7 +20,7 @@ use std::{
 use tandem::View;
 use tokio::time::{self, MissedTickBehavior};
 
-/// How often the node is looked at. Chosen: an operator's patience.
+/// Interval at which the node is asked for its state. Chosen: an operator's patience.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks after which the data directory is tried. Chosen: a full disk is known within ten seconds, and a
@@ -140,7 +140,7 @@ pub(crate) async fn watch(view: View, dir: PathBuf, disk: Disk, mut tell: impl F
 /// The result of the last look.
 #[derive(Debug)]
 struct Looks {
-    /// How often the failing of each address was told.
+    /// Number of times that the failure of each address was reported.
     told: HashMap<String, u32>,
     p2p: Vec<String>,
 }

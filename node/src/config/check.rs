@@ -53,7 +53,7 @@ pub(crate) enum ConfigError {
     Kind {
         /// Where it stands.
         at: Origin,
-        /// Whose value it is.
+        /// The setting that has the value.
         key: Key,
     },
     /// An environment variable that is nearly that of a setting.
@@ -75,7 +75,7 @@ pub(crate) enum ConfigError {
     Value {
         /// Where it comes from.
         at: Origin,
-        /// Whose value it is.
+        /// The setting that has the value.
         key: Key,
         /// The mistake, and what would be right.
         problem: String,
@@ -97,7 +97,7 @@ impl ConfigError {
     }
 }
 
-/// How an error names the place of a value.
+/// Text by which an error names the place of a value.
 fn place(at: &Origin, key: Key) -> String {
     let name = key.spec().name;
     match at {

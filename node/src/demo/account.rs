@@ -15,7 +15,7 @@ use super::{
     ledger::{Fate, Ledger, Listener, Source},
 };
 
-/// How long before a node was killed a message may have been sent that was still on its way.
+/// Longest time for which a message can have been in transit when its receiver was killed.
 /// Chosen: far more than the latency of a node under full load.
 const FLIGHT_NS: u64 = 2_000_000_000;
 
@@ -37,12 +37,12 @@ pub(crate) struct Outage {
 pub(crate) struct Tally([u64; 3]);
 
 impl Tally {
-    /// How many of a class.
+    /// Number of messages of a class.
     pub(crate) fn of(&self, class: Class) -> u64 {
         self.0.get(usize::from(class.code())).copied().unwrap_or(0)
     }
 
-    /// How many altogether.
+    /// Number of messages of all classes.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
@@ -165,7 +165,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// How often a node handled a message in each of its lives.
+    /// Number of times that a node handled a message, for each of its runs.
     fn times(&self, node: usize, fate: &Fate) -> impl Iterator<Item = u8> + Clone {
         let listeners = self.listeners.iter().enumerate();
         listeners

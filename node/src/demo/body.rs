@@ -9,7 +9,7 @@ use gossip::{Lane, Tag};
 use rand::RngCore;
 use runtime::Random;
 
-/// How every body starts.
+/// First bytes of every body.
 const MAGIC: [u8; 4] = *b"TDM1";
 
 /// Length of a stamp, in bytes.
@@ -92,7 +92,7 @@ pub(crate) struct Stamp {
     pub(crate) class: Class,
     /// Place of the sender.
     pub(crate) sender: u8,
-    /// How often the sender had been started before.
+    /// Number of earlier starts of the sender.
     pub(crate) life: u8,
     /// Counts the sender's messages of this class in this life.
     pub(crate) number: u32,

@@ -27,11 +27,11 @@ use super::{
 };
 use crate::cli::json;
 
-/// How long a node may take to listen. Chosen: a machine that is busy with something else starts one
+/// Longest time until a node listens. Chosen: a machine that is busy with something else starts one
 /// in a few seconds.
 const READY_TIME: Duration = Duration::from_secs(30);
 
-/// How long a node may take to read an order. Chosen: one line always fits the pipe.
+/// Longest time for a node to read an order. Chosen: one line always fits the pipe.
 const ORDER_TIME: Duration = Duration::from_secs(5);
 
 /// The arguments of a process.

@@ -29,11 +29,11 @@ pub(crate) enum Order {
 pub(crate) struct Schedule {
     /// When the first message is due, in nanoseconds since 1970.
     pub(crate) start_ns: u64,
-    /// How long messages are due.
+    /// Time for which messages are sent.
     pub(crate) seconds: u64,
     /// Multiplies what is sent per second.
     pub(crate) rate: f64,
-    /// How many nodes take turns with the proposals.
+    /// Number of nodes that take turns with the proposals.
     pub(crate) nodes: u32,
 }
 

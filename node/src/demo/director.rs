@@ -28,25 +28,25 @@ use super::{
     topology::{Member, Topology},
 };
 
-/// How often journals are read. Chosen: progress looks live, and costs nothing.
+/// Interval at which journals are read. Chosen: progress looks live, and costs nothing.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long nodes may take to hear each other. Chosen: several rounds of a topic's overlay.
+/// Longest time until the nodes receive messages from each other. Chosen: several rounds of a topic's overlay.
 const MESH_TIME: Duration = Duration::from_secs(30);
 
-/// How long after the order messages start. Chosen: every node has read the order by then.
+/// Delay between the order and the first message. Chosen: every node has read the order by then.
 const LEAD: Duration = Duration::from_millis(300);
 
-/// How long the last messages are waited for while none arrives. Source: issue 3, part 8.
+/// Longest wait for the last messages while none arrives. Source: issue 3, part 8.
 const STILL_TIME: Duration = Duration::from_secs(5);
 
-/// How long they are waited for altogether.
+/// Longest wait for the last messages in total.
 const DRAIN_TIME: Duration = Duration::from_secs(60);
 
-/// How long a killed node stays dead, at most. Chosen: its peers notice, and something is missed.
+/// Longest time until a killed node is restarted. Chosen: its peers notice, and something is missed.
 const DEAD_TIME: Duration = Duration::from_secs(1);
 
-/// How long a node may take to end.
+/// Longest time for a node to end.
 const STOP_TIME: Duration = Duration::from_secs(6);
 
 /// The parts of a demo to show.

@@ -48,7 +48,7 @@ pub(crate) enum DemoError {
     Died {
         /// The node.
         name: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// The lines that the node logged.
         log: PathBuf,

@@ -27,7 +27,7 @@ const MAX_LATENCY_US: u64 = 600_000_000;
 pub(crate) struct Listener {
     /// Its place.
     pub(crate) node: usize,
-    /// How often it had been started before.
+    /// Number of earlier starts.
     pub(crate) life: u8,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct Source {
 pub(crate) struct Fate {
     /// When it was sent; `None` if its sender did not note it, or took it back.
     pub(crate) sent_ns: Option<u64>,
-    /// How often each listener handled it. Shorter than the list of listeners if the rest is zero.
+    /// Number of times that each listener handled it. Shorter than the list of listeners if the rest is zero.
     handled: Vec<u8>,
 }
 
 impl Fate {
-    /// How often a listener handled it.
+    /// Number of times that a listener handled it.
     pub(crate) fn handled_by(&self, listener: usize) -> u8 {
         self.handled.get(listener).copied().unwrap_or(0)
     }
@@ -60,7 +60,7 @@ impl Fate {
     }
 }
 
-/// How many messages came over each transport.
+/// Number of messages that arrived over each transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arrivals {
     pub(crate) ws: u64,

@@ -24,14 +24,14 @@ use super::{
 /// Votes, and also transactions, that each node sends in a second. Source: issue 3, part 8.
 pub(crate) const PER_SECOND: f64 = 100.0;
 
-/// How often a sender looks what is due. Chosen: a fraction of what a message takes.
+/// Interval at which a sender checks which messages are due. Chosen: a fraction of the time of a message.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How long after the last message is due a full queue is waited for.
+/// Longest wait for a full queue after the last message was due.
 const OVERTIME: Duration = Duration::from_secs(5);
 
 impl Schedule {
-    /// How many messages of a class a node, by its place, should have sent by now.
+    /// Number of messages of a class that the node at this place should have sent by now.
     fn due(&self, class: Class, place: u8, now_ns: u64) -> u32 {
         let total_ns = nanos(Duration::from_secs(self.seconds));
         let elapsed_ns = now_ns.saturating_sub(self.start_ns).min(total_ns);

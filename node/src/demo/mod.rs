@@ -47,13 +47,13 @@ const MAX_SECONDS: u64 = 86_400;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How long to send, in seconds.
+    /// Time for which messages are sent, in seconds.
     #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 10, value_parser = seconds)]
     seconds: u64,
     /// Multiplies what is sent per second.
     #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 1.0, value_parser = rate)]
     rate: f64,
-    /// How many nodes of each kind to start.
+    /// Number of nodes of each kind.
     #[arg(long, value_hint = clap::ValueHint::Other, default_value = "ws=2,p2p=2,hybrid=1")]
     nodes: Topology,
     /// Kill a node halfway, start it again, and account for what it missed. It is the first one that

@@ -43,16 +43,16 @@ const LOSSES: [DropReason; 7] = [
     DropReason::TopicFull,
 ];
 
-/// How long the tasks of a node may take to end.
+/// Longest time for the tasks of a node to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How the director starts a node.
+/// The arguments with which the director starts a node.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoNodeArgs {
     /// Its place among the nodes.
     #[arg(long)]
     pub(crate) place: u8,
-    /// How often it has been started before.
+    /// Number of earlier starts.
     #[arg(long)]
     pub(crate) life: u8,
     /// hybrid, ws or p2p.

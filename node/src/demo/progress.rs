@@ -1,4 +1,4 @@
-//! How far a demo is, for whoever watches the terminal.
+//! Progress of a demo, on the terminal.
 //!
 //! # Invariants
 //!

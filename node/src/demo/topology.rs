@@ -14,7 +14,7 @@ use super::error::DemoError;
 /// Most nodes of a demo. Chosen: more processes than that tell nothing new on one machine.
 pub(crate) const MAX_NODES: usize = 32;
 
-/// How many nodes of each kind there are.
+/// Number of nodes of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Topology {
     ws: usize,

@@ -23,7 +23,7 @@ use crate::{
     support::Process,
 };
 
-/// How long a page may take. Chosen: the demo sends for ten seconds, and the machine may be busy.
+/// Longest time for a page. Chosen: the demo sends for ten seconds, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Says that a page works while a node runs on the default ports. The test starts one then.

@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take. Chosen: a machine that is busy with other tests is slow.
+/// Longest time for any step. Chosen: a machine that is busy with other tests is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program, without anything of the environment that could configure it.

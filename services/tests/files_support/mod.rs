@@ -102,7 +102,7 @@ pub(crate) fn nobody() -> Client {
     })))
 }
 
-/// How a body ends when a test has had enough of it.
+/// The end of a body that a test cuts short.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     /// With an error, as when a connection breaks.

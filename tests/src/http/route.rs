@@ -146,7 +146,7 @@ impl Reach {
         &self.address
     }
 
-    /// The peer ID by which the server knows the caller; empty if the route proves none.
+    /// The peer ID of the calling node, by which the server knows it if the route proves identities.
     #[must_use]
     pub fn caller(&self) -> String {
         let caller = self.between.as_ref().map_or(&self.node, |(_, node)| node);

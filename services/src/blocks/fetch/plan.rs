@@ -449,7 +449,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever sources do, every round ends once, as got or as a gap, and the plan comes to an end.
+        /// Every round ends once, as fetched or as a gap, and the plan ends, whatever the sources answer.
         #[test]
         fn every_round_ends(
             outcomes in prop::collection::vec(0..8_u8, 1..200),
