@@ -1,23 +1,23 @@
-//! The bytes that connections keep below the engine: received and not yet read, written and not yet sent.
+//! The backlog of all connections: bytes received and not yet read, and bytes written and not yet sent.
 //!
 //! ```text
 //!   socket ──▶ Meter ──▶ Yamux ──▶ Substream ──▶ readers          each adds to, or takes from,
 //!          ◀── Meter ◀── Yamux ◀── Substream ◀── writers          the account of its connection
 //!                                                                      │ all together too much
-//!                                   the greediest loses ◀── Backlog ◀──┘
+//!                                  the largest one loses ◀── Backlog ◀──┘
 //! ```
 //!
-//! The byte budget of the node counts messages, and a message begins where a stream is read. What waits
-//! before that is bounded by Yamux for each stream, which is nothing: a thousand connections may have a
-//! thousand streams each. So all of it is counted here, and has a bound of its own.
+//! The byte budget of the node counts messages, and a message starts where a stream is read. Bytes that wait
+//! below that are bounded by Yamux per stream only, and a thousand connections may have a thousand streams
+//! each. So all of them are counted here, and have a bound of their own.
 //!
 //! # Invariants
 //!
-//! * What is counted is what the library keeps: a frame from its header on, what each frame costs beside
-//!   its bytes, what a stream costs, and what was written until it is in the buffers of the socket.
-//! * Beyond the bound, the connection that keeps most loses the stream that keeps most of it. Where no
-//!   stream keeps half of it, the whole connection ends. So peers that keep little lose nothing.
-//! * Locks are taken in the order connections, streams, stream, and nothing is woken under the first.
+//! * The count covers the memory of the library: each frame from its header on with its overhead, each open
+//!   stream, and written bytes until they are in the buffers of the socket.
+//! * Beyond the bound, the connection with the largest backlog loses the stream that holds most of it. If no
+//!   stream holds half of it, the whole connection ends. Peers with a small backlog therefore lose nothing.
+//! * Locks are taken in the order connections, streams, stream. No task is woken while the first is held.
 
 use std::{
     collections::HashMap,
@@ -32,20 +32,20 @@ use yamux::{Packet, Stream};
 
 use crate::metrics::{P2pEvent, P2pMetrics};
 
-/// The part of the byte budget that the connections of a node may keep beside it, unless it is set. Chosen:
-/// with the default budget 64 MiB, of which 2,400 idle peers keep a third.
+/// Divisor of the byte budget that gives the default bound, which is in addition to the budget. Chosen: 64 MiB
+/// with the default budget, of which 2,400 idle peers use a third.
 const PART_OF_BUDGET: usize = 4;
 
-/// The least of that, in bytes. Chosen: 64 streams of which nothing is read.
+/// Smallest default bound, in bytes. Chosen: 64 full streams that are not read.
 const LEAST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a frame costs beside its bytes: the smallest allocation, and a place in a queue that doubles.
+/// Overhead of a frame, in bytes: the smallest allocation, and a place in a queue that doubles.
 pub(crate) const FRAME_BYTES: usize = 96;
 
-/// What an open stream costs: its state here and in the library. Chosen: rounded up.
+/// Memory of an open stream, in bytes: its state here and in the library. Chosen: rounded up.
 const STREAM_BYTES: usize = 1_024;
 
-/// What all connections of a node keep. Clones share it.
+/// The backlog of all connections of a node. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Backlog {
     shared: Arc<Shared>,
@@ -60,35 +60,35 @@ struct Shared {
     accounts: Mutex<HashMap<u64, Arc<Account>>>,
 }
 
-/// What one connection keeps.
+/// The backlog of one connection.
 #[derive(Debug, Default)]
 struct Account {
     held: AtomicUsize,
-    /// Its streams, by their numbers.
+    /// The streams of the connection, by their Yamux IDs.
     streams: Mutex<HashMap<u32, Arc<StreamAccount>>>,
-    /// The first frame of a stream that the library is about to hand out, and what it counts.
+    /// ID of the stream that the library is about to hand out, and the bytes of its first frame.
     first: Mutex<Option<(u32, usize)>>,
-    /// Written by streams, and not in the buffers of the socket.
+    /// Bytes written by streams that are not in the buffers of the socket yet.
     unsent: AtomicUsize,
-    /// Cancelled when the connection is to end, because it keeps most.
+    /// Cancelled when the connection must end, because its backlog is the largest.
     end: CancellationToken,
 }
 
-/// A stream and what it keeps unread.
+/// The unread bytes of one stream.
 #[derive(Debug, Default)]
 struct StreamAccount {
     held: AtomicUsize,
     kept: Mutex<Kept>,
 }
 
-/// A stream of Yamux, and the rest of the frame that is being read. `None` once it was taken away.
+/// A Yamux stream, and the rest of the frame that is being read. `stream` is `None` after an eviction.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) stream: Option<Stream>,
     pub(crate) frame: Option<(Packet, usize)>,
 }
 
-/// The account of one connection. Clones share it; what it holds is given back with the last of them.
+/// The account of one connection. Clones share it; its bytes are given back with the last of them.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionBacklog {
     open: Arc<OpenAccount>,
@@ -101,7 +101,7 @@ struct OpenAccount {
     account: Arc<Account>,
 }
 
-/// A stream that is counted. Dropping it resets it, unless it was closed, and gives back what it keeps.
+/// A counted stream. Dropping it resets the stream, unless it was closed, and gives its bytes back.
 #[derive(Debug)]
 pub(crate) struct CountedStream {
     connection: ConnectionBacklog,
@@ -114,7 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Backlog {
-    /// Connections may keep `bound` bytes together.
+    /// Bounds the backlog of all connections to `bound` bytes.
     pub(crate) fn new(bound: usize, metrics: P2pMetrics) -> Self {
         let shared = Shared {
             bound,
@@ -126,7 +126,7 @@ impl Backlog {
         Self { shared: Arc::new(shared) }
     }
 
-    /// What connections may keep beside a byte budget.
+    /// The default bound for a byte budget, in bytes.
     pub(crate) fn beside(budget_bytes: usize) -> usize {
         (budget_bytes / PART_OF_BUDGET).max(LEAST_BYTES)
     }
@@ -136,12 +136,12 @@ impl Backlog {
         self.shared.bound
     }
 
-    /// Where evictions are counted.
+    /// The counters of evictions.
     pub(crate) fn metrics(&self) -> &P2pMetrics {
         &self.shared.metrics
     }
 
-    /// An account for a new connection.
+    /// Opens the account of a new connection.
     pub(crate) fn open(&self) -> ConnectionBacklog {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let account = Arc::<Account>::default();
@@ -150,7 +150,7 @@ impl Backlog {
         ConnectionBacklog { open: Arc::new(OpenAccount { shared, number, account }) }
     }
 
-    /// What all connections keep, in bytes.
+    /// The backlog of all connections, in bytes.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.shared.held.load(Ordering::Relaxed)
@@ -158,12 +158,13 @@ impl Backlog {
 }
 
 impl Shared {
-    /// Takes from those that keep most until all keep no more than they may.
+    /// Evicts streams and connections with the largest backlog until the total is within the bound.
     fn make_room(&self) {
-        // Whoever has the lock sees to it. Nobody waits for it with bytes in hand.
+        // If another task holds the lock, it makes the room; this one must not wait with bytes in hand.
         let Ok(accounts) = self.accounts.try_lock() else { return };
         loop {
-            // One that is to end keeps what it has until its task is told, which is soon.
+            // A cancelled connection still holds its bytes until its task ends, which is soon, so it does not
+            // count.
             let mut held = 0;
             let mut greediest: Option<&Arc<Account>> = None;
             for account in accounts.values().filter(|account| !account.end.is_cancelled()) {
@@ -196,7 +197,7 @@ impl Shared {
         streams.iter().for_each(|stream| self.reset(account, stream));
     }
 
-    /// Takes a stream away from whoever has it, and what it keeps.
+    /// Evicts a stream, and drops its bytes.
     fn reset(&self, account: &Account, stream: &StreamAccount) {
         let taken = {
             let mut kept = lock(&stream.kept);
@@ -213,18 +214,18 @@ impl Shared {
 }
 
 impl ConnectionBacklog {
-    /// Counts bytes of the connection. [`Self::settle`] has to follow.
+    /// Adds bytes to the connection's count. The caller must then call [`Self::settle`].
     pub(crate) fn add(&self, bytes: usize) {
         self.open.account.held.fetch_add(bytes, Ordering::Relaxed);
         self.open.shared.held.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes back what was counted.
+    /// Subtracts bytes from the connection's count.
     pub(crate) fn take(&self, bytes: usize) {
         self.open.shared.take(&self.open.account, bytes);
     }
 
-    /// Makes room if all connections keep more than they may.
+    /// Evicts if all connections together exceed the bound.
     pub(crate) fn settle(&self) {
         let shared = &self.open.shared;
         if shared.held.load(Ordering::Relaxed) > shared.bound {
@@ -232,36 +233,36 @@ impl ConnectionBacklog {
         }
     }
 
-    /// Counts what a stream writes, from before the library has it.
+    /// Counts bytes that a stream is about to write.
     pub(crate) fn wrote(&self, bytes: usize) {
         self.open.account.unsent.fetch_add(bytes, Ordering::Relaxed);
         self.add(bytes);
     }
 
-    /// Gives back what was written and is sent, or was not taken.
+    /// Gives back written bytes that were sent, or that the library did not accept.
     pub(crate) fn sent(&self, bytes: usize) {
         let less = |unsent: usize| Some(unsent.saturating_sub(bytes));
         let unsent = &self.open.account.unsent;
-        // After the end there is nothing left of it.
+        // After the end of the connection the count is zero already.
         if let Ok(before) = unsent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
             self.take(bytes.min(before));
         }
     }
 
-    /// Keeps bytes that the connection counts for a stream that comes next.
+    /// Keeps the bytes of a frame that opens a stream, until the library hands the stream out.
     pub(crate) fn first(&self, stream: u32, bytes: usize) {
         let before = lock(&self.open.account.first).replace((stream, bytes));
         self.take(before.map_or(0, |(_, bytes)| bytes));
     }
 
-    /// Gives back what belongs to no stream: the socket is gone.
+    /// Gives back the bytes that belong to no stream, after the socket was dropped.
     pub(crate) fn close(&self) {
         let account = &self.open.account;
         let first = lock(&account.first).take().map_or(0, |(_, bytes)| bytes);
         self.take(first + account.unsent.swap(0, Ordering::Relaxed));
     }
 
-    /// Makes bytes that the connection counts those of a stream. Says no if there is no such stream.
+    /// Assigns counted bytes to a stream. Returns `false` if there is no such stream.
     pub(crate) fn assign(&self, stream: u32, bytes: usize) -> bool {
         let Some(stream) = lock(&self.open.account.streams).get(&stream).cloned() else {
             return false;
@@ -274,7 +275,7 @@ impl ConnectionBacklog {
         true
     }
 
-    /// Counts a stream, and its first frame as its own.
+    /// Counts a new stream, and assigns its first frame to it.
     pub(crate) fn count(&self, stream: Stream) -> CountedStream {
         let id = stream.id().val();
         let first = lock(&self.open.account.first).take_if(|(first, _)| *first == id);
@@ -287,7 +288,7 @@ impl ConnectionBacklog {
         CountedStream { connection: self.clone(), id, account }
     }
 
-    /// Cancelled when the connection has to end, because it keeps most.
+    /// Cancelled when the connection must end, because its backlog is the largest.
     pub(crate) fn end(&self) -> &CancellationToken {
         &self.open.account.end
     }
@@ -301,19 +302,20 @@ impl Drop for OpenAccount {
 }
 
 impl CountedStream {
-    /// The stream, unless it was taken away.
+    /// Locks the stream, which is `None` after an eviction.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Kept> {
         lock(&self.account.kept)
     }
 
-    /// Gives back what a frame cost that was read. The stream has to be locked, and there.
+    /// Gives back the bytes of a frame that was read. The caller must hold the lock of a stream that was not
+    /// evicted.
     pub(crate) fn read(&self, frame_bytes: usize) {
         let bytes = frame_bytes + FRAME_BYTES;
         self.account.held.fetch_sub(bytes, Ordering::Relaxed);
         self.connection.take(bytes);
     }
 
-    /// The account of its connection.
+    /// The account of the stream's connection.
     pub(crate) fn connection(&self) -> &ConnectionBacklog {
         &self.connection
     }

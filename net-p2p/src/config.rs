@@ -65,9 +65,10 @@ pub struct P2pConfig {
     pub subscribe: Subscription,
     /// States whether the node gossips over libp2p. Default: [`GossipStreams::On`].
     pub gossip: GossipStreams,
-    /// What all connections may keep beside the byte budget, in bytes: received and not yet read, written
-    /// and not yet sent. Beyond it the connection that keeps most loses its greediest stream, or ends.
-    /// Default: a quarter of the byte budget, but 16 MiB at least; 64 MiB with the default budget.
+    /// Bound on the backlog of all connections together, in bytes, in addition to the byte budget: bytes received
+    /// and not yet read, and bytes written and not yet sent. Beyond it, the connection with the largest backlog
+    /// loses its largest stream, or ends. Default: a quarter of the byte budget, at least 16 MiB; 64 MiB with the
+    /// default budget.
     pub backlog_bytes: Option<usize>,
     /// The server for HTTP over streams, shared with the other networks of the node. On streams it also serves
     /// `/.well-known/libp2p/protocols`. Default: none; the node does not announce HTTP.

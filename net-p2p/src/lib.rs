@@ -22,14 +22,14 @@
 //! | opening, gossip | swarm task -> connection | 256; 64 of one connection | caller gets `Busy` | - |
 //! | opening, others | swarm task -> connection | 1,024 of one connection, 256 open | caller gets `Busy` | - |
 //! | inbound streams | muxer task -> connection | 256 of one connection | stream is reset | `MuxerFull` |
-//! | backlog | sockets <-> readers and writers | bytes of all connections, a quarter of the budget | the greediest loses a stream or ends | `Backlog…` |
+//! | backlog | sockets <-> readers and writers | bytes of all connections, a quarter of the budget | the largest loses a stream or ends | `Backlog…` |
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot happen | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, own protocols | connections -> ProtocolServer | 1,024, 512 of one connection, and no more than are served | stream is reset | `AcceptQueueFull…` |
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
-//! | GossipSub, names | library, 120 s | three eighths of the budget beside it | not published, or not heard | `TopicNamesFull` |
+//! | message IDs | library, 120 s | three eighths of the budget, in addition to it | not published, or emptied | `TopicNamesFull` |
 //! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops |
 //! `TopicPeerFull` |
 //!

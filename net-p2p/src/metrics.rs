@@ -14,10 +14,10 @@ pub enum P2pEvent {
     AcceptQueueFull,
     /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation.
     MuxerFull,
-    /// A stream was reset: the connections keep too much, its connection most of it, and this stream most
-    /// of that.
+    /// A stream was reset: the backlog of all connections was above its bound, and the stream held most of the
+    /// largest connection's.
     BacklogStream,
-    /// A connection was ended: the connections keep too much, and it most of it.
+    /// A connection was closed: the backlog of all connections was above its bound, and this one was the largest.
     BacklogConnection,
     /// An inbound stream was reset: the acceptor of its protocol has ended.
     AcceptorGone,
@@ -56,7 +56,7 @@ pub enum P2pEvent {
     TopicExcess,
     /// A message from a topic was dropped: the memory budget for messages is used up.
     TopicBudgetFull,
-    /// A message from or for a topic was left out: the names of messages that the library keeps cost too much.
+    /// A message from or for a topic was dropped: the IDs of messages in the library use too much memory.
     TopicNamesFull,
     /// A peer was disconnected: it flooded a topic.
     TopicFlood,

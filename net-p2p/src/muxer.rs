@@ -15,8 +15,8 @@
 //! # Invariants
 //!
 //! * At most [`MAX_STREAMS`] streams of a connection are open. Their received and unread bytes are at most
-//!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together. Those of all connections of the
-//!   node have a bound of their own (`backlog.rs`).
+//!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together. The total of all connections has a
+//!   bound of its own (`backlog.rs`).
 //! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted.
 //! * A poll of the swarm's task in which handlers moved bytes is followed by another poll (`substream.rs`).
 //! * Closing the muxer waits until all written bytes are sent and the socket is closed, at most
@@ -66,7 +66,7 @@ pub(crate) const MAX_STREAMS: usize = 1_024;
 /// while a stream is read as fast as its peer sends. Chosen: 80 MB/s for one stream over a path of 200 ms.
 const MAX_WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 
-/// How many connections may have grown as far as they can before what all may keep is used up. Chosen.
+/// Number of connections that may grow to their bound before the bound of the whole node is reached. Chosen.
 const GROWING_CONNECTIONS: usize = 8;
 
 /// Largest number of inbound streams that wait for negotiation.
@@ -95,7 +95,7 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Drives the connections in tasks of `tasks`, and counts in `backlog` what they keep.
+    /// Drives the connections in tasks of `tasks`, and counts their bytes in `backlog`.
     pub(crate) fn new(tasks: ConnectionTasks, backlog: Backlog) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);

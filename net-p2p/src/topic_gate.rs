@@ -1,18 +1,18 @@
-//! What peers say on topics is judged before the library keeps anything of it.
+//! The gate in front of GossipSub: it checks topic messages before the library stores anything about them.
 //!
 //! ```text
-//!   connection ──▶ GatedPubsub: says whose it is ──▶ library ──▶ Gate: takes it, or empties it
+//!   connection ──▶ GatedPubsub: notes the peer ──▶ library ──▶ Gate: passes the message, or empties it
 //! ```
 //!
-//! The library keeps the name of each message for minutes, twice, also of those that are ignored: half a
-//! kilobyte for a message of one byte. What it was told of it can't take back. So what is too much is
-//! emptied before the library names it. All empty messages are one, which the library has heard already.
+//! The library stores the ID of every message for minutes, twice, even of ignored ones: half a kilobyte for a
+//! message of one byte. This cannot be undone afterwards, so excess messages are emptied before the library
+//! assigns an ID. All empty messages have the same ID, which the library already knows.
 //!
 //! # Invariants
 //!
-//! * What a peer says beyond its share leaves no trace but a count, and costs it no score.
+//! * An excess message of a peer leaves nothing but a count, and does not change the peer's score.
 //! * A peer that floods is disconnected and counted.
-//! * The names that the library keeps cost [`Gate::bound`](Gate) at most, and those of one request more.
+//! * The memory of message IDs in the library is at most [`Gate::bound`](Gate), plus that of one RPC.
 
 use std::{
     collections::VecDeque,
@@ -40,20 +40,20 @@ use crate::{
     topic_rates::{RateVerdict, TopicRates},
 };
 
-/// The part of the byte budget that names of messages may cost beside it. Chosen: with the default budget
-/// 96 MiB, 157,000 messages that were heard within two minutes.
+/// Divisor of the byte budget for the memory of message IDs, which is in addition to the budget; see [`PARTS`].
+/// Chosen: 96 MiB with the default budget, for 157,000 messages received within two minutes.
 const PART_OF_BUDGET: usize = 8;
 const PARTS: usize = 3;
 
-/// What the name of a message costs that was heard, and how long it is kept: by the memory of what was seen,
-/// and by the scores of peers. Computed from the library's tables, half full; source: gossipsub 0.50.
+/// Memory of a received message's ID, in bytes, and the time for which it is stored: in the cache of seen IDs
+/// and in the scores of peers. Computed from the library's tables, half full; source: gossipsub 0.50.
 const HEARD_BYTES: usize = 640;
 const HEARD_FOR: Duration = Duration::from_secs(120);
 
-/// The same of a message that was published, which no score knows.
+/// Memory of a published message's ID, in bytes; it is not in the scores.
 const PUBLISHED_BYTES: usize = 256;
 
-/// Decides what the library hears. Clones share it.
+/// Decides which messages the library gets. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicGate {
     gate: Arc<Mutex<Gate>>,
@@ -63,18 +63,18 @@ pub(crate) struct TopicGate {
 struct Gate {
     metrics: P2pMetrics,
     rates: TopicRates,
-    /// Whose request is being looked at.
+    /// The peer whose RPC is being handled.
     from: Option<PeerId>,
-    /// Peers that are to be disconnected.
+    /// Peers that must be disconnected for flooding.
     flooded: VecDeque<PeerId>,
-    /// What names cost, by the time at which they are forgotten.
+    /// Memory of message IDs in bytes, by the time at which the library drops them.
     names: VecDeque<(Instant, usize)>,
     name_bytes: usize,
     bound: usize,
 }
 
 impl TopicGate {
-    /// Names may cost a part of what is in the byte budget.
+    /// Creates a gate. The bound on message IDs is a part of `budget_bytes`.
     pub(crate) fn new(budget_bytes: usize, metrics: P2pMetrics) -> Self {
         let gate = Gate {
             metrics,
@@ -92,22 +92,22 @@ impl TopicGate {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another message may be given to the library.
+    /// Returns `true` if the library may get another message.
     pub(crate) fn has_room(&self, now: Instant) -> bool {
         self.lock().has_room(now)
     }
 
-    /// Notes that the library keeps the name of a message that was heard.
+    /// Counts the ID of a received message.
     pub(crate) fn heard(&self, now: Instant) {
         self.lock().keep(HEARD_BYTES, now);
     }
 
-    /// Notes that the library keeps the name of a message that was published.
+    /// Counts the ID of a published message.
     pub(crate) fn published(&self, now: Instant) {
         self.lock().keep(PUBLISHED_BYTES, now);
     }
 
-    /// Forgets a peer that is gone.
+    /// Removes the record of a peer that has disconnected.
     pub(crate) fn forget(&self, peer: &PeerId) {
         self.lock().rates.forget(peer);
     }
@@ -123,7 +123,7 @@ impl Gate {
 
     fn keep(&mut self, bytes: usize, now: Instant) {
         self.name_bytes += bytes;
-        // One entry a second is exact enough, and small.
+        // One entry per second is exact enough, and keeps the queue short.
         let until = now + HEARD_FOR;
         match self.names.back_mut() {
             Some((last, sum)) if until < *last + Duration::from_secs(1) => *sum += bytes,
@@ -131,9 +131,10 @@ impl Gate {
         }
     }
 
-    /// Whether the library may hear a message.
+    /// Returns `true` if the library may get this message.
     fn lets_in(&mut self, body_bytes: usize, now: Instant) -> bool {
-        // Nobody else gives messages to the library.
+        // Messages come to the library only within RPCs of peers, so a missing peer is not possible in
+        // practice.
         let Some(from) = self.from else { return true };
         match self.rates.note(from, body_bytes, now) {
             RateVerdict::Within => {}
@@ -157,14 +158,14 @@ impl Gate {
     }
 }
 
-/// Refuses what is signed, and empties what is too much.
+/// Rejects signed messages, and empties excess ones.
 #[derive(Clone, Debug)]
 pub(crate) struct StrictNoSign {
     gate: TopicGate,
 }
 
 impl StrictNoSign {
-    /// Asks `gate` about what is too much.
+    /// Uses `gate` to find excess messages.
     pub(crate) const fn new(gate: TopicGate) -> Self {
         Self { gate }
     }
@@ -187,19 +188,19 @@ impl DataTransform for StrictNoSign {
     }
 }
 
-/// GossipSub, with the gate before it.
+/// GossipSub behind the gate.
 pub(crate) struct GatedPubsub {
     inner: Behaviour,
     gate: TopicGate,
 }
 
 impl GatedPubsub {
-    /// `inner` transforms messages with [`StrictNoSign`] of the same gate.
+    /// Wraps `inner`, whose transform must be a [`StrictNoSign`] of the same gate.
     pub(crate) const fn new(inner: Behaviour, gate: TopicGate) -> Self {
         Self { inner, gate }
     }
 
-    /// What lets messages in.
+    /// The gate in front of the library.
     pub(crate) const fn gate(&self) -> &TopicGate {
         &self.gate
     }
@@ -254,7 +255,7 @@ impl NetworkBehaviour for GatedPubsub {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        // The library transforms all messages of a request before it returns.
+        // The library transforms all messages of an RPC before it returns.
         self.gate.lock().from = Some(peer);
         self.inner.on_connection_handler_event(peer, connection, event);
         self.gate.lock().from = None;
@@ -313,9 +314,9 @@ mod tests {
         assert!(transform.inbound_transform(raw(1, None, Some(vec![1]))).is_err());
     }
 
-    // Issue 8, 23: the library kept the name of what was too much for two minutes.
+    // Issue 8, 23. Before, the library stored the IDs of excess messages for two minutes.
     #[test]
-    fn what_is_beyond_the_share_of_a_peer_is_emptied() {
+    fn a_message_beyond_the_share_of_its_peer_is_emptied() {
         let metrics = P2pMetrics::default();
         let gate = TopicGate::new(usize::MAX, metrics.clone());
         let (loud, quiet) = (PeerId::random(), PeerId::random());
@@ -333,7 +334,7 @@ mod tests {
 
     // Issue 8, 23.
     #[tokio::test(start_paused = true)]
-    async fn what_names_cost_has_a_bound_and_is_given_back() {
+    async fn the_memory_of_message_ids_is_bounded_and_given_back() {
         let metrics = P2pMetrics::default();
         let gate = TopicGate::new(100 * HEARD_BYTES * PART_OF_BUDGET / PARTS, metrics.clone());
         let peer = PeerId::random();

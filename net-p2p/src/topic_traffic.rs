@@ -3,9 +3,9 @@
 //!
 //! # Invariants
 //!
-//! * What is heard beyond what the budget has room for is ignored and counted. What a peer says beyond its
-//!   share does not come this far (`topic_gate.rs`).
-//! * What is not published, because the names of messages cost too much already, is counted.
+//! * A received message beyond the budget is ignored and counted. A message beyond its peer's share does not get
+//!   here (`topic_gate.rs`).
+//! * A message that is not published because message IDs use too much memory already is counted.
 //! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
 use std::{collections::HashSet, time::Duration};
@@ -124,7 +124,7 @@ impl Core {
         message: gossipsub::Message,
     ) {
         if message.data.is_empty() {
-            // It stands for all that was too much.
+            // The empty message stands for every excess one.
             return self.report(&id, &from, MessageAcceptance::Ignore);
         }
         if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {

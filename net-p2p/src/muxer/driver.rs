@@ -5,7 +5,7 @@
 //! * The task waits for orders and for the connection only. A stream that finds its queue full is reset
 //!   without a wait.
 //! * The task ends when the connection ends, when it has closed the connection, or when the muxer was dropped.
-//! * The task ends at once when the backlog has chosen its connection to go.
+//! * The task ends at once when the backlog evicts its connection.
 //! * The muxer receives the error that ended the connection.
 //! * Every stream of the connection ends when the task ends or starts to close the connection.
 
@@ -55,9 +55,9 @@ enum End {
 #[derive(Debug)]
 pub(super) struct Driver<C> {
     pub(super) connection: Connection<Meter<FlushCoalescer<C>>>,
-    /// What the connection keeps.
+    /// The account of the connection in the backlog.
     pub(super) backlog: ConnectionBacklog,
-    /// Resolves when it keeps too much.
+    /// Resolves when the backlog evicts the connection.
     pub(super) too_much: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Inbound streams, on their way to the negotiation.
     pub(super) inbound: mpsc::Sender<CountedStream>,

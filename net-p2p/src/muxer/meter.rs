@@ -1,12 +1,12 @@
-//! Counts the frames of Yamux as they come and go, between the library and the socket.
+//! Counts Yamux frames between the library and the socket.
 //!
 //! # Invariants
 //!
-//! * A frame counts from its header on: that is when the library takes memory for all of it.
-//! * Once it is whole, it counts for its stream; if there is none, or the stream ends with it, the library
-//!   has thrown it away.
-//! * What was written counts until the last byte of its frame is in the buffers of the socket.
-//! * What the connection counts here is given back when it is dropped.
+//! * A frame counts from its header on, because the library allocates memory for all of it then.
+//! * A complete frame is assigned to its stream. If there is none, or the frame ends it, the library drops the
+//!   frame, so its bytes are given back.
+//! * Written bytes count until the last byte of their frame is in the buffers of the socket.
+//! * The bytes counted for the connection itself are given back when the meter is dropped.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use futures::{AsyncRead, AsyncWrite};
 
 use crate::backlog::{ConnectionBacklog, FRAME_BYTES};
 
-/// Bytes of a header. Source: Yamux, "Framing".
+/// Length of a frame header, in bytes. Source: Yamux, "Framing".
 const HEADER_BYTES: usize = 12;
 
 /// The type of a frame that has a body. Source: Yamux, "Type field".
@@ -28,10 +28,10 @@ const DATA: u8 = 0;
 const SYN: u8 = 1;
 const RST: u8 = 8;
 
-/// The longest body that the library takes memory for. Source: yamux 0.14, `frame/io.rs`.
+/// Longest body that the library allocates, in bytes. Source: yamux 0.14, `frame/io.rs`.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// What a frame costs.
+/// Memory of a frame, in bytes.
 const fn cost(body_bytes: usize) -> usize {
     body_bytes + FRAME_BYTES
 }
@@ -44,14 +44,14 @@ struct Data {
     body_bytes: usize,
 }
 
-/// What a piece of the bytes of one direction means.
+/// The event at a position in the bytes of one direction.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Header(Data),
     Whole(Data),
 }
 
-/// Finds the frames in the bytes of one direction.
+/// Parser for the frames in one direction.
 #[derive(Debug, Default)]
 struct Frames {
     header: [u8; HEADER_BYTES],
@@ -60,7 +60,7 @@ struct Frames {
 }
 
 impl Frames {
-    /// Takes bytes, up to the next step.
+    /// Consumes bytes up to the next event.
     fn advance(&mut self, bytes: &mut &[u8]) -> Option<Step> {
         if let Some((data, left)) = &mut self.frame {
             let piece = bytes.len().min(*left);
@@ -95,19 +95,19 @@ impl Frames {
     }
 }
 
-/// The bytes of one connection, counted.
+/// The byte stream of one connection, which counts frames.
 #[derive(Debug)]
 pub(super) struct Meter<S> {
     socket: S,
     connection: ConnectionBacklog,
     read: Frames,
     written: Frames,
-    /// What the frame that is coming counts.
+    /// Bytes counted for the frame that is arriving.
     coming: usize,
 }
 
 impl<S> Meter<S> {
-    /// Counts what goes through `socket` for `connection`.
+    /// Counts the bytes of `socket` in the account `connection`.
     pub(super) fn new(socket: S, connection: ConnectionBacklog) -> Self {
         let (read, written) = (Frames::default(), Frames::default());
         Self { socket, connection, read, written, coming: 0 }
@@ -117,7 +117,7 @@ impl<S> Meter<S> {
         while !bytes.is_empty() {
             match self.read.advance(&mut bytes) {
                 Some(Step::Header(data)) => {
-                    // One that is longer ends the connection.
+                    // A longer frame ends the connection.
                     self.coming = cost(data.body_bytes.min(MAX_BODY_BYTES));
                     self.connection.add(self.coming);
                     self.connection.settle();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_they_are_cut() {
+    fn frames_are_found_however_their_bytes_are_split() {
         let bytes = [
             header(0, SYN, 1, 300),
             vec![9; 300],
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_counts_from_its_header_until_it_is_thrown_away() {
+    fn a_frame_counts_from_its_header_until_it_is_dropped() {
         let backlog = Backlog::new(1 << 30, P2pMetrics::default());
         let mut meter = Meter::new((), backlog.open());
         meter.has_read(&header(0, 0, 7, 1_000));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_counts_until_it_is_sent() {
+    fn written_bytes_count_until_they_are_sent() {
         let backlog = Backlog::new(1 << 30, P2pMetrics::default());
         let connection = backlog.open();
         let mut meter = Meter::new((), connection.clone());

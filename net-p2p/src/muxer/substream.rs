@@ -17,8 +17,8 @@
 //! * No task waits on a stream of a connection that has ended or is being closed. Bytes received before can
 //!   still be read.
 //! * Only bytes count. A repeated end or error does not cause another poll.
-//! * What is read, or written, is taken from the backlog of its connection, or counted there. A stream that
-//!   was taken away because it kept too much ends with an error.
+//! * Read bytes are given back to the backlog of the connection, and written bytes are added to it. A stream
+//!   that the backlog has evicted ends with an error.
 
 use std::{
     io,
@@ -64,10 +64,10 @@ impl Activity {
     }
 }
 
-/// The most that the library makes a frame of. Source: yamux 0.14, `split_send_size`.
+/// Largest frame that the library sends, in bytes. Source: yamux 0.14, `split_send_size`.
 const MAX_SENT_BYTES: usize = 16 * 1024;
 
-/// A Yamux stream that reports activity, counts for its connection and ends with it.
+/// A Yamux stream that reports activity, is counted in the backlog, and ends with its connection.
 #[derive(Debug)]
 pub(crate) struct Substream {
     stream: CountedStream,
@@ -76,7 +76,7 @@ pub(crate) struct Substream {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// What a stream says that was taken away.
+/// The error of an evicted stream.
 fn taken_away<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
 }
@@ -99,7 +99,7 @@ impl Substream {
         polled
     }
 
-    /// Reads frame by frame, so that each is given back as soon as it is read.
+    /// Reads frame by frame, so that each frame is given back as soon as it was read.
     fn poll_frames(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut kept = self.stream.lock();
         let Kept { stream: Some(stream), frame } = &mut *kept else { return taken_away() };
@@ -118,7 +118,7 @@ impl Substream {
             }
             match Pin::new(&mut *stream).poll_next(context) {
                 Poll::Ready(Some(Ok(packet))) => *frame = Some((packet, 0)),
-                // Whoever has read something will come back, and the error with him.
+                // Bytes were read, so the caller polls again, and gets the error then.
                 _ if filled > 0 => break,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => break,
@@ -131,7 +131,7 @@ impl Substream {
     fn poll_write_frame(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut kept = self.stream.lock();
         let Some(stream) = &mut kept.stream else { return taken_away() };
-        // Counted first: the task of the connection may send it at once.
+        // Counted before the write, because the connection's task may send the bytes at once.
         let most = bytes.len().min(MAX_SENT_BYTES) + FRAME_BYTES;
         let connection = self.stream.connection();
         connection.wrote(most);

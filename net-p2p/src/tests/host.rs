@@ -49,7 +49,7 @@ pub(crate) fn connection_tasks() -> ConnectionTasks {
     ConnectionTasks::new(TaskSet::new(&CancellationToken::new()), CancellationToken::new())
 }
 
-/// What the connections of a plain host may keep.
+/// Bound on the backlog of a plain host, in bytes.
 pub(crate) fn backlog() -> Backlog {
     Backlog::new(1 << 26, P2pMetrics::default())
 }

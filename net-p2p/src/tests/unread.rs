@@ -1,5 +1,5 @@
-//! Connections that fill windows which nobody reads: what the node keeps of them, and what honest peers
-//! notice.
+//! Connections that fill stream windows which are not read: the memory they hold, and the effect on honest
+//! peers.
 
 use std::{
     future::pending,
@@ -19,17 +19,17 @@ use tokio::time;
 use super::host::{Host, Node, new_key, until};
 use crate::{P2pConfig, P2pEvent};
 
-/// What a stream takes without being read: the window that each begins with, and some change.
+/// Bytes that a stream accepts without being read: its initial window and a little more.
 const BODY_BYTES: usize = 250_000;
 
-/// Streams of one connection. As many requests of a peer are served at once.
+/// Streams of one connection. Chosen: the number of requests of one peer that are served at once.
 const STREAMS: usize = 16;
 
-/// Votes of an honest peer meanwhile, and the pause between two.
+/// Number of votes of an honest peer during the attack, and the pause between two.
 const VOTES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A node that answers no request and reads none, whose connections may keep `bound` bytes.
+/// A node that neither reads nor answers requests, with `bound` bytes for the backlog of its connections.
 async fn deaf(bound: usize) -> Node {
     let hold = |_request: HttpRequest| pending::<Result<HttpResponse, std::convert::Infallible>>();
     let server = HttpServer::new(HttpService::new(tower::service_fn(hold)), ServeLimits::default());
@@ -43,7 +43,8 @@ async fn deaf(bound: usize) -> Node {
     .await
 }
 
-/// Fills streams of one connection, each with `bodies`, and returns them with what was taken of each.
+/// Fills streams of one connection, each with `bodies`. Returns them with the number of bytes that each
+/// accepted.
 async fn fill(node: &Node, bodies: &[usize]) -> (Host, Vec<(Stream, usize)>) {
     let host = Host::dial(&new_key(), &[], node.address()).await;
     let protocol = NetworkProfile::TANDEM.http_protocol;
@@ -55,11 +56,11 @@ async fn fill(node: &Node, bodies: &[usize]) -> (Host, Vec<(Stream, usize)>) {
         while let Some(rest @ [_, ..]) = request.get(taken..) {
             match time::timeout(Duration::from_secs(2), stream.write(rest)).await {
                 Ok(Ok(bytes)) => taken += bytes,
-                // It was reset, or the window is full.
+                // The stream was reset, or its window is full.
                 Ok(Err(_)) | Err(_) => break,
             }
         }
-        // What a stream that was reset had taken is seen below.
+        // A reset after this point shows in `kept`.
         let _ = time::timeout(Duration::from_secs(2), stream.flush()).await;
         (stream, taken)
     });
@@ -67,7 +68,7 @@ async fn fill(node: &Node, bodies: &[usize]) -> (Host, Vec<(Stream, usize)>) {
     (host, filled)
 }
 
-/// What is left of streams that were not reset.
+/// Number of bytes accepted by the streams that were not reset.
 async fn kept(filled: Vec<(Stream, usize)>) -> usize {
     let kept = filled.into_iter().map(async |(mut stream, taken)| {
         match time::timeout(Duration::from_millis(500), stream.read(&mut [0; 1])).await {
@@ -78,7 +79,7 @@ async fn kept(filled: Vec<(Stream, usize)>) -> usize {
     join_all(kept).await.into_iter().sum()
 }
 
-/// Has a peer vote, and returns how long the slowest of 99 in 100 votes took.
+/// Makes a peer send votes, and returns the 99th percentile of their latencies.
 async fn vote(peer: &Node, node: &Node) -> Duration {
     let before = node.heard().len();
     let mut delays = Vec::new();
@@ -95,9 +96,9 @@ async fn vote(peer: &Node, node: &Node) -> Duration {
     delays[VOTES as usize * 99 / 100 - 1]
 }
 
-// Issue 9, 5: what connections keep unread was bounded for each of them, and not for the node.
+// Issue 9, 5. Before, unread bytes were bounded per connection, and not for the node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_fill_windows_keep_no_more_than_the_node_may() {
+async fn connections_that_fill_windows_hold_no_more_than_the_bound() {
     const BOUND: usize = 4 * 1024 * 1024;
     const CONNECTIONS: usize = 8;
     let node = deaf(BOUND).await;
@@ -113,7 +114,7 @@ async fn connections_that_fill_windows_keep_no_more_than_the_node_may() {
     };
     let ((_hosts, kept), slowest) = tokio::join!(attack, vote(&peer, &node));
     println!("{kept} bytes kept; 99 of 100 votes took {slowest:?} at most, {quiet:?} before");
-    // What is on its way when a stream is looked at is not kept yet.
+    // Bytes in transit when a stream is checked are not held yet.
     assert!(kept <= BOUND, "{kept} bytes");
     let metrics = node.network.metrics();
     let ended = metrics.count(P2pEvent::BacklogConnection);
@@ -123,7 +124,7 @@ async fn connections_that_fill_windows_keep_no_more_than_the_node_may() {
 
 // Issue 9, 5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_keeps_most_goes_and_its_connection_stays() {
+async fn the_largest_stream_is_reset_and_its_connection_stays() {
     let node = deaf(400_000).await;
     let (quiet, small) = fill(&node, &[10_000, 10_000]).await;
     let (greedy, large) = fill(&node, &[BODY_BYTES, 20_000]).await;
