@@ -12,8 +12,7 @@
 //!
 //! | queue | producers -> consumer | bound | when full | counted as |
 //! | --- | --- | --- | --- | --- |
-//! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller gets an error |
-//! `PublishQueueFull` |
+//! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller gets an error | `PublishQueueFull` |
 //! | outbox | swarm task -> GossipSub | 8,192 messages, each charged to the budget; paced | dropped | `PublishQueueFull` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
@@ -30,8 +29,7 @@
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | message IDs | library, 120 s | three eighths of the budget, in addition to it | not published, or emptied | `TopicNamesFull` |
-//! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops |
-//! `TopicPeerFull` |
+//! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops | `TopicPeerFull` |
 //!
 //! # Invariants
 //!

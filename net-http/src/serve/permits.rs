@@ -3,7 +3,7 @@
 //! ```text
 //!   connection ─▶ permits of its peer ─▶ permits in total ─▶ ConnectionPermit
 //!                      │ all taken: waits, and an idle connection of the peer is dismissed
-//!                      │ all taken: waits, and an idle connection of the peer is dismissed
+//! ```
 //!
 //! # Invariants
 //!
