@@ -51,7 +51,7 @@ use limits::LONGEST;
 use request::RequestDefaults;
 use table::Table;
 
-/// The byte stream of a connection.
+/// The byte stream of a connection. Every type with these bounds implements it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
@@ -84,7 +84,7 @@ pub struct Target {
     /// Idle time after which a kept connection is closed; a little less than the server keeps it. See
     /// [`TCP_IDLE`] and [`STREAM_IDLE`].
     pub idle: Duration,
-    /// Opens the connections.
+    /// Opens a connection when a request finds no idle one.
     pub connect: Arc<dyn Connect>,
 }
 

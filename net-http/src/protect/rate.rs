@@ -24,12 +24,12 @@ use crate::serve::{LoopbackRule, PeerKey, reply};
 /// than are likely to call; about 4 MiB. Source of the number: threats and goals, row 32.
 const MAX_CALLERS: usize = 65_536;
 
-/// A rate of requests.
+/// A rate limit on requests: a steady rate, and a burst after a pause. Default: 1,000 of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestRate {
-    /// Requests per second over time.
+    /// Requests per second in the long run. Default: 1,000.
     pub per_second: NonZeroU32,
-    /// Requests at once after a pause.
+    /// Largest number of requests at once after a pause. Default: 1,000, the allowance of one second.
     pub burst: NonZeroU32,
 }
 

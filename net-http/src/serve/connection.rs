@@ -51,12 +51,12 @@ const MAX_BUFFER_BYTES: usize = 256 * 1024;
 /// `Retry-After` for a client that got no permit. Chosen: the shortest time that the header can express.
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
-/// A connection to be served.
+/// A connection for [`HttpServer::serve`], on any transport.
 #[derive(Debug)]
 pub struct Connection<Io> {
-    /// The byte stream.
+    /// The byte stream, from the first byte of the first request.
     pub io: Io,
-    /// The client.
+    /// The client; permits and rates are charged to it.
     pub caller: Caller,
     /// The limits that apply to it.
     pub terms: Terms,
@@ -65,7 +65,7 @@ pub struct Connection<Io> {
 /// A connection that was upgraded to another protocol.
 #[derive(Debug)]
 pub struct Upgraded<Io, U> {
-    /// The byte stream.
+    /// The byte stream, after the answer to the upgrade was written.
     pub io: Io,
     /// Bytes that were read after the request.
     pub early: BytesMut,

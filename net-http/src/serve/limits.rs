@@ -65,7 +65,7 @@ impl Default for ServeLimits {
     }
 }
 
-/// The treatment of an `Upgrade` header.
+/// The treatment of requests with an `Upgrade` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeOffer {
     /// The header is passed on, as on sockets. A request whose upgrade no hook accepts is answered like any
@@ -90,17 +90,17 @@ pub enum PermitRule {
 pub struct Terms {
     /// Number of requests per connection: one, or any number.
     pub streams: StreamUse,
-    /// Spelling of header names in answers.
+    /// Spelling of header names in answers; existing nodes write title case.
     pub header_case: HeaderCase,
-    /// Treatment of an `Upgrade` header.
+    /// Treatment of requests with an `Upgrade` header.
     pub upgrade: UpgradeOffer,
     /// Time at which the connection takes its permit.
     pub permit: PermitRule,
-    /// See [`ServeLimits::head_time`].
+    /// Longest time for a head to arrive: [`ServeLimits::head_time`].
     pub head_time: Duration,
     /// Longest time between two requests: [`ServeLimits::socket_idle`] or [`ServeLimits::stream_idle`].
     pub idle: Duration,
-    /// See [`ServeLimits::stall`].
+    /// Longest time without progress on a message: [`ServeLimits::stall`].
     pub stall: Duration,
 }
 

@@ -12,19 +12,19 @@ pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf
 /// Value of `X-Content-Type-Options`, so that clients do not guess another type.
 pub const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Returns an answer without a body.
+/// Returns an answer with this status, no body and `Content-Length: 0`.
 #[must_use]
 pub fn empty(status: StatusCode) -> HttpResponse {
     text(status, "", &[])
 }
 
-/// Returns an answer whose body is the line `words`.
+/// Returns an answer with this status and the text `words` as its body.
 #[must_use]
 pub fn refused(status: StatusCode, words: &str) -> HttpResponse {
     text(status, words, &[(header::CONTENT_TYPE, PLAIN)])
 }
 
-/// Returns the 404 of existing nodes.
+/// Returns the 404 of existing nodes, byte for byte: status, headers and the text `404 page not found`.
 #[must_use]
 pub fn not_found() -> HttpResponse {
     let headers = [(header::CONTENT_TYPE, PLAIN), (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF)];

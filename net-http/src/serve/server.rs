@@ -73,7 +73,7 @@ impl HttpServer {
         Self::new(HttpService::new(unknown), ServeLimits::default())
     }
 
-    /// The counters of this server.
+    /// The counters of this server, for all transports together.
     #[must_use]
     pub fn metrics(&self) -> &ServeMetrics {
         &self.shared.metrics
