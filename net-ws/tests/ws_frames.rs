@@ -170,7 +170,7 @@ impl ServerCase {
 }
 
 #[tokio::test]
-async fn a_client_sees_what_was_recorded() {
+async fn a_client_gets_the_recorded_frames() {
     let cases = vectors().server_cases;
     assert_eq!(cases.len(), 79);
     join_all(cases.iter().map(|case| soon(case.check()))).await;

@@ -177,7 +177,7 @@ fn dependencies_point_down() {
 }
 
 #[test]
-fn no_room_holds_what_belongs_into_another_one() {
+fn no_room_contains_code_of_another_one() {
     for package in packages() {
         let Some(room) = ROOMS.iter().find(|room| room.name == package.name) else { continue };
         for dependency in package.dependencies.iter().filter(|other| other.kind.is_none()) {
@@ -232,7 +232,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_source_has_what_the_house_forbids() {
+fn no_source_contains_forbidden_code() {
     // Assembled here, so that this file does not contain them.
     let forbidden = [
         concat!("unbounded", "_channel"),

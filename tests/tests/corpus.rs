@@ -253,21 +253,21 @@ async fn in_a_process(pace: Pace) {
 }
 
 #[tokio::test]
-async fn a_relay_passes_on_what_live_nodes_sent_at_their_pace() {
+async fn a_relay_forwards_the_recorded_traffic_at_its_pace() {
     embedded(recorded()).await;
 }
 
 #[tokio::test]
-async fn a_relay_passes_on_what_live_nodes_sent_as_fast_as_it_goes() {
+async fn a_relay_forwards_the_recorded_traffic_at_full_speed() {
     embedded(Pace::Unpaced).await;
 }
 
 #[tokio::test]
-async fn the_program_passes_on_what_live_nodes_sent_at_their_pace() {
+async fn the_program_forwards_the_recorded_traffic_at_its_pace() {
     in_a_process(recorded()).await;
 }
 
 #[tokio::test]
-async fn the_program_passes_on_what_live_nodes_sent_as_fast_as_it_goes() {
+async fn the_program_forwards_the_recorded_traffic_at_full_speed() {
     in_a_process(Pace::Unpaced).await;
 }

@@ -80,7 +80,7 @@ fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler>
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_link_goes_to_the_link_that_replaces_it() {
+async fn queued_messages_go_to_the_link_that_replaces_theirs() {
     let (node, broadcaster) = start(setup(Limits::default()));
     let ((_losing, loser), (mut winning, winner)) = (twin(&node), twin(&node));
     offer(&broadcaster, Tag::VB, bundle(1, 500_000));
@@ -117,7 +117,7 @@ async fn the_older_link_answers_to_the_identity_when_the_newer_one_is_given_up()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_newer_link_could_not_write_goes_to_the_older_one() {
+async fn unwritten_messages_of_the_newer_link_go_to_the_older_one() {
     let (node, broadcaster) = start(setup(Limits::default()));
     let (mut winning, winner) = twin(&node);
     let (_losing, loser) = twin(&node);
@@ -173,7 +173,7 @@ async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_for_a_peer_that_does_not_return_is_given_up_in_time() {
+async fn parked_messages_are_dropped_if_their_peer_does_not_return_in_time() {
     let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
     let parking_time = limits.parking_time;
     let (node, broadcaster) = start(setup(limits));
@@ -200,7 +200,7 @@ async fn what_is_kept_for_a_peer_that_does_not_return_is_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_for_a_peer_is_given_up_when_the_node_stops() {
+async fn parked_messages_are_dropped_when_the_node_stops() {
     let (node, broadcaster) = start(setup(Limits::default()));
     let (mut leaving, _) = twin(&node);
     let mut events = broadcaster.events();
@@ -218,7 +218,7 @@ async fn what_is_kept_for_a_peer_is_given_up_when_the_node_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
+async fn a_peer_that_returns_in_time_gets_its_parked_messages_after_its_greeting() {
     let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits));
     let (mut leaving, _) = twin(&node);
@@ -253,7 +253,7 @@ async fn a_peer_that_returns_in_time_gets_what_was_kept_behind_its_greeting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_other_link_has_no_room_for_is_counted() {
+async fn messages_beyond_the_room_of_the_other_link_are_counted() {
     let peer_priority = LaneLimits { messages: 4, bytes: 1_000_000 };
     let (node, broadcaster) = start(setup(Limits { peer_priority, ..Limits::default() }));
     let ((_losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
@@ -381,7 +381,7 @@ fn bomb(number: u8) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proposal_is_charged_for_what_it_becomes() {
+async fn a_proposal_is_charged_by_its_decompressed_size() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let limits = Limits { budget_bytes: 16 * 1024 * 1024, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits).handler(Tag::PP, gated(&gate, &recorder)));
@@ -552,7 +552,7 @@ async fn a_link_may_be_slow_and_may_break() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_is_written_before_a_node_stops() {
+async fn submitted_messages_are_written_before_a_node_stops() {
     let (node, broadcaster) = start(setup(Limits::default()));
     let (mut raw, _) = node.scripted(Shape::default()).unwrap();
     for number in 0..200 {

@@ -33,7 +33,7 @@ fn offer(node: &MemoryNetwork, tag: Tag, body: &Bytes) {
 
 // Issue 9, 7.
 #[tokio::test(start_paused = true)]
-async fn what_a_codec_makes_of_messages_comes_out_as_they_were_once_and_in_order() {
+async fn messages_pass_a_codec_unchanged_once_and_in_order() {
     let recorder = Recorder::default();
     let setup = [Tag::AV, Tag::VB]
         .into_iter()
@@ -77,7 +77,7 @@ async fn a_message_that_a_decoder_cannot_read_ends_its_link() {
 
 // Issue 9, 7.
 #[tokio::test(start_paused = true)]
-async fn what_is_decoded_is_bounded_like_any_message() {
+async fn decoded_messages_are_bounded_like_others() {
     let node = coded(Setup::new(&NetworkProfile::TANDEM));
     let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
     let longest = vec![7; 1_228];
@@ -89,7 +89,7 @@ async fn what_is_decoded_is_bounded_like_any_message() {
 
 // Issue 9, 7.
 #[tokio::test(start_paused = true)]
-async fn what_a_broken_link_did_not_write_goes_to_the_next_one_as_it_was() {
+async fn unwritten_messages_of_a_broken_link_go_to_the_next_one_in_original_form() {
     let near = coded(Setup::new(&NetworkProfile::TANDEM));
     let narrow = Shape { pipe_bytes: 2_000, ..Shape::default() };
     let direction = gossip::Direction::Inbound;
@@ -113,7 +113,7 @@ async fn what_a_broken_link_did_not_write_goes_to_the_next_one_as_it_was() {
 
 // Issue 9, 7.
 #[tokio::test(start_paused = true)]
-async fn a_gauge_says_what_is_on_the_way() {
+async fn a_gauge_reports_the_bytes_in_transit() {
     let (near, far) =
         (coded(Setup::new(&NetworkProfile::TANDEM)), coded(Setup::new(&NetworkProfile::TANDEM)));
     let shape = Shape { delay: Duration::from_millis(50), ..Shape::default() };

@@ -126,7 +126,7 @@ async fn a_benched_link_takes_over_when_the_winner_dies() {
 
 // Issue 9, 6.
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_winner_could_not_write_goes_to_the_link_that_takes_over() {
+async fn unwritten_messages_of_a_dead_winner_go_to_the_link_that_takes_over() {
     let node = Node::of(&NetworkProfile::TANDEM);
     let (mut first, _loser) = node.twin(Transport::Libp2p, 2, Asked::Answers);
     let (_second, winner) = node.twin(Transport::Libp2p, 1, Asked::Answers);

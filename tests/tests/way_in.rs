@@ -91,7 +91,7 @@ fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
 
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
-async fn what_was_lost_with_its_peer_is_taken_from_another() {
+async fn a_message_lost_with_its_peer_is_accepted_from_another() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let limits = Limits { workers: ONE, topic_queue: ONE, peer_tokens: 3, ..patient() };
     let (node, broadcaster) = start(setup(limits).handler(Tag::VB, gated(&gate, &recorder)));
@@ -116,7 +116,7 @@ async fn what_was_lost_with_its_peer_is_taken_from_another() {
 
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_on_sending_is_heard_from_a_peer() {
+async fn a_message_refused_on_sending_is_accepted_from_a_peer() {
     let recorder = Recorder::default();
     let limits = Limits { intake_priority: ONE, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits).handler(Tag::AV, Arc::new(recorder.clone())));
@@ -167,7 +167,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
 
 // Issue 9, 4. Before, topics had a second path with rules of their own.
 #[tokio::test(start_paused = true)]
-async fn a_topic_and_a_stream_share_the_rules_for_what_is_compressed() {
+async fn topics_and_streams_share_the_rules_for_compressed_messages() {
     let recorder = Recorder::default();
     let setup = setup(Limits::default()).handler(Tag::PP, Arc::new(recorder.clone()));
     let (node, broadcaster) = start(setup);
@@ -191,7 +191,7 @@ async fn a_topic_and_a_stream_share_the_rules_for_what_is_compressed() {
 
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
-async fn a_copy_in_the_same_bytes_costs_no_memory_and_holds_nobody_up() {
+async fn a_copy_in_the_same_bytes_costs_no_memory_and_delays_no_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let votes = Recorder::default();
     let limits = Limits { budget_bytes: 2 * MAX_DECOMPRESSED - 1_000_000, ..patient() };
@@ -364,7 +364,7 @@ async fn handlers_that_take_their_time_take_it_from_their_own_peer() {
 
 // Issue 8, 24.
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_passed_on_is_passed_on_when_another_copy_comes() {
+async fn a_message_that_could_not_be_forwarded_is_forwarded_at_its_next_copy() {
     let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let ((mut first, _), (mut second, _)) = (join(&node), join(&node));
@@ -461,7 +461,7 @@ impl broadcaster::TopicSink for Topic {
 
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
-async fn what_was_owed_goes_to_the_topic_as_well() {
+async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {
     let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let topic = Arc::new(Topic(Mutex::default()));
@@ -505,7 +505,7 @@ async fn a_peer_is_not_slow_because_this_node_stood_still() {
 
 // Issue 9, 13. Before, handlers had to be registered before the node started.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_is_added_to_a_running_node_hears_what_comes_from_then_on() {
+async fn a_handler_added_to_a_running_node_gets_later_messages() {
     let (node, broadcaster) = start(setup(patient()));
     let (mut raw, _) = join(&node);
     let unhandled = || broadcaster.metrics().drops(DropReason::Unhandled);

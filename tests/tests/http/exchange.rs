@@ -147,7 +147,7 @@ pub(crate) async fn every_row_of_the_table_has_its_outcome(way: Route) {
     until("no body is kept", sending).await;
 }
 
-pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Route) {
+pub(crate) async fn a_handler_knows_its_caller_and_the_transport(way: Route) {
     let scene = Scene::on(way).await;
     let who: WhoAmI = serde_json::from_str(&scene.text("/whoami").await).expect("it is JSON");
     let welcome = scene.ask(get("/peers-only")).await;
@@ -167,7 +167,7 @@ pub(crate) async fn a_handler_knows_who_asks_and_over_what(way: Route) {
     }
 }
 
-pub(crate) async fn a_slow_handler_holds_up_nobody_else(way: Route) {
+pub(crate) async fn a_slow_handler_delays_no_other_request(way: Route) {
     let scene = Scene::on(way).await;
     let began = Instant::now();
     let mut slow: FuturesUnordered<_> =

@@ -31,8 +31,8 @@ macro_rules! suite {
         suite! { @ $name, $way;
             exchange: [
                 every_row_of_the_table_has_its_outcome,
-                a_handler_knows_who_asks_and_over_what,
-                a_slow_handler_holds_up_nobody_else,
+                a_handler_knows_its_caller_and_the_transport,
+                a_slow_handler_delays_no_other_request,
                 a_handler_that_panics_costs_one_request,
                 many_callers_at_once_lose_no_request,
             ]
@@ -61,7 +61,7 @@ macro_rules! suite {
                 a_head_that_does_not_come_ends_the_connection,
                 a_body_that_ends_too_early_is_not_taken_for_whole,
                 an_answer_that_breaks_off_cannot_be_read_as_whole,
-                an_upgrade_that_nobody_offers_changes_nothing,
+                an_upgrade_that_is_not_offered_changes_nothing,
             ]
             malformed: [
                 every_malformed_request_has_its_verdict,

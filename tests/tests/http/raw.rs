@@ -167,7 +167,7 @@ pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Route
     }
 }
 
-pub(crate) async fn an_upgrade_that_nobody_offers_changes_nothing(way: Route) {
+pub(crate) async fn an_upgrade_that_is_not_offered_changes_nothing(way: Route) {
     let scene = Scene::on(way).await;
     for protocol in ["h2c", "websocket"] {
         let mut stream = scene.reach.raw().await;

@@ -12,7 +12,7 @@ fn client(bench: &Bench, host: &'static str, streams: StreamUse) -> HttpClient {
 
 /// Source: vectors p2p_http, client_request and client_stream_end.
 #[tokio::test(start_paused = true)]
-async fn the_only_request_of_a_stream_is_what_existing_nodes_write_and_closes_its_half() {
+async fn the_only_request_of_a_stream_is_that_of_existing_nodes_and_closes_its_half() {
     let mut bench = Bench::with(limits(), StreamUse::OneRequest, 4096);
     let client = client(&bench, "", StreamUse::OneRequest);
     for _ in 0..2 {
