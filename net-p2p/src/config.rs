@@ -76,7 +76,7 @@ pub struct P2pConfig {
     /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
     /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
-    /// Protocols of the application's own whose streams are accepted. Default: none.
+    /// The application's own protocols, whose streams are accepted. Default: none.
     pub protocols: Vec<OwnProtocol>,
 }
 

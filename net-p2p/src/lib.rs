@@ -25,7 +25,7 @@
 //! | orders | connection -> muxer task | 2: one stream, one end | cannot happen | - |
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
-//! | accept queue, own protocols | connections -> ProtocolServer | 1,024, 512 of one connection, and no more than are served | stream is reset | `AcceptQueueFull…` |
+//! | accept queue, own protocols | connections -> ProtocolServer | 1,024; 512 of one connection; at most the limits of the protocol | stream is reset | `AcceptQueueFull…` |
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | message IDs | library, 120 s | three eighths of the budget, in addition to it | not published, or emptied | `TopicNamesFull` |

@@ -25,11 +25,11 @@ pub enum P2pEvent {
     TooManyHandshakes,
     /// An inbound HTTP stream was reset: too many HTTP streams have a task.
     TooManyHttpStreams,
-    /// A stream of an application's protocol was reset: as many as may be are served.
+    /// A stream of an application's protocol was reset: all places of the protocol were taken.
     AcceptorFull,
-    /// A stream of an application's protocol was reset: as many of its peer as may be are served.
+    /// A stream of an application's protocol was reset: all places of its peer were taken.
     AcceptorFullForPeer,
-    /// A stream of an application's protocol was reset: its time was over.
+    /// A stream of an application's protocol was reset: it reached its deadline.
     AcceptorTimedOut,
     /// A stream of an application's protocol was reset: its acceptor panicked.
     AcceptorPanicked,

@@ -64,7 +64,7 @@ pub enum StartError {
 ///
 /// # Errors
 ///
-/// [`ProtocolError`] for the first one that it cannot.
+/// [`ProtocolError`] for the first protocol that it cannot accept.
 pub fn check_protocols(
     profile: &NetworkProfile,
     protocols: &[OwnProtocol],
@@ -277,7 +277,7 @@ impl P2pNetwork {
         }
     }
 
-    /// Opens streams in protocols of the application's own, without keeping the network running.
+    /// Returns a handle that opens streams with the application's own protocols. It does not keep the network running.
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams::new(self.shared.swarm.clone())

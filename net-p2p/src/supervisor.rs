@@ -232,7 +232,7 @@ impl SwarmParts {
     /// Accepts streams of the application's protocols.
     fn serve_protocols(&self, acceptors: &mut Acceptors, served: &TaskSet) {
         for protocol in &self.config.protocols {
-            // It was checked when the network started.
+            // The names were checked when the network started, so this never fails.
             let Ok(name) = StreamProtocol::try_from_owned(protocol.name().to_owned()) else {
                 continue;
             };

@@ -86,7 +86,7 @@ pub(crate) struct Core {
     pub(crate) accept: AcceptQueue,
     /// Link tasks.
     pub(crate) tasks: TaskSet,
-    /// Tasks of the HTTP acceptor, of those of the application's protocols, and of their streams.
+    /// Tasks of the acceptors, of HTTP and of the application's protocols, and of their streams.
     pub(crate) served: TaskSet,
     /// Cancelled when the task of a connection panics.
     pub(crate) panicked: CancellationToken,

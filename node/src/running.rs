@@ -97,8 +97,8 @@ impl Running {
         self.parts.seen.network.p2p().map(P2pNetwork::listen_addresses).unwrap_or_default()
     }
 
-    /// Opens streams to connected peers, in protocols of the application's own; `None` without a libp2p side.
-    /// What it gives does not keep the node running.
+    /// Opens streams to connected peers, with the application's own protocols; `None` without a libp2p network.
+    /// The handle does not keep the node running.
     #[cfg(feature = "p2p")]
     #[must_use]
     pub fn streams(&self) -> Option<Streams> {

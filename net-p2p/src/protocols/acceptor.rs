@@ -1,4 +1,4 @@
-//! What an application brings to have streams of a protocol of its own accepted.
+//! An application's handler for the inbound streams of its own protocol, and the limits on them.
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use gossip::{BoxFuture, LimitError, check_durations};
 use super::stream::PeerStream;
 use crate::streams::{self, Bounds};
 
-/// Serves the streams of one protocol, each in a task of its own.
+/// Handles the inbound streams of one protocol, each in a task of its own.
 ///
 /// ```
 /// use tokio::io::AsyncWriteExt;
@@ -15,7 +15,7 @@ use crate::streams::{self, Bounds};
 /// # fn takes(_: impl tandem_net_p2p::Acceptor) {}
 /// let greeter = |mut stream: tandem_net_p2p::PeerStream| async move {
 ///     let greeting = format!("hello {}", stream.identity());
-///     // A peer that has gone is not greeted.
+///     // A failed write means that the peer has disconnected.
 ///     if stream.write_all(greeting.as_bytes()).await.is_ok() {
 ///         let _ = stream.shutdown().await;
 ///     }
@@ -23,12 +23,12 @@ use crate::streams::{self, Bounds};
 /// takes(greeter);
 /// ```
 pub trait Acceptor: Send + Sync + 'static {
-    /// Serves one stream, to its end. A panic resets the stream, is counted and logged, and ends nothing else.
+    /// Handles one stream. A panic resets the stream, is counted and logged, and ends nothing else.
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped at its deadline, [`AcceptLimits::time`], and when the node stops; the stream is
-    /// reset then, unless it was shut down.
+    /// Must be safe: the future is dropped at its deadline, [`AcceptLimits::time`], and when the node stops.
+    /// The stream is reset then, unless it was shut down.
     fn accept(&self, stream: PeerStream) -> BoxFuture<'_, ()>;
 }
 
@@ -42,17 +42,18 @@ where
     }
 }
 
-/// How many streams of a protocol are accepted, and for how long.
+/// Limits on the inbound streams of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcceptLimits {
-    /// Streams that are served at one time; one more is reset and counted. Default: 64. Chosen: a few of each
-    /// of the validators of a network.
+    /// Streams handled at a time; further ones are reset and counted. Default: 64. Chosen: a few for each
+    /// validator of a network.
     pub at_once: NonZeroUsize,
-    /// The same, of one peer. Default: 8. Chosen: an eighth of all, so that no peer takes every place.
+    /// Streams of one peer handled at a time. Default: 8. Chosen: an eighth of all, so that no peer takes every
+    /// place.
     pub per_peer: NonZeroUsize,
-    /// How long one stream may be served. Default: 60 s. Chosen: an exchange, however slow, and no session;
-    /// a protocol whose streams live longer says so.
+    /// Longest time to handle one stream. Default: 60 s. Chosen: enough for a slow exchange, but not for a
+    /// session; a protocol with longer streams must raise it.
     pub time: Duration,
 }
 
@@ -68,37 +69,37 @@ impl Default for AcceptLimits {
 }
 
 impl AcceptLimits {
-    /// Serves so many streams at one time.
+    /// Sets the number of streams handled at a time.
     #[must_use]
     pub const fn with_at_once(mut self, at_once: NonZeroUsize) -> Self {
         self.at_once = at_once;
         self
     }
 
-    /// Serves so many streams of one peer at one time.
+    /// Sets the number of streams of one peer handled at a time.
     #[must_use]
     pub const fn with_per_peer(mut self, per_peer: NonZeroUsize) -> Self {
         self.per_peer = per_peer;
         self
     }
 
-    /// Serves each stream for so long, between a millisecond and a year.
+    /// Sets the longest time to handle one stream, from 1 ms to a year.
     #[must_use]
     pub const fn with_time(mut self, time: Duration) -> Self {
         self.time = time;
         self
     }
 
-    /// Checks the duration.
+    /// Checks the bounds of the duration.
     ///
     /// # Errors
     ///
-    /// [`LimitError`] when it is under a millisecond or over a year.
+    /// [`LimitError`] when it is below 1 ms or above a year.
     pub fn check(&self) -> Result<(), LimitError> {
         check_durations([("AcceptLimits::time", self.time)])
     }
 
-    /// How many streams may wait to be taken, which takes no longer than a turn of a task.
+    /// Bounds on the streams that wait for their task, which takes no longer than one turn of the runtime.
     pub(crate) fn queue(&self) -> Bounds {
         let Bounds { per_connection, in_all } = streams::HTTP;
         Bounds {
@@ -108,7 +109,7 @@ impl AcceptLimits {
     }
 }
 
-/// A protocol of an application's own, and who accepts its streams.
+/// An application's own protocol, and the acceptor of its streams.
 #[derive(Clone)]
 pub struct OwnProtocol {
     pub(crate) name: String,
@@ -117,13 +118,13 @@ pub struct OwnProtocol {
 }
 
 impl OwnProtocol {
-    /// Has the streams of a protocol accepted. Its name begins with a slash and usually ends with a version:
+    /// Accepts the streams of the protocol `name`, which starts with a slash and usually ends with a version:
     /// `/my-chain/sync/1`.
     pub fn new(name: impl Into<String>, limits: AcceptLimits, acceptor: impl Acceptor) -> Self {
         Self { name: name.into(), acceptor: Arc::new(acceptor), limits }
     }
 
-    /// Its name.
+    /// The name of the protocol.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

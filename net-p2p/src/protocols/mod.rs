@@ -1,15 +1,15 @@
-//! Stream protocols of an application's own.
+//! Stream protocols of applications.
 //!
 //! ```text
 //!   connections ──try──▶ [accept queue] ──▶ ProtocolServer ──▶ one task per stream: Acceptor
-//!   application ──▶ Streams::open ──wait──▶ [wishes] ──▶ swarm task ──▶ PeerStream
+//!   application ──▶ Streams::open ──wait──▶ [requests] ──▶ swarm task ──▶ PeerStream
 //! ```
 //!
 //! # Invariants
 //!
-//! * A stream is handed to its acceptor with the identity that the handshake of its connection has proved.
-//! * Every accepted stream has a task of its own, a place among those of its protocol and among those of its
-//!   peer, and a deadline. A stream that finds no place is reset and counted.
+//! * An acceptor gets each stream with the identity that the connection's handshake has proven.
+//! * Every accepted stream has a task and a deadline, and takes a place of its protocol and of its peer. A
+//!   stream without a place is reset and counted.
 //! * A panic of an acceptor ends its stream, is counted and logged, and ends nothing else.
 
 mod acceptor;

@@ -1,9 +1,9 @@
-//! The names that protocols of an application may have.
+//! Checks of the names of applications' protocols.
 //!
 //! # Invariants
 //!
-//! * No application takes a name of the node's own, be it in use at the moment or not: peers would be answered in
-//!   another language than they ask in.
+//! * No application can use a name of the node's own protocols, even if the node does not use it now: peers
+//!   would get answers in another protocol.
 
 use std::collections::BTreeSet;
 
@@ -11,50 +11,51 @@ use gossip::{LimitError, NetworkProfile};
 
 use super::OwnProtocol;
 
-/// Longest name of a protocol, in bytes. Chosen: multistream has room for more, and identify sends every name to
-/// every peer.
+/// Longest name of a protocol, in bytes. Chosen: far below the limit of multistream-select, because identify
+/// sends every name to every peer.
 const MAX_NAME_BYTES: usize = 128;
 
-/// The beginnings of the names of libp2p's own protocols that this build speaks: identify and ping, GossipSub,
-/// and what a connection is made of. Source: libp2p specifications.
+/// Prefixes of libp2p's own protocols in this build: identify and ping, GossipSub, and the layers of a
+/// connection.
+/// Source: libp2p specifications.
 const LIBP2P: [&str; 7] =
     ["/ipfs/id/", "/ipfs/ping/", "/meshsub/", "/floodsub/", "/multistream/", "/noise", "/yamux/"];
 
-/// Why a protocol of an application cannot be accepted.
+/// The reason why an application's protocol cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// It has no name that could be negotiated.
+    /// The name is not valid.
     #[error(
         "{name:?} is no name of a protocol: write a slash and up to 127 printable ASCII characters, for example /my-chain/sync/1"
     )]
     Malformed {
-        /// The name as given, cut to a bounded length.
+        /// The name as given, shortened to a bounded length.
         name: String,
     },
-    /// The node speaks a protocol of this name itself.
+    /// The name belongs to a protocol of the node itself.
     #[error("{name} is a protocol of the node itself: choose another name")]
     Taken {
         /// The name as given.
         name: String,
     },
-    /// Of two acceptors for one protocol only one could be called.
+    /// Two acceptors were given for one protocol, and only one of them could be called.
     #[error("there are two acceptors for {name}: put them into one")]
     Twice {
         /// The name as given.
         name: String,
     },
-    /// A limit of its streams cannot be used.
+    /// A limit on the protocol's streams is out of its range.
     #[error("the streams of {name} cannot be limited so")]
     Limit {
         /// The name as given.
         name: String,
-        /// The limit.
+        /// The error of the limit.
         source: LimitError,
     },
 }
 
-/// Checks that every protocol can be accepted in the network of a profile.
+/// Checks that a network with this profile can accept every one of these protocols.
 pub(crate) fn check(
     profile: &NetworkProfile,
     protocols: &[OwnProtocol],

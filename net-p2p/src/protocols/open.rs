@@ -1,4 +1,4 @@
-//! Opens streams in protocols of an application's own.
+//! Opens streams with applications' own protocols.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     streams::{OpenError, StreamTarget},
 };
 
-/// Opens streams to connected peers. A cheap handle, which does not keep the network running.
+/// Opens streams to connected peers: a cheap handle, which does not keep the network running.
 #[derive(Clone, Debug)]
 pub struct Streams {
     swarm: ToSwarm,
@@ -23,18 +23,19 @@ impl Streams {
         Self { swarm }
     }
 
-    /// Opens a stream to a connected peer, in a protocol that the peer accepts. It waits for its turn while many
-    /// others are open. A peer that is connected over another transport alone counts as not connected.
+    /// Opens a stream to a connected peer, with a protocol that the peer accepts. Waits for a place while 256
+    /// other streams to the peer are open. A peer that is connected over another transport only counts as not
+    /// connected.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], within `limit`: [`OpenError::NotConnected`] at once if no libp2p connection leads to the
-    /// peer, [`OpenError::Unsupported`] if it does not speak the protocol, [`OpenError::Malformed`] for a name
-    /// that is none.
+    /// [`OpenError`], at the latest after `limit`: [`OpenError::NotConnected`] at once if there is no libp2p
+    /// connection to the peer, [`OpenError::Unsupported`] if the peer does not support the protocol,
+    /// [`OpenError::Malformed`] if the name is not valid.
     ///
     /// # Cancel safety
     ///
-    /// A stream that comes up after the future was dropped is reset.
+    /// Safe: a stream that opens after the future was dropped is reset.
     pub async fn open(
         &self,
         peer: &Identity,

@@ -1,9 +1,9 @@
-//! Takes the streams of one protocol, and has each one served.
+//! Accepts the inbound streams of one protocol, and has each one handled.
 //!
 //! # Invariants
 //!
-//! * The server waits for streams and for nothing else.
-//! * A place is given back when its stream has ended, however it did.
+//! * The server waits for streams only.
+//! * A place is given back when its stream has ended, in any way.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use crate::{
     streams::{AcceptQueue, InboundStream},
 };
 
-/// Serves the streams of one protocol. One for each life of the swarm.
+/// Serves the streams of one protocol. One server per swarm.
 pub(crate) struct ProtocolServer {
     accept: AcceptQueue,
     service: Arc<Service>,
@@ -38,11 +38,11 @@ struct Service {
     places: Arc<Semaphore>,
     peers: Mutex<HashMap<Identity, usize>>,
     metrics: P2pMetrics,
-    /// Lines about the acceptor, which peers can cause.
+    /// Limits log lines about the acceptor's panics, which peers can cause.
     panics: Rarely,
 }
 
-/// The place of one stream among those of its protocol and of its peer.
+/// One of the places of a protocol and of a peer, held by a stream.
 struct Place {
     service: Arc<Service>,
     identity: Identity,
@@ -62,7 +62,7 @@ impl ProtocolServer {
         Self { accept, service: Arc::new(service) }
     }
 
-    /// Runs until asked to stop. The streams' tasks are spawned on `tasks`.
+    /// Accepts streams until cancelled. The streams' tasks are spawned on `tasks`.
     pub(crate) async fn run(mut self, tasks: TaskSet, cancel: CancellationToken) {
         while let Some(Some(stream)) = cancel.run_until_cancelled(self.accept.next()).await {
             self.serve(stream, &tasks);
@@ -83,7 +83,7 @@ impl ProtocolServer {
 }
 
 impl Service {
-    /// A place for a stream of a peer, or the reason why there is none.
+    /// Takes a place for a stream of a peer, or returns the reason why there is none.
     fn place(this: &Arc<Self>, identity: Identity) -> Result<Place, P2pEvent> {
         let of_protocol =
             Arc::clone(&this.places).try_acquire_owned().map_err(|_full| P2pEvent::AcceptorFull)?;
@@ -109,10 +109,10 @@ impl Drop for Place {
     }
 }
 
-/// Has one stream served, until it ends, its time is over or the node stops.
+/// Has one stream handled, until the acceptor returns, its time is over, or the node stops.
 async fn serve(place: Place, stream: PeerStream, cancel: CancellationToken) {
     let Service { protocol, metrics, panics, .. } = &*place.service;
-    // The acceptor's code may panic before there is a future, too.
+    // The call itself may panic, before it returns a future.
     let served = AssertUnwindSafe(async { protocol.acceptor.accept(stream).await }).catch_unwind();
     match cancel.run_until_cancelled(time::timeout(protocol.limits.time, served)).await {
         None | Some(Ok(Ok(()))) => {}

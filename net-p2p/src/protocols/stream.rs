@@ -1,4 +1,4 @@
-//! A stream of an application's own protocol.
+//! A stream with an application's own protocol.
 
 use std::{
     io,
@@ -14,11 +14,11 @@ use crate::{
     streams::{InboundStream, OutboundStream, StreamIo},
 };
 
-/// A stream to a connected peer, in a protocol of the application's own.
+/// A stream to a connected peer, with an application's own protocol.
 ///
-/// Shutting it down closes this end's half; the other half can be read on. Dropping it before resets it, which
-/// the peer sees as an error. A stream that was reset, or lost with its connection, is read as an error too, so
-/// an end of the bytes is the peer's.
+/// Shutdown closes this end's half; the other half can still be read. Dropping the stream without a shutdown
+/// resets it, which the peer reads as an error. A stream that was reset, or lost with its connection, reads as
+/// an error too, so an end of the bytes always means that the peer closed its half.
 #[derive(Debug)]
 pub struct PeerStream {
     io: StreamIo,
@@ -28,32 +28,32 @@ pub struct PeerStream {
 }
 
 impl PeerStream {
-    /// A stream that the peer opened; `None` for a peer ID that is no identity.
+    /// Wraps an inbound stream; `None` for a peer ID that is no identity.
     pub(super) fn accepted(inbound: InboundStream) -> Option<Self> {
         let identity = identity_of(&inbound.peer())?;
         let protocol = inbound.protocol.to_string();
         Some(Self { io: inbound.into(), identity, protocol, opener: Direction::Inbound })
     }
 
-    /// A stream that this node opened to `identity`.
+    /// Wraps a stream that this node opened to `identity`.
     pub(super) fn opened(identity: Identity, outbound: OutboundStream) -> Self {
         let protocol = outbound.protocol.to_string();
         Self { io: outbound.into(), identity, protocol, opener: Direction::Outbound }
     }
 
-    /// The peer at the other end, as the handshake of the connection has proved it.
+    /// The peer at the other end, as proven by the connection's handshake.
     #[must_use]
     pub const fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The protocol that was agreed on.
+    /// The negotiated protocol.
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.protocol
     }
 
-    /// Who opened the stream: [`Direction::Inbound`] if the peer did.
+    /// The end that opened the stream: [`Direction::Inbound`] if the peer did.
     #[must_use]
     pub const fn direction(&self) -> Direction {
         self.opener

@@ -99,7 +99,7 @@ pub enum OpenError {
     /// The address cannot be dialled.
     #[error(transparent)]
     Address(#[from] PeerAddressError),
-    /// The name of the protocol is none.
+    /// The name of the protocol is not valid.
     #[error("{name:?} is no name of a protocol: it begins with a slash")]
     Malformed {
         /// The name as given.

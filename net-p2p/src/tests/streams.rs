@@ -66,7 +66,7 @@ async fn a_stream_that_cannot_be_opened_is_an_error_with_its_reason() {
     assert!(matches!(stopped.unwrap_err(), OpenError::Closed));
 }
 
-// Issue 9, 13: what a node says that it speaks, no application may take.
+// Issue 9, 13: no application can take a protocol that the node itself announces.
 #[tokio::test]
 async fn no_protocol_of_the_node_itself_is_given_to_an_application() {
     use crate::{AcceptLimits, OwnProtocol, PeerStream, ProtocolError, check_protocols};
