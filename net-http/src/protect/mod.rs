@@ -52,7 +52,7 @@ pub struct Protection {
     pub rate: RequestRate,
     /// The rule for loopback callers without an identity, for [`Protection::in_flight`] and
     /// [`Protection::rate`].
-    /// Default: [`LoopbackRule::default`].
+    /// Default: exempt.
     pub loopback: LoopbackRule,
 }
 
