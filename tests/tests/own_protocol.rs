@@ -1,7 +1,7 @@
-//! Streams of an application's own protocol: over whole nodes, and with a plain rust-libp2p swarm.
+//! Streams with an application's own protocol, between whole nodes and with a plain rust-libp2p swarm.
 //!
-//! Issue 9, 13: others let an application register a protocol of its own (rust-libp2p's streams, iroh's
-//! `ProtocolHandler`); here it could not.
+//! Issue 9, 13: other libraries let an application register its own protocol (rust-libp2p's streams, iroh's
+//! `ProtocolHandler`). Before, Tandem did not.
 
 #![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
 
@@ -87,12 +87,12 @@ fn builder(mode: Mode) -> NodeBuilder {
     NodeBuilder::new(NetworkId::new("own-protocol").expect("a name")).mode(mode)
 }
 
-/// Sends back everything that comes, with the name of who sent it in front.
+/// Echoes everything that arrives, with the sender's name in front.
 async fn echo(mut stream: PeerStream) {
     let mut text = Vec::new();
     if stream.read_to_end(&mut text).await.is_ok() {
         let name = format!("{} ", stream.identity());
-        // A peer that has gone gets no answer.
+        // A failed write means that the peer has disconnected.
         let _ = stream.write_all(&[name.as_bytes(), &text].concat()).await;
         let _ = stream.shutdown().await;
     }
@@ -102,7 +102,7 @@ async fn start(builder: NodeBuilder) -> Running {
     builder.start(&CancellationToken::new()).await.expect("the node starts")
 }
 
-/// Two nodes, the second of which dials the first over libp2p, and both know it.
+/// Two nodes linked over libp2p; the second one dialled the first.
 async fn two(first: NodeBuilder, second: NodeBuilder) -> [Running; 2] {
     let first = start(first).await;
     let address: NodeAddress = first.p2p_addresses()[0].parse().expect("an address");
@@ -133,12 +133,12 @@ fn count(node: &Running, event: P2pEvent) -> u64 {
 }
 
 #[tokio::test]
-async fn either_node_opens_streams_to_the_other_and_knows_who_it_is() {
+async fn either_node_opens_streams_to_the_other_and_knows_its_identity() {
     for mode in [Mode::Hybrid, Mode::Libp2p] {
         let nodes = two(builder(mode).accept(ECHO, echo), builder(mode).accept(ECHO, echo)).await;
         for (from, to) in [(0, 1), (1, 0)] {
             let (from, to) = (&nodes[from], &nodes[to]);
-            // More than a window of the muxer.
+            // Longer than a window of the muxer.
             for text in [&b""[..], b"hello", &vec![7; 600_000]] {
                 let (streams, id) = (streams(from), to.identity());
                 let answer = soon("an echo", echoed(&streams, &id, text)).await;
@@ -167,7 +167,7 @@ async fn a_stream_that_cannot_be_opened_says_why() {
     assert!(matches!(zero, OpenError::TimedOut), "{zero}");
     let ever = from.open(&first.identity(), ECHO, Duration::MAX).await.unwrap_err();
     assert!(matches!(ever, OpenError::Unsupported), "{ever}");
-    // The handle does not keep the node.
+    // The handle does not keep the node running.
     assert_eq!(second.stop(Duration::from_secs(5)).await, Shutdown::Clean);
     assert!(matches!(failed(&first.identity(), ECHO).await, OpenError::Closed));
 }
@@ -199,7 +199,7 @@ async fn a_protocol_that_no_stream_would_reach_is_refused_at_the_start() {
 #[tokio::test]
 async fn an_acceptor_that_panics_loses_its_stream_and_nothing_else() {
     const PANICS: &str = "/own-protocol/panics/1";
-    // Before its future is there, and in it.
+    // Once in the call itself, and once in its future.
     let panics = |stream: PeerStream| {
         assert_ne!(stream.identity(), gossip::Keypair::from_seed([9; 32]).identity(), "at once");
         async move {
@@ -247,7 +247,7 @@ async fn a_stream_whose_time_is_over_is_reset_and_its_place_is_free() {
     assert_eq!(count(&server, P2pEvent::AcceptorFull), 0);
 }
 
-/// Holds every stream until it is read no further, and counts how many there were at one time.
+/// Holds every stream until its peer closes it, and counts the streams held at a time.
 #[derive(Clone, Default)]
 struct Crowd {
     now: Arc<AtomicUsize>,
@@ -260,7 +260,7 @@ impl Crowd {
         async move {
             let now = crowd.now.fetch_add(1, Ordering::SeqCst) + 1;
             crowd.most.fetch_max(now, Ordering::SeqCst);
-            // Tells that the stream has its place, and keeps it until the peer has gone.
+            // Reports that the stream got a place, and then holds it until the peer has disconnected.
             let _ = stream.write_all(b"!").await;
             let _ = stream.read_to_end(&mut Vec::new()).await;
             crowd.now.fetch_sub(1, Ordering::SeqCst);
@@ -269,7 +269,7 @@ impl Crowd {
 }
 
 #[tokio::test]
-async fn no_peer_takes_more_than_its_places_and_all_together_no_more_than_there_are() {
+async fn the_places_of_a_peer_and_of_a_protocol_are_bounded() {
     let crowd = Crowd::default();
     let holds = crowd.clone();
     let limits = AcceptLimits::default()
@@ -286,7 +286,7 @@ async fn no_peer_takes_more_than_its_places_and_all_together_no_more_than_there_
         let (streams, id) = (streams(client), server.identity());
         let mut held = Vec::new();
         for _ in 0..wanted {
-            // One that finds no place is agreed on, and then reset.
+            // A stream without a place is negotiated, and then reset.
             let mut stream = streams.open(&id, ECHO, LIMIT).await.expect("it is agreed on");
             if soon("a verdict", stream.read_u8()).await.is_ok() {
                 held.push(stream);
@@ -308,7 +308,7 @@ async fn no_peer_takes_more_than_its_places_and_all_together_no_more_than_there_
     assert_eq!(crowd.most.load(Ordering::SeqCst), 6);
 }
 
-/// A swarm of plain rust-libp2p that knows streams and nothing else, connected to a node.
+/// A plain rust-libp2p swarm with streams only, connected to a node.
 struct Plain {
     control: Control,
     id: PeerId,
@@ -378,7 +378,7 @@ async fn a_plain_swarm_and_a_node_open_streams_to_each_other() {
     assert_eq!(asked.expect("it answers"), b"plain heard from node");
 }
 
-// A flood of streams, and peers that go in the middle of one.
+// A flood of streams, and peers that disconnect in the middle of one.
 #[tokio::test]
 async fn a_flood_of_streams_costs_its_sender_its_places_and_others_nothing() {
     let crowd = Crowd::default();
