@@ -12,7 +12,7 @@
 //!   exchanges in `testdata/block_service.json`.
 //! * A block that is missing is never answered without the latest round: who asked would ask again at once,
 //!   a thousand times over. Only a broken store and a lack of room are, as existing nodes do it.
-//! * What a request gets does not depend on the way it came: an existing node asks by message or over HTTP,
+//! * The answer to a request does not depend on its transport: an existing node asks by message or over HTTP,
 //!   as it happens to be connected, and takes the first answer for what this node has.
 //! * At most [`MAX_REQUESTS`] messages are being answered. What comes on top is not answered, so that the
 //!   asker waits its four seconds.

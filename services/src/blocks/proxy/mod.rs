@@ -162,7 +162,7 @@ impl Asker {
         }
     }
 
-    /// Whether the asker is known to be this peer.
+    /// Returns `true` if the requesting peer is known to be this one.
     fn is(self, peer: &Asked) -> bool {
         match self {
             Self::Link(link) => link == peer.link,
