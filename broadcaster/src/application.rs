@@ -15,6 +15,8 @@ use std::{
 
 use gossip::{Handler, Inbound, Interest, Tag, TagTable, Validation, Validator};
 
+use crate::metrics::Metrics;
+
 /// Why a handler or a validator was not added to a running node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -103,12 +105,15 @@ impl Application {
     }
 
     /// The judgement of the tag's validator. Without one, every message is good.
-    pub(crate) fn judge(&self, message: &Inbound) -> Validation {
+    pub(crate) fn judge(&self, message: &Inbound, metrics: &Metrics) -> Validation {
         let validator = self.position(message.tag).and_then(|at| self.validators[at].get());
         let Some(validator) = validator else { return Validation::Accept };
         let judged = panic::catch_unwind(AssertUnwindSafe(|| validator.validate(message)));
         judged.unwrap_or_else(|_panic| {
-            tracing::error!(tag = %message.tag, "the validator panicked; the message is ignored");
+            if let Some(left_out) = metrics.lines().validator_panicked.due() {
+                let tag = message.tag;
+                tracing::error!(%tag, left_out, "the validator panicked; the message is ignored");
+            }
             Validation::Ignore
         })
     }

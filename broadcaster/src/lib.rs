@@ -68,8 +68,8 @@ pub use events::PeerEvent;
 pub use frame::{Frame, Origin};
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{
-    Attached, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received, SourceEnd,
-    Stopping,
+    Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,
+    SourceEnd, Stopping,
 };
 pub use metrics::{DropReason, Metrics};
 pub use receipts::TopicReceipt;

@@ -84,9 +84,28 @@ impl SourceEnd {
 }
 
 impl From<io::Error> for SourceEnd {
+    /// For the reason in an [`EndedFor`], or for [`DisconnectReason::Transport`].
     fn from(error: io::Error) -> Self {
-        Self { reason: DisconnectReason::Transport, error: Some(error) }
+        Self { reason: reason_of(&error), error: Some(error) }
     }
+}
+
+/// What a transport gives as the cause of an [`io::Error`] when it knows why a connection ended, such as that it
+/// was evicted: the link ends for this reason, and not as one that broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection ended: {0}")]
+pub struct EndedFor(pub DisconnectReason);
+
+impl From<EndedFor> for io::Error {
+    fn from(ended: EndedFor) -> Self {
+        Self::new(io::ErrorKind::ConnectionAborted, ended)
+    }
+}
+
+/// Why a link ends that met this error.
+pub(crate) fn reason_of(error: &io::Error) -> DisconnectReason {
+    let known = error.get_ref().and_then(|cause| cause.downcast_ref::<EndedFor>());
+    known.map_or(DisconnectReason::Transport, |ended| ended.0)
 }
 
 /// The sinks of a connection: one for all, or one per lane where the transport keeps lanes apart.
@@ -115,6 +134,10 @@ pub trait LinkHooks: Send + Sync + 'static {
     /// Asks the peer whether it is there, and resolves when it has answered; never if it does not. Asked
     /// when a newcomer with the same identity says that the peer has lost this link.
     fn sign_of_life(&self) -> BoxFuture<'static, ()>;
+
+    /// Called for each message of the peer that was accepted and that nobody had brought before. It must be
+    /// cheap and must not wait. The default does nothing.
+    fn delivered(&self) {}
 }
 
 /// What a transport tells of a connection when it attaches it.

@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use runtime::Rarely;
 
 use crate::frame::Frame;
 
@@ -206,6 +207,7 @@ impl Default for Metrics {
             over_rate: Family::default(),
             stalled_ms: Counter::default(),
             identity_contested: Counter::default(),
+            lines: SendersLines::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -226,6 +228,21 @@ struct Shared {
     over_rate: Family<LaneLabels, Counter>,
     stalled_ms: Counter,
     identity_contested: Counter,
+    lines: SendersLines,
+}
+
+/// Lines about bugs that whoever finds one can cause with each message, so that each comes rarely. What they tell
+/// of is counted as a drop or an end each time.
+#[derive(Debug, Default)]
+pub(crate) struct SendersLines {
+    /// Handlers panicked.
+    pub(crate) handler_panicked: Rarely,
+    /// Handlers took too long.
+    pub(crate) handler_timed_out: Rarely,
+    /// Validators panicked.
+    pub(crate) validator_panicked: Rarely,
+    /// Reading, unpacking or writing a message panicked, or the closing of a link.
+    pub(crate) link_panicked: Rarely,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -321,6 +338,11 @@ impl Metrics {
     fn over_rate_of(&self, transport: Transport, lane: Lane) -> Counter {
         let labels = LaneLabels { lane: Label(lane.label()), transport: Label(transport.label()) };
         self.shared.over_rate.get_or_create(&labels).clone()
+    }
+
+    /// The lines that senders of messages can cause.
+    pub(crate) fn lines(&self) -> &SendersLines {
+        &self.shared.lines
     }
 
     pub(crate) fn connected(&self, transport: Transport) {

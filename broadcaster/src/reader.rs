@@ -114,7 +114,10 @@ impl<R: FrameSource> Reader<R> {
                         self.way_in.context.metrics.dropped(DropReason::LinkPanicked, rule.lane);
                     }
                     let tag = tag.map(tracing::field::display);
-                    tracing::error!(%peer, tag, "a read panicked; its link ends");
+                    if let Some(left_out) = self.way_in.context.metrics.lines().link_panicked.due()
+                    {
+                        tracing::error!(%peer, tag, left_out, "a read panicked; its link ends");
+                    }
                     return DisconnectReason::Internal;
                 }
             }

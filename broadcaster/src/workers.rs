@@ -106,7 +106,7 @@ async fn run(
 /// Judges one message, passes it on, and has it handled.
 async fn handle(way_in: &WayIn, mut work: Work) {
     let (tag, lane) = (work.message.tag, work.lane);
-    let validation = way_in.application.judge(&work.message);
+    let validation = way_in.application.judge(&work.message, &way_in.context.metrics);
     if validation != Validation::Accept
         && let Some(sighting) = &mut work.sighting
     {
@@ -134,11 +134,15 @@ async fn handle(way_in: &WayIn, mut work: Work) {
     match time::timeout(way_in.context.limits.handler_timeout, handled).await {
         Ok(Ok(verdict)) => obey(way_in, &work, verdict).await,
         Ok(Err(_panic)) => {
-            tracing::error!(%tag, "the handler panicked; its message is lost");
+            if let Some(left_out) = way_in.context.metrics.lines().handler_panicked.due() {
+                tracing::error!(%tag, left_out, "the handler panicked; its message is lost");
+            }
             way_in.context.metrics.dropped(DropReason::HandlerPanicked, lane);
         }
         Err(_elapsed) => {
-            tracing::warn!(%tag, "the handler took too long; its message is lost");
+            if let Some(left_out) = way_in.context.metrics.lines().handler_timed_out.due() {
+                tracing::warn!(%tag, left_out, "the handler took too long; its message is lost");
+            }
             way_in.context.metrics.dropped(DropReason::HandlerTimedOut, lane);
         }
     }

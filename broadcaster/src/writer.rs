@@ -26,7 +26,7 @@ use crate::{
     context::Context,
     frame::{Frame, Origin},
     lanes::{Queued, Serves},
-    link::FrameSink,
+    link::{FrameSink, reason_of},
     metrics::{DropReason, Traffic},
     peer::Peer,
     pulse::{Moment, Pulse},
@@ -67,7 +67,9 @@ impl<S: FrameSink> Writer<S> {
         let serving = AssertUnwindSafe(self.serve(&mut frames, &mut receipts)).catch_unwind();
         if serving.await.is_err() {
             let tag = frames.first().map(|frame: &Frame| tracing::field::display(frame.tag()));
-            tracing::error!(peer = %self.peer.id, tag, "a write panicked; its link ends");
+            if let Some(left_out) = self.writing.context.metrics.lines().link_panicked.due() {
+                tracing::error!(peer = %self.peer.id, tag, left_out, "a write panicked; its link ends");
+            }
             self.writing.context.registry.end(&self.peer, DisconnectReason::Internal);
             // Not for another link of the same node: it would meet the same bug.
             for frame in frames.drain(..) {
@@ -75,9 +77,11 @@ impl<S: FrameSink> Writer<S> {
             }
             receipts.clear();
         }
-        let peer = self.peer.id;
+        let (peer, metrics) = (self.peer.id, self.writing.context.metrics.clone());
         if AssertUnwindSafe(self.finish(frames, receipts)).catch_unwind().await.is_err() {
-            tracing::error!(%peer, "the closing of a link panicked");
+            if let Some(left_out) = metrics.lines().link_panicked.due() {
+                tracing::error!(%peer, left_out, "the closing of a link panicked");
+            }
         }
     }
 
@@ -169,7 +173,7 @@ impl<S: FrameSink> Writer<S> {
             }
             Some(Err(error)) => {
                 tracing::debug!(peer = %self.peer.id, %error, "write failed");
-                self.writing.context.registry.end(&self.peer, DisconnectReason::Transport);
+                self.writing.context.registry.end(&self.peer, reason_of(&error));
                 ControlFlow::Break(())
             }
             None => {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether connections from this machine are limited like those of other hosts.
 ///
-/// One value serves a whole node: its door, its HTTP server and its protection layers.
+/// One value serves a whole node, its door, its HTTP server and its protection layers: that of the door's limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoopbackRule {
     /// They are not: they are many programs behind one address, such as the clients of a reverse

@@ -21,8 +21,8 @@ pub mod ledger;
 pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
 pub use dials::{DialOutcome, DialState, Dials, Tell};
 pub use door::{
-    Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Pass, PeerPlace, RateWindow, Refusal,
-    TooMany,
+    Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace, RateWindow,
+    Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling};

@@ -15,4 +15,6 @@ pub mod protect;
 pub mod serve;
 
 pub use protect::Protection;
-pub use serve::{HttpServer, Incident, LoopbackRule, ServeLimits, ServeMetrics, reply};
+pub use serve::{
+    HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits, ServeMetrics, reply,
+};

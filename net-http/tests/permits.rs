@@ -10,8 +10,8 @@ use std::{convert::Infallible, time::Duration};
 use axum::{Router, routing::any};
 use common::{Client, Served, from_peer, from_socket, hello};
 use futures::{StreamExt, future::join_all, stream};
-use gossip::StreamUse;
-use tandem_net_http::{Incident, LoopbackRule, ServeLimits};
+use gossip::{StreamUse, http::HttpService};
+use tandem_net_http::{HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits};
 use tokio::time::{Instant, sleep};
 
 const KEPT: StreamUse = StreamUse::KeptAlive;
@@ -192,8 +192,10 @@ async fn loopback_callers_are_separate_peers_unless_counted() {
     for (loopback, expected) in
         [(LoopbackRule::Exempt, Some(200)), (LoopbackRule::Counted, Some(503))]
     {
-        let limits = ServeLimits { per_peer: 1, loopback, ..ServeLimits::default() };
-        let mut served = Served::new(router(), limits);
+        let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+        let context = ServeContext { loopback, ..ServeContext::default() };
+        let service = HttpService::new(router());
+        let mut served = Served::of(HttpServer::within(service, limits, context));
         let mut busy = served.open(from_socket("127.0.0.1"), KEPT);
         busy.get("/hour").await;
         sleep(Duration::from_millis(1)).await;

@@ -8,7 +8,7 @@ mod common;
 use std::{num::NonZeroU32, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::Request,
     routing::{any, post},
@@ -144,7 +144,7 @@ async fn a_slow_handler_is_not_charged_to_the_client() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_beyond_the_rate_get_retry_after() {
-    let router = router().layer(RateLayer::new(rate(2, 4), LoopbackRule::Exempt));
+    let router = router().layer(RateLayer::new(rate(2, 4)));
     for _ in 0..4 {
         assert_eq!(ask(&router, from_peer(1), "/hello").await.status(), 200);
     }
@@ -167,14 +167,14 @@ async fn requests_beyond_the_rate_get_retry_after() {
 
 #[tokio::test(start_paused = true)]
 async fn loopback_has_a_rate_if_it_is_counted() {
-    let router = router().layer(RateLayer::new(rate(1, 1), LoopbackRule::Counted));
+    let router = router().layer(RateLayer::new(rate(1, 1))).layer(Extension(LoopbackRule::Counted));
     assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 200);
     assert_eq!(ask(&router, from_socket("127.0.0.1"), "/hello").await.status(), 429);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_of_a_peer_beyond_the_bound_in_progress_are_refused() {
-    let router = router().layer(InFlightLayer::new(2, LoopbackRule::Exempt));
+    let router = router().layer(InFlightLayer::new(2));
     let one = || ask(&router, from_peer(1), "/slow");
     let (began, three) = (Instant::now(), join_all([one(), one(), one()]).await);
     let statuses: Vec<_> = three.iter().map(|answer| answer.status().as_u16()).collect();
@@ -194,8 +194,8 @@ async fn a_layer_may_be_set_for_one_route() {
     let router = Router::new()
         .route("/hour", any(async || sleep(Duration::from_secs(3600)).await))
         .route_layer(paced)
-        .route_layer(RateLayer::new(rate(1, 1), LoopbackRule::Exempt))
-        .route_layer(InFlightLayer::new(1, LoopbackRule::Exempt))
+        .route_layer(RateLayer::new(rate(1, 1)))
+        .route_layer(InFlightLayer::new(1))
         .route("/limited", limited)
         .merge(hello());
     let mut served = Served::new(router, ServeLimits::default());
@@ -264,7 +264,7 @@ async fn a_hostile_peer_does_not_delay_others() {
 
 #[tokio::test(start_paused = true)]
 async fn delayed_refusals_take_no_request_permits() {
-    let router = router().layer(RateLayer::new(rate(1, 1), LoopbackRule::Exempt));
+    let router = router().layer(RateLayer::new(rate(1, 1)));
     let mut served = Served::new(router, ServeLimits { requests: 1, ..ServeLimits::default() });
     let mut flood = Vec::new();
     for _ in 0..16 {

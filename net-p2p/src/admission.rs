@@ -24,6 +24,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use gossip::DisconnectReason;
 use libp2p::{
     Multiaddr, PeerId, Transport, TransportError,
     core::{
@@ -225,6 +226,8 @@ impl StreamMuxer for Admitted {
         if let Held::Inbound { evicted, .. } = &mut self.held
             && evicted.as_mut().poll(context).is_ready()
         {
+            // Before the connection ends: its links shall not take that for a broken one.
+            self.inner.end_streams(DisconnectReason::Evicted);
             return Poll::Ready(Err(refused(Refusal::PeerEvicted)));
         }
         Pin::new(&mut self.inner).poll(context).map_err(io::Error::other)

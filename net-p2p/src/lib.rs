@@ -68,6 +68,7 @@ mod swarm;
 mod topic;
 mod topic_gate;
 mod topic_rates;
+mod topic_scores;
 mod topic_traffic;
 mod transport;
 
@@ -80,6 +81,7 @@ pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 pub use streams::{InboundStream, OpenError, OutboundStream};
+pub use topic_scores::TopicScore;
 
 #[cfg(test)]
 mod tests;

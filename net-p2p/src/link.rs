@@ -28,7 +28,7 @@ use gossip::{
     NodeAddress, Roles, Tag, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{LinkClaim, Ruling};
+use mesh::{Door, LinkClaim, Merit, Ruling};
 use rand::Rng;
 use runtime::{KeyedHasher, Rarely};
 use tokio::{
@@ -39,13 +39,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{Command, Notice, Senders, open_stream},
-    config::PeerAddress,
+    config::{PeerAddress, identity_of},
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
     sink::StreamSink,
     source::{StreamSource, stream_source},
     streams::{About, InboundStream, OpenError},
+    topic_scores::TopicScores,
 };
 
 /// The ping protocol: the peer echoes what is written, 32 bytes at a time. Source: libp2p specification, ping.
@@ -72,6 +73,8 @@ pub(crate) struct LinkContext {
     pub(crate) metrics: P2pMetrics,
     /// The configured addresses, which every new swarm dials.
     pub(crate) configured: Mutex<Vec<PeerAddress>>,
+    pub(crate) door: Door,
+    pub(crate) scores: TopicScores,
     pub(crate) lines: StrangersLines,
 }
 
@@ -86,6 +89,8 @@ pub(crate) struct StrangersLines {
     pub(crate) other_version: Rarely,
     /// A peer did not answer pings.
     pub(crate) silent: Rarely,
+    /// A peer is not served on topics.
+    pub(crate) muted: Rarely,
 }
 
 /// The origin of a link's first stream.
@@ -284,6 +289,7 @@ impl LinkContext {
             peer: about.peer,
             connection: about.connection,
             commands: senders.commands.clone(),
+            merit: identity_of(&about.peer).and_then(|identity| self.door.merit_of(&identity)),
         };
         let (source, sink) = self.halves(stream);
         let (sinks, sources) = match second {
@@ -349,12 +355,20 @@ struct Hooks {
     peer: libp2p::PeerId,
     connection: ConnectionId,
     commands: mpsc::Sender<Command>,
+    /// Of the peer's place with the door, if it has one.
+    merit: Option<Merit>,
 }
 
 impl LinkHooks for Hooks {
     /// This node asks neither for proofs of stake nor for packed votes, so control messages are ignored.
     fn control(&self, _: LinkId, _: Tag, _: &Bytes) -> Result<(), DisconnectReason> {
         Ok(())
+    }
+
+    fn delivered(&self) {
+        if let Some(merit) = &self.merit {
+            merit.delivered(Instant::now().into_std());
+        }
     }
 
     /// Pings on a stream of its own, because the library's pings cannot be triggered.

@@ -35,7 +35,9 @@ use std::{
     time::Duration,
 };
 
+use broadcaster::EndedFor;
 use futures::{AsyncRead, AsyncWrite};
+use gossip::DisconnectReason;
 use libp2p::core::{
     muxing::{StreamMuxer, StreamMuxerEvent},
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
@@ -47,7 +49,7 @@ use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 use self::{
     driver::{Driver, Order},
     meter::Meter,
-    substream::{Activity, Substream},
+    substream::{Activity, Substream, Why},
 };
 use crate::{
     backlog::{Backlog, CountedStream},
@@ -131,6 +133,7 @@ impl Upgrade {
             ended: Some(ended),
             activity: Activity::default(),
             streams,
+            why: Why::default(),
         }
     }
 }
@@ -181,11 +184,20 @@ pub(crate) struct Muxer {
     activity: Activity,
     /// Cancelled when the streams must end.
     streams: CancellationToken,
+    why: Why,
 }
 
 impl Muxer {
     fn substream(&self, stream: CountedStream) -> Substream {
-        Substream::new(stream, self.activity.clone(), self.streams.clone())
+        Substream::new(stream, self.activity.clone(), (self.streams.clone(), self.why.clone()))
+    }
+
+    /// Ends all streams at once, for a reason that the links on them take over. The connection itself is
+    /// then to be closed.
+    pub(crate) fn end_streams(&self, why: DisconnectReason) {
+        // The first reason stays.
+        let _ = self.why.set(EndedFor(why));
+        self.streams.cancel();
     }
 
     /// Resolves when the connection ends without an order to close.

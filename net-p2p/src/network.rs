@@ -14,7 +14,7 @@ use gossip::{
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
-use mesh::{DialState, Dials, Door};
+use mesh::{DialState, Dials};
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ use crate::{
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
     topic::Topic,
+    topic_scores::{TopicScore, TopicScores},
 };
 
 /// The reason why a libp2p network did not start. Nothing keeps running after any of these errors.
@@ -96,7 +97,6 @@ struct Shared {
     swarm: ToSwarm,
     bound: Bound,
     dials: Dials,
-    door: Door,
     local: libp2p::PeerId,
     gossip: GossipStreams,
     clients: Clients,
@@ -134,12 +134,13 @@ impl P2pNetwork {
             local: config.key.identity(),
             metrics: P2pMetrics::default(),
             configured: Mutex::new(configured),
+            door: config.door.clone(),
+            scores: TopicScores::default(),
             lines: StrangersLines::default(),
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
         let (listen, gossip) = (config.listen.clone(), config.gossip);
-        let door = config.door.clone();
         let clients = config
             .clients
             .clone()
@@ -156,7 +157,7 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
-        let shared = Shared { around, swarm, bound, dials, door, local, gossip, clients, tasks };
+        let shared = Shared { around, swarm, bound, dials, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -216,6 +217,20 @@ impl P2pNetwork {
         self.shared.swarm.is_up()
     }
 
+    /// How a peer stands on topics, as of a second ago; `None` if it is not connected over libp2p, or while this
+    /// network does not gossip.
+    #[must_use]
+    pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
+        self.shared.around.scores.of(peer)
+    }
+
+    /// Whether for a minute or longer most of the connected peers have had a score too low to be served on
+    /// topics. Then this node hardly takes part in them.
+    #[must_use]
+    pub fn mutes_most_peers(&self) -> bool {
+        self.shared.around.scores.are_mostly_muted(Instant::now().into_std())
+    }
+
     /// The first task of this network that ended without being asked to, if one did.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
@@ -269,7 +284,7 @@ impl P2pNetwork {
             }
             known.push(address.clone());
         }
-        self.shared.door.configure(address.identity);
+        self.shared.around.door.configure(address.identity);
         match self.shared.swarm.offer(Command::Dial(address)) {
             // A restarted swarm reads the list of configured addresses.
             Ok(()) | Err(NotTaken::Down) => Ok(()),

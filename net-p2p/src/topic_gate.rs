@@ -32,6 +32,7 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use runtime::Rarely;
 use tokio::time::Instant;
 
 use crate::{
@@ -192,12 +193,14 @@ impl DataTransform for StrictNoSign {
 pub(crate) struct GatedPubsub {
     inner: Behaviour,
     gate: TopicGate,
+    /// Limits the line about peers that flood: identities cost nothing.
+    flood_lines: Rarely,
 }
 
 impl GatedPubsub {
     /// Wraps `inner`, whose transform must be a [`StrictNoSign`] of the same gate.
     pub(crate) const fn new(inner: Behaviour, gate: TopicGate) -> Self {
-        Self { inner, gate }
+        Self { inner, gate, flood_lines: Rarely::new() }
     }
 
     /// The gate in front of the library.
@@ -274,7 +277,9 @@ impl NetworkBehaviour for GatedPubsub {
             flooded
         };
         if let Some(peer_id) = flooded {
-            tracing::info!(peer = %peer_id, "disconnecting a peer that floods a topic");
+            if let Some(left_out) = self.flood_lines.due() {
+                tracing::info!(peer = %peer_id, left_out, "disconnecting a peer that floods a topic");
+            }
             return Poll::Ready(ToSwarm::CloseConnection {
                 peer_id,
                 connection: CloseConnection::All,

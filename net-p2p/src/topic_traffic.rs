@@ -26,6 +26,7 @@ use crate::{
     outbox::{Outbox, Publication, cost},
     pubsub::PUBLISH_THRESHOLD,
     swarm::Core,
+    topic_scores::TopicScore,
 };
 
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
@@ -194,16 +195,21 @@ impl Core {
             return;
         }
         self.traffic.watch = now + SCORE_INTERVAL;
-        let low = |peer: &PeerId| {
-            let score = gossipsub.peer_score(peer)?;
-            (score < PUBLISH_THRESHOLD).then_some((*peer, score))
-        };
-        let muted: Vec<(PeerId, f64)> = self.swarm.connected_peers().filter_map(low).collect();
+        let scored = |peer: &PeerId| Some((*peer, gossipsub.peer_score(peer)?));
+        let scores: Vec<(PeerId, f64)> = self.swarm.connected_peers().filter_map(scored).collect();
+        let shown = scores.iter().filter_map(|&(peer, score)| {
+            Some((identity_of(&peer)?, TopicScore { score, is_muted: score < PUBLISH_THRESHOLD }))
+        });
+        self.around.scores.set(shown.collect(), now.into_std());
+        let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
+        let muted: Vec<(PeerId, f64)> = muted.collect();
         self.traffic.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
         for (peer, score) in muted {
             if self.traffic.muted.insert(peer) {
                 self.around.metrics.note(P2pEvent::TopicPeerMuted);
-                tracing::warn!(%peer, score, "a peer is not served on topics: its score is too low");
+                if let Some(left_out) = self.around.lines.muted.due() {
+                    tracing::warn!(%peer, score, left_out, "a peer is not served on topics: its score is too low");
+                }
             }
         }
     }

@@ -15,11 +15,11 @@ use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
-use mesh::LinkClaim;
+use mesh::{LinkClaim, Merit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
-    time,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) session: u64,
     /// Messages sent before any other.
     pub(crate) greeting: Vec<(Tag, Bytes)>,
+    /// Of the peer's place with the door, if it has one.
+    pub(crate) merit: Option<Merit>,
 }
 
 /// Attaches a connection to the broadcaster. `claim` is present if the handshake has already verified the
@@ -74,6 +76,7 @@ where
         exchange,
         session,
         greeting,
+        merit,
     } = established;
     let port = Arc::new(Port::default());
     let (returns, returned) = oneshot::channel();
@@ -88,7 +91,8 @@ where
     (about.roles, about.http_address) = (roles, http_address);
     let (context, exchange) = (Arc::clone(context), Mutex::new(exchange));
     let random = context.environment().random();
-    let hooks = Hooks { context: Arc::clone(&context), exchange, session, port: Arc::clone(&port) };
+    let (hooks_context, hooks_port) = (Arc::clone(&context), Arc::clone(&port));
+    let hooks = Hooks { context: hooks_context, exchange, session, port: hooks_port, merit };
     let link = Link {
         about,
         sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
@@ -139,6 +143,7 @@ struct Hooks {
     exchange: Mutex<ListenerIdentity>,
     session: u64,
     port: Arc<Port>,
+    merit: Option<Merit>,
 }
 
 impl LinkHooks for Hooks {
@@ -165,6 +170,12 @@ impl LinkHooks for Hooks {
         let claim = claim(peer, identity, identity, (self.session, tie));
         self.context.broadcaster.verified(claim);
         Ok(())
+    }
+
+    fn delivered(&self) {
+        if let Some(merit) = &self.merit {
+            merit.delivered(Instant::now().into_std());
+        }
     }
 
     fn sign_of_life(&self) -> BoxFuture<'static, ()> {

@@ -249,6 +249,7 @@ async fn link_up(
         exchange,
         session,
         greeting,
+        merit: None,
     };
     let attached = link::attach(context, (peer, claim), established)
         .map_err(|_stopping| DialError::Stopping)?;

@@ -8,7 +8,7 @@ mod common;
 
 use std::{fs, time::Duration};
 
-use broadcaster::PeerEvent;
+use broadcaster::{DropReason, PeerEvent};
 use common::{
     Node, PATIENCE, Recipe,
     raw::{self, End, Raw, masked},
@@ -269,6 +269,35 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     let answer = soon(one_more.answer()).await.unwrap();
     assert!(answer.status.starts_with("HTTP/1.1 503 "), "{answer:?}");
     drop((crowd, honest, one_more));
+    node.stop().await;
+}
+
+// Issue 9, 5: whoever brings messages that nobody else has brought is evicted last.
+#[tokio::test]
+async fn of_a_crowd_whoever_brought_a_message_stays() {
+    let _alone = alone().await;
+    let limits = InboundLimits { total: 3, ..counted() };
+    let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
+    let mut events = node.broadcaster.events();
+    let mut crowd = Vec::new();
+    for number in 1..=3 {
+        crowd.push(soon(raw::upgraded_from([127, 0, 1, 1].into(), node.address())).await);
+        node.until_peers(number).await;
+    }
+    // The newest would go first. What its twin repeats is not new.
+    crowd[2].send(&masked(0x82, b"VBnew")).await;
+    common::until("it was heard", || node.heard.all().len() == 1).await;
+    crowd[1].send(&masked(0x82, b"VBnew")).await;
+    common::until("it was heard again", || {
+        node.broadcaster.metrics().drops(DropReason::Duplicate) == 1
+    })
+    .await;
+    let _newcomer = soon(raw::upgraded_from([127, 1, 0, 1].into(), node.address())).await;
+    assert_eq!(ended_because(&mut events).await, DisconnectReason::Evicted);
+    // Behind what was sent before, such as a close frame.
+    while soon(crowd[1].read(PATIENCE)).await == End::Bytes {}
+    while crowd[2].read(Duration::from_millis(50)).await == End::Bytes {}
+    assert_eq!(crowd[2].read(Duration::from_millis(50)).await, End::Open);
     node.stop().await;
 }
 

@@ -15,14 +15,18 @@ use common::{
     soon,
 };
 use gossip::{NetworkProfile, http::HttpService};
-use net_http::{HttpServer, Incident, LoopbackRule, ServeLimits};
+use net_http::{HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits};
 use tokio::time::{Instant, sleep};
 
 fn http_server(limits: ServeLimits) -> HttpServer {
+    http_server_within(limits, ServeContext::default())
+}
+
+fn http_server_within(limits: ServeLimits, context: ServeContext) -> HttpServer {
     let router = Router::new()
         .route("/hello", any(async || "hi"))
         .route("/hour", any(async || sleep(Duration::from_secs(3600)).await));
-    HttpServer::new(HttpService::new(router), limits)
+    HttpServer::within(HttpService::new(router), limits, context)
 }
 
 async fn node(http_server: &HttpServer) -> Node {
@@ -98,9 +102,9 @@ async fn a_path_that_is_not_clean_is_moved_before_a_permit_is_taken() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_queued_connections() {
-    let limits =
-        ServeLimits { per_peer: 1, loopback: LoopbackRule::Counted, ..ServeLimits::default() };
-    let http_server = http_server(limits);
+    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let context = ServeContext { loopback: LoopbackRule::Counted, ..ServeContext::default() };
+    let http_server = http_server_within(limits, context);
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
     let recipe = recipe.with(|config| {
         config.http_server = Some(http_server.clone());

@@ -17,6 +17,8 @@ use gossip::{
     GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
 };
 use mesh::{DialLimits, Door, InboundLimits};
+#[cfg(feature = "http")]
+use net_http::ServeContext;
 use net_http::client::{ClientLimits, Clients};
 use rand::Rng;
 use runtime::Environment;
@@ -240,7 +242,9 @@ impl NodeBuilder {
     }
 
     /// Sets how many inbound connections are admitted, in all and by host and subnet, over all transports together.
-    /// Default: [`InboundLimits::default`].
+    /// Default: [`InboundLimits::default`]. Its
+    /// `loopback` is the rule for everything that counts by host: connections of both transports, HTTP and the
+    /// protection layers.
     pub fn inbound_limits(self, inbound: InboundLimits) -> Self {
         Self { inbound, ..self }
     }
@@ -338,13 +342,17 @@ impl NodeBuilder {
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
         let clients = Clients::new(self.client_limits, agent, &cancel);
         #[cfg(feature = "http")]
-        let http_server = std::mem::take(&mut self.served).server(self.environment.clock().clone());
+        let http_server = std::mem::take(&mut self.served).server(ServeContext {
+            clock: self.environment.clock().clone(),
+            loopback: self.inbound.loopback,
+        });
         #[cfg(not(feature = "http"))]
         let http_server = None;
+        let door = Door::new(self.inbound);
         let lent = Lent {
             key,
             broadcaster: broadcaster.clone(),
-            door: Door::new(self.inbound),
+            door: door.clone(),
             http_server: http_server.clone(),
             clients: clients.clone(),
         };
@@ -369,7 +377,7 @@ impl NodeBuilder {
             http_server,
             clients,
         };
-        let seen = Arc::new(Seen { network, broadcaster });
+        let seen = Arc::new(Seen { network, broadcaster, door });
         let parts = Parts { seen, node, http, events, identity, metrics, data_dir, cancel };
         Ok(Running::new(parts))
     }

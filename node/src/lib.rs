@@ -74,6 +74,7 @@ mod error;
 #[cfg(feature = "http")]
 mod forward;
 mod keys;
+mod metrics;
 mod network;
 #[cfg(feature = "p2p")]
 mod p2p;
@@ -103,7 +104,7 @@ pub use net_http::{
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
     AcceptLimits, Acceptor, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream, ProtocolError,
-    Streams, parse_listen_address,
+    Streams, TopicScore, parse_listen_address,
 };
 #[cfg(feature = "ws")]
 pub use net_ws::{DialRefusal, UpgradeRefusal, WsMetrics};

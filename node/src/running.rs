@@ -117,6 +117,17 @@ impl Running {
         &self.parts.seen.broadcaster
     }
 
+    /// Network, broadcaster and door.
+    pub(crate) const fn seen(&self) -> &Arc<Seen> {
+        &self.parts.seen
+    }
+
+    /// What serves HTTP, if anything does.
+    #[cfg(feature = "http")]
+    pub(crate) const fn http_server(&self) -> Option<&HttpServer> {
+        self.parts.http.http_server.as_ref()
+    }
+
     /// The counters of the message flow. A cheap handle inside, kept up to date.
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {
@@ -219,7 +230,7 @@ impl Running {
     /// Resumes the panic of a task that panicked.
     pub async fn stop(self, grace: Duration) -> Shutdown {
         let Parts { seen, http, cancel, data_dir, .. } = &self.parts;
-        let Seen { network, broadcaster } = &**seen;
+        let Seen { network, broadcaster, .. } = &**seen;
         let deadline = Instant::now() + grace;
         cancel.cancel();
         let (network, clients) = tokio::join!(network.stop(grace), http.clients.stop(grace));

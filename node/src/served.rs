@@ -9,13 +9,13 @@
 //! * Routers are asked in the order in which they were given, so none hides what came before it.
 //! * Every router is behind a protection; only the service that is asked last may be without one.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{Router, body::Body, extract::Request};
 use gossip::http::{HttpBody, HttpService};
 use http::{Response, StatusCode};
-use net_http::{HttpServer, Protection, ServeLimits, reply};
-use runtime::WallClock;
+use net_http::{HttpServer, Protection, ServeContext, ServeLimits, reply};
+use runtime::Rarely;
 use tower::{Service, ServiceExt, service_fn};
 
 use crate::builder::NodeBuilder;
@@ -40,9 +40,9 @@ impl Served {
     }
 
     /// The server of it; `None` if there is nothing to serve.
-    pub(crate) fn server(self, clock: WallClock) -> Option<HttpServer> {
+    pub(crate) fn server(self, context: ServeContext) -> Option<HttpServer> {
         let limits = self.limits.clone();
-        Some(HttpServer::with_clock(self.service()?, limits, clock))
+        Some(HttpServer::within(self.service()?, limits, context))
     }
 
     /// All of it as one service; `None` if there is nothing.
@@ -93,12 +93,16 @@ impl NodeBuilder {
 fn answering(
     service: HttpService,
 ) -> impl Service<Request, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
+    // Any caller may be able to make it fail.
+    let failures = Arc::new(Rarely::new());
     service_fn(move |request: Request| {
-        let service = service.clone();
+        let (service, failures) = (service.clone(), Arc::clone(&failures));
         async move {
             let answered = service.oneshot(request.map(HttpBody::new)).await;
             Ok(answered.map(|response| response.map(Body::new)).unwrap_or_else(|error| {
-                tracing::warn!(%error, "an HTTP service failed");
+                if let Some(left_out) = failures.due() {
+                    tracing::warn!(%error, left_out, "an HTTP service failed");
+                }
                 let mut failed = Response::new(Body::empty());
                 *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 failed

@@ -8,9 +8,11 @@
 use std::sync::{Arc, Weak};
 
 use broadcaster::Broadcaster;
-use mesh::DialState;
 #[cfg(feature = "p2p")]
-use net_p2p::P2pNetwork;
+use gossip::Identity;
+use mesh::{DialState, Door};
+#[cfg(feature = "p2p")]
+use net_p2p::{P2pNetwork, TopicScore};
 use runtime::Fault;
 
 use crate::network::Network;
@@ -20,6 +22,7 @@ use crate::network::Network;
 pub(crate) struct Seen {
     pub(crate) network: Network,
     pub(crate) broadcaster: Broadcaster,
+    pub(crate) door: Door,
 }
 
 /// A handle that shows the present state of a node without keeping it running. Clones are cheap; the default one shows
@@ -39,16 +42,23 @@ pub enum Trouble {
     Task(Fault),
     /// The libp2p side is being made anew after it died. It comes back by itself, within half a minute.
     SwarmDown,
+    /// For a minute or longer the scores of most libp2p peers have been too low for them to be served on topics.
+    PeersMuted,
 }
 
 impl Trouble {
-    /// The name of the reason for programs, as `/health` has it: `stopping`, `task_ended` or `p2p_restarting`.
+    /// The names of all of them, as labels of a metric.
+    pub const LABELS: [&'static str; 4] =
+        ["stopping", "task_ended", "p2p_restarting", "topic_peers_muted"];
+
+    /// The name of the reason for programs, as `/health` has it: one of [`Trouble::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Stopping => "stopping",
             Self::Task(_) => "task_ended",
             Self::SwarmDown => "p2p_restarting",
+            Self::PeersMuted => "topic_peers_muted",
         }
     }
 }
@@ -81,6 +91,13 @@ impl View {
         self.seen.upgrade().map(|seen| seen.network.dials()).unwrap_or_default()
     }
 
+    /// How a peer stands on topics; `None` if it is not connected over libp2p.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
+        self.seen.upgrade()?.network.p2p()?.topic_score(peer)
+    }
+
     /// The worst reason for which the node does only a part of its work, or none; `None` if it does all of it.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
@@ -94,6 +111,10 @@ impl View {
         #[cfg(feature = "p2p")]
         if !seen.network.p2p().is_none_or(P2pNetwork::is_up) {
             return Some(Trouble::SwarmDown);
+        }
+        #[cfg(feature = "p2p")]
+        if seen.network.p2p().is_some_and(P2pNetwork::mutes_most_peers) {
+            return Some(Trouble::PeersMuted);
         }
         None
     }

@@ -37,7 +37,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "services",
-        knows: &["gossip"],
+        knows: &["gossip", "runtime"],
         never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite"],
     },
     Room {

@@ -212,6 +212,9 @@ impl WayIn {
         self.relay.forward_accepted(work);
         if let Some(sighting) = &mut work.sighting {
             sighting.settle(Validation::Accept);
+            if let Some(hooks) = work.peer.as_ref().and_then(|peer| peer.hooks.as_ref()) {
+                hooks.delivered();
+            }
         }
         let is_observed = !self.observers.is_empty();
         if is_observed {

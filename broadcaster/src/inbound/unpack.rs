@@ -37,7 +37,7 @@ use crate::{
     context::Context,
     duplicates::{Duplicates, Fingerprint},
     encode,
-    metrics::DropReason,
+    metrics::{DropReason, Metrics},
 };
 
 /// Bytes of a body that are decompressed and hashed where they are read. Chosen: that takes less than
@@ -122,7 +122,7 @@ impl Unpacker {
         if !job.is_compressed() {
             return match payload.len() {
                 ..=INLINE_BODY_BYTES => Ok(job.plain()),
-                _ => self.on_a_thread(move || Ok(job.large())).await,
+                _ => self.on_a_thread(&context.metrics, move || Ok(job.large())).await,
             };
         }
         if payload.len() <= INLINE_BODY_BYTES
@@ -133,11 +133,12 @@ impl Unpacker {
         let longest = MAX_DECOMPRESSED.min(context.budget.total());
         let room = context.budget.reserve(longest, rule.lane);
         let room = patience.wait(context, rule.lane, DropReason::BudgetFull, room).await?;
-        self.on_a_thread(move || job.unpack_large(room)).await
+        self.on_a_thread(&context.metrics, move || job.unpack_large(room)).await
     }
 
     async fn on_a_thread(
         &self,
+        metrics: &Metrics,
         work: impl FnOnce() -> Result<Unpacked, Refusal> + Send + 'static,
     ) -> Result<Unpacked, Refusal> {
         // The semaphore is never closed.
@@ -148,7 +149,9 @@ impl Unpacker {
             work()
         });
         done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "looking into a message panicked; its link ends");
+            if let Some(left_out) = metrics.lines().link_panicked.due() {
+                tracing::error!(%error, left_out, "looking into a message panicked; its link ends");
+            }
             Err(Refusal::End(DisconnectReason::Internal))
         })
     }

@@ -18,6 +18,7 @@
 
 mod counts;
 mod limits;
+mod order;
 mod refusal;
 mod rules;
 mod tried;
@@ -35,6 +36,7 @@ use gossip::Identity;
 use self::rules::{Rules, Ruling, Ticket};
 pub use self::{
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
+    order::Merit,
     refusal::{Refusal, TooMany},
 };
 
@@ -160,6 +162,13 @@ impl Door {
         self.shared().rules.configure_host(ip);
     }
 
+    /// Where the link of a peer notes what it brings, if the peer has a place under this identity: it is
+    /// evicted later for it. For links that know no [`PeerPlace`] of their own.
+    #[must_use]
+    pub fn merit_of(&self, identity: &Identity) -> Option<Merit> {
+        self.shared().rules.merit_of(identity)
+    }
+
     /// The limits it was made with.
     #[must_use]
     pub fn limits(&self) -> InboundLimits {
@@ -223,6 +232,14 @@ impl Pass {
             evict();
         }
         Ok(PeerPlace { door: self.door.clone(), guest: self.guest })
+    }
+}
+
+impl PeerPlace {
+    /// Where the link of the peer notes what it brings: it is evicted later for it. `None` if it was evicted.
+    #[must_use]
+    pub fn merit(&self) -> Option<Merit> {
+        self.door.shared().rules.merit(self.guest)
     }
 }
 

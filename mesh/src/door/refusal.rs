@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Why a connection was refused or given up. A closed set, so that it can label a metric: each
-/// connection that comes to nothing at the door is counted under exactly one of them.
+/// Why a connection or a request was refused, or a connection given up. A closed set, so that it can label a
+/// metric: whatever comes to nothing at the door is counted under exactly one of them.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
@@ -34,6 +34,9 @@ pub enum Refusal {
     /// A peer gave way to one of a less crowded part of the network, or to a configured one.
     #[error("a peer of a less crowded part of the network needed the place")]
     PeerEvicted,
+    /// The host sent more HTTP requests than allowed; each of them counts, not its connection.
+    #[error("the host sends too many requests")]
+    RequestRate,
     /// There are as many outbound connections as allowed.
     #[error("all outbound connections are in use")]
     Outbound,
@@ -41,7 +44,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sockets,
         Self::HostRate,
         Self::SubnetRate,
@@ -51,6 +54,7 @@ impl Refusal {
         Self::PerIp,
         Self::PerSubnet,
         Self::PeerEvicted,
+        Self::RequestRate,
         Self::Outbound,
     ];
 
@@ -67,6 +71,7 @@ impl Refusal {
             Self::PerIp => "per_ip",
             Self::PerSubnet => "per_subnet",
             Self::PeerEvicted => "peer_evicted",
+            Self::RequestRate => "request_rate",
             Self::Outbound => "outbound",
         }
     }

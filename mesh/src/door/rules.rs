@@ -15,7 +15,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use gossip::{Host, Identity, LoopbackRule, Subnet};
@@ -23,6 +23,7 @@ use gossip::{Host, Identity, LoopbackRule, Subnet};
 use super::{
     counts::{RateTable, Tally},
     limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
+    order::{LONG, Merit, Rank, Record, Standing, rank},
     refusal::{Refusal, TooMany},
     tried::Tried,
 };
@@ -32,13 +33,9 @@ use super::{
 /// Chosen: about 5 MB when full.
 const MAX_RATED: usize = 65_536;
 
-/// How long a peer must have held its place to be preferred over others. Chosen: longer than anybody
-/// floods without being noticed.
-pub(super) const LONG: Duration = Duration::from_secs(600);
-
 /// Names one guest. Never reused; the order is that of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Ticket(u64);
+pub(super) struct Ticket(pub(super) u64);
 
 /// What to do with a socket that was just accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +59,13 @@ enum Stage {
     Headed,
 }
 
-/// Who is preferred when a place is needed. The first to go stands first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
-    Stranger,
-    /// Its identity held a place for long before.
-    Tried,
-    /// An operator named it.
-    Configured,
-}
-
 /// The place of a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     since: Instant,
     identity: Option<Identity>,
     standing: Standing,
+    merit: Merit,
 }
 
 /// One accepted socket.
@@ -249,7 +237,7 @@ impl Rules {
         }
         self.headed(guest);
         if let Some(known) = self.guests.get_mut(&guest) {
-            known.place = Some(Place { since: now, identity, standing });
+            known.place = Some(Place { since: now, identity, standing, merit: Merit::new(now) });
             self.place_hosts.add(host);
             self.place_subnets.add(host.subnet());
         }
@@ -272,6 +260,18 @@ impl Rules {
         }
     }
 
+    /// What the peer with a guest's place has brought; `None` if the guest has no place.
+    pub(super) fn merit(&self, guest: Ticket) -> Option<Merit> {
+        Some(self.guests.get(&guest)?.place.as_ref()?.merit.clone())
+    }
+
+    /// What the peer of this identity that came last has brought; `None` if it has no place.
+    pub(super) fn merit_of(&self, identity: &Identity) -> Option<Merit> {
+        let places = self.guests.values().rev().filter_map(|known| known.place.as_ref());
+        let mut theirs = places.filter(|place| place.identity.as_ref() == Some(identity));
+        Some(theirs.next()?.merit.clone())
+    }
+
     /// A guest is gone, or has to go.
     pub(super) fn gone(&mut self, guest: Ticket) {
         self.headed(guest);
@@ -285,6 +285,7 @@ impl Rules {
         let rated = self.rated(host, self.limits.rate, |rules| &mut rules.requests);
         let Some((table, rate)) = rated else { return Ok(()) };
         if table.count(host, now, rate.window) > rate.count {
+            self.note(Refusal::RequestRate);
             return Err(TooMany { retry_after: rate.window });
         }
         Ok(())
@@ -394,24 +395,28 @@ impl Rules {
     }
 
     /// The peer that makes room for a newcomer, if there is one: of the most crowded host of the most
-    /// crowded subnet the one of lowest standing, among equals one that is not there for long, and
-    /// among those the newest.
+    /// crowded subnet the first in the order of eviction.
     fn crowded_place(&self, host: Host, standing: Standing, now: Instant) -> Option<Ticket> {
         let candidates = || {
             self.guests.iter().filter_map(|(guest, known)| {
-                let place = known.place.filter(|place| place.standing < Standing::Configured)?;
-                (!self.is_exempt(known.host)).then_some((*guest, known.host, place))
+                let place = known.place.as_ref();
+                let place = place.filter(|place| place.standing < Standing::Configured)?;
+                (!self.is_exempt(known.host)).then(|| (known.host, place.rank(*guest, now), *guest))
             })
         };
-        let crowd = Crowd::of(candidates().map(|(_, host, _)| host));
+        let crowd = Crowd::of(candidates().map(|(host, ..)| host));
         let gives_way =
             |theirs: Host| standing == Standing::Configured || crowd.is_denser(theirs, host);
-        let rank = |(guest, host, place): &(Ticket, Host, Place)| {
-            let is_long = now.saturating_duration_since(place.since) >= LONG;
-            (crowd.rank(*host), place.standing, is_long, Reverse(*guest))
-        };
-        let chosen = candidates().filter(|(_, host, _)| gives_way(*host)).min_by_key(rank);
-        chosen.map(|(guest, ..)| guest)
+        let chosen = candidates().filter(|(host, ..)| gives_way(*host));
+        let chosen = chosen.min_by_key(|(host, rank, _)| (crowd.rank(*host), *rank));
+        chosen.map(|(.., guest)| guest)
+    }
+}
+
+impl Place {
+    fn rank(&self, ticket: Ticket, now: Instant) -> Rank {
+        let held = now.saturating_duration_since(self.since);
+        rank(Record { standing: self.standing, held, idle: self.merit.idle(now), ticket })
     }
 }
 

@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::key_of;
-use crate::serve::{LoopbackRule, PeerKey, reply};
+use crate::serve::{PeerKey, reply};
 
 /// `Retry-After` of a refusal. Chosen: the shortest time that the header can express.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -35,7 +35,6 @@ pub struct InFlightLayer {
 #[derive(Debug)]
 struct Shared {
     bound: usize,
-    loopback: LoopbackRule,
     callers: Mutex<HashMap<PeerKey, usize>>,
 }
 
@@ -43,8 +42,8 @@ impl InFlightLayer {
     /// Allows `bound` requests of each caller at a time. Services made with this layer and its clones share the
     /// counts.
     #[must_use]
-    pub fn new(bound: usize, loopback: LoopbackRule) -> Self {
-        Self { shared: Arc::new(Shared { bound, loopback, callers: Mutex::default() }) }
+    pub fn new(bound: usize) -> Self {
+        Self { shared: Arc::new(Shared { bound, callers: Mutex::default() }) }
     }
 }
 
@@ -138,7 +137,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let handled = match key_of(&request, self.shared.loopback) {
+        let handled = match key_of(&request) {
             None => None,
             Some(key) => match self.shared.enter(key) {
                 Some(handled) => Some(handled),

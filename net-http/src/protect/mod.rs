@@ -50,10 +50,6 @@ pub struct Protection {
     pub in_flight: usize,
     /// Rate of requests of one caller; further ones are answered 429. Default: 1,000 a second.
     pub rate: RequestRate,
-    /// The rule for loopback callers without an identity, for [`Protection::in_flight`] and
-    /// [`Protection::rate`].
-    /// Default: exempt.
-    pub loopback: LoopbackRule,
 }
 
 impl Default for Protection {
@@ -64,7 +60,6 @@ impl Default for Protection {
             head_time: Duration::from_secs(30),
             in_flight: 64,
             rate: RequestRate::default(),
-            loopback: LoopbackRule::default(),
         }
     }
 }
@@ -77,8 +72,8 @@ impl Protection {
             .layer(DefaultBodyLimit::disable())
             .layer(BodyLimitLayer::new(self.body_bytes))
             .layer(PaceLayer::new(self.body_rate, self.head_time))
-            .layer(InFlightLayer::new(self.in_flight, self.loopback))
-            .layer(RateLayer::new(self.rate, self.loopback))
+            .layer(InFlightLayer::new(self.in_flight))
+            .layer(RateLayer::new(self.rate))
     }
 }
 
@@ -91,7 +86,9 @@ impl Default for RequestRate {
     }
 }
 
-/// The caller that a request is charged to; `None` if it is not charged.
-fn key_of<B>(request: &Request<B>, loopback: LoopbackRule) -> Option<PeerKey> {
+/// The caller that a request is charged to; `None` if it is not charged. The rule for loopback is that of the
+/// server that the request came through.
+fn key_of<B>(request: &Request<B>) -> Option<PeerKey> {
+    let loopback = request.extensions().get::<LoopbackRule>().copied().unwrap_or_default();
     PeerKey::of(request.extensions().get::<Caller>()?, loopback)
 }

@@ -18,7 +18,7 @@ use http::Request;
 use tower::{Layer, Service};
 
 use super::{generations::Generations, key_of};
-use crate::serve::{LoopbackRule, PeerKey, reply};
+use crate::serve::{PeerKey, reply};
 
 /// Largest number of callers that are remembered. Chosen: a forgotten caller gets a new burst, so this is more
 /// than are likely to call; about 4 MiB. Source of the number: threats and goals, row 32.
@@ -78,16 +78,15 @@ pub struct RateLayer {
 #[derive(Debug)]
 struct Shared {
     gcra: Gcra,
-    loopback: LoopbackRule,
     callers: Mutex<Generations<PeerKey, Instant>>,
 }
 
 impl RateLayer {
     /// Admits requests at this rate. Services made with this layer and its clones share the counts.
     #[must_use]
-    pub fn new(rate: RequestRate, loopback: LoopbackRule) -> Self {
+    pub fn new(rate: RequestRate) -> Self {
         let callers = Mutex::new(Generations::new(MAX_CALLERS));
-        Self { shared: Arc::new(Shared { gcra: Gcra::new(rate), loopback, callers }) }
+        Self { shared: Arc::new(Shared { gcra: Gcra::new(rate), callers }) }
     }
 }
 
@@ -126,7 +125,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let key = key_of(&request, self.shared.loopback);
+        let key = key_of(&request);
         let admitted = key
             .map_or(Ok(()), |key| self.shared.admit(key, tokio::time::Instant::now().into_std()));
         match admitted {

@@ -26,7 +26,7 @@ use gossip::http::{BoxError, HttpBody};
 use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 
-use super::metrics::{Incident, ServeMetrics};
+use super::metrics::ServeMetrics;
 
 /// The payload of a caught panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
@@ -125,8 +125,7 @@ impl ConnState {
     }
 
     pub(crate) fn note_panic(&self) {
-        tracing::error!("an HTTP handler panicked");
-        self.metrics.note(Incident::Panicked);
+        self.metrics.note_panic();
     }
 
     /// The bytes after the head that had arrived when the request was passed on.

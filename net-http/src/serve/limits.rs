@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::{HeaderCase, LoopbackRule, StreamUse};
+use gossip::{HeaderCase, StreamUse};
 
 /// Longest request head: request line, headers and blank line, in bytes. Source: wire facts 1.6, row 3.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
@@ -41,9 +41,6 @@ pub struct ServeLimits {
     /// Longest time in which no byte of a message can be read or written. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
-    /// The rule for loopback callers without an identity: counted as one peer, or exempt, where each connection
-    /// counts as a peer. Default: exempt.
-    pub loopback: LoopbackRule,
 }
 
 impl Default for ServeLimits {
@@ -60,7 +57,6 @@ impl Default for ServeLimits {
             socket_idle: Duration::from_secs(4),
             stream_idle: Duration::from_secs(30),
             stall: Duration::from_secs(30),
-            loopback: LoopbackRule::default(),
         }
     }
 }

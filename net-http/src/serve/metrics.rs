@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use runtime::Rarely;
+
 /// A counted event of a connection or a request. A closed set, so that it can be the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incident {
@@ -77,6 +79,9 @@ impl Incident {
 pub struct ServeMetrics {
     requests: AtomicU64,
     incidents: [AtomicU64; Incident::ALL.len()],
+    /// Lines about handlers that panicked, and services that failed: any caller may be able to cause them.
+    panics: Rarely,
+    failures: Rarely,
 }
 
 impl ServeMetrics {
@@ -94,6 +99,22 @@ impl ServeMetrics {
 
     pub(crate) fn note(&self, incident: Incident) {
         self.counter(incident).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts and logs a handler that panicked.
+    pub(crate) fn note_panic(&self) {
+        self.note(Incident::Panicked);
+        if let Some(left_out) = self.panics.due() {
+            tracing::error!(left_out, "an HTTP handler panicked");
+        }
+    }
+
+    /// Counts and logs a service that failed.
+    pub(crate) fn note_failure(&self, error: &dyn std::fmt::Display) {
+        self.note(Incident::Failed);
+        if let Some(left_out) = self.failures.due() {
+            tracing::warn!(%error, left_out, "an HTTP service failed");
+        }
     }
 
     pub(crate) fn note_request(&self) {

@@ -35,4 +35,4 @@ pub use hook::{Action, ConnectionHook, NoHook, RequestHead};
 pub use limits::{PermitRule, ServeLimits, Terms, UpgradeOffer};
 pub use metrics::{Incident, ServeMetrics};
 pub(crate) use permits::PeerKey;
-pub use server::HttpServer;
+pub use server::{HttpServer, ServeContext};

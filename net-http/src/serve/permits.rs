@@ -77,6 +77,7 @@ impl PeerKey {
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
     limits: ServeLimits,
+    loopback: LoopbackRule,
     metrics: Arc<ServeMetrics>,
     total: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -176,12 +177,17 @@ impl Drop for Waiting<'_> {
 }
 
 impl ConnectionPermits {
-    pub(crate) fn new(limits: ServeLimits, metrics: Arc<ServeMetrics>) -> Self {
+    pub(crate) fn new(
+        limits: ServeLimits,
+        loopback: LoopbackRule,
+        metrics: Arc<ServeMetrics>,
+    ) -> Self {
         Self {
             total: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
             peers: Mutex::default(),
             limits,
+            loopback,
             metrics,
         }
     }
@@ -227,7 +233,7 @@ impl ConnectionPermits {
         caller: &Caller,
         conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
-        let at_peer = match PeerKey::of(caller, self.limits.loopback) {
+        let at_peer = match PeerKey::of(caller, self.loopback) {
             Some(key) => {
                 let present = self.present(key);
                 let permit = self.permit_of(&present.peer).await?;
@@ -310,7 +316,7 @@ mod tests {
     }
 
     fn permits(limits: ServeLimits) -> Arc<ConnectionPermits> {
-        Arc::new(ConnectionPermits::new(limits, Arc::default()))
+        Arc::new(ConnectionPermits::new(limits, LoopbackRule::default(), Arc::default()))
     }
 
     #[tokio::test(start_paused = true)]

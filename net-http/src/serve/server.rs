@@ -13,7 +13,10 @@ use std::{
 };
 
 use futures::{FutureExt, future::Either};
-use gossip::http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService};
+use gossip::{
+    LoopbackRule,
+    http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService},
+};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::{Body, Bytes};
 use runtime::WallClock;
@@ -38,30 +41,50 @@ pub struct HttpServer {
     shared: Arc<Shared>,
 }
 
+/// What a server has in common with the other parts of its node.
+#[derive(Clone, Debug)]
+pub struct ServeContext {
+    /// The time of day that answers show. Default: the system's.
+    pub clock: WallClock,
+    /// The rule for callers of this very machine that prove no identity, for the permits of the server and for
+    /// the protection layers behind it: all of them as one peer, or, while they are exempt, each connection for
+    /// itself. Default: exempt. A node gives its server the rule of its door.
+    pub loopback: LoopbackRule,
+}
+
+impl Default for ServeContext {
+    fn default() -> Self {
+        Self { clock: WallClock::system(), loopback: LoopbackRule::default() }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     service: HttpService,
     limits: ServeLimits,
-    clock: WallClock,
+    context: ServeContext,
     metrics: Arc<ServeMetrics>,
     connections: Arc<ConnectionPermits>,
     requests: Semaphore,
 }
 
 impl HttpServer {
-    /// Creates a server that answers requests with `service`.
+    /// Creates a server that answers requests with `service`, outside of a node.
     #[must_use]
     pub fn new(service: HttpService, limits: ServeLimits) -> Self {
-        Self::with_clock(service, limits, WallClock::system())
+        Self::within(service, limits, ServeContext::default())
     }
 
-    /// As [`HttpServer::new`], with the `Date` of answers from `clock`.
+    /// As [`HttpServer::new`], as a part of what `context` comes from.
     #[must_use]
-    pub fn with_clock(service: HttpService, limits: ServeLimits, clock: WallClock) -> Self {
+    pub fn within(service: HttpService, limits: ServeLimits, context: ServeContext) -> Self {
         let metrics = Arc::new(ServeMetrics::default());
-        let connections = Arc::new(ConnectionPermits::new(limits.clone(), Arc::clone(&metrics)));
-        let requests = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
-        Self { shared: Arc::new(Shared { service, limits, clock, metrics, connections, requests }) }
+        let permits =
+            ConnectionPermits::new(limits.clone(), context.loopback, Arc::clone(&metrics));
+        let (connections, requests) =
+            (Arc::new(permits), Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
+        let shared = Shared { service, limits, context, metrics, connections, requests };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Creates a server without a service, with default limits: every path is answered 404.
@@ -81,7 +104,7 @@ impl HttpServer {
 
     /// The clock of the `Date` header.
     pub(super) fn clock(&self) -> &WallClock {
-        &self.shared.clock
+        &self.shared.context.clock
     }
 
     /// The limits of this server.
@@ -142,6 +165,9 @@ impl HttpServer {
             false => HttpBody::new(Asked::new(body, conn)),
         });
         request.extensions_mut().insert(caller.clone());
+        if self.shared.context.loopback != LoopbackRule::default() {
+            request.extensions_mut().insert(self.shared.context.loopback);
+        }
         // If a permit is free, the service is called at once, which leaves a small future.
         match self.shared.requests.try_acquire() {
             Ok(at_once) => Either::Left(self.handle(request, at_once, permit)),
@@ -196,14 +222,8 @@ impl HttpServer {
     fn settle(&self, handled: Result<Result<HttpResponse, BoxError>, Panic>) -> HttpResponse {
         match handled {
             Ok(Ok(response)) => return response,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "an HTTP service failed");
-                self.shared.metrics.note(Incident::Failed);
-            }
-            Err(_panic) => {
-                tracing::error!("an HTTP handler panicked");
-                self.shared.metrics.note(Incident::Panicked);
-            }
+            Ok(Err(error)) => self.shared.metrics.note_failure(&error),
+            Err(_panic) => self.shared.metrics.note_panic(),
         }
         reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
     }

@@ -30,6 +30,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use broadcaster::EndedFor;
 use futures::{AsyncRead, AsyncWrite, Stream as _};
 use tokio::task;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -64,6 +65,9 @@ impl Activity {
     }
 }
 
+/// Why this node ended a connection, if it did; whoever uses a stream of it hears it. Clones share it.
+pub(super) type Why = Arc<OnceLock<EndedFor>>;
+
 /// Largest frame that the library sends, in bytes. Source: yamux 0.14, `split_send_size`.
 const MAX_SENT_BYTES: usize = 16 * 1024;
 
@@ -74,6 +78,8 @@ pub(crate) struct Substream {
     activity: Activity,
     /// Resolves when the connection has ended or starts to close.
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Why it did, if this node knows.
+    why: Why,
 }
 
 /// The error of an evicted stream.
@@ -82,9 +88,13 @@ fn taken_away<T>() -> Poll<io::Result<T>> {
 }
 
 impl Substream {
-    /// Wraps a stream of the connection that cancels `ended` at its end.
-    pub(super) fn new(stream: CountedStream, activity: Activity, ended: CancellationToken) -> Self {
-        Self { stream, activity, ended: Box::pin(ended.cancelled_owned()) }
+    /// Wraps a stream of the connection that cancels `ended` at its end, when `why` is settled.
+    pub(super) fn new(
+        stream: CountedStream,
+        activity: Activity,
+        (ended, why): (CancellationToken, Why),
+    ) -> Self {
+        Self { stream, activity, ended: Box::pin(ended.cancelled_owned()), why }
     }
 
     /// Passes `poll` on, or returns an error if it is pending and the connection is gone.
@@ -94,7 +104,10 @@ impl Substream {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if polled.is_pending() && self.ended.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            let why = self.why.get().copied();
+            return Poll::Ready(Err(
+                why.map_or_else(|| io::ErrorKind::ConnectionAborted.into(), EndedFor::into)
+            ));
         }
         polled
     }

@@ -12,8 +12,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use broadcaster::PeerEvent;
 use futures::{FutureExt, future::BoxFuture};
-use gossip::NetworkProfile;
+use gossip::{
+    Admission, DisconnectReason, GossipNode, NetworkProfile, NodeAddress, Outbound, PeerClass, Tag,
+};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -39,7 +42,7 @@ use tokio_util::{
 };
 
 use super::host::{Host, Node, PATIENCE, new_key, until};
-use crate::config::libp2p_key;
+use crate::{P2pConfig, config::libp2p_key};
 
 /// Limits that count every address of 127.0.0.0/8 as a host of its own, without a rate limit.
 fn counted() -> InboundLimits {
@@ -205,6 +208,37 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     }
     assert_eq!((door.peers(), honest.ended(), crowd.ended()), (40, 0, 10));
     node.root.cancel();
+}
+
+// Issue 9, 5: an evicted libp2p peer ended as `transport`, and whoever had brought messages went like any other.
+#[tokio::test]
+async fn an_evicted_peer_ends_as_evicted_and_is_not_the_one_that_brought_messages() {
+    let (node, door) = guarded(InboundLimits { total: 2, ..counted() }).await;
+    let mut events = node.broadcaster.events();
+    let mut peers = Vec::new();
+    for number in 1..=2 {
+        let address = NodeAddress::Multiaddr(node.address().to_string());
+        let dials = |config| P2pConfig { peers: vec![address], ..config };
+        peers.push(Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), dials).await);
+        until("a link", || node.broadcaster.peers(PeerClass::Connected).len() == number).await;
+    }
+    // The newest would go first.
+    let message = Outbound::new(Tag::VB, &b"new"[..]);
+    until("sent", || peers[1].network.broadcast(message.clone()) == Ok(Admission::Queued)).await;
+    until("heard", || !node.heard().is_empty()).await;
+    let newcomer = Crowd::new();
+    newcomer.keep(join([127, 1, 0, 1].into(), node.address()).await.unwrap().1);
+    let reason = loop {
+        let event = time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        if let PeerEvent::Disconnected(peer, reason) = event {
+            assert_eq!(peer.identity, Some(peers[0].network.identity()));
+            break reason;
+        }
+    };
+    assert_eq!(reason, DisconnectReason::Evicted);
+    assert_eq!(node.broadcaster.metrics().disconnects(DisconnectReason::Evicted), 1);
+    assert_eq!((door.peers(), door.refused(Refusal::PeerEvicted)), (2, 1));
+    peers.iter().chain([&node]).for_each(|node| node.root.cancel());
 }
 
 // Issue 8, 10. Before, `--max-inbound-per-ip` had no effect on libp2p.

@@ -157,7 +157,7 @@ async fn become_peer<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let Upgraded { io, early, upgrade } = upgraded;
-    let Accepted { exchange, session, greeting, place: _peer_place, location } = *upgrade;
+    let Accepted { exchange, session, greeting, place: peer_place, location } = *upgrade;
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -170,6 +170,7 @@ async fn become_peer<Io: Carrier>(
         exchange,
         session,
         greeting,
+        merit: peer_place.merit(),
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {
         tracing::debug!(%peer, from = %place.from, "peer connected");

@@ -99,6 +99,13 @@ impl Client {
         self.ask("GET", "/peers", Bytes::new()).await
     }
 
+    /// What the node counts, in the text format of OpenMetrics.
+    pub(crate) async fn metrics(&self) -> Result<String, ClientError> {
+        let answer = checked(self.request("GET", "/metrics", Bytes::new()).await?).await?;
+        let text = read(answer.into_body()).await?;
+        String::from_utf8(text.into()).map_err(|_| ClientError::Malformed)
+    }
+
     /// Sends a message to the peers of the node.
     pub(crate) async fn send(&self, tag: gossip::Tag, body: Bytes) -> Result<Sent, ClientError> {
         self.ask("POST", &format!("/send?tag={}", encode(&tag.to_string())), body).await

@@ -22,9 +22,10 @@ use broadcaster::{Broadcaster, DropReason};
 use futures::{Stream, stream};
 use gossip::{
     Compression, DeliveryError, Forwarding, GossipNode, Inbound, Lane, MAX_MESSAGE_BYTES, Outbound,
-    PeerClass, SubmitError, Tag,
+    PeerClass, PeerInfo, SubmitError, Tag, Transport,
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tandem::{Mode, View};
 use tokio::{sync::broadcast, time};
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) started: Instant,
     /// Standard output of the node.
     pub(crate) out: Lines,
+    /// Everything that the node counts.
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// The routes of the admin API.
@@ -59,6 +62,7 @@ pub(crate) fn router(context: Context) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
+        .route("/metrics", get(metrics))
         .route("/send", post(send))
         .route("/listen", get(listen))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
@@ -90,7 +94,23 @@ async fn status(State(context): Shared) -> Json<Status> {
 async fn peers(State(context): Shared) -> Json<Vec<Peer>> {
     let mut peers = context.node.peers(PeerClass::Connected);
     peers.sort_by_key(|peer| peer.id);
-    Json(peers.iter().map(Peer::of).collect())
+    let score = |peer: &PeerInfo| {
+        let identity = peer.identity.filter(|_| peer.transport == Transport::Libp2p)?;
+        context.view.topic_score(&identity)
+    };
+    Json(peers.iter().map(|peer| Peer::of(peer, score(peer))).collect())
+}
+
+/// Type of the text format of OpenMetrics. Source: OpenMetrics 1.0, content type.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+async fn metrics(State(context): Shared) -> Response {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    match prometheus_client::encoding::text::encode(&mut text, &context.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 #[derive(Debug, Deserialize)]

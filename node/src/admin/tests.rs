@@ -87,6 +87,7 @@ impl Rig {
             broadcaster: broadcaster.clone(),
             mode: tandem::Mode::WebSocket,
             peer_id: "12D3KooW".to_owned(),
+            registry: Arc::default(),
             view: tandem::View::default(),
             condition: crate::cli::Condition::default(),
             started: Instant::now(),

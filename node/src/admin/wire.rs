@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gossip::{Inbound, PeerInfo, wire::digest::Digest};
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::DialState;
+use tandem::{DialState, TopicScore};
 
 /// Answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub(crate) struct Heard {
 }
 
 /// A peer, in the answer to `GET /peers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) peer: u64,
     pub(crate) transport: String,
@@ -123,6 +123,10 @@ pub(crate) struct Peer {
     pub(crate) roles: Vec<String>,
     /// Where HTTP calls reach it, if that is known.
     pub(crate) http: Option<String>,
+    /// Its score on topics, over libp2p.
+    pub(crate) topic_score: Option<f64>,
+    /// Whether the score is too low for it to be served on topics.
+    pub(crate) topic_muted: bool,
 }
 
 /// Any answer that is not a success.
@@ -147,7 +151,7 @@ impl Heard {
 
 impl Peer {
     /// The description of a peer.
-    pub(crate) fn of(peer: &PeerInfo) -> Self {
+    pub(crate) fn of(peer: &PeerInfo, topics: Option<TopicScore>) -> Self {
         Self {
             peer: peer.id.0,
             transport: peer.transport.label().to_owned(),
@@ -158,6 +162,8 @@ impl Peer {
             queued_bytes: peer.queued_bytes,
             roles: peer.roles.labels().map(str::to_owned).collect(),
             http: peer.http_address.as_ref().map(ToString::to_string),
+            topic_score: topics.map(|topics| topics.score),
+            topic_muted: topics.is_some_and(|topics| topics.is_muted),
         }
     }
 }

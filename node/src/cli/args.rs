@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
+    /// Print what a running node counts, in the text format of OpenMetrics.
+    Metrics(MetricsArgs),
     /// Send one HTTP request to a peer, over TCP, TLS or libp2p.
     Http(HttpArgs),
     /// Make the HTTP services of a peer reachable on a local port.
@@ -137,6 +139,12 @@ pub(crate) struct PeersArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MetricsArgs {
     #[command(flatten)]
     pub(crate) target: Target,
 }

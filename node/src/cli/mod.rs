@@ -12,6 +12,7 @@ mod descriptors;
 mod failure;
 mod file;
 mod forward;
+mod health;
 mod http;
 mod keygen;
 mod listen;
@@ -60,6 +61,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Send(args) => Box::pin(send::send(args)),
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),
+        Command::Metrics(args) => Box::pin(peers::metrics(args)),
         Command::Http(args) => Box::pin(http::http(args)),
         Command::File(args) => Box::pin(file::file(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),

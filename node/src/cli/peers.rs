@@ -1,10 +1,15 @@
-//! `tandem peers` and `tandem status`: whom a running node is connected to, and how it is doing.
+//! `tandem peers`, `tandem status` and `tandem metrics`: whom a running node is connected to, how it is doing, and
+//! what it counts.
 
 use std::{process::ExitCode, time::Duration};
 
 use comfy_table::{Table, presets};
 
-use super::{args::PeersArgs, failure::Failure, output};
+use super::{
+    args::{MetricsArgs, PeersArgs},
+    failure::Failure,
+    output,
+};
 use crate::admin::{
     Client,
     wire::{Dial, Peer, Status},
@@ -32,6 +37,13 @@ pub(crate) async fn peers(args: PeersArgs) -> Result<ExitCode, Failure> {
 pub(crate) async fn status(args: PeersArgs) -> Result<ExitCode, Failure> {
     let status = Client::new(&args.target.data_dir()?).status().await?;
     output::print(&if args.json { output::json(&status) } else { lines(&status) }).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the node counts.
+pub(crate) async fn metrics(args: MetricsArgs) -> Result<ExitCode, Failure> {
+    let text = Client::new(&args.target.data_dir()?).metrics().await?;
+    output::print(text.trim_end()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,7 +93,9 @@ fn lines(status: &Status) -> String {
 fn table(peers: &[Peer]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "FOR", "WAITING"]);
+    table.set_header([
+        "PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "TOPICS", "FOR", "WAITING",
+    ]);
     for peer in peers {
         table.add_row([
             format!("#{}", peer.peer),
@@ -90,11 +104,18 @@ fn table(peers: &[Peer]) -> String {
             printable(&peer.address),
             peer.peer_id.clone().unwrap_or_else(|| "-".to_owned()),
             if peer.roles.is_empty() { "-".to_owned() } else { peer.roles.join(", ") },
+            topics(peer),
             format!("{} s", Duration::from_millis(peer.connected_ms).as_secs()),
             format!("{} B", peer.queued_bytes),
         ]);
     }
     table.trim_fmt()
+}
+
+/// How a peer stands on topics.
+fn topics(peer: &Peer) -> String {
+    let score = peer.topic_score.map_or_else(|| "-".to_owned(), |score| format!("{score:.1}"));
+    if peer.topic_muted { format!("{score}, muted") } else { score }
 }
 
 /// The configured peers that are not connected.

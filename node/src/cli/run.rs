@@ -11,12 +11,14 @@
 use std::{
     panic::AssertUnwindSafe,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use broadcaster::PeerEvent;
 use futures::FutureExt;
 use gossip::PeerInfo;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tandem::{
     DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
@@ -28,6 +30,7 @@ use super::{
     args::RunArgs,
     descriptors,
     failure::Failure,
+    health::HealthGauge,
     output,
     services::{self, Condition},
     signals::StopSignals,
@@ -281,8 +284,17 @@ fn serve_admin(
         condition: condition.clone(),
         started: Instant::now(),
         out,
+        registry: Arc::new(registry(running, mode, condition)),
     };
     Ok(Some(admin::Server::start(dir, context, running.token())?))
+}
+
+/// Everything that the node counts, and how it is.
+fn registry(running: &Running, mode: Mode, condition: &Condition) -> Registry {
+    let mut registry = Registry::with_prefix("tandem");
+    running.register_metrics(&mut registry);
+    registry.register_collector(Box::new(HealthGauge { mode, condition: condition.clone() }));
+    registry
 }
 
 fn tell_ready(teller: &Teller, running: &Running) {

@@ -40,6 +40,9 @@ pub(crate) enum DiskTrouble {
 }
 
 impl DiskTrouble {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Full, Self::ReadOnly, Self::NoDescriptors, Self::Broken];
+
     /// Its name for programs.
     pub(crate) const fn label(self) -> &'static str {
         match self {

@@ -27,6 +27,7 @@ use gossip::{
         topics::Topics,
     },
 };
+use runtime::Rarely;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -70,6 +71,8 @@ pub struct Responder {
     proxy: Option<BlockProxy>,
     capacity: Capacity,
     places: Arc<Semaphore>,
+    /// Lines about blocks that the store could not give: anybody may ask for the same one again and again.
+    unserved: Arc<Rarely>,
 }
 
 impl Responder {
@@ -78,7 +81,7 @@ impl Responder {
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
         let places = Arc::new(Semaphore::new(MAX_REQUESTS));
-        Self { blocks: None, proxy: None, capacity, places }
+        Self { blocks: None, proxy: None, capacity, places, unserved: Arc::default() }
     }
 
     /// Answers from this store first.
@@ -120,7 +123,9 @@ impl Responder {
                 Ok(Found::Block(block)) => return Resolved::Block(block),
                 Ok(Found::Missing { latest }) => latest,
                 Err(error) => {
-                    tracing::warn!(%error, round, "a block could not be served");
+                    if let Some(left_out) = self.unserved.due() {
+                        tracing::warn!(%error, round, left_out, "a block could not be served");
+                    }
                     return Resolved::Broken;
                 }
             },

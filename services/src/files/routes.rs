@@ -24,6 +24,7 @@ use axum::{
 };
 use gossip::{Identity, http::Peer};
 use http_body_util::BodyExt;
+use runtime::Rarely;
 use serde::{Deserialize, Serialize};
 
 use super::{Content, FileId, Kept, PutError, Requested, Section, Store, Stored, requested};
@@ -58,6 +59,8 @@ pub(super) struct Receipt {
 struct Service {
     store: Store,
     uploads: Arc<Uploads>,
+    /// Lines about a disk that fails: anybody may ask for the same file again and again.
+    broken: Arc<Rarely>,
 }
 
 /// The routes of a file service over `store`.
@@ -68,7 +71,7 @@ pub fn router(store: Store, uploads: Uploads) -> Router {
         .route("/files", put(upload).post(upload))
         .route("/files/{id}", get(download).put(upload_as))
         .route("/files/{id}/outline", get(outline))
-        .with_state(Service { store, uploads: Arc::new(uploads) })
+        .with_state(Service { store, uploads: Arc::new(uploads), broken: Arc::default() })
 }
 
 async fn upload(State(service): State<Service>, request: Request) -> Response {
@@ -76,7 +79,7 @@ async fn upload(State(service): State<Service>, request: Request) -> Response {
     if let Err(refusal) = service.welcome(&mut parts).await {
         return refusal;
     }
-    answer(service.store.put(body.into_data_stream()).await)
+    service.answer(service.store.put(body.into_data_stream()).await)
 }
 
 async fn upload_as(
@@ -89,7 +92,7 @@ async fn upload_as(
         return refusal;
     }
     match id.parse() {
-        Ok(id) => answer(service.store.put_as(id, body.into_data_stream()).await),
+        Ok(id) => service.answer(service.store.put_as(id, body.into_data_stream()).await),
         Err(error) => refusal(StatusCode::BAD_REQUEST, &error),
     }
 }
@@ -138,19 +141,56 @@ async fn outline(
     }
     match service.store.find_outline(id).await {
         Ok(Some(outline)) => with_tag(part(outline, Requested::Whole), &etag),
-        Ok(None) => broken(&io::Error::from(io::ErrorKind::NotFound)),
-        Err(error) => broken(&error),
+        Ok(None) => service.broken(&io::Error::from(io::ErrorKind::NotFound)),
+        Err(error) => service.broken(&error),
     }
 }
 
 impl Service {
+    fn answer(&self, put: Result<Stored, PutError>) -> Response {
+        let error = match put {
+            Ok(Stored { id, bytes, kept }) => {
+                let status = match kept {
+                    Kept::New => StatusCode::CREATED,
+                    Kept::Already => StatusCode::OK,
+                };
+                let location = [(header::LOCATION, format!("/files/{id}"))];
+                return (status, location, Json(Receipt { id, bytes })).into_response();
+            }
+            Err(error) => error,
+        };
+        match &error {
+            PutError::Busy => {
+                let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
+                (StatusCode::SERVICE_UNAVAILABLE, retry, error.to_string()).into_response()
+            }
+            PutError::TooLong { .. } => refusal(StatusCode::PAYLOAD_TOO_LARGE, &error),
+            PutError::Full => refusal(StatusCode::INSUFFICIENT_STORAGE, &error),
+            PutError::Slow { .. } => refusal(StatusCode::REQUEST_TIMEOUT, &error),
+            PutError::Broken { .. } => refusal(StatusCode::BAD_REQUEST, &error),
+            PutError::OtherContent { .. } => refusal(StatusCode::UNPROCESSABLE_ENTITY, &error),
+            PutError::Disk { source } if source.kind() == io::ErrorKind::StorageFull => {
+                refusal(StatusCode::INSUFFICIENT_STORAGE, &PutError::Full)
+            }
+            PutError::Disk { source } => self.broken(source),
+        }
+    }
+
+    /// The disk failed. What it said is no business of the client's.
+    fn broken(&self, error: &io::Error) -> Response {
+        if let Some(left_out) = self.broken.due() {
+            tracing::error!(%error, left_out, "the file store cannot read or write");
+        }
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+
     /// The file that a path names.
     async fn find(&self, id: &str) -> Result<(FileId, Content), Response> {
         let id = id.parse::<FileId>().map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
         match self.store.find(id).await {
             Ok(Some(content)) => Ok((id, content)),
             Ok(None) => Err(StatusCode::NOT_FOUND.into_response()),
-            Err(error) => Err(broken(&error)),
+            Err(error) => Err(self.broken(&error)),
         }
     }
 
@@ -160,7 +200,7 @@ impl Service {
         let announced = parts.headers.get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
-            return Err(answer(Err(PutError::TooLong { limit })));
+            return Err(self.answer(Err(PutError::TooLong { limit })));
         }
         let identities = match &*self.uploads {
             Uploads::Anyone => return Ok(()),
@@ -228,41 +268,6 @@ fn names(headers: &HeaderMap, name: &HeaderName, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-fn answer(put: Result<Stored, PutError>) -> Response {
-    let error = match put {
-        Ok(Stored { id, bytes, kept }) => {
-            let status = match kept {
-                Kept::New => StatusCode::CREATED,
-                Kept::Already => StatusCode::OK,
-            };
-            let location = [(header::LOCATION, format!("/files/{id}"))];
-            return (status, location, Json(Receipt { id, bytes })).into_response();
-        }
-        Err(error) => error,
-    };
-    match &error {
-        PutError::Busy => {
-            let retry = [(header::RETRY_AFTER, RETRY_AFTER)];
-            (StatusCode::SERVICE_UNAVAILABLE, retry, error.to_string()).into_response()
-        }
-        PutError::TooLong { .. } => refusal(StatusCode::PAYLOAD_TOO_LARGE, &error),
-        PutError::Full => refusal(StatusCode::INSUFFICIENT_STORAGE, &error),
-        PutError::Slow { .. } => refusal(StatusCode::REQUEST_TIMEOUT, &error),
-        PutError::Broken { .. } => refusal(StatusCode::BAD_REQUEST, &error),
-        PutError::OtherContent { .. } => refusal(StatusCode::UNPROCESSABLE_ENTITY, &error),
-        PutError::Disk { source } if source.kind() == io::ErrorKind::StorageFull => {
-            refusal(StatusCode::INSUFFICIENT_STORAGE, &PutError::Full)
-        }
-        PutError::Disk { source } => broken(source),
-    }
-}
-
 fn refusal(status: StatusCode, error: &impl ToString) -> Response {
     (status, error.to_string()).into_response()
-}
-
-/// The disk failed. What it said is no business of the client's.
-fn broken(error: &io::Error) -> Response {
-    tracing::error!(%error, "the file store cannot read or write");
-    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }

@@ -511,7 +511,8 @@ fn options() -> fs::OpenOptions {
 /// Opens a plain file with one name. Anything else is as good as not there.
 fn open(path: &Path) -> io::Result<Option<Content>> {
     let refused = |what| {
-        tracing::warn!(path = %path.display(), what, "not a file of the store");
+        // Anybody may ask for it again and again; that it is not there is what they are told.
+        tracing::debug!(path = %path.display(), what, "not a file of the store");
         Ok(None)
     };
     let file = match options().read(true).open(path) {

@@ -64,6 +64,22 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Serving, Self::Degraded, Self::Failing, Self::Stopping];
+
+    /// Its name in JSON and as a label of a metric.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Degraded => "degraded",
+            Self::Failing => "failing",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// Connected peers by what carries their link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers {

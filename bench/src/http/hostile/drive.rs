@@ -4,7 +4,7 @@ use std::{env, process::Stdio, time::Duration};
 
 use broadcaster::Setup;
 use gossip::{NetworkProfile, NodeAddress, http::HttpService};
-use net_http::{HttpServer, Incident, LoopbackRule, Protection, ServeLimits};
+use net_http::{HttpServer, Incident, LoopbackRule, Protection, ServeContext, ServeLimits};
 use tokio::{
     process::{Child, Command},
     runtime::Builder,
@@ -57,10 +57,9 @@ async fn measure(carrier: Carrier, period: Duration, lasting: Duration) -> Resul
         Carrier::P2p => Transport::P2p,
     };
     // The default limits, except that loopback is counted, because attacker and caller are on this machine.
-    let limits = ServeLimits { loopback: LoopbackRule::Counted, ..ServeLimits::default() };
-    let protection = Protection { loopback: LoopbackRule::Counted, ..Protection::default() };
-    let service = HttpService::new(protection.apply(router(BODY_BYTES)));
-    let http_server = HttpServer::new(service, limits);
+    let context = ServeContext { loopback: LoopbackRule::Counted, ..ServeContext::default() };
+    let service = HttpService::new(Protection::default().apply(router(BODY_BYTES)));
+    let http_server = HttpServer::within(service, ServeLimits::default(), context);
     let mut serving = Http { http_server: Some(http_server.clone()), ..Http::default() };
     serving.inbound.loopback = LoopbackRule::Counted;
     let asking = Http { clients: client_limits(), ..Http::default() };

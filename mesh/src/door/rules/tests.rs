@@ -1,5 +1,7 @@
 //! The rules, call by call, and against a plain count of what is open.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -88,6 +90,7 @@ fn requests_beyond_the_rate_are_told_to_come_back_after_the_window() {
         assert_eq!(rules.request(from, now), Ok(()));
     }
     assert_eq!(rules.request(from, now), Err(TooMany { retry_after: SECOND }));
+    assert_eq!(rules.refused(Refusal::RequestRate), 1);
     assert_eq!(rules.request(from, now + SECOND), Ok(()));
     serve(&mut rules, "192.0.2.1", now); // connections are counted apart
 }
@@ -271,6 +274,36 @@ fn of_a_crowd_the_newest_stranger_goes_and_who_is_tried_or_there_for_long_stays(
     // The second one has been there for long by now.
     assert_eq!(gone, [newest, stranger]);
     assert!(rules.guests.contains_key(&again) && rules.guests.contains_key(&known[1]));
+}
+
+// Issue 9, 5: "useful" peers in the order of eviction.
+#[test]
+fn of_a_crowd_whoever_brought_new_messages_of_late_goes_after_whoever_did_not() {
+    let (mut rules, began) = (Rules::new(InboundLimits { total: 4, ..unrated() }), Instant::now());
+    let peers: Vec<_> = (0..4).map(|_| peer(&mut rules, "192.0.2.1", began).unwrap().0).collect();
+    // All are there for long; the newest two brought something, one of them long ago.
+    let now = began + 2 * LONG;
+    rules.merit(peers[2]).unwrap().delivered(began);
+    rules.merit(peers[3]).unwrap().delivered(now - SECOND);
+    let evicted = |rules: &mut Rules, subnet: u8| {
+        peer(rules, &format!("198.51.{subnet}.1"), now).unwrap().1.unwrap()
+    };
+    assert_eq!(evicted(&mut rules, 0), peers[2]);
+    assert_eq!(evicted(&mut rules, 1), peers[1]);
+    assert!(rules.merit(peers[1]).is_none());
+    assert!(rules.guests.contains_key(&peers[3]) && rules.guests.contains_key(&peers[0]));
+}
+
+#[test]
+fn the_merit_of_an_identity_is_that_of_its_newest_place() {
+    let (mut rules, now) = (Rules::new(limits()), Instant::now());
+    let (guest, _) = serve(&mut rules, "192.0.2.1", now);
+    assert!(rules.merit_of(&identity(1)).is_none() && rules.merit(guest).is_none());
+    rules.admit(guest, Some(identity(1)), now).unwrap();
+    rules.merit_of(&identity(1)).unwrap().delivered(now);
+    assert_eq!(rules.merit(guest).unwrap().idle(now), Some(Duration::ZERO));
+    rules.gone(guest);
+    assert!(rules.merit_of(&identity(1)).is_none());
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! How peers stand on topics, for those who show it: what the swarm task saw last.
+//!
+//! # Invariants
+//!
+//! * There is an entry for each peer that is connected, and for no other.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use gossip::Identity;
+
+/// How long most peers must have been muted before a node counts as hardly heard on topics. Chosen: a penalty
+/// of a moment's load has been forgotten by then.
+const LASTING: Duration = Duration::from_secs(60);
+
+/// How a peer stands on topics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TopicScore {
+    /// Its score, as GossipSub keeps it. It begins at about nought; below -1,000 the peer is sent nothing, and
+    /// below -2,500 nothing of it is heard.
+    pub score: f64,
+    /// Whether it is too low for the peer to be served.
+    pub is_muted: bool,
+}
+
+/// The scores of the peers of one network, a second old at most. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TopicScores {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    scores: HashMap<Identity, TopicScore>,
+    /// Since when most of the peers have been muted.
+    mostly_muted: Option<Instant>,
+}
+
+impl TopicScores {
+    /// Notes the scores of all connected peers.
+    pub(crate) fn set(&self, scores: HashMap<Identity, TopicScore>, now: Instant) {
+        let muted = scores.values().filter(|score| score.is_muted).count();
+        let mut state = self.state();
+        let before = state.mostly_muted;
+        state.mostly_muted = (2 * muted > scores.len()).then(|| before.unwrap_or(now));
+        state.scores = scores;
+    }
+
+    /// The score of a peer; `None` if it is not connected.
+    pub(crate) fn of(&self, peer: &Identity) -> Option<TopicScore> {
+        self.state().scores.get(peer).copied()
+    }
+
+    /// Whether most of the connected peers have been muted for long.
+    pub(crate) fn are_mostly_muted(&self, now: Instant) -> bool {
+        let since = self.state().mostly_muted;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= LASTING)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(muted: u8, served: u8) -> HashMap<Identity, TopicScore> {
+        let of = |number: u8| {
+            let is_muted = number < muted;
+            let score = if is_muted { -1_500.0 } else { 0.5 };
+            (Identity::from_ed25519([number; 32]), TopicScore { score, is_muted })
+        };
+        (0..muted + served).map(of).collect()
+    }
+
+    // Issue 8, 30: a graylist, and nobody was told.
+    #[test]
+    fn most_peers_have_to_be_muted_for_a_minute_without_a_pause() {
+        let (known, start) = (TopicScores::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        known.set(scores(0, 0), start);
+        assert!(!known.are_mostly_muted(start + LASTING), "nobody is there");
+        known.set(scores(2, 1), start);
+        assert!(!known.are_mostly_muted(start + LASTING - second));
+        assert!(known.are_mostly_muted(start + LASTING));
+        known.set(scores(1, 1), start + LASTING);
+        assert!(!known.are_mostly_muted(start + LASTING), "half of them is not most");
+        known.set(scores(2, 1), start + LASTING + second);
+        assert!(!known.are_mostly_muted(start + LASTING + 2 * second));
+        assert!(known.of(&Identity::from_ed25519([0; 32])).is_some_and(|score| score.is_muted));
+        assert_eq!(known.of(&Identity::from_ed25519([9; 32])), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a node counts, put into one registry for those who collect it.
+//!
+//! # Invariants
+//!
+//! * Labels are of closed sets: nothing that a peer says is one.
+//! * A registry keeps no node running; of a node that is gone it has what was counted by the broadcaster.
+
+use std::{fmt, sync::Weak};
+
+use mesh::Refusal;
+#[cfg(feature = "http")]
+use net_http::{HttpServer, Incident};
+#[cfg(feature = "ws")]
+use net_ws::{DialRefusal, UpgradeRefusal};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{running::Running, view::Seen};
+
+impl Running {
+    /// Adds everything that the node counts to a registry: the message flow, refusals of the door and of
+    /// handshakes, HTTP, and libp2p. `docs/running.md` lists the names. May be called for several registries.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let seen = self.seen();
+        self.metrics().register(registry);
+        #[cfg(feature = "p2p")]
+        if let Some(p2p) = seen.network.p2p() {
+            p2p.metrics().register(registry);
+        }
+        registry.register_collector(Box::new(Asked {
+            seen: std::sync::Arc::downgrade(seen),
+            #[cfg(feature = "http")]
+            http_server: self.http_server().cloned(),
+        }));
+    }
+}
+
+/// The parts that keep counts of their own, which are asked at each scrape.
+#[derive(Debug)]
+struct Asked {
+    seen: Weak<Seen>,
+    #[cfg(feature = "http")]
+    http_server: Option<HttpServer>,
+}
+
+impl Collector for Asked {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(seen) = self.seen.upgrade() else { return Ok(()) };
+        let door = &seen.door;
+        let refused = Refusal::ALL.map(|why| (why.label(), door.refused(why)));
+        let help =
+            "Connections and requests that the door refused, and connections that had to make room";
+        counters(&mut encoder, "door_refused", help, refused)?;
+        let taken = [
+            ("peers", door.peers()),
+            ("sockets", door.sockets()),
+            ("half_open", door.half_open()),
+            ("outbound", door.outbound()),
+        ];
+        let help = "Places with the door that are taken";
+        let mut family = encoder.encode_descriptor("door_taken", help, None, MetricType::Gauge)?;
+        for (place, count) in taken {
+            let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            count.encode(family.encode_family(&[("place", place)])?)?;
+        }
+        #[cfg(feature = "ws")]
+        if let Some(ws) = seen.network.ws() {
+            let metrics = ws.metrics();
+            let dials = DialRefusal::ALL.map(|why| (why.label(), metrics.dials_refused(why)));
+            let help = "Dials over WebSocket that came to nothing";
+            counters(&mut encoder, "ws_dials_refused", help, dials)?;
+            let upgrades =
+                UpgradeRefusal::ALL.map(|why| (why.label(), metrics.upgrades_refused(why)));
+            let help = "Requests for gossip that were not upgraded";
+            counters(&mut encoder, "ws_upgrades_refused", help, upgrades)?;
+        }
+        #[cfg(feature = "http")]
+        if let Some(metrics) = self.http_server.as_ref().map(HttpServer::metrics) {
+            let requests = ConstCounter::new(metrics.requests());
+            let help = "HTTP requests that reached a service";
+            requests.encode(encoder.encode_descriptor(
+                "http_requests",
+                help,
+                None,
+                requests.metric_type(),
+            )?)?;
+            let incidents =
+                Incident::ALL.map(|incident| (incident.label(), metrics.count(incident)));
+            let help = "HTTP connections and requests that ended otherwise than by an answer";
+            counters(&mut encoder, "http_incidents", help, incidents)?;
+        }
+        Ok(())
+    }
+}
+
+/// Counters that differ in their reason.
+fn counters<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: [(&'static str, u64); N],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (reason, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
