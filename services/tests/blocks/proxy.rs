@@ -529,3 +529,23 @@ async fn too_much_at_once_over_http_is_asked_to_come_back() {
     let statuses: Vec<u16> = given.iter().map(|given| given.0).collect();
     assert_eq!(statuses, [404, 503]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_reverse_proxy_are_not_refused_for_what_others_of_them_ask() {
+    let relay = Relay::new();
+    relay.node.connect(2, |payload, turn| async move {
+        time::sleep(Duration::from_millis(100)).await;
+        archive(payload, turn).await
+    });
+    let asks = (0..40).map(|round| relay.get(None, round));
+    let given = futures::future::join_all(asks).await;
+    assert!(given.iter().all(|given| given.0 == 200), "two newcomers and more, at once");
+    relay.node.disconnect(gossip::LinkId(2));
+    relay.node.connect(3, lacking(90));
+    let mut statuses = Vec::new();
+    for round in 1000..1033 {
+        statuses.push(relay.get(None, round).await.0);
+    }
+    assert_eq!(statuses.pop(), Some(503), "one asks in vain, so all are told to come back");
+    assert!(statuses.iter().all(|&status| status == 404), "{statuses:?}");
+}

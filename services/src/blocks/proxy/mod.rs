@@ -83,7 +83,8 @@ pub struct BlockProxyLimits {
     /// Most rounds that wait until fewer are being asked for, within [`Self::total`]. Chosen: 160, the requests
     /// of ten existing nodes.
     pub waiting: usize,
-    /// Most requests of one asker that wait. Chosen: 16, what an existing node asks for at once.
+    /// Most requests of one asker that wait. Chosen: 16, what an existing node asks for at once. Clients over
+    /// HTTP that come from this machine are not counted: they may be those of a reverse proxy.
     pub per_asker: usize,
     /// Most bytes of blocks cached. Chosen: 32 MiB, some ten thousand small blocks.
     pub cache_bytes: usize,
@@ -160,6 +161,12 @@ impl Asker {
             Some(Caller { ip, .. }) => Self::Host(ip),
             None => Self::Host(None),
         }
+    }
+
+    /// Returns `true` if many clients may stand behind the asker: those of a reverse proxy all come from this
+    /// machine.
+    fn is_crowd(self) -> bool {
+        matches!(self, Self::Host(ip) if ip.is_none_or(|ip| ip.is_loopback()))
     }
 
     /// Returns `true` if the requesting peer is known to be this one.
@@ -299,9 +306,14 @@ impl BlockProxy {
             if origin == Origin::Relay {
                 return Passed::Unavailable { latest: state.cache.highest() };
             }
-            let missed = state.misses.latest(round, now);
-            if let Some(latest) = missed.or_else(|| state.futile.latest(asker, now)) {
+            if let Some(latest) = state.misses.latest(round, now) {
                 return Passed::Unavailable { latest };
+            }
+            if let Some(latest) = state.futile.latest(asker, now) {
+                // Of the clients of one address only some may ask in vain: the others must not be told that
+                // there is no block.
+                let shared = matches!(asker, Asker::Host(_));
+                return if shared { Passed::Busy } else { Passed::Unavailable { latest } };
             }
             match self.board(&mut state, round, asker, avoid) {
                 Ok(boarded) => boarded,
@@ -332,7 +344,8 @@ impl BlockProxy {
         if flight.as_ref().is_some_and(|flight| flight.asked.iter().any(|peer| asker.is(peer))) {
             return Err(Passed::Unavailable { latest: state.cache.highest() });
         }
-        let full = state.waiting.get(&asker).is_some_and(|&waiting| waiting >= limits.per_asker);
+        let waiting = state.waiting.get(&asker);
+        let full = waiting.is_some_and(|&waiting| waiting >= limits.per_asker && !asker.is_crowd());
         let most = limits.flights.saturating_add(limits.waiting);
         if full || (flight.is_none() && state.flights.len() >= most) {
             return Err(Passed::Busy);
