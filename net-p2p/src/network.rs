@@ -217,15 +217,15 @@ impl P2pNetwork {
         self.shared.swarm.is_up()
     }
 
-    /// How a peer stands on topics, as of a second ago; `None` if it is not connected over libp2p, or while this
+    /// The standing of a peer on topics, at most a second old; `None` if it is not connected over libp2p, or while this
     /// network does not gossip.
     #[must_use]
     pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
         self.shared.around.scores.of(peer)
     }
 
-    /// Whether for a minute or longer most of the connected peers have had a score too low to be served on
-    /// topics. Then this node hardly takes part in them.
+    /// Returns `true` if most of the connected peers have had a score too low to be served on topics for a minute
+    /// or longer. This node then hardly takes part in topics.
     #[must_use]
     pub fn mutes_most_peers(&self) -> bool {
         self.shared.around.scores.are_mostly_muted(Instant::now().into_std())

@@ -1,4 +1,4 @@
-//! How peers stand on topics, for those who show it: what the swarm task saw last.
+//! The standings of peers on topics as the swarm task last saw them, for status pages.
 //!
 //! # Invariants
 //!
@@ -12,17 +12,17 @@ use std::{
 
 use gossip::Identity;
 
-/// How long most peers must have been muted before a node counts as hardly heard on topics. Chosen: a penalty
-/// of a moment's load has been forgotten by then.
+/// Time for which most peers must have been muted before the node reports it. Chosen: a penalty of a moment's load
+/// is forgotten by then.
 const LASTING: Duration = Duration::from_secs(60);
 
-/// How a peer stands on topics.
+/// The standing of a peer on topics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TopicScore {
     /// Its score, as GossipSub keeps it. It begins at about nought; below -1,000 the peer is sent nothing, and
     /// below -2,500 nothing of it is heard.
     pub score: f64,
-    /// Whether it is too low for the peer to be served.
+    /// `true` if the score is too low for the peer to be served.
     pub is_muted: bool,
 }
 
@@ -54,7 +54,7 @@ impl TopicScores {
         self.state().scores.get(peer).copied()
     }
 
-    /// Whether most of the connected peers have been muted for long.
+    /// Returns `true` if most of the connected peers have been muted for [`LASTING`].
     pub(crate) fn are_mostly_muted(&self, now: Instant) -> bool {
         let since = self.state().mostly_muted;
         since.is_some_and(|since| now.saturating_duration_since(since) >= LASTING)

@@ -1,4 +1,4 @@
-//! What a node counts, put into one registry for those who collect it.
+//! The counters of a node in one registry, for collectors.
 //!
 //! # Invariants
 //!

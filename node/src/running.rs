@@ -122,7 +122,7 @@ impl Running {
         &self.parts.seen
     }
 
-    /// What serves HTTP, if anything does.
+    /// The HTTP server, if there is one.
     #[cfg(feature = "http")]
     pub(crate) const fn http_server(&self) -> Option<&HttpServer> {
         self.parts.http.http_server.as_ref()

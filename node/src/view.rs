@@ -91,7 +91,7 @@ impl View {
         self.seen.upgrade().map(|seen| seen.network.dials()).unwrap_or_default()
     }
 
-    /// How a peer stands on topics; `None` if it is not connected over libp2p.
+    /// The standing of a peer on topics; `None` if it is not connected over libp2p.
     #[cfg(feature = "p2p")]
     #[must_use]
     pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {

@@ -41,7 +41,7 @@ pub struct HttpServer {
     shared: Arc<Shared>,
 }
 
-/// What a server has in common with the other parts of its node.
+/// The parts of a server that are shared with the rest of its node.
 #[derive(Clone, Debug)]
 pub struct ServeContext {
     /// The time of day that answers show. Default: the system's.

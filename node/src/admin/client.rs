@@ -99,7 +99,7 @@ impl Client {
         self.ask("GET", "/peers", Bytes::new()).await
     }
 
-    /// What the node counts, in the text format of OpenMetrics.
+    /// The counters of the node, in the text format of OpenMetrics.
     pub(crate) async fn metrics(&self) -> Result<String, ClientError> {
         let answer = checked(self.request("GET", "/metrics", Bytes::new()).await?).await?;
         let text = read(answer.into_body()).await?;

@@ -125,7 +125,7 @@ pub(crate) struct Peer {
     pub(crate) http: Option<String>,
     /// Its score on topics, over libp2p.
     pub(crate) topic_score: Option<f64>,
-    /// Whether the score is too low for it to be served on topics.
+    /// `true` if the score is too low for the peer to be served on topics.
     pub(crate) topic_muted: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How a node is, as a metric.
+//! The health of a node as a metric.
 //!
 //! # Invariants
 //!

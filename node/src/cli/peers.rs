@@ -112,7 +112,7 @@ fn table(peers: &[Peer]) -> String {
     table.trim_fmt()
 }
 
-/// How a peer stands on topics.
+/// The standing of a peer on topics, as text.
 fn topics(peer: &Peer) -> String {
     let score = peer.topic_score.map_or_else(|| "-".to_owned(), |score| format!("{score:.1}"));
     if peer.topic_muted { format!("{score}, muted") } else { score }
