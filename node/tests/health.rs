@@ -94,3 +94,27 @@ fn a_node_whose_data_directory_has_gone_is_degraded_until_it_is_back() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("nothing can be written to the data directory"), "{told:?}");
 }
+
+// Issue 9, 5, and issue 8, 30: refusals of the door and the state of the node are metrics.
+#[test]
+fn what_a_node_counts_is_printed_with_bounded_labels() {
+    let dirs = [scratch(), scratch(), scratch()];
+    let hub = Node::start(dirs[0].path(), &["--max-inbound-per-ip", "1"]);
+    let metrics = || finish(&mut hub.command("metrics")).stdout;
+    let has = |line: &str| metrics().lines().any(|known| known == line);
+    assert!(has("tandem_door_refused_total{reason=\"per_ip\"} 0"), "{}", metrics());
+    assert!(has("tandem_health{state=\"serving\"} 1") && has("tandem_health{state=\"failing\"} 0"));
+    assert!(has("tandem_health_reason{reason=\"topic_peers_muted\"} 0"));
+    assert!(metrics().ends_with("# EOF"));
+    let ws = hub.ws().trim_start_matches("http://").to_owned();
+    let _first = Node::start(dirs[1].path(), &["--mode", "ws", "--peer", &ws]);
+    eventually("the place is taken", || has("tandem_door_taken{place=\"peers\"} 1").then_some(()));
+    // The other transport meets the same bound.
+    let _second = Node::start(dirs[2].path(), &["--mode", "p2p", "--peer", hub.p2p()]);
+    eventually("it is refused", || {
+        let refused = "tandem_door_refused_total{reason=\"per_ip\"} ";
+        let metrics = metrics();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(refused))?;
+        (count != "0").then_some(())
+    });
+}
