@@ -346,3 +346,22 @@ fn a_message_that_cannot_be_sent_is_refused() {
         &["ZZ is no tag of this network: use some of"],
     );
 }
+
+// Issue 8, 5: a second node with the same name took the address of it that was left, and both were "ready".
+#[test]
+fn a_name_is_listened_on_at_all_its_addresses_or_not_at_all() {
+    let dirs = [scratch(), scratch()];
+    let first = ["run", "--json", "--mode", "ws", "--listen-ws", "localhost:0", "--data-dir"];
+    let node = Process::spawn(tandem().args(first).arg(dirs[0].path()));
+    let ready = node.json();
+    let url = ready["ws"].as_str().unwrap();
+    let port = url.rsplit(':').next().unwrap();
+    let name = format!("localhost:{port}");
+    for address in std::net::ToSocketAddrs::to_socket_addrs(&name).unwrap() {
+        let reached = std::net::TcpStream::connect(address);
+        assert!(reached.is_ok(), "{address}: {reached:?}");
+    }
+    let second = ["run", "--mode", "ws", "--listen-ws", &name, "--data-dir"];
+    refuses(tandem().args(second).arg(dirs[1].path()), RUNTIME, &[&name]);
+    refuses(tandem().args(["forward", "--listen", &name, url]), RUNTIME, &[&name]);
+}
