@@ -3,6 +3,7 @@
 
 mod error;
 mod fanout;
+mod hostile;
 mod http;
 mod meter;
 mod node;
@@ -36,6 +37,17 @@ enum Command {
     Priority(priority::Args),
     /// Measure HTTP requests per second over TCP, TLS and one libp2p connection, beside bare hyper.
     Http(http::Args),
+    /// Votes of honest peers beside floods, bombs, silent sockets and crowds.
+    Hostile(hostile::Args),
+    /// The node that is attacked: what `hostile` starts.
+    #[command(hide = true)]
+    Hub,
+    /// The attack on it.
+    #[command(hide = true)]
+    Attacker(hostile::AttackerArgs),
+    /// What takes as much of the processors, and harms nobody.
+    #[command(hide = true)]
+    Load(hostile::LoadArgs),
     /// Attack a node; started by `http --hostile`.
     #[command(hide = true)]
     Attack(http::Attack),
@@ -48,6 +60,10 @@ fn main() -> ExitCode {
         Command::Fanout(args) => fanout::run(&args, &mut output),
         Command::Priority(args) => priority::run(&args, &mut output),
         Command::Http(args) => http::run(&args, &mut output),
+        Command::Hostile(args) => hostile::run(&args, &mut output),
+        Command::Hub => hostile::hub(),
+        Command::Attacker(args) => hostile::attack(&args),
+        Command::Load(args) => hostile::load(&args),
         Command::Attack(args) => http::attack(&args),
     };
     match outcome {

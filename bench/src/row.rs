@@ -96,6 +96,27 @@ pub(crate) struct Row {
     /// hostile peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ratio_to_alone: Option<f64>,
+    /// Median latency of votes while nobody attacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quiet_p50_ms: Option<f64>,
+    /// 99th percentile of the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quiet_p99_ms: Option<f64>,
+    /// Transactions that were sent and not heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lost_transactions: Option<u64>,
+    /// Honest hosts that were let in, of those that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) newcomers: Option<String>,
+    /// Messages of the attacker that the system took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_per_s: Option<f64>,
+    /// Why and when an attacker was cut first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cut: Option<String>,
+    /// The most memory that the attacked node has occupied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peak_mib: Option<f64>,
     /// The reason why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
@@ -104,7 +125,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 28] = [
+const COLUMNS: [Column; 35] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -122,10 +143,17 @@ const COLUMNS: [Column; 28] = [
     ("of raw, cpu", |row| row.cpu_ratio_to_raw.map(|ratio| format!("{ratio:.2}"))),
     ("of one write, cpu", |row| row.cpu_ratio_to_one_write.map(|ratio| format!("{ratio:.1}"))),
     ("of batched, cpu", |row| row.cpu_ratio_to_batched.map(|ratio| format!("{ratio:.2}"))),
+    ("quiet p50 ms", |row| row.quiet_p50_ms.map(|ms| format!("{ms:.1}"))),
+    ("quiet p99 ms", |row| row.quiet_p99_ms.map(|ms| format!("{ms:.1}"))),
     ("p50 ms", |row| row.p50_ms.map(|ms| format!("{ms:.1}"))),
     ("p99 ms", |row| row.p99_ms.map(|ms| format!("{ms:.1}"))),
     ("goodput", |row| row.goodput_ratio.map(|ratio| format!("{ratio:.3}"))),
     ("lost", |row| row.lost.map(|lost| lost.to_string())),
+    ("tx lost", |row| row.lost_transactions.map(|lost| lost.to_string())),
+    ("newcomers", |row| row.newcomers.clone()),
+    ("sent/s", |row| row.sent_per_s.map(|rate| format!("{rate:.0}"))),
+    ("cut", |row| row.cut.clone()),
+    ("peak MiB", |row| row.peak_mib.map(|mib| format!("{mib:.0}"))),
     ("requests/s", |row| row.requests_per_s.map(|rate| format!("{rate:.0}"))),
     ("p50 us", |row| row.p50_us.map(|us| format!("{us:.0}"))),
     ("p99 us", |row| row.p99_us.map(|us| format!("{us:.0}"))),

@@ -28,7 +28,7 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
 }
 
 /// User and system time from a line of `/proc/PID/stat`, in seconds. The name in it may contain any character.
-fn cpu_of(stat: &str) -> Option<f64> {
+pub(crate) fn cpu_of(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u32>);
     let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);

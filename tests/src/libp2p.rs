@@ -4,9 +4,12 @@
 //!   TCP ─▶ Noise ─▶ Yamux ─▶ stream ─▶ multistream-select ─▶ headers ─▶ frames
 //! ```
 
+mod sockets;
+
 use std::{
     future::poll_fn,
     io,
+    net::Ipv4Addr,
     pin::Pin,
     sync::{
         Arc,
@@ -35,10 +38,12 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    noise, tcp, yamux,
+    noise, yamux,
 };
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use sockets::{Sockets, socket_address};
 
 use crate::{harness::RawPeer, wait::until};
 
@@ -50,7 +55,7 @@ pub struct RawLibp2p {
     /// Bytes written to the socket.
     written: Arc<AtomicUsize>,
     /// Drives the connection.
-    _driver: TaskSet,
+    driver: TaskSet,
 }
 
 impl std::fmt::Debug for RawLibp2p {
@@ -80,15 +85,36 @@ impl RawLibp2p {
         profile: &NetworkProfile,
         network: &NetworkId,
     ) -> io::Result<Self> {
+        Self::connect_from(Ipv4Addr::UNSPECIFIED, address, profile, network).await
+    }
+
+    /// The same from an address of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails, or the node does not speak the protocol.
+    pub async fn connect_from(
+        source: Ipv4Addr,
+        address: &str,
+        profile: &NetworkProfile,
+        network: &NetworkId,
+    ) -> io::Result<Self> {
         let key = key_below(split_address(address)?.0);
         let written = Arc::new(AtomicUsize::new(0));
-        let opened = open(&key, address, profile.stream_protocol, Arc::clone(&written)).await?;
+        let sockets = Sockets { source };
+        let protocol = profile.stream_protocol;
+        let opened = open(&key, address, protocol, (sockets, Arc::clone(&written))).await?;
         let (mut stream, driver) = opened;
         exchange_headers(&mut stream, profile, network).await?;
         let id = key.public().to_peer_id().to_bytes();
         let identity = Identity::from_peer_id_bytes(&id)
             .ok_or_else(|| io::Error::other("the key is of another kind"))?;
-        Ok(Self { stream, buffer: BytesMut::new(), identity, written, _driver: driver })
+        Ok(Self { stream, buffer: BytesMut::new(), identity, written, driver })
+    }
+
+    /// The stream itself, and what keeps its connection going. What was read and not taken is lost.
+    pub(crate) fn into_stream(self) -> (SubstreamBox, TaskSet) {
+        (self.stream, self.driver)
     }
 
     fn decode(&mut self) -> Option<(Tag, Bytes)> {
@@ -109,7 +135,8 @@ impl RawLibp2p {
 ///
 /// When the connection fails, or the node does not speak the protocol.
 pub async fn open_stream(address: &str, protocol: &str) -> io::Result<(SubstreamBox, TaskSet)> {
-    open(&Keypair::generate_ed25519(), address, protocol, Arc::default()).await
+    let sockets = Sockets { source: Ipv4Addr::UNSPECIFIED };
+    open(&Keypair::generate_ed25519(), address, protocol, (sockets, Arc::default())).await
 }
 
 /// Pings a peer five times on one stream, with nothing else on the connection.
@@ -135,10 +162,10 @@ async fn open(
     key: &Keypair,
     address: &str,
     protocol: &str,
-    written: Arc<AtomicUsize>,
+    sockets: (Sockets, Arc<AtomicUsize>),
 ) -> io::Result<(SubstreamBox, TaskSet)> {
     let (node, address) = split_address(address)?;
-    let (found, mut muxer) = dial(key, address, written).await?;
+    let (found, mut muxer) = dial(key, address, sockets).await?;
     if found != node {
         return Err(io::Error::other("somebody else answered"));
     }
@@ -205,10 +232,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 async fn dial(
     key: &Keypair,
     address: Multiaddr,
-    written: Arc<AtomicUsize>,
+    (sockets, written): (Sockets, Arc<AtomicUsize>),
 ) -> io::Result<(PeerId, StreamMuxerBox)> {
     let noise = noise::Config::new(key).map_err(io::Error::other)?;
-    let mut transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    let mut transport = sockets
         .map(move |socket, _| Counted { socket, written: Arc::clone(&written) })
         .upgrade(Version::V1)
         .authenticate(noise)

@@ -1,13 +1,17 @@
 //! A scripted peer over a WebSocket, based on tungstenite as a client.
 
-use std::{fmt::Write as _, io, net::SocketAddr};
+use std::{
+    fmt::Write as _,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use gossip::{Identity, NetworkId, NetworkProfile, Tag, wire::frame::split};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -63,8 +67,34 @@ fn closed(what: &str) -> io::Error {
 ///
 /// When the connection fails, or the answer is longer than its bound.
 pub async fn upgrade(address: SocketAddr, request: &str) -> io::Result<(TcpStream, String)> {
-    let mut stream = TcpStream::connect(address).await?;
+    upgrade_from(Ipv4Addr::UNSPECIFIED, address, request).await
+}
+
+/// A connection to a node from an address of this machine.
+///
+/// # Errors
+///
+/// When it fails.
+#[allow(clippy::disallowed_methods, reason = "a scripted peer is its own surroundings")]
+pub(crate) async fn connect_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(to).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// [`upgrade`] from an address of this machine.
+///
+/// # Errors
+///
+/// When the connection fails, or the answer has no end.
+pub async fn upgrade_from(
+    source: Ipv4Addr,
+    address: SocketAddr,
+    request: &str,
+) -> io::Result<(TcpStream, String)> {
+    let mut stream = connect_from(source, address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     // Byte by byte, so that nothing after the head is taken from the socket.

@@ -1,0 +1,150 @@
+//! Every attack by its name.
+
+use gossip::Tag;
+
+use super::{
+    Tally, Target, bombs, crowd, endless,
+    flood::{self, Stuff},
+    line::Carrier::{Libp2p, WebSocket},
+    sockets::{self, Opening},
+    topic::{self, Published},
+};
+
+/// A tag that no network has.
+const UNKNOWN: Tag = Tag(*b"ZZ");
+
+/// What an attacker does, as long as it is let.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// 600,000 votes a second of ten bytes, over a WebSocket.
+    VotesWs,
+    /// The same over libp2p.
+    VotesP2p,
+    /// 600,000 transactions a second of ten bytes, over a WebSocket.
+    TransactionsWs,
+    /// The same over a libp2p stream.
+    TransactionsP2p,
+    /// 100,000 transactions a second, published on their topic.
+    TransactionsTopic,
+    /// 100,000 messages a second on the topic that everybody rejects: their sender is graylisted, and goes on.
+    GraylistedTopic,
+    /// 600,000 messages a second with a tag that no network has, over a WebSocket.
+    UnknownWs,
+    /// The same over libp2p.
+    UnknownP2p,
+    /// 100,000 block requests a second, over a WebSocket.
+    RequestsWs,
+    /// The same over libp2p.
+    RequestsP2p,
+    /// 260 frames a second of 200 bytes that become 5.25 MB each, over a WebSocket.
+    BombsWs,
+    /// The same over libp2p.
+    BombsP2p,
+    /// 40 libp2p identities that announce 6 MiB each and send a byte every three seconds.
+    Endless,
+    /// 150 sockets of one address that say nothing, half of them on each port.
+    Silent,
+    /// 2,000 half handshakes of one address, half of them on each port.
+    HalfOpen,
+    /// 2,600 whole connections with free identities, from 325 addresses, half of them over each transport.
+    Crowd,
+}
+
+impl Attack {
+    /// Every one.
+    pub const ALL: [Self; 16] = [
+        Self::VotesWs,
+        Self::VotesP2p,
+        Self::TransactionsWs,
+        Self::TransactionsP2p,
+        Self::TransactionsTopic,
+        Self::GraylistedTopic,
+        Self::UnknownWs,
+        Self::UnknownP2p,
+        Self::RequestsWs,
+        Self::RequestsP2p,
+        Self::BombsWs,
+        Self::BombsP2p,
+        Self::Endless,
+        Self::Silent,
+        Self::HalfOpen,
+        Self::Crowd,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VotesWs => "votes-ws",
+            Self::VotesP2p => "votes-p2p",
+            Self::TransactionsWs => "transactions-ws",
+            Self::TransactionsP2p => "transactions-p2p",
+            Self::TransactionsTopic => "transactions-topic",
+            Self::GraylistedTopic => "graylisted-topic",
+            Self::UnknownWs => "unknown-ws",
+            Self::UnknownP2p => "unknown-p2p",
+            Self::RequestsWs => "requests-ws",
+            Self::RequestsP2p => "requests-p2p",
+            Self::BombsWs => "bombs-ws",
+            Self::BombsP2p => "bombs-p2p",
+            Self::Endless => "endless",
+            Self::Silent => "silent",
+            Self::HalfOpen => "half-open",
+            Self::Crowd => "crowd",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attack| attack.name() == name)
+    }
+
+    /// Connections that it keeps open at one time.
+    #[must_use]
+    pub const fn connections(self) -> u16 {
+        match self {
+            Self::Endless => 40,
+            Self::Silent => 150,
+            Self::HalfOpen => 2_000,
+            Self::Crowd => 2_600,
+            _ => 1,
+        }
+    }
+
+    /// Attacks for as long as it is polled, with at most so many connections.
+    pub async fn run(self, target: &Target, most: u16, tally: &Tally) {
+        let messages = |tag| Stuff::Messages(tag);
+        let connections = self.connections().min(most);
+        match self {
+            Self::VotesWs => flood::run(messages(Tag::AV), target, WebSocket, tally).await,
+            Self::VotesP2p => flood::run(messages(Tag::AV), target, Libp2p, tally).await,
+            Self::TransactionsWs => flood::run(messages(Tag::TX), target, WebSocket, tally).await,
+            Self::TransactionsP2p => flood::run(messages(Tag::TX), target, Libp2p, tally).await,
+            Self::TransactionsTopic => topic::run(Published::InOrder, target, tally).await,
+            Self::GraylistedTopic => topic::run(Published::Rejected, target, tally).await,
+            Self::UnknownWs => flood::run(messages(UNKNOWN), target, WebSocket, tally).await,
+            Self::UnknownP2p => flood::run(messages(UNKNOWN), target, Libp2p, tally).await,
+            Self::RequestsWs => flood::run(Stuff::Requests, target, WebSocket, tally).await,
+            Self::RequestsP2p => flood::run(Stuff::Requests, target, Libp2p, tally).await,
+            Self::BombsWs => bombs::run(target, WebSocket, tally).await,
+            Self::BombsP2p => bombs::run(target, Libp2p, tally).await,
+            Self::Endless => endless::run(target, tally).await,
+            Self::Silent => sockets::run(connections, Opening::Nothing, target, tally).await,
+            Self::HalfOpen => sockets::run(connections, Opening::Half, target, tally).await,
+            Self::Crowd => crowd::run(connections, target, tally).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attack_is_found_by_its_name() {
+        for attack in Attack::ALL {
+            assert_eq!(Attack::named(attack.name()), Some(attack));
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Floods, bombs, endless messages and half handshakes beside honest peers, each for a moment: no honest message is
+//! lost, and who comes is let in. `bench -- hostile` does the same at the scale of the issue, with times.
+
+use std::time::Duration;
+
+use testkit::hostile::{Attack, Pair, Tally, hub, newcomers};
+use tokio_util::sync::CancellationToken;
+
+/// How long each attack lasts. Chosen: long enough for every queue on the way to fill.
+const LASTING: Duration = Duration::from_secs(2);
+
+/// Half handshakes at one time. Chosen: more than the 128 that a node has places for, and few enough for any
+/// limit on open files.
+const CONNECTIONS: u16 = 200;
+
+// Issue 8, 24, 25, 26 and 27; issue 9, "Shown by".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
+    let root = CancellationToken::new();
+    let (_hub, target) = Box::pin(hub(&root)).await.expect("the hub starts");
+    let pair = Box::pin(Pair::start(&target, &root)).await;
+    for attack in
+        [Attack::VotesWs, Attack::RequestsP2p, Attack::BombsWs, Attack::Endless, Attack::HalfOpen]
+    {
+        let tally = Tally::default();
+        let honest = async { tokio::join!(pair.measure(LASTING), newcomers(&target, LASTING)) };
+        let (measured, newcomers) = tokio::select! {
+            () = attack.run(&target, CONNECTIONS, &tally) => unreachable!("it never gives up"),
+            honest = honest => honest,
+        };
+        let (name, counts) = (attack.name(), tally.counts());
+        assert!(counts.opened > 0, "{name}: nobody attacked: {counts:?}");
+        assert_eq!((measured.votes.lost, measured.transactions.lost), (0, 0), "{name}: lost");
+        assert_eq!((measured.votes.doubled, measured.transactions.doubled), (0, 0), "{name}");
+        assert_eq!(newcomers.let_in, newcomers.came, "{name}: newcomers let in");
+        assert!(pair.is_connected(), "{name}: an honest peer was cut");
+    }
+}
