@@ -1,7 +1,7 @@
 //! The seam to GossipSub: how a topic takes part in a broadcast.
 
 use bytes::Bytes;
-use gossip::{Identity, Tag, Transport, Validation};
+use gossip::{Identity, LinkId, Tag, Transport, Validation};
 
 use crate::receipts::TopicReceipt;
 
@@ -21,9 +21,10 @@ pub enum TopicAdmission {
 
 /// Publishes messages of one tag on a topic.
 pub trait TopicSink: Send + Sync + 'static {
-    /// Offers a message body for publication. Never waits. The receipt is told how many peers the message
-    /// was sent to, once it was.
-    fn publish(&self, tag: Tag, body: Bytes, receipt: TopicReceipt) -> TopicAdmission;
+    /// Offers a message body for publication. Never waits. `from` is the link that the message came on, unless it
+    /// is this node's own: links share what there is room for. The receipt is told how many peers the message was
+    /// sent to, once it was.
+    fn publish(&self, body: Bytes, from: Option<LinkId>, receipt: TopicReceipt) -> TopicAdmission;
 }
 
 /// A message heard on a topic.

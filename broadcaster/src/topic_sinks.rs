@@ -55,7 +55,7 @@ impl TopicSinks {
                 let body = job.frame.wire().slice(Tag::BYTES..);
                 let receipt = job.receipts.as_ref().map(Receipts::topic);
                 let receipt = receipt.unwrap_or_else(TopicReceipt::unwanted);
-                match sink.publish(job.frame.tag(), body, receipt) {
+                match sink.publish(body, job.source(), receipt) {
                     TopicAdmission::Queued => Some(*transport),
                     TopicAdmission::Full => {
                         metrics.dropped(DropReason::TopicFull, job.frame.lane());

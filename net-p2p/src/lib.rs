@@ -71,6 +71,7 @@ mod topic_rates;
 mod topic_scores;
 mod topic_traffic;
 mod transport;
+mod waiting;
 
 pub use config::{
     GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription, check_peer,

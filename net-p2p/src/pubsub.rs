@@ -56,6 +56,9 @@ const PENALTY_DECAY: Duration = Duration::from_secs(10);
 /// The score below which a peer is not served. Source: wire facts 8.6, thresholds.
 pub(crate) const PUBLISH_THRESHOLD: f64 = -1_000.0;
 
+/// The score below which nothing of a peer is heard. Source: wire facts 8.6, thresholds.
+pub(crate) const GRAYLIST_THRESHOLD: f64 = -2_500.0;
+
 /// Initial score of every peer, so that a peer without violations leaves with a positive score: the library
 /// forgets those at once, and keeps all others. Chosen: far below the effect of any rule.
 const CREDIT: f64 = 1e-6;
@@ -219,7 +222,7 @@ fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -500.0,
         publish_threshold: PUBLISH_THRESHOLD,
-        graylist_threshold: -2_500.0,
+        graylist_threshold: GRAYLIST_THRESHOLD,
         accept_px_threshold: 1_000.0,
         opportunistic_graft_threshold: 3.5,
     }

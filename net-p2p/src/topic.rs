@@ -7,13 +7,13 @@
 
 use broadcaster::{ByteBudget, TopicAdmission, TopicReceipt, TopicSink};
 use bytes::Bytes;
-use gossip::{Lane, Tag};
+use gossip::{Lane, LinkId};
 use libp2p::gossipsub::TopicHash;
 
 use crate::{
     command::{Command, NotTaken, ToSwarm},
     metrics::{P2pEvent, P2pMetrics},
-    outbox::{Publication, cost},
+    outbox::{Origin, Publication, cost},
     pubsub::MAX_BODY_BYTES,
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Topic {
 }
 
 impl TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes, receipt: TopicReceipt) -> TopicAdmission {
+    fn publish(&self, body: Bytes, from: Option<LinkId>, receipt: TopicReceipt) -> TopicAdmission {
         if body.len() > MAX_BODY_BYTES {
             return TopicAdmission::TooLarge;
         }
@@ -39,7 +39,8 @@ impl TopicSink for Topic {
         let Some(held) = self.budget.try_reserve(cost(body.len()), self.lane) else {
             return full();
         };
-        let publication = Publication { topic: self.hash.clone(), body, held, receipt };
+        let origin = from.map_or(Origin::Own, Origin::Link);
+        let publication = Publication { origin, topic: self.hash.clone(), body, held, receipt };
         match self.swarm.offer(Command::Publish(publication)) {
             Ok(()) => TopicAdmission::Queued,
             Err(NotTaken::Full) => full(),
@@ -64,7 +65,7 @@ mod tests {
             metrics: P2pMetrics::default(),
         };
         let publish = |bytes: usize| {
-            topic.publish(Tag::TX, Bytes::from(vec![0; bytes]), TopicReceipt::unwanted())
+            topic.publish(Bytes::from(vec![0; bytes]), None, TopicReceipt::unwanted())
         };
         assert_eq!(publish(1), TopicAdmission::Closed, "no swarm yet");
         topic.swarm.lead_to(Some(&senders));

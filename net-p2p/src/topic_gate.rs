@@ -12,10 +12,11 @@
 //!
 //! * An excess message of a peer leaves nothing but a count, and does not change the peer's score.
 //! * A peer that floods is disconnected and counted.
-//! * The memory of message IDs in the library is at most [`Gate::bound`](Gate), plus that of one RPC.
+//! * The names that the library keeps cost [`Gate::bound`](Gate) at most, and those of one request more. A peer
+//!   that floods leaves room for the names of others.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 
 use crate::{
     metrics::{P2pEvent, P2pMetrics},
+    outbox::{Origin, leaves_room},
     pubsub::Behaviour,
     topic_rates::{RateVerdict, TopicRates},
 };
@@ -68,9 +70,11 @@ struct Gate {
     from: Option<PeerId>,
     /// Peers that must be disconnected for flooding.
     flooded: VecDeque<PeerId>,
-    /// Memory of message IDs in bytes, by the time at which the library drops them.
-    names: VecDeque<(Instant, usize)>,
+    /// What names cost, by the time at which they are forgotten and by origin.
+    names: VecDeque<(Instant, HashMap<Origin, usize>)>,
     name_bytes: usize,
+    /// The part of it that each origin has.
+    name_bytes_of: HashMap<Origin, usize>,
     bound: usize,
 }
 
@@ -84,6 +88,7 @@ impl TopicGate {
             flooded: VecDeque::new(),
             names: VecDeque::new(),
             name_bytes: 0,
+            name_bytes_of: HashMap::new(),
             bound: budget_bytes / PART_OF_BUDGET * PARTS,
         };
         Self { gate: Arc::new(Mutex::new(gate)) }
@@ -93,19 +98,19 @@ impl TopicGate {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns `true` if the library may get another message.
-    pub(crate) fn has_room(&self, now: Instant) -> bool {
-        self.lock().has_room(now)
+    /// Whether another message of this origin may be given to the library.
+    pub(crate) fn has_room(&self, origin: Origin, now: Instant) -> bool {
+        self.lock().has_room(origin, now)
     }
 
-    /// Counts the ID of a received message.
-    pub(crate) fn heard(&self, now: Instant) {
-        self.lock().keep(HEARD_BYTES, now);
+    /// Notes that the library keeps the name of a message that was heard.
+    pub(crate) fn heard(&self, from: PeerId, now: Instant) {
+        self.lock().keep(Origin::Peer(from), HEARD_BYTES, now);
     }
 
-    /// Counts the ID of a published message.
-    pub(crate) fn published(&self, now: Instant) {
-        self.lock().keep(PUBLISHED_BYTES, now);
+    /// Notes that the library keeps the name of a message that was published.
+    pub(crate) fn published(&self, origin: Origin, now: Instant) {
+        self.lock().keep(origin, PUBLISHED_BYTES, now);
     }
 
     /// Removes the record of a peer that has disconnected.
@@ -115,20 +120,35 @@ impl TopicGate {
 }
 
 impl Gate {
-    fn has_room(&mut self, now: Instant) -> bool {
+    fn has_room(&mut self, origin: Origin, now: Instant) -> bool {
         while self.names.front().is_some_and(|(until, _)| *until <= now) {
-            self.name_bytes -= self.names.pop_front().map_or(0, |(_, bytes)| bytes);
+            for (origin, bytes) in
+                self.names.pop_front().map(|(_, names)| names).into_iter().flatten()
+            {
+                self.name_bytes -= bytes;
+                if let Some(of_origin) = self.name_bytes_of.get_mut(&origin) {
+                    *of_origin -= bytes;
+                    if *of_origin == 0 {
+                        self.name_bytes_of.remove(&origin);
+                    }
+                }
+            }
         }
-        self.name_bytes < self.bound
+        let own = self.name_bytes_of.get(&origin).copied().unwrap_or(0);
+        let free = self.bound.saturating_sub(self.name_bytes);
+        leaves_room(origin, own, HEARD_BYTES, free)
     }
 
-    fn keep(&mut self, bytes: usize, now: Instant) {
+    fn keep(&mut self, origin: Origin, bytes: usize, now: Instant) {
         self.name_bytes += bytes;
-        // One entry per second is exact enough, and keeps the queue short.
+        *self.name_bytes_of.entry(origin).or_default() += bytes;
+        // One entry a second and origin is exact enough, and small.
         let until = now + HEARD_FOR;
-        match self.names.back_mut() {
-            Some((last, sum)) if until < *last + Duration::from_secs(1) => *sum += bytes,
-            _ => self.names.push_back((until + Duration::from_secs(1), bytes)),
+        if self.names.back().is_none_or(|(last, _)| until >= *last + Duration::from_secs(1)) {
+            self.names.push_back((until + Duration::from_secs(1), HashMap::new()));
+        }
+        if let Some((_, names)) = self.names.back_mut() {
+            *names.entry(origin).or_default() += bytes;
         }
     }
 
@@ -151,7 +171,7 @@ impl Gate {
                 return false;
             }
         }
-        let has_room = self.has_room(now);
+        let has_room = self.has_room(Origin::Peer(from), now);
         if !has_room {
             self.metrics.note(P2pEvent::TopicNamesFull);
         }
@@ -342,14 +362,19 @@ mod tests {
     async fn the_memory_of_message_ids_is_bounded_and_given_back() {
         let metrics = P2pMetrics::default();
         let gate = TopicGate::new(100 * HEARD_BYTES * PART_OF_BUDGET / PARTS, metrics.clone());
-        let peer = PeerId::random();
+        let (peer, other) = (PeerId::random(), PeerId::random());
         let mut taken = 0;
         while said(&gate, peer, 1) > 0 {
-            gate.heard(Instant::now());
+            gate.heard(peer, Instant::now());
             taken += 1;
         }
-        assert_eq!((taken, metrics.count(P2pEvent::TopicNamesFull)), (100, 1));
-        assert!(!gate.has_room(Instant::now()), "nothing is published either");
+        // Eight ninths: issue 8, 24.
+        assert_eq!((taken, metrics.count(P2pEvent::TopicNamesFull)), (89, 1));
+        assert_eq!(said(&gate, other, 1), 1, "a peer that floods leaves room for others");
+        while gate.has_room(Origin::Own, Instant::now()) {
+            gate.heard(other, Instant::now());
+        }
+        assert_eq!(said(&gate, other, 1), 0, "all together have a bound");
         tokio::time::advance(HEARD_FOR).await;
         assert_eq!(said(&gate, peer, 1), 0);
         tokio::time::advance(Duration::from_secs(1)).await;

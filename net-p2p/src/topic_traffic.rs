@@ -8,7 +8,10 @@
 //! * A message that is not published because message IDs use too much memory already is counted.
 //! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use broadcaster::TopicMessage;
 use bytes::Bytes;
@@ -23,8 +26,8 @@ use crate::{
     command::Verdict,
     config::identity_of,
     metrics::P2pEvent,
-    outbox::{Outbox, Publication, cost},
-    pubsub::PUBLISH_THRESHOLD,
+    outbox::{Origin, Outbox, Publication, cost},
+    pubsub::{GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     swarm::Core,
     topic_scores::TopicScore,
 };
@@ -32,12 +35,18 @@ use crate::{
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
 const SCORE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a peer may be graylisted before it is disconnected: whatever it says is read, and thrown away. Chosen:
+/// as long as a flood on a connection may last.
+const GRAYLIST_TIME: Duration = Duration::from_secs(10);
+
 /// State of the traffic on all topics.
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
     pub(crate) outbox: Outbox,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
+    /// Peers of which the library hears nothing any more, and since when.
+    graylisted: HashMap<PeerId, Instant>,
     /// Time of the next check of the scores.
     watch: Instant,
 }
@@ -46,7 +55,7 @@ impl TopicTraffic {
     /// Creates the state. `budget_bytes` is the budget of the whole node.
     pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
         let outbox = Outbox::new(budget_bytes, now);
-        Self { outbox, muted: HashSet::new(), watch: now }
+        Self { outbox, muted: HashSet::new(), graylisted: HashMap::new(), watch: now }
     }
 }
 
@@ -54,6 +63,7 @@ impl Core {
     /// Removes the state of a peer that has disconnected.
     pub(crate) fn forget_on_topics(&mut self, peer: &PeerId) {
         self.traffic.muted.remove(peer);
+        self.traffic.graylisted.remove(peer);
         if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().forget(peer);
         }
@@ -61,7 +71,7 @@ impl Core {
 
     /// Queues a message for publishing.
     pub(crate) fn publish(&mut self, publication: Publication) {
-        if self.traffic.outbox.offer(publication).is_err() {
+        if self.traffic.outbox.offer(publication).is_some() {
             self.around.metrics.note(P2pEvent::PublishQueueFull);
         }
         self.publish_due();
@@ -70,16 +80,17 @@ impl Core {
     /// Publishes every message that may be published now.
     pub(crate) fn publish_due(&mut self) {
         let now = Instant::now();
-        while let Some(Publication { topic, body, held, receipt }) = self.traffic.outbox.next(now) {
+        while let Some(next) = self.traffic.outbox.next(now) {
+            let Publication { origin, topic, body, held, receipt } = next;
             // No topic is attached in a node without gossip, so there is nothing to publish.
             let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
-            if !gossipsub.gate().has_room(now) {
+            if !gossipsub.gate().has_room(origin, now) {
                 self.around.metrics.note(P2pEvent::TopicNamesFull);
                 continue;
             }
             match gossipsub.publish(topic.clone(), body) {
                 Ok(_) => {
-                    gossipsub.gate().published(now);
+                    gossipsub.gate().published(origin, now);
                     // The same condition by which the library chooses the peers to publish to.
                     let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
                         topics.contains(&&topic)
@@ -88,7 +99,7 @@ impl Core {
                                 .is_none_or(|score| score >= PUBLISH_THRESHOLD)
                     };
                     receipt.reached(gossipsub.all_peers().filter(is_served).count());
-                    self.traffic.outbox.keep(held, now);
+                    self.traffic.outbox.keep(origin, held, now);
                 }
                 // The message was received or published before, so it is not lost.
                 Err(PublishError::Duplicate) => {}
@@ -99,7 +110,7 @@ impl Core {
                     tracing::debug!(%error, "publishing failed");
                     self.around.metrics.note(P2pEvent::PublishFailed);
                     // The charge stays, because peers may still request the message.
-                    self.traffic.outbox.keep(held, now);
+                    self.traffic.outbox.keep(origin, held, now);
                 }
             }
         }
@@ -129,12 +140,12 @@ impl Core {
             return self.report(&id, &from, MessageAcceptance::Ignore);
         }
         if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
-            gossipsub.gate().heard(Instant::now());
+            gossipsub.gate().heard(from, Instant::now());
         }
         let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
         let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
-        let Some(held) = self.admit(bytes) else {
+        let Some(held) = self.admit(&from, bytes) else {
             return self.report(&id, &from, MessageAcceptance::Ignore);
         };
         let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
@@ -155,8 +166,8 @@ impl Core {
     }
 
     /// Charges a received message to the budget. Returns `None` if it is exceeded.
-    fn admit(&mut self, bytes: usize) -> Option<broadcaster::Reservation> {
-        let held = if self.traffic.outbox.has_room(bytes, Instant::now()) {
+    fn admit(&mut self, from: &PeerId, bytes: usize) -> Option<broadcaster::Reservation> {
+        let held = if self.traffic.outbox.has_room(Origin::Peer(*from), bytes, Instant::now()) {
             self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
         } else {
             None
@@ -170,7 +181,7 @@ impl Core {
     pub(crate) fn on_verdict(&mut self, verdict: Verdict) {
         let Verdict { message, from, acceptance, held } = verdict;
         if matches!(acceptance, MessageAcceptance::Accept) {
-            self.traffic.outbox.keep(held, Instant::now());
+            self.traffic.outbox.keep(Origin::Peer(from), held, Instant::now());
         }
         self.report(&message, &from, acceptance);
     }
@@ -203,6 +214,11 @@ impl Core {
         self.around.scores.set(shown.collect(), now.into_std());
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
         let muted: Vec<(PeerId, f64)> = muted.collect();
+        let graylisted = muted.iter().filter(|(_, score)| *score < GRAYLIST_THRESHOLD);
+        let since = |(peer, _): &(PeerId, f64)| {
+            (*peer, self.traffic.graylisted.get(peer).copied().unwrap_or(now))
+        };
+        self.traffic.graylisted = graylisted.map(since).collect();
         self.traffic.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
         for (peer, score) in muted {
             if self.traffic.muted.insert(peer) {
@@ -211,6 +227,16 @@ impl Core {
                     tracing::warn!(%peer, score, left_out, "a peer is not served on topics: its score is too low");
                 }
             }
+        }
+        let for_long = |since: &Instant| now.duration_since(*since) >= GRAYLIST_TIME;
+        let graylisted = self.traffic.graylisted.iter().filter(|(_, since)| for_long(since));
+        let flooded: Vec<PeerId> = graylisted.map(|(peer, _)| *peer).collect();
+        for peer in flooded {
+            self.traffic.graylisted.remove(&peer);
+            self.around.metrics.note(P2pEvent::TopicFlood);
+            tracing::info!(%peer, "disconnecting a peer that stays graylisted");
+            // This fails only if the peer has disconnected already.
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 }

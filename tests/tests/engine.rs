@@ -449,7 +449,12 @@ async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
 struct Topic(std::sync::Mutex<Vec<Bytes>>);
 
 impl TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes, _receipt: TopicReceipt) -> TopicAdmission {
+    fn publish(
+        &self,
+        body: Bytes,
+        _from: Option<LinkId>,
+        _receipt: TopicReceipt,
+    ) -> TopicAdmission {
         self.0.lock().expect("nobody panics with it").push(body);
         TopicAdmission::Queued
     }

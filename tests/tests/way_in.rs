@@ -453,7 +453,12 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
 struct Topic(Mutex<Vec<Bytes>>);
 
 impl broadcaster::TopicSink for Topic {
-    fn publish(&self, _tag: Tag, body: Bytes, _receipt: TopicReceipt) -> TopicAdmission {
+    fn publish(
+        &self,
+        body: Bytes,
+        _from: Option<LinkId>,
+        _receipt: TopicReceipt,
+    ) -> TopicAdmission {
         self.0.lock().expect("nobody panics with it").push(body);
         TopicAdmission::Queued
     }
