@@ -237,6 +237,10 @@ pub struct Rates {
     /// is no waiting. Default: 64 MiB a second, 256 MiB at once. Chosen: twelve of the largest proposals
     /// each second, and a quarter of a core.
     pub unpacked_bytes: Rate,
+    /// The same of all peers together. What is beyond is dropped, first of those who have most. Default: 48 MiB a
+    /// second, 192 MiB at once. Chosen: three quarters of [`unpacked_bytes`](Self::unpacked_bytes), so that what
+    /// this node passes on is no flood for the next one.
+    pub unpacked_in_all: Rate,
     /// For how long reading from a peer may have been held back, in all and without its letting up,
     /// before it is a flood. Default: 10 s. Chosen: time for a peer with a backlog to get rid of a
     /// million messages.
@@ -251,6 +255,7 @@ impl Default for Rates {
             hop_local: Rate { per_second: 1_000, burst: 4_000 },
             unknown: Rate { per_second: 100, burst: 1_000 },
             unpacked_bytes: Rate { per_second: 64 * MIB, burst: 256 * MIB },
+            unpacked_in_all: Rate { per_second: 48 * MIB, burst: 192 * MIB },
             flood_after: Duration::from_secs(10),
         }
     }

@@ -12,6 +12,8 @@
 //! * A message counts as heard once there is a place for it, and nothing is waited for after that. So what
 //!   a stalled peer sent is taken from another one, and what is lost before it was judged is new again.
 //! * It is announced to others when it has its place, not before.
+//! * What compressed messages become is less, for all peers together, than what the next node bears of this one,
+//!   and no peer takes all of it.
 //! * A read loop waits for its place, a topic does not: nobody can be held up there. That is the only
 //!   difference between them.
 //! * A topic that asks about a message gets the verdict on it, whichever copy was judged.
@@ -22,7 +24,7 @@ pub(crate) mod topics;
 pub(crate) mod unpack;
 pub(crate) mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gossip::{Handler, Identity, Inbound, Lane, TagRule, Transport, Validation};
@@ -36,6 +38,7 @@ use crate::{
     encode,
     inbound::{
         patience::{Patience, Refusal},
+        rate::CommonBucket,
         unpack::{Unpacked, Unpacker},
         work::{HeardOn, Held, Shares, Work, WorkQueues},
     },
@@ -79,6 +82,8 @@ pub(crate) struct WayIn {
     pub(crate) queues: WorkQueues,
     duplicates: Arc<Duplicates>,
     unpacker: Unpacker,
+    /// Bytes that the compressed messages of all peers became of late.
+    unpacked: Mutex<CommonBucket>,
     observers: Arc<Observers>,
     intake: Intake,
 }
@@ -102,6 +107,7 @@ impl WayIn {
             relay: Relay::new(Arc::clone(&context), Arc::clone(&duplicates), relaying),
             queues: WorkQueues::new(&context.limits),
             unpacker: Unpacker::new(threads, Arc::clone(&duplicates)),
+            unpacked: Mutex::new(CommonBucket::new(Instant::now())),
             context,
             application,
             duplicates,
@@ -138,6 +144,11 @@ impl WayIn {
         if unpacked.gained > 0 {
             let rate = self.context.limits.rates.unpacked_bytes;
             arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
+            let in_all = self.context.limits.rates.unpacked_in_all;
+            if !arrival.source.shares.takes_of(&self.unpacked, unpacked.gained, in_all) {
+                self.context.metrics.dropped(DropReason::OverRate, lane);
+                return Err(Refusal::NoRoom);
+            }
         }
         let shares = Arc::clone(&arrival.source.shares);
         let is_awaited = self.application.awaits(rule.tag);

@@ -39,6 +39,36 @@ impl Bucket {
         self.paid_off += rate.time_of(amount);
         (self.paid_off - now).saturating_sub(rate.time_of(rate.burst))
     }
+
+    /// The amount that is not paid off yet.
+    pub(crate) fn level(&self, rate: Rate, now: Instant) -> u64 {
+        let ahead = self.paid_off.saturating_duration_since(now).as_nanos();
+        let level = ahead * u128::from(rate.per_second) / 1_000_000_000;
+        u64::try_from(level).unwrap_or(u64::MAX)
+    }
+}
+
+/// What all peers together may do, and each of them without taking it from the others.
+#[derive(Debug)]
+pub(crate) struct CommonBucket(Bucket);
+
+impl CommonBucket {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self(Bucket::new(now))
+    }
+
+    /// Notes `amount` for one of them, with a bucket of its own for this. False, and nothing is noted, if it would
+    /// have more than is free for everybody: so one gets half of the burst, two a third each, and so on.
+    pub(crate) fn take(&mut self, own: &mut Bucket, amount: u64, rate: Rate, now: Instant) -> bool {
+        let free = rate.burst.saturating_sub(self.0.level(rate, now));
+        let takes = own.level(rate, now).saturating_add(amount) <= free;
+        if takes {
+            // Both are within the burst.
+            let _over = own.fill(amount, rate, now);
+            let _over = self.0.fill(amount, rate, now);
+        }
+        takes
+    }
 }
 
 /// How fast one connection sends.
@@ -171,5 +201,29 @@ mod tests {
         let count = (0..260).take_while(|_| bucket.fill(large, rate, now).is_zero()).count();
         assert_eq!(count, 51, "a burst of 256 MiB");
         assert!(bucket.fill(large, rate, now + Duration::from_secs(60)).is_zero());
+    }
+
+    // Issue 8, 25: a relay passed on as much as it took from one peer, and was a flood for the next node.
+    #[test]
+    fn what_all_peers_cause_is_less_than_what_the_next_node_bears_and_leaves_some_to_each() {
+        let (start, large) = (Instant::now(), 5_250_000);
+        let Rates { unpacked_bytes, unpacked_in_all, .. } = Rates::default();
+        let (mut common, mut next_node) = (CommonBucket::new(start), Bucket::new(start));
+        let (mut flood, mut honest) = (Bucket::new(start), Bucket::new(start));
+        for number in 0..260 * 30 {
+            let now = start + Duration::from_secs(1).mul_f64(f64::from(number) / 260.0);
+            // It comes back with a new connection, ten times a second.
+            if number % 26 == 0 {
+                flood = Bucket::new(now);
+            }
+            let mut passed = u64::from(common.take(&mut flood, large, unpacked_in_all, now));
+            // A proposal every two seconds.
+            if number % 520 == 0 {
+                assert!(common.take(&mut honest, large, unpacked_in_all, now), "after {number}");
+                passed += 1;
+            }
+            let over = next_node.fill(passed * large, unpacked_bytes, now);
+            assert!(over.is_zero(), "the next node is flooded after {number}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gossip::{DisconnectReason, Inbound, Lane, LinkId, wire::digest::Digest};
 use tokio::time::Instant;
 
-use super::rate::Bucket;
+use super::rate::{Bucket, CommonBucket};
 use crate::{
     assembler::{INLINE_BYTES, MessageMemory},
     budget::Reservation,
@@ -98,6 +98,8 @@ impl WorkQueues {
 pub(crate) struct Shares {
     /// Bytes that its compressed messages became of late.
     unpacked: Mutex<Bucket>,
+    /// The part of them that this node was ready to pass on.
+    passed: Mutex<Bucket>,
     work: [Share<Work>; 2],
     requests: Share<Work>,
     intake: [Share<Job>; 2],
@@ -123,6 +125,7 @@ impl Shares {
     ) -> Self {
         Self {
             unpacked: Mutex::new(Bucket::new(Instant::now())),
+            passed: Mutex::new(Bucket::new(Instant::now())),
             work: Lane::ALL.map(|lane| work.lane(lane).share(handled)),
             requests: work.requests().share(limits.peer_requests.get()),
             intake: Lane::ALL.map(|lane| intake.share(lane, routed)),
@@ -138,6 +141,14 @@ impl Shares {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let over = unpacked.fill(bytes as u64, rate, Instant::now());
         if over.is_zero() { Ok(()) } else { Err(DisconnectReason::Flood) }
+    }
+
+    /// Takes room for what a compressed message became out of what all peers share. False if there is none for
+    /// this peer.
+    pub(crate) fn takes_of(&self, common: &Mutex<CommonBucket>, bytes: usize, rate: Rate) -> bool {
+        let mut common = common.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        common.take(&mut passed, bytes as u64, rate, Instant::now())
     }
 
     /// Messages of a lane that wait for a worker, or are being handled.

@@ -37,7 +37,7 @@ impl Opening {
 /// Keeps `sockets` open, half of them on each port.
 pub(super) async fn run(sockets: u16, opening: Opening, target: &Target, tally: &Tally) {
     let hold = |number: u16| async move {
-        let carrier = if number % 2 == 0 { Carrier::WebSocket } else { Carrier::Libp2p };
+        let carrier = if number.is_multiple_of(2) { Carrier::WebSocket } else { Carrier::Libp2p };
         loop {
             if hold(carrier, opening, target, tally).await.is_err() {
                 tally.refused();
