@@ -28,8 +28,8 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
         thread::spawn(move || compute(share));
     }
     println!("{{\"computes\":true}}");
-    let mut nothing = [0; 1];
-    std::io::stdin().read(&mut nothing)?;
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing)?;
     process::exit(0);
 }
 

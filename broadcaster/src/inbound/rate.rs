@@ -57,6 +57,15 @@ impl CommonBucket {
         Self(Bucket::new(now))
     }
 
+    /// The bucket of a new one of them: a quarter of the burst is taken already, so that nobody gets more by coming
+    /// back with a new connection.
+    pub(crate) fn newcomer(rate: Rate, now: Instant) -> Bucket {
+        let mut bucket = Bucket::new(now);
+        // That is within the burst.
+        let _over = bucket.fill(rate.burst / 4, rate, now);
+        bucket
+    }
+
     /// Notes `amount` for one of them, with a bucket of its own for this. False, and nothing is noted, if it would
     /// have more than is free for everybody: so one gets half of the burst, two a third each, and so on.
     pub(crate) fn take(&mut self, own: &mut Bucket, amount: u64, rate: Rate, now: Instant) -> bool {
@@ -214,7 +223,7 @@ mod tests {
             let now = start + Duration::from_secs(1).mul_f64(f64::from(number) / 260.0);
             // It comes back with a new connection, ten times a second.
             if number % 26 == 0 {
-                flood = Bucket::new(now);
+                flood = CommonBucket::newcomer(unpacked_in_all, now);
             }
             let mut passed = u64::from(common.take(&mut flood, large, unpacked_in_all, now));
             // A proposal every two seconds.

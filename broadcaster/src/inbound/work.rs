@@ -125,7 +125,10 @@ impl Shares {
     ) -> Self {
         Self {
             unpacked: Mutex::new(Bucket::new(Instant::now())),
-            passed: Mutex::new(Bucket::new(Instant::now())),
+            passed: Mutex::new(CommonBucket::newcomer(
+                limits.rates.unpacked_in_all,
+                Instant::now(),
+            )),
             work: Lane::ALL.map(|lane| work.lane(lane).share(handled)),
             requests: work.requests().share(limits.peer_requests.get()),
             intake: Lane::ALL.map(|lane| intake.share(lane, routed)),

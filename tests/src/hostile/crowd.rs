@@ -33,7 +33,8 @@ pub(super) async fn run(peers: u16, target: &Target, tally: &Tally) {
     let each = |number: u16| {
         let handshakes = &handshakes;
         async move {
-            let carrier = if number.is_multiple_of(2) { Carrier::WebSocket } else { Carrier::Libp2p };
+            let carrier =
+                if number.is_multiple_of(2) { Carrier::WebSocket } else { Carrier::Libp2p };
             let dial = || async {
                 // The semaphore is never closed.
                 let _turn = handshakes.acquire().await;
