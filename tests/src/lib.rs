@@ -14,6 +14,7 @@
 pub mod corpus;
 pub mod harness;
 pub mod hostile;
+pub mod hostile;
 pub mod http;
 pub mod libp2p;
 #[cfg(doctest)]
