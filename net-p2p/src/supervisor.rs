@@ -123,6 +123,13 @@ pub(crate) struct Life {
 }
 
 impl SwarmParts {
+    /// The bounds that follow from the byte budget: of what connections keep, and of what topics cost.
+    fn memory_bounds(&self) -> (Backlog, TopicGate) {
+        let (budget, metrics) = (self.around.broadcaster.budget().total(), &self.around.metrics);
+        let backlog_bytes = self.config.backlog_bytes.unwrap_or_else(|| Backlog::beside(budget));
+        (Backlog::new(backlog_bytes, metrics.clone()), TopicGate::new(budget, metrics.clone()))
+    }
+
     /// Builds a swarm, and waits until it listens.
     ///
     /// # Cancel safety
@@ -152,17 +159,14 @@ impl SwarmParts {
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
-        let (budget, metrics) = (self.around.broadcaster.budget().total(), &self.around.metrics);
-        let gate = TopicGate::new(budget, metrics.clone());
-        let beside = Backlog::beside(budget);
-        let backlog_bytes = self.config.backlog_bytes.unwrap_or(beside);
+        let (backlog, gate) = self.memory_bounds();
         let mut swarm = Swarm::new(
             transport::build(
                 environment.clone(),
                 &key,
                 self.config.door.clone(),
                 executor.clone(),
-                Backlog::new(backlog_bytes, metrics.clone()),
+                backlog,
             )?,
             Behaviour::new(&self.config, profile, streams, gate)?,
             key.public().to_peer_id(),
@@ -201,7 +205,7 @@ impl SwarmParts {
             dialing,
             listening,
             topics,
-            traffic: TopicTraffic::new(budget, Instant::now()),
+            traffic: TopicTraffic::new(self.around.broadcaster.budget().total(), Instant::now()),
             conventions: Conventions::of(profile),
             gossip: self.config.gossip,
             senders,
