@@ -78,10 +78,10 @@ impl<S: FrameSink> Writer<S> {
             receipts.clear();
         }
         let (peer, metrics) = (self.peer.id, self.writing.context.metrics.clone());
-        if AssertUnwindSafe(self.finish(frames, receipts)).catch_unwind().await.is_err() {
-            if let Some(left_out) = metrics.lines().link_panicked.due() {
-                tracing::error!(%peer, left_out, "the closing of a link panicked");
-            }
+        if AssertUnwindSafe(self.finish(frames, receipts)).catch_unwind().await.is_err()
+            && let Some(left_out) = metrics.lines().link_panicked.due()
+        {
+            tracing::error!(%peer, left_out, "the closing of a link panicked");
         }
     }
 
