@@ -14,7 +14,6 @@
 pub mod corpus;
 pub mod harness;
 pub mod hostile;
-pub mod hostile;
 pub mod http;
 pub mod libp2p;
 #[cfg(doctest)]
