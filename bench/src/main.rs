@@ -45,7 +45,7 @@ enum Command {
     /// The attack on it.
     #[command(hide = true)]
     Attacker(hostile::AttackerArgs),
-    /// What takes as much of the processors, and harms nobody.
+    /// Use as much processor time as an attack, without a target; started by the bench.
     #[command(hide = true)]
     Load(hostile::LoadArgs),
     /// Attack a node; started by `http --hostile`.

@@ -76,7 +76,7 @@ pub(crate) const fn cost(body_bytes: usize) -> usize {
     body_bytes.saturating_add(MESSAGE_BYTES)
 }
 
-/// Whether an origin that has `own` bytes of a common memory may take `bytes` of the `free` ones.
+/// Returns `true` if an origin that holds `own` bytes of a shared memory may take `bytes` of the `free` ones.
 pub(crate) fn leaves_room(origin: Origin, own: usize, bytes: usize, free: usize) -> bool {
     let most = free.saturating_mul(PEER_FACTOR);
     bytes <= free && (origin == Origin::Own || own.saturating_add(bytes) <= most)

@@ -70,7 +70,7 @@ struct Gate {
     from: Option<PeerId>,
     /// Peers that must be disconnected for flooding.
     flooded: VecDeque<PeerId>,
-    /// What names cost, by the time at which they are forgotten and by origin.
+    /// Memory of message IDs in bytes, by the time at which the library drops them and by origin.
     names: VecDeque<(Instant, HashMap<Origin, usize>)>,
     name_bytes: usize,
     /// The part of it that each origin has.
@@ -98,7 +98,7 @@ impl TopicGate {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another message of this origin may be given to the library.
+    /// Returns `true` if the library may get another message of this origin.
     pub(crate) fn has_room(&self, origin: Origin, now: Instant) -> bool {
         self.lock().has_room(origin, now)
     }

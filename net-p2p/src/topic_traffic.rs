@@ -35,8 +35,8 @@ use crate::{
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
 const SCORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a peer may be graylisted before it is disconnected: whatever it says is read, and thrown away. Chosen:
-/// as long as a flood on a connection may last.
+/// Time after which a graylisted peer is disconnected; until then its messages are read and dropped. Chosen: as long
+/// as a flood on a connection may last.
 const GRAYLIST_TIME: Duration = Duration::from_secs(10);
 
 /// State of the traffic on all topics.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use testkit::hostile::{Attack, Pair, Tally, hub, newcomers};
 use tokio_util::sync::CancellationToken;
 
-/// How long each attack lasts. Chosen: long enough for every queue on the way to fill.
+/// Time for which each attack lasts. Chosen: long enough for every queue on the way to fill.
 const LASTING: Duration = Duration::from_secs(2);
 
 /// Half handshakes at one time. Chosen: more than the 128 that a node has places for, and few enough for any

@@ -1,4 +1,4 @@
-//! What floods make a node keep, measured as the most memory that its process ever had.
+//! The memory of a node under floods, measured as the peak of its process.
 //!
 //! Each test floods the program for some seconds; `FLOOD_SECONDS` in the environment makes it longer.
 
@@ -22,7 +22,7 @@ use testkit::{
 };
 use tokio::time::timeout_at;
 
-/// What a whole node may have at the size it has here: its byte budget, what has bounds beside that, and the
+/// Largest memory of a whole node in this test, in bytes: its byte budget, the bounds in addition to that, and the
 /// rest. Source: issue 8, 23; a control group of this size killed a node within three seconds.
 const CEILING: usize = 512 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ const REPORT: Duration = Duration::from_millis(100);
 /// Most connections, if the system allows so many: a few files are for other uses.
 const SPARE_FILES: u16 = 64;
 
-/// What the attack has done so far.
+/// Counts of the attack so far.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Done {
     pub(super) opened: u64,

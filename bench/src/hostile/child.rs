@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{error::Failure, stats::cpu_of};
 
-/// How long a child may take to say its first word.
+/// Longest time until a child prints its first line.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The priority of a child.
@@ -62,7 +62,7 @@ impl Child {
         Ok(Self { process, lines, _reader: reader })
     }
 
-    /// What it said so far, as far as it is of this kind.
+    /// The lines of this kind that the child has printed so far.
     pub(super) fn said<T: DeserializeOwned>(&self) -> Vec<T> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -9,8 +9,8 @@
 //! # Invariants
 //!
 //! * Hub, attack and honest peers are processes of their own. Each attack has a new hub.
-//! * What the attack itself costs is not what is measured: it gets what the others leave of the processors,
-//!   and beside the quiet figure runs a load that takes as much.
+//! * The cost of attacking is not measured: the attack gets only the processor time that others leave, and the quiet
+//!   figure is measured beside a load that takes as much.
 //! * Limits are as shipped, but that the addresses of this machine count like any others.
 
 mod attacker;
@@ -34,7 +34,7 @@ use crate::{
     row::{Output, Row},
 };
 
-/// How much longer votes may be under way beside an attack. Source: issue 9, "Shown by".
+/// Largest ratio of vote latencies beside an attack to those without. Source: issue 9, "Shown by".
 const MAX_RATIO: f64 = 2.0;
 
 /// A p99 up to which no ratio is asked for. Chosen: with more programs than processors a millisecond or two
@@ -103,7 +103,7 @@ impl Turn {
         p99(&self.attacked) / p99(&self.quiet)
     }
 
-    /// What must not be.
+    /// The results that count as faults.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (when, measured) in [("attacked", &self.attacked), ("afterwards", &self.quiet)] {

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::error::Failure;
 
-/// How long an attack has to unfold before it is measured.
+/// Time for an attack to build up before it is measured.
 const UNFOLDING: Duration = Duration::from_secs(2);
 
-/// How long an attacker may go on before it is noted as one that was not cut. Chosen: a message may take 30 s.
+/// Time after which an attacker counts as not disconnected. Chosen: a message may take 30 s.
 const CUT_PATIENCE: Duration = Duration::from_secs(40);
 
-/// How long the hub has to itself between the attack and the quiet.
+/// Pause of the hub between the attack and the quiet measurement.
 const REST: Duration = Duration::from_secs(2);
 
 /// Requests that the honest peer keeps open. Source: issue 9, 4.
@@ -28,7 +28,7 @@ const HELD_REQUESTS: usize = 16;
 /// Where honest peers come from. Attacks have addresses of their own.
 const HONEST: &str = "127.0.0.1";
 
-/// What happens beside the honest peers.
+/// The load beside the honest peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An attack.
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     HeldRequests,
 }
 
-/// What came of it.
+/// The result of a turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     /// Beside a harmless load, after the attack.

@@ -13,7 +13,7 @@ use super::{
 /// A tag that no network has.
 const UNKNOWN: Tag = Tag(*b"ZZ");
 
-/// What an attacker does, as long as it is let.
+/// The attack that an attacker repeats until it is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
     /// 600,000 votes a second of ten bytes, over a WebSocket.

@@ -25,7 +25,7 @@ const REQUESTS_PER_SECOND: u64 = 100_000;
 const TICK: Duration = Duration::from_millis(10);
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What is sent.
+/// The messages that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stuff {
     /// Ten bytes with this tag.

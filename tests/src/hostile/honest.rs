@@ -36,10 +36,10 @@ const VOTE_BYTES: usize = 500;
 const TRANSACTION_EVERY: Duration = Duration::from_millis(10);
 const TRANSACTION_BYTES: usize = 300;
 
-/// How long messages are waited for when the last was sent.
+/// Longest wait for messages after the last one was sent.
 const STRAGGLERS: Duration = Duration::from_secs(5);
 
-/// How long the nodes may take to hear each other: a topic has no mesh in its first seconds.
+/// Longest time until the nodes receive messages from each other: a topic has no mesh in its first seconds.
 const MEETING: Duration = Duration::from_secs(30);
 
 /// Tells honest messages from those of attackers.
@@ -48,14 +48,14 @@ const MAGIC: [u8; 8] = *b"honest! ";
 /// The four ways of messages: who sends, and what.
 const WAYS: usize = 4;
 
-/// What became of the messages of one kind.
+/// The results of the messages of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// How many were sent.
+    /// Number of messages sent.
     pub sent: usize,
-    /// How many nobody heard.
+    /// Number of messages that did not arrive.
     pub lost: usize,
-    /// How many were handled once too often.
+    /// Number of messages that were handled more than once.
     pub doubled: usize,
     /// From when a message was due to its handler, sorted.
     pub delays: Vec<Duration>,
@@ -79,7 +79,7 @@ impl Heard {
     }
 }
 
-/// What became of all messages of one measurement.
+/// The results of all messages of one measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// Votes, both ways together.
@@ -227,7 +227,7 @@ impl Pair {
         if way < 2 { self.near.node() } else { self.far.node() }
     }
 
-    /// Whether both are connected to the hub.
+    /// Returns `true` if both are connected to the hub.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         let connected = |node: &Running| !node.node().peers(PeerClass::Connected).is_empty();

@@ -17,13 +17,13 @@ use crate::{
     websocket::{upgrade_from, upgrade_request},
 };
 
-/// How long a connection may take to come up.
+/// Longest time until a connection is up.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a connection ended or was refused, before the next one.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// What carries an attack.
+/// The transport of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carrier {
     WebSocket,

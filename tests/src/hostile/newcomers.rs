@@ -12,13 +12,13 @@ use super::{
 /// Between two of them.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How long each of them tries.
+/// Time for which each newcomer tries to connect.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The subnet that they come from.
 const SUBNET: [u8; 3] = [127, 20, 0];
 
-/// How many came, and how many were let in.
+/// Number of newcomers, and number of those that were admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Newcomers {
     /// Those that came.

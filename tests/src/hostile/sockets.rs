@@ -16,7 +16,7 @@ const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 9, 2, 1);
 /// After an end, before the next beginning.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// What the sockets say.
+/// The bytes that the sockets send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     Nothing,

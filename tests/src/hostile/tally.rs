@@ -1,4 +1,4 @@
-//! What an attack has done so far, and what the node did about it.
+//! Counts of an attack so far, and of the node's reactions.
 
 use std::{
     sync::{

@@ -28,7 +28,7 @@ const QUEUE: usize = 20_000;
 
 const BREATH: Duration = Duration::from_millis(200);
 
-/// What is published.
+/// The messages that are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Published {
     /// Transactions of ten bytes.
