@@ -1,6 +1,6 @@
 //! The seam to the transports: what a connection must be able to do, and what it tells of itself.
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gossip::{
@@ -156,14 +156,18 @@ pub struct LinkInfo {
     pub roles: Roles,
     /// Where HTTP calls reach the peer.
     pub http_address: Option<NodeAddress>,
+    /// How long the peer has to prove its identity, where an exchange for that goes on: its
+    /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
+    /// default, tells of the peer at once.
+    pub identity_time: Option<Duration>,
 }
 
 impl LinkInfo {
     /// A connection of which nothing else is known.
     #[must_use]
     pub const fn new(transport: Transport, direction: Direction, address: String) -> Self {
-        let (identity, roles, http_address) = (None, Roles::NONE, None);
-        Self { transport, direction, address, identity, roles, http_address }
+        let (identity, roles, http_address, identity_time) = (None, Roles::NONE, None, None);
+        Self { transport, direction, address, identity, roles, http_address, identity_time }
     }
 }
 

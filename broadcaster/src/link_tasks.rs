@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     codec::LinkCodec,
     context::Context,
-    events::{Events, PeerEvent},
+    events::Events,
     inbound::WayIn,
     lanes::Serves,
     link::{FrameSink, FrameSource},
@@ -58,7 +58,7 @@ impl Drop for OnPeerEnd {
         context.registry.remove(peer.id);
         context.registry.hand_over_unsent(peer, peer.take_unsent());
         context.metrics.disconnected(peer.transport, reason);
-        events.emit(PeerEvent::Disconnected(peer.info(), reason));
+        peer.events.disconnected(events, || peer.info(), reason);
         if let Some(ended) = ended.take() {
             // The transport may have stopped listening.
             let _ = ended.send(reason);

@@ -7,16 +7,16 @@
 //! * Messages parked for an identity are given to its link after the link is in the registry, so that none is
 //!   parked in vain.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gossip::{DisconnectReason, Identity, Lane, LinkId, NetworkProfile};
-use runtime::TaskSet;
-use tokio::sync::oneshot;
+use runtime::{Opening, TaskSet};
+use tokio::{sync::oneshot, time};
 
 use crate::{
     contests::Contests,
     context::Context,
-    events::{Events, PeerEvent},
+    events::Events,
     frame::Frame,
     inbound::WayIn,
     lanes::{Lanes, Serves},
@@ -65,6 +65,7 @@ impl Links {
             let lane = tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
             lanes.greet(Frame::control(tag, lane, &payload));
         }
+        let identity_time = about.identity_time;
         let (ended_sender, ended) = oneshot::channel();
         let peer = registry.insert(|joined| {
             Peer::new(PeerParts {
@@ -82,10 +83,27 @@ impl Links {
             registry.give(&peer, registry.unpark(&identity));
         }
         metrics.connected(peer.transport);
-        self.events.emit(PeerEvent::Connected(peer.info()));
+        match identity_time {
+            None => peer.events.connected(&self.events, || peer.info()),
+            Some(limit) => self.await_identity(&opening, &peer, limit),
+        }
         let on_end = OnPeerEnd::new(&self.context, &self.events, Arc::clone(&peer), ended_sender);
         Loops { peer, sinks, sources, codec }.spawn(&opening, &self.way_in, &self.writing, on_end);
         Ok(Attached { peer: id, ended })
+    }
+
+    /// Tells of a peer as anonymous if it has not proved an identity in time.
+    fn await_identity(&self, tasks: &Opening<'_>, peer: &Arc<Peer>, limit: Duration) {
+        let (events, peer) = (self.events.clone(), Arc::clone(peer));
+        tasks.spawn("identity deadline", move |_cancel| async move {
+            tokio::select! {
+                biased;
+                () = peer.events.told() => {}
+                // The end of the peer tells of it.
+                () = peer.cancel.cancelled() => {}
+                () = time::sleep(limit) => peer.events.connected(&events, || peer.info()),
+            }
+        });
     }
 
     /// Notes the identity of an attached peer, once it is verified.
@@ -94,7 +112,7 @@ impl Links {
         registry.identify(id, identity);
         if let Some(peer) = registry.get(id) {
             registry.give(&peer, registry.unpark(&identity));
-            self.events.emit(PeerEvent::Identified(peer.info()));
+            peer.events.identified(&self.events, || peer.info());
         }
     }
 

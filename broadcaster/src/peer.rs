@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::PipeGauge,
+    events::PeerEvents,
     frame::Frame,
     lanes::{Lanes, Queued},
     link::{LinkHooks, LinkInfo},
@@ -42,6 +43,8 @@ pub(crate) struct Peer {
     /// Which attachment this was: later ones have larger numbers.
     pub(crate) joined: u64,
     pub(crate) lanes: Lanes,
+    /// What listeners are told of it.
+    pub(crate) events: PeerEvents,
     /// Cancelled when the peer is to end.
     pub(crate) cancel: CancellationToken,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
@@ -84,7 +87,8 @@ pub(crate) struct PeerParts {
 
 impl Peer {
     pub(crate) fn new(parts: PeerParts) -> Self {
-        let LinkInfo { transport, direction, address, identity, roles, http_address } = parts.about;
+        let LinkInfo { transport, direction, address, identity, roles, http_address, .. } =
+            parts.about;
         Self {
             id: parts.id,
             transport,
@@ -95,6 +99,7 @@ impl Peer {
             connected_at: Instant::now(),
             joined: parts.joined,
             lanes: parts.lanes,
+            events: PeerEvents::default(),
             cancel: parts.cancel,
             hooks: parts.hooks,
             gauge: parts.gauge,

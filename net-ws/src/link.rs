@@ -35,6 +35,10 @@ use crate::{
 /// the last messages, and one in which the sink waits for the peer's end of stream.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Longest time for the last message of the identity exchange, in which no listener is told of the peer.
+/// Source: threats and goals, row 27.
+const IDENTITY_TIME: Duration = Duration::from_secs(10);
+
 /// A connection that has completed its handshake.
 pub(crate) struct Established<R, W> {
     /// The read half and the write half of the stream.
@@ -89,6 +93,9 @@ where
     };
     let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
     (about.roles, about.http_address) = (roles, http_address);
+    if matches!(exchange, ListenerIdentity::Challenged { .. }) {
+        about.identity_time = Some(IDENTITY_TIME);
+    }
     let (context, exchange) = (Arc::clone(context), Mutex::new(exchange));
     let random = context.environment().random();
     let (hooks_context, hooks_port) = (Arc::clone(&context), Arc::clone(&port));

@@ -68,6 +68,26 @@ async fn both_ends_learn_the_identity_of_the_other() {
     listener.stop().await;
 }
 
+// Issue 9, 13: the listener was told of every dialer as nobody first.
+#[tokio::test]
+async fn the_first_that_either_end_is_told_of_the_other_is_who_it_is() {
+    let (listener, dialer) = (tandem(1).start().await, tandem(2).start().await);
+    let (mut at_listener, mut at_dialer) =
+        (listener.broadcaster.events(), dialer.broadcaster.events());
+    dialer.network.add_peer(&address_of(&listener.address()));
+    for (events, other) in [(&mut at_listener, 2), (&mut at_dialer, 1)] {
+        let event = soon(events.recv()).await.unwrap();
+        assert!(matches!(event, PeerEvent::Connected(_)), "{event:?}");
+        assert_eq!(event.peer().identity, Some(key(other).identity()));
+    }
+    dialer.stop().await;
+    for events in [&mut at_listener, &mut at_dialer] {
+        let event = soon(events.recv()).await.unwrap();
+        assert!(matches!(event, PeerEvent::Disconnected(..)), "{event:?}");
+    }
+    listener.stop().await;
+}
+
 #[tokio::test]
 async fn a_second_link_to_the_same_node_is_not_kept() {
     for seed in 0..10 {

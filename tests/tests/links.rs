@@ -303,6 +303,114 @@ async fn every_event_tells_the_peer_that_it_happened_to() {
     }
 }
 
+/// The names of events, with the number of the peer and whether its identity was known.
+fn told(
+    events: &mut tokio::sync::broadcast::Receiver<PeerEvent>,
+) -> Vec<(&'static str, u64, bool)> {
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let name = match &event {
+            PeerEvent::Connected(_) => "connected",
+            PeerEvent::Identified(_) => "identified",
+            PeerEvent::Disconnected(..) => "disconnected",
+        };
+        told.push((name, event.peer().id.0, event.peer().identity.is_some()));
+    }
+    told
+}
+
+/// A node, a link on which an identity exchange goes on, and the events from before it was attached.
+struct Introduced {
+    node: Node,
+    events: tokio::sync::broadcast::Receiver<PeerEvent>,
+    peer: MemoryPeer,
+    attached: Attached,
+}
+
+impl Introduced {
+    fn start() -> Self {
+        let node = Node::of(&NetworkProfile::TANDEM);
+        let events = node.broadcaster.events();
+        let (peer, mut link) = node.link(Transport::WebSocket, Asked::Answers);
+        link.about.identity_time = Some(10 * SECOND);
+        let attached = node.broadcaster.attach(node.broadcaster.next_link_id(), link).unwrap();
+        Self { node, events, peer, attached }
+    }
+
+    fn prove(&self) {
+        let claim = self.node.claim(Transport::WebSocket, 1);
+        self.node.broadcaster.verified(LinkClaim { link: self.attached.peer, ..claim });
+    }
+}
+
+// Issue 9, 13: `Connected` came without the identity, and the identity by an event of its own a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_to_prove_its_identity_is_connected_when_it_is_known() {
+    let mut introduced = Introduced::start();
+    let id = introduced.attached.peer.0;
+    time::sleep(9 * SECOND).await;
+    assert_eq!(told(&mut introduced.events), []);
+    assert_eq!(introduced.node.broadcaster.peers(PeerClass::Connected).len(), 1, "it is a peer");
+    introduced.prove();
+    assert_eq!(told(&mut introduced.events), [("connected", id, true)]);
+    time::sleep(60 * SECOND).await;
+    assert_eq!(told(&mut introduced.events), [], "the deadline is off");
+    introduced.node.broadcaster.disconnect(introduced.attached.peer, DisconnectReason::Requested);
+    introduced.attached.ended().await;
+    assert_eq!(told(&mut introduced.events), [("disconnected", id, true)]);
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_proves_its_identity_is_connected_without_in_time() {
+    let mut introduced = Introduced::start();
+    let id = introduced.attached.peer.0;
+    time::sleep(10 * SECOND + Duration::from_millis(1)).await;
+    assert_eq!(told(&mut introduced.events), [("connected", id, false)]);
+    // A proof that comes late is told all the same.
+    introduced.prove();
+    assert_eq!(told(&mut introduced.events), [("identified", id, true)]);
+}
+
+// Issue 9, 13: events of a peer come in pairs, also if it goes before it was told of.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_goes_during_the_exchange_was_connected_first() {
+    for goes in [0, 1] {
+        let mut introduced = Introduced::start();
+        let id = introduced.attached.peer.0;
+        match goes {
+            0 => drop(introduced.peer),
+            _ => {
+                let broadcaster = &introduced.node.broadcaster;
+                broadcaster.disconnect(introduced.attached.peer, DisconnectReason::BadIdentity);
+            }
+        }
+        introduced.attached.ended().await;
+        let pair = [("connected", id, false), ("disconnected", id, false)];
+        assert_eq!(told(&mut introduced.events), pair);
+        let claim = introduced.node.claim(Transport::WebSocket, 1);
+        let late = LinkClaim { link: introduced.attached.peer, ..claim };
+        introduced.node.broadcaster.verified(late);
+        time::sleep(60 * SECOND).await;
+        assert_eq!(told(&mut introduced.events), [], "nothing follows the end");
+    }
+}
+
+// Issue 9, 13.
+#[tokio::test(start_paused = true)]
+async fn messages_that_come_during_the_exchange_are_handled() {
+    let mut introduced = Introduced::start();
+    let mut observed = introduced.node.broadcaster.observe();
+    introduced.peer.send(Tag::AV, b"early").await.unwrap();
+    let early = soon("it is heard", observed.recv()).await.expect("the node runs");
+    assert_eq!((&early.body[..], early.identity), (&b"early"[..], None));
+    assert_eq!(told(&mut introduced.events), []);
+    introduced.node.offer(Tag::AV, "to it");
+    assert_eq!(next_of(&mut introduced.peer, Tag::AV).await, "to it");
+    introduced.prove();
+    assert_eq!(told(&mut introduced.events), [("connected", introduced.attached.peer.0, true)]);
+}
+
 // Issue 8, 8. Before, two nodes with one key evicted each other for ever, and nothing reported it.
 #[tokio::test(start_paused = true)]
 async fn links_that_take_an_identity_over_from_another_session_are_counted() {
