@@ -20,7 +20,13 @@ use crate::{
 
 /// A gossip node over two transports: WebSocket and libp2p.
 #[derive(Debug, Parser)]
-#[command(name = "tandem", version, arg_required_else_help = true)]
+#[command(
+    name = "tandem",
+    version,
+    arg_required_else_help = true,
+    after_help = "To see it work: tandem demo. A node of your own: tandem run, and in another terminal tandem peers.\n\n\
+                  Exit code: 0 if all went well, 2 if the command or the configuration has to be changed, 1 for other failures."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -85,7 +91,7 @@ pub(crate) struct RunArgs {
 /// Which running node a command speaks to.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// Data directory of the node [env: TANDEM_DATA_DIR].
+    /// Data directory of the node [default: ~/.local/share/tandem] [env: TANDEM_DATA_DIR].
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data_dir: Option<String>,
     /// Configuration file of the node [env: TANDEM_CONFIG].

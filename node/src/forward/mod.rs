@@ -89,7 +89,7 @@ impl Forward {
     ///
     /// # Cancel safety
     ///
-    /// A call that is dropped has asked the tasks to end; another call waits for them.
+    /// Safe: the tasks stay asked to end, and another call waits for them.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
     }

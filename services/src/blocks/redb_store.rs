@@ -53,7 +53,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// It holds the blocks of another network.
+    /// The file holds the blocks of another network.
     #[error("the block store {} is of the network {found}", path.display())]
     OtherNetwork {
         /// The file.
@@ -61,7 +61,7 @@ pub enum OpenError {
         /// The network it is of.
         found: String,
     },
-    /// It was written by another version of this program.
+    /// The file was written by another version of this program.
     #[error("the block store {} has the format {found}, {FORMAT} is read", path.display())]
     OtherFormat {
         /// The file.
@@ -69,7 +69,7 @@ pub enum OpenError {
         /// The format it has.
         found: String,
     },
-    /// It cannot be read or made: not there to be had, damaged, or no block store.
+    /// The file cannot be read or made: a path that cannot be had, a damaged file, or no block store.
     #[error("the block store {} cannot be opened", path.display())]
     Unusable {
         /// The file.
@@ -85,7 +85,7 @@ impl RedbStore {
     ///
     /// # Errors
     ///
-    /// [`OpenError`].
+    /// [`OpenError`] when the file cannot be used, or holds the blocks of another network.
     pub fn open(path: impl AsRef<Path>, network: &NetworkId) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&path);

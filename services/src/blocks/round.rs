@@ -19,10 +19,10 @@ const MAX_DIGITS: usize = 13;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RoundError {
-    /// It is empty, or has something else in it than lower-case digits of base 36.
+    /// The text is empty, or has something else in it than lower-case digits of base 36.
     #[error("a round is written with 0 to 9 and a to z")]
     NotDigits,
-    /// It is larger than 64 bits hold.
+    /// The number is larger than 64 bits hold.
     #[error("the round does not fit 64 bits")]
     TooLarge,
 }

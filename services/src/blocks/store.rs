@@ -37,19 +37,19 @@ pub enum Access {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It could not be read.
+    /// The store could not be read.
     #[error("the block store cannot be read")]
     Read {
         /// Its error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// It could not be written.
+    /// The store could not be written.
     #[error("the block store cannot be written")]
     Write {
         /// Its error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// It holds as much as it may.
+    /// The store holds as much as it may.
     #[error("the block store is full: it may hold {limit} bytes")]
     Full {
         /// Most bytes that it may hold.
@@ -74,21 +74,21 @@ pub trait BlockStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     fn latest(&self) -> Result<Option<u64>, StoreError>;
 
     /// The block of a round; `None` when there is none.
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     fn get(&self, round: u64) -> Result<Option<StoredBlock>, StoreError>;
 
     /// `true` if there is a block of a round.
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     fn contains(&self, round: u64) -> Result<bool, StoreError>;
 
     /// Keeps blocks, all of them or none; a round that is there already is replaced. They are safe when
@@ -96,14 +96,14 @@ pub trait BlockStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. Nothing was kept then.
+    /// [`StoreError`] when they cannot be written, or the store holds as much as it may; nothing was kept then.
     fn put_all(&self, blocks: &[(u64, StoredBlock)]) -> Result<(), StoreError>;
 
     /// Keeps one block, as [`BlockStore::put_all`].
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. Nothing was kept then.
+    /// As [`BlockStore::put_all`].
     fn put(&self, round: u64, block: StoredBlock) -> Result<(), StoreError> {
         self.put_all(&[(round, block)])
     }
@@ -136,7 +136,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     pub async fn latest(&self) -> Result<Option<u64>, StoreError> {
         self.call(|store| store.latest()).await
     }
@@ -145,7 +145,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     pub async fn get(&self, round: u64) -> Result<Option<StoredBlock>, StoreError> {
         self.call(move |store| store.get(round)).await
     }
@@ -154,7 +154,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     pub async fn find(&self, round: u64) -> Result<Found, StoreError> {
         self.call(move |store| match store.get(round)? {
             Some(block) => Ok(Found::Block(block)),
@@ -167,7 +167,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when the store cannot be read.
     pub async fn missing(&self, mut rounds: Vec<u64>) -> Result<Vec<u64>, StoreError> {
         self.call(move |store| {
             let mut failed = None;
@@ -187,7 +187,7 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// [`StoreError`] when they cannot be written, or the store holds as much as it may; nothing was kept then.
     pub async fn put_all(&self, blocks: Vec<(u64, StoredBlock)>) -> Result<(), StoreError> {
         self.call(move |store| store.put_all(&blocks)).await
     }

@@ -38,7 +38,7 @@ pub struct Transferred {
     pub of: Option<u64>,
 }
 
-/// Why a peer did not take a file.
+/// The reason for which a peer did not take a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutFileError {
@@ -53,7 +53,7 @@ pub enum PutFileError {
     /// There is no answer.
     #[error("the peer does not answer")]
     NoAnswer {
-        /// Why.
+        /// The reason.
         source: HttpError,
     },
     /// The peer refused it.
@@ -67,7 +67,7 @@ pub enum PutFileError {
     /// The answer broke off.
     #[error("the answer of the peer broke off")]
     Answer {
-        /// Why.
+        /// The reason.
         source: BodyError,
     },
     /// The peer took it for another file.
@@ -88,7 +88,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`PutFileError`].
+    /// [`PutFileError`] when the file cannot be read, or the peer refuses it or does not answer.
     ///
     /// # Cancel safety
     ///
@@ -114,7 +114,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`PutFileError`].
+    /// [`PutFileError`] when the peer refuses it or does not answer.
     ///
     /// # Cancel safety
     ///

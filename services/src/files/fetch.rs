@@ -70,52 +70,52 @@ impl Default for FetchLimits {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// It has not the file.
+    /// The peer does not have the file.
     #[error("the peer does not have the file")]
     Missing,
-    /// It says that the file is longer than the fetch takes.
+    /// The peer says that the file is longer than the fetch takes.
     #[error("the peer says that the file has more than {limit} bytes")]
     TooLong {
         /// The bound of the fetch.
         limit: u64,
     },
-    /// It sent what is not an outline of the file.
+    /// The peer sent bytes that are no outline of the file.
     #[error("the peer sent a wrong outline")]
     WrongOutline {
         /// The fault.
         source: OutlineError,
     },
-    /// It sent an outline that contradicts what was verified.
+    /// The peer sent an outline that contradicts verified content.
     #[error("the peer sent an outline that contradicts what was verified")]
     Contradiction,
-    /// It sent content that is not that of the file.
+    /// The peer sent content that is not that of the file.
     #[error("the peer sent wrong content for the megabyte {group}")]
     WrongContent {
         /// The group, from 0.
         group: u64,
     },
-    /// It refused.
+    /// The peer refused.
     #[error("the peer answers {status}")]
     Status {
-        /// Its answer.
+        /// The status of its answer.
         status: StatusCode,
     },
-    /// It sent another part of the file than it was asked for.
+    /// The peer sent another part of the file than it was asked for.
     #[error("the peer sent another part than it was asked for")]
     OtherPart,
-    /// It does not answer.
+    /// The peer does not answer.
     #[error("the peer does not answer")]
     NoAnswer {
-        /// Why.
+        /// The reason.
         source: HttpError,
     },
-    /// Its answer broke off.
+    /// The answer of the peer broke off.
     #[error("the answer of the peer broke off")]
     Broken {
-        /// Why.
+        /// The reason.
         source: BoxError,
     },
-    /// It was too slow.
+    /// The peer was too slow.
     #[error("nothing to verify from the peer within {within:?}")]
     Slow {
         /// The time that was waited.

@@ -63,7 +63,7 @@ impl Outline {
     ///
     /// # Errors
     ///
-    /// [`OutlineError`].
+    /// [`OutlineError`] when `wire` is no outline, or one of another file.
     pub fn parse(id: FileId, wire: &[u8]) -> Result<Self, OutlineError> {
         let (length, hashes) = wire.split_first_chunk().ok_or(OutlineError::Size)?;
         let bytes = u64::from_le_bytes(*length);

@@ -170,6 +170,10 @@ pub struct Content {
 }
 
 /// Files on disk, named by their content. Clones share it.
+///
+/// # Cancel safety
+///
+/// A call of [`Store::find`] or [`Store::remove`] that is dropped may still run to its end on a thread of its own.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -207,7 +211,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`OpenStoreError`].
+    /// [`OpenStoreError`] when another process has the store open, or the directory cannot be used.
     ///
     /// # Cancel safety
     ///

@@ -10,6 +10,10 @@ use super::{MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES};
 const KEYS_BYTES: usize = MAX_KEYS * (6 * MAX_KEY_BYTES + 3) + 2;
 
 /// The keys and values of one peer. A cheap handle.
+///
+/// # Cancel safety
+///
+/// A call that is dropped may have reached the peer: its value may have been put or deleted.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: HttpClient,
@@ -31,7 +35,7 @@ pub enum KvError {
     /// There is no answer.
     #[error("the peer does not answer")]
     NoAnswer {
-        /// Why.
+        /// The reason.
         source: HttpError,
     },
     /// The value is another one meanwhile, or is not there.
@@ -46,7 +50,7 @@ pub enum KvError {
     /// The answer cannot be read.
     #[error("the answer of the peer cannot be read")]
     Answer {
-        /// Why.
+        /// The reason.
         source: BodyError,
     },
     /// The answer is not what a key-value service says.
@@ -65,7 +69,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError`].
+    /// [`KvError`] when the peer does not answer, refuses, or answers something else.
     pub async fn value(&self, key: &str) -> Result<Option<Value>, KvError> {
         let response = match self.ask(Method::GET, key, Bytes::new(), HeaderMap::new()).await {
             Err(KvError::Refused { status: StatusCode::NOT_FOUND }) => return Ok(None),
@@ -80,7 +84,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError`].
+    /// [`KvError`] when the peer does not answer, refuses, or answers something else.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<HeaderValue, KvError> {
         tag(&self.ask(Method::PUT, key, value, HeaderMap::new()).await?)
     }
@@ -113,7 +117,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError`].
+    /// [`KvError`] when the peer does not answer, refuses, or answers something else.
     pub async fn delete(&self, key: &str) -> Result<bool, KvError> {
         match self.ask(Method::DELETE, key, Bytes::new(), HeaderMap::new()).await {
             Err(KvError::Refused { status: StatusCode::NOT_FOUND }) => Ok(false),
@@ -125,7 +129,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`KvError`].
+    /// [`KvError`] when the peer does not answer, refuses, or answers something else.
     pub async fn keys(&self) -> Result<Vec<String>, KvError> {
         let response = self.http.get("/kv").await.map_err(|source| KvError::NoAnswer { source })?;
         let keys = read_all(checked(response)?.into_body(), KEYS_BYTES).await;
