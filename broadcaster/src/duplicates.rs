@@ -1,4 +1,4 @@
-//! What was heard already, on whatever transport.
+//! The duplicate filter: messages that were heard already, on whatever transport.
 //!
 //! # Invariants
 //!
@@ -37,25 +37,25 @@ pub(crate) struct Fingerprint([u8; 16]);
 /// Takes a verdict back to the topic that asked, once.
 pub(crate) type Report = Box<dyn FnOnce(Validation) + Send>;
 
-/// What is known of a message that was just heard.
+/// The filter's answer about a message that was just heard.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// It is new, and remembered as long as the sighting is kept, or was settled.
+    /// The message is new, and remembered as long as the sighting is kept, or was settled.
     First(Sighting),
-    /// It was heard before, or is this node's own.
+    /// The message was heard before, or is this node's own.
     Before(Before),
 }
 
-/// What became of the first copy of a message.
+/// The fate of the first copy of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// It is being judged.
+    /// The first copy is being judged.
     Pending,
-    /// It was judged, and not passed on.
+    /// The first copy was judged, and not passed on.
     Judged(Validation),
-    /// It was to be passed on, and there was no room for it.
+    /// The first copy was to be passed on, and there was no room for it.
     Owed,
-    /// It was passed on to the peers that had joined by `generation`.
+    /// The first copy was passed on to the peers that had joined by `generation`.
     Passed {
         /// The newest attachment of that moment.
         generation: u64,
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Duplicates {
 
 struct Window {
     heard: Remembered,
-    /// What asks for the verdicts on messages that are being judged.
+    /// Callers that wait for the verdicts on messages being judged.
     parked: HashMap<Fingerprint, Vec<Report>>,
     parked_count: usize,
 }
@@ -170,7 +170,7 @@ impl Duplicates {
         Seen::First(Sighting { filter: Arc::clone(self), lane, message, number, settled: false })
     }
 
-    /// What is known of a message, which stays unknown if it is. `report` as in [`Duplicates::sight`].
+    /// Looks a message up without remembering it. `report` as in [`Duplicates::sight`].
     pub(crate) fn meet(
         &self,
         lane: Lane,

@@ -136,7 +136,7 @@ impl Remembered {
     /// Forgets the message of a number, if it was not judged.
     pub(super) fn lose(&mut self, message: Fingerprint, number: u64) {
         let Some(place) = self.find(message) else { return };
-        // Where too much is remembered, another copy may have come after this one was forgotten.
+        // If the filter was full, this message was forgotten, and another copy may have come since.
         let is_it = self.number_at(place) == Some(number);
         let Some(entry) = self.entry_mut(place).filter(|_| is_it) else { return };
         if entry.state == Packed::PENDING {
