@@ -59,18 +59,20 @@ const FREE_BYTES: usize = 16 * 1024;
 /// [`Broadcaster::assembly`](crate::Broadcaster::assembly).
 #[derive(Clone, Debug)]
 pub struct AssemblyRules {
-    /// Bounds the messages of each tag.
+    /// The tags of the network, which bound the length of each message.
     pub tags: TagTable,
-    /// Answers for the memory.
+    /// The budget that unfinished and large messages are charged to.
     pub budget: ByteBudget,
-    /// How long a message may take to come, counted while the node waits for its bytes. See
+    /// Longest time for a message to arrive once its first byte has, counted while the node waits for its bytes. See
     /// [`Limits::message_time`](crate::Limits::message_time).
     pub message_time: Duration,
-    /// How long a message may wait for room in the budget.
+    /// Longest wait for room in the budget. See [`Limits::inbound_wait`](crate::Limits::inbound_wait).
     pub room_time: Duration,
 }
 
-/// Puts messages together. See the module.
+/// A state machine that puts messages together from bytes. It does no I/O and reads no clock: the driver
+
+/// hands it bytes and times, and does what each [`Step`] asks for.
 #[derive(Debug)]
 pub struct Assembler<F> {
     framing: F,
@@ -92,7 +94,7 @@ pub struct Assembler<F> {
 #[derive(Debug)]
 struct Part {
     remaining: usize,
-    /// How much of its payload was taken.
+    /// Bytes of its payload that were taken.
     offset: usize,
     follows: Follows,
 }
@@ -100,7 +102,7 @@ struct Part {
 #[derive(Debug, Default)]
 struct Unfinished {
     bytes: Vec<u8>,
-    /// How much of `bytes` was given out as pieces.
+    /// Number of `bytes` that were given out as pieces.
     given: usize,
     charged: usize,
     held: Option<Reservation>,
@@ -114,7 +116,7 @@ enum Pending {
     Buffer,
 }
 
-/// The next step of an assembler.
+/// The demand or the result of an assembler, as [`Assembler::step`] returns it.
 #[derive(Debug)]
 pub enum Step {
     /// A whole message.
@@ -133,18 +135,18 @@ pub enum Step {
 pub struct Piece {
     /// The tag of the message.
     pub tag: Tag,
-    /// Where in the message it begins, in bytes; the tag counts.
+    /// Offset in the message, in bytes, tag included.
     pub offset: usize,
-    /// Its length, in bytes.
+    /// Length of the piece, in bytes.
     pub len: usize,
-    /// Length of the whole message, once that is announced.
+    /// Length of the whole message in bytes, tag included; `None` until it is announced.
     pub whole: Option<usize>,
 }
 
-/// A charge to the budget.
+/// A charge to the budget that the assembler needs before it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// So many bytes more.
+    /// Bytes to charge, beyond those that were charged before.
     pub bytes: usize,
     /// The lane of the message.
     pub lane: Lane,
@@ -152,12 +154,12 @@ pub struct Charge {
     pub stage: Stage,
 }
 
-/// Where the next bytes are to be read to, and at most how many.
+/// The memory for the next bytes, and the largest number to read.
 #[derive(Debug)]
 pub enum Space<'a> {
     /// Behind what has been read and not looked at.
     Buffer(&'a mut BytesMut, usize),
-    /// Where they belong in a large message.
+    /// Directly in the allocation of a large message.
     Message(&'a mut Vec<u8>, usize),
 }
 
@@ -218,7 +220,7 @@ impl<F: Framing> Assembler<F> {
         }
     }
 
-    /// Where the next bytes are to be read to. A large message is read to where it belongs.
+    /// Returns the memory for the next bytes. Those of a large message go straight into its allocation.
     pub fn space(&mut self) -> Space<'_> {
         if let (Some(part), Some(Unfinished { bytes, .. })) = (&self.part, &mut self.message) {
             let room = part.remaining.min(bytes.capacity() - bytes.len());
@@ -243,7 +245,8 @@ impl<F: Framing> Assembler<F> {
         }
     }
 
-    /// Takes what was charged.
+    /// Hands over the reservation for the last [`Charge`], so that the assembler can go on. `now` ends the wait for
+    /// room, which has a limit of its own and does not count as time of the message.
     pub fn charged(&mut self, held: Reservation, now: Instant) {
         self.room.stop(now);
         match (self.pending.take(), &mut self.message) {
@@ -259,7 +262,7 @@ impl<F: Framing> Assembler<F> {
         }
     }
 
-    /// The bytes of a piece, until the next step.
+    /// Returns the bytes of a piece. Valid until the next step only.
     #[must_use]
     pub fn bytes_of(&self, piece: &Piece) -> &[u8] {
         let bytes = self.message.as_ref().map_or(&[][..], |message| &message.bytes);
@@ -272,7 +275,7 @@ impl<F: Framing> Assembler<F> {
         self.part.is_some() || self.message.is_some() || !self.buffer.is_empty()
     }
 
-    /// When something last came.
+    /// Returns the time at which the last bytes came.
     #[must_use]
     pub fn heard(&self) -> Instant {
         self.heard

@@ -1,10 +1,10 @@
-//! When a loop that always has something to do lets others run.
+//! Cooperative yielding: a loop that always has work lets others run by time.
 
 use std::time::Duration;
 
 use tokio::{task, time::Instant};
 
-/// How long a loop may run without letting others run. Chosen: tried under a flood of messages that are
+/// Longest time that a loop runs without yielding. Chosen: tried under a flood of messages that are
 /// dear to look at; with this nothing else was lost.
 const LONGEST: Duration = Duration::from_micros(200);
 

@@ -1,6 +1,6 @@
 //! The handle of a broadcaster: one per node, lent to every network of the node.
 //!
-//! It does nothing itself. Each call goes to the part whose job it is: [`Links`] for connections, [`Submitter`]
+//! The handle does nothing itself. Each call goes to the part whose job it is: [`Links`] for connections, [`Submitter`]
 //! for messages on their way out, [`Topics`] for what topics bring.
 
 use std::{sync::Arc, time::Duration};
@@ -48,7 +48,7 @@ pub(crate) struct Parts {
     pub(crate) links: Links,
 }
 
-/// How messages flow in a node, whatever carries them. A cheap handle.
+/// Routes the messages of a node between its application and its peers, whatever carries them. A cheap handle.
 #[derive(Clone)]
 pub struct Broadcaster {
     parts: Arc<Parts>,
@@ -71,25 +71,25 @@ impl Broadcaster {
         &self.parts.links.context
     }
 
-    /// The names and numbers of the network.
+    /// Returns the profile of the network: its names, tags and numbers.
     #[must_use]
     pub fn profile(&self) -> &'static NetworkProfile {
         self.parts.links.profile
     }
 
-    /// Every bound and deadline.
+    /// Returns every bound and deadline, as they were set.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.context().limits
     }
 
-    /// Where the node gets its clock, random numbers, names and sockets from. Networks take theirs here.
+    /// The clock, random numbers, names and sockets of the node. Networks take theirs from here.
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.parts.environment
     }
 
-    /// What every connection of the node goes by when it assembles messages.
+    /// The bounds by which every connection of the node assembles messages.
     #[must_use]
     pub fn assembly(&self) -> AssemblyRules {
         let Context { tags, limits, budget, .. } = self.context();
@@ -101,19 +101,19 @@ impl Broadcaster {
         }
     }
 
-    /// The byte budget of the node.
+    /// Returns the byte budget, which all networks of the node share.
     #[must_use]
     pub fn budget(&self) -> &ByteBudget {
         &self.context().budget
     }
 
-    /// What is done with the messages of others.
+    /// The setting for the messages of others. Default: [`Relaying::Off`].
     #[must_use]
     pub fn relaying(&self) -> Relaying {
         self.parts.relaying
     }
 
-    /// What is counted.
+    /// Returns the counters. Clones of them share the figures.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.context().metrics
@@ -145,7 +145,7 @@ impl Broadcaster {
         self.parts.links.tasks.len()
     }
 
-    /// Whether it was asked to stop, or has stopped.
+    /// Returns `true` once the broadcaster was asked to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.parts.links.tasks.token().is_cancelled()
@@ -167,7 +167,7 @@ impl Broadcaster {
         self.parts.links.tasks.faulted().await
     }
 
-    /// What happens to peers from now on. A listener that falls behind by 2,048 events loses the oldest.
+    /// Subscribes to peer events, from now on. A listener that falls behind by 2,048 events loses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
         self.parts.links.events.subscribe()
@@ -229,13 +229,13 @@ impl Broadcaster {
         self.parts.links.verified(claim);
     }
 
-    /// The link that holds an identity, attached or about to be.
+    /// Returns the link that holds an identity, attached or about to be. `None` if no link does.
     #[must_use]
     pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
         self.parts.links.holder(identity)
     }
 
-    /// The number of identities that are claimed.
+    /// Returns the number of identities that some link holds. Meant for tests and metrics: it changes at any time.
     #[must_use]
     pub fn claimed(&self) -> usize {
         self.parts.links.claimed()
@@ -257,19 +257,19 @@ impl Broadcaster {
         self.parts.links.disconnect(peer, reason);
     }
 
-    /// What the path to a peer is like; `None` for an unknown peer, and where its transport cannot tell.
+    /// Samples the path to a peer. `None` for an unknown peer, and where its transport has no gauge.
     #[must_use]
     pub fn pressure(&self, peer: LinkId) -> Option<PipeSample> {
         self.context().registry.get(peer)?.gauge.as_ref()?.sample()
     }
 
-    /// The peers of a class.
+    /// Returns the attached peers of a class, in the order in which they were attached.
     #[must_use]
     pub fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
         self.context().registry.infos(class)
     }
 
-    /// The attached peer with this identity.
+    /// Returns the attached link to the node with this identity; `None` while there is none.
     #[must_use]
     pub fn peer_of(&self, identity: &Identity) -> Option<LinkId> {
         self.context().registry.by_identity(identity).map(|peer| peer.id)
@@ -354,7 +354,7 @@ impl Broadcaster {
         self.parts.sinks.attach(tag, transport, sink);
     }
 
-    /// Takes a topic out again.
+    /// Removes the topic of a tag: messages of the tag take the streams of its transport from now on.
     pub fn detach_topic(&self, tag: Tag) {
         self.parts.sinks.detach(tag);
     }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use gossip::Lane;
 use tokio::sync::Notify;
 
-/// How many bytes all queues of one node may hold together. Clones share the budget.
+/// The bytes that all queues of one node may hold together. Clones share the budget.
 #[derive(Clone, Debug)]
 pub struct ByteBudget {
     shared: Arc<Shared>,
@@ -29,32 +29,32 @@ pub struct ByteBudget {
 struct Shared {
     total: usize,
     used: AtomicUsize,
-    /// What part of `used` is charged for messages that are still coming.
+    /// The part of `used` that is charged for messages still coming.
     unfinished: AtomicUsize,
     freed: Notify,
 }
 
-/// Whether a message is whole.
+/// The stage of a message: whole, or still coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It is.
+    /// The message is whole.
     Whole,
-    /// It is still coming from a peer, and may never be.
+    /// The message is still coming from a peer, and may never be whole.
     Unfinished,
 }
 
-/// A share of the budget, given back when dropped.
+/// Bytes charged to a [`ByteBudget`], given back when dropped.
 #[derive(Debug)]
 #[must_use = "dropping a reservation gives it back"]
 pub struct Reservation {
     bytes: usize,
-    /// What part of `bytes` is charged for a message that is still coming.
+    /// The part of `bytes` that is charged for a message still coming.
     unfinished: usize,
     shared: Arc<Shared>,
 }
 
 impl ByteBudget {
-    /// A budget of `total` bytes.
+    /// Creates a budget of `total` bytes, none of which is charged.
     #[must_use]
     pub fn new(total: usize) -> Self {
         let shared = Shared {
@@ -131,13 +131,13 @@ impl ByteBudget {
         }
     }
 
-    /// Bytes charged now.
+    /// Returns the bytes that are charged now, over all stages and lanes.
     #[must_use]
     pub fn used(&self) -> usize {
         self.shared.used.load(Ordering::Relaxed)
     }
 
-    /// The whole budget, in bytes.
+    /// Returns the size of the budget, in bytes.
     #[must_use]
     pub fn total(&self) -> usize {
         self.shared.total
@@ -151,18 +151,18 @@ fn charge(sum: &AtomicUsize, bytes: usize, limit: usize) -> Option<()> {
 }
 
 impl Reservation {
-    /// The same bytes; what is charged for them is given back with the last copy of the result.
+    /// Ties the charge to the bytes: it is given back when the last copy of the result is dropped.
     pub(crate) fn keep_with(self, bytes: &Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes: bytes.clone(), _held: self })
     }
 
-    /// How much is charged, in bytes.
+    /// Returns the size of the charge, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// This and `other`, of the same budget, in one.
+    /// Joins two charges of the same budget.
     pub(crate) fn with(mut self, mut other: Self) -> Self {
         self.bytes += std::mem::take(&mut other.bytes);
         self.unfinished += std::mem::take(&mut other.unfinished);
@@ -176,7 +176,7 @@ impl Reservation {
         self.shrunk_to(bytes)
     }
 
-    /// Gives back what is more than `bytes`.
+    /// Gives back the part of the charge beyond `bytes`. A smaller charge stays as it is.
     pub fn shrunk_to(mut self, bytes: usize) -> Self {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;

@@ -54,7 +54,7 @@ impl std::fmt::Debug for Claim {
 }
 
 impl Claim {
-    /// What was ruled when the claim was made.
+    /// Returns the ruling that was made when the identity was claimed. Later claims may have changed the holder.
     pub const fn ruling(&self) -> Ruling {
         self.ruling
     }
@@ -109,23 +109,23 @@ impl Links {
         let ruling = self.rule(claim);
         self.identify(link, identity);
         if !self.context.registry.is_attached(link) {
-            // It ended before its claim was there to be released.
+            // The link ended before its claim existed, so nothing has released the claim.
             self.context.registry.release(link);
         }
         self.settle(&identity, link, ruling);
     }
 
-    /// The link that holds an identity, attached or about to be.
+    /// Returns the link that holds an identity, attached or about to be. `None` if no link does.
     pub(crate) fn holder(&self, identity: &Identity) -> Option<LinkId> {
         self.context.registry.ledger().holder(identity)
     }
 
-    /// How many identities are claimed.
+    /// Returns the number of identities that some link holds. Meant for tests and metrics: it changes at any time.
     pub(crate) fn claimed(&self) -> usize {
         self.context.registry.ledger().len()
     }
 
-    /// Whether the link of a claim is to be attached: at once if it holds its identity or both ends rank
+    /// Resolves to `true` when the link of a claim is to be attached: at once if it holds its identity or both ends rank
     /// links; else the holder has to show within five seconds that it is not dead, if the claim is worth
     /// asking for it.
     ///

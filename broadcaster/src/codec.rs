@@ -8,7 +8,7 @@
 //!
 //! * An encoder is given the messages of its link in the order in which they are written, each once, and
 //!   what it makes of one is written before anything it makes of the next.
-//! * What a decoder gives out is an ordinary message: bounds, rates, the duplicate filter and all that
+//! * A decoded message is an ordinary one: bounds, rates, the duplicate filter and all that
 //!   follows apply to it as to one that came as it is.
 //! * A link with a write loop per lane has its codec on the priority lane and on its first source.
 
@@ -19,7 +19,7 @@ use gossip::{DisconnectReason, Tag};
 
 use crate::frame::Frame;
 
-/// The outbound half of a codec.
+/// The outbound half of a [`LinkCodec`]. Called by the write loop alone, for one batch after the other.
 pub trait Encoder: Send + 'static {
     /// Puts what is to be written for `frame` into `out`: the frame itself, another one, or several.
     /// Nothing is written for a frame for which it puts in nothing.
@@ -36,7 +36,7 @@ pub trait Decoder: Send + 'static {
     fn decode(&mut self, tag: Tag, wire: &Bytes) -> Result<Decoded, DisconnectReason>;
 }
 
-/// What a message stands for.
+/// The result of decoding a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// Itself.
@@ -47,11 +47,11 @@ pub enum Decoded {
     Nothing,
 }
 
-/// How the messages of one link are encoded. The halves share what they have to.
+/// An encoding with state of its own, for one link. The halves share what they have to.
 pub struct LinkCodec {
-    /// What is written.
+    /// Encodes outbound messages.
     pub encoder: Box<dyn Encoder>,
-    /// What was read.
+    /// Decodes inbound messages.
     pub decoder: Box<dyn Decoder>,
 }
 
@@ -61,21 +61,21 @@ impl std::fmt::Debug for LinkCodec {
     }
 }
 
-/// Says how full the path of a link is, from its sending end.
+/// A gauge of a link's path, at its sending end. See [`Broadcaster::pressure`](crate::Broadcaster::pressure).
 pub trait PipeGauge: Send + Sync + 'static {
-    /// What the path is like now; `None` where that cannot be told.
+    /// Samples the path. `None` while there is nothing to tell.
     fn sample(&self) -> Option<PipeSample>;
 }
 
-/// What the path of a link is like.
+/// A sample of the path of a link, from which a sender can tell how full it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipeSample {
     /// Bytes that have reached the other end since the link came up.
     pub acked_bytes: u64,
-    /// Bytes that were written and have not reached it.
+    /// Bytes that were written and that the peer has not acknowledged.
     pub in_flight_bytes: u64,
-    /// The smoothed time there and back.
+    /// Smoothed round-trip time.
     pub round_trip: Duration,
-    /// The shortest time there and back that was seen.
+    /// Shortest round-trip time seen on this link.
     pub min_round_trip: Duration,
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// Takeovers of one identity within [`WINDOW`] from which on it is called contested. Chosen: two nodes with one
 /// key make more of them in two minutes, since each redials within 30 s; one node on a poor path makes fewer.
 const CONTESTED: u32 = 5;
-/// How long takeovers are added up. Chosen: twenty times the longest delay of a redial.
+/// Window over which takeovers are added up. Chosen: twenty times the longest delay of a redial.
 const WINDOW: Duration = Duration::from_secs(600);
 /// Identities that are followed at a time. Chosen: some kilobytes, and far more than are ever contested in an
 /// honest network.
@@ -38,7 +38,7 @@ struct Takeovers {
     count: u32,
 }
 
-/// What is to be said of a contested identity.
+/// The figures of a complaint about a contested identity.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Complaint {
     /// Takeovers of the identity within the last ten minutes.

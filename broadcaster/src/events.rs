@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Peer events that a slow listener may fall behind by. Chosen: a reconnecting network of 1,000 peers.
 pub(crate) const EVENT_DEPTH: usize = 2_048;
 
-/// Something that happened to a peer.
+/// A change of the connected peers. See [`Broadcaster::events`](crate::Broadcaster::events).
 #[derive(Clone, Debug)]
 pub enum PeerEvent {
     /// It is connected, with its identity if it proves one. A peer that was to prove one and has not done so
@@ -30,7 +30,7 @@ pub enum PeerEvent {
 }
 
 impl PeerEvent {
-    /// The peer that it happened to, as it was at that moment.
+    /// Returns the peer of the event, as it was at that moment.
     #[must_use]
     pub const fn peer(&self) -> &PeerInfo {
         match self {

@@ -10,7 +10,7 @@
 //!
 //! * A share that is full holds up whoever feeds it, and nobody else.
 //! * As long as a share holds something it gets its turn, however much the others hold.
-//! * What is in a share leaves it in the order in which it came. With one item in hand at a time, it is
+//! * Items leave a share in the order in which they came. With one item in hand at a time, they are
 //!   handled in that order too, whatever the number of consumers.
 //! * When the queue is dropped or cleared, nothing is left in any share.
 
@@ -21,7 +21,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// What all consumers of a queue share.
+/// The state that all consumers of a queue share.
 pub(crate) struct FairQueue<T> {
     turns: Arc<Turns<T>>,
 }
@@ -36,7 +36,7 @@ struct Turns<T> {
     due: Mutex<Due<T>>,
     /// Wakes a consumer for each share that becomes due.
     ready: Notify,
-    /// How many items of one share may be in hand at a time.
+    /// Largest number of items of one share that may be in hand at a time.
     at_once: usize,
 }
 
@@ -70,9 +70,9 @@ struct State<T> {
 struct Held<T> {
     waiting: VecDeque<T>,
     in_hand: usize,
-    /// Whether the share is among those that are due, or is about to be.
+    /// `true` while the share is among those that are due, or about to be.
     due: bool,
-    /// Whether somebody waits for room.
+    /// `true` while a caller waits for room.
     awaited: bool,
 }
 
@@ -81,7 +81,7 @@ struct Held<T> {
 pub(crate) enum Refused {
     /// The share is full.
     Full,
-    /// Nobody empties the queue any more.
+    /// The consumers are gone, so nothing empties the queue.
     Closed,
 }
 
@@ -121,7 +121,7 @@ impl<T> FairQueue<T> {
         Share { state: Arc::new(State { held, bound, at_once, room, turns }) }
     }
 
-    /// What the consumers hold together.
+    /// Held by all consumers together; the last one to go closes the queue.
     pub(crate) fn consumer(&self) -> Arc<Consumer<T>> {
         Arc::new(Consumer { queue: self.clone() })
     }
@@ -269,7 +269,7 @@ impl<T> Held<T> {
         self.waiting.len() + self.in_hand
     }
 
-    /// Whether somebody who waits for room is to go on. Only once a quarter is free: waking somebody
+    /// Returns `true` if a caller that waits for room is to go on. Only once a quarter is free: waking one
     /// for each item would cost more than the item.
     fn frees_room(&mut self, bound: usize) -> bool {
         let enough = self.awaited && self.count() + bound / 4 < bound;
@@ -281,12 +281,12 @@ impl<T> Held<T> {
 }
 
 impl<T> Share<T> {
-    /// Whether one more item may come.
+    /// Returns `true` if one more item fits.
     pub(crate) fn has_room(&self) -> bool {
         lock(&self.state.held).count() < self.state.bound
     }
 
-    /// Whether nothing waits or is in hand.
+    /// Returns `true` if nothing waits or is in hand.
     pub(crate) fn is_idle(&self) -> bool {
         lock(&self.state.held).count() == 0
     }

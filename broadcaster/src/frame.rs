@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::budget::Reservation;
 
-/// Whose message it is, which decides how long it may wait.
+/// The origin of a message, which decides how long it may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// This node's own, or of the connection itself.
@@ -35,7 +35,7 @@ struct Inner {
     _held: Option<Reservation>,
 }
 
-/// What a frame is made of.
+/// The parts of a frame.
 #[derive(Debug)]
 pub(crate) struct FrameParts {
     pub(crate) tag: Tag,
@@ -63,19 +63,19 @@ impl Frame {
         Self::new(FrameParts { tag, lane, wire, digest: None, origin, held: None })
     }
 
-    /// The message's tag.
+    /// Returns the tag of the message.
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.inner.tag
     }
 
-    /// The lane it travels in.
+    /// Returns the lane that the message travels in.
     #[must_use]
     pub fn lane(&self) -> Lane {
         self.inner.lane
     }
 
-    /// The whole message as it goes on the wire, tag included.
+    /// Returns the whole message as it goes on the wire, tag included.
     #[must_use]
     pub fn wire(&self) -> &Bytes {
         &self.inner.wire
@@ -87,13 +87,13 @@ impl Frame {
         self.inner.digest.as_ref()
     }
 
-    /// When it was submitted.
+    /// Returns the time at which the message was submitted, by which its age is counted.
     #[must_use]
     pub fn submitted(&self) -> Instant {
         self.inner.submitted
     }
 
-    /// Whose message it is.
+    /// Returns the origin of the message.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.inner.origin

@@ -17,7 +17,7 @@ use crate::{
     receipts::Receipts,
 };
 
-/// Whom a message is for.
+/// The peers that a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     All,
@@ -30,11 +30,11 @@ pub(crate) enum Target {
     },
 }
 
-/// Whether a message also goes to the topic of its tag.
+/// The use of the topic of a message's tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ToTopic {
     Publish,
-    /// It came from there, or is for one peer.
+    /// Leave the topic out: the message came from there, or is for one peer.
     Skip,
 }
 

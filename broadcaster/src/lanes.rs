@@ -48,7 +48,7 @@ pub(crate) struct Lanes {
     state: Mutex<State>,
     /// Wakes the write loop of the lane; with one loop for both, only the first is used.
     ready: [Notify; 2],
-    /// Whether each lane has a write loop of its own.
+    /// `true` if each lane has a write loop of its own.
     split: bool,
     limits: [LaneLimits; 2],
     batch_messages: usize,
@@ -69,7 +69,7 @@ struct State {
 struct Queue {
     messages: VecDeque<Queued>,
     bytes: usize,
-    /// How many messages at the front are the link's greeting.
+    /// Number of messages at the front that are the link's greeting.
     greetings: usize,
 }
 
@@ -300,7 +300,7 @@ impl Lanes {
         drop(refused);
     }
 
-    /// When messages of another link were last added: they had waited there.
+    /// The time at which messages of another link were last added, which had waited there.
     pub(crate) fn inherited_at(&self) -> Option<Instant> {
         self.lock().inherited_at
     }
@@ -312,7 +312,7 @@ impl Lanes {
 }
 
 impl Queue {
-    /// Whether a queue that holds `count` messages has no room for one of `len` bytes.
+    /// Returns `true` if a queue that holds `count` messages has no room for one of `len` bytes.
     fn is_full(&self, count: usize, limits: LaneLimits, len: usize) -> bool {
         // A message longer than the whole bound may still pass alone.
         count >= limits.messages || (count > 0 && self.bytes + len > limits.bytes)
@@ -333,7 +333,7 @@ impl State {
         left
     }
 
-    /// Whose turn it is: the index of a lane.
+    /// Returns the index of the lane whose turn it is.
     fn turn(&self, bulk_floor: u32) -> usize {
         let [priority, bulk] = &self.lanes;
         let bulk_is_due = self.streak >= bulk_floor && !bulk.messages.is_empty();

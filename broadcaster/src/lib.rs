@@ -1,4 +1,4 @@
-//! How messages flow in a node, whatever carries them.
+//! The flow of messages in a node, whatever carries them.
 //!
 //! ```text
 //!  broadcast/relay ─try─▶ [intake.priority]─┐                 ┌─▶ peer A [priority|bulk] ─▶ write loop ─▶ WebSocket

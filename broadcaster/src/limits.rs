@@ -7,7 +7,7 @@ use gossip::Lane;
 /// Bounds of one lane of one peer's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneLimits {
-    /// Messages.
+    /// Messages that wait at one time.
     pub messages: usize,
     /// Bytes on the wire, tags included. A message longer than this still enters an empty lane.
     pub bytes: usize,
@@ -41,10 +41,10 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Priority messages after which one waiting bulk message goes. Default: 32.
     pub bulk_floor: u32,
-    /// How long one write may take. Default: 10 s. Chosen: what reads nothing for so long is not
+    /// Longest time for one write. Default: 10 s. Chosen: a peer that reads nothing for so long is not
     /// taking part.
     pub write_timeout: Duration,
-    /// How long the orderly end of a connection may take. Default: 5 s. Source: wire facts 1.9.
+    /// Longest time for the orderly end of a connection. Default: 5 s. Source: wire facts 1.9.
     pub close_timeout: Duration,
     /// Age at which a forwarded priority message is dropped. Default: 8 s.
     pub priority_age: Duration,
@@ -52,10 +52,10 @@ pub struct Limits {
     pub bulk_age: Duration,
     /// Age of a waiting message at which its peer is called slow. Default: 25 s. Source: wire facts 11.4.
     pub slow_age: Duration,
-    /// How long a priority message is remembered as heard. Default: 10 s. Chosen: longer than
+    /// Time for which a priority message is remembered as heard. Default: 10 s. Chosen: longer than
     /// `priority_age`, so that nothing circles; short, so that a vote repeated to get out of a stall is heard.
     pub priority_window: Duration,
-    /// How long a bulk message is remembered as heard. Default: 30 s.
+    /// Time for which a bulk message is remembered as heard. Default: 30 s. Chosen: longer than `bulk_age`.
     pub bulk_window: Duration,
     /// Bytes in which messages are remembered as heard, half of them for each lane; the oldest goes first.
     /// A message takes 40. Rounded down to a power of two messages. Default: 40 MiB, which is 524,288
@@ -77,25 +77,26 @@ pub struct Limits {
     pub peer_requests_at_once: NonZeroUsize,
     /// Requests being handled at one time. Default: 160. Source: wire facts 4.3.
     pub requests_handled: NonZeroUsize,
-    /// How long a message may take to come once its first byte has, counted while the node waits for
+    /// Longest time for a message to arrive once its first byte has, counted while the node waits for
     /// its bytes. Default: 30 s. Source: threats and goals, row 9. The largest message needs a peer that
     /// sends 210 kB a second (1.7 Mbit/s), one of a megabyte 35 kB a second.
     pub message_time: Duration,
     /// Large messages that are decompressed and hashed at one time, on threads of their own. Default:
     /// half of the processors, at least one. Chosen: the other half goes on with votes.
     pub unpacked_at_once: NonZeroUsize,
-    /// How fast one peer may send.
+    /// Rates at which one peer may send. Default: [`Rates::default`].
     pub rates: Rates,
-    /// How long a message may wait for room in the budget, or for its worker, before its sender is
+    /// Longest wait of a message for room in the budget, or for its worker, before its sender is
     /// disconnected. Default: 30 s.
     pub inbound_wait: Duration,
-    /// How long one handler may take. Default: 5 s.
+    /// Longest time for one call of a handler. Default: 5 s. Chosen: longer than any block takes to check.
     pub handler_timeout: Duration,
-    /// How long an answer may take. Default: 4 s. Source: wire facts 4.3.
+    /// Longest wait for the answer to a request. Default: 4 s. Source: wire facts 4.3.
     pub request_timeout: Duration,
-    /// Requests to one peer that wait for an answer. Default: 64.
+    /// Requests to one peer that wait for an answer; one more is `Full`. Default: 64. Chosen: an existing node that catches up
+    /// has 16 under way.
     pub requests_per_peer: usize,
-    /// How long messages for a peer whose link was closed wait for its other link. Default: 2 s.
+    /// Longest wait of a closed link's messages for another link. Default: 2 s. Chosen: several round trips.
     pub parking_time: Duration,
 }
 
@@ -150,7 +151,7 @@ impl Default for Limits {
 const DURATIONS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(365 * 86_400)];
 
 impl Limits {
-    /// The same with every duration between a millisecond and a year.
+    /// Brings every duration between a millisecond and a year.
     pub(crate) fn bounded(mut self) -> Self {
         let [shortest, longest] = DURATIONS;
         for duration in [
@@ -172,7 +173,7 @@ impl Limits {
         self
     }
 
-    /// The bounds of one lane of a peer's queue.
+    /// Returns the bounds of one lane of a peer's queue.
     #[must_use]
     pub fn lane(&self, lane: Lane) -> LaneLimits {
         match lane {
@@ -181,7 +182,7 @@ impl Limits {
         }
     }
 
-    /// The age at which a forwarded message of a lane is dropped.
+    /// Returns the age at which a forwarded message of a lane is dropped.
     #[must_use]
     pub fn age(&self, lane: Lane) -> Duration {
         match lane {
@@ -190,7 +191,7 @@ impl Limits {
         }
     }
 
-    /// How long a message of a lane is remembered as heard.
+    /// Returns the time for which a message of a lane is remembered as heard.
     #[must_use]
     pub fn window(&self, lane: Lane) -> Duration {
         match lane {
@@ -200,12 +201,12 @@ impl Limits {
     }
 }
 
-/// How much somebody may send of something.
+/// A rate with a burst, in messages or in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How much each second, for ever. Zero counts as one.
+    /// Amount per second that may be kept up for ever. Zero counts as one.
     pub per_second: u64,
-    /// How much beyond that at once.
+    /// Amount beyond that which may come at once; it is paid off at `per_second`.
     pub burst: u64,
 }
 
@@ -217,7 +218,7 @@ impl Rate {
     }
 }
 
-/// How fast one peer may send. What is beyond is counted as `over_rate` and read no faster than the rate
+/// Rates at which one peer may send. What is beyond is counted as `over_rate` and read no faster than the rate
 /// allows; nothing of it is lost. Who does not let up is disconnected as
 /// [`Flood`](gossip::DisconnectReason::Flood).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::{
     frame::Frame,
 };
 
-/// The outbound half of a framed connection.
+/// The outbound half of a framed connection. Implemented once per transport; one write loop owns it.
 pub trait FrameSink: Send + 'static {
     /// Writes every frame in `batch`, in order, and flushes once. An empty batch only flushes what
     /// [`FrameSink::urgent`] announced.
@@ -40,7 +40,7 @@ pub trait FrameSink: Send + 'static {
     fn close(&mut self, reason: DisconnectReason) -> impl Future<Output = ()> + Send;
 }
 
-/// The inbound half of a framed connection.
+/// The inbound half of a framed connection. Implemented once per transport; one read loop owns it.
 pub trait FrameSource: Send + 'static {
     /// Waits for the next whole message. The source checks the tag's bound before it takes memory,
     /// and ends a peer that has been silent for too long.
@@ -55,28 +55,28 @@ pub trait FrameSource: Send + 'static {
     fn next_message(&mut self) -> impl Future<Output = Result<Received, SourceEnd>> + Send;
 }
 
-/// One message as it came off the wire.
+/// A message as it came off the wire, before anything of it was judged but its length.
 #[derive(Debug)]
 pub struct Received {
-    /// Its tag, known or not.
+    /// Tag of the message. It need not be one of the network.
     pub tag: Tag,
-    /// The whole message, tag included.
+    /// The whole message, tag included. At least as long as a tag.
     pub wire: Bytes,
-    /// The memory that `wire` lies in.
+    /// The memory that `wire` lies in, charged to the budget for as long as this is kept.
     pub memory: MessageMemory,
 }
 
 /// Why a source ended.
 #[derive(Debug)]
 pub struct SourceEnd {
-    /// The reason as the node counts it.
+    /// The reason by which the node counts the end.
     pub reason: DisconnectReason,
-    /// What the system said, if it was asked.
+    /// The error of the system, if there was one.
     pub error: Option<io::Error>,
 }
 
 impl SourceEnd {
-    /// An end without an error of the system.
+    /// Creates an end without an error of the system.
     #[must_use]
     pub fn because(reason: DisconnectReason) -> Self {
         Self { reason, error: None }
@@ -140,21 +140,21 @@ pub trait LinkHooks: Send + Sync + 'static {
     fn delivered(&self) {}
 }
 
-/// What a transport tells of a connection when it attaches it.
+/// A transport's description of a connection that it attaches.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LinkInfo {
-    /// What carries it.
+    /// Transport that carries the connection.
     pub transport: Transport,
-    /// Who dialled.
+    /// The end that dialled, seen from this node.
     pub direction: Direction,
-    /// The address dialled, or the one the peer came from.
+    /// The address that was dialled, or the one that the peer came from. Shown, never parsed.
     pub address: String,
-    /// The verified identity, where the handshake has shown it.
+    /// The verified identity; `None` if the handshake proves none, or only later.
     pub identity: Option<Identity>,
     /// The parts it is known to play before it has said a word.
     pub roles: Roles,
-    /// Where HTTP calls reach the peer.
+    /// Address at which HTTP calls reach the peer.
     pub http_address: Option<NodeAddress>,
     /// How long the peer has to prove its identity, where an exchange for that goes on: its
     /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
@@ -163,7 +163,7 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
-    /// A connection of which nothing else is known.
+    /// Describes a connection of which nothing else is known.
     #[must_use]
     pub const fn new(transport: Transport, direction: Direction, address: String) -> Self {
         let (identity, roles, http_address, identity_time) = (None, Roles::NONE, None, None);
@@ -171,21 +171,21 @@ impl LinkInfo {
     }
 }
 
-/// A connection ready to be attached.
+/// A connection that is ready to be attached, with its handshake behind it.
 pub struct Link<S, R> {
-    /// What is known of it.
+    /// Description of the connection, for the application and the logs.
     pub about: LinkInfo,
-    /// Where messages are written.
+    /// Outbound halves, to which messages are written.
     pub sinks: LaneSinks<S>,
-    /// Where messages come from: one source, or one per lane.
+    /// Inbound halves, from which messages come: one source, or one per lane.
     pub sources: Vec<R>,
-    /// What is sent first, in this order, ahead of everything else: tag and payload.
+    /// Messages to send first, in this order, ahead of everything else: tag and payload.
     pub greeting: Vec<(Tag, Bytes)>,
-    /// The transport's own messages, if it has any.
+    /// Callbacks into the transport, if it has messages of its own or can be pinged.
     pub hooks: Option<Arc<dyn LinkHooks>>,
-    /// How its messages are encoded, if not as they are.
+    /// Encoding of its messages; `None` writes them as they are.
     pub codec: Option<LinkCodec>,
-    /// Says how full its path is, where the transport can tell.
+    /// Gauge of its path; `None` where the transport cannot tell.
     pub gauge: Option<Arc<dyn PipeGauge>>,
 }
 
@@ -195,11 +195,11 @@ impl<S, R> std::fmt::Debug for Link<S, R> {
     }
 }
 
-/// A connection that was attached.
+/// A connection that was attached. Dropping it neither ends nor detaches the connection.
 #[derive(Debug)]
 #[must_use = "the transport learns from it when the connection has ended"]
 pub struct Attached {
-    /// Its name.
+    /// The number of the link.
     pub peer: LinkId,
     pub(crate) ended: oneshot::Receiver<DisconnectReason>,
 }

@@ -1,4 +1,4 @@
-//! What the broadcaster counts. Every drop has exactly one counter, with a reason from a closed set.
+//! The counters of the broadcaster. Every drop has exactly one counter, with a reason from a closed set.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ pub enum DropReason {
     PeerFull,
     /// The node's byte budget was used up.
     BudgetFull,
-    /// It waited longer than its lane's age limit.
+    /// The message waited longer than its lane's age limit.
     Aged,
     /// The peer left before it was written.
     PeerGone,
@@ -30,13 +30,13 @@ pub enum DropReason {
     NotInterested,
     /// The peer has said that it has the message.
     PeerHasIt,
-    /// It was heard before, within the window.
+    /// The message was heard before, within the window of its lane.
     Duplicate,
     /// Its tag is unknown.
     UnknownTag,
-    /// It is longer than its tag allows; refused on sending.
+    /// The message is longer than its tag allows; refused on sending.
     Oversized,
-    /// Nobody handles its tag, and it is not passed on.
+    /// The tag has no handler, and the message is not passed on.
     Unhandled,
     /// A validator called it of no use.
     Ignored,
@@ -58,7 +58,7 @@ pub enum DropReason {
     ObserverLagged,
     /// Its sender has too many requests under way.
     RequestsFull,
-    /// It came faster than it may in a topic, where nobody can be held back.
+    /// The message came faster than its sender may send in a topic, where nobody can be held back.
     OverRate,
     /// A bug: reading it from a connection, or writing it to one, panicked.
     LinkPanicked,
@@ -91,7 +91,7 @@ impl DropReason {
         Self::LinkPanicked,
     ];
 
-    /// Label used in metrics.
+    /// Returns the value of the `reason` label in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -179,7 +179,7 @@ impl Traffic {
     }
 }
 
-/// What the broadcaster counts. Clones share the counters.
+/// The counters of the broadcaster. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     shared: Arc<Shared>,
@@ -256,7 +256,7 @@ struct TagLabels {
 }
 
 impl Metrics {
-    /// Adds the counters to a registry.
+    /// Registers the counters, under the names and with the help texts that the docs list.
     pub fn register(&self, registry: &mut Registry) {
         let shared = &self.shared;
         registry.register("dropped", "Messages that went no further", shared.drops.clone());
@@ -275,18 +275,18 @@ impl Metrics {
         registry.register("identity_contested", contested, shared.identity_contested.clone());
     }
 
-    /// Counts a message that went no further.
+    /// Counts a message that went no further. Transports call it for what they drop themselves.
     pub fn dropped(&self, reason: DropReason, lane: Lane) {
         self.shared.drop_counters[reason as usize][usize::from(lane == Lane::Bulk)].inc();
     }
 
-    /// How many messages went no further for `reason`, both lanes together.
+    /// The number of messages that went no further for `reason`, both lanes together.
     #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.shared.drop_counters[reason as usize].iter().map(Counter::get).sum()
     }
 
-    /// How many connections ended for `reason`.
+    /// The number of connections that ended for `reason`.
     #[must_use]
     pub fn disconnects(&self, reason: DisconnectReason) -> u64 {
         let of = |transport: Transport| {
@@ -297,7 +297,7 @@ impl Metrics {
         [Transport::WebSocket, Transport::Libp2p, Transport::Memory].into_iter().map(of).sum()
     }
 
-    /// How many messages came over connections faster than their senders may send them.
+    /// The number of messages that came over connections faster than their senders may send them.
     #[must_use]
     pub fn over_rate(&self) -> u64 {
         let of = |transport: Transport| Lane::ALL.map(|lane| (transport, lane));
@@ -313,7 +313,7 @@ impl Metrics {
         Duration::from_millis(self.shared.stalled_ms.get())
     }
 
-    /// How many links took an identity over from another session of it. A node that restarts, or comes back on
+    /// The number of links that took an identity over from another session of it. A node that restarts, or comes back on
     /// a new connection, makes one; a number that keeps growing tells of two nodes that run with one key.
     #[must_use]
     pub fn identity_contested(&self) -> u64 {

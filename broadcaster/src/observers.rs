@@ -16,7 +16,7 @@ use crate::{
 
 /// Messages that a slow observer may fall behind by. Chosen: a second of a busy network.
 pub(crate) const OBSERVER_DEPTH: usize = 4_096;
-/// What part of the byte budget, on top of it, observers that do not keep up may hold. Chosen: several
+/// Divisor of the byte budget that gives the memory, on top of it, for observers that do not keep up. Chosen: several
 /// of the largest messages by default, and little beside the rest.
 const OBSERVERS_SHARE: usize = 8;
 

@@ -52,28 +52,28 @@ pub(crate) struct Peer {
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
-    /// Whether it asked for what relays ask for.
+    /// `true` if the peer asked for the messages that relays ask for.
     relays: AtomicBool,
-    /// Whether `known` was ever written: most peers never announce a digest.
+    /// `true` once `known` was written: most peers never announce a digest.
     announces: AtomicBool,
     known: Mutex<DigestFilter>,
     requests: Mutex<Requests>,
-    /// What a write loop could not finish writing.
+    /// Messages that a write loop could not finish writing.
     unsent: Mutex<Vec<Queued>>,
 }
 
-/// How a link stands among the links of its node.
+/// The standing of a link among the links of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It is used.
+    /// The link is used.
     Live,
-    /// It lost against another link, and is read until one of the ends closes it.
+    /// The link lost against another one, and is read until one of the ends closes it.
     Benched,
-    /// It ends, and why.
+    /// The link ends, for this reason.
     Ended(DisconnectReason),
 }
 
-/// What a peer is made of.
+/// The parts of a peer.
 pub(crate) struct PeerParts {
     pub(crate) id: LinkId,
     pub(crate) about: LinkInfo,
@@ -217,19 +217,19 @@ impl Peer {
         self.interest.store(interest.to_bits(), Ordering::Relaxed);
     }
 
-    /// Whether the peer asked for messages of this kind.
+    /// Returns `true` if the peer asked for messages of this kind.
     pub(crate) fn wants(&self, frame: &Frame, table: &TagTable) -> bool {
         self.interest().contains(table, frame.tag())
     }
 
     /// Notes that the peer has the message with this digest.
     pub(crate) fn has(&self, digest: Digest) {
-        // Whether it knew already is of interest to nobody here.
+        // The filter tells whether the digest was known; that changes nothing here.
         let _ = self.known().note(digest);
         self.announces.store(true, Ordering::Release);
     }
 
-    /// Whether the peer said that it has this message, and it is long enough to be worth leaving out.
+    /// Returns `true` if the peer said that it has this message, and the message is long enough to leave it out.
     pub(crate) fn knows(&self, frame: &Frame) -> bool {
         let Some(digest) = frame.digest() else { return false };
         frame.wire().len() > MAX_UNSUPPRESSED_BYTES

@@ -1,4 +1,4 @@
-//! How long this node itself stood still: because a handler kept the threads, the machine was busy, or
+//! Stalls of this node itself: a handler kept the threads, the machine was busy, or
 //! the process was stopped.
 //!
 //! # Invariants
@@ -7,7 +7,7 @@
 //!   reads, and is held against nobody.
 //! * Only what passes on the clock of the runtime and on that of the machine is a stall: a clock that a
 //!   test moves, or stops, stands still for nobody.
-//! * What is remembered is bounded in number; the oldest goes first.
+//! * The number of remembered stalls is bounded; the oldest goes first.
 
 use std::{
     collections::VecDeque,
@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How often the node shows that it runs.
+/// Interval of the beats by which the node shows that it runs. Chosen: shorter stalls matter to no deadline.
 const BEAT: Duration = Duration::from_millis(100);
-/// How late a beat may be without its being a stall. Chosen: what a loaded machine takes to get round to
+/// Lateness up to which a beat is no stall. Chosen: what a loaded machine takes to get round to
 /// a task.
 const TOLERANCE: Duration = Duration::from_millis(100);
 /// Stalls that are remembered. Chosen: no limit of this node looks back further.
@@ -46,7 +46,7 @@ impl Moment {
     }
 }
 
-/// What is known of the node's stalls.
+/// The stalls of the node of late.
 #[derive(Debug)]
 pub(crate) struct Pulse(Mutex<Beats>);
 
@@ -80,7 +80,7 @@ impl Pulse {
         stall
     }
 
-    /// How much of the `time` before `now` the node stood still.
+    /// The part of the `time` before `now` in which the node stood still.
     pub(crate) fn stalled(&self, time: Duration, now: Moment) -> Duration {
         let beats = self.beats();
         let ended = beats.stalls.iter().rev().map_while(|&(end, stall)| {

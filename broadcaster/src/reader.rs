@@ -102,7 +102,7 @@ impl<R: FrameSource> Reader<R> {
             let turn = AssertUnwindSafe(self.turn(&mut tag)).catch_unwind().await;
             match turn {
                 Ok(Ok(())) => {}
-                // What the peer sent before it learns that its other link stays is read.
+                // The peer does not know yet that its other link stays, so its messages are read on.
                 Ok(Err(DisconnectReason::Duplicate)) => {
                     self.way_in.context.registry.end(&self.peer, DisconnectReason::Duplicate);
                 }
@@ -143,7 +143,7 @@ impl<R: FrameSource> Reader<R> {
         }
     }
 
-    /// What a message stands for on this link, charged to the budget if it is a large one.
+    /// Decodes a message as this link encodes it, and charges the result to the budget if it is large.
     async fn decode(&mut self, coded: Received) -> Result<Option<Received>, DisconnectReason> {
         let Some(decoder) = &mut self.decoder else { return Ok(Some(coded)) };
         let wire = match decoder.decode(coded.tag, &coded.wire)? {
@@ -199,7 +199,7 @@ impl<R: FrameSource> Reader<R> {
                 let (wire, source) = (Some(wire), self.origin.clone());
                 let arrival = Arrival { rule, wire, payload, memory, source };
                 match self.way_in.take_in(arrival, Patience::Waits, &mut None).await {
-                    // What there is no room for was counted.
+                    // A message without room was counted.
                     Ok(()) | Err(Refusal::NoRoom) => Ok(()),
                     Err(Refusal::End(reason)) => Err(reason),
                 }

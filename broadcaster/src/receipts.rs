@@ -1,4 +1,4 @@
-//! Who has got a broadcast that somebody waits for.
+//! Receipts: the delivery of a broadcast that its caller waits for.
 //!
 //! # Invariants
 //!
@@ -64,13 +64,13 @@ pub struct TopicReceipt {
 }
 
 impl TopicReceipt {
-    /// For a message whose sender does not wait.
+    /// Creates the receipt of a message whose sender does not wait.
     #[must_use]
     pub const fn unwanted() -> Self {
         Self { ledger: None }
     }
 
-    /// Says to how many peers the message was sent.
+    /// Tells the sender to how many peers the message was sent.
     pub fn reached(self, peers: usize) {
         if let Some(ledger) = self.ledger {
             ledger.written.fetch_add(peers, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Drop for Ledger {
         let delivery =
             Delivery { written: *self.written.get_mut(), given_up: *self.given_up.get_mut() };
         if let Some(done) = done {
-            // Nobody may be waiting any more, which is their right.
+            // The send fails only when the caller has stopped waiting, which is fine.
             let _ = done.send(delivery);
         }
     }

@@ -5,7 +5,7 @@
 //! * Every attachment gets the next generation, so "joined after" is a comparison of numbers. Whoever
 //!   reads a generation finds every peer that had joined by then in the registry.
 //! * A peer that has ended is not in the registry.
-//! * What a link could not write goes to the other link of the same node, if there is one or soon
+//! * Messages that a link could not write go to the other link of the same node, if there is one or soon
 //!   will be; what is parked in the meantime is bounded in number and time. What belongs to one
 //!   connection, such as a request, goes with it.
 //! * Of the links of a node one answers to its identity, as long as there is one: the one that holds it.
@@ -46,7 +46,7 @@ const MAX_PARKED: usize = 64;
 pub(crate) struct Benched {
     pub(crate) loser: Arc<Peer>,
     pub(crate) winner: LinkId,
-    /// How long this end reads it, before it closes it.
+    /// Time for which this end reads the loser before it closes it.
     pub(crate) patience: Duration,
 }
 
@@ -64,9 +64,9 @@ pub(crate) struct Registry {
     generation: Mutex<u64>,
     /// Changes with every insertion and removal, so that the router knows when its list is old.
     version: AtomicU64,
-    /// What waits for a link that may come; `None` once the node stops.
+    /// Messages that wait for a link that may come; `None` once the node stops.
     parked: Mutex<Option<Parked>>,
-    /// How long messages stay parked.
+    /// Time for which messages stay parked.
     patience: Duration,
     tags: TagTable,
     metrics: Metrics,
@@ -125,7 +125,7 @@ impl Registry {
             peer.identify(identity);
             self.identities.insert(identity, id);
             if self.get(id).is_none() {
-                // It was removed meanwhile, before it had the name.
+                // The peer was removed meanwhile, before it had the name.
                 self.take_name(identity, id);
             }
         }
@@ -155,7 +155,7 @@ impl Registry {
         }
     }
 
-    /// Which link each identity is reached by.
+    /// The record of which link each identity is reached by. Pure: it does no I/O and reads no clock.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,7 +168,7 @@ impl Registry {
             loop {
                 let Some(successor) = ledger.release(ended) else { return };
                 let Some((_, peer)) = self.benched.remove(&successor) else {
-                    // It is about to be attached, or was not benched yet.
+                    // The successor is about to be attached, or was not benched yet.
                     return;
                 };
                 if peer.recall() {
@@ -204,7 +204,7 @@ impl Registry {
         benched
     }
 
-    /// Whether a link is a peer, or benched.
+    /// Returns `true` if a link is a peer, or benched.
     pub(crate) fn is_attached(&self, id: LinkId) -> bool {
         self.peers.contains_key(&id) || self.benched.contains_key(&id)
     }
@@ -224,7 +224,7 @@ impl Registry {
         let Some(other) = others.map(|peer| peer.id).max() else { return };
         self.identities.entry(identity).or_insert(other);
         if self.get(other).is_none() {
-            // It was removed meanwhile, before it had the name.
+            // The peer was removed meanwhile, before it had the name.
             self.identities.remove_if(&identity, |_, holder| *holder == other);
         }
     }
@@ -358,7 +358,7 @@ impl Registry {
         self.drop_queued(left.collect());
     }
 
-    /// What waits for a new link of this identity.
+    /// Takes the messages that wait for a new link of this identity.
     pub(crate) fn unpark(&self, identity: &Identity) -> Vec<Queued> {
         let parked = {
             let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);

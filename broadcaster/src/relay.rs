@@ -4,7 +4,7 @@
 //!
 //! * A message is passed on in the bytes it came in, and never to the link that it came from.
 //! * The duplicate filter knows of a message before it goes out, since it may be heard back at once.
-//! * What a message gives rise to waits in its sender's share of the intake, so a relay that is behind holds up
+//! * Copies of a message wait in its sender's share of the intake, so a relay that is behind holds up
 //!   the sender and nobody else.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::{
     metrics::DropReason,
 };
 
-/// What a node does with the messages of others.
+/// The relaying of other nodes' messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relaying {
     /// Nothing: `relay` is without effect.

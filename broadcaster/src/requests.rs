@@ -18,12 +18,12 @@ use gossip::{
 };
 use tokio::sync::oneshot;
 
-/// What became of an answer.
+/// The fate of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
-    /// Somebody got it.
+    /// The caller got it.
     Delivered,
-    /// Nobody waits for it any more.
+    /// The caller has stopped waiting.
     Late,
 }
 

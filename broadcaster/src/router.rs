@@ -8,12 +8,12 @@
 //!
 //! # Invariants
 //!
-//! * Whoever has much to be routed waits for room in its own share, and delays nobody else's.
+//! * A sender with many messages waits for room in its own share, and delays nobody else's.
 //! * The router waits only for the next message, and lets others run in between: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
 //! * A message goes back to the node that it came from by none of its links.
 //! * Within a lane, messages of one share reach every peer's queue in the order they were submitted.
-//! * When the node stops, what was submitted before is still routed.
+//! * Messages that were submitted before the node stops are still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
 //!   transport, never to both.
 
@@ -65,7 +65,7 @@ impl Router {
         Self { intake, _consumers, registry, topics, table, metrics, ended, peers, version }
     }
 
-    /// What is cancelled when the router has ended.
+    /// The token that is cancelled when the router has ended.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }

@@ -5,7 +5,7 @@ use gossip::{Identity, LinkId, Tag, Transport, Validation};
 
 use crate::receipts::TopicReceipt;
 
-/// What became of a publication at the moment it was made.
+/// The result of offering a message to a topic.
 #[must_use = "a message that was not taken has to go another way"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicAdmission {
@@ -27,17 +27,17 @@ pub trait TopicSink: Send + Sync + 'static {
     fn publish(&self, body: Bytes, from: Option<LinkId>, receipt: TopicReceipt) -> TopicAdmission;
 }
 
-/// A message heard on a topic.
+/// A message that was heard on a topic, and not judged yet.
 pub struct TopicMessage {
     /// The tag whose topic it was heard on.
     pub tag: Tag,
-    /// Its body.
+    /// Body of the message, without its tag.
     pub body: Bytes,
-    /// Who passed it on to us.
+    /// The node that passed it on to us, which need not be a gossip peer; `None` if its key is of no known kind.
     pub from: Option<Identity>,
-    /// What carried it.
+    /// Transport that carried the message.
     pub transport: Transport,
-    /// Takes the verdict back, exactly once, from whatever thread.
+    /// Takes the verdict back, exactly once, from whatever thread. It must not block.
     pub report: Box<dyn FnOnce(Validation) + Send>,
 }
 

@@ -48,7 +48,7 @@ impl TopicSinks {
         let sinks = self.by_tag.read().unwrap_or_else(PoisonError::into_inner);
         let Topic { transport, sink } = sinks.get(&job.frame.tag())?;
         match job.topic {
-            // It is spreading there already; only a message for one peer has to take the stream.
+            // The message spreads on the topic already. Only one for a single peer has to take the stream.
             ToTopic::Skip if matches!(job.target, Target::One(_)) => None,
             ToTopic::Skip => Some(*transport),
             ToTopic::Publish => {

@@ -8,7 +8,7 @@
 //!
 //! * One task writes to one sink, so a peer can stall only itself.
 //! * The loop waits in two places: for the next message, and for a write that is under a deadline.
-//! * What could not be written is kept on the peer, for another link to the same node.
+//! * Messages that could not be written are kept on the peer, for another link to the same node.
 //! * A forwarded message past its age limit is dropped and counted, never written.
 //! * A peer is slow by the time in which this node ran, not by that in which it stood still itself.
 //! * A peer leaves the registry when its loop ends, not when its sink has been closed.
@@ -33,11 +33,11 @@ use crate::{
     receipts::Receipt,
 };
 
-/// How long a stopping node lets one peer take what is queued for it. Chosen: a fifth of the five
+/// Longest time for which a stopping node drains the queue of one peer. Chosen: a fifth of the five
 /// seconds in which a node has to stop.
 const STOP_DRAIN: Duration = Duration::from_secs(1);
 
-/// What the write loops of all peers go by.
+/// The parts that the write loops of all peers share.
 pub(crate) struct Writing {
     pub(crate) context: Arc<Context>,
     pub(crate) pulse: Arc<Pulse>,
@@ -54,7 +54,7 @@ pub(crate) struct Writer<S> {
     /// Empty between two writes; kept for its memory.
     pub(crate) batch: Vec<Queued>,
     pub(crate) encoder: Option<Box<dyn Encoder>>,
-    /// What the encoder made of the messages being written; empty between two writes.
+    /// Output of the encoder for the messages being written; empty between two writes.
     pub(crate) encoded: Vec<Frame>,
     /// Cancelled when everything the peer sent has been read.
     pub(crate) read_out: CancellationToken,
@@ -115,11 +115,11 @@ impl<S: FrameSink> Writer<S> {
         let oldest = batch.iter().map(|queued| age(&queued.frame)).max().unwrap_or_default();
         let is_old = oldest > limits.slow_age
             && oldest.saturating_sub(stalled(&self.writing, oldest)) > limits.slow_age;
-        // What was inherited grew old on another link, which says nothing about this one.
+        // Inherited messages grew old on another link, which says nothing about this one.
         let fresh = |at: Instant| now.duration_since(at) <= limits.slow_age;
         if is_old && !self.peer.lanes.inherited_at().is_some_and(fresh) {
             self.writing.context.registry.end(&self.peer, DisconnectReason::Slow);
-            // What was taken out is left with the rest of the queue.
+            // The batch is left with the rest of the queue.
             self.peer.keep_unsent(std::mem::take(batch));
             return ControlFlow::Break(());
         }
@@ -202,7 +202,7 @@ impl<S: FrameSink> Writer<S> {
         let stopping = reason == DisconnectReason::LocalShutdown;
         if stopping && frames.is_empty() {
             let drain = async {
-                // What the router still had is in the queue once it has ended. Where only the network
+                // The router's last messages are in the queue once it has ended. Where only the network
                 // stops, it goes on, and nothing is to be waited for.
                 let routed = self.writing.routed.cancelled();
                 let _ = time::timeout(STOP_DRAIN / 4, routed).await;
@@ -214,7 +214,7 @@ impl<S: FrameSink> Writer<S> {
                     self.written(&mut frames, &mut receipts);
                 }
             };
-            // What does not fit into the time is lost with the node.
+            // Messages that do not fit into the time are lost with the node.
             let _ = time::timeout(STOP_DRAIN, drain).await;
         }
         self.writing.context.registry.remove(self.peer.id);
@@ -232,7 +232,7 @@ impl<S: FrameSink> Writer<S> {
     }
 }
 
-/// What is written for `frames`: themselves, or what the encoder makes of them. They stay what they are,
+/// Returns the frames to write for `frames`: themselves, or the output of the encoder. They stay what they are,
 /// for another link of the same node if this one breaks.
 fn encode<'a>(
     encoder: &mut Option<Box<dyn Encoder>>,
@@ -247,7 +247,7 @@ fn encode<'a>(
     encoded
 }
 
-/// How much of the last `time` this node stood still, which is not the peer's doing.
+/// The part of the last `time` in which this node stood still, which is not the peer's doing.
 fn stalled(writing: &Writing, time: Duration) -> Duration {
     writing.pulse.stalled(time, Moment::now())
 }

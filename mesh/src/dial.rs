@@ -40,19 +40,19 @@ pub const MAX_ADDRESSES: usize = 4_096;
 /// Chosen: an hour, after which an address may well be somebody else's.
 pub const MAX_DELAY: Duration = Duration::from_secs(3_600);
 
-/// How long a link must have lived for its address to be dialled again without backoff.
+/// Lifetime of a link from which on its address is dialled again without backoff.
 ///
 /// Chosen: longer than a handshake and the ruling on duplicates take.
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a dial is young while there is no link. Source: RFC 8305, section 8: an address that has not
+/// Time for which a dial is young while there is no link. Source: RFC 8305, section 8: an address that has not
 /// answered by then is no reason to leave the next one alone.
 const PATIENCE_ALONE: Duration = Duration::from_millis(250);
 
-/// How long a dial is young while there is a link. Chosen: longer than a handshake takes on most paths.
+/// Time for which a dial is young while there is a link. Chosen: longer than a handshake takes on most paths.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How an address became known.
+/// The source of an address, which decides whether it may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressKind {
     /// An operator named it. Dialled first, never evicted.
@@ -61,7 +61,7 @@ pub enum AddressKind {
     Learnt,
 }
 
-/// How much to dial, and how eagerly.
+/// Bounds of dialling. Times and counts of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialLimits {
     /// Dials begun at one time. One that is not answered within a quarter of a second, or within a second
@@ -96,7 +96,7 @@ impl Default for DialLimits {
 /// Why a dial came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialFailure {
-    /// Nobody answered, or not in time, or not in the protocol.
+    /// No answer came, or not in time, or not in the protocol.
     Unreachable,
     /// The peer answered and does not want us now.
     Refused,
@@ -104,7 +104,7 @@ pub enum DialFailure {
     /// long, at most [`MAX_DELAY`]; no time at all counts as [`DialFailure::Refused`]. Source: wire
     /// facts 10.3.
     RetryAfter(Duration),
-    /// It was this node. The address is left alone for [`MAX_DELAY`]. Source: threats and goals,
+    /// The address is this node's own. It is left alone for [`MAX_DELAY`]. Source: threats and goals,
     /// row 5.
     Ourselves,
     /// The peer is this one, and another link to it stays. The address is left alone until
@@ -113,16 +113,16 @@ pub enum DialFailure {
     Duplicate(Identity),
 }
 
-/// What became of an address that was added.
+/// The result of adding an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Added<A> {
-    /// It will be dialled.
+    /// The address will be dialled.
     New,
-    /// It was known. A learnt address that is now configured is configured from now on.
+    /// The address was known. A learnt address that is now configured is configured from now on.
     Known,
-    /// It will be dialled, and this one, the oldest learnt one, was forgotten for it.
+    /// The address will be dialled, and this one, the oldest learnt one, was forgotten for it.
     Evicted(A),
-    /// It was not added: there are [`MAX_ADDRESSES`], none of which may be forgotten.
+    /// The address was not added: there are [`MAX_ADDRESSES`], none of which may be forgotten.
     Full,
 }
 
@@ -146,9 +146,9 @@ struct Entry {
     state: State,
     /// In a row.
     failures: u32,
-    /// Who was last found behind the address.
+    /// Identity that was last found behind the address.
     identity: Option<Identity>,
-    /// Whether a link to it was stable once, or its identity was connected otherwise.
+    /// `true` if a link to it was stable once, or its identity was connected otherwise.
     worked: bool,
 }
 
@@ -180,7 +180,7 @@ impl State {
 }
 
 impl<A: Clone + Ord> DialSchedule<A> {
-    /// A schedule without addresses.
+    /// Creates a schedule without addresses.
     #[must_use]
     pub fn new(limits: DialLimits) -> Self {
         Self {
@@ -246,14 +246,14 @@ impl<A: Clone + Ord> DialSchedule<A> {
         begun
     }
 
-    /// When an address is to be dialled next; `None` while it is in use, and where nothing but the end of
+    /// The time at which an address is to be dialled next; `None` while it is in use, and where nothing but the end of
     /// another link makes it due.
     #[must_use]
     pub fn next_try(&self, address: &A, now: Instant) -> Option<Instant> {
         self.wake(self.entries.get(address)?, now)
     }
 
-    /// When to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
+    /// The time at which to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let opens = self.opens(now)?;
@@ -315,7 +315,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         self.enter(address, state);
     }
 
-    /// Whether the identity last found behind an address is connected, by whatever link.
+    /// Returns `true` if the identity last found behind an address is connected, by whatever link.
     fn is_connected(&self, address: &A) -> bool {
         let identity = self.entries.get(address).and_then(|entry| entry.identity);
         identity.is_some_and(|identity| self.identities.contains(&identity))
@@ -348,7 +348,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
             if entry.identity != Some(*identity) {
                 continue;
             }
-            // Whoever was connected is worth being dialled before strangers.
+            // An address that was connected is dialled before strangers.
             entry.worked = true;
             match entry.state {
                 State::Waiting(until) => {
@@ -362,37 +362,37 @@ impl<A: Clone + Ord> DialSchedule<A> {
         }
     }
 
-    /// How many addresses are known.
+    /// Returns the number of addresses that are known, at most [`MAX_ADDRESSES`].
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no address is known.
+    /// Returns `true` if no address is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many addresses are being dialled.
+    /// Returns the number of addresses that are being dialled.
     #[must_use]
     pub fn dialling(&self) -> usize {
         self.dialling
     }
 
-    /// How many addresses have a link.
+    /// Returns the number of addresses that have a link.
     #[must_use]
     pub fn outgoing(&self) -> usize {
         self.connected
     }
 
-    /// How many young dials there may be.
+    /// The largest number of young dials.
     fn allowed(&self) -> usize {
         let target = self.limits.target.unwrap_or(usize::MAX);
         self.limits.concurrent.get().min(target.saturating_sub(self.connected))
     }
 
-    /// How long a dial is young: the less there is to lose, the shorter.
+    /// The time for which a dial is young: the less there is to lose, the shorter.
     fn patience(&self) -> Duration {
         if self.connected == 0 { PATIENCE_ALONE } else { PATIENCE }
     }
@@ -408,7 +408,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         })
     }
 
-    /// When another dial may be begun; `None` if time alone will not allow it.
+    /// The time at which another dial may be begun; `None` if time alone will not allow it.
     fn opens(&self, now: Instant) -> Option<Instant> {
         let allowed = self.allowed();
         if allowed == 0 {
@@ -420,7 +420,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         young.get(in_the_way)?.checked_add(self.patience())
     }
 
-    /// Whether the dials under way leave room for this address.
+    /// Returns `true` if the dials under way leave room for this address.
     fn has_place(&self, entry: &Entry) -> bool {
         let concurrent = self.limits.concurrent.get();
         let most = self.limits.most.get().max(concurrent);
@@ -428,7 +428,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
         self.dialling < most.saturating_add(kept)
     }
 
-    /// When an entry may be dialled, `now` if it is due.
+    /// The time at which an entry may be dialled, `now` if it is due.
     fn wake(&self, entry: &Entry, now: Instant) -> Option<Instant> {
         let State::Idle(at) = entry.state else { return None };
         let is_blocked = entry.identity.is_some_and(|identity| self.identities.contains(&identity));
@@ -481,7 +481,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
     }
 }
 
-/// Whether a link has lived long enough for its end to be no failure.
+/// Returns `true` if a link has lived long enough for its end to be no failure.
 fn is_stable(since: Instant, now: Instant) -> bool {
     now.saturating_duration_since(since) >= STABLE_AFTER
 }

@@ -1,4 +1,4 @@
-//! What became of dialling each configured address, and when that is worth telling.
+//! The states of configured addresses, and the times at which a failure is worth telling.
 //!
 //! # Invariants
 //!
@@ -12,44 +12,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When a failure is told a second time. Source: issue 8, 8.
+/// Time after the first failure at which it is told a second time. Source: issue 8, 8.
 pub const AGAIN: Duration = Duration::from_secs(60);
 
-/// How often it is told from then on. Chosen: twice an hour reminds, and fills nothing.
+/// Interval at which it is told from then on. Chosen: twice an hour reminds, and fills nothing.
 pub const RARELY: Duration = Duration::from_secs(30 * 60);
 
-/// How it stands with a configured address.
+/// The state of a configured address, as shown to an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialState {
     /// The address as it was configured.
     pub address: String,
-    /// What its last dial led to.
+    /// Result of its last dial.
     pub outcome: DialOutcome,
-    /// Dials in a row that led to nothing.
+    /// Number of dials in a row that led to nothing; zero after a success.
     pub failures: u64,
     /// Why the last of them did; kept after a success.
     pub last_error: Option<String>,
-    /// When it will be dialled again, if that is known.
+    /// Time of the next dial, if that is known.
     pub next_try: Option<Instant>,
-    /// How often its failing was told since it was last connected.
+    /// Number of times that its failure was told since it was last connected.
     pub told: u32,
 }
 
-/// What the last dial of an address led to.
+/// The result of the last dial of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialOutcome {
     /// Nothing yet: it is being dialled, or soon will be.
     Pending,
     /// A link, which is up.
     Connected,
-    /// The peer is connected by another link.
+    /// Records that the peer is connected by another link, so the address is not needed.
     ConnectedOtherwise,
     /// Nothing; it will be dialled again.
     Failed,
 }
 
 impl DialOutcome {
-    /// Its name in output for programs.
+    /// Returns the name of the outcome in output for programs. Names stay as they are.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -61,31 +61,31 @@ impl DialOutcome {
     }
 }
 
-/// Whether a failure is to be told now.
+/// The decision to tell of a failure.
 #[must_use = "an operator waits to hear of it"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tell {
-    /// It is: so many dials in a row have led to nothing.
+    /// Tell it: so many dials in a row have led to nothing.
     Now(u64),
-    /// It was told lately.
+    /// Say nothing: it was told lately.
     NotYet,
 }
 
 #[derive(Debug)]
 struct Entry {
     state: DialState,
-    /// When it is told next, once it has been told.
+    /// Time of the next telling, once it has been told.
     next_told: Option<Instant>,
 }
 
-/// How it stands with every configured address of one network. Clones share it.
+/// The states of all configured addresses of one network. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Dials {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
 }
 
 impl Dials {
-    /// Keeps account of one more address.
+    /// Adds an address, which has not been dialled yet. An address that is known keeps its state.
     pub fn add(&self, address: &str) {
         let state = DialState {
             address: address.to_owned(),
@@ -98,17 +98,17 @@ impl Dials {
         self.entries().entry(address.to_owned()).or_insert(Entry { state, next_told: None });
     }
 
-    /// A dial led to a link.
+    /// Records that a dial led to a link.
     pub fn connected(&self, address: &str) {
         self.settle(address, DialOutcome::Connected);
     }
 
-    /// The peer is connected by another link.
+    /// Records that the peer is connected by another link, so the address is not needed.
     pub fn connected_otherwise(&self, address: &str) {
         self.settle(address, DialOutcome::ConnectedOtherwise);
     }
 
-    /// The link to an address has ended.
+    /// Records that the link to an address has ended.
     pub fn ended(&self, address: &str) {
         self.settle(address, DialOutcome::Pending);
     }
@@ -137,7 +137,7 @@ impl Dials {
         Tell::Now(state.failures)
     }
 
-    /// How it stands with each of them, in the order of their texts.
+    /// Returns the state of each, in the order of their texts.
     #[must_use]
     pub fn states(&self) -> Vec<DialState> {
         self.entries().values().map(|entry| entry.state.clone()).collect()

@@ -1,4 +1,4 @@
-//! One logical peer, one gossip link, whatever the transport.
+//! The rules of links: one gossip link for one logical peer, whatever the transport.
 //!
 //! Two nodes that can reach each other in several ways end up with several links: both dial, or one
 //! dials over two transports. Each end tells its own ledger of every link whose identity it has
@@ -41,31 +41,31 @@ use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
 use gossip::{ClaimRule, Identity, LinkId, Transport};
 
-/// How long the end that dialled the winner waits for the other end to close the loser.
+/// Time for which the end that dialled the winner waits for the other end to close the loser.
 ///
 /// Chosen: the same 5 s in which a link that holds an identity must answer a ping when a newcomer
 /// proves the same key (threats and goals, row 28); far longer than the last handshake message
 /// takes.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the end that listened on the winner goes on reading a link that lost.
+/// Time for which the end that listened on the winner goes on reading a link that lost.
 ///
-/// It may have verified the winner before the other end, since a libp2p handshake ends for both at
+/// That end may have verified the winner before the other end, since a libp2p handshake ends for both at
 /// about the same time; closed at once, the loser would leave the other end without any link until it
 /// has caught up. Chosen: a few round trips on the longest path.
 pub const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A link whose identity this end has just verified.
+/// A link whose identity this end has just verified, as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkClaim {
     /// The link. Numbers must grow in the order in which links are opened or accepted: of two runs
     /// of the dialer, that orders them.
     pub link: LinkId,
-    /// Who is at the other end.
+    /// The identity at the other end.
     pub identity: Identity,
-    /// What carries the link.
+    /// The transport of the link.
     pub transport: Transport,
-    /// Who dialled: this node's own identity, or the other end's.
+    /// The identity that dialled: this node's own, or the other end's.
     pub dialer: Identity,
     /// Names the run of the dialling process, where known; compared only between links of one
     /// transport and one dialer. A random number made at start will do. A restarted node's new link
@@ -77,7 +77,7 @@ pub struct LinkClaim {
     pub tie: [u8; 32],
 }
 
-/// What is to be done about a claim.
+/// The ruling about a claim.
 #[must_use = "a ruling that is not carried out leaves two links to one peer"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
@@ -93,12 +93,12 @@ pub enum Ruling {
     Refuse {
         /// The link that stays.
         winner: LinkId,
-        /// Whether `winner` first has to show that it is not dead.
+        /// The newcomer's doubt about `winner`, which may first have to show that it is not dead.
         doubt: Doubt,
     },
 }
 
-/// What a newcomer that lost says about the holder of its identity.
+/// A losing newcomer's doubt about the holder of its identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// The node at the other end may have lost the holder without this end having noticed: the holder has
@@ -108,7 +108,7 @@ pub enum Doubt {
     None,
 }
 
-/// Which end starts closing a link that lost.
+/// The end that starts closing a link that lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closer {
     /// This end, at once; also any earlier loser that was left to the peer.
@@ -117,7 +117,7 @@ pub enum Closer {
     Peer,
 }
 
-/// Which link each identity is reached by.
+/// The record of which link each identity is reached by. Pure: it does no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Ledger {
     rule: ClaimRule,
@@ -130,12 +130,12 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Held {
     holder: LinkClaim,
-    /// Those that lost and are still open, oldest first.
+    /// Links that lost and are still open, oldest first.
     bench: Vec<LinkClaim>,
 }
 
 impl Ledger {
-    /// An empty ledger. One per node, shared by its networks.
+    /// Creates an empty ledger. A node has one, shared by its networks.
     #[must_use]
     pub fn new(rule: ClaimRule) -> Self {
         Self { rule, held: HashMap::new(), claimed: HashMap::new() }
@@ -146,7 +146,7 @@ impl Ledger {
     /// Claiming again for the link that holds the identity gives [`Ruling::Keep`].
     pub fn claim(&mut self, claim: LinkClaim) -> Ruling {
         if self.claimed.get(&claim.link).is_some_and(|held| *held != claim.identity) {
-            // Who takes over for its other identity is for whoever asks next.
+            // The successor for its other identity is found when it is next asked for.
             let _ = self.release(claim.link);
         }
         let (link, identity) = (claim.link, claim.identity);
@@ -196,7 +196,7 @@ impl Ledger {
         Some(held.holder.link)
     }
 
-    /// Whether a claim is of another session than the link that holds its identity, where sessions can be
+    /// Returns `true` if a claim is of another session than the link that holds its identity, where sessions can be
     /// compared: both links are of one transport and one dialer, and name theirs.
     #[must_use]
     pub fn is_of_another_session(&self, claim: &LinkClaim) -> bool {
@@ -208,7 +208,7 @@ impl Ledger {
         })
     }
 
-    /// The link that holds `identity`.
+    /// Returns the link that holds `identity`; `None` if no link does.
     #[must_use]
     pub fn holder(&self, identity: &Identity) -> Option<LinkId> {
         self.held.get(identity).map(|held| held.holder.link)
@@ -234,7 +234,7 @@ impl Ledger {
         })
     }
 
-    /// How long this end goes on reading a link to `identity` that lost, before it closes it.
+    /// The time for which this end goes on reading a link to `identity` that lost, before it closes it.
     #[must_use]
     pub fn patience(&self, identity: &Identity) -> Duration {
         match (self.rule, self.closer(identity)) {
@@ -244,20 +244,20 @@ impl Ledger {
         }
     }
 
-    /// How many identities are held.
+    /// Returns the number of identities that are held.
     #[must_use]
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether no identity is held.
+    /// Returns `true` if no identity is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 }
 
-/// Whether a new link pushes out the one that holds its identity.
+/// Returns `true` if a new link pushes out the one that holds its identity.
 fn outranks(rule: ClaimRule, new: &LinkClaim, holder: &LinkClaim) -> bool {
     match rule {
         // A peer that comes back on another connection would be refused until its old one is found dead.
@@ -270,7 +270,7 @@ fn outranks(rule: ClaimRule, new: &LinkClaim, holder: &LinkClaim) -> bool {
     }
 }
 
-/// Whether a transport proves who is at the other end. The exchange over WebSocket is not bound to the
+/// Returns `true` if a transport proves the identity at the other end. The exchange over WebSocket is not bound to the
 /// channel: somebody in the middle can pass it on, and so claim to be somebody else.
 const fn is_proven(transport: Transport) -> bool {
     match transport {

@@ -1,4 +1,4 @@
-//! Whom to talk to: which links stay, what to dial next, whom to let in.
+//! The choice of peers: the links that stay, the addresses to dial next, the connections to let in.
 //!
 //! ```text
 //!   verified link ──claim──▶ Ledger       ──Ruling──▶ keep, replace or refuse

@@ -1,4 +1,4 @@
-//! How a transport marks messages in its stream of bytes.
+//! The marks of messages in a transport's stream of bytes.
 
 use gossip::{
     DisconnectReason,
@@ -6,7 +6,7 @@ use gossip::{
 };
 use tokio::time::Instant;
 
-/// How a transport marks messages in its stream of bytes. It sees what a peer sends first, and must not
+/// The marks of messages in a transport's stream of bytes. It sees what a peer sends first, and must not
 /// take memory for it.
 pub trait Framing: Send + 'static {
     /// Reads the head at the start of `bytes`, which came at the latest at `heard`. It is asked again
@@ -29,14 +29,14 @@ pub enum Head {
     Incomplete,
     /// Something of the transport's own, which is done with.
     Own {
-        /// Its length, in bytes.
+        /// Length of the piece, in bytes.
         bytes: usize,
     },
     /// A part of a message.
     Part(PartHead),
 }
 
-/// The head of a part of a message.
+/// The head of a part of a message: its own length and that of the payload behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartHead {
     /// Length of the head itself, in bytes.

@@ -26,9 +26,9 @@ const QUIET_READ_BYTES: usize = 4 * 1024;
 pub enum MessageMemory {
     /// The message is short and has an allocation of its own.
     Uncharged,
-    /// It shares a read buffer.
+    /// The message shares a read buffer.
     Shared(SharedBuffer),
-    /// It has an allocation of its own, which is charged.
+    /// The message has an allocation of its own, which is charged.
     Charged(Reservation),
 }
 
@@ -55,7 +55,7 @@ pub(super) struct ReadBuffer {
     size: usize,
     /// The most urgent lane of the messages that lie in it.
     lane: Lane,
-    /// How much to read at a time.
+    /// Number of bytes to read at a time.
     appetite: usize,
 }
 
@@ -95,7 +95,7 @@ impl ReadBuffer {
         if Arc::strong_count(&self.shares.0) > 1 {
             return Room::Pinned { bytes: self.size, lane: self.lane };
         }
-        // Nobody else looks at the buffer, so this uses its memory again, or makes it larger.
+        // No other handle of the buffer is left, so its memory is used again, or made larger.
         self.bytes.reserve(self.appetite.max(self.bytes.len()));
         (self.size, self.lane) = (self.size.max(self.bytes.capacity()), Lane::Bulk);
         Room::Ready
@@ -110,7 +110,7 @@ impl ReadBuffer {
         *self = Self { appetite: self.appetite, ..Self::new(bytes) };
     }
 
-    /// Where to read to, and how much at most.
+    /// Returns the memory to read into, and the largest number of bytes.
     pub(super) fn space(&mut self) -> (&mut BytesMut, usize) {
         let room = self.bytes.capacity() - self.bytes.len();
         (&mut self.bytes, room)

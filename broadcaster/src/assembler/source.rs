@@ -35,14 +35,14 @@ pub struct AssembledSource<R, F> {
 }
 
 impl<R: AsyncRead + Unpin + Send + 'static, F: Framing> AssembledSource<R, F> {
-    /// A source over `io`, of which `early` has been read already.
+    /// Creates a source over `io`, of which `early` has been read already.
     #[must_use]
     pub fn new(io: R, early: BytesMut, framing: F, rules: AssemblyRules) -> Self {
         let assembler = Assembler::new(framing, rules.clone(), early, Instant::now());
         Self { io, assembler, rules, timer: None, ended: None }
     }
 
-    /// When something was last heard of the peer.
+    /// Returns the time at which the last bytes of the peer came. Transports find silent peers by it.
     #[must_use]
     pub fn heard(&self) -> Instant {
         self.assembler.heard()

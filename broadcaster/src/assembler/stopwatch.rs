@@ -1,4 +1,4 @@
-//! How long one thing was waited for, with interruptions.
+//! A stopwatch that can be paused.
 
 use std::time::Duration;
 

@@ -49,7 +49,7 @@ use crate::{
     relay::{Relay, Relaying},
 };
 
-/// Where a message comes from.
+/// The origin of a message.
 #[derive(Clone)]
 pub(crate) struct Source {
     /// The gossip peer, if it is one.
@@ -88,7 +88,7 @@ pub(crate) struct WayIn {
     intake: Intake,
 }
 
-/// What the way in is made of.
+/// The parts of the way in.
 pub(crate) struct WayInParts {
     pub(crate) context: Arc<Context>,
     pub(crate) application: Arc<Application>,

@@ -1,4 +1,4 @@
-//! How a message waits for what it needs to enter, and why it may be refused.
+//! Waiting of a message for what it needs to enter, and reasons to refuse it.
 //!
 //! # Invariants
 //!
@@ -17,9 +17,9 @@ use crate::{
 /// The way in which the bringer of a message meets a full queue: a connection waits, a topic cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// It waits, at most [`Limits::inbound_wait`](crate::Limits::inbound_wait) for each thing.
+    /// Wait, at most [`Limits::inbound_wait`](crate::Limits::inbound_wait) for each thing.
     Waits,
-    /// It does not.
+    /// Do not wait.
     Hurries,
 }
 

@@ -1,9 +1,9 @@
-//! How fast somebody may send, and when too fast becomes a flood.
+//! Rates of senders, and the point at which an excess becomes a flood.
 //!
 //! # Invariants
 //!
 //! * A rate costs one addition and one comparison per message, and no memory that grows.
-//! * Who stays within its rate is never held back. Who does not is read no faster than the rate allows,
+//! * A sender within its rate is never held back. One beyond it is read no faster than the rate allows,
 //!   loses nothing, and is a flood once it had to be held back for [`Rates::flood_after`] in all
 //!   without letting up in between.
 
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::limits::{Rate, Rates};
 
-/// How far ahead of its rate somebody may run before reading pauses. Chosen: longer than a timer's
+/// Lead over its rate that a sender may have before reading pauses. Chosen: longer than a timer's
 /// grain, so that a pause costs one timer for many messages.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// How much somebody has sent of late, as the moment at which it will have been paid off.
+/// The amount sent of late, as the moment at which the rate will have paid it off.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     paid_off: Instant,
@@ -80,7 +80,7 @@ impl CommonBucket {
     }
 }
 
-/// How fast one connection sends.
+/// The pace of one connection.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     /// By the place of the tag's rule in the table.
@@ -93,11 +93,11 @@ pub(crate) struct Pacer {
 /// The ruling of a rate on one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// It is within the rate.
+    /// The message is within the rate.
     Within,
-    /// It is beyond the rate, by too little for a pause.
+    /// The message is beyond the rate, by too little for a pause.
     Over,
-    /// It is beyond the rate: nothing more is to be read for so long.
+    /// The message is beyond the rate: nothing more is to be read for so long.
     Pause(Duration),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Whoever passes messages on in a topic has a share of the queues of its own, and a rate.
+//! * A node that passes messages on in a topic has a share of the queues of its own, and a rate.
 //! * The number of those who are told apart is bounded; the rest share one share.
 //! * Memory is charged before a message waits for anything.
 

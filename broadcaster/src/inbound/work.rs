@@ -18,7 +18,7 @@ use crate::{
     peer::Peer,
 };
 
-/// Where a message was heard.
+/// The place where a message was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeardOn {
     /// On a peer's own connection.
