@@ -34,12 +34,12 @@ use tokio_util::sync::CancellationToken;
 const SECOND: Duration = Duration::from_secs(1);
 /// Schedules of one configuration.
 const SCHEDULES: u64 = 150;
-/// How long a transport waits before it calls a peer silent. Source: docs/architecture.md, one link per peer.
+/// Longest silence that a transport bears from a peer. Source: docs/architecture.md, one link per peer.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long a newcomer with the key of a dead holder takes: the ping's five seconds, and the handshake.
+/// Longest time until a newcomer with the key of a dead holder has the link: the ping's five seconds, and the handshake.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(7);
 
-/// What can happen to the path of a link.
+/// The faults of the path of a link.
 #[derive(Clone, Debug, Default)]
 struct Path {
     /// Cancelled when it swallows everything from now on, and tells nobody.
@@ -49,7 +49,7 @@ struct Path {
 }
 
 impl Path {
-    /// What a transport gets over this path: a result, an error once it is broken, or nothing for ever.
+    /// The result of `io` over this path: its output, an error once the path is broken, or nothing for ever.
     async fn over<T>(&self, io: impl Future<Output = T>) -> io::Result<T> {
         tokio::select! {
             biased;
@@ -139,7 +139,7 @@ struct Dialled {
     runs: [u64; 2],
 }
 
-/// What goes wrong in a schedule.
+/// The faults of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Failures {
     None,
