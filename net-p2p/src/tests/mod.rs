@@ -9,6 +9,7 @@ mod http;
 mod keys;
 mod library;
 mod links;
+mod one_address;
 mod reach;
 mod recorded;
 mod restart;
