@@ -47,7 +47,7 @@ impl Default for Http {
         Self {
             http_server: None,
             clients: ClientLimits::default(),
-            inbound: InboundLimits { per_ip: RECEIVERS, ..InboundLimits::default() },
+            inbound: InboundLimits::default().with_per_ip(RECEIVERS),
             tls: None,
             tls_roots: Vec::new(),
         }

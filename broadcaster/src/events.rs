@@ -18,6 +18,7 @@ pub(crate) const EVENT_DEPTH: usize = 2_048;
 
 /// A change of the connected peers. See [`Broadcaster::events`](crate::Broadcaster::events).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum PeerEvent {
     /// It is connected, with its identity if it proves one. A peer that was to prove one and has not done so
     /// within the time of its transport, 10 s over WebSocket, is connected without. It is among the peers of the

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread, time::Duration};
 
-use gossip::Lane;
+use gossip::{Durations, Lane};
 
 /// Bounds of one lane of one peer's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub struct LaneLimits {
 /// Every bound and deadline of the broadcaster. `Default` is fit for production. A duration under a
 /// millisecond or over a year counts as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Bytes that all queues of the node hold together. Default: 256 MiB. Chosen: a relay with a
     /// gigabyte of memory keeps three quarters of it for its consensus engine.
@@ -100,6 +101,58 @@ pub struct Limits {
     pub parking_time: Duration,
 }
 
+gossip::setters!(Limits {
+    with_budget_bytes => budget_bytes: usize,
+    with_intake_priority => intake_priority: NonZeroUsize,
+    with_intake_bulk => intake_bulk: NonZeroUsize,
+    with_peer_intake => peer_intake: NonZeroUsize,
+    with_peer_priority => peer_priority: LaneLimits,
+    with_peer_bulk => peer_bulk: LaneLimits,
+    with_batch_messages => batch_messages: usize,
+    with_batch_bytes => batch_bytes: usize,
+    with_bulk_floor => bulk_floor: u32,
+    with_write_timeout => write_timeout: Duration,
+    with_close_timeout => close_timeout: Duration,
+    with_priority_age => priority_age: Duration,
+    with_bulk_age => bulk_age: Duration,
+    with_slow_age => slow_age: Duration,
+    with_priority_window => priority_window: Duration,
+    with_bulk_window => bulk_window: Duration,
+    with_remembered_bytes => remembered_bytes: usize,
+    with_peer_tokens => peer_tokens: usize,
+    with_topic_queue => topic_queue: NonZeroUsize,
+    with_workers => workers: NonZeroUsize,
+    with_peer_requests => peer_requests: NonZeroUsize,
+    with_peer_requests_at_once => peer_requests_at_once: NonZeroUsize,
+    with_requests_handled => requests_handled: NonZeroUsize,
+    with_message_time => message_time: Duration,
+    with_unpacked_at_once => unpacked_at_once: NonZeroUsize,
+    with_rates => rates: Rates,
+    with_inbound_wait => inbound_wait: Duration,
+    with_handler_timeout => handler_timeout: Duration,
+    with_request_timeout => request_timeout: Duration,
+    with_requests_per_peer => requests_per_peer: usize,
+    with_parking_time => parking_time: Duration,
+});
+
+impl Durations for Limits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("Limits::write_timeout", &mut self.write_timeout);
+        visit("Limits::close_timeout", &mut self.close_timeout);
+        visit("Limits::priority_age", &mut self.priority_age);
+        visit("Limits::bulk_age", &mut self.bulk_age);
+        visit("Limits::slow_age", &mut self.slow_age);
+        visit("Limits::priority_window", &mut self.priority_window);
+        visit("Limits::bulk_window", &mut self.bulk_window);
+        visit("Limits::message_time", &mut self.message_time);
+        visit("Limits::inbound_wait", &mut self.inbound_wait);
+        visit("Limits::handler_timeout", &mut self.handler_timeout);
+        visit("Limits::request_timeout", &mut self.request_timeout);
+        visit("Limits::parking_time", &mut self.parking_time);
+        self.rates.each_duration(visit);
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const fn count(n: usize) -> NonZeroUsize {
@@ -146,33 +199,7 @@ impl Default for Limits {
     }
 }
 
-/// Shortest and longest duration of a limit. Chosen: none of them means anything below a millisecond or
-/// above a year, and a year can be added to any time of the clock.
-const DURATIONS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(365 * 86_400)];
-
 impl Limits {
-    /// Brings every duration between a millisecond and a year.
-    pub(crate) fn bounded(mut self) -> Self {
-        let [shortest, longest] = DURATIONS;
-        for duration in [
-            &mut self.write_timeout,
-            &mut self.close_timeout,
-            &mut self.priority_age,
-            &mut self.bulk_age,
-            &mut self.slow_age,
-            &mut self.priority_window,
-            &mut self.bulk_window,
-            &mut self.message_time,
-            &mut self.inbound_wait,
-            &mut self.handler_timeout,
-            &mut self.request_timeout,
-            &mut self.parking_time,
-        ] {
-            *duration = (*duration).clamp(shortest, longest);
-        }
-        self
-    }
-
     /// Returns the bounds of one lane of a peer's queue.
     #[must_use]
     pub fn lane(&self, lane: Lane) -> LaneLimits {
@@ -222,6 +249,7 @@ impl Rate {
 /// allows; nothing of it is lost. Who does not let up is disconnected as
 /// [`Flood`](gossip::DisconnectReason::Flood).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rates {
     /// Messages of one gossip tag. Default: 50,000 a second, 100,000 at once. Chosen: ten times what a
     /// relay of the whole network passes on, which is some 5,000 votes in a round of three seconds and
@@ -246,6 +274,21 @@ pub struct Rates {
     /// before it is a flood. Default: 10 s. Chosen: time for a peer with a backlog to get rid of a
     /// million messages.
     pub flood_after: Duration,
+}
+
+gossip::setters!(Rates {
+    with_gossip => gossip: Rate,
+    with_hop_local => hop_local: Rate,
+    with_unknown => unknown: Rate,
+    with_unpacked_bytes => unpacked_bytes: Rate,
+    with_unpacked_in_all => unpacked_in_all: Rate,
+    with_flood_after => flood_after: Duration,
+});
+
+impl Durations for Rates {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("Rates::flood_after", &mut self.flood_after);
+    }
 }
 
 impl Default for Rates {

@@ -15,6 +15,7 @@ use crate::frame::Frame;
 /// Why a message went no further. A closed set, so that it can label a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DropReason {
     /// The router's queue was full.
     IntakeFull,

@@ -24,6 +24,7 @@ use crate::{
 
 /// The relaying of other nodes' messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Relaying {
     /// Nothing: `relay` is without effect.
     Off,

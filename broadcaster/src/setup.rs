@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gossip::{Handler, NetworkProfile, Tag, Validator};
+use gossip::{Durations, Handler, NetworkProfile, Tag, Validator};
 use rand::Rng;
 use runtime::{Environment, TaskSet};
 use tokio_util::sync::CancellationToken;

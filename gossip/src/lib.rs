@@ -31,7 +31,7 @@ pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
 pub use host::{Host, LoopbackRule, Subnet};
 pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
 pub use keypair::{KeyError, Keypair};
-pub use limits::{LONGEST_LIMIT, LimitError, SHORTEST_LIMIT, check_durations};
+pub use limits::{Durations, LONGEST_LIMIT, LimitError, SHORTEST_LIMIT, check_durations};
 pub use message::{
     Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,
     SubmitError,

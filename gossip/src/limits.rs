@@ -39,6 +39,52 @@ pub fn check_durations(
     }
 }
 
+/// Limits that have durations among them. Whoever is given such limits checks them, or brings them within the
+/// bounds where there is no error to return.
+pub trait Durations: Clone {
+    /// Calls `visit` with the name and the value of each duration.
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration));
+
+    /// Checks every duration: none may be under [`SHORTEST_LIMIT`] or over [`LONGEST_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] for the first one that is.
+    fn check(&self) -> Result<(), LimitError> {
+        let (mut copy, mut checked) = (self.clone(), Ok(()));
+        copy.each_duration(&mut |setting, given| {
+            checked = checked.and_then(|()| check_durations([(setting, *given)]));
+        });
+        checked
+    }
+
+    /// The same limits with every duration within the bounds.
+    #[must_use]
+    fn bounded(mut self) -> Self {
+        self.each_duration(&mut |_, given| *given = (*given).clamp(SHORTEST_LIMIT, LONGEST_LIMIT));
+        self
+    }
+}
+
+/// Writes a method for each field of limits that sets it, so that limits may get more fields without breaking
+/// those who set some.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! setters {
+    ($limits:ident { $($method:ident => $field:ident: $of:ty),+ $(,)? }) => {
+        impl $limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $method(mut self, $field: $of) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

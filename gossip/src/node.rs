@@ -70,6 +70,7 @@ pub enum Admission {
 
 /// The way in which a node renews its outgoing connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectPolicy {
     /// Dial until the wanted number of peers is connected; keep those that are.
     FillMesh,

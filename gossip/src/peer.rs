@@ -16,6 +16,7 @@ impl fmt::Display for LinkId {
 
 /// What carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Transport {
     /// A WebSocket over TCP.
     WebSocket,
@@ -59,6 +60,7 @@ impl Direction {
 
 /// A selection of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerClass {
     /// Every connected peer.
     Connected,

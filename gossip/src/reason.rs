@@ -6,6 +6,7 @@ use std::fmt;
 ///
 /// Local knowledge: no reason is ever sent to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DisconnectReason {
     /// The local node is stopping.
     LocalShutdown,

@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gossip::Identity;
+use gossip::{Durations, Identity};
 use rand::{Rng, seq::SliceRandom};
 
 /// Addresses known at one time, at most.
@@ -63,6 +63,7 @@ pub enum AddressKind {
 
 /// Bounds of dialling. Times and counts of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DialLimits {
     /// Dials begun at one time. One that is not answered within a quarter of a second, or within a second
     /// while there is a link, no longer counts here. Default: 8. Chosen: what a router at home copes with.
@@ -81,6 +82,21 @@ pub struct DialLimits {
     pub target: Option<usize>,
 }
 
+gossip::setters!(DialLimits {
+    with_concurrent => concurrent: NonZeroUsize,
+    with_most => most: NonZeroUsize,
+    with_base => base: Duration,
+    with_cap => cap: Duration,
+    with_target => target: Option<usize>,
+});
+
+impl Durations for DialLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("DialLimits::base", &mut self.base);
+        visit("DialLimits::cap", &mut self.cap);
+    }
+}
+
 impl Default for DialLimits {
     fn default() -> Self {
         Self {
@@ -95,6 +111,7 @@ impl Default for DialLimits {
 
 /// Why a dial came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DialFailure {
     /// No answer came, or not in time, or not in the protocol.
     Unreachable,
@@ -184,7 +201,7 @@ impl<A: Clone + Ord> DialSchedule<A> {
     #[must_use]
     pub fn new(limits: DialLimits) -> Self {
         Self {
-            limits,
+            limits: limits.bounded(),
             entries: BTreeMap::new(),
             identities: BTreeSet::new(),
             next_age: 0,

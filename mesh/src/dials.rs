@@ -37,6 +37,7 @@ pub struct DialState {
 
 /// The result of the last dial of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DialOutcome {
     /// Nothing yet: it is being dialled, or soon will be.
     Pending,

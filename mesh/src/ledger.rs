@@ -274,8 +274,9 @@ fn outranks(rule: ClaimRule, new: &LinkClaim, holder: &LinkClaim) -> bool {
 /// channel: somebody in the middle can pass it on, and so claim to be somebody else.
 const fn is_proven(transport: Transport) -> bool {
     match transport {
-        Transport::WebSocket => false,
         Transport::Libp2p | Transport::Memory => true,
+        // One that is not known here has to show first that it does.
+        _ => false,
     }
 }
 
@@ -296,9 +297,9 @@ fn ranked(a: &LinkClaim, b: &LinkClaim) -> Ordering {
 /// Libp2p before WebSocket before memory. Source: threats and goals, row 6.
 fn preference(transport: Transport) -> u8 {
     match transport {
-        Transport::Memory => 0,
-        Transport::WebSocket => 1,
         Transport::Libp2p => 2,
+        Transport::WebSocket => 1,
+        _ => 0,
     }
 }
 

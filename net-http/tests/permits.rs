@@ -64,7 +64,7 @@ async fn a_connection_that_gets_no_permit_in_time_gets_retry_after() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_beyond_the_queue_are_refused_at_once() {
-    let limits = ServeLimits { per_peer: 1, waiting_per_peer: 2, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(1).with_waiting_per_peer(2);
     let mut served = Served::new(router(), limits);
     let mut busy = served.open(from_peer(1), KEPT);
     busy.get("/slow").await;
@@ -88,7 +88,7 @@ async fn connections_beyond_the_queue_are_refused_at_once() {
 // Issue 9, 5. Before, a newcomer was refused when every permit was taken, although most connections were idle.
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_peer() {
-    let limits = ServeLimits { connections: 3, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_connections(3);
     let mut served = Served::new(router(), limits);
     let mut crowd = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
     let mut single = served.open(from_peer(2), KEPT);
@@ -116,7 +116,7 @@ async fn an_idle_connection_of_the_peer_with_the_most_makes_room_for_another_pee
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_dismissed_for_one_that_waits() {
-    let limits = ServeLimits { per_peer: 2, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(2);
     let mut served = Served::new(router(), limits);
     let mut first = [served.open(from_peer(1), KEPT), served.open(from_peer(1), KEPT)];
     for client in &mut first {
@@ -140,7 +140,7 @@ async fn an_idle_connection_is_dismissed_for_one_that_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_connection_closes_after_its_answer_when_others_wait() {
-    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(1);
     let mut served = Served::new(router(), limits);
     let mut busy = served.open(from_peer(1), KEPT);
     busy.get("/slow").await;
@@ -154,7 +154,7 @@ async fn a_busy_connection_closes_after_its_answer_when_others_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_answer_is_the_last_when_others_wait_by_its_end() {
-    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(1);
     let long = any(async || {
         let parts = stream::iter(["a long", " answer"]).then(async |part| {
             sleep(Duration::from_secs(1)).await;
@@ -176,7 +176,7 @@ async fn a_long_answer_is_the_last_when_others_wait_by_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn all_transports_share_one_limit() {
-    let limits = ServeLimits { connections: 2, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_connections(2);
     let mut served = Served::new(router(), limits);
     let mut held = [served.open(from_peer(1), KEPT), served.open(from_socket("192.0.2.1"), KEPT)];
     join_all(held.iter_mut().map(|client| client.get("/hour"))).await;
@@ -192,7 +192,7 @@ async fn loopback_callers_are_separate_peers_unless_counted() {
     for (loopback, expected) in
         [(LoopbackRule::Exempt, Some(200)), (LoopbackRule::Counted, Some(503))]
     {
-        let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+        let limits = ServeLimits::default().with_per_peer(1);
         let context = ServeContext { loopback, ..ServeContext::default() };
         let service = HttpService::new(router());
         let mut served = Served::of(HttpServer::within(service, limits, context));
@@ -205,8 +205,7 @@ async fn loopback_callers_are_separate_peers_unless_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn ipv6_addresses_of_one_64_are_one_peer() {
-    let limits =
-        ServeLimits { per_peer: 1, wait: Duration::from_secs(1), ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(1).with_wait(Duration::from_secs(1));
     let mut served = Served::new(router(), limits);
     let mut busy = served.open(from_socket("2001:db8::1"), KEPT);
     busy.get("/hour").await;

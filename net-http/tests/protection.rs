@@ -265,7 +265,7 @@ async fn a_hostile_peer_does_not_delay_others() {
 #[tokio::test(start_paused = true)]
 async fn delayed_refusals_take_no_request_permits() {
     let router = router().layer(RateLayer::new(rate(1, 1)));
-    let mut served = Served::new(router, ServeLimits { requests: 1, ..ServeLimits::default() });
+    let mut served = Served::new(router, ServeLimits::default().with_requests(1));
     let mut flood = Vec::new();
     for _ in 0..16 {
         let mut client = served.open(from_peer(1), KEPT);

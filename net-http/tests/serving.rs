@@ -398,7 +398,7 @@ async fn trailers_of_a_request_reach_the_handler() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_gets_no_permit_in_time_gets_retry_after() {
     let (alive, go) = (Alive::default(), Arc::new(Notify::new()));
-    let limits = ServeLimits { requests: 2, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_requests(2);
     let (counted, told) = (alive.clone(), Arc::clone(&go));
     let wait = any(async move || {
         let _living = counted.one();

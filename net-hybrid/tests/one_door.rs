@@ -43,7 +43,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 // Issue 8, 10. Before, `--max-inbound 2` on a hybrid admitted two peers per transport.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hybrid_has_one_total() {
-    let door = Door::new(InboundLimits { total: 2, ..InboundLimits::default() });
+    let door = Door::new(InboundLimits::default().with_total(2));
     let hub = node(door.clone()).await;
     let mut leaves = Vec::new();
     for number in 0..4 {

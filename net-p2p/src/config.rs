@@ -40,6 +40,7 @@ pub enum GossipStreams {
 
 /// Configuration of a libp2p network. [`P2pConfig::new`] sets every field but network and key to its default.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct P2pConfig {
     /// The network to join.
     pub network: NetworkId,

@@ -7,6 +7,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 /// A counted event. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum P2pEvent {
     /// An inbound stream was reset: too many streams of its connection wait to be accepted.
     AcceptQueueFullForConnection,

@@ -7,9 +7,9 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
-    Identity, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Request, RequestError, Response, SubmitError, Tag, Transport,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Durations,
+    GossipNode, Identity, LimitError, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound,
+    PeerClass, PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
@@ -42,6 +42,9 @@ pub enum StartError {
     /// A configured peer cannot be dialled.
     #[error("cannot dial a configured peer")]
     Peer(#[from] PeerAddressError),
+    /// A duration among the limits is under a millisecond or over a year.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// A protocol of the application cannot be accepted.
     #[error("cannot accept streams of a protocol")]
     Protocol(#[from] ProtocolError),
@@ -121,6 +124,7 @@ impl P2pNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
+        config.dial.check()?;
         protocols::check(broadcaster.profile(), &config.protocols)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;

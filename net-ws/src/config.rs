@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use gossip::{NetworkId, NodeAddress, Security, wire::identity::Keypair};
+use gossip::{LimitError, NetworkId, NodeAddress, Security, wire::identity::Keypair};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -31,6 +31,7 @@ pub enum Libp2pIdentity {
 
 /// Configuration of a WebSocket network. [`WsConfig::new`] sets every field but the network to its default.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WsConfig {
     /// The network to join.
     pub network: NetworkId,
@@ -143,6 +144,9 @@ pub fn check_peer(address: &NodeAddress) -> Result<(), TargetError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A duration among the limits is under a millisecond or over a year.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The listening address is in use by another program.
     #[error(
         "cannot listen on {address}: the address is in use; stop the other program or choose another port"

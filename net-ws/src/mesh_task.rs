@@ -163,6 +163,8 @@ impl Known {
                     self.gone(mesh, &identity);
                 }
             }
+            // Nothing else changes who is connected.
+            _ => {}
         }
     }
 

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use broadcaster::Broadcaster;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError,
-    DisconnectReason, GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Request, RequestError, Response, SubmitError, Transport,
+    DisconnectReason, Durations, GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass,
+    PeerInfo, Request, RequestError, Response, SubmitError, Transport, check_durations,
     http::{HttpAddressError, HttpClient},
 };
 use mesh::DialState;
@@ -50,6 +50,8 @@ impl WsNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
+        check_durations([("WsConfig::dial_timeout", config.dial_timeout)])?;
+        config.dial.check()?;
         let listener = match &config.listen {
             None => None,
             Some(address) => {

@@ -42,7 +42,7 @@ fn resident() -> usize {
 
 async fn victim() -> Node {
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();
-    recipe.guarded(InboundLimits { per_ip: 1_000, ..InboundLimits::default() }).start().await
+    recipe.guarded(InboundLimits::default().with_per_ip(1_000)).start().await
 }
 
 /// Checks that an honest client is served quickly.
@@ -194,7 +194,7 @@ async fn slow_requests_are_closed_in_time_and_delay_no_other_client() {
 #[tokio::test]
 async fn a_silent_socket_makes_room_for_a_newer_one() {
     let _alone = alone().await;
-    let limits = InboundLimits { half_open_total: 10, ..InboundLimits::default() };
+    let limits = InboundLimits::default().with_half_open_total(10);
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut sockets = Vec::new();
     for _ in 0..10 {
@@ -212,7 +212,7 @@ async fn a_silent_socket_makes_room_for_a_newer_one() {
 
 /// Limits that count loopback, so that every address of 127.0.0.0/8 is a host of its own.
 fn counted() -> InboundLimits {
-    InboundLimits { loopback: LoopbackRule::Counted, ..InboundLimits::default() }
+    InboundLimits::default().with_loopback(LoopbackRule::Counted)
 }
 
 // Issue 8, 27. Before, ten addresses filled the port, and 0 of 24 honest upgrades succeeded.
@@ -243,7 +243,7 @@ async fn silent_sockets_of_many_hosts_keep_no_honest_peer_out() {
 #[tokio::test]
 async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
     let _alone = alone().await;
-    let limits = InboundLimits { total: 40, ..counted() };
+    let limits = counted().with_total(40);
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut events = node.broadcaster.events();
     let mut crowd = Vec::new();
@@ -276,7 +276,7 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
 #[tokio::test]
 async fn of_a_crowd_whoever_brought_a_message_stays() {
     let _alone = alone().await;
-    let limits = InboundLimits { total: 3, ..counted() };
+    let limits = counted().with_total(3);
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut events = node.broadcaster.events();
     let mut crowd = Vec::new();
@@ -306,7 +306,7 @@ async fn of_a_crowd_whoever_brought_a_message_stays() {
 async fn headers_do_not_change_the_address_of_a_client() {
     let _alone = alone().await;
     let rate = RateWindow { count: 5, window: Duration::from_secs(60) };
-    let limits = InboundLimits { rate, ..counted() };
+    let limits = counted().with_rate(rate);
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut client = Raw::connect_from([127, 0, 1, 1].into(), node.address()).await;
     let mut refused = 0;

@@ -192,7 +192,7 @@ async fn every_request_is_answered_as_recorded() {
     let main = node(|config| {
         config.public_address = Some("relay.example:4160".to_owned());
         config.identity = Some(Arc::new(Keypair::from_seed([1; 32])));
-        config.door = Door::new(InboundLimits { per_ip: 100, ..InboundLimits::default() });
+        config.door = Door::new(InboundLimits::default().with_per_ip(100));
     })
     .await;
     let plain: Vec<&Case> =
@@ -219,10 +219,10 @@ async fn a_node_without_a_name_takes_no_part_in_the_identity_exchange() {
 
 #[tokio::test]
 async fn a_full_node_refuses_with_its_status() {
-    let limits = InboundLimits { per_ip: 1, ..InboundLimits::default() };
+    let limits = InboundLimits::default().with_per_ip(1);
     for (limits, name) in [
         (limits, "max_connections_per_ip"),
-        (InboundLimits { total: 1, ..InboundLimits::default() }, "incoming_connections_limit"),
+        (InboundLimits::default().with_total(1), "incoming_connections_limit"),
     ] {
         let node = node(|config| config.door = Door::new(limits)).await;
         let first = soon(raw::upgraded(node.address())).await;
@@ -237,7 +237,7 @@ async fn a_full_node_refuses_with_its_status() {
 
 #[tokio::test]
 async fn sockets_beyond_the_limit_are_closed_at_once() {
-    let limits = InboundLimits { total: 1, ..InboundLimits::default() };
+    let limits = InboundLimits::default().with_total(1);
     let node = node(|config| config.door = Door::new(limits)).await;
     let mut open = Vec::new();
     for _ in 0..11 {
@@ -251,11 +251,11 @@ async fn sockets_beyond_the_limit_are_closed_at_once() {
 }
 
 fn limited(config: &mut WsConfig) {
-    config.door = Door::new(InboundLimits {
-        rate: RateWindow { count: 2, window: Duration::from_secs(3) },
-        loopback: LoopbackRule::Counted,
-        ..InboundLimits::default()
-    });
+    config.door = Door::new(
+        InboundLimits::default()
+            .with_rate(RateWindow { count: 2, window: Duration::from_secs(3) })
+            .with_loopback(LoopbackRule::Counted),
+    );
 }
 
 #[tokio::test]

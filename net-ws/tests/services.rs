@@ -42,7 +42,7 @@ async fn asks(node: &Node, path: &str) -> Raw {
 
 #[tokio::test]
 async fn gossip_takes_no_http_permit_and_http_no_place_of_a_peer() {
-    let http_server = http_server(ServeLimits { connections: 1, ..ServeLimits::default() });
+    let http_server = http_server(ServeLimits::default().with_connections(1));
     let node = node(&http_server).await;
     let mut busy = asks(&node, "/hello").await;
     assert_eq!(soon(busy.answer()).await.unwrap().status, "HTTP/1.1 200 OK");
@@ -102,7 +102,7 @@ async fn a_path_that_is_not_clean_is_moved_before_a_permit_is_taken() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_queued_connections() {
-    let limits = ServeLimits { per_peer: 1, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_per_peer(1);
     let context = ServeContext { loopback: LoopbackRule::Counted, ..ServeContext::default() };
     let http_server = http_server_within(limits, context);
     let recipe = Recipe::new(&NetworkProfile::ALGORAND).listening();

@@ -14,7 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
 use gossip::{
-    GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
+    Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
 };
 use mesh::{DialLimits, Door, InboundLimits};
 #[cfg(feature = "http")]
@@ -291,6 +291,12 @@ impl NodeBuilder {
     ///
     /// The [`StartError`] that a start would give.
     pub fn check(&self) -> Result<(), StartError> {
+        self.limits.check()?;
+        self.inbound.check()?;
+        self.dial.check()?;
+        self.client_limits.check()?;
+        #[cfg(feature = "http")]
+        self.served.check()?;
         for peer in &self.peers {
             self.mode.check_peer(peer)?;
         }

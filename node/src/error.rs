@@ -2,7 +2,7 @@
 
 use std::io;
 
-use gossip::Tag;
+use gossip::{LimitError, Tag};
 
 use crate::{check::PeerError, data_dir::DataDirError, keys::KeyError};
 
@@ -24,6 +24,9 @@ pub enum StartError {
     #[cfg(feature = "ws")]
     #[error("cannot serve HTTPS")]
     Tls(#[from] net_ws::TlsError),
+    /// A duration among the limits is under a millisecond or over a year.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// A configured peer cannot be dialled.
     #[error("a peer cannot be dialled")]
     Peer(#[from] PeerError),
@@ -95,7 +98,10 @@ impl StartError {
     #[must_use]
     pub const fn is_misconfiguration(&self) -> bool {
         match self {
-            Self::Peer(_) | Self::UnknownTag { .. } | Self::TwoForOneTag { .. } => true,
+            Self::Limit(_)
+            | Self::Peer(_)
+            | Self::UnknownTag { .. }
+            | Self::TwoForOneTag { .. } => true,
             #[cfg(feature = "p2p")]
             Self::ListenAddress { .. } | Self::Protocol(_) => true,
             #[cfg(all(feature = "ws", feature = "p2p"))]

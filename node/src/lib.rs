@@ -94,7 +94,7 @@ pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
-pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES};
+pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES, RateWindow};
 #[cfg(feature = "http")]
 pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};
 pub use net_http::{

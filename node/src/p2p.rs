@@ -90,17 +90,16 @@ impl NodeBuilder {
     /// The configuration of the libp2p network.
     pub(crate) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
-        Ok(P2pConfig {
-            listen: self.p2p.addresses()?,
-            peers: self.peers.iter().filter(multiaddr).cloned().collect(),
-            mdns: self.p2p.mdns,
-            door: lent.door.clone(),
-            dial: self.dial,
-            gossip: self.p2p.gossip,
-            http_server: lent.http_server.clone(),
-            clients: Some(lent.clients.clone()),
-            protocols: self.p2p.protocols.clone(),
-            ..P2pConfig::new(self.network.clone(), lent.key.clone())
-        })
+        let mut config = P2pConfig::new(self.network.clone(), lent.key.clone());
+        config.listen = self.p2p.addresses()?;
+        config.peers = self.peers.iter().filter(multiaddr).cloned().collect();
+        config.mdns = self.p2p.mdns;
+        config.door = lent.door.clone();
+        config.dial = self.dial;
+        config.gossip = self.p2p.gossip;
+        config.http_server = lent.http_server.clone();
+        config.clients = Some(lent.clients.clone());
+        config.protocols = self.p2p.protocols.clone();
+        Ok(config)
     }
 }

@@ -12,7 +12,10 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{Router, body::Body, extract::Request};
-use gossip::http::{HttpBody, HttpService};
+use gossip::{
+    Durations, LimitError,
+    http::{HttpBody, HttpService},
+};
 use http::{Response, StatusCode};
 use net_http::{HttpServer, Protection, ServeContext, ServeLimits, reply};
 use runtime::Rarely;
@@ -26,6 +29,8 @@ pub(crate) struct Served {
     routers: Vec<Router>,
     last: Option<HttpService>,
     limits: ServeLimits,
+    /// The first limit of a protection that cannot be used.
+    wrong: Option<LimitError>,
 }
 
 impl Served {
@@ -37,6 +42,12 @@ impl Served {
     /// Sets the service that is asked for paths that no router knows.
     pub(crate) fn last(&mut self, service: HttpService) {
         self.last = Some(service);
+    }
+
+    /// Checks the durations among the limits.
+    pub(crate) fn check(&self) -> Result<(), LimitError> {
+        self.limits.check()?;
+        self.wrong.map_or(Ok(()), Err)
     }
 
     /// The server of it; `None` if there is nothing to serve.
@@ -71,6 +82,9 @@ impl NodeBuilder {
 
     /// Adds a router as [`NodeBuilder::http`] does, behind another protection.
     pub fn http_with(mut self, router: Router, protection: &Protection) -> Self {
+        if let Err(wrong) = protection.check() {
+            self.served.wrong.get_or_insert(wrong);
+        }
         self.served.router(protection.apply(router));
         self
     }

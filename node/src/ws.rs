@@ -77,24 +77,23 @@ impl NodeBuilder {
     /// The configuration of the WebSocket network.
     pub(crate) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
-        Ok(WsConfig {
-            listen: self.ws.listen.clone(),
-            public_address: self.ws.public_address.as_ref().map(NodeAddress::phonebook_entry),
-            peers: self.peers.iter().filter(web_socket).cloned().collect(),
-            identity: Some(Arc::new(lent.key.clone())),
-            door: lent.door.clone(),
-            dial: self.dial,
-            http_server: lent.http_server.clone(),
-            clients: Some(lent.clients.clone()),
-            tls: match &self.ws.tls {
-                Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
-                None => None,
-            },
-            tls_roots: match &self.ws.tls_roots {
-                Some(path) => net_ws::read_certificates(path)?,
-                None => Vec::new(),
-            },
-            ..WsConfig::new(self.network.clone())
-        })
+        let mut config = WsConfig::new(self.network.clone());
+        config.listen = self.ws.listen.clone();
+        config.public_address = self.ws.public_address.as_ref().map(NodeAddress::phonebook_entry);
+        config.peers = self.peers.iter().filter(web_socket).cloned().collect();
+        config.identity = Some(Arc::new(lent.key.clone()));
+        config.door = lent.door.clone();
+        config.dial = self.dial;
+        config.http_server = lent.http_server.clone();
+        config.clients = Some(lent.clients.clone());
+        config.tls = match &self.ws.tls {
+            Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
+            None => None,
+        };
+        config.tls_roots = match &self.ws.tls_roots {
+            Some(path) => net_ws::read_certificates(path)?,
+            None => Vec::new(),
+        };
+        Ok(config)
     }
 }

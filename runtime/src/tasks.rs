@@ -56,6 +56,7 @@ pub struct Fault {
 
 /// How a task ended that nobody had asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FaultKind {
     /// It panicked.
     Panicked,

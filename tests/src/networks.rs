@@ -42,7 +42,7 @@ impl Base {
         let root = CancellationToken::new();
         let broadcaster = Broadcaster::start(setup, &root);
         // All peers of a test come from one host.
-        let door = Door::new(InboundLimits { per_ip: 64, ..InboundLimits::default() });
+        let door = Door::new(InboundLimits::default().with_per_ip(64));
         let seed: [u8; 32] = rand::random();
         let identity = Keypair::from_seed(seed).identity();
         Self { broadcaster, door, identity, seed, root }

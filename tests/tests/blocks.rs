@@ -89,7 +89,7 @@ fn address(node: &Node, mode: Mode) -> NodeAddress {
 
 /// A node without blocks, connected to `peers`.
 async fn newcomer(mode: Mode, profile: &'static NetworkProfile, peers: &[NodeAddress]) -> Running {
-    let limits = ClientLimits { window: None, ..ClientLimits::default() };
+    let limits = ClientLimits::default().with_window(None);
     let builder = NodeBuilder::new(network()).mode(mode).profile(profile);
     let mut builder = builder.client_limits(limits);
     for peer in peers {

@@ -114,21 +114,19 @@ async fn a_panic_ends_its_own_link_only() {
 #[tokio::test(start_paused = true)]
 async fn durations_of_any_length_end_no_task() {
     for duration in [Duration::ZERO, Duration::MAX] {
-        let limits = Limits {
-            write_timeout: duration,
-            close_timeout: duration,
-            priority_age: duration,
-            bulk_age: duration,
-            slow_age: duration,
-            priority_window: duration,
-            bulk_window: duration,
-            message_time: duration,
-            inbound_wait: duration,
-            handler_timeout: duration,
-            request_timeout: duration,
-            parking_time: duration,
-            ..Limits::default()
-        };
+        let limits = Limits::default()
+            .with_write_timeout(duration)
+            .with_close_timeout(duration)
+            .with_priority_age(duration)
+            .with_bulk_age(duration)
+            .with_slow_age(duration)
+            .with_priority_window(duration)
+            .with_bulk_window(duration)
+            .with_message_time(duration)
+            .with_inbound_wait(duration)
+            .with_handler_timeout(duration)
+            .with_request_timeout(duration)
+            .with_parking_time(duration);
         let setup = Setup::new(&NetworkProfile::TANDEM).limits(limits);
         let node = testkit::memory::MemoryNetwork::start(testkit::harness::network(), setup);
         let other = testkit::memory::MemoryNetwork::start(

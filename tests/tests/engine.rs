@@ -159,7 +159,7 @@ async fn a_request_stays_with_the_link_it_was_made_on() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let limits = Limits { peer_tokens: 1, ..Limits::default() };
+    let limits = Limits::default().with_peer_tokens(1);
     let (node, broadcaster) = start(setup(limits).handler(Tag::AV, gated(&gate, &recorder)));
     let ((mut losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
     for number in 0..3 {
@@ -174,7 +174,7 @@ async fn a_message_that_waits_for_its_handler_survives_the_loss_of_its_link() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_messages_are_dropped_if_their_peer_does_not_return_in_time() {
-    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(60 * SECOND);
     let parking_time = limits.parking_time;
     let (node, broadcaster) = start(setup(limits));
     let (mut leaving, peer) = twin(&node);
@@ -219,7 +219,7 @@ async fn parked_messages_are_dropped_when_the_node_stops() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_returns_in_time_gets_its_parked_messages_after_its_greeting() {
-    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(60 * SECOND);
     let (node, broadcaster) = start(setup(limits));
     let (mut leaving, _) = twin(&node);
     let mut events = broadcaster.events();
@@ -255,7 +255,7 @@ async fn a_peer_that_returns_in_time_gets_its_parked_messages_after_its_greeting
 #[tokio::test(start_paused = true)]
 async fn messages_beyond_the_room_of_the_other_link_are_counted() {
     let peer_priority = LaneLimits { messages: 4, bytes: 1_000_000 };
-    let (node, broadcaster) = start(setup(Limits { peer_priority, ..Limits::default() }));
+    let (node, broadcaster) = start(setup(Limits::default().with_peer_priority(peer_priority)));
     let ((_losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
     for peer in [loser, winner] {
         let stuck = Outbound::new(Tag::VB, bundle(1, 500_000)).to(gossip::Recipients::One(peer));
@@ -317,7 +317,7 @@ async fn a_slow_peer_is_gone_at_its_deadline_however_long_it_takes_to_close() {
 
 #[tokio::test(start_paused = true)]
 async fn every_message_of_a_peer_that_is_cut_off_is_counted() {
-    let limits = Limits { slow_age: SECOND, ..Limits::default() };
+    let limits = Limits::default().with_slow_age(SECOND);
     let (node, broadcaster) = start(setup(limits));
     let (mut raw, attached) = node.scripted(Shape::default()).unwrap();
     for number in 0..50 {
@@ -337,7 +337,7 @@ async fn every_message_of_a_peer_that_is_cut_off_is_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_is_slow_when_its_oldest_message_is_too_old_whosever_it_is() {
-    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(60 * SECOND);
     let (node, _) = start(setup(limits).relaying(Relaying::Accepted));
     let (mut near, _) = node.scripted(Shape::default()).unwrap();
     let (mut far, mut ended) = node.scripted(Shape::default()).unwrap();
@@ -359,7 +359,7 @@ async fn a_peer_is_slow_when_its_oldest_message_is_too_old_whosever_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forwarded_message_that_waited_too_long_is_dropped_and_counted() {
-    let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(60 * SECOND);
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let (mut near, _) = node.scripted(Shape::default()).unwrap();
     let (mut far, _ended) = node.scripted(Shape::default()).unwrap();
@@ -383,7 +383,7 @@ fn bomb(number: u8) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_proposal_is_charged_by_its_decompressed_size() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let limits = Limits { budget_bytes: 16 * 1024 * 1024, ..Limits::default() };
+    let limits = Limits::default().with_budget_bytes(16 * 1024 * 1024);
     let (node, broadcaster) = start(setup(limits).handler(Tag::PP, gated(&gate, &recorder)));
     let mut peers = Vec::new();
     for number in 0..8 {
@@ -425,7 +425,7 @@ async fn a_request_that_waits_delays_no_message_and_no_other_request() {
 
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
-    let limits = Limits { budget_bytes: 8 * 1024 * 1024, ..Limits::default() };
+    let limits = Limits::default().with_budget_bytes(8 * 1024 * 1024);
     let (node, broadcaster) = start(setup(limits));
     let (mut raw, _) = node.scripted(Shape::default()).unwrap();
     let mut observer = broadcaster.observe();
@@ -483,12 +483,10 @@ fn heard_on_topic(
 async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let two = NonZeroUsize::MIN.saturating_add(1);
-    let limits = Limits {
-        topic_queue: two,
-        handler_timeout: 600 * SECOND,
-        inbound_wait: 600 * SECOND,
-        ..Limits::default()
-    };
+    let limits = Limits::default()
+        .with_topic_queue(two)
+        .with_handler_timeout(600 * SECOND)
+        .with_inbound_wait(600 * SECOND);
     let (node, broadcaster) = start(setup(limits).handler(Tag::TX, gated(&gate, &recorder)));
     let mut reports = Vec::new();
     for number in 0..4 {
@@ -510,7 +508,7 @@ async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_topic_that_wait_for_a_handler_are_charged_to_the_budget() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let limits = Limits { budget_bytes: 4 * 1024 * 1024, ..Limits::default() };
+    let limits = Limits::default().with_budget_bytes(4 * 1024 * 1024);
     let (_node, broadcaster) = start(setup(limits).handler(Tag::TX, gated(&gate, &recorder)));
     for number in 0..40 {
         broadcaster.hear(heard_on_topic(bundle(number, 500_000)).0);

@@ -229,7 +229,7 @@ async fn a_message_is_not_sent_back_to_its_node_by_another_link() {
 // Issue 9, 6. Before, old messages from another link ended the winner.
 #[tokio::test(start_paused = true)]
 async fn messages_that_grew_old_on_another_link_do_not_make_the_winner_slow() {
-    let limits = Limits { write_timeout: 90 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(90 * SECOND);
     let old = limits.slow_age + SECOND;
     let node = Node::start(Setup::new(&NetworkProfile::TANDEM).limits(limits));
     let mut events = node.broadcaster.events();
@@ -313,6 +313,7 @@ fn told(
             PeerEvent::Connected(_) => "connected",
             PeerEvent::Identified(_) => "identified",
             PeerEvent::Disconnected(..) => "disconnected",
+            other => panic!("{other:?}"),
         };
         told.push((name, event.peer().id.0, event.peer().identity.is_some()));
     }

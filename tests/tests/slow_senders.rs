@@ -67,7 +67,7 @@ fn is_over(node: &Broadcaster) -> bool {
 // Issue 9, 3; issue 8, 26.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_identities_that_never_end_their_messages_take_no_vote_from_anybody() {
-    let limits = Limits { message_time: MESSAGE_TIME, ..Limits::default() };
+    let limits = Limits::default().with_message_time(MESSAGE_TIME);
     let setup = Setup::new(&NetworkProfile::ALGORAND).relaying(Relaying::Accepted).limits(limits);
     let node = P2p::start(setup).await;
     let (mut sender, mut reader) = (node.dial_raw().await, node.dial_raw().await);

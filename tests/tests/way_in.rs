@@ -75,7 +75,7 @@ fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler>
 
 /// Limits so long that no handler reaches its deadline.
 fn patient() -> Limits {
-    Limits { handler_timeout: 600 * SECOND, inbound_wait: 600 * SECOND, ..Limits::default() }
+    Limits::default().with_handler_timeout(600 * SECOND).with_inbound_wait(600 * SECOND)
 }
 
 type Answers = Arc<Mutex<Vec<Validation>>>;
@@ -93,7 +93,7 @@ fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
 #[tokio::test(start_paused = true)]
 async fn a_message_lost_with_its_peer_is_accepted_from_another() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
-    let limits = Limits { workers: ONE, topic_queue: ONE, peer_tokens: 3, ..patient() };
+    let limits = patient().with_workers(ONE).with_topic_queue(ONE).with_peer_tokens(3);
     let (node, broadcaster) = start(setup(limits).handler(Tag::VB, gated(&gate, &recorder)));
     let ((mut leaving, id), (mut staying, _)) = (join(&node), join(&node));
     for number in 0..4 {
@@ -118,7 +118,7 @@ async fn a_message_lost_with_its_peer_is_accepted_from_another() {
 #[tokio::test(start_paused = true)]
 async fn a_message_refused_on_sending_is_accepted_from_a_peer() {
     let recorder = Recorder::default();
-    let limits = Limits { intake_priority: ONE, ..Limits::default() };
+    let limits = Limits::default().with_intake_priority(ONE);
     let (node, broadcaster) = start(setup(limits).handler(Tag::AV, Arc::new(recorder.clone())));
     let (mut raw, _) = join(&node);
     let sent = [body(1, 100), body(2, 100)]
@@ -138,7 +138,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
         2 => Validation::Ignore,
         _ => Validation::Accept,
     };
-    let limits = Limits { workers: ONE, ..patient() };
+    let limits = patient().with_workers(ONE);
     let setup = setup(limits).relaying(Relaying::Accepted).validator(Tag::TX, Arc::new(judge));
     let (node, broadcaster) = start(setup.handler(Tag::TX, gated(&gate, &recorder)));
     let (mut raw, _) = join(&node);
@@ -194,7 +194,7 @@ async fn topics_and_streams_share_the_rules_for_compressed_messages() {
 async fn a_copy_in_the_same_bytes_costs_no_memory_and_delays_no_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
     let votes = Recorder::default();
-    let limits = Limits { budget_bytes: 2 * MAX_DECOMPRESSED - 1_000_000, ..patient() };
+    let limits = patient().with_budget_bytes(2 * MAX_DECOMPRESSED - 1_000_000);
     let setup = setup(limits).handler(Tag::PP, gated(&gate, &recorder));
     let (node, _) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
     let ((mut first, _), (mut second, _)) = (join(&node), join(&node));
@@ -272,7 +272,7 @@ async fn a_peer_that_asks_for_much_leaves_room_for_the_requests_of_others() {
             gossip::Handler::handle(&log, request).await
         }
     };
-    let limits = Limits { requests_handled: ONE.saturating_add(19), ..patient() };
+    let limits = patient().with_requests_handled(ONE.saturating_add(19));
     let (node, _) = start(setup(limits).handler(Tag::UE, Arc::new(handler)));
     let ((mut flooder, _), (mut honest, _)) = (join(&node), join(&node));
     let topics = Topics::new().with("n", vec![7; 4]);
@@ -294,7 +294,8 @@ async fn a_flood_of_votes_takes_no_place_of_another_peer() {
     // The queue of the listener is large, because this test is about the queues before it.
     let peer_priority = LaneLimits { messages: 100_000, bytes: 100_000_000 };
     let intake_priority = ONE.saturating_add(63);
-    let limits = Limits { intake_priority, peer_priority, ..Limits::default() };
+    let limits =
+        Limits::default().with_intake_priority(intake_priority).with_peer_priority(peer_priority);
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let ((mut flooder, _), (mut honest, _)) = (join(&node), join(&node));
     let (mut listener, _) = join(&node);
@@ -340,7 +341,7 @@ async fn handlers_that_take_their_time_take_it_from_their_own_peer() {
             gossip::Handler::handle(&written, message).await
         }
     };
-    let limits = Limits { workers: ONE, ..patient() };
+    let limits = patient().with_workers(ONE);
     let (node, _) = start(setup(limits).handler(Tag::AV, Arc::new(slow)));
     let mut flooders = Vec::new();
     for _ in 0..3 {
@@ -365,7 +366,7 @@ async fn handlers_that_take_their_time_take_it_from_their_own_peer() {
 // Issue 8, 24.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_could_not_be_forwarded_is_forwarded_at_its_next_copy() {
-    let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
+    let limits = Limits::default().with_budget_bytes(1_000_000);
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let ((mut first, _), (mut second, _)) = (join(&node), join(&node));
     let (mut listener, _) = join(&node);
@@ -414,8 +415,8 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     let votes = Recorder::default();
     // The bodies of some fifty frames, at a rate that a busy machine reaches too.
     let unpacked_bytes = Rate { per_second: 1024 * 1024, ..Rates::default().unpacked_bytes };
-    let rates = Rates { unpacked_bytes, ..Rates::default() };
-    let setup = setup(Limits { rates, ..Limits::default() }).relaying(Relaying::Accepted);
+    let rates = Rates::default().with_unpacked_bytes(unpacked_bytes);
+    let setup = setup(Limits::default().with_rates(rates)).relaying(Relaying::Accepted);
     let (node, broadcaster) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
     let (mut attacker, mut ended) = node.scripted(Shape::default()).unwrap();
     let (mut honest, mut honest_ended) = node.scripted(Shape::default()).unwrap();
@@ -467,7 +468,7 @@ impl broadcaster::TopicSink for Topic {
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
 async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {
-    let limits = Limits { budget_bytes: 1_000_000, ..Limits::default() };
+    let limits = Limits::default().with_budget_bytes(1_000_000);
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
     let topic = Arc::new(Topic(Mutex::default()));
     broadcaster.attach_topic(Tag::TX, Transport::Libp2p, Arc::clone(&topic) as _);
@@ -486,7 +487,7 @@ async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {
 // Issue 8, 25. On the system's clock, like a stall.
 #[tokio::test]
 async fn a_peer_is_not_slow_because_this_node_stood_still() {
-    let limits = Limits { write_timeout: 2 * SECOND, slow_age: 2 * SECOND, ..Limits::default() };
+    let limits = Limits::default().with_write_timeout(2 * SECOND).with_slow_age(2 * SECOND);
     let (node, broadcaster) = start(setup(limits));
     let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
     for number in 0..10 {

@@ -31,24 +31,22 @@ const CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Limits of a server with a single, busy peer.
 pub(crate) fn serve_limits() -> ServeLimits {
-    ServeLimits {
-        connections: ROOM,
-        waiting: ROOM,
-        per_peer: ROOM,
-        waiting_per_peer: ROOM,
-        requests: ROOM,
-        ..ServeLimits::default()
-    }
+    ServeLimits::default()
+        .with_connections(ROOM)
+        .with_waiting(ROOM)
+        .with_per_peer(ROOM)
+        .with_waiting_per_peer(ROOM)
+        .with_requests(ROOM)
 }
 
 /// Limits of a client without a rate limit.
 pub(crate) fn client_limits() -> ClientLimits {
-    ClientLimits { window: None, connections: CALLERS, ..ClientLimits::default() }
+    ClientLimits::default().with_window(None).with_connections(CALLERS)
 }
 
 /// Limits of a port whose clients connect at the same moment: over TLS each counts as half-open for a while.
 fn inbound_limits() -> InboundLimits {
-    InboundLimits { half_open_total: ROOM, half_open_per_ip: ROOM, ..InboundLimits::default() }
+    InboundLimits::default().with_half_open_total(ROOM).with_half_open_per_ip(ROOM)
 }
 
 /// A caller. All callers share one client, like the parts of an application.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::LoopbackRule;
+use gossip::{Durations, LoopbackRule};
 
 /// Sockets allowed beyond the number of peers, for services and for refusing politely.
 ///
@@ -38,6 +38,7 @@ impl Default for RateWindow {
 
 /// Limits on the connections of a node, over all its transports together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InboundLimits {
     /// Inbound peers at one time. Default: 2,400. Source: wire facts 1.6, row 7.
     pub total: usize,
@@ -64,6 +65,18 @@ pub struct InboundLimits {
     pub loopback: LoopbackRule,
 }
 
+gossip::setters!(InboundLimits {
+    with_total => total: usize,
+    with_per_ip => per_ip: usize,
+    with_per_subnet => per_subnet: usize,
+    with_half_open_total => half_open_total: usize,
+    with_half_open_per_ip => half_open_per_ip: usize,
+    with_rate => rate: RateWindow,
+    with_subnet_rate => subnet_rate: RateWindow,
+    with_outbound => outbound: usize,
+    with_loopback => loopback: LoopbackRule,
+});
+
 /// Open files kept back for everything but connections between nodes: the admin socket, the data
 /// directory, what is served from disk, and what the runtime itself needs.
 ///
@@ -86,6 +99,20 @@ impl InboundLimits {
         let outbound = self.outbound.min(free / 4);
         let total = self.total.min(free - outbound - SOCKET_RESERVE);
         Some(Self { total, outbound, ..self })
+    }
+}
+
+impl Durations for InboundLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        // No length at all switches a rate off.
+        for (setting, rate) in [
+            ("InboundLimits::rate", &mut self.rate),
+            ("InboundLimits::subnet_rate", &mut self.subnet_rate),
+        ] {
+            if rate.is_on() {
+                visit(setting, &mut rate.window);
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use std::{
     time::Instant,
 };
 
-use gossip::Identity;
+use gossip::{Durations, Identity};
 
 use self::rules::{Rules, Ruling, Ticket};
 pub use self::{
@@ -108,7 +108,7 @@ impl Door {
     /// A door that nobody has come through.
     #[must_use]
     pub fn new(limits: InboundLimits) -> Self {
-        let shared = Shared { rules: Rules::new(limits), evict: HashMap::new() };
+        let shared = Shared { rules: Rules::new(limits.bounded()), evict: HashMap::new() };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 

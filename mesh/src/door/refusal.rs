@@ -6,6 +6,7 @@ use std::time::Duration;
 /// metric: whatever comes to nothing at the door is counted under exactly one of them.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// There are as many sockets as allowed, and none of a more crowded part of the network.
     #[error("all sockets are taken")]

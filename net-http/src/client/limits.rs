@@ -2,16 +2,14 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use gossip::Durations;
+
 /// Idle time after which a kept TCP connection is closed. Chosen: one second less than existing nodes keep one,
 /// so that the client closes it first and no request crosses the server's close.
 pub const TCP_IDLE: Duration = Duration::from_secs(3);
 
 /// Idle time after which a kept libp2p stream is closed. Chosen: 5 s less than a Tandem server keeps one.
 pub const STREAM_IDLE: Duration = Duration::from_secs(25);
-
-/// Longest time-out that a limit can set: a year. Chosen: longer values mean "never", and would overflow
-/// clocks.
-pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Limit on the new requests to one peer in a sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +29,7 @@ impl Default for RequestWindow {
 
 /// Limits and deadlines of all clients of a node. Limits that name a peer apply to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientLimits {
     /// Rate of new requests to one peer; `None` sets no limit. Default: [`RequestWindow::default`].
     pub window: Option<RequestWindow>,
@@ -55,6 +54,29 @@ pub struct ClientLimits {
     pub targets: NonZeroUsize,
 }
 
+gossip::setters!(ClientLimits {
+    with_window => window: Option<RequestWindow>,
+    with_connections => connections: NonZeroUsize,
+    with_waiting => waiting: usize,
+    with_queue => queue: Duration,
+    with_connect => connect: Duration,
+    with_response => response: Duration,
+    with_still => still: Duration,
+    with_targets => targets: NonZeroUsize,
+});
+
+impl Durations for ClientLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        if let Some(window) = &mut self.window {
+            visit("ClientLimits::window", &mut window.window);
+        }
+        visit("ClientLimits::queue", &mut self.queue);
+        visit("ClientLimits::connect", &mut self.connect);
+        visit("ClientLimits::response", &mut self.response);
+        visit("ClientLimits::still", &mut self.still);
+    }
+}
+
 impl Default for ClientLimits {
     fn default() -> Self {
         Self {
@@ -66,19 +88,6 @@ impl Default for ClientLimits {
             response: Duration::from_secs(60),
             still: Duration::from_secs(60),
             targets: NonZeroUsize::MIN.saturating_add(1023),
-        }
-    }
-}
-
-impl ClientLimits {
-    /// Returns the same limits with every time-out cut to [`LONGEST`].
-    pub(super) fn within_reason(self) -> Self {
-        Self {
-            queue: self.queue.min(LONGEST),
-            connect: self.connect.min(LONGEST),
-            response: self.response.min(LONGEST),
-            still: self.still.min(LONGEST),
-            ..self
         }
     }
 }

@@ -33,7 +33,7 @@ mod wire;
 use std::{fmt, sync::Arc, time::Duration};
 
 use gossip::{
-    BoxFuture, StreamUse,
+    BoxFuture, Durations, LONGEST_LIMIT, StreamUse,
     http::{BoxError, HttpClient},
 };
 use http::HeaderValue;
@@ -47,7 +47,6 @@ pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
 pub use request::RequestError;
 
 use exchange::TargetConfig;
-use limits::LONGEST;
 use request::RequestDefaults;
 use table::Table;
 
@@ -120,7 +119,7 @@ impl Clients {
     /// When called outside a tokio runtime.
     #[must_use]
     pub fn new(limits: ClientLimits, user_agent: String, parent: &CancellationToken) -> Self {
-        let limits = limits.within_reason();
+        let limits = limits.bounded();
         let user_agent = HeaderValue::try_from(user_agent).ok().filter(|name| !name.is_empty());
         let table = Arc::new(Table::new(limits));
         let tasks = TaskSet::new(parent);
@@ -145,7 +144,7 @@ impl Clients {
             shared: Arc::clone(&self.shared),
             defaults,
             streams: target.streams,
-            idle: target.idle.min(LONGEST),
+            idle: target.idle.min(LONGEST_LIMIT),
             connect: target.connect,
         })
     }

@@ -20,7 +20,7 @@ mod rate;
 use std::{num::NonZeroU32, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit};
-use gossip::http::Caller;
+use gossip::{Durations, http::Caller};
 use http::Request;
 /// Refuses request bodies longer than a given number of bytes with `413 Payload Too Large`.
 pub use tower_http::limit::RequestBodyLimitLayer as BodyLimitLayer;
@@ -36,6 +36,7 @@ use crate::serve::{LoopbackRule, PeerKey};
 /// The defaults fit services with short requests. A service that accepts files needs a larger
 /// [`Protection::body_bytes`]; a rarely used service may want a lower [`Protection::rate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Protection {
     /// Longest request body, in bytes; longer ones are answered 413. Default: 1 MiB. Source: threats and
     /// goals, row 30.
@@ -50,6 +51,22 @@ pub struct Protection {
     pub in_flight: usize,
     /// Rate of requests of one caller; further ones are answered 429. Default: 1,000 a second.
     pub rate: RequestRate,
+}
+
+gossip::setters!(Protection {
+    with_body_bytes => body_bytes: usize,
+    with_body_rate => body_rate: BodyRate,
+    with_head_time => head_time: Duration,
+    with_in_flight => in_flight: usize,
+    with_rate => rate: RequestRate,
+    with_loopback => loopback: LoopbackRule,
+});
+
+impl Durations for Protection {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("Protection::body_rate", &mut self.body_rate.grace);
+        visit("Protection::head_time", &mut self.head_time);
+    }
 }
 
 impl Default for Protection {
@@ -68,6 +85,7 @@ impl Protection {
     /// Wraps a router in all layers, its fallback included. Replaces `axum`'s default limit on bodies by
     /// [`Protection::body_bytes`].
     pub fn apply(&self, router: Router) -> Router {
+        let rules = self.clone().bounded();
         router
             .layer(DefaultBodyLimit::disable())
             .layer(BodyLimitLayer::new(self.body_bytes))

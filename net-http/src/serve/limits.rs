@@ -9,6 +9,7 @@ pub(crate) const MAX_HEAD_BYTES: usize = 8192;
 
 /// Limits of the HTTP server, for all networks of a node together.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServeLimits {
     /// Connections and streams served at a time. Default: 1,024. Chosen: those of 64 peers at their bound; each
     /// takes about 20 KiB of memory.
@@ -41,6 +42,32 @@ pub struct ServeLimits {
     /// Longest time in which no byte of a message can be read or written. Default: 30 s. Source: threats and
     /// goals, row 30.
     pub stall: Duration,
+}
+
+gossip::setters!(ServeLimits {
+    with_connections => connections: usize,
+    with_waiting => waiting: usize,
+    with_per_peer => per_peer: usize,
+    with_waiting_per_peer => waiting_per_peer: usize,
+    with_wait => wait: Duration,
+    with_requests => requests: usize,
+    with_request_wait => request_wait: Duration,
+    with_head_time => head_time: Duration,
+    with_socket_idle => socket_idle: Duration,
+    with_stream_idle => stream_idle: Duration,
+    with_stall => stall: Duration,
+    with_loopback => loopback: LoopbackRule,
+});
+
+impl Durations for ServeLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("ServeLimits::wait", &mut self.wait);
+        visit("ServeLimits::request_wait", &mut self.request_wait);
+        visit("ServeLimits::head_time", &mut self.head_time);
+        visit("ServeLimits::socket_idle", &mut self.socket_idle);
+        visit("ServeLimits::stream_idle", &mut self.stream_idle);
+        visit("ServeLimits::stall", &mut self.stall);
+    }
 }
 
 impl Default for ServeLimits {

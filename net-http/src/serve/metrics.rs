@@ -6,6 +6,7 @@ use runtime::Rarely;
 
 /// A counted event of a connection or a request. A closed set, so that it can be the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Incident {
     /// A connection was closed without an answer: all permits were taken.
     Full,

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use gossip::{BoxFuture, LimitError, check_durations};
+use gossip::{BoxFuture, Durations};
 
 use super::stream::PeerStream;
 use crate::streams::{self, Bounds};
@@ -57,6 +57,18 @@ pub struct AcceptLimits {
     pub time: Duration,
 }
 
+gossip::setters!(AcceptLimits {
+    with_at_once => at_once: NonZeroUsize,
+    with_per_peer => per_peer: NonZeroUsize,
+    with_time => time: Duration,
+});
+
+impl Durations for AcceptLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("AcceptLimits::time", &mut self.time);
+    }
+}
+
 impl Default for AcceptLimits {
     fn default() -> Self {
         const ONE: NonZeroUsize = NonZeroUsize::MIN;
@@ -69,36 +81,6 @@ impl Default for AcceptLimits {
 }
 
 impl AcceptLimits {
-    /// Sets the number of streams handled at a time.
-    #[must_use]
-    pub const fn with_at_once(mut self, at_once: NonZeroUsize) -> Self {
-        self.at_once = at_once;
-        self
-    }
-
-    /// Sets the number of streams of one peer handled at a time.
-    #[must_use]
-    pub const fn with_per_peer(mut self, per_peer: NonZeroUsize) -> Self {
-        self.per_peer = per_peer;
-        self
-    }
-
-    /// Sets the longest time to handle one stream, from 1 ms to a year.
-    #[must_use]
-    pub const fn with_time(mut self, time: Duration) -> Self {
-        self.time = time;
-        self
-    }
-
-    /// Checks the bounds of the duration.
-    ///
-    /// # Errors
-    ///
-    /// [`LimitError`] when it is below 1 ms or above a year.
-    pub fn check(&self) -> Result<(), LimitError> {
-        check_durations([("AcceptLimits::time", self.time)])
-    }
-
     /// Bounds on the streams that wait for their task, which takes no longer than one turn of the runtime.
     pub(crate) fn queue(&self) -> Bounds {
         let Bounds { per_connection, in_all } = streams::HTTP;

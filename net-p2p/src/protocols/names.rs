@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use gossip::{LimitError, NetworkProfile};
+use gossip::{Durations, LimitError, NetworkProfile};
 
 use super::OwnProtocol;
 

@@ -47,12 +47,10 @@ use crate::{P2pConfig, config::libp2p_key};
 /// Limits that count every address of 127.0.0.0/8 as a host of its own, without a rate limit.
 fn counted() -> InboundLimits {
     let off = RateWindow { count: 0, ..RateWindow::default() };
-    InboundLimits {
-        loopback: LoopbackRule::Counted,
-        rate: off,
-        subnet_rate: off,
-        ..InboundLimits::default()
-    }
+    InboundLimits::default()
+        .with_loopback(LoopbackRule::Counted)
+        .with_rate(off)
+        .with_subnet_rate(off)
 }
 
 async fn guarded(limits: InboundLimits) -> (Node, Door) {
@@ -185,7 +183,7 @@ async fn silent_sockets_keep_no_honest_peer_out() {
 // peers got one.
 #[tokio::test]
 async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
-    let (node, door) = guarded(InboundLimits { total: 40, ..counted() }).await;
+    let (node, door) = guarded(counted().with_total(40)).await;
     let crowd = Crowd::new();
     for number in 0..40 {
         let from = [127, 0, 1, number / 8 + 1];
@@ -213,7 +211,7 @@ async fn a_full_node_takes_places_from_the_crowd_for_newcomers() {
 // Issue 9, 5: an evicted libp2p peer ended as `transport`, and whoever had brought messages went like any other.
 #[tokio::test]
 async fn an_evicted_peer_ends_as_evicted_and_is_not_the_one_that_brought_messages() {
-    let (node, door) = guarded(InboundLimits { total: 2, ..counted() }).await;
+    let (node, door) = guarded(counted().with_total(2)).await;
     let mut events = node.broadcaster.events();
     let mut peers = Vec::new();
     for number in 1..=2 {
@@ -244,7 +242,7 @@ async fn an_evicted_peer_ends_as_evicted_and_is_not_the_one_that_brought_message
 // Issue 8, 10. Before, `--max-inbound-per-ip` had no effect on libp2p.
 #[tokio::test]
 async fn a_host_gets_no_more_places_than_its_limit() {
-    let (node, door) = guarded(InboundLimits { per_ip: 2, ..counted() }).await;
+    let (node, door) = guarded(counted().with_per_ip(2)).await;
     let crowd = Crowd::new();
     for _ in 0..4 {
         // A refused dialer may get the error before its own side of the handshake is done.
@@ -260,7 +258,7 @@ async fn a_host_gets_no_more_places_than_its_limit() {
 // Issue 9, 5: a configured peer gets a place even if the node is full.
 #[tokio::test]
 async fn a_configured_peer_gets_a_place_in_a_full_node() {
-    let (node, door) = guarded(InboundLimits { total: 3, ..counted() }).await;
+    let (node, door) = guarded(counted().with_total(3)).await;
     let crowd = Crowd::new();
     for number in 0..3 {
         crowd.keep(join([127, 1, number, 1].into(), node.address()).await.unwrap().1);

@@ -57,7 +57,7 @@ fn http_server() -> HttpServer {
 
 /// Clients without a rate limit.
 fn clients() -> Clients {
-    let limits = ClientLimits { window: None, ..ClientLimits::default() };
+    let limits = ClientLimits::default().with_window(None);
     Clients::new(limits, "test".to_owned(), &CancellationToken::new())
 }
 

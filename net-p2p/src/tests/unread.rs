@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 async fn deaf(bound: usize) -> Node {
     let hold = |_request: HttpRequest| pending::<Result<HttpResponse, std::convert::Infallible>>();
     let server = HttpServer::new(HttpService::new(tower::service_fn(hold)), ServeLimits::default());
-    let door = Door::new(InboundLimits { per_ip: 64, ..InboundLimits::default() });
+    let door = Door::new(InboundLimits::default().with_per_ip(64));
     Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), |config| P2pConfig {
         http_server: Some(server),
         backlog_bytes: Some(bound),

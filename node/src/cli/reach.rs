@@ -35,7 +35,7 @@ impl Reach {
         let mut builder = NodeBuilder::new(network)
             .mode(mode)
             .outward()
-            .client_limits(ClientLimits { window: None, ..ClientLimits::default() });
+            .client_limits(ClientLimits::default().with_window(None));
         if let Some(roots) = roots {
             builder = builder.tls_roots(roots);
         }

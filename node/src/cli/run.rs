@@ -235,7 +235,7 @@ async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilde
 pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     let (budget_bytes, limits) = (settings.budget_bytes, Limits::default());
     let remembered_bytes = limits.remembered_bytes.min(budget_bytes / 4);
-    let limits = Limits { budget_bytes, remembered_bytes, ..limits };
+    let limits = limits.with_budget_bytes(budget_bytes).with_remembered_bytes(remembered_bytes);
     let mut builder = NodeBuilder::new(settings.network.clone())
         .profile(settings.profile)
         .mode(settings.mode)
@@ -261,11 +261,9 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
 }
 
 fn inbound(settings: &Settings) -> InboundLimits {
-    InboundLimits {
-        total: settings.max_inbound,
-        per_ip: settings.max_inbound_per_ip,
-        ..InboundLimits::default()
-    }
+    InboundLimits::default()
+        .with_total(settings.max_inbound)
+        .with_per_ip(settings.max_inbound_per_ip)
 }
 
 fn serve_admin(
@@ -339,6 +337,8 @@ async fn tell_events(teller: &Teller, mut events: broadcast::Receiver<PeerEvent>
             PeerEvent::Disconnected(info, reason) => {
                 Event::PeerDisconnected { peer: Peer::of(info), reason: reason.label() }
             }
+            // Programs are told of what the manual names.
+            _ => continue,
         });
     }
 }
@@ -348,6 +348,7 @@ fn log_event(event: &PeerEvent) {
         PeerEvent::Connected(_) => ("a peer connected", None),
         PeerEvent::Identified(_) => ("a peer was identified", None),
         PeerEvent::Disconnected(_, reason) => ("a peer disconnected", Some(reason.label())),
+        _ => return,
     };
     let Peer { peer, transport, direction, address, peer_id } = Peer::of(event.peer());
     tracing::info!(peer, transport, direction, ?address, peer_id, reason, "{what}");

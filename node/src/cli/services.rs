@@ -52,7 +52,7 @@ pub(crate) async fn offer(
 ) -> Result<NodeBuilder, Failure> {
     let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
     let rate = RequestRate { per_second, burst: per_second };
-    let protection = Protection { rate, ..Protection::default() };
+    let protection = Protection::default().with_rate(rate);
     let node = LateNode::new();
     for service in &settings.services {
         builder = match service {
@@ -65,7 +65,7 @@ pub(crate) async fn offer(
                 let router =
                     files::router(store.map_err(ServiceError::Files)?, settings.uploads.clone());
                 // The length of uploads is the store's to bound.
-                let long = Protection { body_bytes: usize::MAX, ..protection.clone() };
+                let long = protection.clone().with_body_bytes(usize::MAX);
                 builder.http_with(router, &long)
             }
             Service::Kv => builder.http_with(kv::router(), &protection),

@@ -147,7 +147,7 @@ impl Ledger {
                     let arrivals = classes.entry(class).or_default();
                     match transport {
                         Transport::Libp2p => arrivals.p2p += 1,
-                        Transport::WebSocket | Transport::Memory => arrivals.ws += 1,
+                        _ => arrivals.ws += 1,
                     }
                 }
                 let micros = at_ns.saturating_sub(sent_ns) / 1_000;

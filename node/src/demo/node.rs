@@ -104,7 +104,7 @@ pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
 fn builder(args: &DemoNodeArgs, journal: &Arc<Journal>) -> Result<NodeBuilder, Failure> {
     let network = NetworkId::new(args.network.as_str())
         .map_err(|error| Failure::Usage { text: error.to_string() })?;
-    let inbound = InboundLimits { per_ip: MAX_NODES, ..InboundLimits::default() };
+    let inbound = InboundLimits::default().with_per_ip(MAX_NODES);
     let mut builder = NodeBuilder::new(network)
         .mode(args.mode)
         .data_dir(args.dir.clone())

@@ -67,11 +67,8 @@ impl Forward {
         let failed = |source| ForwardError { address: listen.to_owned(), source };
         let listener = environment.bind(listen).await.map_err(failed)?;
         let local = listener.local_addr();
-        let limits = ServeLimits {
-            connections: MAX_CONNECTIONS,
-            requests: MAX_CONNECTIONS,
-            ..ServeLimits::default()
-        };
+        let limits =
+            ServeLimits::default().with_connections(MAX_CONNECTIONS).with_requests(MAX_CONNECTIONS);
         let http_server = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
         let tasks = TaskSet::new(parent);
         let spawner = tasks.clone();

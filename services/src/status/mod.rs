@@ -53,6 +53,7 @@ pub struct Health {
 /// The state of a node, for load balancers and others that send requests to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum State {
     /// The node serves.
     Serving,

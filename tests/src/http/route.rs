@@ -53,7 +53,7 @@ pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken
     let mut builder = NodeBuilder::new(network())
         .mode(mode)
         .outward()
-        .client_limits(ClientLimits { window: None, still: STILL, ..ClientLimits::default() });
+        .client_limits(ClientLimits::default().with_window(None).with_still(STILL));
     if let Some(roots) = roots {
         builder = builder.tls_roots(roots);
     }

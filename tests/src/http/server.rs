@@ -16,11 +16,7 @@ use crate::harness::network;
 /// The time limits of the nodes under test: short, so that no test waits for the defaults.
 #[must_use]
 pub fn limits() -> ServeLimits {
-    ServeLimits {
-        head_time: Duration::from_secs(2),
-        stall: Duration::from_secs(3),
-        ..ServeLimits::default()
-    }
+    ServeLimits::default().with_head_time(Duration::from_secs(2)).with_stall(Duration::from_secs(3))
 }
 
 /// Time after which a raw client that sends nothing is disconnected.

@@ -24,7 +24,7 @@ pub(crate) async fn a_peer_that_stops_reading_is_cut_off_and_the_others_do_not_n
     H: Harness,
 >() {
     let deadline = 2 * UNIT;
-    let hub = H::start(plain().limits(Limits { write_timeout: deadline, ..patient() })).await;
+    let hub = H::start(plain().limits(patient().with_write_timeout(deadline))).await;
     let listeners = listeners(&hub, 2, &[Tag::VB, Tag::AV]).await;
     let (_raw, stalled) = join(&hub).await;
     let mut events = Events::of(hub.broadcaster());
@@ -99,7 +99,7 @@ pub(crate) async fn bulk_is_not_starved_by_priority<H: Harness>() {
 /// A node with a small budget.
 fn tight(budget_bytes: usize, lane_bytes: usize) -> Limits {
     let peer_bulk = LaneLimits { messages: 4_096, bytes: lane_bytes };
-    Limits { budget_bytes, peer_bulk, ..patient() }
+    patient().with_budget_bytes(budget_bytes).with_peer_bulk(peer_bulk)
 }
 
 pub(crate) async fn a_flood_stays_within_the_budget_and_every_drop_is_counted<H: Harness>() {
@@ -218,7 +218,7 @@ fn stalling() -> Arc<dyn gossip::Handler> {
 // Issue 9, 3; issue 8, 26.
 pub(crate) async fn messages_that_never_end_cost_their_senders_and_nobody_else<H: Harness>() {
     const MIB: usize = 1024 * 1024;
-    let limits = Limits { budget_bytes: 32 * MIB, message_time: 3 * UNIT, ..patient() };
+    let limits = patient().with_budget_bytes(32 * MIB).with_message_time(3 * UNIT);
     let hub = H::start(relay().limits(limits)).await;
     let (mut sender, _) = join(&hub).await;
     let (mut reader, _) = join(&hub).await;
@@ -250,7 +250,7 @@ pub(crate) async fn messages_that_never_end_cost_their_senders_and_nobody_else<H
 
 pub(crate) async fn a_handler_that_stalls_delays_no_vote<H: Harness>() {
     let (setup, recorder) = recording(&[Tag::AV]);
-    let limits = Limits { handler_timeout: UNIT, ..patient() };
+    let limits = patient().with_handler_timeout(UNIT);
     let node = H::start(setup.limits(limits).handler(Tag::VB, stalling())).await;
     let ((mut near, _), (mut far, _)) = (join(&node).await, join(&node).await);
     for number in 0..5 {
@@ -271,7 +271,7 @@ pub(crate) async fn a_handler_that_stalls_delays_no_vote<H: Harness>() {
 
 pub(crate) async fn a_message_that_waits_for_a_stalled_peer_is_heard_from_another<H: Harness>() {
     let (setup, recorder) = recording(&[Tag::SP]);
-    let limits = Limits { peer_tokens: 2, ..patient() };
+    let limits = patient().with_peer_tokens(2);
     let node = H::start(setup.limits(limits).handler(Tag::VB, stalling())).await;
     let ((mut near, _), (mut far, _)) = (join(&node).await, join(&node).await);
     for number in 0..2 {
@@ -286,7 +286,7 @@ pub(crate) async fn a_message_that_waits_for_a_stalled_peer_is_heard_from_anothe
 
 pub(crate) async fn a_peer_whose_messages_wait_too_long_is_cut_off<H: Harness>() {
     let (setup, recorder) = recording(&[Tag::AV]);
-    let limits = Limits { inbound_wait: UNIT, peer_tokens: 2, ..patient() };
+    let limits = patient().with_inbound_wait(UNIT).with_peer_tokens(2);
     let node = H::start(setup.limits(limits).handler(Tag::VB, stalling())).await;
     let ((mut near, id), (mut far, _)) = (join(&node).await, join(&node).await);
     let (mut events, began) = (Events::of(node.broadcaster()), Instant::now());
@@ -303,7 +303,7 @@ pub(crate) async fn a_peer_whose_messages_wait_too_long_is_cut_off<H: Harness>()
 /// Sends two messages, of which the first makes the handler panic.
 async fn survives_a_panic<H: Harness>(handler: Arc<dyn gossip::Handler>, recorder: Recorder) {
     let one = NonZeroUsize::MIN;
-    let limits = Limits { workers: one, ..patient() };
+    let limits = patient().with_workers(one);
     let node = H::start(plain().limits(limits).handler(Tag::AV, handler)).await;
     let (mut raw, _) = join(&node).await;
     for name in ["panic", "calm"] {

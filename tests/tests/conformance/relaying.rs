@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broadcaster::{DropReason, Limits, Relaying};
+use broadcaster::{DropReason, Relaying};
 use bytes::Bytes;
 use gossip::{DisconnectReason, Inbound, Tag, Validation, Verdict};
 use testkit::{
@@ -161,7 +161,7 @@ pub(crate) async fn a_newcomer_gets_a_duplicate_within_the_window<H: Harness>() 
 
 pub(crate) async fn an_old_vote_is_heard_again_after_its_window<H: Harness>() {
     let (setup, recorder) = recording(&[Tag::AV]);
-    let limits = Limits { priority_window: UNIT, ..patient() };
+    let limits = patient().with_priority_window(UNIT);
     let node = H::start(setup.limits(limits).relaying(Relaying::Accepted)).await;
     let ((mut near, _), (mut far, _)) = (join(&node).await, join(&node).await);
     let vote: Bytes = body("vote", 600);

@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Arc};
 
-use broadcaster::{DropReason, Limits};
+use broadcaster::DropReason;
 use gossip::{
     DisconnectReason, Inbound, LinkId, Request, RequestError, Response, Tag, Verdict,
     wire::{
@@ -52,7 +52,7 @@ pub(crate) async fn a_request_that_is_too_long_is_refused<H: Harness>() {
 }
 
 pub(crate) async fn a_request_that_is_not_answered_times_out<H: Harness>() {
-    let node = H::start(plain().limits(Limits { request_timeout: UNIT, ..patient() })).await;
+    let node = H::start(plain().limits(patient().with_request_timeout(UNIT))).await;
     let (_raw, peer) = join(&node).await;
     let began = Instant::now();
     let answer = soon("an answer", node.gossip().request(peer, question(1))).await;
@@ -73,7 +73,7 @@ pub(crate) async fn a_request_fails_when_the_peer_leaves<H: Harness>() {
 }
 
 pub(crate) async fn an_answer_that_comes_too_late_is_dropped<H: Harness>() {
-    let node = H::start(plain().limits(Limits { request_timeout: UNIT / 10, ..patient() })).await;
+    let node = H::start(plain().limits(patient().with_request_timeout(UNIT / 10))).await;
     let (mut raw, peer) = join(&node).await;
     let answer = soon("an answer", node.gossip().request(peer, question(1))).await;
     assert_eq!(answer, Err(RequestError::TimedOut { peer }));

@@ -20,17 +20,15 @@ pub(crate) const UNIT: Duration = Duration::from_secs(1);
 /// Limits so long that no deadline ends anything unless a case sets it.
 pub(crate) fn patient() -> Limits {
     let long = Duration::from_secs(600);
-    Limits {
-        write_timeout: long,
-        slow_age: long,
-        priority_age: long,
-        bulk_age: long,
-        priority_window: long,
-        bulk_window: long,
-        inbound_wait: long,
-        handler_timeout: long,
-        ..Limits::default()
-    }
+    Limits::default()
+        .with_write_timeout(long)
+        .with_slow_age(long)
+        .with_priority_age(long)
+        .with_bulk_age(long)
+        .with_priority_window(long)
+        .with_bulk_window(long)
+        .with_inbound_wait(long)
+        .with_handler_timeout(long)
 }
 
 /// A node that answers block requests, which a scripted peer needs for its fence.
