@@ -59,7 +59,6 @@ gossip::setters!(Protection {
     with_head_time => head_time: Duration,
     with_in_flight => in_flight: usize,
     with_rate => rate: RequestRate,
-    with_loopback => loopback: LoopbackRule,
 });
 
 impl Durations for Protection {
@@ -88,10 +87,10 @@ impl Protection {
         let rules = self.clone().bounded();
         router
             .layer(DefaultBodyLimit::disable())
-            .layer(BodyLimitLayer::new(self.body_bytes))
-            .layer(PaceLayer::new(self.body_rate, self.head_time))
-            .layer(InFlightLayer::new(self.in_flight))
-            .layer(RateLayer::new(self.rate))
+            .layer(BodyLimitLayer::new(rules.body_bytes))
+            .layer(PaceLayer::new(rules.body_rate, rules.head_time))
+            .layer(InFlightLayer::new(rules.in_flight))
+            .layer(RateLayer::new(rules.rate))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::{HeaderCase, StreamUse};
+use gossip::{Durations, HeaderCase, StreamUse};
 
 /// Longest request head: request line, headers and blank line, in bytes. Source: wire facts 1.6, row 3.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
@@ -56,7 +56,6 @@ gossip::setters!(ServeLimits {
     with_socket_idle => socket_idle: Duration,
     with_stream_idle => stream_idle: Duration,
     with_stall => stall: Duration,
-    with_loopback => loopback: LoopbackRule,
 });
 
 impl Durations for ServeLimits {
