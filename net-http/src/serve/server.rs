@@ -14,7 +14,7 @@ use std::{
 
 use futures::{FutureExt, future::Either};
 use gossip::{
-    LoopbackRule,
+    Durations, LoopbackRule,
     http::{BoxError, Caller, HttpBody, HttpRequest, HttpResponse, HttpService},
 };
 use http::{HeaderValue, Request, StatusCode, header};
@@ -78,7 +78,7 @@ impl HttpServer {
     /// As [`HttpServer::new`], as a part of what `context` comes from.
     #[must_use]
     pub fn within(service: HttpService, limits: ServeLimits, context: ServeContext) -> Self {
-        let metrics = Arc::new(ServeMetrics::default());
+        let (limits, metrics) = (limits.bounded(), Arc::new(ServeMetrics::default()));
         let permits =
             ConnectionPermits::new(limits.clone(), context.loopback, Arc::clone(&metrics));
         let (connections, requests) =
