@@ -46,7 +46,7 @@ impl Node {
     async fn start(profile: &'static NetworkProfile, seed: [u8; 32], name: Option<String>) -> Self {
         let (root, heard) = (CancellationToken::new(), Recorder::default());
         // The node blames no peer before the newcomer is there, however slow the machine is.
-        let limits = Limits { write_timeout: 60 * SECOND, ..Limits::default() };
+        let limits = Limits::default().with_write_timeout(60 * SECOND);
         let setup = Setup::new(profile).limits(limits).relaying(Relaying::Accepted);
         let setup = [Tag::AV, Tag::VB]
             .into_iter()
@@ -58,7 +58,7 @@ impl Node {
         ws.public_address = name;
         let mut p2p = P2pConfig::new(network, Keypair::from_seed(seed));
         p2p.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("it is a multiaddr")];
-        p2p.door = Door::new(InboundLimits { per_ip: 100, ..InboundLimits::default() });
+        p2p.door = Door::new(InboundLimits::default().with_per_ip(100));
         let config = HybridConfig { ws, p2p };
         let network = HybridNetwork::start(config, broadcaster.clone(), &root).await;
         Self { network: network.expect("the node starts"), broadcaster, heard, root }

@@ -59,7 +59,7 @@ impl Target {
 ///
 /// Never: the node listens on both of its sides.
 pub async fn hub(parent: &CancellationToken) -> Result<(Running, Target), StartError> {
-    let inbound = InboundLimits { loopback: LoopbackRule::Counted, ..InboundLimits::default() };
+    let inbound = InboundLimits::default().with_loopback(LoopbackRule::Counted);
     let late = LateNode::default();
     let proxy = BlockProxy::new(late.clone(), BlockProxyLimits::default());
     let responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT)).proxy(proxy);
