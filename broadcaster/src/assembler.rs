@@ -71,7 +71,6 @@ pub struct AssemblyRules {
 }
 
 /// A state machine that puts messages together from bytes. It does no I/O and reads no clock: the driver
-
 /// hands it bytes and times, and does what each [`Step`] asks for.
 #[derive(Debug)]
 pub struct Assembler<F> {

@@ -334,7 +334,10 @@ impl Introduced {
         let events = node.broadcaster.events();
         let (peer, mut link) = node.link(Transport::WebSocket, Asked::Answers);
         link.about.identity_time = Some(10 * SECOND);
-        let attached = node.broadcaster.attach(node.broadcaster.next_link_id(), link).unwrap();
+        let attached = node
+            .broadcaster
+            .attach(node.broadcaster.next_link_id(), link)
+            .expect("the broadcaster runs");
         Self { node, events, peer, attached }
     }
 
