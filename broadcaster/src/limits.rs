@@ -13,8 +13,8 @@ pub struct LaneLimits {
     pub bytes: usize,
 }
 
-/// Every bound and deadline of the broadcaster. `Default` is fit for production. A duration under a
-/// millisecond or over a year counts as that.
+/// Every bound and deadline of the broadcaster. `Default` is fit for production. A node with a duration under a
+/// millisecond or over a year does not start; a broadcaster without a node takes it as a millisecond or a year.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -39,8 +39,8 @@ pub fn check_durations(
     }
 }
 
-/// Limits that have durations among them. Whoever is given such limits checks them, or brings them within the
-/// bounds where there is no error to return.
+/// Limits with durations among them. A constructor or builder that takes such limits calls [`Durations::check`]
+/// where it can return an error, and [`Durations::bounded`] where it cannot.
 pub trait Durations: Clone {
     /// Calls `visit` with the name and the value of each duration.
     fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration));
@@ -58,7 +58,7 @@ pub trait Durations: Clone {
         checked
     }
 
-    /// The same limits with every duration within the bounds.
+    /// Returns the limits with every duration brought between [`SHORTEST_LIMIT`] and [`LONGEST_LIMIT`].
     #[must_use]
     fn bounded(mut self) -> Self {
         self.each_duration(&mut |_, given| *given = (*given).clamp(SHORTEST_LIMIT, LONGEST_LIMIT));
@@ -66,8 +66,8 @@ pub trait Durations: Clone {
     }
 }
 
-/// Writes a method for each field of limits that sets it, so that limits may get more fields without breaking
-/// those who set some.
+/// Implements a `with_` method for each field of a struct of limits. The struct can then be `#[non_exhaustive]`,
+/// so that a new field breaks no code that sets others.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! setters {

@@ -12,7 +12,7 @@ pub const SOCKET_RESERVE: usize = 10;
 /// So many events in so long a time.
 ///
 /// A window starts with its first event; the first one after its end starts the next.
-/// A zero in either field switches the rate off.
+/// A zero in either field switches the rate off; other windows last between a millisecond and a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateWindow {
     /// Events allowed in one window.
@@ -61,7 +61,7 @@ pub struct InboundLimits {
     /// Outbound connections at one time, dials under way included. Default: 256. Chosen: sixty times
     /// what gossip needs; the rest is for streams that callers of this node open.
     pub outbound: usize,
-    /// Whether loopback is limited like other hosts.
+    /// The rule for connections from this very machine: limited like those of other hosts, or exempt. Default: exempt.
     pub loopback: LoopbackRule,
 }
 
