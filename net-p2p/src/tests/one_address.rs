@@ -54,7 +54,7 @@ fn take(observed: &mut broadcast::Receiver<Inbound>, heard: &mut HashSet<Bytes>)
 async fn nineteen_peers_behind_one_address_receive_everything() {
     let profile = &NetworkProfile::ALGORAND;
     let node = Node::start_with(profile, "net", new_key(), |mut config| {
-        config.door = Door::new(InboundLimits { per_ip: PEERS, ..InboundLimits::default() });
+        config.door = Door::new(InboundLimits::default().with_per_ip(PEERS));
         config
     })
     .await;
