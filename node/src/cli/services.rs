@@ -141,3 +141,78 @@ fn health(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{extract, middleware};
+    use runtime::Shutdown;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::Semaphore,
+        time,
+    };
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::{Flags, Layers};
+
+    /// Longest time for any step. Only a fault takes this long.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn settings() -> Settings {
+        let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
+        let layers = Layers::gather_from(None, &Flags::data_dir(None), std::iter::empty(), home);
+        Settings::check(&layers.unwrap()).unwrap()
+    }
+
+    // Issue 8, 30. A stop refuses new connections at once, so the request is one that the stop waits for: it is
+    // held from its arrival until the stop has begun.
+    #[tokio::test]
+    async fn a_node_that_is_stopping_says_so_with_503() {
+        let (settings, node, condition) = (settings(), LateNode::new(), Condition::default());
+        let (arrived, begun) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let (arrives, opens) = (Arc::clone(&arrived), begun.clone());
+        let held = move |request: extract::Request, next: middleware::Next| {
+            let (arrives, opens) = (Arc::clone(&arrives), opens.clone());
+            async move {
+                arrives.add_permits(1);
+                opens.cancelled().await;
+                next.run(request).await
+            }
+        };
+        let router = status::router(health(&settings, &node, &condition));
+        let running = NodeBuilder::new(settings.network.clone())
+            .mode(Mode::WebSocket)
+            .listen_ws("127.0.0.1:0")
+            .http(router.layer(middleware::from_fn(held)))
+            .on_start(move |running| node.fill(running))
+            .start(&CancellationToken::new())
+            .await
+            .unwrap();
+        condition.view.set(running.view()).unwrap();
+        assert_eq!(condition.state(settings.mode), (State::Serving, Vec::new()));
+
+        let url = running.ws_url().unwrap();
+        let mut asking = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+        asking.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let _request = time::timeout(PATIENCE, arrived.acquire()).await.unwrap().unwrap();
+        let (token, mut answer) = (running.token().clone(), String::new());
+        let reading = async {
+            token.cancelled().await;
+            begun.cancel();
+            time::timeout(PATIENCE, asking.read_to_string(&mut answer)).await.unwrap().unwrap();
+        };
+        let (stopped, ()) = tokio::join!(running.stop(PATIENCE), reading);
+
+        assert_eq!(stopped, Shutdown::Clean);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let told: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(told["state"], "stopping", "{answer}");
+        assert_eq!(told["reasons"], serde_json::json!(["stopping"]), "{answer}");
+    }
+}
