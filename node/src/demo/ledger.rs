@@ -5,7 +5,10 @@
 //! * Pure: the same records give the same ledger, in whatever order the journals are read.
 //! * A node that was started again is another listener, with counts of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use gossip::{Lane, Transport};
 use hdrhistogram::Histogram;
@@ -81,6 +84,8 @@ pub(crate) struct Ledger {
     latency: [Histogram<u64>; 2],
     sent: u64,
     handled: u64,
+    /// When the first message that was handled was sent, and when the last one was handled, in nanoseconds since 1970.
+    span_ns: Option<(u64, u64)>,
 }
 
 impl Ledger {
@@ -98,6 +103,7 @@ impl Ledger {
             latency: [histogram(), histogram()],
             sent: 0,
             handled: 0,
+            span_ns: None,
         }
     }
 
@@ -143,6 +149,8 @@ impl Ledger {
                 }
                 fate.handled[listener] = fate.handled[listener].saturating_add(1);
                 self.handled += 1;
+                let (first, last) = self.span_ns.unwrap_or((sent_ns, at_ns));
+                self.span_ns = Some((first.min(sent_ns), last.max(at_ns)));
                 if let Some(classes) = self.arrivals.get_mut(*node) {
                     let arrivals = classes.entry(class).or_default();
                     match transport {
@@ -189,6 +197,12 @@ impl Ledger {
     /// Messages that were handled, counted at each node.
     pub(crate) const fn handled(&self) -> u64 {
         self.handled
+    }
+
+    /// Time in which the messages were handled: from the sending of the first of them to the handling of the last.
+    pub(crate) fn handling_time(&self) -> Duration {
+        let span = self.span_ns.map(|(first, last)| last.saturating_sub(first));
+        Duration::from_nanos(span.unwrap_or(0))
     }
 
     /// `true` if the newest life of every node will send nothing more.

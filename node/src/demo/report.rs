@@ -26,6 +26,7 @@ pub(crate) struct Report {
     sent: u64,
     /// Messages handled, counted at each node.
     handled: u64,
+    /// Over the time in which messages were handled, which is longer than `seconds` if they had to wait.
     handled_per_s: f64,
     mib_per_s: f64,
     lost: u64,
@@ -80,7 +81,8 @@ impl Report {
         let Outcome { account, ledger, outage } = outcome;
         let members = plan.topology.members();
         let nodes = members.iter().zip(&account.nodes).enumerate();
-        let seconds = plan.seconds.max(1) as f64;
+        // Messages that wait in queues are handled after the last was sent, at no higher rate for that.
+        let seconds = ledger.handling_time().as_secs_f64().max(plan.seconds.max(1) as f64);
         let bytes: u64 = account
             .nodes
             .iter()
@@ -261,4 +263,38 @@ fn align(table: &mut Table) {
 
 fn tenth(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use gossip::Transport;
+
+    use super::*;
+    use crate::demo::{
+        account::Account,
+        body::Stamp,
+        journal::{Deed, Record},
+        topology::Topology,
+    };
+
+    // Messages that wait in queues until long after the load has ended do not make the node faster.
+    #[test]
+    fn the_rate_is_over_the_time_in_which_messages_were_handled() {
+        const SECOND: u64 = 1_000_000_000;
+        let topology: Topology = "ws=2".parse().unwrap();
+        let mut ledger = Ledger::new(topology.members().len());
+        for number in 0..30 {
+            let sent_ns = (1 + u64::from(number) / 10) * SECOND;
+            let stamp = Stamp { class: Class::Vote, sender: 0, life: 0, number, sent_ns };
+            let heard = Deed::Heard(Transport::WebSocket);
+            ledger.take(0, Record { deed: Deed::Sent, stamp, at_ns: sent_ns });
+            let at_ns = if number == 29 { 16 * SECOND } else { sent_ns + 1 };
+            ledger.take(1, Record { deed: heard, stamp, at_ns });
+        }
+        let account = Account::of(&ledger, topology.members().len(), None);
+        let outcome = Outcome { account, ledger, outage: None };
+        let plan = Plan { topology, seconds: 3, rate: 1.0, victim: None };
+        let report = Report::new(&plan, &outcome);
+        assert_eq!((report.handled, report.handled_per_s), (30, 2.0));
+    }
 }
