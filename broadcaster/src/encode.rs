@@ -55,6 +55,7 @@ pub(crate) fn encode(
         wire: joined(rule.tag, &payload),
         digest: digest(rule.tag, body),
         origin,
+        sender: None,
         held: Some(held),
     })))
 }
@@ -81,6 +82,7 @@ pub(crate) fn direct(
         wire: joined(rule.tag, payload),
         digest: None,
         origin: Origin::Own,
+        sender: None,
         held: Some(held),
     }))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gossip::{Lane, Tag, wire::digest::Digest};
+use gossip::{Lane, LinkId, Tag, wire::digest::Digest};
 use tokio::time::Instant;
 
 use crate::budget::Reservation;
@@ -31,6 +31,7 @@ struct Inner {
     digest: Option<Digest>,
     submitted: Instant,
     origin: Origin,
+    sender: Option<LinkId>,
     /// Gives the bytes back to the node's budget when the last queue lets go.
     _held: Option<Reservation>,
 }
@@ -43,14 +44,17 @@ pub(crate) struct FrameParts {
     pub(crate) wire: Bytes,
     pub(crate) digest: Option<Digest>,
     pub(crate) origin: Origin,
+    /// The link that a forwarded message came over; `None` for one from a topic, and for own ones.
+    pub(crate) sender: Option<LinkId>,
     pub(crate) held: Option<Reservation>,
 }
 
 impl Frame {
     pub(crate) fn new(parts: FrameParts) -> Self {
-        let FrameParts { tag, lane, wire, digest, origin, held } = parts;
+        let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
         let submitted = Instant::now();
-        Self { inner: Arc::new(Inner { tag, lane, wire, digest, submitted, origin, _held: held }) }
+        let inner = Inner { tag, lane, wire, digest, submitted, origin, sender, _held: held };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A frame outside any budget, for messages of the connection itself and for tests.
@@ -60,7 +64,7 @@ impl Frame {
         wire.extend_from_slice(&tag.0);
         wire.extend_from_slice(payload);
         let (wire, origin) = (Bytes::from(wire), Origin::Own);
-        Self::new(FrameParts { tag, lane, wire, digest: None, origin, held: None })
+        Self::new(FrameParts { tag, lane, wire, digest: None, origin, sender: None, held: None })
     }
 
     /// Returns the tag of the message.
@@ -97,5 +101,10 @@ impl Frame {
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.inner.origin
+    }
+
+    /// Returns the link that a forwarded message came over; `None` for one from a topic, and for own ones.
+    pub(crate) fn sender(&self) -> Option<LinkId> {
+        self.inner.sender
     }
 }

@@ -12,7 +12,10 @@
 //!   message goes, so that bulk cannot starve.
 //! * A batch takes no further message once it holds [`Limits::batch_bytes`].
 //! * A lane never holds more messages, or, one message apart, more bytes than its limits say.
+//! * A full lane takes a message of one sender in the place of one of the sender that fills it.
 //! * A greeting goes ahead of everything else, also of what another link left.
+
+mod displace;
 
 use std::{
     collections::VecDeque,
@@ -27,6 +30,9 @@ use crate::{
     limits::{LaneLimits, Limits},
     receipts::Receipt,
 };
+
+/// Most messages that make room for one. Chosen: a megabyte of transactions for a block proposal.
+const MAX_DISPLACED: usize = 1_024;
 
 /// One message in a peer's queue.
 #[derive(Debug)]
@@ -156,23 +162,24 @@ impl Lanes {
             let mut state = self.lock();
             for message in messages {
                 let lane = index(message.frame.lane());
-                let queue = &state.lanes[lane];
-                let admission = if state.closed {
+                let limits = self.limits[lane];
+                let is_closed = state.closed;
+                let queue = &mut state.lanes[lane];
+                let admission = if is_closed {
                     Admission::Closed
-                } else if queue.is_full(
-                    queue.messages.len(),
-                    self.limits[lane],
-                    message.frame.wire().len(),
-                ) {
-                    Admission::Full
-                } else {
+                } else if queue.make_room(&message.frame, limits, |displaced| {
+                    outcome(&displaced.frame, Admission::Full);
+                    refused.push(displaced);
+                }) {
                     Admission::Queued
+                } else {
+                    Admission::Full
                 };
                 outcome(&message.frame, admission);
                 match admission {
                     Admission::Queued => {
                         woken[lane] |= queue.messages.is_empty();
-                        state.lanes[lane].push(message);
+                        queue.push(message);
                     }
                     Admission::Full => refused.push(message),
                     Admission::Closed => late.push(message),
@@ -316,6 +323,28 @@ impl Queue {
     fn is_full(&self, count: usize, limits: LaneLimits, len: usize) -> bool {
         // A message longer than the whole bound may still pass alone.
         count >= limits.messages || (count > 0 && self.bytes + len > limits.bytes)
+    }
+
+    /// Makes room for `frame`, if the limits leave none, at the cost of the sender that fills the queue. Returns
+    /// `false` if there is no room.
+    fn make_room(
+        &mut self,
+        frame: &Frame,
+        limits: LaneLimits,
+        mut displaced: impl FnMut(Queued),
+    ) -> bool {
+        for _ in 0..MAX_DISPLACED {
+            if !self.is_full(self.messages.len(), limits, frame.wire().len()) {
+                return true;
+            }
+            let victim = displace::victim(&self.messages, self.greetings, frame);
+            let Some(message) = victim.and_then(|place| self.messages.remove(place)) else {
+                return false;
+            };
+            self.bytes -= message.frame.wire().len();
+            displaced(message);
+        }
+        false
     }
 
     fn peek_len(&self) -> Option<usize> {

@@ -158,6 +158,7 @@ impl Relay {
             wire: unshared(&work.wire),
             digest: work.digest(),
             origin: Origin::Forwarded,
+            sender: work.from(),
             held: Some(held),
         }))
     }

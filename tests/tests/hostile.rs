@@ -1,5 +1,5 @@
-//! Floods that are not passed on, bombs, endless messages and half handshakes beside honest peers, each for a moment: no honest message is
-//! lost, and who comes is let in. `bench -- hostile` does the same at the scale of the issue, with times.
+//! Floods, bombs, endless messages and half handshakes beside honest peers, each for a moment: no honest message is
+//! lost, and every newcomer is let in. `bench -- hostile` does the same at the scale of the issue, with times.
 
 use std::time::Duration;
 
@@ -19,9 +19,14 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
     let root = CancellationToken::new();
     let (_hub, target) = Box::pin(hub(&root)).await.expect("the hub starts");
     let pair = Box::pin(Pair::start(&target, &root)).await;
-    for attack in
-        [Attack::UnknownWs, Attack::RequestsP2p, Attack::BombsWs, Attack::Endless, Attack::HalfOpen]
-    {
+    for attack in [
+        Attack::VotesWs,
+        Attack::UnknownWs,
+        Attack::RequestsP2p,
+        Attack::BombsWs,
+        Attack::Endless,
+        Attack::HalfOpen,
+    ] {
         let tally = Tally::default();
         let honest = async { tokio::join!(pair.measure(LASTING), newcomers(&target, LASTING)) };
         let (measured, newcomers) = tokio::select! {

@@ -220,6 +220,9 @@ async fn an_evicted_peer_ends_as_evicted_and_is_not_the_one_that_brought_message
         peers.push(Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), dials).await);
         until("a link", || node.broadcaster.peers(PeerClass::Connected).len() == number).await;
     }
+    // A message that is sent before this side has its link goes to nobody.
+    let of_sender = || peers[1].broadcaster.peers(PeerClass::Connected).len();
+    until("the sender has its link", || of_sender() == 1).await;
     // The newest would go first.
     let message = Outbound::new(Tag::VB, &b"new"[..]);
     until("sent", || peers[1].network.broadcast(message.clone()) == Ok(Admission::Queued)).await;
