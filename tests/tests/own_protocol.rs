@@ -35,54 +35,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The lines of the page on embedding, and what they need around them.
-async fn page(network: NetworkId, root: CancellationToken) -> Result<(), AnyError> {
-    // The page begins
-    let double = |mut stream: PeerStream| async move {
-        println!("{} asks", stream.identity());
-        if let Ok(number) = stream.read_u32().await {
-            // A peer that has gone meanwhile gets no answer.
-            let _ = stream.write_u32(number.wrapping_mul(2)).await;
-            let _ = stream.shutdown().await;
-        }
-    };
-    let server = NodeBuilder::new(network.clone()).accept("/my-chain/double/1", double);
-    let server = server.start(&root).await?;
-
-    let address: NodeAddress = server.p2p_addresses()[0].parse()?;
-    let mut client = NodeBuilder::new(network).peer(address).start(&root).await?;
-    let _connected = client.events().recv().await?;
-    let streams = client.streams().ok_or("a hybrid has streams")?;
-    let limit = Duration::from_secs(5);
-    let mut stream = streams.open(&server.identity(), "/my-chain/double/1", limit).await?;
-    stream.write_u32(21).await?;
-    assert_eq!(stream.read_u32().await?, 42);
-    // The page ends
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_program_of_the_page_runs() {
-    let network = NetworkId::new("page").expect("a name");
-    let ran = soon("the program of the page", page(network, CancellationToken::new())).await;
-    ran.expect("it runs");
-}
-
-#[test]
-fn the_program_of_the_page_is_this_one() {
-    let lines = |text: &str| -> Vec<String> {
-        let lines = text.lines().map(|line| line.trim_start().to_owned());
-        lines.filter(|line| !line.is_empty()).collect()
-    };
-    let page = include_str!("../../docs/embedding.md");
-    let (_, section) = page.split_once("## Stream protocols of your own").expect("the section");
-    let (_, shown) = section.split_once("```rust\n").expect("a program");
-    let (shown, _) = shown.split_once("```").expect("its end");
-    let (_, own) = include_str!("own_protocol.rs").split_once("// The page begins\n").expect("it");
-    let (own, _) = own.split_once("    // The page ends").expect("its end");
-    assert_eq!(lines(own), lines(shown));
-}
-
 fn builder(mode: Mode) -> NodeBuilder {
     NodeBuilder::new(NetworkId::new("own-protocol").expect("a name")).mode(mode)
 }
