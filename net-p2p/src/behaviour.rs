@@ -27,6 +27,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Longest time for the answer to a ping. Chosen: with [`PING_INTERVAL`] it detects a dead peer in 50 s.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The swarm of this node.
+pub(crate) type NodeSwarm = libp2p::Swarm<Behaviour>;
+
 /// All behaviours of a connection.
 #[derive(NetworkBehaviour)]
 #[behaviour(to_swarm = "Event")]

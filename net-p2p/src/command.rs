@@ -8,7 +8,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use broadcaster::Reservation;
-use gossip::{ConnectPolicy, LinkId};
+use gossip::{ConnectPolicy, DisconnectReason, LinkId};
 use libp2p::{
     gossipsub::{MessageAcceptance, MessageId},
     swarm::ConnectionId,
@@ -20,7 +20,6 @@ use tokio::{
 
 use crate::{
     config::PeerAddress,
-    link::LinkOutcome,
     outbox::Publication,
     streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };
@@ -72,6 +71,28 @@ pub(crate) enum Notice {
     LinkUp { peer: libp2p::PeerId, link: LinkId },
     /// A gossip link, or an attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
+}
+
+/// The result of an attempt to make a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkOutcome {
+    /// The peer does not support the gossip protocol.
+    Unsupported,
+    /// The stream could not be opened, broke, or its handshake was malformed.
+    Failed,
+    /// The peer answered, but has another version or belongs to another network.
+    Foreign,
+    /// The second stream did not open in time.
+    NoSecondLane,
+    /// Another link to the same peer is kept.
+    Duplicate {
+        /// The link that is kept.
+        winner: LinkId,
+    },
+    /// This node is stopping.
+    Stopping,
+    /// The link was attached, and has ended.
+    Ended(DisconnectReason),
 }
 
 /// Sending ends of the channels of one swarm.

@@ -14,9 +14,9 @@ use std::{
     sync::Arc,
 };
 
-use gossip::{ConnectPolicy, Direction, DisconnectReason, Identity};
+use gossip::Identity;
 use libp2p::{
-    PeerId, TransportError, mdns,
+    TransportError, mdns,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -27,12 +27,12 @@ use runtime::Random;
 use tokio::time::Instant;
 
 use crate::{
-    config::{GossipStreams, PeerAddress},
-    metrics::P2pEvent,
+    behaviour::NodeSwarm,
+    config::PeerAddress,
+    metrics::{P2pEvent, P2pMetrics},
     peers::{Dialled, Purpose},
     sockets::is_unresolved,
     streams::OpenError,
-    swarm::Core,
 };
 
 /// Largest number of addresses of the local network to dial. Chosen: twice the default fan-out.
@@ -59,6 +59,8 @@ pub(crate) struct Dialing {
     /// The states of the configured addresses, as shown to the operator.
     dials: Dials,
     random: Random,
+    local: Identity,
+    metrics: P2pMetrics,
 }
 
 fn now() -> std::time::Instant {
@@ -66,8 +68,17 @@ fn now() -> std::time::Instant {
 }
 
 impl Dialing {
-    pub(crate) fn new(limits: DialLimits, dials: Dials, random: Random) -> Self {
+    /// Creates the state without addresses, in a node with the identity `local`.
+    pub(crate) fn new(
+        limits: DialLimits,
+        dials: Dials,
+        random: Random,
+        local: Identity,
+        metrics: P2pMetrics,
+    ) -> Self {
         Self {
+            local,
+            metrics,
             schedule: DialSchedule::new(limits),
             pending: HashMap::new(),
             discovered: BTreeSet::new(),
@@ -84,7 +95,8 @@ impl Dialing {
         }
     }
 
-    fn failed(&mut self, address: &PeerAddress, why: DialFailure, error: String) {
+    /// Records that an address led to no link, and why.
+    pub(crate) fn failed(&mut self, address: &PeerAddress, why: DialFailure, error: String) {
         let now = now();
         self.schedule.failed(address, why, now, &mut self.random);
         let peer = address.address.to_string();
@@ -107,7 +119,7 @@ impl Dialing {
     }
 
     /// Records that a dial of the schedule failed.
-    fn dial_failed(&mut self, address: &PeerAddress, error: &DialError) {
+    fn came_to_nothing(&mut self, address: &PeerAddress, error: &DialError) {
         let why = match error {
             DialError::LocalPeerId { .. } => DialFailure::Ourselves,
             DialError::Denied { .. } => DialFailure::Refused,
@@ -148,56 +160,32 @@ impl Dialing {
     pub(crate) fn unlinked(&mut self, identity: &Identity) {
         self.schedule.identity_gone(identity, now(), &mut self.random);
     }
-}
 
-impl Core {
-    /// Dials every address that is due.
-    pub(crate) fn dial_due(&mut self) {
-        if self.gossip == GossipStreams::Off {
-            return;
-        }
-        let Dialing { schedule, random, .. } = &mut self.dialing;
-        for address in schedule.due(now(), random) {
-            self.dial(address);
-        }
+    /// Returns the addresses that are due. Each needs a result: dialled, connected or failed.
+    pub(crate) fn due(&mut self) -> Vec<PeerAddress> {
+        self.schedule.due(now(), &mut self.random)
     }
 
-    fn dial(&mut self, address: PeerAddress) {
-        if address.identity == self.around.local {
-            return self.dialing.failed(&address, DialFailure::Ourselves, OURSELVES.to_owned());
-        }
-        if let Some(peer) = self.peers.get_mut(&address.peer)
-            && let Some(known) = peer.connections.first_mut()
-        {
-            let connection = known.id;
-            let linked = peer.attempts.iter().any(|attempt| attempt.up);
-            if linked || known.dialled.is_some() {
-                return self.dialing.duplicate(&address);
-            }
-            // The peer is already connected, so a stream is opened on that connection instead.
-            let id = address.peer;
-            known.dialled = Some(Dialled { address, settled: false });
-            known.purpose = Purpose::Gossip;
-            if !peer.gossips {
-                self.settle(&id, |known| known == connection);
-            } else if peer.attempts.is_empty() {
-                self.open_link(id, connection);
-            }
-            return;
-        }
-        self.reach(Dial { address, purpose: Purpose::Gossip });
+    /// Records that an address of the schedule is this node's own.
+    pub(crate) fn is_ourselves(&mut self, address: &PeerAddress) {
+        self.failed(address, DialFailure::Ourselves, OURSELVES.to_owned());
     }
 
     /// Dials an address for a stream request.
-    pub(crate) fn dial_for_streams(&mut self, address: PeerAddress) {
-        if address.identity == self.around.local {
-            let streams = &mut self.swarm.behaviour_mut().streams;
+    pub(crate) fn dial_for_streams(&mut self, swarm: &mut NodeSwarm, address: PeerAddress) {
+        if address.identity == self.local {
+            let streams = &mut swarm.behaviour_mut().streams;
             return streams.not_reached(&address, || OpenError::Ourselves);
         }
-        self.reach(Dial { address, purpose: Purpose::Streams });
+        self.reach(swarm, Dial { address, purpose: Purpose::Streams });
     }
 
-    fn reach(&mut self, dial: Dial) {
+    /// Dials an address of the schedule.
+    pub(crate) fn dial_for_gossip(&mut self, swarm: &mut NodeSwarm, address: PeerAddress) {
+        self.reach(swarm, Dial { address, purpose: Purpose::Gossip });
+    }
+
+    fn reach(&mut self, swarm: &mut NodeSwarm, dial: Dial) {
         let options = DialOpts::peer_id(dial.address.peer)
             .condition(PeerCondition::Always)
             .addresses(vec![dial.address.address.clone()])
@@ -205,98 +193,60 @@ impl Core {
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
-        self.dialing.pending.insert(connection, dial);
-        if let Err(error) = self.swarm.dial(options) {
-            self.dial_failed(connection, error);
+        self.pending.insert(connection, dial);
+        if let Err(error) = swarm.dial(options) {
+            self.dial_failed(swarm, connection, error);
         }
     }
 
     /// Records that a dial failed, and reports it to the schedule or to the waiting callers.
-    pub(crate) fn dial_failed(&mut self, connection: ConnectionId, error: DialError) {
-        let Some(Dial { address, purpose }) = self.dialing.pending.remove(&connection) else {
+    pub(crate) fn dial_failed(
+        &mut self,
+        swarm: &mut NodeSwarm,
+        connection: ConnectionId,
+        error: DialError,
+    ) {
+        let Some(Dial { address, purpose }) = self.pending.remove(&connection) else {
             return;
         };
         let is_unresolved = is_unresolved(&error);
         if is_unresolved {
-            self.around.metrics.note(P2pEvent::Unresolved);
+            self.metrics.note(P2pEvent::Unresolved);
         }
         if purpose == Purpose::Gossip {
-            return self.dialing.dial_failed(&address, &error);
+            return self.came_to_nothing(&address, &error);
         }
         tracing::debug!(address = %address.address, %error, "dial for a stream came to nothing");
         let error = Arc::new(error);
-        self.swarm.behaviour_mut().streams.not_reached(&address, || match &*error {
+        swarm.behaviour_mut().streams.not_reached(&address, || match &*error {
             DialError::WrongPeerId { obtained, .. } => OpenError::WrongPeer { obtained: *obtained },
             _ if is_unresolved => OpenError::Unresolved,
             _ => OpenError::Dial(Arc::clone(&error)),
         });
     }
 
-    pub(crate) fn connect_outgoing(&mut self, policy: ConnectPolicy) {
-        if policy == ConnectPolicy::ReplaceMesh {
-            for (_, peer) in self.peers.iter() {
-                let ours =
-                    peer.connections.iter().filter(|known| known.direction == Direction::Outbound);
-                for known in ours {
-                    for attempt in
-                        peer.attempts.iter().filter(|attempt| attempt.connection == known.id)
-                    {
-                        self.around
-                            .broadcaster
-                            .disconnect(attempt.link, DisconnectReason::Requested);
-                    }
-                }
-            }
-        }
-        self.dial_due();
-    }
-
-    /// Records that the peer refused to gossip on a dialled connection.
-    pub(crate) fn refused(&mut self, id: &PeerId, on: ConnectionId) {
-        self.unsettled(id, on, DialFailure::Refused);
-    }
-
-    /// Records that no link could be made on a dialled connection.
-    pub(crate) fn unreachable(&mut self, id: &PeerId, on: ConnectionId) {
-        self.unsettled(id, on, DialFailure::Unreachable);
-    }
-
-    fn unsettled(&mut self, id: &PeerId, on: ConnectionId, why: DialFailure) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let known = peer.connections.iter_mut().find(|known| known.id == on);
-        let dialled = known.and_then(|known| known.dialled.take_if(|dialled| !dialled.settled));
-        if let Some(dialled) = dialled {
-            let error = match why {
-                DialFailure::Refused => {
-                    "the peer refused gossip: is it of this network, and of this profile?"
-                }
-                _ => "the gossip handshake failed",
-            };
-            self.dialing.failed(&dialled.address, why, error.to_owned());
-        }
-    }
-
+    /// Adds the addresses that mDNS has found on the local network, and removes those that have expired.
     pub(crate) fn on_mdns(&mut self, event: mdns::Event) {
         match event {
             mdns::Event::Discovered(found) => {
                 for (peer, address) in found {
                     let Ok(address) = address.with_p2p(peer) else { continue };
                     let Ok(address) = PeerAddress::new(address) else { continue };
-                    let discovered = &mut self.dialing.discovered;
-                    if address.identity == self.around.local || discovered.len() >= MAX_DISCOVERED {
+                    let is_full = self.discovered.len() >= MAX_DISCOVERED;
+                    if address.identity == self.local || is_full {
                         continue;
                     }
-                    discovered.insert(address.clone());
+                    self.discovered.insert(address.clone());
                     // If the schedule is full, it has enough other addresses to dial.
-                    let _ = self.dialing.schedule.add(address, AddressKind::Learnt);
+                    let _ = self.schedule.add(address, AddressKind::Learnt);
                 }
             }
             mdns::Event::Expired(gone) => {
                 for (peer, address) in gone {
                     let Ok(address) = address.with_p2p(peer) else { continue };
                     let Ok(address) = PeerAddress::new(address) else { continue };
-                    if self.dialing.discovered.remove(&address) {
-                        self.dialing.schedule.remove(&address);
+                    if self.discovered.remove(&address) {
+                        self.schedule.remove(&address);
                     }
                 }
             }

@@ -47,6 +47,7 @@ mod connections;
 mod conventions;
 mod dialing;
 mod flush_coalescer;
+mod gossip_links;
 mod handshake;
 mod http;
 mod linger;

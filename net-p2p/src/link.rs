@@ -38,7 +38,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    command::{Command, Notice, Senders, open_stream},
+    command::{Command, LinkOutcome, Notice, Senders, open_stream},
     config::{PeerAddress, identity_of},
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
@@ -113,28 +113,6 @@ pub(crate) struct Attempt {
     pub(crate) lanes: LaneCount,
     /// Yields the second stream, if the peer opens it.
     pub(crate) second: oneshot::Receiver<InboundStream>,
-}
-
-/// The result of an attempt to make a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinkOutcome {
-    /// The peer does not support the gossip protocol.
-    Unsupported,
-    /// The stream could not be opened, broke, or its handshake was malformed.
-    Failed,
-    /// The peer answered, but has another version or belongs to another network.
-    Foreign,
-    /// The second stream did not open in time.
-    NoSecondLane,
-    /// Another link to the same peer is kept.
-    Duplicate {
-        /// The link that is kept.
-        winner: LinkId,
-    },
-    /// This node is stopping.
-    Stopping,
-    /// The link was attached, and has ended.
-    Ended(DisconnectReason),
 }
 
 /// A stream that has completed its handshake.

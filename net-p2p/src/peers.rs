@@ -16,7 +16,7 @@ use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    config::PeerAddress, conventions::GossipKeys, handshake::LaneCount, link::LinkOutcome,
+    command::LinkOutcome, config::PeerAddress, conventions::GossipKeys, handshake::LaneCount,
     streams::InboundStream,
 };
 

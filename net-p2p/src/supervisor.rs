@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
@@ -32,11 +32,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backlog::Backlog,
     behaviour::{Behaviour, BehaviourError},
-    command::{ToSwarm, channels},
+    command::{Senders, ToSwarm, channels},
     config::{GossipStreams, P2pConfig, Subscription, libp2p_key},
     connections::ConnectionTasks,
     conventions::Conventions,
     dialing::Dialing,
+    gossip_links::GossipLinks,
     http::StreamAcceptor,
     link::{LinkContext, gossip_protocols},
     listening::{Bound, Listening},
@@ -50,9 +51,6 @@ use crate::{
     topic_traffic::TopicTraffic,
     transport,
 };
-
-/// Longest wait until every listening address is bound or has failed. Chosen: binding takes milliseconds.
-const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time for which a connection without any stream is kept. The swarm checks a connection at its next ping at
 /// the latest. Chosen: four ping intervals.
@@ -71,10 +69,6 @@ const STABLE: Duration = Duration::from_secs(60);
 /// Longest time for the orderly end of links and of requests in progress. Chosen: longer than the broadcaster
 /// gives a stopping peer to drain and to close.
 const LINKS_GRACE: Duration = Duration::from_millis(2_500);
-
-/// Longest time for connections to send the bytes written to them. Chosen: a few round trips on the longest
-/// path; with the links' grace it stays well within the 5 s in which a node stops.
-const PARTING_LIMIT: Duration = Duration::from_millis(500);
 
 /// Longest time for the tasks of connections to end. Chosen: they have nothing left to wait for.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
@@ -193,32 +187,43 @@ impl SwarmParts {
             };
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
-        let mut dialing = Dialing::new(self.config.dial, self.dials.clone(), environment.random());
-        let configured =
-            self.around.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        configured.into_iter().for_each(|address| dialing.add_configured(address));
         let leads = senders.clone();
+        let verdicts = senders.verdicts.clone();
         let mut core = Box::new(Core {
             swarm,
-            around: Arc::clone(&self.around),
-            peers: Peers::new(self.around.local, Conventions::of(profile).gossip_keys),
-            dialing,
+            links: self.gossip_links(senders, cancel),
+            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts),
             listening,
-            topics,
-            traffic: TopicTraffic::new(self.around.broadcaster.budget().total(), Instant::now()),
-            conventions: Conventions::of(profile),
-            gossip: self.config.gossip,
-            senders,
             receivers,
             accept,
-            tasks: TaskSet::new(cancel),
             served,
             panicked,
         });
-        core.listen().await?;
+        let failed = |(address, source)| BuildError::Listen { address, source };
+        core.listen().await.map_err(failed)?;
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// No links yet, and the configured addresses to dial.
+    fn gossip_links(&self, senders: Senders, cancel: &CancellationToken) -> GossipLinks {
+        let (around, broadcaster) = (&self.around, &self.around.broadcaster);
+        let (random, metrics) = (broadcaster.environment().random(), around.metrics.clone());
+        let (limits, dials) = (self.config.dial, self.dials.clone());
+        let mut dialing = Dialing::new(limits, dials, random, around.local, metrics);
+        let configured = around.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        configured.into_iter().for_each(|address| dialing.add_configured(address));
+        let conventions = Conventions::of(broadcaster.profile());
+        GossipLinks {
+            around: Arc::clone(around),
+            conventions,
+            gossip: self.config.gossip,
+            peers: Peers::new(around.local, conventions.gossip_keys),
+            dialing,
+            senders,
+            tasks: TaskSet::new(cancel),
+        }
     }
 
     /// Serves HTTP on streams, if an HTTP server is configured.
@@ -296,7 +301,7 @@ impl Life {
         // Nothing reads notices from here on. Closing the channel keeps links from waiting for room in it.
         core.receivers.notices.close();
         // A link's panic was logged and is the reason for this end, so it stops here.
-        let links = AssertUnwindSafe(core.tasks.stop(LINKS_GRACE)).catch_unwind();
+        let links = AssertUnwindSafe(core.links.tasks.stop(LINKS_GRACE)).catch_unwind();
         let served = AssertUnwindSafe(core.served.stop(LINKS_GRACE)).catch_unwind();
         let (links, served) = tokio::join!(links, served);
         let (links, served) = (links.ok(), served.ok());
@@ -310,39 +315,5 @@ impl Life {
         }
         let connections = connections.stop(CONNECTIONS_GRACE).await;
         tracing::debug!(?links, ?served, ?connections, "the libp2p swarm ended");
-    }
-}
-
-impl Core {
-    /// Closes every connection in an orderly way, so that the bytes written to it are sent.
-    async fn part(&mut self) {
-        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
-            // This fails only if the peer has disconnected meanwhile.
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
-        let gone = async {
-            while self.swarm.network_info().num_peers() > 0 {
-                drop(self.swarm.select_next_some().await);
-            }
-        };
-        if time::timeout(PARTING_LIMIT, gone).await.is_err() {
-            tracing::debug!("not every connection let itself be closed");
-        }
-    }
-
-    /// Waits until every listening address is bound or has failed.
-    async fn listen(&mut self) -> Result<(), BuildError> {
-        let settled = async {
-            while !self.listening.is_settled() {
-                let event = self.swarm.select_next_some().await;
-                self.on_event(event);
-            }
-        };
-        // An address that is not bound at the deadline is reported as failed below.
-        let _ = time::timeout(LISTEN_LIMIT, settled).await;
-        match self.listening.take_failure() {
-            None => Ok(()),
-            Some((address, source)) => Err(BuildError::Listen { address, source }),
-        }
     }
 }

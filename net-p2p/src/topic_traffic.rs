@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,12 +24,13 @@ use libp2p::{
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    behaviour::NodeSwarm,
     command::Verdict,
     config::identity_of,
+    link::LinkContext,
     metrics::P2pEvent,
     outbox::{Origin, Outbox, Publication, cost},
     pubsub::{GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
-    swarm::Core,
     topic_scores::TopicScore,
 };
 
@@ -42,7 +44,11 @@ const GRAYLIST_TIME: Duration = Duration::from_secs(10);
 /// State of the traffic on all topics.
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
-    pub(crate) outbox: Outbox,
+    around: Arc<LinkContext>,
+    topics: Vec<(Tag, IdentTopic)>,
+    /// Takes the verdicts on messages to the swarm task.
+    verdicts: mpsc::Sender<Verdict>,
+    outbox: Outbox,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
     /// Peers of which the library hears nothing any more, and since when.
@@ -52,38 +58,47 @@ pub(crate) struct TopicTraffic {
 }
 
 impl TopicTraffic {
-    /// Creates the state. `budget_bytes` is the budget of the whole node.
-    pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
-        let outbox = Outbox::new(budget_bytes, now);
-        Self { outbox, muted: HashSet::new(), graylisted: HashMap::new(), watch: now }
+    /// Creates the state. Verdicts on messages go to `verdicts`.
+    pub(crate) fn new(
+        around: Arc<LinkContext>,
+        topics: Vec<(Tag, IdentTopic)>,
+        verdicts: mpsc::Sender<Verdict>,
+    ) -> Self {
+        let now = Instant::now();
+        let outbox = Outbox::new(around.broadcaster.budget().total(), now);
+        let (muted, graylisted) = (HashSet::new(), HashMap::new());
+        Self { around, topics, verdicts, outbox, muted, graylisted, watch: now }
     }
-}
 
-impl Core {
+    /// Returns the time at which the next message may be published; `None` if none waits.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.outbox.due()
+    }
+
     /// Removes the state of a peer that has disconnected.
-    pub(crate) fn forget_on_topics(&mut self, peer: &PeerId) {
-        self.traffic.muted.remove(peer);
-        self.traffic.graylisted.remove(peer);
-        if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
+    pub(crate) fn forget(&mut self, swarm: &NodeSwarm, peer: &PeerId) {
+        self.muted.remove(peer);
+        self.graylisted.remove(peer);
+        if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().forget(peer);
         }
     }
 
     /// Queues a message for publishing.
-    pub(crate) fn publish(&mut self, publication: Publication) {
-        if self.traffic.outbox.offer(publication).is_some() {
+    pub(crate) fn publish(&mut self, swarm: &mut NodeSwarm, publication: Publication) {
+        if self.outbox.offer(publication).is_some() {
             self.around.metrics.note(P2pEvent::PublishQueueFull);
         }
-        self.publish_due();
+        self.publish_due(swarm);
     }
 
     /// Publishes every message that may be published now.
-    pub(crate) fn publish_due(&mut self) {
+    pub(crate) fn publish_due(&mut self, swarm: &mut NodeSwarm) {
         let now = Instant::now();
-        while let Some(next) = self.traffic.outbox.next(now) {
+        while let Some(next) = self.outbox.next(now) {
             let Publication { origin, topic, body, held, receipt } = next;
             // No topic is attached in a node without gossip, so there is nothing to publish.
-            let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() else { continue };
+            let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { continue };
             if !gossipsub.gate().has_room(origin, now) {
                 self.around.metrics.note(P2pEvent::TopicNamesFull);
                 continue;
@@ -99,7 +114,7 @@ impl Core {
                                 .is_none_or(|score| score >= PUBLISH_THRESHOLD)
                     };
                     receipt.reached(gossipsub.all_peers().filter(is_served).count());
-                    self.traffic.outbox.keep(origin, held, now);
+                    self.outbox.keep(origin, held, now);
                 }
                 // The message was received or published before, so it is not lost.
                 Err(PublishError::Duplicate) => {}
@@ -110,16 +125,16 @@ impl Core {
                     tracing::debug!(%error, "publishing failed");
                     self.around.metrics.note(P2pEvent::PublishFailed);
                     // The charge stays, because peers may still request the message.
-                    self.traffic.outbox.keep(origin, held, now);
+                    self.outbox.keep(origin, held, now);
                 }
             }
         }
     }
 
-    pub(crate) fn on_gossipsub(&mut self, event: gossipsub::Event) {
+    pub(crate) fn on_gossipsub(&mut self, swarm: &mut NodeSwarm, event: gossipsub::Event) {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
-                self.on_topic_message(propagation_source, message_id, message);
+                self.on_topic_message(swarm, propagation_source, message_id, message);
             }
             gossipsub::Event::SlowPeer { failed_messages, .. } => {
                 let failed = failed_messages.priority + failed_messages.non_priority;
@@ -131,24 +146,25 @@ impl Core {
 
     fn on_topic_message(
         &mut self,
+        swarm: &mut NodeSwarm,
         from: PeerId,
         id: gossipsub::MessageId,
         message: gossipsub::Message,
     ) {
         if message.data.is_empty() {
             // The empty message stands for every excess one.
-            return self.report(&id, &from, MessageAcceptance::Ignore);
+            return report(swarm, &id, &from, MessageAcceptance::Ignore);
         }
-        if let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() {
+        if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().heard(from, Instant::now());
         }
         let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
         let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
         let Some(held) = self.admit(&from, bytes) else {
-            return self.report(&id, &from, MessageAcceptance::Ignore);
+            return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
-        let (verdicts, metrics) = (self.senders.verdicts.clone(), self.around.metrics.clone());
+        let (verdicts, metrics) = (self.verdicts.clone(), self.around.metrics.clone());
         let report = Box::new(move |validation| {
             let acceptance = match validation {
                 Validation::Accept => MessageAcceptance::Accept,
@@ -167,7 +183,7 @@ impl Core {
 
     /// Charges a received message to the budget. Returns `None` if it is exceeded.
     fn admit(&mut self, from: &PeerId, bytes: usize) -> Option<broadcaster::Reservation> {
-        let held = if self.traffic.outbox.has_room(Origin::Peer(*from), bytes, Instant::now()) {
+        let held = if self.outbox.has_room(Origin::Peer(*from), bytes, Instant::now()) {
             self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
         } else {
             None
@@ -178,36 +194,24 @@ impl Core {
         held
     }
 
-    pub(crate) fn on_verdict(&mut self, verdict: Verdict) {
+    pub(crate) fn on_verdict(&mut self, swarm: &mut NodeSwarm, verdict: Verdict) {
         let Verdict { message, from, acceptance, held } = verdict;
         if matches!(acceptance, MessageAcceptance::Accept) {
-            self.traffic.outbox.keep(Origin::Peer(from), held, Instant::now());
+            self.outbox.keep(Origin::Peer(from), held, Instant::now());
         }
-        self.report(&message, &from, acceptance);
-    }
-
-    fn report(
-        &mut self,
-        message: &gossipsub::MessageId,
-        from: &PeerId,
-        acceptance: MessageAcceptance,
-    ) {
-        if let Some(gossipsub) = self.swarm.behaviour_mut().gossipsub.as_mut() {
-            // A message that the library no longer knows is too old to be forwarded.
-            let _known = gossipsub.report_message_validation_result(message, from, acceptance);
-        }
+        report(swarm, &message, &from, acceptance);
     }
 
     /// Records the peers that are not served because of their score.
-    pub(crate) fn watch_scores(&mut self) {
+    pub(crate) fn watch_scores(&mut self, swarm: &mut NodeSwarm) {
         let now = Instant::now();
-        let Some(gossipsub) = self.swarm.behaviour().gossipsub.as_ref() else { return };
-        if now < self.traffic.watch {
+        let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
+        if now < self.watch {
             return;
         }
-        self.traffic.watch = now + SCORE_INTERVAL;
+        self.watch = now + SCORE_INTERVAL;
         let scored = |peer: &PeerId| Some((*peer, gossipsub.peer_score(peer)?));
-        let scores: Vec<(PeerId, f64)> = self.swarm.connected_peers().filter_map(scored).collect();
+        let scores: Vec<(PeerId, f64)> = swarm.connected_peers().filter_map(scored).collect();
         let shown = scores.iter().filter_map(|&(peer, score)| {
             Some((identity_of(&peer)?, TopicScore { score, is_muted: score < PUBLISH_THRESHOLD }))
         });
@@ -215,13 +219,12 @@ impl Core {
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
         let muted: Vec<(PeerId, f64)> = muted.collect();
         let graylisted = muted.iter().filter(|(_, score)| *score < GRAYLIST_THRESHOLD);
-        let since = |(peer, _): &(PeerId, f64)| {
-            (*peer, self.traffic.graylisted.get(peer).copied().unwrap_or(now))
-        };
-        self.traffic.graylisted = graylisted.map(since).collect();
-        self.traffic.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
+        let since =
+            |(peer, _): &(PeerId, f64)| (*peer, self.graylisted.get(peer).copied().unwrap_or(now));
+        self.graylisted = graylisted.map(since).collect();
+        self.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
         for (peer, score) in muted {
-            if self.traffic.muted.insert(peer) {
+            if self.muted.insert(peer) {
                 self.around.metrics.note(P2pEvent::TopicPeerMuted);
                 if let Some(left_out) = self.around.lines.muted.due() {
                     tracing::warn!(%peer, score, left_out, "a peer is not served on topics: its score is too low");
@@ -229,14 +232,26 @@ impl Core {
             }
         }
         let for_long = |since: &Instant| now.duration_since(*since) >= GRAYLIST_TIME;
-        let graylisted = self.traffic.graylisted.iter().filter(|(_, since)| for_long(since));
+        let graylisted = self.graylisted.iter().filter(|(_, since)| for_long(since));
         let flooded: Vec<PeerId> = graylisted.map(|(peer, _)| *peer).collect();
         for peer in flooded {
-            self.traffic.graylisted.remove(&peer);
+            self.graylisted.remove(&peer);
             self.around.metrics.note(P2pEvent::TopicFlood);
             tracing::info!(%peer, "disconnecting a peer that stays graylisted");
             // This fails only if the peer has disconnected already.
-            let _ = self.swarm.disconnect_peer_id(peer);
+            let _ = swarm.disconnect_peer_id(peer);
         }
+    }
+}
+
+fn report(
+    swarm: &mut NodeSwarm,
+    message: &gossipsub::MessageId,
+    from: &PeerId,
+    acceptance: MessageAcceptance,
+) {
+    if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() {
+        // A message that the library no longer knows is too old to be forwarded.
+        let _known = gossipsub.report_message_validation_result(message, from, acceptance);
     }
 }

@@ -1,0 +1,376 @@
+//! The gossip links of the swarm task: the connections they are made on, the dials for them, and the effects of
+//! their ends.
+//!
+//! ```text
+//!   schedule ─▶ dial ─▶ connection ─┐
+//!   a peer opened a stream ─────────┴─▶ attempt (a task) ─▶ up ─▶ ended ─▶ opened again, or its connection ends
+//! ```
+//!
+//! # Invariants
+//!
+//! * At most [`MAX_HANDSHAKES`] handshakes on inbound streams are in progress, at most
+//!   [`MAX_HANDSHAKES_PER_PEER`] with one peer.
+//! * Gossip streams are opened and accepted only with peers whose kind of key the network gossips with. All
+//!   other protocols are open to every kind.
+//! * A dialled address gets its result when a link on its connection is up, is refused, or has failed.
+
+use std::sync::Arc;
+
+use gossip::{ConnectPolicy, Direction, DisconnectReason};
+use libp2p::{PeerId, core::ConnectedPoint, ping, swarm::ConnectionId};
+use mesh::DialFailure;
+use runtime::TaskSet;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    behaviour::NodeSwarm,
+    command::{LinkOutcome, Notice, Senders},
+    config::{GossipStreams, PeerAddress, identity_of},
+    conventions::{Conventions, LinkEnd},
+    dialing::{Dial, Dialing},
+    link::{Attempt, LinkContext, Start},
+    metrics::P2pEvent,
+    peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
+    pubsub,
+    streams::InboundStream,
+};
+
+/// Largest number of handshakes in progress on inbound streams. Source: threats and goals, row 1.
+const MAX_HANDSHAKES: usize = 128;
+
+/// Largest number of those with one peer. Chosen: one is needed; the rest is a margin for reconnections.
+const MAX_HANDSHAKES_PER_PEER: usize = 8;
+
+/// The peers of a swarm, the dials that lead to them and the links with them.
+#[derive(Debug)]
+pub(crate) struct GossipLinks {
+    pub(crate) around: Arc<LinkContext>,
+    pub(crate) conventions: Conventions,
+    pub(crate) gossip: GossipStreams,
+    pub(crate) peers: Peers,
+    pub(crate) dialing: Dialing,
+    /// Cloned for link tasks.
+    pub(crate) senders: Senders,
+    /// Link tasks.
+    pub(crate) tasks: TaskSet,
+}
+
+impl GossipLinks {
+    /// Returns `true` if another inbound stream may be accepted.
+    pub(crate) fn accepts(&self) -> bool {
+        self.peers.handshakes() < MAX_HANDSHAKES
+    }
+
+    /// Dials every address that is due, and opens the links that this end has to open.
+    pub(crate) fn tend(&mut self, swarm: &mut NodeSwarm) {
+        if self.gossip == GossipStreams::Off {
+            return;
+        }
+        self.dial_due(swarm);
+        close_unused(swarm);
+        let now = Instant::now();
+        for (peer, connection) in self.peers.due(now) {
+            if self.would_lose(&peer) {
+                self.peers.postpone(&peer, now + REOPENING);
+                self.settle(&peer, |_| true);
+            } else {
+                self.open_link(peer, connection);
+            }
+        }
+    }
+
+    /// Dials every address that is due.
+    pub(crate) fn dial_due(&mut self, swarm: &mut NodeSwarm) {
+        if self.gossip == GossipStreams::Off {
+            return;
+        }
+        for address in self.dialing.due() {
+            self.dial(swarm, address);
+        }
+    }
+
+    fn dial(&mut self, swarm: &mut NodeSwarm, address: PeerAddress) {
+        if address.identity == self.around.local {
+            return self.dialing.is_ourselves(&address);
+        }
+        if let Some(peer) = self.peers.get_mut(&address.peer)
+            && let Some(known) = peer.connections.first_mut()
+        {
+            let connection = known.id;
+            let linked = peer.attempts.iter().any(|attempt| attempt.up);
+            if linked || known.dialled.is_some() {
+                return self.dialing.duplicate(&address);
+            }
+            // The peer is already connected, so a stream is opened on that connection instead.
+            let id = address.peer;
+            known.dialled = Some(Dialled { address, settled: false });
+            known.purpose = Purpose::Gossip;
+            if !peer.gossips {
+                self.settle(&id, |known| known == connection);
+            } else if peer.attempts.is_empty() {
+                self.open_link(id, connection);
+            }
+            return;
+        }
+        self.dialing.dial_for_gossip(swarm, address);
+    }
+
+    /// Dials what is due; with [`ConnectPolicy::ReplaceMesh`] ends the links on dialled connections first.
+    pub(crate) fn connect_outgoing(&mut self, swarm: &mut NodeSwarm, policy: ConnectPolicy) {
+        if policy == ConnectPolicy::ReplaceMesh {
+            for (_, peer) in self.peers.iter() {
+                let ours =
+                    peer.connections.iter().filter(|known| known.direction == Direction::Outbound);
+                for known in ours {
+                    for attempt in
+                        peer.attempts.iter().filter(|attempt| attempt.connection == known.id)
+                    {
+                        self.around
+                            .broadcaster
+                            .disconnect(attempt.link, DisconnectReason::Requested);
+                    }
+                }
+            }
+        }
+        self.dial_due(swarm);
+    }
+
+    /// Returns `true` if a new link to this peer would be refused in favour of a link over another transport.
+    fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
+        let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
+        self.conventions.link_end == LinkEnd::Connection
+            && self.around.broadcaster.holder(&identity).is_some()
+    }
+
+    /// Handles a new connection.
+    pub(crate) fn on_connected(
+        &mut self,
+        swarm: &mut NodeSwarm,
+        peer: libp2p::PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+    ) {
+        let direction = match endpoint {
+            ConnectedPoint::Dialer { .. } => Direction::Outbound,
+            ConnectedPoint::Listener { .. } => Direction::Inbound,
+        };
+        let dialled = self.dialing.arrived(connection);
+        let Some(identity) = identity_of(&peer) else {
+            self.around.metrics.note(P2pEvent::ForeignKey);
+            swarm.close_connection(connection);
+            return;
+        };
+        tracing::debug!(%peer, direction = direction.label(), "connected");
+        if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() {
+            pubsub::welcome(gossipsub, &peer);
+        }
+        let (purpose, dialled) = match dialled {
+            Some(Dial { purpose: Purpose::Streams, .. }) => (Purpose::Streams, None),
+            Some(Dial { address, .. }) => {
+                (Purpose::Gossip, Some(Dialled { address, settled: false }))
+            }
+            None => (Purpose::Gossip, None),
+        };
+        let now = Instant::now();
+        let known = Connection { id: connection, direction, purpose, dialled };
+        self.peers.connected(peer, identity, known, now);
+        if !self.peers.entry(peer, identity).gossips {
+            // This peer gets no gossip link, and topics use the connection as it is.
+            self.settle(&peer, |known| known == connection);
+        }
+        self.tend(swarm);
+    }
+
+    /// Handles the result of a ping.
+    pub(crate) fn on_ping(&mut self, swarm: &mut NodeSwarm, event: &ping::Event) {
+        match &event.result {
+            // The library does not report the first failure in a row, so this is the second.
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                self.around.metrics.note(P2pEvent::PingTimeout);
+                if let Some(left_out) = self.around.lines.silent.due() {
+                    tracing::info!(peer = %event.peer, left_out, "no answer to pings, disconnecting");
+                }
+                let attempts =
+                    self.peers.get(&event.peer).into_iter().flat_map(|peer| &peer.attempts);
+                for attempt in attempts.filter(|attempt| attempt.connection == event.connection) {
+                    // Without this, the connection's orderly end would run first, and the peer could delay it.
+                    self.around.broadcaster.disconnect(attempt.link, DisconnectReason::Silent);
+                }
+                swarm.close_connection(event.connection);
+            }
+            Ok(_) | Err(ping::Failure::Unsupported) => {}
+        }
+    }
+
+    /// Handles an inbound gossip stream.
+    pub(crate) fn on_stream(&mut self, stream: InboundStream) {
+        let (peer, connection) = (stream.about.peer, stream.about.connection);
+        let Some(identity) = identity_of(&peer) else {
+            return self.around.metrics.note(P2pEvent::ForeignKey);
+        };
+        let profile = self.around.broadcaster.profile();
+        if profile.bulk_stream_protocol.is_some_and(|bulk| stream.protocol == bulk) {
+            return self.hand_second(&peer, connection, stream);
+        }
+        let known = self.peers.entry(peer, identity);
+        if !known.gossips {
+            return self.around.metrics.note(P2pEvent::ForeignKey);
+        }
+        if known.handshakes() >= MAX_HANDSHAKES_PER_PEER {
+            return self.around.metrics.note(P2pEvent::TooManyHandshakes);
+        }
+        self.begin(peer, connection, Start::Accepted(Box::new(stream)));
+    }
+
+    /// Hands a second stream to the attempt on its connection that waits for one.
+    fn hand_second(&mut self, peer: &libp2p::PeerId, on: ConnectionId, stream: InboundStream) {
+        let attempts = self.peers.get_mut(peer).map(|peer| &mut peer.attempts);
+        let waiting = attempts.into_iter().flatten().find_map(|attempt| {
+            if attempt.connection == on { attempt.second.take() } else { None }
+        });
+        if waiting.is_none_or(|waiting| waiting.send(stream).is_err()) {
+            self.around.metrics.note(P2pEvent::AcceptorGone);
+        }
+    }
+
+    fn open_link(&mut self, peer: libp2p::PeerId, connection: ConnectionId) {
+        self.begin(peer, connection, Start::Open(connection));
+    }
+
+    fn begin(&mut self, id: libp2p::PeerId, connection: ConnectionId, start: Start) {
+        let Some(peer) = identity_of(&id).map(|identity| self.peers.entry(id, identity)) else {
+            return;
+        };
+        let opener = match start {
+            Start::Accepted(_) => Direction::Inbound,
+            Start::Open(_) => Direction::Outbound,
+        };
+        let link = self.around.broadcaster.next_link_id();
+        let (identity, lanes) = (peer.identity, peer.lanes);
+        let (second, awaited) = oneshot::channel();
+        let second = Some(second);
+        peer.attempts.push(Attempted { link, connection, opener, up: false, second });
+        let attempt = Attempt { peer: id, identity, link, start, lanes, second: awaited };
+        let (around, senders) = (Arc::clone(&self.around), self.senders.clone());
+        self.tasks.spawn("gossip link", |cancel| attempt.run(around, senders, cancel));
+    }
+
+    /// Handles a notice of a link task.
+    pub(crate) fn on_notice(&mut self, swarm: &mut NodeSwarm, notice: Notice) {
+        match notice {
+            Notice::LinkUp { peer, link } => self.on_link_up(swarm, &peer, link),
+            Notice::LinkEnded { peer, link, outcome } => {
+                self.on_link_ended(swarm, peer, link, outcome)
+            }
+        }
+    }
+
+    fn on_link_up(&mut self, swarm: &mut NodeSwarm, id: &libp2p::PeerId, link: gossip::LinkId) {
+        let Some(peer) = self.peers.up(id, link) else { return };
+        let on = peer.attempts.iter().find(|attempt| attempt.link == link);
+        let on = on.map(|attempt| attempt.connection);
+        self.dialing.linked(peer.identity);
+        let mut needless = Vec::new();
+        for known in &mut peer.connections {
+            let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) else {
+                continue;
+            };
+            if Some(known.id) == on {
+                dialled.settled = true;
+                self.dialing.connected(&dialled.address);
+            } else {
+                self.dialing.duplicate(&dialled.address);
+                (known.dialled, known.purpose) = (None, Purpose::Streams);
+                needless.push(known.id);
+            }
+        }
+        for connection in needless {
+            swarm.behaviour_mut().streams.retire(id, connection);
+        }
+        close_unused(swarm);
+    }
+
+    fn on_link_ended(
+        &mut self,
+        swarm: &mut NodeSwarm,
+        id: libp2p::PeerId,
+        link: gossip::LinkId,
+        outcome: LinkOutcome,
+    ) {
+        let identity = self.peers.get(&id).map(|peer| peer.identity);
+        let Some(attempted) = self.peers.ended(id, link, outcome, Instant::now()) else { return };
+        let peer = self.peers.get(&id);
+        if attempted.up
+            && let Some(identity) = identity.filter(|_| !peer.is_some_and(|peer| peer.is_linked()))
+        {
+            self.dialing.unlinked(&identity);
+        }
+        let on = attempted.connection;
+        match outcome {
+            LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
+            LinkOutcome::Ended(reason) => {
+                let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
+                let shared = peer.and_then(|peer| peer.purpose(on)) == Some(Purpose::Streams);
+                if ours || (self.conventions.link_end == LinkEnd::Connection && !shared) {
+                    tracing::debug!(peer = %id, %reason, "closing the connection of a link that ended");
+                    swarm.close_connection(on);
+                }
+            }
+            LinkOutcome::Duplicate { winner } => self.on_duplicate(&id, on, winner),
+            // A link with one stream is tried at once.
+            LinkOutcome::NoSecondLane => self.tend(swarm),
+            LinkOutcome::Unsupported | LinkOutcome::Foreign => self.refused(&id, on),
+            LinkOutcome::Failed => self.unreachable(&id, on),
+        }
+    }
+
+    fn on_duplicate(&mut self, id: &libp2p::PeerId, on: ConnectionId, winner: gossip::LinkId) {
+        let here = |peer: &Peer| peer.attempts.iter().any(|attempt| attempt.link == winner);
+        // If the winning link is on this transport, it settles its connection itself.
+        if !self.peers.get(id).is_some_and(here) {
+            self.settle(id, |connection| connection == on);
+        }
+    }
+
+    /// Keeps dialled connections although their links were refused, because topics use them.
+    fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
+        let connections = self.peers.get_mut(id).map(|peer| &mut peer.connections);
+        for known in connections.into_iter().flatten().filter(|known| which(known.id)) {
+            if let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) {
+                dialled.settled = true;
+                self.dialing.connected(&dialled.address);
+            }
+        }
+    }
+    /// Records that the peer refused to gossip on a dialled connection.
+    fn refused(&mut self, id: &PeerId, on: ConnectionId) {
+        self.unsettled(id, on, DialFailure::Refused);
+    }
+
+    /// Records that no link could be made on a dialled connection.
+    fn unreachable(&mut self, id: &PeerId, on: ConnectionId) {
+        self.unsettled(id, on, DialFailure::Unreachable);
+    }
+
+    fn unsettled(&mut self, id: &PeerId, on: ConnectionId, why: DialFailure) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let known = peer.connections.iter_mut().find(|known| known.id == on);
+        let dialled = known.and_then(|known| known.dialled.take_if(|dialled| !dialled.settled));
+        if let Some(dialled) = dialled {
+            let error = match why {
+                DialFailure::Refused => {
+                    "the peer refused gossip: is it of this network, and of this profile?"
+                }
+                _ => "the gossip handshake failed",
+            };
+            self.dialing.failed(&dialled.address, why, error.to_owned());
+        }
+    }
+}
+
+/// Closes the retired connections without a stream in use.
+fn close_unused(swarm: &mut NodeSwarm) {
+    for connection in swarm.behaviour().streams.unused() {
+        swarm.close_connection(connection);
+    }
+}
