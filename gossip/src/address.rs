@@ -12,7 +12,7 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
-use crate::node::NetworkId;
+use crate::network_id::NetworkId;
 
 /// Longest address, in bytes. Chosen: twice what an identity challenge has room for.
 const MAX_ADDRESS_BYTES: usize = 576;

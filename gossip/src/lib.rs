@@ -19,6 +19,7 @@ mod identity;
 mod keypair;
 mod limits;
 mod message;
+mod network_id;
 mod node;
 mod peer;
 mod profile;
@@ -36,7 +37,8 @@ pub use message::{
     Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,
     SubmitError,
 };
-pub use node::{Admission, ConnectPolicy, GossipNode, NetworkId, NetworkIdError};
+pub use network_id::{NetworkId, NetworkIdError};
+pub use node::{Admission, ConnectPolicy, GossipNode};
 pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Roles, Transport};
 pub use profile::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,

@@ -8,18 +8,15 @@
 use std::{
     future::poll_fn,
     io,
-    net::{SocketAddr, SocketAddrV6},
+    net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
 };
 
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
-
-use crate::{environment::Sockets, memory::PipeListener, stream::Stream};
-
-/// Connections that the system keeps until they are accepted. Source: tokio's own default.
-const BACKLOG: i32 = 1_024;
+use crate::{
+    sockets::{Family, ListeningSocket, Sockets},
+    stream::Stream,
+};
 
 /// How often another port is tried that is free on all addresses. Chosen: that one fails is rare.
 const PORT_TRIES: usize = 16;
@@ -31,32 +28,6 @@ pub struct Listener {
     addresses: Vec<SocketAddr>,
     /// Which socket is asked first next.
     next: AtomicUsize,
-}
-
-#[derive(Debug)]
-enum ListeningSocket {
-    Tcp(TcpListener),
-    Memory(PipeListener),
-}
-
-impl ListeningSocket {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, SocketAddr)>> {
-        match self {
-            Self::Tcp(listener) => {
-                listener.poll_accept(context).map_ok(|(stream, from)| (stream.into(), from))
-            }
-            Self::Memory(listener) => {
-                listener.poll_accept(context).map(|(stream, from)| Ok((stream.into(), from)))
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr(),
-            Self::Memory(listener) => Ok(listener.local_addr()),
-        }
-    }
 }
 
 impl Listener {
@@ -160,42 +131,6 @@ async fn once(addresses: &[SocketAddr], on: &Sockets) -> Result<Listener, (io::E
 /// Whether the machine does not have an address at all, so that nobody can listen there.
 fn is_lacking(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-}
-
-/// Which callers an IPv6 socket takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    /// As the system has it: `[::]` may take IPv4 too.
-    AsTheSystem,
-    /// IPv6 only, since IPv4 has a socket of its own.
-    Own,
-}
-
-impl Sockets {
-    async fn listen(&self, address: SocketAddr, family: Family) -> io::Result<ListeningSocket> {
-        match (self, address) {
-            (Self::Memory(host), _) => host.listen(address).map(ListeningSocket::Memory),
-            (Self::System, SocketAddr::V6(address)) if family == Family::Own => {
-                v6_only(address).map(ListeningSocket::Tcp)
-            }
-            (Self::System, _) => {
-                #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
-                let listener = TcpListener::bind(address).await?;
-                Ok(ListeningSocket::Tcp(listener))
-            }
-        }
-    }
-}
-
-fn v6_only(address: SocketAddrV6) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(true)?;
-    #[cfg(not(windows))]
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::V6(address).into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 #[cfg(test)]

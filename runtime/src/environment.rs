@@ -4,7 +4,12 @@
 //!
 //! * Clones share everything: one node has one clock and one source of random numbers.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -16,8 +21,13 @@ use crate::{
     memory,
     random::Random,
     resolve::{Resolve, SystemResolver},
+    sockets::Sockets,
     stream::Stream,
 };
+
+/// The time of day at which the clocks of a network in memory begin, in seconds of Unix time: 2026-01-01. Chosen:
+/// any time that looks like one.
+const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
 /// Where a node gets its wall clock, random numbers, names and sockets from. A cheap handle.
 #[derive(Clone, Debug)]
@@ -31,15 +41,6 @@ struct Parts {
     random: Random,
     resolver: Arc<dyn Resolve>,
     sockets: Sockets,
-}
-
-/// Where connections come from and go to.
-#[derive(Clone, Debug)]
-pub(crate) enum Sockets {
-    /// The system's TCP.
-    System,
-    /// One host of a network in memory.
-    Memory(memory::Host),
 }
 
 impl Default for Environment {
@@ -58,12 +59,6 @@ impl Environment {
             resolver: Arc::new(SystemResolver),
             sockets: Sockets::System,
         })
-    }
-
-    /// One host of a network in memory.
-    pub(crate) fn in_memory(host: memory::Host, clock: WallClock, random: Random) -> Self {
-        let resolver = Arc::new(host.clone());
-        Self::new(Parts { clock, random, resolver, sockets: Sockets::Memory(host) })
     }
 
     fn new(parts: Parts) -> Self {
@@ -202,5 +197,17 @@ impl Environment {
     pub async fn bind(&self, host_port: &str) -> io::Result<Listener> {
         let found = self.resolve(host_port).await?;
         bind::all(&found, &self.parts.sockets).await
+    }
+}
+
+impl memory::Network {
+    /// The environment of a node on a host, with random numbers and a clock of its own. The clock shows the first
+    /// second of 2026 when the host is made.
+    #[must_use]
+    pub fn host(&self, ip: IpAddr) -> Environment {
+        let (host, random) = self.join(ip);
+        let clock = WallClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING);
+        let resolver = Arc::new(host.clone());
+        Environment::new(Parts { clock, random, resolver, sockets: Sockets::Memory(host) })
     }
 }

@@ -24,6 +24,7 @@ pub mod memory;
 mod random;
 mod rarely;
 mod resolve;
+mod sockets;
 mod stream;
 mod tasks;
 

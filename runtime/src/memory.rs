@@ -15,6 +15,7 @@
 //! * A path that is cut loses nothing: what was sent arrives once it is whole again.
 
 mod network;
+mod path;
 mod pipe;
 
 pub use network::{BACKLOG, Network};

@@ -19,10 +19,7 @@ use tokio::{
     },
 };
 
-use crate::{
-    environment::Sockets,
-    memory::{PipeReader, PipeStream, PipeWriter},
-};
+use crate::memory::{PipeReader, PipeStream, PipeWriter};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -51,17 +48,6 @@ impl From<TcpStream> for Stream {
 impl From<PipeStream> for Stream {
     fn from(stream: PipeStream) -> Self {
         Self(Kind::Memory(stream))
-    }
-}
-
-impl Sockets {
-    /// Connects to one address.
-    #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
-    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
-        match self {
-            Self::System => TcpStream::connect(address).await.map(Stream::from),
-            Self::Memory(host) => host.connect(address).await.map(Stream::from),
-        }
     }
 }
 

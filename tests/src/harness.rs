@@ -11,10 +11,7 @@ use gossip::{
 use runtime::Shutdown;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::{
-    memory::{MemoryNetwork, MemoryPeer, Shape},
-    wait::soon,
-};
+use crate::wait::soon;
 
 /// A scripted peer. It sends what a test says, even against the rules, and reads only in [`RawPeer::recv`].
 pub trait RawPeer: Send + 'static {
@@ -106,59 +103,6 @@ pub trait Harness: Send + Sync + Sized + 'static {
 #[must_use]
 pub fn network() -> NetworkId {
     NetworkId::new("conformance-v1").expect("the name is a short path segment")
-}
-
-/// Nodes over memory links.
-#[derive(Debug)]
-pub struct Memory(MemoryNetwork);
-
-impl Memory {
-    /// The network of the node.
-    #[must_use]
-    pub fn network(&self) -> &MemoryNetwork {
-        &self.0
-    }
-}
-
-impl Harness for Memory {
-    type Raw = MemoryPeer;
-
-    const CLOCK: Clock = Clock::Paused;
-    const TRANSPORTS: &[Transport] = &[Transport::Memory];
-
-    async fn start(setup: Setup) -> Self {
-        Self(MemoryNetwork::start(network(), setup))
-    }
-
-    fn gossip(&self) -> Arc<dyn GossipNode> {
-        Arc::new(self.0.clone())
-    }
-
-    fn broadcaster(&self) -> &Broadcaster {
-        self.0.broadcaster()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        Some(self.0.identity())
-    }
-
-    async fn dial(&self, other: &Self) {
-        let link = self.0.connect(&other.0, Shape::default());
-        assert!(link.is_some(), "a node is stopping");
-    }
-
-    async fn dial_raw(&self) -> MemoryPeer {
-        let scripted = self.0.scripted(Shape::default());
-        scripted.expect("the node is not stopping").0
-    }
-
-    async fn stop(&self, grace: Duration) -> Shutdown {
-        self.0.stop(grace).await
-    }
-
-    fn task_count(&self) -> usize {
-        self.0.task_count()
-    }
 }
 
 /// The peer events of a node, in their order.

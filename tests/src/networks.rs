@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 //! The harnesses of the three networks.
+=======
+//! The networks as harnesses: over memory links, WebSocket, libp2p, and both of these.
+>>>>>>> 63e139c (runtime, gossip, net-http, services, node, tests: files know each other in one direction, which a test keeps)
 //!
 //! In the hybrid network links alternate between WebSocket and libp2p, so that each case spans both.
 
@@ -24,10 +28,68 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     harness::{Clock, Harness, RawPeer, network},
     libp2p::RawLibp2p,
+    memory::{MemoryNetwork, MemoryPeer, Shape},
     websocket::{RawWebSocket, upgrade_request},
 };
 
+<<<<<<< HEAD
 /// State shared by all networks of a node.
+=======
+/// Nodes over memory links.
+#[derive(Debug)]
+pub struct Memory(MemoryNetwork);
+
+impl Memory {
+    /// The node itself.
+    #[must_use]
+    pub fn network(&self) -> &MemoryNetwork {
+        &self.0
+    }
+}
+
+impl Harness for Memory {
+    type Raw = MemoryPeer;
+
+    const CLOCK: Clock = Clock::Paused;
+    const TRANSPORTS: &[Transport] = &[Transport::Memory];
+
+    async fn start(setup: Setup) -> Self {
+        Self(MemoryNetwork::start(network(), setup))
+    }
+
+    fn gossip(&self) -> Arc<dyn GossipNode> {
+        Arc::new(self.0.clone())
+    }
+
+    fn broadcaster(&self) -> &Broadcaster {
+        self.0.broadcaster()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.0.identity())
+    }
+
+    async fn dial(&self, other: &Self) {
+        let link = self.0.connect(&other.0, Shape::default());
+        assert!(link.is_some(), "a node is stopping");
+    }
+
+    async fn dial_raw(&self) -> MemoryPeer {
+        let scripted = self.0.scripted(Shape::default());
+        scripted.expect("the node is not stopping").0
+    }
+
+    async fn stop(&self, grace: Duration) -> Shutdown {
+        self.0.stop(grace).await
+    }
+
+    fn task_count(&self) -> usize {
+        self.0.task_count()
+    }
+}
+
+/// What all of a node's networks share.
+>>>>>>> 63e139c (runtime, gossip, net-http, services, node, tests: files know each other in one direction, which a test keeps)
 #[derive(Debug)]
 struct Base {
     broadcaster: Broadcaster,

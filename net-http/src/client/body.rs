@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{exchange::TargetConfig, pool::Lease, wire::Cut};
+use super::{pool::Lease, target::TargetConfig, wire::Cut};
 
 /// The reason why the body of a response ended early.
 #[derive(Debug, thiserror::Error)]

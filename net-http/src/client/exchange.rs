@@ -34,12 +34,13 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{self, Instant, Sleep};
 
 use super::{
-    Connect, Shared,
+    Shared,
     body::ResponseBody,
     driver::Driver,
-    pool::{Lease, Live, Patience, Pool, Slot},
+    pool::{Lease, Live, Patience, Slot},
     replay::Replay,
-    request::{RequestDefaults, declared_length, only_request},
+    request::{declared_length, only_request},
+    target::TargetConfig,
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
 
@@ -63,16 +64,6 @@ pub enum AnswerError {
     /// The peer answered with a switch of protocols, which no request asks for.
     #[error("the peer switched to another protocol")]
     Switching,
-}
-
-/// State shared by the requests to one target.
-pub(super) struct TargetConfig {
-    pub(super) pool: Arc<Pool>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) defaults: RequestDefaults,
-    pub(super) streams: StreamUse,
-    pub(super) idle: Duration,
-    pub(super) connect: Arc<dyn Connect>,
 }
 
 /// Creates a client of a target.
@@ -245,11 +236,6 @@ impl TargetConfig {
         let driver = Driver::new(connection, slot.entry(&wire), *limits, self.idle);
         tasks.spawn("http connection", |_cancel| driver);
         Ok(Live { sender, wire })
-    }
-
-    /// Time for which a connection is kept after an exchange; `None` if it is closed.
-    pub(super) fn keeps(&self) -> Option<Duration> {
-        (self.streams == StreamUse::KeptAlive).then_some(self.idle)
     }
 }
 

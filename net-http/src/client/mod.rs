@@ -25,6 +25,7 @@ mod pool;
 mod replay;
 mod request;
 mod table;
+mod target;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -46,9 +47,9 @@ pub use exchange::AnswerError;
 pub use limits::{ClientLimits, RequestWindow, STREAM_IDLE, TCP_IDLE};
 pub use request::RequestError;
 
-use exchange::TargetConfig;
 use request::RequestDefaults;
 use table::Table;
+use target::TargetConfig;
 
 /// The byte stream of a connection. Every type with these bounds implements it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use super::{
     key::{Key, Kind},
-    layers::Origin,
+    origin::Origin,
 };
 
 /// Largest distance at which one word is taken for a slip in another. Chosen: two letters.

@@ -15,7 +15,7 @@ use toml::{
 use super::{
     check::ConfigError,
     key::{Key, Kind},
-    layers::{Given, Origin, Value},
+    origin::{Given, Origin, Value},
 };
 
 /// Longest configuration file, in bytes. Chosen: a thousand peers fit ten times.

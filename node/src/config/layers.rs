@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt,
     path::{Path, PathBuf},
 };
 
@@ -16,53 +15,11 @@ use super::{
     check::{ConfigError, MAX_SLIPS, slips},
     file,
     key::{Default, Flags, Key, Kind},
+    origin::{Given, Origin, Value},
 };
 
 /// Names the configuration file, where there is no `--config`.
 const FILE_VARIABLE: &str = "TANDEM_CONFIG";
-
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Nobody set it.
-    Default,
-    /// A line of a file.
-    File {
-        /// The file as it was named.
-        file: String,
-        /// Counted from one.
-        line: usize,
-    },
-    /// An environment variable.
-    Env(String),
-    /// A flag, without its dashes.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { file, line } => write!(f, "{file}:{line}"),
-            Self::Env(variable) => write!(f, "env {variable}"),
-            Self::Flag(flag) => write!(f, "flag --{flag}"),
-        }
-    }
-}
-
-/// The text of a value, or of each item of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// A value and its origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
-    pub(crate) value: Value,
-    pub(crate) origin: Origin,
-}
 
 /// Every value that is set, by key. What is not set and has no default is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod check;
 mod file;
 mod key;
 mod layers;
+mod origin;
 mod render;
 mod settings;
 

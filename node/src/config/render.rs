@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{
     key::{Key, Kind},
-    layers::{Layers, Value},
+    layers::Layers,
+    origin::Value,
 };
 
 impl fmt::Display for Layers {

@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 use super::{
     check::ConfigError,
     key::{Default, Key},
-    layers::{Given, Layers, Origin, Value},
+    layers::Layers,
+    origin::{Given, Origin, Value},
 };
 
 /// Largest budget, in MiB. Chosen: a terabyte; more is a slip.

@@ -8,7 +8,7 @@ use tandem::{Mode, Relaying};
 use super::{
     ConfigError, Flags, Layers, Settings, file,
     key::Key,
-    layers::{Origin, Value},
+    origin::{Origin, Value},
 };
 
 fn flags(given: &[(Key, &str)]) -> Flags {

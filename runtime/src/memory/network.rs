@@ -5,16 +5,19 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
 use rand::Rng;
 use tokio::{sync::mpsc, time};
 
-use super::pipe::{self, PipeStream};
-use crate::{clock::WallClock, environment::Environment, random::Random, resolve::Resolve};
+use super::{
+    path::{Cuts, Path, between},
+    pipe::{self, PipeStream},
+};
+use crate::{random::Random, resolve::Resolve};
 
 /// Callers that a listener keeps until it accepts them. Chosen: as the system's sockets do.
 pub const BACKLOG: usize = 1_024;
@@ -25,13 +28,11 @@ const FIRST_DYNAMIC_PORT: u16 = 49_152;
 /// The shortest and the longest time that bytes take between two hosts. Chosen: a city and a continent.
 const DELAYS: std::ops::Range<Duration> = Duration::from_millis(2)..Duration::from_millis(60);
 
-/// What the clocks show at the beginning, in seconds of Unix time: 2026-01-01.
-const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
-
 /// A network in memory. A cheap handle.
 #[derive(Clone)]
 pub struct Network {
     shared: Shared,
+    cuts: Cuts,
 }
 
 impl fmt::Debug for Network {
@@ -49,15 +50,8 @@ struct State {
     /// Hosts that swallow what is sent to them.
     silent: BTreeSet<IpAddr>,
     delays: BTreeMap<(IpAddr, IpAddr), Duration>,
-    cut: BTreeSet<(IpAddr, IpAddr)>,
-    /// Who waits for a cut to be mended.
-    waiting: Vec<Waker>,
     next_port: BTreeMap<IpAddr, u16>,
     random: Random,
-}
-
-fn between(one: IpAddr, other: IpAddr) -> (IpAddr, IpAddr) {
-    (one.min(other), one.max(other))
 }
 
 impl State {
@@ -84,25 +78,20 @@ impl Network {
             names: BTreeMap::new(),
             silent: BTreeSet::new(),
             delays: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            waiting: Vec::new(),
             next_port: BTreeMap::new(),
             random: Random::seeded(seed),
         };
-        Self { shared: Arc::new(Mutex::new(state)) }
+        Self { shared: Arc::new(Mutex::new(state)), cuts: Cuts::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The surroundings of a node on a host, with random numbers and a clock of its own.
-    #[must_use]
-    pub fn host(&self, ip: IpAddr) -> Environment {
+    /// A host, and its random numbers.
+    pub(crate) fn join(&self, ip: IpAddr) -> (Host, Random) {
         let random = Random::seeded(self.lock().random.random());
-        let host = Host { ip, shared: Arc::clone(&self.shared) };
-        let clock = WallClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING);
-        Environment::in_memory(host, clock, random)
+        (Host { ip, shared: Arc::clone(&self.shared), cuts: self.cuts.clone() }, random)
     }
 
     /// Gives a name to addresses, in the order in which they are tried.
@@ -117,17 +106,12 @@ impl Network {
 
     /// Stops all bytes between two hosts, and their dials.
     pub fn cut(&self, one: IpAddr, other: IpAddr) {
-        self.lock().cut.insert(between(one, other));
+        self.cuts.cut(between(one, other));
     }
 
     /// Mends what was cut: what was sent meanwhile arrives.
     pub fn mend(&self, one: IpAddr, other: IpAddr) {
-        let waiting = {
-            let mut state = self.lock();
-            state.cut.remove(&between(one, other));
-            std::mem::take(&mut state.waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
+        self.cuts.mend(between(one, other));
     }
 }
 
@@ -136,50 +120,12 @@ impl Network {
 pub(crate) struct Host {
     ip: IpAddr,
     shared: Shared,
+    cuts: Cuts,
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host").field("ip", &self.ip).finish_non_exhaustive()
-    }
-}
-
-/// What lies between two hosts.
-#[derive(Clone)]
-pub(super) struct Path {
-    between: (IpAddr, IpAddr),
-    delay: Duration,
-    shared: Shared,
-}
-
-impl fmt::Debug for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Path").field("between", &self.between).finish_non_exhaustive()
-    }
-}
-
-impl Path {
-    pub(super) fn delay(&self) -> Duration {
-        self.delay
-    }
-
-    /// Whether nothing passes; then `context` is woken when something may.
-    pub(super) fn is_cut(&self, context: &Context<'_>) -> bool {
-        let mut state = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_cut = state.cut.contains(&self.between);
-        if is_cut {
-            state.waiting.push(context.waker().clone());
-        }
-        is_cut
-    }
-
-    async fn whole(&self) {
-        std::future::poll_fn(
-            |context| {
-                if self.is_cut(context) { Poll::Pending } else { Poll::Ready(()) }
-            },
-        )
-        .await;
     }
 }
 
@@ -202,7 +148,7 @@ impl Host {
             let mut state = self.lock();
             let between = between(self.ip, real.ip());
             let delay = state.delay(between);
-            let path = Path { between, delay, shared: Arc::clone(&self.shared) };
+            let path = Path::new(between, delay, self.cuts.clone());
             let from = SocketAddr::new(from_ip, state.pick_port(self.ip));
             (path, state.silent.contains(&to.ip()), from)
         };
@@ -210,7 +156,7 @@ impl Host {
             return std::future::pending().await;
         }
         path.whole().await;
-        time::sleep(2 * path.delay).await;
+        time::sleep(2 * path.delay()).await;
         let (ours, theirs) = pipe::connect(&path, from, to);
         let callers = self.lock().listeners.get(&real).cloned();
         let is_taken = callers.is_some_and(|callers| callers.try_send((theirs, from)).is_ok());

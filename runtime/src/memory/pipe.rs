@@ -22,7 +22,7 @@ use tokio::{
     time::{self, Instant, Sleep},
 };
 
-use super::network::Path;
+use super::path::Path;
 
 /// Bytes that are on their way in one direction of a connection, at most. Chosen: what a system's socket
 /// holds on a path of some tens of milliseconds.

@@ -18,7 +18,9 @@ use http::{Method, Request, StatusCode, header};
 use http_body::Body;
 use tokio::sync::watch;
 
-use super::{FileId, Hashing, Kept, Section, Stored, routes::Receipt, store::blocking};
+use super::{
+    FileId, Hashing, Kept, Section, Stored, Transferred, routes::Receipt, store::blocking,
+};
 
 /// Longest text read of an answer, in bytes. Chosen: a receipt has 90, a reason one line.
 const ANSWER_BYTES: usize = 1024;
@@ -27,15 +29,6 @@ const ANSWER_BYTES: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     http: HttpClient,
-}
-
-/// The progress of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Transferred {
-    /// Bytes that are there: sent, or received and verified.
-    pub bytes: u64,
-    /// Bytes of the whole file, once known.
-    pub of: Option<u64>,
 }
 
 /// The reason for which a peer did not take a file.

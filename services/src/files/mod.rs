@@ -28,15 +28,17 @@ mod client;
 mod fetch;
 mod id;
 mod outline;
+mod progress;
 mod range;
 mod routes;
 mod section;
 mod store;
 
-pub use client::{Client, PutFileError, Transferred};
+pub use client::{Client, PutFileError};
 pub use fetch::{Fetch, FetchError, FetchLimits, Fetched, PeerError};
 pub use id::{FileId, FileIdError};
 pub use outline::{GROUP_BYTES, Hashing, Outline, OutlineError};
+pub use progress::Transferred;
 pub use range::{Requested, requested};
 pub use routes::{Uploads, router};
 pub use section::Section;

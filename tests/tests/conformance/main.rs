@@ -100,7 +100,7 @@ macro_rules! suite {
     };
 }
 
-suite!(memory, testkit::harness::Memory, tokio::test(start_paused = true));
+suite!(memory, testkit::networks::Memory, tokio::test(start_paused = true));
 suite!(ws, testkit::networks::Ws, tokio::test(flavor = "multi_thread", worker_threads = 2));
 suite!(p2p, testkit::networks::P2p, tokio::test(flavor = "multi_thread", worker_threads = 2));
 suite!(hybrid, testkit::networks::Hybrid, tokio::test(flavor = "multi_thread", worker_threads = 2));
