@@ -20,7 +20,7 @@ use libp2p::{
     },
 };
 
-use crate::topic_gate::{GatedPubsub, StrictNoSign, TopicGate};
+use crate::topic_gate::{Behaviour, GatedPubsub, StrictNoSign, TopicGate};
 
 /// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.
 ///
@@ -68,10 +68,6 @@ const CREDIT: f64 = 1e-6;
 /// Chosen: identities cost nothing, so a kept score does not stop a peer that creates a new one; and at
 /// the 240 connections a second that the door admits from one subnet, an hour of scores would take 600 MiB.
 const RETAIN_SCORE: Duration = Duration::from_secs(60);
-
-/// GossipSub with the types of this crate.
-pub(crate) type Behaviour =
-    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
 /// The tags that are published on topics, each with its topic.
 pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {

@@ -27,7 +27,10 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    gossipsub::{self, DataTransform, Message, RawMessage, TopicHash},
+    gossipsub::{
+        self, DataTransform, MaxCountSubscriptionFilter, Message, RawMessage, TopicHash,
+        WhitelistSubscriptionFilter,
+    },
     swarm::{
         CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -39,9 +42,12 @@ use tokio::time::Instant;
 use crate::{
     metrics::{P2pEvent, P2pMetrics},
     outbox::{Origin, leaves_room},
-    pubsub::Behaviour,
     topic_rates::{RateVerdict, TopicRates},
 };
+
+/// GossipSub with the types of this crate.
+pub(crate) type Behaviour =
+    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
 /// Memory of a received message's ID, in bytes, and the time for which it is stored: in the cache of seen IDs
 /// and in the scores of peers. Computed from the library's tables, half full; source: gossipsub 0.50.

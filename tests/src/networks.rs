@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! The harnesses of the three networks.
-=======
-//! The networks as harnesses: over memory links, WebSocket, libp2p, and both of these.
->>>>>>> 63e139c (runtime, gossip, net-http, services, node, tests: files know each other in one direction, which a test keeps)
+//! The harnesses of the networks: over memory links, WebSocket, libp2p, and both of these.
 //!
 //! In the hybrid network links alternate between WebSocket and libp2p, so that each case spans both.
 
@@ -32,9 +28,6 @@ use crate::{
     websocket::{RawWebSocket, upgrade_request},
 };
 
-<<<<<<< HEAD
-/// State shared by all networks of a node.
-=======
 /// Nodes over memory links.
 #[derive(Debug)]
 pub struct Memory(MemoryNetwork);
@@ -88,8 +81,7 @@ impl Harness for Memory {
     }
 }
 
-/// What all of a node's networks share.
->>>>>>> 63e139c (runtime, gossip, net-http, services, node, tests: files know each other in one direction, which a test keeps)
+/// State shared by all networks of a node.
 #[derive(Debug)]
 struct Base {
     broadcaster: Broadcaster,
