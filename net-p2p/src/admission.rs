@@ -37,7 +37,7 @@ use mesh::{Departure, Door, Knock, Pass, PeerPlace, Refusal};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::{config::identity_of, muxer::Muxer};
+use crate::{address::identity_of, muxer::Muxer};
 
 /// Refused connections handled in one poll. Chosen: few, so that a flood does not keep the swarm from its turn.
 const REFUSALS_A_TURN: usize = 64;

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    config::PeerAddress,
+    address::PeerAddress,
     outbox::Publication,
     streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };

@@ -27,8 +27,8 @@ use runtime::Random;
 use tokio::time::Instant;
 
 use crate::{
+    address::PeerAddress,
     behaviour::NodeSwarm,
-    config::PeerAddress,
     metrics::{P2pEvent, P2pMetrics},
     peers::{Dialled, Purpose},
     sockets::is_unresolved,

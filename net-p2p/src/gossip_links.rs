@@ -23,9 +23,10 @@ use runtime::TaskSet;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    address::{PeerAddress, identity_of},
     behaviour::NodeSwarm,
     command::{LinkOutcome, Notice, Senders},
-    config::{GossipStreams, PeerAddress, identity_of},
+    config::GossipStreams,
     conventions::{Conventions, LinkEnd},
     dialing::{Dial, Dialing},
     link::{Attempt, LinkContext, Start},

@@ -38,6 +38,7 @@
 //! * HTTP cannot starve gossip: it has queues of its own, and in shared ones gossip goes first.
 //! * Nothing here knows the other transport; the two share only the broadcaster and the door.
 
+mod address;
 mod admission;
 mod backlog;
 mod behaviour;
@@ -74,10 +75,8 @@ mod topic_traffic;
 mod transport;
 mod waiting;
 
-pub use config::{
-    GossipStreams, Mdns, P2pConfig, PeerAddressError, Subscription, check_peer,
-    parse_listen_address,
-};
+pub use address::{PeerAddressError, check_peer, parse_listen_address};
+pub use config::{GossipStreams, Mdns, P2pConfig, Subscription};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};

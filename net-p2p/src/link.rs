@@ -38,8 +38,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::{PeerAddress, identity_of},
     command::{Command, LinkOutcome, Notice, Senders, open_stream},
-    config::{PeerAddress, identity_of},
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},

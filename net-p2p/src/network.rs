@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::{PeerAddress, PeerAddressError},
     command::{Command, NotTaken, ToSwarm},
-    config::{GossipStreams, P2pConfig, PeerAddress, PeerAddressError, libp2p_key},
+    config::{GossipStreams, P2pConfig, libp2p_key},
     http::{StreamConnect, unusable},
     link::{LinkContext, StrangersLines},
     listening::Bound,

@@ -16,7 +16,7 @@ use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    command::LinkOutcome, config::PeerAddress, conventions::GossipKeys, handshake::LaneCount,
+    address::PeerAddress, command::LinkOutcome, conventions::GossipKeys, handshake::LaneCount,
     streams::InboundStream,
 };
 

@@ -93,6 +93,9 @@ impl Core {
                 () = self.panicked.cancelled() => return End::TaskPanicked,
                 () = self.links.tasks.token().cancelled() => return End::TaskPanicked,
                 () = self.served.token().cancelled() => return End::TaskPanicked,
+                Some(notice) = self.receivers.notices.recv() => {
+                    self.links.on_notice(&mut self.swarm, notice);
+                }
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),
                 Some(stream) = self.accept.next(), if accepts => self.links.on_stream(stream),

@@ -24,9 +24,9 @@ use libp2p::{
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    address::identity_of,
     behaviour::NodeSwarm,
     command::Verdict,
-    config::identity_of,
     link::LinkContext,
     metrics::P2pEvent,
     outbox::{Origin, Outbox, Publication, cost},

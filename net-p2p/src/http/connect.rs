@@ -11,8 +11,8 @@ use net_http::client::{Connect, Io};
 use tokio::time::Instant;
 
 use crate::{
+    address::PeerAddressError,
     command::ToSwarm,
-    config::PeerAddressError,
     streams::{StreamIo, StreamTarget},
 };
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::well_known::ProtocolsDocument;
 use crate::{
-    config::identity_of,
+    address::identity_of,
     metrics::{P2pEvent, P2pMetrics},
     streams::{AcceptQueue, InboundStream, StreamIo},
 };

@@ -10,7 +10,7 @@ use gossip::{Direction, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    config::identity_of,
+    address::identity_of,
     streams::{InboundStream, OutboundStream, StreamIo},
 };
 

@@ -39,7 +39,7 @@ use super::{
     handler::{Handler, OpenError, OpenRequest},
     pending_dials::PendingDials,
 };
-use crate::config::{PeerAddress, PeerAddressError, identity_of, short};
+use crate::address::{PeerAddress, PeerAddressError, identity_of, short};
 
 /// Largest number of requests of link tasks that wait for connections' tasks. Chosen: the number of gossip
 /// streams that may wait to be accepted.

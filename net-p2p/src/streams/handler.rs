@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::PollSemaphore;
 
 use super::accept::{About, Acceptors, InboundStream, Places};
-use crate::config::PeerAddressError;
+use crate::address::PeerAddressError;
 
 /// Longest time for the negotiation of a stream that the peer opened. Source: threats and goals, row 1.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use libp2p::PeerId;
 
 use super::handler::{OpenError, OpenRequest};
-use crate::config::PeerAddress;
+use crate::address::PeerAddress;
 
 /// Largest number of requests that wait for a dial. Chosen: four times the callers that are meant to be served
 /// at once.

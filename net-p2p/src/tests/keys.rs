@@ -11,7 +11,7 @@ use super::{
     links::{ours, shake},
     topics::{heard, publish_as},
 };
-use crate::{P2pEvent, config::identity_of, handshake::LaneCount};
+use crate::{P2pEvent, address::identity_of, handshake::LaneCount};
 
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
