@@ -33,11 +33,14 @@ use std::{
 
 use gossip::{Durations, Identity};
 
-use self::rules::{Rules, Ruling, Ticket};
 pub use self::{
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
     order::Merit,
     refusal::{Refusal, TooMany},
+};
+use self::{
+    order::Ticket,
+    rules::{Rules, Ruling},
 };
 
 /// Ends a connection that has to make room. It must not wait.

@@ -16,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::rules::Ticket;
+/// The number of a guest. Never reused; the order is that of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ticket(pub(super) u64);
 
 /// How long a peer must have held its place to be preferred over others. Chosen: longer than anybody
 /// floods without being noticed.

@@ -23,7 +23,7 @@ use gossip::{Host, Identity, LoopbackRule, Subnet};
 use super::{
     counts::{RateTable, Tally},
     limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
-    order::{LONG, Merit, Rank, Record, Standing, rank},
+    order::{LONG, Merit, Rank, Record, Standing, Ticket, rank},
     refusal::{Refusal, TooMany},
     tried::Tried,
 };
@@ -32,10 +32,6 @@ use super::{
 ///
 /// Chosen: about 5 MB when full.
 const MAX_RATED: usize = 65_536;
-
-/// Names one guest. Never reused; the order is that of arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Ticket(pub(super) u64);
 
 /// What to do with a socket that was just accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
