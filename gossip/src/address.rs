@@ -1,9 +1,9 @@
-//! Where a node can be reached: `host:port`, a URL, or a multiaddr.
+//! Addresses of nodes: `host:port`, a URL, or a multiaddr.
 //!
 //! # Invariants
 //!
 //! * An address is checked once, when it is read; what is left can be dialled as far as text can tell.
-//! * What an address prints is an address again, and the same one.
+//! * The printed form of an address reads as the same address again.
 //! * `wss` and `https` stay what they are: an address that asks for TLS is never dialled without.
 //! * No address holds a user name or a password: addresses are logged and sent to peers.
 //!
@@ -87,7 +87,7 @@ impl NodeAddress {
         }
     }
 
-    /// Where to connect over TCP, the port always included; `None` for a multiaddr.
+    /// Returns the `host:port` to connect to over TCP; `None` for a multiaddr.
     #[must_use]
     pub fn host_port(&self) -> Option<String> {
         match self {

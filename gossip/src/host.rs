@@ -1,4 +1,4 @@
-//! What counts as one host, and as one part of the network, wherever connections or requests are limited.
+//! Hosts and subnets, by which connections and requests are limited.
 //!
 //! # Invariants
 //!
@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether connections from this machine are limited like those of other hosts.
+/// The limits of connections from this machine.
 ///
 /// One value serves a whole node, its door, its HTTP server and its protection layers: that of the door's limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Host {
         })
     }
 
-    /// Whether it is this machine.
+    /// Returns `true` if the host is this machine.
     #[must_use]
     pub fn is_loopback(self) -> bool {
         self.0.is_loopback()

@@ -1,4 +1,4 @@
-//! Who a node is: a libp2p peer ID of any kind.
+//! Identities of nodes: libp2p peer IDs of any kind.
 //!
 //! ```text
 //!   00 LEN │ protobuf public key        a key of up to 42 bytes stands in the ID: Ed25519, secp256k1
@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! * Two identities are equal exactly if their bytes are, and ordered as their bytes are.
-//! * Whatever is held prints a text that reads as the same identity.
+//! * The printed form of an identity reads as the same identity.
 
 use std::{fmt, str::FromStr};
 
@@ -27,10 +27,10 @@ const INLINE: u8 = 0x00;
 /// Code and length of a SHA-256 multihash.
 const HASHED: [u8; 2] = [0x12, 0x20];
 
-/// What precedes an Ed25519 key in the bytes of its peer ID. Source: wire facts 8.2.
+/// The bytes that precede an Ed25519 key in its peer ID. Source: wire facts 8.2.
 const ED25519_PREFIX: [u8; 6] = [INLINE, 0x24, 0x08, 0x01, 0x12, 0x20];
 
-/// Who a node is, on either transport: a libp2p peer ID.
+/// The identity of a node on either transport: a libp2p peer ID.
 ///
 /// Nodes of this kind have Ed25519 keys, `12D3KooW…`; other libp2p hosts may have secp256k1, ECDSA or
 /// RSA keys. The text form is base58; the bytes are those of the multihash. The order is that of the
@@ -46,7 +46,7 @@ pub struct Identity {
     len: u8,
 }
 
-/// How the public key is related to a peer ID.
+/// The relation of the public key to a peer ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyKind {
@@ -115,7 +115,7 @@ impl Identity {
         self.peer_id_bytes().strip_prefix(&ED25519_PREFIX)?.try_into().ok()
     }
 
-    /// How the public key is related to the peer ID.
+    /// Returns the relation of the public key to the peer ID.
     #[must_use]
     pub fn kind(&self) -> KeyKind {
         match self.peer_id_bytes() {

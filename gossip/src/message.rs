@@ -61,7 +61,7 @@ pub struct Inbound {
     pub identity: Option<Identity>,
     /// The transport it came over.
     pub transport: Transport,
-    /// When its last byte was read.
+    /// The time at which the last byte was read.
     pub received: Instant,
 }
 

@@ -46,7 +46,7 @@ pub trait GossipNode: Send + Sync + 'static {
     /// The network this node belongs to.
     fn network_id(&self) -> &NetworkId;
 
-    /// Where this node can be reached, once it listens.
+    /// Returns the addresses at which this node can be reached; none before it listens.
     fn addresses(&self) -> Vec<NodeAddress>;
 
     /// Offers a message of this node's own for delivery.

@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! Peers: the nodes at the other ends of links.
 
 use std::{fmt, time::Instant};
 
@@ -14,7 +14,7 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// What carries a connection.
+/// The transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Transport {
@@ -73,7 +73,7 @@ pub enum PeerClass {
 }
 
 impl PeerClass {
-    /// Whether a peer belongs to the class.
+    /// Returns `true` if a peer belongs to the class.
     #[must_use]
     pub fn includes(self, peer: &PeerInfo) -> bool {
         match self {
@@ -120,7 +120,7 @@ impl Roles {
     }
 }
 
-/// What is known of a connected peer. A snapshot.
+/// A snapshot of a connected peer.
 ///
 /// A node makes these; [`PeerInfo::new`] is for those who write another [`GossipNode`](crate::GossipNode).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,15 +128,15 @@ impl Roles {
 pub struct PeerInfo {
     /// Name of the connection.
     pub id: LinkId,
-    /// What carries it.
+    /// Transport of the link.
     pub transport: Transport,
-    /// Who dialled.
+    /// The end that dialled.
     pub direction: Direction,
     /// The address dialled, or the one the peer came from. Text of the peer's may be in it: show it, never parse it.
     pub address: String,
     /// The verified identity, once there is one.
     pub identity: Option<Identity>,
-    /// When the connection was attached.
+    /// Time at which the link was attached.
     pub connected_at: Instant,
     /// Bytes that wait in this node for the peer to read them.
     pub queued_bytes: usize,

@@ -95,7 +95,7 @@ impl Lane {
     }
 }
 
-/// How a tag reaches the peers of a libp2p network.
+/// The way in which a tag reaches the peers of a libp2p network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Over the gossip stream of each peer.
@@ -131,7 +131,7 @@ pub struct TagRule {
     pub lane: Lane,
     /// Largest payload accepted or sent, in bytes on the wire, without the tag.
     pub max_payload: usize,
-    /// How it travels on libp2p.
+    /// The way in which it travels on libp2p.
     pub route: Route,
     /// The compression of its body.
     pub compression: Compression,

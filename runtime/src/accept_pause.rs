@@ -1,4 +1,4 @@
-//! What an accept loop does while the system refuses to accept.
+//! The pauses of an accept loop while the system refuses to accept.
 //!
 //! # Invariants
 //!

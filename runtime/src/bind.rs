@@ -18,7 +18,7 @@ use crate::{
     stream::Stream,
 };
 
-/// How often another port is tried that is free on all addresses. Chosen: that one fails is rare.
+/// Largest number of ports to try for one that is free on all addresses. Chosen: a port that fails is rare.
 const PORT_TRIES: usize = 16;
 
 /// Listening sockets, one for each address of a name.
@@ -35,7 +35,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What the system says, such as that there are too many open files. The next call may succeed.
+    /// The error of the system, such as too many open files. The next call may succeed.
     ///
     /// # Cancel safety
     ///
@@ -85,7 +85,7 @@ pub(crate) async fn all(addresses: &[SocketAddr], on: &Sockets) -> io::Result<Li
     }
 }
 
-/// Who chose the port that could not be had.
+/// The origin of the port that could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Picked {
     /// The caller.
@@ -128,7 +128,7 @@ async fn once(addresses: &[SocketAddr], on: &Sockets) -> Result<Listener, (io::E
     }
 }
 
-/// Whether the machine does not have an address at all, so that nobody can listen there.
+/// Returns `true` if the machine does not have an address at all, so that nobody can listen there.
 fn is_lacking(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
 }

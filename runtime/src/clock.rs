@@ -49,7 +49,7 @@ impl WallClock {
         Self { base, set_by: Arc::default() }
     }
 
-    /// What it shows.
+    /// Returns the time that the clock shows.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
     pub fn now(&self) -> SystemTime {

@@ -19,7 +19,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{self, Instant};
 
-/// How long an address has to itself before the next one is tried too. Source: RFC 8305, section 5 and 8,
+/// Time for which an address is tried alone before the next one is tried too. Source: RFC 8305, section 5 and 8,
 /// the recommended connection attempt delay.
 pub const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
@@ -36,7 +36,7 @@ pub enum DialError {
     Unresolved {
         /// Host and port.
         name: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
     /// The resolver did not answer in time.

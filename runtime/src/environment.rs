@@ -1,4 +1,4 @@
-//! What a node is lent by whoever starts it.
+//! The environment of a node: clock, random numbers, names and sockets, handed down from the caller that starts it.
 //!
 //! # Invariants
 //!
@@ -29,7 +29,7 @@ use crate::{
 /// any time that looks like one.
 const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
-/// Where a node gets its wall clock, random numbers, names and sockets from. A cheap handle.
+/// The source of a node's wall clock, random numbers, names and sockets. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Environment {
     parts: Arc<Parts>,
@@ -106,7 +106,7 @@ impl Environment {
         KeyedHasher::new(&mut self.random())
     }
 
-    /// Whether connections are pipes in memory, in which case nothing outside of this process is reached.
+    /// Returns `true` if connections are pipes in memory, so that nothing outside of this process is reached.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
         matches!(self.parts.sockets, Sockets::Memory(_))
@@ -189,7 +189,7 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// What the resolver or the system said of the first address that cannot be listened on: then none is.
+    /// The error of the resolver, or of the system for the first address that cannot be listened on: then none is.
     ///
     /// # Cancel safety
     ///

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Whatever happens, one line comes in a period; the next one says how many were left out.
+//! * One line at most comes in a period; the next one says how many were left out.
 //! * The first occurrence after a quiet period is told at once.
 
 use std::{

@@ -17,7 +17,7 @@ use crate::{
 /// Connections that the system keeps until they are accepted. Source: tokio's own default.
 const BACKLOG: i32 = 1_024;
 
-/// Where connections come from and go to.
+/// The source and the destination of connections.
 #[derive(Clone, Debug)]
 pub(crate) enum Sockets {
     /// The system's TCP.

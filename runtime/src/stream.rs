@@ -61,11 +61,11 @@ impl Stream {
         }
     }
 
-    /// Who is at the other end.
+    /// Returns the address of the other end.
     ///
     /// # Errors
     ///
-    /// What the system says of a socket that is broken.
+    /// The error of the system for a socket that is broken.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr(),
@@ -77,7 +77,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What the system says of a socket that is broken.
+    /// The error of the system for a socket that is broken.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.local_addr(),
@@ -89,7 +89,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What the system says of a socket that is broken.
+    /// The error of the system for a socket that is broken.
     ///
     /// # Cancel safety
     ///

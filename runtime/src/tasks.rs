@@ -1,4 +1,4 @@
-//! Who owns a task.
+//! Ownership of tasks: every task belongs to a set that joins it.
 //!
 //! # Invariants
 //!
@@ -7,7 +7,7 @@
 //! * A panic is never silent: it cancels the set at once, and stopping the set resumes it.
 //! * A task that has to last as long as its set, and ends unasked, is a fault like a panic: it cancels the
 //!   set, and whoever watches the set is told which task it was.
-//! * What is started in an [`Opening`] is started whole: the set is stopped before it or after it.
+//! * Tasks of an [`Opening`] start together: the set is stopped before all of them or after all of them.
 
 use std::{
     any::Any,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 type Panic = Box<dyn Any + Send>;
 
-/// How a task set ended.
+/// The end of a task set.
 #[must_use = "a forced stop left work undone"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
@@ -50,11 +50,11 @@ impl Shutdown {
 pub struct Fault {
     /// Name of the task, as it was given when it was started.
     pub task: &'static str,
-    /// How it ended.
+    /// Way in which it ended.
     pub how: FaultKind,
 }
 
-/// How a task ended that nobody had asked to.
+/// The way in which a task ended unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -141,14 +141,14 @@ impl FirstFault {
     }
 }
 
-/// Whether a task has to run as long as its set.
+/// The expected lifetime of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lasting {
     Yes,
     No,
 }
 
-/// What becomes of a task that is to be started when its set has been asked to stop.
+/// The fate of a task that is to be started when its set has been asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Late {
     Started,
@@ -241,7 +241,7 @@ impl TaskSet {
         tasks.len()
     }
 
-    /// Whether no task runs.
+    /// Returns `true` if no task runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

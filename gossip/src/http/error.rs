@@ -60,13 +60,13 @@ pub enum HttpError {
     /// The request waited too long for its turn under the limits on requests to the peer.
     #[error("queueing timeout: no turn within {waited:?}")]
     QueueTimeout {
-        /// How long it waited at most.
+        /// Longest wait allowed.
         waited: Duration,
     },
     /// Too many requests wait for their turn at the peer already.
     #[error("{waiting} requests wait for the peer already")]
     QueueFull {
-        /// How many.
+        /// Number of them.
         waiting: usize,
     },
     /// The deadline passed before the request was sent.

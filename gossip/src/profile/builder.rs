@@ -67,9 +67,9 @@ pub enum ProfileError {
         "{count} tags are too many: a network has at most {max}, those of the protocol included"
     )]
     TooManyTags {
-        /// How many there are.
+        /// Number that was given.
         count: usize,
-        /// How many there may be.
+        /// Largest number allowed.
         max: usize,
     },
 }

@@ -26,7 +26,7 @@ pub const MAX_TOPIC_BYTES: usize = 1024 * 1024;
 /// thousand peers stay within a gigabyte.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// When a node takes part in the identity exchange over WebSocket.
+/// The rule by which a node takes part in the identity exchange over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityRule {
     /// On every connection.
@@ -45,7 +45,7 @@ pub enum ClaimRule {
     FirstVerified,
 }
 
-/// How many requests a stream of a libp2p connection carries.
+/// The number of requests that a stream of a libp2p connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamUse {
     /// One after the other, for as long as both ends like.
@@ -54,7 +54,7 @@ pub enum StreamUse {
     OneRequest,
 }
 
-/// How the names of headers are spelled in answers over HTTP. Readers have to take either.
+/// The spelling of header names in answers over HTTP. Readers have to take either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderCase {
     /// `Content-Type`, as existing nodes write them.
@@ -63,7 +63,7 @@ pub enum HeaderCase {
     Lower,
 }
 
-/// How a node reads the reply to its request for a WebSocket.
+/// The strictness with which a node reads the reply to its request for a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyRule {
     /// `Upgrade` and `Connection` are lists of tokens, in any number of lines, and the head may have 8,192
@@ -105,13 +105,13 @@ pub struct NetworkProfile {
     pub http_protocol: &'static str,
     /// The service's name in the document of `/.well-known/libp2p/protocols`.
     pub http_service: &'static str,
-    /// How many requests one of its streams carries.
+    /// Number of requests that one of its streams carries.
     pub http_streams: StreamUse,
-    /// How the names of headers are spelled in answers over HTTP.
+    /// Spelling of header names in answers over HTTP.
     pub header_case: HeaderCase,
-    /// How the reply to a request for a WebSocket is read.
+    /// Strictness with which the reply to a request for a WebSocket is read.
     pub reply_rule: ReplyRule,
-    /// When the identity exchange takes part.
+    /// Rule by which a node takes part in the identity exchange over WebSocket.
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
     pub claims: ClaimRule,

@@ -33,7 +33,7 @@ pub const MAX_TABLE: u16 = 2048;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u16);
 
-/// How far this node compresses votes.
+/// The vote compression of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteCompression {
     /// Votes go as they are.

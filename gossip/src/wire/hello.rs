@@ -31,7 +31,7 @@ pub enum Header {
     IdentityChallenge,
     /// Name of the node among those of its operator.
     Instance,
-    /// Where the node says it can be reached.
+    /// Address at which the node says it can be reached.
     Location,
     /// Tells a node that it dialled itself.
     NodeRandom,
@@ -100,7 +100,7 @@ pub struct Hello {
     pub telemetry_id: String,
     /// Name among the operator's nodes. May be empty, and is sent all the same.
     pub instance: String,
-    /// Where the node can be reached. Left out by a node that does not listen.
+    /// Address at which the node can be reached. Left out by a node that does not listen.
     pub location: Option<String>,
     /// Random text of the process, see [`node_random`]. Required over WebSocket, left out over libp2p.
     pub node_random: Option<String>,

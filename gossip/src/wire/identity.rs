@@ -23,11 +23,11 @@ use crate::{identity::Identity, reason::DisconnectReason};
 /// Longest address in a challenge, in bytes. Source: wire facts 6.2.
 pub const MAX_ADDRESS_BYTES: usize = 288;
 
-/// What tells the three messages apart. Source: wire facts 6.2.
+/// The marks that tell the three messages apart. Source: wire facts 6.2.
 struct Kind {
     /// Key of the inner map.
     inner: &'static str,
-    /// What the signature covers before the inner map.
+    /// Bytes that the signature covers before the inner map.
     domain: [u8; 3],
 }
 
@@ -88,11 +88,11 @@ pub fn request_header(key: &Keypair, address: &str, challenge: Challenge) -> Str
 /// Message 1, read and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChallengeSeen {
-    /// What to return.
+    /// The challenge to return.
     pub challenge: Challenge,
-    /// Who signed.
+    /// The key that signed.
     pub key: Identity,
-    /// Whom the dialer means to reach. At most [`MAX_ADDRESS_BYTES`].
+    /// Address that the dialer means to reach. At most [`MAX_ADDRESS_BYTES`].
     pub address: Vec<u8>,
 }
 
@@ -139,9 +139,9 @@ pub fn response_header(
 /// Message 2, read and verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseSeen {
-    /// Who signed.
+    /// The key that signed.
     pub key: Identity,
-    /// What to return in message 3.
+    /// The challenge to return in message 3.
     pub response_challenge: Challenge,
 }
 
@@ -208,17 +208,17 @@ pub enum ListenerIdentity {
     Challenged {
         /// The key that message 3 must be signed by.
         key: Identity,
-        /// What message 3 must return.
+        /// The challenge that message 3 must return.
         response_challenge: Challenge,
     },
     /// Message 3 came and is right.
     Verified {
-        /// Whose it is.
+        /// The key of the dialler, which has signed message 3.
         key: Identity,
     },
 }
 
-/// What a listener does about message 1.
+/// A listener's answer to message 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Introduction {
@@ -233,7 +233,7 @@ pub enum Introduction {
     Refuse(IdentityError),
 }
 
-/// What a listener does about message 3.
+/// A listener's judgement of message 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verification {

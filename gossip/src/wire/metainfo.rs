@@ -44,13 +44,13 @@ pub enum MetainfoError {
     /// More than [`MAX_NAMES`] headers.
     #[error("the handshake has {names} headers, {MAX_NAMES} are allowed")]
     TooManyNames {
-        /// How many.
+        /// Number of them.
         names: usize,
     },
     /// More than [`MAX_VALUES`] values of one header.
     #[error("a header of the handshake has {values} values, {MAX_VALUES} are allowed")]
     TooManyValues {
-        /// How many.
+        /// Number of them.
         values: usize,
     },
     /// A header was to be written twice.

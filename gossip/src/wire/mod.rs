@@ -13,7 +13,7 @@
 //!
 //! * Every decoder is total: any bytes give a value or an error, never a panic.
 //! * A length is checked against its bound before memory is taken for what it announces.
-//! * What a writer here writes, the reader here reads, up to and including every bound.
+//! * A reader here reads everything that a writer here writes, up to and including every bound.
 
 pub mod block;
 pub mod digest;

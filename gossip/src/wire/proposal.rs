@@ -13,7 +13,7 @@ use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 /// Largest proposal after decompression, in bytes. Source: wire facts 5.1.
 pub const MAX_DECOMPRESSED: usize = 5_250_618;
 
-/// How every zstd frame starts.
+/// The first bytes of every zstd frame.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The level existing nodes compress with. Source: wire facts 5.1.
@@ -45,7 +45,7 @@ pub enum ProposalError {
     /// There is something after the frame.
     #[error("{bytes} bytes follow the zstd frame")]
     Trailing {
-        /// How much.
+        /// Number of bytes.
         bytes: usize,
     },
     /// The content is longer than allowed.
@@ -66,7 +66,7 @@ pub fn compress(body: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(body, LEVEL).unwrap_or_else(|_| body.to_vec())
 }
 
-/// Whether a payload is a zstd frame, and [`decompress`] has work to do.
+/// Returns `true` if a payload is a zstd frame, so that [`decompress`] has work to do.
 #[must_use]
 pub fn is_compressed(payload: &[u8]) -> bool {
     payload.len() > MAGIC.len() && payload.starts_with(&MAGIC)

@@ -95,7 +95,7 @@ impl Topics {
         self.0.iter().map(|(key, data)| (key, data))
     }
 
-    /// How many topics there are.
+    /// Returns the number of topics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -127,7 +127,7 @@ impl Topics {
         Ok(())
     }
 
-    /// How many bytes [`Topics::encode`] gives.
+    /// Returns the number of bytes that [`Topics::encode`] gives.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let part = |bytes: &Bytes| varint::encoded_len(bytes.len() as u64) + bytes.len();

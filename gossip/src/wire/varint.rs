@@ -49,7 +49,7 @@ pub fn padded(value: u64) -> [u8; MAX_BYTES] {
     bytes
 }
 
-/// How many bytes [`put`] appends for `value`.
+/// Returns the number of bytes that [`put`] appends for `value`.
 #[must_use]
 pub const fn encoded_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();

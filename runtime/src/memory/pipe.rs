@@ -31,12 +31,12 @@ pub const PIPE_BYTES: usize = 256 * 1024;
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Pipe {
-    /// What was sent, and when it arrives.
+    /// Bytes that were sent, and the times at which they arrive.
     sent: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     writer: End,
     reader: End,
-    /// When the end of the stream arrives, once it was sent.
+    /// Time at which the end of the stream arrives, once it was sent.
     ends: Option<Instant>,
 }
 
