@@ -22,6 +22,7 @@ pub mod memory;
 pub mod networks;
 pub mod process;
 pub mod recorder;
+pub mod rig;
 pub mod simulation;
 pub mod wait;
 pub mod websocket;

@@ -19,6 +19,7 @@ use testkit::{
     harness::{RawPeer, network, next_of},
     memory::{MemoryNetwork, MemoryPeer, Shape, pair, replace},
     recorder::Recorder,
+    rig::{Topic, gated, heard_on_topic, settle, setup, start},
     wait::{soon, until},
 };
 use tokio::{
@@ -29,16 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TWIN: Identity = Identity::from_ed25519([7; 32]);
-
-fn setup(limits: Limits) -> Setup {
-    Setup::new(&NetworkProfile::TANDEM).limits(limits)
-}
-
-fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
-    let node = MemoryNetwork::start(network(), setup);
-    let broadcaster = node.broadcaster().clone();
-    (node, broadcaster)
-}
 
 /// A link of a peer that has two links.
 fn twin(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
@@ -54,29 +45,6 @@ fn bundle(number: u8, len: usize) -> Bytes {
 fn offer(broadcaster: &Broadcaster, tag: Tag, body: impl Into<Bytes>) {
     let admission = broadcaster.broadcast(&Outbound::new(tag, body));
     assert_eq!(admission, Ok(gossip::Admission::Queued));
-}
-
-/// Runs every task and every thread until all of them wait. Takes a millisecond of the paused clock, which does
-/// not advance while a thread works.
-async fn settle() {
-    for _ in 0..2 {
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        time::sleep(SECOND / 2_000).await;
-    }
-}
-
-/// A handler that waits for a permit, and then records the message.
-fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
-    let (gate, recorder) = (Arc::clone(gate), recorder.clone());
-    Arc::new(move |message: Inbound| {
-        let (gate, recorder) = (Arc::clone(&gate), recorder.clone());
-        async move {
-            gate.acquire().await.expect("the gate stays").forget();
-            gossip::Handler::handle(&recorder, message).await
-        }
-    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,41 +412,6 @@ async fn an_observer_that_does_not_keep_up_holds_a_bounded_share_of_memory() {
     assert_eq!(broadcaster.budget().used(), 0);
 }
 
-/// A topic that accepts and records every message.
-#[derive(Default)]
-struct Topic(std::sync::Mutex<Vec<Bytes>>);
-
-impl TopicSink for Topic {
-    fn publish(
-        &self,
-        body: Bytes,
-        _from: Option<LinkId>,
-        _receipt: TopicReceipt,
-    ) -> TopicAdmission {
-        self.0.lock().expect("nobody panics with it").push(body);
-        TopicAdmission::Queued
-    }
-}
-
-fn heard_on_topic(
-    body: impl Into<Bytes>,
-) -> (TopicMessage, Arc<std::sync::Mutex<Vec<Validation>>>) {
-    let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let log = Arc::clone(&reports);
-    let report =
-        Box::new(move |validation| log.lock().expect("nobody panics with it").push(validation));
-    (
-        TopicMessage {
-            tag: Tag::TX,
-            body: body.into(),
-            from: None,
-            transport: Transport::Libp2p,
-            report,
-        },
-        reports,
-    )
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_message_that_a_topic_had_no_room_for_is_heard_from_a_peer() {
     let (gate, recorder) = (Arc::new(Semaphore::new(0)), Recorder::default());
@@ -533,7 +466,7 @@ async fn a_duplicate_for_a_newcomer_is_not_published_again() {
     let (mut newcomer, _) = node.scripted(Shape::default()).unwrap();
     near.send(Tag::TX, b"transaction").await.unwrap();
     assert_eq!(next_of(&mut newcomer, Tag::TX).await, "transaction");
-    assert_eq!(*topic.0.lock().unwrap(), ["transaction"]);
+    assert_eq!(topic.published(), ["transaction"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ use testkit::{
     harness::{RawPeer, network, next_of},
     memory::{MemoryNetwork, MemoryPeer, Shape},
     recorder::Recorder,
+    rig::{Topic, Verdicts, gated, heard_on_topic, settle, setup, start},
     wait::soon,
 };
 use tokio::{
@@ -31,16 +32,6 @@ use tokio::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
-
-fn setup(limits: Limits) -> Setup {
-    Setup::new(&NetworkProfile::TANDEM).limits(limits)
-}
-
-fn start(setup: Setup) -> (MemoryNetwork, Broadcaster) {
-    let node = MemoryNetwork::start(network(), setup);
-    let broadcaster = node.broadcaster().clone();
-    (node, broadcaster)
-}
 
 /// A scripted peer, and the number of its link.
 fn join(node: &MemoryNetwork) -> (MemoryPeer, LinkId) {
@@ -54,39 +45,9 @@ fn body(number: u32, len: usize) -> Bytes {
     body.into()
 }
 
-/// Runs every task until all of them wait. Takes a little of the paused clock.
-async fn settle() {
-    for _ in 0..3 {
-        time::sleep(SECOND / 1_000).await;
-    }
-}
-
-/// A handler that waits for a permit, and then records the message.
-fn gated(gate: &Arc<Semaphore>, recorder: &Recorder) -> Arc<dyn gossip::Handler> {
-    let (gate, recorder) = (Arc::clone(gate), recorder.clone());
-    Arc::new(move |message: Inbound| {
-        let (gate, recorder) = (Arc::clone(&gate), recorder.clone());
-        async move {
-            gate.acquire().await.expect("the gate stays").forget();
-            gossip::Handler::handle(&recorder, message).await
-        }
-    })
-}
-
 /// Limits so long that no handler reaches its deadline.
 fn patient() -> Limits {
     Limits::default().with_handler_timeout(600 * SECOND).with_inbound_wait(600 * SECOND)
-}
-
-type Answers = Arc<Mutex<Vec<Validation>>>;
-
-/// A message from a topic, and the verdicts reported on it.
-fn on_topic(body: &Bytes) -> (TopicMessage, Answers) {
-    let answers = Answers::default();
-    let log = Arc::clone(&answers);
-    let report = Box::new(move |verdict| log.lock().expect("nobody panics with it").push(verdict));
-    let (tag, body, transport) = (Tag::TX, body.clone(), Transport::Libp2p);
-    (TopicMessage { tag, body, from: None, transport, report }, answers)
 }
 
 // Issue 9, 4.
@@ -149,7 +110,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
     // The first message is being handled, and the others wait behind it.
     let mut asked = Vec::new();
     for number in 1..3 {
-        let (message, answers) = on_topic(&body(number, 100));
+        let (message, answers) = heard_on_topic(body(number, 100));
         broadcaster.hear(message);
         asked.push(answers);
     }
@@ -159,7 +120,7 @@ async fn a_topic_gets_the_verdict_on_a_copy_that_waits_for_its_validator() {
     settle().await;
     assert_eq!(*asked[0].lock().unwrap(), [Validation::Accept]);
     assert_eq!(*asked[1].lock().unwrap(), [Validation::Ignore]);
-    let (message, answers) = on_topic(&body(1, 100));
+    let (message, answers) = heard_on_topic(body(1, 100));
     broadcaster.hear(message);
     assert_eq!(*answers.lock().unwrap(), [Validation::Accept], "and whoever asks later");
     assert_eq!(recorder.count(), 2, "no copy was handled twice");
@@ -171,7 +132,7 @@ async fn topics_and_streams_share_the_rules_for_compressed_messages() {
     let recorder = Recorder::default();
     let setup = setup(Limits::default()).handler(Tag::PP, Arc::new(recorder.clone()));
     let (node, broadcaster) = start(setup);
-    let (proposal, answers) = (body(1, 3_000), Answers::default());
+    let (proposal, answers) = (body(1, 3_000), Verdicts::default());
     let log = Arc::clone(&answers);
     broadcaster.hear(TopicMessage {
         tag: Tag::PP,
@@ -450,27 +411,12 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     assert!(futures::FutureExt::now_or_never(honest_ended.ended()).is_none());
 }
 
-/// A topic that accepts every message.
-struct Topic(Mutex<Vec<Bytes>>);
-
-impl broadcaster::TopicSink for Topic {
-    fn publish(
-        &self,
-        body: Bytes,
-        _from: Option<LinkId>,
-        _receipt: TopicReceipt,
-    ) -> TopicAdmission {
-        self.0.lock().expect("nobody panics with it").push(body);
-        TopicAdmission::Queued
-    }
-}
-
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
 async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {
     let limits = Limits::default().with_budget_bytes(1_000_000);
     let (node, broadcaster) = start(setup(limits).relaying(Relaying::Accepted));
-    let topic = Arc::new(Topic(Mutex::default()));
+    let topic = Arc::new(Topic::default());
     broadcaster.attach_topic(Tag::TX, Transport::Libp2p, Arc::clone(&topic) as _);
     let (mut raw, _) = join(&node);
     let full = broadcaster.budget().try_reserve(1_000_000, Lane::Priority).unwrap();
@@ -481,7 +427,7 @@ async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {
     settle().await;
     raw.send(Tag::TX, &body(1, 100)).await.unwrap();
     settle().await;
-    assert_eq!(*topic.0.lock().unwrap(), [body(1, 100)]);
+    assert_eq!(topic.published(), [body(1, 100)]);
 }
 
 // Issue 8, 25. On the system's clock, like a stall.
