@@ -5,18 +5,17 @@ use std::{future::pending, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use broadcaster::{
     Broadcaster, DropReason, Frame, FrameSink, FrameSource, LaneLimits, LaneSinks, Limits, Link,
-    LinkInfo, PeerEvent, Received, Relaying, Setup, SourceEnd, TopicAdmission, TopicMessage,
-    TopicReceipt, TopicSink,
+    LinkInfo, PeerEvent, Received, Relaying, SourceEnd,
 };
 use bytes::Bytes;
 use gossip::{
-    Direction, DisconnectReason, Identity, Inbound, LinkId, NetworkProfile, Outbound, PeerClass,
-    Request, RequestError, Tag, Transport, Validation, Verdict,
+    Direction, DisconnectReason, Identity, Inbound, LinkId, Outbound, PeerClass, Request,
+    RequestError, Tag, Transport, Validation, Verdict,
     wire::{block::BlockRequest, proposal},
 };
 use runtime::TaskSet;
 use testkit::{
-    harness::{RawPeer, network, next_of},
+    harness::{RawPeer, next_of},
     memory::{MemoryNetwork, MemoryPeer, Shape, pair, replace},
     recorder::Recorder,
     rig::{Topic, gated, heard_on_topic, settle, setup, start},

@@ -4,8 +4,7 @@
 use std::{future::pending, num::NonZeroUsize, sync::Arc, sync::Mutex, time::Duration};
 
 use broadcaster::{
-    Broadcaster, DropReason, HandleError, LaneLimits, Limits, Rate, Rates, Relaying, Setup,
-    TopicAdmission, TopicMessage, TopicReceipt,
+    DropReason, HandleError, LaneLimits, Limits, Rate, Rates, Relaying, TopicMessage,
 };
 use bytes::Bytes;
 use gossip::{
@@ -19,7 +18,7 @@ use gossip::{
     },
 };
 use testkit::{
-    harness::{RawPeer, network, next_of},
+    harness::{RawPeer, next_of},
     memory::{MemoryNetwork, MemoryPeer, Shape},
     recorder::Recorder,
     rig::{Topic, Verdicts, gated, heard_on_topic, settle, setup, start},
