@@ -13,6 +13,7 @@
 //! * Items leave a share in the order in which they came. With one item in hand at a time, they are
 //!   handled in that order too, whatever the number of consumers.
 //! * When the queue is dropped or cleared, nothing is left in any share.
+//! * The lock of the queue is taken before that of a share, never while one is held.
 
 use std::{
     collections::VecDeque,
@@ -303,9 +304,12 @@ impl<T> Share<T> {
             tokio::pin!(room);
             // Registered before the look, so that room made in between is not missed.
             room.as_mut().enable();
+            if self.is_closed() {
+                return;
+            }
             {
                 let mut held = lock(&self.state.held);
-                if held.count() < self.state.bound || self.is_closed() {
+                if held.count() < self.state.bound {
                     return;
                 }
                 held.awaited = true;
@@ -314,6 +318,7 @@ impl<T> Share<T> {
         }
     }
 
+    /// Must not be called with the share's lock held.
     fn is_closed(&self) -> bool {
         self.state.turns.upgrade().is_none_or(|turns| lock(&turns.due).closed)
     }
@@ -335,13 +340,17 @@ impl<T> Share<T> {
     fn add(&self, bound: usize, make: impl FnOnce() -> T) -> Result<(), Refused> {
         let becomes_due = {
             let mut held = lock(&self.state.held);
-            if held.count() >= bound {
-                return Err(if self.is_closed() { Refused::Closed } else { Refused::Full });
+            if held.count() < bound {
+                held.waiting.push_back(make());
+                let becomes_due = !held.due && held.in_hand < self.state.at_once;
+                held.due |= becomes_due;
+                Some(becomes_due)
+            } else {
+                None
             }
-            held.waiting.push_back(make());
-            let becomes_due = !held.due && held.in_hand < self.state.at_once;
-            held.due |= becomes_due;
-            becomes_due
+        };
+        let Some(becomes_due) = becomes_due else {
+            return Err(if self.is_closed() { Refused::Closed } else { Refused::Full });
         };
         if becomes_due {
             let turns = self.state.turns.upgrade();
@@ -375,9 +384,38 @@ impl<T> Drop for InHand<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
     use futures::FutureExt;
 
     use super::*;
+
+    // Before, a feeder that found its share full asked whether the queue was closed with the lock of the share in
+    // hand, while a consumer took from that share with the lock of the queue in hand. The whole node stood still.
+    #[test]
+    fn feeders_of_a_full_share_and_consumers_do_not_block_each_other() {
+        const ROUNDS: u32 = 100_000;
+        let queue = FairQueue::new(1);
+        let share = queue.share(1);
+        let (done, ended) = mpsc::channel();
+        let feeder = done.clone();
+        thread::spawn(move || {
+            for number in 0..ROUNDS {
+                let _full = share.try_push_with(|| number);
+                let _room = share.room().now_or_never();
+            }
+            feeder.send(()).unwrap();
+        });
+        thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                let _taken = taken(&queue, 4);
+            }
+            done.send(()).unwrap();
+        });
+        for _ in 0..2 {
+            ended.recv_timeout(Duration::from_secs(30)).expect("neither waits for the other");
+        }
+    }
 
     fn taken(queue: &FairQueue<u32>, most: usize) -> Vec<u32> {
         let mut items = Vec::new();
