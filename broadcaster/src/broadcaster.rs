@@ -119,7 +119,7 @@ impl Broadcaster {
         &self.context().metrics
     }
 
-    /// Handles the messages of a tag from now on, as [`Setup::handler`] does from the start. Messages that
+    /// Handles the messages of a tag from now on, as [`Setup::handler`](crate::Setup::handler) does from the start. Messages that
     /// came before were passed on or counted as unhandled, and are not handled late.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Broadcaster {
         self.parts.application.add_handler(tag, handler)
     }
 
-    /// Judges the messages of a tag from now on, as [`Setup::validator`] does from the start. Messages that
+    /// Judges the messages of a tag from now on, as [`Setup::validator`](crate::Setup::validator) does from the start. Messages that
     /// wait for a worker by now are judged too; what was passed on before was not.
     ///
     /// # Errors
