@@ -119,8 +119,8 @@ impl Broadcaster {
         &self.context().metrics
     }
 
-    /// Handles the messages of a tag from now on, as [`Setup::handler`](crate::Setup::handler) does from the start. Messages that
-    /// came before were passed on or counted as unhandled, and are not handled late.
+    /// Handles the messages of a tag from now on, as [`Setup::handler`](crate::Setup::handler) does from the start.
+    /// Messages that came before were passed on or counted as unhandled, and are not handled late.
     ///
     /// # Errors
     ///
@@ -129,8 +129,8 @@ impl Broadcaster {
         self.parts.application.add_handler(tag, handler)
     }
 
-    /// Judges the messages of a tag from now on, as [`Setup::validator`](crate::Setup::validator) does from the start. Messages that
-    /// wait for a worker by now are judged too; what was passed on before was not.
+    /// Judges the messages of a tag from now on, as [`Setup::validator`](crate::Setup::validator) does from the start.
+    /// Messages that wait for a worker by now are judged too; what was passed on before was not.
     ///
     /// # Errors
     ///

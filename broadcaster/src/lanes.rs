@@ -31,7 +31,7 @@ use crate::{
     receipts::Receipt,
 };
 
-/// Most messages that make room for one. Chosen: a megabyte of transactions for a block proposal.
+/// Most messages that make room for one. Chosen: a megabyte of transactions of a kilobyte each, for a block proposal.
 const MAX_DISPLACED: usize = 1_024;
 
 /// One message in a peer's queue.

@@ -90,7 +90,7 @@ impl From<io::Error> for SourceEnd {
     }
 }
 
-/// What a transport gives as the cause of an [`io::Error`] when it knows why a connection ended, such as that it
+/// The cause that a transport puts into an [`io::Error`] when it knows why a connection ended, such as that it
 /// was evicted: the link ends for this reason, and not as one that broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection ended: {0}")]

@@ -43,7 +43,7 @@ pub(crate) struct Peer {
     /// Which attachment this was: later ones have larger numbers.
     pub(crate) joined: u64,
     pub(crate) lanes: Lanes,
-    /// What listeners are told of it.
+    /// The description of the peer that events carry.
     pub(crate) events: PeerEvents,
     /// Cancelled when the peer is to end.
     pub(crate) cancel: CancellationToken,

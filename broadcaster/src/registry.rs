@@ -271,7 +271,7 @@ impl Registry {
     pub(crate) fn hand_over_unsent(&self, peer: &Peer, left: Vec<Queued>) {
         let handed_over = match peer.end_reason() {
             DisconnectReason::Duplicate | DisconnectReason::RemoteClosed => true,
-            // Nobody comes back for what a dead link held, but another link may be there already.
+            // No later call fetches the messages that a dead link held, but another link may take them now.
             DisconnectReason::Silent | DisconnectReason::Transport => {
                 peer.identity().is_some_and(|identity| self.by_identity(&identity).is_some())
             }

@@ -17,7 +17,8 @@
 //!   stream, and written bytes until they are in the buffers of the socket.
 //! * Beyond the bound, the connection with the largest backlog loses the stream that holds most of it. If no
 //!   stream holds half of it, the whole connection ends. Peers with a small backlog therefore lose nothing.
-//! * Locks are taken in the order connections, streams, stream. No task is woken while the first is held.
+//! * Locks are taken in the order connections, streams, stream. An eviction wakes tasks while it holds them, which
+//!   schedules the tasks and runs no code of theirs.
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{Before, Fingerprint};
 
-/// What is remembered of a message takes as much, in bytes: an entry, and two places of the index.
+/// Memory of one message in the filter, in bytes: an entry, and two places of the index.
 pub(crate) const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<u32>();
 
 /// Marks a place that is taken; the rest of it is the number of an entry.
@@ -76,7 +76,7 @@ impl Packed {
     }
 }
 
-/// What was heard within one window.
+/// The messages heard within one window.
 #[derive(Debug)]
 pub(super) struct Remembered {
     began: Instant,
@@ -106,7 +106,7 @@ impl Remembered {
         }
     }
 
-    /// What is known of a message.
+    /// Returns the record of a message.
     pub(super) fn get(&self, message: Fingerprint) -> Option<Before> {
         self.entry(self.find(message)?)?.state.state()
     }

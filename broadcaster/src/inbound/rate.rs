@@ -48,7 +48,7 @@ impl Bucket {
     }
 }
 
-/// What all peers together may do, and each of them without taking it from the others.
+/// An allowance that all peers share, of which none can take the part of the others.
 #[derive(Debug)]
 pub(crate) struct CommonBucket(Bucket);
 
@@ -61,7 +61,7 @@ impl CommonBucket {
     /// back with a new connection.
     pub(crate) fn newcomer(rate: Rate, now: Instant) -> Bucket {
         let mut bucket = Bucket::new(now);
-        // That is within the burst.
+        // A quarter of the burst is within the burst.
         let _over = bucket.fill(rate.burst / 4, rate, now);
         bucket
     }
