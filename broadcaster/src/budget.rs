@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_room_gets_it_when_a_reservation_is_dropped() {
+    async fn a_waiting_caller_gets_room_when_a_reservation_is_dropped() {
         let budget = ByteBudget::new(100);
         let first = budget.reserve(100, Lane::Priority).await;
         let waiting = budget.reserve(60, Lane::Priority);

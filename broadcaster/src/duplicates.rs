@@ -8,7 +8,7 @@
 //! * A message that was taken in and then lost before anybody judged it is forgotten, so that another
 //!   copy is new. [`Sighting`] sees to that.
 //! * A topic that asks about a message which is being judged gets the verdict when there is one.
-//! * What is remembered is bounded in bytes; the oldest is forgotten first.
+//! * The memory of the filter is bounded in bytes; the oldest entry is forgotten first.
 //! * Fingerprints are keyed with a secret of this process, so nobody can make two messages collide.
 
 mod remembered;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_passed_on_says_to_which_generation() {
+    fn a_message_that_was_passed_on_knows_its_generation() {
         let (filter, now) = (filter(10), Instant::now());
         let vote = filter.fingerprint(Tag::AV, b"vote");
         assert!(is_new(&filter, Lane::Priority, vote, now));
@@ -300,7 +300,7 @@ mod tests {
 
     // Issue 9, 4.
     #[test]
-    fn what_was_lost_before_it_was_judged_is_new_and_has_a_window_of_its_own() {
+    fn a_message_lost_before_its_verdict_is_new_and_has_a_window_of_its_own() {
         let (filter, start) = (filter(10), Instant::now());
         let vote = filter.fingerprint(Tag::AV, b"vote");
         let after = |ms| start + Duration::from_millis(ms);

@@ -425,7 +425,7 @@ mod tests {
 
     // Issue 8, 24.
     #[test]
-    fn who_feeds_much_takes_nobody_elses_turn() {
+    fn a_busy_feeder_takes_no_turn_of_others() {
         let queue = FairQueue::new(1);
         let (flood, honest) = (queue.share(1_000), queue.share(10));
         for number in 0..1_000 {
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_feeds_is_in_hand_one_after_the_other() {
+    fn items_of_one_feeder_are_in_hand_one_after_the_other() {
         let queue = FairQueue::new(1);
         let (one, other) = (queue.share(10), queue.share(10));
         for number in 0..2 {
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_room_gets_it_when_a_quarter_is_free() {
+    async fn a_waiting_feeder_gets_room_when_a_quarter_is_free() {
         let queue = FairQueue::new(1);
         let share = queue.share(4);
         for number in 0..4 {
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_when_a_queue_closed_can_be_taken_out() {
+    fn items_of_a_closed_queue_can_be_taken_out() {
         let queue = FairQueue::new(1);
         let share = queue.share(4);
         share.push(1).unwrap();

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_inherited_is_told() {
+    fn frames_that_cannot_be_handed_over_are_told() {
         let lane = LaneLimits { messages: 3, bytes: 1_000 };
         let lanes = Lanes::shared(&Limits { peer_priority: lane, ..small() });
         assert_eq!(lanes.offer(message(Lane::Priority, 12)), Admission::Queued);

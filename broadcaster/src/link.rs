@@ -156,7 +156,7 @@ pub struct LinkInfo {
     pub roles: Roles,
     /// Address at which HTTP calls reach the peer.
     pub http_address: Option<NodeAddress>,
-    /// How long the peer has to prove its identity, where an exchange for that goes on: its
+    /// The time that the peer has to prove its identity, where an exchange for that goes on: its
     /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
     /// default, tells of the peer at once.
     pub identity_time: Option<Duration>,

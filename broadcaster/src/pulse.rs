@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn remembered_stalls_are_bounded() {
         let start = Moment::now();
         let pulse = Pulse::new(start);
         for number in 1..2_000 {

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dialled_is_no_address() {
+    fn a_text_that_cannot_be_dialled_is_no_address() {
         let bad = [
             "host",
             "host:",
@@ -394,7 +394,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_an_address_prints_is_the_same_address(
+        fn a_printed_address_parses_to_the_same_address(
             text in "(http://|https://|ws://|wss://|)[a-zA-Z0-9._-]{1,9}(:[0-9]{1,5}|)(/[ -~é]{0,9}|)"
         ) {
             if let Ok(address) = text.parse::<NodeAddress>() {

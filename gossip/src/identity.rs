@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_peer_id_is_refused() {
+    fn a_text_that_is_no_peer_id_is_refused() {
         for bad in [
             "",
             "12D3KooW",

@@ -17,7 +17,7 @@ const STRICTER: [(&str, &str); 8] = [
     ("//foo", "a slash starts a multiaddr"),
 ];
 
-/// What would end up in logs and in what peers are sent. Refused too.
+/// Texts that would end up in logs and in messages to peers. Refused too.
 const WITH_PASSWORD: &str = "http://user:pw@relay.example:4160";
 
 /// Existing nodes dial this without TLS. We do not: who writes wss wants TLS.

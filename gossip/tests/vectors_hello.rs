@@ -53,7 +53,7 @@ fn a_mismatch_is_refused_in_the_recorded_words() {
         let mismatch = hello::negotiate(std::iter::empty(), version, "2.2").unwrap_err();
         assert_eq!(mismatch.refusal("2.2"), text);
     }
-    // What a byte that is no text becomes, which no `&str` can show.
+    // The form of a byte that is no text, which no `&str` can show.
     let theirs = hello::printable(b"2.\xc3\xa9x\xff");
     let text = "Requested version 2.\u{25af}x\u{25af} not in [2.2] mismatches server version";
     assert_eq!(VersionMismatch { theirs }.refusal("2.2"), text);
@@ -176,7 +176,7 @@ fn headers_of_a_stream_are_read_or_refused_as_recorded() {
                 assert_eq!(hello.telemetry_id, case["telemetry_id"]);
                 assert_eq!(hello.instance, case["instance"]);
                 assert_eq!(unread, support::size(case, "left_unread"));
-                // What the peers agreed on, which is what a peer of ours would be told.
+                // The version that the peers agreed on, which a peer of ours would be told.
                 assert_eq!(PROFILE.version, case["version"]);
             }
             "error" => assert_eq!(read, None),

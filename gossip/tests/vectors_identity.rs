@@ -21,7 +21,7 @@ fn challenge(case: &Value, name: &str) -> Challenge {
     Challenge(support::array(case, name))
 }
 
-/// What the listener of the recordings is known under.
+/// The name of the listener of the recordings.
 fn names() -> Vec<String> {
     vec!["relay.example:4160".to_owned()]
 }

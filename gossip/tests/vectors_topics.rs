@@ -116,7 +116,7 @@ fn tags(interest: Interest) -> Value {
     Value::from(names)
 }
 
-/// What a block service with the recorded stand-in ledger answers: blocks up to round 1000.
+/// The answers of a block service with the recorded stand-in ledger: blocks up to round 1000.
 fn serve(payload: &Bytes) -> Topics {
     match BlockRequest::parse(payload) {
         Err(error) => block::refusal(&error),

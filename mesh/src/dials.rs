@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_connected_and_fails_again_is_told_again() {
+    fn an_address_that_was_connected_and_fails_again_is_told_again() {
         let (dials, now) = (Dials::default(), Instant::now());
         dials.add(ADDRESS);
         assert_eq!(dials.states()[0].outcome, DialOutcome::Pending);

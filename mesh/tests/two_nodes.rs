@@ -20,12 +20,12 @@ const SCHEDULES: u64 = 4_000;
 /// Events after which a schedule that has not settled is called endless.
 const MAX_EVENTS: usize = 5_000;
 
-/// Who closes the loser.
+/// The node that closes the loser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Conduct {
     /// As `Ledger::closer` says.
     Patient,
-    /// Whoever learns of it first.
+    /// The one that learns of it first.
     Hasty,
 }
 
@@ -78,7 +78,7 @@ struct Link {
     tie: [u8; 32],
     session: u64,
     is_session_known: bool,
-    /// What is on its way to each node.
+    /// Messages on their way to each node.
     wires: [VecDeque<Wire>; 2],
     is_reset: bool,
 }
@@ -193,7 +193,7 @@ impl World {
         events
     }
 
-    /// Whether the dialer has the listener's answer; before that nobody can verify anything.
+    /// True once the dialer has the listener's answer; before that nobody can verify anything.
     fn is_answered(&self, link: usize) -> bool {
         let dialer = self.links[link].dialer;
         let is_on_its_way = self.links[link].wires[dialer].contains(&Wire::Answer);
@@ -437,7 +437,7 @@ impl World {
         let end = self.end(link, at);
         assert!(end.queue.is_empty(), "messages left behind");
         end.has_sent_close = true;
-        // What is being closed takes over no more.
+        // A link that is being closed takes over no more.
         let peer = end.peer;
         assert_eq!(self.nodes[at].ledger.release(peer), None);
         self.links[link].wires[1 - at].push_back(Wire::HalfClose);
@@ -478,7 +478,7 @@ const WAYS: [(usize, Transport); 4] = [
     (1, Transport::Libp2p),
 ];
 
-/// What goes wrong besides the meeting itself.
+/// A fault besides the meeting itself.
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     deaths: usize,

@@ -339,7 +339,7 @@ impl NodeBuilder {
         };
         let key = self.find_key(data_dir.as_ref())?;
         let cancel = parent.child_token();
-        // Whatever ends this function early ends what it started.
+        // An early end of this function ends the tasks that it started.
         let guard = cancel.clone().drop_guard();
         let metrics = Metrics::default();
         let broadcaster = Broadcaster::start(self.setup(&metrics), &cancel);
@@ -367,7 +367,7 @@ impl NodeBuilder {
             Ok(network) => network,
             Err(error) => {
                 cancel.cancel();
-                // What had to be aborted is gone all the same, and the error is what matters.
+                // Aborted tasks are gone all the same, and the error is what matters.
                 let _ = broadcaster.stop(CLEAN_UP_TIME).await;
                 let _ = clients.stop(CLEAN_UP_TIME).await;
                 return Err(error);

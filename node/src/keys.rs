@@ -280,7 +280,7 @@ mod tests {
 
     // Issue 8, 7 and 19.
     #[test]
-    fn what_is_no_file_or_not_there_is_said() {
+    fn a_missing_key_file_and_a_directory_are_told() {
         let (directory, path) = place();
         let said = load_or_create(directory.path()).unwrap_err().to_string();
         assert!(said.contains("is no file: name the file of the key itself"), "{said}");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_key_file_is_said_in_one_line() {
+    fn a_fault_of_a_key_file_is_told_in_one_line() {
         let (_directory, path) = place();
         let said = |path: &Path| load_or_create(path).unwrap_err().to_string();
         let key = generate();

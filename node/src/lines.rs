@@ -187,7 +187,7 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Error, usi
             Ok(0) => return Err((ErrorKind::WriteZero.into(), written)),
             Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares the descriptor has made it one that does not block.
+            // Another process that shares the descriptor has made it one that does not block.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(error) => return Err((error, written)),
         }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_dropped_and_told_when_somebody_does() {
+    fn unread_lines_are_dropped_and_counted_in_the_next_one() {
         let (lines, reader) = pipe();
         let line = format!("{}\n", "x".repeat(999));
         let offered = 3 * MAX_WAITING_BYTES as u64 / line.len() as u64;

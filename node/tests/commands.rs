@@ -68,7 +68,7 @@ fn a_transaction_published_on_a_topic_is_heard() {
 }
 
 #[test]
-fn what_is_sent_comes_from_a_file_or_standard_input() {
+fn a_sent_message_comes_from_a_file_or_standard_input() {
     let (a, _b, first, second) = pair("ws");
     let listener = listen(&second, &[]);
     let file = a.path().join("body");

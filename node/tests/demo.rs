@@ -56,7 +56,7 @@ fn a_demo_tells_exactly_what_a_killed_node_missed() {
     assert_eq!(chaos["node"], "ws-1");
     let missed = chaos["missed_while_down"].as_u64().unwrap();
     assert!(missed > 0, "{report}");
-    // What the others sent is what it heard and what it missed.
+    // The messages of the others are those that it heard and those that it missed.
     let nodes = report["nodes"].as_array().unwrap();
     let victim = nodes.iter().find(|node| node["node"] == "ws-1").unwrap();
     let by_others = sum(&report["nodes"], "sent") - victim["sent"].as_u64().unwrap();

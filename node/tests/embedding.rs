@@ -70,7 +70,7 @@ async fn a_node_that_could_not_do_what_it_is_told_does_not_start() {
 }
 
 #[tokio::test]
-async fn what_one_node_broadcasts_another_handles_whatever_carries_it() {
+async fn a_broadcast_of_one_node_is_handled_by_another_over_any_transport() {
     for mode in MODES {
         let (heard, mut handled) = mpsc::channel(16);
         let echo = move |message: Inbound| {
@@ -178,7 +178,7 @@ async fn a_running_node_takes_another_handler() {
 
 // Issue 9, 13: what a running node shows of itself has its names in this crate.
 #[tokio::test]
-async fn what_went_no_further_is_counted_by_reason() {
+async fn a_dropped_message_is_counted_by_reason() {
     let node = builder(Mode::WebSocket).start(&CancellationToken::new()).await;
     let node = node.expect("it starts");
     let metrics: &tandem::Metrics = node.metrics();

@@ -97,7 +97,7 @@ fn a_node_whose_data_directory_has_gone_is_degraded_until_it_is_back() {
 
 // Issue 9, 5, and issue 8, 30: refusals of the door and the state of the node are metrics.
 #[test]
-fn what_a_node_counts_is_printed_with_bounded_labels() {
+fn metrics_are_printed_with_bounded_labels() {
     let dirs = [scratch(), scratch(), scratch()];
     let hub = Node::start(dirs[0].path(), &["--max-inbound-per-ip", "1"]);
     let metrics = || finish(&mut hub.command("metrics")).stdout;

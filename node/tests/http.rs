@@ -80,7 +80,7 @@ fn a_file_is_put_and_got_by_what_is_in_it() {
 }
 
 #[test]
-fn who_may_not_put_files_is_told_so() {
+fn a_caller_without_the_right_to_put_files_is_told_so() {
     let dir = scratch();
     let (_node, addresses) = offering(dir.path(), &[]);
     let file = dir.path().join("content");
@@ -109,7 +109,7 @@ fn any_tool_works_through_a_forwarded_port() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_told_in_one_line() {
+fn an_impossible_request_is_told_in_one_line() {
     for (arguments, code, expected) in [
         (&["nowhere"][..], 2, "error: \"nowhere\" is not PEER/path"),
         (&["127.0.0.1:1/x"], 1, "error: the peer cannot be reached"),

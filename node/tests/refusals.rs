@@ -211,7 +211,7 @@ fn a_tilde_is_the_home_directory() {
 }
 
 #[test]
-fn what_https_needs_is_refused_with_the_file_that_is_wrong() {
+fn a_wrong_file_for_https_is_named() {
     let dir = scratch();
     let (empty, missing) = (dir.path().join("empty.pem"), dir.path().join("missing.pem"));
     fs::write(&empty, "").unwrap();

@@ -117,7 +117,7 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// What the resolver says; [`io::ErrorKind::NotFound`] if the name has no address, and
+    /// The answer of the resolver; [`io::ErrorKind::NotFound`] if the name has no address, and
     /// [`io::ErrorKind::InvalidInput`] if `host_port` is not of that form.
     ///
     /// # Cancel safety

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_started_in_an_opening_is_started_although_the_set_is_asked_to_end() {
+    async fn tasks_of_an_opening_start_although_the_set_is_asked_to_end() {
         let tasks = TaskSet::new(&CancellationToken::new());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let opening = tasks.open().unwrap();

@@ -444,7 +444,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn whatever_peers_do_a_fetch_ends_with_the_file_or_an_error(
+    fn a_fetch_ends_with_the_file_or_an_error_whatever_peers_do(
         bytes in prop_oneof![0..10_usize, 0..3 * GROUP],
         mischiefs in proptest::collection::vec((mischief(), 0..6_usize), 1..4),
         help: bool,

@@ -52,7 +52,7 @@ async fn a_file_is_kept_under_its_name_with_its_outline() {
 }
 
 #[tokio::test]
-async fn what_has_another_name_is_not_kept() {
+async fn a_file_under_another_name_is_not_kept() {
     let dir = tempdir().unwrap();
     let store = store(dir.path()).await;
     let wanted = FileId::of(b"wanted");
@@ -152,7 +152,7 @@ async fn a_dropped_upload_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_is_gone_after_opening_and_files_are_charged_again() {
+async fn leftovers_of_a_crash_are_gone_after_opening_and_files_are_charged_again() {
     let dir = tempdir().unwrap();
     let (kept, charged) = {
         let store = store(dir.path()).await;

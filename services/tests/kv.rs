@@ -29,7 +29,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, KvError>) -> StatusCode {
 }
 
 #[tokio::test]
-async fn what_was_put_is_there_until_it_is_deleted() {
+async fn a_value_is_there_until_it_is_deleted() {
     let kv = client();
     assert_eq!(kv.value("a").await.unwrap(), None);
     let tag = kv.put("a", "1".into()).await.unwrap();

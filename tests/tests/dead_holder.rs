@@ -204,7 +204,7 @@ async fn takes_over(
     let held = node.link_to(&twin).expect("it is there");
     witness.dial(Transport::Libp2p, &node.address(Transport::Libp2p));
     until("the witness is there", || node.network.peers(PeerClass::Connected).len() == 2).await;
-    // What the node took from the holder goes on, although the holder dies at once.
+    // Messages that the node took from the holder go on, although the holder dies at once.
     for number in 0..50 {
         holder.say(Tag::AV, format!("of the holder {number}"));
     }

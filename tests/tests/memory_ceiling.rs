@@ -72,7 +72,7 @@ impl Flooded {
             let address = self.hub.ws_address().parse().unwrap();
             let mut body = vec![7; bytes];
             let mut number = 0_u64;
-            // Whoever was cut comes again.
+            // A flooder that was cut comes again.
             while Instant::now() < end {
                 let Ok(mut raw) = RawWebSocket::connect(address, &request).await else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -107,7 +107,7 @@ impl Flooded {
         let floods = (0..FLOODERS as u64).map(async |flooder| {
             let mut number = 0_u64;
             while Instant::now() < end {
-                // Whoever was cut comes again, in a new name.
+                // A flooder that was cut comes again, under a new identity.
                 let Ok((mut stream, _connection)) = open_stream(address, "/meshsub/1.1.0").await
                 else {
                     tokio::time::sleep(Duration::from_millis(50)).await;

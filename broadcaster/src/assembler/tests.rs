@@ -53,7 +53,7 @@ struct Rig {
     assembler: Assembler<Toy>,
     budget: ByteBudget,
     now: Instant,
-    /// What every step between two messages gave out, put together.
+    /// The output of every step between two messages, put together.
     pieces: Vec<u8>,
 }
 
@@ -73,7 +73,7 @@ fn rig() -> Rig {
     rig_with(&ByteBudget::new(64 << 20))
 }
 
-/// What a rig came to.
+/// The result of a rig.
 #[derive(Debug)]
 enum Came {
     Message(Received),
@@ -167,7 +167,7 @@ fn a_message_is_the_same_however_it_is_cut() {
             let pieces: Vec<&[u8]> = whole.chunks(piece).collect();
             let last = pieces.len() - 1;
             let parts = pieces.iter().enumerate().map(|(index, payload)| {
-                // What is the transport's own may come between two parts.
+                // Control frames of the transport may come between two parts.
                 let part = part(if index == last { b'.' } else { b',' }, payload);
                 [part, self::part(b'!', b"hello")].concat()
             });
@@ -357,7 +357,7 @@ fn a_message_without_a_tag_or_too_long_for_any_ends_the_connection() {
 }
 
 #[test]
-fn what_the_budget_can_never_hold_is_refused_when_it_is_announced() {
+fn a_message_larger_than_the_budget_is_refused_when_it_is_announced() {
     let mut rig = rig_with(&ByteBudget::new(8 << 20));
     let announced = part(b'.', &message(b"VB", 5_000_000));
     let (_, came) = rig.all(&announced[..6], 100);

@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! * An entry and its places in the index take [`ENTRY_BYTES`], and nothing of an entry lies elsewhere.
-//! * What is lost leaves the index at once; its entry goes with the others of its time.
+//! * A lost message leaves the index at once; its entry goes with the others of its time.
 //! * The index is at most half full, so that a look-up ends soon. Fingerprints are keyed, so nobody can
 //!   choose where they lie.
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_survives_its_packing() {
+    fn entries_survive_their_packing() {
         for state in [
             Before::Pending,
             Before::Owed,
@@ -292,7 +292,7 @@ mod tests {
 
     // Issue 8, 23: 500,000 messages of each lane took 50 to 100 MiB.
     #[test]
-    fn what_is_remembered_takes_no_more_than_it_may() {
+    fn entries_take_no_more_memory_than_the_bound() {
         const BYTES: usize = 1 << 20;
         let now = Instant::now();
         let mut remembered = Remembered::new(Duration::from_secs(10), BYTES, now);

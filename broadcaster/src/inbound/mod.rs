@@ -12,7 +12,7 @@
 //! * A message counts as heard once there is a place for it, and nothing is waited for after that. So what
 //!   a stalled peer sent is taken from another one, and what is lost before it was judged is new again.
 //! * It is announced to others when it has its place, not before.
-//! * What compressed messages become is less, for all peers together, than what the next node bears of this one,
+//! * Compressed messages unpack to less, for all peers together, than the next node bears of this one,
 //!   and no peer takes all of it.
 //! * A read loop waits for its place, a topic does not: nobody can be held up there. That is the only
 //!   difference between them.

@@ -180,7 +180,7 @@ mod tests {
 
     // Issue 8, 24.
     #[test]
-    fn who_sends_at_its_rate_is_never_held_back() {
+    fn a_sender_at_its_rate_is_never_held_back() {
         let start = Instant::now();
         let mut pacer = pacer(start);
         let rate = Rates::default().gossip.per_second;
@@ -214,7 +214,7 @@ mod tests {
 
     // Issue 8, 25: a relay passed on as much as it took from one peer, and was a flood for the next node.
     #[test]
-    fn what_all_peers_cause_is_less_than_what_the_next_node_bears_and_leaves_some_to_each() {
+    fn all_peers_together_cause_less_than_the_next_node_bears_and_each_has_a_part() {
         let (start, large) = (Instant::now(), 5_250_000);
         let Rates { unpacked_bytes, unpacked_in_all, .. } = Rates::default();
         let (mut common, mut next_node) = (CommonBucket::new(start), Bucket::new(start));

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_of_compressed_messages_is_bounded() {
+    fn memory_of_compressed_messages_is_bounded() {
         let filter = Duplicates::new(&crate::limits::Limits::default(), [1; 32]);
         let name = |number: usize| filter.fingerprint(gossip::Tag::PP, &number.to_le_bytes());
         let known = Known::default();

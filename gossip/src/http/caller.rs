@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn who_proved_no_identity_is_refused_where_one_is_needed() {
+    fn a_caller_without_identity_is_refused_where_one_is_needed() {
         let mut anonymous = parts(Some(from(None)));
         let needed =
             block_on(<Peer as FromRequestParts<()>>::from_request_parts(&mut anonymous, &()));

@@ -20,7 +20,7 @@ pub type HttpRequest = Request<HttpBody>;
 /// A response, its body streamed.
 pub type HttpResponse = Response<HttpBody>;
 
-/// How long an exchange may take, from the call of the client to the last byte of the response: an
+/// The longest time that an exchange may take, from the call of the client to the last byte of the response: an
 /// extension of a request. Without it a client has deadlines for the head of the response and for
 /// standing still, and none for the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

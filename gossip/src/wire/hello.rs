@@ -295,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_said_is_what_is_read(
+        fn a_hello_is_read_as_it_was_written(
             text in "[ -~]{1,255}",
             absent in any::<[bool; 3]>(),
         ) {

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_expected_is_named() {
+    fn an_unexpected_type_is_named() {
         let error = MsgpackError::Unexpected { expected: "a map", found: 0x93 };
         assert_eq!(Reader::new(&[0x93]).map(), Err(error));
         assert_eq!(Reader::new(&[]).map(), Err(MsgpackError::Truncated));

@@ -1,4 +1,4 @@
-//! What the dial schedule promises.
+//! The promises of the dial schedule.
 
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
@@ -50,7 +50,7 @@ impl Bench {
         self.schedule.identity_gone(&THEM, self.now, &mut self.rng);
     }
 
-    /// How long until something is due.
+    /// The time until something is due.
     fn wait(&self) -> Option<Duration> {
         self.schedule.next_wake(self.now).map(|at| at - self.now)
     }
@@ -387,7 +387,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_bounds_hold_and_every_address_has_a_future(steps in steps()) {
+    fn bounds_hold_and_every_address_has_a_future_after_any_steps(steps in steps()) {
         let concurrent = NonZeroUsize::MIN.saturating_add(2);
         let most = concurrent.saturating_add(3);
         let limits = DialLimits { concurrent, most, target: Some(5), ..DialLimits::default() };
@@ -444,7 +444,7 @@ proptest! {
     }
 }
 
-/// How long a dial that nobody answers takes, as over either transport.
+/// The duration of a dial that nobody answers, as over either transport.
 const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// One address that answers among many that never do.
@@ -522,7 +522,7 @@ fn a_hundred_dead_addresses_do_not_hide_the_one_that_lives() {
 
 // Issue 8, 13.
 #[test]
-fn what_worked_before_is_dialled_first_however_many_others_are_due() {
+fn an_address_that_worked_is_dialled_first_however_many_others_are_due() {
     for dead in [100, 500] {
         for seed in 0..20 {
             let mut crowd = Crowd::new(dead, DialLimits::default(), seed);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many there are, in all and of each key. Keys with none take no memory.
+/// A count in all and of each key. Keys with a count of zero take no memory.
 #[derive(Debug)]
 pub(super) struct Tally<K> {
     total: usize,

@@ -1,4 +1,4 @@
-//! How much may come in, and how fast.
+//! Bounds on what comes in: connections and their rates.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct RateWindow {
 }
 
 impl RateWindow {
-    /// Whether anything is limited.
+    /// True if anything is limited.
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.count > 0 && !self.window.is_zero()
@@ -30,7 +30,7 @@ impl RateWindow {
 }
 
 impl Default for RateWindow {
-    /// What one host may do: 60 in a second. Source: wire facts 1.6, rows 2 and 5.
+    /// The rate of one host: 60 in a second. Source: wire facts 1.6, rows 2 and 5.
     fn default() -> Self {
         Self { count: 60, window: Duration::from_secs(1) }
     }

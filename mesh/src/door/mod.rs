@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //!
-//! * What a [`Pass`], a [`PeerPlace`] or a [`Departure`] counts for is given back when it is dropped.
+//! * A [`Pass`], a [`PeerPlace`] or a [`Departure`] gives back its count when it is dropped.
 //! * Callbacks are called without a lock held, once at most.
 
 mod counts;
@@ -58,7 +58,7 @@ struct Shared {
     evict: HashMap<Ticket, Evict>,
 }
 
-/// What to do with a socket that was just accepted.
+/// The verdict on a socket that was just accepted.
 #[must_use = "a socket that is neither served nor closed is leaked"]
 #[derive(Debug)]
 pub enum Knock {
@@ -178,7 +178,7 @@ impl Door {
         *self.shared().rules.limits()
     }
 
-    /// How many connections were refused or given up for a reason, so far.
+    /// The number of connections that were refused or given up for a reason since the start.
     #[must_use]
     pub fn refused(&self, why: Refusal) -> u64 {
         self.shared().rules.refused(why)
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_makes_room_is_told_once_and_its_pass_counts_for_nothing_more() {
+    fn a_connection_that_makes_room_is_told_once_and_its_pass_counts_no_more() {
         let limits = InboundLimits { half_open_total: 1, ..InboundLimits::default() };
         let (door, evicted) = (Door::new(limits), Arc::default());
         let first = knock(&door, "192.0.2.1", &evicted);

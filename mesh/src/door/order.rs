@@ -20,15 +20,15 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ticket(pub(super) u64);
 
-/// How long a peer must have held its place to be preferred over others. Chosen: longer than anybody
+/// A peer that has held its place for this long is preferred over others. Chosen: longer than anybody
 /// floods without being noticed.
 pub(super) const LONG: Duration = Duration::from_secs(600);
 
-/// How long a peer counts as useful after it brought a new message. Chosen: a peer of a network that makes a
+/// A peer counts as useful for this long after it brought a new message. Chosen: a peer of a network that makes a
 /// block every few seconds brings many in this time, also one that is mostly a little later than others.
 pub(super) const USEFUL: Duration = Duration::from_secs(300);
 
-/// What a peer has brought: its link notes each message that nobody brought before, and the door asks when a
+/// The merit of a peer: its link notes each message that nobody brought before, and the door asks when a
 /// place is needed. Clones share the note. A link without a place may have one as well; nobody asks it.
 #[derive(Clone, Debug)]
 pub struct Merit {
@@ -58,7 +58,7 @@ impl Merit {
     }
 }
 
-/// Who a peer is to this node. The first to go stands first.
+/// The relation of a peer to this node. The first to be evicted stands first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     Stranger,
@@ -68,7 +68,7 @@ pub(super) enum Standing {
     Configured,
 }
 
-/// What the order depends on.
+/// The facts about a peer that the order depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) standing: Standing,
@@ -125,7 +125,7 @@ mod tests {
     proptest! {
         // Issue 9, 5: "useful" peers are evicted last.
         #[test]
-        fn who_brings_messages_or_was_there_before_is_never_evicted_earlier_for_it(
+        fn a_peer_with_messages_or_a_past_is_never_evicted_earlier_for_it(
             peers in proptest::collection::vec(records(), 1..20),
             pick in any::<proptest::sample::Index>(),
         ) {
@@ -135,7 +135,7 @@ mod tests {
             let longer = rank(Record { held: peers[chosen].held + LONG, ..peers[chosen] });
             let earlier = rank(Record { ticket: Ticket(0), ..peers[chosen] });
             prop_assert!(useful >= before && longer >= before && earlier >= before);
-            // Whoever went after the chosen one when it was better off did so before, too.
+            // A peer that went after the chosen one when it was better off did so before, too.
             for other in &peers {
                 if rank(*other) >= useful {
                     prop_assert!(rank(*other) >= before);

@@ -82,6 +82,6 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests, retry after {retry_after:?}")]
 pub struct TooMany {
-    /// What to announce in `Retry-After`: the length of the window.
+    /// The value to announce in `Retry-After`: the length of the window.
     pub retry_after: Duration,
 }

@@ -9,7 +9,7 @@
 //! * A socket or a place is taken from somebody only for a newcomer from a part of the network that has
 //!   at least two fewer, so that two equally crowded parts do not evict each other in turn.
 //! * Configured peers, and loopback while it is exempt, lose neither.
-//! * Who is evicted is forgotten at once: whatever comes of its ticket later changes nothing.
+//! * An evicted guest is forgotten at once: later calls with its ticket change nothing.
 
 use std::{
     cmp::Reverse,
@@ -33,7 +33,7 @@ use super::{
 /// Chosen: about 5 MB when full.
 const MAX_RATED: usize = 65_536;
 
-/// What to do with a socket that was just accepted.
+/// The verdict on a socket that was just accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ruling {
     /// Serve it, and give up another one for it.
@@ -44,7 +44,7 @@ pub(super) enum Ruling {
     Close(Refusal),
 }
 
-/// How far a guest has come.
+/// The stage that a guest has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Its handshake, or its first request head, is not complete.
@@ -72,7 +72,7 @@ struct Guest {
     place: Option<Place>,
 }
 
-/// Who is there, and what may come.
+/// The guests that are there, and the bounds on new ones.
 #[derive(Debug)]
 pub(super) struct Rules {
     limits: InboundLimits,
@@ -120,7 +120,7 @@ impl Rules {
         &self.limits
     }
 
-    /// How often somebody was refused for a reason.
+    /// The number of refusals for a reason since the start.
     pub(super) const fn refused(&self, why: Refusal) -> u64 {
         self.refused[why as usize]
     }
@@ -242,7 +242,7 @@ impl Rules {
 
     /// Gives a place back. The guest stays.
     ///
-    /// How long it was held is judged by the last time anybody came, since no time comes with a drop:
+    /// The time for which it was held is judged by the last arrival of any guest, since no time comes with a drop:
     /// a node that nobody comes to has no use for the difference.
     pub(super) fn leave(&mut self, guest: Ticket) {
         let Some(known) = self.guests.get_mut(&guest) else { return };
@@ -256,12 +256,12 @@ impl Rules {
         }
     }
 
-    /// What the peer with a guest's place has brought; `None` if the guest has no place.
+    /// The merit of the peer with a guest's place; `None` if the guest has no place.
     pub(super) fn merit(&self, guest: Ticket) -> Option<Merit> {
         Some(self.guests.get(&guest)?.place.as_ref()?.merit.clone())
     }
 
-    /// What the peer of this identity that came last has brought; `None` if it has no place.
+    /// The merit of the peer of this identity that came last; `None` if it has no place.
     pub(super) fn merit_of(&self, identity: &Identity) -> Option<Merit> {
         let places = self.guests.values().rev().filter_map(|known| known.place.as_ref());
         let mut theirs = places.filter(|place| place.identity.as_ref() == Some(identity));
@@ -343,7 +343,7 @@ impl Rules {
         }
     }
 
-    /// Whether the host and its subnet may have one more place. A configured host, and loopback while it
+    /// Fails if the host or its subnet may not have one more place. A configured host, and loopback while it
     /// is exempt, have no subnet. Source: wire facts 1.6, row 8: no host is exempt from its own bound.
     fn has_room_for(&self, host: Host, standing: Standing) -> Result<(), Refusal> {
         if self.place_hosts.of(host) >= self.limits.per_ip {
@@ -416,7 +416,7 @@ impl Place {
     }
 }
 
-/// How many of some guests come from where.
+/// Numbers of some guests by where they come from.
 struct Crowd {
     hosts: Tally<Host>,
     subnets: Tally<Subnet>,
@@ -433,7 +433,7 @@ impl Crowd {
         (Reverse(self.subnets.of(subnet)), subnet, Reverse(self.hosts.of(host)), host)
     }
 
-    /// Whether `theirs` is more crowded than `ours` even after one of theirs gave way to one of ours.
+    /// True if `theirs` is more crowded than `ours` even after one of theirs gave way to one of ours.
     fn is_denser(&self, theirs: Host, ours: Host) -> bool {
         if theirs.subnet() == ours.subnet() {
             self.hosts.of(theirs) >= self.hosts.of(ours) + 2

@@ -97,7 +97,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.tasks.token().cancel();
-        // What is left over is replaced by the next node that uses the directory.
+        // A leftover is replaced by the next node that uses the directory.
         let _ = fs::remove_file(&self.socket);
     }
 }
@@ -105,7 +105,7 @@ impl Drop for Server {
 /// Makes the socket where nobody else can reach it, and moves it to its place.
 fn bind(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
     let private = dir.join(".s");
-    // What a node that was killed may have left.
+    // A node that was killed may have left these.
     let _ = fs::remove_dir_all(&private);
     fs::DirBuilder::new().mode(0o700).create(&private)?;
     let beside = private.join("s");

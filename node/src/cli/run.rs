@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_to_programs_has_the_fields_of_the_manual() {
+    fn events_have_the_fields_of_the_manual() {
         let p2p = ["/ip4/127.0.0.1/tcp/4190/p2p/12D3KooW".to_owned()];
         let ready =
             Event::Ready { ws: Some("http://127.0.0.1:4160"), p2p: &p2p, peer_id: "12D3".into() };

@@ -181,7 +181,7 @@ mod tests {
 
     // Issue 8, 30.
     #[test]
-    fn what_is_wrong_with_a_disk_is_told_by_its_name() {
+    fn a_fault_of_a_disk_is_told_by_its_name() {
         for (errno, label) in [
             (28, "disk_full"),
             (122, "disk_full"),

@@ -172,7 +172,7 @@ fn the_data_directory_is_where_the_system_keeps_the_data_of_programs() {
 }
 
 #[test]
-fn what_is_printed_is_a_file_that_gives_the_same_values() {
+fn a_printed_configuration_gives_the_same_values() {
     let file = "network = \"a\\\"b\"\npeers = [\"h:1\", \"h:2\"]\nrelay = false\n";
     let layers = gather(file, &[], &flags(&[(Key::BudgetMib, "64")])).unwrap();
     let printed = layers.to_string();

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_after_a_node_is_back_is_lost() {
+    fn a_message_lost_after_a_node_is_back_is_lost() {
         let ledger = votes(10, |node, number| u32::from(node != 2 || number != 8));
         assert_eq!(Account::of(&ledger, 3, Some(OUTAGE)).lost(), 1);
     }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_the_demo_has_no_stamp() {
+    fn a_body_of_another_program_has_no_stamp() {
         assert_eq!(Stamp::of(b""), None);
         assert_eq!(Stamp::of(&[0; 600]), None);
         assert_eq!(Stamp::of(&[&MAGIC[..], &[9; 20]].concat()), None);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn a_text_that_is_no_network_is_refused() {
         for (text, expected) in [
             ("", TopologyError::Malformed),
             ("ws", TopologyError::Malformed),

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_about_a_connection_stays_on_it() {
+    async fn headers_about_a_connection_stay_on_it() {
         let seen = Arc::new(Mutex::new(HeaderMap::new()));
         let noted = Arc::clone(&seen);
         let client = HttpClient::new(tower::service_fn(move |request: HttpRequest| {

@@ -25,7 +25,7 @@ pub(super) fn key(bytes: &[u8]) -> Result<Keypair, NoKey> {
     if text.trim().is_empty() {
         return Err(NoKey("is empty"));
     }
-    let Some(body) = body(text) else { return Err(what_else(text)) };
+    let Some(body) = body(text) else { return Err(other_kind(text)) };
     let lines: Vec<&str> =
         body.as_bytes().chunks(LINE).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     let pem = format!("-----BEGIN {LABEL}-----\n{}\n-----END {LABEL}-----\n", lines.join("\n"));
@@ -42,7 +42,7 @@ fn body(text: &str) -> Option<String> {
 }
 
 /// A description of a text that holds no such block.
-fn what_else(text: &str) -> NoKey {
+fn other_kind(text: &str) -> NoKey {
     let has = |label: &str| text.contains(&format!("-----BEGIN {label}-----"));
     NoKey(if has("ENCRYPTED PRIVATE KEY") {
         "holds an encrypted key: decrypt it with openssl pkey -in FILE -out NEW"
@@ -74,7 +74,7 @@ mod tests {
 
     // Issue 8, 7.
     #[test]
-    fn what_other_tools_write_around_a_key_changes_nothing() {
+    fn text_that_other_tools_write_around_a_key_changes_nothing() {
         let expected = seed(KEY.as_bytes()).unwrap();
         for text in [
             format!("{KEY}\n"),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_said_to_be_what_it_is() {
+    fn a_file_that_is_no_key_is_called_what_it_is() {
         let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
         for (text, expected) in [
             (String::new(), "is empty"),

@@ -59,7 +59,7 @@ impl BlockStore for MemoryStore {
 
     fn put_all(&self, blocks: &[(u64, StoredBlock)]) -> Result<(), StoreError> {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        // What is replaced makes room only once it is: a few bytes too careful, and never too many.
+        // A replaced block makes room only once it is replaced: a few bytes too careful, and never too many.
         let more: usize = blocks.iter().map(|(_, block)| block.len()).sum();
         if kept.bytes.saturating_add(more) > self.max_bytes {
             return Err(StoreError::Full { limit: self.max_bytes });

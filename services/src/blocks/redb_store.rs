@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_there_after_reopening() {
+    fn kept_blocks_are_there_after_reopening() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("blocks.redb");
         let blocks: Vec<_> = [7, u64::MAX, 0].map(|round| (round, sample::block(round))).into();
@@ -232,7 +232,7 @@ mod tests {
             (directory.path().join("blocks.redb"), directory.path().join("crashed.redb"));
         let store = RedbStore::open(&path, &network("a")).unwrap();
         store.put(1, sample::block(1)).unwrap();
-        // What a crash at this moment leaves: the file, never closed.
+        // A crash at this moment leaves this: the file, never closed.
         fs::copy(&path, &crashed).unwrap();
         store.put(2, sample::block(2)).unwrap();
         let recovered = RedbStore::open(&crashed, &network("a")).unwrap();

@@ -67,7 +67,7 @@ impl std::str::FromStr for Base36 {
 pub fn path(genesis: &NetworkId, round: u64) -> String {
     let mut segment = String::with_capacity(genesis.as_str().len());
     for byte in genesis.as_str().bytes() {
-        // What a network name may hold besides these would end the path or be taken for an escape.
+        // Other characters of a network name would end the path or be taken for an escape.
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
             segment.push(char::from(byte));
         } else {

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_refused_with_a_reason() {
+    fn bytes_that_are_no_block_are_refused_with_a_reason() {
         let refused = |block: &'static [u8]| stored(block, b"\x80").check(0).unwrap_err();
         let no_round = BlockError::NoRound { what: "block" };
         assert_eq!(refused(b""), MsgpackError::Truncated.into());

@@ -77,7 +77,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_for_a_name_is_one(text in "[0-9a-fA-F./%\\\\]{0,80}|.{0,80}|[0-9a-f]{64}") {
+        fn an_accepted_name_is_a_name(text in "[0-9a-fA-F./%\\\\]{0,80}|.{0,80}|[0-9a-f]{64}") {
             if let Ok(id) = text.parse::<FileId>() {
                 prop_assert_eq!(id.to_string(), text);
             }

@@ -298,7 +298,7 @@ fn body_of(content_type: &[&str], round: u64) -> HttpResponse {
 }
 
 #[test]
-fn what_is_not_the_block_is_refused_with_a_reason() {
+fn another_block_is_refused_with_a_reason() {
     let no_type = |failure: &Failure| matches!(failure, Failure::ContentType);
     fails_with(no_type, || body_of(&[], 7));
     fails_with(no_type, || body_of(&["text/plain"], 7));

@@ -86,7 +86,7 @@ async fn a_node_without_blocks_says_so_in_a_way_that_ends_the_asking() {
 }
 
 #[tokio::test]
-async fn what_is_answered_counts_until_it_was_written() {
+async fn an_answer_counts_until_it_was_written() {
     let capacity = Capacity::new(7);
     let responder = Responder::new(capacity.clone()).store(Ledger::blocks());
     let payload = Bytes::from(testdata("blocks/14.ue.bin"));
@@ -128,7 +128,7 @@ impl BlockStore for Gated {
 }
 
 #[tokio::test]
-async fn what_comes_on_top_of_the_bound_is_not_answered() {
+async fn a_request_beyond_the_bound_is_not_answered() {
     let gate = Arc::new(Mutex::new(()));
     let store = Blocks::new(Arc::new(Gated(Arc::clone(&gate))));
     let responder = Responder::new(Capacity::default()).store(store);

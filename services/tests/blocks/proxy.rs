@@ -129,7 +129,7 @@ async fn a_newcomer_gets_a_block_through_a_relay_and_asking_again_costs_nothing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_round_is_not_asked_for_it() {
+async fn a_peer_that_waits_for_a_round_is_not_asked_for_it() {
     let relay = Relay::new();
     relay.node.connect(1, archive);
     assert_eq!(relay.ask(1, ROUND).await, no_block(0));
@@ -210,7 +210,7 @@ async fn a_block_of_another_round_is_not_passed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_keeps_asking_for_a_block_gets_it_from_somebody_else() {
+async fn a_peer_that_asks_again_gets_the_block_from_another() {
     let relay = Relay::new();
     relay.node.connect(2, archive);
     relay.node.connect(3, archive);
@@ -279,7 +279,7 @@ async fn a_flight_without_anybody_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_on_top_of_the_bounds_is_not_answered() {
+async fn a_request_beyond_the_bounds_is_not_answered() {
     let limits =
         BlockProxyLimits { flights: 2, waiting: 0, per_asker: 2, ..BlockProxyLimits::default() };
     let relay = Relay::with(limits);
@@ -396,7 +396,7 @@ async fn a_request_that_was_passed_on_is_answered_from_the_cache_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
+async fn a_request_that_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
     let relay = Relay::new();
     relay.node.connect(2, archive);
     relay.ask(1, u64::MAX).await;
@@ -441,7 +441,7 @@ async fn a_node_that_was_dropped_is_not_kept_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_round_after_round_that_nobody_has_is_slowed_down() {
+async fn a_peer_that_asks_for_missing_rounds_is_slowed_down() {
     let relay = Relay::new();
     relay.node.connect(2, lacking(90));
     for round in 100..1100 {
@@ -464,7 +464,7 @@ async fn who_asks_for_round_after_round_that_nobody_has_is_slowed_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stands_beside_a_block_in_an_answer_is_not_kept() {
+async fn topics_beside_a_block_in_an_answer_are_not_kept() {
     let kept = Arc::new(std::sync::Mutex::new(None));
     let sent = Arc::clone(&kept);
     let relay = Relay::new();
@@ -498,7 +498,7 @@ async fn a_request_over_http_is_passed_on_as_a_message_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_has_is_told_over_http_with_the_latest_round_heard() {
+async fn a_missing_block_is_told_over_http_with_the_latest_round_heard() {
     let relay = Relay::new();
     relay.node.connect(2, lacking(90));
     let not_found = (404, Some("90".to_owned()), Bytes::new());
@@ -508,7 +508,7 @@ async fn what_nobody_has_is_told_over_http_with_the_latest_round_heard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_over_http_is_not_asked_by_message() {
+async fn a_peer_that_asks_over_http_is_not_asked_by_message() {
     let relay = Relay::new();
     let link = relay.node.connect(1, archive);
     relay.node.identify(link, NEWCOMER);

@@ -61,7 +61,7 @@ pub(super) async fn run(stuff: Stuff, target: &Target, carrier: Carrier, tally: 
     let dial = || Line::dial(target, carrier, SOURCE);
     again_and_again(dial, tally, |mut pen| async move {
         let mut ticks = time::interval(TICK);
-        // Whoever is held up does not catch up.
+        // A sender that was held up does not catch up.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bytes = Vec::new();
         loop {

@@ -214,7 +214,7 @@ impl Pair {
                 }
                 for way in 0..WAYS {
                     let body = round.body(way, number, round.began.elapsed(), VOTE_BYTES);
-                    // What is not heard yet is said again.
+                    // A message that is not heard yet is sent again.
                     let _ = pair.node(way).broadcast(Outbound::new(tag(way), body));
                 }
             }
@@ -245,7 +245,7 @@ impl Pair {
                 time::sleep(Duration::from_millis(5)).await;
             }
         };
-        // What is still missing is lost.
+        // A message that is still missing is lost.
         let _ = time::timeout(STRAGGLERS, all).await;
         let mut measured = Measured::default();
         for (way, sent) in sent.into_iter().enumerate() {

@@ -112,7 +112,7 @@ impl Line {
             while read.read(&mut heard).await? > 0 {}
             Ok(())
         };
-        // How it ends is of no interest: it begins anew.
+        // Its end is of no interest: it begins anew.
         let _: io::Result<()> = tokio::select! {
             ended = write(pen) => ended,
             ended = drain => ended,

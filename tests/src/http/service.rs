@@ -151,7 +151,7 @@ pub fn router(seen: Seen) -> Router {
         .route("/trailers", post(trailers))
         .route("/status/{code}", any(status))
         .route("/forbidden", post(async || StatusCode::FORBIDDEN))
-        .route("/whoami", get(who_am_i))
+        .route("/whoami", get(caller_of))
         .route("/peers-only", get(async |Peer(_): Peer| "welcome"))
         .route("/v1/{genesisID}/thing", get(thing))
         .route("/memory", get(async || Json(peer::Memory::of_this_process())))
@@ -301,7 +301,7 @@ async fn status(Path(code): Path<u16>) -> Response {
     StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST).into_response()
 }
 
-async fn who_am_i(peer: Option<Peer>, transport: Transport, caller: Caller) -> Json<WhoAmI> {
+async fn caller_of(peer: Option<Peer>, transport: Transport, caller: Caller) -> Json<WhoAmI> {
     Json(WhoAmI {
         peer: peer.map(|Peer(identity)| identity.to_string()),
         transport: transport.label().to_owned(),

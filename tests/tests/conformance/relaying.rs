@@ -82,7 +82,7 @@ async fn judging<H: Harness>() -> H {
     H::start(relay().validator(Tag::AV, Arc::new(validator))).await
 }
 
-pub(crate) async fn what_a_validator_ignores_is_not_passed_on<H: Harness>() {
+pub(crate) async fn an_ignored_message_is_not_passed_on<H: Harness>() {
     let node = judging::<H>().await;
     let ((mut near, _), (mut far, _)) = (join(&node).await, join(&node).await);
     for name in ["ignore 1", "accept 1", "ignore 2", "accept 2", "accept last"] {
@@ -93,7 +93,7 @@ pub(crate) async fn what_a_validator_ignores_is_not_passed_on<H: Harness>() {
     assert_eq!(node.broadcaster().metrics().drops(DropReason::Ignored), 2);
 }
 
-pub(crate) async fn what_a_validator_rejects_ends_the_connection<H: Harness>() {
+pub(crate) async fn a_rejected_message_ends_the_connection<H: Harness>() {
     let node = judging::<H>().await;
     let ((mut near, id), (mut far, _)) = (join(&node).await, join(&node).await);
     let mut events = Events::of(node.broadcaster());

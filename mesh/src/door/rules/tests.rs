@@ -321,7 +321,7 @@ fn configured_peers_get_a_place_and_keep_it() {
     // Two strangers are left of the crowd; strangers of other subnets take one of their places.
     assert!(peer(&mut rules, "203.0.113.1", now).unwrap().1.is_some());
     assert_eq!(peer(&mut rules, "203.0.114.1", now), Err(Refusal::Total));
-    // Whoever is known by its key is let in whatever host it comes from; a host keeps its own bound.
+    // A peer known by its key is let in whatever host it comes from; a host keeps its own bound.
     let mut rules = Rules::new(InboundLimits { per_ip: 1, ..limits() });
     rules.configure(identity(1));
     rules.configure_host(ip("198.51.100.1"));
@@ -332,7 +332,7 @@ fn configured_peers_get_a_place_and_keep_it() {
 }
 
 #[test]
-fn who_is_evicted_is_forgotten_at_once_whatever_comes_of_its_ticket() {
+fn an_evicted_guest_is_forgotten_at_once_whatever_comes_of_its_ticket() {
     let (mut rules, now) =
         (Rules::new(InboundLimits { half_open_total: 1, ..limits() }), Instant::now());
     let (first, _) = serve(&mut rules, "192.0.2.1", now);
@@ -347,7 +347,7 @@ fn who_is_evicted_is_forgotten_at_once_whatever_comes_of_its_ticket() {
     assert_eq!((rules.sockets(), rules.half_open()), (0, 0));
 }
 
-/// What a guest of the model is.
+/// The state of a guest of the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Open {
     guest: Ticket,

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_peer_is_refused() {
+    fn a_target_that_names_no_peer_is_refused() {
         for text in ["", "host/path", "/status", "/ip4/1.2.3.4/tcp/1/status", "ftp://h/x"] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");
         }

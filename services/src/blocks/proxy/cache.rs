@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_an_end() {
+    fn the_cache_is_bounded() {
         let (now, later) = (Instant::now(), Instant::now() + LONG + LONG);
         let mut cache = Cache::new(10_000, LONG);
         cache.keep(7, &sample::block(7), SOURCE, now);

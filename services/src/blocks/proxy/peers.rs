@@ -128,7 +128,7 @@ mod tests {
     const NO_BLOCK: Reply = Reply::NoBlock { latest: Some(u64::MAX) };
 
     #[test]
-    fn who_gave_a_block_is_asked_before_who_only_claims_to_have_one() {
+    fn a_peer_that_gave_a_block_is_asked_before_one_that_claims_to_have_it() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         peers.replied(A, &NO_BLOCK, now);
         peers.replied(B, &Reply::Block(StoredBlock::default()), now);
