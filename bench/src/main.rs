@@ -11,6 +11,7 @@ mod priority;
 mod receiver;
 mod row;
 mod stats;
+mod transport;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Failure, fanout::Transport};
+use crate::{error::Failure, transport::Transport};
 
 /// The network of every node in the bench.
 pub(crate) const NETWORK: &str = "bench-v1";

@@ -35,21 +35,6 @@ const JUSTIFIED: &[(&str, &[&str], &str)] = &[
         ],
         "the one error of the program says with what code each of its errors ends it",
     ),
-    (
-        "bench",
-        &["fanout", "fanout/by_hand", "fanout/ours", "fanout/race", "fanout/raw", "node"],
-        "a race names its contenders, and a contender the terms of the race",
-    ),
-    (
-        "bench",
-        &["http/bare", "http/ours", "http/race"],
-        "a race names its contenders, and a contender the terms of the race",
-    ),
-    (
-        "bench",
-        &["priority/drive", "priority/dual_queue", "priority/ours", "priority/raw"],
-        "a race names its contenders, and a contender the terms of the race",
-    ),
 ];
 
 /// Crates of which every file is looked at.

@@ -15,8 +15,8 @@ use tokio_tungstenite::{
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::{
-    race::{Publish, Stage},
     raw,
+    stage::{Publish, Stage},
 };
 use crate::{
     error::Failure,

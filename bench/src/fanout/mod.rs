@@ -13,6 +13,7 @@ mod by_hand;
 mod ours;
 mod race;
 mod raw;
+mod stage;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::{
     error::Failure,
     row::{Output, Row},
     stats::median,
+    transport::Transport,
 };
 
 /// Time before a measurement starts. Chosen: the kernel's windows and buffers have grown by then.
@@ -51,32 +53,6 @@ pub(crate) struct Args {
     /// Measure this contender alone, for example under a profiler.
     #[arg(long, value_enum)]
     only: Option<Contender>,
-}
-
-/// A transport for gossip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Transport {
-    /// WebSocket.
-    Ws,
-    /// A gossip stream of libp2p: TCP, Noise, Yamux.
-    P2p,
-}
-
-impl Transport {
-    const ALL: [Self; 2] = [Self::Ws, Self::P2p];
-
-    /// The name in the rows.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ws => "ws",
-            Self::P2p => "p2p",
-        }
-    }
-
-    /// The transports in `asked`; all if it is empty.
-    pub(crate) fn chosen(asked: &[Self]) -> Vec<Self> {
-        if asked.is_empty() { Self::ALL.to_vec() } else { asked.to_vec() }
-    }
 }
 
 /// A sender that is measured.

@@ -5,15 +5,13 @@ use gossip::{Admission, NetworkProfile, NodeAddress, Outbound, Tag};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
-use super::{
-    Transport,
-    race::{Publish, Stage},
-};
+use super::stage::{Publish, Stage};
 use crate::{
     error::Failure,
     meter::Tally,
     node::{Http, NETWORK, Node},
     receiver::{self, p2p, ws},
+    transport::Transport,
 };
 
 /// A WebSocket network on a broadcaster.

@@ -15,11 +15,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Contender, Plan, Transport, by_hand, by_hand::Batch, ours, raw};
+use super::{
+    Contender, Plan,
+    by_hand::{self, Batch},
+    ours, raw,
+    stage::{Publish, Stage},
+};
 use crate::{
     error::Failure,
     meter::{BLOCK, Meter},
     stats,
+    transport::Transport,
 };
 
 /// Longest time for the set-up. Chosen: two hundred handshakes on a busy machine.
@@ -31,17 +37,6 @@ const TEARDOWN: Duration = Duration::from_secs(5);
 /// Batch of the second loop written by hand, in messages. Source: performance anchors, the best of those tried
 /// there.
 const BATCH: Batch = Batch(256);
-
-/// Hands a message to a contender, without waiting.
-pub(super) type Publish = Box<dyn FnMut(Bytes) -> Result<(), Failure> + Send>;
-
-/// The parts from which a contender is set up.
-#[derive(Clone, Debug)]
-pub(super) struct Stage {
-    pub(super) peers: usize,
-    pub(super) meter: Arc<Meter>,
-    pub(super) tasks: TaskSet,
-}
 
 /// The result of one contender.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::race::{Publish, Stage};
+use super::stage::{Publish, Stage};
 use crate::{
     error::Failure,
     meter::{Tally, WINDOW},

@@ -20,7 +20,7 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use super::{
     Reuse,
     app::{self, Wanted},
-    race::{Caller, Keep, Stage},
+    stage::{Caller, Keep, Stage},
     tls::Certificate,
 };
 use crate::{error::Failure, receiver::p2p as streams};

@@ -18,6 +18,7 @@ mod ours;
 mod paced;
 mod race;
 mod score;
+mod stage;
 mod tls;
 
 use std::{num::NonZeroU64, time::Duration};

@@ -13,13 +13,13 @@ use net_http::{HttpServer, client::ClientLimits, serve::ServeLimits};
 use super::{
     Carrier,
     app::{self, Wanted},
-    race::{Caller, Keep, Stage},
+    stage::{Caller, Keep, Stage},
     tls::Certificate,
 };
 use crate::{
     error::Failure,
-    fanout::Transport,
     node::{Http, Node},
+    transport::Transport,
 };
 
 /// Limit on connections, streams and requests: larger than the number of callers.

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
-use gossip::{BoxFuture, http::HttpClient};
 use runtime::TaskSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +11,7 @@ use super::{
     Contender, Plan, TEARDOWN, dual_queue, ours,
     probe::{Load, Probe, Report},
     raw,
+    stage::{Contending, Stage},
 };
 use crate::{error::Failure, http::paced};
 
@@ -33,27 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for the last messages.
 const STRAGGLERS: Duration = Duration::from_millis(1_500);
-
-/// A connected contender.
-pub(super) trait Contending: Send + Sync + 'static {
-    /// Sends a priority message, without waiting.
-    fn priority(&self, body: Bytes) -> Result<(), Failure>;
-
-    /// Queues a bulk message, and resolves when it has left the queue.
-    fn bulk(&self, body: Bytes) -> BoxFuture<'static, Result<(), Failure>>;
-
-    /// A client of the sending node, at the receiving end. Default: none.
-    fn http(&self) -> Option<HttpClient> {
-        None
-    }
-}
-
-/// The parts from which a contender is set up.
-#[derive(Clone, Debug)]
-pub(super) struct Stage {
-    pub(super) probe: Arc<Probe>,
-    pub(super) tasks: TaskSet,
-}
 
 /// Measures one contender.
 pub(super) async fn run(plan: Plan) -> Result<Report, Failure> {
@@ -166,7 +144,7 @@ async fn votes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fanout::Transport;
+    use crate::transport::Transport;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_contender_delivers_votes_and_bulk() {

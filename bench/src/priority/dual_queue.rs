@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message},
 };
 
-use super::drive::{Contending, Stage};
+use super::stage::{Contending, Stage};
 use crate::{error::Failure, fanout::web_socket_config};
 
 /// Capacity of the queue for votes. Chosen: five seconds of votes.

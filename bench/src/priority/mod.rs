@@ -19,6 +19,7 @@ mod namespace;
 mod ours;
 mod probe;
 mod raw;
+mod stage;
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ use tokio::runtime::Builder;
 
 use crate::{
     error::Failure,
-    fanout::Transport,
     row::{Output, Row},
+    transport::Transport,
 };
 
 pub(crate) use namespace::InNamespace;

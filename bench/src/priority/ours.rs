@@ -10,12 +10,12 @@ use gossip::{
 };
 use net_http::HttpServer;
 
-use super::drive::{Contending, Stage};
+use super::stage::{Contending, Stage};
 use crate::{
     error::Failure,
-    fanout::Transport,
     http::{client_limits, router, serve_limits},
     node::{Http, Node},
+    transport::Transport,
 };
 
 /// Both nodes. Messages go from `near` to `far`.

@@ -5,7 +5,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::drive::Stage;
+use super::stage::Stage;
 use crate::error::Failure;
 
 /// Connects both ends, and sends until the stage ends.

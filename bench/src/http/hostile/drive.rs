@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     error::Failure,
-    fanout::Transport,
     node::{Http, Node},
+    transport::Transport,
 };
 
 /// Time for an attack to build up before the caller is measured.
