@@ -10,6 +10,15 @@
 //! * The broadcaster is made first and lent to the network; a start that fails stops it again.
 //! * Without a data directory and without a key file a node has a new identity each time.
 
+mod check;
+mod networks;
+#[cfg(feature = "p2p")]
+mod p2p;
+#[cfg(feature = "http")]
+mod served;
+#[cfg(feature = "ws")]
+mod ws;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
@@ -25,17 +34,19 @@ use runtime::Environment;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "p2p")]
-use crate::p2p::P2pSide;
+use self::p2p::P2pSide;
 #[cfg(feature = "http")]
-use crate::served::Served;
+use self::served::Served;
 #[cfg(feature = "ws")]
-use crate::ws::WsSide;
+pub use self::ws::TlsFiles;
+#[cfg(feature = "ws")]
+use self::ws::WsSide;
+use self::{check::Role, networks::Lent};
 use crate::{
-    check::{self, Role},
     data_dir::DataDir,
     error::StartError,
     keys,
-    network::{Lent, Network},
+    mode::Mode,
     running::{Http, Parts, Running},
     view::Seen,
 };
@@ -45,39 +56,6 @@ type OnStart = Box<dyn FnOnce(&Arc<dyn GossipNode>) + Send>;
 
 /// Longest time for the tasks of a failed start to end.
 const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
-
-/// The transports that a node uses. The variants depend on the features; the default is [`Mode::Hybrid`] where both
-/// networks are compiled, and otherwise the one there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// WebSocket and libp2p, over one broadcaster, with one link to each peer. Needs the features `ws` and `p2p`.
-    #[cfg(all(feature = "ws", feature = "p2p"))]
-    #[default]
-    Hybrid,
-    /// WebSocket alone. Needs the feature `ws`.
-    #[cfg(feature = "ws")]
-    #[cfg_attr(not(feature = "p2p"), default)]
-    WebSocket,
-    /// libp2p alone. Needs the feature `p2p`.
-    #[cfg(feature = "p2p")]
-    #[cfg_attr(not(feature = "ws"), default)]
-    Libp2p,
-}
-
-impl Mode {
-    /// The mode's name in configuration: `hybrid`, `ws` or `p2p`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            #[cfg(all(feature = "ws", feature = "p2p"))]
-            Self::Hybrid => "hybrid",
-            #[cfg(feature = "ws")]
-            Self::WebSocket => "ws",
-            #[cfg(feature = "p2p")]
-            Self::Libp2p => "p2p",
-        }
-    }
-}
 
 /// Where the identity of a node comes from.
 #[derive(Clone, Debug, Default)]
@@ -110,18 +88,18 @@ enum DirSource {
 /// except for peers, handlers, validators, routers and callbacks, which add up.
 #[must_use = "nothing runs until `NodeBuilder::start`"]
 pub struct NodeBuilder {
-    pub(crate) network: NetworkId,
+    network: NetworkId,
     profile: &'static NetworkProfile,
-    pub(crate) mode: Mode,
+    mode: Mode,
     #[cfg(feature = "ws")]
-    pub(crate) ws: WsSide,
+    ws: WsSide,
     #[cfg(feature = "p2p")]
-    pub(crate) p2p: P2pSide,
+    p2p: P2pSide,
     #[cfg(feature = "http")]
-    pub(crate) served: Served,
-    pub(crate) peers: Vec<NodeAddress>,
+    served: Served,
+    peers: Vec<NodeAddress>,
     inbound: InboundLimits,
-    pub(crate) dial: DialLimits,
+    dial: DialLimits,
     client_limits: ClientLimits,
     environment: Environment,
     on_start: Vec<OnStart>,
@@ -363,7 +341,7 @@ impl NodeBuilder {
             clients: clients.clone(),
         };
         let on_start = std::mem::take(&mut self.on_start);
-        let network = match Box::pin(Network::start(self, lent, &cancel)).await {
+        let network = match Box::pin(self.start_network(lent, &cancel)).await {
             Ok(network) => network,
             Err(error) => {
                 cancel.cancel();

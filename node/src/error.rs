@@ -4,7 +4,7 @@ use std::io;
 
 use gossip::{LimitError, Tag};
 
-use crate::{check::PeerError, data_dir::DataDirError, keys::KeyError};
+use crate::{data_dir::DataDirError, keys::KeyError, mode::PeerError};
 
 /// The reason for which a node did not start. Nothing keeps running then.
 #[derive(Debug, thiserror::Error)]

@@ -68,26 +68,21 @@ compile_error!(
 );
 
 mod builder;
-mod check;
 mod data_dir;
 mod error;
 #[cfg(feature = "http")]
 mod forward;
 mod keys;
 mod metrics;
+mod mode;
 mod network;
-#[cfg(feature = "p2p")]
-mod p2p;
 mod running;
-#[cfg(feature = "http")]
-mod served;
 mod view;
-#[cfg(feature = "ws")]
-mod ws;
 
 pub use broadcaster::{Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying};
-pub use builder::{Mode, NodeBuilder};
-pub use check::PeerError;
+pub use builder::NodeBuilder;
+#[cfg(feature = "ws")]
+pub use builder::TlsFiles;
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
 #[cfg(feature = "http")]
@@ -95,6 +90,7 @@ pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
 pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES, RateWindow};
+pub use mode::{Mode, PeerError};
 #[cfg(feature = "http")]
 pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};
 pub use net_http::{
@@ -113,5 +109,3 @@ pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, Wall
 #[cfg(feature = "services")]
 pub use services;
 pub use view::{Trouble, View};
-#[cfg(feature = "ws")]
-pub use ws::TlsFiles;

@@ -2,39 +2,20 @@
 //!
 //! # Invariants
 //!
-//! * This is the only place that knows the networks by their types; everything else has a `GossipNode`.
+//! * Only this file and the one that starts the networks know them by their types; everything else has a
+//!   `GossipNode`.
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::Broadcaster;
-use gossip::{GossipNode, Keypair};
-use mesh::{DialState, Door};
-use net_http::{HttpServer, client::Clients};
+use gossip::GossipNode;
+use mesh::DialState;
 #[cfg(all(feature = "ws", feature = "p2p"))]
-use net_hybrid::{HybridConfig, HybridNetwork};
+use net_hybrid::HybridNetwork;
 #[cfg(feature = "p2p")]
 use net_p2p::P2pNetwork;
 #[cfg(feature = "ws")]
 use net_ws::WsNetwork;
 use runtime::{Fault, Shutdown};
-use tokio_util::sync::CancellationToken;
-
-use crate::{
-    builder::{Mode, NodeBuilder},
-    error::StartError,
-};
-
-/// The parts that a node lends to each of its networks.
-#[derive(Debug)]
-pub(crate) struct Lent {
-    pub(crate) key: Keypair,
-    pub(crate) broadcaster: Broadcaster,
-    pub(crate) door: Door,
-    /// Serves HTTP, if there is anything to serve.
-    pub(crate) http_server: Option<HttpServer>,
-    /// Call others over HTTP.
-    pub(crate) clients: Clients,
-}
 
 /// A network that runs.
 #[derive(Debug)]
@@ -62,33 +43,6 @@ macro_rules! each {
 }
 
 impl Network {
-    /// Starts the network of a node.
-    pub(crate) async fn start(
-        node: NodeBuilder,
-        lent: Lent,
-        parent: &CancellationToken,
-    ) -> Result<Self, StartError> {
-        match node.mode {
-            #[cfg(all(feature = "ws", feature = "p2p"))]
-            Mode::Hybrid => {
-                let config =
-                    HybridConfig { ws: node.ws_config(&lent)?, p2p: node.p2p_config(&lent)? };
-                let network = HybridNetwork::start(config, lent.broadcaster, parent).await?;
-                Ok(Self::Hybrid(network))
-            }
-            #[cfg(feature = "ws")]
-            Mode::WebSocket => {
-                let config = node.ws_config(&lent)?;
-                Ok(Self::WebSocket(WsNetwork::start(config, lent.broadcaster, parent).await?))
-            }
-            #[cfg(feature = "p2p")]
-            Mode::Libp2p => {
-                let config = node.p2p_config(&lent)?;
-                Ok(Self::Libp2p(P2pNetwork::start(config, lent.broadcaster, parent).await?))
-            }
-        }
-    }
-
     /// The WebSocket side.
     #[cfg(feature = "ws")]
     pub(crate) fn ws(&self) -> Option<&WsNetwork> {

@@ -2,40 +2,13 @@
 //!
 //! An edge is a `use`, or a path in the code, that leads from one file of a crate to another one; re-exports are
 //! followed to the file that defines the name. A submodule may know the modules that it is part of, and tests may
-//! know everything. Every other circle fails, unless it is in [`JUSTIFIED`] with its reason.
+//! know everything. Every other circle fails.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
-
-/// Circles that stay: the crate, the files in alphabetical order, and why they are better left.
-const JUSTIFIED: &[(&str, &[&str], &str)] = &[
-    (
-        "node",
-        &["builder", "check", "error", "network", "p2p", "running", "served", "view", "ws"],
-        "the builder is one type whose settings and start are told in a file for each side of the node",
-    ),
-    (
-        "node",
-        &[
-            "admin/routes",
-            "admin/server",
-            "cli/args",
-            "cli/failure",
-            "cli/output",
-            "cli/services",
-            "cli/signals",
-            "demo",
-            "demo/child",
-            "demo/director",
-            "demo/node",
-            "demo/report",
-        ],
-        "the one error of the program says with what code each of its errors ends it",
-    ),
-];
 
 /// Crates of which every file is looked at.
 const CRATES: &[&str] = &[
@@ -259,20 +232,13 @@ fn shown(module: &Module) -> String {
 // Issue 9, 15.
 #[test]
 fn no_file_knows_one_that_knows_it() {
-    let (mut failures, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut failures = Vec::new();
     for name in CRATES {
         let mut files = Files::new();
         collect(&root().join(name).join("src"), &[], &mut files);
         assert!(files.len() > 1, "{name} has {} files", files.len());
         let edges = edges_of(&files);
         for circle in circles(&edges) {
-            let shown: Vec<String> = circle.iter().map(shown).collect();
-            let justified =
-                JUSTIFIED.iter().find(|(room, files, _)| room == name && *files == shown);
-            if let Some((room, files, _)) = justified {
-                seen.insert((*room, *files));
-                continue;
-            }
             failures.push(format!("{name}:"));
             for (from, known) in edges.iter().filter(|(from, _)| circle.contains(*from)) {
                 let inside = known.iter().filter(|known| circle.contains(*known));
@@ -283,10 +249,6 @@ fn no_file_knows_one_that_knows_it() {
         }
     }
     assert!(failures.is_empty(), "files in circles:\n{}", failures.join("\n"));
-    for (room, files, reason) in JUSTIFIED {
-        assert!(!reason.is_empty(), "a circle needs a reason");
-        assert!(seen.contains(&(*room, *files)), "the circle of {room} {files:?} is gone");
-    }
 }
 
 #[test]

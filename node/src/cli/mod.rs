@@ -16,6 +16,7 @@ mod health;
 mod http;
 mod keygen;
 mod listen;
+mod mistake;
 mod output;
 mod peers;
 mod progress;

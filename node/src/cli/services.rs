@@ -25,10 +25,7 @@ use services::{
 };
 use tandem::{Mode, NodeBuilder, Protection, Relaying, RequestRate, Trouble, View};
 
-use super::{
-    failure::Failure,
-    watch::{Disk, DiskTrouble},
-};
+use super::watch::{Disk, DiskTrouble};
 use crate::config::{Service, Settings};
 
 /// Why a service cannot use its place in the data directory.
@@ -49,7 +46,7 @@ pub(crate) async fn offer(
     settings: &Settings,
     dir: &Path,
     condition: &Condition,
-) -> Result<NodeBuilder, Failure> {
+) -> Result<NodeBuilder, ServiceError> {
     let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
     let rate = RequestRate { per_second, burst: per_second };
     let protection = Protection::default().with_rate(rate);
@@ -62,8 +59,7 @@ pub(crate) async fn offer(
             Service::Blocks => builder,
             Service::Files => {
                 let store = files::Store::open(&dir.join("files"), StoreLimits::default()).await;
-                let router =
-                    files::router(store.map_err(ServiceError::Files)?, settings.uploads.clone());
+                let router = files::router(store?, settings.uploads.clone());
                 // The length of uploads is the store's to bound.
                 let long = protection.clone().with_body_bytes(usize::MAX);
                 builder.http_with(router, &long)
@@ -74,7 +70,7 @@ pub(crate) async fn offer(
     let mut responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT));
     if settings.services.contains(&Service::Blocks) {
         let store = RedbStore::open(dir.join("blocks.redb"), &settings.network);
-        responder = responder.store(Blocks::new(Arc::new(store.map_err(ServiceError::Blocks)?)));
+        responder = responder.store(Blocks::new(Arc::new(store?)));
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
         responder = responder.proxy(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
     }

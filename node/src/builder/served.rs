@@ -21,11 +21,11 @@ use net_http::{HttpServer, Protection, ServeContext, ServeLimits, reply};
 use runtime::Rarely;
 use tower::{Service, ServiceExt, service_fn};
 
-use crate::builder::NodeBuilder;
+use super::NodeBuilder;
 
 /// The routers of a node, the service behind them, and the limits on both.
 #[derive(Debug, Default)]
-pub(crate) struct Served {
+pub(super) struct Served {
     routers: Vec<Router>,
     last: Option<HttpService>,
     limits: ServeLimits,
@@ -35,23 +35,23 @@ pub(crate) struct Served {
 
 impl Served {
     /// Adds a router, which is asked after those that were added before.
-    pub(crate) fn router(&mut self, router: Router) {
+    pub(super) fn router(&mut self, router: Router) {
         self.routers.push(router);
     }
 
     /// Sets the service that is asked for paths that no router knows.
-    pub(crate) fn last(&mut self, service: HttpService) {
+    pub(super) fn last(&mut self, service: HttpService) {
         self.last = Some(service);
     }
 
     /// Checks the durations among the limits.
-    pub(crate) fn check(&self) -> Result<(), LimitError> {
+    pub(super) fn check(&self) -> Result<(), LimitError> {
         self.limits.check()?;
         self.wrong.map_or(Ok(()), Err)
     }
 
     /// The server of it; `None` if there is nothing to serve.
-    pub(crate) fn server(self, context: ServeContext) -> Option<HttpServer> {
+    pub(super) fn server(self, context: ServeContext) -> Option<HttpServer> {
         let limits = self.limits.clone();
         Some(HttpServer::within(self.service()?, limits, context))
     }

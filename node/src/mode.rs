@@ -1,17 +1,44 @@
-//! Settings with which a node cannot be started, whatever the machine is like.
+//! The transports that a node uses, and the peers that it can dial with them.
 //!
 //! # Invariants
 //!
-//! * Nothing here starts anything or leaves anything behind, so a configuration can be judged beside a node
-//!   that runs.
-//! * A setting that a running node would pass over is refused: an address that no transport dials, a handler
-//!   that no message reaches.
+//! * Nothing here looks anything up or dials, so a configuration can be judged beside a node that runs.
+//! * An address that no transport of the node dials is refused: a running node would pass it over.
 
-use std::collections::BTreeSet;
+use gossip::NodeAddress;
 
-use gossip::{NetworkProfile, NodeAddress, Tag};
+/// The transports that a node uses. The variants depend on the features; the default is [`Mode::Hybrid`] where both
+/// networks are compiled, and otherwise the one there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// WebSocket and libp2p, over one broadcaster, with one link to each peer. Needs the features `ws` and `p2p`.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
+    #[default]
+    Hybrid,
+    /// WebSocket alone. Needs the feature `ws`.
+    #[cfg(feature = "ws")]
+    #[cfg_attr(not(feature = "p2p"), default)]
+    WebSocket,
+    /// libp2p alone. Needs the feature `p2p`.
+    #[cfg(feature = "p2p")]
+    #[cfg_attr(not(feature = "ws"), default)]
+    Libp2p,
+}
 
-use crate::{Mode, StartError};
+impl Mode {
+    /// The mode's name in configuration: `hybrid`, `ws` or `p2p`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Self::Hybrid => "hybrid",
+            #[cfg(feature = "ws")]
+            Self::WebSocket => "ws",
+            #[cfg(feature = "p2p")]
+            Self::Libp2p => "p2p",
+        }
+    }
+}
 
 /// The reason for which a peer's address cannot be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,41 +86,4 @@ impl Mode {
             (NodeAddress::Multiaddr(_), _) => Ok(net_p2p::check_peer(address)?),
         }
     }
-}
-
-/// The two things that a tag has one each of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Handler,
-    Validator,
-}
-
-impl Role {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Handler => "handler",
-            Self::Validator => "validator",
-        }
-    }
-}
-
-/// Checks that every one of them is reached by messages.
-pub(crate) fn tags(
-    profile: &NetworkProfile,
-    role: Role,
-    tags: impl Iterator<Item = Tag>,
-) -> Result<(), StartError> {
-    let mut seen = BTreeSet::new();
-    for tag in tags {
-        let role = role.name();
-        if profile.tags.rule(tag).is_none() {
-            let known: Vec<String> =
-                profile.tags.rules().iter().map(|rule| rule.tag.to_string()).collect();
-            return Err(StartError::UnknownTag { role, tag, known: known.join(", ") });
-        }
-        if !seen.insert(tag) {
-            return Err(StartError::TwoForOneTag { role, tag });
-        }
-    }
-    Ok(())
 }

@@ -3,17 +3,18 @@
 use gossip::{NetworkProfile, NodeAddress};
 use net_p2p::{AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig};
 
-use crate::{builder::NodeBuilder, error::StartError, network::Lent};
+use super::{NodeBuilder, networks::Lent};
+use crate::error::StartError;
 
 /// The settings of the libp2p side.
 #[derive(Debug)]
-pub(crate) struct P2pSide {
+pub(super) struct P2pSide {
     /// Where to listen.
-    pub(crate) listen: Vec<String>,
+    pub(super) listen: Vec<String>,
     mdns: Mdns,
     gossip: GossipStreams,
     /// The application's own, whose streams are accepted.
-    pub(crate) protocols: Vec<OwnProtocol>,
+    pub(super) protocols: Vec<OwnProtocol>,
 }
 
 impl Default for P2pSide {
@@ -26,19 +27,19 @@ impl Default for P2pSide {
 
 impl P2pSide {
     /// Makes a side that neither listens nor gossips.
-    pub(crate) fn outward(&mut self) {
+    pub(super) fn outward(&mut self) {
         self.listen = Vec::new();
         self.gossip = GossipStreams::Off;
     }
 
     /// Checks that streams of every protocol that was given can be accepted.
-    pub(crate) fn check_protocols(&self, profile: &NetworkProfile) -> Result<(), StartError> {
+    pub(super) fn check_protocols(&self, profile: &NetworkProfile) -> Result<(), StartError> {
         Ok(net_p2p::check_protocols(profile, &self.protocols)?)
     }
 
     /// Checks that no protocol was given, for a node that has no streams.
     #[cfg(feature = "ws")]
-    pub(crate) fn check_no_protocols(&self) -> Result<(), StartError> {
+    pub(super) fn check_no_protocols(&self) -> Result<(), StartError> {
         match self.protocols.first() {
             None => Ok(()),
             Some(protocol) => Err(StartError::NoStreams { protocol: protocol.name().to_owned() }),
@@ -46,7 +47,7 @@ impl P2pSide {
     }
 
     /// The multiaddrs to listen on.
-    pub(crate) fn addresses(&self) -> Result<Vec<Multiaddr>, StartError> {
+    pub(super) fn addresses(&self) -> Result<Vec<Multiaddr>, StartError> {
         let address = |text: &String| {
             net_p2p::parse_listen_address(text)
                 .ok_or_else(|| StartError::ListenAddress { address: text.clone() })
@@ -88,7 +89,7 @@ impl NodeBuilder {
     }
 
     /// The configuration of the libp2p network.
-    pub(crate) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
+    pub(super) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
         let mut config = P2pConfig::new(self.network.clone(), lent.key.clone());
         config.listen = self.p2p.addresses()?;

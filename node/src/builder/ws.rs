@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use gossip::NodeAddress;
 use net_ws::{TlsIdentity, WsConfig};
 
-use crate::{builder::NodeBuilder, error::StartError, network::Lent};
+use super::{NodeBuilder, networks::Lent};
+use crate::error::StartError;
 
 /// The files that HTTPS on the WebSocket port needs. They are read when the node starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +20,9 @@ pub struct TlsFiles {
 
 /// The settings of the WebSocket side.
 #[derive(Debug)]
-pub(crate) struct WsSide {
+pub(super) struct WsSide {
     /// Where to listen; `None` for nowhere.
-    pub(crate) listen: Option<String>,
+    pub(super) listen: Option<String>,
     public_address: Option<NodeAddress>,
     tls: Option<TlsFiles>,
     tls_roots: Option<PathBuf>,
@@ -36,7 +37,7 @@ impl Default for WsSide {
 
 impl WsSide {
     /// Checks the files of keys and certificates.
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    pub(super) fn check(&self) -> Result<(), StartError> {
         if let Some(files) = &self.tls {
             TlsIdentity::load(&files.cert, &files.key)?;
         }
@@ -75,7 +76,7 @@ impl NodeBuilder {
     }
 
     /// The configuration of the WebSocket network.
-    pub(crate) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
+    pub(super) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
         let mut config = WsConfig::new(self.network.clone());
         config.listen = self.ws.listen.clone();

@@ -1,0 +1,57 @@
+//! The start of the networks of a node.
+
+use broadcaster::Broadcaster;
+use gossip::Keypair;
+use mesh::Door;
+use net_http::{HttpServer, client::Clients};
+#[cfg(all(feature = "ws", feature = "p2p"))]
+use net_hybrid::{HybridConfig, HybridNetwork};
+#[cfg(feature = "p2p")]
+use net_p2p::P2pNetwork;
+#[cfg(feature = "ws")]
+use net_ws::WsNetwork;
+use tokio_util::sync::CancellationToken;
+
+use super::NodeBuilder;
+use crate::{error::StartError, mode::Mode, network::Network};
+
+/// The parts that a node lends to each of its networks.
+#[derive(Debug)]
+pub(super) struct Lent {
+    pub(super) key: Keypair,
+    pub(super) broadcaster: Broadcaster,
+    pub(super) door: Door,
+    /// Serves HTTP, if there is anything to serve.
+    pub(super) http_server: Option<HttpServer>,
+    /// Call others over HTTP.
+    pub(super) clients: Clients,
+}
+
+impl NodeBuilder {
+    /// Starts the network of the node, with the parts that the node lends to it.
+    pub(super) async fn start_network(
+        self,
+        lent: Lent,
+        parent: &CancellationToken,
+    ) -> Result<Network, StartError> {
+        match self.mode {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Mode::Hybrid => {
+                let config =
+                    HybridConfig { ws: self.ws_config(&lent)?, p2p: self.p2p_config(&lent)? };
+                let network = HybridNetwork::start(config, lent.broadcaster, parent).await?;
+                Ok(Network::Hybrid(network))
+            }
+            #[cfg(feature = "ws")]
+            Mode::WebSocket => {
+                let config = self.ws_config(&lent)?;
+                Ok(Network::WebSocket(WsNetwork::start(config, lent.broadcaster, parent).await?))
+            }
+            #[cfg(feature = "p2p")]
+            Mode::Libp2p => {
+                let config = self.p2p_config(&lent)?;
+                Ok(Network::Libp2p(P2pNetwork::start(config, lent.broadcaster, parent).await?))
+            }
+        }
+    }
+}
