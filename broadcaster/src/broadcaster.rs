@@ -181,6 +181,10 @@ impl Broadcaster {
     }
 
     /// Asks the node's peers, router and workers to end, and waits for at most `grace`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: dropping the future aborts the tasks that still run.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.parts.links.tasks.stop(grace).await
     }

@@ -89,6 +89,10 @@ impl HybridNetwork {
     }
 
     /// Stops both halves concurrently. Tasks that still run after `grace` are aborted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: dropping the future aborts the tasks that still run.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         let (ws, p2p) = tokio::join!(self.ws.stop(grace), self.p2p.stop(grace));
         ws.and(p2p)

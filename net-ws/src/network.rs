@@ -45,6 +45,10 @@ impl WsNetwork {
     /// # Errors
     ///
     /// [`StartError`]. Nothing keeps running after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped future leaves nothing running.
     pub async fn start(
         config: WsConfig,
         broadcaster: Broadcaster,
@@ -93,6 +97,10 @@ impl WsNetwork {
 
     /// Stops listening and dialling, closes every connection in an orderly way, and waits for that. Tasks that
     /// still run after `grace` are aborted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: dropping the future aborts the tasks that still run.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
     }

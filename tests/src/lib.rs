@@ -24,5 +24,6 @@ pub mod process;
 pub mod recorder;
 pub mod rig;
 pub mod simulation;
+pub mod sources;
 pub mod wait;
 pub mod websocket;

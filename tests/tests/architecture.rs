@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use testkit::sources::sources;
 
 /// A room, the rooms it may depend on, and the crates it must never use.
 struct Room {
@@ -215,19 +216,6 @@ fn the_folders_are_those_of_the_plan() {
         let folder = package.manifest_path.parent().and_then(Path::file_name);
         let folder = folder.expect("a manifest is in a folder").to_string_lossy();
         assert!(FOLDERS.contains(&&*folder), "{} lies in {folder}", package.name);
-    }
-}
-
-/// The Rust sources below a folder.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    let entries = fs::read_dir(folder).expect("a folder can be read");
-    for entry in entries {
-        let path = entry.expect("an entry can be read").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
     }
 }
 

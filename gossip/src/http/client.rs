@@ -59,6 +59,11 @@ impl HttpClient {
     ///
     /// [`HttpError`], which tells whether the request may have reached the peer. A response with an
     /// error status is a response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the request up: its connection is closed, or its stream reset. Whether the
+    /// request has reached the peer is unknown then.
     pub async fn send<B>(&self, request: Request<B>) -> Result<HttpResponse, HttpError>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -73,6 +78,10 @@ impl HttpClient {
     /// # Errors
     ///
     /// As [`HttpClient::send`]; also when `path` is no path.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`HttpClient::send`].
     pub async fn get(&self, path: &str) -> Result<HttpResponse, HttpError> {
         let request = Request::builder().method(Method::GET).uri(path).body(HttpBody::empty());
         let request = request.map_err(|source| HttpError::Invalid { source: source.into() })?;

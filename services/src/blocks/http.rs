@@ -106,6 +106,10 @@ pub fn router(responder: Responder, genesis: NetworkId, fallbacks: Vec<Fallback>
 }
 
 /// Answers like existing nodes where there is nothing: 404 and a text.
+///
+/// # Cancel safety
+///
+/// Safe: it does not wait.
 // A handler of axum is async.
 #[allow(clippy::unused_async)]
 pub async fn page_not_found() -> Response {

@@ -137,6 +137,10 @@ impl Blocks {
     /// # Errors
     ///
     /// [`StoreError`] when the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped read goes on for a moment on its thread, and its result is lost.
     pub async fn latest(&self) -> Result<Option<u64>, StoreError> {
         self.call(|store| store.latest()).await
     }
@@ -146,6 +150,10 @@ impl Blocks {
     /// # Errors
     ///
     /// [`StoreError`] when the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Blocks::latest`].
     pub async fn get(&self, round: u64) -> Result<Option<StoredBlock>, StoreError> {
         self.call(move |store| store.get(round)).await
     }
@@ -155,6 +163,10 @@ impl Blocks {
     /// # Errors
     ///
     /// [`StoreError`] when the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Blocks::latest`].
     pub async fn find(&self, round: u64) -> Result<Found, StoreError> {
         self.call(move |store| match store.get(round)? {
             Some(block) => Ok(Found::Block(block)),
@@ -168,6 +180,10 @@ impl Blocks {
     /// # Errors
     ///
     /// [`StoreError`] when the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Blocks::latest`].
     pub async fn missing(&self, mut rounds: Vec<u64>) -> Result<Vec<u64>, StoreError> {
         self.call(move |store| {
             let mut failed = None;
@@ -188,6 +204,10 @@ impl Blocks {
     /// # Errors
     ///
     /// [`StoreError`] when they cannot be written, or the store holds as much as it may; nothing was kept then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the blocks may or may not be kept after the future was dropped.
     pub async fn put_all(&self, blocks: Vec<(u64, StoredBlock)>) -> Result<(), StoreError> {
         self.call(move |store| store.put_all(&blocks)).await
     }

@@ -298,6 +298,10 @@ impl Store {
     /// # Errors
     ///
     /// The error of the operating system, when a file that is there cannot be opened.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped read goes on for a moment on its thread, and its result is lost.
     pub async fn find(&self, id: FileId) -> io::Result<Option<Content>> {
         let shared = self.shared.clone();
         blocking(move || open(&shared.path(id))).await
@@ -306,6 +310,10 @@ impl Store {
     /// Opens what [`Outline::parse`] reads, of a file that is there and has more than one group.
     ///
     /// # Errors
+    ///
+    /// As [`Store::find`].
+    ///
+    /// # Cancel safety
     ///
     /// As [`Store::find`].
     pub async fn find_outline(&self, id: FileId) -> io::Result<Option<Content>> {
@@ -318,6 +326,10 @@ impl Store {
     /// # Errors
     ///
     /// The error of the operating system, when it cannot be removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the file may or may not be there after the future was dropped.
     pub async fn remove(&self, id: FileId) -> io::Result<bool> {
         let shared = self.shared.clone();
         blocking(move || {

@@ -70,6 +70,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError`] when the peer does not answer, refuses, or answers something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped request changes nothing.
     pub async fn value(&self, key: &str) -> Result<Option<Value>, KvError> {
         let response = match self.ask(Method::GET, key, Bytes::new(), HeaderMap::new()).await {
             Err(KvError::Refused { status: StatusCode::NOT_FOUND }) => return Ok(None),
@@ -85,6 +89,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError`] when the peer does not answer, refuses, or answers something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the peer may or may not have made the change when the future was dropped.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<HeaderValue, KvError> {
         tag(&self.ask(Method::PUT, key, value, HeaderMap::new()).await?)
     }
@@ -94,6 +102,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError::Changed`] if the key is there; [`KvError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Client::put`].
     pub async fn create(&self, key: &str, value: Bytes) -> Result<HeaderValue, KvError> {
         let unless = one(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
         tag(&self.ask(Method::PUT, key, value, unless).await?)
@@ -104,6 +116,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError::Changed`] if that value is not there any more; [`KvError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Client::put`].
     pub async fn replace(
         &self,
         key: &str,
@@ -118,6 +134,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError`] when the peer does not answer, refuses, or answers something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Client::put`].
     pub async fn delete(&self, key: &str) -> Result<bool, KvError> {
         match self.ask(Method::DELETE, key, Bytes::new(), HeaderMap::new()).await {
             Err(KvError::Refused { status: StatusCode::NOT_FOUND }) => Ok(false),
@@ -130,6 +150,10 @@ impl Client {
     /// # Errors
     ///
     /// [`KvError`] when the peer does not answer, refuses, or answers something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped request changes nothing.
     pub async fn keys(&self) -> Result<Vec<String>, KvError> {
         let response = self.http.get("/kv").await.map_err(|source| KvError::NoAnswer { source })?;
         let keys = read_all(checked(response)?.into_body(), KEYS_BYTES).await;
