@@ -150,18 +150,18 @@ impl P2pNetwork {
             .clients
             .clone()
             .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
-        let blueprint = SwarmParts {
+        let parts = SwarmParts {
             config,
             around: Arc::clone(&around),
             swarm: swarm.clone(),
             bound: bound.clone(),
             dials: dials.clone(),
         };
-        let life = blueprint.make(&listen, tasks.token()).await.map_err(|error| match error {
+        let life = parts.make(&listen, tasks.token()).await.map_err(|error| match error {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
             other => StartError::Setup { source: Box::new(other) },
         })?;
-        tasks.spawn_lasting("swarm", |cancel| blueprint.supervise(life, cancel));
+        tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
         let shared = Shared { around, swarm, bound, dials, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();

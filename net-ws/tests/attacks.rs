@@ -1,6 +1,6 @@
 //! Attacks by unknown peers: the sockets, the memory and the time they cost stay bounded.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

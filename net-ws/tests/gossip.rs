@@ -1,6 +1,6 @@
 //! Whole nodes over loopback: they find each other, gossip, and disconnect.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -3,7 +3,7 @@
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The recorded outcomes of requests for gossip: the 101 and every refusal, byte by byte where bytes matter.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
 //! The recorded behaviour of WebSocket links: frames, closes, and handshakes from the dialler's side.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

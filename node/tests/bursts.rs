@@ -1,6 +1,6 @@
 //! A burst of transactions through the admin way of a real node, as `tandem send` uses it.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 #[cfg(test)]

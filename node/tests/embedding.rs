@@ -1,6 +1,6 @@
 //! The library, as an application embeds it.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 use std::{
     sync::{Arc, Mutex},

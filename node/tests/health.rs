@@ -1,6 +1,6 @@
 //! The words of a node about itself when something is wrong.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! HTTP from the command line: `tandem http`, `tandem forward` and `tandem file`, against a node of its own.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 #[cfg(test)]
 mod support;

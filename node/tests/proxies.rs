@@ -1,7 +1,7 @@
 //! The recipes of `docs/proxies.md`, run as they stand there: HTTP services and gossip through nginx and
 //! HAProxy. A proxy that is not installed is left out, and the test says so; `.ci/run` installs both.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 

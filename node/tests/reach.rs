@@ -1,6 +1,6 @@
 //! Reaching connected peers from an application.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 use std::time::Duration;
 

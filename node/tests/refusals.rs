@@ -1,6 +1,6 @@
 //! Bad input: one line on standard error that says what to do, and an exit code.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 #[cfg(test)]
 mod support;

@@ -1,6 +1,6 @@
 //! Signals, for every command that runs for a while.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 #[cfg(test)]

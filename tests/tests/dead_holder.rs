@@ -1,6 +1,6 @@
 //! A holder of an identity that dies without a word: its socket swallows everything and is never closed. A
 //! newcomer with the same key takes its place, over real transports.
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 use std::{
     net::SocketAddr,

@@ -3,7 +3,7 @@
 //! Each test floods the program for some seconds; `FLOOD_SECONDS` in the environment makes it longer.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 #[path = "../../net-p2p/src/tests/rpc.rs"]
 mod rpc;

@@ -3,7 +3,7 @@
 //! Issue 9, 13: other libraries let an application register its own protocol (rust-libp2p's streams, iroh's
 //! `ProtocolHandler`). Before, Tandem did not.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 use std::{
     num::NonZeroUsize,

@@ -1,6 +1,6 @@
 //! Tests that use private items of the crate.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 mod bursts;
 mod door;

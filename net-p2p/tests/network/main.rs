@@ -1,6 +1,6 @@
 //! Whole libp2p networks on the loopback interface.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod kit;

@@ -139,7 +139,7 @@ fn health(
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#[allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 mod tests {
     use std::time::Duration;
 

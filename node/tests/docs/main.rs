@@ -6,7 +6,7 @@
 //! * `toml` is a configuration, which the program reads; `toml cargo` is a part of a `Cargo.toml`, which cargo reads.
 //! * `nginx` and `haproxy` are run by `proxies.rs`.
 
-#![allow(clippy::disallowed_methods, reason = "a test is its own surroundings")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
 
