@@ -17,21 +17,30 @@
 //!   stream, and written bytes until they are in the buffers of the socket.
 //! * Beyond the bound, the connection with the largest backlog loses the stream that holds most of it. If no
 //!   stream holds half of it, the whole connection ends. Peers with a small backlog therefore lose nothing.
-//! * Locks are taken in the order connections, streams, stream. An eviction wakes tasks while it holds them, which
-//!   schedules the tasks and runs no code of theirs.
+//! * Messages of GossipSub that the connection did not take count as well. A connection whose backlog is mostly
+//!   these ends: without its topic stream the library would queue for it again.
+//! * Locks are taken in the order connections, streams, stream. An eviction wakes tasks after it has released them.
 
 use std::{
     collections::HashMap,
+    io,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
+use futures::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 use yamux::{Packet, Stream};
 
-use crate::metrics::{P2pEvent, P2pMetrics};
+use crate::{
+    metrics::{P2pEvent, P2pMetrics},
+    muxer::TopicQueue,
+    topic_debts::TopicDebts,
+};
 
 /// Divisor of the byte budget that gives the default bound, which is in addition to the budget. Chosen: 64 MiB
 /// with the default budget, of which 2,400 idle peers use a third.
@@ -40,8 +49,15 @@ const PART_OF_BUDGET: usize = 4;
 /// Smallest default bound, in bytes. Chosen: 64 full streams that are not read.
 const LEAST_BYTES: usize = 16 * 1024 * 1024;
 
+/// Divisor of the bound that gives the bound on what is published and has not reached a connection yet. Chosen: a
+/// burst of the outbox to a few peers.
+const DEBTS_PART: usize = 2;
+
 /// Overhead of a frame, in bytes: the smallest allocation, and a place in a queue that doubles.
 pub(crate) const FRAME_BYTES: usize = 96;
+
+/// Largest frame that the library sends, in bytes. Source: yamux 0.14, `split_send_size`.
+const MAX_SENT_BYTES: usize = 16 * 1024;
 
 /// Memory of an open stream, in bytes: its state here and in the library. Chosen: rounded up.
 const STREAM_BYTES: usize = 1_024;
@@ -59,6 +75,7 @@ struct Shared {
     metrics: P2pMetrics,
     next: AtomicU64,
     accounts: Mutex<HashMap<u64, Arc<Account>>>,
+    debts: TopicDebts,
 }
 
 /// The backlog of one connection.
@@ -71,7 +88,9 @@ struct Account {
     first: Mutex<Option<(u32, usize)>>,
     /// Bytes written by streams that are not in the buffers of the socket yet.
     unsent: AtomicUsize,
-    /// Cancelled when the connection must end, because its backlog is the largest.
+    /// `true` once the connection was chosen to end, because its backlog is the largest.
+    evicted: AtomicBool,
+    /// Cancelled after that.
     end: CancellationToken,
 }
 
@@ -82,11 +101,26 @@ struct StreamAccount {
     kept: Mutex<Kept>,
 }
 
-/// A Yamux stream, and the rest of the frame that is being read. `stream` is `None` after an eviction.
+/// A Yamux stream, the rest of the frame that is being read, and what GossipSub has written and the connection did
+/// not take. `stream` is `None` after an eviction.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) stream: Option<Stream>,
     pub(crate) frame: Option<(Packet, usize)>,
+    pub(crate) topic: TopicQueue,
+}
+
+/// The contents of evicted streams, and the ends of evicted connections. Dropping it wakes their tasks.
+#[derive(Default)]
+struct Evicted {
+    streams: Vec<Kept>,
+    ends: Vec<CancellationToken>,
+}
+
+impl Drop for Evicted {
+    fn drop(&mut self) {
+        self.ends.iter().for_each(CancellationToken::cancel);
+    }
 }
 
 /// The account of one connection. Clones share it; its bytes are given back with the last of them.
@@ -105,8 +139,14 @@ struct OpenAccount {
 /// A counted stream. Dropping it resets the stream, unless it was closed, and gives its bytes back.
 #[derive(Debug)]
 pub(crate) struct CountedStream {
-    connection: ConnectionBacklog,
+    handle: StreamHandle,
     id: u32,
+}
+
+/// A handle to a counted stream, which may have been dropped or evicted.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamHandle {
+    connection: ConnectionBacklog,
     account: Arc<StreamAccount>,
 }
 
@@ -123,8 +163,14 @@ impl Backlog {
             metrics,
             next: AtomicU64::new(0),
             accounts: Mutex::default(),
+            debts: TopicDebts::new(bound / DEBTS_PART),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The bytes published to each peer that have not reached its connection.
+    pub(crate) fn debts(&self) -> &TopicDebts {
+        &self.shared.debts
     }
 
     /// The default bound for a byte budget, in bytes.
@@ -161,51 +207,53 @@ impl Backlog {
 impl Shared {
     /// Evicts streams and connections with the largest backlog until the total is within the bound.
     fn make_room(&self) {
+        let mut evicted = Evicted::default();
         // If another task holds the lock, it makes the room; this one must not wait with bytes in hand.
         let Ok(accounts) = self.accounts.try_lock() else { return };
         loop {
-            // A cancelled connection still holds its bytes until its task ends, which is soon, so it does not
+            // An evicted connection still holds its bytes until its task ends, which is soon, so it does not
             // count.
             let mut held = 0;
             let mut greediest: Option<&Arc<Account>> = None;
-            for account in accounts.values().filter(|account| !account.end.is_cancelled()) {
+            let stay = |account: &&Arc<Account>| !account.evicted.load(Ordering::Relaxed);
+            for account in accounts.values().filter(stay) {
                 let bytes = account.held.load(Ordering::Relaxed);
                 held += bytes;
                 if greediest.is_none_or(|most| most.held.load(Ordering::Relaxed) < bytes) {
                     greediest = Some(account);
                 }
             }
-            let Some(greediest) = greediest.filter(|_| held > self.bound) else { return };
-            let greediest = Arc::clone(greediest);
-            self.take_from(&greediest);
+            let Some(greediest) = greediest.filter(|_| held > self.bound) else { break };
+            self.take_from(greediest, &mut evicted);
         }
+        drop(accounts);
+        drop(evicted);
     }
 
-    fn take_from(&self, account: &Account) {
+    fn take_from(&self, account: &Account, evicted: &mut Evicted) {
         let all = account.held.load(Ordering::Relaxed);
         let streams: Vec<_> = lock(&account.streams).values().cloned().collect();
         let bytes = |stream: &Arc<StreamAccount>| stream.held.load(Ordering::Relaxed);
         if let Some(most) = streams.iter().max_by_key(|stream| bytes(stream))
             && bytes(most) > all / 2
+            && lock(&most.kept).topic.is_empty()
         {
             self.metrics.note(P2pEvent::BacklogStream);
             tracing::debug!(bytes = bytes(most), "resetting the stream that keeps most unread");
-            return self.reset(account, most);
+            return evicted.streams.push(self.reset(account, most));
         }
         self.metrics.note(P2pEvent::BacklogConnection);
         tracing::debug!(bytes = all, "ending the connection that keeps most");
-        account.end.cancel();
-        streams.iter().for_each(|stream| self.reset(account, stream));
+        account.evicted.store(true, Ordering::Relaxed);
+        evicted.ends.push(account.end.clone());
+        evicted.streams.extend(streams.iter().map(|stream| self.reset(account, stream)));
     }
 
-    /// Evicts a stream, and drops its bytes.
-    fn reset(&self, account: &Account, stream: &StreamAccount) {
-        let taken = {
-            let mut kept = lock(&stream.kept);
-            self.take(account, stream.held.swap(0, Ordering::Relaxed));
-            std::mem::take(&mut *kept)
-        };
-        drop(taken);
+    /// Evicts a stream, gives its bytes back, and returns what was kept of it.
+    fn reset(&self, account: &Account, stream: &StreamAccount) -> Kept {
+        let mut kept = lock(&stream.kept);
+        self.take(account, stream.held.swap(0, Ordering::Relaxed));
+        std::mem::take(&mut *kept)
     }
 
     fn take(&self, account: &Account, bytes: usize) {
@@ -281,12 +329,23 @@ impl ConnectionBacklog {
         let id = stream.id().val();
         let first = lock(&self.open.account.first).take_if(|(first, _)| *first == id);
         let bytes = first.map_or(0, |(_, bytes)| bytes);
-        let kept = Mutex::new(Kept { stream: Some(stream), frame: None });
+        let kept = Mutex::new(Kept { stream: Some(stream), ..Kept::default() });
         let account = Arc::new(StreamAccount { held: AtomicUsize::new(bytes), kept });
         lock(&self.open.account.streams).insert(id, Arc::clone(&account));
         self.add(STREAM_BYTES);
         self.settle();
-        CountedStream { connection: self.clone(), id, account }
+        CountedStream { handle: StreamHandle { connection: self.clone(), account }, id }
+    }
+
+    /// The counters of evictions.
+    pub(crate) fn metrics(&self) -> &P2pMetrics {
+        &self.open.shared.metrics
+    }
+
+    /// Ends the connection.
+    pub(crate) fn evict(&self) {
+        self.open.account.evicted.store(true, Ordering::Relaxed);
+        self.open.account.end.cancel();
     }
 
     /// Cancelled when the connection must end, because its backlog is the largest.
@@ -303,30 +362,62 @@ impl Drop for OpenAccount {
 }
 
 impl CountedStream {
-    /// Locks the stream, which is `None` after an eviction.
+    /// A handle to the stream that does not keep it open.
+    pub(crate) const fn handle(&self) -> &StreamHandle {
+        &self.handle
+    }
+}
+
+impl StreamHandle {
+    /// Locks the stream, which is `None` after an eviction, and after it was dropped.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Kept> {
         lock(&self.account.kept)
     }
 
-    /// Gives back the bytes of a frame that was read. The caller must hold the lock of a stream that was not
-    /// evicted.
-    pub(crate) fn read(&self, frame_bytes: usize) {
-        let bytes = frame_bytes + FRAME_BYTES;
+    /// Counts bytes that the stream keeps. The caller must hold the lock of a stream that was not evicted, and
+    /// call [`ConnectionBacklog::settle`] without it.
+    pub(crate) fn keep(&self, bytes: usize) {
+        self.account.held.fetch_add(bytes, Ordering::Relaxed);
+        self.connection.add(bytes);
+    }
+
+    /// Gives back bytes that the stream kept. The caller must hold the lock of a stream that was not evicted.
+    pub(crate) fn give_back(&self, bytes: usize) {
         self.account.held.fetch_sub(bytes, Ordering::Relaxed);
         self.connection.take(bytes);
     }
 
     /// The account of the stream's connection.
-    pub(crate) fn connection(&self) -> &ConnectionBacklog {
+    pub(crate) const fn connection(&self) -> &ConnectionBacklog {
         &self.connection
+    }
+
+    /// Writes one frame to a locked stream. The caller must call [`ConnectionBacklog::settle`] without the lock.
+    pub(crate) fn poll_write_frame(
+        &self,
+        stream: &mut Stream,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // Counted before the write, because the connection's task may send the bytes at once.
+        let most = bytes.len().min(MAX_SENT_BYTES) + FRAME_BYTES;
+        self.connection.wrote(most);
+        let written = Pin::new(stream).poll_write(context, bytes);
+        let counted = match &written {
+            Poll::Ready(Ok(bytes @ 1..)) => bytes + FRAME_BYTES,
+            _ => 0,
+        };
+        self.connection.sent(most.saturating_sub(counted));
+        written
     }
 }
 
 impl Drop for CountedStream {
     fn drop(&mut self) {
-        let OpenAccount { shared, account, .. } = &*self.connection.open;
+        let StreamHandle { connection, account: stream } = &self.handle;
+        let OpenAccount { shared, account, .. } = &*connection.open;
         lock(&account.streams).remove(&self.id);
-        shared.reset(account, &self.account);
+        drop(shared.reset(account, stream));
         shared.take(account, STREAM_BYTES);
     }
 }

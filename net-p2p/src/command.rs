@@ -62,6 +62,7 @@ pub(crate) struct Verdict {
     pub(crate) acceptance: MessageAcceptance,
     /// The charge for the message, held for as long as GossipSub keeps it.
     pub(crate) held: Reservation,
+    pub(crate) topic: libp2p::gossipsub::TopicHash,
 }
 
 /// A notice from a task that the swarm task has spawned.

@@ -68,6 +68,7 @@ mod streams;
 mod supervisor;
 mod swarm;
 mod topic;
+mod topic_debts;
 mod topic_gate;
 mod topic_rates;
 mod topic_scores;

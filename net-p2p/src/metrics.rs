@@ -61,6 +61,8 @@ pub enum P2pEvent {
     TopicNamesFull,
     /// A peer was disconnected: it flooded a topic.
     TopicFlood,
+    /// A peer was disconnected: it did not accept what was published to it, and publishing had to wait for that.
+    TopicPeerStalled,
     /// A peer is no longer served on topics: its GossipSub score is too low.
     TopicPeerMuted,
     /// An address was not dialled: its name could not be resolved.
@@ -72,7 +74,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 30] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -98,6 +100,7 @@ impl P2pEvent {
         Self::TopicBudgetFull,
         Self::TopicNamesFull,
         Self::TopicFlood,
+        Self::TopicPeerStalled,
         Self::TopicPeerMuted,
         Self::Unresolved,
         Self::PingTimeout,
@@ -133,6 +136,7 @@ impl P2pEvent {
             Self::TopicBudgetFull => "p2p_topic_budget_full",
             Self::TopicNamesFull => "p2p_topic_names_full",
             Self::TopicFlood => "p2p_topic_flood",
+            Self::TopicPeerStalled => "p2p_topic_peer_stalled",
             Self::TopicPeerMuted => "p2p_topic_peer_muted",
             Self::Unresolved => "p2p_unresolved",
             Self::PingTimeout => "p2p_ping_timeout",

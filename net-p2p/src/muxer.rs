@@ -26,6 +26,8 @@
 mod driver;
 mod meter;
 mod substream;
+mod topic_queue;
+mod topic_stream;
 
 use std::{
     convert::Infallible,
@@ -46,15 +48,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
+pub(crate) use self::topic_queue::{MAX_WAITING_BYTES, TopicQueue};
 use self::{
     driver::{Driver, Order},
     meter::Meter,
-    substream::{Activity, Substream, Why},
+    substream::{Activity, Opener, Substream, Why},
+    topic_stream::TopicStream,
 };
 use crate::{
     backlog::{Backlog, CountedStream},
     connections::ConnectionTasks,
     flush_coalescer::FlushCoalescer,
+    topic_debts::Debt,
 };
 
 /// Largest number of open streams per connection, both directions together. Another stream ends the whole
@@ -132,6 +137,8 @@ impl Upgrade {
             closing: None,
             ended: Some(ended),
             activity: Activity::default(),
+            topics: TopicStream::default(),
+            debt: None,
             streams,
             why: Why::default(),
         }
@@ -182,14 +189,25 @@ pub(crate) struct Muxer {
     ended: Option<oneshot::Receiver<ConnectionError>>,
     /// Tells whether the handlers of the connection must be polled again.
     activity: Activity,
+    /// GossipSub's stream.
+    topics: TopicStream,
+    /// The bytes published to the peer since the stream last took everything.
+    debt: Option<Debt>,
     /// Cancelled when the streams must end.
     streams: CancellationToken,
     why: Why,
 }
 
 impl Muxer {
-    fn substream(&self, stream: CountedStream) -> Substream {
-        Substream::new(stream, self.activity.clone(), (self.streams.clone(), self.why.clone()))
+    fn substream(&self, stream: CountedStream, opener: Opener) -> Substream {
+        let end = (self.streams.clone(), self.why.clone());
+        Substream::new(stream, self.activity.clone(), end, self.topics.clone(), opener)
+    }
+
+    /// Pays `debt` whenever everything published to the peer has reached its connection.
+    pub(crate) fn with_debt(mut self, debt: Debt) -> Self {
+        self.debt = Some(debt);
+        self
     }
 
     /// Ends all streams at once, for a reason that the links on them take over. The connection itself is
@@ -218,7 +236,7 @@ impl StreamMuxer for Muxer {
         context: &mut Context<'_>,
     ) -> Poll<Result<Substream, ConnectionError>> {
         match ready!(self.inbound.poll_recv(context)) {
-            Some(stream) => Poll::Ready(Ok(self.substream(stream))),
+            Some(stream) => Poll::Ready(Ok(self.substream(stream, Opener::Peer))),
             None => self.poll_ended(context).map(Err),
         }
     }
@@ -238,7 +256,7 @@ impl StreamMuxer for Muxer {
         let stream = ready!(Pin::new(stream).poll(context));
         self.outbound = None;
         match stream {
-            Ok(stream) => Poll::Ready(Ok(self.substream(stream))),
+            Ok(stream) => Poll::Ready(Ok(self.substream(stream, Opener::Own))),
             Err(_gone) => self.poll_ended(context).map(Err),
         }
     }
@@ -266,6 +284,11 @@ impl StreamMuxer for Muxer {
         context: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
         self.activity.poll_again(context);
+        if self.topics.poll(context)
+            && let Some(debt) = &self.debt
+        {
+            debt.pay();
+        }
         self.poll_ended(context).map(Err)
     }
 }

@@ -14,7 +14,8 @@
 //!
 //! * Messages that GossipSub keeps are charged until it forgets them. Their charge is at most
 //!   [`MAX_KEPT_BYTES`] or a quarter of the budget.
-//! * At most [`BURST_MESSAGES`] are published at once, and [`MESSAGES_PER_SECOND`] over time.
+//! * At most [`BURST_MESSAGES`] and [`BURST_BYTES`] are published at once, and [`MESSAGES_PER_SECOND`] and
+//!   [`BYTES_PER_SECOND`] over time.
 //! * At most [`MAX_WAITING`] wait, each with its charge. Further ones are returned to the caller.
 //! * Peers take turns. A peer that floods leaves room for others in the queue and in the memory of GossipSub.
 
@@ -29,7 +30,7 @@ use gossip::LinkId;
 use libp2p::{PeerId, gossipsub::TopicHash};
 use tokio::time::Instant;
 
-use crate::waiting::Waiting;
+use crate::{muxer::MAX_WAITING_BYTES, waiting::Waiting};
 
 /// Time for which GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(10);
@@ -51,6 +52,15 @@ const BURST_MESSAGES: u32 = 4_096;
 
 /// Messages published per second over time. Chosen: four times the rate known to do no harm.
 const MESSAGES_PER_SECOND: u32 = 20_000;
+
+/// Bytes published at once, as they are charged; one message more may exceed it. Chosen: less than may wait for one
+/// peer, so that no peer loses a message of a burst.
+const BURST_BYTES: u32 = 6 * 1024 * 1024;
+const _: () = assert!((BURST_BYTES as usize) < MAX_WAITING_BYTES);
+
+/// Bytes published per second over time. Chosen: several times the charge that GossipSub may keep, and a fraction of
+/// what one connection carries.
+const BYTES_PER_SECOND: u32 = 32 * 1024 * 1024;
 
 /// The factor by which the charge of one peer may exceed what is free. Chosen: a single peer gets eight ninths of
 /// the memory, two get eight seventeenths each, and there is always some left for one more.
@@ -105,6 +115,8 @@ pub(crate) struct Outbox {
     max_kept_bytes: usize,
     /// Tokens: messages that may be published now.
     turns: f64,
+    /// Tokens: bytes that may be published now; negative after a large message.
+    bytes: f64,
     counted: Instant,
 }
 
@@ -126,6 +138,7 @@ impl Outbox {
             kept_of: HashMap::new(),
             max_kept_bytes: (budget_bytes / 4).min(MAX_KEPT_BYTES),
             turns: f64::from(BURST_MESSAGES),
+            bytes: f64::from(BURST_BYTES),
             counted: now,
         }
     }
@@ -140,7 +153,9 @@ impl Outbox {
         let elapsed = now.saturating_duration_since(self.counted).as_secs_f64();
         let turns = elapsed.mul_add(f64::from(MESSAGES_PER_SECOND), self.turns);
         (self.turns, self.counted) = (turns.min(f64::from(BURST_MESSAGES)), now);
-        if self.turns < 1.0 {
+        let bytes = elapsed.mul_add(f64::from(BYTES_PER_SECOND), self.bytes);
+        self.bytes = bytes.min(f64::from(BURST_BYTES));
+        if self.turns < 1.0 || self.bytes <= -1.0 {
             return None;
         }
         for _ in 0..self.waiting.origins().min(TRIES) {
@@ -148,6 +163,7 @@ impl Outbox {
             let bytes = cost(message.body.len());
             if self.has_room(origin, bytes, now) {
                 self.turns -= 1.0;
+                self.bytes -= bytes as f64;
                 return self.waiting.pop();
             }
             self.waiting.skip();
@@ -158,7 +174,9 @@ impl Outbox {
     /// The time at which the next message may be published; `None` if none waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         let (origin, message) = self.waiting.front()?;
-        let turn = self.counted + Duration::from_secs_f64(1.0 / f64::from(MESSAGES_PER_SECOND));
+        let debt = (-self.bytes).max(0.0) / f64::from(BYTES_PER_SECOND);
+        let pause = debt.max(1.0 / f64::from(MESSAGES_PER_SECOND));
+        let turn = self.counted + Duration::from_secs_f64(pause);
         let full = !self.fits(origin, cost(message.body.len()));
         let room = self.kept.front().filter(|_| full).map(|kept| kept.until);
         Some(room.map_or(turn, |room| room.max(turn)))
@@ -244,21 +262,41 @@ mod tests {
 
     #[test]
     fn a_kept_message_is_charged_until_gossipsub_forgets_it() {
-        let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
-        let mut outbox = Outbox::new(BUDGET, now);
+        let (budget, start) = (ByteBudget::new(BUDGET), Instant::now());
+        let mut outbox = Outbox::new(BUDGET, start);
         let fit = BUDGET / 4 / cost(100_000);
         for _ in 0..fit + 10 {
             assert!(outbox.offer(message(&budget, 100_000)).is_none());
         }
-        assert_eq!(publish(&mut outbox, now), fit);
-        assert_eq!(outbox.due(), Some(now + KEPT_FOR));
-        assert_eq!(publish(&mut outbox, now + KEPT_FOR - Duration::from_millis(1)), 0);
+        let mut now = start;
+        let mut published = 0;
+        while now < start + Duration::from_secs(1) {
+            published += publish(&mut outbox, now);
+            now = outbox.due().unwrap();
+        }
+        assert_eq!((published, now), (fit, start + KEPT_FOR));
+        assert_eq!(publish(&mut outbox, now - Duration::from_millis(1)), 0);
         assert_eq!(budget.used(), (fit + 10) * cost(100_000));
         assert_eq!(publish(&mut outbox, now + KEPT_FOR), 10);
         assert_eq!(budget.used(), 10 * cost(100_000));
         assert!(outbox.due().is_none());
         assert!(outbox.has_room(Origin::Own, 0, now + 2 * KEPT_FOR));
         assert_eq!(budget.used(), 0);
+    }
+
+    // Issue 8, 22.
+    #[test]
+    fn large_messages_go_at_a_pace_in_bytes() {
+        let (budget, start) = (ByteBudget::new(4 * BUDGET), Instant::now());
+        let mut outbox = Outbox::new(4 * BUDGET, start);
+        for _ in 0..200 {
+            assert!(outbox.offer(message(&budget, 100_000)).is_none());
+        }
+        let burst = publish(&mut outbox, start);
+        assert_eq!(burst, BURST_BYTES as usize / cost(100_000) + 1);
+        let due = outbox.due().unwrap();
+        assert!(due > start && due < start + Duration::from_millis(4), "{:?}", due - start);
+        assert_eq!(publish(&mut outbox, due), 1, "one message at a time");
     }
 
     #[test]

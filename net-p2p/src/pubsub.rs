@@ -34,8 +34,9 @@ pub(crate) const MAX_BODY_BYTES: usize = MAX_TOPIC_BYTES - FRAMING_BYTES;
 /// Time for which message IDs are remembered. Source: wire facts 8.6, seen TTL.
 const SEEN_TTL: Duration = Duration::from_secs(120);
 
-/// Capacity of the queue for one peer, in messages. Chosen: twice the burst of the outbox. With 256, the
-/// transactions of a block and the answers to IWANT were dropped.
+/// Capacity of the library's queue for one peer, in messages. It is emptied in each turn of the connection's task
+/// (`muxer/topic_stream.rs`), and what was published since is bounded in bytes (`topic_debts.rs`). Chosen: twice the
+/// burst of the outbox. With 256, the transactions of a block and the answers to IWANT were dropped.
 const QUEUE_MESSAGES: usize = 8_192;
 
 /// Largest number of subscriptions in one RPC. Source: wire facts 8.6.

@@ -154,6 +154,7 @@ impl SwarmParts {
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
+        let debts = backlog.debts().clone();
         let mut swarm = Swarm::new(
             transport::build(
                 environment.clone(),
@@ -192,7 +193,7 @@ impl SwarmParts {
         let mut core = Box::new(Core {
             swarm,
             links: self.gossip_links(senders, cancel),
-            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts),
+            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts, debts),
             listening,
             receivers,
             accept,

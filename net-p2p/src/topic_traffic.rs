@@ -31,11 +31,16 @@ use crate::{
     metrics::P2pEvent,
     outbox::{Origin, Outbox, Publication, cost},
     pubsub::{GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
+    topic_debts::TopicDebts,
     topic_scores::TopicScore,
 };
 
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
 const SCORE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause before publishing is tried again, when the messages for all peers use too much memory. Chosen: a few turns of
+/// the tasks that take them.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Time after which a graylisted peer is disconnected; until then its messages are read and dropped. Chosen: as long
 /// as a flood on a connection may last.
@@ -49,6 +54,10 @@ pub(crate) struct TopicTraffic {
     /// Takes the verdicts on messages to the swarm task.
     verdicts: mpsc::Sender<Verdict>,
     outbox: Outbox,
+    /// The bytes published that have not reached the connections yet.
+    debts: TopicDebts,
+    /// Time before which nothing is published, because that is too much.
+    full_until: Option<Instant>,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
     /// Peers of which the library hears nothing any more, and since when.
@@ -63,16 +72,19 @@ impl TopicTraffic {
         around: Arc<LinkContext>,
         topics: Vec<(Tag, IdentTopic)>,
         verdicts: mpsc::Sender<Verdict>,
+        debts: TopicDebts,
     ) -> Self {
         let now = Instant::now();
         let outbox = Outbox::new(around.broadcaster.budget().total(), now);
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
-        Self { around, topics, verdicts, outbox, muted, graylisted, watch: now }
+        let full_until = None;
+        Self { around, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch: now }
     }
 
     /// Returns the time at which the next message may be published; `None` if none waits.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.outbox.due()
+        let due = self.outbox.due()?;
+        Some(self.full_until.map_or(due, |until| until.max(due)))
     }
 
     /// Removes the state of a peer that has disconnected.
@@ -95,7 +107,13 @@ impl TopicTraffic {
     /// Publishes every message that may be published now.
     pub(crate) fn publish_due(&mut self, swarm: &mut NodeSwarm) {
         let now = Instant::now();
-        while let Some(next) = self.outbox.next(now) {
+        loop {
+            self.full_until = None;
+            if !self.debts.has_room() {
+                self.full_until = Some(now + FULL_PAUSE);
+                return self.end_overdue(swarm, now);
+            }
+            let Some(next) = self.outbox.next(now) else { return };
             let Publication { origin, topic, body, held, receipt } = next;
             // No topic is attached in a node without gossip, so there is nothing to publish.
             let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { continue };
@@ -103,6 +121,7 @@ impl TopicTraffic {
                 self.around.metrics.note(P2pEvent::TopicNamesFull);
                 continue;
             }
+            let bytes = cost(body.len());
             match gossipsub.publish(topic.clone(), body) {
                 Ok(_) => {
                     gossipsub.gate().published(origin, now);
@@ -113,7 +132,12 @@ impl TopicTraffic {
                                 .peer_score(peer)
                                 .is_none_or(|score| score >= PUBLISH_THRESHOLD)
                     };
-                    receipt.reached(gossipsub.all_peers().filter(is_served).count());
+                    let mut served = 0;
+                    for (peer, _) in gossipsub.all_peers().filter(is_served) {
+                        self.debts.charge(peer, bytes, now);
+                        served += 1;
+                    }
+                    receipt.reached(served);
                     self.outbox.keep(origin, held, now);
                 }
                 // The message was received or published before, so it is not lost.
@@ -127,6 +151,17 @@ impl TopicTraffic {
                     // The charge stays, because peers may still request the message.
                     self.outbox.keep(origin, held, now);
                 }
+            }
+        }
+    }
+
+    /// Disconnects the peers that do not accept what was published to them, so that others can be served.
+    fn end_overdue(&self, swarm: &mut NodeSwarm, now: Instant) {
+        for peer in self.debts.overdue(now) {
+            // This fails only if the peer has disconnected already.
+            if swarm.disconnect_peer_id(peer).is_ok() {
+                self.around.metrics.note(P2pEvent::TopicPeerStalled);
+                tracing::debug!(%peer, "disconnecting a peer that does not accept topic messages");
             }
         }
     }
@@ -165,13 +200,14 @@ impl TopicTraffic {
             return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
         let (verdicts, metrics) = (self.verdicts.clone(), self.around.metrics.clone());
+        let topic = message.topic;
         let report = Box::new(move |validation| {
             let acceptance = match validation {
                 Validation::Accept => MessageAcceptance::Accept,
                 Validation::Ignore => MessageAcceptance::Ignore,
                 Validation::Reject => MessageAcceptance::Reject,
             };
-            let verdict = Verdict { message: id, from, acceptance, held };
+            let verdict = Verdict { message: id, from, acceptance, held, topic };
             if let Err(mpsc::error::TrySendError::Full(_)) = verdicts.try_send(verdict) {
                 metrics.note(P2pEvent::VerdictLost);
             }
@@ -183,7 +219,9 @@ impl TopicTraffic {
 
     /// Charges a received message to the budget. Returns `None` if it is exceeded.
     fn admit(&mut self, from: &PeerId, bytes: usize) -> Option<broadcaster::Reservation> {
-        let held = if self.outbox.has_room(Origin::Peer(*from), bytes, Instant::now()) {
+        let has_room = self.debts.has_room()
+            && self.outbox.has_room(Origin::Peer(*from), bytes, Instant::now());
+        let held = if has_room {
             self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
         } else {
             None
@@ -195,9 +233,16 @@ impl TopicTraffic {
     }
 
     pub(crate) fn on_verdict(&mut self, swarm: &mut NodeSwarm, verdict: Verdict) {
-        let Verdict { message, from, acceptance, held } = verdict;
+        let Verdict { message, from, acceptance, held, topic } = verdict;
         if matches!(acceptance, MessageAcceptance::Accept) {
-            self.outbox.keep(Origin::Peer(from), held, Instant::now());
+            let now = Instant::now();
+            // It is forwarded to the mesh of its topic.
+            if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
+                for peer in gossipsub.mesh_peers(&topic) {
+                    self.debts.charge(peer, held.bytes(), now);
+                }
+            }
+            self.outbox.keep(Origin::Peer(from), held, now);
         }
         report(swarm, &message, &from, acceptance);
     }

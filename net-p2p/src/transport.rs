@@ -54,6 +54,7 @@ pub(crate) fn build(
     tasks: ConnectionTasks,
     backlog: Backlog,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let debts = backlog.debts().clone();
     let transport = Sockets::new(environment, DIAL_TIMEOUT)
         .map(|socket, _| {
             if let Some(stream) = socket.tcp() {
@@ -64,7 +65,8 @@ pub(crate) fn build(
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
         .multiplex(Upgrade::new(tasks, backlog))
-        .timeout(HANDSHAKE_TIMEOUT);
+        .timeout(HANDSHAKE_TIMEOUT)
+        .map(move |(peer, muxer), _| (peer, muxer.with_debt(debts.open(peer))));
     let guarded = Guarded::new(transport, door);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }

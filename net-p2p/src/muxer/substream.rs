@@ -17,6 +17,7 @@
 //! * No task waits on a stream of a connection that has ended or is being closed. Bytes received before can
 //!   still be read.
 //! * Only bytes count. A repeated end or error does not cause another poll.
+//! * GossipSub's stream takes every message, and never makes its writer wait (`topic_stream.rs`).
 //! * Read bytes are given back to the backlog of the connection, and written bytes are added to it. A stream
 //!   that the backlog has evicted ends with an error.
 
@@ -35,6 +36,7 @@ use futures::{AsyncRead, AsyncWrite, Stream as _};
 use tokio::task;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::{topic_queue::Purpose, topic_stream::TopicStream};
 use crate::backlog::{CountedStream, FRAME_BYTES, Kept};
 
 /// Records whether bytes moved in the task that polls a connection. Clones share it.
@@ -68,9 +70,6 @@ impl Activity {
 /// Why this node ended a connection, if it did; whoever uses a stream of it hears it. Clones share it.
 pub(super) type Why = Arc<OnceLock<EndedFor>>;
 
-/// Largest frame that the library sends, in bytes. Source: yamux 0.14, `split_send_size`.
-const MAX_SENT_BYTES: usize = 16 * 1024;
-
 /// A Yamux stream that reports activity, is counted in the backlog, and ends with its connection.
 #[derive(Debug)]
 pub(crate) struct Substream {
@@ -80,10 +79,21 @@ pub(crate) struct Substream {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Why it did, if this node knows.
     why: Why,
+    /// GossipSub's stream of the connection, which may be this one.
+    topics: TopicStream,
+    purpose: Purpose,
+    opener: Opener,
+}
+
+/// The end that opened a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opener {
+    Own,
+    Peer,
 }
 
 /// The error of an evicted stream.
-fn taken_away<T>() -> Poll<io::Result<T>> {
+pub(super) fn taken_away<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
 }
 
@@ -93,8 +103,11 @@ impl Substream {
         stream: CountedStream,
         activity: Activity,
         (ended, why): (CancellationToken, Why),
+        topics: TopicStream,
+        opener: Opener,
     ) -> Self {
-        Self { stream, activity, ended: Box::pin(ended.cancelled_owned()), why }
+        let (ended, purpose) = (Box::pin(ended.cancelled_owned()), Purpose::Unknown);
+        Self { stream, activity, ended, why, topics, purpose, opener }
     }
 
     /// Passes `poll` on, or returns an error if it is pending and the connection is gone.
@@ -114,8 +127,9 @@ impl Substream {
 
     /// Reads frame by frame, so that each frame is given back as soon as it was read.
     fn poll_frames(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut kept = self.stream.lock();
-        let Kept { stream: Some(stream), frame } = &mut *kept else { return taken_away() };
+        let handle = self.stream.handle();
+        let mut kept = handle.lock();
+        let Kept { stream: Some(stream), frame, .. } = &mut *kept else { return taken_away() };
         let mut filled = 0;
         while filled < into.len() {
             if let Some((packet, offset)) = frame {
@@ -124,7 +138,7 @@ impl Substream {
                 into[..bytes].copy_from_slice(&from[..bytes]);
                 (*offset, filled) = (*offset + bytes, filled + bytes);
                 if *offset == packet.as_ref().len() {
-                    self.stream.read(*offset);
+                    handle.give_back(*offset + FRAME_BYTES);
                     *frame = None;
                 }
                 continue;
@@ -142,21 +156,21 @@ impl Substream {
     }
 
     fn poll_write_frame(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut kept = self.stream.lock();
-        let Some(stream) = &mut kept.stream else { return taken_away() };
-        // Counted before the write, because the connection's task may send the bytes at once.
-        let most = bytes.len().min(MAX_SENT_BYTES) + FRAME_BYTES;
-        let connection = self.stream.connection();
-        connection.wrote(most);
-        let written = Pin::new(stream).poll_write(context, bytes);
-        let counted = match &written {
-            Poll::Ready(Ok(bytes @ 1..)) => bytes + FRAME_BYTES,
-            _ => 0,
+        let handle = self.stream.handle();
+        let written = {
+            let mut kept = handle.lock();
+            let Some(stream) = &mut kept.stream else { return taken_away() };
+            handle.poll_write_frame(stream, context, bytes)
         };
-        connection.sent(most.saturating_sub(counted));
-        drop(kept);
-        connection.settle();
+        handle.connection().settle();
         written
+    }
+
+    /// Notes the purpose of the stream, after bytes were written.
+    fn note_purpose(&mut self, bytes: &[u8], written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = written {
+            self.purpose = self.purpose.after(bytes.get(..*written).unwrap_or_default());
+        }
     }
 }
 
@@ -166,6 +180,12 @@ impl AsyncRead for Substream {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if self.opener == Opener::Peer
+            && self.purpose == Purpose::TopicsNamed
+            && self.topics.poll_open(context).is_pending()
+        {
+            return self.unless_ended(Poll::Pending, context);
+        }
         let read = self.poll_frames(context, into);
         self.activity.note(&read);
         self.unless_ended(read, context)
@@ -178,21 +198,29 @@ impl AsyncWrite for Substream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = self.poll_write_frame(context, bytes);
+        let topics = self.purpose.after(bytes) == Purpose::Topics;
+        let written = if topics {
+            self.topics.poll_write(self.stream.handle(), context, bytes)
+        } else {
+            self.poll_write_frame(context, bytes)
+        };
+        self.note_purpose(bytes, &written);
         self.activity.note(&written);
         self.unless_ended(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut self.stream.lock().stream {
-            Some(stream) => Pin::new(stream).poll_flush(context),
-            None => taken_away(),
+        let flushed = match &mut *self.stream.handle().lock() {
+            // GossipSub has no need to wait: the rest is sent as the connection takes it.
+            Kept { stream: Some(_), topic, .. } if !topic.is_empty() => Poll::Ready(Ok(())),
+            Kept { stream: Some(stream), .. } => Pin::new(stream).poll_flush(context),
+            Kept { stream: None, .. } => taken_away(),
         };
         self.unless_ended(flushed, context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let closed = match &mut self.stream.lock().stream {
+        let closed = match &mut self.stream.handle().lock().stream {
             Some(stream) => Pin::new(stream).poll_close(context),
             None => taken_away(),
         };

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 mod bursts;
+pub(crate) mod control;
 mod door;
 pub(crate) mod host;
 mod http;
@@ -13,7 +14,8 @@ mod one_address;
 mod reach;
 mod recorded;
 mod restart;
-mod rpc;
+pub(crate) mod rpc;
 mod streams;
+mod topic_backlog;
 mod topics;
 mod unread;

@@ -1,7 +1,7 @@
 //! GossipSub RPCs encoded by hand, so that a test can send messages that the library never would.
 
 /// Encodes a length-delimited field of a protobuf message.
-fn field(number: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     out.extend(varint(body.len()));
     out.extend_from_slice(body);

@@ -1,0 +1,139 @@
+//! The stream on which a connection carries GossipSub's messages to the peer.
+//!
+//! ```text
+//!   GossipSub's handler ──▶ TopicStream ──▶ Yamux            while the connection takes them
+//!                               └──▶ TopicQueue ──▶ Yamux    the rest, when it takes bytes again
+//! ```
+//!
+//! # Invariants
+//!
+//! * The handler never waits for the peer, so the library's own queue, which has no bound in bytes, is empty after
+//!   every turn of the connection's task.
+//! * What waits is counted in the backlog, and sent in order.
+//! * Nothing that the peer says on its own stream of GossipSub is read before it accepts the one of this node:
+//!   the answers to IWANT would pile up in the library's queue.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::task::AtomicWaker;
+
+use super::{
+    substream::taken_away,
+    topic_queue::{Offer, TopicQueue},
+};
+use crate::{
+    backlog::{Kept, StreamHandle},
+    metrics::P2pEvent,
+};
+
+/// The topic stream of one connection, once there is one. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TopicStream(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    stream: Mutex<Option<StreamHandle>>,
+    /// The task that sends what waits.
+    task: AtomicWaker,
+    /// The task that reads what the peer says.
+    reader: AtomicWaker,
+}
+
+/// Sends as much as the connection takes.
+fn poll_send(handle: &StreamHandle, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut kept = handle.lock();
+    let Kept { stream: Some(stream), topic, .. } = &mut *kept else { return taken_away() };
+    while let Some(front) = topic.front() {
+        match handle.poll_write_frame(stream, context, front) {
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(cost) = topic.advance(bytes) {
+                    handle.give_back(cost);
+                }
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+impl TopicStream {
+    fn stream(&self) -> MutexGuard<'_, Option<StreamHandle>> {
+        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one RPC, or an error if the stream was evicted or has ended.
+    pub(super) fn poll_write(
+        &self,
+        handle: &StreamHandle,
+        context: &mut Context<'_>,
+        rpc: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.stream().replace(handle.clone()).is_none() {
+            self.0.reader.wake();
+        }
+        if let Poll::Ready(Err(error)) = poll_send(handle, context) {
+            return Poll::Ready(Err(error));
+        }
+        let offer = {
+            let mut kept = handle.lock();
+            let Kept { stream: Some(stream), topic, .. } = &mut *kept else { return taken_away() };
+            let mut rest = rpc;
+            while topic.is_empty() && !rest.is_empty() {
+                match handle.poll_write_frame(stream, context, rest) {
+                    Poll::Ready(Ok(bytes)) => rest = rest.get(bytes..).unwrap_or_default(),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+            }
+            let offer = match rest.len() {
+                0 => Offer::Waits(0),
+                whole if whole == rpc.len() => topic.offer(rpc),
+                _ => Offer::Waits(topic.push(rest)),
+            };
+            if let Offer::Waits(bytes) = offer {
+                handle.keep(bytes);
+            }
+            offer
+        };
+        let connection = handle.connection();
+        connection.settle();
+        match offer {
+            Offer::Waits(0) => {}
+            Offer::Waits(_) => self.0.task.wake(),
+            Offer::Dropped => connection.metrics().note(P2pEvent::TopicPeerFull),
+            Offer::Exceeded => {
+                connection.metrics().note(P2pEvent::BacklogConnection);
+                connection.evict();
+            }
+        }
+        Poll::Ready(Ok(rpc.len()))
+    }
+
+    /// Resolves when this node's messages are accepted.
+    pub(super) fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.reader.register(context.waker());
+        if self.stream().is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Sends what waits, and registers the calling task. Returns `true` if there is a topic stream, so that the
+    /// library's queue to this peer was empty when the handler was last polled.
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> bool {
+        self.0.task.register(context.waker());
+        let Some(handle) = self.stream().clone() else { return false };
+        let sent = poll_send(&handle, context);
+        handle.connection().settle();
+        if matches!(sent, Poll::Ready(Err(_))) {
+            // The handler gets the error with its next message, and opens another stream.
+            *self.stream() = None;
+            let mut kept = handle.lock();
+            drop(std::mem::take::<TopicQueue>(&mut kept.topic));
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,124 @@
+//! The memory that a node holds for peers that do not take what it publishes.
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use gossip::{Admission, GossipNode, NetworkProfile, Outbound, Tag};
+use libp2p::{StreamProtocol, Transport, core::muxing::StreamMuxerExt};
+use mesh::Door;
+use runtime::Environment;
+use tokio::time;
+
+use super::{
+    host::{Host, Node, PATIENCE, backlog, connection_tasks, new_key, until},
+    rpc,
+};
+use crate::{P2pEvent, config::libp2p_key, muxer::MAX_WAITING_BYTES, transport};
+
+/// The version of GossipSub that the peers speak by hand.
+const MESHSUB: &str = "/meshsub/1.1.0";
+
+/// Size of a message, in bytes.
+const MESSAGE_BYTES: usize = 100_000;
+
+/// What a connection holds besides: a stream's window, and the buffers of the sockets.
+const IN_TRANSIT: usize = 1024 * 1024;
+
+/// Publishes messages that differ in their first bytes.
+async fn publish(node: &Node, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let mut body = vec![7; MESSAGE_BYTES];
+        body[..4].copy_from_slice(&number.to_be_bytes());
+        while node.network.broadcast(Outbound::new(Tag::TX, body.clone())) != Ok(Admission::Queued)
+        {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+// Issue 8, 22. Before, the library queued 8,192 messages of any size: all 30 MB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_read_is_owed_no_more_than_the_bound_and_catches_up() {
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
+    let mut host = Host::dial(&new_key(), &[StreamProtocol::new(MESHSUB)], node.address()).await;
+    let mut stream = host.open(MESHSUB).await;
+    stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
+    stream.flush().await.unwrap();
+    let served = async || {
+        let probe = Outbound::new(Tag::TX, rand::random::<[u8; 40]>().to_vec());
+        node.broadcaster.broadcast_and_wait(&probe).await.is_ok_and(|sent| sent.written == 1)
+    };
+    while !served().await {
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    publish(&node, 0..300).await;
+    let full = || node.network.metrics().count(P2pEvent::TopicPeerFull) > 0;
+    until("messages are dropped", full).await;
+    time::sleep(Duration::from_secs(2)).await;
+    let mut heard = loop {
+        let accepted = host.accepted.next().await.unwrap();
+        if accepted.protocol == MESHSUB {
+            break accepted.stream;
+        }
+    };
+    let (mut taken, mut bytes) = (0, vec![0; 1 << 16]);
+    let mut read = async |limit| match time::timeout(limit, heard.read(&mut bytes)).await {
+        Ok(read) => read.unwrap(),
+        Err(_nothing_more) => 0,
+    };
+    loop {
+        let bytes = read(Duration::from_secs(2)).await;
+        if bytes == 0 {
+            break;
+        }
+        taken += bytes;
+    }
+    println!("{taken} bytes waited");
+    assert!((MAX_WAITING_BYTES / 2..MAX_WAITING_BYTES + IN_TRANSIT).contains(&taken), "{taken}");
+    // It catches up.
+    publish(&node, 1_000..1_001).await;
+    let mut more = 0;
+    while more < MESSAGE_BYTES {
+        let bytes = read(PATIENCE).await;
+        assert!(bytes > 0, "a message after the pause is not heard");
+        more += bytes;
+    }
+    assert!(host.is_alive());
+}
+
+// Issue 8, 22: the answers to IWANT, and what is published, would wait in the library for a stream that the peer
+// never accepts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_accept_the_topic_stream_is_not_heard_and_not_served() {
+    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
+    let key = libp2p_key(&new_key());
+    let mut transport = transport::build(
+        Environment::system(),
+        &key,
+        Door::default(),
+        connection_tasks(),
+        backlog(),
+    )
+    .unwrap();
+    let options = libp2p::core::transport::DialOpts {
+        role: libp2p::core::Endpoint::Dialer,
+        port_use: libp2p::core::transport::PortUse::New,
+    };
+    let (_node, mut muxer) = transport.dial(node.address(), options).unwrap().await.unwrap();
+    let mut stream =
+        std::future::poll_fn(|context| muxer.poll_outbound_unpin(context)).await.unwrap();
+    let said = b"\x13/multistream/1.0.0\n\x0f/meshsub/1.1.0\n";
+    stream.write_all(said).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = [0; 36];
+    time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, said);
+    stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
+    stream.flush().await.unwrap();
+    for number in 0..50_u8 {
+        let probe = Outbound::new(Tag::TX, vec![number; 40]);
+        let sent = node.broadcaster.broadcast_and_wait(&probe).await.unwrap();
+        assert_eq!(sent.written, 0, "after {number} messages");
+        time::sleep(Duration::from_millis(20)).await;
+    }
+}
