@@ -18,8 +18,8 @@ pub struct LaneLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes that all queues of the node hold together. Default: 256 MiB. Chosen: a relay with a
-    /// gigabyte of memory keeps three quarters of it for its consensus engine.
+    /// Bytes that all queues of the node hold together. Default: 192 MiB. Chosen: with the bounds in addition to it
+    /// (docs/architecture.md, "Memory") a node stays below 512 MiB.
     pub budget_bytes: usize,
     /// Messages of this node's own that wait for the router, priority lane. Default: 11,000. Source:
     /// wire facts 12.1.
@@ -164,7 +164,7 @@ impl Default for Limits {
         const MIB: usize = 1024 * 1024;
         let seconds = Duration::from_secs;
         Self {
-            budget_bytes: 256 * MIB,
+            budget_bytes: 192 * MIB,
             intake_priority: count(11_000),
             intake_bulk: count(1_024),
             peer_intake: count(256),

@@ -37,21 +37,11 @@ use tokio_util::sync::CancellationToken;
 use yamux::{Packet, Stream};
 
 use crate::{
+    memory::published_bytes,
     metrics::{P2pEvent, P2pMetrics},
     muxer::TopicQueue,
     topic_debts::TopicDebts,
 };
-
-/// Divisor of the byte budget that gives the default bound, which is in addition to the budget. Chosen: 64 MiB
-/// with the default budget, of which 2,400 idle peers use a third.
-const PART_OF_BUDGET: usize = 4;
-
-/// Smallest default bound, in bytes. Chosen: 64 full streams that are not read.
-const LEAST_BYTES: usize = 16 * 1024 * 1024;
-
-/// Divisor of the bound that gives the bound on what is published and has not reached a connection yet. Chosen: a
-/// burst of the outbox to a few peers.
-const DEBTS_PART: usize = 2;
 
 /// Overhead of a frame, in bytes: the smallest allocation, and a place in a queue that doubles.
 pub(crate) const FRAME_BYTES: usize = 96;
@@ -163,7 +153,7 @@ impl Backlog {
             metrics,
             next: AtomicU64::new(0),
             accounts: Mutex::default(),
-            debts: TopicDebts::new(bound / DEBTS_PART),
+            debts: TopicDebts::new(published_bytes(bound)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -171,11 +161,6 @@ impl Backlog {
     /// The bytes published to each peer that have not reached its connection.
     pub(crate) fn debts(&self) -> &TopicDebts {
         &self.shared.debts
-    }
-
-    /// The default bound for a byte budget, in bytes.
-    pub(crate) fn beside(budget_bytes: usize) -> usize {
-        (budget_bytes / PART_OF_BUDGET).max(LEAST_BYTES)
     }
 
     /// The bound, in bytes.

@@ -68,7 +68,7 @@ pub struct P2pConfig {
     pub gossip: GossipStreams,
     /// Bound on the backlog of all connections together, in bytes, in addition to the byte budget: bytes received
     /// and not yet read, and bytes written and not yet sent. Beyond it, the connection with the largest backlog
-    /// loses its largest stream, or ends. Default: a quarter of the byte budget, at least 16 MiB; 64 MiB with the
+    /// loses its largest stream, or ends. Default: a quarter of the byte budget, at least 16 MiB; 48 MiB with the
     /// default budget.
     pub backlog_bytes: Option<usize>,
     /// The server for HTTP over streams, shared with the other networks of the node. On streams it also serves

@@ -41,6 +41,7 @@ use crate::{
     http::StreamAcceptor,
     link::{LinkContext, gossip_protocols},
     listening::{Bound, Listening},
+    memory::MemoryBounds,
     metrics::P2pEvent,
     peers::Peers,
     protocols::ProtocolServer,
@@ -120,8 +121,12 @@ impl SwarmParts {
     /// The bounds that follow from the byte budget: of what connections keep, and of what topics cost.
     fn memory_bounds(&self) -> (Backlog, TopicGate) {
         let (budget, metrics) = (self.around.broadcaster.budget().total(), &self.around.metrics);
-        let backlog_bytes = self.config.backlog_bytes.unwrap_or_else(|| Backlog::beside(budget));
-        (Backlog::new(backlog_bytes, metrics.clone()), TopicGate::new(budget, metrics.clone()))
+        let mut bounds = MemoryBounds::beside(budget);
+        if let Some(bytes) = self.config.backlog_bytes {
+            bounds = bounds.with_backlog(bytes);
+        }
+        let backlog = Backlog::new(bounds.backlog_bytes, metrics.clone());
+        (backlog, TopicGate::new(bounds.message_id_bytes, metrics.clone()))
     }
 
     /// Builds a swarm, and waits until it listens.

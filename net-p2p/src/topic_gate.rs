@@ -80,9 +80,8 @@ struct Gate {
 }
 
 impl TopicGate {
-    /// Creates a gate. The bound on message IDs is `bound` bytes, in addition to the byte budget, which is as large:
-    /// 256 MiB by default, for 419,000 messages received within two minutes, 3,500 a second, or a million published.
-    /// Chosen: beyond what a network with 10,000 transactions in a round of three seconds says on its topics.
+    /// Creates a gate. The bound on message IDs is `bound` bytes, in addition to the byte budget
+    /// ([`MemoryBounds`](crate::MemoryBounds) has the default).
     pub(crate) fn new(bound: usize, metrics: P2pMetrics) -> Self {
         let gate = Gate {
             metrics,

@@ -23,7 +23,7 @@ use std::{
 
 /// Bytes that may wait to be written. Chosen: some seconds of a chatty log, and little beside the byte
 /// budget of a node.
-const MAX_WAITING_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
 /// Pause after a descriptor that does not block took nothing, or after a write failed. Chosen: nobody sees
 /// lines come a tenth of a second late.

@@ -16,6 +16,7 @@ mod health;
 mod http;
 mod keygen;
 mod listen;
+mod memory;
 mod mistake;
 mod output;
 mod peers;
@@ -103,6 +104,7 @@ async fn config(source: ConfigSource) -> Result<ExitCode, Failure> {
     let layers = Layers::gather(source.config.as_deref(), &source.flags)?;
     let settings = Settings::check(&layers)?;
     run::describe(&settings).check()?;
-    output::print(layers.to_string().trim_end()).await?;
+    let memory = memory::Bounds::of(&settings);
+    output::print(&format!("{layers}# {memory}")).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -233,16 +233,13 @@ async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilde
 
 /// The node that the settings describe, but for what it keeps in its data directory.
 pub(super) fn describe(settings: &Settings) -> NodeBuilder {
-    let (budget_bytes, limits) = (settings.budget_bytes, Limits::default());
-    let remembered_bytes = limits.remembered_bytes.min(budget_bytes / 4);
-    let limits = limits.with_budget_bytes(budget_bytes).with_remembered_bytes(remembered_bytes);
     let mut builder = NodeBuilder::new(settings.network.clone())
         .profile(settings.profile)
         .mode(settings.mode)
         .listen_ws(settings.listen_ws.clone())
         .listen_p2p(settings.listen_p2p.clone())
         .relaying(settings.relaying)
-        .limits(limits)
+        .limits(limits(settings))
         .inbound_limits(inbound(settings))
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });
     for peer in &settings.peers {
@@ -258,6 +255,13 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         builder = builder.tls(files.clone());
     }
     builder
+}
+
+/// The bounds of the node's queues.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    let (budget_bytes, limits) = (settings.budget_bytes, Limits::default());
+    let remembered_bytes = limits.remembered_bytes.min(budget_bytes / 4);
+    limits.with_budget_bytes(budget_bytes).with_remembered_bytes(remembered_bytes)
 }
 
 fn inbound(settings: &Settings) -> InboundLimits {

@@ -155,7 +155,7 @@ const MAX_INBOUND_PER_IP: Spec = Spec::new(
 );
 
 const BUDGET_MIB: Spec = Spec::new(
-    ("budget_mib", "budget-mib", Number, Is("256"), "MIB"),
+    ("budget_mib", "budget-mib", Number, Is("192"), "MIB"),
     "Memory that waiting messages may take, in MiB",
 );
 
