@@ -12,6 +12,7 @@
 //! * A raw peer shares no code with the transport it speaks to, beyond the wire format of `gossip`.
 
 pub mod corpus;
+pub mod group;
 pub mod harness;
 pub mod hostile;
 pub mod http;

@@ -4,6 +4,7 @@
 //!   TCP ─▶ Noise ─▶ Yamux ─▶ stream ─▶ multistream-select ─▶ headers ─▶ frames
 //! ```
 
+mod meshsub;
 mod sockets;
 
 use std::{
@@ -43,6 +44,7 @@ use libp2p::{
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 
+pub use meshsub::{Ear, RawMeshsub};
 pub(crate) use sockets::{Sockets, socket_address};
 
 use crate::{harness::RawPeer, wait::until};

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::wait::{PATIENCE, eventually, soon};
+use crate::{
+    group::ControlGroup,
+    wait::{PATIENCE, eventually, soon},
+};
 
 /// Environment variable with the path of the program to test; without it the test uses the one beside it.
 pub const PROGRAM_VARIABLE: &str = "TANDEM_TEST_PROGRAM";
@@ -123,6 +126,22 @@ impl Node {
         let script =
             format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" run \"$@\"");
         shell.arg("-c").arg(script).arg(program()).stdin(Stdio::null()).kill_on_drop(true);
+        Self::run_by(shell, data_dir, arguments).await
+    }
+
+    /// The same for a process in a control group.
+    ///
+    /// # Panics
+    ///
+    /// If it is not ready in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future kills the process.
+    pub async fn run_in(group: &ControlGroup, data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(group.processes());
+        shell.arg(program()).arg("run").stdin(Stdio::null()).kill_on_drop(true);
         Self::run_by(shell, data_dir, arguments).await
     }
 

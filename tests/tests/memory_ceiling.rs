@@ -1,26 +1,31 @@
-//! The memory of a node under floods, measured as the peak of its process.
+//! The memory of a node under floods, measured at its process, in a control group where the system allows one.
 //!
-//! Each test floods the program for some seconds; `FLOOD_SECONDS` in the environment makes it longer.
+//! Each flood lasts some seconds; `FLOOD_SECONDS` in the environment sets another time (`tests/memory/ten_minutes`).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
+#[path = "../../net-p2p/src/tests/control.rs"]
+mod control;
 #[path = "../../net-p2p/src/tests/rpc.rs"]
 mod rpc;
 
 use std::time::{Duration, Instant};
 
-use futures::{AsyncWriteExt, future::join_all};
+use control::control;
+use futures::future::join_all;
 use gossip::{NetworkId, NetworkProfile, Route, Tag};
 use tempfile::TempDir;
 use testkit::{
+    group::ControlGroup,
     harness::RawPeer,
-    libp2p::open_stream,
+    hostile::{Attack, Tally, Target},
+    libp2p::{Ear, RawMeshsub},
     process::Node,
     wait::soon,
     websocket::{RawWebSocket, upgrade_request},
 };
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 /// Largest memory of a whole node in this test, in bytes: its byte budget, the bounds in addition to that, and the
 /// rest. Source: issue 8, 23; a control group of this size killed a node within three seconds.
@@ -32,9 +37,26 @@ const FLOODERS: usize = 4;
 /// Messages of one request on a topic.
 const REQUEST: usize = 20;
 
-fn flood_time() -> Duration {
+/// Connections of an attack that opens many. Chosen: within any limit on open files.
+const CONNECTIONS: u16 = 400;
+
+/// Peers that subscribe, accept the node's stream, and never read from it.
+const DEAF_PEERS: usize = 4;
+
+/// The network of the node and its attackers; that of [`Target`].
+const NETWORK: &str = "hostile-v1";
+
+fn flood_time(default: Duration) -> Duration {
     let set = std::env::var("FLOOD_SECONDS").ok();
-    Duration::from_secs(set.map_or(4, |seconds| seconds.parse().unwrap()))
+    set.map_or(default, |seconds| Duration::from_secs_f64(seconds.parse().unwrap()))
+}
+
+/// The name of the topic of transactions.
+fn topic() -> &'static str {
+    match NetworkProfile::TANDEM.tags.rule(Tag::TX).unwrap().route {
+        Route::Topic(topic) => topic,
+        Route::Streams => panic!("transactions have a topic"),
+    }
 }
 
 /// A node over both transports, with an honest libp2p peer that takes what it passes on.
@@ -42,21 +64,33 @@ struct Flooded {
     hub: Node,
     peer: Node,
     _dirs: [TempDir; 2],
+    /// Dropped last: its processes must have ended.
+    _group: Option<ControlGroup>,
+    lasting: Duration,
 }
 
 impl Flooded {
-    async fn start() -> Self {
+    async fn start(lasting: Duration) -> Self {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let hub = Node::run(dirs[0].path(), &["--mode", "hybrid"]).await;
+        let arguments = ["--mode", "hybrid", "--network", NETWORK];
+        let group = ControlGroup::with_memory(CEILING);
+        let hub = match &group {
+            Ok(group) => Node::run_in(group, dirs[0].path(), &arguments).await,
+            Err(error) => {
+                println!("no control group, so memory is only measured: {error}");
+                Node::run(dirs[0].path(), &arguments).await
+            }
+        };
         let address = hub.p2p.first().cloned().unwrap();
-        let peer = Node::run(dirs[1].path(), &["--mode", "p2p", "--peer", &address]).await;
+        let arguments = ["--mode", "p2p", "--network", NETWORK, "--peer", &address];
+        let peer = Node::run(dirs[1].path(), &arguments).await;
         soon("the peers are linked", hub.has_peers(1)).await;
-        Self { hub, peer, _dirs: dirs }
+        Self { hub, peer, _dirs: dirs, _group: group.ok(), lasting }
     }
 
-    /// Says what the node had at most, and ends both.
+    /// Prints the peak of the node, and ends both.
     async fn end(self) {
-        // A process that was killed has no memory to tell of.
+        // The memory of a process that was killed is not told.
         let most = self.hub.peak_bytes().expect("the node lives");
         println!("{} MiB at most", most >> 20);
         self.peer.kill().await;
@@ -64,10 +98,47 @@ impl Flooded {
         assert!(most < CEILING, "{} MiB", most >> 20);
     }
 
+    /// Runs one flood to its end, and prints the most memory in that time.
+    async fn suffer(&self, name: &str, flood: impl Future<Output = ()>) {
+        let watch = async {
+            let mut most = 0;
+            let end = Instant::now() + self.lasting + Duration::from_millis(100);
+            while Instant::now() < end {
+                most = most.max(self.hub.resident_bytes().expect("the node lives"));
+                sleep(Duration::from_millis(50)).await;
+            }
+            most
+        };
+        let (most, ()) = tokio::join!(watch, async {
+            let _ = tokio::time::timeout(self.lasting, flood).await;
+        });
+        println!("{name:>20}: {} MiB at most", most >> 20);
+        assert!(most < CEILING, "{name}: {} MiB", most >> 20);
+    }
+
+    /// Subscribes to the topic, and reads nothing that the node publishes.
+    async fn is_deaf(&self) {
+        let address = self.hub.p2p.first().unwrap();
+        loop {
+            if let Ok(mut raw) = RawMeshsub::connect(address, Ear::Closed).await
+                && raw.send(&rpc::request(&[rpc::subscription(topic())])).await.is_ok()
+            {
+                // A graft brings what others say.
+                let graft = control(3, &rpc::field(1, topic().as_bytes()));
+                let mut grafted = raw.send(&rpc::request(&[graft])).await.is_ok();
+                while grafted && raw.is_connected() {
+                    sleep(Duration::from_millis(200)).await;
+                    grafted = raw.send(&[]).await.is_ok();
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Floods transactions over WebSocket, `per_second` of each flooder, until the time is up.
     async fn by_websocket(&self, bytes: usize, per_second: u32) {
-        let request = upgrade_request(&NetworkProfile::TANDEM, &NetworkId::new("tandem").unwrap());
-        let end = Instant::now() + flood_time();
+        let request = upgrade_request(&NetworkProfile::TANDEM, &NetworkId::new(NETWORK).unwrap());
+        let end = Instant::now() + self.lasting;
         let floods = (0..FLOODERS as u64).map(async |flooder| {
             let address = self.hub.ws_address().parse().unwrap();
             let mut body = vec![7; bytes];
@@ -99,21 +170,17 @@ impl Flooded {
 
     /// Floods a topic, each flooder with requests of [`REQUEST`] messages, until the time is up.
     async fn on_topic(&self, bytes: usize) {
-        let address = self.hub.p2p.first().unwrap();
-        let Route::Topic(topic) = NetworkProfile::TANDEM.tags.rule(Tag::TX).unwrap().route else {
-            panic!("transactions have a topic");
-        };
-        let end = Instant::now() + flood_time();
+        let (address, topic) = (self.hub.p2p.first().unwrap(), topic());
+        let end = Instant::now() + self.lasting;
         let floods = (0..FLOODERS as u64).map(async |flooder| {
             let mut number = 0_u64;
             while Instant::now() < end {
                 // A flooder that was cut comes again, under a new identity.
-                let Ok((mut stream, _connection)) = open_stream(address, "/meshsub/1.1.0").await
-                else {
+                let Ok(mut raw) = RawMeshsub::connect(address, Ear::Open).await else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
-                let subscribed = stream.write_all(&rpc::request(&[rpc::subscription(topic)])).await;
+                let subscribed = raw.send(&rpc::request(&[rpc::subscription(topic)])).await;
                 while Instant::now() < end && subscribed.is_ok() {
                     let messages = (0..REQUEST).map(|_| {
                         number += 1;
@@ -123,7 +190,7 @@ impl Flooded {
                         rpc::message(topic, &body)
                     });
                     let request = rpc::request(&messages.collect::<Vec<_>>());
-                    let writing = timeout_at(end.into(), stream.write_all(&request));
+                    let writing = timeout_at(end.into(), raw.send(&request));
                     if !matches!(writing.await, Ok(Ok(()))) {
                         break;
                     }
@@ -139,7 +206,7 @@ impl Flooded {
 // Issue 8, 23: a hundred megabytes a second took the node to 1.5 GiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_transactions_over_websocket_stay_below_the_ceiling() {
-    let flooded = Flooded::start().await;
+    let flooded = Flooded::start(flood_time(Duration::from_secs(4))).await;
     flooded.by_websocket(100_000, 250).await;
     flooded.end().await;
 }
@@ -147,7 +214,7 @@ async fn large_transactions_over_websocket_stay_below_the_ceiling() {
 // Issue 8, 23: small ones at full speed killed it after twelve seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_transactions_over_websocket_stay_below_the_ceiling() {
-    let flooded = Flooded::start().await;
+    let flooded = Flooded::start(flood_time(Duration::from_secs(4))).await;
     flooded.by_websocket(1_000, 1_000_000).await;
     flooded.end().await;
 }
@@ -155,7 +222,7 @@ async fn small_transactions_over_websocket_stay_below_the_ceiling() {
 // Issue 8, 23.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tiny_messages_on_a_topic_stay_below_the_ceiling() {
-    let flooded = Flooded::start().await;
+    let flooded = Flooded::start(flood_time(Duration::from_secs(4))).await;
     flooded.on_topic(16).await;
     flooded.end().await;
 }
@@ -163,7 +230,32 @@ async fn tiny_messages_on_a_topic_stay_below_the_ceiling() {
 // Issue 8, 23.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_on_a_topic_stay_below_the_ceiling() {
-    let flooded = Flooded::start().await;
+    let flooded = Flooded::start(flood_time(Duration::from_secs(4))).await;
     flooded.on_topic(10_000).await;
+    flooded.end().await;
+}
+
+// Issue 8, 23: every flood in turn against one node in a control group of 512 MiB, beside peers that do not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_stays_below_the_ceiling_through_every_flood() {
+    let flooded = Flooded::start(flood_time(Duration::from_secs(1))).await;
+    let address = flooded.hub.p2p.first().cloned().unwrap();
+    let target = Target::new(flooded.hub.ws_address().parse().unwrap(), address);
+    let floods = async {
+        flooded.suffer("100 kB, ws", flooded.by_websocket(100_000, 250)).await;
+        flooded.suffer("1 kB, ws", flooded.by_websocket(1_000, 1_000_000)).await;
+        flooded.suffer("16 B, topic", flooded.on_topic(16)).await;
+        flooded.suffer("10 kB, topic", flooded.on_topic(10_000)).await;
+        for attack in Attack::ALL {
+            let tally = Tally::default();
+            let most = attack.connections().min(CONNECTIONS);
+            flooded.suffer(attack.name(), attack.run(&target, most, &tally)).await;
+            assert!(tally.counts().opened > 0, "{}: nobody attacked", attack.name());
+        }
+    };
+    tokio::select! {
+        () = floods => {}
+        _ = join_all((0..DEAF_PEERS).map(|_| flooded.is_deaf())) => unreachable!("they never end"),
+    }
     flooded.end().await;
 }
