@@ -256,6 +256,13 @@ impl Broadcaster {
         self.parts.links.prevails(claim).await
     }
 
+    /// Pings the link that holds an identity, and disconnects it as silent unless it answers within five seconds.
+    /// Returns at once; identities without a link are ignored. To be called when the node at the other end has
+    /// proved this identity on a further connection: it may have lost the link without this end having noticed.
+    pub fn probe(&self, identity: &Identity) {
+        self.parts.links.probe(identity);
+    }
+
     /// Starts closing the connection to `peer`. Unknown peers are ignored.
     pub fn disconnect(&self, peer: LinkId, reason: DisconnectReason) {
         self.parts.links.disconnect(peer, reason);

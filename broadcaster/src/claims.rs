@@ -26,6 +26,7 @@ use tokio::time;
 
 use crate::{
     contests::Complaint,
+    doubt::Life,
     link::{Attached, FrameSink, FrameSource, Link, Stopping},
     links::Links,
     registry::{Benched, Registry},
@@ -216,15 +217,30 @@ impl Links {
         });
     }
 
+    /// Pings the link that holds an identity, and ends it as silent unless it answers in time. Returns at once.
+    pub(crate) fn probe(&self, identity: &Identity) {
+        let holder = self.holder(identity).and_then(|holder| self.context.registry.get(holder));
+        if holder.as_ref().is_none_or(|holder| holder.doubt.is_raised()) {
+            return;
+        }
+        let links = self.clone();
+        self.tasks.spawn("probe", |_cancel| async move {
+            if let Some(holder) = holder {
+                links.doubt(holder.id).await;
+            }
+        });
+    }
+
     /// Ends a link as silent unless it shows a sign of life in time.
     async fn doubt(&self, link: LinkId) {
         let Some(holder) = self.context.registry.get(link) else { return };
         let Some(hooks) = &holder.hooks else { return };
-        let answered = time::timeout(CLOSE_PATIENCE, hooks.sign_of_life());
+        let ping = holder.doubt.raise(|| hooks.sign_of_life(), CLOSE_PATIENCE, &self.writing.pulse);
         tokio::select! {
             biased;
             () = holder.cancel.cancelled() => {}
-            answered = answered => if answered.is_err() {
+            life = ping => if life == Life::NotShown {
+                holder.doubt.confirm();
                 self.context.registry.end(&holder, DisconnectReason::Silent);
             }
         }

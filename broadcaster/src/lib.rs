@@ -26,6 +26,7 @@ mod claims;
 mod codec;
 mod contests;
 mod context;
+mod doubt;
 mod duplicates;
 mod encode;
 mod events;

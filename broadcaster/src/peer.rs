@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec::PipeGauge,
+    doubt::Doubt,
     events::PeerEvents,
     frame::Frame,
     lanes::{Lanes, Queued},
@@ -49,6 +50,7 @@ pub(crate) struct Peer {
     pub(crate) cancel: CancellationToken,
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     pub(crate) gauge: Option<Arc<dyn PipeGauge>>,
+    pub(crate) doubt: Doubt,
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
@@ -103,6 +105,7 @@ impl Peer {
             cancel: parts.cancel,
             hooks: parts.hooks,
             gauge: parts.gauge,
+            doubt: Doubt::default(),
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),

@@ -80,6 +80,24 @@ impl Pulse {
         stall
     }
 
+    /// Resolves when `limit` has passed from now on, not counting the time in which the node stands still.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the time starts anew with the next call.
+    pub(crate) async fn passes(&self, limit: Duration) {
+        let began = time::Instant::now();
+        let mut excused = Duration::ZERO;
+        loop {
+            time::sleep_until(began + limit + excused).await;
+            let stalled = self.stalled(began.elapsed(), Moment::now());
+            if stalled <= excused {
+                return;
+            }
+            excused = stalled;
+        }
+    }
+
     /// The part of the `time` before `now` in which the node stood still.
     pub(crate) fn stalled(&self, time: Duration, now: Moment) -> Duration {
         let beats = self.beats();

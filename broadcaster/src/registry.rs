@@ -271,9 +271,10 @@ impl Registry {
     pub(crate) fn hand_over_unsent(&self, peer: &Peer, left: Vec<Queued>) {
         let handed_over = match peer.end_reason() {
             DisconnectReason::Duplicate | DisconnectReason::RemoteClosed => true,
-            // No later call fetches the messages that a dead link held, but another link may take them now.
+            // No later call fetches the messages that a dead link held, unless another link is there or on its way.
             DisconnectReason::Silent | DisconnectReason::Transport => {
-                peer.identity().is_some_and(|identity| self.by_identity(&identity).is_some())
+                let is_there = |identity| self.by_identity(&identity).is_some();
+                peer.doubt.is_confirmed() || peer.identity().is_some_and(is_there)
             }
             _ => false,
         };

@@ -159,7 +159,7 @@ impl<S: FrameSink> Writer<S> {
             time::sleep(patience).await;
         };
         let coded = encode(&mut self.encoder, &mut self.encoded, frames);
-        let overdue = overdue(&self.writing);
+        let overdue = self.writing.pulse.passes(self.writing.context.limits.write_timeout);
         let written = tokio::select! {
             biased;
             written = self.sink.write_batch(coded) => Some(written),
@@ -250,18 +250,4 @@ fn encode<'a>(
 /// The part of the last `time` in which this node stood still, which is not the peer's doing.
 fn stalled(writing: &Writing, time: Duration) -> Duration {
     writing.pulse.stalled(time, Moment::now())
-}
-
-/// Resolves when a write that begins now has taken too long, not counting what this node stood still.
-async fn overdue(writing: &Writing) {
-    let (began, limit) = (Instant::now(), writing.context.limits.write_timeout);
-    let mut excused = Duration::ZERO;
-    loop {
-        time::sleep_until(began + limit + excused).await;
-        let stalled = stalled(writing, began.elapsed());
-        if stalled <= excused {
-            return;
-        }
-        excused = stalled;
-    }
 }

@@ -179,6 +179,23 @@ impl GossipLinks {
             // This peer gets no gossip link, and topics use the connection as it is.
             self.settle(&peer, |known| known == connection);
         }
+        if direction == Direction::Inbound {
+            // The peer may have lost its link to this node: a restarted one dials before anything else tells.
+            self.around.broadcaster.probe(&identity);
+        }
+        self.tend(swarm);
+    }
+
+    /// Handles the end of a connection, which may have been told before.
+    pub(crate) fn on_disconnected(
+        &mut self,
+        swarm: &mut NodeSwarm,
+        peer: PeerId,
+        on: ConnectionId,
+    ) {
+        if let Some(dialled) = self.peers.closed(peer, on, Instant::now()) {
+            self.dialing.lost(&dialled);
+        }
         self.tend(swarm);
     }
 
@@ -309,6 +326,11 @@ impl GossipLinks {
         let on = attempted.connection;
         match outcome {
             LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
+            LinkOutcome::Ended(DisconnectReason::Silent) => {
+                // The orderly end of a dead connection may take long. Nothing waits for it.
+                swarm.close_connection(on);
+                self.on_disconnected(swarm, id, on);
+            }
             LinkOutcome::Ended(reason) => {
                 let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
                 let shared = peer.and_then(|peer| peer.purpose(on)) == Some(Purpose::Streams);

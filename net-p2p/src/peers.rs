@@ -7,6 +7,7 @@
 //!   Source: wire facts 8.3.
 //! * This end opens no gossip stream on a connection that was dialled for other streams, until the dial
 //!   schedule wants its peer. A gossip stream that the peer opens there is accepted as on any other.
+//! * When the connection of a link ends and another one to the peer remains, the end that opens does so at once.
 //! * The record of a peer is removed with its last connection and attempt.
 
 use std::{collections::HashMap, time::Duration};
@@ -144,6 +145,12 @@ impl Peer {
         self.for_gossip().any(|known| self.opens || known.direction == Direction::Outbound)
     }
 
+    /// The next opening, if it follows from the end of a connection that another one remains; `None` if none does.
+    fn after_connection(&self, now: Instant) -> Option<Instant> {
+        let opens = self.gossips && self.opens && self.for_gossip().next().is_some();
+        opens.then_some(now)
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.attempts.is_empty() && self.next_opening.is_some_and(|at| at <= now)
     }
@@ -200,10 +207,16 @@ impl Peers {
     }
 
     /// Removes a connection. Returns the address that it was dialled at.
-    pub(crate) fn closed(&mut self, id: libp2p::PeerId, on: ConnectionId) -> Option<Dialled> {
+    pub(crate) fn closed(
+        &mut self,
+        id: libp2p::PeerId,
+        on: ConnectionId,
+        now: Instant,
+    ) -> Option<Dialled> {
         let peer = self.peers.get_mut(&id)?;
         let index = peer.connections.iter().position(|known| known.id == on)?;
         let dialled = peer.connections.remove(index).dialled;
+        peer.next_opening = peer.after_connection(now).or(peer.next_opening);
         self.forget_if_idle(id);
         dialled
     }
@@ -246,6 +259,9 @@ impl Peers {
             LinkOutcome::NoSecondLane => {
                 peer.lanes = LaneCount::One;
                 Some(now)
+            }
+            LinkOutcome::Ended(_) if peer.purpose(attempted.connection).is_none() => {
+                Some(peer.after_connection(now).unwrap_or(now + REOPENING))
             }
             LinkOutcome::Ended(_) | LinkOutcome::Duplicate { .. } => Some(now + REOPENING),
             LinkOutcome::Failed | LinkOutcome::Foreign => {
@@ -379,7 +395,8 @@ mod tests {
     #[tokio::test]
     async fn a_peer_is_forgotten_with_its_last_connection() {
         let mut meeting = meet(SMALL, LARGE, Direction::Inbound);
-        assert_eq!(meeting.peers.closed(meeting.them, ConnectionId::new_unchecked(1)), None);
+        let (them, began) = (meeting.them, meeting.began);
+        assert_eq!(meeting.peers.closed(them, ConnectionId::new_unchecked(1), began), None);
         assert!(meeting.peers.get(&meeting.them).is_none());
     }
 }

@@ -147,9 +147,7 @@ impl Core {
                 if !swarm.is_connected(&peer_id) {
                     topics.forget(swarm, &peer_id);
                 }
-                if let Some(dialled) = links.peers.closed(peer_id, connection_id) {
-                    links.dialing.lost(&dialled);
-                }
+                links.on_disconnected(swarm, peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 links.dialing.dial_failed(swarm, connection_id, error);

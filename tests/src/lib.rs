@@ -21,6 +21,7 @@ pub mod libp2p;
 mod manual;
 pub mod memory;
 pub mod networks;
+pub mod path;
 pub mod process;
 pub mod recorder;
 pub mod rig;
