@@ -6,6 +6,7 @@ use bytes::Bytes;
 use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
 };
+use mesh::ConfiguredAddress;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -156,6 +157,8 @@ pub struct LinkInfo {
     pub roles: Roles,
     /// Address at which HTTP calls reach the peer.
     pub http_address: Option<NodeAddress>,
+    /// The configured address that leads to the peer, if the operator named one.
+    pub configured: Option<ConfiguredAddress>,
     /// The time that the peer has to prove its identity, where an exchange for that goes on: its
     /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
     /// default, tells of the peer at once.
@@ -166,8 +169,16 @@ impl LinkInfo {
     /// Describes a connection of which nothing else is known.
     #[must_use]
     pub const fn new(transport: Transport, direction: Direction, address: String) -> Self {
-        let (identity, roles, http_address, identity_time) = (None, Roles::NONE, None, None);
-        Self { transport, direction, address, identity, roles, http_address, identity_time }
+        Self {
+            transport,
+            direction,
+            address,
+            identity: None,
+            roles: Roles::NONE,
+            http_address: None,
+            configured: None,
+            identity_time: None,
+        }
     }
 }
 

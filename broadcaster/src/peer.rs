@@ -15,6 +15,7 @@ use gossip::{
     TagTable, Transport,
     wire::digest::{Digest, DigestFilter},
 };
+use mesh::ConfiguredAddress;
 use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub(crate) struct Peer {
     address: String,
     roles: Roles,
     http_address: Option<NodeAddress>,
+    configured: Option<ConfiguredAddress>,
     connected_at: Instant,
     /// Which attachment this was: later ones have larger numbers.
     pub(crate) joined: u64,
@@ -89,8 +91,16 @@ pub(crate) struct PeerParts {
 
 impl Peer {
     pub(crate) fn new(parts: PeerParts) -> Self {
-        let LinkInfo { transport, direction, address, identity, roles, http_address, .. } =
-            parts.about;
+        let LinkInfo {
+            transport,
+            direction,
+            address,
+            identity,
+            roles,
+            http_address,
+            configured,
+            identity_time: _,
+        } = parts.about;
         Self {
             id: parts.id,
             transport,
@@ -98,6 +108,7 @@ impl Peer {
             address,
             roles,
             http_address,
+            configured,
             connected_at: Instant::now(),
             joined: parts.joined,
             lanes: parts.lanes,
@@ -129,6 +140,7 @@ impl Peer {
             self.roles
         };
         info.http_address.clone_from(&self.http_address);
+        info.dial = self.configured.as_ref().and_then(ConfiguredAddress::state);
         info
     }
 

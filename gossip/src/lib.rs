@@ -12,6 +12,7 @@
 //! * Every decoder checks a length before it takes memory for it, and never panics on any input.
 
 mod address;
+mod dial_state;
 mod handler;
 mod host;
 pub mod http;
@@ -28,6 +29,7 @@ mod tag;
 pub mod wire;
 
 pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
+pub use dial_state::{DialOutcome, DialState};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
 pub use host::{Host, LoopbackRule, Subnet};
 pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};

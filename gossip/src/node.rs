@@ -2,6 +2,7 @@
 
 use crate::{
     address::NodeAddress,
+    dial_state::DialState,
     handler::BoxFuture,
     http::{HttpAddressError, HttpClient},
     identity::Identity,
@@ -81,6 +82,12 @@ pub trait GossipNode: Send + Sync + 'static {
 
     /// The peers of a class, in no particular order.
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo>;
+
+    /// The state of every configured address, by transport and then in the order of their texts: its outcome, the last
+    /// error, the next try. The default has none, as a node that dials nobody.
+    fn dials(&self) -> Vec<DialState> {
+        Vec::new()
+    }
 
     /// Asks one peer and resolves with its answer.
     ///

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use crate::{address::NodeAddress, identity::Identity};
+use crate::{address::NodeAddress, dial_state::DialState, identity::Identity};
 
 /// Names one connected peer for as long as the process lives. Never reused, never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,6 +146,10 @@ pub struct PeerInfo {
     /// that was dialled, or at the host that the peer came from and the port that it says it listens on.
     /// Only libp2p proves who answers there.
     pub http_address: Option<NodeAddress>,
+    /// The state of the configured address that leads to it; `None` if the operator named none, as for strangers. Over
+    /// WebSocket an address is known to lead to a peer only if the link was dialled there. The states of all configured
+    /// addresses, also of those without a link, are in [`GossipNode::dials`](crate::GossipNode::dials).
+    pub dial: Option<DialState>,
 }
 
 impl PeerInfo {
@@ -162,6 +166,7 @@ impl PeerInfo {
             queued_bytes: 0,
             roles: Roles::NONE,
             http_address: None,
+            dial: None,
         }
     }
 }

@@ -12,55 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gossip::{DialOutcome, DialState};
+
 /// Time after the first failure at which it is told a second time. Source: issue 8, 8.
 pub const AGAIN: Duration = Duration::from_secs(60);
 
 /// Interval at which it is told from then on. Chosen: twice an hour reminds, and fills nothing.
 pub const RARELY: Duration = Duration::from_secs(30 * 60);
-
-/// The state of a configured address, as shown to an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DialState {
-    /// The address as it was configured.
-    pub address: String,
-    /// Result of its last dial.
-    pub outcome: DialOutcome,
-    /// Number of dials in a row that led to nothing; zero after a success.
-    pub failures: u64,
-    /// Why the last of them did; kept after a success.
-    pub last_error: Option<String>,
-    /// Time of the next dial, if that is known.
-    pub next_try: Option<Instant>,
-    /// Number of times that its failure was told since it was last connected.
-    pub told: u32,
-}
-
-/// The result of the last dial of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DialOutcome {
-    /// Nothing yet: it is being dialled, or soon will be.
-    Pending,
-    /// A link, which is up.
-    Connected,
-    /// Records that the peer is connected by another link, so the address is not needed.
-    ConnectedOtherwise,
-    /// Nothing; it will be dialled again.
-    Failed,
-}
-
-impl DialOutcome {
-    /// Returns the name of the outcome in output for programs. Names stay as they are.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Connected => "connected",
-            Self::ConnectedOtherwise => "connected_otherwise",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// The decision to tell of a failure.
 #[must_use = "an operator waits to hear of it"]
@@ -79,6 +37,23 @@ struct Entry {
     next_told: Option<Instant>,
 }
 
+/// The configured address that leads to a peer, by which its state is found among those of its network.
+#[derive(Clone, Debug)]
+pub struct ConfiguredAddress {
+    /// The states of all addresses of the network.
+    pub dials: Dials,
+    /// The address as it was configured.
+    pub address: String,
+}
+
+impl ConfiguredAddress {
+    /// The state of the address now; `None` if it is not configured.
+    #[must_use]
+    pub fn state(&self) -> Option<DialState> {
+        self.dials.state(&self.address)
+    }
+}
+
 /// The states of all configured addresses of one network. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Dials {
@@ -88,14 +63,7 @@ pub struct Dials {
 impl Dials {
     /// Adds an address, which has not been dialled yet. An address that is known keeps its state.
     pub fn add(&self, address: &str) {
-        let state = DialState {
-            address: address.to_owned(),
-            outcome: DialOutcome::Pending,
-            failures: 0,
-            last_error: None,
-            next_try: None,
-            told: 0,
-        };
+        let state = DialState::pending(address.to_owned());
         self.entries().entry(address.to_owned()).or_insert(Entry { state, next_told: None });
     }
 
@@ -142,6 +110,12 @@ impl Dials {
     #[must_use]
     pub fn states(&self) -> Vec<DialState> {
         self.entries().values().map(|entry| entry.state.clone()).collect()
+    }
+
+    /// The state of one address; `None` if it is not configured.
+    #[must_use]
+    pub fn state(&self, address: &str) -> Option<DialState> {
+        self.entries().get(address).map(|entry| entry.state.clone())
     }
 
     fn settle(&self, address: &str, outcome: DialOutcome) {

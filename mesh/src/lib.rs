@@ -19,7 +19,7 @@ pub mod door;
 pub mod ledger;
 
 pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
-pub use dials::{DialOutcome, DialState, Dials, Tell};
+pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
     Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace, RateWindow,
     Refusal, TooMany,

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
-    LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request, RequestError, Response,
-    SubmitError,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
+    GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
+    RequestError, Response, SubmitError,
     http::{HttpAddressError, HttpClient},
 };
 use net_p2p::{P2pConfig, P2pNetwork};
@@ -158,6 +158,12 @@ impl GossipNode for HybridNetwork {
 
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
         self.broadcaster.peers(class)
+    }
+
+    fn dials(&self) -> Vec<DialState> {
+        let mut dials = self.ws.dials();
+        dials.extend(self.p2p.dials());
+        dials
     }
 
     fn request(

@@ -28,7 +28,7 @@ use gossip::{
     NodeAddress, Roles, Tag, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{Door, LinkClaim, Merit, Ruling};
+use mesh::{ConfiguredAddress, Dials, Door, LinkClaim, Merit, Ruling};
 use rand::Rng;
 use runtime::{KeyedHasher, Rarely};
 use tokio::{
@@ -73,6 +73,8 @@ pub(crate) struct LinkContext {
     pub(crate) metrics: P2pMetrics,
     /// The configured addresses, which every new swarm dials.
     pub(crate) configured: Mutex<Vec<PeerAddress>>,
+    /// The states of the configured addresses.
+    pub(crate) dials: Dials,
     pub(crate) door: Door,
     pub(crate) scores: TopicScores,
     pub(crate) lines: StrangersLines,
@@ -255,9 +257,12 @@ impl LinkContext {
         self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, tie })
     }
 
-    fn is_configured(&self, peer: &libp2p::PeerId) -> bool {
+    /// The configured address of a peer: the one that was dialled, if it has several.
+    fn configured_address(&self, about: &About) -> Option<ConfiguredAddress> {
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
-        configured.iter().any(|known| known.peer == *peer)
+        let of_peer = configured.iter().filter(|known| known.peer == about.peer);
+        let found = of_peer.max_by_key(|known| known.address == about.address)?;
+        Some(ConfiguredAddress { dials: self.dials.clone(), address: found.address.to_string() })
     }
 
     /// Hands the link to the broadcaster; `None` if the node is stopping.
@@ -279,7 +284,8 @@ impl LinkContext {
         };
         let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
         info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
-        if self.is_configured(&about.peer) {
+        info.configured = self.configured_address(&about);
+        if info.configured.is_some() {
             info.roles = Roles::CONFIGURED;
         }
         let greeting = Vec::new();

@@ -7,14 +7,14 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Durations,
-    GossipNode, Identity, LimitError, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound,
-    PeerClass, PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
+    Durations, GossipNode, Identity, LimitError, LinkId, NetworkId, NetworkProfile, NodeAddress,
+    Outbound, PeerClass, PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
-use mesh::{DialState, Dials};
+use mesh::Dials;
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
@@ -100,7 +100,6 @@ struct Shared {
     around: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
-    dials: Dials,
     local: libp2p::PeerId,
     gossip: GossipStreams,
     clients: Clients,
@@ -130,7 +129,6 @@ impl P2pNetwork {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
-        let dials = Dials::default();
         let local = libp2p_key(&config.key).public().to_peer_id();
         let around = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
@@ -139,6 +137,7 @@ impl P2pNetwork {
             local: config.key.identity(),
             metrics: P2pMetrics::default(),
             configured: Mutex::new(configured),
+            dials: Dials::default(),
             door: config.door.clone(),
             scores: TopicScores::default(),
             lines: StrangersLines::default(),
@@ -155,14 +154,13 @@ impl P2pNetwork {
             around: Arc::clone(&around),
             swarm: swarm.clone(),
             bound: bound.clone(),
-            dials: dials.clone(),
         };
         let life = parts.make(&listen, tasks.token()).await.map_err(|error| match error {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
-        let shared = Shared { around, swarm, bound, dials, local, gossip, clients, tasks };
+        let shared = Shared { around, swarm, bound, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -207,12 +205,6 @@ impl P2pNetwork {
             broadcaster.detach_topic(tag);
         }
         self.shared.tasks.stop(grace).await
-    }
-
-    /// The state of every configured address, sorted by address.
-    #[must_use]
-    pub fn dials(&self) -> Vec<DialState> {
-        self.shared.dials.states()
     }
 
     /// Returns `true` while the swarm is running. A swarm that panicked is restarted after a delay of 1 s to 30
@@ -387,6 +379,10 @@ impl GossipNode for P2pNetwork {
         let mut peers = self.shared.around.broadcaster.peers(class);
         peers.retain(|peer| peer.transport == Transport::Libp2p);
         peers
+    }
+
+    fn dials(&self) -> Vec<DialState> {
+        self.shared.around.dials.states()
     }
 
     fn request(

@@ -24,7 +24,6 @@ use futures::FutureExt;
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
-use mesh::Dials;
 use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -105,8 +104,6 @@ pub(crate) struct SwarmParts {
     pub(crate) around: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
-    /// The states of the configured addresses.
-    pub(crate) dials: Dials,
 }
 
 /// One swarm, from its start to its end.
@@ -216,7 +213,7 @@ impl SwarmParts {
     fn gossip_links(&self, senders: Senders, cancel: &CancellationToken) -> GossipLinks {
         let (around, broadcaster) = (&self.around, &self.around.broadcaster);
         let (random, metrics) = (broadcaster.environment().random(), around.metrics.clone());
-        let (limits, dials) = (self.config.dial, self.dials.clone());
+        let (limits, dials) = (self.config.dial, around.dials.clone());
         let mut dialing = Dialing::new(limits, dials, random, around.local, metrics);
         let configured = around.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));

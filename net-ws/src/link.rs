@@ -15,7 +15,7 @@ use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
     wire::identity::{Challenge, ListenerIdentity, Verification},
 };
-use mesh::{LinkClaim, Merit};
+use mesh::{ConfiguredAddress, LinkClaim, Merit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -48,6 +48,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) role: Role,
     /// The address dialled, or the address the peer connected from.
     pub(crate) address: String,
+    /// The configured address that was dialled, at the end that dialled.
+    pub(crate) configured: Option<ConfiguredAddress>,
     /// The address at which HTTP calls reach the peer, if it has one.
     pub(crate) http_address: Option<NodeAddress>,
     /// State of the identity exchange.
@@ -76,6 +78,7 @@ where
         early,
         role,
         address,
+        configured,
         http_address,
         exchange,
         session,
@@ -86,13 +89,14 @@ where
     let (returns, returned) = oneshot::channel();
     let rules = context.broadcaster.assembly();
     let source = WsSource::new((read_half, early), role, rules, Arc::clone(&port), returns);
-    // Over WebSocket this node dials only addresses that an operator configured.
-    let (direction, roles) = match role {
-        Role::Server => (Direction::Inbound, Roles::NONE),
-        Role::Client => (Direction::Outbound, Roles::CONFIGURED),
+    let direction = match role {
+        Role::Server => Direction::Inbound,
+        Role::Client => Direction::Outbound,
     };
+    let roles = if configured.is_some() { Roles::CONFIGURED } else { Roles::NONE };
     let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
     (about.roles, about.http_address) = (roles, http_address);
+    about.configured = configured;
     if matches!(exchange, ListenerIdentity::Challenged { .. }) {
         about.identity_time = Some(IDENTITY_TIME);
     }

@@ -18,7 +18,9 @@ use std::{
 
 use broadcaster::PeerEvent;
 use gossip::{DisconnectReason, Identity, NodeAddress, PeerClass, Tag, wire::identity};
-use mesh::{Added, AddressKind, DialFailure, DialLimits, DialSchedule, Dials, Tell};
+use mesh::{
+    Added, AddressKind, ConfiguredAddress, DialFailure, DialLimits, DialSchedule, Dials, Tell,
+};
 use runtime::TaskSet;
 use tokio::{
     sync::{Notify, broadcast},
@@ -74,6 +76,10 @@ impl Mesh {
     /// The states of the configured addresses.
     pub(crate) const fn dials(&self) -> &Dials {
         &self.dials
+    }
+
+    fn configured(&self, name: &str) -> ConfiguredAddress {
+        ConfiguredAddress { dials: self.dials.clone(), address: name.to_owned() }
     }
 
     /// Makes the loop look for due addresses at once.
@@ -247,6 +253,7 @@ async fn link_up(
         early,
         role: Role::Client,
         address: target.name.clone(),
+        configured: Some(mesh.configured(&target.name)),
         http_address: target.address.parse().ok(),
         exchange,
         session,

@@ -4,12 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
     DisconnectReason, Durations, GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass,
     PeerInfo, Request, RequestError, Response, SubmitError, Transport, check_durations,
     http::{HttpAddressError, HttpClient},
 };
-use mesh::DialState;
 use net_http::client::{ClientLimits, Clients};
 use runtime::{Fault, Listener, Shutdown, TaskSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -105,12 +104,6 @@ impl WsNetwork {
         self.tasks.stop(grace).await
     }
 
-    /// The state of every configured address, sorted by address.
-    #[must_use]
-    pub fn dials(&self) -> Vec<DialState> {
-        self.mesh.dials().states()
-    }
-
     /// The first task of this network that ended without being asked to, if one did.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
@@ -196,6 +189,10 @@ impl GossipNode for WsNetwork {
         let mut peers = self.broadcaster().peers(class);
         peers.retain(|peer| peer.transport == Transport::WebSocket);
         peers
+    }
+
+    fn dials(&self) -> Vec<DialState> {
+        self.mesh.dials().states()
     }
 
     fn request(

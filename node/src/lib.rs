@@ -89,7 +89,7 @@ pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
-pub use mesh::{DialLimits, DialOutcome, DialState, InboundLimits, MIN_OPEN_FILES, RateWindow};
+pub use mesh::{DialLimits, InboundLimits, MIN_OPEN_FILES, RateWindow};
 pub use mode::{Mode, PeerError};
 #[cfg(feature = "http")]
 pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};

@@ -7,8 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gossip::GossipNode;
-use mesh::DialState;
+use gossip::{DialState, GossipNode};
 #[cfg(all(feature = "ws", feature = "p2p"))]
 use net_hybrid::HybridNetwork;
 #[cfg(feature = "p2p")]
@@ -74,12 +73,7 @@ impl Network {
 
     /// The state of the dial of every configured peer.
     pub(crate) fn dials(&self) -> Vec<DialState> {
-        let mut dials = Vec::new();
-        #[cfg(feature = "ws")]
-        dials.extend(self.ws().map(WsNetwork::dials).unwrap_or_default());
-        #[cfg(feature = "p2p")]
-        dials.extend(self.p2p().map(P2pNetwork::dials).unwrap_or_default());
-        dials
+        each!(self, network => network.dials())
     }
 
     /// The first task of the network that ended unasked.

@@ -8,9 +8,10 @@
 use std::sync::{Arc, Weak};
 
 use broadcaster::Broadcaster;
+use gossip::DialState;
 #[cfg(feature = "p2p")]
 use gossip::Identity;
-use mesh::{DialState, Door};
+use mesh::Door;
 #[cfg(feature = "p2p")]
 use net_p2p::{P2pNetwork, TopicScore};
 use runtime::Fault;
@@ -85,7 +86,7 @@ impl View {
         seen.and_then(|seen| Some(seen.network.p2p()?.listen_addresses())).unwrap_or_default()
     }
 
-    /// The state of the dial of every configured peer: its outcome, the last error, the next try.
+    /// The state of the dial of every configured peer, as [`GossipNode::dials`](gossip::GossipNode::dials) has it.
     #[must_use]
     pub fn dials(&self) -> Vec<DialState> {
         self.seen.upgrade().map(|seen| seen.network.dials()).unwrap_or_default()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use gossip::{
-    GossipNode, Identity, Inbound, Keypair, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Roles, Tag, Validation,
+    DialOutcome, GossipNode, Identity, Inbound, Keypair, NetworkId, NodeAddress, Outbound,
+    PeerClass, PeerInfo, Roles, Tag, Validation,
     http::{Caller, HttpAddressError, HttpError, read_all},
 };
 use tandem::{Mode, NodeBuilder, Relaying, Running};
@@ -143,6 +143,48 @@ async fn a_peer_shows_the_parts_it_plays() {
         }
         let seen = met(&*relay_sees, leaf.identity()).await;
         assert_eq!(seen.roles, Roles::NONE, "{mode:?}");
+    }
+}
+
+// Issue 9, 13: the state of a dial was in the view of a node only, not with the peer.
+#[tokio::test]
+async fn a_peer_shows_the_state_of_the_address_that_leads_to_it() {
+    for mode in MODES {
+        let listener = start(named(mode, "listener")).await;
+        let address: NodeAddress = listener.node().addresses().swap_remove(0);
+        let dead: NodeAddress = match mode {
+            Mode::Libp2p => {
+                format!("/ip4/127.0.0.1/tcp/1/p2p/{}", Keypair::from_seed([9; 32]).identity())
+            }
+            _ => "127.0.0.1:1".to_owned(),
+        }
+        .parse()
+        .expect("an address");
+        let dialler = named(mode, "dialler").peer(address.clone()).peer(dead.clone());
+        let dialler = start(dialler).await;
+        let node = dialler.node();
+        let dial_of = |address: &NodeAddress| {
+            let text = address.to_string();
+            let known = node.dials().into_iter().find(|dial| dial.address == text);
+            known.unwrap_or_else(|| panic!("{mode:?}: {text} is configured: {:?}", node.dials()))
+        };
+        let outcomes = async {
+            loop {
+                let peer = met(&*node, listener.identity()).await;
+                let outcomes = peer.dial.map(|dial| dial.outcome);
+                let failed = dial_of(&dead).outcome == DialOutcome::Failed;
+                if outcomes == Some(DialOutcome::Connected) && failed {
+                    break;
+                }
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(PATIENCE, outcomes).await.expect("both dials come to an end");
+        let peer = met(&*node, listener.identity()).await;
+        assert_eq!(peer.dial, Some(dial_of(&address)), "{mode:?}: one state, in both places");
+        assert!(dial_of(&dead).last_error.is_some() && dial_of(&dead).failures > 0, "{mode:?}");
+        let stranger = met(&*listener.node(), dialler.identity()).await;
+        assert_eq!((stranger.dial, listener.node().dials()), (None, Vec::new()), "{mode:?}");
     }
 }
 

@@ -165,6 +165,7 @@ async fn become_peer<Io: Carrier>(
         halves: io.halves(),
         early,
         role: Role::Server,
+        configured: None,
         address: place.from.to_string(),
         http_address: location.and_then(|location| listens(place.from.ip(), &location)),
         exchange,

@@ -84,7 +84,7 @@ async fn status(State(context): Shared) -> Json<Status> {
         peer_id: context.peer_id.clone(),
         ws: context.view.ws_url(),
         p2p: context.view.p2p_addresses(),
-        dials: context.view.dials().iter().map(|dial| Dial::of(dial, now)).collect(),
+        dials: context.node.dials().iter().map(|dial| Dial::of(dial, now)).collect(),
         peers: context.node.peers(PeerClass::Connected).len(),
         uptime_ms: millis(context.started.elapsed()),
         lines_lost: LinesLost { log: log::lost(), out: context.out.lost() },
@@ -98,7 +98,8 @@ async fn peers(State(context): Shared) -> Json<Vec<Peer>> {
         let identity = peer.identity.filter(|_| peer.transport == Transport::Libp2p)?;
         context.view.topic_score(&identity)
     };
-    Json(peers.iter().map(|peer| Peer::of(peer, score(peer))).collect())
+    let now = Instant::now();
+    Json(peers.iter().map(|peer| Peer::of(peer, score(peer), now)).collect())
 }
 
 /// Type of the text format of OpenMetrics. Source: OpenMetrics 1.0, content type.

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use gossip::{Inbound, PeerInfo, wire::digest::Digest};
+use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::{DialState, TopicScore};
+use tandem::TopicScore;
 
 /// Answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +123,8 @@ pub(crate) struct Peer {
     pub(crate) roles: Vec<String>,
     /// Where HTTP calls reach it, if that is known.
     pub(crate) http: Option<String>,
+    /// The state of the configured address that leads to it, if there is one.
+    pub(crate) dial: Option<Dial>,
     /// Its score on topics, over libp2p.
     pub(crate) topic_score: Option<f64>,
     /// `true` if the score is too low for the peer to be served on topics.
@@ -151,17 +153,18 @@ impl Heard {
 
 impl Peer {
     /// The description of a peer.
-    pub(crate) fn of(peer: &PeerInfo, topics: Option<TopicScore>) -> Self {
+    pub(crate) fn of(peer: &PeerInfo, topics: Option<TopicScore>, now: Instant) -> Self {
         Self {
             peer: peer.id.0,
             transport: peer.transport.label().to_owned(),
             direction: peer.direction.label().to_owned(),
             address: peer.address.clone(),
             peer_id: peer.identity.map(|identity| identity.to_string()),
-            connected_ms: millis(peer.connected_at.elapsed()),
+            connected_ms: millis(now.saturating_duration_since(peer.connected_at)),
             queued_bytes: peer.queued_bytes,
             roles: peer.roles.labels().map(str::to_owned).collect(),
             http: peer.http_address.as_ref().map(ToString::to_string),
+            dial: peer.dial.as_ref().map(|dial| Dial::of(dial, now)),
             topic_score: topics.map(|topics| topics.score),
             topic_muted: topics.is_some_and(|topics| topics.is_muted),
         }
