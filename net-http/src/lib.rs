@@ -15,6 +15,8 @@ pub mod protect;
 pub mod serve;
 
 pub use protect::Protection;
+#[cfg(fuzzing)]
+pub use serve::fuzzing;
 pub use serve::{
     HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits, ServeMetrics, reply,
 };

@@ -24,6 +24,8 @@ mod context;
 mod dial;
 mod frame;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod link;
 mod mesh_task;
 mod metrics;

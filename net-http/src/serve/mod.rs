@@ -31,6 +31,8 @@ mod server;
 pub use conn_state::Pipelined;
 pub use connection::{Connection, Upgraded};
 pub use gossip::LoopbackRule;
+#[cfg(fuzzing)]
+pub use guard::fuzzing;
 pub use hook::{Action, ConnectionHook, NoHook, RequestHead};
 pub use limits::{PermitRule, ServeLimits, Terms, UpgradeOffer};
 pub use metrics::{Incident, ServeMetrics};

@@ -17,6 +17,8 @@
 mod chunks;
 mod closing;
 mod deadlines;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod incoming;
 mod refusal;
