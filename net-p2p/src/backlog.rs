@@ -21,6 +21,8 @@
 //!   these ends: without its topic stream the library would queue for it again.
 //! * Locks are taken in the order connections, streams, stream. An eviction wakes tasks after it has released them.
 
+mod topic_queue;
+
 use std::{
     collections::HashMap,
     io,
@@ -36,10 +38,10 @@ use futures::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 use yamux::{Packet, Stream};
 
+pub(crate) use self::topic_queue::{MAX_WAITING_BYTES, Offer, TopicQueue, delimited};
 use crate::{
     memory::published_bytes,
     metrics::{P2pEvent, P2pMetrics},
-    muxer::TopicQueue,
     topic_debts::TopicDebts,
 };
 
@@ -142,6 +144,11 @@ pub(crate) struct StreamHandle {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of an evicted stream.
+pub(crate) fn taken_away<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
 }
 
 impl Backlog {

@@ -25,8 +25,8 @@
 
 mod driver;
 mod meter;
+mod purpose;
 mod substream;
-mod topic_queue;
 mod topic_stream;
 
 use std::{
@@ -48,7 +48,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
-pub(crate) use self::topic_queue::{MAX_WAITING_BYTES, TopicQueue};
 use self::{
     driver::{Driver, Order},
     meter::Meter,

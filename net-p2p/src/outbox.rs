@@ -30,7 +30,7 @@ use gossip::LinkId;
 use libp2p::{PeerId, gossipsub::TopicHash};
 use tokio::time::Instant;
 
-use crate::{muxer::MAX_WAITING_BYTES, waiting::Waiting};
+use crate::{backlog::MAX_WAITING_BYTES, waiting::Waiting};
 
 /// Time for which GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(10);

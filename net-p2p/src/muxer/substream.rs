@@ -36,8 +36,8 @@ use futures::{AsyncRead, AsyncWrite, Stream as _};
 use tokio::task;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{topic_queue::Purpose, topic_stream::TopicStream};
-use crate::backlog::{CountedStream, FRAME_BYTES, Kept};
+use super::{purpose::Purpose, topic_stream::TopicStream};
+use crate::backlog::{CountedStream, FRAME_BYTES, Kept, taken_away};
 
 /// Records whether bytes moved in the task that polls a connection. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -90,11 +90,6 @@ pub(crate) struct Substream {
 pub(super) enum Opener {
     Own,
     Peer,
-}
-
-/// The error of an evicted stream.
-pub(super) fn taken_away<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
 }
 
 impl Substream {

@@ -21,12 +21,8 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-use super::{
-    substream::taken_away,
-    topic_queue::{Offer, TopicQueue},
-};
 use crate::{
-    backlog::{Kept, StreamHandle},
+    backlog::{Kept, Offer, StreamHandle, TopicQueue, taken_away},
     metrics::P2pEvent,
 };
 

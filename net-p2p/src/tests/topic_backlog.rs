@@ -13,7 +13,7 @@ use super::{
     host::{Host, Node, PATIENCE, backlog, connection_tasks, new_key, until},
     rpc,
 };
-use crate::{P2pEvent, config::libp2p_key, muxer::MAX_WAITING_BYTES, transport};
+use crate::{P2pEvent, backlog::MAX_WAITING_BYTES, config::libp2p_key, transport};
 
 /// The version of GossipSub that the peers speak by hand.
 const MESHSUB: &str = "/meshsub/1.1.0";
