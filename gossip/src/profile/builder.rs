@@ -10,7 +10,10 @@ use super::{
     ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, NetworkProfile,
     ReplyRule, StreamUse, protocol_tags,
 };
-use crate::tag::{MAX_TAGS, Tag, TagRule, TagTable};
+use crate::{
+    tag::{MAX_TAGS, Tag, TagRule, TagTable},
+    wire::features::VoteCompression,
+};
 
 /// Longest name of a profile, in bytes. Chosen: the names of protocols and headers made from it stay short.
 const MAX_NAME_BYTES: usize = 32;
@@ -161,6 +164,7 @@ impl ProfileBuilder {
             reply_rule: ReplyRule::Tokens,
             identity: IdentityRule::Always,
             claims: ClaimRule::Ranked,
+            votes: VoteCompression::Off,
             key_file: NetworkProfile::TANDEM.key_file,
             tags: TagTable::new(Vec::leak(rules)),
             name: leak(name),

@@ -8,7 +8,10 @@ mod builder;
 
 pub use builder::{ProfileBuilder, ProfileError};
 
-use crate::tag::{Compression, Forwarding, Lane, Route, Tag, TagRule, TagTable};
+use crate::{
+    tag::{Compression, Forwarding, Lane, Route, Tag, TagRule, TagTable},
+    wire::features::{self, VoteCompression},
+};
 
 /// Largest message, tag included, in bytes: 6 MiB.
 ///
@@ -115,6 +118,8 @@ pub struct NetworkProfile {
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
     pub claims: ClaimRule,
+    /// Packing of votes where nobody sets it. Votes of other networks are not those that the packing knows.
+    pub votes: VoteCompression,
     /// Name of the key file in the data directory.
     pub key_file: &'static str,
     /// The live tags.
@@ -137,6 +142,7 @@ impl NetworkProfile {
         reply_rule: ReplyRule::FirstLine,
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
+        votes: VoteCompression::Stateful(features::MAX_TABLE as u32),
         key_file: "peerIDPrivKey.key",
         tags: TagTable::new(&tags("algotx01", 67)),
     };
@@ -156,6 +162,7 @@ impl NetworkProfile {
         reply_rule: ReplyRule::Tokens,
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
+        votes: VoteCompression::Off,
         key_file: "identity.pem",
         tags: TagTable::new(&tags("tandem/tx/1", MAX_REQUEST_BYTES)),
     };

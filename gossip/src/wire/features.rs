@@ -49,13 +49,7 @@ impl Features {
     /// No features.
     pub const NONE: Self = Self(0);
 
-    /// The features that this node announces: it reads compressed proposals.
-    #[must_use]
-    pub const fn ours() -> Self {
-        Self(1)
-    }
-
-    /// The features of a node that compresses votes in this way.
+    /// The features of a node that compresses votes in this way. Every node reads compressed proposals.
     #[must_use]
     pub const fn announcing(votes: VoteCompression) -> Self {
         match votes {
@@ -145,7 +139,7 @@ mod tests {
 
     #[test]
     fn our_own_announcement_is_read_as_what_it_is() {
-        assert_eq!(Features::ours().to_header(), "ppzstd");
+        assert_eq!(Features::announcing(VoteCompression::Off).to_header(), "ppzstd");
         let all = Features::announcing(VoteCompression::Stateful(5000));
         assert_eq!(all.to_header(), "ppzstd,avvpack,avvpack2048");
         assert_eq!(Features::parse(&all.to_header(), "2.2"), all);
@@ -156,7 +150,7 @@ mod tests {
     fn a_table_is_shared_only_by_two_that_have_one() {
         let with = |entries| Features::announcing(VoteCompression::Stateful(entries));
         assert_eq!(with(64).shared_table(with(2048)), Some(64));
-        assert_eq!(with(64).shared_table(Features::ours()), None);
+        assert_eq!(with(64).shared_table(with(15)), None);
         let no_stateless = Features::parse("avvpack64", "2.2");
         assert_eq!(with(64).shared_table(no_stateless), None);
     }

@@ -5,6 +5,7 @@
 //!                          │          └──▶ request ──▶ block (UE, TS)
 //!                          ├──▶ digest (MS)
 //!                          ├──▶ proposal (PP)
+//!                          ├──▶ vote (AV, VP)
 //!                          └──▶ identity (NI) ──▶ msgpack
 //!   handshake ──▶ hello, features, identity ──▶ metainfo (libp2p) ──▶ msgpack
 //! ```
@@ -28,3 +29,4 @@ pub mod proposal;
 pub mod request;
 pub mod topics;
 pub mod varint;
+pub mod vote;

@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part of this")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Read, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 /// The path of a file under `testdata`.
@@ -21,6 +22,14 @@ pub(crate) fn file(name: &str) -> Bytes {
 /// A JSON file under `testdata`.
 pub(crate) fn json(name: &str) -> Value {
     serde_json::from_slice(&file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A large JSON file under `testdata`, which is kept compressed.
+pub(crate) fn json_gz(name: &str) -> Value {
+    let mut text = String::new();
+    let read = GzDecoder::new(&*file(name)).read_to_string(&mut text);
+    read.unwrap_or_else(|error| panic!("{name}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Runs `check` on every case of a list in a vector file.
