@@ -12,6 +12,7 @@ mod receiver;
 mod row;
 mod stats;
 mod transport;
+mod votes;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Priority(priority::Args),
     /// Measure HTTP requests per second over TCP, TLS and one libp2p connection, beside bare hyper.
     Http(http::Args),
+    /// Measure the processor time of a relay per vote, packed in each form beside plain.
+    Votes(votes::Args),
     /// Votes of honest peers beside floods, bombs, silent sockets and crowds.
     Hostile(hostile::Args),
     /// The node that is attacked: what `hostile` starts.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Fanout(args) => fanout::run(&args, &mut output),
         Command::Priority(args) => priority::run(&args, &mut output),
         Command::Http(args) => http::run(&args, &mut output),
+        Command::Votes(args) => votes::run(&args, &mut output),
         Command::Hostile(args) => hostile::run(&args, &mut output),
         Command::Hub => hostile::hub(),
         Command::Attacker(args) => hostile::attack(&args),

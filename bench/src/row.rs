@@ -117,6 +117,12 @@ pub(crate) struct Row {
     /// The most memory that the attacked node has occupied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peak_mib: Option<f64>,
+    /// Processor time of a relay for one vote to all its peers, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_us_per_vote: Option<f64>,
+    /// The same relative to votes that are not packed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_plain: Option<f64>,
     /// The reason why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
@@ -125,7 +131,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 35] = [
+const COLUMNS: [Column; 37] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -160,6 +166,8 @@ const COLUMNS: [Column; 35] = [
     ("failed", |row| row.failed.map(|failed| failed.to_string())),
     ("of bare", |row| row.ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
     ("p99 of alone", |row| row.p99_ratio_to_alone.map(|ratio| format!("{ratio:.2}"))),
+    ("cpu us/vote", |row| row.cpu_us_per_vote.map(|us| format!("{us:.2}"))),
+    ("of plain, cpu", |row| row.cpu_ratio_to_plain.map(|ratio| format!("{ratio:.3}"))),
     ("of bare, cpu", |row| row.cpu_ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
 ];
 

@@ -34,8 +34,22 @@ enum Piece<'a> {
 /// Parses one item and returns its length; `None` if it is not complete.
 type Cut = fn(&[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure>;
 
+/// The messages that are counted, and the place of the number in them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    /// Their tag.
+    pub(crate) tag: Tag,
+    /// The place in the body, in bytes.
+    pub(crate) at: usize,
+}
+
+impl Counted {
+    /// Messages that begin with their number.
+    const NUMBERED: Self = Self { tag: Tag::AV, at: 0 };
+}
+
 /// Counts the messages of a connection until it ends.
-async fn count<S>(mut io: S, cut: Cut, tally: &mut Tally) -> Result<(), Failure>
+async fn count<S>(mut io: S, cut: Cut, counted: Counted, tally: &mut Tally) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -52,8 +66,8 @@ where
             match piece {
                 Piece::Message(message) => {
                     // Other tags, such as the message of interest, come with the connection.
-                    if let Some(body) = message.strip_prefix(&Tag::AV.0) {
-                        tally.take(body)?;
+                    if let Some(body) = message.strip_prefix(&counted.tag.0) {
+                        tally.take(body.get(counted.at..).unwrap_or_default())?;
                     }
                 }
                 Piece::Ping(payload) => io.write_all(&ws::pong(payload)).await?,
@@ -75,7 +89,7 @@ pub(crate) async fn count_lengths<S>(io: S, tally: &mut Tally) -> Result<(), Fai
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    count(io, cut_length, tally).await
+    count(io, cut_length, Counted::NUMBERED, tally).await
 }
 
 /// Counts the messages of a WebSocket, after its upgrade, until it ends.
@@ -83,7 +97,19 @@ pub(crate) async fn count_ws<S>(io: S, tally: &mut Tally) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    count(io, ws::cut, tally).await
+    count(io, ws::cut, Counted::NUMBERED, tally).await
+}
+
+/// Counts the votes of a WebSocket, which have their number elsewhere, as [`count_ws`] does.
+pub(crate) async fn count_votes<S>(
+    io: S,
+    counted: Counted,
+    tally: &mut Tally,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    count(io, ws::cut, counted, tally).await
 }
 
 fn cut_length(buffer: &[u8]) -> Result<Option<(Piece<'_>, usize)>, Failure> {
@@ -108,7 +134,7 @@ mod tests {
         let mut tally = Tally::new(&meter, 0);
         let (mut near, far) = tokio::io::duplex(7);
         let feed = async move { near.write_all(&bytes).await.unwrap() };
-        let (outcome, ()) = tokio::join!(count(far, cut, &mut tally), feed);
+        let (outcome, ()) = tokio::join!(count(far, cut, Counted::NUMBERED, &mut tally), feed);
         outcome.unwrap();
         meter.total()
     }

@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use gossip::{
     NetworkProfile,
-    wire::hello::{self, Hello},
+    wire::{
+        features::Features,
+        hello::{self, Hello},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,6 +30,16 @@ pub(crate) async fn connect(
     genesis: &str,
     receiver: usize,
 ) -> Result<TcpStream, Failure> {
+    connect_with(to, genesis, receiver, Features::NONE).await
+}
+
+/// [`connect`] with features.
+pub(crate) async fn connect_with(
+    to: SocketAddr,
+    genesis: &str,
+    receiver: usize,
+    features: Features,
+) -> Result<TcpStream, Failure> {
     let number = u8::try_from(receiver + 1)?;
     let mut stream = {
         let socket = TcpSocket::new_v4()?;
@@ -34,7 +47,7 @@ pub(crate) async fn connect(
         socket.connect(to).await?
     };
     stream.set_nodelay(true)?;
-    stream.write_all(request(to, genesis, number).as_bytes()).await?;
+    stream.write_all(request(to, genesis, number, features).as_bytes()).await?;
     // Byte by byte, so that the frames after the head stay in the socket.
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -52,11 +65,12 @@ pub(crate) async fn connect(
     Ok(stream)
 }
 
-fn request(to: SocketAddr, genesis: &str, number: u8) -> String {
+fn request(to: SocketAddr, genesis: &str, number: u8, features: Features) -> String {
     let profile = &NetworkProfile::TANDEM;
     let hello = Hello {
         genesis: genesis.to_owned(),
         version: profile.version.to_owned(),
+        features: features.to_header(),
         node_random: Some(hello::node_random([number; 10])),
         ..Hello::default()
     };
