@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use gossip::{
     Admission, Delivery, DeliveryError, DisconnectReason, Handler, Identity, Inbound, LinkId,
     NetworkProfile, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, SubmitError,
-    Tag, Transport, Validator,
+    Tag, Transport, Validator, wire::features::Features,
 };
 use mesh::LinkClaim;
 use runtime::{Environment, Fault, Shutdown};
@@ -19,7 +19,7 @@ use crate::{
     assembler::AssemblyRules,
     budget::ByteBudget,
     claims::Claim,
-    codec::PipeSample,
+    codec::{LinkCodec, PipeSample},
     context::Context,
     events::PeerEvent,
     frame::Origin,
@@ -34,6 +34,7 @@ use crate::{
     submit::Submitter,
     topic::{TopicMessage, TopicSink},
     topic_sinks::TopicSinks,
+    vote_codec,
 };
 
 /// The parts of a broadcaster. No task holds them, so dropping the last handle aborts the tasks.
@@ -99,6 +100,19 @@ impl Broadcaster {
             message_time: limits.message_time,
             room_time: limits.inbound_wait,
         }
+    }
+
+    /// The features that this node announces to its peers, over every transport.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.context().features
+    }
+
+    /// The codec of a link to a peer that announced `theirs`; `None` if votes go to it as they are. While
+    /// [`Limits::vote_tables_bytes`] are taken, a new link begins with the end of packing against earlier votes.
+    #[must_use]
+    pub fn vote_codec(&self, theirs: Features) -> Option<LinkCodec> {
+        vote_codec::of(self.context(), theirs)
     }
 
     /// Returns the byte budget, which all networks of the node share.

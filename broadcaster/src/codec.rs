@@ -21,9 +21,9 @@ use crate::frame::Frame;
 
 /// The outbound half of a [`LinkCodec`]. Called by the write loop alone, for one batch after the other.
 pub trait Encoder: Send + 'static {
-    /// Puts what is to be written for `frame` into `out`: the frame itself, another one, or several.
-    /// Nothing is written for a frame for which it puts in nothing.
-    fn encode(&mut self, frame: &Frame, out: &mut Vec<Frame>);
+    /// Puts what is to be written for `frames` into `out`, in their order: for each the frame itself, another one,
+    /// or several. Nothing is written for a frame for which it puts in nothing.
+    fn encode(&mut self, frames: &[Frame], out: &mut Vec<Frame>);
 }
 
 /// The inbound half of a codec. Everything it is given was made by a peer.
@@ -45,6 +45,9 @@ pub enum Decoded {
     Message(Bytes),
     /// Nothing yet, or nothing but what the codec itself has learned from it.
     Nothing,
+    /// Nothing, and the peer is told so with this message of the connection: tag and payload. It goes ahead of
+    /// everything that waits, so a codec gives few of them.
+    Answer(Tag, Bytes),
 }
 
 /// An encoding with state of its own, for one link. The halves share what they have to.
@@ -53,6 +56,8 @@ pub struct LinkCodec {
     pub encoder: Box<dyn Encoder>,
     /// Decodes inbound messages.
     pub decoder: Box<dyn Decoder>,
+    /// Message of the connection with which the codec begins, after the greeting of the link: tag and payload.
+    pub opening: Option<(Tag, Bytes)>,
 }
 
 impl std::fmt::Debug for LinkCodec {

@@ -1,8 +1,8 @@
-//! The five things that every part of a broadcaster uses.
+//! The seven things that every part of a broadcaster uses.
 
 use std::sync::Arc;
 
-use gossip::{Tag, TagTable};
+use gossip::{Tag, TagTable, wire::features::Features};
 
 use crate::{
     budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, registry::Registry,
@@ -12,6 +12,10 @@ pub(crate) struct Context {
     pub(crate) tags: TagTable,
     pub(crate) limits: Limits,
     pub(crate) budget: ByteBudget,
+    /// Memory for the tables of links that pack votes against earlier ones.
+    pub(crate) vote_tables: ByteBudget,
+    /// The features that the node announces to its peers.
+    pub(crate) features: Features,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
 }

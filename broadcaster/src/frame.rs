@@ -1,6 +1,6 @@
 //! One encoded message, shared by every queue it waits in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use gossip::{Lane, LinkId, Tag, wire::digest::Digest};
@@ -23,6 +23,19 @@ pub struct Frame {
     inner: Arc<Inner>,
 }
 
+/// The form of a vote for links that pack votes.
+#[derive(Clone, Debug)]
+pub(crate) enum PackedVote {
+    /// Packed by itself; it can be packed further.
+    Stateless(Frame),
+    /// Packed by itself; packed further, it would come out as another one.
+    StatelessOnly(Frame),
+    /// The message cannot be packed, so it goes as it is.
+    Plain,
+    /// The message cannot be packed, and would be taken for a packed vote as it is.
+    Misleading,
+}
+
 #[derive(Debug)]
 struct Inner {
     tag: Tag,
@@ -32,6 +45,8 @@ struct Inner {
     submitted: Instant,
     origin: Origin,
     sender: Option<LinkId>,
+    /// Of a vote, once a link with packed votes has needed it.
+    packed: OnceLock<PackedVote>,
     /// Gives the bytes back to the node's budget when the last queue lets go.
     _held: Option<Reservation>,
 }
@@ -51,10 +66,29 @@ pub(crate) struct FrameParts {
 
 impl Frame {
     pub(crate) fn new(parts: FrameParts) -> Self {
+        Self::submitted_at(Instant::now(), parts)
+    }
+
+    fn submitted_at(submitted: Instant, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
-        let submitted = Instant::now();
-        let inner = Inner { tag, lane, wire, digest, submitted, origin, sender, _held: held };
+        let packed = OnceLock::new();
+        let inner =
+            Inner { tag, lane, wire, digest, submitted, origin, sender, packed, _held: held };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same message in another form.
+    pub(crate) fn recoded(&self, tag: Tag, wire: Bytes, held: Option<Reservation>) -> Self {
+        let Inner { lane, submitted, origin, sender, .. } = *self.inner;
+        Self::submitted_at(
+            submitted,
+            FrameParts { tag, lane, wire, digest: None, origin, sender, held },
+        )
+    }
+
+    /// The place of its packed form.
+    pub(crate) fn packed(&self) -> &OnceLock<PackedVote> {
+        &self.inner.packed
     }
 
     /// A frame outside any budget, for messages of the connection itself and for tests.

@@ -140,6 +140,22 @@ impl Lanes {
         self.notify(lane).notify_one();
     }
 
+    /// Queues a message of the link itself ahead of all others of its lane, whatever the limits say.
+    pub(crate) fn urge(&self, frame: Frame) {
+        let lane = frame.lane();
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            let queue = &mut state.lanes[index(lane)];
+            queue.bytes += frame.wire().len();
+            queue.greetings += 1;
+            queue.messages.push_front(Queued { frame, receipt: None });
+        }
+        self.notify(lane).notify_one();
+    }
+
     /// Queues one message. Never waits.
     pub(crate) fn offer(&self, message: Queued) -> Admission {
         let mut admission = Admission::Closed;

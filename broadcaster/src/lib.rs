@@ -53,6 +53,7 @@ mod setup;
 mod submit;
 mod topic;
 mod topic_sinks;
+mod vote_codec;
 mod workers;
 mod writer;
 
@@ -72,7 +73,7 @@ pub use link::{
     Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,
     SourceEnd, Stopping,
 };
-pub use metrics::{DropReason, Metrics};
+pub use metrics::{AbortedBy, DropReason, Metrics, VoteForm, VoteMetrics};
 pub use receipts::TopicReceipt;
 pub use relay::Relaying;
 pub use setup::Setup;

@@ -62,6 +62,10 @@ pub struct Limits {
     /// A message takes 40. Rounded down to a power of two messages. Default: 40 MiB, which is 524,288
     /// messages of each lane. Chosen: 17,000 transactions a second for the whole window.
     pub remembered_bytes: usize,
+    /// Memory for the tables of all links on which votes are packed against earlier ones, in bytes, in addition to the
+    /// budget. Links beyond it pack each vote by itself. Default: 64 MiB, which is 66 links with tables of 2,048
+    /// entries, or 500 with tables of 256. Chosen: a third of the default budget.
+    pub vote_tables_bytes: usize,
     /// Messages of one peer and lane that wait for a handler or are being handled; requests are not
     /// among them. Default: 10. Source: wire facts 12.2.
     pub peer_tokens: usize,
@@ -119,6 +123,7 @@ gossip::setters!(Limits {
     with_priority_window => priority_window: Duration,
     with_bulk_window => bulk_window: Duration,
     with_remembered_bytes => remembered_bytes: usize,
+    with_vote_tables_bytes => vote_tables_bytes: usize,
     with_peer_tokens => peer_tokens: usize,
     with_topic_queue => topic_queue: NonZeroUsize,
     with_workers => workers: NonZeroUsize,
@@ -181,6 +186,7 @@ impl Default for Limits {
             priority_window: seconds(10),
             bulk_window: seconds(30),
             remembered_bytes: 40 * MIB,
+            vote_tables_bytes: 64 * MIB,
             peer_tokens: 10,
             topic_queue: count(4_096),
             workers: count(8),

@@ -61,7 +61,8 @@ impl Links {
             }
         };
         let lanes = if sinks.len() > 1 { Lanes::per_lane(limits) } else { Lanes::shared(limits) };
-        for (tag, payload) in greeting {
+        let first = codec.as_ref().and_then(|codec| codec.opening.clone());
+        for (tag, payload) in greeting.into_iter().chain(first) {
             let lane = tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
             lanes.greet(Frame::control(tag, lane, &payload));
         }

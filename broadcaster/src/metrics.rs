@@ -1,5 +1,7 @@
 //! The counters of the broadcaster. Every drop has exactly one counter, with a reason from a closed set.
 
+mod votes;
+
 use std::{sync::Arc, time::Duration};
 
 use gossip::{DisconnectReason, Lane, Tag, Transport};
@@ -10,6 +12,8 @@ use prometheus_client::{
 };
 use runtime::Rarely;
 
+pub(crate) use self::votes::PackedSum;
+pub use self::votes::{AbortedBy, VoteForm, VoteMetrics};
 use crate::frame::Frame;
 
 /// Why a message went no further. A closed set, so that it can label a metric.
@@ -63,10 +67,13 @@ pub enum DropReason {
     OverRate,
     /// A bug: reading it from a connection, or writing it to one, panicked.
     LinkPanicked,
+    /// A packed vote that cannot be unpacked, or came where none is expected; or a message that its receiver would
+    /// take for a packed vote.
+    PackedVote,
 }
 
 impl DropReason {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::IntakeFull,
         Self::PeerFull,
         Self::BudgetFull,
@@ -90,6 +97,7 @@ impl DropReason {
         Self::RequestsFull,
         Self::OverRate,
         Self::LinkPanicked,
+        Self::PackedVote,
     ];
 
     /// Returns the value of the `reason` label in metrics.
@@ -119,6 +127,7 @@ impl DropReason {
             Self::RequestsFull => "requests_full",
             Self::OverRate => "over_rate",
             Self::LinkPanicked => "link_panicked",
+            Self::PackedVote => "packed_vote",
         }
     }
 }
@@ -208,6 +217,7 @@ impl Default for Metrics {
             over_rate: Family::default(),
             stalled_ms: Counter::default(),
             identity_contested: Counter::default(),
+            votes: VoteMetrics::default(),
             lines: SendersLines::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -229,6 +239,7 @@ struct Shared {
     over_rate: Family<LaneLabels, Counter>,
     stalled_ms: Counter,
     identity_contested: Counter,
+    votes: VoteMetrics,
     lines: SendersLines,
 }
 
@@ -274,6 +285,7 @@ impl Metrics {
         registry.register("over_rate", too_fast, shared.over_rate.clone());
         let contested = "Links that took an identity over from another session of it";
         registry.register("identity_contested", contested, shared.identity_contested.clone());
+        shared.votes.register(registry);
     }
 
     /// Counts a message that went no further. Transports call it for what they drop themselves.
@@ -319,6 +331,12 @@ impl Metrics {
     #[must_use]
     pub fn identity_contested(&self) -> u64 {
         self.shared.identity_contested.get()
+    }
+
+    /// The counters of packed votes.
+    #[must_use]
+    pub fn votes(&self) -> &VoteMetrics {
+        &self.shared.votes
     }
 
     /// Counts a link that took an identity over from another session.

@@ -33,6 +33,7 @@ use crate::{
     breath::Breath,
     codec::{Decoded, Decoder},
     fair::Refused,
+    frame::Frame,
     inbound::{
         Arrival, Source, WayIn,
         patience::{Patience, Refusal},
@@ -133,14 +134,32 @@ impl<R: FrameSource> Reader<R> {
             }
             end.reason
         })?;
-        *tag = Some(received.tag);
-        match self.decode(received).await? {
-            Some(message) => {
-                *tag = Some(message.tag);
-                self.take(message).await
-            }
-            None => Ok(()),
+        let came = received.tag;
+        *tag = Some(came);
+        let rule = self.way_in.context.tags.rule(came);
+        self.traffic.count(rule.map_or(Lane::Bulk, |rule| rule.lane), received.wire.len());
+        let message = self.decode(received).await?;
+        let stands_for = message.as_ref().map_or(came, |message| message.tag);
+        *tag = Some(stands_for);
+        // Also for what only the codec of the link heard: it costs a read, too.
+        let pace = self.pace(stands_for)?;
+        if let Some(message) = message {
+            self.take(message).await?;
         }
+        if let Pace::Pause(pause) = pace {
+            time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Notes a message at its rate, and counts it if it is beyond.
+    fn pace(&mut self, tag: Tag) -> Result<Pace, DisconnectReason> {
+        let pace = self.pacer.message(tag, Instant::now())?;
+        if pace != Pace::Within {
+            let lane = self.way_in.context.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
+            self.way_in.context.metrics.came_too_fast(self.peer.transport, lane);
+        }
+        Ok(pace)
     }
 
     /// Decodes a message as this link encodes it, and charges the result to the budget if it is large.
@@ -149,6 +168,10 @@ impl<R: FrameSource> Reader<R> {
         let wire = match decoder.decode(coded.tag, &coded.wire)? {
             Decoded::AsItCame => return Ok(Some(coded)),
             Decoded::Nothing => return Ok(None),
+            Decoded::Answer(tag, payload) => {
+                self.peer.lanes.urge(Frame::control(tag, Lane::Priority, &payload));
+                return Ok(None);
+            }
             Decoded::Message(wire) => wire,
         };
         let tag = Tag(*wire.first_chunk().ok_or(DisconnectReason::BadData)?);
@@ -166,21 +189,13 @@ impl<R: FrameSource> Reader<R> {
     /// Deals with one message.
     async fn take(&mut self, received: Received) -> Result<(), DisconnectReason> {
         let Received { tag, wire, memory } = received;
-        let rule = self.way_in.context.tags.rule(tag);
-        let lane = rule.map_or(Lane::Bulk, |rule| rule.lane);
-        self.traffic.count(lane, wire.len());
-        let pace = self.pacer.message(tag, Instant::now())?;
-        if pace != Pace::Within {
-            self.way_in.context.metrics.came_too_fast(self.peer.transport, lane);
+        match self.way_in.context.tags.rule(tag) {
+            Some(rule) => self.known(rule, wire, memory).await,
+            None => {
+                self.way_in.context.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+                Ok(())
+            }
         }
-        match rule {
-            Some(rule) => self.known(rule, wire, memory).await?,
-            None => self.way_in.context.metrics.dropped(DropReason::UnknownTag, lane),
-        }
-        if let Pace::Pause(pause) = pace {
-            time::sleep(pause).await;
-        }
-        Ok(())
     }
 
     /// Deals with a message whose tag this network has.
@@ -231,6 +246,8 @@ impl<R: FrameSource> Reader<R> {
                     self.way_in.context.metrics.dropped(DropReason::LateAnswer, Lane::Bulk);
                 }
             }
+            // One that the codec of the link could not have read, if there is one.
+            Tag::VP => self.way_in.context.metrics.dropped(DropReason::PackedVote, Lane::Priority),
             _ => {
                 if let Some(hooks) = &self.peer.hooks {
                     hooks.control(self.peer.id, tag, payload)?;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use gossip::{Durations, Handler, NetworkProfile, Tag, Validator};
+use gossip::{
+    Durations, Handler, NetworkProfile, Tag, Validator,
+    wire::features::{Features, VoteCompression},
+};
 use rand::Rng;
 use runtime::{Environment, TaskSet};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,7 @@ pub struct Setup {
     profile: &'static NetworkProfile,
     limits: Limits,
     relaying: Relaying,
+    votes: VoteCompression,
     application: Application,
     metrics: Metrics,
     environment: Environment,
@@ -59,6 +63,7 @@ impl Setup {
             profile,
             limits: Limits::default(),
             relaying: Relaying::Off,
+            votes: profile.votes,
             application: Application::new(profile.tags),
             metrics: Metrics::default(),
             environment: Environment::default(),
@@ -74,6 +79,12 @@ impl Setup {
     /// Sets what is done with the messages of others. Default: [`Relaying::Off`].
     pub fn relaying(self, relaying: Relaying) -> Self {
         Self { relaying, ..self }
+    }
+
+    /// Sets how votes are packed on links to peers that can read them so. Default: as the profile says. A network
+    /// without the tag [`Tag::AV`] has no votes to pack.
+    pub fn votes(self, votes: VoteCompression) -> Self {
+        Self { votes, ..self }
     }
 
     /// Installs the handler of a tag, in place of an earlier one. A tag that the network does not have is ignored.
@@ -105,13 +116,18 @@ impl Broadcaster {
     /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
     #[must_use]
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
-        let Setup { profile, limits, relaying, application, metrics, environment } = setup;
+        let Setup { profile, limits, relaying, votes, application, metrics, environment } = setup;
         let tasks = TaskSet::new(parent);
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
             tags: profile.tags,
             budget: ByteBudget::new(limits.budget_bytes),
+            vote_tables: ByteBudget::new(limits.vote_tables_bytes),
             limits,
+            features: match profile.tags.rule(Tag::AV) {
+                Some(_) => Features::announcing(votes),
+                None => Features::announcing(VoteCompression::Off),
+            },
             metrics,
             registry,
         });

@@ -241,9 +241,7 @@ fn encode<'a>(
 ) -> &'a [Frame] {
     let Some(encoder) = encoder else { return frames };
     encoded.clear();
-    for frame in frames {
-        encoder.encode(frame, encoded);
-    }
+    encoder.encode(frames, encoded);
     encoded
 }
 

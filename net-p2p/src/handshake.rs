@@ -63,6 +63,8 @@ pub(crate) enum LaneCount {
 pub(crate) struct Ours {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,
+    /// The features that this end announces.
+    pub(crate) features: Features,
     /// Random number of the dial: differs between connections, and between runs of the process.
     pub(crate) dial: u64,
     /// Random number of the link.
@@ -76,6 +78,8 @@ pub(crate) struct Ours {
 pub(crate) struct Met {
     /// The number of streams that both ends support.
     pub(crate) lanes: LaneCount,
+    /// The features that the peer announced. The only part that each end knows of the other.
+    pub(crate) features: Features,
     /// The number of the dial, if the dialer announced one. A node dials a peer only when it has no connection
     /// to it, so of two dials the older one is dead, even if nobody has noticed yet.
     pub(crate) session: Option<u64>,
@@ -151,7 +155,8 @@ where
 }
 
 impl Met {
-    const LEGACY: Self = Self { lanes: LaneCount::One, session: None, tie: [0; 32] };
+    const LEGACY: Self =
+        Self { lanes: LaneCount::One, features: Features::NONE, session: None, tie: [0; 32] };
 }
 
 impl Ours {
@@ -163,7 +168,7 @@ impl Ours {
     fn message(&self) -> Result<Vec<u8>, MetainfoError> {
         let hello = Hello {
             genesis: self.network.as_str().to_owned(),
-            features: Features::ours().to_header(),
+            features: self.features.to_header(),
             version: self.profile.version.to_owned(),
             ..Hello::default()
         };
@@ -202,7 +207,10 @@ impl Ours {
     fn met(&self, headers: &Headers, session: Option<u64>, tie: [u8; 32]) -> Met {
         let both = self.lanes == LaneCount::PerLane && self.first(headers, LANES) == Some("2");
         let lanes = if both { LaneCount::PerLane } else { LaneCount::One };
-        Met { lanes, session, tie }
+        let theirs = metainfo::to_hello(headers, self.profile);
+        // The version was found equal to this end's, under whichever header.
+        let features = Features::parse(&theirs.features, self.profile.version);
+        Met { lanes, features, session, tie }
     }
 }
 
@@ -235,7 +243,8 @@ mod tests {
 
     fn ours(profile: &'static NetworkProfile, network: &str, link: u64) -> Ours {
         let network = NetworkId::new(network).unwrap();
-        Ours { profile, network, dial: 100 + link, link, lanes: LaneCount::PerLane }
+        let features = Features::announcing(profile.votes);
+        Ours { profile, network, features, dial: 100 + link, link, lanes: LaneCount::PerLane }
     }
 
     fn pipe() -> (Compat<DuplexStream>, Compat<DuplexStream>) {

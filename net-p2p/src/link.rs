@@ -215,7 +215,8 @@ impl Attempt {
         let network = around.network.clone();
         let mut random = around.broadcaster.environment().random();
         let (dial, link) = (around.run.hash_one(about.connection), random.random());
-        let ours = Ours { profile, network, dial, link, lanes: self.lanes };
+        let features = around.broadcaster.features();
+        let ours = Ours { profile, network, features, dial, link, lanes: self.lanes };
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
             .await
             .map_err(|error| around.blame(self.peer, &error))?;
@@ -267,7 +268,7 @@ impl LinkContext {
 
     /// Hands the link to the broadcaster; `None` if the node is stopping.
     fn attach(&self, claim: Claim, senders: &Senders, ready: Ready) -> Option<Attached> {
-        let Ready { about, stream, second, .. } = ready;
+        let Ready { about, stream, met, second } = ready;
         let hooks = Hooks {
             peer: about.peer,
             connection: about.connection,
@@ -295,7 +296,7 @@ impl LinkContext {
             sources,
             greeting,
             hooks: Some(Arc::new(hooks)),
-            codec: None,
+            codec: self.broadcaster.vote_codec(met.features),
             gauge: None,
         };
         self.broadcaster.attach_claimed(claim, made).ok()

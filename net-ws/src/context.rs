@@ -108,7 +108,7 @@ impl Context {
             location,
             node_random: Some(node_random),
             genesis: config.network.as_str().to_owned(),
-            features: Features::ours().to_header(),
+            features: broadcaster.features().to_header(),
             version: profile.version.to_owned(),
             identity_challenge: None,
         };
@@ -144,14 +144,19 @@ impl Context {
         self.sessions.hash_one(node_random)
     }
 
-    /// The message of interest that a relay sends first on every connection; `None` if this node is no relay.
-    /// Source: wire facts 3.3.
-    pub(crate) fn interest(&self) -> Option<(Tag, Bytes)> {
+    /// The message of interest that a relay sends first on a connection to a peer with these features; `None` if this
+    /// node is no relay. Votes packed against earlier ones are listed only where the peer knows them, because older
+    /// nodes disconnect on a tag that they do not know. Source: wire facts 3.3 and 3.4.
+    pub(crate) fn interest(&self, theirs: Features) -> Option<(Tag, Bytes)> {
         if self.broadcaster.relaying() == Relaying::Off {
             return None;
         }
         let table = &self.profile.tags;
-        Some((Tag::MI, interest::encode(table.relay_interest(), table)))
+        let mut interest = table.relay_interest();
+        if theirs.stateful_votes().is_some() {
+            interest = interest.with(table, Tag::VP);
+        }
+        Some((Tag::MI, interest::encode(interest, table)))
     }
 }
 

@@ -13,7 +13,10 @@ use broadcaster::{Attached, Claim, LaneSinks, Link, LinkHooks, LinkInfo, Stoppin
 use bytes::{Bytes, BytesMut};
 use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
-    wire::identity::{Challenge, ListenerIdentity, Verification},
+    wire::{
+        features::Features,
+        identity::{Challenge, ListenerIdentity, Verification},
+    },
 };
 use mesh::{ConfiguredAddress, LinkClaim, Merit};
 use tokio::{
@@ -52,6 +55,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) configured: Option<ConfiguredAddress>,
     /// The address at which HTTP calls reach the peer, if it has one.
     pub(crate) http_address: Option<NodeAddress>,
+    /// The features that the peer announced.
+    pub(crate) features: Features,
     /// State of the identity exchange.
     pub(crate) exchange: ListenerIdentity,
     /// Number of the dialer's run, see `Context::session`.
@@ -80,6 +85,7 @@ where
         address,
         configured,
         http_address,
+        features,
         exchange,
         session,
         greeting,
@@ -110,7 +116,7 @@ where
         sources: vec![source],
         greeting,
         hooks: Some(Arc::new(hooks)),
-        codec: None,
+        codec: context.broadcaster.vote_codec(features),
         gauge: None,
     };
     match claim {
@@ -159,7 +165,7 @@ struct Hooks {
 
 impl LinkHooks for Hooks {
     fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
-        // This node asks neither for proofs of stake nor for packed votes, so other control tags are ignored.
+        // This node does not ask for proofs of stake, so other control tags are ignored.
         if tag != Tag::NI || matches!(self.context.exchange, Exchange::Off) {
             return Ok(());
         }

@@ -227,11 +227,11 @@ async fn link_up(
     dialled: Dialled,
     cancel: &CancellationToken,
 ) -> Result<(), DialError> {
-    let Dialled { mut stream, early, verified } = dialled;
+    let Dialled { mut stream, early, features, verified } = dialled;
     let context = &mesh.context;
     let peer = context.broadcaster.next_link_id();
     let session = context.session(context.node_random());
-    let mut greeting: Vec<_> = context.interest().into_iter().collect();
+    let mut greeting: Vec<_> = context.interest(features).into_iter().collect();
     let (mut identity, mut claim) = (None, None);
     let mut exchange = identity::ListenerIdentity::Anonymous;
     if let (Some(seen), Exchange::On { key, .. }) = (verified, &context.exchange) {
@@ -255,6 +255,7 @@ async fn link_up(
         address: target.name.clone(),
         configured: Some(mesh.configured(&target.name)),
         http_address: target.address.parse().ok(),
+        features,
         exchange,
         session,
         greeting,

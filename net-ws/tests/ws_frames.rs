@@ -340,7 +340,6 @@ impl HandshakeCase {
                 "Sec-WebSocket-Key" | "X-Algorand-Noderandom" => {
                     assert_eq!(value.len(), recorded.len());
                 }
-                "X-Algorand-Peer-Features" => assert_eq!(value, "ppzstd"),
                 "X-Algorand-Identitychallenge" => {
                     let seen = identity::read_request_header(value).unwrap();
                     assert_eq!(seen.address, address.as_bytes());

@@ -23,7 +23,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
 use gossip::{
-    Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag, Validator,
+    Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag,
+    Validator, wire::features::VoteCompression,
 };
 use mesh::{DialLimits, Door, InboundLimits};
 #[cfg(feature = "http")]
@@ -106,6 +107,7 @@ pub struct NodeBuilder {
     key: KeySource,
     data_dir: DirSource,
     relaying: Relaying,
+    votes: Option<VoteCompression>,
     limits: Limits,
     handlers: Vec<(Tag, Arc<dyn Handler>)>,
     validators: Vec<(Tag, Arc<dyn Validator>)>,
@@ -146,6 +148,7 @@ impl NodeBuilder {
             key: KeySource::default(),
             data_dir: DirSource::None,
             relaying: Relaying::Off,
+            votes: None,
             limits: Limits::default(),
             handlers: Vec::new(),
             validators: Vec::new(),
@@ -197,6 +200,13 @@ impl NodeBuilder {
     /// Sets which messages of others the node passes on. Default: [`Relaying::Off`], none.
     pub fn relaying(self, relaying: Relaying) -> Self {
         Self { relaying, ..self }
+    }
+
+    /// Sets the form in which votes go to peers that read it, and which the node reads. Only the votes of existing
+    /// Algorand nodes can be packed; other messages with the tag [`Tag::AV`] go as they are. Default: as the profile
+    /// says, a table of 2,048 entries for [`NetworkProfile::ALGORAND`] and [`VoteCompression::Off`] for others.
+    pub fn vote_packing(self, votes: VoteCompression) -> Self {
+        Self { votes: Some(votes), ..self }
     }
 
     /// Adds the handler of a tag. It gets each message once within the window of the duplicate filter, after the tag's
@@ -385,6 +395,9 @@ impl NodeBuilder {
             .relaying(self.relaying)
             .metrics(metrics.clone())
             .environment(self.environment.clone());
+        if let Some(votes) = self.votes {
+            setup = setup.votes(votes);
+        }
         for (tag, handler) in self.handlers.drain(..) {
             setup = setup.handler(tag, handler);
         }

@@ -79,7 +79,10 @@ mod network;
 mod running;
 mod view;
 
-pub use broadcaster::{Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying};
+pub use broadcaster::{
+    AbortedBy, Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying,
+    VoteForm, VoteMetrics,
+};
 pub use builder::NodeBuilder;
 #[cfg(feature = "ws")]
 pub use builder::TlsFiles;

@@ -27,5 +27,6 @@ pub mod recorder;
 pub mod rig;
 pub mod simulation;
 pub mod sources;
+pub mod votes;
 pub mod wait;
 pub mod websocket;

@@ -8,7 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use gossip::{Identity, NetworkId, NetworkProfile, Tag, wire::frame::split};
+use gossip::{
+    Identity, NetworkId, NetworkProfile, Tag,
+    wire::{
+        features::{Features, VoteCompression},
+        frame::split,
+    },
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -32,9 +38,20 @@ pub struct RawWebSocket {
     stream: WebSocketStream<TcpStream>,
 }
 
-/// The upgrade request of this peer, as a node with this profile would send it.
+/// The upgrade request of this peer, as a node with this profile would send it that does not pack votes.
 #[must_use]
 pub fn upgrade_request(profile: &NetworkProfile, network: &NetworkId) -> String {
+    upgrade_request_with(profile, network, Features::announcing(VoteCompression::Off))
+}
+
+/// The upgrade request of a peer with these features.
+#[must_use]
+pub fn upgrade_request_with(
+    profile: &NetworkProfile,
+    network: &NetworkId,
+    features: Features,
+) -> String {
+    let features = features.to_header();
     let mut request = format!(
         "GET /v1/{network}/gossip HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: scripted\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Key: 8W1U3v5GPREZ3quvF/jCTA==\r\n\
@@ -46,7 +63,7 @@ pub fn upgrade_request(profile: &NetworkProfile, network: &NetworkId) -> String 
         ("Accept-Version", profile.version),
         ("Genesis", network.as_str()),
         ("Noderandom", random.as_str()),
-        ("Peer-Features", "ppzstd"),
+        ("Peer-Features", features.as_str()),
         ("Version", profile.version),
     ] {
         // Writing to a string cannot fail.

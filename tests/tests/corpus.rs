@@ -1,5 +1,5 @@
 //! Traffic of live nodes, played into a relay by two scripted peers: each gets every message of the other once,
-//! byte for byte and in order.
+//! byte for byte and in order. One of them packs its votes and the other does not, so the relay converts them.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -19,6 +19,7 @@ use testkit::{
     corpus::{Recorded, Session},
     harness::{RawPeer, fence},
     process::Node,
+    votes::{is_packed, plain},
     wait::PATIENCE,
     websocket::RawWebSocket,
 };
@@ -105,6 +106,7 @@ async fn play(
 fn content(tag: Tag, payload: &Bytes) -> (Tag, Bytes) {
     match tag {
         Tag::PP => (tag, decompress(payload, MAX_DECOMPRESSED).expect("it is a frame")),
+        Tag::AV => (tag, plain(payload)),
         _ => (tag, payload.clone()),
     }
 }
@@ -138,7 +140,8 @@ fn compare(came: &[(Tag, Bytes)], from: &Session, own: &Session, shared: &[(Tag,
     let votes = came.iter().filter(|(tag, _)| *tag == Tag::AV);
     let recorded = from.sent.iter().filter(|message| message.tag == Tag::AV);
     for ((_, payload), recorded) in votes.zip(recorded) {
-        let hash = hex::encode(Sha256::digest(payload));
+        assert_eq!(is_packed(payload), own.request.contains("avvpack"), "a vote in another form");
+        let hash = hex::encode(Sha256::digest(plain(payload)));
         assert_eq!(
             from.votes.get(&recorded.line),
             Some(&hash),

@@ -3,7 +3,7 @@
 use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::{
     Admission, Direction, GossipNode, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass,
-    Tag,
+    Tag, wire::features::Features,
 };
 use libp2p::{Stream, StreamProtocol};
 use tokio::time::{self, Instant};
@@ -16,7 +16,9 @@ use crate::{
 };
 
 pub(super) fn ours(profile: &'static NetworkProfile, dial: u64, lanes: LaneCount) -> Ours {
-    Ours { profile, network: NetworkId::new("net").unwrap(), dial, link: rand::random(), lanes }
+    let network = NetworkId::new("net").unwrap();
+    let features = Features::announcing(profile.votes);
+    Ours { profile, network, features, dial, link: rand::random(), lanes }
 }
 
 pub(super) async fn shake(stream: &mut Stream, direction: Direction, ours: &Ours) -> Met {

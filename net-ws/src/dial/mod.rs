@@ -22,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use gossip::{
     Identity, NodeAddress, ReplyRule,
     wire::{
+        features::Features,
         hello::Hello,
         identity::{self, Challenge, ResponseSeen},
     },
@@ -83,6 +84,8 @@ pub(crate) struct Dialled {
     pub(crate) stream: Stream,
     /// Bytes that were read after the head of the reply.
     pub(crate) early: BytesMut,
+    /// The features that the peer announced.
+    pub(crate) features: Features,
     /// The peer's verified answer to the identity challenge, if it answered.
     pub(crate) verified: Option<ResponseSeen>,
 }
@@ -213,11 +216,13 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
         Err(_elapsed) => return Err(DialError::TimedOut),
     };
     reply.check_upgrade(&sent.key, rule)?;
-    let checked = reply
-        .check_hello(context)
-        .and_then(|theirs| verify(context, &theirs, sent.challenge.as_ref()));
+    let checked = reply.check_hello(context).and_then(|theirs| {
+        // The version agreed on, under whichever header the peer named it.
+        let features = Features::parse(&theirs.features, context.profile.version);
+        verify(context, &theirs, sent.challenge.as_ref()).map(|verified| (features, verified))
+    });
     match checked {
-        Ok(verified) => Ok(Dialled { stream, early, verified }),
+        Ok((features, verified)) => Ok(Dialled { stream, early, features, verified }),
         Err(error) => {
             abort(context, &mut stream, &error).await;
             Err(error)

@@ -157,7 +157,7 @@ async fn become_peer<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let Upgraded { io, early, upgrade } = upgraded;
-    let Accepted { exchange, session, greeting, place: peer_place, location } = *upgrade;
+    let Accepted { features, exchange, session, greeting, place: peer_place, location } = *upgrade;
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -168,6 +168,7 @@ async fn become_peer<Io: Carrier>(
         configured: None,
         address: place.from.to_string(),
         http_address: location.and_then(|location| listens(place.from.ip(), &location)),
+        features,
         exchange,
         session,
         greeting,

@@ -33,6 +33,7 @@ use crate::{
 
 /// A peer whose upgrade request was accepted.
 pub(super) struct Accepted {
+    pub(super) features: Features,
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
@@ -79,14 +80,15 @@ fn accept(
     if request.pipelined == Pipelined::Something {
         return Err(Refusal::new(UpgradeRefusal::Pipelined, Said::Nothing));
     }
-    let _features = Features::parse(&theirs.features, &theirs.version);
+    // The version agreed on, under whichever header the peer named it.
+    let features = Features::parse(&theirs.features, context.profile.version);
     let mut response = Response::new(HttpBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer_headers(context, &key, answer);
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
-    let greeting = context.interest().into_iter().collect();
+    let greeting = context.interest(features).into_iter().collect();
     let location = theirs.location;
-    Ok((response, Accepted { exchange, session, greeting, place, location }))
+    Ok((response, Accepted { features, exchange, session, greeting, place, location }))
 }
 
 /// A request that is not upgraded, and the reason.

@@ -14,6 +14,7 @@ use std::{
 use broadcaster::{Broadcaster, Limits, Relaying, Setup};
 use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
+    wire::features::VoteCompression,
 };
 use mesh::{Door, InboundLimits};
 use runtime::Shutdown;
@@ -53,6 +54,7 @@ impl Heard {
 pub(crate) struct Recipe {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) relaying: Relaying,
+    pub(crate) votes: VoteCompression,
     pub(crate) limits: Limits,
     pub(crate) config: WsConfig,
 }
@@ -60,7 +62,8 @@ pub(crate) struct Recipe {
 impl Recipe {
     pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
         let config = WsConfig::new(NetworkId::new("test-v1").unwrap());
-        Self { profile, relaying: Relaying::Off, limits: Limits::default(), config }
+        let (relaying, votes) = (Relaying::Off, profile.votes);
+        Self { profile, relaying, votes, limits: Limits::default(), config }
     }
 
     pub(crate) fn listening(mut self) -> Self {
@@ -91,7 +94,8 @@ impl Recipe {
     pub(crate) async fn start(self) -> Node {
         let root = CancellationToken::new();
         let heard = Heard::default();
-        let mut setup = Setup::new(self.profile).limits(self.limits).relaying(self.relaying);
+        let setup = Setup::new(self.profile).limits(self.limits).relaying(self.relaying);
+        let mut setup = setup.votes(self.votes);
         for tag in [Tag::AV, Tag::PP, Tag::TX, Tag::VB, Tag::UE] {
             let heard = heard.clone();
             setup = setup.handler(

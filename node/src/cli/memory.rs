@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gossip::wire::features::VoteCompression;
 use net_p2p::MemoryBounds;
 
 use tandem::Mode;
@@ -21,6 +22,8 @@ const LINE_WRITERS: usize = 2;
 pub(super) struct Bounds {
     budget: usize,
     remembered: usize,
+    /// Tables of links that pack votes.
+    votes: usize,
     /// Connections, publishing and message IDs of libp2p.
     p2p: usize,
     lines: usize,
@@ -37,6 +40,10 @@ impl Bounds {
         Self {
             budget: limits.budget_bytes,
             remembered: limits.remembered_bytes,
+            votes: match settings.vote_packing {
+                VoteCompression::Off | VoteCompression::Stateless => 0,
+                VoteCompression::Stateful(_) => limits.vote_tables_bytes,
+            },
             p2p,
             lines: LINE_WRITERS * lines::MAX_WAITING_BYTES,
         }
@@ -46,6 +53,7 @@ impl Bounds {
     const fn total(&self) -> usize {
         self.budget
             .saturating_add(self.remembered)
+            .saturating_add(self.votes)
             .saturating_add(self.p2p)
             .saturating_add(self.lines)
             .saturating_add(REST_BYTES)
@@ -57,10 +65,11 @@ impl fmt::Display for Bounds {
         let mib = |bytes: usize| bytes >> 20;
         write!(
             f,
-            "memory: {} MiB at most: {} budget, {} duplicate filter, {} libp2p, {} output, {} for the rest",
+            "memory: {} MiB at most: {} budget, {} duplicate filter, {} vote tables, {} libp2p, {} output, {} for the rest",
             mib(self.total()),
             mib(self.budget),
             mib(self.remembered),
+            mib(self.votes),
             mib(self.p2p),
             mib(self.lines),
             mib(REST_BYTES),

@@ -239,6 +239,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .listen_ws(settings.listen_ws.clone())
         .listen_p2p(settings.listen_p2p.clone())
         .relaying(settings.relaying)
+        .vote_packing(settings.vote_packing)
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });

@@ -56,6 +56,7 @@ pub(crate) enum Key {
     IdentityFile,
     Relay,
     Mdns,
+    VotePacking,
     MaxInbound,
     MaxInboundPerIp,
     BudgetMib,
@@ -144,6 +145,11 @@ const MDNS: Spec = Spec::new(
     "Look for libp2p peers in the local network: on or off",
 );
 
+const VOTE_PACKING: Spec = Spec::new(
+    ("vote_packing", "vote-packing", Text, Nothing, "FORM"),
+    "Form of votes to peers that read it: off, stateless, or the entries of a table, 16 to 2048 [default: 2048 for the profile algorand, off for tandem]",
+);
+
 const MAX_INBOUND: Spec = Spec::new(
     ("max_inbound", "max-inbound", Number, Is("2400"), "COUNT"),
     "Most peers that may be connected to this node at one time",
@@ -194,7 +200,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -206,6 +212,7 @@ impl Key {
         Self::IdentityFile,
         Self::Relay,
         Self::Mdns,
+        Self::VotePacking,
         Self::MaxInbound,
         Self::MaxInboundPerIp,
         Self::BudgetMib,
@@ -232,6 +239,7 @@ impl Key {
             Self::IdentityFile => IDENTITY_FILE,
             Self::Relay => RELAY,
             Self::Mdns => MDNS,
+            Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
             Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
             Self::BudgetMib => BUDGET_MIB,
@@ -258,6 +266,7 @@ impl Key {
             Self::Relay | Self::Mdns | Self::PassOnBlocks => &["on", "off"],
             Self::Services => &["status", "blocks", "files", "kv"],
             Self::Uploads => &["anyone"],
+            Self::VotePacking => &["off", "stateless"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],
             _ => &[],
         }

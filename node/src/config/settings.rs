@@ -11,7 +11,10 @@ use std::{
     path::PathBuf,
 };
 
-use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
+use gossip::{
+    Identity, NetworkId, NetworkProfile, NodeAddress,
+    wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
+};
 use services::files::Uploads;
 use tandem::{DataDir, Mode, Relaying, TlsFiles};
 use tracing_subscriber::EnvFilter;
@@ -45,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) relaying: Relaying,
     pub(crate) mdns: bool,
+    pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
     pub(crate) budget_bytes: usize,
@@ -75,8 +79,9 @@ impl Settings {
     pub(crate) fn check(layers: &Layers) -> Result<Self, ConfigError> {
         let read = Reader(layers);
         let mode = read.mode()?;
+        let profile = read.required(Key::Profile, profile)?;
         Ok(Self {
-            profile: read.required(Key::Profile, profile)?,
+            profile,
             network: read.network()?,
             mode,
             listen_ws: read.required(Key::ListenWs, host_port)?,
@@ -89,6 +94,7 @@ impl Settings {
                 Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
             })?,
             mdns: read.required(Key::Mdns, switch)?,
+            vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
@@ -283,6 +289,18 @@ fn switch(text: &str) -> Result<bool, String> {
         "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
         other => Err(format!("{other:?} is neither on nor off")),
+    }
+}
+
+fn vote_packing(text: &str) -> Result<VoteCompression, String> {
+    let table = MIN_TABLE.into()..=MAX_TABLE.into();
+    match (text, text.parse()) {
+        ("off", _) => Ok(VoteCompression::Off),
+        ("stateless", _) => Ok(VoteCompression::Stateless),
+        (_, Ok(entries)) if table.contains(&entries) => Ok(VoteCompression::Stateful(entries)),
+        _ => Err(format!(
+            "{text:?} is neither off nor stateless, nor a number of entries from {MIN_TABLE} to {MAX_TABLE}"
+        )),
     }
 }
 

@@ -90,6 +90,7 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ("public_address = \"/dns/x\"", "`public_address`: \"/dns/x\" is a multiaddr: write host"),
         ("data_dir = \"\"", "`data_dir`: the path is empty"),
         ("relay = \"maybe\"", "`relay`: \"maybe\" is neither on nor off"),
+        ("vote_packing = \"8\"", "`vote_packing`: \"8\" is neither off nor stateless"),
         ("max_inbound = 0", "`max_inbound`: \"0\" is not a whole number from 1"),
         ("max_inbound_per_ip = -1", "`max_inbound_per_ip`: \"-1\" is not a whole number from 1"),
         ("budget_mib = 1", "`budget_mib`: 1 is not between 32 and 1048576"),

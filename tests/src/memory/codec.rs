@@ -19,27 +19,34 @@ struct Difference {
 #[must_use]
 pub fn difference() -> LinkCodec {
     let (encoder, decoder) = (Box::<Difference>::default(), Box::<Difference>::default());
-    LinkCodec { encoder, decoder }
+    LinkCodec { encoder, decoder, opening: None }
 }
 
 /// Creates a codec for each link of a node.
 pub type MakeCodec = Arc<dyn Fn() -> LinkCodec + Send + Sync>;
 
 impl Encoder for Difference {
-    fn encode(&mut self, frame: &Frame, out: &mut Vec<Frame>) {
+    fn encode(&mut self, frames: &[Frame], out: &mut Vec<Frame>) {
+        out.extend(frames.iter().map(|frame| self.difference(frame)));
+    }
+}
+
+impl Difference {
+    fn difference(&mut self, frame: &Frame) -> Frame {
         if frame.tag() != Tag::AV {
-            return out.push(frame.clone());
+            return frame.clone();
         }
         let wire = frame.wire().clone();
         let pairs = self.last.iter().zip(&wire);
         let same = u8::try_from(pairs.take_while(|(a, b)| a == b).count()).unwrap_or(u8::MAX);
         let rest = wire.get(usize::from(same)..).unwrap_or_default();
-        if same > 1 {
-            out.push(Frame::control(Tag::VP, Lane::Priority, &[&[same], rest].concat()));
+        let coded = if same > 1 {
+            Frame::control(Tag::VP, Lane::Priority, &[&[same], rest].concat())
         } else {
-            out.push(frame.clone());
-        }
+            frame.clone()
+        };
         self.last = wire;
+        coded
     }
 }
 
