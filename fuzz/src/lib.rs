@@ -10,6 +10,7 @@
 mod assembly;
 mod http;
 mod names;
+mod votes;
 mod wire;
 
 /// A fuzz target: its name and the function.
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     ("request", wire::request),
     ("topics", wire::topics),
     ("varint", wire::varint),
+    ("vote", votes::vote),
+    ("vote_stream", votes::vote_stream),
     ("websocket", assembly::websocket),
 ];
 

@@ -5,7 +5,7 @@ use gossip::{
     NetworkProfile,
     wire::{
         block::{BlockAnswer, BlockRequest},
-        features::{Features, parse_version},
+        features::{Features, VoteCompression, parse_version},
         hello::Hello,
         identity::{self, Challenge},
         interest, metainfo, msgpack, proposal, request,
@@ -90,9 +90,10 @@ pub(crate) fn interest(data: &[u8]) {
     }
 }
 
-fn walk(reader: &mut msgpack::Reader<'_>, depth: usize) -> Result<(), msgpack::MsgpackError> {
+/// Walks a value; false if it is deeper than this goes.
+fn walk(reader: &mut msgpack::Reader<'_>, depth: usize) -> Result<bool, msgpack::MsgpackError> {
     if depth == DEEPEST {
-        return Ok(());
+        return Ok(false);
     }
     let mut copy = reader.clone();
     if let Ok(found) = reader.container() {
@@ -102,14 +103,16 @@ fn walk(reader: &mut msgpack::Reader<'_>, depth: usize) -> Result<(), msgpack::M
             msgpack::Container::Nil => 0,
         };
         for _ in 0..count {
-            walk(reader, depth + 1)?;
+            if !walk(reader, depth + 1)? {
+                return Ok(false);
+            }
         }
-        return Ok(());
+        return Ok(true);
     }
     let bytes = copy.bytes()?;
     assert!(bytes.len() <= u32::MAX as usize);
     *reader = copy;
-    Ok(())
+    Ok(true)
 }
 
 /// Containers and strings are walked without a panic, and no further than the bytes go.
@@ -141,20 +144,21 @@ pub(crate) fn features(data: &[u8]) {
     let again = Features::parse(&found.to_header(), version);
     assert_eq!(again.to_header(), found.to_header());
     let _ = parse_version(version);
-    if let Some(size) = found.shared_table(Features::ours()) {
+    if let Some(size) = found.shared_table(Features::announcing(VoteCompression::Stateful(2_048))) {
         assert!((16..=2_048).contains(&size) && size.is_power_of_two());
     }
 }
 
-/// A hello is read from any headers, and every text that is kept can be printed.
+/// A hello is read from any headers, and the texts that people get to see can be printed.
 pub(crate) fn hello(data: &[u8]) {
     let lines: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let hello = Hello::read(|header| lines.get(header as usize).copied());
+    let shown = [Some(&hello.telemetry_id), Some(&hello.instance), hello.location.as_ref()];
+    for text in shown.into_iter().flatten() {
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
     for profile in PROFILES {
-        for (name, value) in hello.headers(profile) {
-            assert!(!name.is_empty());
-            assert!(value.bytes().all(|byte| byte != b'\n' && byte != b'\r'), "{value:?}");
-        }
+        assert!(hello.headers(profile).iter().all(|(name, _)| !name.is_empty()));
     }
 }
 

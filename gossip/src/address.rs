@@ -14,7 +14,8 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use crate::network_id::NetworkId;
 
-/// Longest address, in bytes. Chosen: twice what an identity challenge has room for.
+/// Longest address, in bytes, as it was written and as it is printed. Chosen: twice what an identity challenge has room
+/// for.
 const MAX_ADDRESS_BYTES: usize = 576;
 
 /// Longest part of a refused text that an error repeats, in characters.
@@ -221,7 +222,9 @@ impl FromStr for NodeAddress {
             (false, _) => None,
             (true, _) if text.starts_with('/') => multiaddr(text),
             (true, Some((scheme, rest))) => {
-                WebSocketAddress::from_url(scheme, rest).map(Self::WebSocket)
+                // Escapes may make it longer, and whoever reads what is printed has the same bound.
+                let address = WebSocketAddress::from_url(scheme, rest).map(Self::WebSocket);
+                address.filter(|address| address.to_string().len() <= MAX_ADDRESS_BYTES)
             }
             (true, None) => WebSocketAddress::from_authority(text).map(Self::WebSocket),
         };
@@ -388,6 +391,9 @@ mod tests {
         for text in bad {
             assert!(text.parse::<NodeAddress>().is_err(), "{text:?}");
         }
+        // Found by fuzzing: each of these bytes is printed as three.
+        let escaped = format!("http://h:1/{}", "^".repeat(200));
+        assert!(escaped.parse::<NodeAddress>().is_err());
         let error = "x".repeat(5000).parse::<NodeAddress>().unwrap_err();
         assert_eq!(error.text.len(), MAX_SHOWN_CHARS);
     }
