@@ -19,7 +19,6 @@
 
 mod application;
 mod assembler;
-mod breath;
 mod broadcaster;
 mod budget;
 mod claims;

@@ -26,11 +26,11 @@ use gossip::{
     DisconnectReason, Forwarding, Inbound, Lane, Tag, TagRule,
     wire::{digest::Digest, interest},
 };
+use runtime::Breath;
 use tokio::time::{self, Instant};
 
 use crate::{
     assembler::{INLINE_BYTES, MessageMemory},
-    breath::Breath,
     codec::{Decoded, Decoder},
     fair::Refused,
     frame::Frame,

@@ -20,10 +20,10 @@
 use std::sync::Arc;
 
 use gossip::{Admission, LinkId, TagTable, Transport};
+use runtime::Breath;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    breath::Breath,
     fair::Consumer,
     intake::{Intake, Job},
     lanes::Queued,

@@ -26,12 +26,11 @@ use gossip::{
         topics::Topics,
     },
 };
-use runtime::TaskSet;
+use runtime::{Breath, TaskSet};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    breath::Breath,
     context::Context,
     fair::{Consumer, FairQueue},
     inbound::{WayIn, work::Work},

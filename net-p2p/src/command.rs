@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     address::PeerAddress,
-    outbox::Publication,
+    publications::{Publication, Publications},
     streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };
 
@@ -41,8 +41,6 @@ const NOTICES: usize = 256;
 /// A command of a network handle.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Publishes a message on a topic.
-    Publish(Publication),
     /// Dials an address now, and again whenever its link ends.
     Dial(PeerAddress),
     /// Applies a policy to the outgoing connections.
@@ -103,6 +101,7 @@ pub(crate) struct Senders {
     pub(crate) verdicts: mpsc::Sender<Verdict>,
     pub(crate) notices: mpsc::Sender<Notice>,
     pub(crate) stream_requests: mpsc::Sender<StreamRequest>,
+    pub(crate) publications: Publications,
 }
 
 /// Receiving ends of the channels of one swarm.
@@ -115,12 +114,13 @@ pub(crate) struct Receivers {
     pub(crate) stream_requests: Option<mpsc::Receiver<StreamRequest>>,
 }
 
-pub(crate) fn channels() -> (Senders, Receivers) {
+/// The channels of one swarm, beside the queue of its `publications`.
+pub(crate) fn channels(publications: Publications) -> (Senders, Receivers) {
     let (commands, commands_end) = mpsc::channel(COMMANDS);
     let (verdicts, verdicts_end) = mpsc::channel(VERDICTS);
     let (notices, notices_end) = mpsc::channel(NOTICES);
     let (stream_requests, stream_requests_end) = mpsc::channel(STREAM_REQUESTS);
-    let senders = Senders { commands, verdicts, notices, stream_requests };
+    let senders = Senders { commands, verdicts, notices, stream_requests, publications };
     let receivers = Receivers {
         commands: commands_end,
         verdicts: verdicts_end,
@@ -140,12 +140,13 @@ pub(crate) struct ToSwarm {
 struct Leads {
     commands: mpsc::Sender<Command>,
     stream_requests: mpsc::Sender<StreamRequest>,
+    publications: Publications,
 }
 
 /// The reason why a command was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
-    /// The command channel is full.
+    /// There is no room.
     Full,
     /// No swarm is running.
     Down,
@@ -154,9 +155,10 @@ pub(crate) enum NotTaken {
 impl ToSwarm {
     /// Directs this handle and its clones to another swarm, or to none.
     pub(crate) fn lead_to(&self, senders: Option<&Senders>) {
-        let leads = senders.map(|Senders { commands, stream_requests, .. }| Leads {
-            commands: commands.clone(),
-            stream_requests: stream_requests.clone(),
+        let leads = senders.map(|senders| Leads {
+            commands: senders.commands.clone(),
+            stream_requests: senders.stream_requests.clone(),
+            publications: senders.publications.clone(),
         });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = leads;
     }
@@ -174,6 +176,13 @@ impl ToSwarm {
             mpsc::error::TrySendError::Full(_) => NotTaken::Full,
             mpsc::error::TrySendError::Closed(_) => NotTaken::Down,
         })
+    }
+
+    /// Offers a message to be published without waiting, and returns the number of messages of others that were
+    /// dropped for it.
+    pub(crate) fn publish(&self, message: Publication) -> Result<usize, NotTaken> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().ok_or(NotTaken::Down)?.publications.offer(message)
     }
 
     /// Opens a stream to a peer. If it is not connected and its address is known, it is dialled first.

@@ -12,8 +12,9 @@
 //!
 //! | queue | producers -> consumer | bound | when full | counted as |
 //! | --- | --- | --- | --- | --- |
-//! | commands | handles, topics -> swarm task | 1,024; publications also in bytes | caller gets an error | `PublishQueueFull` |
-//! | outbox | swarm task -> GossipSub | 8,192 messages, each charged to the budget; paced | dropped | `PublishQueueFull` |
+//! | commands | handles -> swarm task | 1,024 | caller gets an error | - |
+//! | publications | router -> swarm task | 16 MiB, in turns of their origins; paced | the newest of the origin with most are dropped | `PublishQueueFull` |
+//! | received messages to pass on | swarm task -> GossipSub | 16 MiB, in turns of their peers; paced | the newest of the peer with most are not passed on | `TopicPassOnFull` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
 //! | stream requests | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
@@ -51,6 +52,7 @@ mod flush_coalescer;
 mod gossip_links;
 mod handshake;
 mod http;
+mod ledger;
 mod linger;
 mod link;
 mod listening;
@@ -61,6 +63,7 @@ mod network;
 mod outbox;
 mod peers;
 mod protocols;
+mod publications;
 mod pubsub;
 mod sink;
 mod sockets;

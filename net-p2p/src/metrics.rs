@@ -55,8 +55,10 @@ pub enum P2pEvent {
     TopicPeerFull,
     /// A message from a topic was dropped: its peer exceeded its rate.
     TopicExcess,
-    /// A message from a topic was dropped: the memory budget for messages is used up.
+    /// A message from a topic was dropped: the node's byte budget was used up.
     TopicBudgetFull,
+    /// A message from a topic was handled, but not passed on: too many of its peer wait for that already.
+    TopicPassOnFull,
     /// A message from or for a topic was dropped: the IDs of messages in the library use too much memory.
     TopicNamesFull,
     /// A peer was disconnected: it flooded a topic.
@@ -74,7 +76,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 31] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -98,6 +100,7 @@ impl P2pEvent {
         Self::TopicPeerFull,
         Self::TopicExcess,
         Self::TopicBudgetFull,
+        Self::TopicPassOnFull,
         Self::TopicNamesFull,
         Self::TopicFlood,
         Self::TopicPeerStalled,
@@ -134,6 +137,7 @@ impl P2pEvent {
             Self::TopicPeerFull => "p2p_topic_peer_full",
             Self::TopicExcess => "p2p_topic_excess",
             Self::TopicBudgetFull => "p2p_topic_budget_full",
+            Self::TopicPassOnFull => "p2p_topic_pass_on_full",
             Self::TopicNamesFull => "p2p_topic_names_full",
             Self::TopicFlood => "p2p_topic_flood",
             Self::TopicPeerStalled => "p2p_topic_peer_stalled",

@@ -1,9 +1,10 @@
-//! Messages that wait to be published, and the charge for those that GossipSub keeps.
+//! The way of messages into GossipSub's queues: at a pace, and charged for as long as the library keeps them.
 //!
 //! ```text
-//!   topics ──▶ waiting ──paced──▶ GossipSub, which copies it to the queue of each peer
-//!                                    │
-//!   received and accepted ───────────┴──▶ charged for as long as the library keeps it
+//!   publications ─────────────┐
+//!                             ├──paced──▶ GossipSub, which copies each to the queue of every peer
+//!   received and accepted ────┘                │
+//!                                              └──▶ charged for as long as the library keeps it
 //! ```
 //!
 //! The library accepts every message, drops it for peers whose queue is full, and keeps it for [`KEPT_FOR`].
@@ -14,23 +15,27 @@
 //!
 //! * Messages that GossipSub keeps are charged until it forgets them. Their charge is at most
 //!   [`MAX_KEPT_BYTES`] or a quarter of the budget.
-//! * At most [`BURST_MESSAGES`] and [`BURST_BYTES`] are published at once, and [`MESSAGES_PER_SECOND`] and
-//!   [`BYTES_PER_SECOND`] over time.
-//! * At most [`MAX_WAITING`] wait, each with its charge. Further ones are returned to the caller.
-//! * Peers take turns. A peer that floods leaves room for others in the queue and in the memory of GossipSub.
+//! * At most [`BURST_MESSAGES`] and [`BURST_BYTES`] are passed to peers at once, and [`MESSAGES_PER_SECOND`] and
+//!   [`BYTES_PER_SECOND`] over time, whether they are published or were received.
+//! * Peers take turns. A peer that floods leaves room for others in the queues and in the memory of GossipSub.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
 };
 
-use broadcaster::{Reservation, TopicReceipt};
-use bytes::Bytes;
+use broadcaster::Reservation;
 use gossip::LinkId;
-use libp2p::{PeerId, gossipsub::TopicHash};
+use libp2p::PeerId;
 use tokio::time::Instant;
 
-use crate::{backlog::MAX_WAITING_BYTES, waiting::Waiting};
+use crate::{
+    backlog,
+    command::Verdict,
+    ledger::leaves_room,
+    publications::{Publication, ToPublish},
+    waiting::Waiting,
+};
 
 /// Time for which GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(10);
@@ -44,31 +49,31 @@ const MESSAGE_BYTES: usize = 1_024;
 /// [`PEER_BYTES_PER_SECOND`](crate::topic_rates::PEER_BYTES_PER_SECOND).
 pub(crate) const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Largest number of messages that wait to be published. Chosen: four bursts of a block's transactions.
-const MAX_WAITING: usize = 8_192;
+/// Largest charge for messages that wait to be published, and for received ones that wait to be passed on, in
+/// bytes. Chosen: 12,000 transactions, which are several blocks, and a sixteenth of the budget.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// Messages published at once. Chosen: half the library's queue for one peer.
+/// Messages passed to peers at once. Chosen: half the library's queue for one peer.
 const BURST_MESSAGES: u32 = 4_096;
 
-/// Messages published per second over time. Chosen: four times the rate known to do no harm.
-const MESSAGES_PER_SECOND: u32 = 20_000;
+/// Messages passed to peers per second over time. Chosen: twice the rate known to do no harm.
+const MESSAGES_PER_SECOND: u32 = 10_000;
 
-/// Bytes published at once, as they are charged; one message more may exceed it. Chosen: less than may wait for one
-/// peer, so that no peer loses a message of a burst.
+/// Bytes passed to peers at once, as they are charged; one message more may exceed it. Chosen: less than may wait for
+/// one peer, so that no peer loses a message of a burst.
 const BURST_BYTES: u32 = 6 * 1024 * 1024;
-const _: () = assert!((BURST_BYTES as usize) < MAX_WAITING_BYTES);
+const _: () = assert!((BURST_BYTES as usize) < backlog::MAX_WAITING_BYTES);
 
-/// Bytes published per second over time. Chosen: several times the charge that GossipSub may keep, and a fraction of
-/// what one connection carries.
+/// Bytes passed to peers per second over time. Chosen: several times the charge that GossipSub may keep, and a fraction
+/// of what one connection carries.
 const BYTES_PER_SECOND: u32 = 32 * 1024 * 1024;
-
-/// The factor by which the charge of one peer may exceed what is free. Chosen: a single peer gets eight ninths of
-/// the memory, two get eight seventeenths each, and there is always some left for one more.
-const PEER_FACTOR: usize = 8;
 
 /// Origins that are tried in a row when the first one has no room. Chosen: the next message continues with the
 /// others.
 const TRIES: usize = 16;
+
+/// Time after which a message is looked for again while there is none with room. Chosen: no delay that matters.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,36 +91,50 @@ pub(crate) const fn cost(body_bytes: usize) -> usize {
     body_bytes.saturating_add(MESSAGE_BYTES)
 }
 
-/// Returns `true` if an origin that holds `own` bytes of a shared memory may take `bytes` of the `free` ones.
-pub(crate) fn leaves_room(origin: Origin, own: usize, bytes: usize, free: usize) -> bool {
-    let most = free.saturating_mul(PEER_FACTOR);
-    bytes <= free && (origin == Origin::Own || own.saturating_add(bytes) <= most)
+/// Largest charge for messages that GossipSub keeps, in a node with this budget.
+pub(crate) fn max_kept_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / 4).min(MAX_KEPT_BYTES)
 }
 
-/// A message that waits to be published.
+/// Largest charge for messages in each of the queues in front of GossipSub, in a node with this budget.
+pub(crate) fn max_waiting_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / 16).min(MAX_WAITING_BYTES)
+}
+
+/// A message that may go to GossipSub's queues now.
 #[derive(Debug)]
-pub(crate) struct Publication {
-    pub(crate) origin: Origin,
-    pub(crate) topic: TopicHash,
-    pub(crate) body: Bytes,
-    /// The charge for [`cost`] bytes.
-    pub(crate) held: Reservation,
-    /// Receives the number of peers the message was sent to.
-    pub(crate) receipt: TopicReceipt,
+pub(crate) enum Outgoing {
+    /// One to publish.
+    Publish(Publication),
+    /// A received one to pass on.
+    PassOn(Verdict),
 }
 
-/// The pace of publishing, and the charges for one swarm's GossipSub.
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish(publication) => publication.held.bytes(),
+            Self::PassOn(verdict) => verdict.held.bytes(),
+        }
+    }
+}
+
+/// The pace of publishing and passing on, and the charges for one swarm's GossipSub.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    waiting: Waiting<Origin, Publication>,
+    to_publish: ToPublish,
+    /// Received messages that were accepted.
+    to_pass_on: Waiting<PeerId, Verdict>,
+    /// `true` if the next turn is that of the received ones.
+    passes_on_next: bool,
     kept: VecDeque<Kept>,
     kept_bytes: usize,
     /// The part of it that each origin has.
     kept_of: HashMap<Origin, usize>,
     max_kept_bytes: usize,
-    /// Tokens: messages that may be published now.
+    /// Tokens: messages that may be passed to peers now.
     turns: f64,
-    /// Tokens: bytes that may be published now; negative after a large message.
+    /// Tokens: bytes that may be passed to peers now; negative after a large message.
     bytes: f64,
     counted: Instant,
 }
@@ -129,27 +148,38 @@ struct Kept {
 }
 
 impl Outbox {
-    /// Creates an empty outbox. `budget_bytes` is the budget of the whole node.
-    pub(crate) fn new(budget_bytes: usize, now: Instant) -> Self {
+    /// An outbox of what comes out of `to_publish`. `budget_bytes` is the budget of the whole node.
+    pub(crate) fn new(to_publish: ToPublish, budget_bytes: usize, now: Instant) -> Self {
         Self {
-            waiting: Waiting::new(MAX_WAITING),
+            to_publish,
+            to_pass_on: Waiting::new(max_waiting_bytes(budget_bytes)),
+            passes_on_next: false,
             kept: VecDeque::new(),
             kept_bytes: 0,
             kept_of: HashMap::new(),
-            max_kept_bytes: (budget_bytes / 4).min(MAX_KEPT_BYTES),
+            max_kept_bytes: max_kept_bytes(budget_bytes),
             turns: f64::from(BURST_MESSAGES),
             bytes: f64::from(BURST_BYTES),
             counted: now,
         }
     }
 
-    /// Adds a message, and returns the one for which there is no room: this one, or one of an origin with more.
-    pub(crate) fn offer(&mut self, message: Publication) -> Option<Publication> {
-        self.waiting.push(message.origin, message)
+    /// Adds a received message that was accepted, and returns those for which there is no room.
+    pub(crate) fn pass_on(&mut self, verdict: Verdict) -> Vec<Verdict> {
+        self.to_pass_on.push(verdict.from, verdict.held.bytes(), verdict)
     }
 
-    /// Takes the next message to publish; `None` if there is none, or not before [`due`](Self::due).
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Publication> {
+    /// Waits for a message to publish, if none waits yet. May return without one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is taken.
+    pub(crate) async fn came(&self) {
+        self.to_publish.came().await;
+    }
+
+    /// Takes the next message; `None` if there is none, or not before [`due`](Self::due).
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Outgoing> {
         let elapsed = now.saturating_duration_since(self.counted).as_secs_f64();
         let turns = elapsed.mul_add(f64::from(MESSAGES_PER_SECOND), self.turns);
         (self.turns, self.counted) = (turns.min(f64::from(BURST_MESSAGES)), now);
@@ -158,33 +188,51 @@ impl Outbox {
         if self.turns < 1.0 || self.bytes <= -1.0 {
             return None;
         }
-        for _ in 0..self.waiting.origins().min(TRIES) {
-            let (origin, message) = self.waiting.front()?;
-            let bytes = cost(message.body.len());
-            if self.has_room(origin, bytes, now) {
-                self.turns -= 1.0;
-                self.bytes -= bytes as f64;
-                return self.waiting.pop();
+        self.forget(now);
+        let next = if self.passes_on_next {
+            self.next_received().or_else(|| self.next_publication())
+        } else {
+            self.next_publication().or_else(|| self.next_received())
+        }?;
+        self.turns -= 1.0;
+        self.bytes -= next.bytes() as f64;
+        self.passes_on_next = matches!(next, Outgoing::Publish(_));
+        Some(next)
+    }
+
+    fn next_publication(&self) -> Option<Outgoing> {
+        let next = self.to_publish.next(TRIES, |origin, bytes| self.fits(origin, bytes));
+        next.map(Outgoing::Publish)
+    }
+
+    fn next_received(&mut self) -> Option<Outgoing> {
+        for _ in 0..self.to_pass_on.origins().min(TRIES) {
+            let (from, verdict) = self.to_pass_on.front()?;
+            if self.fits(Origin::Peer(from), verdict.held.bytes()) {
+                return self.to_pass_on.pop().map(Outgoing::PassOn);
             }
-            self.waiting.skip();
+            self.to_pass_on.skip();
         }
         None
     }
 
-    /// The time at which the next message may be published; `None` if none waits.
+    /// The time at which the next message may go; `None` if none waits.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let (origin, message) = self.waiting.front()?;
+        let published = self.to_publish.front();
+        let received = self.to_pass_on.front();
+        let received = received.map(|(from, verdict)| (Origin::Peer(from), verdict.held.bytes()));
+        let waiting = published.into_iter().chain(received);
+        let is_full =
+            waiting.map(|(origin, bytes)| !self.fits(origin, bytes)).reduce(|a, b| a && b)?;
         let debt = (-self.bytes).max(0.0) / f64::from(BYTES_PER_SECOND);
         let pause = debt.max(1.0 / f64::from(MESSAGES_PER_SECOND));
         let turn = self.counted + Duration::from_secs_f64(pause);
-        let full = !self.fits(origin, cost(message.body.len()));
-        let room = self.kept.front().filter(|_| full).map(|kept| kept.until);
-        Some(room.map_or(turn, |room| room.max(turn)))
+        let room = self.kept.front().filter(|_| is_full).map(|kept| kept.until);
+        // There may be room for an origin that is not the first, or that comes.
+        Some(room.map_or(turn, |room| room.min(self.counted + RETRY).max(turn)))
     }
 
-    /// Returns `true` if GossipSub may be given a message of this origin with a charge of `bytes`. A message larger
-    /// than the whole bound has to wait until nothing is kept.
-    pub(crate) fn has_room(&mut self, origin: Origin, bytes: usize, now: Instant) -> bool {
+    fn forget(&mut self, now: Instant) {
         while let Some(kept) = self.kept.front().filter(|kept| kept.until <= now) {
             self.kept_bytes -= kept.bytes;
             if let Some(of_origin) = self.kept_of.get_mut(&kept.origin) {
@@ -195,9 +243,10 @@ impl Outbox {
             }
             self.kept.pop_front();
         }
-        self.fits(origin, bytes)
     }
 
+    /// Returns `true` if GossipSub may be given a message of this origin with a charge of `bytes`. A message larger
+    /// than the whole bound has to wait until nothing is kept.
     fn fits(&self, origin: Origin, bytes: usize) -> bool {
         if self.kept.is_empty() {
             return true;
@@ -218,69 +267,85 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use broadcaster::ByteBudget;
+    use broadcaster::{ByteBudget, TopicReceipt};
     use gossip::Lane;
+    use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 
     use super::*;
+    use crate::publications::{Publications, publications};
 
     const BUDGET: usize = 64 * 1024 * 1024;
 
-    fn message(budget: &ByteBudget, bytes: usize) -> Publication {
-        let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
-        Publication {
-            origin: Origin::Own,
-            topic: TopicHash::from_raw("t"),
-            body: vec![0; bytes].into(),
-            held,
-            receipt: TopicReceipt::unwanted(),
-        }
+    fn outbox(budget: usize, now: Instant) -> (Publications, Outbox) {
+        let (publications, to_publish) = publications(max_waiting_bytes(budget));
+        (publications, Outbox::new(to_publish, budget, now))
     }
 
-    /// Publishes every message that may be published now, and returns their number.
-    fn publish(outbox: &mut Outbox, now: Instant) -> usize {
-        let mut published = 0;
-        while let Some(message) = outbox.next(now) {
-            outbox.keep(message.origin, message.held, now);
-            published += 1;
+    fn message(budget: &ByteBudget, origin: Origin, bytes: usize) -> Publication {
+        let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
+        let (topic, receipt) = (TopicHash::from_raw("t"), TopicReceipt::unwanted());
+        Publication { origin, topic, body: vec![0; bytes].into(), held, receipt }
+    }
+
+    fn own(budget: &ByteBudget, bytes: usize) -> Publication {
+        message(budget, Origin::Own, bytes)
+    }
+
+    fn received(budget: &ByteBudget, from: PeerId, bytes: usize) -> Verdict {
+        let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
+        let acceptance = MessageAcceptance::Accept;
+        let (message, topic) = (MessageId::new(b"m"), TopicHash::from_raw("t"));
+        Verdict { message, from, acceptance, held, topic }
+    }
+
+    /// Sends every message that may be sent now, and returns their origins.
+    fn send(outbox: &mut Outbox, now: Instant) -> Vec<Origin> {
+        let mut sent = Vec::new();
+        while let Some(next) = outbox.next(now) {
+            let (origin, held) = match next {
+                Outgoing::Publish(publication) => (publication.origin, publication.held),
+                Outgoing::PassOn(verdict) => (Origin::Peer(verdict.from), verdict.held),
+            };
+            outbox.keep(origin, held, now);
+            sent.push(origin);
         }
-        published
+        sent
     }
 
     #[test]
     fn a_burst_goes_at_once_and_the_rest_at_its_pace() {
-        let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
-        let mut outbox = Outbox::new(BUDGET, now);
-        for _ in 0..MAX_WAITING {
-            assert!(outbox.offer(message(&budget, 1)).is_none());
+        let (budget, now) = (ByteBudget::new(4 * BUDGET), Instant::now());
+        let (publications, mut outbox) = outbox(4 * BUDGET, now);
+        let fit = MAX_WAITING_BYTES / cost(1);
+        for _ in 0..fit {
+            assert!(publications.offer(own(&budget, 1)).is_ok());
         }
-        assert!(outbox.offer(message(&budget, 1)).is_some(), "one too many");
-        assert_eq!(publish(&mut outbox, now), BURST_MESSAGES as usize);
+        assert!(publications.offer(own(&budget, 1)).is_err(), "one too many");
+        assert_eq!(send(&mut outbox, now).len(), BURST_MESSAGES as usize);
         let due = outbox.due().unwrap();
         assert!(due > now && due < now + Duration::from_millis(1));
-        assert_eq!(publish(&mut outbox, now + Duration::from_millis(100)), 2_000);
+        assert_eq!(send(&mut outbox, now + Duration::from_millis(100)).len(), 1_000);
     }
 
     #[test]
     fn a_kept_message_is_charged_until_gossipsub_forgets_it() {
         let (budget, start) = (ByteBudget::new(BUDGET), Instant::now());
-        let mut outbox = Outbox::new(BUDGET, start);
+        let (publications, mut outbox) = outbox(BUDGET, start);
         let fit = BUDGET / 4 / cost(100_000);
+        let (mut now, mut sent) = (start, 0);
         for _ in 0..fit + 10 {
-            assert!(outbox.offer(message(&budget, 100_000)).is_none());
+            assert!(publications.offer(own(&budget, 100_000)).is_ok());
+            now += Duration::from_millis(4);
+            sent += send(&mut outbox, now).len();
         }
-        let mut now = start;
-        let mut published = 0;
-        while now < start + Duration::from_secs(1) {
-            published += publish(&mut outbox, now);
-            now = outbox.due().unwrap();
-        }
-        assert_eq!((published, now), (fit, start + KEPT_FOR));
-        assert_eq!(publish(&mut outbox, now - Duration::from_millis(1)), 0);
+        assert_eq!(sent, fit);
+        assert_eq!(outbox.due(), Some(now + RETRY));
+        assert_eq!(send(&mut outbox, start + KEPT_FOR), []);
         assert_eq!(budget.used(), (fit + 10) * cost(100_000));
-        assert_eq!(publish(&mut outbox, now + KEPT_FOR), 10);
+        assert_eq!(send(&mut outbox, now + KEPT_FOR).len(), 10);
         assert_eq!(budget.used(), 10 * cost(100_000));
         assert!(outbox.due().is_none());
-        assert!(outbox.has_room(Origin::Own, 0, now + 2 * KEPT_FOR));
+        assert_eq!(send(&mut outbox, now + 2 * KEPT_FOR), []);
         assert_eq!(budget.used(), 0);
     }
 
@@ -288,53 +353,70 @@ mod tests {
     #[test]
     fn large_messages_go_at_a_pace_in_bytes() {
         let (budget, start) = (ByteBudget::new(4 * BUDGET), Instant::now());
-        let mut outbox = Outbox::new(4 * BUDGET, start);
-        for _ in 0..200 {
-            assert!(outbox.offer(message(&budget, 100_000)).is_none());
+        let (publications, mut outbox) = outbox(4 * BUDGET, start);
+        for _ in 0..100 {
+            assert!(publications.offer(own(&budget, 100_000)).is_ok());
         }
-        let burst = publish(&mut outbox, start);
-        assert_eq!(burst, BURST_BYTES as usize / cost(100_000) + 1);
+        assert_eq!(send(&mut outbox, start).len(), BURST_BYTES as usize / cost(100_000) + 1);
         let due = outbox.due().unwrap();
         assert!(due > start && due < start + Duration::from_millis(4), "{:?}", due - start);
-        assert_eq!(publish(&mut outbox, due), 1, "one message at a time");
+        assert_eq!(send(&mut outbox, due).len(), 1, "one message at a time");
     }
 
     #[test]
     fn a_message_larger_than_the_bound_is_published_alone() {
         let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
-        let mut outbox = Outbox::new(1_000_000, now);
-        assert!(outbox.offer(message(&budget, 900_000)).is_none());
-        assert!(outbox.offer(message(&budget, 900_000)).is_none());
-        assert_eq!(publish(&mut outbox, now), 1);
-        assert_eq!(publish(&mut outbox, now + KEPT_FOR), 1);
+        let (publications, mut outbox) = outbox(1_000_000, now);
+        assert!(publications.offer(own(&budget, 900_000)).is_ok());
+        assert_eq!(send(&mut outbox, now).len(), 1);
+        assert!(publications.offer(own(&budget, 900_000)).is_ok());
+        assert_eq!(send(&mut outbox, now).len(), 0);
+        assert_eq!(send(&mut outbox, now + KEPT_FOR).len(), 1);
     }
 
     // Issue 8, 24: the transactions of one peer were nine tenths of all, and of others so many were lost.
     #[test]
     fn a_flood_of_one_peer_delays_and_displaces_nothing_of_another() {
         let (budget, start) = (ByteBudget::new(4 * BUDGET), Instant::now());
-        let mut outbox = Outbox::new(4 * BUDGET, start);
+        let (publications, mut outbox) = outbox(4 * BUDGET, start);
         let of = |link| Origin::Link(LinkId(link));
-        let mut lost = 0;
         for ms in 0..20_000_u64 {
             let now = start + Duration::from_millis(ms);
             // 50,000 a second, and a hundred.
             for _ in 0..50 {
                 // The flood loses what there is no room for.
-                let _ = outbox.offer(Publication { origin: of(1), ..message(&budget, 10) });
+                let _ = publications.offer(message(&budget, of(1), 10));
             }
-            if ms % 10 == 0 {
-                let honest = Publication { origin: of(2), ..message(&budget, 300) };
-                lost += usize::from(outbox.offer(honest).is_some_and(|lost| lost.origin == of(2)));
+            let is_due = ms % 10 == 0;
+            if is_due {
+                let offered = publications.offer(message(&budget, of(2), 300));
+                assert!(offered.is_ok(), "an honest message is lost after {ms} ms");
             }
-            let mut waits = ms % 10 == 0;
-            while let Some(message) = outbox.next(now) {
-                waits &= message.origin != of(2);
-                outbox.keep(message.origin, message.held, now);
-            }
-            assert!(!waits, "an honest message waits after {ms} ms");
+            let sent = send(&mut outbox, now);
+            assert_eq!(sent.contains(&of(2)), is_due, "an honest message waits after {ms} ms");
         }
-        assert_eq!(lost, 0);
         assert!(outbox.kept_bytes <= MAX_KEPT_BYTES);
+    }
+
+    // Issue 8, 24: messages that a peer floods a topic with were passed on at once, as many as came.
+    #[test]
+    fn received_messages_are_paced_and_take_turns_with_published_ones() {
+        let (budget, now) = (ByteBudget::new(4 * BUDGET), Instant::now());
+        let (publications, mut outbox) = outbox(4 * BUDGET, now);
+        let (flood, honest) = (PeerId::random(), PeerId::random());
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            refused += outbox.pass_on(received(&budget, flood, 10)).len();
+        }
+        assert_eq!(refused, 20_000 - MAX_WAITING_BYTES / cost(10));
+        let displaced = outbox.pass_on(received(&budget, honest, 10));
+        assert!(displaced.iter().all(|refused| refused.from == flood));
+        for _ in 0..2 {
+            assert!(publications.offer(own(&budget, 300)).is_ok());
+        }
+        let sent = send(&mut outbox, now);
+        assert_eq!(sent.len(), BURST_MESSAGES as usize);
+        let (flood, honest) = (Origin::Peer(flood), Origin::Peer(honest));
+        assert_eq!(sent[..5], [Origin::Own, flood, Origin::Own, honest, flood]);
     }
 }

@@ -42,8 +42,10 @@ use crate::{
     listening::{Bound, Listening},
     memory::MemoryBounds,
     metrics::P2pEvent,
+    outbox::{Outbox, max_waiting_bytes},
     peers::Peers,
     protocols::ProtocolServer,
+    publications::publications,
     pubsub,
     streams::{self, Acceptors},
     swarm::{Core, End},
@@ -151,7 +153,9 @@ impl SwarmParts {
         let served = TaskSet::new(cancel);
         self.serve_http(&mut acceptors, &served);
         self.serve_protocols(&mut acceptors, &served);
-        let (senders, mut receivers) = channels();
+        let budget_bytes = self.around.broadcaster.budget().total();
+        let (publications, to_publish) = publications(max_waiting_bytes(budget_bytes));
+        let (senders, mut receivers) = channels(publications);
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
@@ -191,11 +195,12 @@ impl SwarmParts {
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
         }
         let leads = senders.clone();
+        let outbox = Outbox::new(to_publish, budget_bytes, Instant::now());
         let verdicts = senders.verdicts.clone();
         let mut core = Box::new(Core {
             swarm,
             links: self.gossip_links(senders, cancel),
-            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts, debts),
+            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts, outbox, debts),
             listening,
             receivers,
             accept,

@@ -1,7 +1,8 @@
 //! The task that owns the swarm.
 //!
 //! ```text
-//!   handles, topics ──try──▶ [commands] ─┐
+//!   handles         ──try──▶ [commands] ─┐
+//!   router          ──try──▶ [outbox]   ─┤
 //!   validators      ──try──▶ [verdicts] ─┤            ┌─▶ swarm: dial, close, publish, open streams
 //!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
 //!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
@@ -13,14 +14,17 @@
 //!
 //! * The task waits only in its `select!`. Its handlers are not `async`; work that waits is a link task.
 //! * A bounded number of handshakes on inbound streams is in progress. Further streams wait in the accept queue.
+//! * Messages to send and events of the swarm alternate, so that none of them waits for a flood of the other. Verdicts
+//!   are no more than events.
+//! * The task yields by time, however much there is to do.
 //! * Each concern has a part of its own, and no part knows the task.
 
 use std::{io, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{Multiaddr, swarm::SwarmEvent};
-use runtime::TaskSet;
-use tokio::time::{self, Instant, MissedTickBehavior};
+use runtime::{Breath, TaskSet};
+use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -72,19 +76,12 @@ impl std::fmt::Debug for Core {
     }
 }
 
-/// Sleeps until `at`; for ever if it is `None`.
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Core {
     /// Runs until cancelled. The caller catches panics of behaviours.
     pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> End {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut breath, mut has_sent) = (Breath::new(), false);
         loop {
             let accepts = self.links.accepts();
             tokio::select! {
@@ -99,17 +96,24 @@ impl Core {
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),
                 Some(stream) = self.accept.next(), if accepts => self.links.on_stream(stream),
-                () = due(self.topics.due()) => self.topics.publish_due(&mut self.swarm),
                 _ = tick.tick() => self.on_tick(),
-                event = self.swarm.select_next_some() => self.on_event(event),
+                () = self.topics.due(), if !has_sent => {
+                    self.topics.send_due(&mut self.swarm);
+                    has_sent = true;
+                }
+                event = self.swarm.select_next_some() => {
+                    self.on_event(event);
+                    has_sent = false;
+                }
+                () = self.topics.due(), if has_sent => self.topics.send_due(&mut self.swarm),
             }
+            breath.take().await;
         }
     }
 
     fn on_command(&mut self, command: Command) {
-        let Self { swarm, links, topics, .. } = self;
+        let Self { swarm, links, .. } = self;
         match command {
-            Command::Publish(publication) => topics.publish(swarm, publication),
             Command::Dial(address) => {
                 links.dialing.add_configured(address);
                 links.dial_due(swarm);

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Messages that wait for the swarm are bounded in number by its queue and in bytes by the node's budget.
+//! * Messages that wait for the swarm are charged to the node's budget, and each link has its share of the queue.
 //! * A message too large for a topic is refused with an error. The library would drop it silently.
 
 use broadcaster::{ByteBudget, TopicAdmission, TopicReceipt, TopicSink};
@@ -11,9 +11,10 @@ use gossip::{Lane, LinkId};
 use libp2p::gossipsub::TopicHash;
 
 use crate::{
-    command::{Command, NotTaken, ToSwarm},
+    command::{NotTaken, ToSwarm},
     metrics::{P2pEvent, P2pMetrics},
-    outbox::{Origin, Publication, cost},
+    outbox::{Origin, cost},
+    publications::Publication,
     pubsub::MAX_BODY_BYTES,
 };
 
@@ -41,8 +42,11 @@ impl TopicSink for Topic {
         };
         let origin = from.map_or(Origin::Own, Origin::Link);
         let publication = Publication { origin, topic: self.hash.clone(), body, held, receipt };
-        match self.swarm.offer(Command::Publish(publication)) {
-            Ok(()) => TopicAdmission::Queued,
+        match self.swarm.publish(publication) {
+            Ok(displaced) => {
+                self.metrics.note_many(P2pEvent::PublishQueueFull, displaced as u64);
+                TopicAdmission::Queued
+            }
             Err(NotTaken::Full) => full(),
             Err(NotTaken::Down) => TopicAdmission::Closed,
         }
@@ -52,11 +56,12 @@ impl TopicSink for Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::channels;
+    use crate::{command::channels, publications::publications};
 
     #[test]
     fn a_message_too_large_for_a_topic_is_refused() {
-        let (senders, receivers) = channels();
+        let (publications, to_publish) = publications(1 << 20);
+        let (senders, _receivers) = channels(publications);
         let topic = Topic {
             hash: TopicHash::from_raw("t"),
             lane: Lane::Bulk,
@@ -75,7 +80,7 @@ mod tests {
         while publish(1) == TopicAdmission::Queued {}
         assert_eq!(publish(1), TopicAdmission::Full);
         assert_eq!(topic.metrics.count(P2pEvent::PublishQueueFull), 2);
-        drop(receivers);
+        drop(to_publish);
         assert_eq!(publish(1), TopicAdmission::Closed, "the swarm died");
         assert_eq!(topic.budget.used(), 0);
     }

@@ -12,11 +12,12 @@
 //!
 //! * An excess message of a peer leaves nothing but a count, and does not change the peer's score.
 //! * A peer that floods is disconnected and counted.
-//! * The names that the library keeps cost [`Gate::bound`](Gate) at most, and those of one request more. A peer
-//!   that floods leaves room for the names of others.
+//! * The names that the library keeps cost the gate's bound at most, and those of one request more. A peer that floods
+//!   leaves room for the names of others.
+//! * What is passed to peers costs each of them less than it lets in of this node.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,8 +41,9 @@ use runtime::Rarely;
 use tokio::time::Instant;
 
 use crate::{
+    ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
-    outbox::{Origin, leaves_room},
+    outbox::Origin,
     topic_rates::{RateVerdict, TopicRates},
 };
 
@@ -71,27 +73,24 @@ struct Gate {
     from: Option<PeerId>,
     /// Peers that must be disconnected for flooding.
     flooded: VecDeque<PeerId>,
-    /// Memory of message IDs in bytes, by the time at which the library drops them and by origin.
-    names: VecDeque<(Instant, HashMap<Origin, usize>)>,
-    name_bytes: usize,
-    /// The part of it that each origin has.
-    name_bytes_of: HashMap<Origin, usize>,
-    bound: usize,
+    /// Memory of message IDs in bytes, until the library drops them.
+    names: Ledger,
+    /// Memory that the messages that were passed to peers take at each of them.
+    passed: Ledger,
 }
 
 impl TopicGate {
     /// Creates a gate. The bound on message IDs is `bound` bytes, in addition to the byte budget
-    /// ([`MemoryBounds`](crate::MemoryBounds) has the default).
+    /// ([`MemoryBounds`](crate::MemoryBounds) has the default). Five sixths of it are for what is passed to peers.
     pub(crate) fn new(bound: usize, metrics: P2pMetrics) -> Self {
         let gate = Gate {
             metrics,
             rates: TopicRates::default(),
             from: None,
             flooded: VecDeque::new(),
-            names: VecDeque::new(),
-            name_bytes: 0,
-            name_bytes_of: HashMap::new(),
-            bound,
+            names: Ledger::new(bound, HEARD_FOR),
+            // One peer gets eight ninths of the bound at the next node.
+            passed: Ledger::new(bound / 6 * 5, HEARD_FOR),
         };
         Self { gate: Arc::new(Mutex::new(gate)) }
     }
@@ -100,19 +99,32 @@ impl TopicGate {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns `true` if the library may get another message of this origin.
-    pub(crate) fn has_room(&self, origin: Origin, now: Instant) -> bool {
-        self.lock().has_room(origin, now)
+    /// Returns `true` if another message of this origin may be published.
+    pub(crate) fn may_publish(&self, origin: Origin, now: Instant) -> bool {
+        let mut gate = self.lock();
+        gate.names.has_room(origin, PUBLISHED_BYTES, now) && gate.may_pass(origin, now)
+    }
+
+    /// Returns `true` if another received message of this peer may be passed on.
+    pub(crate) fn may_pass_on(&self, from: PeerId, now: Instant) -> bool {
+        self.lock().may_pass(Origin::Peer(from), now)
     }
 
     /// Notes that the library keeps the name of a message that was heard.
     pub(crate) fn heard(&self, from: PeerId, now: Instant) {
-        self.lock().keep(Origin::Peer(from), HEARD_BYTES, now);
+        self.lock().names.note(Origin::Peer(from), HEARD_BYTES, now);
+    }
+
+    /// Notes that a received message was passed on.
+    pub(crate) fn passed_on(&self, from: PeerId, now: Instant) {
+        self.lock().passed.note(Origin::Peer(from), HEARD_BYTES, now);
     }
 
     /// Notes that the library keeps the name of a message that was published.
     pub(crate) fn published(&self, origin: Origin, now: Instant) {
-        self.lock().keep(origin, PUBLISHED_BYTES, now);
+        let mut gate = self.lock();
+        gate.names.note(origin, PUBLISHED_BYTES, now);
+        gate.passed.note(origin, HEARD_BYTES, now);
     }
 
     /// Removes the record of a peer that has disconnected.
@@ -122,36 +134,9 @@ impl TopicGate {
 }
 
 impl Gate {
-    fn has_room(&mut self, origin: Origin, now: Instant) -> bool {
-        while self.names.front().is_some_and(|(until, _)| *until <= now) {
-            for (origin, bytes) in
-                self.names.pop_front().map(|(_, names)| names).into_iter().flatten()
-            {
-                self.name_bytes -= bytes;
-                if let Some(of_origin) = self.name_bytes_of.get_mut(&origin) {
-                    *of_origin -= bytes;
-                    if *of_origin == 0 {
-                        self.name_bytes_of.remove(&origin);
-                    }
-                }
-            }
-        }
-        let own = self.name_bytes_of.get(&origin).copied().unwrap_or(0);
-        let free = self.bound.saturating_sub(self.name_bytes);
-        leaves_room(origin, own, HEARD_BYTES, free)
-    }
-
-    fn keep(&mut self, origin: Origin, bytes: usize, now: Instant) {
-        self.name_bytes += bytes;
-        *self.name_bytes_of.entry(origin).or_default() += bytes;
-        // One entry a second and origin is exact enough, and small.
-        let until = now + HEARD_FOR;
-        if self.names.back().is_none_or(|(last, _)| until >= *last + Duration::from_secs(1)) {
-            self.names.push_back((until + Duration::from_secs(1), HashMap::new()));
-        }
-        if let Some((_, names)) = self.names.back_mut() {
-            *names.entry(origin).or_default() += bytes;
-        }
+    /// Returns `true` if one more message of this origin may be passed to peers.
+    fn may_pass(&mut self, origin: Origin, now: Instant) -> bool {
+        self.passed.has_room(origin, HEARD_BYTES, now)
     }
 
     /// Returns `true` if the library may get this message.
@@ -173,7 +158,7 @@ impl Gate {
                 return false;
             }
         }
-        let has_room = self.has_room(Origin::Peer(from), now);
+        let has_room = self.names.has_room(Origin::Peer(from), HEARD_BYTES, now);
         if !has_room {
             self.metrics.note(P2pEvent::TopicNamesFull);
         }
@@ -373,7 +358,7 @@ mod tests {
         // Eight ninths: issue 8, 24.
         assert_eq!((taken, metrics.count(P2pEvent::TopicNamesFull)), (89, 1));
         assert_eq!(said(&gate, other, 1), 1, "a peer that floods leaves room for others");
-        while gate.has_room(Origin::Own, Instant::now()) {
+        while gate.lock().names.has_room(Origin::Own, HEARD_BYTES, Instant::now()) {
             gate.heard(other, Instant::now());
         }
         assert_eq!(said(&gate, other, 1), 0, "all together have a bound");
@@ -381,6 +366,6 @@ mod tests {
         assert_eq!(said(&gate, peer, 1), 0);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(said(&gate, peer, 1), 1);
-        assert_eq!(gate.lock().name_bytes, 0);
+        assert_eq!(gate.lock().names.total(), 0);
     }
 }

@@ -1,11 +1,13 @@
-//! The swarm task's handling of topics: paced publishing, rate limits on received messages, and a watch on
-//! peers that are muted by a low score.
+//! The swarm task's handling of topics: paced publishing and passing on, and a watch on peers that are muted by a low
+//! score.
 //!
 //! # Invariants
 //!
 //! * A received message beyond the budget is ignored and counted. A message beyond its peer's share does not get
 //!   here (`topic_gate.rs`).
-//! * A message that is not published because message IDs use too much memory already is counted.
+//! * A received message is handled even where there is no room to pass it on: what one node passes to the next is less
+//!   than that hears of it, so a flood takes nothing of others on the way.
+//! * A message that is not published or passed on is counted.
 //! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
 use std::{
@@ -21,7 +23,10 @@ use libp2p::{
     PeerId,
     gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
 
 use crate::{
     address::identity_of,
@@ -29,7 +34,8 @@ use crate::{
     command::Verdict,
     link::LinkContext,
     metrics::P2pEvent,
-    outbox::{Origin, Outbox, Publication, cost},
+    outbox::{Origin, Outbox, Outgoing, cost},
+    publications::Publication,
     pubsub::{GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
     topic_scores::TopicScore,
@@ -38,13 +44,16 @@ use crate::{
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
 const SCORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause before publishing is tried again, when the messages for all peers use too much memory. Chosen: a few turns of
-/// the tasks that take them.
+/// Pause before messages are sent again, when those for all peers use too much memory. Chosen: a few turns of the
+/// tasks that take them.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Time after which a graylisted peer is disconnected; until then its messages are read and dropped. Chosen: as long
 /// as a flood on a connection may last.
 const GRAYLIST_TIME: Duration = Duration::from_secs(10);
+
+/// Messages that go to the library before other work of the swarm task. Chosen: less than a millisecond.
+const AT_ONCE: usize = 16;
 
 /// State of the traffic on all topics.
 #[derive(Debug)]
@@ -54,9 +63,9 @@ pub(crate) struct TopicTraffic {
     /// Takes the verdicts on messages to the swarm task.
     verdicts: mpsc::Sender<Verdict>,
     outbox: Outbox,
-    /// The bytes published that have not reached the connections yet.
+    /// The bytes sent that have not reached the connections yet.
     debts: TopicDebts,
-    /// Time before which nothing is published, because that is too much.
+    /// Time before which nothing is sent, because that is too much.
     full_until: Option<Instant>,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
@@ -67,24 +76,29 @@ pub(crate) struct TopicTraffic {
 }
 
 impl TopicTraffic {
-    /// Creates the state. Verdicts on messages go to `verdicts`.
+    /// Creates the state. Verdicts on messages go to `verdicts`, and messages come out of `outbox`.
     pub(crate) fn new(
         around: Arc<LinkContext>,
         topics: Vec<(Tag, IdentTopic)>,
         verdicts: mpsc::Sender<Verdict>,
+        outbox: Outbox,
         debts: TopicDebts,
     ) -> Self {
-        let now = Instant::now();
-        let outbox = Outbox::new(around.broadcaster.budget().total(), now);
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
-        let full_until = None;
-        Self { around, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch: now }
+        let (full_until, watch) = (None, Instant::now());
+        Self { around, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch }
     }
 
-    /// Returns the time at which the next message may be published; `None` if none waits.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        let due = self.outbox.due()?;
-        Some(self.full_until.map_or(due, |until| until.max(due)))
+    /// Waits until a message may be published or passed on. May return when there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is taken.
+    pub(crate) async fn due(&self) {
+        match self.outbox.due() {
+            Some(at) => time::sleep_until(self.full_until.map_or(at, |until| until.max(at))).await,
+            None => self.outbox.came().await,
+        }
     }
 
     /// Removes the state of a peer that has disconnected.
@@ -96,66 +110,78 @@ impl TopicTraffic {
         }
     }
 
-    /// Queues a message for publishing.
-    pub(crate) fn publish(&mut self, swarm: &mut NodeSwarm, publication: Publication) {
-        if self.outbox.offer(publication).is_some() {
-            self.around.metrics.note(P2pEvent::PublishQueueFull);
-        }
-        self.publish_due(swarm);
-    }
-
-    /// Publishes every message that may be published now.
-    pub(crate) fn publish_due(&mut self, swarm: &mut NodeSwarm) {
+    /// Gives the library messages that may go now, a few at a time.
+    pub(crate) fn send_due(&mut self, swarm: &mut NodeSwarm) {
         let now = Instant::now();
-        loop {
-            self.full_until = None;
+        self.full_until = None;
+        for _ in 0..AT_ONCE {
             if !self.debts.has_room() {
                 self.full_until = Some(now + FULL_PAUSE);
                 return self.end_overdue(swarm, now);
             }
-            let Some(next) = self.outbox.next(now) else { return };
-            let Publication { origin, topic, body, held, receipt } = next;
-            // No topic is attached in a node without gossip, so there is nothing to publish.
-            let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { continue };
-            if !gossipsub.gate().has_room(origin, now) {
-                self.around.metrics.note(P2pEvent::TopicNamesFull);
-                continue;
-            }
-            let bytes = cost(body.len());
-            match gossipsub.publish(topic.clone(), body) {
-                Ok(_) => {
-                    gossipsub.gate().published(origin, now);
-                    // The same condition by which the library chooses the peers to publish to.
-                    let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
-                        topics.contains(&&topic)
-                            && gossipsub
-                                .peer_score(peer)
-                                .is_none_or(|score| score >= PUBLISH_THRESHOLD)
-                    };
-                    let mut served = 0;
-                    for (peer, _) in gossipsub.all_peers().filter(is_served) {
-                        self.debts.charge(peer, bytes, now);
-                        served += 1;
-                    }
-                    receipt.reached(served);
-                    self.outbox.keep(origin, held, now);
-                }
-                // The message was received or published before, so it is not lost.
-                Err(PublishError::Duplicate) => {}
-                Err(PublishError::NoPeersSubscribedToTopic) => {
-                    self.around.metrics.note(P2pEvent::PublishWithoutPeers);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "publishing failed");
-                    self.around.metrics.note(P2pEvent::PublishFailed);
-                    // The charge stays, because peers may still request the message.
-                    self.outbox.keep(origin, held, now);
-                }
+            match self.outbox.next(now) {
+                Some(Outgoing::Publish(publication)) => self.publish(swarm, publication, now),
+                Some(Outgoing::PassOn(verdict)) => self.pass_on(swarm, verdict, now),
+                None => return,
             }
         }
     }
 
-    /// Disconnects the peers that do not accept what was published to them, so that others can be served.
+    fn publish(&mut self, swarm: &mut NodeSwarm, publication: Publication, now: Instant) {
+        let Publication { origin, topic, body, held, receipt } = publication;
+        // No topic is attached in a node without gossip, so there is nothing to publish.
+        let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
+        if !gossipsub.gate().may_publish(origin, now) {
+            return self.around.metrics.note(P2pEvent::TopicNamesFull);
+        }
+        let bytes = held.bytes();
+        match gossipsub.publish(topic.clone(), body) {
+            Ok(_) => {
+                gossipsub.gate().published(origin, now);
+                // The same condition by which the library chooses the peers to publish to.
+                let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
+                    topics.contains(&&topic)
+                        && gossipsub.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD)
+                };
+                let mut served = 0;
+                for (peer, _) in gossipsub.all_peers().filter(is_served) {
+                    self.debts.charge(peer, bytes, now);
+                    served += 1;
+                }
+                receipt.reached(served);
+                self.outbox.keep(origin, held, now);
+            }
+            // The message was received or published before, so it is not lost.
+            Err(PublishError::Duplicate) => {}
+            Err(PublishError::NoPeersSubscribedToTopic) => {
+                self.around.metrics.note(P2pEvent::PublishWithoutPeers);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "publishing failed");
+                self.around.metrics.note(P2pEvent::PublishFailed);
+                // The charge stays, because peers may still request the message.
+                self.outbox.keep(origin, held, now);
+            }
+        }
+    }
+
+    /// Passes a received message on, if the next node has room for it.
+    fn pass_on(&mut self, swarm: &mut NodeSwarm, verdict: Verdict, now: Instant) {
+        let Verdict { message, from, acceptance, held, topic } = verdict;
+        let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
+        if !gossipsub.gate().may_pass_on(from, now) {
+            self.around.metrics.note(P2pEvent::TopicNamesFull);
+            return report(swarm, &message, &from, MessageAcceptance::Ignore);
+        }
+        gossipsub.gate().passed_on(from, now);
+        for peer in gossipsub.mesh_peers(&topic) {
+            self.debts.charge(peer, held.bytes(), now);
+        }
+        report(swarm, &message, &from, acceptance);
+        self.outbox.keep(Origin::Peer(from), held, now);
+    }
+
+    /// Disconnects the peers that do not accept what was sent to them, so that others can be served.
     fn end_overdue(&self, swarm: &mut NodeSwarm, now: Instant) {
         for peer in self.debts.overdue(now) {
             // This fails only if the peer has disconnected already.
@@ -196,7 +222,8 @@ impl TopicTraffic {
         let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
         let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
-        let Some(held) = self.admit(&from, bytes) else {
+        let Some(held) = self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk) else {
+            self.around.metrics.note(P2pEvent::TopicBudgetFull);
             return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
         let (verdicts, metrics) = (self.verdicts.clone(), self.around.metrics.clone());
@@ -217,34 +244,15 @@ impl TopicTraffic {
         self.around.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
     }
 
-    /// Charges a received message to the budget. Returns `None` if it is exceeded.
-    fn admit(&mut self, from: &PeerId, bytes: usize) -> Option<broadcaster::Reservation> {
-        let has_room = self.debts.has_room()
-            && self.outbox.has_room(Origin::Peer(*from), bytes, Instant::now());
-        let held = if has_room {
-            self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk)
-        } else {
-            None
-        };
-        if held.is_none() {
-            self.around.metrics.note(P2pEvent::TopicBudgetFull);
-        }
-        held
-    }
-
     pub(crate) fn on_verdict(&mut self, swarm: &mut NodeSwarm, verdict: Verdict) {
-        let Verdict { message, from, acceptance, held, topic } = verdict;
-        if matches!(acceptance, MessageAcceptance::Accept) {
-            let now = Instant::now();
-            // It is forwarded to the mesh of its topic.
-            if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
-                for peer in gossipsub.mesh_peers(&topic) {
-                    self.debts.charge(peer, held.bytes(), now);
-                }
-            }
-            self.outbox.keep(Origin::Peer(from), held, now);
+        if !matches!(verdict.acceptance, MessageAcceptance::Accept) {
+            return report(swarm, &verdict.message, &verdict.from, verdict.acceptance);
         }
-        report(swarm, &message, &from, acceptance);
+        for refused in self.outbox.pass_on(verdict) {
+            self.around.metrics.note(P2pEvent::TopicPassOnFull);
+            report(swarm, &refused.message, &refused.from, MessageAcceptance::Ignore);
+        }
+        self.send_due(swarm);
     }
 
     /// Records the peers that are not served because of their score.

@@ -16,6 +16,7 @@
 
 mod accept_pause;
 mod bind;
+mod breath;
 mod clock;
 mod dial;
 mod environment;
@@ -30,6 +31,7 @@ mod tasks;
 
 pub use accept_pause::AcceptPause;
 pub use bind::Listener;
+pub use breath::Breath;
 pub use clock::WallClock;
 pub use dial::{CONNECTION_ATTEMPT_DELAY, DialError, MAX_DIALLED_ADDRESSES};
 pub use environment::Environment;

@@ -15,6 +15,7 @@
 
 mod attack;
 mod bombs;
+mod counters;
 mod crowd;
 mod endless;
 mod flood;
@@ -27,6 +28,7 @@ mod tally;
 mod topic;
 
 pub use attack::Attack;
+pub use counters::{Counters, counters, growth};
 pub use honest::{Heard, Measured, Pair};
 pub use hub::{Target, hub};
 pub use newcomers::{Newcomers, newcomers};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testkit::hostile::{Attack, Pair, Tally, hub, newcomers};
+use testkit::hostile::{Attack, Pair, Tally, counters, growth, hub, newcomers};
 use tokio_util::sync::CancellationToken;
 
 /// Time for which each attack lasts. Chosen: long enough for every queue on the way to fill.
@@ -17,17 +17,20 @@ const CONNECTIONS: u16 = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
     let root = CancellationToken::new();
-    let (_hub, target) = Box::pin(hub(&root)).await.expect("the hub starts");
+    let (hub, target) = Box::pin(hub(&root)).await.expect("the hub starts");
     let pair = Box::pin(Pair::start(&target, &root)).await;
     for attack in [
         Attack::VotesWs,
+        // Issue 8, 24: transactions of honest peers were lost in the queue to the swarm task, and at the receiver.
+        Attack::TransactionsWs,
+        Attack::TransactionsTopic,
         Attack::UnknownWs,
         Attack::RequestsP2p,
         Attack::BombsWs,
         Attack::Endless,
         Attack::HalfOpen,
     ] {
-        let tally = Tally::default();
+        let (tally, before) = (Tally::default(), (counters(&hub), pair.counters()));
         let honest = async { tokio::join!(pair.measure(LASTING), newcomers(&target, LASTING)) };
         let (measured, newcomers) = tokio::select! {
             () = attack.run(&target, CONNECTIONS, &tally) => unreachable!("it never gives up"),
@@ -35,7 +38,17 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
         };
         let (name, counts) = (attack.name(), tally.counts());
         assert!(counts.opened > 0, "{name}: nobody attacked: {counts:?}");
-        assert_eq!((measured.votes.lost, measured.transactions.lost), (0, 0), "{name}: lost");
+        let lost = (measured.votes.lost, measured.transactions.lost);
+        let [near, far] = pair.counters();
+        assert_eq!(
+            lost,
+            (0, 0),
+            "{name}: lost, of each node {:?}; counted by the hub: {:#?}, the WebSocket node: {:#?}, the libp2p node: {:#?}",
+            measured.lost_from,
+            growth(&before.0, &counters(&hub)),
+            growth(&before.1[0], &near),
+            growth(&before.1[1], &far),
+        );
         assert_eq!((measured.votes.doubled, measured.transactions.doubled), (0, 0), "{name}");
         assert_eq!(newcomers.let_in, newcomers.came, "{name}: newcomers let in");
         assert!(pair.is_connected(), "{name}: an honest peer was cut");

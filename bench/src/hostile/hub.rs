@@ -1,14 +1,17 @@
 //! The node that is attacked, in a process of its own.
 
-use std::{io::Write, net::SocketAddr};
+use std::{io::Write, net::SocketAddr, time::Duration};
 
 use broadcaster::PeerEvent;
 use serde::{Deserialize, Serialize};
-use testkit::hostile;
-use tokio::{io::AsyncReadExt, runtime::Builder, sync::broadcast::error::RecvError};
+use testkit::hostile::{self, Counters};
+use tokio::{io::AsyncReadExt, runtime::Builder, sync::broadcast::error::RecvError, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
+
+/// Between two reports of the counters. Chosen: a measurement lasts seconds.
+const REPORT: Duration = Duration::from_millis(250);
 
 /// Where the hub listens.
 #[derive(Debug, Deserialize, Serialize)]
@@ -22,6 +25,12 @@ pub(super) struct Ready {
 pub(super) struct Gone {
     pub(super) address: String,
     pub(super) reason: String,
+}
+
+/// The hub's counters of what went wrong.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Counted {
+    pub(super) counters: Counters,
 }
 
 /// Runs the hub until standard input ends.
@@ -50,9 +59,16 @@ async fn run() -> Result<(), Failure> {
             }
         }
     };
+    let count = async {
+        loop {
+            time::sleep(REPORT).await;
+            say(&Counted { counters: hostile::counters(&running) })?;
+        }
+    };
     let (mut stdin, mut nothing) = (tokio::io::stdin(), [0; 1]);
     tokio::select! {
         told = tell => told,
+        told = count => told,
         read = stdin.read(&mut nothing) => { read?; Ok(()) }
     }
 }

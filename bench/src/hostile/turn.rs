@@ -2,14 +2,14 @@
 
 use std::{future::pending, pin::pin, time::Duration};
 
-use testkit::hostile::{Attack, Measured, Newcomers, Pair, Target, newcomers};
+use testkit::hostile::{Attack, Counters, Measured, Newcomers, Pair, Target, growth, newcomers};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attacker::{Done, most_connections},
     child::{Child, Priority},
-    hub::{Gone, Ready},
+    hub::{Counted, Gone, Ready},
 };
 use crate::error::Failure;
 
@@ -94,7 +94,13 @@ async fn attacked(
     time::sleep(UNFOLDING).await;
     let done = || attacker.said::<Done>().into_iter().next_back().unwrap_or_default();
     let before = (done(), attacker.cpu_seconds()?, Instant::now());
+    let counted = counters(pair, hub);
     let (attacked, newcomers) = tokio::join!(pair.measure(lasting), newcomers(target, lasting));
+    if attacked.votes.lost + attacked.transactions.lost > 0 {
+        let [near, far] = attacked.lost_from;
+        eprintln!("  lost: {near} of the WebSocket node, {far} of the libp2p node");
+        explain(&counted, &counters(pair, hub));
+    }
     let after = (done(), attacker.cpu_seconds()?);
     let seconds = before.2.elapsed().as_secs_f64();
     let sent_per_s = (after.0.sent - before.0.sent) as f64 / seconds;
@@ -131,6 +137,22 @@ async fn attacked(
         peak_mib: 0.0,
     };
     Ok(turn)
+}
+
+/// Counters of the hub, the WebSocket node and the libp2p node.
+fn counters(pair: &Pair, hub: &Child) -> [Counters; 3] {
+    let hub = hub.said::<Counted>().into_iter().next_back();
+    let [near, far] = pair.counters();
+    [hub.map(|counted| counted.counters).unwrap_or_default(), near, far]
+}
+
+/// Prints what each node counted while messages were lost.
+fn explain(before: &[Counters; 3], after: &[Counters; 3]) {
+    for (place, (before, after)) in ["hub", "near", "far"].iter().zip(before.iter().zip(after)) {
+        for (name, count) in growth(before, after) {
+            eprintln!("  {place}: {name} {count}");
+        }
+    }
 }
 
 /// The honest WebSocket peer votes while it waits for answers to its own requests.

@@ -25,7 +25,7 @@ use tandem::{Mode, NodeBuilder, Running};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::Target;
+use super::{Counters, Target, counters};
 use crate::wait::eventually;
 
 /// Between two votes of one node. 500 a second are a quarter of what a busy network has.
@@ -86,6 +86,8 @@ pub struct Measured {
     pub votes: Heard,
     /// Transactions, both ways together.
     pub transactions: Heard,
+    /// Messages of the WebSocket node, and of the libp2p node, that did not arrive.
+    pub lost_from: [usize; 2],
 }
 
 /// The measurement that runs.
@@ -234,6 +236,12 @@ impl Pair {
         connected(&self.near) && connected(&self.far)
     }
 
+    /// The counters of the WebSocket node and of the libp2p node.
+    #[must_use]
+    pub fn counters(&self) -> [Counters; 2] {
+        [counters(&self.near), counters(&self.far)]
+    }
+
     /// Has both send votes and transactions for so long a time, and tells what became of them.
     pub async fn measure(&self, lasting: Duration) -> Measured {
         let number = lock(&self.round).number + 1;
@@ -250,6 +258,9 @@ impl Pair {
         let mut measured = Measured::default();
         for (way, sent) in sent.into_iter().enumerate() {
             let heard = round.judge(way, sent);
+            if let Some(lost) = measured.lost_from.get_mut(way / 2) {
+                *lost += heard.lost;
+            }
             match tag(way) {
                 Tag::AV => measured.votes.add(heard),
                 _ => measured.transactions.add(heard),

@@ -5,26 +5,29 @@ use std::time::Duration;
 use tokio::{task, time::Instant};
 
 /// Longest time that a loop runs without yielding. Chosen: tried under a flood of messages that are
-/// dear to look at; with this nothing else was lost.
+/// expensive to process; with this nothing else was lost.
 const LONGEST: Duration = Duration::from_micros(200);
 
-/// Since when a loop has had a thread of the runtime for itself.
+/// The time since which a loop has had a thread of the runtime for itself.
 #[derive(Debug)]
-pub(crate) struct Breath {
+pub struct Breath {
     since: Instant,
 }
 
 impl Breath {
-    pub(crate) fn new() -> Self {
+    /// Starts with the full time of a turn, 200 µs.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default would hide that the clock is read")]
+    pub fn new() -> Self {
         Self { since: Instant::now() }
     }
 
-    /// Lets others run if the loop has run for long enough.
+    /// Lets other tasks run if the loop has run for long enough.
     ///
     /// # Cancel safety
     ///
     /// Safe.
-    pub(crate) async fn take(&mut self) {
+    pub async fn take(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.since) >= LONGEST {
             task::yield_now().await;
