@@ -137,7 +137,6 @@ impl Upgrade {
             ended: Some(ended),
             activity: Activity::default(),
             topics: TopicStream::default(),
-            debt: None,
             streams,
             why: Why::default(),
         }
@@ -190,8 +189,6 @@ pub(crate) struct Muxer {
     activity: Activity,
     /// GossipSub's stream.
     topics: TopicStream,
-    /// The bytes published to the peer since the stream last took everything.
-    debt: Option<Debt>,
     /// Cancelled when the streams must end.
     streams: CancellationToken,
     why: Why,
@@ -203,9 +200,9 @@ impl Muxer {
         Substream::new(stream, self.activity.clone(), end, self.topics.clone(), opener)
     }
 
-    /// Pays `debt` whenever everything published to the peer has reached its connection.
-    pub(crate) fn with_debt(mut self, debt: Debt) -> Self {
-        self.debt = Some(debt);
+    /// Pays `debt` as what was published to the peer reaches its connection.
+    pub(crate) fn with_debt(self, debt: Debt) -> Self {
+        self.topics.pays(debt);
         self
     }
 
@@ -283,11 +280,7 @@ impl StreamMuxer for Muxer {
         context: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
         self.activity.poll_again(context);
-        if self.topics.poll(context)
-            && let Some(debt) = &self.debt
-        {
-            debt.pay();
-        }
+        self.topics.poll(context);
         self.poll_ended(context).map(Err)
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! GossipSub copies a message into a queue for each peer. The task of the peer's connection empties that queue in
 //! each of its turns (`muxer/topic_stream.rs`), so the queues hold what was published since, and what was published
-//! to peers that do not accept the stream.
+//! to peers that do not accept the stream. A debt is paid message by message, because a flood from a peer keeps the
+//! muxer of its connection from being polled, and in whole by the muxer.
 //!
 //! # Invariants
 //!
 //! * The debts of all peers together are at most the bound, and the copies of one more message. Beyond that
 //!   publishing waits.
-//! * A peer whose debt is not paid for [`PATIENCE`] is disconnected when publishing has to wait.
+//! * A peer that takes nothing of its debt for [`PATIENCE`] is disconnected when publishing has to wait.
 //! * A debt ends with the last connection of its peer.
 
 use std::{
@@ -82,10 +83,11 @@ impl TopicDebts {
     pub(crate) fn charge(&self, peer: &PeerId, bytes: usize, now: Instant) {
         // A peer that has just disconnected has no debt.
         let Some(account) = lock(&self.all.peers).get(peer).and_then(Weak::upgrade) else { return };
+        // The total first, so that it is never less than the sum of what is paid.
+        self.all.total.fetch_add(bytes, Ordering::Relaxed);
         if account.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
             *lock(&account.since) = now;
         }
-        self.all.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Returns `true` if more may be published.
@@ -93,7 +95,7 @@ impl TopicDebts {
         self.all.total.load(Ordering::Relaxed) < self.all.bound
     }
 
-    /// The peers whose debt is not paid for [`PATIENCE`].
+    /// The peers that have taken nothing of their debt for [`PATIENCE`].
     pub(crate) fn overdue(&self, now: Instant) -> Vec<PeerId> {
         let accounts: Vec<_> = lock(&self.all.peers).values().filter_map(Weak::upgrade).collect();
         let is_overdue = |account: &&Arc<Account>| {
@@ -123,6 +125,17 @@ impl Drop for Account {
 }
 
 impl Debt {
+    /// Pays a part of the debt: a message of `bytes` has reached the connection.
+    pub(crate) fn pay_part(&self, bytes: usize, now: Instant) {
+        let Account { all, bytes: owed, since, .. } = &*self.account;
+        let rest = |owed: usize| Some(owed.saturating_sub(bytes));
+        let Ok(owed) = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest) else {
+            return;
+        };
+        all.total.fetch_sub(owed.min(bytes), Ordering::Relaxed);
+        *lock(since) = now;
+    }
+
     /// Ends the debt: everything published to the peer has reached its connection.
     pub(crate) fn pay(&self) {
         if self.account.bytes.load(Ordering::Relaxed) > 0 {
@@ -151,6 +164,10 @@ mod tests {
         debts.charge(&slow, 60, start + PATIENCE / 2);
         assert!(!debts.has_room());
         assert_eq!(debts.overdue(start + PATIENCE), [slow], "the first message is the oldest");
+        // Issue 8, 24: under a flood from it a peer was disconnected, although it took every message.
+        second.pay_part(1, start + PATIENCE);
+        assert!(debts.overdue(start + PATIENCE).is_empty(), "it takes something");
+        assert!(!debts.has_room());
         drop(first);
         assert!(!debts.has_room());
         drop(second);

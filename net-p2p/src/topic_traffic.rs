@@ -174,7 +174,8 @@ impl TopicTraffic {
             return report(swarm, &message, &from, MessageAcceptance::Ignore);
         }
         gossipsub.gate().passed_on(from, now);
-        for peer in gossipsub.mesh_peers(&topic) {
+        // The library sends it to the mesh, but not back.
+        for peer in gossipsub.mesh_peers(&topic).filter(|peer| **peer != from) {
             self.debts.charge(peer, held.bytes(), now);
         }
         report(swarm, &message, &from, acceptance);

@@ -15,15 +15,18 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
 use futures::task::AtomicWaker;
+use tokio::time::Instant;
 
 use crate::{
     backlog::{Kept, Offer, StreamHandle, TopicQueue, taken_away},
     metrics::P2pEvent,
+    outbox::cost,
+    topic_debts::Debt,
 };
 
 /// The topic stream of one connection, once there is one. Clones share it.
@@ -37,6 +40,8 @@ struct Shared {
     task: AtomicWaker,
     /// The task that reads what the peer says.
     reader: AtomicWaker,
+    /// The bytes published to the peer that have not reached the connection.
+    debt: OnceLock<Debt>,
 }
 
 /// Sends as much as the connection takes.
@@ -58,6 +63,12 @@ fn poll_send(handle: &StreamHandle, context: &mut Context<'_>) -> Poll<io::Resul
 }
 
 impl TopicStream {
+    /// Pays `debt` as messages of GossipSub reach the connection.
+    pub(super) fn pays(&self, debt: Debt) {
+        // A connection gets its debt once, when it is made.
+        let _ = self.0.debt.set(debt);
+    }
+
     fn stream(&self) -> MutexGuard<'_, Option<StreamHandle>> {
         self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,6 +107,9 @@ impl TopicStream {
             }
             offer
         };
+        if let Some(debt) = self.0.debt.get() {
+            debt.pay_part(cost(rpc.len()), Instant::now());
+        }
         let connection = handle.connection();
         connection.settle();
         match offer {
@@ -116,20 +130,21 @@ impl TopicStream {
         if self.stream().is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Sends what waits, and registers the calling task. Returns `true` if there is a topic stream, so that the
-    /// library's queue to this peer was empty when the handler was last polled.
-    pub(super) fn poll(&self, context: &mut Context<'_>) -> bool {
+    /// Sends what waits, and registers the calling task. If there is a topic stream, the library's queue to this peer
+    /// was empty when the handler was last polled, so that nothing is owed.
+    pub(super) fn poll(&self, context: &mut Context<'_>) {
         self.0.task.register(context.waker());
-        let Some(handle) = self.stream().clone() else { return false };
+        let Some(handle) = self.stream().clone() else { return };
         let sent = poll_send(&handle, context);
         handle.connection().settle();
         if matches!(sent, Poll::Ready(Err(_))) {
             // The handler gets the error with its next message, and opens another stream.
             *self.stream() = None;
             let mut kept = handle.lock();
-            drop(std::mem::take::<TopicQueue>(&mut kept.topic));
-            return false;
+            return drop(std::mem::take::<TopicQueue>(&mut kept.topic));
         }
-        true
+        if let Some(debt) = self.0.debt.get() {
+            debt.pay();
+        }
     }
 }
