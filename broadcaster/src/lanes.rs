@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! * Messages leave each lane in the order they entered it.
+//! * In each lane senders take turns, and messages of one sender leave in the order in which they entered.
 //! * Priority goes first; after [`Limits::bulk_floor`] priority messages in a row one waiting bulk
 //!   message goes, so that bulk cannot starve.
 //! * A batch takes no further message once it holds [`Limits::batch_bytes`].
@@ -15,24 +15,19 @@
 //! * A full lane takes a message of one sender in the place of one of the sender that fills it.
 //! * A greeting goes ahead of everything else, also of what another link left.
 
-mod displace;
+mod queue;
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gossip::{Admission, Lane};
 use tokio::{sync::Notify, time::Instant};
 
+use self::queue::Queue;
 use crate::{
     frame::Frame,
     limits::{LaneLimits, Limits},
     receipts::Receipt,
 };
-
-/// Most messages that make room for one. Chosen: a megabyte of transactions of a kilobyte each, for a block proposal.
-const MAX_DISPLACED: usize = 1_024;
 
 /// One message in a peer's queue.
 #[derive(Debug)]
@@ -69,28 +64,6 @@ struct State {
     streak: u32,
     closed: bool,
     inherited_at: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Queued>,
-    bytes: usize,
-    /// Number of messages at the front that are the link's greeting.
-    greetings: usize,
-}
-
-impl Queue {
-    fn push(&mut self, message: Queued) {
-        self.bytes += message.frame.wire().len();
-        self.messages.push_back(message);
-    }
-
-    fn pop(&mut self) -> Option<Queued> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= message.frame.wire().len();
-        self.greetings = self.greetings.saturating_sub(1);
-        Some(message)
-    }
 }
 
 const fn index(lane: Lane) -> usize {
@@ -133,9 +106,7 @@ impl Lanes {
         let lane = frame.lane();
         {
             let mut state = self.lock();
-            let queue = &mut state.lanes[index(lane)];
-            queue.push(Queued { frame, receipt: None });
-            queue.greetings = queue.messages.len();
+            state.lanes[index(lane)].greet(Queued { frame, receipt: None });
         }
         self.notify(lane).notify_one();
     }
@@ -194,7 +165,7 @@ impl Lanes {
                 outcome(&message.frame, admission);
                 match admission {
                     Admission::Queued => {
-                        woken[lane] |= queue.messages.is_empty();
+                        woken[lane] |= queue.is_empty();
                         queue.push(message);
                     }
                     Admission::Full => refused.push(message),
@@ -223,7 +194,7 @@ impl Lanes {
         loop {
             {
                 let state = self.lock();
-                let waiting = |lane: Lane| !state.lanes[index(lane)].messages.is_empty();
+                let waiting = |lane: Lane| !state.lanes[index(lane)].is_empty();
                 let any = match serves {
                     Serves::Both => Lane::ALL.into_iter().any(waiting),
                     Serves::Only(lane) => waiting(lane),
@@ -242,8 +213,11 @@ impl Lanes {
         let mut bytes = 0;
         while batch.len() < self.batch_messages && (batch.is_empty() || bytes < self.batch_bytes) {
             let next = match serves {
-                Serves::Only(lane) => state.lanes[index(lane)].peek_len(),
-                Serves::Both => state.lanes[state.turn(self.bulk_floor)].peek_len(),
+                Serves::Only(lane) => state.lanes[index(lane)].next_len(),
+                Serves::Both => {
+                    let lane = state.turn(self.bulk_floor);
+                    state.lanes[lane].next_len()
+                }
             };
             let Some(len) = next else { break };
             if !batch.is_empty() && bytes + len > self.batch_bytes {
@@ -287,34 +261,20 @@ impl Lanes {
         if messages.is_empty() {
             return;
         }
-        let (mut inherited, mut refused) = ([Vec::new(), Vec::new()], Vec::new());
+        let mut refused = Vec::new();
         {
             let mut state = self.lock();
             state.inherited_at = Some(Instant::now());
-            for message in messages {
-                let (lane, len) = (index(message.frame.lane()), message.frame.wire().len());
-                let closed = state.closed;
-                let queue = &mut state.lanes[lane];
-                let count = queue.messages.len() + inherited[lane].len();
-                let admission = if closed {
-                    Admission::Closed
-                } else if queue.is_full(count, self.limits[lane], len) {
-                    Admission::Full
-                } else {
-                    Admission::Queued
+            let (priority, bulk): (Vec<_>, Vec<_>) =
+                messages.into_iter().partition(|message| message.frame.lane() == Lane::Priority);
+            let admission = if state.closed { Admission::Closed } else { Admission::Full };
+            for (lane, messages) in [priority, bulk].into_iter().enumerate() {
+                let left = match admission {
+                    Admission::Closed => messages,
+                    _ => state.lanes[lane].inherit(messages, self.limits[lane]),
                 };
-                outcome(&message.frame, admission);
-                if admission == Admission::Queued {
-                    queue.bytes += len;
-                    inherited[lane].push(message);
-                } else {
-                    refused.push(message);
-                }
-            }
-            for (queue, inherited) in state.lanes.iter_mut().zip(inherited) {
-                let rest = queue.messages.split_off(queue.greetings);
-                queue.messages.extend(inherited);
-                queue.messages.extend(rest);
+                left.iter().for_each(|message| outcome(&message.frame, admission));
+                refused.extend(left);
             }
         }
         for notify in &self.ready {
@@ -330,41 +290,7 @@ impl Lanes {
 
     /// Bytes that wait.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.lock().lanes.iter().map(|queue| queue.bytes).sum()
-    }
-}
-
-impl Queue {
-    /// Returns `true` if a queue that holds `count` messages has no room for one of `len` bytes.
-    fn is_full(&self, count: usize, limits: LaneLimits, len: usize) -> bool {
-        // A message longer than the whole bound may still pass alone.
-        count >= limits.messages || (count > 0 && self.bytes + len > limits.bytes)
-    }
-
-    /// Makes room for `frame`, if the limits leave none, at the cost of the sender that fills the queue. Returns
-    /// `false` if there is no room.
-    fn make_room(
-        &mut self,
-        frame: &Frame,
-        limits: LaneLimits,
-        mut displaced: impl FnMut(Queued),
-    ) -> bool {
-        for _ in 0..MAX_DISPLACED {
-            if !self.is_full(self.messages.len(), limits, frame.wire().len()) {
-                return true;
-            }
-            let victim = displace::victim(&self.messages, self.greetings, frame);
-            let Some(message) = victim.and_then(|place| self.messages.remove(place)) else {
-                return false;
-            };
-            self.bytes -= message.frame.wire().len();
-            displaced(message);
-        }
-        false
-    }
-
-    fn peek_len(&self) -> Option<usize> {
-        self.messages.front().map(|message| message.frame.wire().len())
+        self.lock().lanes.iter().map(Queue::bytes).sum()
     }
 }
 
@@ -372,8 +298,7 @@ impl State {
     fn drain(&mut self) -> Vec<Queued> {
         let mut left = Vec::new();
         for queue in &mut self.lanes {
-            left.extend(queue.messages.drain(..));
-            (queue.bytes, queue.greetings) = (0, 0);
+            left.extend(queue.drain());
         }
         left
     }
@@ -381,8 +306,8 @@ impl State {
     /// Returns the index of the lane whose turn it is.
     fn turn(&self, bulk_floor: u32) -> usize {
         let [priority, bulk] = &self.lanes;
-        let bulk_is_due = self.streak >= bulk_floor && !bulk.messages.is_empty();
-        if priority.messages.is_empty() || bulk_is_due { 1 } else { 0 }
+        let bulk_is_due = self.streak >= bulk_floor && !bulk.is_empty();
+        if priority.is_empty() || bulk_is_due { 1 } else { 0 }
     }
 
     fn take_turn(&mut self, bulk_floor: u32) -> Option<Queued> {
