@@ -1,11 +1,12 @@
-//! The seven things that every part of a broadcaster uses.
+//! The things that every part of a broadcaster uses.
 
 use std::sync::Arc;
 
 use gossip::{Tag, TagTable, wire::features::Features};
 
 use crate::{
-    budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, registry::Registry,
+    budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, passing::HeldBack,
+    registry::Registry,
 };
 
 pub(crate) struct Context {
@@ -18,6 +19,7 @@ pub(crate) struct Context {
     pub(crate) features: Features,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) held_back: HeldBack,
 }
 
 impl Context {

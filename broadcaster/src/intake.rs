@@ -11,7 +11,7 @@ use gossip::{Admission, Lane, LinkId};
 
 use crate::{
     fair::{Consumer, FairQueue, Refused, Share},
-    frame::Frame,
+    frame::{Frame, Origin},
     metrics::{DropReason, Metrics},
     peer::Peer,
     receipts::Receipts,
@@ -54,6 +54,11 @@ impl Job {
             Target::JoinedAfter { except, .. } => except,
             Target::All | Target::One(_) => None,
         }
+    }
+
+    /// Returns whether it is a message of somebody else that this node passes on.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.frame.origin() == Origin::Forwarded
     }
 
     /// Returns whether the message is for this peer.

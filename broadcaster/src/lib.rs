@@ -40,6 +40,7 @@ mod link_tasks;
 mod links;
 mod metrics;
 mod observers;
+mod passing;
 mod peer;
 mod pulse;
 mod reader;

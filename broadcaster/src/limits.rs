@@ -276,6 +276,11 @@ pub struct Rates {
     /// second, 192 MiB at once. Chosen: three quarters of [`unpacked_bytes`](Self::unpacked_bytes), so that what
     /// this node passes on is no flood for the next one.
     pub unpacked_in_all: Rate,
+    /// Messages of all peers together that are passed on in one lane. Beyond it, messages of peers that send much are
+    /// handled but not passed on, and counted as `over_rate`; others wait. Default: 37,500 a second, 75,000 at once.
+    /// Chosen: three quarters of [`gossip`](Self::gossip), so that what this node passes on is no flood for the next
+    /// one.
+    pub passed_on: Rate,
     /// For how long reading from a peer may have been held back, in all and without its letting up,
     /// before it is a flood. Default: 10 s. Chosen: time for a peer with a backlog to get rid of a
     /// million messages.
@@ -288,6 +293,7 @@ gossip::setters!(Rates {
     with_unknown => unknown: Rate,
     with_unpacked_bytes => unpacked_bytes: Rate,
     with_unpacked_in_all => unpacked_in_all: Rate,
+    with_passed_on => passed_on: Rate,
     with_flood_after => flood_after: Duration,
 });
 
@@ -306,6 +312,7 @@ impl Default for Rates {
             unknown: Rate { per_second: 100, burst: 1_000 },
             unpacked_bytes: Rate { per_second: 64 * MIB, burst: 256 * MIB },
             unpacked_in_all: Rate { per_second: 48 * MIB, burst: 192 * MIB },
+            passed_on: Rate { per_second: 37_500, burst: 75_000 },
             flood_after: Duration::from_secs(10),
         }
     }

@@ -63,7 +63,8 @@ pub enum DropReason {
     ObserverLagged,
     /// Its sender has too many requests under way.
     RequestsFull,
-    /// The message came faster than its sender may send in a topic, where nobody can be held back.
+    /// The message came faster than its sender may send in a topic, where nobody can be held back; or it was handled
+    /// but not passed on, because this node passes on as much as it may, and its sender sends much.
     OverRate,
     /// A bug: reading it from a connection, or writing it to one, panicked.
     LinkPanicked,

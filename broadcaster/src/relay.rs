@@ -6,6 +6,8 @@
 //! * The duplicate filter knows of a message before it goes out, since it may be heard back at once.
 //! * Copies of a message wait in its sender's share of the intake, so a relay that is behind holds up
 //!   the sender and nobody else.
+//! * Where this node has passed on as much as it may, a sender with more than a fair share is not held up: its messages
+//!   are shed, so that its own rate shows.
 
 use std::sync::Arc;
 
@@ -53,15 +55,29 @@ impl Relay {
         self.relaying
     }
 
+    /// Returns `true` if a message must wait for room in its sender's share of the intake.
+    pub(crate) fn is_behind(&self, work: &Work) -> bool {
+        self.relaying != Relaying::Off
+            && !work.shares.intake(work.lane).has_room()
+            && !self.sheds(&work.shares, work.lane)
+    }
+
     /// Waits until the sender's share of the intake has room for a message, at most
-    /// [`Limits::inbound_wait`](crate::Limits::inbound_wait). The worker that waits here delays only
-    /// messages of the same sender.
+    /// [`Limits::inbound_wait`](crate::Limits::inbound_wait).
     pub(crate) async fn make_way(&self, work: &Work) {
-        let share = work.shares.intake(work.lane);
-        if self.relaying != Relaying::Off && !share.has_room() {
+        if self.is_behind(work) {
+            let room = work.shares.intake(work.lane).room();
             // In vain, the message makes the share one longer than it may be.
-            let _ = time::timeout(self.context.limits.inbound_wait, share.room()).await;
+            let _ = time::timeout(self.context.limits.inbound_wait, room).await;
         }
+    }
+
+    /// Returns `true` if the next message of a sender is not to be passed on.
+    pub(crate) fn sheds(&self, shares: &Shares, lane: Lane) -> bool {
+        let rate = self.context.limits.rates.passed_on;
+        self.context.held_back.is(lane)
+            && !shares.intake(lane).has_room()
+            && shares.passed_on().is_beyond_fair(lane, 0, rate)
     }
 
     /// Passes a message on because it was accepted, if the node relays what it accepts.
@@ -78,10 +94,17 @@ impl Relay {
         }
     }
 
-    /// Passes a message on to every peer but its sender. A message that finds no room in the budget is owed: the
-    /// next copy of it is passed on.
+    /// Passes a message on to every peer but its sender. A message that is shed, or finds no room in the budget, is
+    /// owed: the next copy of it is passed on.
     fn forward(&self, work: &Work) {
         let Some(fingerprint) = work.fingerprint else { return };
+        let is_shed = self.sheds(&work.shares, work.lane);
+        // It counts for the sender either way.
+        work.shares.passed_on().is_beyond_fair(work.lane, 1, self.context.limits.rates.passed_on);
+        if is_shed {
+            self.duplicates.owed(work.lane, fingerprint, Instant::now());
+            return self.context.metrics.dropped(DropReason::OverRate, work.lane);
+        }
         let Some(frame) = self.frame_as_it_came(work) else {
             self.duplicates.owed(work.lane, fingerprint, Instant::now());
             return self.context.metrics.dropped(DropReason::BudgetFull, work.lane);

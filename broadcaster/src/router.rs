@@ -12,6 +12,7 @@
 //! * The router waits only for the next message, and lets others run in between: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
 //! * A message goes back to the node that it came from by none of its links.
+//! * What is forwarded has a pace (`passing.rs`): beyond it the router takes nothing from the lane for a moment.
 //! * Within a lane, messages of one share reach every peer's queue in the order they were submitted.
 //! * Messages that were submitted before the node stops are still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's
@@ -19,32 +20,40 @@
 
 use std::sync::Arc;
 
-use gossip::{Admission, LinkId, TagTable, Transport};
+use gossip::{Admission, Lane, LinkId, Transport};
 use runtime::Breath;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fair::Consumer,
+    context::Context,
+    fair::{Consumer, FairQueue},
     intake::{Intake, Job},
     lanes::Queued,
-    metrics::{DropReason, Metrics},
+    metrics::DropReason,
+    passing::Passing,
     peer::Peer,
     receipts::Receipts,
-    registry::Registry,
     topic_sinks::TopicSinks,
 };
 
 /// Most messages taken from the intake at a time. Chosen: enough to spread the cost of a peer's lock.
 const ROUND: usize = 64;
 
+/// Waits until something of a lane may be routed.
+async fn ready(lane: &FairQueue<Job>, pace: &Passing) {
+    if let Some(until) = pace.until() {
+        time::sleep_until(until).await;
+    }
+    lane.ready().await;
+}
+
 pub(crate) struct Router {
     intake: Intake,
     /// Drops what is left when the router is gone.
     _consumers: [Arc<Consumer<Job>>; 2],
-    registry: Arc<Registry>,
+    context: Arc<Context>,
     topics: Arc<TopicSinks>,
-    table: TagTable,
-    metrics: Metrics,
     ended: CancellationToken,
     /// The peers, as of `version` of the registry.
     peers: Vec<Arc<Peer>>,
@@ -53,16 +62,10 @@ pub(crate) struct Router {
 
 impl Router {
     /// A router of what enters `intake`.
-    pub(crate) fn new(
-        intake: Intake,
-        registry: Arc<Registry>,
-        topics: Arc<TopicSinks>,
-        table: TagTable,
-        metrics: Metrics,
-    ) -> Self {
+    pub(crate) fn new(intake: Intake, context: Arc<Context>, topics: Arc<TopicSinks>) -> Self {
         let (peers, version) = (Vec::new(), u64::MAX);
         let (_consumers, ended) = (intake.consumers(), CancellationToken::new());
-        Self { intake, _consumers, registry, topics, table, metrics, ended, peers, version }
+        Self { intake, _consumers, context, topics, ended, peers, version }
     }
 
     /// The token that is cancelled when the router has ended.
@@ -75,18 +78,25 @@ impl Router {
         let _ended = self.ended.clone().drop_guard();
         let (mut jobs, mut breath) = (Vec::with_capacity(ROUND), Breath::new());
         let [priority, bulk] = self.intake.lanes().clone();
+        let rate = self.context.limits.rates.passed_on;
+        let passing = |lane| Passing::new(lane, rate, Instant::now());
+        let (mut priority_pace, mut bulk_pace) = (passing(Lane::Priority), passing(Lane::Bulk));
         loop {
-            let lane = tokio::select! {
+            let (lane, pace) = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.route_the_rest(&mut jobs),
-                () = priority.ready() => &priority,
-                () = bulk.ready() => &bulk,
+                () = ready(&priority, &priority_pace) => (&priority, &mut priority_pace),
+                () = ready(&bulk, &bulk_pace) => (&bulk, &mut bulk_pace),
             };
             lane.take_many(ROUND, &mut jobs);
+            pace.note(&jobs, &self.context.held_back, Instant::now());
             self.route(&mut jobs);
             // A flood of priority messages must not keep bulk waiting for ever: one goes each round.
-            bulk.take_many(1, &mut jobs);
+            if bulk_pace.until().is_none_or(|until| until <= Instant::now()) {
+                bulk.take_many(1, &mut jobs);
+            }
             if !jobs.is_empty() {
+                bulk_pace.note(&jobs, &self.context.held_back, Instant::now());
                 self.route(&mut jobs);
             }
             breath.take().await;
@@ -110,15 +120,16 @@ impl Router {
 
     /// Offers each message to each peer it is for. One lock per peer, whatever the number of messages.
     fn route(&mut self, jobs: &mut Vec<Job>) {
-        let version = self.registry.version();
+        let Context { registry, metrics, .. } = &*self.context;
+        let version = registry.version();
         if version != self.version {
-            self.peers = self.registry.list();
+            self.peers = registry.list();
             self.version = version;
         }
         let carried: Vec<Option<Transport>> =
-            jobs.iter().map(|job| self.topics.publish(job, &self.metrics)).collect();
+            jobs.iter().map(|job| self.topics.publish(job, metrics)).collect();
         // The sender may be reached by another link than the one that its message came on.
-        let sender = |job: &Job| job.source().and_then(|source| self.registry.in_use(source));
+        let sender = |job: &Job| job.source().and_then(|source| registry.in_use(source));
         let senders: Vec<Option<LinkId>> = jobs.iter().map(sender).collect();
         for peer in &self.peers {
             let ways = carried.iter().zip(&senders);
@@ -134,12 +145,12 @@ impl Router {
             });
             let late = peer.lanes.offer_all(queued, |frame, admission| {
                 if admission == Admission::Full {
-                    self.metrics.dropped(DropReason::PeerFull, frame.lane());
+                    metrics.dropped(DropReason::PeerFull, frame.lane());
                 }
             });
             if !late.is_empty() {
                 // The peer's link was just replaced, and its successor may not be in the list yet.
-                self.registry.hand_over_unsent(peer, late);
+                registry.hand_over_unsent(peer, late);
             }
         }
         jobs.clear();
@@ -147,11 +158,12 @@ impl Router {
 
     fn wants(&self, peer: &Peer, job: &Job) -> bool {
         let lane = job.frame.lane();
-        if !peer.wants(&job.frame, &self.table) {
-            self.metrics.dropped(DropReason::NotInterested, lane);
+        let Context { tags, metrics, .. } = &*self.context;
+        if !peer.wants(&job.frame, tags) {
+            metrics.dropped(DropReason::NotInterested, lane);
             false
         } else if peer.knows(&job.frame) {
-            self.metrics.dropped(DropReason::PeerHasIt, lane);
+            metrics.dropped(DropReason::PeerHasIt, lane);
             false
         } else {
             true

@@ -23,6 +23,7 @@ use crate::{
     links::Links,
     metrics::Metrics,
     observers::Observers,
+    passing::HeldBack,
     pulse::{self, Moment, Pulse},
     registry::Registry,
     relay::Relaying,
@@ -130,6 +131,7 @@ impl Broadcaster {
             },
             metrics,
             registry,
+            held_back: HeldBack::default(),
         });
         let Context { limits, registry, metrics, .. } = &*context;
         let (application, observers) =
@@ -137,13 +139,7 @@ impl Broadcaster {
         let duplicates = Arc::new(Duplicates::new(limits, environment.random().random()));
         let intake = Intake::new([limits.intake_priority.get(), limits.intake_bulk.get()]);
         let sinks = Arc::new(TopicSinks::default());
-        let router = Router::new(
-            intake.clone(),
-            Arc::clone(registry),
-            Arc::clone(&sinks),
-            profile.tags,
-            metrics.clone(),
-        );
+        let router = Router::new(intake.clone(), Arc::clone(&context), Arc::clone(&sinks));
         let pulse = Arc::new(Pulse::new(Moment::now()));
         let writing = Arc::new(Writing {
             context: Arc::clone(&context),

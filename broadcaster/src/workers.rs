@@ -11,6 +11,7 @@
 //! * Messages of one peer in one lane are handled one after the other, in the order they came.
 //! * Peers take turns: who sends much, or what takes long, delays only its own messages, as long as
 //!   there is a worker for each peer that does.
+//! * A message whose sender has too much to be passed on waits aside, and no worker with it.
 //! * A lane has workers of its own: bulk handlers never delay votes.
 //! * Requests are handled side by side, up to a bound: one that asks others for its answer delays no
 //!   message and no other request.
@@ -85,19 +86,32 @@ async fn run(
     way_in: Arc<WayIn>,
     cancel: CancellationToken,
 ) {
-    let mut breath = Breath::new();
+    let (mut breath, mut aside) = (Breath::new(), FuturesUnordered::new());
+    let relay = &way_in.relay;
     loop {
-        let next = tokio::select! {
+        let (work, in_hand) = tokio::select! {
             biased;
             () = cancel.cancelled() => return,
-            next = queue.next() => next,
+            Some(ready) = aside.next() => ready,
+            next = queue.next() => {
+                let Some((work, in_hand)) = next else { return };
+                if relay.is_behind(&work) {
+                    // One of each sender at most: the next one comes when this is no longer in hand.
+                    aside.push(async move {
+                        relay.make_way(&work).await;
+                        (work, in_hand)
+                    });
+                    continue;
+                }
+                (work, in_hand)
+            }
         };
-        let Some((work, _in_hand)) = next else { return };
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
             () = handle(&way_in, work) => {}
         }
+        drop(in_hand);
         breath.take().await;
     }
 }
@@ -122,7 +136,6 @@ async fn handle(way_in: &WayIn, mut work: Work) {
             return;
         }
     }
-    way_in.relay.make_way(&work).await;
     let handler = way_in.application.handler(tag);
     way_in.accepted(&mut work, handler);
     let Some(handler) = handler else { return };

@@ -161,7 +161,8 @@ impl WayIn {
                 return Ok(());
             }
         }
-        if !has_room {
+        let is_shed = !is_awaited && self.relay.sheds(&shares, lane);
+        if !has_room && !is_shed {
             let room = async {
                 if is_awaited {
                     shares.work(lane).room().await

@@ -15,6 +15,7 @@ use crate::{
     fair::{FairQueue, Share},
     intake::{Intake, Job},
     limits::{Limits, Rate},
+    passing::Passed,
     peer::Peer,
 };
 
@@ -100,6 +101,7 @@ pub(crate) struct Shares {
     unpacked: Mutex<Bucket>,
     /// The part of them that this node was ready to pass on.
     passed: Mutex<Bucket>,
+    passed_on: Passed,
     work: [Share<Work>; 2],
     requests: Share<Work>,
     intake: [Share<Job>; 2],
@@ -129,6 +131,7 @@ impl Shares {
                 limits.rates.unpacked_in_all,
                 Instant::now(),
             )),
+            passed_on: Passed::new(Instant::now()),
             work: Lane::ALL.map(|lane| work.lane(lane).share(handled)),
             requests: work.requests().share(limits.peer_requests.get()),
             intake: Lane::ALL.map(|lane| intake.share(lane, routed)),
@@ -152,6 +155,11 @@ impl Shares {
         let mut common = common.lock().unwrap_or_else(PoisonError::into_inner);
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         common.take(&mut passed, bytes as u64, rate, Instant::now())
+    }
+
+    /// Messages that were passed on of late.
+    pub(crate) const fn passed_on(&self) -> &Passed {
+        &self.passed_on
     }
 
     /// Messages of a lane that wait for a worker, or are being handled.
