@@ -119,10 +119,7 @@ impl Lanes {
             if state.closed {
                 return;
             }
-            let queue = &mut state.lanes[index(lane)];
-            queue.bytes += frame.wire().len();
-            queue.greetings += 1;
-            queue.messages.push_front(Queued { frame, receipt: None });
+            state.lanes[index(lane)].urge(Queued { frame, receipt: None });
         }
         self.notify(lane).notify_one();
     }

@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //!
-//! * What is passed on is less than the next node accepts of one peer. This node's own messages are never held back,
+//! * Forwarded messages are fewer than the next node accepts of one peer. This node's own messages are not held back,
 //!   unless they wait behind forwarded ones in turn.
 //! * While the router waits, a message of a sender with more than a fair share is handled but not passed on, counted,
 //!   and passed on when another copy comes. Other senders wait for room in their share, and lose nothing.

@@ -12,7 +12,7 @@
 //! * The router waits only for the next message, and lets others run in between: a slow peer shows up as `Full` on its own lane and
 //!   is counted, and cannot delay the peers after it.
 //! * A message goes back to the node that it came from by none of its links.
-//! * What is forwarded has a pace (`passing.rs`): beyond it the router takes nothing from the lane for a moment.
+//! * Forwarded messages have a pace (`passing.rs`): beyond it the router takes nothing from the lane for a moment.
 //! * Within a lane, messages of one share reach every peer's queue in the order they were submitted.
 //! * Messages that were submitted before the node stops are still routed.
 //! * A message whose tag has a topic goes either to the topic or to the streams of the topic's

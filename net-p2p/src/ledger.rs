@@ -121,7 +121,7 @@ mod tests {
     // Issue 8, 24: the next node had room for less of this one than this one passed to it, whoever had sent it, so
     // beside a flood it dropped messages of honest peers as well.
     #[test]
-    fn what_all_origins_pass_on_has_room_as_that_of_one_peer_at_the_next_node() {
+    fn the_messages_of_all_origins_have_room_as_those_of_one_peer_at_the_next_node() {
         let now = Instant::now();
         let (mut passed, mut next) = (Ledger::new(900 / 6 * 5, WINDOW), Ledger::new(900, WINDOW));
         let passed = (0..100).map(|link| fill(&mut passed, origin(link), now)).sum::<usize>();

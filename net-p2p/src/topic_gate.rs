@@ -14,7 +14,7 @@
 //! * A peer that floods is disconnected and counted.
 //! * The names that the library keeps cost the gate's bound at most, and those of one request more. A peer that floods
 //!   leaves room for the names of others.
-//! * What is passed to peers costs each of them less than it lets in of this node.
+//! * Messages passed to peers cost each of them less than it lets in of this node.
 
 use std::{
     collections::VecDeque,

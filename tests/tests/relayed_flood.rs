@@ -36,7 +36,7 @@ fn limits() -> Limits {
 }
 
 fn vote(sender: usize, number: u32) -> Vec<u8> {
-    let mut vote = vec![u8::try_from(sender).unwrap(); 100];
+    let mut vote = vec![u8::try_from(sender).expect("few send"); 100];
     vote[1..5].copy_from_slice(&number.to_le_bytes());
     vote
 }

@@ -48,7 +48,7 @@ pub(super) struct Queue {
     ahead: VecDeque<Queued>,
     /// Number of messages in `ahead` that are the greeting.
     greetings: usize,
-    /// What waits of each sender, this node itself first. The others without messages are vacant.
+    /// The messages of each sender, those of this node itself first. Other places without messages are vacant.
     senders: Vec<OfSender>,
     /// The places of the other senders with messages.
     places: HashMap<Sender, usize>,
@@ -206,6 +206,14 @@ impl Queue {
         self.count += 1;
         self.bytes += len(&message);
         self.ahead.insert(self.greetings, message);
+        self.greetings += 1;
+    }
+
+    /// Adds a message of the link itself ahead of the greeting.
+    pub(super) fn urge(&mut self, message: Queued) {
+        self.count += 1;
+        self.bytes += len(&message);
+        self.ahead.push_front(message);
         self.greetings += 1;
     }
 
@@ -477,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_senders_that_left_is_bounded() {
+    fn places_of_senders_that_left_are_bounded() {
         let mut queue = Queue::default();
         for number in 0..1_000 {
             queue.push(forwarded(Some(LinkId(number)), 10));

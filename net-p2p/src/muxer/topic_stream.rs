@@ -9,7 +9,7 @@
 //!
 //! * The handler never waits for the peer, so the library's own queue, which has no bound in bytes, is empty after
 //!   every turn of the connection's task.
-//! * What waits is counted in the backlog, and sent in order.
+//! * Waiting bytes are counted in the backlog, and sent in order.
 //! * Nothing that the peer says on its own stream of GossipSub is read before it accepts the one of this node:
 //!   the answers to IWANT would pile up in the library's queue.
 

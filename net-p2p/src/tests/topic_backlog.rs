@@ -21,7 +21,7 @@ const MESHSUB: &str = "/meshsub/1.1.0";
 /// Size of a message, in bytes.
 const MESSAGE_BYTES: usize = 100_000;
 
-/// What a connection holds besides: a stream's window, and the buffers of the sockets.
+/// The bytes that a connection holds besides: a stream's window, and the buffers of the sockets.
 const IN_TRANSIT: usize = 1024 * 1024;
 
 /// Publishes messages that differ in their first bytes.
