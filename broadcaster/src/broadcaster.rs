@@ -253,6 +253,13 @@ impl Broadcaster {
         self.parts.links.holder(identity)
     }
 
+    /// Returns `true` if two nodes seem to run with one key: links of several sessions contested one identity five times or
+    /// more within ten minutes. Only one of the nodes can be connected to this one at a time.
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.parts.links.is_contested()
+    }
+
     /// Returns the number of identities that some link holds. Meant for tests and metrics: it changes at any time.
     #[must_use]
     pub fn claimed(&self) -> usize {

@@ -138,8 +138,8 @@ impl Links {
             Ruling::Keep | Ruling::Replace { .. } => true,
             Ruling::Refuse { .. } if self.profile.claims == ClaimRule::Ranked => true,
             Ruling::Refuse { doubt: Doubt::None, .. } => false,
-            Ruling::Refuse { winner, doubt: Doubt::Pings } => {
-                self.doubt(winner).await;
+            Ruling::Refuse { winner, doubt: doubt @ (Doubt::Pings | Doubt::Rivals) } => {
+                self.resolve(claim.identity, winner, doubt).await;
                 self.holder(&claim.identity) == Some(claim.link)
             }
         }
@@ -156,33 +156,40 @@ impl Links {
             Ruling::Refuse { winner, .. } => {
                 tracing::debug!(%link, %winner, %identity, "another link to this node stays");
             }
-            Ruling::Replace { .. } if is_of_another_session => self.taken_over(identity),
+            Ruling::Replace { .. } if is_of_another_session => self.contested(identity),
             Ruling::Replace { .. } | Ruling::Keep => {}
         }
         ruling
     }
 
-    /// Counts that a link of another session took an identity over. A node that comes back does that, and two
-    /// nodes with one key do it to each other for as long as both run.
-    fn taken_over(&self, identity: Identity) {
-        self.context.metrics.taken_over();
+    /// Counts that a link of another session took an identity over, or was refused although its rival is alive. A node
+    /// that comes back does the former, and two nodes with one key do either for as long as both run.
+    fn contested(&self, identity: Identity) {
+        self.context.metrics.contested();
         if let Some(contest) = self.contests.note(identity, time::Instant::now()) {
-            let Complaint { takeovers, left_out } = contest;
+            let Complaint { contests, left_out } = contest;
             tracing::warn!(
                 %identity,
-                takeovers,
+                contests,
                 left_out,
-                "two nodes seem to run with one key: each connection of this identity ends the one before"
+                "two nodes seem to run with one key, and only one of them can be connected"
             );
         }
+    }
+
+    /// Returns `true` if an identity seems to be that of two nodes, by what happened of late.
+    pub(crate) fn is_contested(&self) -> bool {
+        self.contests.is_any(time::Instant::now())
     }
 
     /// Benches the links to a node that lost, if the one they lost against is attached.
     fn settle(&self, identity: &Identity, newcomer: LinkId, ruling: Ruling) {
         for benched in self.context.registry.bench(identity) {
             let doubted = match ruling {
-                Ruling::Refuse { winner, doubt: Doubt::Pings } if benched.loser.id == newcomer => {
-                    Some(winner)
+                Ruling::Refuse { winner, doubt: doubt @ (Doubt::Pings | Doubt::Rivals) }
+                    if benched.loser.id == newcomer =>
+                {
+                    Some((*identity, winner, doubt))
                 }
                 _ => None,
             };
@@ -192,7 +199,7 @@ impl Links {
 
     /// Hands over what waits for a link that was benched, and closes it when its time is over. A link
     /// that was `doubted` has to answer a ping first.
-    fn wait_out(&self, benched: Benched, doubted: Option<LinkId>) {
+    fn wait_out(&self, benched: Benched, doubted: Option<(Identity, LinkId, Doubt)>) {
         let Benched { loser, winner, patience } = benched;
         let registry = &self.context.registry;
         let (left, hop_local) = registry.part(loser.lanes.drain());
@@ -204,8 +211,8 @@ impl Links {
         let links = self.clone();
         self.tasks.spawn("bench", |_cancel| async move {
             let over = async {
-                if let Some(holder) = doubted {
-                    links.doubt(holder).await;
+                if let Some((identity, holder, doubt)) = doubted {
+                    links.resolve(identity, holder, doubt).await;
                 }
                 time::sleep(patience).await;
             };
@@ -226,22 +233,34 @@ impl Links {
         let links = self.clone();
         self.tasks.spawn("probe", |_cancel| async move {
             if let Some(holder) = holder {
-                links.doubt(holder.id).await;
+                // A link that answers stays, and one that does not has ended.
+                let _ = links.doubt(holder.id).await;
             }
         });
     }
 
-    /// Ends a link as silent unless it shows a sign of life in time.
-    async fn doubt(&self, link: LinkId) {
-        let Some(holder) = self.context.registry.get(link) else { return };
-        let Some(hooks) = &holder.hooks else { return };
+    /// Resolves a newcomer's doubt about the link that holds its identity.
+    async fn resolve(&self, identity: Identity, holder: LinkId, doubt: Doubt) {
+        let life = self.doubt(holder).await;
+        if (doubt, life) == (Doubt::Rivals, Some(Life::Shown)) {
+            self.contested(identity);
+        }
+    }
+
+    /// Ends a link as silent unless it shows a sign of life in time. `None` if it ends otherwise, or cannot be asked.
+    async fn doubt(&self, link: LinkId) -> Option<Life> {
+        let holder = self.context.registry.get(link)?;
+        let hooks = holder.hooks.as_ref()?;
         let ping = holder.doubt.raise(|| hooks.sign_of_life(), CLOSE_PATIENCE, &self.writing.pulse);
         tokio::select! {
             biased;
-            () = holder.cancel.cancelled() => {}
-            life = ping => if life == Life::NotShown {
-                holder.doubt.confirm();
-                self.context.registry.end(&holder, DisconnectReason::Silent);
+            () = holder.cancel.cancelled() => None,
+            life = ping => {
+                if life == Life::NotShown {
+                    holder.doubt.confirm();
+                    self.context.registry.end(&holder, DisconnectReason::Silent);
+                }
+                Some(life)
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Identities that several nodes seem to have: each new link of one of them ends that of the other, for ever.
+//! Identities that several nodes seem to have: each new link of one of them ends that of the other, or is refused, for
+//! ever.
 //!
 //! # Invariants
 //!
-//! * One takeover is no contest: a node that restarts, or comes back on a new connection, makes one.
+//! * One event is no contest: a node that restarts, or comes back on a new connection, makes one.
 //! * The number of identities that are followed is bounded, since strangers make as many as they like.
 //! * However many identities are contested, one line comes in a while.
 
@@ -16,24 +17,24 @@ use gossip::Identity;
 use runtime::Rarely;
 use tokio::time::Instant;
 
-/// Takeovers of one identity within [`WINDOW`] from which on it is called contested. Chosen: two nodes with one
+/// Events of one identity within [`WINDOW`] from which on it is called contested. Chosen: two nodes with one
 /// key make more of them in two minutes, since each redials within 30 s; one node on a poor path makes fewer.
 const CONTESTED: u32 = 5;
-/// Window over which takeovers are added up. Chosen: twenty times the longest delay of a redial.
+/// Window over which events are added up. Chosen: twenty times the longest delay of a redial.
 const WINDOW: Duration = Duration::from_secs(600);
 /// Identities that are followed at a time. Chosen: some kilobytes, and far more than are ever contested in an
 /// honest network.
 const MAX_FOLLOWED: usize = 256;
 
-/// The takeovers of late, by identity.
+/// The take-overs and refusals of late, by identity.
 #[derive(Debug, Default)]
 pub(crate) struct Contests {
-    followed: Mutex<HashMap<Identity, Takeovers>>,
+    followed: Mutex<HashMap<Identity, Events>>,
     lines: Rarely,
 }
 
 #[derive(Debug)]
-struct Takeovers {
+struct Events {
     since: Instant,
     count: u32,
 }
@@ -41,38 +42,46 @@ struct Takeovers {
 /// The figures of a complaint about a contested identity.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Complaint {
-    /// Takeovers of the identity within the last ten minutes.
-    pub(crate) takeovers: u32,
+    /// Take-overs and refusals of the identity within the last ten minutes.
+    pub(crate) contests: u32,
     /// Complaints that were left out since the last one.
     pub(crate) left_out: u64,
 }
 
 impl Contests {
-    /// Notes that a link of another session took an identity over, and says whether to complain about it.
+    /// Notes that a link of another session contested an identity, and says whether to complain about it.
     pub(crate) fn note(&self, identity: Identity, now: Instant) -> Option<Complaint> {
-        let takeovers = self.count(identity, now)?;
-        if takeovers < CONTESTED {
+        let contests = self.count(identity, now)?;
+        if contests < CONTESTED {
             return None;
         }
-        self.lines.due().map(|left_out| Complaint { takeovers, left_out })
+        self.lines.due().map(|left_out| Complaint { contests, left_out })
     }
 
-    /// Adds a takeover up; `None` if there is no room to follow the identity.
+    /// Returns `true` if an identity is contested now.
+    pub(crate) fn is_any(&self, now: Instant) -> bool {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed
+            .values()
+            .any(|events| events.count >= CONTESTED && now.duration_since(events.since) < WINDOW)
+    }
+
+    /// Adds an event up; `None` if there is no room to follow the identity.
     fn count(&self, identity: Identity, now: Instant) -> Option<u32> {
-        let is_recent = |takeovers: &Takeovers| now.duration_since(takeovers.since) < WINDOW;
+        let is_recent = |contests: &Events| now.duration_since(contests.since) < WINDOW;
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.len() >= MAX_FOLLOWED && !followed.contains_key(&identity) {
-            followed.retain(|_, takeovers| is_recent(takeovers));
+            followed.retain(|_, contests| is_recent(contests));
             if followed.len() >= MAX_FOLLOWED {
                 return None;
             }
         }
-        let takeovers = followed.entry(identity).or_insert(Takeovers { since: now, count: 0 });
-        if !is_recent(takeovers) {
-            *takeovers = Takeovers { since: now, count: 0 };
+        let contests = followed.entry(identity).or_insert(Events { since: now, count: 0 });
+        if !is_recent(contests) {
+            *contests = Events { since: now, count: 0 };
         }
-        takeovers.count = takeovers.count.saturating_add(1);
-        Some(takeovers.count)
+        contests.count = contests.count.saturating_add(1);
+        Some(contests.count)
     }
 }
 
@@ -96,10 +105,10 @@ mod tests {
         for _ in 1..CONTESTED {
             assert_eq!(takeover(), None);
         }
-        assert_eq!(takeover(), Some(Complaint { takeovers: CONTESTED, left_out: 0 }));
+        assert_eq!(takeover(), Some(Complaint { contests: CONTESTED, left_out: 0 }));
         assert_eq!([takeover(), takeover()], [None, None]);
         time::advance(Rarely::PERIOD).await;
-        let again = Complaint { takeovers: CONTESTED + 3, left_out: 2 };
+        let again = Complaint { contests: CONTESTED + 3, left_out: 2 };
         assert_eq!(takeover(), Some(again));
     }
 

@@ -284,7 +284,7 @@ impl Metrics {
         let stalled = "Milliseconds in which this node stood still";
         registry.register("stalled_ms", stalled, shared.stalled_ms.clone());
         registry.register("over_rate", too_fast, shared.over_rate.clone());
-        let contested = "Links that took an identity over from another session of it";
+        let contested = "Links that contested an identity with another session of it";
         registry.register("identity_contested", contested, shared.identity_contested.clone());
         shared.votes.register(registry);
     }
@@ -327,8 +327,9 @@ impl Metrics {
         Duration::from_millis(self.shared.stalled_ms.get())
     }
 
-    /// The number of links that took an identity over from another session of it. A node that restarts, or comes back on
-    /// a new connection, makes one; a number that keeps growing tells of two nodes that run with one key.
+    /// The number of links that took an identity over from another session of it, or were refused although that one is
+    /// alive. A node that restarts, or comes back on a new connection, makes one; a number that keeps growing tells of
+    /// two nodes that run with one key.
     #[must_use]
     pub fn identity_contested(&self) -> u64 {
         self.shared.identity_contested.get()
@@ -340,8 +341,8 @@ impl Metrics {
         &self.shared.votes
     }
 
-    /// Counts a link that took an identity over from another session.
-    pub(crate) fn taken_over(&self) {
+    /// Counts a link that contests an identity with another session.
+    pub(crate) fn contested(&self) {
         self.shared.identity_contested.inc();
     }
 

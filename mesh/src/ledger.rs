@@ -104,6 +104,8 @@ pub enum Doubt {
     /// The node at the other end may have lost the holder without this end having noticed: the holder has
     /// to answer a ping within [`CLOSE_PATIENCE`], else it ends and the newcomer takes over.
     Pings,
+    /// The same, and the newcomer is of another session: if the holder answers, two nodes run with one key.
+    Rivals,
     /// Nothing: the newcomer has proved less than the holder.
     None,
 }
@@ -165,9 +167,7 @@ impl Ledger {
         let (ruling, loser) = if outranks(rule, &claim, &held.holder) {
             (Ruling::Replace { loser: winner }, std::mem::replace(&mut held.holder, claim))
         } else {
-            let doubted = is_proven(claim.transport) || !is_proven(held.holder.transport);
-            let doubt = if doubted { Doubt::Pings } else { Doubt::None };
-            (Ruling::Refuse { winner, doubt }, claim)
+            (Ruling::Refuse { winner, doubt: doubt(rule, &claim, &held.holder) }, claim)
         };
         self.claimed.insert(link, identity);
         held.bench.push(loser);
@@ -200,12 +200,8 @@ impl Ledger {
     /// compared: both links are of one transport and one dialer, and name theirs.
     #[must_use]
     pub fn is_of_another_session(&self, claim: &LinkClaim) -> bool {
-        self.held.get(&claim.identity).is_some_and(|Held { holder, .. }| {
-            let is_comparable =
-                (holder.transport, holder.dialer) == (claim.transport, claim.dialer);
-            let sessions = holder.session.zip(claim.session);
-            is_comparable && sessions.is_some_and(|(old, new)| old != new)
-        })
+        let held = self.held.get(&claim.identity);
+        held.is_some_and(|held| are_of_two_sessions(claim, &held.holder))
     }
 
     /// Returns the link that holds `identity`; `None` if no link does.
@@ -255,6 +251,24 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
+}
+
+/// A refused newcomer's doubt about the link that holds its identity.
+fn doubt(rule: ClaimRule, newcomer: &LinkClaim, holder: &LinkClaim) -> Doubt {
+    if is_proven(holder.transport) && !is_proven(newcomer.transport) {
+        return Doubt::None;
+    }
+    match rule {
+        ClaimRule::FirstVerified if are_of_two_sessions(newcomer, holder) => Doubt::Rivals,
+        // A link of an earlier session that is verified late is refused by its rank.
+        ClaimRule::FirstVerified | ClaimRule::Ranked => Doubt::Pings,
+    }
+}
+
+/// Returns `true` if two links are of different sessions, where sessions can be compared.
+fn are_of_two_sessions(one: &LinkClaim, other: &LinkClaim) -> bool {
+    let is_comparable = (one.transport, one.dialer) == (other.transport, other.dialer);
+    is_comparable && one.session.zip(other.session).is_some_and(|(one, other)| one != other)
 }
 
 /// Returns `true` if a new link pushes out the one that holds its identity.
@@ -452,6 +466,24 @@ mod tests {
                 let refused = Ruling::Refuse { winner: LinkId(1), doubt: expected };
                 assert_eq!(ledger.claim(newcomer), refused);
             }
+        }
+    }
+
+    // Issue 8, 8.
+    #[test]
+    fn a_newcomer_of_another_session_is_a_rival_where_the_first_link_stays() {
+        let of = |number, session, dialer| LinkClaim {
+            session: Some(session),
+            ..link(number, Transport::WebSocket, dialer)
+        };
+        let mut ledger = Ledger::new(ClaimRule::FirstVerified);
+        assert_eq!(ledger.claim(of(1, 1, THEM)), Ruling::Keep);
+        for (claim, doubt) in [
+            (of(2, 2, THEM), Doubt::Rivals),
+            (of(3, 1, THEM), Doubt::Pings),
+            (of(4, 2, US), Doubt::Pings),
+        ] {
+            assert_eq!(ledger.claim(claim), Ruling::Refuse { winner: LinkId(1), doubt });
         }
     }
 

@@ -125,6 +125,7 @@ impl P2pNetwork {
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
         config.dial.check()?;
+        let door = config.door.over(Transport::Libp2p);
         protocols::check(broadcaster.profile(), &config.protocols)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
@@ -138,7 +139,7 @@ impl P2pNetwork {
             metrics: P2pMetrics::default(),
             configured: Mutex::new(configured),
             dials: Dials::default(),
-            door: config.door.clone(),
+            door,
             scores: TopicScores::default(),
             lines: StrangersLines::default(),
         });

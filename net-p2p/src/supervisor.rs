@@ -165,7 +165,7 @@ impl SwarmParts {
             transport::build(
                 environment.clone(),
                 &key,
-                self.config.door.clone(),
+                self.around.door.clone(),
                 executor.clone(),
                 backlog,
             )?,

@@ -9,7 +9,7 @@ use std::{hash::BuildHasher, sync::Arc, time::Duration};
 use broadcaster::{Broadcaster, Relaying};
 use bytes::Bytes;
 use gossip::{
-    IdentityRule, NetworkId, NetworkProfile, Tag,
+    IdentityRule, NetworkId, NetworkProfile, Tag, Transport,
     wire::{
         features::Features,
         hello::{self, Hello},
@@ -124,7 +124,7 @@ impl Context {
             http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
             tls: config.tls.as_ref().map(TlsIdentity::acceptor),
             dial_timeout: config.dial_timeout,
-            door: config.door,
+            door: config.door.over(Transport::WebSocket),
             sessions: environment.hasher(),
         })
     }

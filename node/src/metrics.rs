@@ -7,6 +7,7 @@
 
 use std::{fmt, sync::Weak};
 
+use gossip::Transport;
 use mesh::Refusal;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, Incident};
@@ -51,10 +52,17 @@ impl Collector for Asked {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(seen) = self.seen.upgrade() else { return Ok(()) };
         let door = &seen.door;
-        let refused = Refusal::ALL.map(|why| (why.label(), door.refused(why)));
         let help =
             "Connections and requests that the door refused, and connections that had to make room";
-        counters(&mut encoder, "door_refused", help, refused)?;
+        let mut family =
+            encoder.encode_descriptor("door_refused", help, None, MetricType::Counter)?;
+        for transport in [Transport::WebSocket, Transport::Libp2p] {
+            for why in Refusal::ALL {
+                let labels = [("reason", why.label()), ("transport", transport.label())];
+                let count = ConstCounter::new(door.refused_over(why, transport));
+                count.encode(family.encode_family(&labels)?)?;
+            }
+        }
         let taken = [
             ("peers", door.peers()),
             ("sockets", door.sockets()),

@@ -45,12 +45,14 @@ pub enum Trouble {
     SwarmDown,
     /// For a minute or longer the scores of most libp2p peers have been too low for them to be served on topics.
     PeersMuted,
+    /// Two nodes seem to run with one key. Each keeps the other from being connected to this node.
+    IdentityContested,
 }
 
 impl Trouble {
     /// The names of all of them, as labels of a metric.
-    pub const LABELS: [&'static str; 4] =
-        ["stopping", "task_ended", "p2p_restarting", "topic_peers_muted"];
+    pub const LABELS: [&'static str; 5] =
+        ["stopping", "task_ended", "p2p_restarting", "topic_peers_muted", "identity_contested"];
 
     /// The name of the reason for programs, as `/health` has it: one of [`Trouble::LABELS`].
     #[must_use]
@@ -60,6 +62,7 @@ impl Trouble {
             Self::Task(_) => "task_ended",
             Self::SwarmDown => "p2p_restarting",
             Self::PeersMuted => "topic_peers_muted",
+            Self::IdentityContested => "identity_contested",
         }
     }
 }
@@ -117,6 +120,6 @@ impl View {
         if seen.network.p2p().is_some_and(P2pNetwork::mutes_most_peers) {
             return Some(Trouble::PeersMuted);
         }
-        None
+        seen.broadcaster.is_contested().then_some(Trouble::IdentityContested)
     }
 }

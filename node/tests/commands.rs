@@ -3,11 +3,19 @@
 #[cfg(test)]
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    io::{Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+};
 
 use gossip::{Keypair, Tag, wire::digest::Digest};
 use serde_json::Value;
-use support::{Node, Process, finish, finish_with_input, scratch, tandem};
+use support::{Node, PATIENCE, Process, finish, finish_with_input, scratch, tandem};
+use tandem::DataDir;
 
 /// Two nodes of one transport, connected.
 fn pair(transport: &str) -> (tempfile::TempDir, tempfile::TempDir, Node, Node) {
@@ -176,4 +184,60 @@ fn the_version_and_completions_are_printed() {
     assert_eq!((help.code, help.stdout.contains("--tag <TAG>")), (Some(0), true), "{help:?}");
     let nothing = finish(&mut tandem());
     assert_eq!((nothing.code, nothing.stderr.contains("Usage: tandem")), (Some(2), true));
+}
+
+/// Accepts one connection on the admin socket of a directory, and does to it as told.
+fn instead_of_a_node(dir: &Path, does: impl FnOnce(UnixStream) + Send + 'static) {
+    let listener = UnixListener::bind(DataDir::admin_socket(dir)).expect("the path is free");
+    std::thread::spawn(move || does(listener.accept().expect("it is called").0));
+}
+
+// Issue 8, leftovers: `tandem peers` once printed nothing at all beside a flood. The line is on standard error, and the
+// exit code tells.
+#[test]
+fn a_command_that_cannot_reach_its_node_says_so_and_fails() {
+    let cases: [(&str, Option<fn(UnixStream)>); 5] = [
+        ("no node runs on the data directory", None),
+        ("the connection to the node broke", Some(drop)),
+        (
+            "the connection to the node broke",
+            Some(|mut stream| {
+                let _request = stream.read(&mut [0; 1_000]).expect("the request comes");
+            }),
+        ),
+        (
+            "the node's answer cannot be read",
+            Some(|mut stream| {
+                let _request = stream.read(&mut [0; 1_000]).expect("the request comes");
+                let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[";
+                stream.write_all(half).expect("it is read");
+            }),
+        ),
+        // The time of an answer is 20 s.
+        (
+            "the node did not answer within 20 s",
+            Some(|stream| {
+                std::thread::sleep(PATIENCE);
+                drop(stream);
+            }),
+        ),
+    ];
+    let waits = cases.map(|(expected, does)| {
+        std::thread::spawn(move || {
+            let dir = scratch();
+            if let Some(does) = does {
+                instead_of_a_node(dir.path(), does);
+            }
+            for json in [&["--json"][..], &[]].into_iter().take(1 + usize::from(does.is_none())) {
+                let ended =
+                    finish(tandem().arg("peers").arg("--data-dir").arg(dir.path()).args(json));
+                assert!(ended.code.is_some_and(|code| code > 0), "{expected}: {ended:?}");
+                assert_eq!(ended.stdout, "", "{expected}: {ended:?}");
+                assert!(ended.stderr.contains(expected), "{expected}: {ended:?}");
+            }
+        })
+    });
+    for wait in waits {
+        wait.join().expect("the command does as it should");
+    }
 }

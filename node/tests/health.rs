@@ -95,6 +95,11 @@ fn a_node_whose_data_directory_has_gone_is_degraded_until_it_is_back() {
     assert!(told[0].contains("nothing can be written to the data directory"), "{told:?}");
 }
 
+/// The start of the line that counts connections refused for too many of one host.
+fn refused_per_ip(transport: &str) -> String {
+    format!("tandem_door_refused_total{{reason=\"per_ip\",transport=\"{transport}\"}} ")
+}
+
 // Issue 9, 5, and issue 8, 30: refusals of the door and the state of the node are metrics.
 #[test]
 fn metrics_are_printed_with_bounded_labels() {
@@ -102,7 +107,10 @@ fn metrics_are_printed_with_bounded_labels() {
     let hub = Node::start(dirs[0].path(), &["--max-inbound-per-ip", "1"]);
     let metrics = || finish(&mut hub.command("metrics")).stdout;
     let has = |line: &str| metrics().lines().any(|known| known == line);
-    assert!(has("tandem_door_refused_total{reason=\"per_ip\"} 0"), "{}", metrics());
+    for transport in ["ws", "p2p"] {
+        let none = format!("{}0", refused_per_ip(transport));
+        assert!(has(&none), "{}", metrics());
+    }
     assert!(has("tandem_health{state=\"serving\"} 1") && has("tandem_health{state=\"failing\"} 0"));
     assert!(has("tandem_health_reason{reason=\"topic_peers_muted\"} 0"));
     assert!(metrics().ends_with("# EOF"));
@@ -112,9 +120,9 @@ fn metrics_are_printed_with_bounded_labels() {
     // The other transport meets the same bound.
     let _second = Node::start(dirs[2].path(), &["--mode", "p2p", "--peer", hub.p2p()]);
     eventually("it is refused", || {
-        let refused = "tandem_door_refused_total{reason=\"per_ip\"} ";
-        let metrics = metrics();
-        let count = metrics.lines().find_map(|line| line.strip_prefix(refused))?;
+        let (refused, metrics) = (refused_per_ip("p2p"), metrics());
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&refused))?;
         (count != "0").then_some(())
     });
+    assert!(has(&format!("{}0", refused_per_ip("ws"))), "it was not refused over WebSocket");
 }

@@ -291,6 +291,8 @@ impl Node {
     pub async fn peers(&self) -> Vec<Value> {
         let peers = tandem("peers").args(["--json", "--data-dir"]).arg(&self.data_dir).output();
         let output = soon("the peers are told", peers).await.expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`tandem peers` ends with {}: {told}", output.status);
         serde_json::from_slice(&output.stdout).expect("the peers are an array")
     }
 

@@ -415,6 +415,43 @@ async fn messages_that_come_during_the_exchange_are_handled() {
     assert_eq!(told(&mut introduced.events), [("connected", introduced.attached.peer.0, true)]);
 }
 
+// Issue 8, 8. Before, the second of two nodes with one key was refused again and again, and nothing reported it.
+#[tokio::test(start_paused = true)]
+async fn refused_links_of_another_session_are_counted_while_the_holder_answers() {
+    for (asked, expected) in [(Asked::Answers, 5), (Asked::IsSilent, 0)] {
+        let node = Node::of(&NetworkProfile::ALGORAND);
+        let contested = || node.broadcaster.metrics().identity_contested();
+        let claim = |session: u64| LinkClaim {
+            session: Some(session),
+            ..node.claim(Transport::WebSocket, 0)
+        };
+        let (_peer, link) = node.link(Transport::WebSocket, asked);
+        let holder = node.broadcaster.claim(claim(0));
+        let _holder = node.broadcaster.attach_claimed(holder, link).expect("the node runs");
+        // A further link of the same session is a second way to the same node.
+        let (_peer, link) = node.link(Transport::WebSocket, Asked::Answers);
+        let same = node.broadcaster.claim(claim(0));
+        let mut same = node.broadcaster.attach_claimed(same, link).expect("the node runs");
+        if let Asked::Answers = asked {
+            assert_eq!(same.ended().await, DisconnectReason::Duplicate);
+        }
+        for session in 1..=5 {
+            let (_peer, link) = node.link(Transport::WebSocket, Asked::Answers);
+            let late = node.broadcaster.claim(claim(session));
+            let mut late = node.broadcaster.attach_claimed(late, link).expect("the node runs");
+            if let Asked::Answers = asked {
+                assert_eq!(late.ended().await, DisconnectReason::Duplicate);
+                assert_eq!(contested(), session, "{session}");
+                assert_eq!(node.broadcaster.is_contested(), session == 5, "{session}");
+            } else {
+                time::sleep(10 * SECOND).await;
+                break;
+            }
+        }
+        assert_eq!(contested(), expected);
+    }
+}
+
 // Issue 8, 8. Before, two nodes with one key evicted each other for ever, and nothing reported it.
 #[tokio::test(start_paused = true)]
 async fn links_that_take_an_identity_over_from_another_session_are_counted() {

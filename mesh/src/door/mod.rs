@@ -31,7 +31,7 @@ use std::{
     time::Instant,
 };
 
-use gossip::{Durations, Identity};
+use gossip::{Durations, Identity, Transport};
 
 pub use self::{
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
@@ -51,6 +51,8 @@ type Evict = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Door {
     shared: Arc<Mutex<Shared>>,
+    /// The transport as which this handle is counted.
+    over: Transport,
 }
 
 struct Shared {
@@ -112,7 +114,14 @@ impl Door {
     #[must_use]
     pub fn new(limits: InboundLimits) -> Self {
         let shared = Shared { rules: Rules::new(limits.bounded()), evict: HashMap::new() };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        Self { shared: Arc::new(Mutex::new(shared)), over: Transport::Memory }
+    }
+
+    /// A handle to the same door whose refusals count as those of a transport. A new door counts them as those of
+    /// [`Transport::Memory`].
+    #[must_use]
+    pub fn over(&self, transport: Transport) -> Self {
+        Self { shared: Arc::clone(&self.shared), over: transport }
     }
 
     /// Rules on a socket just accepted. `evict` is called if the connection has to make room for
@@ -178,10 +187,18 @@ impl Door {
         *self.shared().rules.limits()
     }
 
-    /// The number of connections that were refused or given up for a reason since the start.
+    /// The number of connections that were refused or given up for a reason since the start, over all transports
+    /// together.
     #[must_use]
     pub fn refused(&self, why: Refusal) -> u64 {
-        self.shared().rules.refused(why)
+        self.shared().rules.refused_in_all(why)
+    }
+
+    /// The number of those that a connection or a request over one transport caused. Its connection was refused, or
+    /// another one, of whichever transport, was given up for it.
+    #[must_use]
+    pub fn refused_over(&self, why: Refusal, transport: Transport) -> u64 {
+        self.shared().rules.refused(why, transport)
     }
 
     /// Inbound peers now.
@@ -209,7 +226,9 @@ impl Door {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.rules.asks(self.over);
+        shared
     }
 }
 
@@ -325,6 +344,20 @@ mod tests {
         drop(first);
         assert!(door.depart().is_ok());
         assert_eq!((door.outbound(), door.refused(Refusal::Outbound)), (0, 1));
+    }
+
+    // Issue 9, 5: counters of refusals carried no transport.
+    #[test]
+    fn refusals_are_counted_by_the_transport_that_asked() {
+        let door = Door::new(InboundLimits { outbound: 1, ..InboundLimits::default() });
+        let (ws, p2p) = (door.over(Transport::WebSocket), door.over(Transport::Libp2p));
+        let _only = ws.depart().unwrap();
+        for handle in [&ws, &p2p, &p2p] {
+            assert_eq!(handle.depart().unwrap_err(), Refusal::Outbound);
+        }
+        let of = |transport| door.refused_over(Refusal::Outbound, transport);
+        let counts = [Transport::WebSocket, Transport::Libp2p, Transport::Memory].map(of);
+        assert_eq!((counts, door.refused(Refusal::Outbound)), ([1, 2, 0], 3));
     }
 
     #[test]

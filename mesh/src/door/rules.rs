@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use gossip::{Host, Identity, LoopbackRule, Subnet};
+use gossip::{Host, Identity, LoopbackRule, Subnet, Transport};
 
 use super::{
     counts::{RateTable, Tally},
@@ -91,7 +91,21 @@ pub(super) struct Rules {
     configured_hosts: BTreeSet<Host>,
     configured: BTreeSet<Identity>,
     tried: Tried,
-    refused: [u64; Refusal::ALL.len()],
+    /// The transport of the call that is being ruled on.
+    asking: Transport,
+    refused: [[u64; Refusal::ALL.len()]; TRANSPORTS],
+}
+
+/// Number of transports by which refusals are counted. A transport that this crate does not know yet counts as
+/// memory.
+const TRANSPORTS: usize = 3;
+
+const fn index_of(transport: Transport) -> usize {
+    match transport {
+        Transport::WebSocket => 0,
+        Transport::Libp2p => 1,
+        _ => 2,
+    }
 }
 
 impl Rules {
@@ -112,7 +126,8 @@ impl Rules {
             configured_hosts: BTreeSet::new(),
             configured: BTreeSet::new(),
             tried: Tried::default(),
-            refused: [0; Refusal::ALL.len()],
+            asking: Transport::Memory,
+            refused: [[0; Refusal::ALL.len()]; TRANSPORTS],
         }
     }
 
@@ -120,9 +135,19 @@ impl Rules {
         &self.limits
     }
 
-    /// The number of refusals for a reason since the start.
-    pub(super) const fn refused(&self, why: Refusal) -> u64 {
-        self.refused[why as usize]
+    /// Makes refusals count as those of a transport from now on.
+    pub(super) const fn asks(&mut self, transport: Transport) {
+        self.asking = transport;
+    }
+
+    /// The number of refusals of a transport for a reason since the start.
+    pub(super) const fn refused(&self, why: Refusal, transport: Transport) -> u64 {
+        self.refused[index_of(transport)][why as usize]
+    }
+
+    /// The number of refusals for a reason since the start, over all transports together.
+    pub(super) fn refused_in_all(&self, why: Refusal) -> u64 {
+        self.refused.iter().map(|counts| counts[why as usize]).sum()
     }
 
     /// Peers with a place.
@@ -302,7 +327,7 @@ impl Rules {
     }
 
     fn note(&mut self, why: Refusal) -> Refusal {
-        let count = &mut self.refused[why as usize];
+        let count = &mut self.refused[index_of(self.asking)][why as usize];
         *count = count.saturating_add(1);
         why
     }

@@ -167,13 +167,13 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     // Never set before.
     let _ = condition.view.set(running.view());
     let admin = serve_admin(&running, mode, &condition, teller.out.clone())?;
-    tell_ready(&teller, &running);
+    let told = tell_ready(&teller, &running);
     let events = running.events();
     let outcome = tokio::select! {
         biased;
         _ = signals.next() => Ok(ExitCode::SUCCESS),
         fault = running.faulted() => Err(Failure::Died { fault }),
-        () = look_after(&running, condition.disk, &teller) => Ok(ExitCode::FAILURE),
+        () = look_after(&running, told, condition.disk, &teller) => Ok(ExitCode::FAILURE),
         fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
@@ -201,15 +201,23 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
 }
 
 /// Tells what happens to a node beside what happens to its peers. Never ends.
-async fn look_after(running: &Running, disk: Disk, teller: &Teller) {
+async fn look_after(running: &Running, p2p: Vec<String>, disk: Disk, teller: &Teller) {
     let Some(dir) = running.data_dir() else { return std::future::pending().await };
-    watch::watch(running.view(), dir.path().to_owned(), disk, |change| {
-        teller.event(&match change {
-            Change::Unreachable { address, error, failures } => {
-                Event::PeerUnreachable { address, error, failures }
+    watch::watch(running.view(), p2p, (dir.path().to_owned(), disk), |change| match change {
+        Change::Unreachable { address, error, failures } => {
+            teller.event(&Event::PeerUnreachable { address, error, failures });
+        }
+        Change::Listening { p2p, added, removed } => match teller.format {
+            Format::Json => teller.event(&Event::Listening { p2p }),
+            Format::Text => {
+                for address in added {
+                    teller.line(&format!("listening p2p {address}"));
+                }
+                for address in removed {
+                    teller.line(&format!("no longer listening p2p {address}"));
+                }
             }
-            Change::Listening { p2p } => Event::Listening { p2p },
-        });
+        },
     })
     .await;
 }
@@ -300,7 +308,8 @@ fn registry(running: &Running, mode: Mode, condition: &Condition) -> Registry {
     registry
 }
 
-fn tell_ready(teller: &Teller, running: &Running) {
+/// Tells that the node is ready, and returns the libp2p addresses that were told.
+fn tell_ready(teller: &Teller, running: &Running) -> Vec<String> {
     let (ws, p2p) = (running.ws_url(), running.p2p_addresses());
     match teller.format {
         Format::Text => {
@@ -317,6 +326,7 @@ fn tell_ready(teller: &Teller, running: &Running) {
             teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, peer_id });
         }
     }
+    p2p
 }
 
 /// Tells what happens to peers until the node has ended.

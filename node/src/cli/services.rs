@@ -98,8 +98,10 @@ impl Condition {
             Some(Trouble::Stopping) => State::Stopping,
             // The WebSocket side of a hybrid goes on.
             Some(Trouble::SwarmDown) if mode == Mode::Hybrid => State::Degraded,
-            // Votes go over links, and who is muted may be so for good reason.
-            Some(Trouble::PeersMuted) if !disk.is_some_and(DiskTrouble::stops_work) => {
+            // Votes go over links, and a muted peer may be so for good reason; of two nodes with one key one is served.
+            Some(Trouble::PeersMuted | Trouble::IdentityContested)
+                if !disk.is_some_and(DiskTrouble::stops_work) =>
+            {
                 State::Degraded
             }
             Some(_) => State::Failing,

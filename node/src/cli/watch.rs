@@ -115,14 +115,23 @@ pub(crate) enum Change {
     Listening {
         /// All of them.
         p2p: Vec<String>,
+        /// Those that were not told before.
+        added: Vec<String>,
+        /// Those on which it listens no more.
+        removed: Vec<String>,
     },
 }
 
-/// Looks at a node until it is dropped, and tells what changes.
-pub(crate) async fn watch(view: View, dir: PathBuf, disk: Disk, mut tell: impl FnMut(Change)) {
+/// Looks at a node until it is dropped, and tells what changes. `p2p` has the addresses that were told already.
+pub(crate) async fn watch(
+    view: View,
+    p2p: Vec<String>,
+    (dir, disk): (PathBuf, Disk),
+    mut tell: impl FnMut(Change),
+) {
     let mut look = time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looks = Looks { told: HashMap::new(), p2p: view.p2p_addresses() };
+    let mut looks = Looks { told: HashMap::new(), p2p };
     let mut trial = None;
     for count in 0.. {
         look.tick().await;
@@ -161,11 +170,17 @@ impl Looks {
         }
         let p2p = view.p2p_addresses();
         if p2p != self.p2p {
-            self.p2p.clone_from(&p2p);
-            changes.push(Change::Listening { p2p });
+            let before = std::mem::replace(&mut self.p2p, p2p.clone());
+            let (added, removed) = (missing_in(&before, &p2p), missing_in(&p2p, &before));
+            changes.push(Change::Listening { p2p, added, removed });
         }
         changes
     }
+}
+
+/// The addresses that only the second list has.
+fn missing_in(list: &[String], other: &[String]) -> Vec<String> {
+    other.iter().filter(|address| !list.contains(address)).cloned().collect()
 }
 
 fn try_to_write(dir: &Path) -> io::Result<()> {
