@@ -115,7 +115,7 @@ async fn a_fetch_that_broke_goes_on_where_it_was() {
     let (breaking, _) = peer_that(store.clone(), |path, response| {
         if is_content(path) { cut(response, 2 * GROUP + 7, End::Break) } else { response }
     });
-    let once = FetchLimits { tries: 1, ..limits() };
+    let once = limits().with_tries(1);
     let error = Fetch::new(id, breaking, once).into_file(&to).await.unwrap_err();
     assert!(matches!(cause(error), PeerError::Broken { .. }));
     assert!(!to.exists());
@@ -257,7 +257,7 @@ async fn an_outline_that_contradicts_what_was_verified_is_refused_before_any_con
         let small = GROUP_BYTES.to_le_bytes().to_vec();
         if is_content(path) { response } else { response.map(|_| HttpBody::full(small.clone())) }
     });
-    let fetch = Fetch::new(id, breaking, FetchLimits { tries: 1, ..limits() }).or_from(liar);
+    let fetch = Fetch::new(id, breaking, limits().with_tries(1)).or_from(liar);
     let error = fetch.into_file(&dir.path().join("to")).await.unwrap_err();
     assert!(matches!(cause(error), PeerError::Contradiction));
     assert_eq!(asked.lock().unwrap().len(), 1);
@@ -394,7 +394,7 @@ async fn a_part_file_that_is_a_link_is_not_followed() {
 async fn a_file_longer_than_the_caller_takes_is_not_begun() {
     let (store, id, dir) = served(&content(2 * GROUP)).await;
     let (client, asked) = peer(store);
-    let few = FetchLimits { max_bytes: 2 * GROUP_BYTES - 1, ..limits() };
+    let few = limits().with_max_bytes(2 * GROUP_BYTES - 1);
     let error = Fetch::new(id, client, few).into_file(&dir.path().join("to")).await.unwrap_err();
     assert!(matches!(cause(error), PeerError::TooLong { .. }));
     assert_eq!(asked.lock().unwrap().len(), 1);

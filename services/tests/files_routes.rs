@@ -243,12 +243,10 @@ async fn a_refused_upload_is_not_read() {
 #[tokio::test]
 async fn limits_have_their_statuses() {
     let dir = tempdir().unwrap();
-    let limits = StoreLimits {
-        max_file_bytes: 9000,
-        quota_bytes: 8192,
-        uploads: NonZeroUsize::MIN,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits::default()
+        .with_max_file_bytes(9000)
+        .with_quota_bytes(8192)
+        .with_uploads(NonZeroUsize::MIN);
     let router = files::router(Store::open(dir.path(), limits).await.unwrap(), Uploads::Anyone);
     let streamed = |pieces: Vec<Result<Bytes, BoxError>>| {
         Request::post("/files").body(Body::from_stream(stream::iter(pieces))).unwrap()

@@ -77,8 +77,7 @@ async fn the_same_content_put_many_times_at_once_is_one_file() {
 #[tokio::test]
 async fn limits_hold_and_room_that_was_not_used_is_given_back() {
     let dir = tempdir().unwrap();
-    let limits =
-        StoreLimits { max_file_bytes: 5000, quota_bytes: 3 * 4096, ..StoreLimits::default() };
+    let limits = StoreLimits::default().with_max_file_bytes(5000).with_quota_bytes(3 * 4096);
     let store = Store::open(dir.path(), limits).await.unwrap();
     let error = store.put(stream::iter(pieces(&content(5001), 1000))).await.unwrap_err();
     assert!(matches!(error, PutError::TooLong { limit: 5000 }));
@@ -103,7 +102,7 @@ async fn limits_hold_and_room_that_was_not_used_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_upload_loses_its_place_at_the_deadline() {
     let dir = tempdir().unwrap();
-    let limits = StoreLimits { uploads: NonZeroUsize::MIN, ..StoreLimits::default() };
+    let limits = StoreLimits::default().with_uploads(NonZeroUsize::MIN);
     let store = Store::open(dir.path(), limits).await.unwrap();
     let trickle = stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -163,31 +163,12 @@ impl TargetConfig {
             };
             let mut lease = Lease::new(live, slot);
             handed.store(true, Relaxed);
-            let (error, given_back) = match lease.send(mem::take(request), until).await {
+            let error = match lease.send(mem::take(request), until).await {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(HttpError::Protocol { source: AnswerError::Switching.into() });
                 }
                 Ok(response) => return Ok((response, lease)),
-                Err(mut error) => {
-                    let given_back = error.take_message();
-                    (error.into_error(), given_back)
-                }
-            };
-            let error = match (given_back, replay) {
-                (Some(given_back), _) => {
-                    *request = given_back.map(Outgoing::into_body);
-                    HttpError::Unreachable { source: error.into() }
-                }
-                (None, replay) => {
-                    let error = lost(&lease, error);
-                    let Some(replay) =
-                        replay.filter(|_replay| matches!(error, HttpError::Broken { .. }))
-                    else {
-                        return Err(error);
-                    };
-                    *request = replay.into_request();
-                    error
-                }
+                Err(error) => take_back(error, &lease, replay, request)?,
             };
             let error = crossed.take().unwrap_or(error);
             handed.store(error.may_have_reached(), Relaxed);
@@ -255,6 +236,31 @@ impl Lease {
         let wire = Arc::clone(wire);
         // A combinator: an `async` block would store this future twice.
         sent.inspect_ok(move |_response| wire.head())
+    }
+}
+
+/// Puts a request that was not answered back where it may be sent again, and returns the error of the attempt.
+///
+/// # Errors
+///
+/// The same error for a request that may not be sent again.
+fn take_back(
+    mut error: TrySendError<http::Request<Outgoing>>,
+    lease: &Lease,
+    replay: Option<Replay>,
+    request: &mut HttpRequest,
+) -> Result<HttpError, HttpError> {
+    if let Some(given_back) = error.take_message() {
+        *request = given_back.map(Outgoing::into_body);
+        return Ok(HttpError::Unreachable { source: error.into_error().into() });
+    }
+    let error = lost(lease, error.into_error());
+    match replay {
+        Some(replay) if matches!(error, HttpError::Broken { .. }) => {
+            *request = replay.into_request();
+            Ok(error)
+        }
+        _ => Err(error),
     }
 }
 

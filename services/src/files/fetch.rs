@@ -30,7 +30,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use gossip::http::{BodyError, BoxError, HttpBody, HttpError, HttpResponse, read_all};
+use gossip::{
+    Durations,
+    http::{BodyError, BoxError, HttpBody, HttpError, HttpResponse, read_all},
+};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use rustix::fs::OFlags;
@@ -42,7 +45,8 @@ use tokio::{
 use super::{Client, FileId, GROUP_BYTES, Outline, OutlineError, Transferred, store::blocking};
 
 /// Bounds of a fetch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchLimits {
     /// Longest file in bytes. Default 64 GiB. Chosen: an outline of 2 MiB to hold in memory.
     pub max_bytes: u64,
@@ -63,6 +67,20 @@ impl Default for FetchLimits {
             tries: 3,
             pause: Duration::from_millis(500),
         }
+    }
+}
+
+gossip::setters!(FetchLimits {
+    with_max_bytes => max_bytes: u64,
+    with_group_within => group_within: Duration,
+    with_tries => tries: u32,
+    with_pause => pause: Duration,
+});
+
+impl Durations for FetchLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("files::FetchLimits::group_within", &mut self.group_within);
+        visit("files::FetchLimits::pause", &mut self.pause);
     }
 }
 
@@ -201,12 +219,13 @@ struct Source {
 }
 
 impl Fetch {
-    /// A fetch of the file `id` from `peer`. Nothing is asked for before it is driven.
+    /// A fetch of the file `id` from `peer`. Nothing is asked for before it is driven. Durations among the limits are
+    /// brought between [`SHORTEST_LIMIT`](gossip::SHORTEST_LIMIT) and [`LONGEST_LIMIT`](gossip::LONGEST_LIMIT).
     #[must_use]
     pub fn new(id: FileId, peer: Client, limits: FetchLimits) -> Self {
         Self {
             id,
-            limits,
+            limits: limits.bounded(),
             progress: watch::Sender::default(),
             peers: [Candidate { client: peer, failures: 0 }].into(),
             outline: None,

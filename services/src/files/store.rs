@@ -30,7 +30,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use gossip::http::BoxError;
+use gossip::{Durations, LimitError, http::BoxError};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 use tokio::{
@@ -53,7 +53,8 @@ const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 const BLOCK_BYTES: u64 = 4096;
 
 /// Bounds of a store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreLimits {
     /// Longest file in bytes. Default 16 GiB. Chosen: an outline of half a MiB to hold in memory.
     pub max_file_bytes: u64,
@@ -76,6 +77,19 @@ impl Default for StoreLimits {
     }
 }
 
+gossip::setters!(StoreLimits {
+    with_max_file_bytes => max_file_bytes: u64,
+    with_quota_bytes => quota_bytes: u64,
+    with_uploads => uploads: NonZeroUsize,
+    with_batch_within => batch_within: Duration,
+});
+
+impl Durations for StoreLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("StoreLimits::batch_within", &mut self.batch_within);
+    }
+}
+
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -86,6 +100,9 @@ pub enum OpenStoreError {
         /// Its directory.
         dir: PathBuf,
     },
+    /// A duration among its limits cannot be used.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The directory cannot be used.
     #[error("cannot use the directory {} as a store", dir.display())]
     Directory {
@@ -217,6 +234,7 @@ impl Store {
     ///
     /// A dropped call may finish opening in the background, and closes what it opened.
     pub async fn open(dir: &Path, limits: StoreLimits) -> Result<Self, OpenStoreError> {
+        limits.check()?;
         let dir = dir.to_owned();
         let fails = {
             let dir = dir.clone();

@@ -381,7 +381,7 @@ async fn a_block_that_no_source_had_a_moment_ago_is_asked_for_once_more() {
         }))
     });
     let store = memory();
-    let one = FetchLimits { parallel: NonZeroUsize::MIN, ..FetchLimits::default() };
+    let one = FetchLimits::default().with_parallel(NonZeroUsize::MIN);
     let relay = Source::gossip("relay", node.clone() as Arc<dyn GossipNode>, relay);
     all(fetcher(&store).source(relay).limits(one).fetch(0..=599).await);
     holds(&*store, 0..600);
@@ -411,7 +411,7 @@ async fn requests_at_once_are_bounded_in_all_and_by_source() {
     });
     let store = memory();
     let bound = |bound| NonZeroUsize::new(bound).unwrap();
-    let limits = FetchLimits { parallel: bound(5), per_source: bound(3), ..FetchLimits::default() };
+    let limits = FetchLimits::default().with_parallel(bound(5)).with_per_source(bound(3));
     let fetcher = sources.into_iter().fold(fetcher(&store).limits(limits), |fetcher, client| {
         fetcher.source(source("a", client))
     });

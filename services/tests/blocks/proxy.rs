@@ -262,7 +262,7 @@ async fn a_flight_without_anybody_is_dropped() {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let relay = Relay::with(BlockProxyLimits { flights: 1, ..BlockProxyLimits::default() });
+    let relay = Relay::with(BlockProxyLimits::default().with_flights(1));
     let counts = Arc::clone(&dropped);
     relay.node.connect(2, move |_, _| {
         let counted = Counts(Arc::clone(&counts));
@@ -280,8 +280,7 @@ async fn a_flight_without_anybody_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_beyond_the_bounds_is_not_answered() {
-    let limits =
-        BlockProxyLimits { flights: 2, waiting: 0, per_asker: 2, ..BlockProxyLimits::default() };
+    let limits = BlockProxyLimits::default().with_flights(2).with_waiting(0).with_per_asker(2);
     let relay = Relay::with(limits);
     relay.node.connect(2, silent);
     let ask = |from, round| relay.handle(from, plain(round));
@@ -309,7 +308,7 @@ async fn two_newcomers_at_once_wait_for_their_turn_and_are_both_served() {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_does_not_come_in_time_is_no_answer() {
-    let relay = Relay::with(BlockProxyLimits { flights: 1, ..BlockProxyLimits::default() });
+    let relay = Relay::with(BlockProxyLimits::default().with_flights(1));
     for peer in 2..5 {
         relay.node.connect(peer, silent);
     }
@@ -521,7 +520,7 @@ async fn a_peer_that_asks_over_http_is_not_asked_by_message() {
 
 #[tokio::test(start_paused = true)]
 async fn too_much_at_once_over_http_is_asked_to_come_back() {
-    let limits = BlockProxyLimits { per_asker: 1, ..BlockProxyLimits::default() };
+    let limits = BlockProxyLimits::default().with_per_asker(1);
     let relay = Relay::with(limits);
     relay.node.connect(2, silent);
     let asks = [relay.get(Some(NEWCOMER), 1), relay.get(Some(NEWCOMER), 2)];

@@ -64,7 +64,7 @@ pub(crate) type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 /// Waits of a test: as short as they may be, and no peer is given up for being slow by accident.
 pub(crate) fn limits() -> FetchLimits {
     let pause = Duration::from_millis(1);
-    FetchLimits { pause, group_within: Duration::from_secs(30), ..FetchLimits::default() }
+    FetchLimits::default().with_pause(pause).with_group_within(Duration::from_secs(30))
 }
 
 /// A peer that serves the files of a store, with `spoil` done to every answer.

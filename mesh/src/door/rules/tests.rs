@@ -67,7 +67,7 @@ fn from_the_61st_on_connections_of_a_second_are_drained_and_from_the_121st_on_cl
     let before = now + SECOND - Duration::from_millis(1);
     assert_eq!(arrive(&mut rules, "192.0.2.1", before), Ruling::Close(Refusal::HostRate));
     serve(&mut rules, "192.0.2.1", now + SECOND);
-    assert_eq!((rules.sockets(), rules.refused(Refusal::HostRate)), (122, 141));
+    assert_eq!((rules.sockets(), rules.refused_in_all(Refusal::HostRate)), (122, 141));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn requests_beyond_the_rate_are_told_to_come_back_after_the_window() {
         assert_eq!(rules.request(from, now), Ok(()));
     }
     assert_eq!(rules.request(from, now), Err(TooMany { retry_after: SECOND }));
-    assert_eq!(rules.refused(Refusal::RequestRate), 1);
+    assert_eq!(rules.refused_in_all(Refusal::RequestRate), 1);
     assert_eq!(rules.request(from, now + SECOND), Ok(()));
     serve(&mut rules, "192.0.2.1", now); // connections are counted apart
 }
@@ -166,7 +166,7 @@ fn a_socket_makes_room_for_one_of_a_less_crowded_subnet_and_for_no_other() {
     let evicted = evictions.map(|from| serve(&mut rules, from, now).1.unwrap());
     // Unfinished handshakes first, then the newest that is served.
     assert_eq!(evicted, [guests[10], guests[11], guests[9]]);
-    assert_eq!((rules.sockets(), rules.refused(Refusal::SocketEvicted)), (12, 3));
+    assert_eq!((rules.sockets(), rules.refused_in_all(Refusal::SocketEvicted)), (12, 3));
 }
 
 // Issue 8, 27: "150 silent sockets of one address", and "ten addresses".
@@ -195,7 +195,7 @@ fn a_host_with_too_many_unfinished_handshakes_gives_up_its_oldest_one() {
     let guests: Vec<_> = (0..33).map(|_| serve(&mut rules, "192.0.2.1", now)).collect();
     assert!(guests[..32].iter().all(|(_, evicted)| evicted.is_none()));
     assert_eq!(guests[32].1, Some(guests[0].0));
-    assert_eq!((rules.half_open(), rules.refused(Refusal::HalfOpen)), (32, 1));
+    assert_eq!((rules.half_open(), rules.refused_in_all(Refusal::HalfOpen)), (32, 1));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_full_node_refuses_who_comes_from_its_most_crowded_part() {
     let mut rules = Rules::new(InboundLimits { total: 1, ..limits() });
     peer(&mut rules, "192.0.2.1", now).unwrap();
     assert_eq!(peer(&mut rules, "198.51.100.1", now), Err(Refusal::Total));
-    assert_eq!(rules.refused(Refusal::Total), 1);
+    assert_eq!(rules.refused_in_all(Refusal::Total), 1);
 }
 
 // Issue 8, 27: "2,600 whole connections with free identities take all 2,400 places".
@@ -243,7 +243,7 @@ fn a_full_node_finds_places_for_newcomers_in_its_most_crowded_subnets() {
         let (_, evicted) = peer(&mut rules, &format!("203.0.{number}.1"), now).unwrap();
         assert!(evicted.is_some_and(|evicted| !early.contains(&evicted)));
     }
-    assert_eq!((rules.places(), rules.refused(Refusal::PeerEvicted)), (2_400, 10));
+    assert_eq!((rules.places(), rules.refused_in_all(Refusal::PeerEvicted)), (2_400, 10));
 }
 
 #[test]

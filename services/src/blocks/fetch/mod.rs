@@ -22,7 +22,7 @@ mod source;
 use std::{future, num::NonZeroUsize, ops::RangeInclusive, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use gossip::BoxFuture;
+use gossip::{BoxFuture, Durations};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -50,7 +50,8 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const MAX_READY_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bounds of a fetch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchLimits {
     /// Most requests at once. Default: 16. Source: wire facts 4.3, `CatchupParallelBlocks`.
     pub parallel: NonZeroUsize,
@@ -72,6 +73,20 @@ impl Default for FetchLimits {
             timeout: Duration::from_secs(4),
             second_look: Duration::from_millis(1500),
         }
+    }
+}
+
+gossip::setters!(FetchLimits {
+    with_parallel => parallel: NonZeroUsize,
+    with_per_source => per_source: NonZeroUsize,
+    with_timeout => timeout: Duration,
+    with_second_look => second_look: Duration,
+});
+
+impl Durations for FetchLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("blocks::FetchLimits::timeout", &mut self.timeout);
+        visit("blocks::FetchLimits::second_look", &mut self.second_look);
     }
 }
 
@@ -197,10 +212,11 @@ impl Fetcher {
         self
     }
 
-    /// Other limits.
+    /// Other limits. Durations among them are brought between [`SHORTEST_LIMIT`](gossip::SHORTEST_LIMIT) and
+    /// [`LONGEST_LIMIT`](gossip::LONGEST_LIMIT).
     #[must_use]
     pub fn limits(self, limits: FetchLimits) -> Self {
-        Self { limits, ..self }
+        Self { limits: limits.bounded(), ..self }
     }
 
     /// Shows how far a fetch is, from now on.

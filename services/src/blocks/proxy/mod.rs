@@ -49,7 +49,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, future::Shared};
 use gossip::{
-    BoxFuture, GossipNode, Identity, LinkId, PeerClass, PeerInfo, Request, RequestError,
+    BoxFuture, Durations, GossipNode, Identity, LinkId, PeerClass, PeerInfo, Request, RequestError,
     http::Caller,
     wire::{
         block::{BlockAnswer, BlockRequest},
@@ -68,7 +68,8 @@ use self::{
 use super::stored::StoredBlock;
 
 /// Bounds of passing requests on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlockProxyLimits {
     /// Most peers asked for one round. Chosen: 3; each may take its deadline, and who asked waits four
     /// seconds.
@@ -108,6 +109,27 @@ impl Default for BlockProxyLimits {
             cache_for: Duration::from_secs(30),
             miss_for: Duration::from_secs(1),
         }
+    }
+}
+
+gossip::setters!(BlockProxyLimits {
+    with_peers => peers: usize,
+    with_each => each: Duration,
+    with_total => total: Duration,
+    with_flights => flights: usize,
+    with_waiting => waiting: usize,
+    with_per_asker => per_asker: usize,
+    with_cache_bytes => cache_bytes: usize,
+    with_cache_for => cache_for: Duration,
+    with_miss_for => miss_for: Duration,
+});
+
+impl Durations for BlockProxyLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("BlockProxyLimits::each", &mut self.each);
+        visit("BlockProxyLimits::total", &mut self.total);
+        visit("BlockProxyLimits::cache_for", &mut self.cache_for);
+        visit("BlockProxyLimits::miss_for", &mut self.miss_for);
     }
 }
 
@@ -273,9 +295,11 @@ struct Flight {
 }
 
 impl BlockProxy {
-    /// Passes requests on to the peers of `node`.
+    /// Passes requests on to the peers of `node`. Durations among the limits are brought between
+    /// [`SHORTEST_LIMIT`](gossip::SHORTEST_LIMIT) and [`LONGEST_LIMIT`](gossip::LONGEST_LIMIT).
     #[must_use]
     pub fn new(node: LateNode, limits: BlockProxyLimits) -> Self {
+        let limits = limits.bounded();
         let state = State {
             flights: HashMap::new(),
             waiting: HashMap::new(),
