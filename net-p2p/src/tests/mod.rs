@@ -4,9 +4,11 @@
 
 mod bursts;
 pub(crate) mod control;
+mod control_floods;
 mod door;
 pub(crate) mod host;
 mod http;
+mod identities;
 mod keys;
 mod library;
 mod links;

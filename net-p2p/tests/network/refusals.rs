@@ -33,6 +33,29 @@ async fn a_node_does_not_connect_to_itself() {
     friend.stop().await;
 }
 
+// Issue 8, 31; threats and goals, row 5: through an address that it does not know as its own.
+#[tokio::test]
+async fn a_node_does_not_connect_to_itself_through_a_second_address() {
+    let every = "/ip4/0.0.0.0/tcp/0".parse().unwrap();
+    let on_all = |config| P2pConfig { listen: vec![every], ..config };
+    let node = Plan::new(&NetworkProfile::TANDEM).start_with(on_all).await;
+    let friend = Plan::new(&NetworkProfile::TANDEM).start().await;
+    let port = node.network.listen_addresses()[0].split('/').nth(4).unwrap().to_owned();
+    let (own, other) = (node.network.identity(), new_key().identity());
+    // The second one claims to be somebody else's.
+    for id in [own, other] {
+        let second = NodeAddress::Multiaddr(format!("/ip4/127.0.0.2/tcp/{port}/p2p/{id}"));
+        node.network.add_peer(&second).unwrap();
+    }
+    node.dial(&friend);
+    linked(&node, &friend).await;
+    // Several rounds of the dial schedule.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(node.peers().len(), 1);
+    node.stop().await;
+    friend.stop().await;
+}
+
 async fn start(change: impl FnOnce(&mut P2pConfig)) -> Result<P2pNetwork, StartError> {
     let (root, profile) = (CancellationToken::new(), &NetworkProfile::TANDEM);
     let mut config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
