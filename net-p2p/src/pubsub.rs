@@ -227,15 +227,6 @@ fn thresholds() -> PeerScoreThresholds {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::{
-        Multiaddr,
-        core::ConnectedPoint,
-        swarm::{
-            ConnectionClosed, ConnectionId, FromSwarm, NetworkBehaviour,
-            behaviour::ConnectionEstablished,
-        },
-    };
-
     use super::*;
     use crate::metrics::P2pMetrics;
 
@@ -270,46 +261,6 @@ mod tests {
             for fanout in 0..=20 {
                 build(PeerId::random(), fanout, profile, gate()).unwrap();
             }
-        }
-    }
-
-    // Issue 8, 29. Before, 0.2 to 0.7 KiB of every identity were kept for an hour.
-    #[test]
-    fn no_state_is_kept_of_peers_without_violations() {
-        let mut gossipsub = build(PeerId::random(), 4, &NetworkProfile::TANDEM, gate()).unwrap();
-        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
-        let endpoint = ConnectedPoint::Listener {
-            local_addr: address.clone(),
-            send_back_addr: address.clone(),
-        };
-        for number in 0..20_000 {
-            let (peer_id, connection_id) = (PeerId::random(), ConnectionId::new_unchecked(number));
-            let handler = gossipsub.handle_established_inbound_connection(
-                connection_id,
-                peer_id,
-                &address,
-                &address,
-            );
-            drop(handler.unwrap());
-            gossipsub.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint: &endpoint,
-                failed_addresses: &[],
-                other_established: 0,
-            }));
-            welcome(&mut gossipsub, &peer_id);
-            let score = gossipsub.peer_score(&peer_id).unwrap();
-            assert!(score > 0.0 && score <= CREDIT, "{score}");
-            gossipsub.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
-                peer_id,
-                connection_id,
-                endpoint: &endpoint,
-                cause: None,
-                remaining_established: 0,
-            }));
-            // A remembered identity would still have its initial score.
-            assert_eq!(gossipsub.peer_score(&peer_id), Some(0.0));
         }
     }
 

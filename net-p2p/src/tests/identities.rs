@@ -64,6 +64,7 @@ fn come_and_go() {
                     other_established: 0,
                 }));
                 pubsub::welcome(&mut gossipsub, &peer_id);
+                assert!(gossipsub.peer_score(&peer_id).is_some_and(|score| score > 0.0));
                 let debt = debts.open(peer_id);
                 debts.charge(&peer_id, 100, tokio::time::Instant::now());
                 (peer_id, connection_id, handler.unwrap(), debt)

@@ -37,7 +37,10 @@ async fn a_node_does_not_connect_to_itself() {
 #[tokio::test]
 async fn a_node_does_not_connect_to_itself_through_a_second_address() {
     let every = "/ip4/0.0.0.0/tcp/0".parse().unwrap();
-    let on_all = |config| P2pConfig { listen: vec![every], ..config };
+    let on_all = |mut config: P2pConfig| {
+        config.listen = vec![every];
+        config
+    };
     let node = Plan::new(&NetworkProfile::TANDEM).start_with(on_all).await;
     let friend = Plan::new(&NetworkProfile::TANDEM).start().await;
     let port = node.network.listen_addresses()[0].split('/').nth(4).unwrap().to_owned();
