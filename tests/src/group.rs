@@ -1,7 +1,8 @@
 //! A control group with a limit on memory, where the system lets this process make one.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
     process,
 };
@@ -28,7 +29,9 @@ impl ControlGroup {
             let path = Path::new(root).join(format!("tandem-test-{}", process::id()));
             let made = fs::create_dir(&path).and_then(|()| {
                 let group = Self { path };
-                fs::write(group.path.join(limit), bytes.to_string())?;
+                // The system makes the file. Where it does not, this is a folder like any other.
+                let mut limit = File::options().write(true).open(group.path.join(limit))?;
+                limit.write_all(bytes.to_string().as_bytes())?;
                 Ok(group)
             });
             match made {

@@ -148,7 +148,8 @@ async fn two_groups_gossip_on_while_apart_and_hear_each_other_when_they_meet_aga
         let mut number = 0;
         loop {
             let [there, back] = ["there", "back"].map(|way| format!("{way} {number}"));
-            (group.say(0, &there), group.say(3, &back));
+            group.say(0, &there);
+            group.say(3, &back);
             time::sleep(Duration::from_millis(500)).await;
             if right.clone().all(|node| group.has_heard(node, &there))
                 && left.clone().all(|node| group.has_heard(node, &back))
