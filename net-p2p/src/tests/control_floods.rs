@@ -107,6 +107,9 @@ impl Attacked {
     }
 }
 
+/// Makes the control message of a round.
+type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
+
 /// A list of message IDs, as the field `number`.
 fn ids(number: u8, ids: impl Iterator<Item = [u8; 32]>) -> Vec<u8> {
     ids.flat_map(|id| rpc::field(number, &id)).collect()
@@ -144,7 +147,7 @@ async fn floods_of_control_messages_take_nothing_from_honest_peers() {
         let news = (0..1_000).map(|number| unknown(1_000 * round + number));
         control(IHAVE, &[name(1, TOPIC), ids(2, news)].concat())
     };
-    let floods: [(&str, Box<dyn Fn(u32) -> Vec<u8>>); 7] = [
+    let floods: [(&str, Flood); 7] = [
         ("GRAFT", Box::new(|_| control(GRAFT, &name(1, TOPIC)))),
         ("GRAFT of unknown topics", Box::new(|round| control(GRAFT, &name(1, &round.to_string())))),
         ("PRUNE", Box::new(|_| prune(TOPIC, 60))),

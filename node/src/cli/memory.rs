@@ -10,8 +10,8 @@ use tandem::Mode;
 use super::run;
 use crate::{config::Settings, lines};
 
-/// Memory that no bound counts, in bytes: the program itself, its allocator, and a few peers. Chosen: twice the memory
-/// of a node after a flood has ended; an idle node has 12 MiB. More than a few hundred peers need more.
+/// Memory that no bound counts, in bytes: the program itself, its allocator, and its peers. Chosen: the remainder of
+/// 512 MiB; an idle node has 16 MiB. Thousands of peers need more.
 const REST_BYTES: usize = 44 * 1024 * 1024;
 
 /// Threads that write lines: the log and the events.
