@@ -282,6 +282,9 @@ impl ConnectionBacklog {
 
     /// Gives back written bytes that were sent, or that the library did not accept.
     pub(crate) fn sent(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         let less = |unsent: usize| Some(unsent.saturating_sub(bytes));
         let unsent = &self.open.account.unsent;
         // After the end of the connection the count is zero already.

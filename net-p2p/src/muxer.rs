@@ -44,6 +44,7 @@ use libp2p::core::{
     muxing::{StreamMuxer, StreamMuxerEvent},
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
 };
+use runtime::CancelWatch;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
@@ -119,7 +120,7 @@ impl Upgrade {
         let socket = Meter::new(FlushCoalescer::new(io), backlog.clone());
         let driver = Driver {
             connection: Connection::new(socket, self.config, mode),
-            too_much: Box::pin(backlog.end().clone().cancelled_owned()),
+            too_much: CancelWatch::new(backlog.end()),
             backlog,
             inbound: streams,
             orders: wanted,

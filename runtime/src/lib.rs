@@ -17,6 +17,7 @@
 mod accept_pause;
 mod bind;
 mod breath;
+mod cancel_watch;
 mod clock;
 mod dial;
 mod environment;
@@ -32,6 +33,7 @@ mod tasks;
 pub use accept_pause::AcceptPause;
 pub use bind::Listener;
 pub use breath::Breath;
+pub use cancel_watch::CancelWatch;
 pub use clock::WallClock;
 pub use dial::{CONNECTION_ATTEMPT_DELAY, DialError, MAX_DIALLED_ADDRESSES};
 pub use environment::Environment;

@@ -17,12 +17,12 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
+use runtime::CancelWatch;
 use tokio::{
     sync::{mpsc, oneshot},
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use yamux::{Connection, ConnectionError, Stream};
 
 use super::{CLOSE_LIMIT, meter::Meter};
@@ -58,7 +58,7 @@ pub(super) struct Driver<C> {
     /// The account of the connection in the backlog.
     pub(super) backlog: ConnectionBacklog,
     /// Resolves when the backlog evicts the connection.
-    pub(super) too_much: Pin<Box<WaitForCancellationFutureOwned>>,
+    pub(super) too_much: CancelWatch,
     /// Inbound streams, on their way to the negotiation.
     pub(super) inbound: mpsc::Sender<CountedStream>,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -101,7 +101,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        if self.too_much.as_mut().poll(context).is_ready() {
+        if Pin::new(&mut self.too_much).poll(context).is_ready() {
             let why = io::Error::new(io::ErrorKind::OutOfMemory, "the connection keeps too much");
             return Poll::Ready(End::Failed(ConnectionError::Io(why)));
         }

@@ -33,8 +33,9 @@ use std::{
 
 use broadcaster::EndedFor;
 use futures::{AsyncRead, AsyncWrite, Stream as _};
+use runtime::CancelWatch;
 use tokio::task;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::{purpose::Purpose, topic_stream::TopicStream};
 use crate::backlog::{CountedStream, FRAME_BYTES, Kept, taken_away};
@@ -75,8 +76,10 @@ pub(super) type Why = Arc<OnceLock<EndedFor>>;
 pub(crate) struct Substream {
     stream: CountedStream,
     activity: Activity,
-    /// Resolves when the connection has ended or starts to close.
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Each resolves when the connection has ended or starts to close, for the task that reads and for the one that
+    /// writes: a stream that was split has two.
+    reader_ended: CancelWatch,
+    writer_ended: CancelWatch,
     /// Why it did, if this node knows.
     why: Why,
     /// GossipSub's stream of the connection, which may be this one.
@@ -92,6 +95,22 @@ pub(super) enum Opener {
     Peer,
 }
 
+/// Passes `polled` on, or returns an error if it is pending and the connection is gone.
+fn unless_ended<T>(
+    ended: &mut CancelWatch,
+    why: &Why,
+    polled: Poll<io::Result<T>>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    if polled.is_pending() && Pin::new(ended).poll(context).is_ready() {
+        let why = why.get().copied();
+        return Poll::Ready(Err(
+            why.map_or_else(|| io::ErrorKind::ConnectionAborted.into(), EndedFor::into)
+        ));
+    }
+    polled
+}
+
 impl Substream {
     /// Wraps a stream of the connection that cancels `ended` at its end, when `why` is settled.
     pub(super) fn new(
@@ -101,23 +120,9 @@ impl Substream {
         topics: TopicStream,
         opener: Opener,
     ) -> Self {
-        let (ended, purpose) = (Box::pin(ended.cancelled_owned()), Purpose::Unknown);
-        Self { stream, activity, ended, why, topics, purpose, opener }
-    }
-
-    /// Passes `poll` on, or returns an error if it is pending and the connection is gone.
-    fn unless_ended<T>(
-        &mut self,
-        polled: Poll<io::Result<T>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_pending() && self.ended.as_mut().poll(context).is_ready() {
-            let why = self.why.get().copied();
-            return Poll::Ready(Err(
-                why.map_or_else(|| io::ErrorKind::ConnectionAborted.into(), EndedFor::into)
-            ));
-        }
-        polled
+        let [reader_ended, writer_ended] = [(); 2].map(|()| CancelWatch::new(&ended));
+        let purpose = Purpose::Unknown;
+        Self { stream, activity, reader_ended, writer_ended, why, topics, purpose, opener }
     }
 
     /// Reads frame by frame, so that each frame is given back as soon as it was read.
@@ -179,11 +184,13 @@ impl AsyncRead for Substream {
             && self.purpose == Purpose::TopicsNamed
             && self.topics.poll_open(context).is_pending()
         {
-            return self.unless_ended(Poll::Pending, context);
+            let this = &mut *self;
+            return unless_ended(&mut this.reader_ended, &this.why, Poll::Pending, context);
         }
         let read = self.poll_frames(context, into);
         self.activity.note(&read);
-        self.unless_ended(read, context)
+        let this = &mut *self;
+        unless_ended(&mut this.reader_ended, &this.why, read, context)
     }
 }
 
@@ -201,7 +208,8 @@ impl AsyncWrite for Substream {
         };
         self.note_purpose(bytes, &written);
         self.activity.note(&written);
-        self.unless_ended(written, context)
+        let this = &mut *self;
+        unless_ended(&mut this.writer_ended, &this.why, written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,7 +219,8 @@ impl AsyncWrite for Substream {
             Kept { stream: Some(stream), .. } => Pin::new(stream).poll_flush(context),
             Kept { stream: None, .. } => taken_away(),
         };
-        self.unless_ended(flushed, context)
+        let this = &mut *self;
+        unless_ended(&mut this.writer_ended, &this.why, flushed, context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -219,6 +228,7 @@ impl AsyncWrite for Substream {
             Some(stream) => Pin::new(stream).poll_close(context),
             None => taken_away(),
         };
-        self.unless_ended(closed, context)
+        let this = &mut *self;
+        unless_ended(&mut this.writer_ended, &this.why, closed, context)
     }
 }

@@ -272,6 +272,27 @@ async fn tasks_that_wait_on_a_stream_wake_when_its_connection_closes() {
     soon(ended.recv()).await.unwrap();
 }
 
+// Issue 8, 28. Before, a stream knew one task only: a writer that had to wait took the reader's place, and was woken at
+// the end in place of it.
+#[tokio::test]
+async fn a_reader_wakes_at_the_end_after_a_writer_of_its_stream_had_to_wait() {
+    let [(ours, sent), silent] = sockets().await;
+    let mut node = Node::new(ours, sent, Mode::Client);
+    let (mut read, mut write) = node.open().await.unwrap().split();
+    let (ends, mut ended) = mpsc::channel(1);
+    node.tasks.spawn("reader", |_cancel| async move {
+        // An end or an error: either wakes the reader.
+        let _ = read.read(&mut [0]).await;
+        ends.send(()).await.unwrap();
+    });
+    time::sleep(Duration::from_millis(50)).await;
+    let fill = time::timeout(Duration::from_millis(50), write.write_all(&[7; 64 * PIPE_BYTES]));
+    assert!(fill.await.is_err(), "it does not fit into the pipe");
+    node.muxer.end_streams(DisconnectReason::Stalled);
+    soon(ended.recv()).await.unwrap();
+    drop(silent);
+}
+
 // Issue 8, 28. Before, a dead peer delayed the end of its connection.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_cannot_delay_the_end() {
