@@ -100,8 +100,8 @@ impl<R: FrameSource> Reader<R> {
         let mut breath = Breath::new();
         loop {
             let mut tag = None;
-            let turn = AssertUnwindSafe(self.turn(&mut tag)).catch_unwind().await;
-            match turn {
+            let turn = AssertUnwindSafe(self.turn(&mut tag)).catch_unwind();
+            match breath.during(turn).await {
                 Ok(Ok(())) => {}
                 // The peer does not know yet that its other link stays, so its messages are read on.
                 Ok(Err(DisconnectReason::Duplicate)) => {

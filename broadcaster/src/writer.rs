@@ -112,7 +112,9 @@ impl<S: FrameSink> Writer<S> {
         self.peer.lanes.fill(self.serves, batch);
         let (now, limits) = (Instant::now(), &self.writing.context.limits);
         let age = |frame: &Frame| now.duration_since(frame.submitted());
-        let oldest = batch.iter().map(|queued| age(&queued.frame)).max().unwrap_or_default();
+        // The earliest time is sought, and one age computed: this is for every message to every peer.
+        let earliest = batch.iter().map(|queued| queued.frame.submitted()).min();
+        let oldest = earliest.map_or(Duration::ZERO, |at| now.duration_since(at));
         let is_old = oldest > limits.slow_age
             && oldest.saturating_sub(stalled(&self.writing, oldest)) > limits.slow_age;
         // Inherited messages grew old on another link, which says nothing about this one.
