@@ -105,7 +105,9 @@ async fn connections_that_fill_windows_hold_no_more_than_the_bound() {
     let node = deaf(BOUND).await;
     let peer = Node::start(&NetworkProfile::TANDEM, "net", new_key()).await;
     peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
-    until("they are linked", || !node.network.peers(PeerClass::Connected).is_empty()).await;
+    // At both ends: a vote that is sent to nobody is heard by nobody.
+    let linked = |end: &Node| !end.network.peers(PeerClass::Connected).is_empty();
+    until("they are linked", || linked(&node) && linked(&peer)).await;
     let link = node.network.peers(PeerClass::Connected)[0].id;
     let quiet = vote(&peer, &node).await;
     let attack = async {
