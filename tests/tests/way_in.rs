@@ -410,6 +410,28 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     assert!(futures::FutureExt::now_or_never(honest_ended.ended()).is_none());
 }
 
+// Issue 8, 25: a peer that came back with a new connection had a burst of decompression again.
+#[tokio::test(start_paused = true)]
+async fn a_large_message_of_a_peer_without_an_allowance_is_not_decompressed() {
+    const MIB: u64 = 1024 * 1024;
+    let unpacked_in_all = Rate { per_second: 1, burst: 8 * MIB };
+    let rates = Rates::default().with_unpacked_in_all(unpacked_in_all);
+    let (node, broadcaster) = start(setup(Limits::default().with_rates(rates)));
+    let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();
+    for number in 0..20 {
+        raw.send(Tag::PP, &proposal::compress(&body(number, 100_000))).await.unwrap();
+    }
+    settle().await;
+    let refused = broadcaster.metrics().drops(DropReason::OverRate);
+    assert!((10..20).contains(&refused), "{refused}");
+    // Decompressed, it would end its peer.
+    let whole = proposal::compress(&body(100, 1_000_000));
+    raw.send(Tag::PP, &whole[..whole.len() - 1]).await.unwrap();
+    settle().await;
+    assert_eq!(broadcaster.metrics().drops(DropReason::OverRate), refused + 1);
+    assert!(futures::FutureExt::now_or_never(attached.ended()).is_none());
+}
+
 // Issue 9, 4.
 #[tokio::test(start_paused = true)]
 async fn a_message_forwarded_at_its_next_copy_goes_to_the_topic_too() {

@@ -24,7 +24,7 @@ pub(crate) mod topics;
 pub(crate) mod unpack;
 pub(crate) mod work;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{Handler, Identity, Inbound, Lane, TagRule, Transport, Validation};
@@ -38,7 +38,6 @@ use crate::{
     encode,
     inbound::{
         patience::{Patience, Refusal},
-        rate::CommonBucket,
         unpack::{Unpacked, Unpacker},
         work::{HeardOn, Held, Shares, Work, WorkQueues},
     },
@@ -82,8 +81,6 @@ pub(crate) struct WayIn {
     pub(crate) queues: WorkQueues,
     duplicates: Arc<Duplicates>,
     unpacker: Unpacker,
-    /// Bytes that the compressed messages of all peers became of late.
-    unpacked: Mutex<CommonBucket>,
     observers: Arc<Observers>,
     intake: Intake,
 }
@@ -107,7 +104,6 @@ impl WayIn {
             relay: Relay::new(Arc::clone(&context), Arc::clone(&duplicates), relaying),
             queues: WorkQueues::new(&context.limits),
             unpacker: Unpacker::new(threads, Arc::clone(&duplicates)),
-            unpacked: Mutex::new(CommonBucket::new(Instant::now())),
             context,
             application,
             duplicates,
@@ -138,19 +134,16 @@ impl WayIn {
         report: &mut Option<Report>,
     ) -> Result<(), Refusal> {
         let (rule, lane) = (arrival.rule, arrival.rule.lane);
-        let unpacked =
-            self.unpacker.unpack(&self.context, rule, &arrival.payload, patience).await?;
-        let message = unpacked.fingerprint;
-        if unpacked.gained > 0 {
-            let rate = self.context.limits.rates.unpacked_bytes;
-            arrival.source.shares.charge(unpacked.gained, rate).map_err(Refusal::End)?;
-            let in_all = self.context.limits.rates.unpacked_in_all;
-            if !arrival.source.shares.takes_of(&self.unpacked, unpacked.gained, in_all) {
-                self.context.metrics.dropped(DropReason::OverRate, lane);
-                return Err(Refusal::NoRoom);
-            }
-        }
         let shares = Arc::clone(&arrival.source.shares);
+        let unpacked = self
+            .unpacker
+            .unpack(&self.context, rule, &arrival.payload, (patience, &shares))
+            .await?;
+        let message = unpacked.fingerprint;
+        if !self.unpacker.admits(unpacked.gained, &shares, &self.context.limits.rates)? {
+            self.context.metrics.dropped(DropReason::OverRate, lane);
+            return Err(Refusal::NoRoom);
+        }
         let is_awaited = self.application.awaits(rule.tag);
         let has_room =
             if is_awaited { shares.work(lane).has_room() } else { shares.intake(lane).has_room() };

@@ -66,11 +66,16 @@ impl CommonBucket {
         bucket
     }
 
+    /// Returns `true` if one of them, with a bucket of its own for this, may have `amount` more.
+    pub(crate) fn has_room(&self, own: &Bucket, amount: u64, rate: Rate, now: Instant) -> bool {
+        let free = rate.burst.saturating_sub(self.0.level(rate, now));
+        own.level(rate, now).saturating_add(amount) <= free
+    }
+
     /// Notes `amount` for one of them, with a bucket of its own for this. False, and nothing is noted, if it would
     /// have more than is free for everybody: so one gets half of the burst, two a third each, and so on.
     pub(crate) fn take(&mut self, own: &mut Bucket, amount: u64, rate: Rate, now: Instant) -> bool {
-        let free = rate.burst.saturating_sub(self.0.level(rate, now));
-        let takes = own.level(rate, now).saturating_add(amount) <= free;
+        let takes = self.has_room(own, amount, rate, now);
         if takes {
             // Both are within the burst.
             let _over = own.fill(amount, rate, now);
@@ -226,6 +231,10 @@ mod tests {
                 flood = CommonBucket::newcomer(unpacked_in_all, now);
             }
             let mut passed = u64::from(common.take(&mut flood, large, unpacked_in_all, now));
+            assert!(
+                passed == 0 || common.has_room(&honest, large, unpacked_in_all, now),
+                "after {number}"
+            );
             // A proposal every two seconds.
             if number % 520 == 0 {
                 assert!(common.take(&mut honest, large, unpacked_in_all, now), "after {number}");

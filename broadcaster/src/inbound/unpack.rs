@@ -12,6 +12,8 @@
 //! * Nothing here keeps a thread of the runtime for longer than [`INLINE_BODY_BYTES`] take.
 //! * Large messages of all peers together have a bounded number of threads, in the order they came; a
 //!   peer has one at a time for each of its read loops, as those wait for it.
+//! * A large message is decompressed only if its sender has room for the result: the processor time of all peers
+//!   together is bounded, and nobody gets more by coming back with a new connection.
 //! * A message that came before in the same bytes is not decompressed again. Two encodings of one body
 //!   have one fingerprint: that of the body.
 //! * Memory for a body is charged before it is taken.
@@ -31,12 +33,17 @@ use gossip::{
 };
 use tokio::{sync::Semaphore, task, time::Instant};
 
-use super::patience::{Patience, Refusal};
+use super::{
+    patience::{Patience, Refusal},
+    rate::CommonBucket,
+    work::Shares,
+};
 use crate::{
     budget::Reservation,
     context::Context,
     duplicates::{Duplicates, Fingerprint},
     encode,
+    limits::Rates,
     metrics::{DropReason, Metrics},
 };
 
@@ -64,6 +71,8 @@ pub(crate) struct Unpacker {
     threads: Arc<Semaphore>,
     known: Arc<Known>,
     duplicates: Arc<Duplicates>,
+    /// Bytes that the compressed messages of all peers became of late.
+    unpacked: Mutex<CommonBucket>,
 }
 
 /// The fingerprints of messages by what they were compressed to.
@@ -98,7 +107,9 @@ impl Known {
 impl Unpacker {
     /// Looks into at most `threads` large messages at a time.
     pub(crate) fn new(threads: usize, duplicates: Arc<Duplicates>) -> Self {
-        Self { threads: Arc::new(Semaphore::new(threads)), known: Arc::default(), duplicates }
+        let (threads, known) = (Arc::new(Semaphore::new(threads)), Arc::default());
+        let unpacked = Mutex::new(CommonBucket::new(Instant::now()));
+        Self { threads, known, duplicates, unpacked }
     }
 
     /// Looks into a payload.
@@ -111,7 +122,7 @@ impl Unpacker {
         context: &Context,
         rule: &'static TagRule,
         payload: &Bytes,
-        patience: Patience,
+        (patience, shares): (Patience, &Shares),
     ) -> Result<Unpacked, Refusal> {
         let job = Job {
             rule,
@@ -131,9 +142,33 @@ impl Unpacker {
             return Ok(unpacked);
         }
         let longest = MAX_DECOMPRESSED.min(context.budget.total());
+        if !shares.has_part_of(&self.unpacked, longest, context.limits.rates.unpacked_in_all) {
+            context.metrics.dropped(DropReason::OverRate, rule.lane);
+            // Its length is not known, and it counts as an attempt at the longest.
+            shares.charge(longest, context.limits.rates.unpacked_bytes).map_err(Refusal::End)?;
+            return Err(Refusal::NoRoom);
+        }
         let room = context.budget.reserve(longest, rule.lane);
         let room = patience.wait(context, rule.lane, DropReason::BudgetFull, room).await?;
         self.on_a_thread(&context.metrics, move || job.unpack_large(room)).await
+    }
+
+    /// Charges a peer for what a message of it became; false if it has no room for so much.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::End`] when it was too much of late.
+    pub(crate) fn admits(
+        &self,
+        gained: usize,
+        shares: &Shares,
+        rates: &Rates,
+    ) -> Result<bool, Refusal> {
+        if gained == 0 {
+            return Ok(true);
+        }
+        shares.charge(gained, rates.unpacked_bytes).map_err(Refusal::End)?;
+        Ok(shares.takes_of(&self.unpacked, gained, rates.unpacked_in_all))
     }
 
     async fn on_a_thread(

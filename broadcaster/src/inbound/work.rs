@@ -157,6 +157,18 @@ impl Shares {
         common.take(&mut passed, bytes as u64, rate, Instant::now())
     }
 
+    /// Returns `true` if this peer may have `bytes` of what compressed messages become, which all peers share.
+    pub(crate) fn has_part_of(
+        &self,
+        common: &Mutex<CommonBucket>,
+        bytes: usize,
+        rate: Rate,
+    ) -> bool {
+        let common = common.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        common.has_room(&passed, bytes as u64, rate, Instant::now())
+    }
+
     /// Messages that were passed on of late.
     pub(crate) const fn passed_on(&self) -> &Passed {
         &self.passed_on
