@@ -51,6 +51,10 @@ pub(crate) const FRAME_BYTES: usize = 96;
 /// Largest frame that the library sends, in bytes. Source: yamux 0.14, `split_send_size`.
 const MAX_SENT_BYTES: usize = 16 * 1024;
 
+/// The factor by which the backlog of one connection may exceed what is free, before messages of GossipSub for it are
+/// dropped. Chosen: as in the ledgers of what the library keeps.
+const PEER_FACTOR: usize = 8;
+
 /// Memory of an open stream, in bytes: its state here and in the library. Chosen: rounded up.
 const STREAM_BYTES: usize = 1_024;
 
@@ -367,6 +371,15 @@ impl StreamHandle {
     /// Locks the stream, which is `None` after an eviction, and after it was dropped.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Kept> {
         lock(&self.account.kept)
+    }
+
+    /// Returns `true` if the connection may keep `bytes` more: as much as is free, and eight times what is free in
+    /// all. Peers that do not read therefore leave room for others, and are not the reason for an eviction.
+    pub(crate) fn leaves_room(&self, bytes: usize) -> bool {
+        let OpenAccount { shared, account, .. } = &*self.connection.open;
+        let free = shared.bound.saturating_sub(shared.held.load(Ordering::Relaxed));
+        let own = account.held.load(Ordering::Relaxed).saturating_add(bytes);
+        bytes <= free && own <= free.saturating_mul(PEER_FACTOR)
     }
 
     /// Counts bytes that the stream keeps. The caller must hold the lock of a stream that was not evicted, and

@@ -84,10 +84,10 @@ impl TopicQueue {
         self.rpcs.is_empty()
     }
 
-    /// Adds an RPC behind those that wait.
-    pub(crate) fn offer(&mut self, rpc: &[u8]) -> Offer {
+    /// Adds an RPC behind those that wait. Without room beside other connections only what must not be lost is added.
+    pub(crate) fn offer(&mut self, rpc: &[u8], has_room: bool) -> Offer {
         let (bytes, droppable) = (self.bytes + cost(rpc), may_be_dropped(rpc));
-        if droppable && bytes > MAX_WAITING_BYTES {
+        if droppable && (bytes > MAX_WAITING_BYTES || !has_room) {
             return Offer::Dropped;
         }
         if bytes > 2 * MAX_WAITING_BYTES {
@@ -144,14 +144,14 @@ mod tests {
         let message = rpc::request(&[rpc::message("t", &[7; 100_000])]);
         queue.push(&message[50..]);
         let mut waits = 0;
-        while let Offer::Waits(_) = queue.offer(&message) {
+        while let Offer::Waits(_) = queue.offer(&message, true) {
             waits += 1;
         }
-        assert_eq!((waits, queue.offer(&message)), (82, Offer::Dropped));
+        assert_eq!((waits, queue.offer(&message, true)), (82, Offer::Dropped));
         let graft = rpc::request(&[control(3, &[7; 10_000])]);
-        assert_eq!(queue.offer(&graft), Offer::Waits(cost(&graft)), "it must not be lost");
-        while let Offer::Waits(_) = queue.offer(&graft) {}
-        assert_eq!(queue.offer(&graft), Offer::Exceeded);
+        assert_eq!(queue.offer(&graft, false), Offer::Waits(cost(&graft)), "it must not be lost");
+        while let Offer::Waits(_) = queue.offer(&graft, false) {}
+        assert_eq!(queue.offer(&graft, false), Offer::Exceeded);
         assert!(queue.bytes <= 2 * MAX_WAITING_BYTES);
         assert_eq!(queue.front().unwrap(), &message[50..]);
         assert_eq!(queue.advance(10), None);

@@ -99,7 +99,7 @@ impl TopicStream {
             }
             let offer = match rest.len() {
                 0 => Offer::Waits(0),
-                whole if whole == rpc.len() => topic.offer(rpc),
+                whole if whole == rpc.len() => topic.offer(rpc, handle.leaves_room(cost(whole))),
                 _ => Offer::Waits(topic.push(rest)),
             };
             if let Offer::Waits(bytes) = offer {

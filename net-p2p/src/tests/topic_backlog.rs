@@ -86,6 +86,30 @@ async fn a_peer_that_does_not_read_is_owed_no_more_than_the_bound_and_catches_up
     assert!(host.is_alive());
 }
 
+// Issue 8, 22 and 23. Before, a burst for peers that do not read ended connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_peers_that_do_not_read_end_no_connection() {
+    let bounded = |config| crate::P2pConfig { backlog_bytes: Some(4 * 1024 * 1024), ..config };
+    let node = Node::start_with(&NetworkProfile::ALGORAND, "net", new_key(), bounded).await;
+    let mut hosts = Vec::new();
+    for _ in 0..3 {
+        let host = Host::dial(&new_key(), &[StreamProtocol::new(MESHSUB)], node.address()).await;
+        let mut stream = host.open(MESHSUB).await;
+        stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
+        stream.flush().await.unwrap();
+        hosts.push((host, stream));
+    }
+    let probe = || Outbound::new(Tag::TX, rand::random::<[u8; 40]>().to_vec());
+    while node.broadcaster.broadcast_and_wait(&probe()).await.unwrap().written < 3 {
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    publish(&node, 0..100).await;
+    let full = || node.network.metrics().count(P2pEvent::TopicPeerFull) > 100;
+    until("messages are dropped", full).await;
+    assert_eq!(node.network.metrics().count(P2pEvent::BacklogConnection), 0);
+    assert!(hosts.iter().all(|(host, _)| host.is_alive()));
+}
+
 // Issue 8, 22: the answers to IWANT, and what is published, would wait in the library for a stream that the peer
 // never accepts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
