@@ -53,6 +53,8 @@ impl Wanted {
         *request.uri_mut() = http::Uri::from_static(self.path);
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("bench"));
+        // A node would add it, and its requests would be longer than those of the bare contender.
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("bench"));
         if self.reuse == Reuse::Fresh {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use futures::{FutureExt, StreamExt, TryFutureExt, future::Either, stream::FuturesUnordered};
+use futures::{FutureExt, TryFutureExt, future::Either};
 use gossip::{
     HeaderCase, StreamUse,
     http::{Caller, HttpResponse},
@@ -27,6 +27,7 @@ use gossip::{
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use runtime::CancelWatch;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::OnceCell,
@@ -176,13 +177,10 @@ impl<H: ConnectionHook> Requests<'_, H> {
             .with_upgrades();
         let served = async {
             let mut connection = pin!(connection);
-            // `FuturesUnordered` avoids polling the cancellation on every wake.
-            let mut cancelled: FuturesUnordered<_> =
-                [self.cancel.cancelled()].into_iter().collect();
             tokio::select! {
                 biased;
                 served = connection.as_mut() => served,
-                Some(()) = cancelled.next() => {
+                () = CancelWatch::new(self.cancel) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

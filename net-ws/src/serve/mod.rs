@@ -23,7 +23,7 @@ mod upgrade;
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh::{Knock, Pass};
-use runtime::{AcceptPause, Listener, Stream, TaskSet};
+use runtime::{AcceptPause, CancelWatch, Listener, Stream, TaskSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +68,7 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAd
             tasks.spawn("connection", |cancel| async move {
                 let evicted = place.evicted.clone();
                 let serving = connection::serve(stream, place, cancel);
-                if let Some(Some(peer)) = evicted.run_until_cancelled(serving).await {
+                if let Some(Some(peer)) = CancelWatch::run(&evicted, serving).await {
                     peer.await;
                 }
             });
