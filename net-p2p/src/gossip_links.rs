@@ -45,7 +45,7 @@ const MAX_HANDSHAKES_PER_PEER: usize = 8;
 /// The peers of a swarm, the dials that lead to them and the links with them.
 #[derive(Debug)]
 pub(crate) struct GossipLinks {
-    pub(crate) around: Arc<LinkContext>,
+    pub(crate) context: Arc<LinkContext>,
     pub(crate) conventions: Conventions,
     pub(crate) gossip: GossipStreams,
     pub(crate) peers: Peers,
@@ -91,7 +91,7 @@ impl GossipLinks {
     }
 
     fn dial(&mut self, swarm: &mut NodeSwarm, address: PeerAddress) {
-        if address.identity == self.around.local {
+        if address.identity == self.context.local {
             return self.dialing.is_ourselves(&address);
         }
         if let Some(peer) = self.peers.get_mut(&address.peer)
@@ -126,7 +126,7 @@ impl GossipLinks {
                     for attempt in
                         peer.attempts.iter().filter(|attempt| attempt.connection == known.id)
                     {
-                        self.around
+                        self.context
                             .broadcaster
                             .disconnect(attempt.link, DisconnectReason::Requested);
                     }
@@ -140,7 +140,7 @@ impl GossipLinks {
     fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
         let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
         self.conventions.link_end == LinkEnd::Connection
-            && self.around.broadcaster.holder(&identity).is_some()
+            && self.context.broadcaster.holder(&identity).is_some()
     }
 
     /// Handles a new connection.
@@ -157,7 +157,7 @@ impl GossipLinks {
         };
         let dialled = self.dialing.arrived(connection);
         let Some(identity) = identity_of(&peer) else {
-            self.around.metrics.note(P2pEvent::ForeignKey);
+            self.context.metrics.note(P2pEvent::ForeignKey);
             swarm.close_connection(connection);
             return;
         };
@@ -181,7 +181,7 @@ impl GossipLinks {
         }
         if direction == Direction::Inbound {
             // The peer may have lost its link to this node: a restarted one dials before anything else tells.
-            self.around.broadcaster.probe(&identity);
+            self.context.broadcaster.probe(&identity);
         }
         self.tend(swarm);
     }
@@ -204,15 +204,15 @@ impl GossipLinks {
         match &event.result {
             // The library does not report the first failure in a row, so this is the second.
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
-                self.around.metrics.note(P2pEvent::PingTimeout);
-                if let Some(left_out) = self.around.lines.silent.due() {
+                self.context.metrics.note(P2pEvent::PingTimeout);
+                if let Some(left_out) = self.context.lines.silent.due() {
                     tracing::info!(peer = %event.peer, left_out, "no answer to pings, disconnecting");
                 }
                 let attempts =
                     self.peers.get(&event.peer).into_iter().flat_map(|peer| &peer.attempts);
                 for attempt in attempts.filter(|attempt| attempt.connection == event.connection) {
                     // Without this, the connection's orderly end would run first, and the peer could delay it.
-                    self.around.broadcaster.disconnect(attempt.link, DisconnectReason::Silent);
+                    self.context.broadcaster.disconnect(attempt.link, DisconnectReason::Silent);
                 }
                 swarm.close_connection(event.connection);
             }
@@ -224,18 +224,18 @@ impl GossipLinks {
     pub(crate) fn on_stream(&mut self, stream: InboundStream) {
         let (peer, connection) = (stream.about.peer, stream.about.connection);
         let Some(identity) = identity_of(&peer) else {
-            return self.around.metrics.note(P2pEvent::ForeignKey);
+            return self.context.metrics.note(P2pEvent::ForeignKey);
         };
-        let profile = self.around.broadcaster.profile();
+        let profile = self.context.broadcaster.profile();
         if profile.bulk_stream_protocol.is_some_and(|bulk| stream.protocol == bulk) {
             return self.hand_second(&peer, connection, stream);
         }
         let known = self.peers.entry(peer, identity);
         if !known.gossips {
-            return self.around.metrics.note(P2pEvent::ForeignKey);
+            return self.context.metrics.note(P2pEvent::ForeignKey);
         }
         if known.handshakes() >= MAX_HANDSHAKES_PER_PEER {
-            return self.around.metrics.note(P2pEvent::TooManyHandshakes);
+            return self.context.metrics.note(P2pEvent::TooManyHandshakes);
         }
         self.begin(peer, connection, Start::Accepted(Box::new(stream)));
     }
@@ -247,7 +247,7 @@ impl GossipLinks {
             if attempt.connection == on { attempt.second.take() } else { None }
         });
         if waiting.is_none_or(|waiting| waiting.send(stream).is_err()) {
-            self.around.metrics.note(P2pEvent::AcceptorGone);
+            self.context.metrics.note(P2pEvent::AcceptorGone);
         }
     }
 
@@ -263,14 +263,14 @@ impl GossipLinks {
             Start::Accepted(_) => Direction::Inbound,
             Start::Open(_) => Direction::Outbound,
         };
-        let link = self.around.broadcaster.next_link_id();
+        let link = self.context.broadcaster.next_link_id();
         let (identity, lanes) = (peer.identity, peer.lanes);
         let (second, awaited) = oneshot::channel();
         let second = Some(second);
         peer.attempts.push(Attempted { link, connection, opener, up: false, second });
         let attempt = Attempt { peer: id, identity, link, start, lanes, second: awaited };
-        let (around, senders) = (Arc::clone(&self.around), self.senders.clone());
-        self.tasks.spawn("gossip link", |cancel| attempt.run(around, senders, cancel));
+        let (context, senders) = (Arc::clone(&self.context), self.senders.clone());
+        self.tasks.spawn("gossip link", |cancel| attempt.run(context, senders, cancel));
     }
 
     /// Handles a notice of a link task.

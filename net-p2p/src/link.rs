@@ -129,12 +129,12 @@ impl Attempt {
     /// Makes the link, waits for its end, and reports it.
     pub(crate) async fn run(
         self,
-        around: Arc<LinkContext>,
+        context: Arc<LinkContext>,
         senders: Senders,
         cancel: CancellationToken,
     ) {
         let (peer, link) = (self.peer, self.link);
-        let outcome = self.live(&around, &senders, &cancel).await;
+        let outcome = self.live(&context, &senders, &cancel).await;
         tracing::debug!(%peer, %link, ?outcome, "gossip link ended");
         let notice = Notice::LinkEnded { peer, link, outcome };
         // The send fails only if the swarm has ended, and then its record of links is gone too.
@@ -143,13 +143,13 @@ impl Attempt {
 
     async fn live(
         self,
-        around: &LinkContext,
+        context: &LinkContext,
         senders: &Senders,
         cancel: &CancellationToken,
     ) -> LinkOutcome {
         let (peer, identity, link) = (self.peer, self.identity, self.link);
         let deadline = Instant::now() + HANDSHAKE_LIMIT;
-        let prepare = time::timeout_at(deadline, self.prepare(around, senders, deadline));
+        let prepare = time::timeout_at(deadline, self.prepare(context, senders, deadline));
         let ready = tokio::select! {
             biased;
             () = cancel.cancelled() => return LinkOutcome::Stopping,
@@ -158,14 +158,14 @@ impl Attempt {
         let ready = match ready {
             Ok(ready) => ready,
             Err(outcome) => {
-                around.metrics.note(P2pEvent::HandshakeFailed);
+                context.metrics.note(P2pEvent::HandshakeFailed);
                 return outcome;
             }
         };
-        let claim = around.claim(link, identity, &ready);
+        let claim = context.claim(link, identity, &ready);
         if let Ruling::Refuse { winner, .. } = claim.ruling() {
-            around.metrics.note(P2pEvent::DuplicateLink);
-            let prevails = cancel.run_until_cancelled(around.broadcaster.prevails(&claim)).await;
+            context.metrics.note(P2pEvent::DuplicateLink);
+            let prevails = cancel.run_until_cancelled(context.broadcaster.prevails(&claim)).await;
             match prevails {
                 None => return LinkOutcome::Stopping,
                 Some(true) => {}
@@ -175,7 +175,7 @@ impl Attempt {
                 }
             }
         }
-        let Some(mut attached) = around.attach(claim, senders, ready) else {
+        let Some(mut attached) = context.attach(claim, senders, ready) else {
             return LinkOutcome::Stopping;
         };
         tracing::info!(%peer, %link, "gossip link up");
@@ -186,18 +186,18 @@ impl Attempt {
             reason = attached.ended() => return LinkOutcome::Ended(reason),
             () = cancel.cancelled() => {}
         }
-        around.broadcaster.disconnect(link, DisconnectReason::LocalShutdown);
+        context.broadcaster.disconnect(link, DisconnectReason::LocalShutdown);
         LinkOutcome::Ended(attached.ended().await)
     }
 
     /// Opens the stream if necessary, and performs every step before the claim.
     async fn prepare(
         self,
-        around: &LinkContext,
+        context: &LinkContext,
         senders: &Senders,
         deadline: Instant,
     ) -> Result<Ready, LinkOutcome> {
-        let profile = around.broadcaster.profile();
+        let profile = context.broadcaster.profile();
         let (about, protocol, mut stream, opened) = match self.start {
             Start::Accepted(inbound) => (inbound.about, inbound.protocol, inbound.stream, false),
             Start::Open(on) => {
@@ -212,14 +212,14 @@ impl Attempt {
             }
         };
         let form = if protocol == profile.stream_protocol { Form::Headers } else { Form::Legacy };
-        let network = around.network.clone();
-        let mut random = around.broadcaster.environment().random();
-        let (dial, link) = (around.run.hash_one(about.connection), random.random());
-        let features = around.broadcaster.features();
+        let network = context.network.clone();
+        let mut random = context.broadcaster.environment().random();
+        let (dial, link) = (context.run.hash_one(about.connection), random.random());
+        let features = context.broadcaster.features();
         let ours = Ours { profile, network, features, dial, link, lanes: self.lanes };
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
             .await
-            .map_err(|error| around.blame(self.peer, &error))?;
+            .map_err(|error| context.blame(self.peer, &error))?;
         let second = match (met.lanes, profile.bulk_stream_protocol) {
             (LaneCount::PerLane, Some(protocol)) => {
                 let (peer, on) = (self.peer, about.connection);

@@ -97,7 +97,7 @@ pub struct P2pNetwork {
 
 #[derive(Debug)]
 struct Shared {
-    around: Arc<LinkContext>,
+    context: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
     local: libp2p::PeerId,
@@ -131,7 +131,7 @@ impl P2pNetwork {
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
         let local = libp2p_key(&config.key).public().to_peer_id();
-        let around = Arc::new(LinkContext {
+        let context = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
             broadcaster,
             network: config.network.clone(),
@@ -152,7 +152,7 @@ impl P2pNetwork {
             .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
         let parts = SwarmParts {
             config,
-            around: Arc::clone(&around),
+            context: Arc::clone(&context),
             swarm: swarm.clone(),
             bound: bound.clone(),
         };
@@ -161,14 +161,14 @@ impl P2pNetwork {
             other => StartError::Setup { source: Box::new(other) },
         })?;
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
-        let shared = Shared { around, swarm, bound, local, gossip, clients, tasks };
+        let shared = Shared { context, swarm, bound, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
     }
 
     fn attach_topics(&self) {
-        let LinkContext { broadcaster, metrics, .. } = &*self.shared.around;
+        let LinkContext { broadcaster, metrics, .. } = &*self.shared.context;
         let profile = broadcaster.profile();
         for (tag, topic) in self.topics() {
             let Some(rule) = profile.tags.rule(tag) else { continue };
@@ -185,7 +185,7 @@ impl P2pNetwork {
 
     fn topics(&self) -> Vec<(Tag, IdentTopic)> {
         match self.shared.gossip {
-            GossipStreams::On => pubsub::topics(self.shared.around.broadcaster.profile()),
+            GossipStreams::On => pubsub::topics(self.shared.context.broadcaster.profile()),
             GossipStreams::Off => Vec::new(),
         }
     }
@@ -201,7 +201,7 @@ impl P2pNetwork {
     ///
     /// Not safe: dropping the future aborts the tasks that still run.
     pub async fn stop(&self, grace: Duration) -> Shutdown {
-        let broadcaster = &self.shared.around.broadcaster;
+        let broadcaster = &self.shared.context.broadcaster;
         for (tag, _) in self.topics() {
             broadcaster.detach_topic(tag);
         }
@@ -219,14 +219,14 @@ impl P2pNetwork {
     /// network does not gossip.
     #[must_use]
     pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
-        self.shared.around.scores.of(peer)
+        self.shared.context.scores.of(peer)
     }
 
     /// Returns `true` if most of the connected peers have had a score too low to be served on topics for a minute
     /// or longer. This node then hardly takes part in topics.
     #[must_use]
     pub fn mutes_most_peers(&self) -> bool {
-        self.shared.around.scores.are_mostly_muted(Instant::now().into_std())
+        self.shared.context.scores.are_mostly_muted(Instant::now().into_std())
     }
 
     /// The first task of this network that ended without being asked to, if one did.
@@ -248,7 +248,7 @@ impl P2pNetwork {
     /// The identity of this node: its peer ID.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        self.shared.around.local
+        self.shared.context.local
     }
 
     /// The addresses this node listens on, each with `/p2p/ID` at its end.
@@ -261,7 +261,7 @@ impl P2pNetwork {
     /// Counters of this network.
     #[must_use]
     pub fn metrics(&self) -> &P2pMetrics {
-        &self.shared.around.metrics
+        &self.shared.context.metrics
     }
 
     /// Adds a configured address. It is dialled now, and whenever there is no link to its peer.
@@ -273,7 +273,7 @@ impl P2pNetwork {
         let address = PeerAddress::parse(address)?;
         {
             let mut known =
-                self.shared.around.configured.lock().unwrap_or_else(PoisonError::into_inner);
+                self.shared.context.configured.lock().unwrap_or_else(PoisonError::into_inner);
             if known.contains(&address) {
                 return Ok(());
             }
@@ -282,7 +282,7 @@ impl P2pNetwork {
             }
             known.push(address.clone());
         }
-        self.shared.around.door.configure(address.identity);
+        self.shared.context.door.configure(address.identity);
         match self.shared.swarm.offer(Command::Dial(address)) {
             // A restarted swarm reads the list of configured addresses.
             Ok(()) | Err(NotTaken::Down) => Ok(()),
@@ -354,7 +354,7 @@ impl P2pNetwork {
 
 impl GossipNode for P2pNetwork {
     fn network_id(&self) -> &NetworkId {
-        &self.shared.around.network
+        &self.shared.context.network
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
@@ -362,28 +362,28 @@ impl GossipNode for P2pNetwork {
     }
 
     fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {
-        self.shared.around.broadcaster.broadcast(&message)
+        self.shared.context.broadcaster.broadcast(&message)
     }
 
     fn broadcast_and_wait(
         &self,
         message: Outbound,
     ) -> BoxFuture<'_, Result<Delivery, DeliveryError>> {
-        Box::pin(self.shared.around.broadcaster.broadcast_and_wait(&message))
+        Box::pin(self.shared.context.broadcaster.broadcast_and_wait(&message))
     }
 
     fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
-        self.shared.around.broadcaster.relay(&message)
+        self.shared.context.broadcaster.relay(&message)
     }
 
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
-        let mut peers = self.shared.around.broadcaster.peers(class);
+        let mut peers = self.shared.context.broadcaster.peers(class);
         peers.retain(|peer| peer.transport == Transport::Libp2p);
         peers
     }
 
     fn dials(&self) -> Vec<DialState> {
-        self.shared.around.dials.states()
+        self.shared.context.dials.states()
     }
 
     fn request(
@@ -391,14 +391,14 @@ impl GossipNode for P2pNetwork {
         peer: LinkId,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, RequestError>> {
-        Box::pin(self.shared.around.broadcaster.request(peer, request))
+        Box::pin(self.shared.context.broadcaster.request(peer, request))
     }
 
     /// Clients of one peer share connections and limits, whatever the address. The peer is connected when the
     /// first request is sent, as by [`P2pNetwork::open_stream_to`].
     fn http_client(&self, address: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         let to = StreamTarget::parse(address).map_err(|error| unusable(address, &error))?;
-        let profile = self.shared.around.broadcaster.profile();
+        let profile = self.shared.context.broadcaster.profile();
         let target = Target {
             name: to.peer().to_string(),
             // Source: wire facts 9.1. Requests name the peer by its key, so `Host` is empty.
@@ -422,7 +422,7 @@ impl GossipNode for P2pNetwork {
     }
 
     fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {
-        self.shared.around.broadcaster.disconnect(peer, reason.into());
+        self.shared.context.broadcaster.disconnect(peer, reason.into());
     }
 
     /// Has no effect: this network has no search for cliques whose timer would have to be reset.

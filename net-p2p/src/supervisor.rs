@@ -103,7 +103,7 @@ fn of_the_system(error: io::Error) -> io::Error {
 #[derive(Debug)]
 pub(crate) struct SwarmParts {
     pub(crate) config: P2pConfig,
-    pub(crate) around: Arc<LinkContext>,
+    pub(crate) context: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
 }
@@ -119,7 +119,7 @@ pub(crate) struct Life {
 impl SwarmParts {
     /// The bounds that follow from the byte budget: of what connections keep, and of what topics cost.
     fn memory_bounds(&self) -> (Backlog, TopicGate) {
-        let (budget, metrics) = (self.around.broadcaster.budget().total(), &self.around.metrics);
+        let (budget, metrics) = (self.context.broadcaster.budget().total(), &self.context.metrics);
         let mut bounds = MemoryBounds::beside(budget);
         if let Some(bytes) = self.config.backlog_bytes {
             bounds = bounds.with_backlog(bytes);
@@ -142,8 +142,8 @@ impl SwarmParts {
         let (connections, panicked) =
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let (profile, environment) =
-            (self.around.broadcaster.profile(), self.around.broadcaster.environment());
-        let mut acceptors = Acceptors::new(self.around.metrics.clone());
+            (self.context.broadcaster.profile(), self.context.broadcaster.environment());
+        let mut acceptors = Acceptors::new(self.context.metrics.clone());
         let mut protocols = Vec::new();
         if self.config.gossip == GossipStreams::On {
             protocols = gossip_protocols(profile);
@@ -153,7 +153,7 @@ impl SwarmParts {
         let served = TaskSet::new(cancel);
         self.serve_http(&mut acceptors, &served);
         self.serve_protocols(&mut acceptors, &served);
-        let budget_bytes = self.around.broadcaster.budget().total();
+        let budget_bytes = self.context.broadcaster.budget().total();
         let (publications, to_publish) = publications(max_waiting_bytes(budget_bytes));
         let (senders, mut receivers) = channels(publications);
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
@@ -165,7 +165,7 @@ impl SwarmParts {
             transport::build(
                 environment.clone(),
                 &key,
-                self.around.door.clone(),
+                self.context.door.clone(),
                 executor.clone(),
                 backlog,
             )?,
@@ -200,7 +200,7 @@ impl SwarmParts {
         let mut core = Box::new(Core {
             swarm,
             links: self.gossip_links(senders, cancel),
-            topics: TopicTraffic::new(Arc::clone(&self.around), topics, verdicts, outbox, debts),
+            topics: TopicTraffic::new(Arc::clone(&self.context), topics, verdicts, outbox, debts),
             listening,
             receivers,
             accept,
@@ -216,18 +216,18 @@ impl SwarmParts {
 
     /// No links yet, and the configured addresses to dial.
     fn gossip_links(&self, senders: Senders, cancel: &CancellationToken) -> GossipLinks {
-        let (around, broadcaster) = (&self.around, &self.around.broadcaster);
-        let (random, metrics) = (broadcaster.environment().random(), around.metrics.clone());
-        let (limits, dials) = (self.config.dial, around.dials.clone());
-        let mut dialing = Dialing::new(limits, dials, random, around.local, metrics);
-        let configured = around.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (context, broadcaster) = (&self.context, &self.context.broadcaster);
+        let (random, metrics) = (broadcaster.environment().random(), context.metrics.clone());
+        let (limits, dials) = (self.config.dial, context.dials.clone());
+        let mut dialing = Dialing::new(limits, dials, random, context.local, metrics);
+        let configured = context.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         configured.into_iter().for_each(|address| dialing.add_configured(address));
         let conventions = Conventions::of(broadcaster.profile());
         GossipLinks {
-            around: Arc::clone(around),
+            context: Arc::clone(context),
             conventions,
             gossip: self.config.gossip,
-            peers: Peers::new(around.local, conventions.gossip_keys),
+            peers: Peers::new(context.local, conventions.gossip_keys),
             dialing,
             senders,
             tasks: TaskSet::new(cancel),
@@ -237,10 +237,10 @@ impl SwarmParts {
     /// Serves HTTP on streams, if an HTTP server is configured.
     fn serve_http(&self, acceptors: &mut Acceptors, served: &TaskSet) {
         let Some(http_server) = self.config.http_server.clone() else { return };
-        let profile = self.around.broadcaster.profile();
+        let profile = self.context.broadcaster.profile();
         let protocol = StreamProtocol::new(profile.http_protocol);
         let accept = acceptors.accept(&[protocol], streams::HTTP);
-        let metrics = self.around.metrics.clone();
+        let metrics = self.context.metrics.clone();
         let stream_acceptor = StreamAcceptor::new(accept, http_server, profile, metrics);
         let each = served.clone();
         served.spawn("http streams", |cancel| stream_acceptor.run(each, cancel));
@@ -254,7 +254,7 @@ impl SwarmParts {
                 continue;
             };
             let accept = acceptors.accept(&[name], protocol.limits.queue());
-            let metrics = self.around.metrics.clone();
+            let metrics = self.context.metrics.clone();
             let server = ProtocolServer::new(accept, protocol.clone(), metrics);
             let each = served.clone();
             served.spawn("own protocol streams", |cancel| server.run(each, cancel));
@@ -272,7 +272,7 @@ impl SwarmParts {
             if ended == Some(End::Cancelled) {
                 return;
             }
-            self.around.metrics.note(P2pEvent::SwarmRestarted);
+            self.context.metrics.note(P2pEvent::SwarmRestarted);
             if began.elapsed() >= STABLE {
                 wait = RESTART;
             }

@@ -170,7 +170,7 @@ impl Core {
             }
             SwarmEvent::ListenerError { error, .. } => {
                 // The library waits 100 ms after such an error and reports it again for as long as it lasts.
-                if let Some(left_out) = links.around.lines.listener.due() {
+                if let Some(left_out) = links.context.lines.listener.due() {
                     tracing::warn!(%error, left_out, "cannot accept a connection on a libp2p port");
                 }
             }

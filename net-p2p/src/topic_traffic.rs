@@ -58,7 +58,7 @@ const AT_ONCE: usize = 16;
 /// State of the traffic on all topics.
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
-    around: Arc<LinkContext>,
+    context: Arc<LinkContext>,
     topics: Vec<(Tag, IdentTopic)>,
     /// Takes the verdicts on messages to the swarm task.
     verdicts: mpsc::Sender<Verdict>,
@@ -78,7 +78,7 @@ pub(crate) struct TopicTraffic {
 impl TopicTraffic {
     /// Creates the state. Verdicts on messages go to `verdicts`, and messages come out of `outbox`.
     pub(crate) fn new(
-        around: Arc<LinkContext>,
+        context: Arc<LinkContext>,
         topics: Vec<(Tag, IdentTopic)>,
         verdicts: mpsc::Sender<Verdict>,
         outbox: Outbox,
@@ -86,7 +86,7 @@ impl TopicTraffic {
     ) -> Self {
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
         let (full_until, watch) = (None, Instant::now());
-        Self { around, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch }
+        Self { context, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch }
     }
 
     /// Waits until a message may be published or passed on. May return when there is none.
@@ -132,7 +132,7 @@ impl TopicTraffic {
         // No topic is attached in a node without gossip, so there is nothing to publish.
         let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
         if !gossipsub.gate().may_publish(origin, now) {
-            return self.around.metrics.note(P2pEvent::TopicNamesFull);
+            return self.context.metrics.note(P2pEvent::TopicNamesFull);
         }
         let bytes = held.bytes();
         match gossipsub.publish(topic.clone(), body) {
@@ -154,11 +154,11 @@ impl TopicTraffic {
             // The message was received or published before, so it is not lost.
             Err(PublishError::Duplicate) => {}
             Err(PublishError::NoPeersSubscribedToTopic) => {
-                self.around.metrics.note(P2pEvent::PublishWithoutPeers);
+                self.context.metrics.note(P2pEvent::PublishWithoutPeers);
             }
             Err(error) => {
                 tracing::debug!(%error, "publishing failed");
-                self.around.metrics.note(P2pEvent::PublishFailed);
+                self.context.metrics.note(P2pEvent::PublishFailed);
                 // The charge stays, because peers may still request the message.
                 self.outbox.keep(origin, held, now);
             }
@@ -170,7 +170,7 @@ impl TopicTraffic {
         let Verdict { message, from, acceptance, held, topic } = verdict;
         let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
         if !gossipsub.gate().may_pass_on(from, now) {
-            self.around.metrics.note(P2pEvent::TopicNamesFull);
+            self.context.metrics.note(P2pEvent::TopicNamesFull);
             return report(swarm, &message, &from, MessageAcceptance::Ignore);
         }
         gossipsub.gate().passed_on(from, now);
@@ -187,7 +187,7 @@ impl TopicTraffic {
         for peer in self.debts.overdue(now) {
             // This fails only if the peer has disconnected already.
             if swarm.disconnect_peer_id(peer).is_ok() {
-                self.around.metrics.note(P2pEvent::TopicPeerStalled);
+                self.context.metrics.note(P2pEvent::TopicPeerStalled);
                 tracing::debug!(%peer, "disconnecting a peer that does not accept topic messages");
             }
         }
@@ -200,7 +200,7 @@ impl TopicTraffic {
             }
             gossipsub::Event::SlowPeer { failed_messages, .. } => {
                 let failed = failed_messages.priority + failed_messages.non_priority;
-                self.around.metrics.note_many(P2pEvent::TopicPeerFull, failed as u64);
+                self.context.metrics.note_many(P2pEvent::TopicPeerFull, failed as u64);
             }
             _ => {}
         }
@@ -223,11 +223,11 @@ impl TopicTraffic {
         let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
         let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
-        let Some(held) = self.around.broadcaster.budget().try_reserve(bytes, Lane::Bulk) else {
-            self.around.metrics.note(P2pEvent::TopicBudgetFull);
+        let Some(held) = self.context.broadcaster.budget().try_reserve(bytes, Lane::Bulk) else {
+            self.context.metrics.note(P2pEvent::TopicBudgetFull);
             return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
-        let (verdicts, metrics) = (self.verdicts.clone(), self.around.metrics.clone());
+        let (verdicts, metrics) = (self.verdicts.clone(), self.context.metrics.clone());
         let topic = message.topic;
         let report = Box::new(move |validation| {
             let acceptance = match validation {
@@ -242,7 +242,7 @@ impl TopicTraffic {
         });
         let (body, from) = (Bytes::from(message.data), identity_of(&from));
         let transport = Transport::Libp2p;
-        self.around.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
+        self.context.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
     }
 
     pub(crate) fn on_verdict(&mut self, swarm: &mut NodeSwarm, verdict: Verdict) {
@@ -250,7 +250,7 @@ impl TopicTraffic {
             return report(swarm, &verdict.message, &verdict.from, verdict.acceptance);
         }
         for refused in self.outbox.pass_on(verdict) {
-            self.around.metrics.note(P2pEvent::TopicPassOnFull);
+            self.context.metrics.note(P2pEvent::TopicPassOnFull);
             report(swarm, &refused.message, &refused.from, MessageAcceptance::Ignore);
         }
         self.send_due(swarm);
@@ -269,7 +269,7 @@ impl TopicTraffic {
         let shown = scores.iter().filter_map(|&(peer, score)| {
             Some((identity_of(&peer)?, TopicScore { score, is_muted: score < PUBLISH_THRESHOLD }))
         });
-        self.around.scores.set(shown.collect(), now.into_std());
+        self.context.scores.set(shown.collect(), now.into_std());
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
         let muted: Vec<(PeerId, f64)> = muted.collect();
         let graylisted = muted.iter().filter(|(_, score)| *score < GRAYLIST_THRESHOLD);
@@ -279,8 +279,8 @@ impl TopicTraffic {
         self.muted.retain(|peer| muted.iter().any(|(low, _)| low == peer));
         for (peer, score) in muted {
             if self.muted.insert(peer) {
-                self.around.metrics.note(P2pEvent::TopicPeerMuted);
-                if let Some(left_out) = self.around.lines.muted.due() {
+                self.context.metrics.note(P2pEvent::TopicPeerMuted);
+                if let Some(left_out) = self.context.lines.muted.due() {
                     tracing::warn!(%peer, score, left_out, "a peer is not served on topics: its score is too low");
                 }
             }
@@ -290,7 +290,7 @@ impl TopicTraffic {
         let flooded: Vec<PeerId> = graylisted.map(|(peer, _)| *peer).collect();
         for peer in flooded {
             self.graylisted.remove(&peer);
-            self.around.metrics.note(P2pEvent::TopicFlood);
+            self.context.metrics.note(P2pEvent::TopicFlood);
             tracing::info!(%peer, "disconnecting a peer that stays graylisted");
             // This fails only if the peer has disconnected already.
             let _ = swarm.disconnect_peer_id(peer);
