@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     address::PeerAddress,
-    publications::{Publication, Publications},
+    publications::{NotTaken, Publication, Publications},
     streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };
 
@@ -141,15 +141,6 @@ struct Leads {
     commands: mpsc::Sender<Command>,
     stream_requests: mpsc::Sender<StreamRequest>,
     publications: Publications,
-}
-
-/// The reason why a command was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotTaken {
-    /// There is no room.
-    Full,
-    /// No swarm is running.
-    Down,
 }
 
 impl ToSwarm {

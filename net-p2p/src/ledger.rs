@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::outbox::Origin;
+use crate::origin::Origin;
 
 /// The factor by which the part of one peer may exceed what is free. Chosen: a single peer gets eight ninths, two get
 /// eight seventeenths each, and there is always some left for one more.

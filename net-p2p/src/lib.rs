@@ -60,6 +60,7 @@ mod memory;
 mod metrics;
 mod muxer;
 mod network;
+mod origin;
 mod outbox;
 mod peers;
 mod protocols;

@@ -22,13 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{PeerAddress, PeerAddressError},
-    command::{Command, NotTaken, ToSwarm},
+    command::{Command, ToSwarm},
     config::{GossipStreams, P2pConfig, libp2p_key},
     http::{StreamConnect, unusable},
     link::{LinkContext, StrangersLines},
     listening::Bound,
     metrics::P2pMetrics,
     protocols::{self, OwnProtocol, ProtocolError, Streams},
+    publications::NotTaken,
     pubsub,
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},

@@ -25,7 +25,6 @@ use std::{
 };
 
 use broadcaster::Reservation;
-use gossip::LinkId;
 use libp2p::PeerId;
 use tokio::time::Instant;
 
@@ -33,6 +32,7 @@ use crate::{
     backlog,
     command::Verdict,
     ledger::leaves_room,
+    origin::Origin,
     publications::{Publication, ToPublish},
     waiting::Waiting,
 };
@@ -74,17 +74,6 @@ const TRIES: usize = 16;
 
 /// Time after which a message is looked for again while there is none with room. Chosen: no delay that matters.
 const RETRY: Duration = Duration::from_millis(5);
-
-/// Where a message comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Origin {
-    /// This node.
-    Own,
-    /// A gossip link of this node.
-    Link(LinkId),
-    /// A peer on the topic.
-    Peer(PeerId),
-}
 
 /// The charge for a message with a body of `body_bytes`, in bytes.
 pub(crate) const fn cost(body_bytes: usize) -> usize {
@@ -268,7 +257,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use broadcaster::{ByteBudget, TopicReceipt};
-    use gossip::Lane;
+    use gossip::{Lane, LinkId};
     use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 
     use super::*;

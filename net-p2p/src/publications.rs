@@ -16,7 +16,16 @@ use bytes::Bytes;
 use libp2p::gossipsub::TopicHash;
 use tokio::sync::Notify;
 
-use crate::{command::NotTaken, outbox::Origin, waiting::Waiting};
+use crate::{origin::Origin, waiting::Waiting};
+
+/// The reason why a message or a command for the swarm task was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// There is no room.
+    Full,
+    /// No swarm is running.
+    Down,
+}
 
 /// A message that waits to be published.
 #[derive(Debug)]

@@ -11,10 +11,11 @@ use gossip::{Lane, LinkId};
 use libp2p::gossipsub::TopicHash;
 
 use crate::{
-    command::{NotTaken, ToSwarm},
+    command::ToSwarm,
     metrics::{P2pEvent, P2pMetrics},
-    outbox::{Origin, cost},
-    publications::Publication,
+    origin::Origin,
+    outbox::cost,
+    publications::{NotTaken, Publication},
     pubsub::MAX_BODY_BYTES,
 };
 

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use crate::{
     ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
-    outbox::Origin,
+    origin::Origin,
     topic_rates::{RateVerdict, TopicRates},
 };
 
