@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossip::{Durations, LoopbackRule};
+use gossip::{Durations, Host, LoopbackRule};
 
 /// Sockets allowed beyond the number of peers, for services and for refusing politely.
 ///
@@ -99,6 +99,16 @@ impl InboundLimits {
         let outbound = self.outbound.min(free / 4);
         let total = self.total.min(free - outbound - SOCKET_RESERVE);
         Some(Self { total, outbound, ..self })
+    }
+
+    /// Returns `true` if the host is this machine, and this machine is exempt.
+    pub(super) fn exempts(&self, host: Host) -> bool {
+        host.is_loopback() && self.loopback == LoopbackRule::Exempt
+    }
+
+    /// Returns `true` if the requests of the host are counted.
+    pub(super) fn rates_requests(&self, host: Host) -> bool {
+        self.rate.is_on() && !self.exempts(host)
     }
 }
 

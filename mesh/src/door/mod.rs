@@ -27,11 +27,14 @@ use std::{
     collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
-use gossip::{Durations, Identity, Transport};
+use gossip::{Durations, Host, Identity, Transport};
 
 pub use self::{
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
@@ -50,9 +53,15 @@ type Evict = Box<dyn FnOnce() + Send>;
 /// of its networks.
 #[derive(Clone)]
 pub struct Door {
-    shared: Arc<Mutex<Shared>>,
+    inside: Arc<Inside>,
     /// The transport as which this handle is counted.
     over: Transport,
+}
+
+struct Inside {
+    /// The same as those of the rules, to be read without the lock.
+    limits: InboundLimits,
+    shared: Mutex<Shared>,
 }
 
 struct Shared {
@@ -79,6 +88,8 @@ pub enum Knock {
 pub struct Pass {
     door: Door,
     guest: Ticket,
+    /// `true` once the head was counted: every later request of the socket spares the lock.
+    is_headed: AtomicBool,
 }
 
 /// The place of one admitted peer, given back when dropped. Its socket's [`Pass`] is kept beside it.
@@ -113,15 +124,16 @@ impl Door {
     /// A door that nobody has come through.
     #[must_use]
     pub fn new(limits: InboundLimits) -> Self {
-        let shared = Shared { rules: Rules::new(limits.bounded()), evict: HashMap::new() };
-        Self { shared: Arc::new(Mutex::new(shared)), over: Transport::Memory }
+        let limits = limits.bounded();
+        let shared = Mutex::new(Shared { rules: Rules::new(limits), evict: HashMap::new() });
+        Self { inside: Arc::new(Inside { limits, shared }), over: Transport::Memory }
     }
 
     /// A handle to the same door whose refusals count as those of a transport. A new door counts them as those of
     /// [`Transport::Memory`].
     #[must_use]
     pub fn over(&self, transport: Transport) -> Self {
-        Self { shared: Arc::clone(&self.shared), over: transport }
+        Self { inside: Arc::clone(&self.inside), over: transport }
     }
 
     /// Rules on a socket just accepted. `evict` is called if the connection has to make room for
@@ -130,7 +142,7 @@ impl Door {
         let mut shared = self.shared();
         match shared.rules.knock(ip, now) {
             Ruling::Close(why) => Knock::Close(why),
-            Ruling::Drain { guest } => Knock::Drain(Pass { door: self.clone(), guest }),
+            Ruling::Drain { guest } => Knock::Drain(Pass::new(self.clone(), guest)),
             Ruling::Serve { guest, evicted } => {
                 let evicted = evicted.and_then(|evicted| shared.evict.remove(&evicted));
                 shared.evict.insert(guest, Box::new(evict));
@@ -138,7 +150,7 @@ impl Door {
                 if let Some(evict) = evicted {
                     evict();
                 }
-                Knock::Serve(Pass { door: self.clone(), guest })
+                Knock::Serve(Pass::new(self.clone(), guest))
             }
         }
     }
@@ -149,6 +161,10 @@ impl Door {
     ///
     /// [`TooMany`] for every request of the host beyond the rate, until its window has passed.
     pub fn request(&self, ip: IpAddr, now: Instant) -> Result<(), TooMany> {
+        // A request has to wait for the lock only where requests are counted.
+        if !self.inside.limits.rates_requests(Host::of(ip)) {
+            return Ok(());
+        }
         self.shared().rules.request(ip, now)
     }
 
@@ -184,7 +200,7 @@ impl Door {
     /// The limits it was made with.
     #[must_use]
     pub fn limits(&self) -> InboundLimits {
-        *self.shared().rules.limits()
+        self.inside.limits
     }
 
     /// The number of connections that were refused or given up for a reason since the start, over all transports
@@ -226,16 +242,22 @@ impl Door {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.inside.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.rules.asks(self.over);
         shared
     }
 }
 
 impl Pass {
+    const fn new(door: Door, guest: Ticket) -> Self {
+        Self { door, guest, is_headed: AtomicBool::new(false) }
+    }
+
     /// The handshake, or the first request head, is complete. Only the first time counts.
     pub fn headed(&self) {
-        self.door.shared().rules.headed(self.guest);
+        if !self.is_headed.swap(true, Ordering::Relaxed) {
+            self.door.shared().rules.headed(self.guest);
+        }
     }
 
     /// Takes a place for a peer, whose `identity` is given where the transport proved it. One at a

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use gossip::{Host, Identity, LoopbackRule, Subnet, Transport};
+use gossip::{Host, Identity, Subnet, Transport};
 
 use super::{
     counts::{RateTable, Tally},
@@ -129,10 +129,6 @@ impl Rules {
             asking: Transport::Memory,
             refused: [[0; Refusal::ALL.len()]; TRANSPORTS],
         }
-    }
-
-    pub(super) const fn limits(&self) -> &InboundLimits {
-        &self.limits
     }
 
     /// Makes refusals count as those of a transport from now on.
@@ -344,7 +340,7 @@ impl Rules {
     }
 
     fn is_exempt(&self, host: Host) -> bool {
-        host.is_loopback() && self.limits.loopback == LoopbackRule::Exempt
+        self.limits.exempts(host)
     }
 
     /// The table that a rate is counted in, unless the host has none.

@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use futures::TryFutureExt;
 use gossip::{
     StreamUse,
     http::{HttpBody, HttpClient, HttpError, HttpRequest, HttpResponse, Timeout},
@@ -38,7 +37,6 @@ use super::{
     body::ResponseBody,
     driver::Driver,
     pool::{Lease, Live, Patience, Slot},
-    replay::Replay,
     request::{declared_length, only_request},
     target::TargetConfig,
     wire::{Counted, HalfClose, Outgoing, Wire},
@@ -153,9 +151,11 @@ impl TargetConfig {
         loop {
             // Only the first attempt uses an idle connection: a request sent again needs a fresh one.
             let idle = if resent == 0 { slot.idle().await } else { None };
-            let replay = idle.as_ref().and_then(|_kept| Replay::of(request));
             let live = match idle {
-                Some(live) => live,
+                Some(mut live) => {
+                    live.replay.keep(request);
+                    live
+                }
                 None => match Box::pin(self.open(&slot)).await {
                     Ok(live) => live,
                     Err(error) => return Err(crossed.unwrap_or(error)),
@@ -167,8 +167,11 @@ impl TargetConfig {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(HttpError::Protocol { source: AnswerError::Switching.into() });
                 }
-                Ok(response) => return Ok((response, lease)),
-                Err(error) => take_back(error, &lease, replay, request)?,
+                Ok(response) => {
+                    lease.answered();
+                    return Ok((response, lease));
+                }
+                Err(error) => take_back(error, &mut lease, request)?,
             };
             let error = crossed.take().unwrap_or(error);
             handed.store(error.may_have_reached(), Relaxed);
@@ -216,26 +219,32 @@ impl TargetConfig {
             .map_err(|source| HttpError::Unreachable { source: source.into() })?;
         let driver = Driver::new(connection, slot.entry(&wire), *limits, self.idle);
         tasks.spawn("http connection", |_cancel| driver);
-        Ok(Live { sender, wire })
+        Ok(Live { sender, wire, replay: Box::default() })
     }
 }
 
 impl Lease {
-    /// Hands a request to the connection, and waits for the head of the response.
+    /// Hands a request to the connection, and waits for the head of the response, which is then to be noted by
+    /// [`Lease::answered`].
     fn send(
         &mut self,
         request: HttpRequest,
         until: Option<Instant>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<http::Request<Outgoing>>>>
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<http::Request<Outgoing>>>> + use<>
     {
-        let Live { sender, wire } = self.live();
+        let Live { sender, wire, .. } = self.live();
         wire.begin(until);
         let declared = declared_length(request.headers());
         let request = request.map(|body| Outgoing::new(body, declared, wire));
-        let sent = sender.try_send_request(request);
-        let wire = Arc::clone(wire);
-        // A combinator: an `async` block would store this future twice.
-        sent.inspect_ok(move |_response| wire.head())
+        // Returned as it is: an `async` block would store this future twice.
+        sender.try_send_request(request)
+    }
+
+    /// Notes that the head of the response has arrived.
+    fn answered(&mut self) {
+        let Live { wire, replay, .. } = self.live();
+        wire.head();
+        replay.forget();
     }
 }
 
@@ -246,8 +255,7 @@ impl Lease {
 /// The same error for a request that may not be sent again.
 fn take_back(
     mut error: TrySendError<http::Request<Outgoing>>,
-    lease: &Lease,
-    replay: Option<Replay>,
+    lease: &mut Lease,
     request: &mut HttpRequest,
 ) -> Result<HttpError, HttpError> {
     if let Some(given_back) = error.take_message() {
@@ -255,12 +263,15 @@ fn take_back(
         return Ok(HttpError::Unreachable { source: error.into_error().into() });
     }
     let error = lost(lease, error.into_error());
-    match replay {
-        Some(replay) if matches!(error, HttpError::Broken { .. }) => {
-            *request = replay.into_request();
+    if !matches!(error, HttpError::Broken { .. }) {
+        return Err(error);
+    }
+    match lease.live().replay.take() {
+        Some(replay) => {
+            *request = replay;
             Ok(error)
         }
-        _ => Err(error),
+        None => Err(error),
     }
 }
 

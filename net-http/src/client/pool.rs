@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ClientLimits,
+    replay::Replay,
     window::Window,
     wire::{Outgoing, Wire},
 };
@@ -41,6 +42,8 @@ use super::{
 pub(super) struct Live {
     pub(super) sender: SendRequest<Outgoing>,
     pub(super) wire: Arc<Wire>,
+    /// The copy of the request that is under way, if it may be sent again.
+    pub(super) replay: Box<Replay>,
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gossip::LoopbackRule;
 use proptest::prelude::*;
 
 use super::*;
