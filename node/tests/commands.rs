@@ -192,11 +192,14 @@ fn instead_of_a_node(dir: &Path, does: impl FnOnce(UnixStream) + Send + 'static)
     std::thread::spawn(move || does(listener.accept().expect("it is called").0));
 }
 
-// Issue 8, leftovers: `tandem peers` once printed nothing at all beside a flood. The line is on standard error, and the
+/// The behaviour of the other end in place of a node; `None` if there is no other end.
+type OtherEnd = Option<fn(UnixStream)>;
+
+// Found beside issue 8: `tandem peers` once printed nothing at all beside a flood. The line is on standard error, and the
 // exit code tells.
 #[test]
 fn a_command_that_cannot_reach_its_node_says_so_and_fails() {
-    let cases: [(&str, Option<fn(UnixStream)>); 5] = [
+    let cases: [(&str, OtherEnd); 5] = [
         ("no node runs on the data directory", None),
         ("the connection to the node broke", Some(drop)),
         (

@@ -1,7 +1,7 @@
 //! Addresses of the machine that appear and go while a node runs, shown as they do. The machine is a network
 //! namespace of its own, where the test adds and removes addresses.
 
-#[allow(dead_code, unreachable_pub, reason = "this test program uses a part of it")]
+#[cfg(test)]
 mod support;
 
 use std::{
