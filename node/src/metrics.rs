@@ -106,6 +106,7 @@ impl Collector for Asked {
 }
 
 /// Counters that differ in their reason.
+#[cfg(any(feature = "ws", feature = "http"))]
 fn counters<const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
