@@ -36,6 +36,7 @@ mod intake;
 mod lanes;
 mod limits;
 mod link;
+mod link_guard;
 mod link_tasks;
 mod links;
 mod metrics;
@@ -73,6 +74,7 @@ pub use link::{
     Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,
     SourceEnd, Stopping,
 };
+pub use link_guard::LinkGuard;
 pub use metrics::{AbortedBy, DropReason, Metrics, VoteForm, VoteMetrics};
 pub use receipts::TopicReceipt;
 pub use relay::Relaying;

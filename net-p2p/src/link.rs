@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Attached, Broadcaster, Claim, LaneSinks, Link, LinkHooks, LinkInfo};
+use broadcaster::{Attached, Broadcaster, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo};
 use bytes::Bytes;
 use futures::{
     AsyncReadExt, AsyncWriteExt,
@@ -178,6 +178,7 @@ impl Attempt {
         let Some(mut attached) = context.attach(claim, senders, ready) else {
             return LinkOutcome::Stopping;
         };
+        let _guard = LinkGuard::new(&context.broadcaster, link);
         tracing::info!(%peer, %link, "gossip link up");
         // The send fails only if the swarm has ended, and then the link ends below.
         let _ = senders.notices.send(Notice::LinkUp { peer, link }).await;

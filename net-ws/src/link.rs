@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Attached, Claim, LaneSinks, Link, LinkHooks, LinkInfo, Stopping};
+use broadcaster::{Attached, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
@@ -132,6 +132,7 @@ pub(crate) async fn ended(
     mut attached: Attached,
     cancel: &CancellationToken,
 ) -> DisconnectReason {
+    let _guard = LinkGuard::new(&context.broadcaster, attached.peer);
     tokio::select! {
         biased;
         reason = attached.ended() => return reason,
