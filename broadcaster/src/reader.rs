@@ -246,7 +246,7 @@ impl<R: FrameSource> Reader<R> {
                     self.way_in.context.metrics.dropped(DropReason::LateAnswer, Lane::Bulk);
                 }
             }
-            // One that the codec of the link could not have read, if there is one.
+            // A message that the codec of the link could not have read, if there is one.
             Tag::VP => self.way_in.context.metrics.dropped(DropReason::PackedVote, Lane::Priority),
             _ => {
                 if let Some(hooks) = &self.peer.hooks {
