@@ -29,8 +29,8 @@
 //! | accept queue, own protocols | connections -> ProtocolServer | 1,024; 512 of one connection; at most the limits of the protocol | stream is reset | `AcceptQueueFull…` |
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
-//! | message IDs | library, 120 s | three eighths of the budget, in addition to it | not published, or emptied | `TopicNamesFull` |
-//! | GossipSub, per peer | library | 8,192 messages; publishing is paced below that | library drops | `TopicPeerFull` |
+//! | message IDs | library, 120 s | five sixths of the budget, in addition to it | not published or passed on, or emptied | `TopicNamesFull` |
+//! | GossipSub, per peer | its connection -> its topic stream | 8 MiB, counted in the backlog | message dropped for that peer | `TopicPeerFull` |
 //!
 //! # Invariants
 //!
