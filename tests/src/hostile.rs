@@ -25,6 +25,7 @@ mod line;
 mod newcomers;
 mod sockets;
 mod tally;
+mod thread;
 mod topic;
 
 pub use attack::Attack;
@@ -33,3 +34,4 @@ pub use honest::{Heard, Measured, Pair};
 pub use hub::{Target, hub};
 pub use newcomers::{Newcomers, newcomers};
 pub use tally::{Counts, Tally};
+pub use thread::Attacker;

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use testkit::hostile::{Attack, Pair, Tally, counters, growth, hub, newcomers};
+use testkit::hostile::{Attack, Attacker, Pair, counters, growth, hub, newcomers};
 use tokio_util::sync::CancellationToken;
 
 /// Time for which each attack lasts. Chosen: long enough for every queue on the way to fill.
 const LASTING: Duration = Duration::from_secs(2);
+
+/// Longest time until a newcomer is let in, and until the last message arrives. Chosen: far more than both take on a
+/// machine with a build beside; the bench measures how long they take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Half handshakes at one time. Chosen: more than the 128 that a node has places for, and few enough for any
 /// limit on open files.
@@ -30,13 +34,12 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
         Attack::Endless,
         Attack::HalfOpen,
     ] {
-        let (tally, before) = (Tally::default(), (counters(&hub), pair.counters()));
-        let honest = async { tokio::join!(pair.measure(LASTING), newcomers(&target, LASTING)) };
-        let (measured, newcomers) = tokio::select! {
-            () = attack.run(&target, CONNECTIONS, &tally) => unreachable!("it never gives up"),
-            honest = honest => honest,
-        };
-        let (name, counts) = (attack.name(), tally.counts());
+        let before = (counters(&hub), pair.counters());
+        let attacker = Attacker::start(attack, &target, CONNECTIONS).expect("a thread");
+        let newcomers = newcomers(&target, LASTING, PATIENCE);
+        let (measured, newcomers) = tokio::join!(pair.measure(LASTING, PATIENCE), newcomers);
+        let (name, counts) = (attack.name(), attacker.tally().counts());
+        drop(attacker);
         assert!(counts.opened > 0, "{name}: nobody attacked: {counts:?}");
         let lost = (measured.votes.lost, measured.transactions.lost);
         let [near, far] = pair.counters();
@@ -50,7 +53,7 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
             growth(&before.1[1], &far),
         );
         assert_eq!((measured.votes.doubled, measured.transactions.doubled), (0, 0), "{name}");
-        assert_eq!(newcomers.let_in, newcomers.came, "{name}: newcomers let in");
+        assert!(newcomers.left_out.is_empty(), "{name}: {newcomers:?}");
         assert!(pair.is_connected(), "{name}: an honest peer was cut");
     }
 }

@@ -87,7 +87,7 @@ fn row(kind: Kind, turn: &Turn) -> Row {
         p99_ratio_to_alone: Some(turn.ratio()),
         lost: Some(attacked.lost as u64),
         lost_transactions: Some(turn.attacked.transactions.lost as u64),
-        newcomers: Some(format!("{}/{}", turn.newcomers.let_in, turn.newcomers.came)),
+        newcomers: Some(format!("{}/{}", turn.newcomers.let_in(), turn.newcomers.came)),
         sent_per_s: Some(turn.sent_per_s),
         cut: Some(turn.cut.clone().unwrap_or_else(|| "no".to_owned())),
         peak_mib: Some(turn.peak_mib),
@@ -121,10 +121,8 @@ impl Turn {
         if self.ratio() > MAX_RATIO && self.attacked.votes.quantile(0.99) > FLOOR {
             faults.push(format!("p99 is {:.1} times the quiet one", self.ratio()));
         }
-        if self.newcomers.let_in < self.newcomers.came {
-            let (let_in, came) = (self.newcomers.let_in, self.newcomers.came);
-            faults.push(format!("{let_in} of {came} newcomers were let in"));
-        }
+        let left_out = self.newcomers.left_out.iter();
+        faults.extend(left_out.map(|newcomer| format!("newcomer {newcomer} was not let in")));
         faults.extend(
             self.honest_cut.iter().map(|reason| format!("an honest peer was cut: {reason}")),
         );

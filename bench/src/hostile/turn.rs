@@ -16,6 +16,9 @@ use crate::error::Failure;
 /// Time for an attack to build up before it is measured.
 const UNFOLDING: Duration = Duration::from_secs(2);
 
+/// Time within which a newcomer is to be a peer, and the last message is to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Time after which an attacker counts as not disconnected. Chosen: a message may take 30 s.
 const CUT_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -95,7 +98,8 @@ async fn attacked(
     let done = || attacker.said::<Done>().into_iter().next_back().unwrap_or_default();
     let before = (done(), attacker.cpu_seconds()?, Instant::now());
     let counted = counters(pair, hub);
-    let (attacked, newcomers) = tokio::join!(pair.measure(lasting), newcomers(target, lasting));
+    let (attacked, newcomers) =
+        tokio::join!(pair.measure(lasting, PATIENCE), newcomers(target, lasting, PATIENCE));
     if attacked.votes.lost + attacked.transactions.lost > 0 {
         let [near, far] = attacked.lost_from;
         eprintln!("  lost: {near} of the WebSocket node, {far} of the libp2p node");
@@ -125,7 +129,7 @@ async fn attacked(
     attacker.kill().await?;
     time::sleep(REST).await;
     let load = Child::start(Priority::Lowest, &["load".to_owned(), format!("{processors:.2}")])?;
-    let quiet = pair.measure(lasting).await;
+    let quiet = pair.measure(lasting, PATIENCE).await;
     load.kill().await?;
     let turn = Turn {
         quiet,
@@ -161,13 +165,15 @@ async fn held(target: &Target, pair: &Pair, lasting: Duration) -> Result<Turn, F
         pair.ask_for_blocks(HELD_REQUESTS).await;
         pending().await
     });
-    let measure = async { tokio::join!(pair.measure(lasting), newcomers(target, lasting)) };
+    let measure = async {
+        tokio::join!(pair.measure(lasting, PATIENCE), newcomers(target, lasting, PATIENCE))
+    };
     let (attacked, newcomers) = tokio::select! {
         never = &mut asking => never,
         measured = measure => measured,
     };
     time::sleep(REST).await;
-    let quiet = pair.measure(lasting).await;
+    let quiet = pair.measure(lasting, PATIENCE).await;
     let cut = Some("not an attack".to_owned());
     Ok(Turn {
         quiet,

@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //!
-//! * Every message has a number, and the time at which it was due. One that is not heard within
-//!   [`STRAGGLERS`] is lost.
+//! * Every message has a number, and the time at which it was due. One that is not heard within the patience of the
+//!   measurement is lost.
 //! * Messages of one measurement are told from those of another, and from those of an attacker.
 
 use std::{
@@ -35,9 +35,6 @@ const VOTE_BYTES: usize = 500;
 /// Between two transactions of one node.
 const TRANSACTION_EVERY: Duration = Duration::from_millis(10);
 const TRANSACTION_BYTES: usize = 300;
-
-/// Longest wait for messages after the last one was sent.
-const STRAGGLERS: Duration = Duration::from_secs(5);
 
 /// Longest time until the nodes receive messages from each other: a topic has no mesh in its first seconds.
 const MEETING: Duration = Duration::from_secs(30);
@@ -242,8 +239,9 @@ impl Pair {
         [counters(&self.near), counters(&self.far)]
     }
 
-    /// Has both send votes and transactions for so long a time, and tells what became of them.
-    pub async fn measure(&self, lasting: Duration) -> Measured {
+    /// Has both send votes and transactions for so long a time, and tells what became of them. Waits for them for as
+    /// long as `patience` lasts after the last one was sent.
+    pub async fn measure(&self, lasting: Duration, patience: Duration) -> Measured {
         let number = lock(&self.round).number + 1;
         let round = Round::new(number);
         *lock(&self.round) = Arc::clone(&round);
@@ -254,7 +252,7 @@ impl Pair {
             }
         };
         // A message that is still missing is lost.
-        let _ = time::timeout(STRAGGLERS, all).await;
+        let _ = time::timeout(patience, all).await;
         let mut measured = Measured::default();
         for (way, sent) in sent.into_iter().enumerate() {
             let heard = round.judge(way, sent);

@@ -17,7 +17,7 @@ use crate::{
     websocket::{upgrade_from, upgrade_request},
 };
 
-/// Longest time until a connection is up.
+/// Longest time until a connection of an attacker is up.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a connection ended or was refused, before the next one.
@@ -75,7 +75,18 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Connects, or gives up after a while, as an attacker does.
     pub(super) async fn dial(
+        target: &Target,
+        carrier: Carrier,
+        source: Ipv4Addr,
+    ) -> io::Result<Self> {
+        Self::dial_within(DIAL_TIMEOUT, target, carrier, source).await
+    }
+
+    /// Connects within `limit`.
+    pub(super) async fn dial_within(
+        limit: Duration,
         target: &Target,
         carrier: Carrier,
         source: Ipv4Addr,
@@ -101,7 +112,7 @@ impl Line {
                 }
             }
         };
-        time::timeout(DIAL_TIMEOUT, dial).await.map_err(io::Error::other)?
+        time::timeout(limit, dial).await.map_err(io::Error::other)?
     }
 
     /// Writes until that fails or the node ends the connection.
