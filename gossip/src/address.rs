@@ -26,7 +26,7 @@ const MAX_SHOWN_CHARS: usize = 80;
 const MULTIADDR_STARTS: [&str; 7] = ["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr", "p2p"];
 
 /// An address of a node, as an operator writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NodeAddress {
     /// The WebSocket network of a node.
     WebSocket(WebSocketAddress),
@@ -45,7 +45,7 @@ pub struct AddressError {
 }
 
 /// The security of a connection: plain, or TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Security {
     /// TCP alone.
     Plain,
@@ -54,7 +54,7 @@ pub enum Security {
 }
 
 /// Host, port and path of a node's WebSocket network.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebSocketAddress {
     security: Security,
     /// As written; an IPv6 address in brackets.

@@ -37,6 +37,12 @@ impl Host {
         })
     }
 
+    /// The IPv4 address, or the first address of the /64.
+    #[must_use]
+    pub const fn ip(self) -> IpAddr {
+        self.0
+    }
+
     /// Returns `true` if the host is this machine.
     #[must_use]
     pub fn is_loopback(self) -> bool {

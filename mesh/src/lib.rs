@@ -3,6 +3,8 @@
 //! ```text
 //!   verified link ──claim──▶ Ledger       ──Ruling──▶ keep, replace or refuse
 //!   addresses     ──add────▶ DialSchedule ──due─────▶ dial these now
+//!   sources       ──list───▶ Phonebook    ──records──▶ addresses, and their history, for the store
+//!   misbehaviour  ──ban────▶ Bans         ──until────▶ neither dialled nor let in
 //!   TCP accept    ──knock──▶ Door         ──Knock───▶ serve, drain or close
 //! ```
 //!
@@ -13,11 +15,14 @@
 //! * Memory is bounded whatever peers do: by the links there are, or by a constant.
 //! * No arithmetic on a duration that came from a peer can overflow.
 
+pub mod bans;
 pub mod dial;
 pub mod dials;
 pub mod door;
 pub mod ledger;
+pub mod phonebook;
 
+pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
 pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
@@ -26,3 +31,7 @@ pub use door::{
 };
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling};
+pub use phonebook::{
+    AddressSource, Listed, Phonebook, Record, Role, RoleError, RoleSet, SourceError, SourceId,
+    SourceKind,
+};

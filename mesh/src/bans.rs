@@ -1,0 +1,376 @@
+//! Bans: whom the node neither dials nor lets in for a while.
+//!
+//! ```text
+//!   operator's command ──ban, unban──▶ ┌──────┐ ──is_banned──▶ dial schedule, door, handshake
+//!   misbehaviour       ──ban─────────▶ │ Bans │
+//!   store on disk      ──restore─────▶ └──────┘ ──bans───────▶ store on disk, output
+//! ```
+//!
+//! # Invariants
+//!
+//! * Every ban ends, after [`LONGEST_BAN`] at the latest.
+//! * At most [`MAX_BANS`] are known. Those for misbehaviour never push out an operator's, so a peer that misbehaves
+//!   under a thousand names frees nobody whom an operator banned.
+//! * A ban that is repeated lasts until the later of the two ends.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use gossip::{Host, Identity, NodeAddress};
+
+/// Bans at one time, at most. Chosen: more than an operator reads, and a hundred KiB.
+pub const MAX_BANS: usize = 1_024;
+
+/// Longest ban. Chosen: a year; what is banned for longer belongs into a firewall.
+pub const LONGEST_BAN: Duration = gossip::LONGEST_LIMIT;
+
+/// Longest reason, in characters; a longer one is cut. Chosen: one line of a terminal.
+pub const MAX_REASON_CHARS: usize = 120;
+
+/// The one that is banned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BanSubject {
+    /// A node, wherever it is and on whatever transport.
+    Identity(Identity),
+    /// A host, whoever speaks from there: an IPv4 address, or the /64 of an IPv6 address.
+    Host(Host),
+    /// An address that the node dials. Over WebSocket a peer without an identity has nothing else.
+    Address(NodeAddress),
+}
+
+/// A text that names nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} names nobody to ban: write a peer ID, an IP address, or the address of a node")]
+pub struct BanSubjectError {
+    /// The text, cut to a bounded length.
+    pub text: String,
+}
+
+impl FromStr for BanSubject {
+    type Err = BanSubjectError;
+
+    /// Reads a peer ID, an IP address, or an address of a node.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let identity = || text.parse().ok().map(Self::Identity);
+        let host = || text.parse::<IpAddr>().ok().map(|ip| Self::Host(Host::of(ip)));
+        let address = || text.parse().ok().map(Self::Address);
+        identity()
+            .or_else(host)
+            .or_else(address)
+            .ok_or_else(|| BanSubjectError { text: text.chars().take(80).collect() })
+    }
+}
+
+impl fmt::Display for BanSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identity(identity) => identity.fmt(f),
+            Self::Host(host) => host.ip().fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The one who bans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BanCause {
+    /// The node itself, because of what the peer did.
+    Misbehaviour,
+    /// An operator, or the application that embeds the node.
+    Operator,
+}
+
+impl BanCause {
+    /// The name of the cause in stores and in output. Names stay as they are.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Misbehaviour => "misbehaviour",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// One ban, as it is shown and stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The one that is banned.
+    pub subject: BanSubject,
+    /// The end of the ban.
+    pub until: SystemTime,
+    /// The one who banned.
+    pub cause: BanCause,
+    /// The reason in words, for an operator to read.
+    pub reason: String,
+}
+
+/// There are [`MAX_BANS`] already, none of which gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_BANS} are banned already: unban some first, or use a firewall")]
+pub struct TooManyBans;
+
+#[derive(Debug)]
+struct Sentence {
+    until: Instant,
+    cause: BanCause,
+    reason: Box<str>,
+}
+
+/// All bans of a node.
+#[derive(Debug)]
+pub struct Bans {
+    sentences: BTreeMap<BanSubject, Sentence>,
+    /// The same moment on both clocks.
+    origin: (Instant, SystemTime),
+}
+
+impl Bans {
+    /// No bans. `now` and `wall` are the same moment on the two clocks.
+    #[must_use]
+    pub const fn new(now: Instant, wall: SystemTime) -> Self {
+        Self { sentences: BTreeMap::new(), origin: (now, wall) }
+    }
+
+    /// Bans `subject` for as long as `duration`, at most [`LONGEST_BAN`].
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyBans`] when there is no room. An operator's ban takes the place of one for misbehaviour, and one for
+    /// misbehaviour that of another that ends sooner.
+    pub fn ban(
+        &mut self,
+        subject: BanSubject,
+        duration: Duration,
+        (cause, reason): (BanCause, &str),
+        now: Instant,
+    ) -> Result<(), TooManyBans> {
+        self.expire(now);
+        let Some(until) = now.checked_add(duration.min(LONGEST_BAN)) else { return Ok(()) };
+        if let Some(known) = self.sentences.get_mut(&subject) {
+            if until > known.until {
+                (known.until, known.reason) = (until, clean(reason));
+            }
+            known.cause = known.cause.max(cause);
+            return Ok(());
+        }
+        if self.sentences.len() >= MAX_BANS {
+            let out = self.soonest(cause, until).ok_or(TooManyBans)?;
+            self.sentences.remove(&out);
+        }
+        self.sentences.insert(subject, Sentence { until, cause, reason: clean(reason) });
+        Ok(())
+    }
+
+    /// Ends a ban. Returns `false` if there was none.
+    pub fn unban(&mut self, subject: &BanSubject, now: Instant) -> bool {
+        self.expire(now);
+        self.sentences.remove(subject).is_some()
+    }
+
+    /// The end of the ban of `subject`; `None` if it is not banned.
+    #[must_use]
+    pub fn until(&self, subject: &BanSubject, now: Instant) -> Option<Instant> {
+        self.sentences.get(subject).map(|sentence| sentence.until).filter(|until| *until > now)
+    }
+
+    /// Returns `true` if the node of this identity is banned.
+    #[must_use]
+    pub fn is_banned(&self, identity: &Identity, now: Instant) -> bool {
+        self.until(&BanSubject::Identity(*identity), now).is_some()
+    }
+
+    /// Returns `true` if everybody who speaks from there is banned.
+    #[must_use]
+    pub fn is_host_banned(&self, ip: IpAddr, now: Instant) -> bool {
+        self.until(&BanSubject::Host(Host::of(ip)), now).is_some()
+    }
+
+    /// The end of the ban because of which an address must not be dialled: its own, that of the identity last found
+    /// there, or that of the host it names by number.
+    #[must_use]
+    pub fn until_dial(
+        &self,
+        address: &NodeAddress,
+        identity: Option<Identity>,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.sentences.is_empty() {
+            return None;
+        }
+        let own = self.until(&BanSubject::Address(address.clone()), now);
+        let identity = identity.and_then(|who| self.until(&BanSubject::Identity(who), now));
+        let host = ip_of(address).and_then(|ip| self.until(&BanSubject::Host(Host::of(ip)), now));
+        own.max(identity).max(host)
+    }
+
+    /// Every ban that has not ended, in the order of the subjects.
+    #[must_use]
+    pub fn bans(&self, now: Instant) -> Vec<Ban> {
+        let (instant, wall) = self.origin;
+        let live = self.sentences.iter().filter(|(_, sentence)| sentence.until > now);
+        live.filter_map(|(subject, sentence)| {
+            Some(Ban {
+                subject: subject.clone(),
+                until: wall.checked_add(sentence.until.saturating_duration_since(instant))?,
+                cause: sentence.cause,
+                reason: sentence.reason.to_string(),
+            })
+        })
+        .collect()
+    }
+
+    /// Takes back bans that were stored, and returns how many have not ended. Those beyond [`MAX_BANS`] are left out.
+    pub fn restore(&mut self, bans: impl IntoIterator<Item = Ban>, now: Instant) -> usize {
+        let (instant, wall) = self.origin;
+        let wall = wall.checked_add(now.saturating_duration_since(instant));
+        let mut restored = 0;
+        for ban in bans.into_iter().take(2 * MAX_BANS) {
+            let left = wall.and_then(|wall| ban.until.duration_since(wall).ok());
+            let Some(left) = left.filter(|left| !left.is_zero()) else { continue };
+            let taken = self.ban(ban.subject, left, (ban.cause, &ban.reason), now);
+            restored += usize::from(taken.is_ok());
+        }
+        restored
+    }
+
+    /// The ban that gives way to one of this cause that ends at `until`.
+    fn soonest(&self, cause: BanCause, until: Instant) -> Option<BanSubject> {
+        let lesser =
+            self.sentences.iter().filter(|(_, known)| known.cause == BanCause::Misbehaviour);
+        let (subject, known) = lesser.min_by_key(|(_, known)| known.until)?;
+        (cause > known.cause || until > known.until).then(|| subject.clone())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.sentences.retain(|_, sentence| sentence.until > now);
+    }
+}
+
+/// The IP address that an address names by number.
+fn ip_of(address: &NodeAddress) -> Option<IpAddr> {
+    match address {
+        NodeAddress::WebSocket(url) => url.host().trim_matches(['[', ']']).parse().ok(),
+        NodeAddress::Multiaddr(text) => text.split('/').nth(2)?.parse().ok(),
+    }
+}
+
+/// A reason in one line of bounded length.
+fn clean(reason: &str) -> Box<str> {
+    let letters = reason.chars().take(MAX_REASON_CHARS);
+    letters.map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn node(number: u32) -> BanSubject {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        BanSubject::Identity(Identity::from_ed25519(key))
+    }
+
+    fn bans() -> (Bans, Instant) {
+        let now = Instant::now();
+        (Bans::new(now, SystemTime::UNIX_EPOCH + 1_000 * SECOND), now)
+    }
+
+    #[test]
+    fn a_ban_ends_at_its_time_and_may_be_ended_before() {
+        let (mut bans, now) = bans();
+        for number in [1, 2] {
+            bans.ban(node(number), 10 * SECOND, (BanCause::Operator, "a\nb"), now).unwrap();
+        }
+        let BanSubject::Identity(one) = node(1) else { unreachable!() };
+        assert!(bans.is_banned(&one, now + 9 * SECOND) && !bans.is_banned(&one, now + 10 * SECOND));
+        assert!(bans.unban(&node(2), now) && !bans.unban(&node(2), now));
+        let shown = bans.bans(now);
+        assert_eq!(shown.len(), 1);
+        assert_eq!(shown[0].until, SystemTime::UNIX_EPOCH + 1_010 * SECOND);
+        assert_eq!(shown[0].reason, "a b");
+        bans.ban(node(3), Duration::MAX, (BanCause::Operator, ""), now).unwrap();
+        assert_eq!(bans.until(&node(3), now), Some(now + LONGEST_BAN));
+    }
+
+    #[test]
+    fn a_repeated_ban_lasts_until_the_later_end_and_stays_an_operators() {
+        let (mut bans, now) = bans();
+        bans.ban(node(1), 60 * SECOND, (BanCause::Operator, "spam"), now).unwrap();
+        bans.ban(node(1), SECOND, (BanCause::Misbehaviour, "again"), now).unwrap();
+        let shown = bans.bans(now).remove(0);
+        assert_eq!((shown.cause, &*shown.reason), (BanCause::Operator, "spam"));
+        assert_eq!(bans.until(&node(1), now), Some(now + 60 * SECOND));
+    }
+
+    #[test]
+    fn misbehaviour_under_many_names_frees_nobody_whom_an_operator_banned() {
+        let (mut bans, now) = bans();
+        bans.ban(node(0), SECOND, (BanCause::Operator, ""), now).unwrap();
+        for number in 1..3_000 {
+            let lasts = Duration::from_millis(2_000 + u64::from(number));
+            bans.ban(node(number), lasts, (BanCause::Misbehaviour, ""), now).unwrap();
+        }
+        assert_eq!(bans.bans(now).len(), MAX_BANS);
+        assert!(bans.until(&node(0), now).is_some() && bans.until(&node(1), now).is_none());
+        let sooner = bans.ban(node(9_999), SECOND, (BanCause::Misbehaviour, ""), now);
+        assert_eq!(sooner, Err(TooManyBans));
+        for number in 10_000..12_000 {
+            let taken = bans.ban(node(number), SECOND, (BanCause::Operator, ""), now);
+            assert_eq!(taken.is_ok(), number < 10_000 + 1_023, "{number}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_not_dialled_because_of_itself_its_node_or_its_host() {
+        for (subject, address) in [
+            ("a.example:1", "a.example:1"),
+            ("192.0.2.1", "192.0.2.1:4160"),
+            ("192.0.2.1", "http://192.0.2.1"),
+            ("192.0.2.1", "/ip4/192.0.2.1/tcp/1"),
+            ("2001:db8::1", "[2001:db8::2]:1"),
+        ] {
+            let (mut bans, now) = bans();
+            let subject: BanSubject = subject.parse().unwrap();
+            bans.ban(subject.clone(), SECOND, (BanCause::Operator, ""), now).unwrap();
+            let address = address.parse().unwrap();
+            assert_eq!(bans.until_dial(&address, None, now), Some(now + SECOND), "{subject}");
+            assert_eq!(bans.until_dial(&address, None, now + SECOND), None);
+            assert_eq!(bans.until_dial(&"b.example:1".parse().unwrap(), None, now), None);
+        }
+        let (mut bans, now) = bans();
+        bans.ban(node(1), SECOND, (BanCause::Misbehaviour, ""), now).unwrap();
+        let BanSubject::Identity(one) = node(1) else { unreachable!() };
+        let address = "b.example:1".parse().unwrap();
+        assert!(bans.until_dial(&address, Some(one), now).is_some());
+    }
+
+    #[test]
+    fn a_subject_prints_as_it_is_read() {
+        for text in ["192.0.2.1", "2001:db8::", "a.example:1", "/ip4/1.2.3.4/tcp/1", "https://a/"] {
+            let subject: BanSubject = text.parse().unwrap();
+            assert_eq!(subject.to_string().parse(), Ok(subject));
+        }
+        let subject = node(7);
+        assert_eq!(subject.to_string().parse(), Ok(subject));
+        assert!("nobody".parse::<BanSubject>().is_err());
+    }
+
+    #[test]
+    fn stored_bans_go_on_and_those_that_ended_do_not_come_back() {
+        let (mut old, now) = bans();
+        for (number, lasts) in [(1, 10), (2, 100)] {
+            old.ban(node(number), lasts * SECOND, (BanCause::Operator, "x"), now).unwrap();
+        }
+        let later = now + 5 * SECOND;
+        let mut new = Bans::new(later, SystemTime::UNIX_EPOCH + 1_050 * SECOND);
+        assert_eq!(new.restore(old.bans(now), later), 1);
+        assert_eq!(new.until(&node(2), later), Some(later + 50 * SECOND));
+    }
+}
