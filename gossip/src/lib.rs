@@ -43,8 +43,8 @@ pub use network_id::{NetworkId, NetworkIdError};
 pub use node::{Admission, ConnectPolicy, GossipNode};
 pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Roles, Transport};
 pub use profile::{
-    ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, MAX_TOPIC_BYTES,
-    NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,
+    ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
+    MAX_TOPIC_BYTES, NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,
 };
 pub use reason::{ApplicationReason, DisconnectReason};
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};

@@ -7,8 +7,8 @@
 //! * Two profiles with different names share no protocol and no header.
 
 use super::{
-    ClaimRule, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, NetworkProfile,
-    ReplyRule, StreamUse, protocol_tags,
+    ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
+    NetworkProfile, ReplyRule, StreamUse, protocol_tags,
 };
 use crate::{
     tag::{MAX_TAGS, Tag, TagRule, TagTable},
@@ -166,6 +166,12 @@ impl ProfileBuilder {
             claims: ClaimRule::Ranked,
             votes: VoteCompression::Off,
             key_file: NetworkProfile::TANDEM.key_file,
+            dns: DnsService {
+                relays: leak(format!("_{name}._tcp")),
+                archives: leak(format!("_{name}-archive._tcp")),
+                public: None,
+                special: &[],
+            },
             tags: TagTable::new(Vec::leak(rules)),
             name: leak(name),
         })))

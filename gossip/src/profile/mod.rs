@@ -88,6 +88,20 @@ impl ReplyRule {
     }
 }
 
+/// The names under which DNS leads to the nodes of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsService {
+    /// The service whose SRV records name relays, below the name of a bootstrap.
+    pub relays: &'static str,
+    /// The service whose SRV records name archives: nodes with every block.
+    pub archives: &'static str,
+    /// Bootstrap of the protocol's public networks, for an operator who asks for one by its name; `None` if there
+    /// are none. `<network>` stands for the name.
+    pub public: Option<&'static str>,
+    /// Public networks with a bootstrap of their own, by name.
+    pub special: &'static [(&'static str, &'static str)],
+}
+
 /// The names and numbers of a network protocol. Data only: no code may ask which profile it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkProfile {
@@ -122,6 +136,8 @@ pub struct NetworkProfile {
     pub votes: VoteCompression,
     /// Name of the key file in the data directory.
     pub key_file: &'static str,
+    /// Names under which DNS leads to nodes. Nobody is asked for them unless an operator says so.
+    pub dns: DnsService,
     /// The live tags.
     pub tags: TagTable,
 }
@@ -144,6 +160,19 @@ impl NetworkProfile {
         claims: ClaimRule::FirstVerified,
         votes: VoteCompression::Stateful(features::MAX_TABLE as u32),
         key_file: "peerIDPrivKey.key",
+        // Source: wire facts 10.4.
+        dns: DnsService {
+            relays: "_algobootstrap._tcp",
+            archives: "_archive._tcp",
+            public: Some(
+                "<network>.algorand.network?backup=<network>.algorand.net&dedup=<name>.algorand-<network>.(network|net)",
+            ),
+            special: &[
+                ("devnet", "<network>.algodev.network"),
+                ("betanet", "<network>.algodev.network"),
+                ("alphanet", "<network>.algodev.network"),
+            ],
+        },
         tags: TagTable::new(&tags("algotx01", 67)),
     };
 
@@ -164,6 +193,12 @@ impl NetworkProfile {
         claims: ClaimRule::Ranked,
         votes: VoteCompression::Off,
         key_file: "identity.pem",
+        dns: DnsService {
+            relays: "_tandem._tcp",
+            archives: "_tandem-archive._tcp",
+            public: None,
+            special: &[],
+        },
         tags: TagTable::new(&tags("tandem/tx/1", MAX_REQUEST_BYTES)),
     };
 
