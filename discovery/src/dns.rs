@@ -12,16 +12,22 @@
 //! * A look ends within its time, whatever the servers do, and has what came by then.
 //! * One list that cannot be had takes nothing from the others.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::future::join_all;
-use gossip::{DnsService, NodeAddress};
+use gossip::{BoxFuture, DnsService, Durations, NodeAddress};
 use hickory_resolver::proto::rr::RecordType;
-use rand::Rng;
+use mesh::{AddressSource, Listed, Role, SourceError, SourceId, SourceKind};
+use runtime::Random;
 use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
-    bootstrap::{Backup, Bootstrap, Names, merged},
+    bootstrap::{Bootstrap, Names, merged},
     dnsaddr::{self, Tree},
     kept::{Found, Kept, Pace},
     limits::DnsLimits,
@@ -42,21 +48,10 @@ pub enum Wanted {
     Both,
 }
 
-/// The part that a node plays, as DNS says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
-    /// It passes on what others send.
-    Relay,
-    /// It has every block.
-    Archive,
-}
-
 /// Settings of a look.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DnsSettings {
-    /// Entries to look up. Default: none.
-    pub bootstrap: Vec<Bootstrap>,
     /// Names of the network's services.
     pub service: DnsService,
     /// Transports to look for. Default: both.
@@ -70,11 +65,10 @@ pub struct DnsSettings {
 }
 
 impl DnsSettings {
-    /// Settings with nothing to look up.
+    /// The defaults, for the services of a network.
     #[must_use]
     pub fn new(service: DnsService) -> Self {
         Self {
-            bootstrap: Vec::new(),
             service,
             wanted: Wanted::default(),
             servers: vec![Server::System],
@@ -85,21 +79,11 @@ impl DnsSettings {
 }
 
 gossip::setters!(DnsSettings {
-    with_bootstrap => bootstrap: Vec<Bootstrap>,
     with_wanted => wanted: Wanted,
     with_servers => servers: Vec<Server>,
     with_dnssec => dnssec: Dnssec,
     with_limits => limits: DnsLimits,
 });
-
-/// An address that DNS leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundAddress {
-    /// The address.
-    pub address: NodeAddress,
-    /// The part of its node.
-    pub part: Part,
-}
 
 /// A list that could not be had, or not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +100,29 @@ impl fmt::Display for Missing {
     }
 }
 
+/// Every reason for which a look found nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", shown(missing))]
+pub struct NothingFound {
+    /// The lists that could not be had.
+    pub missing: Vec<Missing>,
+}
+
+fn shown(missing: &[Missing]) -> String {
+    let (first, rest) = match missing {
+        [] => return "no record holds an address".to_owned(),
+        [first, rest @ ..] => (first, rest.len()),
+    };
+    if rest == 0 { first.to_string() } else { format!("{first} (and {rest} more)") }
+}
+
 /// The result of a look.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Looked {
     /// Every address that is known now, from this look or earlier ones. An address that is listed as relay and as
     /// archive stands here twice.
-    pub addresses: Vec<FoundAddress>,
+    pub addresses: Vec<Listed>,
     /// Addresses of this look.
     pub found: usize,
     /// Time until the next look.
@@ -135,15 +135,23 @@ pub struct Looked {
     pub cut: usize,
 }
 
-/// Looks for nodes in DNS, and keeps what was found.
+/// Looks for the nodes of one bootstrap in DNS, and keeps what was found.
 #[derive(Debug)]
 pub struct DnsSource {
+    bootstrap: Bootstrap,
     settings: DnsSettings,
-    lists: BTreeMap<(usize, List), Kept<NodeAddress>>,
-    pace: Pace,
+    random: Random,
+    state: Mutex<State>,
 }
 
-/// A list of an entry.
+#[derive(Debug, Default)]
+struct State {
+    lists: BTreeMap<List, Kept<NodeAddress>>,
+    pace: Pace,
+    next: Duration,
+}
+
+/// A list of a bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum List {
     Relays,
@@ -153,7 +161,6 @@ enum List {
 
 /// The answer to the question for one list.
 struct Asked {
-    entry: usize,
     list: List,
     found: Found<NodeAddress>,
     ttl: Option<Duration>,
@@ -163,12 +170,12 @@ struct Asked {
 }
 
 impl DnsSource {
-    /// Nothing is known yet.
+    /// Nothing is known yet, and nothing is asked. `random` spreads the looks of nodes that were started together.
     #[must_use]
-    pub fn new(settings: DnsSettings) -> Self {
-        let limits = gossip::Durations::bounded(settings.limits);
-        let settings = DnsSettings { limits, ..settings };
-        Self { settings, lists: BTreeMap::new(), pace: Pace::default() }
+    pub fn new(bootstrap: Bootstrap, settings: DnsSettings, random: Random) -> Self {
+        let settings = DnsSettings { limits: settings.limits.bounded(), ..settings };
+        let state = State { next: settings.limits.soonest, ..State::default() };
+        Self { bootstrap, settings, random, state: Mutex::new(state) }
     }
 
     /// Asks for everything once. It is time for the next look after [`Looked::next`].
@@ -176,13 +183,12 @@ impl DnsSource {
     /// # Cancel safety
     ///
     /// Dropping the future ends its questions; what earlier looks found is kept.
-    pub async fn look(&mut self, rng: &mut impl Rng) -> Looked {
+    pub async fn look(&self) -> Looked {
         let limits = self.settings.limits;
         let servers = Servers {
             servers: self.settings.servers.clone(),
             dnssec: self.settings.dnssec.clone(),
         };
-        let mut looked = Looked::default();
         let (open, problems) = match spawn_blocking(move || servers.open(limits)).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -190,16 +196,21 @@ impl DnsSource {
                 (Open::none(limits), vec![reason])
             }
         };
-        let servers = |reason| Missing { name: "the DNS servers".to_owned(), reason };
-        looked.missing.extend(problems.into_iter().map(servers));
         let deadline = Instant::now() + limits.look_timeout;
-        let answers = join_all(
-            self.questions()
-                .into_iter()
-                .map(|(entry, list)| ask(&self.settings, &open, (entry, list), deadline)),
-        );
+        let lists = self.lists().iter();
+        let answers = join_all(lists.map(|list| self.ask(&open, *list, deadline))).await;
+        let servers = |reason| Missing { name: "the DNS servers".to_owned(), reason };
+        let missing = problems.into_iter().map(servers).collect();
+        self.take(answers, Looked { missing, ..Looked::default() })
+    }
+
+    /// Takes the answers of a look.
+    fn take(&self, answers: Vec<Asked>, mut looked: Looked) -> Looked {
+        let limits = self.settings.limits;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { lists, pace, next } = &mut *state;
         let mut ttl: Option<Duration> = None;
-        for asked in answers.await {
+        for asked in answers {
             let (Found::Whole(found) | Found::Part(found)) = &asked.found;
             if !found.is_empty() {
                 looked.found += found.len();
@@ -211,84 +222,97 @@ impl DnsSource {
             looked.missing.extend(asked.missing);
             looked.unusable += asked.unusable;
             looked.cut += asked.cut;
-            let backup = backup_of(&self.settings.bootstrap, asked.entry);
-            let key = |address: &NodeAddress| key_of(address, backup);
-            let kept = self.lists.entry((asked.entry, asked.list)).or_default();
-            kept.answered(asked.found, key, limits, Instant::now());
+            let kept = lists.entry(asked.list).or_default();
+            kept.answered(asked.found, |address| self.key(address), limits, Instant::now());
         }
-        for ((_, list), kept) in &self.lists {
-            let part = if *list == List::Archives { Part::Archive } else { Part::Relay };
+        for (list, kept) in lists {
+            let role = match list {
+                List::Archives => Role::archival(),
+                List::Relays | List::Tree => Role::relay(),
+            };
             let found = kept.addresses().iter().cloned();
-            looked.addresses.extend(found.map(|address| FoundAddress { address, part }));
+            looked.addresses.extend(found.map(|address| Listed::new(address, [role.clone()])));
         }
-        looked.next = self.pace.pause(ttl, limits, rng);
+        *next = pace.pause(ttl, limits, &mut self.random.clone());
+        looked.next = *next;
         looked
     }
 
-    fn questions(&self) -> Vec<(usize, List)> {
-        let wanted = self.settings.wanted;
-        let mut questions = Vec::new();
-        for (entry, bootstrap) in self.settings.bootstrap.iter().enumerate() {
-            if wanted != Wanted::Libp2p && matches!(bootstrap, Bootstrap::Names(_)) {
-                questions.extend([(entry, List::Relays), (entry, List::Archives)]);
+    /// The lists to ask for.
+    fn lists(&self) -> &'static [List] {
+        match (&self.bootstrap, self.settings.wanted) {
+            (Bootstrap::Names(_), Wanted::Both) => &[List::Relays, List::Archives, List::Tree],
+            (Bootstrap::Names(_), Wanted::WebSocket) => &[List::Relays, List::Archives],
+            (_, Wanted::Libp2p) | (Bootstrap::Tree(_), Wanted::Both) => &[List::Tree],
+            (Bootstrap::Tree(_), Wanted::WebSocket) => &[],
+        }
+    }
+
+    /// The part of an address by which two of the same list are one node.
+    fn key(&self, address: &NodeAddress) -> String {
+        let backup = match &self.bootstrap {
+            Bootstrap::Names(names) => names.backup.as_ref(),
+            Bootstrap::Tree(_) => None,
+        };
+        match (address, backup) {
+            (NodeAddress::WebSocket(address), Some(backup)) => backup.key(&address.to_string()),
+            (address, _) => address.to_string(),
+        }
+    }
+
+    async fn ask(&self, open: &Open, list: List, deadline: Instant) -> Asked {
+        let mut asked = Asked {
+            list,
+            found: Found::Part(Vec::new()),
+            ttl: None,
+            missing: Vec::new(),
+            unusable: 0,
+            cut: 0,
+        };
+        let service = &self.settings.service;
+        match (&self.bootstrap, list) {
+            (Bootstrap::Names(names), List::Relays) => {
+                asked.hosts(open, names, service.relays, deadline).await;
             }
-            if wanted != Wanted::WebSocket {
-                questions.push((entry, List::Tree));
+            (Bootstrap::Names(names), List::Archives) => {
+                asked.hosts(open, names, service.archives, deadline).await;
+                // Most networks name none.
+                asked.missing.retain(|missing| missing.reason != AskError::NoRecord);
+            }
+            (Bootstrap::Names(names), List::Tree) => {
+                let backup = names.backup.as_ref().map(|backup| &backup.name);
+                asked.trees(open, [Some(&names.primary), backup], deadline).await;
+            }
+            (Bootstrap::Tree(name), _) => {
+                asked.trees(open, [Some(name), None], deadline).await;
             }
         }
-        questions
+        asked
     }
 }
 
-fn backup_of(bootstrap: &[Bootstrap], entry: usize) -> Option<&Backup> {
-    match bootstrap.get(entry)? {
-        Bootstrap::Names(names) => names.backup.as_ref(),
-        Bootstrap::Tree(_) => None,
+impl AddressSource for DnsSource {
+    fn id(&self) -> SourceId {
+        SourceId::named(SourceKind::Dns, &self.bootstrap.to_string())
     }
-}
 
-/// The part of an address by which two of the same list are one node.
-fn key_of(address: &NodeAddress, backup: Option<&Backup>) -> String {
-    match (address, backup) {
-        (NodeAddress::WebSocket(address), Some(backup)) => backup.key(&address.to_string()),
-        (address, _) => address.to_string(),
+    fn fetch(&self) -> BoxFuture<'_, Result<Vec<Listed>, SourceError>> {
+        Box::pin(async move {
+            let looked = self.look().await;
+            let Looked { found, missing, unusable, cut, .. } = &looked;
+            let name = &self.bootstrap;
+            tracing::debug!(%name, found, unusable, cut, ?missing, "DNS was asked for nodes");
+            if looked.found > 0 {
+                return Ok(looked.addresses);
+            }
+            let cause = Box::new(NothingFound { missing: looked.missing });
+            Err(SourceError { source_id: self.id(), cause })
+        })
     }
-}
 
-async fn ask(
-    settings: &DnsSettings,
-    open: &Open,
-    (entry, list): (usize, List),
-    deadline: Instant,
-) -> Asked {
-    let mut asked = Asked {
-        entry,
-        list,
-        found: Found::Part(Vec::new()),
-        ttl: None,
-        missing: Vec::new(),
-        unusable: 0,
-        cut: 0,
-    };
-    let Some(bootstrap) = settings.bootstrap.get(entry) else { return asked };
-    match (bootstrap, list) {
-        (Bootstrap::Names(names), List::Relays) => {
-            asked.hosts(open, names, settings.service.relays, deadline).await;
-        }
-        (Bootstrap::Names(names), List::Archives) => {
-            asked.hosts(open, names, settings.service.archives, deadline).await;
-            // Most networks name none.
-            asked.missing.retain(|missing| missing.reason != AskError::NoRecord);
-        }
-        (Bootstrap::Names(names), List::Tree) => {
-            let backup = names.backup.as_ref().map(|backup| &backup.name);
-            asked.trees(open, [Some(&names.primary), backup], deadline).await;
-        }
-        (Bootstrap::Tree(name), _) => {
-            asked.trees(open, [Some(name), None], deadline).await;
-        }
+    fn refresh(&self) -> Duration {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).next
     }
-    asked
 }
 
 impl Asked {

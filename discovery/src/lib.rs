@@ -9,7 +9,7 @@
 //!
 //! * Nothing is asked, and nobody contacted, unless an operator said so.
 //! * Everything from outside is bounded in number, size and time, and told apart from what cannot be used.
-//! * What is found here is a proposal: the phonebook of `mesh` decides on addresses, and the loop on dials.
+//! * An address that is found here is a proposal: the phonebook of `mesh` decides on addresses, and the loop on dials.
 
 mod bootstrap;
 mod dns;
@@ -19,9 +19,14 @@ mod limits;
 mod name;
 mod resolver;
 mod srv;
+mod store;
 
 pub use bootstrap::{Backup, Bootstrap, BootstrapError, MAX_ENTRIES, Names};
-pub use dns::{DnsSettings, DnsSource, FoundAddress, Looked, Missing, Part, Wanted};
+pub use dns::{DnsSettings, DnsSource, Looked, Missing, NothingFound, Wanted};
 pub use limits::DnsLimits;
 pub use name::DnsName;
 pub use resolver::{AskError, Dnssec, Server, ServerError};
+pub use store::{
+    Aside, Loaded, PEER_FILE, PeerFile, PeerFileError, PeerStore, decode_ban, decode_record,
+    encode_ban, encode_record,
+};

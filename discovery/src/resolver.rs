@@ -222,16 +222,50 @@ impl Open {
             // Each server has an equal part of the time that is left.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
-            told = match timeout_at(now + share, resolver.lookup(asked.clone(), kind)).await {
-                Ok(Ok(found)) => match self.answer(&asked, kind, found.answers()) {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => error,
-                },
-                Ok(Err(error)) => failed(&error),
+            told = match timeout_at(now + share, self.ask_one(resolver, &asked, kind)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
                 Err(_elapsed) => AskError::TimedOut,
             };
         }
         Err(told)
+    }
+
+    /// Asks one server, and follows aliases: the library follows none that lead to SRV records.
+    async fn ask_one(
+        &self,
+        resolver: &TokioResolver,
+        asked: &Name,
+        kind: RecordType,
+    ) -> Result<Answer, AskError> {
+        let (mut name, mut longest) = (asked.clone(), Duration::MAX);
+        for _ in 0..=MAX_ALIASES {
+            match self.look_up(resolver, &name, kind).await {
+                Ok(answer) => return Ok(Answer { ttl: answer.ttl.min(longest), ..answer }),
+                Err(AskError::NoRecord) => {}
+                Err(error) => return Err(error),
+            }
+            let alias = self.look_up(resolver, &name, RecordType::CNAME).await?;
+            let target = alias.records.into_iter().find_map(|record| match record {
+                RData::CNAME(target) => Some(target.0),
+                _ => None,
+            });
+            longest = longest.min(alias.ttl);
+            name = target.ok_or(AskError::NoRecord)?;
+        }
+        Err(AskError::NoRecord)
+    }
+
+    async fn look_up(
+        &self,
+        resolver: &TokioResolver,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<Answer, AskError> {
+        match resolver.lookup(name.clone(), kind).await {
+            Ok(found) => self.answer(name, kind, found.answers()),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// The records that answer the question.
@@ -246,8 +280,8 @@ impl Open {
         }
         let (mut records, mut ttl, mut unproved) = (Vec::new(), u32::MAX, 0_usize);
         for record in all.iter().filter(|record| names.contains(&record.name)) {
-            let is_alias = record.record_type() == RecordType::CNAME;
-            if record.record_type() != kind && !is_alias {
+            let is_asked_for = record.record_type() == kind;
+            if !is_asked_for && record.record_type() != RecordType::CNAME {
                 continue;
             }
             if self.is_proof_needed && !record.proof.is_secure() {
@@ -255,7 +289,7 @@ impl Open {
                 continue;
             }
             ttl = ttl.min(record.ttl);
-            if !is_alias {
+            if is_asked_for {
                 records.push(record.data.clone());
             }
         }

@@ -11,10 +11,11 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::Record,
 };
-use rand::{SeedableRng, rngs::StdRng};
+use mesh::{AddressSource, Role};
+use runtime::Random;
 use support::{DnsServer, Scripted, cname, srv, txt};
 use tandem_discovery::{
-    AskError, Bootstrap, DnsLimits, DnsSettings, DnsSource, Dnssec, Looked, Part, Server, Wanted,
+    AskError, Bootstrap, DnsLimits, DnsSettings, DnsSource, Dnssec, Looked, Server, Wanted,
 };
 use tokio::time::Instant;
 
@@ -42,25 +43,25 @@ fn settings(
 ) -> DnsSource {
     let service = NetworkProfile::TANDEM.dns;
     let network = NetworkId::new("test-v1").unwrap();
+    let mut list = Bootstrap::parse(text, &network, &service).unwrap();
     let settings = DnsSettings::new(service)
-        .with_bootstrap(Bootstrap::parse(text, &network, &service).unwrap())
         .with_servers(servers.iter().copied().map(Server::At).collect())
         .with_wanted(wanted)
         .with_dnssec(dnssec)
         .with_limits(limits);
-    DnsSource::new(settings)
+    DnsSource::new(list.remove(0), settings, Random::seeded(1))
 }
 
-async fn look(source: &mut DnsSource) -> Looked {
+async fn look(source: &DnsSource) -> Looked {
     let began = Instant::now();
-    let looked = source.look(&mut StdRng::seed_from_u64(1)).await;
+    let looked = source.look().await;
     assert!(began.elapsed() < 2 * limits().look_timeout, "{:?}", began.elapsed());
     assert!(looked.next >= Duration::from_secs(1) && looked.next <= limits().latest, "{looked:?}");
     looked
 }
 
-fn addresses(looked: &Looked, part: Part) -> Vec<String> {
-    let own = looked.addresses.iter().filter(|found| found.part == part);
+fn addresses(looked: &Looked, role: &Role) -> Vec<String> {
+    let own = looked.addresses.iter().filter(|found| found.roles.contains(role));
     let mut texts: Vec<String> = own.map(|found| found.address.to_string()).collect();
     texts.sort();
     texts
@@ -75,17 +76,17 @@ async fn relays_and_archives_are_found_by_their_services() {
         txt(TREE, 900, "dnsaddr=/ip4/192.0.2.1/tcp/4190/p2p/QmA"),
     ])
     .await;
-    let looked = look(&mut source("a.example", &[server.address], Wanted::Both)).await;
+    let looked = look(&source("a.example", &[server.address], Wanted::Both)).await;
     let tree = "/ip4/192.0.2.1/tcp/4190/p2p/QmA";
-    assert_eq!(addresses(&looked, Part::Relay), [tree, "r1.example:4160", "r2.example:4161"]);
-    assert_eq!(addresses(&looked, Part::Archive), ["r1.example:4160"]);
+    assert_eq!(addresses(&looked, &Role::relay()), [tree, "r1.example:4160", "r2.example:4161"]);
+    assert_eq!(addresses(&looked, &Role::archival()), ["r1.example:4160"]);
     assert_eq!((looked.found, looked.missing.len()), (4, 0));
     // The shortest time of all records.
     assert_eq!(looked.next, Duration::from_secs(200));
-    let looked = look(&mut source("a.example", &[server.address], Wanted::WebSocket)).await;
-    assert_eq!(addresses(&looked, Part::Relay), ["r1.example:4160", "r2.example:4161"]);
-    let looked = look(&mut source("a.example", &[server.address], Wanted::Libp2p)).await;
-    assert_eq!(addresses(&looked, Part::Relay), [tree]);
+    let looked = look(&source("a.example", &[server.address], Wanted::WebSocket)).await;
+    assert_eq!(addresses(&looked, &Role::relay()), ["r1.example:4160", "r2.example:4161"]);
+    let looked = look(&source("a.example", &[server.address], Wanted::Libp2p)).await;
+    assert_eq!(addresses(&looked, &Role::relay()), [tree]);
 }
 
 #[tokio::test]
@@ -100,34 +101,47 @@ async fn a_backup_adds_to_the_primary_name_and_stands_in_for_it() {
         txt("_dnsaddr.test.b.", 300, "dnsaddr=/ip4/192.0.2.3/tcp/1/p2p/QmB"),
     ])
     .await;
-    let mut source = source(text, &[server.address], Wanted::Both);
-    let looked = look(&mut source).await;
+    let source = source(text, &[server.address], Wanted::Both);
+    let looked = look(&source).await;
     // Over WebSocket the first name counts, over libp2p the second one. Source: wire facts 8.8 and 10.4.
     let all = ["/ip4/192.0.2.2/tcp/1/p2p/QmA", "/ip4/192.0.2.3/tcp/1/p2p/QmB", "r1.a:1", "r2.b:1"];
-    assert_eq!(addresses(&looked, Part::Relay), all);
+    assert_eq!(addresses(&looked, &Role::relay()), all);
     server.replace(vec![srv("_tandem._tcp.test.b.", 300, "r9.b.", 1)]).await;
-    let looked = look(&mut source).await;
+    let looked = look(&source).await;
     let trees = &all[..2];
     let mut left = trees.to_vec();
     left.push("r9.b:1");
-    assert_eq!(addresses(&looked, Part::Relay), left);
+    assert_eq!(addresses(&looked, &Role::relay()), left);
 }
 
 // Issue 10, 2: an empty result keeps the old list.
 #[tokio::test]
 async fn a_list_outlives_an_empty_answer_and_a_name_that_is_gone() {
     let server = DnsServer::start(vec![srv(RELAYS, 300, "r1.example.", 1)]).await;
-    let mut source = source("a.example", &[server.address], Wanted::WebSocket);
-    assert_eq!(addresses(&look(&mut source).await, Part::Relay), ["r1.example:1"]);
+    let source = source("a.example", &[server.address], Wanted::WebSocket);
+    assert_eq!(addresses(&look(&source).await, &Role::relay()), ["r1.example:1"]);
     server.replace(vec![]).await;
-    let looked = look(&mut source).await;
-    assert_eq!(addresses(&looked, Part::Relay), ["r1.example:1"]);
+    let looked = look(&source).await;
+    assert_eq!(addresses(&looked, &Role::relay()), ["r1.example:1"]);
     assert_eq!(looked.found, 0);
     assert_eq!(looked.missing[0].reason, AskError::NoRecord);
     assert_eq!(looked.missing[0].name, RELAYS);
     assert!(looked.next <= limits().retry / 16);
     server.replace(vec![srv(RELAYS, 300, "r2.example.", 1)]).await;
-    assert_eq!(addresses(&look(&mut source).await, Part::Relay), ["r2.example:1"]);
+    assert_eq!(addresses(&look(&source).await, &Role::relay()), ["r2.example:1"]);
+}
+
+#[tokio::test]
+async fn a_source_says_why_it_has_no_answer_and_when_to_ask_again() {
+    let server = DnsServer::start(vec![]).await;
+    let source = source("a.example", &[server.address], Wanted::WebSocket);
+    assert_eq!(source.id().to_string(), "dns:a.example");
+    let error = source.fetch().await.unwrap_err();
+    assert_eq!(error.cause.to_string(), format!("{RELAYS}: there is no record"));
+    assert!(source.refresh() <= limits().retry / 16);
+    server.replace(vec![srv(RELAYS, 300, "r1.example.", 1)]).await;
+    assert_eq!(source.fetch().await.unwrap().len(), 1);
+    assert_eq!(source.refresh(), Duration::from_secs(300));
 }
 
 #[tokio::test]
@@ -138,8 +152,8 @@ async fn an_alias_is_followed() {
         srv("c.example.", 300, "r1.example.", 1),
     ])
     .await;
-    let looked = look(&mut source("a.example", &[server.address], Wanted::WebSocket)).await;
-    assert_eq!(addresses(&looked, Part::Relay), ["r1.example:1"]);
+    let looked = look(&source("a.example", &[server.address], Wanted::WebSocket)).await;
+    assert_eq!(addresses(&looked, &Role::relay()), ["r1.example:1"]);
     assert_eq!(looked.next, Duration::from_secs(90));
 }
 
@@ -157,11 +171,11 @@ async fn the_next_server_is_asked_when_one_has_nothing_or_is_silent() {
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     for first in [empty.address, silent.address, refusing.address, closed] {
         let servers = [first, good.address];
-        let looked = look(&mut source("a.example", &servers, Wanted::WebSocket)).await;
-        assert_eq!(addresses(&looked, Part::Relay), ["r1.example:1"], "{looked:?}");
+        let looked = look(&source("a.example", &servers, Wanted::WebSocket)).await;
+        assert_eq!(addresses(&looked, &Role::relay()), ["r1.example:1"], "{looked:?}");
     }
     let alone = [silent.address];
-    let looked = look(&mut source("a.example", &alone, Wanted::WebSocket)).await;
+    let looked = look(&source("a.example", &alone, Wanted::WebSocket)).await;
     assert_eq!(looked.missing[0].reason, AskError::TimedOut);
     assert!(looked.addresses.is_empty());
 }
@@ -205,8 +219,8 @@ async fn garbage_is_no_answer_and_harms_nothing() {
     for garble in garbles {
         let raving = Scripted::start(move |question| Some(garble(question))).await;
         let servers = [raving.address, good.address];
-        let looked = look(&mut source("a.example", &servers, Wanted::WebSocket)).await;
-        assert_eq!(addresses(&looked, Part::Relay), ["r1.example:1"]);
+        let looked = look(&source("a.example", &servers, Wanted::WebSocket)).await;
+        assert_eq!(addresses(&looked, &Role::relay()), ["r1.example:1"]);
     }
 }
 
@@ -221,8 +235,8 @@ async fn records_that_nobody_asked_for_do_not_count() {
     };
     let other_name =
         Scripted::start(move |question| poisoned(question, question.metadata.id)).await;
-    let mut source_ = source("a.example", &[other_name.address], Wanted::WebSocket);
-    let looked = look(&mut source_).await;
+    let source_ = source("a.example", &[other_name.address], Wanted::WebSocket);
+    let looked = look(&source_).await;
     assert!(looked.addresses.is_empty(), "{looked:?}");
     let forged = Scripted::start(|question| {
         let mut answer = answer_to(question, vec![srv(RELAYS, 300, "bad.", 1)]);
@@ -230,7 +244,7 @@ async fn records_that_nobody_asked_for_do_not_count() {
         answer.to_vec().ok()
     })
     .await;
-    let looked = look(&mut source("a.example", &[forged.address], Wanted::WebSocket)).await;
+    let looked = look(&source("a.example", &[forged.address], Wanted::WebSocket)).await;
     assert!(looked.addresses.is_empty(), "{looked:?}");
 }
 
@@ -248,8 +262,8 @@ async fn targets_that_are_no_hosts_are_left_out() {
         answer_to(question, vec![record, none, zero, good]).to_vec().ok()
     })
     .await;
-    let looked = look(&mut source("a.example", &[server.address], Wanted::WebSocket)).await;
-    assert_eq!(addresses(&looked, Part::Relay), ["r3.example:3"], "{looked:?}");
+    let looked = look(&source("a.example", &[server.address], Wanted::WebSocket)).await;
+    assert_eq!(addresses(&looked, &Role::relay()), ["r3.example:3"], "{looked:?}");
     assert!(looked.unusable >= 3, "{looked:?}");
 }
 
@@ -257,7 +271,7 @@ async fn targets_that_are_no_hosts_are_left_out() {
 async fn a_huge_answer_is_cut() {
     let many = (0..1_300).map(|port| srv(RELAYS, 300, "r.example.", 1 + port)).collect();
     let server = DnsServer::start(many).await;
-    let looked = look(&mut source("a.example", &[server.address], Wanted::WebSocket)).await;
+    let looked = look(&source("a.example", &[server.address], Wanted::WebSocket)).await;
     assert_eq!(looked.addresses.len(), limits().addresses.get());
     assert!(looked.cut >= 1_300 - 256, "{}", looked.cut);
 }
@@ -276,9 +290,9 @@ async fn a_tree_is_followed_to_its_leaves_and_circles_end() {
         txt("_dnsaddr.us.a.example.", 300, "dnsaddr=/ip4/192.0.2.3/tcp/1/p2p/QmC"),
     ])
     .await;
-    let looked = look(&mut source("/dnsaddr/a.example", &[server.address], Wanted::Both)).await;
+    let looked = look(&source("/dnsaddr/a.example", &[server.address], Wanted::Both)).await;
     let leaves = ["/ip4/192.0.2.1/tcp/1/p2p/QmA", "/ip4/192.0.2.2/tcp/1/p2p/QmB"];
-    assert_eq!(addresses(&looked, Part::Relay), leaves, "{looked:?}");
+    assert_eq!(addresses(&looked, &Role::relay()), leaves, "{looked:?}");
     assert_eq!(looked.unusable, 2);
     assert_eq!(looked.missing.len(), 1);
 }
@@ -300,8 +314,8 @@ async fn an_endless_tree_ends_at_its_bounds() {
         answer_to(question, records.into()).to_vec().ok()
     })
     .await;
-    let mut deep = source("/dnsaddr/n0.a.example", &[endless.address], Wanted::Libp2p);
-    let looked = look(&mut deep).await;
+    let deep = source("/dnsaddr/n0.a.example", &[endless.address], Wanted::Libp2p);
+    let looked = look(&deep).await;
     assert_eq!(looked.addresses.len(), limits().depth.get());
     assert_eq!(looked.cut, 1);
 
@@ -313,8 +327,8 @@ async fn an_endless_tree_ends_at_its_bounds() {
     }
     let server = DnsServer::start(wide).await;
     let few = limits().with_questions(NonZeroUsize::new(11).unwrap());
-    let mut source = settings("a.example", &[server.address], Wanted::Libp2p, Dnssec::Off, few);
-    let looked = look(&mut source).await;
+    let source = settings("a.example", &[server.address], Wanted::Libp2p, Dnssec::Off, few);
+    let looked = look(&source).await;
     assert_eq!((looked.addresses.len(), looked.cut), (10, 50), "{looked:?}");
 }
 
@@ -337,8 +351,8 @@ async fn with_dnssec_only_proved_answers_count() {
     ];
     for (server, dnssec, found) in cases {
         let shown = format!("{server} {dnssec:?}");
-        let mut source = settings("a.example", &[server], Wanted::WebSocket, dnssec, limits());
-        let looked = look(&mut source).await;
+        let source = settings("a.example", &[server], Wanted::WebSocket, dnssec, limits());
+        let looked = look(&source).await;
         assert_eq!(looked.addresses.len(), found, "{shown}: {looked:?}");
         assert_eq!(looked.missing.is_empty(), found == 1, "{shown}: {looked:?}");
     }

@@ -47,6 +47,11 @@ const ROOMS: &[Room] = &[
         never: &["tokio", "libp2p", "hyper", "tungstenite", "axum", "tracing", "log"],
     },
     Room {
+        name: "discovery",
+        knows: &["gossip", "mesh", "runtime"],
+        never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "log"],
+    },
+    Room {
         name: "broadcaster",
         knows: &["gossip", "mesh", "runtime"],
         never: &["libp2p", "hyper", "tungstenite", "tokio-tungstenite", "axum", "toml", "serde"],
@@ -70,6 +75,7 @@ const ROOMS: &[Room] = &[
         name: "tandem",
         knows: &[
             "services",
+            "discovery",
             "net-ws",
             "net-p2p",
             "net-hybrid",
@@ -92,6 +98,7 @@ const FOLDERS: &[&str] = &[
     "runtime",
     "broadcaster",
     "mesh",
+    "discovery",
     "net-http",
     "net-ws",
     "net-p2p",

@@ -15,6 +15,7 @@ const CRATES: &[&str] = &[
     "runtime",
     "gossip",
     "mesh",
+    "discovery",
     "broadcaster",
     "net-http",
     "net-ws",

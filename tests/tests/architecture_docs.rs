@@ -12,6 +12,7 @@ const CRATES: &[&str] = &[
     "runtime",
     "gossip",
     "mesh",
+    "discovery",
     "broadcaster",
     "net-http",
     "net-ws",

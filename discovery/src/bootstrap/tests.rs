@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_what_is_asked(
+    fn the_written_names_are_those_asked_for(
         labels in proptest::collection::vec("[a-z0-9]{1,10}", 2..5),
         other in "[a-z]{1,10}[.][a-z]{1,5}",
         pattern in "[a-z]{1,10}",
