@@ -7,7 +7,7 @@ use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::tls::TlsIdentity;
+use crate::tls::{self, TlsIdentity};
 
 /// Selects whether a listener serves gossip, or only the node's HTTP services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,12 +61,17 @@ pub struct WsConfig {
     /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
     /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
-    /// Certificate and key for TLS connections, which share the port with plain ones. Default: none; TLS
-    /// connections are refused.
+    /// Certificate and key for TLS connections, which share the port with plain ones. Their files are read again while
+    /// the network listens. Default: none; TLS connections are refused.
     pub tls: Option<TlsIdentity>,
-    /// Root certificates to trust in addition to the system's when this node calls a server over TLS. Default:
-    /// none.
+    /// Interval at which the files of `tls` are read again. Default: 10 s. Chosen: a renewed certificate is in use long
+    /// before anybody misses it, and reading two small files wears nothing out.
+    pub tls_reread: Duration,
+    /// Root certificates to trust in addition to the system's when this node dials or calls a server over TLS.
+    /// Default: none.
     pub tls_roots: Vec<CertificateDer<'static>>,
+    /// Certificate and key that this node presents to servers which ask for a client certificate. Default: none.
+    pub tls_client: Option<TlsIdentity>,
     /// Name of this node among those of its operator, sent in the handshake; printable ASCII. Default: empty.
     pub instance: String,
     /// Identifier of this node in telemetry, sent in the handshake; printable ASCII. Default: empty.
@@ -96,7 +101,9 @@ impl WsConfig {
             http_server: None,
             clients: None,
             tls: None,
+            tls_reread: Duration::from_secs(10),
             tls_roots: Vec::new(),
+            tls_client: None,
             instance: String::new(),
             telemetry_id: String::new(),
             user_agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -109,11 +116,9 @@ impl WsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The address asks for gossip over TLS, which is not supported.
-    #[error(
-        "{address} asks for gossip over TLS, which is not supported yet; write http:// instead"
-    )]
-    Tls {
+    /// The address asks for TLS, and its host is no name that a certificate can be valid for.
+    #[error("{address} asks for TLS, and no certificate can be for its host: write its DNS name")]
+    ServerName {
         /// The address as configured.
         address: String,
     },
@@ -129,11 +134,13 @@ pub enum TargetError {
 ///
 /// # Errors
 ///
-/// [`TargetError`] when the address asks for TLS or belongs to the libp2p network.
+/// [`TargetError`] when the address belongs to the libp2p network, or asks for TLS without a name for it.
 pub fn check_peer(address: &NodeAddress) -> Result<(), TargetError> {
     match address {
-        NodeAddress::WebSocket(url) if url.security() == Security::Tls => {
-            Err(TargetError::Tls { address: address.to_string() })
+        NodeAddress::WebSocket(url)
+            if url.security() == Security::Tls && tls::server_name(url).is_none() =>
+        {
+            Err(TargetError::ServerName { address: address.to_string() })
         }
         NodeAddress::WebSocket(_) => Ok(()),
         NodeAddress::Multiaddr(_) => Err(TargetError::Multiaddr { address: address.to_string() }),

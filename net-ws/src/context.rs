@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     metrics::WsMetrics,
-    tls::TlsIdentity,
+    tls::{TlsIdentity, Trust},
 };
 
 /// State shared by every task of the network.
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) http_server: HttpServer,
     pub(crate) metrics: WsMetrics,
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Verifies the servers that this node dials or calls over TLS.
+    pub(crate) trust: Arc<Trust>,
     pub(crate) dial_timeout: Duration,
     /// Admits or refuses inbound connections, for all networks of the node together.
     pub(crate) door: Door,
@@ -123,6 +125,7 @@ impl Context {
             metrics: WsMetrics::default(),
             http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
             tls: config.tls.as_ref().map(TlsIdentity::acceptor),
+            trust: Arc::new(Trust::new(config.tls_roots, config.tls_client)),
             dial_timeout: config.dial_timeout,
             door: config.door.over(Transport::WebSocket),
             sessions: environment.hasher(),

@@ -18,7 +18,6 @@
 
 mod bucket;
 mod call;
-mod certificates;
 mod config;
 mod context;
 mod dial;
@@ -37,9 +36,8 @@ mod socket;
 mod source;
 mod tls;
 
-pub use certificates::{CertificateError, read_certificates};
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
 pub use metrics::{DialRefusal, UpgradeRefusal, WsMetrics};
 pub use network::WsNetwork;
-pub use tls::{TlsError, TlsIdentity};
+pub use tls::{CertificateError, TlsError, TlsIdentity, read_certificates};
 pub use tokio_rustls::rustls::pki_types::CertificateDer;

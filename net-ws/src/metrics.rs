@@ -12,6 +12,10 @@ use std::sync::{
 pub enum DialRefusal {
     /// No TCP connection could be opened.
     Unreachable,
+    /// The certificate of the peer cannot be trusted.
+    Certificate,
+    /// The TLS handshake failed for another reason.
+    Tls,
     /// The connection broke during the handshake.
     Broken,
     /// The handshake took longer than [`WsConfig::dial_timeout`](crate::WsConfig::dial_timeout).
@@ -76,8 +80,10 @@ pub enum UpgradeRefusal {
 
 impl DialRefusal {
     /// All refusals, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Unreachable,
+        Self::Certificate,
+        Self::Tls,
         Self::Broken,
         Self::TimedOut,
         Self::LongHead,
@@ -99,6 +105,8 @@ impl DialRefusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::Certificate => "certificate",
+            Self::Tls => "tls",
             Self::Broken => "broken",
             Self::TimedOut => "timed_out",
             Self::LongHead => "long_head",

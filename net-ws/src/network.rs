@@ -14,12 +14,13 @@ use runtime::{Fault, Listener, Shutdown, TaskSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    call::{self, Trust},
+    call,
     config::{StartError, WsConfig},
     context::Context,
     mesh_task::{self, Mesh},
     metrics::WsMetrics,
     serve,
+    tls::{self, TlsIdentity},
 };
 
 /// A running WebSocket network: a cheap handle. The network runs until the last handle is dropped, or until
@@ -31,7 +32,7 @@ pub struct WsNetwork {
     tasks: TaskSet,
     local_addresses: Vec<SocketAddr>,
     clients: Clients,
-    trust: Arc<Trust>,
+    tls: Option<TlsIdentity>,
     /// Cancels the tasks when the last handle is dropped. The tasks hold the set themselves to spawn more, so
     /// its own drop would come too late.
     _guard: Arc<DropGuard>,
@@ -53,7 +54,10 @@ impl WsNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
-        check_durations([("WsConfig::dial_timeout", config.dial_timeout)])?;
+        check_durations([
+            ("WsConfig::dial_timeout", config.dial_timeout),
+            ("WsConfig::tls_reread", config.tls_reread),
+        ])?;
         config.dial.check()?;
         let listener = match &config.listen {
             None => None,
@@ -64,11 +68,11 @@ impl WsNetwork {
         };
         let local_addresses: Vec<_> =
             listener.iter().flat_map(Listener::local_addrs).copied().collect();
-        let trust = Arc::new(Trust::new(config.tls_roots.clone()));
         let clients = config.clients.clone().unwrap_or_else(|| {
             Clients::new(ClientLimits::default(), config.user_agent.clone(), parent)
         });
         let (peers, dial_limits) = (config.peers.clone(), config.dial);
+        let (tls, tls_reread) = (config.tls.clone(), config.tls_reread);
         let own_url = local_addresses.first().map(|address| format!("http://{address}"));
         let context = Arc::new(Context::new(config, broadcaster, own_url)?);
         let mesh = Arc::new(Mesh::new(Arc::clone(&context), dial_limits));
@@ -84,6 +88,9 @@ impl WsNetwork {
             tasks.spawn_lasting("accept", |cancel| {
                 serve::accept(listener, context, spawner, cancel)
             });
+            if let Some(tls) = tls.clone() {
+                tasks.spawn_lasting("certificate", |cancel| tls::watch(tls, tls_reread, cancel));
+            }
         }
         let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
         tasks.spawn_lasting("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
@@ -91,7 +98,7 @@ impl WsNetwork {
             tracing::info!(%address, network = %context.network, "listening");
         }
         let guard = Arc::new(tasks.token().clone().drop_guard());
-        Ok(Self { context, mesh, tasks, local_addresses, clients, trust, _guard: guard })
+        Ok(Self { context, mesh, tasks, local_addresses, clients, tls, _guard: guard })
     }
 
     /// Stops listening and dialling, closes every connection in an orderly way, and waits for that. Tasks that
@@ -145,7 +152,13 @@ impl WsNetwork {
         &self.context.metrics
     }
 
-    /// Number of running tasks: accept loop, mesh loop, dials, and one per connection.
+    /// The certificate for TLS connections to this network; `None` if it has none.
+    #[must_use]
+    pub const fn tls(&self) -> Option<&TlsIdentity> {
+        self.tls.as_ref()
+    }
+
+    /// Number of running tasks: accept loop, the look after the certificate, mesh loop, dials, and one per connection.
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.tasks.len()
@@ -206,7 +219,7 @@ impl GossipNode for WsNetwork {
     /// Uses TLS if the URL asks for it. The path of the URL is prefixed to the path of every request.
     fn http_client(&self, peer: &NodeAddress) -> Result<HttpClient, HttpAddressError> {
         let environment = self.context.environment();
-        call::client(peer, &self.clients, &self.trust, environment)
+        call::client(peer, &self.clients, &self.context.trust, environment)
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {

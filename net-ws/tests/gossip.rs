@@ -106,8 +106,7 @@ async fn a_failed_start_names_the_remedy() {
         let peer = text.parse().unwrap();
         move |config: &mut WsConfig| config.peers = vec![peer]
     };
-    refuses(peer("https://a.example:1"), "asks for gossip over TLS, which is not supported yet")
-        .await;
+    refuses(peer("https://a..example:1"), "no certificate can be for its host").await;
     let multiaddr = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
     refuses(peer(multiaddr), "is an address of the libp2p network").await;
     let instance = |config: &mut WsConfig| config.instance = "a\r\nb".to_owned();

@@ -85,6 +85,17 @@ impl Collector for Asked {
                 UpgradeRefusal::ALL.map(|why| (why.label(), metrics.upgrades_refused(why)));
             let help = "Requests for gossip that were not upgraded";
             counters(&mut encoder, "ws_upgrades_refused", help, upgrades)?;
+            if let Some(tls) = ws.tls() {
+                let help = "Times that changed files of the certificate were taken into use, or could not be";
+                let mut family =
+                    encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
+                for (outcome, count) in
+                    [("taken", tls.times_taken()), ("refused", tls.times_refused())]
+                {
+                    let labels = [("outcome", outcome)];
+                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                }
+            }
         }
         #[cfg(feature = "http")]
         if let Some(metrics) = self.http_server.as_ref().map(HttpServer::metrics) {

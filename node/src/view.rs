@@ -14,6 +14,8 @@ use gossip::Identity;
 use mesh::Door;
 #[cfg(feature = "p2p")]
 use net_p2p::{P2pNetwork, TopicScore};
+#[cfg(feature = "ws")]
+use net_ws::{TlsIdentity, WsNetwork};
 use runtime::Fault;
 
 use crate::network::Network;
@@ -47,12 +49,20 @@ pub enum Trouble {
     PeersMuted,
     /// Two nodes seem to run with one key. Each keeps the other from being connected to this node.
     IdentityContested,
+    /// The files of the certificate were changed and cannot be used, so the node presents an older one.
+    CertificateStale,
 }
 
 impl Trouble {
     /// The names of all of them, as labels of a metric.
-    pub const LABELS: [&'static str; 5] =
-        ["stopping", "task_ended", "p2p_restarting", "topic_peers_muted", "identity_contested"];
+    pub const LABELS: [&'static str; 6] = [
+        "stopping",
+        "task_ended",
+        "p2p_restarting",
+        "topic_peers_muted",
+        "identity_contested",
+        "certificate_stale",
+    ];
 
     /// The name of the reason for programs, as `/health` has it: one of [`Trouble::LABELS`].
     #[must_use]
@@ -63,6 +73,7 @@ impl Trouble {
             Self::SwarmDown => "p2p_restarting",
             Self::PeersMuted => "topic_peers_muted",
             Self::IdentityContested => "identity_contested",
+            Self::CertificateStale => "certificate_stale",
         }
     }
 }
@@ -120,6 +131,13 @@ impl View {
         if seen.network.p2p().is_some_and(P2pNetwork::mutes_most_peers) {
             return Some(Trouble::PeersMuted);
         }
-        seen.broadcaster.is_contested().then_some(Trouble::IdentityContested)
+        if seen.broadcaster.is_contested() {
+            return Some(Trouble::IdentityContested);
+        }
+        #[cfg(feature = "ws")]
+        if seen.network.ws().and_then(WsNetwork::tls).is_some_and(TlsIdentity::is_stale) {
+            return Some(Trouble::CertificateStale);
+        }
+        None
     }
 }

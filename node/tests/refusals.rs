@@ -70,7 +70,7 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--peer", "nonsense", "--peer: \"nonsense\" is no address: write host:port"),
         ("--peer", "/ip4/127.0.0.1/tcp/1", "does not end with /p2p/ID"),
         ("--peer", "/ip4/127.0.0.1/tcp/1/p2p/nobody", "/p2p/nobody\" cannot be read"),
-        ("--peer", "wss://relay.example", "not supported yet"),
+        ("--peer", "wss://relay..example", "no certificate can be for its host"),
         ("--listen-ws", "4160", "--listen-ws: \"4160\" is not HOST:PORT"),
         ("--listen-p2p", "127.0.0.1:1", "--listen-p2p: \"127.0.0.1:1\" is no multiaddr"),
         // Issue 8, 6.
@@ -89,6 +89,7 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--uploads-from", "me", "--uploads-from: \"me\" is neither a peer ID nor anyone"),
         ("--http-rate", "many", "is not a whole number from 0"),
         ("--tls-cert", "cert.pem", "--tls-cert: `tls_key` is needed with it"),
+        ("--tls-client-key", "key.pem", "--tls-client-key: `tls_client_cert` is needed with it"),
         (
             "--key-file",
             "~other/key.pem",

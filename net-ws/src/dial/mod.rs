@@ -15,12 +15,13 @@
 
 mod reply;
 mod request;
+mod wire;
 
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    Identity, NodeAddress, ReplyRule,
+    Identity, NodeAddress, ReplyRule, Security,
     wire::{
         features::Features,
         hello::Hello,
@@ -29,7 +30,6 @@ use gossip::{
 };
 use mesh::DialFailure;
 use rand::Rng;
-use runtime::Stream;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
@@ -42,7 +42,10 @@ use crate::{
     frame::{self, Part, close_payload},
     metrics::DialRefusal,
     socket,
+    tls::{self, TlsFailed},
 };
+
+pub(crate) use self::wire::Wire;
 
 /// Longest time to send the close frame of a refused connection. Source: wire facts 1.9.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
@@ -50,6 +53,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// The address of a dial, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
+    /// For TLS: the name that the certificate must be valid for. `None` for a plain connection.
+    server_name: Option<String>,
     /// Host and port; the scheme's default port if the address has none.
     host_port: String,
     /// Host and port as written in the address, for the `Host` header.
@@ -68,7 +73,15 @@ impl Target {
         config::check_peer(address)?;
         let multiaddr = || TargetError::Multiaddr { address: address.to_string() };
         let url = address.gossip_url(&context.network).ok_or_else(multiaddr)?;
+        let server_name = match address {
+            NodeAddress::WebSocket(secure) if secure.security() == Security::Tls => {
+                let nameless = || TargetError::ServerName { address: address.to_string() };
+                Some(tls::server_name(secure).ok_or_else(nameless)?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            server_name,
             host_port: address.host_port().ok_or_else(multiaddr)?,
             authority: url.authority,
             path: url.target,
@@ -81,7 +94,7 @@ impl Target {
 /// A connection whose upgrade was accepted and whose reply passed all checks.
 #[derive(Debug)]
 pub(crate) struct Dialled {
-    pub(crate) stream: Stream,
+    pub(crate) stream: Wire,
     /// Bytes that were read after the head of the reply.
     pub(crate) early: BytesMut,
     /// The features that the peer announced.
@@ -95,6 +108,8 @@ pub(crate) struct Dialled {
 pub(crate) enum DialError {
     #[error("no TCP connection")]
     Connect(#[source] runtime::DialError),
+    #[error(transparent)]
+    Tls(TlsFailed),
     #[error("the connection broke during the handshake")]
     Broken(#[source] io::Error),
     #[error("the handshake took too long")]
@@ -151,10 +166,20 @@ pub(crate) enum Other {
 }
 
 impl DialError {
+    /// The error for a connection that broke during the handshake, whose TLS session may have ended for a reason.
+    fn broken(error: io::Error) -> Self {
+        match error.downcast::<TlsFailed>() {
+            Ok(failed) => Self::Tls(failed),
+            Err(error) => Self::Broken(error),
+        }
+    }
+
     /// The counter of this error; `None` if the failure lies with this node.
     pub(crate) fn refusal(&self) -> Option<DialRefusal> {
         Some(match self {
             Self::Connect(_) => DialRefusal::Unreachable,
+            Self::Tls(TlsFailed::Certificate { .. }) => DialRefusal::Certificate,
+            Self::Tls(_) => DialRefusal::Tls,
             Self::Broken(_) => DialRefusal::Broken,
             Self::TimedOut => DialRefusal::TimedOut,
             Self::LongHead { .. } => DialRefusal::LongHead,
@@ -177,6 +202,7 @@ impl DialError {
     pub(crate) fn failure(&self) -> DialFailure {
         match self {
             Self::Connect(_)
+            | Self::Tls(TlsFailed::Handshake { .. })
             | Self::Broken(_)
             | Self::TimedOut
             | Self::LongHead { .. }
@@ -185,7 +211,9 @@ impl DialError {
             | Self::Stopping => DialFailure::Unreachable,
             Self::Status { retry_after: Some(delay), .. } => DialFailure::RetryAfter(*delay),
             Self::Status { status: 508, .. } | Self::Ourselves => DialFailure::Ourselves,
-            Self::Status { .. } | Self::Unsupported(_) | Self::Identity(_) => DialFailure::Refused,
+            Self::Tls(_) | Self::Status { .. } | Self::Unsupported(_) | Self::Identity(_) => {
+                DialFailure::Refused
+            }
             Self::Duplicate(identity) => DialFailure::Duplicate(*identity),
         }
     }
@@ -204,10 +232,7 @@ impl DialError {
 /// Opens a connection to `target` and completes the handshake.
 pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, DialError> {
     let deadline = Instant::now() + context.dial_timeout;
-    let connect = context.environment().dial(&target.host_port, deadline);
-    let mut stream = connect.await.map_err(DialError::Connect)?;
-    socket::tune(&stream);
-    socket::tune_for_gossip(&stream);
+    let mut stream = connect(context, target, deadline).await?;
     let sent = request::Sent::new(context, target);
     let rule = context.profile.reply_rule;
     let exchange = exchange(&mut stream, &sent, rule, deadline);
@@ -230,14 +255,26 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     }
 }
 
+/// Opens a connection to `target`, over TLS if its address asks for it.
+async fn connect(context: &Context, target: &Target, deadline: Instant) -> Result<Wire, DialError> {
+    let connect = context.environment().dial(&target.host_port, deadline);
+    let stream = connect.await.map_err(DialError::Connect)?;
+    socket::tune(&stream);
+    socket::tune_for_gossip(&stream);
+    let Some(name) = &target.server_name else { return Ok(Wire::Plain(stream)) };
+    let handshake = tls::connect(&context.trust, name, stream);
+    let session = time::timeout_at(deadline, handshake).await.map_err(|_| DialError::TimedOut)?;
+    Ok(Wire::Tls(Box::new(session.map_err(DialError::Tls)?)))
+}
+
 /// Sends the upgrade request and reads the reply.
 async fn exchange(
-    stream: &mut Stream,
+    stream: &mut Wire,
     sent: &request::Sent,
     rule: ReplyRule,
     deadline: Instant,
 ) -> Result<(reply::Reply, BytesMut), DialError> {
-    stream.write_all(&sent.bytes).await.map_err(DialError::Broken)?;
+    stream.write_all(&sent.bytes).await.map_err(DialError::broken)?;
     let (reply, early) = reply::read_head(stream, rule).await?;
     if reply.status == 101 {
         return Ok((reply, early));

@@ -48,7 +48,7 @@ pub(super) async fn read_head(
         // At most `max` bytes are taken from the stream, so a longer head is refused before all of it is read.
         let room = max - bytes.len();
         let mut chunk = (&mut *io).take(room as u64);
-        let count = chunk.read_buf(&mut bytes).await.map_err(DialError::Broken)?;
+        let count = chunk.read_buf(&mut bytes).await.map_err(DialError::broken)?;
         if let Some((reply, len)) = Reply::parse(&bytes)? {
             let early = bytes.split_off(len);
             return Ok((reply, early));

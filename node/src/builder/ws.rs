@@ -8,7 +8,9 @@ use net_ws::{TlsIdentity, WsConfig};
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
 
-/// The files that HTTPS on the WebSocket port needs. They are read when the node starts.
+/// The files of a certificate and its key. Those for TLS on the WebSocket port are read when the node starts, and again
+/// every ten seconds: a renewed certificate is used for new connections, and one that cannot be used is told in the log,
+/// the metrics and by [`Trouble::CertificateStale`](crate::Trouble::CertificateStale), while the old one stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// File of the certificates in PEM: the node's own first, which must not be an authority's, then those that lead to
@@ -26,26 +28,31 @@ pub(super) struct WsSide {
     public_address: Option<NodeAddress>,
     tls: Option<TlsFiles>,
     tls_roots: Option<PathBuf>,
+    tls_client: Option<TlsFiles>,
 }
 
 impl Default for WsSide {
     fn default() -> Self {
         let listen = Some("127.0.0.1:0".to_owned());
-        Self { listen, public_address: None, tls: None, tls_roots: None }
+        Self { listen, public_address: None, tls: None, tls_roots: None, tls_client: None }
     }
 }
 
 impl WsSide {
     /// Checks the files of keys and certificates.
     pub(super) fn check(&self) -> Result<(), StartError> {
-        if let Some(files) = &self.tls {
-            TlsIdentity::load(&files.cert, &files.key)?;
-        }
+        load(self.tls.as_ref())?;
+        load(self.tls_client.as_ref())?;
         if let Some(path) = &self.tls_roots {
             net_ws::read_certificates(path)?;
         }
         Ok(())
     }
+}
+
+/// The certificate in these files, if there are any.
+fn load(files: Option<&TlsFiles>) -> Result<Option<TlsIdentity>, StartError> {
+    files.map(|files| Ok(TlsIdentity::load(&files.cert, &files.key)?)).transpose()
 }
 
 impl NodeBuilder {
@@ -68,10 +75,17 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets a PEM file of certificates to trust, besides those of the system, when calling others over HTTPS. Default:
-    /// none.
+    /// Sets a PEM file of certificates to trust, besides those of the system, when dialling peers and calling others over
+    /// TLS. Default: none.
     pub fn tls_roots(mut self, path: impl Into<PathBuf>) -> Self {
         self.ws.tls_roots = Some(path.into());
+        self
+    }
+
+    /// Sets the certificate and key to present to peers that ask for a client certificate. They are read when the node
+    /// starts. Default: none.
+    pub fn tls_client(mut self, files: TlsFiles) -> Self {
+        self.ws.tls_client = Some(files);
         self
     }
 
@@ -87,10 +101,8 @@ impl NodeBuilder {
         config.dial = self.dial;
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
-        config.tls = match &self.ws.tls {
-            Some(files) => Some(TlsIdentity::load(&files.cert, &files.key)?),
-            None => None,
-        };
+        (config.tls, config.tls_client) =
+            (load(self.ws.tls.as_ref())?, load(self.ws.tls_client.as_ref())?);
         config.tls_roots = match &self.ws.tls_roots {
             Some(path) => net_ws::read_certificates(path)?,
             None => Vec::new(),

@@ -263,6 +263,12 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     if let Some(files) = &settings.tls {
         builder = builder.tls(files.clone());
     }
+    if let Some(roots) = &settings.tls_ca {
+        builder = builder.tls_roots(roots);
+    }
+    if let Some(files) = &settings.tls_client {
+        builder = builder.tls_client(files.clone());
+    }
     builder
 }
 

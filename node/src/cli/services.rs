@@ -94,21 +94,20 @@ impl Condition {
         let disk = self.disk.trouble();
         let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label)];
         let reasons: Vec<String> = names.into_iter().flatten().map(str::to_owned).collect();
-        let state = match trouble {
-            Some(Trouble::Stopping) => State::Stopping,
-            // The WebSocket side of a hybrid goes on.
-            Some(Trouble::SwarmDown) if mode == Mode::Hybrid => State::Degraded,
-            // Votes go over links, and a muted peer may be so for good reason; of two nodes with one key one is served.
-            Some(Trouble::PeersMuted | Trouble::IdentityContested)
-                if !disk.is_some_and(DiskTrouble::stops_work) =>
-            {
-                State::Degraded
-            }
-            Some(_) => State::Failing,
-            None if disk.is_some_and(DiskTrouble::stops_work) => State::Failing,
-            None if disk.is_some() => State::Degraded,
-            None => State::Serving,
-        };
+        let state =
+            match trouble {
+                Some(Trouble::Stopping) => State::Stopping,
+                // The WebSocket side of a hybrid goes on.
+                Some(Trouble::SwarmDown) if mode == Mode::Hybrid => State::Degraded,
+                // Votes go over links, and a muted peer may be so for good reason; of two nodes with one key one is served.
+                Some(
+                    Trouble::PeersMuted | Trouble::IdentityContested | Trouble::CertificateStale,
+                ) if !disk.is_some_and(DiskTrouble::stops_work) => State::Degraded,
+                Some(_) => State::Failing,
+                None if disk.is_some_and(DiskTrouble::stops_work) => State::Failing,
+                None if disk.is_some() => State::Degraded,
+                None => State::Serving,
+            };
         (state, reasons)
     }
 }

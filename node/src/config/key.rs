@@ -66,6 +66,9 @@ pub(crate) enum Key {
     HttpRate,
     TlsCert,
     TlsSecret,
+    TlsCa,
+    TlsClientCert,
+    TlsClientSecret,
     Log,
 }
 
@@ -193,6 +196,21 @@ const TLS_CERT: Spec = Spec::new(
 const TLS_SECRET: Spec =
     Spec::new(("tls_key", "tls-key", Text, Nothing, "FILE"), "File with the key to them, in PEM");
 
+const TLS_CA: Spec = Spec::new(
+    ("tls_ca", "tls-ca", Text, Nothing, "FILE"),
+    "File with certificate authorities to trust besides those of the system, in PEM, for peers over wss and https",
+);
+
+const TLS_CLIENT_CERT: Spec = Spec::new(
+    ("tls_client_cert", "tls-client-cert", Text, Nothing, "FILE"),
+    "File with the certificates to present to peers that ask for one, in PEM",
+);
+
+const TLS_CLIENT_SECRET: Spec = Spec::new(
+    ("tls_client_key", "tls-client-key", Text, Nothing, "FILE"),
+    "File with the key to them, in PEM",
+);
+
 const LOG: Spec = Spec::new(
     ("log", "log", Text, Is(DEFAULT_LOG), "FILTER"),
     "What to log on stderr, e.g. info or tandem_net_ws=debug,warn",
@@ -200,7 +218,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -222,6 +240,9 @@ impl Key {
         Self::HttpRate,
         Self::TlsCert,
         Self::TlsSecret,
+        Self::TlsCa,
+        Self::TlsClientCert,
+        Self::TlsClientSecret,
         Self::Log,
     ];
 
@@ -249,6 +270,9 @@ impl Key {
             Self::HttpRate => HTTP_RATE,
             Self::TlsCert => TLS_CERT,
             Self::TlsSecret => TLS_SECRET,
+            Self::TlsCa => TLS_CA,
+            Self::TlsClientCert => TLS_CLIENT_CERT,
+            Self::TlsClientSecret => TLS_CLIENT_SECRET,
             Self::Log => LOG,
         }
     }
@@ -276,7 +300,12 @@ impl Key {
     const fn hint(self) -> ValueHint {
         match self {
             Self::DataDir => ValueHint::DirPath,
-            Self::IdentityFile | Self::TlsCert | Self::TlsSecret => ValueHint::FilePath,
+            Self::IdentityFile
+            | Self::TlsCert
+            | Self::TlsSecret
+            | Self::TlsCa
+            | Self::TlsClientCert
+            | Self::TlsClientSecret => ValueHint::FilePath,
             _ => ValueHint::Other,
         }
     }

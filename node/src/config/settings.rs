@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     /// Requests a second that one peer may make.
     pub(crate) http_rate: Option<NonZeroU32>,
     pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) tls_client: Option<TlsFiles>,
     pub(crate) log: String,
 }
 
@@ -102,7 +104,9 @@ impl Settings {
             uploads: read.uploads()?,
             pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
             http_rate: read.required(Key::HttpRate, rate)?,
-            tls: read.tls()?,
+            tls: read.tls_files(Key::TlsCert, Key::TlsSecret)?,
+            tls_ca: read.optional(Key::TlsCa, |text| layers.path(text))?,
+            tls_client: read.tls_files(Key::TlsClientCert, Key::TlsClientSecret)?,
             log: read.required(Key::Log, log_filter)?,
         })
     }
@@ -166,19 +170,19 @@ impl Reader<'_> {
         })
     }
 
-    /// The files for HTTPS: both or neither.
-    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+    /// The files of a certificate and its key: both or neither.
+    fn tls_files(&self, cert: Key, key: Key) -> Result<Option<TlsFiles>, ConfigError> {
         let lonely = |key: Key, other: Key| {
             let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
             let problem = format!("`{}` is needed with it", other.spec().name);
             ConfigError::Value { at, key, problem }
         };
         let file = |key| self.optional(key, |text| self.0.path(text));
-        match (file(Key::TlsCert)?, file(Key::TlsSecret)?) {
+        match (file(cert)?, file(key)?) {
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
-            (Some(_), None) => Err(lonely(Key::TlsCert, Key::TlsSecret)),
-            (None, Some(_)) => Err(lonely(Key::TlsSecret, Key::TlsCert)),
+            (Some(_), None) => Err(lonely(cert, key)),
+            (None, Some(_)) => Err(lonely(key, cert)),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The certificate authorities that this node trusts: those of the system, and those of its configuration.
+//! The settings of TLS connections that this node opens: the certificate authorities it trusts, those of the system and
+//! those of its configuration, and the certificate it presents where a server wants one.
 //!
 //! # Invariants
 //!
@@ -17,10 +18,14 @@ use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer,
 };
 
+use super::{HTTP, identity::TlsIdentity};
+
 /// The trusted certificate authorities, read on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     more: Vec<CertificateDer<'static>>,
+    /// The certificate that this node presents to servers that ask for one.
+    client: Option<TlsIdentity>,
     loading: OnceLock<Loading>,
 }
 
@@ -39,9 +44,12 @@ pub(crate) enum TrustError {
 }
 
 impl Trust {
-    /// Trusts the certificates in `more` as well as the system's.
-    pub(crate) const fn new(more: Vec<CertificateDer<'static>>) -> Self {
-        Self { more, loading: OnceLock::new() }
+    /// Trusts the certificates in `more` as well as the system's, and presents `client` to servers that ask.
+    pub(crate) const fn new(
+        more: Vec<CertificateDer<'static>>,
+        client: Option<TlsIdentity>,
+    ) -> Self {
+        Self { more, client, loading: OnceLock::new() }
     }
 
     /// Returns the settings of TLS connections, after the first call has read the system's certificates.
@@ -50,16 +58,20 @@ impl Trust {
     ///
     /// Safe: the read continues without the caller, and the next caller gets its result.
     pub(crate) async fn config(&self) -> Result<Arc<ClientConfig>, TrustError> {
-        self.loading.get_or_init(|| loading(self.more.clone())).clone().await
+        let loading = || loading(self.more.clone(), self.client.clone());
+        self.loading.get_or_init(loading).clone().await
     }
 }
 
-fn loading(more: Vec<CertificateDer<'static>>) -> Loading {
-    let reading = task::spawn_blocking(|| load(more));
+fn loading(more: Vec<CertificateDer<'static>>, client: Option<TlsIdentity>) -> Loading {
+    let reading = task::spawn_blocking(|| load(more, client));
     async { reading.await.map_err(|_ended| TrustError::Stopped)? }.boxed().shared()
 }
 
-fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, TrustError> {
+fn load(
+    more: Vec<CertificateDer<'static>>,
+    client: Option<TlsIdentity>,
+) -> Result<Arc<ClientConfig>, TrustError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
@@ -71,7 +83,11 @@ fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, TrustEr
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match client {
+        Some(client) => config.with_client_cert_resolver(client.resolver()),
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![HTTP.to_vec()];
     Ok(Arc::new(config))
 }

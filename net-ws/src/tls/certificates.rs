@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer,
-    pem::{self, PemObject},
-};
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 /// The reason why certificates could not be read from a file.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +33,16 @@ pub enum CertificateError {
 ///
 /// [`CertificateError`] when the file cannot be read or contains no certificate.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let failed = |source| CertificateError::Read { path: path.to_owned(), source };
+    certificates_in(&std::fs::read(path).map_err(failed)?, path)
+}
+
+/// The certificates in the content of the file at `path`.
+pub(super) fn certificates_in(
+    content: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let none = || CertificateError::NoCertificates { path: path.to_owned() };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let certificates: Vec<_> = read.map_err(|error| match error {
-        pem::Error::Io(source) => CertificateError::Read { path: path.to_owned(), source },
-        _ => none(),
-    })?;
-    if certificates.is_empty() { Err(none()) } else { Ok(certificates) }
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
+    certificates.ok().filter(|all| !all.is_empty()).ok_or_else(none)
 }
