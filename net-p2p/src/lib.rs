@@ -74,6 +74,7 @@ mod supervisor;
 mod swarm;
 mod topic;
 mod topic_debts;
+mod topic_filter;
 mod topic_gate;
 mod topic_rates;
 mod topic_scores;

@@ -53,7 +53,7 @@ pub enum P2pEvent {
     /// A message for a topic was not sent to one peer: the peer's queue was full, or the message waited too
     /// long.
     TopicPeerFull,
-    /// A message from a topic was dropped: its peer exceeded its rate.
+    /// A message from a topic was dropped, or a subscription to an unknown topic: its peer exceeded its rate.
     TopicExcess,
     /// A message from a topic was dropped: the node's byte budget was used up.
     TopicBudgetFull,
@@ -63,7 +63,7 @@ pub enum P2pEvent {
     TopicNamesFull,
     /// A peer was disconnected: it flooded a topic.
     TopicFlood,
-    /// A peer was disconnected: it did not accept what was published to it, and publishing had to wait for that.
+    /// A peer was disconnected: it did not accept what was published to it, and publishing would have had to wait.
     TopicPeerStalled,
     /// A peer is no longer served on topics: its GossipSub score is too low.
     TopicPeerMuted,

@@ -40,9 +40,12 @@ use std::{
 use broadcaster::EndedFor;
 use futures::{AsyncRead, AsyncWrite};
 use gossip::DisconnectReason;
-use libp2p::core::{
-    muxing::{StreamMuxer, StreamMuxerEvent},
-    upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
+use libp2p::{
+    PeerId,
+    core::{
+        muxing::{StreamMuxer, StreamMuxerEvent},
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
+    },
 };
 use runtime::CancelWatch;
 use tokio::sync::{mpsc, oneshot};
@@ -59,7 +62,7 @@ use crate::{
     backlog::{Backlog, CountedStream},
     connections::ConnectionTasks,
     flush_coalescer::FlushCoalescer,
-    topic_debts::Debt,
+    topic_debts::TopicDebts,
 };
 
 /// Largest number of open streams per connection, both directions together. Another stream ends the whole
@@ -128,7 +131,7 @@ impl Upgrade {
             streams: CancellationToken::new(),
             metrics: self.backlog.metrics().clone(),
         };
-        let streams = driver.streams.clone();
+        let (streams, evict) = (driver.streams.clone(), driver.backlog.end().clone());
         self.tasks.start("muxer", driver.run(end));
         Muxer {
             inbound,
@@ -140,6 +143,7 @@ impl Upgrade {
             topics: TopicStream::default(),
             streams,
             why: Why::default(),
+            evict,
         }
     }
 }
@@ -193,6 +197,8 @@ pub(crate) struct Muxer {
     /// Cancelled when the streams must end.
     streams: CancellationToken,
     why: Why,
+    /// Cancelled when the connection must end at once.
+    evict: CancellationToken,
 }
 
 impl Muxer {
@@ -201,9 +207,9 @@ impl Muxer {
         Substream::new(stream, self.activity.clone(), end, self.topics.clone(), opener)
     }
 
-    /// Pays `debt` as what was published to the peer reaches its connection.
-    pub(crate) fn with_debt(self, debt: Debt) -> Self {
-        self.topics.pays(debt);
+    /// Pays the debt of `peer` as what was published to it reaches this connection.
+    pub(crate) fn with_debt(self, debts: &TopicDebts, peer: PeerId) -> Self {
+        self.topics.pays(debts.open(peer, self.evict.clone()));
         self
     }
 

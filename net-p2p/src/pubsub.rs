@@ -16,11 +16,14 @@ use libp2p::{
     gossipsub::{
         self, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity,
         MessageId, PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams,
-        ValidationMode, WhitelistSubscriptionFilter,
+        ValidationMode,
     },
 };
 
-use crate::topic_gate::{Behaviour, GatedPubsub, StrictNoSign, TopicGate};
+use crate::{
+    topic_filter::KnownTopics,
+    topic_gate::{Behaviour, GatedPubsub, StrictNoSign, TopicGate},
+};
 
 /// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.
 ///
@@ -152,7 +155,7 @@ pub(crate) fn build(
     let filter = MaxCountSubscriptionFilter {
         max_subscribed_topics: allowed.len(),
         max_subscriptions_per_request: MAX_SUBSCRIPTIONS,
-        filter: WhitelistSubscriptionFilter(allowed.clone()),
+        filter: KnownTopics::new(allowed.clone(), gate.clone()),
     };
     let mut behaviour = Behaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Author(local),

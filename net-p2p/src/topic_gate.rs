@@ -28,10 +28,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    gossipsub::{
-        self, DataTransform, MaxCountSubscriptionFilter, Message, RawMessage, TopicHash,
-        WhitelistSubscriptionFilter,
-    },
+    gossipsub::{self, DataTransform, MaxCountSubscriptionFilter, Message, RawMessage, TopicHash},
     swarm::{
         CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -44,12 +41,13 @@ use crate::{
     ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
+    topic_filter::KnownTopics,
     topic_rates::{RateVerdict, TopicRates},
 };
 
 /// GossipSub with the types of this crate.
 pub(crate) type Behaviour =
-    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
+    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<KnownTopics>>;
 
 /// Memory of a received message's ID, in bytes, and the time for which it is stored: in the cache of seen IDs
 /// and in the scores of peers. Computed from the library's tables, half full; source: gossipsub 0.50.
@@ -127,6 +125,15 @@ impl TopicGate {
         gate.passed.note(origin, HEARD_BYTES, now);
     }
 
+    /// Charges the peer whose RPC is being handled for a subscription to a topic of no network.
+    pub(crate) fn unknown_topic(&self) {
+        let mut gate = self.lock();
+        // This node's own subscriptions belong to no RPC.
+        if let Some(from) = gate.from {
+            gate.charge(from, 0, Instant::now());
+        }
+    }
+
     /// Removes the record of a peer that has disconnected.
     pub(crate) fn forget(&self, peer: &PeerId) {
         self.lock().rates.forget(peer);
@@ -139,24 +146,26 @@ impl Gate {
         self.passed.has_room(origin, HEARD_BYTES, now)
     }
 
+    /// Charges a peer for a message, and notes whether it floods. Returns `true` if the message is within its share.
+    fn charge(&mut self, from: PeerId, body_bytes: usize, now: Instant) -> bool {
+        let verdict = self.rates.note(from, body_bytes, now);
+        if verdict == RateVerdict::Within {
+            return true;
+        }
+        self.metrics.note(P2pEvent::TopicExcess);
+        if verdict == RateVerdict::Flood {
+            self.flooded.push_back(from);
+        }
+        false
+    }
+
     /// Returns `true` if the library may get this message.
     fn lets_in(&mut self, body_bytes: usize, now: Instant) -> bool {
         // Messages come to the library only within RPCs of peers, so a missing peer is not possible in
         // practice.
         let Some(from) = self.from else { return true };
-        match self.rates.note(from, body_bytes, now) {
-            RateVerdict::Within => {}
-            RateVerdict::Excess => {
-                self.metrics.note(P2pEvent::TopicExcess);
-                return false;
-            }
-            RateVerdict::Flood => {
-                self.metrics.note(P2pEvent::TopicExcess);
-                if !self.flooded.contains(&from) {
-                    self.flooded.push_back(from);
-                }
-                return false;
-            }
+        if !self.charge(from, body_bytes, now) {
+            return false;
         }
         let has_room = self.names.has_room(Origin::Peer(from), HEARD_BYTES, now);
         if !has_room {

@@ -1,4 +1,4 @@
-//! The rate limit on the topic messages of each peer.
+//! The rate limit on the topic messages of each peer, and on its subscriptions to unknown topics.
 //!
 //! # Invariants
 //!
@@ -32,7 +32,7 @@ pub(crate) enum RateVerdict {
     Within,
     /// The message exceeds the share and must be dropped.
     Excess,
-    /// The peer exceeds its share by so much that it must be disconnected.
+    /// The peer exceeds its share by so much that it must be disconnected. It counts so once.
     Flood,
 }
 
@@ -47,12 +47,15 @@ struct Share {
     /// Bytes of cost that the peer may still send; negative by the excess.
     left: f64,
     counted: Instant,
+    /// `true` once the peer counted as flooding. It is disconnected then.
+    has_flooded: bool,
 }
 
 impl TopicRates {
     /// Charges a message to its peer.
     pub(crate) fn note(&mut self, peer: PeerId, body_bytes: usize, now: Instant) -> RateVerdict {
-        let share = self.peers.entry(peer).or_insert(Share { left: BURST_BYTES, counted: now });
+        let full = Share { left: BURST_BYTES, counted: now, has_flooded: false };
+        let share = self.peers.entry(peer).or_insert(full);
         let elapsed = now.saturating_duration_since(share.counted).as_secs_f64();
         share.left = elapsed.mul_add(PEER_BYTES_PER_SECOND, share.left).min(BURST_BYTES);
         share.counted = now;
@@ -60,7 +63,10 @@ impl TopicRates {
         share.left -= f64::from(u32::try_from(cost(body_bytes)).unwrap_or(u32::MAX));
         match share.left {
             0.0.. => RateVerdict::Within,
-            left if left < -EXCESS_BYTES => RateVerdict::Flood,
+            left if left < -EXCESS_BYTES && !share.has_flooded => {
+                share.has_flooded = true;
+                RateVerdict::Flood
+            }
             _ => RateVerdict::Excess,
         }
     }
@@ -87,11 +93,15 @@ mod tests {
         }
         assert!(taken >= MAX_KEPT_BYTES / cost(100_000), "what an honest peer passes on at once");
         let mut left_out = 1;
-        while say(now) == RateVerdict::Excess {
-            left_out += 1;
-        }
+        let beyond = loop {
+            match say(now) {
+                RateVerdict::Excess => left_out += 1,
+                beyond => break beyond,
+            }
+        };
         assert!(left_out >= taken);
-        assert_eq!(say(now), RateVerdict::Flood);
+        assert_eq!(beyond, RateVerdict::Flood);
+        assert_eq!(say(now), RateVerdict::Excess, "it is being disconnected");
         assert_eq!(
             say(now + Duration::from_secs(5)),
             RateVerdict::Excess,

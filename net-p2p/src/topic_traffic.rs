@@ -118,7 +118,7 @@ impl TopicTraffic {
         for _ in 0..AT_ONCE {
             if !self.debts.has_room() {
                 self.full_until = Some(now + FULL_PAUSE);
-                return self.end_overdue(swarm, now);
+                return self.end_delays(now);
             }
             match self.outbox.next(now) {
                 Some(Outgoing::Publish(publication)) => self.publish(swarm, publication, now),
@@ -183,14 +183,11 @@ impl TopicTraffic {
         self.outbox.keep(Origin::Peer(from), held, now);
     }
 
-    /// Disconnects the peers that do not accept what was sent to them, so that others can be served.
-    fn end_overdue(&self, swarm: &mut NodeSwarm, now: Instant) {
-        for peer in self.debts.overdue(now) {
-            // This fails only if the peer has disconnected already.
-            if swarm.disconnect_peer_id(peer).is_ok() {
-                self.context.metrics.note(P2pEvent::TopicPeerStalled);
-                tracing::debug!(%peer, "disconnecting a peer that does not accept topic messages");
-            }
+    /// Ends the connections of peers that do not accept what was sent to them, so that others can be served.
+    fn end_delays(&self, now: Instant) {
+        for peer in self.debts.end_delays(now) {
+            self.context.metrics.note(P2pEvent::TopicPeerStalled);
+            tracing::debug!(%peer, "ending a peer that does not accept topic messages");
         }
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn build(
         .authenticate(noise::Config::new(key)?)
         .multiplex(Upgrade::new(tasks, backlog))
         .timeout(HANDSHAKE_TIMEOUT)
-        .map(move |(peer, muxer), _| (peer, muxer.with_debt(debts.open(peer))));
+        .map(move |(peer, muxer), _| (peer, muxer.with_debt(&debts, peer)));
     let guarded = Guarded::new(transport, door);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }

@@ -121,7 +121,7 @@ impl Substream {
         opener: Opener,
     ) -> Self {
         let [reader_ended, writer_ended] = [(); 2].map(|()| CancelWatch::new(&ended));
-        let purpose = Purpose::Unknown;
+        let purpose = Purpose::default();
         Self { stream, activity, reader_ended, writer_ended, why, topics, purpose, opener }
     }
 
@@ -165,13 +165,6 @@ impl Substream {
         handle.connection().settle();
         written
     }
-
-    /// Notes the purpose of the stream, after bytes were written.
-    fn note_purpose(&mut self, bytes: &[u8], written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(written)) = written {
-            self.purpose = self.purpose.after(bytes.get(..*written).unwrap_or_default());
-        }
-    }
 }
 
 impl AsyncRead for Substream {
@@ -181,7 +174,7 @@ impl AsyncRead for Substream {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if self.opener == Opener::Peer
-            && self.purpose == Purpose::TopicsNamed
+            && self.purpose.is_named()
             && self.topics.poll_open(context).is_pending()
         {
             let this = &mut *self;
@@ -200,24 +193,30 @@ impl AsyncWrite for Substream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let topics = self.purpose.after(bytes) == Purpose::Topics;
-        let written = if topics {
+        let is_rpc = self.purpose.is_rpc(bytes);
+        let written = if is_rpc {
             self.topics.poll_write(self.stream.handle(), context, bytes)
         } else {
             self.poll_write_frame(context, bytes)
         };
-        self.note_purpose(bytes, &written);
+        match written {
+            Poll::Ready(Ok(1..)) if is_rpc => self.purpose.wrote_rpc(),
+            Poll::Ready(Ok(taken)) => {
+                self.purpose.wrote(bytes.get(..taken).unwrap_or_default());
+            }
+            _ => {}
+        }
         self.activity.note(&written);
         let this = &mut *self;
         unless_ended(&mut this.writer_ended, &this.why, written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut *self.stream.handle().lock() {
-            // GossipSub has no need to wait: the rest is sent as the connection takes it.
-            Kept { stream: Some(_), topic, .. } if !topic.is_empty() => Poll::Ready(Ok(())),
-            Kept { stream: Some(stream), .. } => Pin::new(stream).poll_flush(context),
-            Kept { stream: None, .. } => taken_away(),
+        let flushed = match &mut self.stream.handle().lock().stream {
+            // GossipSub has no need to wait: its messages are sent as the connection takes them.
+            Some(_) if self.purpose == Purpose::Topics => Poll::Ready(Ok(())),
+            Some(stream) => Pin::new(stream).poll_flush(context),
+            None => taken_away(),
         };
         let this = &mut *self;
         unless_ended(&mut this.writer_ended, &this.why, flushed, context)

@@ -28,7 +28,10 @@ use crate::{
     flush_coalescer::TURN_BYTES,
     linger::Lingering,
     metrics::{P2pEvent, P2pMetrics},
-    tests::host::{PATIENCE, until},
+    tests::{
+        host::{PATIENCE, until},
+        rpc,
+    },
 };
 
 /// Capacity of the pipe between two nodes in one direction, in bytes.
@@ -213,6 +216,26 @@ async fn a_peer_that_does_not_read_stops_the_writers() {
     let kept = STREAMS * 11 * 1024 + 2 * 1024;
     assert!(taken <= kept + TURN_BYTES + PIPE_BYTES, "{taken} bytes");
     assert!(node.sent.bytes.load(Ordering::Relaxed) <= PIPE_BYTES);
+    drop(silent);
+}
+
+// Issue 8, 22. Before, the flush of a message that took the last place on its way to the socket waited for the peer, and
+// the library queued all further messages.
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_socket_stops_no_message_on_the_topic_stream() {
+    let [(ours, sent), silent] = sockets().await;
+    let mut node = Node::new(ours, sent, Mode::Client);
+    let mut stream = node.open().await.unwrap();
+    stream.write_all(b"\x13/multistream/1.0.0\n\x0f/meshsub/1.1.0\n").await.unwrap();
+    let message = rpc::request(&[rpc::message("t", &[7; 1_000])]);
+    for number in 0..1_000 {
+        let taken = async {
+            assert_eq!(stream.write(&message).await.unwrap(), message.len());
+            stream.flush().await.unwrap();
+        };
+        let taken = time::timeout(Duration::from_secs(5), taken).await;
+        assert!(taken.is_ok(), "message {number} waits");
+    }
     drop(silent);
 }
 

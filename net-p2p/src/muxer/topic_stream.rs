@@ -10,6 +10,7 @@
 //! * The handler never waits for the peer, so the library's own queue, which has no bound in bytes, is empty after
 //!   every turn of the connection's task.
 //! * Waiting bytes are counted in the backlog, and sent in order.
+//! * A stream that has ended is open no more as soon as that shows, and the debt of its peer is not paid then.
 //! * Nothing that the peer says on its own stream of GossipSub is read before it accepts the one of this node:
 //!   the answers to IWANT would pile up in the library's queue.
 
@@ -69,6 +70,14 @@ impl TopicStream {
         let _ = self.0.debt.set(debt);
     }
 
+    /// Notes that the stream has ended. The handler gets the error with its next message, and opens another stream.
+    fn ended(&self) {
+        *self.stream() = None;
+        if let Some(debt) = self.0.debt.get() {
+            debt.closed();
+        }
+    }
+
     fn stream(&self) -> MutexGuard<'_, Option<StreamHandle>> {
         self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,9 +90,13 @@ impl TopicStream {
         rpc: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.stream().replace(handle.clone()).is_none() {
+            if let Some(debt) = self.0.debt.get() {
+                debt.opened();
+            }
             self.0.reader.wake();
         }
         if let Poll::Ready(Err(error)) = poll_send(handle, context) {
+            self.ended();
             return Poll::Ready(Err(error));
         }
         let offer = {
@@ -93,7 +106,11 @@ impl TopicStream {
             while topic.is_empty() && !rest.is_empty() {
                 match handle.poll_write_frame(stream, context, rest) {
                     Poll::Ready(Ok(bytes)) => rest = rest.get(bytes..).unwrap_or_default(),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(error)) => {
+                        drop(kept);
+                        self.ended();
+                        return Poll::Ready(Err(error));
+                    }
                     Poll::Pending => break,
                 }
             }
@@ -138,8 +155,7 @@ impl TopicStream {
         let sent = poll_send(&handle, context);
         handle.connection().settle();
         if matches!(sent, Poll::Ready(Err(_))) {
-            // The handler gets the error with its next message, and opens another stream.
-            *self.stream() = None;
+            self.ended();
             let mut kept = handle.lock();
             return drop(std::mem::take::<TopicQueue>(&mut kept.topic));
         }

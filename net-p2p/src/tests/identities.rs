@@ -1,6 +1,6 @@
 //! A million identities that come and go leave nothing behind, measured in a process of its own.
 
-use std::{env, fs, process::Command, time::Instant};
+use std::time::Instant;
 
 use gossip::NetworkProfile;
 use libp2p::{
@@ -11,11 +11,10 @@ use libp2p::{
         behaviour::ConnectionEstablished,
     },
 };
+use tokio_util::sync::CancellationToken;
 
+use super::alone::{self, resident};
 use crate::{metrics::P2pMetrics, pubsub, topic_debts::TopicDebts, topic_gate::TopicGate};
-
-/// The environment variable that makes the test do the work itself.
-const CHILD: &str = "TANDEM_TEST_IDENTITIES";
 
 /// The name of the test, as the test program knows it.
 const NAME: &str = "tests::identities::a_million_identities_that_left_cost_no_memory";
@@ -28,12 +27,6 @@ const CONNECTED: usize = 1_000;
 /// The growth of the process that is allowed after the first identities, in bytes. Chosen: noise of the allocator; a
 /// single byte more for each identity is a megabyte, and the library kept 200 to 700 of each.
 const GROWTH_BYTES: usize = 8 * 1024 * 1024;
-
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
-}
 
 /// Lets every identity connect, say something, and leave.
 fn come_and_go() {
@@ -65,7 +58,7 @@ fn come_and_go() {
                 }));
                 pubsub::welcome(&mut gossipsub, &peer_id);
                 assert!(gossipsub.peer_score(&peer_id).is_some_and(|score| score > 0.0));
-                let debt = debts.open(peer_id);
+                let debt = debts.open(peer_id, CancellationToken::new());
                 debts.charge(&peer_id, 100, tokio::time::Instant::now());
                 (peer_id, connection_id, handler.unwrap(), debt)
             })
@@ -96,16 +89,9 @@ fn come_and_go() {
 // Issue 8, 29. Before, each identity cost 0.2 to 0.7 KiB for an hour.
 #[tokio::test]
 async fn a_million_identities_that_left_cost_no_memory() {
-    if env::var_os(CHILD).is_some() {
+    if alone::is_alone() {
         return come_and_go();
     }
-    let child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", NAME, "--nocapture"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{told}{}", String::from_utf8_lossy(&child.stderr));
+    let told = alone::run(NAME);
     assert!(told.contains("identities, in"), "the child has done nothing: {told}");
-    print!("{told}");
 }

@@ -2,22 +2,30 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
+mod alone;
+mod attacked;
 mod bursts;
+mod by_hand;
 pub(crate) mod control;
 mod control_floods;
 mod door;
 pub(crate) mod host;
 mod http;
 mod identities;
+mod invalid_messages;
 mod keys;
 mod library;
 mod links;
+mod local_network;
+mod mesh_slots;
 mod one_address;
 mod reach;
 mod recorded;
 mod restart;
 pub(crate) mod rpc;
 mod streams;
+mod subscription_floods;
 mod topic_backlog;
 mod topics;
 mod unread;
+mod withheld_topics;

@@ -4,19 +4,15 @@ use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use gossip::{Admission, GossipNode, NetworkProfile, Outbound, Tag};
-use libp2p::{StreamProtocol, Transport, core::muxing::StreamMuxerExt};
-use mesh::Door;
-use runtime::Environment;
+use libp2p::StreamProtocol;
 use tokio::time;
 
 use super::{
-    host::{Host, Node, PATIENCE, backlog, connection_tasks, new_key, until},
+    by_hand::MESHSUB,
+    host::{Host, Node, PATIENCE, new_key, until},
     rpc,
 };
-use crate::{P2pEvent, backlog::MAX_WAITING_BYTES, config::libp2p_key, transport};
-
-/// The version of GossipSub that the peers speak by hand.
-const MESHSUB: &str = "/meshsub/1.1.0";
+use crate::{P2pEvent, backlog::MAX_WAITING_BYTES};
 
 /// Size of a message, in bytes.
 const MESSAGE_BYTES: usize = 100_000;
@@ -108,41 +104,4 @@ async fn messages_for_peers_that_do_not_read_end_no_connection() {
     until("messages are dropped", full).await;
     assert_eq!(node.network.metrics().count(P2pEvent::BacklogConnection), 0);
     assert!(hosts.iter().all(|(host, _)| host.is_alive()));
-}
-
-// Issue 8, 22: the answers to IWANT, and what is published, would wait in the library for a stream that the peer
-// never accepts.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_does_not_accept_the_topic_stream_is_not_heard_and_not_served() {
-    let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
-    let key = libp2p_key(&new_key());
-    let mut transport = transport::build(
-        Environment::system(),
-        &key,
-        Door::default(),
-        connection_tasks(),
-        backlog(),
-    )
-    .unwrap();
-    let options = libp2p::core::transport::DialOpts {
-        role: libp2p::core::Endpoint::Dialer,
-        port_use: libp2p::core::transport::PortUse::New,
-    };
-    let (_node, mut muxer) = transport.dial(node.address(), options).unwrap().await.unwrap();
-    let mut stream =
-        std::future::poll_fn(|context| muxer.poll_outbound_unpin(context)).await.unwrap();
-    let said = b"\x13/multistream/1.0.0\n\x0f/meshsub/1.1.0\n";
-    stream.write_all(said).await.unwrap();
-    stream.flush().await.unwrap();
-    let mut answer = [0; 36];
-    time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
-    assert_eq!(&answer, said);
-    stream.write_all(&rpc::request(&[rpc::subscription("algotx01")])).await.unwrap();
-    stream.flush().await.unwrap();
-    for number in 0..50_u8 {
-        let probe = Outbound::new(Tag::TX, vec![number; 40]);
-        let sent = node.broadcaster.broadcast_and_wait(&probe).await.unwrap();
-        assert_eq!(sent.written, 0, "after {number} messages");
-        time::sleep(Duration::from_millis(20)).await;
-    }
 }
