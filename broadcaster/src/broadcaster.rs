@@ -289,6 +289,12 @@ impl Broadcaster {
         self.parts.links.disconnect(peer, reason);
     }
 
+    /// Sets what a peer weighs among the others: the heavier is offered each message first, after those that this node
+    /// dialled. Unknown peers are ignored. Every peer weighs nothing at first.
+    pub fn weigh(&self, peer: LinkId, weight: u64) {
+        self.context().registry.weigh(peer, weight);
+    }
+
     /// Samples the path to a peer. `None` for an unknown peer, and where its transport has no gauge.
     #[must_use]
     pub fn pressure(&self, peer: LinkId) -> Option<PipeSample> {

@@ -5,9 +5,12 @@
 //! * The first reason to end a peer is the one that counts. One that is benched ends as a duplicate.
 //! * A peer that has ended takes no further message.
 
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    cmp::Reverse,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use gossip::{
@@ -16,7 +19,6 @@ use gossip::{
     wire::digest::{Digest, DigestFilter},
 };
 use mesh::ConfiguredAddress;
-use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,7 @@ pub(crate) struct Peer {
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
+    weight: AtomicU64,
     /// `true` if the peer asked for the messages that relays ask for.
     relays: AtomicBool,
     /// `true` once `known` was written: most peers never announce a digest.
@@ -120,6 +123,7 @@ impl Peer {
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
+            weight: AtomicU64::new(0),
             relays: AtomicBool::new(false),
             announces: AtomicBool::new(false),
             known: Mutex::new(DigestFilter::outgoing()),
@@ -140,6 +144,7 @@ impl Peer {
             self.roles
         };
         info.http_address.clone_from(&self.http_address);
+        info.weight = self.weight.load(Ordering::Relaxed);
         info.dial = self.configured.as_ref().and_then(ConfiguredAddress::state);
         info
     }
@@ -220,6 +225,18 @@ impl Peer {
             Standing::Benched => DisconnectReason::Duplicate,
             Standing::Ended(reason) => reason,
         }
+    }
+
+    /// Sets its weight, and returns whether it is another one than before.
+    pub(crate) fn weigh(&self, weight: u64) -> bool {
+        self.weight.swap(weight, Ordering::Relaxed) != weight
+    }
+
+    /// Its place in the order in which messages are offered: first those that this node dialled, then the heavier, then
+    /// the older.
+    pub(crate) fn place(&self) -> (bool, Reverse<u64>, LinkId) {
+        let is_inbound = self.direction == Direction::Inbound;
+        (is_inbound, Reverse(self.weight.load(Ordering::Relaxed)), self.id)
     }
 
     pub(crate) fn interest(&self) -> Interest {

@@ -62,7 +62,7 @@ pub(crate) struct Registry {
     next_id: AtomicU64,
     /// Also taken while a peer is inserted, so that generations are given out in order.
     generation: Mutex<u64>,
-    /// Changes with every insertion and removal, so that the router knows when its list is old.
+    /// Changes with every insertion, removal and weight, so that the router knows when its list is old.
     version: AtomicU64,
     /// Messages that wait for a link that may come; `None` once the node stops.
     parked: Mutex<Option<Parked>>,
@@ -242,12 +242,25 @@ impl Registry {
         self.get(id)
     }
 
-    /// The peers in the order in which they were named, so that who is written to first does not depend on
-    /// a hash.
+    /// The peers in the order in which they were named, which does not depend on a hash.
     pub(crate) fn list(&self) -> Vec<Arc<Peer>> {
         let mut peers: Vec<_> = self.peers.iter().map(|peer| Arc::clone(&peer)).collect();
         peers.sort_unstable_by_key(|peer| peer.id);
         peers
+    }
+
+    /// The peers in the order in which messages are offered to them.
+    pub(crate) fn fan_out(&self) -> Vec<Arc<Peer>> {
+        let mut peers = self.list();
+        peers.sort_by_cached_key(|peer| peer.place());
+        peers
+    }
+
+    /// Sets the weight of a peer.
+    pub(crate) fn weigh(&self, id: LinkId, weight: u64) {
+        if self.get(id).is_some_and(|peer| peer.weigh(weight)) {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn infos(&self, class: PeerClass) -> Vec<PeerInfo> {

@@ -134,7 +134,7 @@ impl Router {
         let Context { registry, metrics, .. } = &*self.context;
         let version = registry.version();
         if version != self.version {
-            self.peers = registry.list();
+            self.peers = registry.fan_out();
             self.version = version;
         }
         let carried: Vec<Option<Transport>> =

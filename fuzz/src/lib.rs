@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("metainfo", wire::metainfo),
     ("msgpack", wire::msgpack),
     ("peer_id", names::peer_id),
+    ("priority", wire::priority),
     ("proposal", wire::proposal),
     ("request", wire::request),
     ("topics", wire::topics),

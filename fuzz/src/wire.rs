@@ -8,7 +8,9 @@ use gossip::{
         features::{Features, VoteCompression, parse_version},
         hello::Hello,
         identity::{self, Challenge},
-        interest, metainfo, msgpack, proposal, request,
+        interest, metainfo, msgpack,
+        priority::{self, PriorityResponse, Voter},
+        proposal, request,
         topics::Topics,
         varint,
     },
@@ -173,6 +175,17 @@ pub(crate) fn identity_exchange(data: &[u8]) {
     let mut exchange = identity::ListenerIdentity::Anonymous;
     let _ = exchange.verify(data);
     assert!(matches!(exchange, identity::ListenerIdentity::Anonymous));
+}
+
+/// A priority response that is read is written in a form that reads the same, and proves nothing that nobody signed.
+pub(crate) fn priority(data: &[u8]) {
+    let Ok(response) = PriorityResponse::decode(data) else { return };
+    // Bytes that are not UTF-8 are replaced by longer text, which may not fit a challenge any more.
+    if response.challenge.len() <= priority::MAX_CHALLENGE_BYTES {
+        assert_eq!(PriorityResponse::decode(&response.encode()).as_ref(), Ok(&response));
+    }
+    let voter = Voter { vote_key: [9; 32], key_dilution: 10 };
+    assert!(response.verify(&response.challenge, &voter).is_err());
 }
 
 /// A varint that is read is written as no more bytes than were read.

@@ -23,6 +23,7 @@ mod message;
 mod network_id;
 mod node;
 mod peer;
+mod priority;
 mod profile;
 mod reason;
 mod tag;
@@ -42,6 +43,7 @@ pub use message::{
 pub use network_id::{NetworkId, NetworkIdError};
 pub use node::{Admission, ConnectPolicy, GossipNode};
 pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Roles, Transport};
+pub use priority::PriorityScheme;
 pub use profile::{
     ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
     MAX_TOPIC_BYTES, NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,

@@ -146,6 +146,8 @@ pub struct PeerInfo {
     /// that was dialled, or at the host that the peer came from and the port that it says it listens on.
     /// Only libp2p proves who answers there.
     pub http_address: Option<NodeAddress>,
+    /// Its weight among the peers of this node, as a [`PriorityScheme`](crate::PriorityScheme) tells; zero without one.
+    pub weight: u64,
     /// The state of the configured address that leads to it; `None` if the operator named none, as for strangers. Over
     /// WebSocket an address is known to lead to a peer only if the link was dialled there. The states of all configured
     /// addresses, also of those without a link, are in [`GossipNode::dials`](crate::GossipNode::dials).
@@ -166,6 +168,7 @@ impl PeerInfo {
             queued_bytes: 0,
             roles: Roles::NONE,
             http_address: None,
+            weight: 0,
             dial: None,
         }
     }

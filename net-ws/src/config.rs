@@ -2,7 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use gossip::{LimitError, NetworkId, NodeAddress, Security, wire::identity::Keypair};
+use gossip::{
+    LimitError, NetworkId, NodeAddress, PriorityScheme, Security, wire::identity::Keypair,
+};
 use mesh::{DialLimits, Door};
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -72,6 +74,9 @@ pub struct WsConfig {
     pub tls_roots: Vec<CertificateDer<'static>>,
     /// Certificate and key that this node presents to servers which ask for a client certificate. Default: none.
     pub tls_client: Option<TlsIdentity>,
+    /// The scheme by which peers prove what they weigh, and this node to them. Default: none; no proof is asked for, and
+    /// none is given.
+    pub priority: Option<Arc<dyn PriorityScheme>>,
     /// Name of this node among those of its operator, sent in the handshake; printable ASCII. Default: empty.
     pub instance: String,
     /// Identifier of this node in telemetry, sent in the handshake; printable ASCII. Default: empty.
@@ -104,6 +109,7 @@ impl WsConfig {
             tls_reread: Duration::from_secs(10),
             tls_roots: Vec::new(),
             tls_client: None,
+            priority: None,
             instance: String::new(),
             telemetry_id: String::new(),
             user_agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),

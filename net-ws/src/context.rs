@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     metrics::WsMetrics,
+    priority::Priority,
     tls::{TlsIdentity, Trust},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) dial_timeout: Duration,
     /// Admits or refuses inbound connections, for all networks of the node together.
     pub(crate) door: Door,
+    /// Ranks those that dialled this node; `None` if it does not.
+    pub(crate) priority: Option<Arc<Priority>>,
     /// Hashes a dialer's random text to the number of its run; one key for all links of this network.
     sessions: KeyedHasher,
 }
@@ -113,6 +116,7 @@ impl Context {
             features: broadcaster.features().to_header(),
             version: profile.version.to_owned(),
             identity_challenge: None,
+            priority_challenge: None,
         };
         Ok(Self {
             profile,
@@ -128,6 +132,7 @@ impl Context {
             trust: Arc::new(Trust::new(config.tls_roots, config.tls_client)),
             dial_timeout: config.dial_timeout,
             door: config.door.over(Transport::WebSocket),
+            priority: config.priority.map(Priority::new).map(Arc::new),
             sessions: environment.hasher(),
         })
     }

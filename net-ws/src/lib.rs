@@ -30,6 +30,7 @@ mod mesh_task;
 mod metrics;
 mod network;
 mod port;
+mod priority;
 mod serve;
 mod sink;
 mod socket;

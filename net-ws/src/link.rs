@@ -63,6 +63,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) session: u64,
     /// Messages sent before any other.
     pub(crate) greeting: Vec<(Tag, Bytes)>,
+    /// The challenge that the peer may answer to be ranked.
+    pub(crate) priority_challenge: Option<String>,
     /// Of the peer's place with the door, if it has one.
     pub(crate) merit: Option<Merit>,
 }
@@ -89,6 +91,7 @@ where
         exchange,
         session,
         greeting,
+        priority_challenge,
         merit,
     } = established;
     let port = Arc::new(Port::default());
@@ -109,7 +112,14 @@ where
     let (context, exchange) = (Arc::clone(context), Mutex::new(exchange));
     let random = context.environment().random();
     let (hooks_context, hooks_port) = (Arc::clone(&context), Arc::clone(&port));
-    let hooks = Hooks { context: hooks_context, exchange, session, port: hooks_port, merit };
+    let hooks = Hooks {
+        context: hooks_context,
+        exchange,
+        session,
+        port: hooks_port,
+        priority_challenge: Mutex::new(priority_challenge),
+        merit,
+    };
     let link = Link {
         about,
         sinks: LaneSinks::Shared(WsSink::new(write_half, (role, random), port, returned)),
@@ -133,6 +143,7 @@ pub(crate) async fn ended(
     cancel: &CancellationToken,
 ) -> DisconnectReason {
     let _guard = LinkGuard::new(&context.broadcaster, attached.peer);
+    let _ranked = Ranked { context, link: attached.peer };
     tokio::select! {
         biased;
         reason = attached.ended() => return reason,
@@ -142,6 +153,20 @@ pub(crate) async fn ended(
     // A retired link may take longer than this; the broadcaster owns and ends it.
     let ended = time::timeout(STOP_PATIENCE, attached.ended());
     ended.await.unwrap_or(DisconnectReason::LocalShutdown)
+}
+
+/// The rank of a link, which it loses when this is dropped.
+struct Ranked<'c> {
+    context: &'c Context,
+    link: LinkId,
+}
+
+impl Drop for Ranked<'_> {
+    fn drop(&mut self) {
+        if let Some(priority) = &self.context.priority {
+            priority.gone(self.link);
+        }
+    }
 }
 
 /// Builds the claim of a WebSocket link to an identity.
@@ -161,13 +186,52 @@ struct Hooks {
     exchange: Mutex<ListenerIdentity>,
     session: u64,
     port: Arc<Port>,
+    /// Taken by the first response.
+    priority_challenge: Mutex<Option<String>>,
     merit: Option<Merit>,
 }
 
 impl LinkHooks for Hooks {
     fn control(&self, peer: LinkId, tag: Tag, payload: &Bytes) -> Result<(), DisconnectReason> {
-        // This node does not ask for proofs of stake, so other control tags are ignored.
-        if tag != Tag::NI || matches!(self.context.exchange, Exchange::Off) {
+        match tag {
+            Tag::NI => self.identify(peer, payload),
+            Tag::NP => {
+                self.rank(peer, payload);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn delivered(&self) {
+        if let Some(merit) = &self.merit {
+            merit.delivered(Instant::now().into_std());
+        }
+    }
+
+    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
+        let port = Arc::clone(&self.port);
+        Box::pin(async move { port.sign_of_life().await })
+    }
+}
+
+impl Hooks {
+    /// Ranks the peer by its response, if one was asked for. A wrong one changes nothing. Source: wire facts 7.
+    fn rank(&self, peer: LinkId, payload: &Bytes) {
+        let Some(priority) = &self.context.priority else { return };
+        let challenge =
+            self.priority_challenge.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(challenge) = challenge else { return };
+        let link = (peer, self.merit.as_ref());
+        match priority.judge(&self.context.broadcaster, link, &challenge, payload) {
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%peer, %error, "not ranked"),
+        }
+    }
+
+    /// Deals with the last message of the identity exchange.
+    fn identify(&self, peer: LinkId, payload: &Bytes) -> Result<(), DisconnectReason> {
+        if matches!(self.context.exchange, Exchange::Off) {
             return Ok(());
         }
         let (issued, verdict) = {
@@ -188,16 +252,5 @@ impl LinkHooks for Hooks {
         let claim = claim(peer, identity, identity, (self.session, tie));
         self.context.broadcaster.verified(claim);
         Ok(())
-    }
-
-    fn delivered(&self) {
-        if let Some(merit) = &self.merit {
-            merit.delivered(Instant::now().into_std());
-        }
-    }
-
-    fn sign_of_life(&self) -> BoxFuture<'static, ()> {
-        let port = Arc::clone(&self.port);
-        Box::pin(async move { port.sign_of_life().await })
     }
 }

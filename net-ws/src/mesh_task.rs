@@ -227,7 +227,7 @@ async fn link_up(
     dialled: Dialled,
     cancel: &CancellationToken,
 ) -> Result<(), DialError> {
-    let Dialled { mut stream, early, features, verified } = dialled;
+    let Dialled { mut stream, early, features, verified, priority_challenge } = dialled;
     let context = &mesh.context;
     let peer = context.broadcaster.next_link_id();
     let session = context.session(context.node_random());
@@ -248,6 +248,8 @@ async fn link_up(
         exchange = identity::ListenerIdentity::Verified { key: seen.key };
         identity = Some(seen.key);
     }
+    let priority = context.priority.as_ref().zip(priority_challenge);
+    greeting.extend(priority.and_then(|(priority, challenge)| priority.respond(&challenge)));
     let established = Established {
         halves: stream.into_split(),
         early,
@@ -259,6 +261,7 @@ async fn link_up(
         exchange,
         session,
         greeting,
+        priority_challenge: None,
         merit: None,
     };
     let attached = link::attach(context, (peer, claim), established)

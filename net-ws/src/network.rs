@@ -19,7 +19,7 @@ use crate::{
     context::Context,
     mesh_task::{self, Mesh},
     metrics::WsMetrics,
-    serve,
+    priority, serve,
     tls::{self, TlsIdentity},
 };
 
@@ -94,6 +94,10 @@ impl WsNetwork {
         }
         let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
         tasks.spawn_lasting("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
+        if let Some(priority) = context.priority.clone() {
+            let broadcaster = context.broadcaster.clone();
+            tasks.spawn_lasting("priority", |cancel| priority::run(priority, broadcaster, cancel));
+        }
         for address in &local_addresses {
             tracing::info!(%address, network = %context.network, "listening");
         }

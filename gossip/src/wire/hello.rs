@@ -9,6 +9,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use super::priority::MAX_CHALLENGE_BYTES;
 use crate::profile::NetworkProfile;
 
 /// Longest telemetry identifier and location kept of a peer, in characters. Source: wire facts 1.6.
@@ -112,6 +113,9 @@ pub struct Hello {
     pub version: String,
     /// A message of the identity exchange.
     pub identity_challenge: Option<String>,
+    /// Asks for a proof of stake. Only answers have it, and one longer than
+    /// [`MAX_CHALLENGE_BYTES`](super::priority::MAX_CHALLENGE_BYTES) counts as missing: no node can answer it.
+    pub priority_challenge: Option<String>,
 }
 
 impl Hello {
@@ -126,6 +130,7 @@ impl Hello {
             (Header::Location, self.location.as_deref().filter(|location| !location.is_empty())),
             (Header::NodeRandom, self.node_random.as_deref()),
             (Header::Features, Some(&*self.features)),
+            (Header::PriorityChallenge, self.priority_challenge.as_deref()),
             (Header::TelemetryId, Some(&*self.telemetry_id)),
             (Header::Version, Some(&*self.version)),
         ];
@@ -156,6 +161,8 @@ impl Hello {
             features: exact(Header::Features),
             version: exact(Header::Version),
             identity_challenge: some(exact(Header::IdentityChallenge)),
+            priority_challenge: some(exact(Header::PriorityChallenge))
+                .filter(|challenge| challenge.len() <= MAX_CHALLENGE_BYTES),
         }
     }
 }
@@ -297,7 +304,7 @@ mod tests {
         #[test]
         fn a_hello_is_read_as_it_was_written(
             text in "[ -~]{1,255}",
-            absent in any::<[bool; 3]>(),
+            absent in any::<[bool; 4]>(),
         ) {
             let some = |absent: bool| (!absent).then(|| text.clone());
             let hello = Hello {
@@ -309,6 +316,8 @@ mod tests {
                 features: text.clone(),
                 version: text.clone(),
                 identity_challenge: some(absent[2]),
+                priority_challenge: some(absent[3])
+                    .map(|text| text.chars().take(MAX_CHALLENGE_BYTES).collect()),
             };
             let headers = hello.headers(PROFILE);
             let first = |header: Header| {

@@ -16,7 +16,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use super::msgpack::{self, Container, MsgpackError, Reader};
+use super::msgpack::{self, Fields, MsgpackError, Reader, read_struct};
 pub use crate::keypair::Keypair;
 use crate::{identity::Identity, reason::DisconnectReason};
 
@@ -52,9 +52,6 @@ pub enum IdentityError {
     /// The message is not msgpack of the expected kind.
     #[error("the identity message cannot be read")]
     Msgpack(#[from] MsgpackError),
-    /// A field that the message does not have, or a list where names are needed.
-    #[error("the identity message has a field that is not known")]
-    UnknownField,
     /// The address is longer than [`MAX_ADDRESS_BYTES`].
     #[error(
         "the address in the identity message has {bytes} bytes, {MAX_ADDRESS_BYTES} are allowed"
@@ -300,15 +297,6 @@ impl ListenerIdentity {
     }
 }
 
-/// The names of the fields of an inner map.
-#[derive(Clone, Copy)]
-enum Fields<'f> {
-    /// Only the form with names is read.
-    Named(&'f [&'static str]),
-    /// A list of values in this order is read too.
-    NamedOrOrdered(&'f [&'static str]),
-}
-
 impl Kind {
     /// The whole message: the inner map and its signature.
     fn seal(&self, inner: &[u8], key: &Keypair) -> Vec<u8> {
@@ -354,32 +342,6 @@ impl Kind {
     fn signed(&self, inner: &[u8]) -> Vec<u8> {
         [&self.domain, inner].concat()
     }
-}
-
-/// Calls `read` for each field that is there. A field may come twice: the last one stays.
-fn read_struct<'a>(
-    reader: &mut Reader<'a>,
-    fields: Fields<'_>,
-    mut read: impl FnMut(&mut Reader<'a>, &'static str) -> Result<(), IdentityError>,
-) -> Result<(), IdentityError> {
-    let (Fields::Named(names) | Fields::NamedOrOrdered(names)) = fields;
-    match (reader.container()?, fields) {
-        (Container::Nil, _) => {}
-        (Container::Map(len), _) => {
-            for _ in 0..len {
-                let name = reader.bytes()?;
-                let known = names.iter().find(|known| known.as_bytes() == name);
-                read(reader, known.ok_or(IdentityError::UnknownField)?)?;
-            }
-        }
-        (Container::Array(len), Fields::NamedOrOrdered(_)) if len as usize <= names.len() => {
-            for name in names.iter().take(len as usize) {
-                read(reader, name)?;
-            }
-        }
-        (Container::Array(_), _) => return Err(IdentityError::UnknownField),
-    }
-    Ok(())
 }
 
 /// The canonical map of `fields`, sorted by name; fields without a value are left out.

@@ -6,7 +6,7 @@
 //!                          ├──▶ digest (MS)
 //!                          ├──▶ proposal (PP)
 //!                          ├──▶ vote (AV, VP)
-//!                          └──▶ identity (NI) ──▶ msgpack
+//!                          └──▶ identity (NI), priority (NP) ──▶ msgpack
 //!   handshake ──▶ hello, features, identity ──▶ metainfo (libp2p) ──▶ msgpack
 //! ```
 //!
@@ -25,6 +25,7 @@ pub mod identity;
 pub mod interest;
 pub mod metainfo;
 pub mod msgpack;
+pub mod priority;
 pub mod proposal;
 pub mod request;
 pub mod topics;

@@ -1,4 +1,4 @@
-//! The little of msgpack that the handshakes need: maps, arrays, strings, byte strings, small numbers.
+//! The little of msgpack that the handshakes need: maps, arrays, strings, byte strings, numbers.
 //!
 //! # Invariants
 //!
@@ -54,6 +54,9 @@ pub enum MsgpackError {
         /// The number.
         value: u64,
     },
+    /// A field that the struct does not have, or a list where names are needed.
+    #[error("the msgpack object has a field that is not known")]
+    UnknownField,
 }
 
 /// Appends the header of a map with `len` entries.
@@ -64,6 +67,20 @@ pub fn put_map(out: &mut Vec<u8>, len: usize) {
 /// Appends the header of an array with `len` elements.
 pub fn put_array(out: &mut Vec<u8>, len: usize) {
     ARRAY.put(out, len);
+}
+
+/// Appends a number that is not negative.
+pub fn put_uint(out: &mut Vec<u8>, value: u64) {
+    let bytes = value.to_be_bytes();
+    let (first, from) = match value {
+        0..=0x7f => return out.push(bytes[7]),
+        0x80..=0xff => (0xcc, 7),
+        0x100..=0xffff => (0xcd, 6),
+        0x1_0000..=0xffff_ffff => (0xce, 4),
+        _ => (0xcf, 0),
+    };
+    out.push(first);
+    out.extend_from_slice(bytes.get(from..).unwrap_or_default());
 }
 
 /// Appends a string.
@@ -128,6 +145,45 @@ pub enum Container {
     Map(u32),
     /// So many values, in the order of the fields.
     Array(u32),
+}
+
+/// The names of the fields of a struct.
+#[derive(Clone, Copy, Debug)]
+pub enum Fields<'f> {
+    /// Only the form with names is read.
+    Named(&'f [&'static str]),
+    /// A list of values in this order is read too.
+    NamedOrOrdered(&'f [&'static str]),
+}
+
+/// Calls `read` for each field of a struct that is there. A field may come twice: the last one stays.
+///
+/// # Errors
+///
+/// [`MsgpackError`] when there is no struct or it has a field of another name, and the errors of `read`.
+pub fn read_struct<'a, E: From<MsgpackError>>(
+    reader: &mut Reader<'a>,
+    fields: Fields<'_>,
+    mut read: impl FnMut(&mut Reader<'a>, &'static str) -> Result<(), E>,
+) -> Result<(), E> {
+    let (Fields::Named(names) | Fields::NamedOrOrdered(names)) = fields;
+    match (reader.container()?, fields) {
+        (Container::Nil, _) => {}
+        (Container::Map(len), _) => {
+            for _ in 0..len {
+                let name = reader.bytes()?;
+                let known = names.iter().find(|known| known.as_bytes() == name);
+                read(reader, known.ok_or(MsgpackError::UnknownField)?)?;
+            }
+        }
+        (Container::Array(len), Fields::NamedOrOrdered(_)) if len as usize <= names.len() => {
+            for name in names.iter().take(len as usize) {
+                read(reader, name)?;
+            }
+        }
+        (Container::Array(_), _) => return Err(MsgpackError::UnknownField.into()),
+    }
+    Ok(())
 }
 
 /// A place in a msgpack object.
@@ -218,15 +274,32 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    /// Reads a number that is not negative, in any form without a sign. Nothing is zero.
+    ///
+    /// # Errors
+    ///
+    /// [`MsgpackError`] when there is none.
+    pub fn uint(&mut self) -> Result<u64, MsgpackError> {
+        if self.peek()? == NIL {
+            self.take(1)?;
+            return Ok(0);
+        }
+        self.unsigned()
+    }
+
     /// Reads a number that fits a byte.
     fn byte(&mut self) -> Result<u8, MsgpackError> {
-        let first = self.number(1)?;
-        let value = match first {
-            0x00..=0x7f => first,
-            0xcc..=0xcf => self.number(1 << (first - 0xcc))?,
-            _ => return Err(unexpected("a number", low_byte(u32::try_from(first).unwrap_or(0)))),
-        };
+        let value = self.unsigned()?;
         u8::try_from(value).map_err(|_| MsgpackError::NotAByte { value })
+    }
+
+    fn unsigned(&mut self) -> Result<u64, MsgpackError> {
+        let first = self.number(1)?;
+        match first {
+            0x00..=0x7f => Ok(first),
+            0xcc..=0xcf => self.number(1 << (first - 0xcc)),
+            _ => Err(unexpected("a number", low_byte(u32::try_from(first).unwrap_or(0)))),
+        }
     }
 
     /// Reads the header of a value in one of `forms`.
@@ -342,9 +415,20 @@ mod tests {
         }
 
         #[test]
+        fn every_number_survives_in_its_shortest_form(value: u64, shift in 0_u32..64) {
+            let value = value >> shift;
+            let mut out = Vec::new();
+            put_uint(&mut out, value);
+            let len = [(0x7f, 1), (0xff, 2), (0xffff, 3), (0xffff_ffff, 5), (u64::MAX, 9)];
+            let shortest = len.into_iter().find(|(max, _)| value <= *max).map(|(_, len)| len);
+            prop_assert_eq!(Some(out.len()), shortest);
+            prop_assert_eq!(Reader::new(&out).uint(), Ok(value));
+        }
+
+        #[test]
         fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
             let mut reader = Reader::new(&bytes);
-            while reader.container().is_ok() || reader.fixed::<8>().is_ok() {}
+            while reader.uint().is_ok() || reader.container().is_ok() || reader.fixed::<8>().is_ok() {}
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * The order is total and depends on nothing but what is given: the standing of a peer, how long it has been
+//! * The order is total and depends on nothing but what is given: the standing and the weight of a peer, how long it has been
 //!   there, when it last brought a new message, and when it came.
 //! * A peer never stands worse for having brought a message, or for having come earlier.
 //! * A connection that this node dialled is not in the order at all: it holds no inbound place.
@@ -35,13 +35,14 @@ pub struct Merit {
     began: Instant,
     /// Milliseconds from `began` to the last new message, plus one; nought if there was none.
     last: Arc<AtomicU64>,
+    weight: Arc<AtomicU64>,
 }
 
 impl Merit {
     /// The merit of a peer that has brought nothing yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { began: now, last: Arc::default() }
+        Self { began: now, last: Arc::default(), weight: Arc::default() }
     }
 
     /// Notes that the peer brought a new message. Costs one atomic operation.
@@ -49,6 +50,17 @@ impl Merit {
         let since = now.saturating_duration_since(self.began).as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX - 1);
         self.last.fetch_max(since.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Sets what the peer weighs by what it has proved to hold: zero, as at the start, for nothing. The heavier of two
+    /// peers keeps its place.
+    pub fn weigh(&self, weight: u64) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// The weight of the peer.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
     }
 
     /// Time since the last new message; `None` if there was none.
@@ -72,6 +84,8 @@ pub(super) enum Standing {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) standing: Standing,
+    /// The weight of what it has proved to hold.
+    pub(super) weight: u64,
     /// For how long it has held its place.
     pub(super) held: Duration,
     /// Time since it brought a new message, if it ever did.
@@ -82,15 +96,15 @@ pub(super) struct Record {
 
 /// A place in the order: the smallest goes first.
 ///
-/// By standing; then by what speaks for a peer, which is that it was useful of late and that it has been there
+/// By standing; then by weight, which cannot be had for free; then by what speaks for a peer, which is that it was useful of late and that it has been there
 /// for long, either as much as the other; and among equals the newest goes first.
-pub(super) type Rank = (Standing, u8, Reverse<Ticket>);
+pub(super) type Rank = (Standing, u64, u8, Reverse<Ticket>);
 
 /// The place of a peer in the order.
 pub(super) fn rank(record: Record) -> Rank {
     let is_useful = record.idle.is_some_and(|idle| idle < USEFUL);
     let merits = u8::from(is_useful) + u8::from(record.held >= LONG);
-    (record.standing, merits, Reverse(record.ticket))
+    (record.standing, record.weight, merits, Reverse(record.ticket))
 }
 
 #[cfg(test)]
@@ -102,13 +116,14 @@ mod tests {
     fn records() -> impl Strategy<Value = Record> {
         let standing = prop_oneof![Just(Standing::Stranger), Just(Standing::Tried)];
         let idle = proptest::option::of(0_u64..1_000);
-        (standing, 0_u64..1_000, idle, 0_u64..20).prop_map(|(standing, held, idle, ticket)| {
-            Record {
-                standing,
-                held: Duration::from_secs(held),
-                idle: idle.map(Duration::from_secs),
-                ticket: Ticket(ticket),
-            }
+        let weight = prop_oneof![4 => Just(0), 1 => 1_u64..3];
+        let facts = (standing, weight, 0_u64..1_000, idle, 0_u64..20);
+        facts.prop_map(|(standing, weight, held, idle, ticket)| Record {
+            standing,
+            weight,
+            held: Duration::from_secs(held),
+            idle: idle.map(Duration::from_secs),
+            ticket: Ticket(ticket),
         })
     }
 
@@ -134,7 +149,10 @@ mod tests {
             let useful = rank(Record { idle: Some(Duration::ZERO), ..peers[chosen] });
             let longer = rank(Record { held: peers[chosen].held + LONG, ..peers[chosen] });
             let earlier = rank(Record { ticket: Ticket(0), ..peers[chosen] });
+            // Issue 10, 8.
+            let heavier = rank(Record { weight: peers[chosen].weight + 1, ..peers[chosen] });
             prop_assert!(useful >= before && longer >= before && earlier >= before);
+            prop_assert!(heavier > before);
             // A peer that went after the chosen one when it was better off did so before, too.
             for other in &peers {
                 if rank(*other) >= useful {
@@ -145,7 +163,7 @@ mod tests {
             let idle = rank(Record { idle: None, ..peers[chosen] });
             prop_assert!(useful > idle);
             let tried = rank(Record { standing: Standing::Tried, ..peers[chosen] });
-            prop_assert!(tried >= useful || peers[chosen].standing == Standing::Tried);
+            prop_assert!(tried >= before || peers[chosen].standing == Standing::Tried);
         }
     }
 }

@@ -433,7 +433,8 @@ impl Rules {
 impl Place {
     fn rank(&self, ticket: Ticket, now: Instant) -> Rank {
         let held = now.saturating_duration_since(self.since);
-        rank(Record { standing: self.standing, held, idle: self.merit.idle(now), ticket })
+        let (weight, idle) = (self.merit.weight(), self.merit.idle(now));
+        rank(Record { standing: self.standing, weight, held, idle, ticket })
     }
 }
 

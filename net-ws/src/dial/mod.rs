@@ -101,6 +101,8 @@ pub(crate) struct Dialled {
     pub(crate) features: Features,
     /// The peer's verified answer to the identity challenge, if it answered.
     pub(crate) verified: Option<ResponseSeen>,
+    /// The challenge with which the peer asks for a proof of weight, if it does.
+    pub(crate) priority_challenge: Option<String>,
 }
 
 /// The reason why a dial failed.
@@ -244,10 +246,13 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     let checked = reply.check_hello(context).and_then(|theirs| {
         // The version agreed on, under whichever header the peer named it.
         let features = Features::parse(&theirs.features, context.profile.version);
-        verify(context, &theirs, sent.challenge.as_ref()).map(|verified| (features, verified))
+        let verified = verify(context, &theirs, sent.challenge.as_ref())?;
+        Ok((features, verified, theirs.priority_challenge))
     });
     match checked {
-        Ok((features, verified)) => Ok(Dialled { stream, early, features, verified }),
+        Ok((features, verified, priority_challenge)) => {
+            Ok(Dialled { stream, early, features, verified, priority_challenge })
+        }
         Err(error) => {
             abort(context, &mut stream, &error).await;
             Err(error)

@@ -157,7 +157,15 @@ async fn become_peer<Io: Carrier>(
     cancel: &CancellationToken,
 ) {
     let Upgraded { io, early, upgrade } = upgraded;
-    let Accepted { features, exchange, session, greeting, place: peer_place, location } = *upgrade;
+    let Accepted {
+        features,
+        exchange,
+        session,
+        greeting,
+        priority_challenge,
+        place: peer_place,
+        location,
+    } = *upgrade;
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -172,6 +180,7 @@ async fn become_peer<Io: Carrier>(
         exchange,
         session,
         greeting,
+        priority_challenge,
         merit: peer_place.merit(),
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {

@@ -16,6 +16,7 @@ use gossip::{
         features::Features,
         hello::{self, Header, Hello},
         identity::{self, Challenge, Introduction, ListenerIdentity},
+        priority,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -37,6 +38,8 @@ pub(super) struct Accepted {
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
     pub(super) greeting: Vec<(Tag, Bytes)>,
+    /// The challenge that the answer carries, if this node ranks its peers.
+    pub(super) priority_challenge: Option<String>,
     pub(super) place: PeerPlace,
     /// The address that the peer announces for itself.
     pub(super) location: Option<String>,
@@ -84,11 +87,15 @@ fn accept(
     let features = Features::parse(&theirs.features, context.profile.version);
     let mut response = Response::new(HttpBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *response.headers_mut() = answer_headers(context, &key, answer);
+    let draw = || priority::challenge(context.environment().random().random());
+    let priority_challenge = context.priority.as_ref().map(|_| draw());
+    *response.headers_mut() = answer_headers(context, &key, answer, priority_challenge.clone());
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest(features).into_iter().collect();
     let location = theirs.location;
-    Ok((response, Accepted { features, exchange, session, greeting, place, location }))
+    let accepted =
+        Accepted { features, exchange, session, greeting, priority_challenge, place, location };
+    Ok((response, accepted))
 }
 
 /// A request that is not upgraded, and the reason.
@@ -233,14 +240,19 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 }
 
 /// The headers of the 101. The first three are in this order. Source: wire facts 1.3.
-fn answer_headers(context: &Context, key: &HeaderValue, challenge: Option<String>) -> HeaderMap {
+fn answer_headers(
+    context: &Context,
+    key: &HeaderValue,
+    identity_challenge: Option<String>,
+    priority_challenge: Option<String>,
+) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    let hello = Hello { identity_challenge: challenge, ..context.hello.clone() };
+    let hello = Hello { identity_challenge, priority_challenge, ..context.hello.clone() };
     for (name, value) in hello.headers(context.profile) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.append(name, value);

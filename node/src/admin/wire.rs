@@ -121,6 +121,8 @@ pub(crate) struct Peer {
     pub(crate) queued_bytes: usize,
     /// `configured`, `relay`: the parts it plays, as far as they are known.
     pub(crate) roles: Vec<String>,
+    /// Its weight, as the node's priority scheme tells; zero without one.
+    pub(crate) weight: u64,
     /// Where HTTP calls reach it, if that is known.
     pub(crate) http: Option<String>,
     /// The state of the configured address that leads to it, if there is one.
@@ -163,6 +165,7 @@ impl Peer {
             connected_ms: millis(now.saturating_duration_since(peer.connected_at)),
             queued_bytes: peer.queued_bytes,
             roles: peer.roles.labels().map(str::to_owned).collect(),
+            weight: peer.weight,
             http: peer.http_address.as_ref().map(ToString::to_string),
             dial: peer.dial.as_ref().map(|dial| Dial::of(dial, now)),
             topic_score: topics.map(|topics| topics.score),

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use gossip::NodeAddress;
+use gossip::{NodeAddress, PriorityScheme};
 use net_ws::{TlsIdentity, WsConfig};
 
 use super::{NodeBuilder, networks::Lent};
@@ -29,12 +29,20 @@ pub(super) struct WsSide {
     tls: Option<TlsFiles>,
     tls_roots: Option<PathBuf>,
     tls_client: Option<TlsFiles>,
+    priority: Option<Arc<dyn PriorityScheme>>,
 }
 
 impl Default for WsSide {
     fn default() -> Self {
         let listen = Some("127.0.0.1:0".to_owned());
-        Self { listen, public_address: None, tls: None, tls_roots: None, tls_client: None }
+        Self {
+            listen,
+            public_address: None,
+            tls: None,
+            tls_roots: None,
+            tls_client: None,
+            priority: None,
+        }
     }
 }
 
@@ -89,6 +97,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the scheme by which WebSocket peers prove what they weigh, and this node to them: the heavier is written to
+    /// first, and is the last to give up its place. Default: none; no proof is asked for, and none is given.
+    pub fn priority(mut self, scheme: impl PriorityScheme) -> Self {
+        self.ws.priority = Some(Arc::new(scheme));
+        self
+    }
+
     /// The configuration of the WebSocket network.
     pub(super) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
@@ -107,6 +122,7 @@ impl NodeBuilder {
             Some(path) => net_ws::read_certificates(path)?,
             None => Vec::new(),
         };
+        config.priority = self.ws.priority.clone();
         Ok(config)
     }
 }
