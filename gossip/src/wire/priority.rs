@@ -191,7 +191,7 @@ impl OneTimeSignature {
                 "p2" => read.batch_key = reader.fixed()?,
                 "p2s" => read.batch_key_signature = reader.fixed()?,
                 "s" => read.signature = reader.fixed()?,
-                // Whatever the older form says counts for nothing.
+                // The value of the older form counts for nothing.
                 _ => drop(reader.fixed::<64>()?),
             }
             Ok(())
