@@ -117,6 +117,9 @@ pub(crate) struct Row {
     /// The most memory that the attacked node has occupied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peak_mib: Option<f64>,
+    /// The memory by which its most grew beyond that of the honest peers alone, under an attack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grown_mib: Option<f64>,
     /// Processor time of a relay for one vote to all its peers, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_us_per_vote: Option<f64>,
@@ -131,7 +134,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 37] = [
+const COLUMNS: [Column; 38] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -160,6 +163,7 @@ const COLUMNS: [Column; 37] = [
     ("sent/s", |row| row.sent_per_s.map(|rate| format!("{rate:.0}"))),
     ("cut", |row| row.cut.clone()),
     ("peak MiB", |row| row.peak_mib.map(|mib| format!("{mib:.0}"))),
+    ("grown MiB", |row| row.grown_mib.map(|mib| format!("{mib:.0}"))),
     ("requests/s", |row| row.requests_per_s.map(|rate| format!("{rate:.0}"))),
     ("p50 us", |row| row.p50_us.map(|us| format!("{us:.0}"))),
     ("p99 us", |row| row.p99_us.map(|us| format!("{us:.0}"))),

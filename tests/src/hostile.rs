@@ -15,8 +15,10 @@
 
 mod attack;
 mod bombs;
+mod control;
 mod counters;
 mod crowd;
+mod deaf;
 mod endless;
 mod flood;
 mod honest;
@@ -24,6 +26,7 @@ mod hub;
 mod line;
 mod newcomers;
 mod sockets;
+mod storm;
 mod tally;
 mod thread;
 mod topic;

@@ -31,6 +31,11 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
         Attack::UnknownWs,
         Attack::RequestsP2p,
         Attack::BombsWs,
+        // Issue 10, "Shown by".
+        Attack::Pings,
+        Attack::Pieces,
+        Attack::Storm,
+        Attack::Slow,
         Attack::Endless,
         Attack::HalfOpen,
     ] {

@@ -91,6 +91,7 @@ fn row(kind: Kind, turn: &Turn) -> Row {
         sent_per_s: Some(turn.sent_per_s),
         cut: Some(turn.cut.clone().unwrap_or_else(|| "no".to_owned())),
         peak_mib: Some(turn.peak_mib),
+        grown_mib: Some(turn.grown_mib),
         ..Row::default()
     }
 }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::error::Failure;
 
+/// Time for which the honest peers are alone with the hub at first.
+const ALONE: Duration = Duration::from_secs(2);
+
 /// Time for an attack to build up before it is measured.
 const UNFOLDING: Duration = Duration::from_secs(2);
 
@@ -57,6 +60,8 @@ pub(super) struct Turn {
     pub(super) honest_cut: Vec<String>,
     /// The most memory that the hub has occupied.
     pub(super) peak_mib: f64,
+    /// The memory by which that exceeds the most before the attack, when the honest peers were alone.
+    pub(super) grown_mib: f64,
 }
 
 /// Measures one turn.
@@ -67,6 +72,8 @@ pub(super) async fn measure(kind: Kind, lasting: Duration) -> Result<Turn, Failu
     let Ready { ws, p2p } = hub.first().await?;
     let target = Target::new(ws, p2p);
     let pair = Box::pin(Pair::start(&target, &root)).await;
+    pair.measure(ALONE, PATIENCE).await;
+    let alone_mib = hub.peak_mib()?;
     let mut turn = match kind {
         Kind::Attack(attack) => attacked(attack, &target, (&pair, &hub), lasting).await?,
         Kind::HeldRequests => held(&target, &pair, lasting).await?,
@@ -75,6 +82,7 @@ pub(super) async fn measure(kind: Kind, lasting: Duration) -> Result<Turn, Failu
     let honest = gone.iter().filter(|gone| gone.address.contains(HONEST));
     turn.honest_cut = honest.map(|gone| gone.reason.clone()).collect();
     turn.peak_mib = hub.peak_mib()?;
+    turn.grown_mib = turn.peak_mib - alone_mib;
     hub.kill().await?;
     Ok(turn)
 }
@@ -139,6 +147,7 @@ async fn attacked(
         cut: first,
         honest_cut: Vec::new(),
         peak_mib: 0.0,
+        grown_mib: 0.0,
     };
     Ok(turn)
 }
@@ -183,5 +192,6 @@ async fn held(target: &Target, pair: &Pair, lasting: Duration) -> Result<Turn, F
         cut,
         honest_cut: Vec::new(),
         peak_mib: 0.0,
+        grown_mib: 0.0,
     })
 }

@@ -3,10 +3,11 @@
 use gossip::Tag;
 
 use super::{
-    Tally, Target, bombs, crowd, endless,
+    Tally, Target, bombs, control, crowd, deaf, endless,
     flood::{self, Stuff},
     line::Carrier::{Libp2p, WebSocket},
     sockets::{self, Opening},
+    storm,
     topic::{self, Published},
 };
 
@@ -40,6 +41,16 @@ pub enum Attack {
     BombsWs,
     /// The same over libp2p.
     BombsP2p,
+    /// 100,000 pings of 125 bytes a second, over a WebSocket that is never read.
+    Pings,
+    /// A message in pieces of one byte, 100,000 a second, over a WebSocket.
+    Pieces,
+    /// 8 peers that ask for everything and read nothing, half of them over each transport.
+    Deaf,
+    /// 64 hosts that become peers, leave at once and come again, by turns over either transport.
+    Storm,
+    /// 150 handshakes of one address that go on by a byte each second, half of them on each port.
+    Slow,
     /// 40 libp2p identities that announce 6 MiB each and send a byte every three seconds.
     Endless,
     /// 150 sockets of one address that say nothing, half of them on each port.
@@ -52,7 +63,7 @@ pub enum Attack {
 
 impl Attack {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::VotesWs,
         Self::VotesP2p,
         Self::TransactionsWs,
@@ -65,6 +76,11 @@ impl Attack {
         Self::RequestsP2p,
         Self::BombsWs,
         Self::BombsP2p,
+        Self::Pings,
+        Self::Pieces,
+        Self::Deaf,
+        Self::Storm,
+        Self::Slow,
         Self::Endless,
         Self::Silent,
         Self::HalfOpen,
@@ -87,6 +103,11 @@ impl Attack {
             Self::RequestsP2p => "requests-p2p",
             Self::BombsWs => "bombs-ws",
             Self::BombsP2p => "bombs-p2p",
+            Self::Pings => "pings",
+            Self::Pieces => "pieces",
+            Self::Deaf => "deaf",
+            Self::Storm => "storm",
+            Self::Slow => "slow",
             Self::Endless => "endless",
             Self::Silent => "silent",
             Self::HalfOpen => "half-open",
@@ -105,7 +126,9 @@ impl Attack {
     pub const fn connections(self) -> u16 {
         match self {
             Self::Endless => 40,
-            Self::Silent => 150,
+            Self::Silent | Self::Slow => 150,
+            Self::Deaf => 8,
+            Self::Storm => 64,
             Self::HalfOpen => 2_000,
             Self::Crowd => 2_600,
             _ => 1,
@@ -129,6 +152,11 @@ impl Attack {
             Self::RequestsP2p => flood::run(Stuff::Requests, target, Libp2p, tally).await,
             Self::BombsWs => bombs::run(target, WebSocket, tally).await,
             Self::BombsP2p => bombs::run(target, Libp2p, tally).await,
+            Self::Pings => control::pings(target, tally).await,
+            Self::Pieces => control::pieces(target, tally).await,
+            Self::Deaf => deaf::run(target, tally).await,
+            Self::Storm => storm::run(target, tally).await,
+            Self::Slow => sockets::run(connections, Opening::Slow, target, tally).await,
             Self::Endless => endless::run(target, tally).await,
             Self::Silent => sockets::run(connections, Opening::Nothing, target, tally).await,
             Self::HalfOpen => sockets::run(connections, Opening::Half, target, tally).await,

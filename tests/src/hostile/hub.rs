@@ -39,7 +39,18 @@ impl Target {
     #[must_use]
     pub fn new(ws: SocketAddr, p2p: String) -> Self {
         let network = NetworkId::new(NETWORK).expect("the name is a short path segment");
-        Self { ws, p2p, profile: &NetworkProfile::TANDEM, network }
+        Self::of(ws, p2p, &NetworkProfile::TANDEM, network)
+    }
+
+    /// A node of any network.
+    #[must_use]
+    pub const fn of(
+        ws: SocketAddr,
+        p2p: String,
+        profile: &'static NetworkProfile,
+        network: NetworkId,
+    ) -> Self {
+        Self { ws, p2p, profile, network }
     }
 
     pub(super) fn p2p_socket(&self) -> io::Result<SocketAddr> {

@@ -140,11 +140,37 @@ pub(super) async fn again_and_again<D, W>(
     D: Future<Output = io::Result<Line>>,
     W: Future<Output = io::Result<()>>,
 {
+    let using = async |line: Line| line.run(&write).await;
+    repeat(dial, tally, using).await;
+}
+
+/// The same, but nothing is ever read.
+pub(super) async fn again_and_again_deaf<D, W>(
+    dial: impl Fn() -> D,
+    tally: &Tally,
+    write: impl Fn(Pen) -> W,
+) where
+    D: Future<Output = io::Result<Line>>,
+    W: Future<Output = io::Result<()>>,
+{
+    let using = async |line: Line| {
+        let Line { read: _unread, write: pen, _driver } = line;
+        // Its end is of no interest: it begins anew.
+        let _: io::Result<()> = write(pen).await;
+    };
+    repeat(dial, tally, using).await;
+}
+
+async fn repeat<D: Future<Output = io::Result<Line>>>(
+    dial: impl Fn() -> D,
+    tally: &Tally,
+    using: impl AsyncFn(Line),
+) {
     loop {
         match dial().await {
             Ok(line) => {
                 tally.opened();
-                line.run(&write).await;
+                using(line).await;
                 tally.cut();
             }
             Err(_refused) => tally.refused(),
