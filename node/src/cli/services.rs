@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use gossip::{PeerClass, Tag, Transport};
+use gossip::{NetworkProfile, PeerClass, Tag, Transport};
 use services::{
     blocks::{
         self, BlockProxy, BlockProxyLimits, Blocks, Capacity, LateNode, MAX_BYTES_IN_FLIGHT,
@@ -72,11 +72,22 @@ pub(crate) async fn offer(
         let store = RedbStore::open(dir.join("blocks.redb"), &settings.network);
         responder = responder.store(Blocks::new(Arc::new(store?)));
     } else if settings.pass_on_blocks && settings.relaying != Relaying::Off {
-        responder = responder.proxy(BlockProxy::new(node.clone(), BlockProxyLimits::default()));
+        let limits = BlockProxyLimits::default().with_relays(relays(settings.profile));
+        responder = responder.proxy(BlockProxy::new(node.clone(), limits));
     }
     let router = blocks::router(responder.clone(), settings.network.clone(), Vec::new());
     let builder = builder.http_with(router, &protection).handler(Tag::UE, responder);
     Ok(builder.on_start(move |running| node.fill(running)))
+}
+
+/// Longest payload of a request of existing nodes, in bytes. Source: wire facts 4.3.
+const EXISTING_REQUEST_BYTES: usize = 67;
+
+/// Relays that a block request may go through: two where it can be longer than one of existing nodes, which has no room
+/// to count them.
+fn relays(profile: &NetworkProfile) -> u8 {
+    let longest = profile.tags.rule(Tag::UE).map_or(0, |rule| rule.max_payload);
+    if longest > EXISTING_REQUEST_BYTES { 2 } else { 1 }
 }
 
 /// The condition of a node as far as it is known. Clones share it.

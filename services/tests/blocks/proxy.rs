@@ -394,6 +394,77 @@ async fn a_request_that_was_passed_on_is_answered_from_the_cache_only() {
     assert_eq!(b.node.asked(), [7]);
 }
 
+/// A chain of relays that let a request go through so many, and an archive behind the last one.
+fn chain(count: usize, relays: u8) -> Vec<Relay> {
+    let limits = BlockProxyLimits::default().with_relays(relays);
+    let chain: Vec<Relay> = (0..count).map(|_| Relay::with(limits)).collect();
+    for (relay, next) in chain.iter().zip(chain.iter().skip(1)) {
+        relay.node.connect_handler(2, 1, next.responder.clone());
+    }
+    chain.last().unwrap().node.connect(7, archive);
+    chain
+}
+
+// Issue 10, 9: more than one relay on the way, with a limit.
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_through_as_many_relays_as_it_may() {
+    for (count, relays, found) in
+        [(1, 1, true), (2, 1, false), (2, 2, true), (3, 2, false), (3, 3, true)]
+    {
+        let chain = chain(count, relays);
+        let given = chain[0].ask(10, ROUND).await;
+        let wanted = if found { answer(ROUND) } else { no_block(0) };
+        assert_eq!(given, wanted, "{count} relays, {relays} allowed");
+        let asked: Vec<usize> = chain.iter().map(|relay| relay.node.asked().len()).collect();
+        let went: Vec<usize> = (0..count).map(|at| usize::from(at < usize::from(relays))).collect();
+        assert_eq!(asked, went, "{count} relays, {relays} allowed");
+    }
+}
+
+// A relay may be told any number by a peer: its own limit counts.
+#[tokio::test(start_paused = true)]
+async fn a_peer_cannot_make_a_request_go_further_than_a_relay_allows() {
+    for (relays, reached) in [(1, 0), (2, 2), (3, 3)] {
+        let chain = chain(4, relays);
+        let topics = BlockRequest { round: ROUND }.topics();
+        let topics = topics.with("relays", vec![255]).with("patience", vec![255, 255]);
+        let given = chain[0].handle(10, seal(&topics, 1)).await;
+        assert_eq!(given, Some(no_block(0)));
+        let asked = chain.iter().filter(|relay| !relay.node.asked().is_empty()).count();
+        assert_eq!(asked, if reached == 0 { 0 } else { reached - 1 }, "{relays} allowed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_behind_a_silent_peer_of_the_second_relay_comes_in_time() {
+    let chain = chain(2, 2);
+    // The second relay asks this one first.
+    chain[1].node.disconnect(gossip::LinkId(7));
+    chain[1].node.connect(6, silent);
+    let began = Instant::now();
+    let (given, ()) = tokio::join!(chain[0].ask(10, ROUND), async {
+        time::sleep(Duration::from_millis(10)).await;
+        chain[1].node.connect(7, archive);
+    });
+    assert_eq!(given, answer(ROUND));
+    assert!(began.elapsed() < Duration::from_millis(1_200), "{:?}", began.elapsed());
+    assert_eq!(chain[1].node.asked(), [6, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_of_relays_that_allow_many_ends_at_once() {
+    let limits = BlockProxyLimits::default().with_relays(10);
+    let ring: Vec<Relay> = (0..5).map(|_| Relay::with(limits)).collect();
+    for (index, relay) in ring.iter().enumerate() {
+        let next = (index + 1) % ring.len();
+        relay.node.connect_handler(next as u64, index as u64, ring[next].responder.clone());
+    }
+    let began = Instant::now();
+    assert_eq!(ring[0].ask(100, ROUND).await, no_block(0));
+    assert_eq!(began.elapsed(), Duration::ZERO, "no relay waits for itself");
+    assert!(ring.iter().all(|relay| relay.node.asked().len() == 1), "once around");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_passed_on_fits_the_tag_and_is_read_by_existing_nodes() {
     let relay = Relay::new();

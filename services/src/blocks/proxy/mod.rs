@@ -8,14 +8,12 @@
 //!
 //! # Never in a loop
 //!
-//! A request has no room for a counter of hops: it fills the 67 bytes that its tag may have. But existing
-//! nodes read its topics in any order, and all write them in the same one. So a request that is passed on is
-//! written in the other order: a mark that costs no byte, and that nodes which know nothing of it do not
-//! notice. Source: wire facts 4.3; `other_topic_order` in `testdata/block_service.json`.
+//! A request that is passed on is marked (`origin.rs`), with the number of relays that may pass it on after that; in
+//! the form of existing nodes there is no room for one, and it is none.
 //!
-//! * A marked request is answered from store and cache only. It is not passed on, and it does not wait for a
-//!   flight either: a ring of relays that wait for each other cannot come to be. A request goes through one
-//!   relay, and no further.
+//! * A marked request that may go no further is answered from store and cache only. One that may does not wait for a
+//!   flight that others began: a ring of relays that wait for each other cannot come to be.
+//! * Each relay waits for less time than the one before, so that an answer comes before nobody waits for it.
 //! * A relay that does not know the mark may pass our request on, and it may come back to us. If it comes
 //!   from a peer that this flight has asked, it is told at once that there is no block. If it comes round
 //!   by others, it joins the flight that caused it: nothing more is sent, and every turn of the ring ends
@@ -36,6 +34,7 @@
 //!   the asker can tell; if it asks for the same block over and over, another peer is asked.
 
 mod cache;
+mod origin;
 mod peers;
 
 use std::{
@@ -46,26 +45,26 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{FutureExt, future::Shared};
 use gossip::{
     BoxFuture, Durations, GossipNode, Identity, LinkId, PeerClass, PeerInfo, Request, RequestError,
-    http::Caller,
-    wire::{
-        block::{BlockAnswer, BlockRequest},
-        topics::Topics,
-    },
+    http::Caller, wire::block::BlockAnswer,
 };
 use tokio::{
     sync::Semaphore,
     time::{self, Instant},
 };
 
+pub(super) use self::origin::Origin;
 use self::{
     cache::{Cache, Cached, Futile, Misses},
+    origin::{Onward, marked},
     peers::{Peers, Reply},
 };
 use super::stored::StoredBlock;
+
+/// Share of the wait for a peer that the peer itself may wait for others. Chosen: the rest is for the way there and back.
+const SHARE_OF_THE_NEXT: f64 = 0.9;
 
 /// Bounds of passing requests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +73,11 @@ pub struct BlockProxyLimits {
     /// Most peers asked for one round. Chosen: 3; each may take its deadline, and who asked waits four
     /// seconds.
     pub peers: usize,
+    /// Most relays that a request goes through, this one included; at least one. More than one only where requests may
+    /// be longer than those of existing nodes ([`TagRule::max_payload`](gossip::TagRule::max_payload) of `UE`): the
+    /// number of those that may follow goes with the request. Default: 1. Each further relay multiplies the requests
+    /// that one for a block which nobody has can cause by [`BlockProxyLimits::peers`].
+    pub relays: u8,
     /// Longest wait for one peer. Chosen: 1.2 s, enough for a round trip around the world and some megabytes.
     pub each: Duration,
     /// Longest time until a flight ends. Chosen: 3.3 s; who asks gives up after 4 s (Source: wire facts 4.3),
@@ -100,6 +104,7 @@ impl Default for BlockProxyLimits {
     fn default() -> Self {
         Self {
             peers: 3,
+            relays: 1,
             each: Duration::from_millis(1200),
             total: Duration::from_millis(3300),
             flights: 16,
@@ -114,6 +119,7 @@ impl Default for BlockProxyLimits {
 
 gossip::setters!(BlockProxyLimits {
     with_peers => peers: usize,
+    with_relays => relays: u8,
     with_each => each: Duration,
     with_total => total: Duration,
     with_flights => flights: usize,
@@ -208,40 +214,6 @@ struct Asked {
     identity: Option<Identity>,
 }
 
-/// The maker of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// The node that wants the block.
-    Asker,
-    /// A relay that passed it on.
-    Relay,
-}
-
-impl Origin {
-    /// Looks for the mark in the payload of a request.
-    pub(super) fn of(payload: &Bytes, round: u64) -> Self {
-        let own = BlockRequest { round }.topics();
-        let first = own.iter().next().map(|(key, _)| key);
-        // The nonce may stand anywhere, or be missing.
-        let keys = |topics: &Topics| {
-            let known = |key: &Bytes| own.get(std::str::from_utf8(key).unwrap_or("")).is_some();
-            topics.iter().map(|(key, _)| key.clone()).find(known)
-        };
-        match Topics::decode(payload) {
-            Ok(topics) if keys(&topics).as_ref() == first => Self::Asker,
-            _ => Self::Relay,
-        }
-    }
-}
-
-/// The topics of a request that is passed on: those of any other, the other way round.
-fn marked(round: u64) -> Topics {
-    let topics = BlockRequest { round }.topics();
-    let mut topics: Vec<_> = topics.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
-    topics.reverse();
-    topics.into_iter().collect()
-}
-
 /// The outcome of passing a request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Passed {
@@ -327,7 +299,9 @@ impl BlockProxy {
                 Cached::Unwanted { source } => Some(source),
                 Cached::Nothing => None,
             };
-            if origin == Origin::Relay {
+            let onward = self.onward(origin);
+            let is_ours = origin == Origin::Asker;
+            if !is_ours && (onward.relays == 0 || state.flights.contains_key(&round)) {
                 return Passed::Unavailable { latest: state.cache.highest() };
             }
             if let Some(latest) = state.misses.latest(round, now) {
@@ -339,7 +313,7 @@ impl BlockProxy {
                 let shared = matches!(asker, Asker::Host(_));
                 return if shared { Passed::Busy } else { Passed::Unavailable { latest } };
             }
-            match self.board(&mut state, round, asker, avoid) {
+            match self.board(&mut state, (round, onward), asker, avoid) {
                 Ok(boarded) => boarded,
                 Err(refused) => return refused,
             }
@@ -355,11 +329,23 @@ impl BlockProxy {
         passed
     }
 
+    /// How far a request may go through this relay.
+    fn onward(&self, origin: Origin) -> Onward {
+        let BlockProxyLimits { relays, total, .. } = self.shared.limits;
+        let relays = relays.max(1);
+        match origin {
+            Origin::Asker => Onward { relays, patience: total },
+            Origin::Relay(Onward { relays: left, patience }) => {
+                Onward { relays: left.min(relays - 1), patience: patience.min(total) }
+            }
+        }
+    }
+
     /// Joins the flight for a round, or starts it.
     fn board(
         &self,
         state: &mut State,
-        round: u64,
+        (round, onward): (u64, Onward),
         asker: Asker,
         avoid: Option<LinkId>,
     ) -> Result<(Shared<BoxFuture<'static, Passed>>, Wait), Passed> {
@@ -377,7 +363,7 @@ impl BlockProxy {
         let flight = state.flights.entry(round).or_insert_with(|| {
             state.next += 1;
             let number = state.next;
-            let outcome = Arc::clone(&self.shared).fly(round, number).boxed().shared();
+            let outcome = Arc::clone(&self.shared).fly((round, onward), number).boxed().shared();
             Flight { number, outcome, askers: Vec::new(), asked: Vec::new(), avoid }
         });
         flight.askers.push(asker);
@@ -431,8 +417,14 @@ impl ProxyState {
     }
 
     /// Asks one peer after the other for a round, once it is its turn.
-    async fn fly(self: Arc<Self>, round: u64, number: u64) -> Passed {
-        let deadline = Instant::now() + self.limits.total;
+    async fn fly(self: Arc<Self>, (round, onward): (u64, Onward), number: u64) -> Passed {
+        let deadline = Instant::now() + onward.patience;
+        // Two peers can be asked, if the first one is silent.
+        let each = self.limits.each.min(onward.patience / 2);
+        let further = Onward {
+            relays: onward.relays.saturating_sub(1),
+            patience: each.mul_f64(SHARE_OF_THE_NEXT),
+        };
         let turn = time::timeout_at(deadline, self.turns.acquire()).await;
         // A turn that comes with the deadline leaves no time to ask anybody.
         if !matches!(turn, Ok(Ok(_))) || Instant::now() >= deadline {
@@ -445,8 +437,8 @@ impl ProxyState {
             let Some((node, asking)) = self.next_peer(round, number) else { break };
             let peer = asking.peer;
             asked += 1;
-            let until = deadline.min(Instant::now() + self.limits.each);
-            let request = Request { topics: marked(round) };
+            let until = deadline.min(Instant::now() + each);
+            let request = Request { topics: marked(round, further) };
             let answer = time::timeout_at(until, node.request(peer, request)).await;
             drop(asking);
             let reply = read(answer, round);
