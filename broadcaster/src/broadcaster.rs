@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use gossip::{
-    Admission, Delivery, DeliveryError, DisconnectReason, Handler, Identity, Inbound, LinkId,
-    NetworkProfile, Outbound, PeerClass, PeerInfo, Request, RequestError, Response, SubmitError,
-    Tag, Transport, Validator, wire::features::Features,
+    Admission, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, Handler, Identity,
+    Inbound, LinkId, NetworkProfile, Outbound, PeerClass, PeerInfo, Request, RequestError,
+    Response, SubmitError, Tag, Transport, Validator, wire::features::Features,
 };
-use mesh::LinkClaim;
+use mesh::{BanSubject, LinkClaim, TooManyBans};
 use runtime::{Environment, Fault, Shutdown};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 
 use crate::{
     application::{Application, HandleError},
@@ -27,6 +27,7 @@ use crate::{
     limits::Limits,
     link::{Attached, FrameSink, FrameSource, Link, Stopping},
     links::Links,
+    mesh_handle::Mesh,
     metrics::Metrics,
     observers::Observers,
     receipts::Receipts,
@@ -40,6 +41,7 @@ use crate::{
 /// The parts of a broadcaster. No task holds them, so dropping the last handle aborts the tasks.
 pub(crate) struct Parts {
     pub(crate) environment: Environment,
+    pub(crate) mesh: Mesh,
     pub(crate) relaying: Relaying,
     pub(crate) application: Arc<Application>,
     pub(crate) observers: Arc<Observers>,
@@ -88,6 +90,48 @@ impl Broadcaster {
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.parts.environment
+    }
+
+    /// The choice of peers: addresses, dialers, bans, over all networks of the node.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.parts.mesh
+    }
+
+    /// Renews the outgoing connections of one transport: dials what is due, asks the sources of addresses, and with
+    /// [`ConnectPolicy::ReplaceMesh`] drops the outgoing connections first.
+    pub fn connect_outgoing(&self, policy: ConnectPolicy, transport: Transport) {
+        if policy == ConnectPolicy::ReplaceMesh {
+            let outgoing = self.peers(PeerClass::ConnectedOut);
+            for peer in outgoing.iter().filter(|peer| peer.transport == transport) {
+                self.disconnect(peer.id, DisconnectReason::Requested);
+            }
+        }
+        self.parts.mesh.sources().hurry(Instant::now());
+        self.parts.mesh.wake();
+    }
+
+    /// Bans a node or an address for a while: it is not dialled, and a node that is connected, or comes, is
+    /// disconnected. See [`Mesh::unban`] and [`Mesh::bans`].
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyBans`] when there is no room.
+    pub fn ban(
+        &self,
+        subject: BanSubject,
+        duration: Duration,
+        reason: &str,
+    ) -> Result<(), TooManyBans> {
+        self.parts.mesh.ban(subject, duration, reason)?;
+        for peer in self.peers(PeerClass::Connected) {
+            let is_banned = peer.identity.is_some_and(|who| self.parts.mesh.is_banned(&who))
+                || peer.http_address.is_some_and(|at| self.parts.mesh.is_dial_banned(&at, None));
+            if is_banned {
+                self.disconnect(peer.id, DisconnectReason::Banned);
+            }
+        }
+        Ok(())
     }
 
     /// The bounds by which every connection of the node assembles messages.

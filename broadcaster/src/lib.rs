@@ -39,6 +39,9 @@ mod link;
 mod link_guard;
 mod link_tasks;
 mod links;
+mod mesh_handle;
+mod mesh_loop;
+mod mesh_sources;
 mod metrics;
 mod observers;
 mod passing;
@@ -75,6 +78,7 @@ pub use link::{
     SourceEnd, Stopping,
 };
 pub use link_guard::LinkGuard;
+pub use mesh_handle::{Dialer, Mesh, Ticket, TooManySources};
 pub use metrics::{AbortedBy, DropReason, Metrics, VoteForm, VoteMetrics};
 pub use receipts::TopicReceipt;
 pub use relay::Relaying;

@@ -263,6 +263,11 @@ impl Registry {
         }
     }
 
+    /// Returns `true` if no peer is connected.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list().is_empty()
+    }
+
     pub(crate) fn infos(&self, class: PeerClass) -> Vec<PeerInfo> {
         let infos = self.list().into_iter().map(|peer| peer.info());
         infos.filter(|info| class.includes(info)).collect()

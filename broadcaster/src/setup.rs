@@ -1,11 +1,12 @@
 //! The parts that a broadcaster is made of, and their start.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use gossip::{
     Durations, Handler, NetworkProfile, Tag, Validator,
     wire::features::{Features, VoteCompression},
 };
+use mesh::MeshLimits;
 use rand::Rng;
 use runtime::{Environment, TaskSet};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ use crate::{
     intake::Intake,
     limits::Limits,
     links::Links,
+    mesh_handle::Mesh,
+    mesh_loop::MeshLoop,
     metrics::Metrics,
     observers::Observers,
     passing::HeldBack,
@@ -43,6 +46,7 @@ pub struct Setup {
     votes: VoteCompression,
     application: Application,
     metrics: Metrics,
+    mesh: MeshLimits,
     environment: Environment,
 }
 
@@ -67,6 +71,7 @@ impl Setup {
             votes: profile.votes,
             application: Application::new(profile.tags),
             metrics: Metrics::default(),
+            mesh: MeshLimits::default(),
             environment: Environment::default(),
         }
     }
@@ -75,6 +80,12 @@ impl Setup {
     /// [`Limits::default`].
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits: limits.bounded(), ..self }
+    }
+
+    /// Sets by which values the node is kept connected, over all its networks. Durations are brought between a
+    /// millisecond and a year. Default: [`MeshLimits::default`].
+    pub fn mesh(self, mesh: MeshLimits) -> Self {
+        Self { mesh: mesh.bounded(), ..self }
     }
 
     /// Sets what is done with the messages of others. Default: [`Relaying::Off`].
@@ -117,7 +128,8 @@ impl Broadcaster {
     /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
     #[must_use]
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
-        let Setup { profile, limits, relaying, votes, application, metrics, environment } = setup;
+        let Setup { profile, limits, relaying, votes, application, metrics, mesh, environment } =
+            setup;
         let tasks = TaskSet::new(parent);
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
@@ -160,8 +172,18 @@ impl Broadcaster {
         tasks.spawn_lasting("pulse", |cancel| pulse::run(pulse, beaten, cancel));
         let swept = Arc::clone(registry);
         tasks.spawn_lasting("sweep", |cancel| swept.sweep(cancel));
+        let (events, mesh) = (Events::new(), Mesh::new(mesh, &environment));
+        let mesh_loop = MeshLoop {
+            mesh: mesh.clone(),
+            context: Arc::clone(&context),
+            events: events.subscribe(),
+            tasks: tasks.clone(),
+            known: BTreeSet::new(),
+        };
+        tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
         Self::of(Parts {
             environment,
+            mesh,
             relaying,
             application,
             observers,
@@ -171,7 +193,7 @@ impl Broadcaster {
             links: Links {
                 profile,
                 context,
-                events: Events::new(),
+                events,
                 contests: Arc::default(),
                 way_in,
                 writing,

@@ -39,6 +39,8 @@ pub enum DisconnectReason {
     Flood,
     /// The node was full, and its place was needed for a peer of a less crowded part of the network.
     Evicted,
+    /// An operator banned the peer, or it misbehaved a short while ago.
+    Banned,
     /// A better performing peer was preferred.
     LeastPerforming,
     /// The peers around were suspected to be a clique.
@@ -70,6 +72,7 @@ impl DisconnectReason {
             Self::Silent => "silent",
             Self::Flood => "flood",
             Self::Evicted => "evicted",
+            Self::Banned => "banned",
             Self::LeastPerforming => "least_performing",
             Self::CliqueResolving => "clique_resolving",
             Self::Application(_) => "application",

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gossip::{DialOutcome, DialState};
+use gossip::{DialOutcome, DialState, NodeAddress, Transport};
+
+use crate::phonebook::transport_of;
 
 /// Time after the first failure at which it is told a second time. Source: issue 8, 8.
 pub const AGAIN: Duration = Duration::from_secs(60);
@@ -37,13 +39,13 @@ struct Entry {
     next_told: Option<Instant>,
 }
 
-/// The configured address that leads to a peer, by which its state is found among those of its network.
+/// The configured address that leads to a peer, by which its state is found among those of the node.
 #[derive(Clone, Debug)]
 pub struct ConfiguredAddress {
-    /// The states of all addresses of the network.
+    /// The states of all addresses of the node.
     pub dials: Dials,
-    /// The address as it was configured.
-    pub address: String,
+    /// The address.
+    pub address: NodeAddress,
 }
 
 impl ConfiguredAddress {
@@ -54,38 +56,44 @@ impl ConfiguredAddress {
     }
 }
 
-/// The states of all configured addresses of one network. Clones share them.
+/// The states of all configured addresses of a node. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Dials {
-    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    entries: Arc<Mutex<BTreeMap<NodeAddress, Entry>>>,
 }
 
 impl Dials {
-    /// Adds an address, which has not been dialled yet. An address that is known keeps its state.
-    pub fn add(&self, address: &str) {
-        let state = DialState::pending(address.to_owned());
-        self.entries().entry(address.to_owned()).or_insert(Entry { state, next_told: None });
+    /// Adds an address, which has not been dialled yet. An address that is known keeps its state. It is shown in the
+    /// short form under which existing nodes keep it.
+    pub fn add(&self, address: &NodeAddress) {
+        let state = DialState::pending(address.phonebook_entry());
+        self.entries().entry(address.clone()).or_insert(Entry { state, next_told: None });
+    }
+
+    /// Forgets an address that is no longer configured.
+    pub fn remove(&self, address: &NodeAddress) {
+        self.entries().remove(address);
     }
 
     /// Records that a dial led to a link.
-    pub fn connected(&self, address: &str) {
+    pub fn connected(&self, address: &NodeAddress) {
         self.settle(address, DialOutcome::Connected);
     }
 
     /// Records that the peer is connected by another link, so the address is not needed.
-    pub fn connected_otherwise(&self, address: &str) {
+    pub fn connected_otherwise(&self, address: &NodeAddress) {
         self.settle(address, DialOutcome::ConnectedOtherwise);
     }
 
     /// Records that the link to an address has ended.
-    pub fn ended(&self, address: &str) {
+    pub fn ended(&self, address: &NodeAddress) {
         self.settle(address, DialOutcome::Pending);
     }
 
     /// A dial led to nothing, and the next one is due at `next_try`.
     pub fn failed(
         &self,
-        address: &str,
+        address: &NodeAddress,
         error: String,
         next_try: Option<Instant>,
         now: Instant,
@@ -106,19 +114,23 @@ impl Dials {
         Tell::Now(state.failures)
     }
 
-    /// Returns the state of each, in the order of their texts.
+    /// Returns the state of each that a transport carries, in the order of their texts.
     #[must_use]
-    pub fn states(&self) -> Vec<DialState> {
-        self.entries().values().map(|entry| entry.state.clone()).collect()
+    pub fn states(&self, transport: Transport) -> Vec<DialState> {
+        let entries = self.entries();
+        let carried = entries.iter().filter(|(address, _)| transport_of(address) == transport);
+        let mut states: Vec<DialState> = carried.map(|(_, entry)| entry.state.clone()).collect();
+        states.sort_by(|one, other| one.address.cmp(&other.address));
+        states
     }
 
     /// The state of one address; `None` if it is not configured.
     #[must_use]
-    pub fn state(&self, address: &str) -> Option<DialState> {
+    pub fn state(&self, address: &NodeAddress) -> Option<DialState> {
         self.entries().get(address).map(|entry| entry.state.clone())
     }
 
-    fn settle(&self, address: &str, outcome: DialOutcome) {
+    fn settle(&self, address: &NodeAddress, outcome: DialOutcome) {
         if let Some(Entry { state, next_told }) = self.entries().get_mut(address) {
             (state.outcome, state.next_try) = (outcome, None);
             if outcome != DialOutcome::Pending {
@@ -127,7 +139,7 @@ impl Dials {
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<NodeAddress, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,17 +148,23 @@ impl Dials {
 mod tests {
     use super::*;
 
-    const ADDRESS: &str = "a.example:4160";
+    fn address() -> NodeAddress {
+        "a.example:4160".parse().unwrap()
+    }
+
+    fn states(dials: &Dials) -> Vec<DialState> {
+        dials.states(Transport::WebSocket)
+    }
 
     fn fail(dials: &Dials, now: Instant) -> Tell {
-        dials.failed(ADDRESS, "no TCP connection".to_owned(), Some(now + AGAIN), now)
+        dials.failed(&address(), "no TCP connection".to_owned(), Some(now + AGAIN), now)
     }
 
     // Issue 8, 8 and 20.
     #[test]
     fn a_failure_is_told_at_once_after_a_minute_and_then_rarely() {
         let (dials, start) = (Dials::default(), Instant::now());
-        dials.add(ADDRESS);
+        dials.add(&address());
         let mut told = Vec::new();
         for second in 0..2 * 3_600 {
             if let Tell::Now(failures) = fail(&dials, start + Duration::from_secs(second)) {
@@ -159,20 +177,20 @@ mod tests {
     #[test]
     fn an_address_that_was_connected_and_fails_again_is_told_again() {
         let (dials, now) = (Dials::default(), Instant::now());
-        dials.add(ADDRESS);
-        assert_eq!(dials.states()[0].outcome, DialOutcome::Pending);
+        dials.add(&address());
+        assert_eq!(states(&dials)[0].outcome, DialOutcome::Pending);
         assert_eq!(fail(&dials, now), Tell::Now(1));
         assert_eq!(fail(&dials, now), Tell::NotYet);
-        let state = dials.states().remove(0);
+        let state = states(&dials).remove(0);
         assert_eq!((state.outcome, state.failures), (DialOutcome::Failed, 2));
         assert_eq!(state.next_try, Some(now + AGAIN));
-        dials.connected(ADDRESS);
-        let state = dials.states().remove(0);
+        dials.connected(&address());
+        let state = states(&dials).remove(0);
         assert_eq!(
             (state.outcome, state.failures, state.next_try),
             (DialOutcome::Connected, 0, None)
         );
-        dials.ended(ADDRESS);
+        dials.ended(&address());
         assert_eq!(fail(&dials, now), Tell::Now(1));
     }
 
@@ -180,6 +198,6 @@ mod tests {
     fn an_address_that_nobody_configured_is_told_of_never() {
         let (dials, now) = (Dials::default(), Instant::now());
         assert_eq!(fail(&dials, now), Tell::NotYet);
-        assert_eq!(dials.states(), []);
+        assert_eq!(states(&dials), []);
     }
 }

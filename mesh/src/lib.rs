@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   verified link ──claim──▶ Ledger       ──Ruling──▶ keep, replace or refuse
-//!   addresses     ──add────▶ DialSchedule ──due─────▶ dial these now
 //!   sources       ──list───▶ Phonebook    ──records──▶ addresses, and their history, for the store
+//!   Phonebook     ─────────▶ DialSchedule ──due─────▶ dial these now
 //!   misbehaviour  ──ban────▶ Bans         ──until────▶ neither dialled nor let in
 //!   TCP accept    ──knock──▶ Door         ──Knock───▶ serve, drain or close
 //! ```
@@ -16,14 +16,13 @@
 //! * No arithmetic on a duration that came from a peer can overflow.
 
 pub mod bans;
-pub mod dial;
 pub mod dials;
 pub mod door;
 pub mod ledger;
+pub mod limits;
 pub mod phonebook;
 
 pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
-pub use dial::{Added, AddressKind, DialFailure, DialLimits, DialSchedule};
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
     Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace, RateWindow,
@@ -31,7 +30,8 @@ pub use door::{
 };
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling};
+pub use limits::MeshLimits;
 pub use phonebook::{
-    AddressSource, Listed, Phonebook, Record, Role, RoleError, RoleSet, SourceError, SourceId,
-    SourceKind,
+    Added, AddressSource, DialFailure, DialSchedule, Listed, Phonebook, Record, Role, RoleError,
+    RoleSet, SourceError, SourceId, SourceKind,
 };

@@ -87,6 +87,11 @@ impl PeerAddress {
         Self::new(multiaddr)
     }
 
+    /// The address as the phonebook has it.
+    pub(crate) fn node_address(&self) -> NodeAddress {
+        NodeAddress::Multiaddr(self.address.to_string())
+    }
+
     /// Checks that an address ends with the peer ID.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
         let mut parts = address.iter().peekable();

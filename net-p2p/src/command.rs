@@ -8,7 +8,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use broadcaster::Reservation;
-use gossip::{ConnectPolicy, DisconnectReason, LinkId};
+use gossip::{DisconnectReason, LinkId};
 use libp2p::{
     gossipsub::{MessageAcceptance, MessageId},
     swarm::ConnectionId,
@@ -19,7 +19,6 @@ use tokio::{
 };
 
 use crate::{
-    address::PeerAddress,
     publications::{NotTaken, Publication, Publications},
     streams::{OpenError, OpenRequest, OutboundStream, StreamRequest, StreamTarget, Turn},
 };
@@ -41,10 +40,6 @@ const NOTICES: usize = 256;
 /// A command of a network handle.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Dials an address now, and again whenever its link ends.
-    Dial(PeerAddress),
-    /// Applies a policy to the outgoing connections.
-    Connect(ConnectPolicy),
     /// Opens a stream for a link.
     Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
     /// Panics, as a bug in a behaviour would. For tests.
@@ -138,6 +133,7 @@ pub(crate) struct ToSwarm {
 
 #[derive(Debug)]
 struct Leads {
+    #[cfg(test)]
     commands: mpsc::Sender<Command>,
     stream_requests: mpsc::Sender<StreamRequest>,
     publications: Publications,
@@ -147,6 +143,7 @@ impl ToSwarm {
     /// Directs this handle and its clones to another swarm, or to none.
     pub(crate) fn lead_to(&self, senders: Option<&Senders>) {
         let leads = senders.map(|senders| Leads {
+            #[cfg(test)]
             commands: senders.commands.clone(),
             stream_requests: senders.stream_requests.clone(),
             publications: senders.publications.clone(),
@@ -160,6 +157,7 @@ impl ToSwarm {
     }
 
     /// Offers a command without waiting.
+    #[cfg(test)]
     pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let Leads { commands, .. } = current.as_ref().ok_or(NotTaken::Down)?;

@@ -2,7 +2,7 @@
 
 use gossip::{Keypair, NetworkId, NodeAddress};
 use libp2p::Multiaddr;
-use mesh::{DialLimits, Door};
+use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 
 use crate::protocols::OwnProtocol;
@@ -58,8 +58,6 @@ pub struct P2pConfig {
     /// The door that admits or refuses inbound connections, shared with the other networks of the node.
     /// Default: a door of this network's own with default limits.
     pub door: Door,
-    /// Bounds on the number of dials, and the delays between attempts. Default: [`DialLimits::default`].
-    pub dial: DialLimits,
     /// Program and version, announced by the identify protocol. Default: `tandem/<version>`.
     pub agent: String,
     /// States whether the node receives messages of topics. Default: [`Subscription::Subscribed`].
@@ -93,7 +91,6 @@ impl P2pConfig {
             fanout: 4,
             mdns: Mdns::default(),
             door: Door::default(),
-            dial: DialLimits::default(),
             clients: None,
             agent: concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             subscribe: Subscription::default(),

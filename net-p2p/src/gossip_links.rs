@@ -2,7 +2,7 @@
 //! their ends.
 //!
 //! ```text
-//!   schedule ─▶ dial ─▶ connection ─┐
+//!   mesh loop ─▶ dial ─▶ connection ┐
 //!   a peer opened a stream ─────────┴─▶ attempt (a task) ─▶ up ─▶ ended ─▶ opened again, or its connection ends
 //! ```
 //!
@@ -16,7 +16,8 @@
 
 use std::sync::Arc;
 
-use gossip::{ConnectPolicy, Direction, DisconnectReason};
+use broadcaster::Ticket;
+use gossip::{Direction, DisconnectReason};
 use libp2p::{PeerId, core::ConnectedPoint, ping, swarm::ConnectionId};
 use mesh::DialFailure;
 use runtime::TaskSet;
@@ -28,10 +29,10 @@ use crate::{
     command::{LinkOutcome, Notice, Senders},
     config::GossipStreams,
     conventions::{Conventions, LinkEnd},
-    dialing::{Dial, Dialing},
+    dialing::{Dial, Dialing, OURSELVES},
     link::{Attempt, LinkContext, Start},
     metrics::P2pEvent,
-    peers::{Attempted, Connection, Dialled, Peer, Peers, Purpose, REOPENING},
+    peers::{Attempted, Connection, Peer, Peers, Purpose, REOPENING},
     pubsub,
     streams::InboundStream,
 };
@@ -41,6 +42,9 @@ const MAX_HANDSHAKES: usize = 128;
 
 /// Largest number of those with one peer. Chosen: one is needed; the rest is a margin for reconnections.
 const MAX_HANDSHAKES_PER_PEER: usize = 8;
+
+/// The error shown for an address of a peer that is connected otherwise.
+const ANOTHER_STAYS: &str = "another connection to the peer stays";
 
 /// The peers of a swarm, the dials that lead to them and the links with them.
 #[derive(Debug)]
@@ -62,12 +66,11 @@ impl GossipLinks {
         self.peers.handshakes() < MAX_HANDSHAKES
     }
 
-    /// Dials every address that is due, and opens the links that this end has to open.
+    /// Opens the links that this end has to open.
     pub(crate) fn tend(&mut self, swarm: &mut NodeSwarm) {
         if self.gossip == GossipStreams::Off {
             return;
         }
-        self.dial_due(swarm);
         close_unused(swarm);
         let now = Instant::now();
         for (peer, connection) in self.peers.due(now) {
@@ -80,19 +83,14 @@ impl GossipLinks {
         }
     }
 
-    /// Dials every address that is due.
-    pub(crate) fn dial_due(&mut self, swarm: &mut NodeSwarm) {
-        if self.gossip == GossipStreams::Off {
-            return;
-        }
-        for address in self.dialing.due() {
-            self.dial(swarm, address);
-        }
-    }
-
-    fn dial(&mut self, swarm: &mut NodeSwarm, address: PeerAddress) {
+    /// Carries out an order of the mesh loop.
+    pub(crate) fn dial(&mut self, swarm: &mut NodeSwarm, ticket: Ticket) {
+        let address = match PeerAddress::parse(ticket.address()) {
+            Ok(address) => address,
+            Err(error) => return ticket.failed(DialFailure::Unreachable, &error.to_string()),
+        };
         if address.identity == self.context.local {
-            return self.dialing.is_ourselves(&address);
+            return ticket.failed(DialFailure::Ourselves, OURSELVES);
         }
         if let Some(peer) = self.peers.get_mut(&address.peer)
             && let Some(known) = peer.connections.first_mut()
@@ -100,11 +98,11 @@ impl GossipLinks {
             let connection = known.id;
             let linked = peer.attempts.iter().any(|attempt| attempt.up);
             if linked || known.dialled.is_some() {
-                return self.dialing.duplicate(&address);
+                return ticket.failed(DialFailure::Duplicate(address.identity), ANOTHER_STAYS);
             }
             // The peer is already connected, so a stream is opened on that connection instead.
             let id = address.peer;
-            known.dialled = Some(Dialled { address, settled: false });
+            known.dialled = Some(ticket);
             known.purpose = Purpose::Gossip;
             if !peer.gossips {
                 self.settle(&id, |known| known == connection);
@@ -113,27 +111,7 @@ impl GossipLinks {
             }
             return;
         }
-        self.dialing.dial_for_gossip(swarm, address);
-    }
-
-    /// Dials what is due; with [`ConnectPolicy::ReplaceMesh`] ends the links on dialled connections first.
-    pub(crate) fn connect_outgoing(&mut self, swarm: &mut NodeSwarm, policy: ConnectPolicy) {
-        if policy == ConnectPolicy::ReplaceMesh {
-            for (_, peer) in self.peers.iter() {
-                let ours =
-                    peer.connections.iter().filter(|known| known.direction == Direction::Outbound);
-                for known in ours {
-                    for attempt in
-                        peer.attempts.iter().filter(|attempt| attempt.connection == known.id)
-                    {
-                        self.context
-                            .broadcaster
-                            .disconnect(attempt.link, DisconnectReason::Requested);
-                    }
-                }
-            }
-        }
-        self.dial_due(swarm);
+        self.dialing.dial_for_gossip(swarm, address, ticket);
     }
 
     /// Returns `true` if a new link to this peer would be refused in favour of a link over another transport.
@@ -166,10 +144,8 @@ impl GossipLinks {
             pubsub::welcome(gossipsub, &peer);
         }
         let (purpose, dialled) = match dialled {
-            Some(Dial { purpose: Purpose::Streams, .. }) => (Purpose::Streams, None),
-            Some(Dial { address, .. }) => {
-                (Purpose::Gossip, Some(Dialled { address, settled: false }))
-            }
+            Some(Dial::Streams(_)) => (Purpose::Streams, None),
+            Some(Dial::Gossip(ticket)) => (Purpose::Gossip, Some(ticket)),
             None => (Purpose::Gossip, None),
         };
         let now = Instant::now();
@@ -193,8 +169,14 @@ impl GossipLinks {
         peer: PeerId,
         on: ConnectionId,
     ) {
-        if let Some(dialled) = self.peers.closed(peer, on, Instant::now()) {
-            self.dialing.lost(&dialled);
+        if let Some(ticket) = self.peers.closed(peer, on, Instant::now()) {
+            if ticket.is_linked() {
+                // Misbehaviour on the link was told to the mesh loop by the broadcaster.
+                ticket.ended(DisconnectReason::RemoteClosed);
+            } else {
+                let error = "the connection ended before there was a gossip link";
+                ticket.failed(DialFailure::Unreachable, error);
+            }
         }
         self.tend(swarm);
     }
@@ -287,18 +269,17 @@ impl GossipLinks {
         let Some(peer) = self.peers.up(id, link) else { return };
         let on = peer.attempts.iter().find(|attempt| attempt.link == link);
         let on = on.map(|attempt| attempt.connection);
-        self.dialing.linked(peer.identity);
+        let identity = peer.identity;
         let mut needless = Vec::new();
         for known in &mut peer.connections {
-            let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) else {
-                continue;
-            };
+            let open = known.dialled.take_if(|ticket| !ticket.is_linked());
+            let Some(mut ticket) = open else { continue };
             if Some(known.id) == on {
-                dialled.settled = true;
-                self.dialing.connected(&dialled.address);
+                ticket.connected(Some(identity));
+                known.dialled = Some(ticket);
             } else {
-                self.dialing.duplicate(&dialled.address);
-                (known.dialled, known.purpose) = (None, Purpose::Streams);
+                ticket.failed(DialFailure::Duplicate(identity), ANOTHER_STAYS);
+                known.purpose = Purpose::Streams;
                 needless.push(known.id);
             }
         }
@@ -315,14 +296,8 @@ impl GossipLinks {
         link: gossip::LinkId,
         outcome: LinkOutcome,
     ) {
-        let identity = self.peers.get(&id).map(|peer| peer.identity);
         let Some(attempted) = self.peers.ended(id, link, outcome, Instant::now()) else { return };
         let peer = self.peers.get(&id);
-        if attempted.up
-            && let Some(identity) = identity.filter(|_| !peer.is_some_and(|peer| peer.is_linked()))
-        {
-            self.dialing.unlinked(&identity);
-        }
         let on = attempted.connection;
         match outcome {
             LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
@@ -357,14 +332,14 @@ impl GossipLinks {
 
     /// Keeps dialled connections although their links were refused, because topics use them.
     fn settle(&mut self, id: &libp2p::PeerId, which: impl Fn(ConnectionId) -> bool) {
-        let connections = self.peers.get_mut(id).map(|peer| &mut peer.connections);
-        for known in connections.into_iter().flatten().filter(|known| which(known.id)) {
-            if let Some(dialled) = known.dialled.as_mut().filter(|dialled| !dialled.settled) {
-                dialled.settled = true;
-                self.dialing.connected(&dialled.address);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for known in peer.connections.iter_mut().filter(|known| which(known.id)) {
+            if let Some(ticket) = known.dialled.as_mut().filter(|ticket| !ticket.is_linked()) {
+                ticket.connected(Some(peer.identity));
             }
         }
     }
+
     /// Records that the peer refused to gossip on a dialled connection.
     fn refused(&mut self, id: &PeerId, on: ConnectionId) {
         self.unsettled(id, on, DialFailure::Refused);
@@ -378,15 +353,15 @@ impl GossipLinks {
     fn unsettled(&mut self, id: &PeerId, on: ConnectionId, why: DialFailure) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let known = peer.connections.iter_mut().find(|known| known.id == on);
-        let dialled = known.and_then(|known| known.dialled.take_if(|dialled| !dialled.settled));
-        if let Some(dialled) = dialled {
+        let open = known.and_then(|known| known.dialled.take_if(|ticket| !ticket.is_linked()));
+        if let Some(ticket) = open {
             let error = match why {
                 DialFailure::Refused => {
                     "the peer refused gossip: is it of this network, and of this profile?"
                 }
                 _ => "the gossip handshake failed",
             };
-            self.dialing.failed(&dialled.address, why, error.to_owned());
+            ticket.failed(why, error);
         }
     }
 }

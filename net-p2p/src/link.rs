@@ -28,7 +28,7 @@ use gossip::{
     NodeAddress, Roles, Tag, Transport,
 };
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
-use mesh::{ConfiguredAddress, Dials, Door, LinkClaim, Merit, Ruling};
+use mesh::{ConfiguredAddress, Door, LinkClaim, Merit, Ruling};
 use rand::Rng;
 use runtime::{KeyedHasher, Rarely};
 use tokio::{
@@ -71,10 +71,8 @@ pub(crate) struct LinkContext {
     /// Keyed with a random key of this run of the process; numbers dials and links.
     pub(crate) run: KeyedHasher,
     pub(crate) metrics: P2pMetrics,
-    /// The configured addresses, which every new swarm dials.
+    /// The configured addresses, by which the state of a peer's dials is found.
     pub(crate) configured: Mutex<Vec<PeerAddress>>,
-    /// The states of the configured addresses.
-    pub(crate) dials: Dials,
     pub(crate) door: Door,
     pub(crate) scores: TopicScores,
     pub(crate) lines: StrangersLines,
@@ -264,7 +262,7 @@ impl LinkContext {
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = configured.iter().filter(|known| known.peer == about.peer);
         let found = of_peer.max_by_key(|known| known.address == about.address)?;
-        Some(ConfiguredAddress { dials: self.dials.clone(), address: found.address.to_string() })
+        Some(self.broadcaster.mesh().configured(&found.node_address()))
     }
 
     /// Hands the link to the broadcaster; `None` if the node is stopping.

@@ -8,13 +8,13 @@ use std::{
 use broadcaster::Broadcaster;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
-    Durations, GossipNode, Identity, LimitError, LinkId, NetworkId, NetworkProfile, NodeAddress,
-    Outbound, PeerClass, PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
+    GossipNode, Identity, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass,
+    PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
 use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
-use mesh::Dials;
+use mesh::Added;
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
 use tokio::time::Instant;
@@ -22,14 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{PeerAddress, PeerAddressError},
-    command::{Command, ToSwarm},
+    command::ToSwarm,
     config::{GossipStreams, P2pConfig, libp2p_key},
     http::{StreamConnect, unusable},
     link::{LinkContext, StrangersLines},
     listening::Bound,
     metrics::P2pMetrics,
     protocols::{self, OwnProtocol, ProtocolError, Streams},
-    publications::NotTaken,
     pubsub,
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
@@ -44,9 +43,6 @@ pub enum StartError {
     /// A configured peer cannot be dialled.
     #[error("cannot dial a configured peer")]
     Peer(#[from] PeerAddressError),
-    /// A duration among the limits is under a millisecond or over a year.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
     /// A protocol of the application cannot be accepted.
     #[error("cannot accept streams of a protocol")]
     Protocol(#[from] ProtocolError),
@@ -125,7 +121,6 @@ impl P2pNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
-        config.dial.check()?;
         let door = config.door.over(Transport::Libp2p);
         protocols::check(broadcaster.profile(), &config.protocols)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
@@ -138,8 +133,7 @@ impl P2pNetwork {
             network: config.network.clone(),
             local: config.key.identity(),
             metrics: P2pMetrics::default(),
-            configured: Mutex::new(configured),
-            dials: Dials::default(),
+            configured: Mutex::new(configured.clone()),
             door,
             scores: TopicScores::default(),
             lines: StrangersLines::default(),
@@ -161,6 +155,11 @@ impl P2pNetwork {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
             other => StartError::Setup { source: Box::new(other) },
         })?;
+        for peer in &configured {
+            if context.broadcaster.mesh().configure(peer.node_address()) == Added::Full {
+                tracing::warn!(address = %peer.address, "too many addresses are known; not added");
+            }
+        }
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
         let shared = Shared { context, swarm, bound, local, gossip, clients, tasks };
         let network = Self { shared: Arc::new(shared) };
@@ -278,17 +277,15 @@ impl P2pNetwork {
             if known.contains(&address) {
                 return Ok(());
             }
-            if known.len() >= mesh::dial::MAX_ADDRESSES {
+            if self.shared.context.broadcaster.mesh().configure(address.node_address())
+                == Added::Full
+            {
                 return Err(AddPeerError::TooMany);
             }
             known.push(address.clone());
         }
         self.shared.context.door.configure(address.identity);
-        match self.shared.swarm.offer(Command::Dial(address)) {
-            // A restarted swarm reads the list of configured addresses.
-            Ok(()) | Err(NotTaken::Down) => Ok(()),
-            Err(NotTaken::Full) => Err(AddPeerError::TooMany),
-        }
+        Ok(())
     }
 
     /// Returns a handle that opens streams with the application's own protocols. It does not keep the network running.
@@ -349,7 +346,7 @@ impl P2pNetwork {
     /// Makes the swarm panic, as a bug in a behaviour would.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&self) {
-        self.shared.swarm.offer(Command::Panic).unwrap();
+        self.shared.swarm.offer(crate::command::Command::Panic).unwrap();
     }
 }
 
@@ -384,7 +381,7 @@ impl GossipNode for P2pNetwork {
     }
 
     fn dials(&self) -> Vec<DialState> {
-        self.shared.context.dials.states()
+        self.shared.context.broadcaster.mesh().dials().states(Transport::Libp2p)
     }
 
     fn request(
@@ -417,9 +414,7 @@ impl GossipNode for P2pNetwork {
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {
-        if self.shared.swarm.offer(Command::Connect(policy)).is_err() {
-            tracing::debug!("the swarm is busy and dials when it gets to it");
-        }
+        self.shared.context.broadcaster.connect_outgoing(policy, Transport::Libp2p);
     }
 
     fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {

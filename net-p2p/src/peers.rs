@@ -12,13 +12,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use broadcaster::Ticket;
 use gossip::{Direction, Identity, LinkId};
 use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    address::PeerAddress, command::LinkOutcome, conventions::GossipKeys, handshake::LaneCount,
-    streams::InboundStream,
+    command::LinkOutcome, conventions::GossipKeys, handshake::LaneCount, streams::InboundStream,
 };
 
 /// Time that a dialer with the larger peer ID waits for the other end to open the stream.
@@ -32,14 +32,6 @@ pub(crate) const REOPENING: Duration = Duration::from_secs(5);
 
 /// Longest delay before a failed opening is tried again. Chosen: one attempt in 5 minutes costs nothing.
 const MAX_REOPENING: Duration = Duration::from_secs(300);
-
-/// The address that a connection was dialled at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Dialled {
-    pub(crate) address: PeerAddress,
-    /// `true` once the schedule has been told that the address is connected.
-    pub(crate) settled: bool,
-}
 
 /// The purpose of a connection, as far as this end decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +48,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) purpose: Purpose,
-    pub(crate) dialled: Option<Dialled>,
+    /// The order to dial it, if it was for gossip; open until the mesh loop is told that it is connected.
+    pub(crate) dialled: Option<Ticket>,
 }
 
 /// An attempt to make a link, or the link that it led to.
@@ -109,6 +102,7 @@ impl Peer {
     }
 
     /// Returns `true` while a gossip link is up.
+    #[cfg(test)]
     pub(crate) fn is_linked(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.up)
     }
@@ -174,10 +168,6 @@ impl Peers {
         self.peers.get_mut(id)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&libp2p::PeerId, &Peer)> {
-        self.peers.iter()
-    }
-
     /// Number of handshakes in progress on streams that peers opened.
     pub(crate) fn handshakes(&self) -> usize {
         self.peers.values().map(Peer::handshakes).sum()
@@ -206,13 +196,13 @@ impl Peers {
         };
     }
 
-    /// Removes a connection. Returns the address that it was dialled at.
+    /// Removes a connection. Returns the order to dial it.
     pub(crate) fn closed(
         &mut self,
         id: libp2p::PeerId,
         on: ConnectionId,
         now: Instant,
-    ) -> Option<Dialled> {
+    ) -> Option<Ticket> {
         let peer = self.peers.get_mut(&id)?;
         let index = peer.connections.iter().position(|known| known.id == on)?;
         let dialled = peer.connections.remove(index).dialled;
@@ -396,7 +386,7 @@ mod tests {
     async fn a_peer_is_forgotten_with_its_last_connection() {
         let mut meeting = meet(SMALL, LARGE, Direction::Inbound);
         let (them, began) = (meeting.them, meeting.began);
-        assert_eq!(meeting.peers.closed(them, ConnectionId::new_unchecked(1), began), None);
+        assert!(meeting.peers.closed(them, ConnectionId::new_unchecked(1), began).is_none());
         assert!(meeting.peers.get(&meeting.them).is_none());
     }
 }

@@ -9,18 +9,14 @@
 //! # Invariants
 //!
 //! * A panic in a behaviour or a connection ends one swarm and nothing else. The next swarm has the same
-//!   identity, the same listening addresses and the same peers to dial.
+//!   identity and the same listening addresses, and gets the orders of the mesh loop.
 //! * While no swarm runs, topics report `Closed`, so their messages go over other transports.
 //! * Every task of a swarm has ended or was aborted before the next swarm starts.
 
-use std::{
-    io,
-    panic::AssertUnwindSafe,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
+use gossip::Transport;
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
 };
@@ -214,14 +210,14 @@ impl SwarmParts {
         Ok(Life { core, connections, listen })
     }
 
-    /// No links yet, and the configured addresses to dial.
+    /// No links yet, and the dialer that takes the orders of the mesh loop.
     fn gossip_links(&self, senders: Senders, cancel: &CancellationToken) -> GossipLinks {
         let (context, broadcaster) = (&self.context, &self.context.broadcaster);
-        let (random, metrics) = (broadcaster.environment().random(), context.metrics.clone());
-        let (limits, dials) = (self.config.dial, context.dials.clone());
-        let mut dialing = Dialing::new(limits, dials, random, context.local, metrics);
-        let configured = context.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        configured.into_iter().for_each(|address| dialing.add_configured(address));
+        let dialer = match self.config.gossip {
+            GossipStreams::On => Some(broadcaster.mesh().attach(Transport::Libp2p)),
+            GossipStreams::Off => None,
+        };
+        let dialing = Dialing::new(dialer, context.local, context.metrics.clone());
         let conventions = Conventions::of(broadcaster.profile());
         GossipLinks {
             context: Arc::clone(context),

@@ -3,6 +3,7 @@
 //! ```text
 //!   handles         ──try──▶ [commands] ─┐
 //!   router          ──try──▶ [outbox]   ─┤
+//!   mesh loop       ──try──▶ [orders]   ─┤
 //!   validators      ──try──▶ [verdicts] ─┤            ┌─▶ swarm: dial, close, publish, open streams
 //!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
 //!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
@@ -43,8 +44,7 @@ const PARTING_LIMIT: Duration = Duration::from_millis(500);
 /// Longest wait until every listening address is bound or has failed. Chosen: binding takes milliseconds.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Interval at which due dials and due openings of streams are looked for. Chosen: half the shortest delay of
-/// the dial schedule.
+/// Interval at which due openings of streams are looked for. Chosen: a small part of the shortest delay of one.
 const TICK: Duration = Duration::from_millis(250);
 
 /// The reason why the swarm task ended.
@@ -94,6 +94,7 @@ impl Core {
                     self.links.on_notice(&mut self.swarm, notice);
                 }
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
+                Some(ticket) = self.links.dialing.ordered() => self.links.dial(&mut self.swarm, ticket),
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),
                 Some(stream) = self.accept.next(), if accepts => self.links.on_stream(stream),
                 _ = tick.tick() => self.on_tick(),
@@ -112,13 +113,8 @@ impl Core {
     }
 
     fn on_command(&mut self, command: Command) {
-        let Self { swarm, links, .. } = self;
+        let Self { swarm, .. } = self;
         match command {
-            Command::Dial(address) => {
-                links.dialing.add_configured(address);
-                links.dial_due(swarm);
-            }
-            Command::Connect(policy) => links.connect_outgoing(swarm, policy),
             Command::Open { peer, connection, request } => {
                 swarm.behaviour_mut().streams.open(peer, connection, request);
             }
@@ -141,7 +137,9 @@ impl Core {
             SwarmEvent::Behaviour(Event::Streams(DialWanted(address))) => {
                 links.dialing.dial_for_streams(swarm, address);
             }
-            SwarmEvent::Behaviour(Event::Mdns(event)) => links.dialing.on_mdns(event),
+            SwarmEvent::Behaviour(Event::Mdns(event)) => {
+                links.dialing.on_mdns(links.context.broadcaster.mesh(), event);
+            }
             SwarmEvent::Behaviour(Event::Identify) => {}
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 links.on_connected(swarm, peer_id, connection_id, &endpoint);

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use gossip::{
     LimitError, NetworkId, NodeAddress, PriorityScheme, Security, wire::identity::Keypair,
 };
-use mesh::{DialLimits, Door};
+use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -52,8 +52,6 @@ pub struct WsConfig {
     /// The door that admits or refuses inbound connections, shared with the other networks of the node.
     /// Default: a door of this network's own with default limits.
     pub door: Door,
-    /// Bounds on the number of dials, and the delays between attempts. Default: [`DialLimits::default`].
-    pub dial: DialLimits,
     /// Longest time for one dial, from the name look-up to the last header of the reply. Default: 10 s. Chosen:
     /// a fifth of what existing nodes allow (wire facts 11.5); a peer that needs longer would relay late too.
     pub dial_timeout: Duration,
@@ -101,7 +99,6 @@ impl WsConfig {
             libp2p_identity: Libp2pIdentity::default(),
             gossip_service: GossipService::default(),
             door: Door::default(),
-            dial: DialLimits::default(),
             dial_timeout: Duration::from_secs(10),
             http_server: None,
             clients: None,

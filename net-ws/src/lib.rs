@@ -4,7 +4,7 @@
 //!   accept ─▶ HTTP ─┬─ HttpServer                     ┌─ WsSource ─▶ read loop  ┐
 //!                   └─ gossip ─▶ upgrade ─┐          │                         │
 //!                                         ├─▶ link ─▶┤ Port                    ├ Broadcaster
-//!   DialSchedule ─▶ dial ─▶ handshake ────┘          │                         │
+//!   mesh loop ─▶ dialler ─▶ handshake ────┘          │                         │
 //!                                                    └─ WsSink   ◀─ write loop ┘
 //! ```
 //!
@@ -21,12 +21,12 @@ mod call;
 mod config;
 mod context;
 mod dial;
+mod dialler;
 mod frame;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod link;
-mod mesh_task;
 mod metrics;
 mod network;
 mod port;

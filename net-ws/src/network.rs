@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use broadcaster::Broadcaster;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
-    DisconnectReason, Durations, GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass,
-    PeerInfo, Request, RequestError, Response, SubmitError, Transport, check_durations,
+    GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
+    RequestError, Response, SubmitError, Transport, check_durations,
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
@@ -15,9 +15,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     call,
-    config::{StartError, WsConfig},
+    config::{StartError, WsConfig, check_peer},
     context::Context,
-    mesh_task::{self, Mesh},
+    dialler,
     metrics::WsMetrics,
     priority, serve,
     tls::{self, TlsIdentity},
@@ -28,7 +28,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct WsNetwork {
     context: Arc<Context>,
-    mesh: Arc<Mesh>,
     tasks: TaskSet,
     local_addresses: Vec<SocketAddr>,
     clients: Clients,
@@ -58,7 +57,6 @@ impl WsNetwork {
             ("WsConfig::dial_timeout", config.dial_timeout),
             ("WsConfig::tls_reread", config.tls_reread),
         ])?;
-        config.dial.check()?;
         let listener = match &config.listen {
             None => None,
             Some(address) => {
@@ -71,13 +69,12 @@ impl WsNetwork {
         let clients = config.clients.clone().unwrap_or_else(|| {
             Clients::new(ClientLimits::default(), config.user_agent.clone(), parent)
         });
-        let (peers, dial_limits) = (config.peers.clone(), config.dial);
+        let peers = config.peers.clone();
         let (tls, tls_reread) = (config.tls.clone(), config.tls_reread);
         let own_url = local_addresses.first().map(|address| format!("http://{address}"));
         let context = Arc::new(Context::new(config, broadcaster, own_url)?);
-        let mesh = Arc::new(Mesh::new(Arc::clone(&context), dial_limits));
         for peer in &peers {
-            mesh.add(peer)?;
+            check_peer(peer)?;
         }
         let tasks = TaskSet::new(parent);
         if tasks.token().is_cancelled() {
@@ -92,8 +89,12 @@ impl WsNetwork {
                 tasks.spawn_lasting("certificate", |cancel| tls::watch(tls, tls_reread, cancel));
             }
         }
-        let (dialler, spawner) = (Arc::clone(&mesh), tasks.clone());
-        tasks.spawn_lasting("mesh", |cancel| mesh_task::run(dialler, spawner, cancel));
+        for peer in &peers {
+            dialler::configure(&context, peer)?;
+        }
+        let dialer = context.broadcaster.mesh().attach(Transport::WebSocket);
+        let (dialling, spawner) = (Arc::clone(&context), tasks.clone());
+        tasks.spawn_lasting("dialler", |cancel| dialler::run(dialling, dialer, spawner, cancel));
         if let Some(priority) = context.priority.clone() {
             let broadcaster = context.broadcaster.clone();
             tasks.spawn_lasting("priority", |cancel| priority::run(priority, broadcaster, cancel));
@@ -102,7 +103,7 @@ impl WsNetwork {
             tracing::info!(%address, network = %context.network, "listening");
         }
         let guard = Arc::new(tasks.token().clone().drop_guard());
-        Ok(Self { context, mesh, tasks, local_addresses, clients, tls, _guard: guard })
+        Ok(Self { context, tasks, local_addresses, clients, tls, _guard: guard })
     }
 
     /// Stops listening and dialling, closes every connection in an orderly way, and waits for that. Tasks that
@@ -145,7 +146,7 @@ impl WsNetwork {
 
     /// Adds an address to the dial schedule. An address that this network cannot dial is logged and ignored.
     pub fn add_peer(&self, address: &NodeAddress) {
-        if let Err(error) = self.mesh.add(address) {
+        if let Err(error) = dialler::configure(&self.context, address) {
             tracing::warn!(%error, "peer not added");
         }
     }
@@ -162,7 +163,7 @@ impl WsNetwork {
         self.tls.as_ref()
     }
 
-    /// Number of running tasks: accept loop, the look after the certificate, mesh loop, dials, and one per connection.
+    /// Number of running tasks: accept loop, the look after the certificate, dialler, dials, and one per connection.
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.tasks.len()
@@ -170,10 +171,6 @@ impl WsNetwork {
 
     fn broadcaster(&self) -> &Broadcaster {
         &self.context.broadcaster
-    }
-
-    fn outgoing(&self) -> Vec<PeerInfo> {
-        self.peers(PeerClass::ConnectedOut)
     }
 }
 
@@ -209,7 +206,7 @@ impl GossipNode for WsNetwork {
     }
 
     fn dials(&self) -> Vec<DialState> {
-        self.mesh.dials().states()
+        self.broadcaster().mesh().dials().states(Transport::WebSocket)
     }
 
     fn request(
@@ -227,12 +224,7 @@ impl GossipNode for WsNetwork {
     }
 
     fn connect_outgoing(&self, policy: ConnectPolicy) {
-        if policy == ConnectPolicy::ReplaceMesh {
-            for peer in self.outgoing() {
-                self.broadcaster().disconnect(peer.id, DisconnectReason::Requested);
-            }
-        }
-        self.mesh.wake();
+        self.broadcaster().connect_outgoing(policy, Transport::WebSocket);
     }
 
     fn disconnect(&self, peer: LinkId, reason: ApplicationReason) {

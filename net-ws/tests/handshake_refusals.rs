@@ -8,12 +8,11 @@
 mod common;
 
 use common::{
-    Node, PATIENCE, Recipe,
+    HOUR, Node, PATIENCE, Recipe,
     raw::{self, End, Raw},
     soon, until,
 };
 use gossip::NetworkProfile;
-use std::time::Duration;
 use tandem_net_ws::{DialRefusal, UpgradeRefusal};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -31,7 +30,7 @@ impl Dialled {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let recipe = Recipe::new(profile).dialling(&[listener.local_addr().unwrap()]);
         // The node dials once: the test accepts no second connection.
-        let recipe = recipe.with(|config| config.dial.base = Duration::from_secs(3_600));
+        let recipe = recipe.redialling(HOUR, HOUR);
         let node = recipe.start().await;
         let (stream, _) = soon(listener.accept()).await.unwrap();
         let mut server = Raw::over(stream);

@@ -6,9 +6,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Node, Recipe, soon, until};
+use common::{HOUR, Node, Recipe, soon, until};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use gossip::{Admission, GossipNode, NetworkProfile, Outbound, Tag};
 use http::{HeaderName, HeaderValue};
@@ -116,7 +114,7 @@ async fn our_dialler_talks_to_tungstenite() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let recipe = Recipe::new(&NetworkProfile::TANDEM).dialling(&[address]);
-    let node = recipe.with(|config| config.dial.base = Duration::from_secs(3_600)).start().await;
+    let node = recipe.redialling(HOUR, HOUR).start().await;
     let (stream, _) = soon(listener.accept()).await.unwrap();
     let mut server = soon(accept_hdr_async(stream, answer)).await.unwrap();
     converse(&node, &mut server).await;

@@ -186,9 +186,15 @@ struct Dialled {
 
 impl Dialled {
     async fn by(change: impl FnOnce(&mut WsConfig)) -> Self {
+        Self::redialling(Duration::from_millis(500), change).await
+    }
+
+    /// Dials an address that failed within `wait` again.
+    async fn redialling(wait: Duration, change: impl FnOnce(&mut WsConfig)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let node = algorand().dialling(&[address]).with(change).start().await;
+        let recipe = algorand().dialling(&[address]).redialling(wait, wait).with(change);
+        let node = recipe.start().await;
         Self::next(node, listener).await
     }
 
@@ -262,10 +268,9 @@ impl HandshakeCase {
     async fn check(&self) {
         let name = self.name.as_str();
         let has_identity = name.contains("identity");
-        let mut dialled = Dialled::by(|config| {
+        // The node dials once: the test accepts no second connection.
+        let mut dialled = Dialled::redialling(common::HOUR, |config| {
             config.user_agent = "algod/5.1 (; commit=; 0) linux(amd64)".to_owned();
-            // The node dials once: the test accepts no second connection.
-            config.dial.base = Duration::from_secs(3_600);
             if has_identity {
                 with_identity(config);
             }
@@ -354,11 +359,7 @@ impl HandshakeCase {
 
     /// Checks whether the node waits before the next dial as long as the answer asks.
     async fn check_hiding(&self, hidden: bool) {
-        let mut dialled = Dialled::by(|config| {
-            config.dial.base = Duration::from_millis(1);
-            config.dial.cap = Duration::from_millis(1);
-        })
-        .await;
+        let mut dialled = Dialled::redialling(Duration::from_millis(1), |_| {}).await;
         let answer = self.response_head_at_is_accept_key.clone().unwrap();
         dialled.server.send(answer.as_bytes()).await;
         let answered = Instant::now();

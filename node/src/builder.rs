@@ -26,7 +26,7 @@ use gossip::{
     Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag,
     Validator, wire::features::VoteCompression,
 };
-use mesh::{DialLimits, Door, InboundLimits};
+use mesh::{Door, InboundLimits, MeshLimits};
 #[cfg(feature = "http")]
 use net_http::ServeContext;
 use net_http::client::{ClientLimits, Clients};
@@ -100,7 +100,7 @@ pub struct NodeBuilder {
     served: Served,
     peers: Vec<NodeAddress>,
     inbound: InboundLimits,
-    dial: DialLimits,
+    mesh: MeshLimits,
     client_limits: ClientLimits,
     environment: Environment,
     on_start: Vec<OnStart>,
@@ -141,7 +141,7 @@ impl NodeBuilder {
             served: Served::default(),
             peers: Vec::new(),
             inbound: InboundLimits::default(),
-            dial: DialLimits::default(),
+            mesh: MeshLimits::default(),
             client_limits: ClientLimits::default(),
             environment: Environment::default(),
             on_start: Vec::new(),
@@ -167,7 +167,7 @@ impl NodeBuilder {
     }
 
     /// Adds a node to stay connected to: `host:port`, a URL, or a multiaddr with `/p2p/ID`. It is dialled again, with
-    /// growing pauses, whenever there is no link to it ([`DialLimits`]). Default: none.
+    /// growing pauses, whenever there is no link to it ([`MeshLimits`]). Default: none.
     pub fn peer(mut self, address: NodeAddress) -> Self {
         self.peers.push(address);
         self
@@ -237,9 +237,9 @@ impl NodeBuilder {
         Self { inbound, ..self }
     }
 
-    /// Sets how many dials may be under way, and the pauses between tries. Default: [`DialLimits::default`].
-    pub fn dial_limits(self, dial: DialLimits) -> Self {
-        Self { dial, ..self }
+    /// Sets how many learnt addresses are dialled, how many dials may be under way, and the pauses between tries. Default: [`MeshLimits::default`].
+    pub fn mesh_limits(self, mesh: MeshLimits) -> Self {
+        Self { mesh, ..self }
     }
 
     /// Sets the limits on calling others over HTTP. Default: [`ClientLimits::default`].
@@ -281,7 +281,7 @@ impl NodeBuilder {
     pub fn check(&self) -> Result<(), StartError> {
         self.limits.check()?;
         self.inbound.check()?;
-        self.dial.check()?;
+        self.mesh.check()?;
         self.client_limits.check()?;
         #[cfg(feature = "http")]
         self.served.check()?;
@@ -394,6 +394,7 @@ impl NodeBuilder {
             .limits(self.limits.clone())
             .relaying(self.relaying)
             .metrics(metrics.clone())
+            .mesh(self.mesh)
             .environment(self.environment.clone());
         if let Some(votes) = self.votes {
             setup = setup.votes(votes);

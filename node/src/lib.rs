@@ -92,7 +92,7 @@ pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
-pub use mesh::{DialLimits, InboundLimits, MIN_OPEN_FILES, RateWindow};
+pub use mesh::{InboundLimits, MIN_OPEN_FILES, MeshLimits, RateWindow};
 pub use mode::{Mode, PeerError};
 #[cfg(feature = "http")]
 pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};

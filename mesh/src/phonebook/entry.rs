@@ -1,14 +1,19 @@
 //! An entry of the phonebook: the listings of an address and its history.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    cmp::Reverse,
+    collections::VecDeque,
+    time::{Duration, Instant, SystemTime},
+};
 
-use gossip::Identity;
+use gossip::{Identity, NodeAddress};
 
 use super::{
     buckets::Place,
     roles::RoleSet,
     source::{SourceId, SourceKind},
 };
+use crate::door::RateWindow;
 
 /// Sources remembered for one address; of more the most trusted. Chosen: as many as there are kinds, and one.
 pub const MAX_LISTINGS: usize = 8;
@@ -17,14 +22,54 @@ pub const MAX_LISTINGS: usize = 8;
 /// the rule of Bitcoin's address manager.
 const HOPELESS: u32 = 3;
 
-/// Whether something depends on an entry, so that it must stay.
+/// The use of an entry. One in use stays in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
     Free,
     /// It is being dialled.
-    Dialled,
+    Dialled {
+        since: Instant,
+    },
     /// It has a link.
-    Linked,
+    Linked {
+        since: Instant,
+    },
+}
+
+/// The reason to dial an address before others; the first one is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// It was connected when the node stopped.
+    Anchor,
+    /// It must show that it still works, or give its place to another one.
+    OnTrial,
+    Usual,
+}
+
+/// The acquaintance with an address; the first one is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Acquaintance {
+    /// A link to it was stable once.
+    Worked,
+    /// The identity that was found there was connected otherwise.
+    Familiar,
+    Strange,
+}
+
+/// The order in which addresses are dialled: lower ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    turn: Turn,
+    is_strange: bool,
+    failures: u32,
+    is_learnt: bool,
+}
+
+impl Rank {
+    /// Returns `true` if the address was connected before.
+    pub(super) const fn is_familiar(self) -> bool {
+        !self.is_strange
+    }
 }
 
 #[derive(Debug)]
@@ -41,20 +86,22 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Identity that was last found behind the address.
     pub(super) identity: Option<Identity>,
-    pub(super) worked: bool,
-    /// It was connected when the node stopped.
-    pub(super) anchor: bool,
-    /// It must show that it still works, or give its place to another one.
-    pub(super) on_trial: bool,
+    /// Identity that the address itself names.
+    named: Option<Identity>,
+    pub(super) acquaintance: Acquaintance,
+    pub(super) turn: Turn,
     pub(super) last_seen: Option<SystemTime>,
     /// Until then it is left alone.
     pub(super) retry_at: Option<Instant>,
     pub(super) rtt: Option<Duration>,
+    /// Times of its last dials, within one window of the rate.
+    dials: VecDeque<Instant>,
 }
 
 impl Entry {
-    pub(super) const fn new(place: Place, age: u64) -> Self {
+    pub(super) fn new(address: &NodeAddress, place: Place, age: u64) -> Self {
         Self {
+            named: identity_in(address),
             listings: Vec::new(),
             place,
             age,
@@ -62,12 +109,12 @@ impl Entry {
             hold: Hold::Free,
             failures: 0,
             identity: None,
-            worked: false,
-            anchor: false,
-            on_trial: false,
+            acquaintance: Acquaintance::Strange,
+            turn: Turn::Usual,
             last_seen: None,
             retry_at: None,
             rtt: None,
+            dials: VecDeque::new(),
         }
     }
 
@@ -92,7 +139,7 @@ impl Entry {
         if !self.listings.is_empty() {
             return;
         }
-        if self.worked && !matches!(source.kind(), SourceKind::Local | SourceKind::Store) {
+        if self.has_worked() && !matches!(source.kind(), SourceKind::Local | SourceKind::Store) {
             self.listings.push((SourceId::of(SourceKind::Store), roles));
         } else {
             self.unlisted = Some(now);
@@ -114,13 +161,72 @@ impl Entry {
         let is_hopeless = self.failures >= HOPELESS;
         let gives_way = match self.kind() {
             None => true,
-            Some(own) => own > kind && !self.worked || own >= kind && is_hopeless,
+            Some(own) => own > kind && !self.has_worked() || own >= kind && is_hopeless,
         };
         self.hold == Hold::Free && gives_way
     }
 
     /// Entries of a greater rank give way first.
     pub(super) fn rank_of_leaving(&self) -> impl Ord + use<> {
-        (self.unlisted.is_some(), self.failures, self.kind(), std::cmp::Reverse(self.age))
+        (self.unlisted.is_some(), self.failures, self.kind(), Reverse(self.age))
     }
+
+    /// Returns `true` if a link to the address was stable once.
+    pub(super) fn has_worked(&self) -> bool {
+        self.acquaintance == Acquaintance::Worked
+    }
+
+    /// Returns `true` if the address worked, or its identity was connected otherwise.
+    pub(super) fn is_familiar(&self) -> bool {
+        self.acquaintance != Acquaintance::Strange
+    }
+
+    /// The place of the entry in the order of dialling.
+    pub(super) fn rank(&self) -> Rank {
+        Rank {
+            turn: self.turn,
+            is_strange: !self.is_familiar(),
+            failures: self.failures,
+            is_learnt: self.place != Place::Persistent,
+        }
+    }
+
+    /// The identities that a dial of the address leads to, as far as this node knows.
+    pub(super) fn identities(&self) -> impl Iterator<Item = Identity> {
+        self.identity.into_iter().chain(self.named)
+    }
+
+    /// Returns `true` if a dial of the address leads to this identity, as far as this node knows.
+    pub(super) fn leads_to(&self, identity: &Identity) -> bool {
+        self.identities().any(|known| known == *identity)
+    }
+
+    /// Records a dial.
+    pub(super) fn dialled(&mut self, now: Instant, rate: &RateWindow) {
+        self.hold = Hold::Dialled { since: now };
+        if rate.is_on() {
+            let is_over = |at: &Instant| now.saturating_duration_since(*at) >= rate.window;
+            while self.dials.front().is_some_and(is_over) {
+                self.dials.pop_front();
+            }
+            self.dials.push_back(now);
+        }
+    }
+
+    /// The time from which the rate allows another dial; `None` if it does now.
+    pub(super) fn within_rate(&self, rate: &RateWindow) -> Option<Instant> {
+        let count = usize::try_from(rate.count).unwrap_or(usize::MAX);
+        if !rate.is_on() || self.dials.len() < count {
+            return None;
+        }
+        let first_that_counts = self.dials.get(self.dials.len() - count)?;
+        first_that_counts.checked_add(rate.window)
+    }
+}
+
+/// The identity that an address names: the last part of a multiaddr.
+fn identity_in(address: &NodeAddress) -> Option<Identity> {
+    let NodeAddress::Multiaddr(text) = address else { return None };
+    let (_, id) = text.rsplit_once("/p2p/")?;
+    id.parse().ok()
 }

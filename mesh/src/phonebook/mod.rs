@@ -24,6 +24,7 @@ mod buckets;
 mod entry;
 mod record;
 mod roles;
+mod schedule;
 mod source;
 
 use std::{
@@ -35,7 +36,9 @@ use gossip::{Identity, NodeAddress};
 use rand::{Rng, seq::IteratorRandom};
 
 use buckets::{Buckets, Place};
-use entry::{Entry, Hold};
+use entry::{Acquaintance, Entry, Hold, Turn};
+
+use crate::door::RateWindow;
 
 pub use buckets::{
     NEW_BUCKET, NEW_BUCKETS, REACH_OF_CHOSEN, REACH_OF_NETWORK, REACH_OF_SOURCE, TRIED_BUCKET,
@@ -44,6 +47,7 @@ pub use buckets::{
 pub use entry::MAX_LISTINGS;
 pub use record::Record;
 pub use roles::{MAX_ROLE_BYTES, MAX_ROLES, Role, RoleError, RoleSet};
+pub use schedule::{DialFailure, DialSchedule, STABLE_AFTER, is_misbehaviour, transport_of};
 pub use source::{
     AddressSource, Listed, MAX_SOURCE_BYTES, REFRESH, SourceError, SourceId, SourceKind,
 };
@@ -176,7 +180,7 @@ impl Phonebook {
             }
             Room::None => return Added::Full,
         };
-        let mut entry = Entry::new(place, age);
+        let mut entry = Entry::new(&address, place, age);
         entry.list(source, roles);
         self.entries.insert(address, entry);
         *self.population.entry(place).or_default() += 1;
@@ -271,6 +275,12 @@ impl Phonebook {
         self.entries.get(address).is_some_and(|entry| entry.place == Place::Persistent)
     }
 
+    /// The identity that was last found behind an address.
+    #[must_use]
+    pub fn identity(&self, address: &NodeAddress) -> Option<Identity> {
+        self.entries.get(address)?.identity
+    }
+
     /// The roles of an address, whoever named them; at most [`MAX_ROLES`].
     #[must_use]
     pub fn roles(&self, address: &NodeAddress) -> RoleSet {
@@ -303,8 +313,8 @@ impl Phonebook {
             address: address.clone(),
             listings: entry.listings.clone(),
             identity: entry.identity,
-            worked: entry.worked,
-            anchor: entry.hold == Hold::Linked,
+            worked: entry.has_worked(),
+            anchor: matches!(entry.hold, Hold::Linked { .. }),
             failures: entry.failures,
             last_seen: entry.last_seen,
             retry_at: entry
@@ -345,8 +355,12 @@ impl Phonebook {
         let wall = self.wall(now);
         let Some(entry) = self.entries.get_mut(address) else { return };
         entry.identity = entry.identity.or(record.identity);
-        entry.worked |= record.worked;
-        entry.anchor |= record.anchor;
+        if record.worked {
+            entry.acquaintance = Acquaintance::Worked;
+        }
+        if record.anchor {
+            entry.turn = Turn::Anchor;
+        }
         entry.failures = entry.failures.max(record.failures);
         entry.last_seen = entry.last_seen.max(record.last_seen.min(wall));
         entry.rtt = entry.rtt.or(record.rtt.map(|rtt| rtt.min(MAX_RTT)));
@@ -357,61 +371,62 @@ impl Phonebook {
     }
 
     /// Records that the address is being dialled: its entry stays until [`Phonebook::release`].
-    pub fn hold(&mut self, address: &NodeAddress) {
+    fn hold(&mut self, address: &NodeAddress, now: Instant, rate: &RateWindow) {
         if let Some(entry) = self.entries.get_mut(address) {
-            entry.hold = Hold::Dialled;
+            entry.dialled(now, rate);
         }
     }
 
     /// Records that a link to the address is up, and the identity at its other end if that is known. The entry stays
     /// until [`Phonebook::release`].
-    pub fn linked(&mut self, address: &NodeAddress, identity: Option<Identity>, now: Instant) {
+    fn linked(&mut self, address: &NodeAddress, identity: Option<Identity>, now: Instant) {
         let wall = self.wall(now);
         if let Some(entry) = self.entries.get_mut(address) {
-            entry.hold = Hold::Linked;
+            entry.hold = Hold::Linked { since: now };
             entry.last_seen = wall;
             entry.identity = identity.or(entry.identity);
         }
     }
 
-    /// Records that the address is neither dialled nor linked any more.
-    pub fn release(&mut self, address: &NodeAddress, now: Instant) {
+    /// Records the identity that was found behind the address.
+    fn found(&mut self, address: &NodeAddress, identity: Identity) {
+        if let Some(entry) = self.entries.get_mut(address) {
+            entry.identity = Some(identity);
+        }
+    }
+
+    /// Records that the address is neither dialled nor linked any more, and is left alone until then.
+    fn release(&mut self, address: &NodeAddress, until: Option<Instant>, now: Instant) {
         let wall = self.wall(now);
         let Some(entry) = self.entries.get_mut(address) else { return };
-        if std::mem::replace(&mut entry.hold, Hold::Free) == Hold::Linked {
+        if let Hold::Linked { .. } = std::mem::replace(&mut entry.hold, Hold::Free) {
             entry.last_seen = wall;
         }
+        entry.retry_at = until;
         self.settle(address);
     }
 
     /// Records that the address works: a link to it was stable.
-    pub fn works(&mut self, address: &NodeAddress) {
+    fn works(&mut self, address: &NodeAddress) {
         if let Some(entry) = self.entries.get_mut(address) {
-            (entry.worked, entry.failures, entry.on_trial) = (true, 0, false);
+            (entry.acquaintance, entry.failures) = (Acquaintance::Worked, 0);
+            entry.turn = Turn::Usual;
             self.settle(address);
         }
     }
 
     /// Records that the address, or a link to it that was short-lived, failed; and returns how often it had failed in a
     /// row before.
-    pub fn failed(&mut self, address: &NodeAddress) -> u32 {
+    fn failed(&mut self, address: &NodeAddress) -> u32 {
         let Some(entry) = self.entries.get_mut(address) else { return 0 };
         let before = entry.failures;
-        (entry.failures, entry.anchor) = (before.saturating_add(1), false);
-        let was_on_trial = std::mem::take(&mut entry.on_trial);
-        if was_on_trial && matches!(entry.place, Place::Tried(_)) {
-            entry.worked = false;
+        entry.failures = before.saturating_add(1);
+        let turn = std::mem::replace(&mut entry.turn, Turn::Usual);
+        if turn == Turn::OnTrial && matches!(entry.place, Place::Tried(_)) {
+            entry.acquaintance = Acquaintance::Familiar;
             self.settle(address);
         }
         before
-    }
-
-    /// Leaves the address alone until then, but for no longer than [`MAX_DELAY`].
-    pub fn leave_alone(&mut self, address: &NodeAddress, until: Instant, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(address) {
-            let latest = now.checked_add(MAX_DELAY);
-            entry.retry_at = Some(latest.map_or(until, |latest| until.min(latest)));
-        }
     }
 
     /// Records a round-trip time that was observed on the way to the address.
@@ -500,7 +515,7 @@ impl Phonebook {
         if kind.is_some_and(SourceKind::is_persistent) {
             places.push(Place::Persistent);
         }
-        if entry.worked && kind.is_some_and(|kind| kind != SourceKind::Local) {
+        if entry.has_worked() && kind.is_some_and(|kind| kind != SourceKind::Local) {
             places.push(self.buckets.tried(address));
         }
         let learnt = entry.listings.iter().filter(|(source, _)| !source.kind().is_persistent());
@@ -535,14 +550,16 @@ impl Phonebook {
     /// Puts one address of a full bucket on trial, for another one that worked: the one that was not seen for longest.
     fn test_one(&mut self, place: Place) {
         let there = || self.entries.iter().filter(|(_, entry)| entry.place == place);
-        if !matches!(place, Place::Tried(_)) || there().any(|(_, entry)| entry.on_trial) {
+        if !matches!(place, Place::Tried(_))
+            || there().any(|(_, entry)| entry.turn == Turn::OnTrial)
+        {
             return;
         }
         let free = there().filter(|(_, entry)| entry.hold == Hold::Free);
         let oldest =
             free.min_by_key(|(_, entry)| entry.last_seen).map(|(address, _)| address.clone());
         if let Some(entry) = oldest.and_then(|address| self.entries.get_mut(&address)) {
-            entry.on_trial = true;
+            entry.turn = Turn::OnTrial;
         }
     }
 }

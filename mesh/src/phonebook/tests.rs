@@ -121,7 +121,7 @@ fn an_address_that_worked_stays_when_nobody_lists_it_until_it_was_away_for_a_mon
     let mut bench = Bench::new();
     bench.replace(&dns(), &["a:1", "b:1"]);
     bench.book.linked(&address("a:1"), None, bench.now);
-    bench.book.release(&address("a:1"), bench.now);
+    bench.book.release(&address("a:1"), None, bench.now);
     bench.book.works(&address("a:1"));
     bench.replace(&dns(), &[]);
     assert_eq!(bench.listed(), ["a:1"]);
@@ -139,7 +139,7 @@ fn an_address_is_sampled_by_its_role_unless_it_is_to_be_left_alone() {
     bench.replace(&dns(), &["a:1", "b:1", "c:1"]);
     bench.book.add(Listed::new(address("d:1"), [Role::archival()]), &dns(), bench.now);
     let later = bench.now + SECOND;
-    bench.book.leave_alone(&address("b:1"), later, bench.now);
+    bench.book.release(&address("b:1"), Some(later), bench.now);
     let mut rng = StdRng::seed_from_u64(1);
     let mut sample = |role: &Role, count, now| {
         let found = bench.book.sample(role, count, now, &mut rng);
@@ -226,7 +226,7 @@ fn an_address_that_failed_three_times_gives_way_and_others_do_not() {
 fn an_address_in_use_stays_whatever_comes() {
     let mut bench = Bench::new();
     bench.add("10.0.0.1:1", &peer(1));
-    bench.book.hold(&address("10.0.0.1:1"));
+    bench.book.hold(&address("10.0.0.1:1"), bench.now, &RateWindow::default());
     fail_three_times(&mut bench, "10.0.0.1:1");
     for source in 0..600 {
         for n in 0..20 {
@@ -237,7 +237,7 @@ fn an_address_in_use_stays_whatever_comes() {
     bench.now += 2 * HISTORY;
     bench.add("12.0.0.1:1", &peer(1));
     assert!(bench.book.entries.contains_key(&address("10.0.0.1:1")));
-    bench.book.release(&address("10.0.0.1:1"), bench.now);
+    bench.book.release(&address("10.0.0.1:1"), None, bench.now);
     bench.replace(&peer(2), &[]);
     assert!(!bench.book.entries.contains_key(&address("10.0.0.1:1")));
 }
@@ -250,7 +250,7 @@ fn an_address_that_worked_gives_way_only_after_it_was_dialled_in_vain() {
     for (source, text) in texts.iter().enumerate() {
         bench.add(text, &peer(source));
         bench.book.linked(&address(text), None, bench.now);
-        bench.book.release(&address(text), bench.now);
+        bench.book.release(&address(text), None, bench.now);
         bench.book.works(&address(text));
         bench.now += Duration::from_millis(1);
     }
@@ -264,7 +264,7 @@ fn an_address_that_worked_gives_way_only_after_it_was_dialled_in_vain() {
         .book
         .entries
         .iter()
-        .filter(|(_, entry)| entry.on_trial)
+        .filter(|(_, entry)| entry.turn == Turn::OnTrial)
         .map(|(address, _)| address.clone())
         .collect();
     assert!(!trials.is_empty());
@@ -303,10 +303,10 @@ fn records_restore_the_listings_and_the_history() {
     bench.add("o:1", &one(SourceKind::Operator));
     let identity = Identity::from_ed25519([7; 32]);
     bench.book.linked(&address("a:1"), Some(identity), bench.now);
-    bench.book.release(&address("a:1"), bench.now);
+    bench.book.release(&address("a:1"), None, bench.now);
     bench.book.works(&address("a:1"));
     bench.book.failed(&address("b:1"));
-    bench.book.leave_alone(&address("b:1"), bench.now + 60 * SECOND, bench.now);
+    bench.book.release(&address("b:1"), Some(bench.now + 60 * SECOND), bench.now);
     bench.book.observed(&address("b:1"), SECOND);
     let records = bench.book.records(bench.now);
 
@@ -360,10 +360,10 @@ fn an_address_is_an_anchor_if_it_was_linked_when_the_records_were_made() {
     let mut bench = Bench::new();
     bench.replace(&dns(), &["a:1", "b:1"]);
     bench.book.linked(&address("a:1"), None, bench.now);
-    bench.book.hold(&address("b:1"));
+    bench.book.hold(&address("b:1"), bench.now, &RateWindow::default());
     assert!(bench.record("a:1").anchor && !bench.record("b:1").anchor);
     bench.now += SECOND;
-    bench.book.release(&address("a:1"), bench.now);
+    bench.book.release(&address("a:1"), None, bench.now);
     assert_eq!(bench.record("a:1").last_seen, Some(WALL + 100 * LONGEST_ABSENCE + SECOND));
     assert!(!bench.record("a:1").anchor);
 }

@@ -141,8 +141,6 @@ pub(crate) enum DialError {
     Identity(#[source] identity::IdentityError),
     #[error("another link to {0} stays")]
     Duplicate(Identity),
-    #[error("the node is stopping")]
-    Stopping,
 }
 
 /// The header of an upgrade that the reply lacks.
@@ -196,7 +194,6 @@ impl DialError {
             Self::Ourselves => DialRefusal::Ourselves,
             Self::Identity(_) => DialRefusal::Identity,
             Self::Duplicate(_) => DialRefusal::Duplicate,
-            Self::Stopping => return None,
         })
     }
 
@@ -209,8 +206,7 @@ impl DialError {
             | Self::TimedOut
             | Self::LongHead { .. }
             | Self::Malformed
-            | Self::NotAccepted(_)
-            | Self::Stopping => DialFailure::Unreachable,
+            | Self::NotAccepted(_) => DialFailure::Unreachable,
             Self::Status { retry_after: Some(delay), .. } => DialFailure::RetryAfter(*delay),
             Self::Status { status: 508, .. } | Self::Ourselves => DialFailure::Ourselves,
             Self::Tls(_) | Self::Status { .. } | Self::Unsupported(_) | Self::Identity(_) => {

@@ -16,7 +16,7 @@ use gossip::{
     GossipNode, Inbound, NetworkId, NetworkProfile, NodeAddress, PeerClass, PeerInfo, Tag, Verdict,
     wire::features::VoteCompression,
 };
-use mesh::{Door, InboundLimits};
+use mesh::{Door, InboundLimits, MeshLimits};
 use runtime::Shutdown;
 use tandem_net_ws::{WsConfig, WsNetwork};
 use tokio::time::{Instant, sleep, timeout};
@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest time for any step whose time-out was not recorded.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For addresses that are to be dialled once.
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A node, and the messages its handlers received.
 pub(crate) struct Node {
@@ -56,6 +59,7 @@ pub(crate) struct Recipe {
     pub(crate) relaying: Relaying,
     pub(crate) votes: VoteCompression,
     pub(crate) limits: Limits,
+    pub(crate) mesh: MeshLimits,
     pub(crate) config: WsConfig,
 }
 
@@ -63,7 +67,8 @@ impl Recipe {
     pub(crate) fn new(profile: &'static NetworkProfile) -> Self {
         let config = WsConfig::new(NetworkId::new("test-v1").unwrap());
         let (relaying, votes) = (Relaying::Off, profile.votes);
-        Self { profile, relaying, votes, limits: Limits::default(), config }
+        let (limits, mesh) = (Limits::default(), MeshLimits::default());
+        Self { profile, relaying, votes, limits, mesh, config }
     }
 
     pub(crate) fn listening(mut self) -> Self {
@@ -91,11 +96,17 @@ impl Recipe {
         self
     }
 
+    /// Dials an address that fails again so soon, at the earliest and at the latest.
+    pub(crate) fn redialling(mut self, base: Duration, cap: Duration) -> Self {
+        self.mesh = self.mesh.with_base(base).with_cap(cap);
+        self
+    }
+
     pub(crate) async fn start(self) -> Node {
         let root = CancellationToken::new();
         let heard = Heard::default();
         let setup = Setup::new(self.profile).limits(self.limits).relaying(self.relaying);
-        let mut setup = setup.votes(self.votes);
+        let mut setup = setup.votes(self.votes).mesh(self.mesh);
         for tag in [Tag::AV, Tag::PP, Tag::TX, Tag::VB, Tag::UE] {
             let heard = heard.clone();
             setup = setup.handler(

@@ -96,7 +96,6 @@ impl NodeBuilder {
         config.peers = self.peers.iter().filter(multiaddr).cloned().collect();
         config.mdns = self.p2p.mdns;
         config.door = lent.door.clone();
-        config.dial = self.dial;
         config.gossip = self.p2p.gossip;
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());

@@ -113,7 +113,6 @@ impl NodeBuilder {
         config.peers = self.peers.iter().filter(web_socket).cloned().collect();
         config.identity = Some(Arc::new(lent.key.clone()));
         config.door = lent.door.clone();
-        config.dial = self.dial;
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         (config.tls, config.tls_client) =

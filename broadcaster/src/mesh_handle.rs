@@ -1,0 +1,419 @@
+//! The handle of the mesh loop: its addresses, bans and dialers, and the tickets that it gives out.
+//!
+//! ```text
+//!   sources, operators ──▶ Mesh ──▶ DialSchedule ◀── mesh loop ──Ticket──▶ [orders] ──▶ Dialer of a transport
+//!                                        ▲                                                   │
+//!                                        └──── connected, failed, ended, or dropped ─────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! * There is one phonebook, one fan-out and one set of dials under way for a node, whatever carries them.
+//! * Every ticket gets a result; one that is dropped counts as a failed dial, or as the end of its link. So a transport
+//!   that dies forgets no address.
+//! * The lock is held for a few lines, and never while something else is called that can call back.
+//! * A dialer that is gone gets no orders: its addresses wait for the next dialer of their transport.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
+use mesh::{
+    Added, AddressSource, Ban, BanCause, BanSubject, ConfiguredAddress, DialFailure, DialSchedule,
+    Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
+    phonebook::{Replaced, is_misbehaviour, transport_of},
+};
+use runtime::{Environment, Random};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+use crate::mesh_sources::Sources;
+
+/// Orders that a dialer may be behind by. Chosen: more than dials may be under way by default.
+const ORDERS: usize = 256;
+
+/// The sources of a node, at most. Chosen: a dozen names in DNS, and some directories.
+pub(crate) const MAX_SOURCES: usize = 64;
+
+/// There are 64 sources of addresses already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_SOURCES} sources of addresses are asked already, which is the most")]
+pub struct TooManySources;
+
+/// The choice of peers of a node, over all its transports. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    schedule: Mutex<DialSchedule>,
+    /// The states of the configured addresses, as shown to the operator.
+    dials: Dials,
+    dialers: Mutex<Dialers>,
+    sources: Mutex<Sources>,
+    /// Signals that an address may have become due.
+    changed: Notify,
+    random: Random,
+}
+
+/// The dialer of each transport.
+#[derive(Debug, Default)]
+struct Dialers {
+    next: u64,
+    by_transport: BTreeMap<Transport, (u64, mpsc::Sender<Ticket>)>,
+}
+
+impl Mesh {
+    pub(crate) fn new(limits: MeshLimits, environment: &Environment) -> Self {
+        let (now, wall) = (Instant::now().into_std(), environment.clock().now());
+        let mut random = environment.random();
+        let schedule = DialSchedule::new(limits, now, wall, &mut random);
+        Self {
+            shared: Arc::new(Shared {
+                schedule: Mutex::new(schedule),
+                dials: Dials::default(),
+                dialers: Mutex::default(),
+                sources: Mutex::new(Sources::new(limits.source_time)),
+                changed: Notify::new(),
+                random,
+            }),
+        }
+    }
+
+    /// Adds an address that an operator named. It is dialled now, and whenever there is no link to its peer, for as long
+    /// as a network is attached that carries it.
+    #[must_use = "the address may have found no place"]
+    pub fn configure(&self, address: NodeAddress) -> Added {
+        self.shared.dials.add(&address);
+        self.list(Listed::new(address, []), &SourceId::of(SourceKind::Configuration))
+    }
+
+    /// Lists an address for a source, such as one that is told of changes.
+    #[must_use = "the address may have found no place"]
+    pub fn list(&self, listed: Listed, source: &SourceId) -> Added {
+        let added = self.schedule().book_mut().add(listed, source, now());
+        self.wake();
+        added
+    }
+
+    /// Takes back the listing of an address by a source. A link to it is not touched.
+    pub fn unlist(&self, address: &NodeAddress, source: &SourceId) {
+        self.schedule().book_mut().unlist(address, source, now());
+        if source.kind() == SourceKind::Configuration {
+            self.shared.dials.remove(address);
+        }
+        self.wake();
+    }
+
+    /// Replaces the addresses of a source. See [`Phonebook::replace`](mesh::Phonebook::replace).
+    pub fn replace(&self, source: &SourceId, listed: impl IntoIterator<Item = Listed>) -> Replaced {
+        let replaced = self.schedule().book_mut().replace(source, listed, now());
+        self.wake();
+        replaced
+    }
+
+    /// Forgets an address, whoever lists it, and its history. A link to it is not touched. Returns `false` if it was not
+    /// known.
+    #[must_use = "the address may not have been known"]
+    pub fn remove(&self, address: &NodeAddress) -> bool {
+        self.shared.dials.remove(address);
+        self.schedule().book_mut().remove(address)
+    }
+
+    /// Asks a source for addresses from now on, at once and then as often as it says.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManySources`] when there are 64. A source of the same name takes the place of an earlier one.
+    pub fn add_source(&self, source: Arc<dyn AddressSource>) -> Result<(), TooManySources> {
+        let is_added = self.sources().add(source, Instant::now());
+        self.wake();
+        if is_added { Ok(()) } else { Err(TooManySources) }
+    }
+
+    /// Everything in the phonebook that is worth keeping on disk.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.schedule().book().records(now())
+    }
+
+    /// Takes back what was kept, and returns the number of addresses that found a place.
+    pub fn restore(&self, records: impl IntoIterator<Item = Record>) -> usize {
+        let restored = self.schedule().book_mut().restore(records, now());
+        self.wake();
+        restored
+    }
+
+    /// Dials `subject` no more until the ban ends, and lets it in no more if it is an identity.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyBans`] when there is no room.
+    pub fn ban(
+        &self,
+        subject: BanSubject,
+        duration: Duration,
+        reason: &str,
+    ) -> Result<(), TooManyBans> {
+        let why = (BanCause::Operator, reason);
+        self.schedule().bans_mut().ban(subject, duration, why, now())
+    }
+
+    /// Ends a ban. Returns `false` if there was none.
+    #[must_use = "there may have been no ban"]
+    pub fn unban(&self, subject: &BanSubject) -> bool {
+        let was_banned = self.schedule().bans_mut().unban(subject, now());
+        self.wake();
+        was_banned
+    }
+
+    /// Every ban that has not ended.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Ban> {
+        self.schedule().bans().bans(now())
+    }
+
+    /// Takes back bans that were stored, and returns how many have not ended.
+    pub fn restore_bans(&self, bans: impl IntoIterator<Item = Ban>) -> usize {
+        self.schedule().bans_mut().restore(bans, now())
+    }
+
+    /// Returns `true` if the node of this identity is banned.
+    #[must_use]
+    pub fn is_banned(&self, identity: &Identity) -> bool {
+        self.schedule().bans().is_banned(identity, now())
+    }
+
+    /// Returns `true` if a ban forbids to dial this address, or forbids the node that was last found there.
+    #[must_use]
+    pub fn is_dial_banned(&self, address: &NodeAddress, identity: Option<Identity>) -> bool {
+        self.schedule().bans().until_dial(address, identity, now()).is_some()
+    }
+
+    /// The states of the configured addresses.
+    #[must_use]
+    pub fn dials(&self) -> &Dials {
+        &self.shared.dials
+    }
+
+    /// The configured address with which the state of its dials is found.
+    #[must_use]
+    pub fn configured(&self, address: &NodeAddress) -> ConfiguredAddress {
+        ConfiguredAddress { dials: self.shared.dials.clone(), address: address.clone() }
+    }
+
+    /// Attaches the dialer of a transport, in place of an earlier one.
+    #[must_use = "the transport's addresses are dialled until it is dropped"]
+    pub fn attach(&self, transport: Transport) -> Dialer {
+        let (sender, orders) = mpsc::channel(ORDERS);
+        let number = {
+            let mut dialers = self.dialers();
+            dialers.next += 1;
+            let number = dialers.next;
+            dialers.by_transport.insert(transport, (number, sender));
+            number
+        };
+        self.schedule().carry(transport);
+        self.wake();
+        Dialer { mesh: self.clone(), transport, number, orders }
+    }
+
+    /// Makes the loop look for due addresses at once.
+    pub(crate) fn wake(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Resolves when something may have become due.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a signal that nobody has waited for is kept.
+    pub(crate) async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    pub(crate) fn schedule(&self) -> MutexGuard<'_, DialSchedule> {
+        self.shared.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dialers(&self) -> MutexGuard<'_, Dialers> {
+        self.shared.dialers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Orders a dial to every address that is due, and returns the time of the next ones.
+    pub(crate) fn dial_due(&self) -> Option<std::time::Instant> {
+        let (due, next) = {
+            let mut schedule = self.schedule();
+            let due = schedule.due(now(), &mut self.random());
+            (due, schedule.next_wake(now()))
+        };
+        for address in due {
+            let transport = transport_of(&address);
+            let ticket = Ticket { mesh: self.clone(), address, stage: Stage::Dialling };
+            let dialer =
+                self.dialers().by_transport.get(&transport).map(|(_, sender)| sender.clone());
+            // A dialer that is gone or too busy drops the ticket, which puts the address off.
+            drop(dialer.map(|dialer| dialer.try_send(ticket)));
+        }
+        next
+    }
+
+    pub(crate) fn random(&self) -> Random {
+        self.shared.random.clone()
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// The end of a transport, which gets the orders to dial.
+#[derive(Debug)]
+pub struct Dialer {
+    mesh: Mesh,
+    transport: Transport,
+    number: u64,
+    orders: mpsc::Receiver<Ticket>,
+}
+
+impl Dialer {
+    /// Waits for the next address to dial; `None` once another dialer has taken its place.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no order is lost.
+    pub async fn next(&mut self) -> Option<Ticket> {
+        self.orders.recv().await
+    }
+}
+
+impl Drop for Dialer {
+    fn drop(&mut self) {
+        let is_current = {
+            let mut dialers = self.mesh.dialers();
+            let current = dialers.by_transport.get(&self.transport).map(|(number, _)| *number);
+            let is_current = current == Some(self.number);
+            if is_current {
+                dialers.by_transport.remove(&self.transport);
+            }
+            is_current
+        };
+        if is_current {
+            self.mesh.schedule().cease(self.transport);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Dialling,
+    Linked,
+    Done,
+}
+
+/// An order to dial an address, and the duty to say what came of it.
+#[derive(Debug)]
+#[must_use = "a ticket that is dropped counts as a failed dial"]
+pub struct Ticket {
+    mesh: Mesh,
+    address: NodeAddress,
+    stage: Stage,
+}
+
+impl Ticket {
+    /// The address to dial.
+    #[must_use]
+    pub const fn address(&self) -> &NodeAddress {
+        &self.address
+    }
+
+    /// The address as a configured one, if it is.
+    #[must_use]
+    pub fn configured(&self) -> Option<ConfiguredAddress> {
+        let configured = self.mesh.configured(&self.address);
+        configured.state().map(|_| configured)
+    }
+
+    /// Returns `true` once a link was reported.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.stage == Stage::Linked
+    }
+
+    /// Reports that the dial led to a link to `identity`, if that is known; or that the peer is kept connected for other
+    /// reasons. The address counts as connected until [`Ticket::ended`].
+    pub fn connected(&mut self, identity: Option<Identity>) {
+        self.stage = Stage::Linked;
+        self.mesh.schedule().connected(&self.address, identity, now());
+        self.mesh.shared.dials.connected(&self.address);
+    }
+
+    /// Reports that the dial, or the link it led to, came to nothing, and tells an operator who named the address.
+    pub fn failed(mut self, why: DialFailure, error: &str) {
+        let next_try = self.fail(why);
+        tracing::debug!(to = %self.address, ?why, error, "dial came to nothing");
+        let dials = &self.mesh.shared.dials;
+        if matches!(why, DialFailure::Duplicate(_)) {
+            return dials.connected_otherwise(&self.address);
+        }
+        match dials.failed(&self.address, error.to_owned(), next_try, now()) {
+            Tell::Now(failures) => {
+                let peer = self.address.phonebook_entry();
+                tracing::warn!(peer, error, failures, "a configured peer cannot be reached");
+            }
+            Tell::NotYet => {}
+        }
+    }
+
+    /// Reports that the link has ended, and why.
+    pub fn ended(mut self, reason: DisconnectReason) {
+        if is_misbehaviour(reason) {
+            let mut schedule = self.mesh.schedule();
+            let identity = schedule.book().identity(&self.address);
+            schedule.punish(identity, Some(&self.address), reason, now());
+        }
+        self.end();
+    }
+
+    fn fail(&mut self, why: DialFailure) -> Option<std::time::Instant> {
+        self.stage = Stage::Done;
+        let next_try = {
+            let mut schedule = self.mesh.schedule();
+            schedule.failed(&self.address, why, now(), &mut self.mesh.random());
+            schedule.next_try(&self.address, now())
+        };
+        self.mesh.wake();
+        next_try
+    }
+
+    fn end(&mut self) {
+        self.stage = Stage::Done;
+        self.mesh.schedule().ended(&self.address, now(), &mut self.mesh.random());
+        self.mesh.shared.dials.ended(&self.address);
+        self.mesh.wake();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Done => {}
+            Stage::Linked => self.end(),
+            Stage::Dialling => {
+                // The transport died or stops, which says nothing of the peer to an operator.
+                let _ = self.fail(DialFailure::Unreachable);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The task that keeps the node connected, over all transports together.
+//!
+//! ```text
+//!   peer events ─▶ ┌───────────┐ ──due──▶ tickets ──▶ dialers
+//!   tickets     ─▶ │ mesh loop │
+//!   sources     ─▶ └───────────┘ ──due──▶ a task that asks a source
+//! ```
+//!
+//! # Invariants
+//!
+//! * The loop awaits only in its `select!`, cancellation first. One task for each source that is being asked waits for
+//!   it.
+//! * Events of peers are taken in before the schedule is asked, so that a peer whose end is known is not dialled by an
+//!   older picture.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use gossip::{DisconnectReason, Identity, PeerClass};
+use mesh::{AddressSource, phonebook::is_misbehaviour};
+use runtime::TaskSet;
+use tokio::{
+    sync::broadcast::{self, error::TryRecvError},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{context::Context, events::PeerEvent, mesh_handle::Mesh};
+
+/// The state of the loop.
+pub(crate) struct MeshLoop {
+    pub(crate) mesh: Mesh,
+    pub(crate) context: Arc<Context>,
+    pub(crate) events: broadcast::Receiver<PeerEvent>,
+    pub(crate) tasks: TaskSet,
+    /// The identities reported to the schedule as connected.
+    pub(crate) known: BTreeSet<Identity>,
+}
+
+impl MeshLoop {
+    /// Keeps the node connected until it stops.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        self.resync();
+        loop {
+            self.take_events();
+            let next_dial = self.mesh.dial_due().map(Instant::from_std);
+            let next = next_dial.into_iter().chain(self.ask_due()).min();
+            let sleep = async {
+                match next {
+                    Some(at) => time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                event = self.events.recv() => match event {
+                    Ok(event) => self.note(&event),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.resync(),
+                    // The broadcaster has ended, and this task is about to.
+                    Err(broadcast::error::RecvError::Closed) => return cancel.cancelled().await,
+                },
+                () = self.mesh.changed() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.note(&event),
+                Err(TryRecvError::Lagged(_)) => self.resync(),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn note(&mut self, event: &PeerEvent) {
+        match event {
+            PeerEvent::Connected(peer) | PeerEvent::Identified(peer) => {
+                self.mesh.sources().in_company();
+                let Some(identity) = peer.identity else { return };
+                self.known.insert(identity);
+                self.mesh.schedule().identity_connected(identity);
+                if self.mesh.is_banned(&identity)
+                    && let Some(link) = self.context.registry.get(peer.id)
+                {
+                    self.context.registry.end(&link, DisconnectReason::Banned);
+                }
+            }
+            PeerEvent::Disconnected(peer, reason) => {
+                if is_misbehaviour(*reason) {
+                    let now = Instant::now().into_std();
+                    self.mesh.schedule().punish(peer.identity, None, *reason, now);
+                }
+                let is_gone =
+                    |identity: &Identity| self.context.registry.by_identity(identity).is_none();
+                if let Some(identity) = peer.identity.filter(is_gone) {
+                    self.gone(&identity);
+                }
+                if self.context.registry.is_empty() {
+                    self.mesh.sources().lonely(Instant::now(), &mut self.mesh.random());
+                }
+            }
+        }
+    }
+
+    /// Rebuilds the set from the current peers after events were missed.
+    fn resync(&mut self) {
+        let peers = self.context.registry.infos(PeerClass::Connected);
+        let present: BTreeSet<Identity> = peers.iter().filter_map(|peer| peer.identity).collect();
+        for gone in self.known.difference(&present).copied().collect::<Vec<_>>() {
+            self.gone(&gone);
+        }
+        for &identity in &present {
+            self.mesh.schedule().identity_connected(identity);
+        }
+        self.known = present;
+    }
+
+    fn gone(&mut self, identity: &Identity) {
+        self.known.remove(identity);
+        let now = Instant::now().into_std();
+        self.mesh.schedule().identity_gone(identity, now, &mut self.mesh.random());
+    }
+
+    /// Asks every source that is due, and returns the time of the next one.
+    fn ask_due(&self) -> Option<Instant> {
+        let (due, patience, next) = {
+            let mut sources = self.mesh.sources();
+            let due = sources.due(Instant::now());
+            (due, sources.patience, sources.next_wake())
+        };
+        for source in due {
+            let mesh = self.mesh.clone();
+            self.tasks.spawn("address source", move |cancel| async move {
+                let asked = time::timeout(patience, source.fetch());
+                let Some(answer) = cancel.run_until_cancelled(asked).await else { return };
+                note_answer(&mesh, &*source, answer);
+            });
+        }
+        next
+    }
+}
+
+/// Lists the answer of a source, unless there is none.
+fn note_answer(
+    mesh: &Mesh,
+    source: &dyn AddressSource,
+    answer: Result<Result<Vec<mesh::Listed>, mesh::SourceError>, time::error::Elapsed>,
+) {
+    let id = source.id();
+    match answer {
+        Ok(Ok(listed)) if listed.is_empty() => {
+            tracing::debug!(source = %id, "no addresses, so the last ones stay");
+        }
+        Ok(Ok(listed)) => {
+            let replaced = mesh.replace(&id, listed);
+            tracing::debug!(source = %id, ?replaced, "addresses");
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(source = %id, %error, cause = %error.cause, "no addresses")
+        }
+        Err(_elapsed) => tracing::debug!(source = %id, "no addresses in time"),
+    }
+    mesh.sources().answered(source, Instant::now());
+    mesh.wake();
+}

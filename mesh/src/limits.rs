@@ -1,0 +1,93 @@
+//! Every value by which the mesh loop goes, with its default and its source.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use gossip::{Durations, Transport};
+
+use crate::door::RateWindow;
+
+/// The values of the mesh loop, over all transports of a node together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MeshLimits {
+    /// Outgoing links at which no more learnt addresses are dialled. Addresses that an operator named are all dialled,
+    /// and count. Dials that are answered late may lead to a few more. Default: 4. Source: wire facts 11.1,
+    /// `GossipFanout`.
+    pub fan_out: usize,
+    /// The share of WebSocket in `fan_out`. Default: all of it. Source: wire facts 13: existing hybrid nodes have one
+    /// total, and WebSocket first.
+    pub fan_out_websocket: Option<usize>,
+    /// The share of libp2p in `fan_out`. Default: all of it.
+    pub fan_out_libp2p: Option<usize>,
+    /// Dials begun at one time. One that is not answered within a quarter of a second, or within a second
+    /// while there is a link, no longer counts here. Default: 8. Chosen: what a router at home copes with.
+    pub concurrent: NonZeroUsize,
+    /// Dials under way, answered or not; at least `concurrent`. As many as `concurrent` says are added for
+    /// addresses that worked before. Default: 128. Chosen: a few times what a hundred addresses that never
+    /// answer take, and a small part of the descriptors that a process may have.
+    pub most: NonZeroUsize,
+    /// Longest delay after the first failure, and after the end of a link. Default: 500 ms. Chosen.
+    pub base: Duration,
+    /// Longest delay after any number of failures. Default: 30 s. Chosen: half of what existing
+    /// nodes wait between two looks at their mesh (wire facts 11.1).
+    pub cap: Duration,
+    /// Dials of one address. Default: 60 in a second. Source: wire facts 10.2.
+    pub rate: RateWindow,
+    /// Time for which a peer that misbehaved is neither dialled nor let in. Default: 10 minutes. Chosen: longer than
+    /// any back-off, and short enough that a mistake of this node mends itself.
+    pub misbehaviour_ban: Duration,
+    /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
+    /// 11.5, as for a dial.
+    pub source_time: Duration,
+}
+
+gossip::setters!(MeshLimits {
+    with_fan_out => fan_out: usize,
+    with_fan_out_websocket => fan_out_websocket: Option<usize>,
+    with_fan_out_libp2p => fan_out_libp2p: Option<usize>,
+    with_concurrent => concurrent: NonZeroUsize,
+    with_most => most: NonZeroUsize,
+    with_base => base: Duration,
+    with_cap => cap: Duration,
+    with_rate => rate: RateWindow,
+    with_misbehaviour_ban => misbehaviour_ban: Duration,
+    with_source_time => source_time: Duration,
+});
+
+impl MeshLimits {
+    /// The share of a transport in the fan-out.
+    pub(crate) fn share(&self, transport: Transport) -> usize {
+        let share = match transport {
+            Transport::WebSocket => self.fan_out_websocket,
+            Transport::Libp2p => self.fan_out_libp2p,
+            _ => None,
+        };
+        share.unwrap_or(self.fan_out)
+    }
+}
+
+impl Durations for MeshLimits {
+    fn each_duration(&mut self, visit: &mut dyn FnMut(&'static str, &mut Duration)) {
+        visit("MeshLimits::base", &mut self.base);
+        visit("MeshLimits::cap", &mut self.cap);
+        visit("MeshLimits::misbehaviour_ban", &mut self.misbehaviour_ban);
+        visit("MeshLimits::source_time", &mut self.source_time);
+    }
+}
+
+impl Default for MeshLimits {
+    fn default() -> Self {
+        Self {
+            fan_out: 4,
+            fan_out_websocket: None,
+            fan_out_libp2p: None,
+            concurrent: NonZeroUsize::MIN.saturating_add(7),
+            most: NonZeroUsize::MIN.saturating_add(127),
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            rate: RateWindow::default(),
+            misbehaviour_ban: Duration::from_secs(600),
+            source_time: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Which addresses of the phonebook to dial now, and which to leave alone for a while.
+//!
+//! ```text
+//!              due            connected
+//!   Free ───────────▶ Dialled ───────────▶ Linked
+//!    ▲                   │ failed             │ ended, failed
+//!    └── after a delay ──┴────────────────────┘
+//!        and once the identity behind it is not connected otherwise
+//! ```
+//!
+//! # Invariants
+//!
+//! * At most `concurrent` dials are young, and learnt addresses are dialled only while links and young dials together
+//!   are fewer than `fan_out`. A dial that nobody has answered after a while is no longer young: it gives its place to
+//!   another address, so that addresses which never answer delay the others by no more than that while.
+//! * At most `most` dials are under way, and `concurrent` more to addresses that worked before.
+//! * No address is dialled while the identity last found behind it, or that it names, is connected by whatever link.
+//! * No address is dialled while it, its host or its identity is banned, nor without a dialer for its transport.
+//! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected.
+//! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
+//! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant, SystemTime},
+};
+
+use gossip::{DisconnectReason, Durations, Identity, NodeAddress, Transport};
+use rand::{Rng, seq::SliceRandom};
+
+use super::{
+    MAX_DELAY, Phonebook,
+    buckets::Place,
+    entry::{Acquaintance, Entry, Hold},
+    roles::Role,
+};
+use crate::{
+    bans::{BanCause, BanSubject, Bans},
+    limits::MeshLimits,
+};
+
+/// Lifetime of a link from which on its address is dialled again without backoff.
+///
+/// Chosen: longer than a handshake and the ruling on duplicates take.
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Time for which a dial is young while there is no link. Source: RFC 8305, section 8: an address that has not
+/// answered by then is no reason to leave the next one alone.
+const PATIENCE_ALONE: Duration = Duration::from_millis(250);
+
+/// Time for which a dial is young while there is a link. Chosen: longer than a handshake takes on most paths.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a dial came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialFailure {
+    /// No answer came, or not in time, or not in the protocol.
+    Unreachable,
+    /// The peer answered and does not want us now.
+    Refused,
+    /// The peer answered 429 and said when to come again. The address is left alone exactly that
+    /// long, at most [`MAX_DELAY`]; no time at all counts as [`DialFailure::Refused`]. Source: wire
+    /// facts 10.3.
+    RetryAfter(Duration),
+    /// The address is this node's own. It is left alone for [`MAX_DELAY`]. Source: threats and goals,
+    /// row 5.
+    Ourselves,
+    /// The peer is this one, and another link to it stays. The address is left alone until
+    /// [`DialSchedule::identity_gone`], if that identity is connected as far as the schedule was
+    /// told; else it is retried with backoff.
+    Duplicate(Identity),
+}
+
+/// The dial schedule of a node: its phonebook, its bans and its links.
+#[derive(Debug)]
+pub struct DialSchedule {
+    limits: MeshLimits,
+    book: Phonebook,
+    bans: Bans,
+    /// Identities connected now, by whatever link.
+    identities: BTreeSet<Identity>,
+    /// Transports that have a dialer.
+    carried: BTreeSet<Transport>,
+}
+
+/// Addresses that compete for the same places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Persistent,
+    Learnt(Transport),
+}
+
+/// The dials and links there are.
+#[derive(Debug, Default)]
+struct Census {
+    /// Since when each of the young dials is under way.
+    young: Vec<(Instant, Transport)>,
+    dialling: usize,
+    linked: Vec<Transport>,
+}
+
+/// The transport that carries an address.
+#[must_use]
+pub const fn transport_of(address: &NodeAddress) -> Transport {
+    match address {
+        NodeAddress::WebSocket(_) => Transport::WebSocket,
+        NodeAddress::Multiaddr(_) => Transport::Libp2p,
+    }
+}
+
+/// Returns `true` if a peer that ended for this reason broke the rules, so that it must not be dialled again soon.
+#[must_use]
+pub const fn is_misbehaviour(reason: DisconnectReason) -> bool {
+    use DisconnectReason as Reason;
+    matches!(reason, Reason::BadData | Reason::Flood | Reason::Application(_))
+}
+
+impl DialSchedule {
+    /// Creates a schedule without addresses and dialers. The times and `rng` are those of [`Phonebook::new`].
+    #[must_use]
+    pub fn new(limits: MeshLimits, now: Instant, wall: SystemTime, rng: &mut impl Rng) -> Self {
+        Self {
+            limits: limits.bounded(),
+            book: Phonebook::new(now, wall, rng),
+            bans: Bans::new(now, wall),
+            identities: BTreeSet::new(),
+            carried: BTreeSet::new(),
+        }
+    }
+
+    /// The values by which it goes.
+    #[must_use]
+    pub const fn limits(&self) -> &MeshLimits {
+        &self.limits
+    }
+
+    /// The phonebook.
+    #[must_use]
+    pub const fn book(&self) -> &Phonebook {
+        &self.book
+    }
+
+    /// The phonebook, to list addresses in it. An address that is removed from it is dialled no more; a link to it is
+    /// not touched, and no longer counts.
+    pub const fn book_mut(&mut self) -> &mut Phonebook {
+        &mut self.book
+    }
+
+    /// The bans.
+    #[must_use]
+    pub const fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    /// The bans, to add to them and to take from them.
+    pub const fn bans_mut(&mut self) -> &mut Bans {
+        &mut self.bans
+    }
+
+    /// There is a dialer for addresses of this transport from now on.
+    pub fn carry(&mut self, transport: Transport) {
+        self.carried.insert(transport);
+    }
+
+    /// There is no dialer for addresses of this transport any more.
+    pub fn cease(&mut self, transport: Transport) {
+        self.carried.remove(&transport);
+    }
+
+    /// The addresses to dial now: first those that were connected when the node stopped, then those that worked before,
+    /// then those that failed least often, of these the persistent ones, otherwise in random order. They count as being
+    /// dialled until [`DialSchedule::connected`] or [`DialSchedule::failed`].
+    pub fn due(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<NodeAddress> {
+        let mut census = self.census(now);
+        let due =
+            self.entries().filter(|(address, entry)| self.wake(address, entry, now) == Some(now));
+        let mut due: Vec<_> = due
+            .map(|(address, entry)| (entry.rank(), class_of(address, entry), address.clone()))
+            .collect();
+        due.shuffle(rng);
+        due.sort_by_key(|(rank, ..)| *rank);
+        let mut begun = Vec::new();
+        for (rank, class, address) in due {
+            if self.room(class, &census) > 0 && self.has_place(rank.is_familiar(), census.dialling)
+            {
+                census.dialling += 1;
+                census.young.push((now, transport_of(&address)));
+                begun.push(address);
+            }
+        }
+        for address in &begun {
+            self.book.hold(address, now, &self.limits.rate);
+        }
+        begun
+    }
+
+    /// The time at which an address is to be dialled next; `None` while it is in use, and where nothing but the end of
+    /// another link makes it due.
+    #[must_use]
+    pub fn next_try(&self, address: &NodeAddress, now: Instant) -> Option<Instant> {
+        self.wake(address, self.book.entries.get(address)?, now)
+    }
+
+    /// The time at which to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
+    #[must_use]
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let census = self.census(now);
+        let mut first: BTreeMap<Class, Instant> = BTreeMap::new();
+        for (address, entry) in self.entries() {
+            let wake = self.wake(address, entry, now);
+            let Some(wake) = wake.filter(|_| self.has_place(entry.is_familiar(), census.dialling))
+            else {
+                continue;
+            };
+            let known = first.entry(class_of(address, entry)).or_insert(wake);
+            *known = wake.min(*known);
+        }
+        let opened = first.into_iter().filter_map(|(class, wake)| {
+            self.opens(class, &census, now).map(|opens| wake.max(opens))
+        });
+        opened.min()
+    }
+
+    /// A dial led to a link to `identity`, if that is known. An address may also be connected that
+    /// was not due, because an operator asked for it.
+    pub fn connected(&mut self, address: &NodeAddress, identity: Option<Identity>, now: Instant) {
+        self.book.linked(address, identity, now);
+    }
+
+    /// A dial came to nothing, or a link just made was ended for this reason.
+    pub fn failed(
+        &mut self,
+        address: &NodeAddress,
+        why: DialFailure,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        let delay = match why {
+            DialFailure::RetryAfter(delay) if !delay.is_zero() => Some(delay),
+            DialFailure::Ourselves => Some(MAX_DELAY),
+            DialFailure::Duplicate(identity) => {
+                self.book.found(address, identity);
+                if self.is_connected(address) {
+                    // A peer that calls every link a duplicate must not be dialled without backoff.
+                    self.after_short_link(address, now, rng)
+                } else {
+                    // Possibly the peer alone knows of the other link: never retry in a tight loop.
+                    Some(self.backoff(address, rng))
+                }
+            }
+            DialFailure::Unreachable | DialFailure::Refused | DialFailure::RetryAfter(_) => {
+                Some(self.backoff(address, rng))
+            }
+        };
+        self.release(address, delay, now);
+    }
+
+    /// The link to an address ended. One that was stable is dialled again soon, any other with
+    /// backoff; neither while its identity is connected by another link.
+    pub fn ended(&mut self, address: &NodeAddress, now: Instant, rng: &mut impl Rng) {
+        let Some(entry) = self.book.entries.get(address) else { return };
+        let Hold::Linked { since } = entry.hold else { return };
+        if is_stable(since, now) {
+            self.book.works(address);
+        }
+        let mut delay = self.after_short_link(address, now, rng);
+        if delay.is_none() && !self.is_connected(address) {
+            delay = Some(random_part(self.limits.base, rng));
+        }
+        self.release(address, delay, now);
+    }
+
+    /// A link to `identity` is in use, whoever dialled and on whatever transport.
+    pub fn identity_connected(&mut self, identity: Identity) {
+        self.identities.insert(identity);
+    }
+
+    /// No link to `identity` is in use any more: the addresses that waited for that are due soon,
+    /// each after a small random delay, so that two nodes do not keep dialling each other at once.
+    pub fn identity_gone(&mut self, identity: &Identity, now: Instant, rng: &mut impl Rng) {
+        if !self.identities.remove(identity) {
+            return;
+        }
+        for entry in self.book.entries.values_mut().filter(|entry| entry.leads_to(identity)) {
+            // An address that was connected is dialled before strangers.
+            if entry.identity == Some(*identity) {
+                entry.acquaintance = entry.acquaintance.min(Acquaintance::Familiar);
+            }
+            if entry.hold == Hold::Free {
+                let soon = now.checked_add(random_part(self.limits.base, rng));
+                entry.retry_at = entry.retry_at.max(soon);
+            }
+        }
+    }
+
+    /// Bans a peer that broke the rules, for as long as the limits say: its identity, or, if it has none, the address
+    /// at which it was dialled.
+    pub fn punish(
+        &mut self,
+        identity: Option<Identity>,
+        address: Option<&NodeAddress>,
+        reason: DisconnectReason,
+        now: Instant,
+    ) {
+        let by_address = || address.map(|address| BanSubject::Address(address.clone()));
+        let Some(subject) = identity.map(BanSubject::Identity).or_else(by_address) else { return };
+        let why = (BanCause::Misbehaviour, &*reason.to_string());
+        // There is room unless operators took all of it, and then this peer is left to the back-off.
+        let _ = self.bans.ban(subject, self.limits.misbehaviour_ban, why, now);
+    }
+
+    /// Returns the number of addresses that are being dialled.
+    #[must_use]
+    pub fn dialling(&self) -> usize {
+        let is_dialled = |entry: &&Entry| matches!(entry.hold, Hold::Dialled { .. });
+        self.book.entries.values().filter(is_dialled).count()
+    }
+
+    /// Returns the number of addresses that have a link.
+    #[must_use]
+    pub fn outgoing(&self) -> usize {
+        let is_linked = |entry: &&Entry| matches!(entry.hold, Hold::Linked { .. });
+        self.book.entries.values().filter(is_linked).count()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&NodeAddress, &Entry)> {
+        self.book.entries.iter()
+    }
+
+    fn release(&mut self, address: &NodeAddress, delay: Option<Duration>, now: Instant) {
+        let until = delay.and_then(|delay| now.checked_add(delay.min(MAX_DELAY)));
+        self.book.release(address, until, now);
+    }
+
+    /// Returns `true` if the identity last found behind an address is connected, by whatever link.
+    fn is_connected(&self, address: &NodeAddress) -> bool {
+        let identity = self.book.entries.get(address).and_then(|entry| entry.identity);
+        identity.is_some_and(|identity| self.identities.contains(&identity))
+    }
+
+    /// Counts a link that has just ended as a failure, if it was short-lived, and says how long its address
+    /// is left alone for that.
+    fn after_short_link(
+        &mut self,
+        address: &NodeAddress,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Option<Duration> {
+        match self.book.entries.get(address)?.hold {
+            Hold::Linked { since } if !is_stable(since, now) => Some(self.backoff(address, rng)),
+            _ => None,
+        }
+    }
+
+    fn census(&self, now: Instant) -> Census {
+        let mut census = Census::default();
+        let mut dials = Vec::new();
+        for (address, entry) in self.entries() {
+            match entry.hold {
+                Hold::Free => {}
+                Hold::Dialled { since } => dials.push((since, transport_of(address))),
+                Hold::Linked { .. } => census.linked.push(transport_of(address)),
+            }
+        }
+        census.dialling = dials.len();
+        let patience = census.patience();
+        dials.retain(|(since, _)| now.saturating_duration_since(*since) < patience);
+        dials.sort_unstable();
+        census.young = dials;
+        census
+    }
+
+    /// The bounds of young dials for a class: over all, and of its own transport.
+    fn bounds(&self, class: Class, census: &Census) -> [(usize, Option<Transport>); 2] {
+        let concurrent = self.limits.concurrent.get();
+        match class {
+            Class::Persistent => [(concurrent, None); 2],
+            Class::Learnt(transport) => {
+                let left = self.limits.fan_out.saturating_sub(census.linked.len());
+                let own = census.linked.iter().filter(|linked| **linked == transport).count();
+                let share = self.limits.share(transport).saturating_sub(own);
+                [(concurrent.min(left), None), (concurrent.min(share), Some(transport))]
+            }
+        }
+    }
+
+    /// Dials that may be begun now for a class.
+    fn room(&self, class: Class, census: &Census) -> usize {
+        let room = |(bound, of): (usize, Option<Transport>)| {
+            bound.saturating_sub(census.young_of(of).count())
+        };
+        self.bounds(class, census).map(room).into_iter().min().unwrap_or_default()
+    }
+
+    /// The time at which another dial may be begun for a class; `None` if time alone will not allow it.
+    fn opens(&self, class: Class, census: &Census, now: Instant) -> Option<Instant> {
+        let mut latest = now;
+        for (bound, of) in self.bounds(class, census) {
+            if bound == 0 {
+                return None;
+            }
+            let young: Vec<Instant> = census.young_of(of).collect();
+            let Some(in_the_way) = young.len().checked_sub(bound) else { continue };
+            latest = latest.max(young.get(in_the_way)?.checked_add(census.patience())?);
+        }
+        Some(latest)
+    }
+
+    /// Returns `true` if the dials under way leave room for another address.
+    fn has_place(&self, is_familiar: bool, dialling: usize) -> bool {
+        let concurrent = self.limits.concurrent.get();
+        let most = self.limits.most.get().max(concurrent);
+        let kept = if is_familiar { concurrent } else { 0 };
+        dialling < most.saturating_add(kept)
+    }
+
+    /// The time at which an entry may be dialled, `now` if it is due.
+    fn wake(&self, address: &NodeAddress, entry: &Entry, now: Instant) -> Option<Instant> {
+        let is_candidate = entry.place == Place::Persistent || entry.relays();
+        if entry.hold != Hold::Free
+            || !is_candidate
+            || !self.carried.contains(&transport_of(address))
+            || entry.identities().any(|identity| self.identities.contains(&identity))
+        {
+            return None;
+        }
+        let banned = entry.identities().map(Some).chain([None]);
+        let banned = banned.filter_map(|who| self.bans.until_dial(address, who, now)).max();
+        let at = entry.retry_at.max(banned).max(entry.within_rate(&self.limits.rate));
+        Some(at.map_or(now, |at| at.max(now)))
+    }
+
+    /// Counts one more failure and draws a delay: full jitter, up to a bound that doubles.
+    fn backoff(&mut self, address: &NodeAddress, rng: &mut impl Rng) -> Duration {
+        let factor = 2_u32.saturating_pow(self.book.failed(address));
+        let bound = self.limits.base.saturating_mul(factor).min(self.limits.cap).min(MAX_DELAY);
+        random_part(bound, rng)
+    }
+}
+
+impl Census {
+    /// The time for which a dial is young: the less there is to lose, the shorter.
+    fn patience(&self) -> Duration {
+        if self.linked.is_empty() { PATIENCE_ALONE } else { PATIENCE }
+    }
+
+    /// Since when the young dials are under way, the oldest first, of one transport or of all.
+    fn young_of(&self, of: Option<Transport>) -> impl Iterator<Item = Instant> {
+        let of_it =
+            self.young.iter().filter(move |(_, carries)| of.is_none_or(|of| of == *carries));
+        of_it.map(|(since, _)| *since)
+    }
+}
+
+fn class_of(address: &NodeAddress, entry: &Entry) -> Class {
+    match entry.place {
+        Place::Persistent => Class::Persistent,
+        Place::Tried(_) | Place::New(_) => Class::Learnt(transport_of(address)),
+    }
+}
+
+/// Returns `true` if a link has lived long enough for its end to be no failure.
+fn is_stable(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= STABLE_AFTER
+}
+
+/// A random part of a duration.
+fn random_part(of: Duration, rng: &mut impl Rng) -> Duration {
+    of.min(MAX_DELAY).mul_f64(rng.random::<f64>())
+}
+
+impl Entry {
+    /// Returns `true` if the address is listed as one of a relay, or without any role.
+    fn relays(&self) -> bool {
+        let fits = |roles: &super::RoleSet| roles.is_empty() || roles.contains(&Role::relay());
+        self.listings.iter().any(|(_, roles)| fits(roles))
+    }
+}
+
+#[cfg(test)]
+mod tests;
