@@ -125,8 +125,8 @@ impl Broadcaster {
     ) -> Result<(), TooManyBans> {
         self.parts.mesh.ban(subject, duration, reason)?;
         for peer in self.peers(PeerClass::Connected) {
-            let is_banned = peer.identity.is_some_and(|who| self.parts.mesh.is_banned(&who))
-                || peer.http_address.is_some_and(|at| self.parts.mesh.is_dial_banned(&at, None));
+            let is_banned = peer.identity.is_some_and(|who| self.parts.mesh.is_shut_out(&who))
+                || peer.http_address.is_some_and(|at| self.parts.mesh.is_dial_banned(&at));
             if is_banned {
                 self.disconnect(peer.id, DisconnectReason::Banned);
             }

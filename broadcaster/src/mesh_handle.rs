@@ -24,7 +24,7 @@ use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
 use mesh::{
     Added, AddressSource, Ban, BanCause, BanSubject, ConfiguredAddress, DialFailure, DialSchedule,
     Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
-    phonebook::{Replaced, is_misbehaviour, transport_of},
+    phonebook::{Replaced, transport_of},
 };
 use runtime::{Environment, Random};
 use tokio::{
@@ -185,16 +185,16 @@ impl Mesh {
         self.schedule().bans_mut().restore(bans, now())
     }
 
-    /// Returns `true` if the node of this identity is banned.
+    /// Returns `true` if the node of this identity must not be let in.
     #[must_use]
-    pub fn is_banned(&self, identity: &Identity) -> bool {
-        self.schedule().bans().is_banned(identity, now())
+    pub fn is_shut_out(&self, identity: &Identity) -> bool {
+        self.schedule().bans().is_shut_out(identity, now())
     }
 
-    /// Returns `true` if a ban forbids to dial this address, or forbids the node that was last found there.
+    /// Returns `true` if a ban forbids to dial this address.
     #[must_use]
-    pub fn is_dial_banned(&self, address: &NodeAddress, identity: Option<Identity>) -> bool {
-        self.schedule().bans().until_dial(address, identity, now()).is_some()
+    pub fn is_dial_banned(&self, address: &NodeAddress) -> bool {
+        self.schedule().bans().until_dial(address, None, now()).is_some()
     }
 
     /// The states of the configured addresses.
@@ -378,7 +378,7 @@ impl Ticket {
 
     /// Reports that the link has ended, and why.
     pub fn ended(mut self, reason: DisconnectReason) {
-        if is_misbehaviour(reason) {
+        {
             let mut schedule = self.mesh.schedule();
             let identity = schedule.book().identity(&self.address);
             schedule.punish(identity, Some(&self.address), reason, now());

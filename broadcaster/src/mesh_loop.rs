@@ -13,10 +13,10 @@
 //! * Events of peers are taken in before the schedule is asked, so that a peer whose end is known is not dialled by an
 //!   older picture.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use gossip::{DisconnectReason, Identity, PeerClass};
-use mesh::{AddressSource, phonebook::is_misbehaviour};
+use gossip::{DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Transport};
+use mesh::AddressSource;
 use runtime::TaskSet;
 use tokio::{
     sync::broadcast::{self, error::TryRecvError},
@@ -32,8 +32,8 @@ pub(crate) struct MeshLoop {
     pub(crate) context: Arc<Context>,
     pub(crate) events: broadcast::Receiver<PeerEvent>,
     pub(crate) tasks: TaskSet,
-    /// The identities reported to the schedule as connected.
-    pub(crate) known: BTreeSet<Identity>,
+    /// The links reported to the schedule as connected, each with its identity.
+    pub(crate) known: BTreeMap<LinkId, (Identity, Transport)>,
 }
 
 impl MeshLoop {
@@ -79,25 +79,12 @@ impl MeshLoop {
         match event {
             PeerEvent::Connected(peer) | PeerEvent::Identified(peer) => {
                 self.mesh.sources().in_company();
-                let Some(identity) = peer.identity else { return };
-                self.known.insert(identity);
-                self.mesh.schedule().identity_connected(identity);
-                if self.mesh.is_banned(&identity)
-                    && let Some(link) = self.context.registry.get(peer.id)
-                {
-                    self.context.registry.end(&link, DisconnectReason::Banned);
-                }
+                self.connected(peer);
             }
             PeerEvent::Disconnected(peer, reason) => {
-                if is_misbehaviour(*reason) {
-                    let now = Instant::now().into_std();
-                    self.mesh.schedule().punish(peer.identity, None, *reason, now);
-                }
-                let is_gone =
-                    |identity: &Identity| self.context.registry.by_identity(identity).is_none();
-                if let Some(identity) = peer.identity.filter(is_gone) {
-                    self.gone(&identity);
-                }
+                let now = Instant::now().into_std();
+                self.mesh.schedule().punish(peer.identity, None, *reason, now);
+                self.gone(peer.id);
                 if self.context.registry.is_empty() {
                     self.mesh.sources().lonely(Instant::now(), &mut self.mesh.random());
                 }
@@ -108,20 +95,32 @@ impl MeshLoop {
     /// Rebuilds the set from the current peers after events were missed.
     fn resync(&mut self) {
         let peers = self.context.registry.infos(PeerClass::Connected);
-        let present: BTreeSet<Identity> = peers.iter().filter_map(|peer| peer.identity).collect();
-        for gone in self.known.difference(&present).copied().collect::<Vec<_>>() {
-            self.gone(&gone);
+        let is_gone = |link: &LinkId| !peers.iter().any(|peer| peer.id == *link);
+        for gone in self.known.keys().copied().filter(is_gone).collect::<Vec<_>>() {
+            self.gone(gone);
         }
-        for &identity in &present {
-            self.mesh.schedule().identity_connected(identity);
-        }
-        self.known = present;
+        peers.iter().for_each(|peer| self.connected(peer));
     }
 
-    fn gone(&mut self, identity: &Identity) {
-        self.known.remove(identity);
-        let now = Instant::now().into_std();
-        self.mesh.schedule().identity_gone(identity, now, &mut self.mesh.random());
+    fn connected(&mut self, peer: &PeerInfo) {
+        let Some(identity) = peer.identity else { return };
+        self.known.insert(peer.id, (identity, peer.transport));
+        self.mesh.schedule().identity_connected(identity, peer.transport);
+        if self.mesh.is_shut_out(&identity)
+            && let Some(link) = self.context.registry.get(peer.id)
+        {
+            self.context.registry.end(&link, DisconnectReason::Banned);
+        }
+    }
+
+    fn gone(&mut self, link: LinkId) {
+        let Some(gone) = self.known.remove(&link) else { return };
+        if self.known.values().any(|known| *known == gone) {
+            return;
+        }
+        let ((identity, transport), now) = (gone, Instant::now().into_std());
+        let random = &mut self.mesh.random();
+        self.mesh.schedule().identity_gone(&identity, transport, now, random);
     }
 
     /// Asks every source that is due, and returns the time of the next one.

@@ -1,6 +1,6 @@
 //! The parts that a broadcaster is made of, and their start.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use gossip::{
     Durations, Handler, NetworkProfile, Tag, Validator,
@@ -178,7 +178,7 @@ impl Broadcaster {
             context: Arc::clone(&context),
             events: events.subscribe(),
             tasks: tasks.clone(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
         };
         tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
         Self::of(Parts {

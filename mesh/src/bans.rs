@@ -1,7 +1,7 @@
-//! Bans: whom the node neither dials nor lets in for a while.
+//! Bans: whom the node does not dial for a while, and, if an operator says so, does not let in.
 //!
 //! ```text
-//!   operator's command ──ban, unban──▶ ┌──────┐ ──is_banned──▶ dial schedule, door, handshake
+//!   operator's command ──ban, unban──▶ ┌──────┐ ──until────▶ dial schedule, handshake
 //!   misbehaviour       ──ban─────────▶ │ Bans │
 //!   store on disk      ──restore─────▶ └──────┘ ──bans───────▶ store on disk, output
 //! ```
@@ -79,9 +79,10 @@ impl fmt::Display for BanSubject {
 /// The one who bans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BanCause {
-    /// The node itself, because of what the peer did.
+    /// The node itself, because of what the peer did. It is not dialled; it may come by itself, since one malformed
+    /// message may be somebody else's that it passed on.
     Misbehaviour,
-    /// An operator, or the application that embeds the node.
+    /// An operator, or the application that embeds the node. The peer is neither dialled nor let in.
     Operator,
 }
 
@@ -178,16 +179,21 @@ impl Bans {
         self.sentences.get(subject).map(|sentence| sentence.until).filter(|until| *until > now)
     }
 
-    /// Returns `true` if the node of this identity is banned.
+    /// Returns `true` if the node of this identity must not be let in.
     #[must_use]
-    pub fn is_banned(&self, identity: &Identity, now: Instant) -> bool {
-        self.until(&BanSubject::Identity(*identity), now).is_some()
+    pub fn is_shut_out(&self, identity: &Identity, now: Instant) -> bool {
+        self.is_by_operator(&BanSubject::Identity(*identity), now)
     }
 
-    /// Returns `true` if everybody who speaks from there is banned.
+    /// Returns `true` if nobody who speaks from there must be let in.
     #[must_use]
-    pub fn is_host_banned(&self, ip: IpAddr, now: Instant) -> bool {
-        self.until(&BanSubject::Host(Host::of(ip)), now).is_some()
+    pub fn is_host_shut_out(&self, ip: IpAddr, now: Instant) -> bool {
+        self.is_by_operator(&BanSubject::Host(Host::of(ip)), now)
+    }
+
+    fn is_by_operator(&self, subject: &BanSubject, now: Instant) -> bool {
+        let sentence = self.sentences.get(subject);
+        sentence.is_some_and(|known| known.until > now && known.cause == BanCause::Operator)
     }
 
     /// The end of the ban because of which an address must not be dialled: its own, that of the identity last found
@@ -289,7 +295,9 @@ mod tests {
             bans.ban(node(number), 10 * SECOND, (BanCause::Operator, "a\nb"), now).unwrap();
         }
         let BanSubject::Identity(one) = node(1) else { unreachable!() };
-        assert!(bans.is_banned(&one, now + 9 * SECOND) && !bans.is_banned(&one, now + 10 * SECOND));
+        assert!(
+            bans.is_shut_out(&one, now + 9 * SECOND) && !bans.is_shut_out(&one, now + 10 * SECOND)
+        );
         assert!(bans.unban(&node(2), now) && !bans.unban(&node(2), now));
         let shown = bans.bans(now);
         assert_eq!(shown.len(), 1);

@@ -33,9 +33,13 @@ pub struct MeshLimits {
     pub cap: Duration,
     /// Dials of one address. Default: 60 in a second. Source: wire facts 10.2.
     pub rate: RateWindow,
-    /// Time for which a peer that misbehaved is neither dialled nor let in. Default: 10 minutes. Chosen: longer than
-    /// any back-off, and short enough that a mistake of this node mends itself.
+    /// Time for which a peer is not dialled that the application disconnected for a reason of its own, such as that it
+    /// equivocated. Default: 10 minutes. Chosen: longer than any back-off, and short enough that a mistake of the
+    /// application mends itself.
     pub misbehaviour_ban: Duration,
+    /// Time for which a peer is not dialled that sent something malformed, or too much. Default: 30 s. Chosen: as long
+    /// as after many failed dials; it may have passed on somebody else's message, and may be the only peer there is.
+    pub malformed_ban: Duration,
     /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
     /// 11.5, as for a dial.
     pub source_time: Duration,
@@ -51,6 +55,7 @@ gossip::setters!(MeshLimits {
     with_cap => cap: Duration,
     with_rate => rate: RateWindow,
     with_misbehaviour_ban => misbehaviour_ban: Duration,
+    with_malformed_ban => malformed_ban: Duration,
     with_source_time => source_time: Duration,
 });
 
@@ -71,6 +76,7 @@ impl Durations for MeshLimits {
         visit("MeshLimits::base", &mut self.base);
         visit("MeshLimits::cap", &mut self.cap);
         visit("MeshLimits::misbehaviour_ban", &mut self.misbehaviour_ban);
+        visit("MeshLimits::malformed_ban", &mut self.malformed_ban);
         visit("MeshLimits::source_time", &mut self.source_time);
     }
 }
@@ -87,6 +93,7 @@ impl Default for MeshLimits {
             cap: Duration::from_secs(30),
             rate: RateWindow::default(),
             misbehaviour_ban: Duration::from_secs(600),
+            malformed_ban: Duration::from_secs(30),
             source_time: Duration::from_secs(30),
         }
     }

@@ -196,11 +196,6 @@ impl Entry {
         self.identity.into_iter().chain(self.named)
     }
 
-    /// Returns `true` if a dial of the address leads to this identity, as far as this node knows.
-    pub(super) fn leads_to(&self, identity: &Identity) -> bool {
-        self.identities().any(|known| known == *identity)
-    }
-
     /// Records a dial.
     pub(super) fn dialled(&mut self, now: Instant, rate: &RateWindow) {
         self.hold = Hold::Dialled { since: now };

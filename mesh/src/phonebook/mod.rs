@@ -47,7 +47,7 @@ pub use buckets::{
 pub use entry::MAX_LISTINGS;
 pub use record::Record;
 pub use roles::{MAX_ROLE_BYTES, MAX_ROLES, Role, RoleError, RoleSet};
-pub use schedule::{DialFailure, DialSchedule, STABLE_AFTER, is_misbehaviour, transport_of};
+pub use schedule::{DialFailure, DialSchedule, STABLE_AFTER, transport_of};
 pub use source::{
     AddressSource, Listed, MAX_SOURCE_BYTES, REFRESH, SourceError, SourceId, SourceKind,
 };

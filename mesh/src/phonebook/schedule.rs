@@ -14,7 +14,8 @@
 //!   are fewer than `fan_out`. A dial that nobody has answered after a while is no longer young: it gives its place to
 //!   another address, so that addresses which never answer delay the others by no more than that while.
 //! * At most `most` dials are under way, and `concurrent` more to addresses that worked before.
-//! * No address is dialled while the identity last found behind it, or that it names, is connected by whatever link.
+//! * No address is dialled while the identity last found behind it is connected by whatever link, except that a libp2p
+//!   address is while there is a link over WebSocket alone.
 //! * No address is dialled while it, its host or its identity is banned, nor without a dialer for its transport.
 //! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected.
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
@@ -78,8 +79,8 @@ pub struct DialSchedule {
     limits: MeshLimits,
     book: Phonebook,
     bans: Bans,
-    /// Identities connected now, by whatever link.
-    identities: BTreeSet<Identity>,
+    /// Identities connected now, each with the transports of its links.
+    identities: BTreeMap<Identity, BTreeSet<Transport>>,
     /// Transports that have a dialer.
     carried: BTreeSet<Transport>,
 }
@@ -109,11 +110,10 @@ pub const fn transport_of(address: &NodeAddress) -> Transport {
     }
 }
 
-/// Returns `true` if a peer that ended for this reason broke the rules, so that it must not be dialled again soon.
-#[must_use]
-pub const fn is_misbehaviour(reason: DisconnectReason) -> bool {
-    use DisconnectReason as Reason;
-    matches!(reason, Reason::BadData | Reason::Flood | Reason::Application(_))
+/// Returns `true` if a link over one transport makes the dial of an address needless: libp2p is preferred, so a link
+/// over WebSocket leaves libp2p addresses to be dialled.
+fn replaces(linked: Transport, address: &NodeAddress) -> bool {
+    linked == transport_of(address) || linked != Transport::WebSocket
 }
 
 impl DialSchedule {
@@ -124,7 +124,7 @@ impl DialSchedule {
             limits: limits.bounded(),
             book: Phonebook::new(now, wall, rng),
             bans: Bans::new(now, wall),
-            identities: BTreeSet::new(),
+            identities: BTreeMap::new(),
             carried: BTreeSet::new(),
         }
     }
@@ -271,22 +271,31 @@ impl DialSchedule {
         self.release(address, delay, now);
     }
 
-    /// A link to `identity` is in use, whoever dialled and on whatever transport.
-    pub fn identity_connected(&mut self, identity: Identity) {
-        self.identities.insert(identity);
+    /// A link to `identity` is in use on a transport, whoever dialled.
+    pub fn identity_connected(&mut self, identity: Identity, transport: Transport) {
+        self.identities.entry(identity).or_default().insert(transport);
     }
 
-    /// No link to `identity` is in use any more: the addresses that waited for that are due soon,
+    /// No link to `identity` is in use on a transport any more: the addresses that waited for that are due soon,
     /// each after a small random delay, so that two nodes do not keep dialling each other at once.
-    pub fn identity_gone(&mut self, identity: &Identity, now: Instant, rng: &mut impl Rng) {
-        if !self.identities.remove(identity) {
+    pub fn identity_gone(
+        &mut self,
+        identity: &Identity,
+        transport: Transport,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        let Some(linked) = self.identities.get_mut(identity) else { return };
+        if !linked.remove(&transport) {
             return;
         }
-        for entry in self.book.entries.values_mut().filter(|entry| entry.leads_to(identity)) {
+        if linked.is_empty() {
+            self.identities.remove(identity);
+        }
+        let entries = self.book.entries.values_mut();
+        for entry in entries.filter(|entry| entry.identity == Some(*identity)) {
             // An address that was connected is dialled before strangers.
-            if entry.identity == Some(*identity) {
-                entry.acquaintance = entry.acquaintance.min(Acquaintance::Familiar);
-            }
+            entry.acquaintance = entry.acquaintance.min(Acquaintance::Familiar);
             if entry.hold == Hold::Free {
                 let soon = now.checked_add(random_part(self.limits.base, rng));
                 entry.retry_at = entry.retry_at.max(soon);
@@ -294,8 +303,8 @@ impl DialSchedule {
         }
     }
 
-    /// Bans a peer that broke the rules, for as long as the limits say: its identity, or, if it has none, the address
-    /// at which it was dialled.
+    /// Leaves a peer that broke the rules alone, if it ended for such a reason, for as long as the limits say: its
+    /// identity, or, if it has none, the address at which it was dialled.
     pub fn punish(
         &mut self,
         identity: Option<Identity>,
@@ -303,11 +312,16 @@ impl DialSchedule {
         reason: DisconnectReason,
         now: Instant,
     ) {
+        let time = match reason {
+            DisconnectReason::Application(_) => self.limits.misbehaviour_ban,
+            DisconnectReason::BadData | DisconnectReason::Flood => self.limits.malformed_ban,
+            _ => return,
+        };
         let by_address = || address.map(|address| BanSubject::Address(address.clone()));
         let Some(subject) = identity.map(BanSubject::Identity).or_else(by_address) else { return };
         let why = (BanCause::Misbehaviour, &*reason.to_string());
         // There is room unless operators took all of it, and then this peer is left to the back-off.
-        let _ = self.bans.ban(subject, self.limits.misbehaviour_ban, why, now);
+        let _ = self.bans.ban(subject, time, why, now);
     }
 
     /// Returns the number of addresses that are being dialled.
@@ -333,10 +347,15 @@ impl DialSchedule {
         self.book.release(address, until, now);
     }
 
-    /// Returns `true` if the identity last found behind an address is connected, by whatever link.
+    /// Returns `true` if the identity last found behind an address is connected, so that a dial is needless.
     fn is_connected(&self, address: &NodeAddress) -> bool {
-        let identity = self.book.entries.get(address).and_then(|entry| entry.identity);
-        identity.is_some_and(|identity| self.identities.contains(&identity))
+        let entry = self.book.entries.get(address);
+        entry.is_some_and(|entry| self.is_needless(address, entry))
+    }
+
+    fn is_needless(&self, address: &NodeAddress, entry: &Entry) -> bool {
+        let linked = entry.identity.and_then(|identity| self.identities.get(&identity));
+        linked.into_iter().flatten().any(|linked| replaces(*linked, address))
     }
 
     /// Counts a link that has just ended as a failure, if it was short-lived, and says how long its address
@@ -421,7 +440,7 @@ impl DialSchedule {
         if entry.hold != Hold::Free
             || !is_candidate
             || !self.carried.contains(&transport_of(address))
-            || entry.identities().any(|identity| self.identities.contains(&identity))
+            || self.is_needless(address, entry)
         {
             return None;
         }

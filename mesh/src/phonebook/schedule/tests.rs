@@ -80,7 +80,7 @@ impl Bench {
     }
 
     fn gone(&mut self) {
-        self.schedule.identity_gone(&THEM, self.now, &mut self.rng);
+        self.schedule.identity_gone(&THEM, Transport::WebSocket, self.now, &mut self.rng);
     }
 
     fn failures(&self, number: u32) -> u32 {
@@ -248,7 +248,6 @@ fn a_peer_that_misbehaved_is_not_dialled_until_its_ban_ends() {
         bench.schedule.connected(&address(1), identity, bench.now);
         bench.now += STABLE_AFTER;
         let reason = DisconnectReason::Application("equivocated");
-        assert!(is_misbehaviour(reason));
         bench.schedule.punish(identity, Some(&address(1)), reason, bench.now);
         bench.ended(1);
         assert_eq!(bench.wait(), Some(Duration::from_secs(600)));
@@ -267,8 +266,40 @@ fn an_address_that_names_a_banned_identity_was_never_dialled() {
     bench.list(at.clone(), SourceKind::Configuration);
     bench.schedule.punish(Some(THEM), None, DisconnectReason::Flood, bench.now);
     assert_eq!(bench.schedule.due(bench.now, &mut bench.rng), []);
-    bench.now += Duration::from_secs(600);
+    bench.now += Duration::from_secs(30);
     assert_eq!(bench.schedule.due(bench.now, &mut bench.rng), [at]);
+}
+
+#[test]
+fn a_reason_that_is_no_misbehaviour_bans_nobody() {
+    use DisconnectReason as Reason;
+    let mut bench = Bench::new(&[1]);
+    for reason in [Reason::Requested, Reason::RemoteClosed, Reason::Slow, Reason::Duplicate] {
+        bench.schedule.punish(Some(THEM), None, reason, bench.now);
+    }
+    assert_eq!(bench.schedule.bans().bans(bench.now), []);
+}
+
+// Found by the test of a hundred pairs: libp2p is preferred, so that link has to be tried for.
+#[test]
+fn a_libp2p_address_is_dialled_beside_a_link_over_websocket_and_not_the_other_way_round() {
+    let at: NodeAddress = format!("/ip4/10.0.0.1/tcp/1/p2p/{THEM}").parse().unwrap();
+    for (linked, due) in [(Transport::WebSocket, true), (Transport::Libp2p, false)] {
+        let mut bench = Bench::new(&[1]);
+        bench.list(at.clone(), SourceKind::Configuration);
+        assert_eq!(bench.schedule.due(bench.now, &mut bench.rng).len(), 2);
+        for address in [address(1), at.clone()] {
+            bench.schedule.connected(&address, Some(THEM), bench.now);
+        }
+        bench.now += STABLE_AFTER;
+        bench.schedule.identity_connected(THEM, linked);
+        for address in [address(1), at.clone()] {
+            bench.schedule.ended(&address, bench.now, &mut bench.rng);
+        }
+        bench.now += SECOND;
+        let expected = if due { vec![at.clone()] } else { vec![] };
+        assert_eq!(bench.schedule.due(bench.now, &mut bench.rng), expected);
+    }
 }
 
 // Source: threats and goals, row 23: anchors are dialled first after a restart.
@@ -362,7 +393,7 @@ fn our_own_address_is_left_alone_for_an_hour() {
 fn a_duplicate_waits_for_its_identity_and_is_dialled_soon_after() {
     let mut bench = Bench::new(&[1, 2]);
     assert_eq!(bench.due(), [1, 2]);
-    bench.schedule.identity_connected(THEM);
+    bench.schedule.identity_connected(THEM, Transport::WebSocket);
     bench.failed(1, DialFailure::Duplicate(THEM));
     bench.failed(2, DialFailure::Duplicate(THEM));
     assert_eq!(bench.wait(), None);
@@ -391,7 +422,7 @@ fn a_link_that_lost_against_another_waits_for_the_identity() {
     let mut bench = Bench::new(&[1]);
     assert_eq!(bench.due(), [1]);
     bench.connected(1);
-    bench.schedule.identity_connected(THEM);
+    bench.schedule.identity_connected(THEM, Transport::WebSocket);
     bench.ended(1);
     assert_eq!(bench.wait(), None);
     bench.now += 60 * SECOND;
@@ -425,7 +456,7 @@ fn a_link_that_is_closed_each_time_it_comes_up_backs_off_whatever_the_registry_s
             assert_eq!(dialled, [1]);
             dials += 1;
             bench.connected(1);
-            bench.schedule.identity_connected(THEM);
+            bench.schedule.identity_connected(THEM, Transport::WebSocket);
             bench.now += Duration::from_millis(10);
             end(&mut bench);
             bench.gone();
@@ -441,7 +472,7 @@ fn an_address_is_not_dialled_while_its_identity_is_connected_otherwise() {
     bench.connected(1);
     bench.now += STABLE_AFTER;
     bench.ended(1);
-    bench.schedule.identity_connected(THEM);
+    bench.schedule.identity_connected(THEM, Transport::WebSocket);
     bench.now += 60 * SECOND;
     assert_eq!((bench.due(), bench.wait()), (vec![], None));
     bench.gone();
@@ -455,7 +486,7 @@ fn the_end_of_an_identity_does_not_shorten_what_the_peer_asked_for() {
     assert_eq!(bench.due(), [1]);
     bench.connected(1);
     bench.failed(1, DialFailure::RetryAfter(60 * SECOND));
-    bench.schedule.identity_connected(THEM);
+    bench.schedule.identity_connected(THEM, Transport::WebSocket);
     bench.gone();
     assert_eq!(bench.wait(), Some(60 * SECOND));
 }
@@ -512,7 +543,7 @@ proptest! {
                     prop_assert_eq!(before == Some(bench.now), !due.is_empty());
                     for number in due {
                         let entry = &bench.schedule.book.entries[&address(number)];
-                        let connected = |who| bench.schedule.identities.contains(&who);
+                        let connected = |who| bench.schedule.identities.contains_key(&who);
                         prop_assert!(!entry.identity.is_some_and(connected));
                     }
                 }
@@ -524,9 +555,9 @@ proptest! {
                 }
                 Step::Ended(number) => bench.ended(number),
                 Step::Failed(number, why) => bench.failed(number, why),
-                Step::Identity(identity) => bench.schedule.identity_connected(identity),
+                Step::Identity(identity) => bench.schedule.identity_connected(identity, Transport::WebSocket),
                 Step::Gone(who) => {
-                    bench.schedule.identity_gone(&who, bench.now, &mut bench.rng);
+                    bench.schedule.identity_gone(&who, Transport::WebSocket, bench.now, &mut bench.rng);
                 }
                 Step::Remove(number) => {
                     bench.schedule.book_mut().remove(&address(number));
