@@ -1,10 +1,12 @@
 //! Forged answers of the local network.
 
-use std::num::NonZeroUsize;
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
+use broadcaster::{Broadcaster, Setup, Ticket};
+use gossip::{NetworkProfile, NodeAddress, Transport};
 use libp2p::{Multiaddr, PeerId, mdns};
-use mesh::{DialLimits, Dials};
-use runtime::Random;
+use mesh::{DialFailure, MeshLimits};
+use tokio_util::sync::CancellationToken;
 
 use super::host::new_key;
 use crate::{dialing::Dialing, metrics::P2pMetrics};
@@ -19,34 +21,49 @@ fn forged(number: u32) -> (PeerId, Multiaddr) {
     (PeerId::random(), format!("/ip4/192.168.{high}.{low}/tcp/4161").parse().unwrap())
 }
 
+/// The orders to dial that come within a second.
+async fn ordered(dialing: &mut Dialing) -> Vec<Ticket> {
+    let mut orders = Vec::new();
+    while let Ok(Some(ticket)) =
+        tokio::time::timeout(Duration::from_secs(1), dialing.ordered()).await
+    {
+        orders.push(ticket);
+    }
+    orders
+}
+
 // Issue 8, 31; threats and goals, row 25. It held before.
 #[tokio::test(start_paused = true)]
 async fn forged_answers_of_the_local_network_lead_to_eight_dials_at_most() {
     let many = NonZeroUsize::new(2 * FORGED as usize).unwrap();
-    let limits = DialLimits::default().with_concurrent(many).with_most(many);
-    let (local, random) = (new_key().identity(), Random::system());
-    let metrics = P2pMetrics::default();
-    let mut dialing = Dialing::new(limits, Dials::default(), random, local, metrics);
+    let limits = MeshLimits::default().with_concurrent(many).with_most(many);
+    let setup = Setup::new(&NetworkProfile::TANDEM).mesh(limits.with_fan_out(many.get()));
+    let node = Broadcaster::start(setup, &CancellationToken::new());
+    let mesh = node.mesh();
+    let dialer = Some(mesh.attach(Transport::Libp2p));
+    let mut dialing = Dialing::new(dialer, new_key().identity(), P2pMetrics::default());
     let poison: Vec<_> = (0..FORGED).map(forged).collect();
     for part in poison.chunks(100) {
-        dialing.on_mdns(mdns::Event::Discovered(part.to_vec()));
+        dialing.on_mdns(mesh, mdns::Event::Discovered(part.to_vec()));
         // The same again, and addresses that name no peer or no port.
-        dialing.on_mdns(mdns::Event::Discovered(part.to_vec()));
+        dialing.on_mdns(mesh, mdns::Event::Discovered(part.to_vec()));
         let odd = |(peer, _): &(PeerId, _)| (*peer, Multiaddr::empty());
-        dialing.on_mdns(mdns::Event::Discovered(part.iter().map(odd).collect()));
+        dialing.on_mdns(mesh, mdns::Event::Discovered(part.iter().map(odd).collect()));
     }
-    let due = dialing.due();
+    let due = ordered(&mut dialing).await;
     assert_eq!(due.len(), MOST);
-    for address in &due {
-        dialing.is_ourselves(address);
+    let known: BTreeSet<NodeAddress> = due.iter().map(|ticket| ticket.address().clone()).collect();
+    for ticket in due {
+        ticket.failed(DialFailure::Ourselves, "it is this node");
     }
     // An hour later, the failed ones are tried again, and none besides.
-    tokio::time::advance(std::time::Duration::from_secs(3_601)).await;
-    let again = dialing.due();
-    assert!(again.len() <= MOST && again.iter().all(|address| due.contains(address)));
+    tokio::time::advance(Duration::from_secs(3_601)).await;
+    let again = ordered(&mut dialing).await;
+    assert!(again.len() <= MOST && again.iter().all(|ticket| known.contains(ticket.address())));
+    drop(again);
     // When they expire, others may come.
-    dialing.on_mdns(mdns::Event::Expired(poison));
-    assert!(dialing.due().is_empty());
-    dialing.on_mdns(mdns::Event::Discovered((0..20).map(forged).collect()));
-    assert_eq!(dialing.due().len(), MOST);
+    dialing.on_mdns(mesh, mdns::Event::Expired(poison));
+    assert_eq!(ordered(&mut dialing).await.len(), 0);
+    dialing.on_mdns(mesh, mdns::Event::Discovered((0..20).map(forged).collect()));
+    assert_eq!(ordered(&mut dialing).await.len(), MOST);
 }
