@@ -10,6 +10,7 @@
 mod assembly;
 mod http;
 mod names;
+mod proxies;
 mod votes;
 mod wire;
 
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("address", names::address),
     ("features", wire::features),
+    ("forwarded", proxies::forwarded),
     ("gossip_stream", assembly::gossip_stream),
     ("hello", wire::hello),
     ("http_chunks", http::chunks),
@@ -32,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("peer_id", names::peer_id),
     ("priority", wire::priority),
     ("proposal", wire::proposal),
+    ("proxy_preamble", proxies::preamble),
     ("request", wire::request),
     ("topics", wire::topics),
     ("varint", wire::varint),

@@ -17,6 +17,7 @@ mod handler;
 mod host;
 pub mod http;
 mod identity;
+mod ip_range;
 mod keypair;
 mod limits;
 mod message;
@@ -34,6 +35,7 @@ pub use dial_state::{DialOutcome, DialState};
 pub use handler::{BoxFuture, Handler, Validation, Validator, Verdict};
 pub use host::{Host, LoopbackRule, Subnet};
 pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
+pub use ip_range::{IpRange, IpRangeError};
 pub use keypair::{KeyError, Keypair};
 pub use limits::{Durations, LONGEST_LIMIT, LimitError, SHORTEST_LIMIT, check_durations};
 pub use message::{

@@ -9,7 +9,10 @@ use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::tls::{self, TlsIdentity};
+use crate::{
+    proxy::ProxyRules,
+    tls::{self, TlsIdentity},
+};
 
 /// Selects whether a listener serves gossip, or only the node's HTTP services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct WsConfig {
     /// The door that admits or refuses inbound connections, shared with the other networks of the node.
     /// Default: a door of this network's own with default limits.
     pub door: Door,
+    /// The proxies in front of the listener, and the ways in which they tell their clients. Default: none.
+    pub proxies: ProxyRules,
     /// Longest time for one dial, from the name look-up to the last header of the reply. Default: 10 s. Chosen:
     /// a fifth of what existing nodes allow (wire facts 11.5); a peer that needs longer would relay late too.
     pub dial_timeout: Duration,
@@ -99,6 +104,7 @@ impl WsConfig {
             libp2p_identity: Libp2pIdentity::default(),
             gossip_service: GossipService::default(),
             door: Door::default(),
+            proxies: ProxyRules::default(),
             dial_timeout: Duration::from_secs(10),
             http_server: None,
             clients: None,

@@ -27,6 +27,7 @@ use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     metrics::WsMetrics,
     priority::Priority,
+    proxy::ProxyRules,
     tls::{TlsIdentity, Trust},
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) door: Door,
     /// Ranks those that dialled this node; `None` if it does not.
     pub(crate) priority: Option<Arc<Priority>>,
+    pub(crate) proxies: ProxyRules,
     /// Hashes a dialer's random text to the number of its run; one key for all links of this network.
     sessions: KeyedHasher,
 }
@@ -133,6 +135,7 @@ impl Context {
             dial_timeout: config.dial_timeout,
             door: config.door.over(Transport::WebSocket),
             priority: config.priority.map(Priority::new).map(Arc::new),
+            proxies: config.proxies,
             sessions: environment.hasher(),
         })
     }

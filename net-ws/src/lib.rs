@@ -31,6 +31,7 @@ mod metrics;
 mod network;
 mod port;
 mod priority;
+mod proxy;
 mod serve;
 mod sink;
 mod socket;
@@ -38,7 +39,8 @@ mod source;
 mod tls;
 
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
-pub use metrics::{DialRefusal, UpgradeRefusal, WsMetrics};
+pub use metrics::{DialRefusal, ProxyFault, UpgradeRefusal, WsMetrics};
 pub use network::WsNetwork;
+pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};
 pub use tls::{CertificateError, TlsError, TlsIdentity, read_certificates};
 pub use tokio_rustls::rustls::pki_types::CertificateDer;

@@ -162,6 +162,46 @@ impl UpgradeRefusal {
     }
 }
 
+/// The reason why what a trusted proxy told was not used. A closed set, so that it can be the label of a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProxyFault {
+    /// The preamble of the PROXY protocol did not come in time, or the connection ended before it. It was closed.
+    PreambleMissing,
+    /// The connection began with something else. It was closed.
+    PreambleMalformed,
+    /// The preamble was longer than allowed. The connection was closed.
+    PreambleTooLong,
+    /// The preamble named a client that cannot be one. The connection was closed.
+    PreambleClient,
+    /// No header of a request named a client that can be one. The request counted as the proxy's own.
+    RequestClient,
+}
+
+impl ProxyFault {
+    /// All faults, in the order of the counters.
+    pub const ALL: [Self; 5] = [
+        Self::PreambleMissing,
+        Self::PreambleMalformed,
+        Self::PreambleTooLong,
+        Self::PreambleClient,
+        Self::RequestClient,
+    ];
+
+    /// The value of the metric's label for this reason: a short word in lower case.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PreambleMissing => "preamble_missing",
+            Self::PreambleMalformed => "preamble_malformed",
+            Self::PreambleTooLong => "preamble_too_long",
+            Self::PreambleClient => "preamble_client",
+            Self::RequestClient => "request_client",
+        }
+    }
+}
+
 /// Counters of one WebSocket network. They only grow; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct WsMetrics {
@@ -172,6 +212,7 @@ pub struct WsMetrics {
 struct Shared {
     dials: [AtomicU64; DialRefusal::ALL.len()],
     upgrades: [AtomicU64; UpgradeRefusal::ALL.len()],
+    proxies: [AtomicU64; ProxyFault::ALL.len()],
 }
 
 impl WsMetrics {
@@ -185,6 +226,16 @@ impl WsMetrics {
     #[must_use]
     pub fn upgrades_refused(&self, why: UpgradeRefusal) -> u64 {
         self.shared.upgrades[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of times that what a trusted proxy told was not used for the reason `why`.
+    #[must_use]
+    pub fn proxy_faults(&self, why: ProxyFault) -> u64 {
+        self.shared.proxies[why as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_proxy(&self, why: ProxyFault) {
+        self.shared.proxies[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn note_dial(&self, why: DialRefusal) {
@@ -212,6 +263,11 @@ mod tests {
             assert_eq!(place, why as usize);
             metrics.note_upgrade(why);
             assert_eq!(metrics.upgrades_refused(why), 1, "{}", why.label());
+        }
+        for (place, why) in ProxyFault::ALL.into_iter().enumerate() {
+            assert_eq!(place, why as usize);
+            metrics.note_proxy(why);
+            assert_eq!(metrics.proxy_faults(why), 1, "{}", why.label());
         }
     }
 }

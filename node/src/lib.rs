@@ -106,7 +106,9 @@ pub use net_p2p::{
     Streams, TopicScore, parse_listen_address,
 };
 #[cfg(feature = "ws")]
-pub use net_ws::{DialRefusal, UpgradeRefusal, WsMetrics};
+pub use net_ws::{
+    DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, UpgradeRefusal, WsMetrics,
+};
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 #[cfg(feature = "services")]

@@ -12,7 +12,7 @@ use mesh::Refusal;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, Incident};
 #[cfg(feature = "ws")]
-use net_ws::{DialRefusal, UpgradeRefusal};
+use net_ws::{DialRefusal, ProxyFault, UpgradeRefusal};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -85,6 +85,9 @@ impl Collector for Asked {
                 UpgradeRefusal::ALL.map(|why| (why.label(), metrics.upgrades_refused(why)));
             let help = "Requests for gossip that were not upgraded";
             counters(&mut encoder, "ws_upgrades_refused", help, upgrades)?;
+            let faults = ProxyFault::ALL.map(|why| (why.label(), metrics.proxy_faults(why)));
+            let help = "Connections and requests of trusted proxies that named no client";
+            counters(&mut encoder, "ws_proxy_faults", help, faults)?;
             if let Some(tls) = ws.tls() {
                 let help = "Times that changed files of the certificate were taken into use, or could not be";
                 let mut family =

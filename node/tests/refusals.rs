@@ -88,6 +88,11 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--service", "mail", "--service: \"mail\" is no service: write status"),
         ("--uploads-from", "me", "--uploads-from: \"me\" is neither a peer ID nor anyone"),
         ("--http-rate", "many", "is not a whole number from 0"),
+        // Issue 10, 6.
+        ("--proxy-protocol", "on", "--proxy-protocol: `trusted_proxies` is needed with it"),
+        ("--trusted-proxy", "10/8", "--trusted-proxy: \"10/8\" is no range of addresses"),
+        ("--trusted-proxy", "10.0.0.1/8", "write 10.0.0.0/8 for all of it"),
+        ("--real-ip-header", "x-real-ip", "write x-forwarded-for or forwarded"),
         ("--tls-cert", "cert.pem", "--tls-cert: `tls_key` is needed with it"),
         ("--tls-client-key", "key.pem", "--tls-client-key: `tls_client_cert` is needed with it"),
         (

@@ -139,13 +139,23 @@ impl Door {
     /// Rules on a socket just accepted. `evict` is called if the connection has to make room for
     /// another one, and is to end it at once; the connection does not count any more by then.
     pub fn knock(&self, ip: IpAddr, now: Instant, evict: impl FnOnce() + Send + 'static) -> Knock {
+        self.rule(|rules| rules.knock(ip, now), Box::new(evict))
+    }
+
+    /// The same for a socket of a proxy that the operator trusts to tell its clients. It counts in total only, until
+    /// [`Pass::introduce`] or [`Pass::comes_from`] names the host that it counts for.
+    pub fn knock_of_proxy(&self, now: Instant, evict: impl FnOnce() + Send + 'static) -> Knock {
+        self.rule(|rules| rules.knock_of_proxy(now), Box::new(evict))
+    }
+
+    fn rule(&self, ask: impl FnOnce(&mut Rules) -> Ruling, evict: Evict) -> Knock {
         let mut shared = self.shared();
-        match shared.rules.knock(ip, now) {
+        match ask(&mut shared.rules) {
             Ruling::Close(why) => Knock::Close(why),
             Ruling::Drain { guest } => Knock::Drain(Pass::new(self.clone(), guest)),
             Ruling::Serve { guest, evicted } => {
                 let evicted = evicted.and_then(|evicted| shared.evict.remove(&evicted));
-                shared.evict.insert(guest, Box::new(evict));
+                shared.evict.insert(guest, evict);
                 drop(shared);
                 if let Some(evict) = evicted {
                     evict();
@@ -258,6 +268,30 @@ impl Pass {
         if !self.is_headed.swap(true, Ordering::Relaxed) {
             self.door.shared().rules.headed(self.guest);
         }
+    }
+
+    /// A proxy has told the client of this socket at its start: it counts for the client's host from now on, and is
+    /// bounded like a connection that the client made itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::HostRate`] or [`Refusal::SubnetRate`] if the client connects too often. The socket is to be closed.
+    pub fn introduce(&self, ip: IpAddr, now: Instant) -> Result<(), Refusal> {
+        let evict = {
+            let mut shared = self.door.shared();
+            let evicted = shared.rules.introduce(self.guest, ip, now)?;
+            evicted.and_then(|evicted| shared.evict.remove(&evicted))
+        };
+        if let Some(evict) = evict {
+            evict();
+        }
+        Ok(())
+    }
+
+    /// A proxy uses this socket for the client `ip` now, as one among others. To be called before [`Pass::admit`]; no
+    /// rate of connections counts it, since the requests of the client are counted.
+    pub fn comes_from(&self, ip: IpAddr) {
+        self.door.shared().rules.comes_from(self.guest, ip);
     }
 
     /// Takes a place for a peer, whose `identity` is given where the transport proved it. One at a

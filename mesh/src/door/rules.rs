@@ -9,6 +9,7 @@
 //! * A socket or a place is taken from somebody only for a newcomer from a part of the network that has
 //!   at least two fewer, so that two equally crowded parts do not evict each other in turn.
 //! * Configured peers, and loopback while it is exempt, lose neither.
+//! * A socket of a proxy counts in total only until the proxy tells its client, and for the client's host from then on.
 //! * An evicted guest is forgotten at once: later calls with its ticket change nothing.
 
 use std::{
@@ -67,7 +68,8 @@ struct Place {
 /// One accepted socket.
 #[derive(Debug)]
 struct Guest {
-    host: Host,
+    /// `None` for a socket of a proxy that has not told its client yet.
+    host: Option<Host>,
     stage: Stage,
     place: Option<Place>,
 }
@@ -183,40 +185,112 @@ impl Rules {
     pub(super) fn knock(&mut self, ip: IpAddr, now: Instant) -> Ruling {
         self.latest = Some(now);
         let host = Host::of(ip);
-        let is_full = self.guests.len() >= self.limits.total.saturating_add(SOCKET_RESERVE);
-        let crowded = self.crowded_half_open(host);
-        let evicted = match (crowded, is_full) {
-            (Some(oldest), _) => Some((oldest, Refusal::HalfOpen)),
-            (None, true) => match self.crowded_socket(host) {
-                Some(guest) => Some((guest, Refusal::SocketEvicted)),
-                None => return Ruling::Close(self.note(Refusal::Sockets)),
-            },
-            (None, false) => None,
+        let room = match self.room_for(Some(host)) {
+            Ok(room) => room,
+            Err(why) => return Ruling::Close(self.note(why)),
         };
-        let seen = self.rated(host, self.limits.rate, |rules| &mut rules.accepts);
-        let seen = seen.map_or(0, |(table, rate)| table.count(host, now, rate.window));
+        let seen = self.accepted_of(host, now);
         let most = self.limits.rate.count;
         if seen > most {
             self.note(Refusal::HostRate);
-            if seen > most.saturating_mul(2) || is_full {
+            if seen > most.saturating_mul(2) || self.is_full() {
                 return Ruling::Close(Refusal::HostRate);
             }
-            return Ruling::Drain { guest: self.enter(host, Stage::Drained) };
+            return Ruling::Drain { guest: self.enter(Some(host), Stage::Drained) };
         }
-        let subnet = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
-        let is_over = subnet
-            .is_some_and(|(table, rate)| table.count(host.subnet(), now, rate.window) > rate.count);
-        if is_over {
+        if self.is_over_in_subnet(host, now) {
             return Ruling::Close(self.note(Refusal::SubnetRate));
         }
-        if let Some((guest, why)) = evicted {
+        self.serve(Some(host), room)
+    }
+
+    /// Rules on a socket just accepted from a proxy. It belongs to no host until the proxy has told its client, so no
+    /// bound on one host applies to the proxy.
+    pub(super) fn knock_of_proxy(&mut self, now: Instant) -> Ruling {
+        self.latest = Some(now);
+        match self.room_for(None) {
+            Ok(room) => self.serve(None, room),
+            Err(why) => Ruling::Close(self.note(why)),
+        }
+    }
+
+    /// The client of a socket of a proxy, which counts from now on like one that connected itself. Says whose
+    /// unfinished handshake makes room for it.
+    pub(super) fn introduce(
+        &mut self,
+        guest: Ticket,
+        ip: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Ticket>, Refusal> {
+        self.latest = Some(now);
+        let host = Host::of(ip);
+        if self.accepted_of(host, now) > self.limits.rate.count {
+            return Err(self.note(Refusal::HostRate));
+        }
+        if self.is_over_in_subnet(host, now) {
+            return Err(self.note(Refusal::SubnetRate));
+        }
+        let evicted = self.crowded_of_host(host);
+        if let Some(evicted) = evicted {
+            self.note(Refusal::HalfOpen);
+            self.gone(evicted);
+        }
+        self.comes_from(guest, ip);
+        Ok(evicted)
+    }
+
+    /// The host for which a proxy uses a socket now. Without effect for a socket that holds a place.
+    pub(super) fn comes_from(&mut self, guest: Ticket, ip: IpAddr) {
+        let host = Host::of(ip);
+        let Some(known) = self.guests.get_mut(&guest) else { return };
+        if known.place.is_some() {
+            return;
+        }
+        let before = known.host.replace(host);
+        if known.stage == Stage::HalfOpen {
+            self.half_open_hosts.add(host);
+            if let Some(before) = before {
+                self.half_open_hosts.remove(before);
+            }
+        }
+    }
+
+    /// The guest that makes room for a new one, if one has to, and the reason; an error if none does.
+    fn room_for(&self, host: Option<Host>) -> Result<Option<(Ticket, Refusal)>, Refusal> {
+        if let Some(oldest) = self.crowded_half_open(host) {
+            return Ok(Some((oldest, Refusal::HalfOpen)));
+        }
+        if !self.is_full() {
+            return Ok(None);
+        }
+        let guest = self.crowded_socket(host).ok_or(Refusal::Sockets)?;
+        Ok(Some((guest, Refusal::SocketEvicted)))
+    }
+
+    fn is_full(&self) -> bool {
+        self.guests.len() >= self.limits.total.saturating_add(SOCKET_RESERVE)
+    }
+
+    /// Counts one connection of a host, and returns how many its window has.
+    fn accepted_of(&mut self, host: Host, now: Instant) -> u32 {
+        let rated = self.rated(host, self.limits.rate, |rules| &mut rules.accepts);
+        rated.map_or(0, |(table, rate)| table.count(host, now, rate.window))
+    }
+
+    /// Counts one connection of a subnet, and returns whether its window has too many.
+    fn is_over_in_subnet(&mut self, host: Host, now: Instant) -> bool {
+        let rated = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
+        rated.is_some_and(|(table, rate)| table.count(host.subnet(), now, rate.window) > rate.count)
+    }
+
+    /// Lets a guest in, and the one out that makes room for it.
+    fn serve(&mut self, host: Option<Host>, room: Option<(Ticket, Refusal)>) -> Ruling {
+        if let Some((guest, why)) = room {
             self.note(why);
             self.gone(guest);
         }
-        Ruling::Serve {
-            guest: self.enter(host, Stage::HalfOpen),
-            evicted: evicted.map(|(guest, _)| guest),
-        }
+        let evicted = room.map(|(guest, _)| guest);
+        Ruling::Serve { guest: self.enter(host, Stage::HalfOpen), evicted }
     }
 
     /// The handshake, or the first request head, of a guest is complete. Only the first time counts.
@@ -225,7 +299,9 @@ impl Rules {
         if known.stage == Stage::HalfOpen {
             known.stage = Stage::Headed;
             self.half_open.remove(&guest);
-            self.half_open_hosts.remove(known.host);
+            if let Some(host) = known.host {
+                self.half_open_hosts.remove(host);
+            }
         }
     }
 
@@ -237,9 +313,8 @@ impl Rules {
         now: Instant,
     ) -> Result<Option<Ticket>, Refusal> {
         self.latest = Some(now);
-        let Some(host) = self.guests.get(&guest).map(|known| known.host) else {
-            return Err(Refusal::SocketEvicted); // counted when that happened
-        };
+        // An evicted guest was counted when that happened. A proxy's socket has a host before it asks for a place.
+        let Some(host) = self.host_of(guest) else { return Err(Refusal::SocketEvicted) };
         let standing = self.standing(host, identity);
         if !identity.is_some_and(|identity| self.configured.contains(&identity)) {
             self.has_room_for(host, standing).map_err(|why| self.note(why))?;
@@ -267,9 +342,9 @@ impl Rules {
     /// a node that nobody comes to has no use for the difference.
     pub(super) fn leave(&mut self, guest: Ticket) {
         let Some(known) = self.guests.get_mut(&guest) else { return };
-        let Some(place) = known.place.take() else { return };
-        self.place_hosts.remove(known.host);
-        self.place_subnets.remove(known.host.subnet());
+        let (Some(place), Some(host)) = (known.place.take(), known.host) else { return };
+        self.place_hosts.remove(host);
+        self.place_subnets.remove(host.subnet());
         if let (Some(identity), Some(latest)) = (place.identity, self.latest)
             && latest.saturating_duration_since(place.since) >= LONG
         {
@@ -328,12 +403,14 @@ impl Rules {
         why
     }
 
-    fn enter(&mut self, host: Host, stage: Stage) -> Ticket {
+    fn enter(&mut self, host: Option<Host>, stage: Stage) -> Ticket {
         let guest = Ticket(self.next);
         self.next += 1;
         if stage == Stage::HalfOpen {
             self.half_open.insert(guest);
-            self.half_open_hosts.add(host);
+            if let Some(host) = host {
+                self.half_open_hosts.add(host);
+            }
         }
         self.guests.insert(guest, Guest { host, stage, place: None });
         guest
@@ -378,11 +455,11 @@ impl Rules {
         Ok(())
     }
 
-    /// The half-open guest that makes room for a new one of `host`, if one has to.
-    fn crowded_half_open(&self, host: Host) -> Option<Ticket> {
-        let of_host = self.half_open_hosts.of(host);
-        if !self.is_exempt(host) && of_host >= self.limits.half_open_per_ip.max(1) {
-            return self.half_open.iter().copied().find(|guest| self.host_of(*guest) == Some(host));
+    /// The half-open guest that makes room for a new one of `host`, if one has to. Among those of all hosts, sockets of
+    /// proxies without a client are given up only if nobody else is half open.
+    fn crowded_half_open(&self, host: Option<Host>) -> Option<Ticket> {
+        if let Some(oldest) = host.and_then(|host| self.crowded_of_host(host)) {
+            return Some(oldest);
         }
         if self.half_open.len() < self.limits.half_open_total.max(1) {
             return None;
@@ -390,25 +467,39 @@ impl Rules {
         let all =
             || self.half_open.iter().filter_map(|guest| Some((*guest, self.host_of(*guest)?)));
         let crowd = Crowd::of(all().map(|(_, host)| host));
-        all().min_by_key(|(guest, host)| (crowd.rank(*host), *guest)).map(|(guest, _)| guest)
+        let of_hosts = all().min_by_key(|(guest, host)| (crowd.rank(*host), *guest));
+        of_hosts.map(|(guest, _)| guest).or_else(|| self.half_open.first().copied())
+    }
+
+    /// The oldest half-open guest of a host that has as many as allowed.
+    fn crowded_of_host(&self, host: Host) -> Option<Ticket> {
+        let of_host = self.half_open_hosts.of(host);
+        if self.is_exempt(host) || of_host < self.limits.half_open_per_ip.max(1) {
+            return None;
+        }
+        self.half_open.iter().copied().find(|guest| self.host_of(*guest) == Some(host))
     }
 
     fn host_of(&self, guest: Ticket) -> Option<Host> {
-        self.guests.get(&guest).map(|known| known.host)
+        self.guests.get(&guest)?.host
     }
 
     /// The socket without a place that makes room for a new one of `host`, if there is one: unfinished
     /// handshakes first, the oldest of them; then the newest of those that are served.
-    fn crowded_socket(&self, host: Host) -> Option<Ticket> {
-        let is_candidate = |known: &&Guest| known.place.is_none() && !self.is_exempt(known.host);
-        let crowd = Crowd::of(self.guests.values().filter(is_candidate).map(|known| known.host));
-        let candidates = self.guests.iter().filter(|(_, known)| is_candidate(known));
-        let candidates = candidates.filter(|(_, known)| crowd.is_denser(known.host, host));
-        let rank = |guest: Ticket, known: &Guest| match known.stage {
-            Stage::HalfOpen | Stage::Drained => (crowd.rank(known.host), Stage::HalfOpen, guest.0),
-            Stage::Headed => (crowd.rank(known.host), Stage::Headed, u64::MAX - guest.0),
+    fn crowded_socket(&self, host: Option<Host>) -> Option<Ticket> {
+        let candidates = || {
+            self.guests.iter().filter_map(|(guest, known)| {
+                let host = known.host.filter(|host| !self.is_exempt(*host))?;
+                known.place.is_none().then_some((*guest, known.stage, host))
+            })
         };
-        candidates.min_by_key(|(guest, known)| rank(**guest, known)).map(|(guest, _)| *guest)
+        let crowd = Crowd::of(candidates().map(|(.., host)| host));
+        let denser = candidates().filter(|(.., theirs)| crowd.is_denser(*theirs, host));
+        let rank = |(guest, stage, host): &(Ticket, Stage, Host)| match stage {
+            Stage::HalfOpen | Stage::Drained => (crowd.rank(*host), Stage::HalfOpen, guest.0),
+            Stage::Headed => (crowd.rank(*host), Stage::Headed, u64::MAX - guest.0),
+        };
+        denser.min_by_key(rank).map(|(guest, ..)| guest)
     }
 
     /// The peer that makes room for a newcomer, if there is one: of the most crowded host of the most
@@ -418,12 +509,13 @@ impl Rules {
             self.guests.iter().filter_map(|(guest, known)| {
                 let place = known.place.as_ref();
                 let place = place.filter(|place| place.standing < Standing::Configured)?;
-                (!self.is_exempt(known.host)).then(|| (known.host, place.rank(*guest, now), *guest))
+                let host = known.host.filter(|host| !self.is_exempt(*host))?;
+                Some((host, place.rank(*guest, now), *guest))
             })
         };
         let crowd = Crowd::of(candidates().map(|(host, ..)| host));
         let gives_way =
-            |theirs: Host| standing == Standing::Configured || crowd.is_denser(theirs, host);
+            |theirs: Host| standing == Standing::Configured || crowd.is_denser(theirs, Some(host));
         let chosen = candidates().filter(|(host, ..)| gives_way(*host));
         let chosen = chosen.min_by_key(|(host, rank, _)| (crowd.rank(*host), *rank));
         chosen.map(|(.., guest)| guest)
@@ -455,12 +547,17 @@ impl Crowd {
         (Reverse(self.subnets.of(subnet)), subnet, Reverse(self.hosts.of(host)), host)
     }
 
-    /// True if `theirs` is more crowded than `ours` even after one of theirs gave way to one of ours.
-    fn is_denser(&self, theirs: Host, ours: Host) -> bool {
-        if theirs.subnet() == ours.subnet() {
-            self.hosts.of(theirs) >= self.hosts.of(ours) + 2
-        } else {
-            self.subnets.of(theirs.subnet()) >= self.subnets.of(ours.subnet()) + 2
+    /// True if `theirs` is more crowded than `ours` even after one of theirs gave way to one of ours. A newcomer without
+    /// a host, behind a proxy, is taken for the first of its subnet.
+    fn is_denser(&self, theirs: Host, ours: Option<Host>) -> bool {
+        match ours {
+            Some(ours) if theirs.subnet() == ours.subnet() => {
+                self.hosts.of(theirs) >= self.hosts.of(ours) + 2
+            }
+            _ => {
+                let of_ours = ours.map_or(0, |ours| self.subnets.of(ours.subnet()));
+                self.subnets.of(theirs.subnet()) >= of_ours + 2
+            }
         }
     }
 }

@@ -99,9 +99,9 @@ impl HttpServer {
         let Connection { io, caller, terms } = connection;
         let conn = self.conn_state();
         let permit = match terms.permit {
-            PermitRule::WithFirstRequest => None,
+            PermitRule::WithFirstRequest | PermitRule::WithFirstRequestOfProxy => None,
             PermitRule::BeforeReading => {
-                let acquire = self.permit(&caller, &conn);
+                let acquire = self.permit(Some(&caller), &conn);
                 match cancel.run_until_cancelled(acquire).await? {
                     Ok(permit) => Some(permit),
                     Err(refused) => {
@@ -115,6 +115,7 @@ impl HttpServer {
             server: self,
             hook,
             caller: &caller,
+            charged: (terms.permit != PermitRule::WithFirstRequestOfProxy).then_some(&caller),
             conn: &conn,
             cancel,
             permit: OnceCell::new_with(permit),
@@ -155,6 +156,8 @@ struct Requests<'a, H: ConnectionHook> {
     server: &'a HttpServer,
     hook: &'a H,
     caller: &'a Caller,
+    /// The peer whose share the connection permit is of; `None` if it counts in total only.
+    charged: Option<&'a Caller>,
     conn: &'a Arc<ConnState>,
     /// Ends the wait for a permit.
     cancel: &'a CancellationToken,
@@ -193,12 +196,15 @@ impl<H: ConnectionHook> Requests<'_, H> {
     /// future.
     fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send {
         let ready = |response| self.conn.answer(dated(response, self.server.clock()));
-        match (self.route(&request), self.permit.get()) {
+        let forwarded = self.hook.client(request.headers());
+        let action = self.route(&request, forwarded.as_ref().unwrap_or(self.caller));
+        request.extensions_mut().insert(forwarded.unwrap_or_else(|| self.caller.clone()));
+        match (action, self.permit.get()) {
             (Action::Pass, Some(permit)) => {
-                let answering = self.server.answer(request, self.caller, self.conn, permit);
+                let answering = self.server.answer(request, self.conn, permit);
                 Either::Left(answering.map(move |response| Ok(ready(response))))
             }
             (action, _) => {
@@ -209,8 +215,8 @@ impl<H: ConnectionHook> Requests<'_, H> {
     }
 
     /// Decides about a request: first its rate, then the form of its path, then the hook.
-    fn route(&self, request: &Request<Incoming>) -> Action<H::Upgrade> {
-        if let Some(refusal) = self.hook.refusal() {
+    fn route(&self, request: &Request<Incoming>, caller: &Caller) -> Action<H::Upgrade> {
+        if let Some(refusal) = self.hook.refusal(caller) {
             return Action::Answer(refusal);
         }
         if let Some(moved) = reply::elsewhere(request.uri()) {
@@ -220,6 +226,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
+            caller,
             pipelined: self.conn.pipelined(),
         })
     }
@@ -244,10 +251,10 @@ impl<H: ConnectionHook> Requests<'_, H> {
 
     /// Takes a permit for the connection, and then calls the service.
     async fn answer_first(&self, request: Request<Incoming>) -> HttpResponse {
-        let acquire = || self.server.permit(self.caller, self.conn);
+        let acquire = || self.server.permit(self.charged, self.conn);
         let acquired = self.cancel.run_until_cancelled(self.permit.get_or_try_init(acquire)).await;
         if let Some(Ok(permit)) = acquired {
-            return self.server.answer(request, self.caller, self.conn, permit).await;
+            return self.server.answer(request, self.conn, permit).await;
         }
         let mut response = reply::come_back(StatusCode::SERVICE_UNAVAILABLE, COME_BACK_AFTER);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

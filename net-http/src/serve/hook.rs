@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use gossip::http::HttpResponse;
+use gossip::http::{Caller, HttpResponse};
 use http::{HeaderMap, Method, Uri};
 
 use super::conn_state::Pipelined;
@@ -17,6 +17,8 @@ pub struct RequestHead<'a> {
     pub uri: &'a Uri,
     /// All headers.
     pub headers: &'a HeaderMap,
+    /// The client that sent the request.
+    pub caller: &'a Caller,
     /// Bytes that the client sent after the head. A request for an upgrade must not have any.
     pub pipelined: Pipelined,
 }
@@ -40,9 +42,16 @@ pub trait ConnectionHook: Send + Sync {
     /// with the stream.
     type Upgrade: Send;
 
-    /// Counts a request, before its path is checked. Returns the answer if the request is refused, for example
-    /// because its host sends too many.
-    fn refusal(&self) -> Option<HttpResponse>;
+    /// The client that a request of these headers comes from, if the caller of the connection is a proxy that passes on
+    /// requests of others. Default: none, every request comes from the caller of the connection.
+    fn client(&self, headers: &HeaderMap) -> Option<Caller> {
+        let _: &HeaderMap = headers;
+        None
+    }
+
+    /// Counts a request of `caller`, before its path is checked. Returns the answer if the request is refused, for
+    /// example because its host sends too many.
+    fn refusal(&self, caller: &Caller) -> Option<HttpResponse>;
 
     /// Decides about a request that was not refused.
     fn route(&self, request: &RequestHead<'_>) -> Action<Self::Upgrade>;
@@ -55,7 +64,7 @@ pub struct NoHook;
 impl ConnectionHook for NoHook {
     type Upgrade = Infallible;
 
-    fn refusal(&self) -> Option<HttpResponse> {
+    fn refusal(&self, _caller: &Caller) -> Option<HttpResponse> {
         None
     }
 

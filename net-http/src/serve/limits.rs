@@ -105,6 +105,9 @@ pub enum PermitRule {
     /// With the first request for the node's service, as on sockets: gossip takes no permit, and the door
     /// bounds the sockets. Without a permit the request is answered 503.
     WithFirstRequest,
+    /// The same for a proxy, which uses the connection for many clients: the permit counts in total only, so that the
+    /// proxy is not limited as one peer.
+    WithFirstRequestOfProxy,
 }
 
 /// The limits and rules for one connection, made by [`ServeLimits::for_socket`] or [`ServeLimits::for_stream`].

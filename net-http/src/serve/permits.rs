@@ -207,14 +207,14 @@ impl ConnectionPermits {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit, and waits for one of the peer's if necessary.
+    /// Takes a permit, and waits for one of the peer's if necessary. Without a caller it is of no peer's share.
     ///
     /// # Cancel safety
     ///
     /// Safe: a dropped future loses its place in the queue, and nothing else.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
-        caller: &Caller,
+        caller: Option<&Caller>,
         conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
         let acquired = self.acquire_uncounted(caller, conn).await;
@@ -230,10 +230,11 @@ impl ConnectionPermits {
 
     async fn acquire_uncounted(
         self: &Arc<Self>,
-        caller: &Caller,
+        caller: Option<&Caller>,
         conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
-        let at_peer = match PeerKey::of(caller, self.loopback) {
+        let key = caller.and_then(|caller| PeerKey::of(caller, self.loopback));
+        let at_peer = match key {
             Some(key) => {
                 let present = self.present(key);
                 let permit = self.permit_of(&present.peer).await?;
@@ -325,16 +326,16 @@ mod tests {
         let (permits, conn) = (permits(limits), Arc::default());
         let mut held = Vec::new();
         for number in 0..10 {
-            held.push(permits.acquire(&caller(number), &conn).await.unwrap());
+            held.push(permits.acquire(Some(&caller(number)), &conn).await.unwrap());
         }
-        assert_eq!(permits.acquire(&caller(99), &conn).await.unwrap_err(), Refused::Full);
+        assert_eq!(permits.acquire(Some(&caller(99)), &conn).await.unwrap_err(), Refused::Full);
         assert_eq!((permits.peers().len(), permits.served()), (10, 10));
         // Some of these wait, some are dropped while they wait, and some reach the deadline.
         let first = caller(1);
-        let mut waiting = Box::pin(permits.acquire(&first, &conn));
+        let mut waiting = Box::pin(permits.acquire(Some(&first), &conn));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(waiting);
-        assert_eq!(permits.acquire(&first, &conn).await.unwrap_err(), Refused::WaitedInVain);
+        assert_eq!(permits.acquire(Some(&first), &conn).await.unwrap_err(), Refused::WaitedInVain);
         drop(held);
         assert_eq!(permits.peers().len(), 0);
         assert_eq!((permits.served(), permits.waiting()), (0, 0));
@@ -346,7 +347,7 @@ mod tests {
         let (conn, order) = (Arc::default(), Mutex::new(Vec::new()));
         let (permits, conn, order) = (&permits, &conn, &order);
         join_all((0..5).map(|number| async move {
-            let permit = permits.acquire(&caller(1), conn).await.unwrap();
+            let permit = permits.acquire(Some(&caller(1)), conn).await.unwrap();
             order.lock().unwrap().push(number);
             time::sleep(Duration::from_secs(1)).await;
             drop(permit);

@@ -130,20 +130,20 @@ impl HttpServer {
         Arc::new(ConnState::new(Arc::clone(&self.shared.metrics)))
     }
 
-    /// Takes a permit for a connection, and waits for one if necessary.
+    /// Takes a permit for a connection, and waits for one if necessary. Without a caller it counts in total only.
     ///
     /// # Cancel safety
     ///
     /// Safe: a dropped future loses its place in the queue, and nothing else.
     pub(super) async fn permit(
         &self,
-        caller: &Caller,
+        caller: Option<&Caller>,
         conn: &Arc<ConnState>,
     ) -> Result<ConnectionPermit, Refused> {
         self.shared.connections.acquire(caller, conn).await
     }
 
-    /// Calls the service for one request of a connection that holds a permit.
+    /// Calls the service for one request of a connection that holds a permit. The request has its [`Caller`] already.
     ///
     /// # Cancel safety
     ///
@@ -151,7 +151,6 @@ impl HttpServer {
     pub(super) fn answer<'a, B>(
         &'a self,
         request: Request<B>,
-        caller: &'a Caller,
         conn: &Arc<ConnState>,
         permit: &'a ConnectionPermit,
     ) -> impl Future<Output = HttpResponse> + Send + use<'a, B>
@@ -164,7 +163,6 @@ impl HttpServer {
             true => HttpBody::empty(),
             false => HttpBody::new(Asked::new(body, conn)),
         });
-        request.extensions_mut().insert(caller.clone());
         if self.shared.context.loopback != LoopbackRule::default() {
             request.extensions_mut().insert(self.shared.context.loopback);
         }

@@ -7,7 +7,10 @@
 
 use std::convert::Infallible;
 
-use gossip::{NetworkProfile, http::HttpResponse};
+use gossip::{
+    NetworkProfile,
+    http::{Caller, HttpResponse},
+};
 use http::{HeaderValue, Method, StatusCode, header};
 use net_http::{
     reply,
@@ -40,7 +43,7 @@ impl ProtocolsDocument {
 impl ConnectionHook for ProtocolsDocument {
     type Upgrade = Infallible;
 
-    fn refusal(&self) -> Option<HttpResponse> {
+    fn refusal(&self, _caller: &Caller) -> Option<HttpResponse> {
         None
     }
 
@@ -55,7 +58,7 @@ impl ConnectionHook for ProtocolsDocument {
 #[cfg(test)]
 mod tests {
     use futures::executor::block_on;
-    use gossip::http::read_all;
+    use gossip::{Transport, http::read_all};
     use http::{HeaderMap, Uri};
     use net_http::serve::Pipelined;
 
@@ -65,7 +68,9 @@ mod tests {
         let document = ProtocolsDocument::new(&NetworkProfile::TANDEM);
         let (uri, headers) = (Uri::from_static(path), HeaderMap::new());
         let (uri, headers, pipelined) = (&uri, &headers, Pipelined::Nothing);
-        match document.route(&RequestHead { method, uri, headers, pipelined }) {
+        let (transport, address) = (Transport::Libp2p, "here".into());
+        let caller = &Caller { identity: None, transport, address, ip: None };
+        match document.route(&RequestHead { method, uri, headers, caller, pipelined }) {
             Action::Answer(response) => Some(response),
             Action::Pass => None,
             other => panic!("{other:?}"),

@@ -10,10 +10,11 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
+    sync::Arc,
 };
 
-use gossip::{BoxFuture, DisconnectReason, LinkId, NodeAddress, Security, Transport, http::Caller};
-use net_http::serve::{Connection, Terms, Upgraded};
+use gossip::{BoxFuture, DisconnectReason, LinkId, NodeAddress, Security};
+use net_http::serve::{Connection, PermitRule, Terms, Upgraded};
 use runtime::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,7 +23,12 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Place, hook::GossipHook, upgrade::Accepted};
+use super::{
+    Place,
+    hook::GossipHook,
+    origin::{Origin, Sender},
+    upgrade::Accepted,
+};
 use crate::{
     frame::Role,
     link::{self, Established},
@@ -35,17 +41,28 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// Serves one socket until its HTTP ends. The first byte tells TLS from plain HTTP. If the socket was
 /// upgraded, returns the future that runs its link.
 pub(super) async fn serve(
-    stream: Stream,
+    mut stream: Stream,
     place: Place,
     cancel: CancellationToken,
 ) -> Option<BoxFuture<'static, ()>> {
     socket::tune(&stream);
-    let context = &place.context;
+    let context = Arc::clone(&place.context);
     let mut terms = context.http_server.limits().for_socket(context.profile.header_case);
-    let Some(acceptor) = context.tls.clone() else {
-        return serve_over(stream, terms, place, &cancel).await;
-    };
     let deadline = Instant::now() + terms.head_time;
+    let origin = match place.begins_with_preamble() {
+        false => place.origin(),
+        true => {
+            let reading = place.introduced(&mut stream, deadline);
+            cancel.run_until_cancelled(reading).await??
+        }
+    };
+    if origin.sender == Sender::Proxy {
+        terms.permit = PermitRule::WithFirstRequestOfProxy;
+    }
+    let guest = Guest { place, origin };
+    let Some(acceptor) = context.tls.clone() else {
+        return serve_over(stream, terms, guest, &cancel).await;
+    };
     let first = time::timeout_at(deadline, speaks_tls(&stream));
     let stream = match cancel.run_until_cancelled(first).await {
         Some(Ok(Ok(First::Tls))) => {
@@ -53,7 +70,7 @@ pub(super) async fn serve(
             match cancel.run_until_cancelled(accept).await {
                 Some(Ok(Ok(stream))) => stream,
                 Some(Ok(Err(error))) => {
-                    tracing::debug!(%error, from = %place.from, "TLS handshake failed");
+                    tracing::debug!(%error, from = %guest.origin.address, "TLS handshake failed");
                     return None;
                 }
                 Some(Err(_)) | None => return None,
@@ -61,13 +78,19 @@ pub(super) async fn serve(
         }
         Some(Ok(Ok(First::Plain))) => {
             terms.head_time = deadline.saturating_duration_since(Instant::now());
-            return serve_over(stream, terms, place, &cancel).await;
+            return serve_over(stream, terms, guest, &cancel).await;
         }
         Some(Ok(Err(_)) | Err(_)) | None => return None,
     };
     terms.head_time = deadline.saturating_duration_since(Instant::now());
     // Boxed: this future is far larger than the plain one, and far rarer.
-    Box::pin(serve_over(stream, terms, place, &cancel)).await
+    Box::pin(serve_over(stream, terms, guest, &cancel)).await
+}
+
+/// An accepted socket, and what is known of its other end.
+struct Guest {
+    place: Place,
+    origin: Origin,
 }
 
 /// The kind of the first bytes on a connection.
@@ -123,16 +146,12 @@ impl Carrier for TlsStream<Stream> {
 async fn serve_over<Io: Carrier>(
     io: Io,
     terms: Terms,
-    place: Place,
+    Guest { place, origin }: Guest,
     cancel: &CancellationToken,
 ) -> Option<BoxFuture<'static, ()>> {
-    let caller = Caller {
-        identity: None,
-        transport: Transport::WebSocket,
-        address: place.from.to_string().into(),
-        ip: Some(place.from.ip()),
-    };
-    let (server, hook) = (place.context.http_server.clone(), GossipHook(&place));
+    let caller = origin.caller();
+    let server = place.context.http_server.clone();
+    let hook = GossipHook { place: &place, origin: &origin };
     let served = server.serve(Connection { io, caller, terms }, &hook, cancel);
     let (upgraded, cancel) = (served.await?, cancel.clone());
     Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
@@ -165,7 +184,9 @@ async fn become_peer<Io: Carrier>(
         priority_challenge,
         place: peer_place,
         location,
+        caller,
     } = *upgrade;
+    let ip = caller.ip.unwrap_or(place.from.ip());
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -174,8 +195,8 @@ async fn become_peer<Io: Carrier>(
         early,
         role: Role::Server,
         configured: None,
-        address: place.from.to_string(),
-        http_address: location.and_then(|location| listens(place.from.ip(), &location)),
+        address: caller.address.to_string(),
+        http_address: location.and_then(|location| listens(ip, &location)),
         features,
         exchange,
         session,
@@ -184,7 +205,7 @@ async fn become_peer<Io: Carrier>(
         merit: peer_place.merit(),
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {
-        tracing::debug!(%peer, from = %place.from, "peer connected");
+        tracing::debug!(%peer, from = %caller.address, "peer connected");
         let mut ended = pin!(link::ended(context, attached, cancel));
         let reason = tokio::select! {
             biased;
@@ -194,7 +215,7 @@ async fn become_peer<Io: Carrier>(
                 ended.await
             }
         };
-        tracing::debug!(%peer, from = %place.from, %reason, "peer gone");
+        tracing::debug!(%peer, from = %caller.address, %reason, "peer gone");
     }
 }
 

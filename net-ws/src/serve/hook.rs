@@ -4,7 +4,11 @@
 //!
 //! * The door counts every request, whatever its path.
 
-use gossip::http::HttpResponse;
+use gossip::{
+    Transport,
+    http::{Caller, HttpResponse},
+};
+use http::HeaderMap;
 use net_http::{
     reply,
     serve::{Action, ConnectionHook, RequestHead},
@@ -13,32 +17,55 @@ use tokio::time::Instant;
 
 use super::{
     Place,
+    origin::{Origin, Sender},
     route::genesis_of,
     upgrade::{self, Accepted},
 };
-use crate::config::GossipService;
+use crate::{config::GossipService, metrics::ProxyFault};
 
 /// The door and the gossip path of one socket.
-pub(super) struct GossipHook<'a>(pub(super) &'a Place);
+pub(super) struct GossipHook<'a> {
+    pub(super) place: &'a Place,
+    pub(super) origin: &'a Origin,
+}
 
 impl ConnectionHook for GossipHook<'_> {
     type Upgrade = Box<Accepted>;
 
-    fn refusal(&self) -> Option<HttpResponse> {
-        self.0.pass.headed();
+    fn client(&self, headers: &HeaderMap) -> Option<Caller> {
+        if self.origin.sender == Sender::Client {
+            return None;
+        }
+        let context = &self.place.context;
+        let Some(ip) = context.proxies.client_of(headers, self.origin.ip) else {
+            context.metrics.note_proxy(ProxyFault::RequestClient);
+            return None;
+        };
+        let address = ip.to_string().into();
+        Some(Caller { identity: None, transport: Transport::WebSocket, address, ip: Some(ip) })
+    }
+
+    fn refusal(&self, caller: &Caller) -> Option<HttpResponse> {
+        self.place.pass.headed();
         let now = Instant::now().into_std();
-        let admitted = self.0.context.door.request(self.0.from.ip(), now);
+        let ip = caller.ip.unwrap_or(self.origin.ip);
+        let admitted = self.place.context.door.request(ip, now);
         admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
     }
 
     fn route(&self, request: &RequestHead<'_>) -> Action<Box<Accepted>> {
-        let context = &self.0.context;
+        let context = &self.place.context;
         if context.gossip_service == GossipService::Off {
             return Action::Pass;
         }
         match genesis_of(request.uri.path()) {
             None => Action::Pass,
-            Some(genesis) => upgrade::decide(context, request, &genesis, &self.0.pass),
+            Some(genesis) => {
+                if self.origin.sender == Sender::Proxy {
+                    self.place.pass.comes_from(request.caller.ip.unwrap_or(self.origin.ip));
+                }
+                upgrade::decide(context, request, &genesis, &self.place.pass)
+            }
         }
     }
 }

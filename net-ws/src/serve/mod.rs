@@ -9,12 +9,14 @@
 //! # Invariants
 //!
 //! * The door counts every socket from accept to close, and each is one task of the network.
+//! * A trusted proxy is not limited as one host; its clients are, as soon as it has told them.
 //! * A socket that the door evicts is closed at once; one that has become a peer is closed with a close frame.
 //! * A socket that has not sent a whole request head after 10 s is closed, and no head is longer than 8 KiB.
 //! * Every request is answered, or its connection closed. The refusals are in the order of existing nodes.
 
 mod connection;
 mod hook;
+mod origin;
 mod raw;
 mod reply;
 mod route;
@@ -60,7 +62,11 @@ pub(crate) async fn accept(
 fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAddr) {
     let (accepted, evicted) = (Instant::now(), CancellationToken::new());
     let evict = evicted.clone();
-    let knock = context.door.knock(from.ip(), accepted.into_std(), move || evict.cancel());
+    let (now, evict) = (accepted.into_std(), move || evict.cancel());
+    let knock = match context.proxies.trusts(from.ip()) {
+        true => context.door.knock_of_proxy(now, evict),
+        false => context.door.knock(from.ip(), now, evict),
+    };
     match knock {
         Knock::Close(_) => {}
         Knock::Serve(pass) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gossip::{
     Tag,
-    http::{HttpBody, HttpResponse},
+    http::{Caller, HttpBody, HttpResponse},
     wire::{
         features::Features,
         hello::{self, Header, Hello},
@@ -43,6 +43,8 @@ pub(super) struct Accepted {
     pub(super) place: PeerPlace,
     /// The address that the peer announces for itself.
     pub(super) location: Option<String>,
+    /// The client that sent the request.
+    pub(super) caller: Caller,
 }
 
 /// Answers a request for gossip in the network called `genesis`.
@@ -92,9 +94,17 @@ fn accept(
     *response.headers_mut() = answer_headers(context, &key, answer, priority_challenge.clone());
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest(features).into_iter().collect();
-    let location = theirs.location;
-    let accepted =
-        Accepted { features, exchange, session, greeting, priority_challenge, place, location };
+    let (location, caller) = (theirs.location, request.caller.clone());
+    let accepted = Accepted {
+        features,
+        exchange,
+        session,
+        greeting,
+        priority_challenge,
+        place,
+        location,
+        caller,
+    };
     Ok((response, accepted))
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum TlsFailed {
     Certificate {
         /// The name that the certificate has to be valid for.
         host: String,
-        /// What is wrong with it.
+        /// The fault of the certificate, as the end of a sentence.
         reason: String,
     },
     /// The server ended the session, or speaks no TLS.
@@ -29,7 +29,7 @@ pub(crate) enum TlsFailed {
     Refused {
         /// The name of the server.
         host: String,
-        /// What the server did.
+        /// The act of the server, as the end of a sentence.
         reason: String,
     },
     /// The handshake failed for a reason that has no words here.
@@ -95,7 +95,7 @@ impl TlsFailed {
     }
 }
 
-/// What is wrong with a certificate, as the end of a sentence about it.
+/// The fault of a certificate, as the end of a sentence about it.
 fn about(wrong: &CertificateError) -> String {
     match wrong {
         CertificateError::UnknownIssuer => {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use gossip::{NodeAddress, PriorityScheme};
-use net_ws::{TlsIdentity, WsConfig};
+use net_ws::{ProxyRules, TlsIdentity, WsConfig};
 
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
@@ -30,6 +30,7 @@ pub(super) struct WsSide {
     tls_roots: Option<PathBuf>,
     tls_client: Option<TlsFiles>,
     priority: Option<Arc<dyn PriorityScheme>>,
+    proxies: ProxyRules,
 }
 
 impl Default for WsSide {
@@ -42,6 +43,7 @@ impl Default for WsSide {
             tls_roots: None,
             tls_client: None,
             priority: None,
+            proxies: ProxyRules::default(),
         }
     }
 }
@@ -104,6 +106,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the proxies in front of the WebSocket port that are believed about their clients, so that limits on one host
+    /// apply to the clients and not to the proxies. Default: none.
+    pub fn proxies(mut self, proxies: ProxyRules) -> Self {
+        self.ws.proxies = proxies;
+        self
+    }
+
     /// The configuration of the WebSocket network.
     pub(super) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
@@ -113,6 +122,7 @@ impl NodeBuilder {
         config.peers = self.peers.iter().filter(web_socket).cloned().collect();
         config.identity = Some(Arc::new(lent.key.clone()));
         config.door = lent.door.clone();
+        config.proxies = self.ws.proxies.clone();
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         (config.tls, config.tls_client) =

@@ -260,6 +260,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     if let Some(file) = &settings.key_file {
         builder = builder.key_file(file);
     }
+    builder = builder.proxies(settings.proxies.clone());
     if let Some(files) = &settings.tls {
         builder = builder.tls(files.clone());
     }

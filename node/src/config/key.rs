@@ -64,6 +64,9 @@ pub(crate) enum Key {
     Uploads,
     PassOnBlocks,
     HttpRate,
+    TrustedProxies,
+    ProxyProtocol,
+    RealIpHeader,
     TlsCert,
     TlsSecret,
     TlsCa,
@@ -188,6 +191,21 @@ const HTTP_RATE: Spec = Spec::new(
     "HTTP requests a second that one peer may make; 0 for any number",
 );
 
+const TRUSTED_PROXIES: Spec = Spec::new(
+    ("trusted_proxies", "trusted-proxy", List, Nothing, "RANGE"),
+    "A proxy in front of the WebSocket port, which is believed about its clients: an address, or a range such as 10.0.0.0/8",
+);
+
+const PROXY_PROTOCOL: Spec = Spec::new(
+    ("proxy_protocol", "proxy-protocol", Switch, Is("off"), "SWITCH"),
+    "Connections of trusted proxies begin with the PROXY protocol, version 1 or 2: on or off",
+);
+
+const REAL_IP_HEADER: Spec = Spec::new(
+    ("real_ip_header", "real-ip-header", Text, Is("x-forwarded-for"), "HEADER"),
+    "Header in which trusted proxies tell the client of a request: x-forwarded-for or forwarded",
+);
+
 const TLS_CERT: Spec = Spec::new(
     ("tls_cert", "tls-cert", Text, Nothing, "FILE"),
     "File with the certificates for HTTPS on the WebSocket port, in PEM",
@@ -218,7 +236,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -238,6 +256,9 @@ impl Key {
         Self::Uploads,
         Self::PassOnBlocks,
         Self::HttpRate,
+        Self::TrustedProxies,
+        Self::ProxyProtocol,
+        Self::RealIpHeader,
         Self::TlsCert,
         Self::TlsSecret,
         Self::TlsCa,
@@ -268,6 +289,9 @@ impl Key {
             Self::Uploads => UPLOADS,
             Self::PassOnBlocks => PASS_ON_BLOCKS,
             Self::HttpRate => HTTP_RATE,
+            Self::TrustedProxies => TRUSTED_PROXIES,
+            Self::ProxyProtocol => PROXY_PROTOCOL,
+            Self::RealIpHeader => REAL_IP_HEADER,
             Self::TlsCert => TLS_CERT,
             Self::TlsSecret => TLS_SECRET,
             Self::TlsCa => TLS_CA,
@@ -287,10 +311,11 @@ impl Key {
         match self {
             Self::Profile => &["tandem", "algorand"],
             Self::Mode => &["hybrid", "ws", "p2p"],
-            Self::Relay | Self::Mdns | Self::PassOnBlocks => &["on", "off"],
+            Self::Relay | Self::Mdns | Self::PassOnBlocks | Self::ProxyProtocol => &["on", "off"],
             Self::Services => &["status", "blocks", "files", "kv"],
             Self::Uploads => &["anyone"],
             Self::VotePacking => &["off", "stateless"],
+            Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],
             _ => &[],
         }

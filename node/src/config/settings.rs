@@ -12,11 +12,11 @@ use std::{
 };
 
 use gossip::{
-    Identity, NetworkId, NetworkProfile, NodeAddress,
+    Identity, IpRange, NetworkId, NetworkProfile, NodeAddress,
     wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
 };
 use services::files::Uploads;
-use tandem::{DataDir, Mode, Relaying, TlsFiles};
+use tandem::{DataDir, Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying, TlsFiles};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -57,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) pass_on_blocks: bool,
     /// Requests a second that one peer may make.
     pub(crate) http_rate: Option<NonZeroU32>,
+    pub(crate) proxies: ProxyRules,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) tls_ca: Option<PathBuf>,
     pub(crate) tls_client: Option<TlsFiles>,
@@ -104,6 +105,7 @@ impl Settings {
             uploads: read.uploads()?,
             pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
             http_rate: read.required(Key::HttpRate, rate)?,
+            proxies: read.proxies()?,
             tls: read.tls_files(Key::TlsCert, Key::TlsSecret)?,
             tls_ca: read.optional(Key::TlsCa, |text| layers.path(text))?,
             tls_client: read.tls_files(Key::TlsClientCert, Key::TlsClientSecret)?,
@@ -170,19 +172,37 @@ impl Reader<'_> {
         })
     }
 
+    /// The proxies in front of the node.
+    fn proxies(&self) -> Result<ProxyRules, ConfigError> {
+        let trusted = self.list(Key::TrustedProxies, |text| {
+            text.parse::<IpRange>().map_err(|error| error.to_string())
+        })?;
+        let protocol = match self.required(Key::ProxyProtocol, switch)? {
+            true if trusted.is_empty() => {
+                return Err(self.lonely(Key::ProxyProtocol, Key::TrustedProxies));
+            }
+            true => ProxyProtocol::On,
+            false => ProxyProtocol::Off,
+        };
+        let header = self.required(Key::RealIpHeader, real_ip_header)?;
+        Ok(ProxyRules::default().with_trusted(trusted).with_protocol(protocol).with_header(header))
+    }
+
+    /// The error for a setting that needs another one.
+    fn lonely(&self, key: Key, other: Key) -> ConfigError {
+        let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
+        let problem = format!("`{}` is needed with it", other.spec().name);
+        ConfigError::Value { at, key, problem }
+    }
+
     /// The files of a certificate and its key: both or neither.
     fn tls_files(&self, cert: Key, key: Key) -> Result<Option<TlsFiles>, ConfigError> {
-        let lonely = |key: Key, other: Key| {
-            let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
-            let problem = format!("`{}` is needed with it", other.spec().name);
-            ConfigError::Value { at, key, problem }
-        };
         let file = |key| self.optional(key, |text| self.0.path(text));
         match (file(cert)?, file(key)?) {
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
-            (Some(_), None) => Err(lonely(cert, key)),
-            (None, Some(_)) => Err(lonely(key, cert)),
+            (Some(_), None) => Err(self.lonely(cert, key)),
+            (None, Some(_)) => Err(self.lonely(key, cert)),
         }
     }
 
@@ -343,6 +363,14 @@ fn uploader(text: &str) -> Result<Option<Identity>, String> {
 fn rate(text: &str) -> Result<Option<NonZeroU32>, String> {
     let rate = text.parse().map(NonZeroU32::new);
     rate.map_err(|_| format!("{text:?} is not a whole number from 0"))
+}
+
+fn real_ip_header(text: &str) -> Result<RealIpHeader, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "x-forwarded-for" => Ok(RealIpHeader::XForwardedFor),
+        "forwarded" => Ok(RealIpHeader::Forwarded),
+        _ => Err(format!("{text:?} is no such header: write x-forwarded-for or forwarded")),
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

@@ -419,3 +419,90 @@ proptest! {
         prop_assert_eq!(rules.half_open_hosts.total() + rules.place_subnets.total(), 0);
     }
 }
+
+/// A socket of a proxy.
+fn proxied(rules: &mut Rules, now: Instant) -> (Ticket, Option<Ticket>) {
+    match rules.knock_of_proxy(now) {
+        Ruling::Serve { guest, evicted } => (guest, evicted),
+        other => panic!("the proxy was not served: {other:?}"),
+    }
+}
+
+// Issue 10, 6; threats and goals, row 32.
+#[test]
+fn a_proxy_is_not_limited_as_one_host_and_its_clients_are() {
+    let (mut rules, now) = (Rules::new(limits()), Instant::now());
+    for number in 0..100_u8 {
+        let (guest, evicted) = proxied(&mut rules, now);
+        assert_eq!(evicted, None, "{number}");
+        assert_eq!(rules.introduce(guest, ip(&format!("192.0.{number}.1")), now), Ok(None));
+        rules.headed(guest);
+        assert_eq!(rules.admit(guest, None, now), Ok(None));
+    }
+    // One client through the proxy meets the same bounds as without it.
+    for number in 1..=61 {
+        let (guest, _) = proxied(&mut rules, now);
+        let introduced = rules.introduce(guest, ip("198.51.100.1"), now);
+        assert_eq!(introduced.is_ok(), number <= 60, "{number}");
+        let admitted = rules.admit(guest, None, now);
+        match number {
+            ..=8 => assert_eq!(admitted, Ok(None)),
+            9..=60 => assert_eq!(admitted, Err(Refusal::PerIp), "{number}"),
+            _ => assert_eq!(admitted, Err(Refusal::SocketEvicted)),
+        }
+        if admitted.is_err() {
+            rules.gone(guest);
+        }
+    }
+    assert_eq!((rules.places(), rules.refused_in_all(Refusal::HostRate)), (108, 1));
+    assert_eq!((rules.half_open(), rules.half_open_hosts.total()), (0, 0));
+}
+
+// Issue 10, 6.
+#[test]
+fn half_open_sockets_of_a_proxy_are_bounded_in_all_and_by_client() {
+    let few = InboundLimits { half_open_total: 4, half_open_per_ip: 2, ..unrated() };
+    let (mut rules, now) = (Rules::new(few), Instant::now());
+    let unknown: Vec<_> = (0..4).map(|_| proxied(&mut rules, now).0).collect();
+    // None of them has a host yet, so the oldest goes.
+    let (fifth, evicted) = proxied(&mut rules, now);
+    assert_eq!(evicted, Some(unknown[0]));
+    for guest in [unknown[1], unknown[2]] {
+        assert_eq!(rules.introduce(guest, ip("192.0.2.1"), now), Ok(None));
+    }
+    assert_eq!(rules.introduce(fifth, ip("192.0.2.1"), now), Ok(Some(unknown[1])));
+    // A socket that a proxy uses for several clients counts for the latest.
+    rules.comes_from(fifth, ip("192.0.2.2"));
+    assert_eq!(rules.half_open_hosts.of(Host::of(ip("192.0.2.1"))), 1);
+    assert_eq!(rules.half_open_hosts.of(Host::of(ip("192.0.2.2"))), 1);
+    for guest in [unknown[2], unknown[3], fifth] {
+        rules.gone(guest);
+    }
+    assert_eq!((rules.sockets(), rules.half_open_hosts.total()), (0, 0));
+}
+
+// Issue 10, 6: a proxy that uses one connection for many clients cannot move a peer to another host.
+#[test]
+fn the_host_of_a_place_stays() {
+    let (mut rules, now) = (Rules::new(unrated()), Instant::now());
+    let (guest, _) = proxied(&mut rules, now);
+    assert_eq!(rules.admit(guest, None, now), Err(Refusal::SocketEvicted), "it has no host yet");
+    rules.comes_from(guest, ip("192.0.2.1"));
+    assert_eq!(rules.admit(guest, None, now), Ok(None));
+    rules.comes_from(guest, ip("192.0.2.2"));
+    rules.leave(guest);
+    assert_eq!(rules.places(), 0);
+    assert_eq!(rules.place_hosts.of(Host::of(ip("192.0.2.1"))), 0);
+}
+
+// Issue 10, 6.
+#[test]
+fn a_full_node_gives_sockets_of_a_crowd_up_for_a_client_behind_a_proxy() {
+    let (mut rules, now) = (Rules::new(InboundLimits { total: 2, ..unrated() }), Instant::now());
+    for number in 0..2 + SOCKET_RESERVE {
+        arrive(&mut rules, "192.0.2.1", now + Duration::from_millis(number as u64));
+    }
+    let (_, evicted) = proxied(&mut rules, now);
+    assert!(evicted.is_some());
+    assert_eq!(rules.sockets(), 2 + SOCKET_RESERVE);
+}
