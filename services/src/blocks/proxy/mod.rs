@@ -329,7 +329,7 @@ impl BlockProxy {
         passed
     }
 
-    /// How far a request may go through this relay.
+    /// The bounds of a request that goes on through this relay.
     fn onward(&self, origin: Origin) -> Onward {
         let BlockProxyLimits { relays, total, .. } = self.shared.limits;
         let relays = relays.max(1);

@@ -31,7 +31,7 @@ pub(in crate::blocks) enum Origin {
     Relay(Onward),
 }
 
-/// How far a request may still go.
+/// The bounds of a request that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::blocks) struct Onward {
     /// Relays that may still pass it on.
