@@ -20,8 +20,14 @@ use super::BoxError;
 pub struct HttpBody(Kind);
 
 enum Kind {
-    /// Bytes that are there already; `None` once they were read, or if there are none.
-    Bytes(Option<Bytes>),
+    /// Bytes that are there already; empty once they were read, or if there are none.
+    Bytes(Bytes),
+    Boxed(Boxed),
+}
+
+/// A body in a box. It is an enum of its own because [`HttpBody`] is no larger than its bytes then, and a request is
+/// moved many times on its way.
+enum Boxed {
     /// The body of an axum response, which is a box already.
     Axum(axum_core::body::Body),
     /// A stream.
@@ -45,10 +51,15 @@ impl HttpBody {
             return ours.take().unwrap_or_default();
         }
         if let Some(axum) = any.downcast_mut::<Option<axum_core::body::Body>>() {
-            return axum.take().map_or_else(Self::empty, |axum| Self(Kind::Axum(axum)));
+            return axum
+                .take()
+                .map_or_else(Self::empty, |axum| Self(Kind::Boxed(Boxed::Axum(axum))));
         }
         match body {
-            Some(body) => Self(Kind::Stream(body.map_err(Into::into).boxed_unsync())),
+            Some(body) => {
+                let stream = body.map_err(Into::into).boxed_unsync();
+                Self(Kind::Boxed(Boxed::Stream(stream)))
+            }
             None => Self::empty(),
         }
     }
@@ -56,14 +67,13 @@ impl HttpBody {
     /// A body of these bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        let bytes: Bytes = bytes.into();
-        Self(Kind::Bytes(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Self(Kind::Bytes(bytes.into()))
     }
 
     /// A body without bytes.
     #[must_use]
     pub const fn empty() -> Self {
-        Self(Kind::Bytes(None))
+        Self(Kind::Bytes(Bytes::new()))
     }
 }
 
@@ -94,29 +104,28 @@ impl Body for HttpBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Kind::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Axum(axum) => {
+            Kind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Boxed(Boxed::Axum(axum)) => {
                 Pin::new(axum).poll_frame(context).map_err(axum_core::Error::into_inner)
             }
-            Kind::Stream(stream) => Pin::new(stream).poll_frame(context),
+            Kind::Boxed(Boxed::Stream(stream)) => Pin::new(stream).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Bytes(bytes) => bytes.is_none(),
-            Kind::Axum(axum) => axum.is_end_stream(),
-            Kind::Stream(stream) => stream.is_end_stream(),
+            Kind::Bytes(bytes) => bytes.is_empty(),
+            Kind::Boxed(Boxed::Axum(axum)) => axum.is_end_stream(),
+            Kind::Boxed(Boxed::Stream(stream)) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Bytes(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Kind::Axum(axum) => axum.size_hint(),
-            Kind::Stream(stream) => stream.size_hint(),
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Boxed(Boxed::Axum(axum)) => axum.size_hint(),
+            Kind::Boxed(Boxed::Stream(stream)) => stream.size_hint(),
         }
     }
 }
@@ -175,6 +184,11 @@ mod tests {
         assert_eq!(block_on(read_all(HttpBody::empty(), 0)).unwrap(), "");
         assert!(HttpBody::full("").is_end_stream());
         assert_eq!(HttpBody::new(HttpBody::full("four")).size_hint().exact(), Some(4));
+    }
+
+    #[test]
+    fn a_body_is_no_larger_than_its_bytes() {
+        assert_eq!(size_of::<HttpBody>(), size_of::<Bytes>());
     }
 
     #[test]

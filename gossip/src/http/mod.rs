@@ -21,5 +21,11 @@ pub use client::{HttpClient, HttpRequest, HttpResponse, Timeout};
 pub use error::{HttpAddressError, HttpError};
 pub use service::HttpService;
 
+use crate::handler::BoxFuture;
+
 /// An error of any kind.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A shared function that answers requests.
+type Answering<E> =
+    dyn Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse, E>> + Send + Sync;

@@ -234,7 +234,10 @@ impl Lease {
     {
         let Live { sender, wire, .. } = self.live();
         wire.begin(until);
-        let declared = declared_length(request.headers());
+        let declared = match request.body().is_end_stream() {
+            true => None,
+            false => declared_length(request.headers()),
+        };
         let request = request.map(|body| Outgoing::new(body, declared, wire));
         // Returned as it is: an `async` block would store this future twice.
         sender.try_send_request(request)

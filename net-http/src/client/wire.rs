@@ -383,30 +383,41 @@ impl BodyPanicked {
 #[error("the body of the request is longer than its content-length")]
 struct BodyTooLong;
 
-/// The body of a request while it is sent.
+/// The body of a request while it is sent. It is small, because hyper moves a request a dozen times.
 pub(super) struct Outgoing {
-    body: HttpBody,
-    /// Remaining bytes of the declared length. Without this check hyper would silently drop further bytes.
-    left: Option<u64>,
+    /// `None` for a body without bytes.
+    body: Option<Box<Declared>>,
     wire: Arc<Wire>,
 }
 
+/// A body, and what its request declares of it.
+struct Declared {
+    body: HttpBody,
+    /// Remaining bytes of the declared length. Without this check hyper would silently drop further bytes.
+    left: Option<u64>,
+}
+
 impl Outgoing {
+    /// Wraps a body whose request declares a length, or none.
     pub(super) fn new(body: HttpBody, declared: Option<u64>, wire: &Arc<Wire>) -> Self {
-        Self { body, left: declared, wire: Arc::clone(wire) }
+        let declared = |body| Box::new(Declared { body, left: declared });
+        let body = Some(body).filter(|body| !body.is_end_stream()).map(declared);
+        Self { body, wire: Arc::clone(wire) }
     }
 
+    /// Returns the body if it was not sent.
+    pub(super) fn into_body(mut self) -> HttpBody {
+        self.body.take().map_or_else(HttpBody::empty, |declared| declared.body)
+    }
+}
+
+impl Declared {
     /// Subtracts a frame from the declared length.
     fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyTooLong> {
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             *left = left.checked_sub(data.len() as u64).ok_or(BodyTooLong)?;
         }
         Ok(())
-    }
-
-    /// Returns the body if it was not sent.
-    pub(super) fn into_body(mut self) -> HttpBody {
-        std::mem::take(&mut self.body)
     }
 }
 
@@ -424,11 +435,12 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(declared) = &mut self.body else { return Poll::Ready(None) };
         // A panic of the caller's body must not reach the connection's task, where it would stop every client
         // of the node.
-        let body = Pin::new(&mut self.body);
+        let body = Pin::new(&mut declared.body);
         let error = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(context))) {
-            Ok(Poll::Ready(Some(Ok(frame)))) => match self.count(&frame) {
+            Ok(Poll::Ready(Some(Ok(frame)))) => match declared.count(&frame) {
                 Ok(()) => return Poll::Ready(Some(Ok(frame))),
                 Err(error) => error.into(),
             },
@@ -441,10 +453,11 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(|declared| declared.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let hint = |declared: &Box<Declared>| declared.body.size_hint();
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), hint)
     }
 }

@@ -24,7 +24,6 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time,
 };
-use tower::Service;
 
 use super::{
     asked::Asked,
@@ -195,9 +194,8 @@ impl HttpServer {
         connection: &'a ConnectionPermit,
     ) -> impl Future<Output = HttpResponse> + Send + 'a {
         self.shared.metrics.note_request();
-        // A service is always ready.
-        let mut service = self.shared.service.clone();
-        let handling = catch_unwind(AssertUnwindSafe(|| service.call(request)));
+        let service = &self.shared.service;
+        let handling = catch_unwind(AssertUnwindSafe(|| service.answer(request)));
         async move {
             let handled = match handling {
                 Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await,
