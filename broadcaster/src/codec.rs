@@ -24,6 +24,12 @@ pub trait Encoder: Send + 'static {
     /// Puts what is to be written for `frames` into `out`, in their order: for each the frame itself, another one,
     /// or several. Nothing is written for a frame for which it puts in nothing.
     fn encode(&mut self, frames: &[Frame], out: &mut Vec<Frame>);
+
+    /// Takes back what it put into `out` once that is written, and leaves nothing in it. The default drops it; an
+    /// encoder that makes many frames may use their memory again.
+    fn take_back(&mut self, written: &mut Vec<Frame>) {
+        written.clear();
+    }
 }
 
 /// The inbound half of a codec. Everything it is given was made by a peer.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use gossip::{Tag, TagTable, wire::features::Features};
+use gossip::{
+    Tag, TagTable,
+    wire::{features::Features, vote::MarkKey},
+};
 
 use crate::{
     budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, passing::HeldBack,
@@ -15,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) budget: ByteBudget,
     /// Memory for the tables of links that pack votes against earlier ones.
     pub(crate) vote_tables: ByteBudget,
+    /// The key of the marks by which links recognize the values of votes.
+    pub(crate) mark_key: MarkKey,
     /// The features that the node announces to its peers.
     pub(crate) features: Features,
     pub(crate) metrics: Metrics,

@@ -3,7 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use gossip::{Lane, LinkId, Tag, wire::digest::Digest};
+use gossip::{
+    Lane, LinkId, Tag,
+    wire::{digest::Digest, vote},
+};
 use tokio::time::Instant;
 
 use crate::budget::Reservation;
@@ -26,14 +29,21 @@ pub struct Frame {
 /// The form of a vote for links that pack votes.
 #[derive(Clone, Debug)]
 pub(crate) enum PackedVote {
-    /// Packed by itself; it can be packed further.
-    Stateless(Frame),
-    /// Packed by itself; packed further, it would come out as another one.
-    StatelessOnly(Frame),
+    /// Packed by itself.
+    Stateless(Arc<Stateless>),
     /// The message cannot be packed, so it goes as it is.
     Plain,
     /// The message cannot be packed, and would be taken for a packed vote as it is.
     Misleading,
+}
+
+/// A vote packed by itself.
+#[derive(Debug)]
+pub(crate) struct Stateless {
+    pub(crate) frame: Frame,
+    /// The vote as it was read for the packers of all links, once one has needed it. `None` if it would come out of an
+    /// unpacker as another one.
+    pub(crate) vote: OnceLock<Option<vote::PackedVote>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +58,7 @@ struct Inner {
     /// Of a vote, once a link with packed votes has needed it.
     packed: OnceLock<PackedVote>,
     /// Gives the bytes back to the node's budget when the last queue lets go.
-    _held: Option<Reservation>,
+    held: Option<Reservation>,
 }
 
 /// The parts of a frame.
@@ -72,8 +82,7 @@ impl Frame {
     fn submitted_at(submitted: Instant, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
         let packed = OnceLock::new();
-        let inner =
-            Inner { tag, lane, wire, digest, submitted, origin, sender, packed, _held: held };
+        let inner = Inner { tag, lane, wire, digest, submitted, origin, sender, packed, held };
         Self { inner: Arc::new(inner) }
     }
 
@@ -84,6 +93,31 @@ impl Frame {
             submitted,
             FrameParts { tag, lane, wire, digest: None, origin, sender, held },
         )
+    }
+
+    /// The same message in another form, in the memory of `spare` unless somebody else holds that too.
+    pub(crate) fn recoded_in(&self, spare: Option<Self>, tag: Tag, wire: Bytes) -> Self {
+        let Some(mut frame) = spare else { return self.recoded(tag, wire, None) };
+        let Some(inner) = Arc::get_mut(&mut frame.inner) else {
+            return self.recoded(tag, wire, None);
+        };
+        let Inner { lane, submitted, origin, sender, .. } = *self.inner;
+        (inner.tag, inner.lane, inner.wire) = (tag, lane, wire);
+        (inner.submitted, inner.origin, inner.sender) = (submitted, origin, sender);
+        frame
+    }
+
+    /// Lets go of everything that a message holds, for [`Frame::recoded_in`]; `None` if somebody else holds the frame.
+    pub(crate) fn into_spare(mut self) -> Option<Self> {
+        let inner = Arc::get_mut(&mut self.inner)?;
+        (inner.wire, inner.digest, inner.held) = (Bytes::new(), None, None);
+        inner.packed.take();
+        Some(self)
+    }
+
+    /// Returns whether the message is charged to the node's budget.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.inner.held.is_some()
     }
 
     /// The place of its packed form.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use gossip::{
     Durations, Handler, NetworkProfile, Tag, Validator,
-    wire::features::{Features, VoteCompression},
+    wire::{
+        features::{Features, VoteCompression},
+        vote::MarkKey,
+    },
 };
 use mesh::MeshLimits;
 use rand::Rng;
@@ -136,6 +139,7 @@ impl Broadcaster {
             tags: profile.tags,
             budget: ByteBudget::new(limits.budget_bytes),
             vote_tables: ByteBudget::new(limits.vote_tables_bytes),
+            mark_key: MarkKey::new(environment.random().random()),
             limits,
             features: match profile.tags.rule(Tag::AV) {
                 Some(_) => Features::announcing(votes),

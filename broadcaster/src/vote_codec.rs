@@ -18,17 +18,22 @@
 //! * The tables of all links have a bound. A link for which there is no room begins with the word that votes are not
 //!   packed against earlier ones on it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use gossip::{
     DisconnectReason, Lane, Tag,
     wire::{
         features::Features,
-        vote::{self, MAX_PACKED_BYTES, MAX_PLAIN_BYTES, VoteError, VotePacker, VoteUnpacker},
+        vote::{
+            self, MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, VoteError, VotePacker, VoteUnpacker,
+        },
     },
 };
 
@@ -36,45 +41,57 @@ use crate::{
     budget::{ByteBudget, Reservation},
     codec::{Decoded, Decoder, Encoder, LinkCodec},
     context::Context,
-    frame::{Frame, PackedVote},
+    frame::{Frame, PackedVote, Stateless},
     metrics::{AbortedBy, DropReason, Metrics, PackedSum, VoteForm},
 };
 
+/// Longest message of a vote packed against earlier ones, tag included, in bytes: no value is longer than in a vote packed
+/// by itself, and the bits take the place of its second byte.
+const MAX_STATEFUL_BYTES: usize = Tag::BYTES + MAX_PACKED_BYTES;
+
+/// Largest number of messages whose bytes share one allocation. Chosen: half a batch of a write loop, 64 KiB at most.
+const SHARED_MESSAGES: usize = 128;
+
+/// Largest batch after which a link keeps no memory for the next one. Chosen: a few votes.
+const QUIET_MESSAGES: usize = 8;
+
 /// The form of a vote, made once and kept with its frame if there is room for it in the budget.
-fn packed(frame: &Frame, budget: &ByteBudget) -> PackedVote {
+fn packed<'a>(frame: &'a Frame, budget: &ByteBudget) -> Cow<'a, PackedVote> {
     if let Some(packed) = frame.packed().get() {
-        return packed.clone();
+        return Cow::Borrowed(packed);
     }
+    let packed = pack(frame, budget);
+    let is_kept = match &packed {
+        PackedVote::Stateless(stateless) => stateless.frame.is_charged(),
+        PackedVote::Plain | PackedVote::Misleading => true,
+    };
+    if is_kept { Cow::Borrowed(frame.packed().get_or_init(|| packed)) } else { Cow::Owned(packed) }
+}
+
+fn pack(frame: &Frame, budget: &ByteBudget) -> PackedVote {
     let plain = frame.wire().get(Tag::BYTES..).unwrap_or_default();
     let mut wire = Vec::with_capacity(Tag::BYTES + MAX_PACKED_BYTES);
     wire.extend(Tag::AV.0);
-    if vote::pack(plain, &mut wire).is_err() {
-        let packed = if vote::unpack(plain, &mut wire).is_ok() {
-            PackedVote::Misleading
-        } else {
-            PackedVote::Plain
-        };
-        return frame.packed().get_or_init(|| packed).clone();
+    if vote::pack(plain, &mut wire).is_ok() {
+        let held = budget.try_reserve(wire.len() + size_of::<Stateless>(), Lane::Priority);
+        let frame = frame.recoded(Tag::AV, Bytes::from(wire), held);
+        return PackedVote::Stateless(Arc::new(Stateless { frame, vote: OnceLock::new() }));
     }
-    let fits = vote::fits(wire.get(Tag::BYTES..).unwrap_or_default());
-    let wire = Bytes::from(wire);
-    let held = budget.try_reserve(wire.len(), Lane::Priority);
-    let is_kept = held.is_some();
-    let packed = frame.recoded(Tag::AV, wire, held);
-    let packed =
-        if fits { PackedVote::Stateless(packed) } else { PackedVote::StatelessOnly(packed) };
-    if is_kept { frame.packed().get_or_init(|| packed).clone() } else { packed }
+    match vote::unpack(plain, &mut wire) {
+        Ok(()) => PackedVote::Misleading,
+        Err(_no_vote) => PackedVote::Plain,
+    }
 }
 
 /// The codec of a link to a peer with these features; `None` if votes are not packed on it.
 pub(crate) fn of(context: &Context, theirs: Features) -> Option<LinkCodec> {
-    let Context { features: ours, budget, vote_tables, metrics, .. } = context;
+    let Context { features: ours, budget, vote_tables, mark_key, metrics, .. } = context;
     if !ours.stateless_votes() || !theirs.stateless_votes() {
         return None;
     }
     let agreed = ours.shared_table(theirs).map(usize::from);
     let room = agreed.and_then(|entries| {
-        vote_tables.try_reserve(2 * vote::state_bytes(entries), Lane::Priority).map(Arc::new)
+        vote_tables.try_reserve(vote::link_bytes(entries), Lane::Priority).map(Arc::new)
     });
     let table = agreed.filter(|_| room.is_some());
     let opening = if table == agreed {
@@ -88,8 +105,10 @@ pub(crate) fn of(context: &Context, theirs: Features) -> Option<LinkCodec> {
         stateful: Arc::clone(&stateful),
         packer: table.and_then(VotePacker::new),
         _room: room.clone(),
-        scratch: Vec::new(),
+        shared: BytesMut::new(),
+        spare: Vec::new(),
         budget: budget.clone(),
+        mark_key: mark_key.clone(),
         metrics: metrics.clone(),
     };
     let receiver = Receiver {
@@ -109,9 +128,12 @@ struct Sender {
     packer: Option<VotePacker>,
     /// Room for the tables of both directions, until the link ends.
     _room: Option<Arc<Reservation>>,
-    /// Empty between two votes; kept for its memory.
-    scratch: Vec<u8>,
+    /// Memory of messages packed against earlier ones.
+    shared: BytesMut,
+    /// Frames of such messages that were written, for the next ones: no more than the latest batch had.
+    spare: Vec<Frame>,
     budget: ByteBudget,
+    mark_key: MarkKey,
     metrics: Metrics,
 }
 
@@ -121,27 +143,24 @@ impl Encoder for Sender {
             self.packer = None;
         }
         let (mut stateless, mut stateful) = (PackedSum::default(), PackedSum::default());
-        for frame in frames {
+        for (number, frame) in frames.iter().enumerate() {
             if frame.tag() != Tag::AV {
                 out.push(frame.clone());
                 continue;
             }
             let plain = frame.wire().len();
-            match packed(frame, &self.budget) {
-                PackedVote::Stateless(packed) => match self.stateful(&packed) {
+            match &*packed(frame, &self.budget) {
+                PackedVote::Stateless(packed) => match self.stateful(packed, frames.len() - number)
+                {
                     Some(coded) => {
                         stateful.add(plain, coded.wire().len());
                         out.push(coded);
                     }
                     None => {
-                        stateless.add(plain, packed.wire().len());
-                        out.push(packed);
+                        stateless.add(plain, packed.frame.wire().len());
+                        out.push(packed.frame.clone());
                     }
                 },
-                PackedVote::StatelessOnly(packed) => {
-                    stateless.add(plain, packed.wire().len());
-                    out.push(packed);
-                }
                 PackedVote::Plain => out.push(frame.clone()),
                 PackedVote::Misleading => {
                     self.metrics.dropped(DropReason::PackedVote, frame.lane());
@@ -152,16 +171,35 @@ impl Encoder for Sender {
         sent.count(VoteForm::Stateless, stateless);
         sent.count(VoteForm::Stateful, stateful);
     }
+
+    fn take_back(&mut self, written: &mut Vec<Frame>) {
+        let made = written.drain(..).filter(|frame| frame.tag() == Tag::VP);
+        self.spare.clear();
+        self.spare.extend(made.filter_map(Frame::into_spare));
+        if self.spare.len() <= QUIET_MESSAGES {
+            (self.spare, self.shared) = (Vec::new(), BytesMut::new());
+        }
+    }
 }
 
 impl Sender {
-    /// A packed vote, packed against the earlier ones of the link, if that is done.
-    fn stateful(&mut self, packed: &Frame) -> Option<Frame> {
+    /// A packed vote, packed against the earlier ones of the link, if that is done and can be undone. At most `left`
+    /// messages follow in the same batch, this one included.
+    fn stateful(&mut self, packed: &Stateless, left: usize) -> Option<Frame> {
         let packer = self.packer.as_mut()?;
-        self.scratch.clear();
-        self.scratch.extend(Tag::VP.0);
-        packer.pack(packed.wire().get(Tag::BYTES..)?, &mut self.scratch).ok()?;
-        Some(packed.recoded(Tag::VP, Bytes::copy_from_slice(&self.scratch), None))
+        let read = || {
+            let packed = packed.frame.wire().slice(Tag::BYTES..);
+            let vote = vote::PackedVote::read(packed, &self.mark_key).ok();
+            vote.filter(vote::PackedVote::fits)
+        };
+        let vote = packed.vote.get_or_init(read).as_ref()?;
+        if self.shared.capacity() < MAX_STATEFUL_BYTES {
+            self.shared.reserve(left.min(SHARED_MESSAGES) * MAX_STATEFUL_BYTES);
+        }
+        self.shared.put_slice(&Tag::VP.0);
+        packer.pack(vote, &mut self.shared);
+        let wire = self.shared.split().freeze();
+        Some(packed.frame.recoded_in(self.spare.pop(), Tag::VP, wire))
     }
 }
 

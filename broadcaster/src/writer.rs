@@ -188,7 +188,9 @@ impl<S: FrameSink> Writer<S> {
     fn written(&mut self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
         let coded = if self.encoder.is_some() { &self.encoded } else { &*frames };
         self.traffic.count_all(coded);
-        self.encoded.clear();
+        if let Some(encoder) = &mut self.encoder {
+            encoder.take_back(&mut self.encoded);
+        }
         frames.clear();
         receipts.drain(..).flatten().for_each(Receipt::sign);
     }

@@ -381,7 +381,7 @@ async fn a_round_written_wide_survives_every_form() {
 // Issue 10, 7: tables have a bound for all links together, and nothing is lost beyond it.
 #[tokio::test]
 async fn a_link_without_room_for_tables_begins_with_an_abort() {
-    let room = 3 * vote::state_bytes(2_048);
+    let room = vote::link_bytes(2_048) * 3 / 2;
     let (relay, address) =
         start(node().limits(Limits::default().with_vote_tables_bytes(room))).await;
     let mut sender = join(address, STATEFUL).await;

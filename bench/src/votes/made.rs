@@ -2,10 +2,12 @@
 
 use std::{hint::black_box, time::Instant};
 
+use bytes::Bytes;
 use gossip::wire::{
     features::MAX_TABLE,
-    vote::{self, VoteError, VotePacker, VoteUnpacker},
+    vote::{self, PackedVote, VoteError, VotePacker, VoteUnpacker},
 };
+use testkit::votes::mark_key;
 
 /// The voters' votes, one after the other.
 #[derive(Debug)]
@@ -53,9 +55,9 @@ fn noise(out: &mut Vec<u8>, seed: u64, len: usize) {
 const TIMED: usize = 20_000;
 
 /// Mean time of a codec for one of `votes`, in nanoseconds.
-fn nanos(
-    votes: &[Vec<u8>],
-    mut codec: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), VoteError>,
+fn nanos<V>(
+    votes: &[V],
+    mut codec: impl FnMut(&V, &mut Vec<u8>) -> Result<(), VoteError>,
 ) -> Result<f64, VoteError> {
     let mut out = Vec::with_capacity(vote::MAX_PLAIN_BYTES);
     let began = Instant::now();
@@ -70,12 +72,12 @@ fn nanos(
 /// Time of each codec for one vote, in nanoseconds, without a relay.
 pub(super) fn codec_nanos(voters: u32) -> Result<Vec<(&'static str, f64)>, VoteError> {
     let mut voters = Voters::new(voters);
-    let (mut plain, mut packed, mut stateful) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut packed) = (Vec::new(), Vec::new());
     for _ in 0..TIMED {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         voters.put_next(&mut small);
         vote::unpack(&small, &mut large)?;
-        packed.push(small);
+        packed.push(Bytes::from(small));
         plain.push(large);
     }
     let table = usize::from(MAX_TABLE);
@@ -83,16 +85,26 @@ pub(super) fn codec_nanos(voters: u32) -> Result<Vec<(&'static str, f64)>, VoteE
     else {
         return Ok(Vec::new());
     };
-    for vote in &packed {
+    let key = mark_key();
+    let read = packed.iter().map(|vote| PackedVote::read(vote.clone(), &key));
+    let read = read.collect::<Result<Vec<_>, _>>()?;
+    let against = |vote| {
         let mut small = Vec::new();
-        packer.pack(vote, &mut small)?;
-        stateful.push(small);
-    }
+        packer.pack(vote, &mut small);
+        small
+    };
+    let stateful: Vec<_> = read.iter().map(against).collect();
     let mut packer = VotePacker::new(table).unwrap_or(packer);
     Ok(vec![
-        ("pack", nanos(&plain, vote::pack)?),
-        ("unpack", nanos(&packed, vote::unpack)?),
-        ("pack further", nanos(&packed, |vote, out| packer.pack(vote, out))?),
+        ("pack", nanos(&plain, |vote, out| vote::pack(vote, out))?),
+        ("unpack", nanos(&packed, |vote, out| vote::unpack(vote, out))?),
+        (
+            "read for all links",
+            nanos(&packed, |vote, _| {
+                PackedVote::read(vote.clone(), &key).map(|vote| drop(black_box(vote)))
+            })?,
+        ),
+        ("pack further", nanos(&read, |vote, out| Ok(packer.pack(vote, out)))?),
         ("unpack further", nanos(&stateful, |vote, out| unpacker.unpack(vote, out))?),
     ])
 }

@@ -7,10 +7,11 @@ use gossip::{
     NetworkProfile, NodeAddress, Tag,
     wire::{
         features::{Features, MAX_TABLE},
-        vote::{self, VotePacker},
+        vote::{self, PackedVote, VotePacker},
     },
 };
 use runtime::TaskSet;
+use testkit::votes::mark_key;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -145,6 +146,7 @@ fn relay_seconds() -> Result<f64, Failure> {
 async fn send_all(mut to: TcpStream, plan: Plan, meter: &Meter) -> Result<(), Failure> {
     let mut voters = Voters::new(plan.voters);
     let mut packer = VotePacker::new(MAX_TABLE.into()).ok_or("there is no such table")?;
+    let key = mark_key();
     let (mut packed, mut payload, mut batch) = (Vec::new(), Vec::new(), Vec::new());
     let mut drained = vec![0; 64 * 1024];
     let began = Instant::now();
@@ -158,7 +160,9 @@ async fn send_all(mut to: TcpStream, plan: Plan, meter: &Meter) -> Result<(), Fa
             match plan.form {
                 Form::Plain => vote::unpack(&packed, &mut payload)?,
                 Form::Stateless => payload.extend(&packed),
-                Form::Stateful => packer.pack(&packed, &mut payload)?,
+                Form::Stateful => {
+                    packer.pack(&PackedVote::read(packed.clone().into(), &key)?, &mut payload);
+                }
             }
             put_frame(plan.form.counted().tag, &payload, &mut batch)?;
             sent += 1;

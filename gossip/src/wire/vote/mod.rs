@@ -15,13 +15,16 @@
 //! * Any bytes give a vote or an error. The output is at most [`MAX_PLAIN_BYTES`] long, whatever comes.
 //! * The memory of the state grows with the votes that came, up to its tables.
 
+mod known;
+mod mark;
 mod parts;
 mod stateful;
 mod stateless;
 mod table;
 mod window;
 
-pub use stateful::{VotePacker, VoteUnpacker, fits, state_bytes};
+pub use mark::MarkKey;
+pub use stateful::{PackedVote, VotePacker, VoteUnpacker, link_bytes};
 pub use stateless::{pack, unpack};
 
 /// Longest vote before it is packed, in bytes. Source: wire facts 5.3.

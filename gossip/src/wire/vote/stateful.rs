@@ -4,16 +4,21 @@
 //!
 //! * The state of both ends is the same after every vote, and what a vote adds to it is added in the order of its
 //!   bytes: proposal, round, sender, key, batch key.
-//! * A packer checks a vote before it changes its state. After an error of the unpacker its state is void.
+//! * A packer has marks of the values in place of the values, which are looked at once for the packers of all links.
+//! * A vote is checked before it reaches a packer. After an error of the unpacker its state is void.
+
+use bytes::{BufMut, Bytes};
 
 use super::{
     VoteError,
+    known::{self, Known, Marked},
+    mark::{Mark, MarkKey},
     parts::{
         Cursor, HASH_BYTES, KEY_BYTES, PERIOD, PROOF_BYTES, Parts, SIGNATURE_BYTES, STEP,
         is_shortest, put_number, value_of,
     },
     table::{self, Table},
-    window::{self, Window},
+    window::{self, Proposal, Window},
 };
 
 /// The bits of the second byte that say codes the round is written.
@@ -37,38 +42,8 @@ const KEY_KNOWN: u8 = 1 << 6;
 /// The batch key and its signature are a reference.
 const BATCH_KEY_KNOWN: u8 = 1 << 7;
 
-/// The state of one direction of a connection.
-#[derive(Clone, Debug)]
-struct State {
-    proposals: Window,
-    round: u64,
-    senders: Table<HASH_BYTES>,
-    keys: Table<KEY_BYTES>,
-    batch_keys: Table<KEY_BYTES>,
-}
-
-impl State {
-    fn new(slots: usize) -> Option<Self> {
-        Some(Self {
-            proposals: Window::default(),
-            round: 0,
-            senders: Table::new(slots, |sender| {
-                let words = sender.as_chunks().0;
-                words.iter().fold(0, |hash, word| hash ^ u64::from_le_bytes(*word))
-            })?,
-            keys: Table::new(slots, key_hash)?,
-            batch_keys: Table::new(slots, key_hash)?,
-        })
-    }
-}
-
-/// Memory that a [`VotePacker`] or a [`VoteUnpacker`] with tables of so many entries takes at most, in bytes.
-#[must_use]
-pub const fn state_bytes(entries: usize) -> usize {
-    window::MAX_WINDOW_BYTES
-        .saturating_add(table::max_bytes(entries, HASH_BYTES))
-        .saturating_add(2 * table::max_bytes(entries, KEY_BYTES))
-}
+/// Length of the bits in front of a vote, in bytes.
+const HEADER_BYTES: usize = 2;
 
 /// The first words of key and signature.
 fn key_hash(pair: &[u8; KEY_BYTES]) -> u64 {
@@ -76,87 +51,178 @@ fn key_hash(pair: &[u8; KEY_BYTES]) -> u64 {
     u64::from_le_bytes(words[0]) ^ u64::from_le_bytes(words[HASH_BYTES / 8])
 }
 
+fn sender_hash(sender: &[u8; HASH_BYTES]) -> u64 {
+    let words = sender.as_chunks().0;
+    words.iter().fold(0, |hash, word| hash ^ u64::from_le_bytes(*word))
+}
+
+/// Memory that a link with tables of so many entries takes at most for the votes of both directions, in bytes.
+#[must_use]
+pub const fn link_bytes(entries: usize) -> usize {
+    window::MAX_WINDOW_BYTES
+        .saturating_add(table::max_bytes(entries, HASH_BYTES))
+        .saturating_add(2 * table::max_bytes(entries, KEY_BYTES))
+        .saturating_add(3 * known::max_bytes(entries))
+}
+
+/// A vote in the form of [`pack`](super::pack), read once for the packers of all links.
+#[derive(Clone, Debug)]
+pub struct PackedVote {
+    packed: Bytes,
+    /// Places of parts in `packed`: the proposal begins where the period ends, and so on.
+    proposal_at: usize,
+    round_at: usize,
+    sender_at: usize,
+    step_at: usize,
+    key_at: usize,
+    round: u64,
+    proposal: Mark,
+    sender: Marked,
+    key: Marked,
+    batch_key: Marked,
+    fits: bool,
+}
+
+impl PackedVote {
+    /// Reads a vote. Packers must all be given votes with marks of the same key.
+    ///
+    /// # Errors
+    ///
+    /// [`VoteError`] when it is no packed vote.
+    pub fn read(packed: Bytes, key: &MarkKey) -> Result<Self, VoteError> {
+        let vote = Parts::read(&packed)?;
+        let proposal_at = HEADER_BYTES + PROOF_BYTES + vote.period.len();
+        let round_at = proposal_at + vote.proposal.len();
+        let sender_at = round_at + vote.round.len();
+        let step_at = sender_at + HASH_BYTES;
+        let key_at = step_at + vote.step.len();
+        let pair = |pair| Marked { hash: key_hash(pair), mark: key.mark(pair) };
+        Ok(Self {
+            proposal_at,
+            round_at,
+            sender_at,
+            step_at,
+            key_at,
+            round: value_of(vote.round),
+            proposal: key.mark(&Proposal::new(vote.mask, vote.proposal).distinctive()),
+            sender: Marked { hash: sender_hash(vote.sender), mark: key.mark(vote.sender) },
+            key: pair(vote.key),
+            batch_key: pair(vote.batch_key),
+            fits: is_shortest(vote.round),
+            packed,
+        })
+    }
+
+    /// Returns whether the vote passes a [`VotePacker`] unchanged: its round is written in the shortest form.
+    #[must_use]
+    pub const fn fits(&self) -> bool {
+        self.fits
+    }
+
+    /// The bytes from one place to the next.
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        self.packed.get(from..to).unwrap_or_default()
+    }
+}
+
 /// Packs votes against the earlier ones of a connection.
 #[derive(Clone, Debug)]
-pub struct VotePacker(State);
+pub struct VotePacker {
+    proposals: Window<Mark>,
+    round: u64,
+    senders: Known,
+    keys: Known,
+    batch_keys: Known,
+}
 
 impl VotePacker {
     /// A packer that has packed nothing yet, with tables of so many entries. `None` unless the number is a power of
     /// two from 16 to 65,536; nodes agree on 16 to 2,048.
     #[must_use]
     pub fn new(entries: usize) -> Option<Self> {
-        State::new(entries).map(Self)
+        let known = || Known::new(entries);
+        table::is_size(entries).then(|| Self {
+            proposals: Window::default(),
+            round: 0,
+            senders: known(),
+            keys: known(),
+            batch_keys: known(),
+        })
     }
 
-    /// Appends the next vote to `out`, which is given in the form of [`pack`](super::pack).
+    /// Appends the next vote to `out`.
     ///
-    /// A round that is written wider than needed may come out narrower at the other end. [`fits`] tells.
-    ///
-    /// # Errors
-    ///
-    /// [`VoteError`] when it is no packed vote; nothing has changed then.
-    pub fn pack(&mut self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), VoteError> {
-        let vote = Parts::read(packed)?;
-        let State { proposals, round, senders, keys, batch_keys } = &mut self.0;
-        let header = out.len() + 1;
-        out.extend([vote.mask, 0]);
-        out.extend(vote.proof);
-        out.extend(vote.period);
-        let mut codes = 0;
-        if let Some(place) = proposals.refer(vote.mask, vote.proposal) {
-            codes |= place << PROPOSAL_SHIFT;
-        } else {
-            out.extend(vote.proposal);
-            proposals.push(vote.mask, vote.proposal);
+    /// A round that is written wider than needed may come out narrower at the other end. [`PackedVote::fits`] tells.
+    pub fn pack(&mut self, vote: &PackedVote, out: &mut impl BufMut) {
+        let proposal = self.proposals.place_of(&vote.proposal);
+        if proposal.is_none() {
+            self.proposals.push(vote.proposal);
         }
-        let last = std::mem::replace(round, value_of(vote.round));
-        codes |= match *round {
+        let last = std::mem::replace(&mut self.round, vote.round);
+        let round = match vote.round {
             same if same == last => ROUND_SAME,
             next if last.checked_add(1) == Some(next) => ROUND_NEXT,
             before if last.checked_sub(1) == Some(before) => ROUND_BEFORE,
-            _ => {
-                out.extend(vote.round);
-                ROUND_LITERAL
-            }
+            _ => ROUND_LITERAL,
         };
-        codes |= put(senders, vote.sender, SENDER_KNOWN, out);
-        out.extend(vote.step);
-        codes |= put(keys, vote.key, KEY_KNOWN, out);
-        codes |= put(batch_keys, vote.batch_key, BATCH_KEY_KNOWN, out);
-        out.extend(vote.signature);
-        out[header] = codes;
-        Ok(())
+        let sender = self.senders.refer(vote.sender);
+        let key = self.keys.refer(vote.key);
+        let batch_key = self.batch_keys.refer(vote.batch_key);
+        let bit = |reference: Option<u16>, known| reference.map_or(0, |_| known);
+        let codes = round
+            | proposal.map_or(0, |place| place << PROPOSAL_SHIFT)
+            | bit(sender, SENDER_KNOWN)
+            | bit(key, KEY_KNOWN)
+            | bit(batch_key, BATCH_KEY_KNOWN);
+
+        let PackedVote { proposal_at, round_at, sender_at, step_at, key_at, .. } = *vote;
+        let (batch_key_at, signature_at) = (key_at + KEY_BYTES, key_at + 2 * KEY_BYTES);
+        out.put_slice(vote.part(0, 1));
+        out.put_u8(codes);
+        out.put_slice(vote.part(HEADER_BYTES, proposal_at));
+        if proposal.is_none() {
+            out.put_slice(vote.part(proposal_at, round_at));
+        }
+        if round == ROUND_LITERAL {
+            out.put_slice(vote.part(round_at, sender_at));
+        }
+        put(sender, vote.part(sender_at, step_at), out);
+        out.put_slice(vote.part(step_at, key_at));
+        put(key, vote.part(key_at, batch_key_at), out);
+        put(batch_key, vote.part(batch_key_at, signature_at), out);
+        out.put_slice(vote.part(signature_at, vote.packed.len()));
     }
 }
 
-/// Returns whether a vote in the form of [`pack`](super::pack) passes a [`VotePacker`] unchanged: its round is
-/// written in the shortest form.
-#[must_use]
-pub fn fits(packed: &[u8]) -> bool {
-    Parts::read(packed).is_ok_and(|vote| is_shortest(vote.round))
-}
-
-/// Appends a value, or the reference to it; returns `known` for a reference.
-fn put<const N: usize>(table: &mut Table<N>, value: &[u8; N], known: u8, out: &mut Vec<u8>) -> u8 {
-    if let Some(reference) = table.refer(value) {
-        out.extend(reference.to_be_bytes());
-        known
-    } else {
-        out.extend(value);
-        table.insert(value);
-        0
+/// Appends the reference to a value, or the value.
+fn put(reference: Option<u16>, value: &[u8], out: &mut impl BufMut) {
+    match reference {
+        Some(reference) => out.put_u16(reference),
+        None => out.put_slice(value),
     }
 }
 
 /// Unpacks what a [`VotePacker`] at the other end of a connection has packed.
 #[derive(Clone, Debug)]
-pub struct VoteUnpacker(State);
+pub struct VoteUnpacker {
+    proposals: Window<Proposal>,
+    round: u64,
+    senders: Table<HASH_BYTES>,
+    keys: Table<KEY_BYTES>,
+    batch_keys: Table<KEY_BYTES>,
+}
 
 impl VoteUnpacker {
     /// An unpacker that has unpacked nothing yet, with tables of so many entries: as [`VotePacker::new`].
     #[must_use]
     pub fn new(entries: usize) -> Option<Self> {
-        State::new(entries).map(Self)
+        Some(Self {
+            proposals: Window::default(),
+            round: 0,
+            senders: Table::new(entries, sender_hash)?,
+            keys: Table::new(entries, key_hash)?,
+            batch_keys: Table::new(entries, key_hash)?,
+        })
     }
 
     /// Appends the next vote to `out`, in a form that [`unpack`](super::unpack) reads or refuses.
@@ -165,7 +231,7 @@ impl VoteUnpacker {
     ///
     /// [`VoteError`] when it cannot be read. No further vote of this direction can be read then.
     pub fn unpack(&mut self, vote: &[u8], out: &mut Vec<u8>) -> Result<(), VoteError> {
-        let State { proposals, round, senders, keys, batch_keys } = &mut self.0;
+        let Self { proposals, round, senders, keys, batch_keys } = self;
         let mut cursor = Cursor::new(vote);
         let [mask, codes] = *cursor.take()?;
         out.extend([mask, 0]);
@@ -177,11 +243,11 @@ impl VoteUnpacker {
             0 => {
                 let proposal = cursor.proposal(mask)?;
                 out.extend(proposal);
-                proposals.push(mask, proposal);
+                proposals.push(Proposal::new(mask, proposal));
             }
             place => {
                 let nowhere = VoteError::Reference { reference: place.into() };
-                out.extend(proposals.get(place).ok_or(nowhere)?);
+                out.extend(proposals.get(place).ok_or(nowhere)?.fields());
             }
         }
         *round = match codes & ROUND {

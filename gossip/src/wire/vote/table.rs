@@ -31,6 +31,11 @@ pub(super) struct Table<const N: usize> {
     hash: fn(&[u8; N]) -> u64,
 }
 
+/// Returns whether a table may have so many slots: a power of two from 16 to 65,536.
+pub(super) const fn is_size(slots: usize) -> bool {
+    slots.is_power_of_two() && MIN_SLOTS <= slots && slots <= MAX_SLOTS
+}
+
 /// Memory of a table of so many slots for values of so many bytes, once it is full.
 pub(super) const fn max_bytes(slots: usize, value_bytes: usize) -> usize {
     (slots / 2 * size_of::<Bucket>()).saturating_add(slots.saturating_mul(value_bytes))
@@ -40,17 +45,12 @@ impl<const N: usize> Table<N> {
     /// An empty table of so many slots, in which `hash` says where a value belongs. `None` unless the number is a
     /// power of two from 16 to 65,536.
     pub(super) fn new(slots: usize, hash: fn(&[u8; N]) -> u64) -> Option<Self> {
-        let fits = slots.is_power_of_two() && (MIN_SLOTS..=MAX_SLOTS).contains(&slots);
-        fits.then(|| Self { size: slots / 2, buckets: Vec::new(), values: Vec::new(), hash })
-    }
-
-    /// The reference to `value`, which counts as used then. `None` if it is in neither of its slots.
-    pub(super) fn refer(&mut self, value: &[u8; N]) -> Option<u16> {
-        let index = self.index(value);
-        let bucket = self.buckets.get(index).copied().unwrap_or_default();
-        let slot = (0..2).find(|slot| self.value(bucket.places[*slot]) == value)?;
-        self.used(index, slot);
-        u16::try_from(index << 1 | slot).ok()
+        is_size(slots).then(|| Self {
+            size: slots / 2,
+            buckets: Vec::new(),
+            values: Vec::new(),
+            hash,
+        })
     }
 
     /// Puts `value` in the slot of its bucket that was used less lately.
@@ -124,18 +124,19 @@ mod tests {
         let mut table = table();
         let [a, b, c] = [1, 2, 3].map(|number| value(5, number));
         table.insert(&a);
-        assert_eq!(table.refer(&a), Some(11), "the first one is in the second slot");
+        assert_eq!(table.fetch(11), Some(&a), "the first one is in the second slot");
         table.insert(&b);
-        assert_eq!(table.refer(&b), Some(10));
+        assert_eq!(table.fetch(10), Some(&b));
         assert_eq!(table.fetch(11), Some(&a));
         table.insert(&c);
-        assert_eq!((table.refer(&a), table.refer(&b), table.refer(&c)), (Some(11), None, Some(10)));
+        assert_eq!(table.fetch(10), Some(&c));
+        assert_eq!(table.fetch(11), Some(&a));
     }
 
     #[test]
     fn zeros_are_known_from_the_start_and_take_no_slot() {
         let mut table = table();
-        assert_eq!(table.refer(&[0; 8]), Some(0));
+        assert_eq!(table.fetch(0), Some(&[0; 8]));
         assert_eq!(table.fetch(15), Some(&[0; 8]));
         assert_eq!(table.fetch(16), None);
         assert!(table.values.is_empty());
