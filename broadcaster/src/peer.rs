@@ -32,10 +32,6 @@ use crate::{
     requests::Requests,
 };
 
-/// Wire length, tag included, up to which a message is sent even to a peer that has it.
-/// Source: wire facts 2.3.
-const MAX_UNSUPPRESSED_BYTES: usize = 5_000;
-
 pub(crate) struct Peer {
     pub(crate) id: LinkId,
     pub(crate) transport: Transport,
@@ -264,9 +260,7 @@ impl Peer {
     /// Returns `true` if the peer said that it has this message, and the message is long enough to leave it out.
     pub(crate) fn knows(&self, frame: &Frame) -> bool {
         let Some(digest) = frame.digest() else { return false };
-        frame.wire().len() > MAX_UNSUPPRESSED_BYTES
-            && self.announces.load(Ordering::Acquire)
-            && self.known().contains(digest)
+        self.announces.load(Ordering::Acquire) && self.known().contains(digest)
     }
 
     fn known(&self) -> MutexGuard<'_, DigestFilter> {

@@ -365,9 +365,15 @@ async fn a_forwarded_message_that_waited_too_long_is_dropped_and_counted() {
     assert_eq!(broadcaster.metrics().drops(DropReason::Aged), 5);
 }
 
-/// A proposal of five megabytes that compresses to less than a kilobyte.
-fn bomb(number: u8) -> Vec<u8> {
-    proposal::compress(&vec![number; proposal::MAX_DECOMPRESSED])
+/// A proposal of five megabytes that compresses to a fiftieth.
+fn large_proposal(number: u8) -> Vec<u8> {
+    let mut body = vec![number; proposal::MAX_DECOMPRESSED];
+    let mut word = u64::from(number);
+    for byte in body.iter_mut().take(proposal::MAX_DECOMPRESSED / 50) {
+        word = (word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_add(1);
+        *byte = (word >> 32) as u8;
+    }
+    proposal::compress(&body)
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,7 +384,7 @@ async fn a_proposal_is_charged_by_its_decompressed_size() {
     let mut peers = Vec::new();
     for number in 0..8 {
         let (mut raw, _) = node.scripted(Shape::default()).unwrap();
-        raw.send(Tag::PP, &bomb(number)).await.unwrap();
+        raw.send(Tag::PP, &large_proposal(number)).await.unwrap();
         peers.push(raw);
     }
     settle().await;

@@ -140,7 +140,7 @@ impl WayIn {
             .unpack(&self.context, rule, &arrival.payload, (patience, &shares))
             .await?;
         let message = unpacked.fingerprint;
-        if !self.unpacker.admits(unpacked.gained, &shares, &self.context.limits.rates)? {
+        if !self.unpacker.admits(unpacked.price, &shares, &self.context.limits.rates)? {
             self.context.metrics.dropped(DropReason::OverRate, lane);
             return Err(Refusal::NoRoom);
         }
@@ -235,7 +235,7 @@ impl Arrival {
     fn work(self, unpacked: Unpacked, sighting: Option<Sighting>) -> Work {
         let Self { rule, wire, payload, memory, source } = self;
         let Source { peer, forwarder, transport, heard_on, shares } = source;
-        let Unpacked { fingerprint, body, digest, held: _body, gained: _ } = unpacked;
+        let Unpacked { fingerprint, body, digest, held: _body, price: _ } = unpacked;
         let message = Inbound {
             tag: rule.tag,
             body: body.unwrap_or_default(),

@@ -14,6 +14,8 @@
 //!   peer has one at a time for each of its read loops, as those wait for it.
 //! * A large message is decompressed only if its sender has room for the result: the processor time of all peers
 //!   together is bounded, and nobody gets more by coming back with a new connection.
+//! * Bytes that became more than a proposal plausibly does count several times, so that little of that time goes to
+//!   messages made to take it.
 //! * A message that came before in the same bytes is not decompressed again. Two encodings of one body
 //!   have one fingerprint: that of the body.
 //! * Memory for a body is charged before it is taken.
@@ -25,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Compression, DisconnectReason, TagRule,
+    Compression, DisconnectReason, Tag, TagRule,
     wire::{
         digest::Digest,
         proposal::{self, MAX_DECOMPRESSED, ProposalError},
@@ -54,6 +56,20 @@ pub(crate) const INLINE_BODY_BYTES: usize = 64 * 1024;
 /// Compressed messages whose fingerprint is remembered. Chosen: an hour of proposals, in half a MiB.
 const MAX_KNOWN: usize = 4_096;
 
+/// Largest factor by which proposals are taken to shrink. Chosen: keys and signatures do not shrink, so that those of
+/// a network shrink to a half; a block that consists of notes full of zeros shrinks to a tenth.
+const PLAUSIBLE_FACTOR: usize = 64;
+
+/// How often each byte beyond that counts. Chosen: six of the largest messages of a few bytes at once, and two a
+/// second.
+const IMPLAUSIBLE_PRICE: usize = 4;
+
+/// The amount for which a message of `compressed` bytes counts that becomes `bytes`.
+const fn price(bytes: usize, compressed: usize) -> usize {
+    let implausible = bytes.saturating_sub(compressed.saturating_mul(PLAUSIBLE_FACTOR));
+    bytes.saturating_add(implausible.saturating_mul(IMPLAUSIBLE_PRICE - 1))
+}
+
 /// A payload that was looked into.
 pub(crate) struct Unpacked {
     pub(crate) fingerprint: Fingerprint,
@@ -62,8 +78,8 @@ pub(crate) struct Unpacked {
     /// Filled where it was worked out on the way.
     pub(crate) digest: OnceLock<Option<Digest>>,
     pub(crate) held: Option<Reservation>,
-    /// Bytes that this node took out of fewer.
-    pub(crate) gained: usize,
+    /// The price of decompressing it.
+    pub(crate) price: usize,
 }
 
 /// Looks into payloads, the large ones on threads of its own.
@@ -136,21 +152,22 @@ impl Unpacker {
                 _ => self.on_a_thread(&context.metrics, move || Ok(job.large())).await,
             };
         }
+        let limit = longest_body(payload)?;
         if payload.len() <= INLINE_BODY_BYTES
-            && let Some(unpacked) = job.unpack_short()?
+            && let Some(unpacked) = job.unpack_short(limit)?
         {
             return Ok(unpacked);
         }
-        let longest = MAX_DECOMPRESSED.min(context.budget.total());
-        if !shares.has_part_of(&self.unpacked, longest, context.limits.rates.unpacked_in_all) {
+        let longest = limit.min(context.budget.total());
+        let highest = price(longest, payload.len());
+        if !shares.has_part_of(&self.unpacked, highest, context.limits.rates.unpacked_in_all) {
             context.metrics.dropped(DropReason::OverRate, rule.lane);
-            // Its length is not known, and it counts as an attempt at the longest.
-            shares.charge(longest, context.limits.rates.unpacked_bytes).map_err(Refusal::End)?;
+            shares.charge(highest, context.limits.rates.unpacked_bytes).map_err(Refusal::End)?;
             return Err(Refusal::NoRoom);
         }
         let room = context.budget.reserve(longest, rule.lane);
         let room = patience.wait(context, rule.lane, DropReason::BudgetFull, room).await?;
-        self.on_a_thread(&context.metrics, move || job.unpack_large(room)).await
+        self.on_a_thread(&context.metrics, move || job.unpack_large(room, limit)).await
     }
 
     /// Charges a peer for what a message of it became; false if it has no room for so much.
@@ -160,15 +177,15 @@ impl Unpacker {
     /// [`Refusal::End`] when it was too much of late.
     pub(crate) fn admits(
         &self,
-        gained: usize,
+        price: usize,
         shares: &Shares,
         rates: &Rates,
     ) -> Result<bool, Refusal> {
-        if gained == 0 {
+        if price == 0 {
             return Ok(true);
         }
-        shares.charge(gained, rates.unpacked_bytes).map_err(Refusal::End)?;
-        Ok(shares.takes_of(&self.unpacked, gained, rates.unpacked_in_all))
+        shares.charge(price, rates.unpacked_bytes).map_err(Refusal::End)?;
+        Ok(shares.takes_of(&self.unpacked, price, rates.unpacked_in_all))
     }
 
     async fn on_a_thread(
@@ -192,6 +209,17 @@ impl Unpacker {
     }
 }
 
+/// The longest body that a compressed payload may have: as much as it announces.
+///
+/// # Errors
+///
+/// [`Refusal::End`] when it announces more than is allowed.
+fn longest_body(payload: &[u8]) -> Result<usize, Refusal> {
+    let announced = proposal::announced_len(payload).map(usize::try_from);
+    let len = announced.unwrap_or(Ok(MAX_DECOMPRESSED));
+    len.ok().filter(|len| *len <= MAX_DECOMPRESSED).ok_or(Refusal::End(DisconnectReason::BadData))
+}
+
 /// A payload on its way to a thread, with what is known of it.
 struct Job {
     rule: &'static TagRule,
@@ -209,15 +237,16 @@ impl Job {
     fn plain(self) -> Unpacked {
         let fingerprint = self.duplicates.fingerprint(self.rule.tag, &self.payload);
         let (body, digest) = (Some(self.payload), OnceLock::new());
-        Unpacked { fingerprint, body, digest, held: None, gained: 0 }
+        Unpacked { fingerprint, body, digest, held: None, price: 0 }
     }
 
     /// A large payload that is the body. Its digest is worked out too, unless it came before.
     fn large(self) -> Unpacked {
         let (rule, duplicates) = (self.rule, Arc::clone(&self.duplicates));
+        let payload_bytes = self.payload.len();
         let unpacked = self.plain();
         if !is_remembered(&duplicates, rule, unpacked.fingerprint) {
-            unpacked.work_out_digest(rule);
+            unpacked.work_out_digest(rule, payload_bytes);
         }
         unpacked
     }
@@ -230,15 +259,18 @@ impl Job {
             body: None,
             digest: OnceLock::from(None),
             held: None,
-            gained: 0,
+            price: 0,
         })
     }
 
-    /// A short payload. `None` when what is in it is not short.
-    fn unpack_short(&self) -> Result<Option<Unpacked>, Refusal> {
+    /// A short payload with a body of at most `limit` bytes. `None` when what is in it is not short.
+    fn unpack_short(&self, limit: usize) -> Result<Option<Unpacked>, Refusal> {
         let wire = self.duplicates.fingerprint(self.rule.tag, &self.payload);
         if let Some(known) = self.known_already(wire) {
             return Ok(Some(known));
+        }
+        if limit > INLINE_BODY_BYTES && proposal::announced_len(&self.payload).is_some() {
+            return Ok(None);
         }
         match proposal::decompress(&self.payload, INLINE_BODY_BYTES) {
             Ok(body) => Ok(Some(self.unpacked(wire, body))),
@@ -247,18 +279,18 @@ impl Job {
         }
     }
 
-    /// Any payload, with room for the longest body.
-    fn unpack_large(self, room: Reservation) -> Result<Unpacked, Refusal> {
+    /// Any payload, with room for a body of `limit` bytes.
+    fn unpack_large(self, room: Reservation, limit: usize) -> Result<Unpacked, Refusal> {
         let wire = self.duplicates.fingerprint(self.rule.tag, &self.payload);
         if let Some(known) = self.known_already(wire) {
             return Ok(known);
         }
-        let body = proposal::decompress(&self.payload, MAX_DECOMPRESSED)
+        let body = proposal::decompress(&self.payload, limit)
             .map_err(|_malformed| Refusal::End(DisconnectReason::BadData))?;
         let held = Some(room.shrunk_to(body.len()));
         let unpacked = Unpacked { held, ..self.unpacked(wire, body) };
         if !is_remembered(&self.duplicates, self.rule, unpacked.fingerprint) {
-            unpacked.work_out_digest(self.rule);
+            unpacked.work_out_digest(self.rule, self.payload.len());
         }
         Ok(unpacked)
     }
@@ -266,15 +298,16 @@ impl Job {
     fn unpacked(&self, wire: Fingerprint, body: Bytes) -> Unpacked {
         let fingerprint = self.duplicates.fingerprint(self.rule.tag, &body);
         self.known.note(wire, fingerprint);
-        let gained = body.len();
-        Unpacked { fingerprint, body: Some(body), digest: OnceLock::new(), held: None, gained }
+        let price = price(body.len(), self.payload.len());
+        Unpacked { fingerprint, body: Some(body), digest: OnceLock::new(), held: None, price }
     }
 }
 
 impl Unpacked {
-    fn work_out_digest(&self, rule: &TagRule) {
+    fn work_out_digest(&self, rule: &TagRule, payload_bytes: usize) {
         if let Some(body) = &self.body {
-            self.digest.get_or_init(|| encode::digest(rule.tag, body));
+            let wire_bytes = Tag::BYTES + payload_bytes;
+            self.digest.get_or_init(|| encode::digest(rule.tag, body, wire_bytes));
         }
     }
 }
@@ -286,6 +319,18 @@ fn is_remembered(duplicates: &Duplicates, rule: &TagRule, message: Fingerprint) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Issue 8, 25.
+    #[test]
+    fn a_message_that_became_implausibly_much_counts_several_times() {
+        assert_eq!(price(1_000_000, 400_000), 1_000_000);
+        assert_eq!(
+            price(MAX_DECOMPRESSED, MAX_DECOMPRESSED / PLAUSIBLE_FACTOR + 1),
+            MAX_DECOMPRESSED
+        );
+        assert!(price(MAX_DECOMPRESSED, 200) > 3 * MAX_DECOMPRESSED);
+        assert!(price(usize::MAX, usize::MAX / 2) >= usize::MAX / 2);
+    }
 
     #[test]
     fn memory_of_compressed_messages_is_bounded() {

@@ -61,7 +61,7 @@ impl Work {
     /// The digest by which peers say that they have the message; only a large one has one.
     pub(crate) fn digest(&self) -> Option<Digest> {
         let Inbound { tag, body, .. } = &self.message;
-        *self.digest.get_or_init(|| encode::digest(*tag, body))
+        *self.digest.get_or_init(|| encode::digest(*tag, body, self.wire.len()))
     }
 
     /// The gossip peer that the message came from, if it was one.

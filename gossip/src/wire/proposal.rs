@@ -72,6 +72,13 @@ pub fn is_compressed(payload: &[u8]) -> bool {
     payload.len() > MAGIC.len() && payload.starts_with(&MAGIC)
 }
 
+/// The length of the body that a zstd frame announces; `None` if it announces none. [`decompress`] refuses a frame
+/// that holds more.
+#[must_use]
+pub fn announced_len(payload: &[u8]) -> Option<u64> {
+    zstd::zstd_safe::get_frame_content_size(payload).ok().flatten()
+}
+
 /// The body of a proposal, at most `limit` bytes of it.
 ///
 /// A payload of at most four bytes, or one that does not start like a zstd frame, is returned as it is
@@ -136,6 +143,21 @@ mod tests {
 
     fn compressed(body: &[u8]) -> Bytes {
         Bytes::from(compress(body))
+    }
+
+    #[test]
+    fn a_frame_announces_the_length_of_its_body_and_holds_no_more() {
+        let frame = compressed(&[7; 100_000]);
+        assert_eq!(announced_len(&frame), Some(100_000));
+        assert_eq!(announced_len(&frame[..4]), None);
+        assert_eq!(announced_len(b"no frame"), None);
+        // The descriptor says that four bytes of length follow.
+        assert_eq!(frame[4] >> 6, 2);
+        let mut lying = frame.to_vec();
+        lying[5..9].copy_from_slice(&99_999_u32.to_le_bytes());
+        assert_eq!(announced_len(&lying), Some(99_999));
+        let refused = decompress(&Bytes::from(lying), MAX_DECOMPRESSED);
+        assert!(matches!(refused, Err(ProposalError::Frame { .. })), "{refused:?}");
     }
 
     #[test]
