@@ -60,7 +60,7 @@ const MAX_KNOWN: usize = 4_096;
 /// a network shrink to a half; a block that consists of notes full of zeros shrinks to a tenth.
 const PLAUSIBLE_FACTOR: usize = 64;
 
-/// How often each byte beyond that counts. Chosen: six of the largest messages of a few bytes at once, and two a
+/// Price of each byte beyond that. Chosen: six of the largest messages of a few bytes at once, and two a
 /// second.
 const IMPLAUSIBLE_PRICE: usize = 4;
 

@@ -457,7 +457,7 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = |declared: &Box<Declared>| declared.body.size_hint();
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), hint)
+        let empty = || SizeHint::with_exact(0);
+        self.body.as_deref().map_or_else(empty, |declared| declared.body.size_hint())
     }
 }
