@@ -31,6 +31,7 @@ use crate::{
     dnsaddr::{self, Tree},
     kept::{Found, Kept, Pace},
     limits::DnsLimits,
+    metrics::DnsMetrics,
     name::DnsName,
     resolver::{AskError, Dnssec, Open, Server, Servers},
     srv,
@@ -62,6 +63,8 @@ pub struct DnsSettings {
     pub dnssec: Dnssec,
     /// Bounds.
     pub limits: DnsLimits,
+    /// Counters. Default: some that nobody reads.
+    pub metrics: DnsMetrics,
 }
 
 impl DnsSettings {
@@ -74,6 +77,7 @@ impl DnsSettings {
             servers: vec![Server::System],
             dnssec: Dnssec::Off,
             limits: DnsLimits::default(),
+            metrics: DnsMetrics::default(),
         }
     }
 }
@@ -83,6 +87,7 @@ gossip::setters!(DnsSettings {
     with_servers => servers: Vec<Server>,
     with_dnssec => dnssec: Dnssec,
     with_limits => limits: DnsLimits,
+    with_metrics => metrics: DnsMetrics,
 });
 
 /// A list that could not be had, or not whole.
@@ -178,6 +183,12 @@ impl DnsSource {
         Self { bootstrap, settings, random, state: Mutex::new(state) }
     }
 
+    /// The name under which the addresses of a bootstrap are listed.
+    #[must_use]
+    pub fn id_of(bootstrap: &Bootstrap) -> SourceId {
+        SourceId::named(SourceKind::Dns, &bootstrap.to_string())
+    }
+
     /// Asks for everything once. It is time for the next look after [`Looked::next`].
     ///
     /// # Cancel safety
@@ -235,6 +246,8 @@ impl DnsSource {
         }
         *next = pace.pause(ttl, limits, &mut self.random.clone());
         looked.next = *next;
+        let Looked { found, missing, unusable, cut, .. } = &looked;
+        self.settings.metrics.looked(*found, missing.len(), *unusable, *cut);
         looked
     }
 
@@ -293,7 +306,7 @@ impl DnsSource {
 
 impl AddressSource for DnsSource {
     fn id(&self) -> SourceId {
-        SourceId::named(SourceKind::Dns, &self.bootstrap.to_string())
+        Self::id_of(&self.bootstrap)
     }
 
     fn fetch(&self) -> BoxFuture<'_, Result<Vec<Listed>, SourceError>> {

@@ -16,6 +16,7 @@ mod dns;
 mod dnsaddr;
 mod kept;
 mod limits;
+mod metrics;
 mod name;
 mod resolver;
 mod srv;
@@ -24,6 +25,7 @@ mod store;
 pub use bootstrap::{Backup, Bootstrap, BootstrapError, MAX_ENTRIES, Names};
 pub use dns::{DnsSettings, DnsSource, Looked, Missing, NothingFound, Wanted};
 pub use limits::DnsLimits;
+pub use metrics::DnsMetrics;
 pub use name::DnsName;
 pub use resolver::{AskError, Dnssec, Server, ServerError};
 pub use store::{

@@ -217,7 +217,7 @@ impl Open {
     ) -> Result<Answer, AskError> {
         let asked = Name::from_ascii(name).map_err(|error| failed(&error.into()))?;
         let deadline = deadline.min(Instant::now() + self.limits.question_timeout);
-        let mut told = AskError::TimedOut;
+        let mut told = AskError::Failed { reason: "there is no server to ask".to_owned() };
         for (left, resolver) in (1..=self.chain.len()).rev().zip(&self.chain) {
             // Each server has an equal part of the time that is left.
             let now = Instant::now();

@@ -145,6 +145,25 @@ fn a_file_that_is_not_ours_is_put_aside() {
 }
 
 #[test]
+fn a_command_reads_the_file_of_any_network_and_puts_nothing_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(PEER_FILE);
+    let (mut file, ..) = PeerFile::open(&path, &NetworkId::new("b").unwrap()).unwrap();
+    file.save(&generation(1).0, &[]).unwrap();
+    drop(file);
+    let (file, loaded) = PeerFile::open_any(&path, &network()).unwrap();
+    assert_eq!(loaded.records.len(), 201);
+    drop(file);
+    fs::write(&path, "notes").unwrap();
+    let error = PeerFile::open_any(&path, &network()).unwrap_err();
+    assert!(matches!(error, PeerFileError::Broken { .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"notes");
+    let new = folder.path().join("new");
+    drop(PeerFile::open_any(&new, &network()).unwrap());
+    assert_eq!(open(&new).2, None);
+}
+
+#[test]
 fn a_row_that_cannot_be_read_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(PEER_FILE);

@@ -11,6 +11,8 @@
 //! * Without a data directory and without a key file a node has a new identity each time.
 
 mod check;
+#[cfg(feature = "discovery")]
+mod found;
 mod networks;
 #[cfg(feature = "p2p")]
 mod p2p;
@@ -34,6 +36,8 @@ use rand::Rng;
 use runtime::Environment;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "discovery")]
+use self::found::{Described, Found};
 #[cfg(feature = "p2p")]
 use self::p2p::P2pSide;
 #[cfg(feature = "http")]
@@ -43,6 +47,8 @@ pub use self::ws::TlsFiles;
 #[cfg(feature = "ws")]
 use self::ws::WsSide;
 use self::{check::Role, networks::Lent};
+#[cfg(feature = "discovery")]
+use crate::keeper::Keeping;
 use crate::{
     data_dir::DataDir,
     error::StartError,
@@ -98,6 +104,8 @@ pub struct NodeBuilder {
     p2p: P2pSide,
     #[cfg(feature = "http")]
     served: Served,
+    #[cfg(feature = "discovery")]
+    found: Found,
     peers: Vec<NodeAddress>,
     inbound: InboundLimits,
     mesh: MeshLimits,
@@ -139,6 +147,8 @@ impl NodeBuilder {
             p2p: P2pSide::default(),
             #[cfg(feature = "http")]
             served: Served::default(),
+            #[cfg(feature = "discovery")]
+            found: Found::default(),
             peers: Vec::new(),
             inbound: InboundLimits::default(),
             mesh: MeshLimits::default(),
@@ -285,6 +295,8 @@ impl NodeBuilder {
         self.client_limits.check()?;
         #[cfg(feature = "http")]
         self.served.check()?;
+        #[cfg(feature = "discovery")]
+        self.found.check(&self.environment)?;
         for peer in &self.peers {
             self.mode.check_peer(peer)?;
         }
@@ -343,6 +355,19 @@ impl NodeBuilder {
         #[cfg(not(feature = "http"))]
         let http_server = None;
         let door = Door::new(self.inbound);
+        #[cfg(feature = "discovery")]
+        let found = Described {
+            network: &self.network,
+            profile: self.profile,
+            mode: self.mode,
+            environment: &self.environment,
+            dir: data_dir.as_ref().map(DataDir::path),
+        };
+        #[cfg(feature = "discovery")]
+        let dns = self.found.metrics();
+        // Before the first dial, so that peers of the last run come first.
+        #[cfg(feature = "discovery")]
+        let keeper = std::mem::take(&mut self.found).begin(broadcaster.mesh(), found).await;
         let lent = Lent {
             key,
             broadcaster: broadcaster.clone(),
@@ -372,7 +397,20 @@ impl NodeBuilder {
             clients,
         };
         let seen = Arc::new(Seen { network, broadcaster, door });
-        let parts = Parts { seen, node, http, events, identity, metrics, data_dir, cancel };
+        let parts = Parts {
+            seen,
+            node,
+            http,
+            events,
+            identity,
+            metrics,
+            data_dir,
+            #[cfg(feature = "discovery")]
+            dns,
+            #[cfg(feature = "discovery")]
+            keeping: keeper.map(|keeper| Keeping::start(keeper, &cancel)),
+            cancel,
+        };
         Ok(Running::new(parts))
     }
 

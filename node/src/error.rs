@@ -27,6 +27,17 @@ pub enum StartError {
     /// A duration among the limits is under a millisecond or over a year.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// More names for DNS to look up than a node asks for.
+    #[cfg(feature = "discovery")]
+    #[error("there are {count} names to look up in DNS: at most {} are", discovery::MAX_ENTRIES)]
+    TooManyBootstraps {
+        /// Their number.
+        count: usize,
+    },
+    /// A name to look up in DNS, and sockets in memory, behind which there is none.
+    #[cfg(feature = "discovery")]
+    #[error("a node whose sockets are in memory cannot look up names in DNS: name its peers")]
+    BootstrapInMemory,
     /// A configured peer cannot be dialled.
     #[error("a peer cannot be dialled")]
     Peer(#[from] PeerError),
@@ -102,6 +113,8 @@ impl StartError {
             | Self::Peer(_)
             | Self::UnknownTag { .. }
             | Self::TwoForOneTag { .. } => true,
+            #[cfg(feature = "discovery")]
+            Self::TooManyBootstraps { .. } | Self::BootstrapInMemory => true,
             #[cfg(feature = "p2p")]
             Self::ListenAddress { .. } | Self::Protocol(_) => true,
             #[cfg(all(feature = "ws", feature = "p2p"))]

@@ -60,6 +60,7 @@
 //! * `ws`, `p2p`: the networks, of which a node needs one. Without `p2p` no libp2p is compiled.
 //! * `http`: serving over HTTP. Calling others needs no feature.
 //! * `services`: the services in the box.
+//! * `discovery`: sources of addresses that do I/O: DNS, and the peer store in the data directory.
 //! * `cli`: the program `tandem`. A library user leaves it out.
 
 #[cfg(not(any(feature = "ws", feature = "p2p")))]
@@ -72,6 +73,8 @@ mod data_dir;
 mod error;
 #[cfg(feature = "http")]
 mod forward;
+#[cfg(feature = "discovery")]
+mod keeper;
 mod keys;
 mod metrics;
 mod mode;
@@ -79,6 +82,11 @@ mod network;
 mod running;
 mod view;
 
+#[cfg(feature = "discovery")]
+pub use ::discovery::{
+    Bootstrap, BootstrapError, DnsLimits, DnsSettings, Dnssec, PeerFileError, Server as DnsServer,
+    ServerError as DnsServerError, Wanted,
+};
 pub use broadcaster::{
     AbortedBy, Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying,
     VoteForm, VoteMetrics,

@@ -28,6 +28,8 @@ impl Running {
     pub fn register_metrics(&self, registry: &mut Registry) {
         let seen = self.seen();
         self.metrics().register(registry);
+        #[cfg(feature = "discovery")]
+        self.dns_metrics().register(registry);
         #[cfg(feature = "p2p")]
         if let Some(p2p) = seen.network.p2p() {
             p2p.metrics().register(registry);

@@ -8,6 +8,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "discovery")]
+use ::discovery::DnsMetrics;
 use broadcaster::{Broadcaster, HandleError, Metrics, PeerEvent};
 use gossip::{GossipNode, Handler, Identity, Inbound, Tag, Validator};
 use net_http::client::Clients;
@@ -21,6 +23,8 @@ use runtime::{Fault, Shutdown};
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "discovery")]
+use crate::keeper::Keeping;
 use crate::{
     data_dir::DataDir,
     view::{Seen, View},
@@ -52,6 +56,10 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) metrics: Metrics,
     pub(crate) data_dir: Option<DataDir>,
+    #[cfg(feature = "discovery")]
+    pub(crate) dns: DnsMetrics,
+    #[cfg(feature = "discovery")]
+    pub(crate) keeping: Option<Keeping>,
     /// The root of every task of the node.
     pub(crate) cancel: CancellationToken,
 }
@@ -149,6 +157,12 @@ impl Running {
         self.parts.seen.network.ws().map(WsNetwork::metrics)
     }
 
+    /// The counters of looks into DNS.
+    #[cfg(feature = "discovery")]
+    pub(crate) const fn dns_metrics(&self) -> &DnsMetrics {
+        &self.parts.dns
+    }
+
     /// The counters of the libp2p side; `None` without one.
     #[cfg(feature = "p2p")]
     #[must_use]
@@ -211,9 +225,21 @@ impl Running {
     ///
     /// Safe: a fault stays.
     pub async fn faulted(&self) -> Fault {
+        #[cfg(feature = "discovery")]
+        let keeping = self.parts.keeping.as_ref();
+        #[cfg(feature = "discovery")]
+        let keeping = async {
+            match keeping {
+                Some(keeping) => keeping.faulted().await,
+                None => std::future::pending().await,
+            }
+        };
+        #[cfg(not(feature = "discovery"))]
+        let keeping = std::future::pending();
         tokio::select! {
             fault = self.parts.seen.network.faulted() => fault,
             fault = self.parts.seen.broadcaster.faulted() => fault,
+            fault = keeping => fault,
         }
     }
 
@@ -232,11 +258,22 @@ impl Running {
         let Parts { seen, http, cancel, data_dir, .. } = &self.parts;
         let Seen { network, broadcaster, .. } = &**seen;
         let deadline = Instant::now() + grace;
+        #[cfg(feature = "discovery")]
+        let kept = self.parts.keeping.as_ref();
+        #[cfg(feature = "discovery")]
+        if let Some(keeping) = kept {
+            keeping.last().await;
+        }
         cancel.cancel();
         let (network, clients) = tokio::join!(network.stop(grace), http.clients.stop(grace));
         let network = network.and(clients);
         let left = deadline.saturating_duration_since(Instant::now());
         let shutdown = network.and(broadcaster.stop(left).await);
+        #[cfg(feature = "discovery")]
+        let shutdown = match kept {
+            Some(keeping) => shutdown.and(keeping.stop(left).await),
+            None => shutdown,
+        };
         tracing::debug!(?shutdown, dir = ?data_dir.as_ref().map(DataDir::path), "the node stopped");
         shutdown
     }

@@ -11,7 +11,9 @@
 //! * Nothing here sleeps to wait for a state: it polls with a deadline, or waits for an event.
 //! * A raw peer shares no code with the transport it speaks to, beyond the wire format of `gossip`.
 
+pub mod admin;
 pub mod corpus;
+pub mod dns;
 pub mod group;
 pub mod harness;
 pub mod hostile;

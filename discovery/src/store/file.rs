@@ -107,6 +107,15 @@ pub struct PeerFile {
     path: PathBuf,
 }
 
+/// The network of which a file may be.
+#[derive(Clone, Copy)]
+enum Network<'a> {
+    /// This one.
+    Only(&'a NetworkId),
+    /// Any; a new file is of this one.
+    Any(&'a NetworkId),
+}
+
 /// Why a file is not used.
 enum Unfit {
     /// There is nothing to be read in it, or it is not ours.
@@ -126,20 +135,33 @@ impl PeerFile {
         path: &Path,
         network: &NetworkId,
     ) -> Result<(Self, Loaded, Option<Aside>), PeerFileError> {
-        let reason = match Self::try_open(path, network) {
+        let reason = match Self::try_open(path, Network::Only(network)) {
             Ok((file, loaded)) => return Ok((file, loaded, None)),
             Err(Unfit::Refused(error)) => return Err(error),
             Err(Unfit::Aside(reason)) => reason,
         };
         let aside = put_aside(path).map_err(|error| io_error(path, redb::Error::Io(error)))?;
-        match Self::try_open(path, network) {
+        match Self::try_open(path, Network::Only(network)) {
             Ok((file, loaded)) => Ok((file, loaded, Some(Aside { path: aside, reason }))),
             Err(Unfit::Refused(error)) => Err(error),
             Err(Unfit::Aside(reason)) => Err(PeerFileError::Broken { reason }),
         }
     }
 
-    fn try_open(path: &Path, network: &NetworkId) -> Result<(Self, Loaded), Unfit> {
+    /// Opens the file of whatever network it is of, for a command on the store of a node that does not run; `network`
+    /// is that of a file that has to be made. Nothing is put aside. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerFileError`] when the file cannot be read, or another process has it open.
+    pub fn open_any(path: &Path, network: &NetworkId) -> Result<(Self, Loaded), PeerFileError> {
+        Self::try_open(path, Network::Any(network)).map_err(|unfit| match unfit {
+            Unfit::Refused(error) => error,
+            Unfit::Aside(reason) => PeerFileError::Broken { reason },
+        })
+    }
+
+    fn try_open(path: &Path, network: Network<'_>) -> Result<(Self, Loaded), Unfit> {
         match fs::metadata(path) {
             Ok(found) if !found.is_file() => {
                 return Err(Unfit::Aside("it is no file".to_owned()));
@@ -225,12 +247,14 @@ fn open(path: &Path) -> Result<Database, Unfit> {
 }
 
 /// Reads everything, after the labels.
-fn load(file: &mut Database, path: &Path, network: &NetworkId) -> Result<Loaded, Unfit> {
+fn load(file: &mut Database, path: &Path, network: Network<'_>) -> Result<Loaded, Unfit> {
+    let (Network::Only(own) | Network::Any(own)) = network;
     let unfit = |error: Box<redb::Error>| judged(path, *error);
     let labels = about(file).map_err(unfit)?;
     match labels.as_ref().map(|(format, network)| (&**format, &**network)) {
-        None => label(file, network).map_err(unfit)?,
-        Some((FORMAT, found)) if found == network.as_str() => {}
+        None => label(file, own).map_err(unfit)?,
+        Some((FORMAT, _)) if matches!(network, Network::Any(_)) => {}
+        Some((FORMAT, found)) if found == own.as_str() => {}
         Some((FORMAT, found)) => {
             let found: String = found.chars().take(80).flat_map(char::escape_default).collect();
             return Err(Unfit::Aside(format!("it is of the network {found}")));

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use gossip::NodeAddress;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
@@ -20,7 +21,7 @@ use tandem::DataDir;
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{Line, Peer, Refusal, Sent, Status};
+use super::wire::{Additions, Entry, Line, Peer, Refusal, Sent, Status};
 
 /// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -104,6 +105,23 @@ impl Client {
         let answer = checked(self.request("GET", "/metrics", Bytes::new()).await?).await?;
         let text = read(answer.into_body()).await?;
         String::from_utf8(text.into()).map_err(|_| ClientError::Malformed)
+    }
+
+    /// The addresses that the node knows.
+    pub(crate) async fn phonebook(&self) -> Result<Vec<Entry>, ClientError> {
+        self.ask("GET", "/phonebook", Bytes::new()).await
+    }
+
+    /// Adds addresses to those that the node knows, and returns the number of new ones.
+    pub(crate) async fn add(&self, additions: &Additions) -> Result<usize, ClientError> {
+        let body = serde_json::to_vec(additions).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/phonebook", body.into()).await
+    }
+
+    /// Makes the node forget an address. Returns `false` if it did not know it.
+    pub(crate) async fn remove(&self, address: &NodeAddress) -> Result<bool, ClientError> {
+        let address = encode(&address.to_string());
+        self.ask("DELETE", &format!("/phonebook?address={address}"), Bytes::new()).await
     }
 
     /// Sends a message to the peers of the node.

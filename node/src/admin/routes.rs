@@ -21,16 +21,19 @@ use axum::{
 use broadcaster::{Broadcaster, DropReason};
 use futures::{Stream, stream};
 use gossip::{
-    Compression, DeliveryError, Forwarding, GossipNode, Inbound, Lane, MAX_MESSAGE_BYTES, Outbound,
-    PeerClass, PeerInfo, SubmitError, Tag, Transport,
+    AddressError, Compression, DeliveryError, Forwarding, GossipNode, Inbound, Lane,
+    MAX_MESSAGE_BYTES, NodeAddress, Outbound, PeerClass, PeerInfo, SubmitError, Tag, Transport,
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
+use mesh::{Added, Listed, Role, RoleSet, SourceId, SourceKind};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tandem::{Mode, View};
 use tokio::{sync::broadcast, time};
 
-use super::wire::{Dial, Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis};
+use super::wire::{
+    Additions, Dial, Entry, Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis,
+};
 use crate::{cli::Condition, lines::Lines, log};
 
 /// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
@@ -62,6 +65,7 @@ pub(crate) fn router(context: Context) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
+        .route("/phonebook", get(phonebook).post(add).delete(remove))
         .route("/metrics", get(metrics))
         .route("/send", post(send))
         .route("/listen", get(listen))
@@ -100,6 +104,56 @@ async fn peers(State(context): Shared) -> Json<Vec<Peer>> {
     };
     let now = Instant::now();
     Json(peers.iter().map(|peer| Peer::of(peer, score(peer), now)).collect())
+}
+
+/// Longest list of addresses to add, in bytes. Chosen: as many as there may be, each of the longest kind.
+const MAX_ADDITIONS_BYTES: usize = 1024 * 1024;
+
+async fn phonebook(State(context): Shared) -> Json<Vec<Entry>> {
+    Json(context.broadcaster.mesh().records().iter().map(Entry::of).collect())
+}
+
+/// Adds addresses, all of them or none if one cannot be dialled, and tells how many found a place.
+async fn add(State(context): Shared, body: Body) -> Result<Json<usize>, Response> {
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+    let read = axum::body::to_bytes(body, MAX_ADDITIONS_BYTES);
+    let body = match time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(bad("the body could not be read".to_owned())),
+        Err(_elapsed) => {
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
+        }
+    };
+    let additions: Additions =
+        serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    let roles = additions.roles.iter().map(|role| role.parse::<Role>());
+    let roles: RoleSet = roles.collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
+    let mut addresses = Vec::new();
+    for address in &additions.addresses {
+        let address: NodeAddress =
+            address.parse().map_err(|error: AddressError| bad(error.to_string()))?;
+        context.mode.check_peer(&address).map_err(|error| bad(error.to_string()))?;
+        addresses.push(address);
+    }
+    let (mesh, operator) = (context.broadcaster.mesh(), SourceId::of(SourceKind::Operator));
+    let add = |address| mesh.list(Listed { address, roles: roles.clone() }, &operator);
+    let placed = addresses.into_iter().map(add).filter(|added| *added != Added::Full).count();
+    Ok(Json(placed))
+}
+
+#[derive(Debug, Deserialize)]
+struct RemoveQuery {
+    address: String,
+}
+
+/// Forgets an address, and tells whether it was known.
+async fn remove(
+    State(context): Shared,
+    Query(query): Query<RemoveQuery>,
+) -> Result<Json<bool>, Response> {
+    let address = query.address.parse::<NodeAddress>();
+    let address = address.map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(Json(context.broadcaster.mesh().remove(&address)))
 }
 
 /// Type of the text format of OpenMetrics. Source: OpenMetrics 1.0, content type.

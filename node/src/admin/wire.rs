@@ -4,9 +4,13 @@
 //!
 //! * Fields are only ever added: programs read this.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
 
 use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
+use mesh::Record;
 use serde::{Deserialize, Serialize};
 use services::status::State;
 use tandem::TopicScore;
@@ -131,6 +135,61 @@ pub(crate) struct Peer {
     pub(crate) topic_score: Option<f64>,
     /// `true` if the score is too low for the peer to be served on topics.
     pub(crate) topic_muted: bool,
+}
+
+/// An address of the phonebook, in the answer to `GET /phonebook`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) address: String,
+    /// The roles it is listed for, such as `relay` and `archival`.
+    pub(crate) roles: Vec<String>,
+    /// The sources that list it, such as `configuration` and `dns:example.org`.
+    pub(crate) sources: Vec<String>,
+    /// Identity that was last found there.
+    pub(crate) peer_id: Option<String>,
+    /// `true` if a link to it is up, or was when the node stopped.
+    pub(crate) connected: bool,
+    /// `true` if a link to it was stable once.
+    pub(crate) worked: bool,
+    /// Dials in a row that failed.
+    pub(crate) failures: u32,
+    /// Time at which a link to it was last up, in seconds of Unix time.
+    pub(crate) last_seen: Option<u64>,
+    /// Time before which it is not dialled, in seconds of Unix time.
+    pub(crate) retry_at: Option<u64>,
+    /// Round-trip time that was observed last, in microseconds.
+    pub(crate) rtt_us: Option<u64>,
+}
+
+impl Entry {
+    /// The description of an address.
+    pub(crate) fn of(record: &Record) -> Self {
+        let seconds = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        };
+        let roles = record.listings.iter().flat_map(|(_, roles)| roles.iter());
+        let roles: BTreeSet<String> = roles.map(ToString::to_string).collect();
+        Self {
+            address: record.address.to_string(),
+            roles: roles.into_iter().collect(),
+            sources: record.listings.iter().map(|(source, _)| source.to_string()).collect(),
+            peer_id: record.identity.map(|identity| identity.to_string()),
+            connected: record.anchor,
+            worked: record.worked,
+            failures: record.failures,
+            last_seen: record.last_seen.map(seconds),
+            retry_at: record.retry_at.map(seconds),
+            rtt_us: record.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// The body of `POST /phonebook`: addresses to add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Additions {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) roles: Vec<String>,
 }
 
 /// Any answer that is not a success.

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use gossip::{NodeAddress, Tag};
 use http::{HeaderName, HeaderValue, Method};
+use mesh::Role;
 use services::files::FileId;
 
 use super::{
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
+    /// Show and change the addresses that a node knows, whether it runs or not.
+    Phonebook(PhonebookArgs),
     /// Print what a running node counts, in the text format of OpenMetrics.
     Metrics(MetricsArgs),
     /// Send one HTTP request to a peer, over TCP, TLS or libp2p.
@@ -147,6 +150,69 @@ pub(crate) struct PeersArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PhonebookArgs {
+    #[command(subcommand)]
+    pub(crate) what: PhonebookCommand,
+    #[command(flatten)]
+    pub(crate) target: GlobalTarget,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PhonebookCommand {
+    /// Show every address, the sources that list it, and its history.
+    List {
+        /// Show only addresses that are listed for this role, such as relay or archival.
+        #[arg(long, value_name = "ROLE", value_hint = ValueHint::Other)]
+        role: Option<Role>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add addresses, which stay until they are removed.
+    Add {
+        /// The addresses, each host:port, a URL, or a multiaddr with /p2p/ID.
+        #[arg(required = true, value_name = "ADDRESS", value_hint = ValueHint::Url)]
+        addresses: Vec<NodeAddress>,
+        /// A role of their nodes; may be given several times [default: relay].
+        #[arg(long, value_name = "ROLE", value_hint = ValueHint::Other)]
+        role: Vec<Role>,
+    },
+    /// Forget addresses and their history. A source that lists one again brings it back.
+    Remove {
+        /// The addresses.
+        #[arg(required = true, value_name = "ADDRESS", value_hint = ValueHint::Url)]
+        addresses: Vec<NodeAddress>,
+    },
+    /// Print addresses, one a line, as add takes them.
+    Export {
+        /// Print only addresses that are listed for this role.
+        #[arg(long, value_name = "ROLE", value_hint = ValueHint::Other)]
+        role: Option<Role>,
+        /// Print JSON, with everything that is known of each.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The node that a command with subcommands speaks to, or whose files it changes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalTarget {
+    /// Data directory of the node [default: ~/.local/share/tandem] [env: TANDEM_DATA_DIR].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
+    data_dir: Option<String>,
+    /// Configuration file of the node [env: TANDEM_CONFIG].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
+    config: Option<PathBuf>,
+}
+
+impl GlobalTarget {
+    /// The settings of the node, as far as a command knows them.
+    pub(crate) fn layers(&self) -> Result<Layers, ConfigError> {
+        Layers::gather(self.config.as_deref(), &Flags::data_dir(self.data_dir.as_ref()))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 use gossip::http::{BoxError, HttpAddressError, HttpError};
 use http::StatusCode;
 use services::files::{FetchError, PutFileError};
-use tandem::{Fault, ForwardError, StartError};
+use tandem::{DataDirError, Fault, ForwardError, PeerFileError, StartError};
 
 use super::services::ServiceError;
 use crate::{
@@ -36,6 +36,12 @@ pub(crate) enum Failure {
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The peer store of a node that does not run cannot be used.
+    #[error("{0}: a node that starts puts a damaged one aside")]
+    Store(#[from] PeerFileError),
+    /// The data directory of a node cannot be used.
+    #[error(transparent)]
+    Dir(#[from] DataDirError),
     /// The running node did not do what it was told.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -111,6 +117,18 @@ pub(crate) enum Failure {
         /// The fewest with which a node can work.
         least: usize,
     },
+    /// Addresses that were to be removed were not there.
+    #[error("{count} of the addresses are not in the phonebook")]
+    NotKnown {
+        /// Their number.
+        count: usize,
+    },
+    /// Addresses that were to be added found no place.
+    #[error("{count} of the addresses found no place: the phonebook is full, remove some first")]
+    PhonebookFull {
+        /// Their number.
+        count: usize,
+    },
     /// A message went to nobody.
     #[error("the node has no peers: nobody received the message")]
     NobodyHeard,
@@ -141,6 +159,10 @@ impl Failure {
             Self::Start(_)
             | Self::Service(_)
             | Self::Admin(_)
+            | Self::Store(_)
+            | Self::Dir(_)
+            | Self::NotKnown { .. }
+            | Self::PhonebookFull { .. }
             | Self::Client(_)
             | Self::Demo(_)
             | Self::Http(_)

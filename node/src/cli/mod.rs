@@ -20,6 +20,7 @@ mod memory;
 mod mistake;
 mod output;
 mod peers;
+mod phonebook;
 mod progress;
 mod reach;
 mod run;
@@ -63,6 +64,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Send(args) => Box::pin(send::send(args)),
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),
+        Command::Phonebook(args) => Box::pin(phonebook::phonebook(args)),
         Command::Metrics(args) => Box::pin(peers::metrics(args)),
         Command::Http(args) => Box::pin(http::http(args)),
         Command::File(args) => Box::pin(file::file(args)),

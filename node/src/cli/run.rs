@@ -251,6 +251,13 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });
+    builder = builder.dns_servers(settings.dns_servers.clone()).dnssec(settings.dnssec.clone());
+    for bootstrap in &settings.bootstrap {
+        builder = builder.bootstrap(bootstrap.clone());
+    }
+    if !settings.peer_store {
+        builder = builder.no_peer_store();
+    }
     for peer in &settings.peers {
         builder = builder.peer(peer.clone());
     }

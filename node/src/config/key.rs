@@ -51,6 +51,10 @@ pub(crate) enum Key {
     ListenWs,
     ListenP2p,
     Peers,
+    Bootstrap,
+    DnsServers,
+    Dnssec,
+    PeerStore,
     PublicAddress,
     DataDir,
     IdentityFile,
@@ -124,6 +128,26 @@ const LISTEN_P2P: Spec = Spec::new(
 const PEERS: Spec = Spec::new(
     ("peers", "peer", List, Nothing, "ADDRESS"),
     "A node to stay connected to: host:port, a URL, or a multiaddr with /p2p/ID",
+);
+
+const BOOTSTRAP: Spec = Spec::new(
+    ("bootstrap", "bootstrap", List, Nothing, "NAME"),
+    "A name under which DNS leads to nodes: example.org, /dnsaddr/example.org, or mainnet for a public network of the profile",
+);
+
+const DNS_SERVERS: Spec = Spec::new(
+    ("dns_servers", "dns-server", List, Is("system"), "SERVER"),
+    "A server to ask for them, in this order: system, or an IP address with or without a port",
+);
+
+const DNSSEC: Spec = Spec::new(
+    ("dnssec", "dnssec", Switch, Is("off"), "SWITCH"),
+    "Believe only answers that DNSSEC proves: on or off",
+);
+
+const PEER_STORE: Spec = Spec::new(
+    ("peer_store", "peer-store", Switch, Is("on"), "SWITCH"),
+    "Keep addresses and bans in the data directory from one run to the next: on or off",
 );
 
 const PUBLIC_ADDRESS: Spec = Spec::new(
@@ -236,13 +260,17 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
         Self::ListenWs,
         Self::ListenP2p,
         Self::Peers,
+        Self::Bootstrap,
+        Self::DnsServers,
+        Self::Dnssec,
+        Self::PeerStore,
         Self::PublicAddress,
         Self::DataDir,
         Self::IdentityFile,
@@ -276,6 +304,10 @@ impl Key {
             Self::ListenWs => LISTEN_WS,
             Self::ListenP2p => LISTEN_P2P,
             Self::Peers => PEERS,
+            Self::Bootstrap => BOOTSTRAP,
+            Self::DnsServers => DNS_SERVERS,
+            Self::Dnssec => DNSSEC,
+            Self::PeerStore => PEER_STORE,
             Self::PublicAddress => PUBLIC_ADDRESS,
             Self::DataDir => DATA_DIR,
             Self::IdentityFile => IDENTITY_FILE,
@@ -311,7 +343,13 @@ impl Key {
         match self {
             Self::Profile => &["tandem", "algorand"],
             Self::Mode => &["hybrid", "ws", "p2p"],
-            Self::Relay | Self::Mdns | Self::PassOnBlocks | Self::ProxyProtocol => &["on", "off"],
+            Self::Relay
+            | Self::Mdns
+            | Self::PassOnBlocks
+            | Self::ProxyProtocol
+            | Self::Dnssec
+            | Self::PeerStore => &["on", "off"],
+            Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv"],
             Self::Uploads => &["anyone"],
             Self::VotePacking => &["off", "stateless"],

@@ -16,7 +16,10 @@ use gossip::{
     wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
 };
 use services::files::Uploads;
-use tandem::{DataDir, Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying, TlsFiles};
+use tandem::{
+    Bootstrap, DataDir, DnsServer, Dnssec, Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying,
+    TlsFiles,
+};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -43,6 +46,11 @@ pub(crate) struct Settings {
     /// Multiaddrs.
     pub(crate) listen_p2p: Vec<String>,
     pub(crate) peers: Vec<NodeAddress>,
+    pub(crate) bootstrap: Vec<Bootstrap>,
+    pub(crate) dns_servers: Vec<DnsServer>,
+    pub(crate) dnssec: Dnssec,
+    /// `true` if addresses and bans are kept from one run to the next.
+    pub(crate) peer_store: bool,
     pub(crate) public_address: Option<NodeAddress>,
     pub(crate) data_dir: PathBuf,
     pub(crate) key_file: Option<PathBuf>,
@@ -83,9 +91,16 @@ impl Settings {
         let read = Reader(layers);
         let mode = read.mode()?;
         let profile = read.required(Key::Profile, profile)?;
+        let network = read.network()?;
         Ok(Self {
             profile,
-            network: read.network()?,
+            bootstrap: read.bootstrap(profile, &network)?,
+            dns_servers: read.list(Key::DnsServers, dns_server)?,
+            dnssec: read.required(Key::Dnssec, |text| {
+                Ok(if switch(text)? { Dnssec::Required } else { Dnssec::Off })
+            })?,
+            peer_store: read.required(Key::PeerStore, switch)?,
+            network,
             mode,
             listen_ws: read.required(Key::ListenWs, host_port)?,
             listen_p2p: read.list(Key::ListenP2p, multiaddr)?,
@@ -117,7 +132,7 @@ impl Settings {
     /// network of one's own the first node has nobody to look for.
     pub(crate) fn joins_nobody(&self) -> bool {
         let own = Default::Is(self.profile.name) == Key::Profile.spec().default;
-        !own && self.peers.is_empty() && !self.mdns
+        !own && self.peers.is_empty() && self.bootstrap.is_empty() && !self.mdns
     }
 
     /// Checks the data directory alone: all that a client of a running node needs.
@@ -153,6 +168,19 @@ impl Reader<'_> {
             return Err(ConfigError::Value { at: at.clone(), key: Key::Profile, problem });
         }
         self.required(Key::Network, |text| NetworkId::new(text).map_err(|error| error.to_string()))
+    }
+
+    /// Every entry of every list.
+    fn bootstrap(
+        &self,
+        profile: &NetworkProfile,
+        network: &NetworkId,
+    ) -> Result<Vec<Bootstrap>, ConfigError> {
+        let lists = self.list(Key::Bootstrap, |text| {
+            let list = Bootstrap::parse(text, network, &profile.dns);
+            list.map_err(|error| error.to_string())
+        })?;
+        Ok(lists.into_iter().flatten().collect())
     }
 
     fn data_dir(&self) -> Result<PathBuf, ConfigError> {
@@ -314,6 +342,10 @@ fn switch(text: &str) -> Result<bool, String> {
         "off" | "false" => Ok(false),
         other => Err(format!("{other:?} is neither on nor off")),
     }
+}
+
+fn dns_server(text: &str) -> Result<DnsServer, String> {
+    text.parse().map_err(|error: tandem::DnsServerError| error.to_string())
 }
 
 fn vote_packing(text: &str) -> Result<VoteCompression, String> {

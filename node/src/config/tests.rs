@@ -87,6 +87,14 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ),
         ("mode = \"p2p\"\npeers = [\"h:1\"]", "`peers`: \"h:1\" is no multiaddr, and `mode` p2p"),
         ("mode = \"ws\"\npeers = [\"/ip4/1.1.1.1/tcp/1/p2p/x\"]", "`peers`: \"/ip4"),
+        ("bootstrap = [\"a b.example\"]", "`bootstrap`: \"a b.example\" is no DNS name"),
+        (
+            "bootstrap = [\"mainnet\"]",
+            "`bootstrap`: \"mainnet\" is no public network of this profile",
+        ),
+        ("bootstrap = [\"\"]", "`bootstrap`: no name is given"),
+        ("dns_servers = [\"dns.example\"]", "`dns_servers`: \"dns.example\" is no DNS server"),
+        ("dnssec = \"maybe\"", "`dnssec`: \"maybe\" is neither on nor off"),
         ("public_address = \"/dns/x\"", "`public_address`: \"/dns/x\" is a multiaddr: write host"),
         ("data_dir = \"\"", "`data_dir`: the path is empty"),
         ("relay = \"maybe\"", "`relay`: \"maybe\" is neither on nor off"),
@@ -170,6 +178,25 @@ fn the_data_directory_is_where_the_system_keeps_the_data_of_programs() {
     assert_eq!(dir(&[]), "/home/me/.local/share/tandem");
     assert_eq!(dir(&[("XDG_DATA_HOME", "/data")]), "/data/tandem");
     assert_eq!(dir(&[("TANDEM_DATA_DIR", "here")]), "here");
+}
+
+// Issue 10, 2: nothing outside is asked unless an operator says so.
+#[test]
+fn a_bootstrap_has_no_default_and_a_public_one_is_asked_for_by_its_name() {
+    let none = check("profile = \"algorand\"\nnetwork = \"mainnet-v1.0\"\n", &[], &[]);
+    assert!(none.bootstrap.is_empty() && none.joins_nobody());
+    let flags = [(Key::Bootstrap, "mainnet")];
+    let asked = check("profile = \"algorand\"\nnetwork = \"mainnet-v1.0\"\n", &[], &flags);
+    let names: Vec<String> = asked.bootstrap.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["mainnet.algorand.network"]);
+    assert!(!asked.joins_nobody());
+    let file = "bootstrap = [\"a.example;b.example\", \"/dnsaddr/c.example\"]\ndns_servers = [\"system\", \"192.0.2.1\"]";
+    let settings = check(file, &[("TANDEM_DNSSEC", "on")], &[]);
+    let names: Vec<String> = settings.bootstrap.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["a.example", "b.example", "/dnsaddr/c.example"]);
+    let servers: Vec<String> = settings.dns_servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["system", "192.0.2.1:53"]);
+    assert_eq!(settings.dnssec, tandem::Dnssec::Required);
 }
 
 #[test]

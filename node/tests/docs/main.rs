@@ -140,6 +140,11 @@ mod tests {
         runs("docs/configuration.md", Ground::best());
     }
 
+    #[test]
+    fn the_page_on_finding_peers_runs_as_pasted() {
+        runs("docs/peers.md", Ground::best());
+    }
+
     // Where namespaces cannot be had, ports and folders are replaced.
     #[test]
     fn pages_run_on_other_ports_too() {

@@ -192,6 +192,21 @@ impl Node {
         }
     }
 
+    /// Stops the node in order, and returns its log.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> Vec<String> {
+        self.process.signal("TERM");
+        assert!(self.process.wait(PATIENCE).success());
+        self.process.stderr.iter().collect()
+    }
+
+    /// Ends the node with SIGKILL.
+    #[track_caller]
+    pub(crate) fn kill(mut self) {
+        self.process.signal("KILL");
+        assert!(!self.process.wait(PATIENCE).success());
+    }
+
     /// The address of its WebSocket side.
     pub(crate) fn ws(&self) -> &str {
         self.ready["ws"].as_str().unwrap()
