@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What DNS was asked, over all bootstraps of a node. A cheap handle; clones count together.
+/// The counters of looks into DNS, over all bootstraps of a node. A cheap handle; clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct DnsMetrics {
     looks: Family<Outcome, Counter>,

@@ -57,7 +57,7 @@ fn addresses_are_added_listed_and_removed_whether_a_node_runs_or_not() {
     assert_eq!(addresses(dir), all);
     does(dir, &["remove", "b.example:4160"]);
     assert_eq!(addresses(dir), all[..2]);
-    // What was exported can be added elsewhere.
+    // Exported addresses can be added elsewhere.
     let exported = phonebook(dir, &["export"]).stdout;
     let other = scratch();
     let lines: Vec<&str> = ["add"].into_iter().chain(exported.lines()).collect();

@@ -77,7 +77,6 @@ impl std::fmt::Debug for DnsServer {
 }
 
 /// A TCP and a UDP socket on the same port.
-#[expect(clippy::disallowed_methods, reason = "a test may use the system directly")]
 async fn sockets() -> (TcpListener, UdpSocket) {
     for _ in 0..100 {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");

@@ -90,6 +90,16 @@ impl Votes {
         (0..paths.len()).all(|sender| (0..paths.len()).all(|listener| heard(sender, listener)))
     }
 
+    /// The number of votes that were heard by others.
+    fn heard(&self) -> u64 {
+        let paths = self.paths();
+        let of = |(sender, of_sender): (usize, &Vec<Path>)| -> u64 {
+            let others = of_sender.iter().enumerate().filter(|(listener, _)| *listener != sender);
+            others.map(|(_, path)| path.heard).sum()
+        };
+        paths.iter().enumerate().map(of).sum()
+    }
+
     /// The longest gap, with its ends, that counts up to `until`.
     fn longest_gap(&self, until: Instant) -> (Duration, usize, usize) {
         let paths = self.paths();
@@ -150,6 +160,30 @@ async fn dropped(nodes: &[PathBuf]) -> HashMap<String, u64> {
     dropped
 }
 
+/// Kills one relay after the other, and starts each again with its key and its ports.
+async fn kill_in_turn(
+    relays: &mut Vec<Node>,
+    (folders, arguments): (&[TempDir], &[&str]),
+    every: Duration,
+    end: Instant,
+) {
+    let mut next = Instant::now() + every;
+    for victim in (0..relays.len()).cycle() {
+        if next + AWAY >= end {
+            return;
+        }
+        sleep_until(next).await;
+        next += every;
+        let relay = relays.remove(victim);
+        let (ws, p2p) = (relay.ws_address().to_owned(), relay.p2p[0].clone());
+        relay.kill().await;
+        sleep(AWAY).await;
+        let place = p2p.split("/p2p/").next().unwrap_or_default();
+        let back = [arguments, &["--listen-ws", &ws, "--listen-p2p", place]].concat();
+        relays.insert(victim, Node::run(folders[victim].path(), &back).await);
+    }
+}
+
 // Issue 10, 2, and the second line of its "Shown by".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_killed() {
@@ -200,33 +234,14 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
     let whole_after = began.elapsed();
 
     let end = Instant::now() + lasts;
-    let mut next = Instant::now() + kill_every;
-    for victim in (0..running.len()).cycle() {
-        if next + AWAY >= end {
-            break;
-        }
-        sleep_until(next).await;
-        next += kill_every;
-        let relay = running.remove(victim);
-        let (ws, p2p) = (relay.ws_address().to_owned(), relay.p2p[0].clone());
-        relay.kill().await;
-        sleep(AWAY).await;
-        let place = p2p.split("/p2p/").next().unwrap_or_default();
-        let back = [&shared[..], &["--listen-ws", &ws, "--listen-p2p", place]].concat();
-        running.insert(victim, Node::run(relay_folders[victim].path(), &back).await);
-    }
+    kill_in_turn(&mut running, (&relay_folders, &shared), kill_every, end).await;
     sleep_until(end).await;
     let (gap, sender, listener) = votes.longest_gap(end);
     sleep(LAST).await;
 
     let sent = votes.sent().len();
     let expected = sent * (node_folders.len() - 1);
-    let paths = votes.paths().clone();
-    let heard = |(sender, of_sender): (usize, &Vec<Path>)| -> u64 {
-        let others = of_sender.iter().enumerate().filter(|(listener, _)| *listener != sender);
-        others.map(|(_, path)| path.heard).sum()
-    };
-    let heard: u64 = paths.iter().enumerate().map(heard).sum();
+    let heard = votes.heard();
     let all = relay_folders.iter().chain(&node_folders).map(|folder| folder.path().to_owned());
     let dropped = dropped(&all.collect::<Vec<_>>()).await;
     println!("whole after {:.1} s", whole_after.as_secs_f64());

@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //!
-//! * What was encoded decodes to itself, down to the second or the microsecond.
+//! * A record decodes to itself, down to the second or the microsecond.
 //! * Decoding panics on no input, takes memory for what is there alone, and refuses bytes that nothing needs.
 
 use std::time::{Duration, SystemTime};

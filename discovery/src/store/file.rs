@@ -55,7 +55,7 @@ const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const PEERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("peers");
 const BANS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bans");
 
-/// What a file held.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     /// Records of addresses.

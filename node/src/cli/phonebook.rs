@@ -57,8 +57,8 @@ pub(crate) async fn phonebook(args: PhonebookArgs) -> Result<ExitCode, Failure> 
             };
             let placed = match client.add(&additions).await {
                 Err(ClientError::NoNode { dir }) => {
-                    let add = |records: &mut Vec<Record>| add(records, &addresses, &roles);
-                    changed(layers, dir, add).await?
+                    let wanted = addresses.clone();
+                    changed(layers, dir, move |records| add(records, &wanted, &roles)).await?
                 }
                 told => told?,
             };
@@ -69,12 +69,13 @@ pub(crate) async fn phonebook(args: PhonebookArgs) -> Result<ExitCode, Failure> 
         PhonebookCommand::Remove { addresses } => {
             let removed = match removed(&client, &addresses).await {
                 Err(ClientError::NoNode { dir }) => {
-                    let remove = |records: &mut Vec<Record>| {
+                    let unwanted = addresses.clone();
+                    changed(layers, dir, move |records| {
                         let before = records.len();
-                        records.retain(|record| !addresses.contains(&record.address));
+                        records.retain(|record| !unwanted.contains(&record.address));
                         before - records.len()
-                    };
-                    changed(layers, dir, remove).await?
+                    })
+                    .await?
                 }
                 told => told?,
             };
@@ -161,14 +162,16 @@ async fn read<T: Send + 'static>(
 async fn changed(
     layers: Layers,
     dir: PathBuf,
-    change: impl FnOnce(&mut Vec<Record>) -> usize,
+    change: impl FnOnce(&mut Vec<Record>) -> usize + Send + 'static,
 ) -> Result<usize, Failure> {
-    // The command has nothing else to do meanwhile.
-    opened(&layers, &dir, |file, records, bans| {
-        let changed = change(records);
-        file.save(records, bans)?;
-        Ok(changed)
-    })
+    let change = move || {
+        opened(&layers, &dir, |file, records, bans| {
+            let changed = change(records);
+            file.save(records, bans)?;
+            Ok(changed)
+        })
+    };
+    blocking(change).await
 }
 
 fn opened<T>(
