@@ -32,6 +32,7 @@ use crate::{
     observers::Observers,
     receipts::Receipts,
     relay::Relaying,
+    runs::Runs,
     submit::Submitter,
     topic::{TopicMessage, TopicSink},
     topic_sinks::TopicSinks,
@@ -42,6 +43,7 @@ use crate::{
 pub(crate) struct Parts {
     pub(crate) environment: Environment,
     pub(crate) mesh: Mesh,
+    pub(crate) runs: Runs,
     pub(crate) relaying: Relaying,
     pub(crate) application: Arc<Application>,
     pub(crate) observers: Arc<Observers>,
@@ -132,6 +134,19 @@ impl Broadcaster {
             }
         }
         Ok(())
+    }
+
+    /// The random bytes of this run, which every network of the node announces to its peers.
+    #[must_use]
+    pub fn node_random(&self) -> [u8; 10] {
+        self.parts.runs.own
+    }
+
+    /// The number of the run of a process that announces `text`, for [`LinkClaim::run`]. Equal for equal texts, and
+    /// of no meaning outside this process.
+    #[must_use]
+    pub fn run_of(&self, text: &str) -> u64 {
+        self.parts.runs.number(text)
     }
 
     /// The bounds by which every connection of the node assembles messages.

@@ -17,11 +17,13 @@
 //! * Of the links of a node one is in the registry. Links that lost are benched: they are read, nothing
 //!   new is written to them, and they are in no list of peers.
 //! * No link is benched before the one that it lost against is attached.
+//! * A newcomer that has proved less than the holder makes it answer a ping at most once in
+//!   [`BELIEVED_FOR`](crate::doubt::BELIEVED_FOR), and ends it only if no answer comes.
 
 use std::sync::Arc;
 
 use gossip::{ClaimRule, DisconnectReason, Identity, LinkId};
-use mesh::{Doubt, LinkClaim, Ruling, ledger::CLOSE_PATIENCE};
+use mesh::{Doubt, LinkClaim, Ruling, Standing, ledger::CLOSE_PATIENCE};
 use tokio::time;
 
 use crate::{
@@ -42,6 +44,14 @@ pub struct Claim {
     identity: Identity,
     ruling: Ruling,
     is_attached: bool,
+}
+
+/// A refused newcomer's doubt about the link that holds its identity.
+#[derive(Clone, Copy)]
+struct Doubted {
+    winner: LinkId,
+    doubt: Doubt,
+    standing: Standing,
 }
 
 impl std::fmt::Debug for Claim {
@@ -137,9 +147,8 @@ impl Links {
         match claim.ruling {
             Ruling::Keep | Ruling::Replace { .. } => true,
             Ruling::Refuse { .. } if self.profile.claims == ClaimRule::Ranked => true,
-            Ruling::Refuse { doubt: Doubt::None, .. } => false,
-            Ruling::Refuse { winner, doubt: doubt @ (Doubt::Pings | Doubt::Rivals) } => {
-                self.resolve(claim.identity, winner, doubt).await;
+            Ruling::Refuse { winner, doubt, standing } => {
+                self.resolve(claim.identity, Doubted { winner, doubt, standing }).await;
                 self.holder(&claim.identity) == Some(claim.link)
             }
         }
@@ -186,10 +195,8 @@ impl Links {
     fn settle(&self, identity: &Identity, newcomer: LinkId, ruling: Ruling) {
         for benched in self.context.registry.bench(identity) {
             let doubted = match ruling {
-                Ruling::Refuse { winner, doubt: doubt @ (Doubt::Pings | Doubt::Rivals) }
-                    if benched.loser.id == newcomer =>
-                {
-                    Some((*identity, winner, doubt))
+                Ruling::Refuse { winner, doubt, standing } if benched.loser.id == newcomer => {
+                    Some((*identity, Doubted { winner, doubt, standing }))
                 }
                 _ => None,
             };
@@ -199,7 +206,7 @@ impl Links {
 
     /// Hands over what waits for a link that was benched, and closes it when its time is over. A link
     /// that was `doubted` has to answer a ping first.
-    fn wait_out(&self, benched: Benched, doubted: Option<(Identity, LinkId, Doubt)>) {
+    fn wait_out(&self, benched: Benched, doubted: Option<(Identity, Doubted)>) {
         let Benched { loser, winner, patience } = benched;
         let registry = &self.context.registry;
         let (left, hop_local) = registry.part(loser.lanes.drain());
@@ -211,8 +218,8 @@ impl Links {
         let links = self.clone();
         self.tasks.spawn("bench", |_cancel| async move {
             let over = async {
-                if let Some((identity, holder, doubt)) = doubted {
-                    links.resolve(identity, holder, doubt).await;
+                if let Some((identity, doubted)) = doubted {
+                    links.resolve(identity, doubted).await;
                 }
                 time::sleep(patience).await;
             };
@@ -234,29 +241,35 @@ impl Links {
         self.tasks.spawn("probe", |_cancel| async move {
             if let Some(holder) = holder {
                 // A link that answers stays, and one that does not has ended.
-                let _ = links.doubt(holder.id).await;
+                let _ = links.doubt(holder.id, Standing::Equal).await;
             }
         });
     }
 
     /// Resolves a newcomer's doubt about the link that holds its identity.
-    async fn resolve(&self, identity: Identity, holder: LinkId, doubt: Doubt) {
-        let life = self.doubt(holder).await;
+    async fn resolve(&self, identity: Identity, doubted: Doubted) {
+        let Doubted { winner, doubt, standing } = doubted;
+        let life = self.doubt(winner, standing).await;
         if (doubt, life) == (Doubt::Rivals, Some(Life::Shown)) {
             self.contested(identity);
         }
     }
 
     /// Ends a link as silent unless it shows a sign of life in time. `None` if it ends otherwise, or cannot be asked.
-    async fn doubt(&self, link: LinkId) -> Option<Life> {
+    async fn doubt(&self, link: LinkId, by: Standing) -> Option<Life> {
         let holder = self.context.registry.get(link)?;
         let hooks = holder.hooks.as_ref()?;
+        if by == Standing::Lower && holder.doubt.was_dispelled_lately(time::Instant::now()) {
+            return Some(Life::Shown);
+        }
         let ping = holder.doubt.raise(|| hooks.sign_of_life(), CLOSE_PATIENCE, &self.writing.pulse);
         tokio::select! {
             biased;
             () = holder.cancel.cancelled() => None,
             life = ping => {
-                if life == Life::NotShown {
+                if life == Life::Shown {
+                    holder.doubt.dispel(time::Instant::now());
+                } else {
                     holder.doubt.confirm();
                     self.context.registry.end(&holder, DisconnectReason::Silent);
                 }

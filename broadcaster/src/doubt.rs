@@ -4,6 +4,8 @@
 //!
 //! * One ping of a link is out at a time, however many newcomers doubt it; all of them get its result.
 //! * Time in which this node stood still is not held against the link.
+//! * A link that has answered is believed for a while by newcomers that have proved less than it: somebody who passes
+//!   their exchange on could otherwise ask again and again, until the link is too busy to answer once.
 
 use std::{
     fmt,
@@ -20,7 +22,13 @@ use futures::{
 };
 use gossip::BoxFuture;
 
+use tokio::time::Instant;
+
 use crate::pulse::Pulse;
+
+/// Time for which a link that has answered is believed. Chosen: the time in which a silent link is found without any
+/// newcomer.
+pub(crate) const BELIEVED_FOR: Duration = Duration::from_secs(60);
 
 /// A ping that is out; resolves to its result.
 type Ping = Shared<BoxFuture<'static, Life>>;
@@ -39,6 +47,8 @@ pub(crate) enum Life {
 pub(crate) struct Doubt {
     ping: Mutex<Option<WeakShared<BoxFuture<'static, Life>>>>,
     is_confirmed: AtomicBool,
+    /// The time of the last answer.
+    dispelled: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Doubt {
@@ -79,6 +89,17 @@ impl Doubt {
         let ping = ping.shared();
         *current = ping.downgrade();
         ping
+    }
+
+    /// Records that the link has answered.
+    pub(crate) fn dispel(&self, now: Instant) {
+        *self.dispelled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Returns `true` if the link has answered within [`BELIEVED_FOR`].
+    pub(crate) fn was_dispelled_lately(&self, now: Instant) -> bool {
+        let dispelled = *self.dispelled.lock().unwrap_or_else(PoisonError::into_inner);
+        dispelled.is_some_and(|at| now.saturating_duration_since(at) < BELIEVED_FOR)
     }
 
     /// Records that the link is dead, and so makes room for a newcomer.

@@ -53,6 +53,7 @@ mod registry;
 mod relay;
 mod requests;
 mod router;
+mod runs;
 mod setup;
 mod submit;
 mod topic;

@@ -34,6 +34,7 @@ use crate::{
     registry::Registry,
     relay::Relaying,
     router::Router,
+    runs::Runs,
     submit::Submitter,
     topic_sinks::TopicSinks,
     workers,
@@ -186,6 +187,7 @@ impl Broadcaster {
         };
         tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
         Self::of(Parts {
+            runs: Runs::new(&environment),
             environment,
             mesh,
             relaying,

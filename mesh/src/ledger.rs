@@ -34,8 +34,8 @@
 //!   holder, in whatever order they claimed them.
 //! * Only the holder's release frees an identity, and only while nobody is on its bench.
 //! * A benched link is an open one, so their number is bounded where connections are.
-//! * A link whose identity is only claimed, over plain WebSocket, never makes one that proved it answer
-//!   for itself.
+//! * A link whose identity is only claimed, over plain WebSocket, displaces none that proved it. It may make that one
+//!   answer a ping: a link that answers stays, and one that does not is dead on its own account.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
@@ -72,6 +72,10 @@ pub struct LinkClaim {
     /// thereby replaces its dead one. Under [`ClaimRule::FirstVerified`], of a libp2p link: names the
     /// connection.
     pub session: Option<u64>,
+    /// Names the run of the process at the other end, where it announced one; comparable between links of all
+    /// transports and dialers. Two links of one identity and two runs are of two nodes with one key, or of one that
+    /// restarted.
+    pub run: Option<u64>,
     /// Random bytes that both ends know and that differ from link to link, e.g. a hash of the
     /// handshake. They decide between two dials of one run.
     pub tie: [u8; 32],
@@ -93,8 +97,10 @@ pub enum Ruling {
     Refuse {
         /// The link that stays.
         winner: LinkId,
-        /// The newcomer's doubt about `winner`, which may first have to show that it is not dead.
+        /// The newcomer's doubt about `winner`, which has to show that it is not dead.
         doubt: Doubt,
+        /// The standing of the newcomer: the strength of its proof, compared with that of `winner`.
+        standing: Standing,
     },
 }
 
@@ -104,10 +110,18 @@ pub enum Doubt {
     /// The node at the other end may have lost the holder without this end having noticed: the holder has
     /// to answer a ping within [`CLOSE_PATIENCE`], else it ends and the newcomer takes over.
     Pings,
-    /// The same, and the newcomer is of another session: if the holder answers, two nodes run with one key.
+    /// The same, and the newcomer is of another session or run: if the holder answers, two nodes run with one key.
     Rivals,
-    /// Nothing: the newcomer has proved less than the holder.
-    None,
+}
+
+/// The standing of a losing newcomer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has proved its identity as well as the holder.
+    Equal,
+    /// It has proved less than the holder: over plain WebSocket a third party can pass the exchange on. Such a newcomer
+    /// may not ask the holder for a sign of life again and again.
+    Lower,
 }
 
 /// The end that starts closing a link that lost.
@@ -167,7 +181,8 @@ impl Ledger {
         let (ruling, loser) = if outranks(rule, &claim, &held.holder) {
             (Ruling::Replace { loser: winner }, std::mem::replace(&mut held.holder, claim))
         } else {
-            (Ruling::Refuse { winner, doubt: doubt(rule, &claim, &held.holder) }, claim)
+            let doubt = doubt(rule, &claim, &held.holder);
+            (Ruling::Refuse { winner, doubt, standing: standing(&claim, &held.holder) }, claim)
         };
         self.claimed.insert(link, identity);
         held.bench.push(loser);
@@ -196,12 +211,16 @@ impl Ledger {
         Some(held.holder.link)
     }
 
-    /// Returns `true` if a claim is of another session than the link that holds its identity, where sessions can be
-    /// compared: both links are of one transport and one dialer, and name theirs.
+    /// Returns `true` if a claim is of another run, or another session, than the link that holds its identity, where
+    /// these can be compared: both links name their runs; or both are of one transport and one dialer, and name their
+    /// sessions.
     #[must_use]
     pub fn is_of_another_session(&self, claim: &LinkClaim) -> bool {
         let held = self.held.get(&claim.identity);
-        held.is_some_and(|held| are_of_two_sessions(claim, &held.holder))
+        held.is_some_and(|held| {
+            are_of_two_runs(claim, &held.holder)
+                .unwrap_or_else(|| are_of_two_sessions(claim, &held.holder))
+        })
     }
 
     /// Returns the link that holds `identity`; `None` if no link does.
@@ -255,14 +274,26 @@ impl Ledger {
 
 /// A refused newcomer's doubt about the link that holds its identity.
 fn doubt(rule: ClaimRule, newcomer: &LinkClaim, holder: &LinkClaim) -> Doubt {
-    if is_proven(holder.transport) && !is_proven(newcomer.transport) {
-        return Doubt::None;
-    }
-    match rule {
-        ClaimRule::FirstVerified if are_of_two_sessions(newcomer, holder) => Doubt::Rivals,
+    match (rule, are_of_two_runs(newcomer, holder)) {
+        (_, Some(true)) => Doubt::Rivals,
+        (ClaimRule::FirstVerified, None) if are_of_two_sessions(newcomer, holder) => Doubt::Rivals,
         // A link of an earlier session that is verified late is refused by its rank.
-        ClaimRule::FirstVerified | ClaimRule::Ranked => Doubt::Pings,
+        (ClaimRule::FirstVerified | ClaimRule::Ranked, _) => Doubt::Pings,
     }
+}
+
+/// A refused newcomer's standing towards the link that holds its identity.
+fn standing(newcomer: &LinkClaim, holder: &LinkClaim) -> Standing {
+    if is_proven(holder.transport) && !is_proven(newcomer.transport) {
+        Standing::Lower
+    } else {
+        Standing::Equal
+    }
+}
+
+/// Returns `true` if two links are of different runs; `None` if one of them does not name its run.
+fn are_of_two_runs(one: &LinkClaim, other: &LinkClaim) -> Option<bool> {
+    one.run.zip(other.run).map(|(one, other)| one != other)
 }
 
 /// Returns `true` if two links are of different sessions, where sessions can be compared.
@@ -328,7 +359,7 @@ mod tests {
 
     fn link(number: u64, transport: Transport, dialer: Identity) -> LinkClaim {
         let (link, tie) = (LinkId(number), [0; 32]);
-        LinkClaim { link, identity: THEM, transport, dialer, session: None, tie }
+        LinkClaim { link, identity: THEM, transport, dialer, session: None, run: None, tie }
     }
 
     /// Claims both links, in both orders, and checks that `better` holds the identity.
@@ -388,7 +419,8 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::FirstVerified);
         let (first, second) = (link(1, Transport::Memory, THEM), link(2, Transport::Libp2p, US));
         assert_eq!(ledger.claim(first), Ruling::Keep);
-        let refused = Ruling::Refuse { winner: LinkId(1), doubt: Doubt::Pings };
+        let (winner, doubt, standing) = (LinkId(1), Doubt::Pings, Standing::Equal);
+        let refused = Ruling::Refuse { winner, doubt, standing };
         assert_eq!(ledger.claim(second.clone()), refused);
         assert_eq!(ledger.release(LinkId(2)), None);
         assert_eq!(ledger.holder(&THEM), Some(LinkId(1)));
@@ -405,12 +437,13 @@ mod tests {
             ..link(number, transport, THEM)
         };
         assert_eq!(ledger.claim(on(1, 1, Transport::Libp2p)), Ruling::Keep);
+        let refused = |winner, standing| Ruling::Refuse { winner, doubt: Doubt::Pings, standing };
         let same = ledger.claim(on(2, 1, Transport::Libp2p));
-        assert_eq!(same, Ruling::Refuse { winner: LinkId(1), doubt: Doubt::Pings });
+        assert_eq!(same, refused(LinkId(1), Standing::Equal));
         let other = ledger.claim(on(3, 2, Transport::Libp2p));
         assert_eq!(other, Ruling::Replace { loser: LinkId(1) });
         let claimed = ledger.claim(on(4, 3, Transport::WebSocket));
-        assert_eq!(claimed, Ruling::Refuse { winner: LinkId(3), doubt: Doubt::None });
+        assert_eq!(claimed, refused(LinkId(3), Standing::Lower));
     }
 
     #[test]
@@ -452,18 +485,19 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_over_plain_websocket_casts_no_doubt_on_a_proven_identity() {
+    fn a_claim_over_plain_websocket_has_a_lower_standing_than_a_proven_identity() {
         use Transport::{Libp2p, WebSocket};
         for rule in [ClaimRule::Ranked, ClaimRule::FirstVerified] {
             for (holder, newcomer, expected) in [
-                (Libp2p, WebSocket, Doubt::None),
-                (WebSocket, WebSocket, Doubt::Pings),
-                (Libp2p, Libp2p, Doubt::Pings),
+                (Libp2p, WebSocket, Standing::Lower),
+                (WebSocket, WebSocket, Standing::Equal),
+                (Libp2p, Libp2p, Standing::Equal),
             ] {
                 let mut ledger = Ledger::new(rule);
                 assert_eq!(ledger.claim(link(1, holder, US)), Ruling::Keep);
                 let newcomer = LinkClaim { tie: [9; 32], ..link(2, newcomer, THEM) };
-                let refused = Ruling::Refuse { winner: LinkId(1), doubt: expected };
+                let (winner, doubt, standing) = (LinkId(1), Doubt::Pings, expected);
+                let refused = Ruling::Refuse { winner, doubt, standing };
                 assert_eq!(ledger.claim(newcomer), refused);
             }
         }
@@ -483,8 +517,42 @@ mod tests {
             (of(3, 1, THEM), Doubt::Pings),
             (of(4, 2, US), Doubt::Pings),
         ] {
-            assert_eq!(ledger.claim(claim), Ruling::Refuse { winner: LinkId(1), doubt });
+            let (winner, standing) = (LinkId(1), Standing::Equal);
+            assert_eq!(ledger.claim(claim), Ruling::Refuse { winner, doubt, standing });
         }
+    }
+
+    // Issue 8, 8. Before, two nodes with one key on different transports shadowed each other in silence.
+    #[test]
+    fn runs_are_compared_over_all_transports_and_dialers_where_both_are_known() {
+        use Transport::{Libp2p, WebSocket};
+        let of = |number, transport, dialer, run, session| LinkClaim {
+            run,
+            session: Some(session),
+            ..link(number, transport, dialer)
+        };
+        for (rule, newcomer, expected) in [
+            (ClaimRule::Ranked, of(2, WebSocket, THEM, Some(2), 0), Doubt::Rivals),
+            (ClaimRule::Ranked, of(2, WebSocket, US, Some(2), 0), Doubt::Rivals),
+            (ClaimRule::Ranked, of(2, WebSocket, THEM, Some(1), 0), Doubt::Pings),
+            (ClaimRule::Ranked, of(2, WebSocket, THEM, None, 0), Doubt::Pings),
+            (ClaimRule::FirstVerified, of(2, WebSocket, THEM, Some(2), 0), Doubt::Rivals),
+            (ClaimRule::FirstVerified, of(2, WebSocket, US, None, 7), Doubt::Pings),
+        ] {
+            let mut ledger = Ledger::new(rule);
+            assert_eq!(ledger.claim(of(1, Libp2p, THEM, Some(1), 0)), Ruling::Keep);
+            let is_other = expected == Doubt::Rivals;
+            assert_eq!(ledger.is_of_another_session(&newcomer), is_other, "{newcomer:?}");
+            let ruling = ledger.claim(newcomer.clone());
+            assert!(
+                matches!(ruling, Ruling::Refuse { doubt, .. } if doubt == expected),
+                "{ruling:?}"
+            );
+        }
+        // A dialer that dials again within its run has no rival, although its dials are numbered.
+        let mut ledger = Ledger::new(ClaimRule::Ranked);
+        assert_eq!(ledger.claim(of(1, Libp2p, THEM, Some(1), 1)), Ruling::Keep);
+        assert!(!ledger.is_of_another_session(&of(2, Libp2p, THEM, Some(1), 2)));
     }
 
     // Issue 8, 8.

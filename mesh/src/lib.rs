@@ -29,7 +29,7 @@ pub use door::{
     Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
-pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling};
+pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling, Standing};
 pub use limits::MeshLimits;
 pub use phonebook::{
     Added, AddressSource, DialFailure, DialSchedule, Listed, Phonebook, Record, Role, RoleError,

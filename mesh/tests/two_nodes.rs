@@ -383,6 +383,7 @@ impl World {
             transport: known.transport,
             dialer: self.nodes[known.dialer].identity,
             session: (is_own || known.is_session_known).then_some(known.session),
+            run: None,
             tie: known.tie,
         };
         match self.nodes[at].ledger.claim(claim) {

@@ -69,6 +69,8 @@ pub(crate) struct Ours {
     pub(crate) dial: u64,
     /// Random number of the link.
     pub(crate) link: u64,
+    /// Random bytes of the run of the process.
+    pub(crate) node_random: [u8; 10],
     /// The number of streams that this end supports on this link.
     pub(crate) lanes: LaneCount,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Met {
     /// The number of the dial, if the dialer announced one. A node dials a peer only when it has no connection
     /// to it, so of two dials the older one is dead, even if nobody has noticed yet.
     pub(crate) session: Option<u64>,
+    /// The text of the peer's run, if it announced one.
+    pub(crate) node_random: Option<String>,
     /// Breaks ties between links. Equal at both ends; differs between links if both ends number them.
     pub(crate) tie: [u8; 32],
 }
@@ -155,8 +159,13 @@ where
 }
 
 impl Met {
-    const LEGACY: Self =
-        Self { lanes: LaneCount::One, features: Features::NONE, session: None, tie: [0; 32] };
+    const LEGACY: Self = Self {
+        lanes: LaneCount::One,
+        features: Features::NONE,
+        session: None,
+        node_random: None,
+        tie: [0; 32],
+    };
 }
 
 impl Ours {
@@ -170,6 +179,10 @@ impl Ours {
             genesis: self.network.as_str().to_owned(),
             features: self.features.to_header(),
             version: self.profile.version.to_owned(),
+            // Existing nodes leave it out over libp2p.
+            node_random: self
+                .has_extras()
+                .then(|| gossip::wire::hello::node_random(self.node_random)),
             ..Hello::default()
         };
         let mut headers = metainfo::from_hello(&hello, self.profile);
@@ -210,7 +223,8 @@ impl Ours {
         let theirs = metainfo::to_hello(headers, self.profile);
         // The version was found equal to this end's, under whichever header.
         let features = Features::parse(&theirs.features, self.profile.version);
-        Met { lanes, features, session, tie }
+        let node_random = theirs.node_random.filter(|_| self.has_extras());
+        Met { lanes, features, session, node_random, tie }
     }
 }
 
@@ -244,7 +258,8 @@ mod tests {
     fn ours(profile: &'static NetworkProfile, network: &str, link: u64) -> Ours {
         let network = NetworkId::new(network).unwrap();
         let features = Features::announcing(profile.votes);
-        Ours { profile, network, features, dial: 100 + link, link, lanes: LaneCount::PerLane }
+        let (dial, node_random) = (100 + link, [7; 10]);
+        Ours { profile, network, features, dial, link, node_random, lanes: LaneCount::PerLane }
     }
 
     fn pipe() -> (Compat<DuplexStream>, Compat<DuplexStream>) {

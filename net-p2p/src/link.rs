@@ -56,6 +56,10 @@ const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 /// Source: threats and goals, row 1.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Time after which a ping is tried again, if this node opens too many streams. Chosen: a small part of the time that the
+/// peer has for its answer.
+const PING_AGAIN: Duration = Duration::from_millis(100);
+
 /// Longest wait for the second stream of a link. Chosen: a few round trips on the longest path.
 const SECOND_LANE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -215,7 +219,8 @@ impl Attempt {
         let mut random = context.broadcaster.environment().random();
         let (dial, link) = (context.run.hash_one(about.connection), random.random());
         let features = context.broadcaster.features();
-        let ours = Ours { profile, network, features, dial, link, lanes: self.lanes };
+        let (lanes, node_random) = (self.lanes, context.broadcaster.node_random());
+        let ours = Ours { profile, network, features, dial, link, node_random, lanes };
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
             .await
             .map_err(|error| context.blame(self.peer, &error))?;
@@ -248,13 +253,14 @@ impl LinkContext {
             Direction::Outbound => self.local,
             Direction::Inbound => identity,
         };
-        let Met { session, tie, .. } = ready.met;
+        let Met { session, ref node_random, tie, .. } = ready.met;
+        let run = node_random.as_deref().map(|text| self.broadcaster.run_of(text));
         let session = match Conventions::of(self.broadcaster.profile()).link_end {
             LinkEnd::Streams => session,
             LinkEnd::Connection => Some(self.run.hash_one(ready.about.connection)),
         };
         let transport = Transport::Libp2p;
-        self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, tie })
+        self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, run, tie })
     }
 
     /// The configured address of a peer: the one that was dialled, if it has several.
@@ -360,11 +366,16 @@ impl LinkHooks for Hooks {
         let (peer, on, commands) = (self.peer, self.connection, self.commands.clone());
         Box::pin(async move {
             let (protocols, deadline) = (vec![PING], Instant::now() + HANDSHAKE_LIMIT);
-            let answered = match open_stream(&commands, peer, Some(on), protocols, deadline).await {
-                Ok(opened) => echo(opened.stream).await.is_ok(),
-                // A refusal of the protocol is an answer too.
-                Err(OpenError::Unsupported) => true,
-                Err(_) => false,
+            let answered = loop {
+                let protocols = protocols.clone();
+                match open_stream(&commands, peer, Some(on), protocols, deadline).await {
+                    Ok(opened) => break echo(opened.stream).await.is_ok(),
+                    // A refusal of the protocol is an answer too.
+                    Err(OpenError::Unsupported) => break true,
+                    // This node opens too many streams, which is not held against the peer.
+                    Err(OpenError::Busy) => time::sleep(PING_AGAIN).await,
+                    Err(_) => break false,
+                }
             };
             if !answered {
                 std::future::pending().await

@@ -87,7 +87,7 @@ pub struct WsConfig {
     /// Program name that dials announce in `User-Agent`; printable ASCII. Default: `tandem/<version>`.
     pub user_agent: String,
     /// Random bytes sent in every handshake, by which this node recognizes that it has dialled itself.
-    /// Default: drawn when the network starts.
+    /// Default: those of the broadcaster, which are drawn when it starts.
     pub node_random: Option<[u8; 10]>,
 }
 

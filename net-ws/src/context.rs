@@ -4,7 +4,7 @@
 //!
 //! * A lock is held for a few lines, and never across a call that can call back.
 
-use std::{hash::BuildHasher, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Relaying};
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use gossip::{
 use mesh::Door;
 use net_http::HttpServer;
 use rand::Rng;
-use runtime::{Environment, KeyedHasher};
+use runtime::Environment;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -52,8 +52,6 @@ pub(crate) struct Context {
     /// Ranks those that dialled this node; `None` if it does not.
     pub(crate) priority: Option<Arc<Priority>>,
     pub(crate) proxies: ProxyRules,
-    /// Hashes a dialer's random text to the number of its run; one key for all links of this network.
-    sessions: KeyedHasher,
 }
 
 /// This node's part in the identity exchange.
@@ -96,7 +94,7 @@ impl Context {
         let environment = broadcaster.environment().clone();
         let mut random = environment.random();
         let exchange = Exchange::new(profile, &config, &mut random);
-        let node_random = config.node_random.unwrap_or_else(|| random.random());
+        let node_random = config.node_random.unwrap_or_else(|| broadcaster.node_random());
         let node_random = hello::node_random(node_random);
         let location = config.public_address.or(own_url);
         for (setting, text) in [
@@ -136,7 +134,6 @@ impl Context {
             door: config.door.over(Transport::WebSocket),
             priority: config.priority.map(Priority::new).map(Arc::new),
             proxies: config.proxies,
-            sessions: environment.hasher(),
         })
     }
 
@@ -152,7 +149,7 @@ impl Context {
 
     /// Returns the number of a dialer's run, derived from the random text that the dialer drew at its start.
     pub(crate) fn session(&self, node_random: &str) -> u64 {
-        self.sessions.hash_one(node_random)
+        self.broadcaster.run_of(node_random)
     }
 
     /// The message of interest that a relay sends first on a connection to a peer with these features; `None` if this

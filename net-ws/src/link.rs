@@ -176,8 +176,10 @@ pub(crate) fn claim(
     dialer: Identity,
     (session, tie): (u64, Challenge),
 ) -> LinkClaim {
-    let (transport, session) = (Transport::WebSocket, Some(session));
-    LinkClaim { link: peer, identity, transport, dialer, session, tie: tie.0 }
+    // The session is the run of the dialer, which may be this node.
+    let (session, run) = (Some(session), (dialer == identity).then_some(session));
+    let transport = Transport::WebSocket;
+    LinkClaim { link: peer, identity, transport, dialer, session, run, tie: tie.0 }
 }
 
 /// Completes the identity exchange on the listening side, whose last part comes as a message.

@@ -293,6 +293,7 @@ impl HandshakeCase {
             transport: Transport::WebSocket,
             dialer: Keypair::from_seed([0; 32]).identity(),
             session: None,
+            run: None,
             tie: [0; 32],
         };
         let _held = (name == "identity_duplicate").then(|| {

@@ -186,6 +186,7 @@ pub fn replace(broadcaster: &Broadcaster, identity: Identity, loser: LinkId, win
             transport: Transport::Memory,
             dialer: identity,
             session: None,
+            run: None,
             tie: [tie; 32],
         });
     }

@@ -18,7 +18,8 @@ use crate::{
 pub(super) fn ours(profile: &'static NetworkProfile, dial: u64, lanes: LaneCount) -> Ours {
     let network = NetworkId::new("net").unwrap();
     let features = Features::announcing(profile.votes);
-    Ours { profile, network, features, dial, link: rand::random(), lanes }
+    let (link, node_random) = (rand::random(), rand::random());
+    Ours { profile, network, features, dial, link, node_random, lanes }
 }
 
 pub(super) async fn shake(stream: &mut Stream, direction: Direction, ours: &Ours) -> Met {

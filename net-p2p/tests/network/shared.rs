@@ -15,7 +15,8 @@ use super::kit::{Node, Plan, linked, ordered_keys, until};
 fn claim_by_websocket(node: &Node, identity: Identity) -> Claim {
     let link = node.broadcaster.next_link_id();
     let (transport, dialer) = (Transport::WebSocket, node.network.identity());
-    let claim = LinkClaim { link, identity, transport, dialer, session: None, tie: [0; 32] };
+    let claim =
+        LinkClaim { link, identity, transport, dialer, session: None, run: None, tie: [0; 32] };
     let claim = node.broadcaster.claim(claim);
     assert_eq!(claim.ruling(), mesh::Ruling::Keep);
     claim
