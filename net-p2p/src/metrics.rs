@@ -50,8 +50,8 @@ pub enum P2pEvent {
     PublishFailed,
     /// A verdict on a message from a topic was lost: the queue to the swarm was full.
     VerdictLost,
-    /// A message for a topic was not sent to one peer: the peer's queue was full, or the message waited too
-    /// long.
+    /// A message for a topic was not sent to one peer: the peer's queue was full, the message waited too long, or its
+    /// copies for all peers would have taken too much memory.
     TopicPeerFull,
     /// A message from a topic was dropped, or a subscription to an unknown topic: its peer exceeded its rate.
     TopicExcess,

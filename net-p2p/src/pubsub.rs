@@ -67,6 +67,9 @@ pub(crate) const GRAYLIST_THRESHOLD: f64 = -2_500.0;
 /// forgets those at once, and keeps all others. Chosen: far below the effect of any rule.
 const CREDIT: f64 = 1e-6;
 
+/// Score that outweighs everything that a peer can earn.
+const HIDDEN: f64 = -1e12;
+
 /// Time for which the score of a peer with violations is kept after it has left.
 ///
 /// Chosen: identities cost nothing, so a kept score does not stop a peer that creates a new one; and at
@@ -174,6 +177,13 @@ pub(crate) fn build(
 pub(crate) fn welcome(gossipsub: &mut Behaviour, peer: &PeerId) {
     // This fails only if scoring is off, and then no scores are kept.
     let _ = gossipsub.set_application_score(peer, CREDIT);
+}
+
+/// Makes the library publish nothing to a peer until it is welcomed again. Both must happen in one turn of the swarm's
+/// task: the score counts for everything else as well.
+pub(crate) fn hide(gossipsub: &mut Behaviour, peer: &PeerId) {
+    // As above.
+    let _ = gossipsub.set_application_score(peer, HIDDEN);
 }
 
 /// The factor by which a counter shrinks per second so that it is forgotten after `time`.

@@ -7,11 +7,11 @@
 //!
 //! # Invariants
 //!
-//! * The debts of all peers together are at most the bound, and the copies of one more message. Beyond that
-//!   publishing waits.
+//! * The debts of all peers together are at most the bound: beyond half of it publishing waits, and the copies of one
+//!   message are at most the other half.
 //! * Publishing waits for this node's own tasks only. A peer that has no topic stream open any more takes nothing: if
 //!   it has reset its stream, or made the library give it up, its messages would wait for as long as it likes. At the
-//!   bound such peers are disconnected at once, those with the largest debts first, until half of the bound is free.
+//!   bound such peers are disconnected at once, those with the largest debts first, until half of the room is free.
 //! * A peer that takes nothing of its debt for [`PATIENCE`] is disconnected when publishing has to wait.
 //! * A debt ends with the last connection of its peer.
 
@@ -108,13 +108,18 @@ impl TopicDebts {
         }
     }
 
+    /// The peers to which a message may be copied at once: as many as fit into the bound.
+    pub(crate) fn most_copies(&self, bytes: usize) -> usize {
+        self.all.room() / bytes.max(1)
+    }
+
     /// Returns `true` if more may be published.
     pub(crate) fn has_room(&self) -> bool {
-        self.all.total.load(Ordering::Relaxed) < self.all.bound
+        self.all.total.load(Ordering::Relaxed) < self.all.room()
     }
 
     /// Ends the connections of peers that delay publishing: of those without an open topic stream, until the rest
-    /// leaves half of the bound free, and of those that have taken nothing of their debt for [`PATIENCE`]. Returns
+    /// leaves half of the room free, and of those that have taken nothing of their debt for [`PATIENCE`]. Returns
     /// these peers. Their debts end with the tasks of their connections.
     pub(crate) fn end_delays(&self, now: Instant) -> Vec<PeerId> {
         let mut accounts: Vec<_> =
@@ -124,7 +129,7 @@ impl TopicDebts {
         let mut rest: usize = accounts.iter().map(|account| account.owes()).sum();
         let mut ended = Vec::new();
         for account in accounts {
-            let withholds = rest > self.all.bound / 2 && !account.is_open();
+            let withholds = rest > self.all.room() / 2 && !account.is_open();
             let is_overdue = || now.saturating_duration_since(*lock(&account.since)) >= PATIENCE;
             if withholds || is_overdue() {
                 rest = rest.saturating_sub(account.owes());
@@ -133,6 +138,13 @@ impl TopicDebts {
             }
         }
         ended
+    }
+}
+
+impl All {
+    /// The debts from which on publishing waits.
+    const fn room(&self) -> usize {
+        self.bound / 2
     }
 }
 
@@ -229,7 +241,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_debt_is_paid_at_once_or_ends_with_its_peer() {
-        let debts = TopicDebts::new(100);
+        let debts = TopicDebts::new(200);
         let [slow, quick] = [PeerId::random(), PeerId::random()];
         let (first, second, other) = (debts.opened(slow), debts.opened(slow), debts.opened(quick));
         let start = Instant::now();
@@ -261,7 +273,7 @@ mod tests {
     // Issue 8, 22. Before, publishing to all waited 5 s for such a peer.
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_withholds_its_topic_stream_is_ended_at_once_and_others_are_not() {
-        let debts = TopicDebts::new(100);
+        let debts = TopicDebts::new(200);
         let now = Instant::now();
         let peers: Vec<_> = [1, 7, 40, 30, 20].map(|owes| (PeerId::random(), owes)).into();
         let held: Vec<_> = peers.iter().map(|(peer, _)| debts.opened(*peer)).collect();

@@ -7,6 +7,8 @@
 //!   here (`topic_gate.rs`).
 //! * A received message is handled even where there is no room to pass it on: what one node passes to the next is less
 //!   than that hears of it, so a flood takes nothing of others on the way.
+//! * The copies of one message for all peers take a bounded part of memory. Peers of the mesh come first; those that are
+//!   passed over hear of the message by gossip.
 //! * A message that is not published or passed on is counted.
 //! * Each time a score falls so low that the peer is not served, this is counted and logged once.
 
@@ -37,8 +39,9 @@ use crate::{
     origin::Origin,
     outbox::{Outbox, Outgoing, cost},
     publications::Publication,
-    pubsub::{GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
+    pubsub::{self, GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
+    topic_gate::GatedPubsub,
     topic_scores::TopicScore,
 };
 
@@ -136,20 +139,19 @@ impl TopicTraffic {
             return self.context.metrics.note(P2pEvent::TopicNamesFull);
         }
         let bytes = held.bytes();
-        match gossipsub.publish(topic.clone(), body) {
+        let (served, passed_over) = recipients(gossipsub, &topic, self.debts.most_copies(bytes));
+        // The library leaves out peers of such a score, and asks nobody in between.
+        passed_over.iter().for_each(|peer| pubsub::hide(gossipsub, peer));
+        let published = gossipsub.publish(topic, body);
+        passed_over.iter().for_each(|peer| pubsub::welcome(gossipsub, peer));
+        match published {
             Ok(_) => {
                 gossipsub.gate().published(origin, now);
-                // The same condition by which the library chooses the peers to publish to.
-                let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
-                    topics.contains(&&topic)
-                        && gossipsub.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD)
-                };
-                let mut served = 0;
-                for (peer, _) in gossipsub.all_peers().filter(is_served) {
-                    self.debts.charge(peer, bytes, now);
-                    served += 1;
-                }
-                receipt.reached(served);
+                served.iter().for_each(|peer| self.debts.charge(peer, bytes, now));
+                receipt.reached(served.len());
+                // They hear of the message with the next heartbeats, and can ask for it.
+                let passed_over = passed_over.len() as u64;
+                self.context.metrics.note_many(P2pEvent::TopicPeerFull, passed_over);
                 self.outbox.keep(origin, held, now);
             }
             // The message was received or published before, so it is not lost.
@@ -294,6 +296,28 @@ impl TopicTraffic {
             let _ = swarm.disconnect_peer_id(peer);
         }
     }
+}
+
+/// The peers that a message is published to, at most `most` beside those in the mesh, and those that it is not.
+fn recipients(
+    gossipsub: &GatedPubsub,
+    topic: &TopicHash,
+    most: usize,
+) -> (Vec<PeerId>, Vec<PeerId>) {
+    // The same condition by which the library chooses the peers to publish to.
+    let is_served = |(peer, topics): &(&PeerId, Vec<&TopicHash>)| {
+        topics.contains(&topic)
+            && gossipsub.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD)
+    };
+    let mut served: Vec<PeerId> =
+        gossipsub.all_peers().filter(is_served).map(|(peer, _)| *peer).collect();
+    if served.len() <= most {
+        return (served, Vec::new());
+    }
+    let mesh: HashSet<PeerId> = gossipsub.mesh_peers(topic).copied().collect();
+    served.sort_by_key(|peer| !mesh.contains(peer));
+    let passed_over = served.split_off(most.max(mesh.len()).min(served.len()));
+    (served, passed_over)
 }
 
 fn report(

@@ -105,3 +105,37 @@ async fn messages_for_peers_that_do_not_read_end_no_connection() {
     assert_eq!(node.network.metrics().count(P2pEvent::BacklogConnection), 0);
     assert!(hosts.iter().all(|(host, _)| host.is_alive()));
 }
+
+// Issue 8, 22. Before, a message was copied for every peer in one step, however many there were: 2.4 GB for 2,400 peers and
+// a megabyte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_copies_of_one_message_are_bounded_and_all_peers_hear_it() {
+    const BACKLOG: usize = 4 * 1024 * 1024;
+    const LARGE: usize = 700_000;
+    let bounded = |config| crate::P2pConfig { backlog_bytes: Some(BACKLOG), ..config };
+    let profile = &NetworkProfile::ALGORAND;
+    let node = Node::start_with(profile, "net", new_key(), bounded).await;
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        let peer = Node::start(profile, "net", new_key()).await;
+        peer.network.add_peer(&node.network.listen_addresses()[0].parse().unwrap()).unwrap();
+        peers.push(peer);
+    }
+    let mut observed: Vec<_> = peers.iter().map(|peer| peer.broadcaster.observe()).collect();
+    let probe = || Outbound::new(Tag::TX, rand::random::<[u8; 40]>().to_vec());
+    while node.broadcaster.broadcast_and_wait(&probe()).await.unwrap().written < peers.len() {
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    let large = Outbound::new(Tag::TX, vec![3; LARGE]);
+    let served = node.broadcaster.broadcast_and_wait(&large).await.unwrap().written;
+    // A quarter of the backlog, or the mesh of the default fan-out.
+    println!("{served} of {} peers were served at once", peers.len());
+    assert!((BACKLOG / 4 / LARGE..=4).contains(&served), "{served} copies");
+    for observed in &mut observed {
+        let hears = async { while observed.recv().await.unwrap().body.len() != LARGE {} };
+        time::timeout(PATIENCE, hears).await.expect("a peer that was passed over asks for it");
+    }
+    // They are served again, and nobody is muted.
+    assert_eq!(node.broadcaster.broadcast_and_wait(&probe()).await.unwrap().written, peers.len());
+    assert_eq!(node.network.metrics().count(P2pEvent::TopicPeerMuted), 0);
+}
