@@ -209,23 +209,16 @@ impl Lanes {
         let mut state = self.lock();
         let mut bytes = 0;
         while batch.len() < self.batch_messages && (batch.is_empty() || bytes < self.batch_bytes) {
-            let next = match serves {
-                Serves::Only(lane) => state.lanes[index(lane)].next_len(),
-                Serves::Both => {
-                    let lane = state.turn(self.bulk_floor);
-                    state.lanes[lane].next_len()
-                }
+            let lane = match serves {
+                Serves::Only(lane) => index(lane),
+                Serves::Both => state.turn(self.bulk_floor),
             };
-            let Some(len) = next else { break };
+            let Some(len) = state.lanes[lane].next_len() else { break };
             if !batch.is_empty() && bytes + len > self.batch_bytes {
                 break;
             }
-            let message = match serves {
-                Serves::Only(lane) => state.lanes[index(lane)].pop(),
-                Serves::Both => state.take_turn(self.bulk_floor),
-            };
             bytes += len;
-            batch.extend(message);
+            batch.extend(state.take(lane));
         }
     }
 
@@ -307,8 +300,8 @@ impl State {
         if priority.is_empty() || bulk_is_due { 1 } else { 0 }
     }
 
-    fn take_turn(&mut self, bulk_floor: u32) -> Option<Queued> {
-        let lane = self.turn(bulk_floor);
+    /// Takes the next message of a lane. The streak matters only where one write loop serves both.
+    fn take(&mut self, lane: usize) -> Option<Queued> {
         self.streak = if lane == 0 { self.streak.saturating_add(1) } else { 0 };
         self.lanes[lane].pop()
     }

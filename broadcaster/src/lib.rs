@@ -73,6 +73,7 @@ pub use claims::Claim;
 pub use codec::{Decoded, Decoder, Encoder, LinkCodec, PipeGauge, PipeSample};
 pub use events::PeerEvent;
 pub use frame::{Frame, Origin};
+pub use inbound::rate::Bucket;
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{
     Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,

@@ -6,12 +6,26 @@ use gossip::{Durations, Lane};
 
 /// Bounds of one lane of one peer's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaneLimits {
     /// Messages that wait at one time.
     pub messages: usize,
     /// Bytes on the wire, tags included. A message longer than this still enters an empty lane.
     pub bytes: usize,
 }
+
+impl LaneLimits {
+    /// A queue of at most `messages`, which are `bytes` together.
+    #[must_use]
+    pub const fn new(messages: usize, bytes: usize) -> Self {
+        Self { messages, bytes }
+    }
+}
+
+gossip::setters!(LaneLimits {
+    with_messages => messages: usize,
+    with_bytes => bytes: usize,
+});
 
 /// Every bound and deadline of the broadcaster. `Default` is fit for production. A node with a duration under a
 /// millisecond or over a year does not start; a broadcaster without a node takes it as a millisecond or a year.
@@ -173,8 +187,8 @@ impl Default for Limits {
             intake_priority: count(11_000),
             intake_bulk: count(1_024),
             peer_intake: count(256),
-            peer_priority: LaneLimits { messages: 11_000, bytes: 12 * MIB },
-            peer_bulk: LaneLimits { messages: 4_096, bytes: 8 * MIB },
+            peer_priority: LaneLimits::new(11_000, 12 * MIB),
+            peer_bulk: LaneLimits::new(4_096, 8 * MIB),
             batch_messages: 256,
             batch_bytes: 64 * 1024,
             bulk_floor: 32,
@@ -245,7 +259,8 @@ pub struct Rate {
 
 impl Rate {
     /// The time in which the rate pays off `amount`.
-    pub(crate) fn time_of(self, amount: u64) -> Duration {
+    #[must_use]
+    pub fn time_of(self, amount: u64) -> Duration {
         let nanos = u128::from(amount) * 1_000_000_000 / u128::from(self.per_second.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 2))
     }

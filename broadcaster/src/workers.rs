@@ -54,6 +54,25 @@ pub(crate) fn spawn(way_in: &Arc<WayIn>, tasks: &TaskSet) {
     tasks.spawn_lasting("requests", |cancel| serve(way_in, cancel));
 }
 
+/// A step of the task that handles requests.
+enum Turn<T> {
+    /// The node stops.
+    Over,
+    /// A request was handled.
+    Handled,
+    /// A request is to be handled.
+    Comes(T),
+}
+
+/// The place where a message waited for its worker.
+#[derive(PartialEq, Eq)]
+enum Was {
+    /// In the queue of its lane.
+    Queued,
+    /// Aside, because its sender has too much to be passed on.
+    Aside,
+}
+
 /// Handles requests side by side.
 async fn serve(way_in: Arc<WayIn>, cancel: CancellationToken) {
     let queue = way_in.queues.requests();
@@ -61,20 +80,24 @@ async fn serve(way_in: Arc<WayIn>, cancel: CancellationToken) {
     let (mut under_way, mut breath) = (FuturesUnordered::new(), Breath::new());
     loop {
         let has_room = under_way.len() < way_in.context.limits.requests_handled.get();
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            Some(()) = under_way.next() => {}
-            next = queue.next(), if has_room => match next {
-                Some((work, in_hand)) => {
-                    let way_in = &way_in;
-                    under_way.push(async move {
-                        handle(way_in, work).await;
-                        drop(in_hand);
-                    });
-                }
-                None => return,
-            },
+        let turn = async {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Turn::Over,
+                Some(()) = under_way.next() => Turn::Handled,
+                next = queue.next(), if has_room => next.map_or(Turn::Over, Turn::Comes),
+            }
+        };
+        match breath.during(turn).await {
+            Turn::Over => return,
+            Turn::Handled => {}
+            Turn::Comes((work, in_hand)) => {
+                let way_in = &way_in;
+                under_way.push(async move {
+                    handle(way_in, work).await;
+                    drop(in_hand);
+                });
+            }
         }
         breath.take().await;
     }
@@ -89,27 +112,26 @@ async fn run(
     let (mut breath, mut aside) = (Breath::new(), FuturesUnordered::new());
     let relay = &way_in.relay;
     loop {
-        let (work, in_hand) = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            Some(ready) = aside.next() => ready,
-            next = queue.next() => {
-                let Some((work, in_hand)) = next else { return };
-                if relay.is_behind(&work) {
-                    // One of each sender at most: the next one comes when this is no longer in hand.
-                    aside.push(async move {
-                        relay.make_way(&work).await;
-                        (work, in_hand)
-                    });
-                    continue;
-                }
-                (work, in_hand)
+        let next = async {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => None,
+                Some(ready) = aside.next() => Some((ready, Was::Aside)),
+                next = queue.next() => next.map(|next| (next, Was::Queued)),
             }
         };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            () = handle(&way_in, work) => {}
+        let Some(((work, in_hand), was)) = breath.during(next).await else { return };
+        if was == Was::Queued && relay.is_behind(&work) {
+            // One of each sender at most: the next one comes when this is no longer in hand.
+            aside.push(async move {
+                relay.make_way(&work).await;
+                (work, in_hand)
+            });
+            continue;
+        }
+        let handled = breath.during(cancel.run_until_cancelled(handle(&way_in, work)));
+        if handled.await.is_none() {
+            return;
         }
         drop(in_hand);
         breath.take().await;

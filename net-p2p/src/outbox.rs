@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::Reservation;
+use broadcaster::{Bucket, Rate, Reservation};
 use libp2p::PeerId;
 use tokio::time::Instant;
 
@@ -54,19 +54,25 @@ pub(crate) const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Messages passed to peers at once. Chosen: half the library's queue for one peer.
-const BURST_MESSAGES: u32 = 4_096;
+const BURST_MESSAGES: u64 = 4_096;
 
 /// Messages passed to peers per second over time. Chosen: twice the rate known to do no harm.
-const MESSAGES_PER_SECOND: u32 = 10_000;
+const MESSAGES_PER_SECOND: u64 = 10_000;
+
+/// The pace in messages: there is room for one more as long as the bucket holds less than the burst.
+const MESSAGES: Rate = Rate { per_second: MESSAGES_PER_SECOND, burst: BURST_MESSAGES - 1 };
 
 /// Bytes passed to peers at once, as they are charged; one message more may exceed it. Chosen: less than may wait for
 /// one peer, so that no peer loses a message of a burst.
-const BURST_BYTES: u32 = 6 * 1024 * 1024;
-const _: () = assert!((BURST_BYTES as usize) < backlog::MAX_WAITING_BYTES);
+const BURST_BYTES: usize = 6 * 1024 * 1024;
+const _: () = assert!(BURST_BYTES < backlog::MAX_WAITING_BYTES);
 
 /// Bytes passed to peers per second over time. Chosen: several times the charge that GossipSub may keep, and a fraction
 /// of what one connection carries.
-const BYTES_PER_SECOND: u32 = 32 * 1024 * 1024;
+const BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+
+/// The pace in bytes, as they are charged.
+const BYTES: Rate = Rate { per_second: BYTES_PER_SECOND, burst: BURST_BYTES as u64 };
 
 /// Origins that are tried in a row when the first one has no room. Chosen: the next message continues with the
 /// others.
@@ -121,10 +127,10 @@ pub(crate) struct Outbox {
     /// The part of it that each origin has.
     kept_of: HashMap<Origin, usize>,
     max_kept_bytes: usize,
-    /// Tokens: messages that may be passed to peers now.
-    turns: f64,
-    /// Tokens: bytes that may be passed to peers now; negative after a large message.
-    bytes: f64,
+    /// The messages passed to peers of late, and their bytes.
+    messages: Bucket,
+    bytes: Bucket,
+    /// The time at which these were last looked at.
     counted: Instant,
 }
 
@@ -147,8 +153,8 @@ impl Outbox {
             kept_bytes: 0,
             kept_of: HashMap::new(),
             max_kept_bytes: max_kept_bytes(budget_bytes),
-            turns: f64::from(BURST_MESSAGES),
-            bytes: f64::from(BURST_BYTES),
+            messages: Bucket::new(now),
+            bytes: Bucket::new(now),
             counted: now,
         }
     }
@@ -169,12 +175,8 @@ impl Outbox {
 
     /// Takes the next message; `None` if there is none, or not before [`due`](Self::due).
     pub(crate) fn next(&mut self, now: Instant) -> Option<Outgoing> {
-        let elapsed = now.saturating_duration_since(self.counted).as_secs_f64();
-        let turns = elapsed.mul_add(f64::from(MESSAGES_PER_SECOND), self.turns);
-        (self.turns, self.counted) = (turns.min(f64::from(BURST_MESSAGES)), now);
-        let bytes = elapsed.mul_add(f64::from(BYTES_PER_SECOND), self.bytes);
-        self.bytes = bytes.min(f64::from(BURST_BYTES));
-        if self.turns < 1.0 || self.bytes <= -1.0 {
+        self.counted = now;
+        if !self.pause(now).is_zero() {
             return None;
         }
         self.forget(now);
@@ -183,10 +185,16 @@ impl Outbox {
         } else {
             self.next_publication().or_else(|| self.next_received())
         }?;
-        self.turns -= 1.0;
-        self.bytes -= next.bytes() as f64;
+        // The next message waits for what is beyond the burst.
+        let _over = self.messages.fill(1, MESSAGES, now);
+        let _over = self.bytes.fill(next.bytes() as u64, BYTES, now);
         self.passes_on_next = matches!(next, Outgoing::Publish(_));
         Some(next)
+    }
+
+    /// The time until the pace allows another message.
+    fn pause(&self, now: Instant) -> Duration {
+        self.messages.over(MESSAGES, now).max(self.bytes.over(BYTES, now))
     }
 
     fn next_publication(&self) -> Option<Outgoing> {
@@ -213,9 +221,7 @@ impl Outbox {
         let waiting = published.into_iter().chain(received);
         let is_full =
             waiting.map(|(origin, bytes)| !self.fits(origin, bytes)).reduce(|a, b| a && b)?;
-        let debt = (-self.bytes).max(0.0) / f64::from(BYTES_PER_SECOND);
-        let pause = debt.max(1.0 / f64::from(MESSAGES_PER_SECOND));
-        let turn = self.counted + Duration::from_secs_f64(pause);
+        let turn = self.counted + self.pause(self.counted).max(MESSAGES.time_of(1));
         let room = self.kept.front().filter(|_| is_full).map(|kept| kept.until);
         // There may be room for an origin that is not the first, or that comes.
         Some(room.map_or(turn, |room| room.min(self.counted + RETRY).max(turn)))
@@ -346,7 +352,7 @@ mod tests {
         for _ in 0..100 {
             assert!(publications.offer(own(&budget, 100_000)).is_ok());
         }
-        assert_eq!(send(&mut outbox, start).len(), BURST_BYTES as usize / cost(100_000) + 1);
+        assert_eq!(send(&mut outbox, start).len(), BURST_BYTES / cost(100_000) + 1);
         let due = outbox.due().unwrap();
         assert!(due > start && due < start + Duration::from_millis(4), "{:?}", due - start);
         assert_eq!(send(&mut outbox, due).len(), 1, "one message at a time");

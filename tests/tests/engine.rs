@@ -244,7 +244,7 @@ async fn a_peer_that_returns_in_time_gets_its_parked_messages_after_its_greeting
 
 #[tokio::test(start_paused = true)]
 async fn messages_beyond_the_room_of_the_other_link_are_counted() {
-    let peer_priority = LaneLimits { messages: 4, bytes: 1_000_000 };
+    let peer_priority = LaneLimits::new(4, 1_000_000);
     let (node, broadcaster) = start(setup(Limits::default().with_peer_priority(peer_priority)));
     let ((_losing, loser), (_winning, winner)) = (twin(&node), twin(&node));
     for peer in [loser, winner] {

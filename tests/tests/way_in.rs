@@ -252,7 +252,7 @@ async fn a_peer_that_asks_for_much_leaves_room_for_the_requests_of_others() {
 async fn a_flood_of_votes_takes_no_place_of_another_peer() {
     const FLOOD: u32 = 20_000;
     // The queue of the listener is large, because this test is about the queues before it.
-    let peer_priority = LaneLimits { messages: 100_000, bytes: 100_000_000 };
+    let peer_priority = LaneLimits::new(100_000, 100_000_000);
     let intake_priority = ONE.saturating_add(63);
     let limits =
         Limits::default().with_intake_priority(intake_priority).with_peer_priority(peer_priority);

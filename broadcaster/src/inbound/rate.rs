@@ -18,26 +18,35 @@ use crate::limits::{Rate, Rates};
 /// grain, so that a pause costs one timer for many messages.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The amount sent of late, as the moment at which the rate will have paid it off.
+/// The amount sent of late, as the moment at which the rate will have paid it off. Networks that pace messages of their
+/// own use it as well.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     paid_off: Instant,
     /// For how long its sender was held back without letting up.
     held_back: Duration,
 }
 
 impl Bucket {
-    pub(crate) const fn new(now: Instant) -> Self {
+    /// An empty one: everything is paid off at `now`.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
         Self { paid_off: now, held_back: Duration::ZERO }
     }
 
     /// Notes `amount`, and says how far that is beyond the rate and its burst; zero if it is not.
-    pub(crate) fn fill(&mut self, amount: u64, rate: Rate, now: Instant) -> Duration {
+    pub fn fill(&mut self, amount: u64, rate: Rate, now: Instant) -> Duration {
         if self.paid_off <= now {
             *self = Self::new(now);
         }
         self.paid_off += rate.time_of(amount);
-        (self.paid_off - now).saturating_sub(rate.time_of(rate.burst))
+        self.over(rate, now)
+    }
+
+    /// The time until the amount is within the burst of a rate again; zero if it is.
+    #[must_use]
+    pub fn over(&self, rate: Rate, now: Instant) -> Duration {
+        self.paid_off.saturating_duration_since(now).saturating_sub(rate.time_of(rate.burst))
     }
 
     /// The amount that is not paid off yet.

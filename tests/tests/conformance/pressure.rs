@@ -98,7 +98,7 @@ pub(crate) async fn bulk_is_not_starved_by_priority<H: Harness>() {
 
 /// A node with a small budget.
 fn tight(budget_bytes: usize, lane_bytes: usize) -> Limits {
-    let peer_bulk = LaneLimits { messages: 4_096, bytes: lane_bytes };
+    let peer_bulk = LaneLimits::new(4_096, lane_bytes);
     patient().with_budget_bytes(budget_bytes).with_peer_bulk(peer_bulk)
 }
 
