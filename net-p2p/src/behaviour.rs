@@ -11,8 +11,9 @@ use libp2p::{
 
 use crate::{
     config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
+    gated_pubsub::GatedPubsub,
     pubsub, streams,
-    topic_gate::{GatedPubsub, TopicGate},
+    topic_gate::TopicGate,
 };
 
 /// Largest number of connections to one peer. With a limit of one, two nodes that dial each other at the same

@@ -49,6 +49,7 @@ mod connections;
 mod conventions;
 mod dialing;
 mod flush_coalescer;
+mod gated_pubsub;
 mod gossip_links;
 mod handshake;
 mod http;

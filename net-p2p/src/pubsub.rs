@@ -21,8 +21,9 @@ use libp2p::{
 };
 
 use crate::{
+    gated_pubsub::{Behaviour, GatedPubsub},
     topic_filter::KnownTopics,
-    topic_gate::{Behaviour, GatedPubsub, StrictNoSign, TopicGate},
+    topic_gate::{StrictNoSign, TopicGate},
 };
 
 /// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.

@@ -19,35 +19,22 @@
 use std::{
     collections::VecDeque,
     io,
-    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    gossipsub::{self, DataTransform, MaxCountSubscriptionFilter, Message, RawMessage, TopicHash},
-    swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    PeerId,
+    gossipsub::{DataTransform, Message, RawMessage, TopicHash},
 };
-use runtime::Rarely;
 use tokio::time::Instant;
 
 use crate::{
     ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
-    topic_filter::KnownTopics,
     topic_rates::{RateVerdict, TopicRates},
 };
-
-/// GossipSub with the types of this crate.
-pub(crate) type Behaviour =
-    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<KnownTopics>>;
 
 /// Memory of a received message's ID, in bytes, and the time for which it is stored: in the cache of seen IDs
 /// and in the scores of peers. Computed from the library's tables, half full; source: gossipsub 0.50.
@@ -134,6 +121,21 @@ impl TopicGate {
         }
     }
 
+    /// Notes the peer whose RPC is handled next, or that none is.
+    pub(crate) fn handles(&self, from: Option<PeerId>) {
+        self.lock().from = from;
+    }
+
+    /// The next peer that must be disconnected for flooding.
+    pub(crate) fn next_flooded(&self) -> Option<PeerId> {
+        let mut gate = self.lock();
+        let flooded = gate.flooded.pop_front();
+        if flooded.is_some() {
+            gate.metrics.note(P2pEvent::TopicFlood);
+        }
+        flooded
+    }
+
     /// Removes the record of a peer that has disconnected.
     pub(crate) fn forget(&self, peer: &PeerId) {
         self.lock().rates.forget(peer);
@@ -202,106 +204,6 @@ impl DataTransform for StrictNoSign {
 
     fn outbound_transform(&self, _topic: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
         Ok(data)
-    }
-}
-
-/// GossipSub behind the gate.
-pub(crate) struct GatedPubsub {
-    inner: Behaviour,
-    gate: TopicGate,
-    /// Limits the line about peers that flood: identities cost nothing.
-    flood_lines: Rarely,
-}
-
-impl GatedPubsub {
-    /// Wraps `inner`, whose transform must be a [`StrictNoSign`] of the same gate.
-    pub(crate) const fn new(inner: Behaviour, gate: TopicGate) -> Self {
-        Self { inner, gate, flood_lines: Rarely::new() }
-    }
-
-    /// The gate in front of the library.
-    pub(crate) const fn gate(&self) -> &TopicGate {
-        &self.gate
-    }
-}
-
-impl Deref for GatedPubsub {
-    type Target = Behaviour;
-
-    fn deref(&self) -> &Behaviour {
-        &self.inner
-    }
-}
-
-impl DerefMut for GatedPubsub {
-    fn deref_mut(&mut self) -> &mut Behaviour {
-        &mut self.inner
-    }
-}
-
-impl NetworkBehaviour for GatedPubsub {
-    type ConnectionHandler = <Behaviour as NetworkBehaviour>::ConnectionHandler;
-    type ToSwarm = gossipsub::Event;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        // The library transforms all messages of an RPC before it returns.
-        self.gate.lock().from = Some(peer);
-        self.inner.on_connection_handler_event(peer, connection, event);
-        self.gate.lock().from = None;
-    }
-
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<ToSwarm<gossipsub::Event, THandlerInEvent<Self>>> {
-        let flooded = {
-            let mut gate = self.gate.lock();
-            let flooded = gate.flooded.pop_front();
-            if flooded.is_some() {
-                gate.metrics.note(P2pEvent::TopicFlood);
-            }
-            flooded
-        };
-        if let Some(peer_id) = flooded {
-            if let Some(left_out) = self.flood_lines.due() {
-                tracing::info!(peer = %peer_id, left_out, "disconnecting a peer that floods a topic");
-            }
-            return Poll::Ready(ToSwarm::CloseConnection {
-                peer_id,
-                connection: CloseConnection::All,
-            });
-        }
-        self.inner.poll(context)
     }
 }
 

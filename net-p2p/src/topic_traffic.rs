@@ -34,6 +34,7 @@ use crate::{
     address::identity_of,
     behaviour::NodeSwarm,
     command::Verdict,
+    gated_pubsub::GatedPubsub,
     link::LinkContext,
     metrics::P2pEvent,
     origin::Origin,
@@ -41,7 +42,6 @@ use crate::{
     publications::Publication,
     pubsub::{self, GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
-    topic_gate::GatedPubsub,
     topic_scores::TopicScore,
 };
 

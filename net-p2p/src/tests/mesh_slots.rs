@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::{backlog, connection_tasks, until};
 use crate::{
+    gated_pubsub::GatedPubsub,
     metrics::P2pMetrics,
     pubsub::{self, Overlay},
-    topic_gate::{GatedPubsub, TopicGate},
+    topic_gate::TopicGate,
     transport,
 };
 
