@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //!
+//! * An operator's decisions, bans and addresses, are on the disk a few seconds later.
 //! * No more than one write is under way, and none on a worker of the runtime.
 //! * The last write sees the links of the node as they are before it stops, so that they are dialled first afterwards.
 //! * A disk that refuses is told of once a minute at most, and ends nothing.
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use ::discovery::{PeerFileError, PeerStore};
 use broadcaster::Mesh;
+use gossip::NodeAddress;
+use mesh::{Ban, Record, SourceId, SourceKind};
 use runtime::{Fault, Rarely, Shutdown, TaskSet};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Time from the start to the first write. Chosen: long enough to have found peers.
@@ -19,6 +22,10 @@ const FIRST: Duration = Duration::from_secs(10);
 
 /// Time from one write to the next. Chosen: what a crash may cost is a minute's knowledge.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// Time from one look for an operator's decisions to the next. Chosen: a crash so soon after a command is noticed by whoever
+/// gave it.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Longest time for the last write. Chosen: a disk that needs longer than this has lost it.
 const LAST: Duration = Duration::from_secs(1);
@@ -37,16 +44,29 @@ impl Keeper {
 
     async fn run(self, cancel: CancellationToken) {
         let refused = Rarely::new();
-        let mut pause = FIRST;
-        while cancel.run_until_cancelled(time::sleep(pause)).await.is_some() {
-            pause = PERIOD;
+        let (mut kept, mut next) = (self.decisions(), Instant::now() + FIRST);
+        while cancel.run_until_cancelled(time::sleep(LOOK)).await.is_some() {
+            let decisions = self.decisions();
+            if decisions == kept && Instant::now() < next {
+                continue;
+            }
             let Some(saved) = cancel.run_until_cancelled(self.save()).await else { return };
+            (kept, next) = (decisions, Instant::now() + PERIOD);
             if let Err(error) = saved
                 && let Some(left_out) = refused.due()
             {
                 tracing::warn!(%error, left_out, "the peer store was not written");
             }
         }
+    }
+
+    /// Bans, and the addresses that an operator added.
+    fn decisions(&self) -> (Vec<Ban>, Vec<NodeAddress>) {
+        let operator = SourceId::of(SourceKind::Operator);
+        let is_own =
+            |record: &Record| record.listings.iter().any(|(source, _)| *source == operator);
+        let records = self.mesh.records().into_iter().filter(is_own);
+        (self.mesh.bans(), records.map(|record| record.address).collect())
     }
 
     async fn save(&self) -> Result<bool, PeerFileError> {

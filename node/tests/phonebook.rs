@@ -79,6 +79,10 @@ fn a_mistake_in_a_command_is_told_in_one_line() {
     for wrong in [["add", "nonsense"], ["remove", "nonsense"]] {
         assert_eq!(phonebook(folder.path(), &wrong).code, Some(2), "{wrong:?}");
     }
+    let elsewhere =
+        "/ip4/192.0.2.1/udp/4190/quic-v1/p2p/12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust";
+    let refused = phonebook(folder.path(), &["add", elsewhere]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
     let role = phonebook(folder.path(), &["add", "a.example:1", "--role", "Über"]);
     assert_eq!(role.code, Some(2), "{role:?}");
     let _node = Node::start(folder.path(), &["--mode", "ws"]);
@@ -157,6 +161,18 @@ fn a_killed_node_keeps_what_it_knew_a_while_before() {
     assert_eq!((told.len(), &told[0]["connected"]), (1, &true.into()), "{told:?}");
     let again = Node::start(dir.path(), &["--mode", "ws"]);
     again.event("peer_connected");
+}
+
+#[test]
+fn an_added_address_survives_a_crash_a_few_seconds_later() {
+    let folder = scratch();
+    let node = Node::start(folder.path(), &["--mode", "ws"]);
+    // Past the first write of a run, after which the next one comes a minute later.
+    std::thread::sleep(Duration::from_secs(12));
+    does(folder.path(), &["add", "192.0.2.1:4160"]);
+    std::thread::sleep(Duration::from_secs(8));
+    node.kill();
+    assert_eq!(addresses(folder.path()), ["192.0.2.1:4160"]);
 }
 
 // Issue 10, 2: a bootstrap that finds nobody is not silent.

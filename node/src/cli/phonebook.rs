@@ -15,7 +15,7 @@ use comfy_table::{Table, presets};
 use discovery::{PEER_FILE, PeerFile};
 use gossip::NodeAddress;
 use mesh::{Record, Role, RoleSet, SourceId, SourceKind, phonebook::MAX_PERSISTENT};
-use tandem::DataDir;
+use tandem::{DataDir, Mode, PeerError};
 
 use super::{
     args::{PhonebookArgs, PhonebookCommand},
@@ -50,6 +50,11 @@ pub(crate) async fn phonebook(args: PhonebookArgs) -> Result<ExitCode, Failure> 
             }
         }
         PhonebookCommand::Add { addresses, role } => {
+            // As a node that runs would judge; of its mode it alone knows.
+            for address in &addresses {
+                let refused = |error: PeerError| Failure::Usage { text: error.to_string() };
+                Mode::default().check_peer(address).map_err(refused)?;
+            }
             let roles = if role.is_empty() { vec![Role::relay()] } else { role };
             let additions = Additions {
                 addresses: addresses.iter().map(ToString::to_string).collect(),
