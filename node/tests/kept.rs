@@ -1,5 +1,7 @@
 //! Bans of a node survive its end, and a peer store that others use keeps no node from starting.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use gossip::NetworkId;

@@ -1,5 +1,7 @@
 //! `tandem phonebook`, and what a node knows of others after it was stopped or killed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[cfg(test)]
 mod support;
 
