@@ -22,8 +22,8 @@ use std::{
 
 use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
 use mesh::{
-    Added, AddressSource, Ban, BanCause, BanSubject, ConfiguredAddress, DialFailure, DialSchedule,
-    Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
+    Added, AddressSource, Ban, BanCause, BanSubject, CliqueCheck, ConfiguredAddress, DialFailure,
+    DialSchedule, Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
     phonebook::{Replaced, transport_of},
 };
 use runtime::{Environment, Random};
@@ -58,6 +58,7 @@ struct Shared {
     dials: Dials,
     dialers: Mutex<Dialers>,
     sources: Mutex<Sources>,
+    clique: Mutex<CliqueCheck>,
     /// Signals that an address may have become due.
     changed: Notify,
     random: Random,
@@ -81,6 +82,7 @@ impl Mesh {
                 dials: Dials::default(),
                 dialers: Mutex::default(),
                 sources: Mutex::new(Sources::new(limits.source_time)),
+                clique: Mutex::new(CliqueCheck::new(limits.clique_after)),
                 changed: Notify::new(),
                 random,
             }),
@@ -197,6 +199,14 @@ impl Mesh {
         self.schedule().bans().until_dial(address, None, now()).is_some()
     }
 
+    /// Consensus made progress, so the outgoing peers are no clique.
+    pub fn network_advanced(&self) {
+        if self.clique().advanced(now()) {
+            // The loop did not have to wait for that before.
+            self.wake();
+        }
+    }
+
     /// The states of the configured addresses.
     #[must_use]
     pub fn dials(&self) -> &Dials {
@@ -245,6 +255,10 @@ impl Mesh {
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
         self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn clique(&self) -> MutexGuard<'_, CliqueCheck> {
+        self.shared.clique.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dialers(&self) -> MutexGuard<'_, Dialers> {
@@ -381,7 +395,7 @@ impl Ticket {
         {
             let mut schedule = self.mesh.schedule();
             let identity = schedule.book().identity(&self.address);
-            schedule.punish(identity, Some(&self.address), reason, now());
+            schedule.parted(identity, Some(&self.address), reason, now());
         }
         self.end();
     }

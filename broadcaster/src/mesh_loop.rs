@@ -15,8 +15,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use gossip::{DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Transport};
+use gossip::{DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Roles, Transport};
 use mesh::AddressSource;
+use rand::seq::IteratorRandom;
 use runtime::TaskSet;
 use tokio::{
     sync::broadcast::{self, error::TryRecvError},
@@ -43,7 +44,8 @@ impl MeshLoop {
         loop {
             self.take_events();
             let next_dial = self.mesh.dial_due().map(Instant::from_std);
-            let next = next_dial.into_iter().chain(self.ask_due()).min();
+            let next =
+                next_dial.into_iter().chain(self.ask_due()).chain(self.resolve_clique()).min();
             let sleep = async {
                 match next {
                     Some(at) => time::sleep_until(at).await,
@@ -83,7 +85,7 @@ impl MeshLoop {
             }
             PeerEvent::Disconnected(peer, reason) => {
                 let now = Instant::now().into_std();
-                self.mesh.schedule().punish(peer.identity, None, *reason, now);
+                self.mesh.schedule().parted(peer.identity, None, *reason, now);
                 self.gone(peer.id);
                 if self.context.registry.is_empty() {
                     self.mesh.sources().lonely(Instant::now(), &mut self.mesh.random());
@@ -121,6 +123,25 @@ impl MeshLoop {
         let ((identity, transport), now) = (gone, Instant::now().into_std());
         let random = &mut self.mesh.random();
         self.mesh.schedule().identity_gone(&identity, transport, now, random);
+    }
+
+    /// Gives up one of the outgoing peers, by chance, if they are suspected to be a clique; and returns the time of the
+    /// next suspicion. Peers that an operator named stay: they would only be dialled again.
+    fn resolve_clique(&self) -> Option<Instant> {
+        let (suspects, next) = {
+            let mut clique = self.mesh.clique();
+            (clique.suspects(Instant::now().into_std()), clique.next())
+        };
+        if suspects && self.mesh.schedule().dialling() == 0 {
+            let outgoing = self.context.registry.infos(PeerClass::ConnectedOut);
+            let learnt = outgoing.iter().filter(|peer| !peer.roles.contains(Roles::CONFIGURED));
+            let link = learnt.choose(&mut self.mesh.random());
+            if let Some(link) = link.and_then(|peer| self.context.registry.get(peer.id)) {
+                tracing::info!(peer = %link.id, "no progress: an outgoing peer is replaced");
+                self.context.registry.end(&link, DisconnectReason::CliqueResolving);
+            }
+        }
+        next.map(Instant::from_std)
     }
 
     /// Asks every source that is due, and returns the time of the next one.

@@ -16,6 +16,7 @@
 //! * No arithmetic on a duration that came from a peer can overflow.
 
 pub mod bans;
+pub mod clique;
 pub mod dials;
 pub mod door;
 pub mod ledger;
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod phonebook;
 
 pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
+pub use clique::CliqueCheck;
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
     Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace, RateWindow,

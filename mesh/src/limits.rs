@@ -40,6 +40,12 @@ pub struct MeshLimits {
     /// Time for which a peer is not dialled that sent something malformed, or too much. Default: 30 s. Chosen: as long
     /// as after many failed dials; it may have passed on somebody else's message, and may be the only peer there is.
     pub malformed_ban: Duration,
+    /// Time without progress of consensus after which the outgoing peers are suspected to be a clique, and one of those
+    /// that no operator named is replaced. Default: 5 minutes. Source: wire facts 11.4.
+    pub clique_after: Duration,
+    /// Time for which a peer is not dialled that was replaced, so that another one gets the place. Default: 5 minutes.
+    /// Chosen: as `clique_after`, so that the next one to be replaced may be followed by it.
+    pub replaced_for: Duration,
     /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
     /// 11.5, as for a dial.
     pub source_time: Duration,
@@ -56,6 +62,8 @@ gossip::setters!(MeshLimits {
     with_rate => rate: RateWindow,
     with_misbehaviour_ban => misbehaviour_ban: Duration,
     with_malformed_ban => malformed_ban: Duration,
+    with_clique_after => clique_after: Duration,
+    with_replaced_for => replaced_for: Duration,
     with_source_time => source_time: Duration,
 });
 
@@ -77,6 +85,8 @@ impl Durations for MeshLimits {
         visit("MeshLimits::cap", &mut self.cap);
         visit("MeshLimits::misbehaviour_ban", &mut self.misbehaviour_ban);
         visit("MeshLimits::malformed_ban", &mut self.malformed_ban);
+        visit("MeshLimits::clique_after", &mut self.clique_after);
+        visit("MeshLimits::replaced_for", &mut self.replaced_for);
         visit("MeshLimits::source_time", &mut self.source_time);
     }
 }
@@ -94,6 +104,8 @@ impl Default for MeshLimits {
             rate: RateWindow::default(),
             misbehaviour_ban: Duration::from_secs(600),
             malformed_ban: Duration::from_secs(30),
+            clique_after: Duration::from_secs(300),
+            replaced_for: Duration::from_secs(300),
             source_time: Duration::from_secs(30),
         }
     }

@@ -421,6 +421,7 @@ impl GossipNode for P2pNetwork {
         self.shared.context.broadcaster.disconnect(peer, reason.into());
     }
 
-    /// Has no effect: this network has no search for cliques whose timer would have to be reset.
-    fn network_advanced(&self) {}
+    fn network_advanced(&self) {
+        self.shared.context.broadcaster.mesh().network_advanced();
+    }
 }

@@ -232,6 +232,6 @@ impl GossipNode for WsNetwork {
     }
 
     fn network_advanced(&self) {
-        // A WebSocket link ends only for what happens on it, so there is no timer to reset here.
+        self.broadcaster().mesh().network_advanced();
     }
 }

@@ -402,7 +402,7 @@ impl Phonebook {
         if let Hold::Linked { .. } = std::mem::replace(&mut entry.hold, Hold::Free) {
             entry.last_seen = wall;
         }
-        entry.retry_at = until;
+        entry.retry_at = entry.retry_at.max(until);
         self.settle(address);
     }
 

@@ -303,9 +303,31 @@ impl DialSchedule {
         }
     }
 
-    /// Leaves a peer that broke the rules alone, if it ended for such a reason, for as long as the limits say: its
-    /// identity, or, if it has none, the address at which it was dialled.
-    pub fn punish(
+    /// Notes why a link has ended, by the identity of the peer and by the address at which it was dialled, as far as they
+    /// are known. A peer that broke the rules is banned for as long as the limits say: its identity, or, if it has none,
+    /// the address. A learnt address whose peer was replaced by another one is left alone for a while.
+    pub fn parted(
+        &mut self,
+        identity: Option<Identity>,
+        address: Option<&NodeAddress>,
+        reason: DisconnectReason,
+        now: Instant,
+    ) {
+        self.punish(identity, address, reason, now);
+        use DisconnectReason::{CliqueResolving, LeastPerforming};
+        if !matches!(reason, LeastPerforming | CliqueResolving) {
+            return;
+        }
+        let until = now.checked_add(self.limits.replaced_for.min(MAX_DELAY));
+        for (known, entry) in &mut self.book.entries {
+            let is_it = Some(known) == address || identity.is_some() && entry.identity == identity;
+            if is_it && entry.place != Place::Persistent {
+                entry.retry_at = entry.retry_at.max(until);
+            }
+        }
+    }
+
+    fn punish(
         &mut self,
         identity: Option<Identity>,
         address: Option<&NodeAddress>,

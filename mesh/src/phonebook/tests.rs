@@ -4,6 +4,8 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
 
+mod model;
+
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -366,4 +368,31 @@ fn an_address_is_an_anchor_if_it_was_linked_when_the_records_were_made() {
     bench.book.release(&address("a:1"), None, bench.now);
     assert_eq!(bench.record("a:1").last_seen, Some(WALL + 100 * LONGEST_ABSENCE + SECOND));
     assert!(!bench.record("a:1").anchor);
+}
+
+// Source: threats and goals, row 23.
+#[test]
+fn two_hundred_honest_addresses_are_not_crowded_out_by_a_thousand_poisoned_sources() {
+    for sources in [10, 100, 1_000] {
+        for seed in 0..2 {
+            let mut bench = Bench::seeded(seed);
+            let honest: Vec<String> = (0..200).map(|n| format!("h.honest{n}.e{n}:1")).collect();
+            let honest: Vec<&str> = honest.iter().map(String::as_str).collect();
+            // Half are listed before the attack, and half in the middle of it.
+            bench.replace(&dns(), &honest[..100]);
+            bench.book.works(&address(honest[0]));
+            for source in 0..sources {
+                for n in 0..(20_000 / sources).min(200) {
+                    bench.add(&format!("h.evil{source}-{n}.e{n}:1"), &peer(source));
+                }
+                if source == sources / 2 {
+                    bench.replace(&dns(), &honest);
+                }
+            }
+            let kept = honest.iter().filter(|text| bench.book.contains(&address(text))).count();
+            assert!(kept >= 190, "{kept} of 200 are left after {sources} sources, seed {seed}");
+            let evil = bench.book.len() - kept;
+            assert!(evil <= sources * MAX_ADDRESSES / 16, "{evil} of {sources} sources");
+        }
+    }
 }

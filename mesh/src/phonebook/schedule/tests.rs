@@ -248,7 +248,7 @@ fn a_peer_that_misbehaved_is_not_dialled_until_its_ban_ends() {
         bench.schedule.connected(&address(1), identity, bench.now);
         bench.now += STABLE_AFTER;
         let reason = DisconnectReason::Application("equivocated");
-        bench.schedule.punish(identity, Some(&address(1)), reason, bench.now);
+        bench.schedule.parted(identity, Some(&address(1)), reason, bench.now);
         bench.ended(1);
         assert_eq!(bench.wait(), Some(Duration::from_secs(600)));
         let bans = bench.schedule.bans().bans(bench.now);
@@ -264,7 +264,7 @@ fn an_address_that_names_a_banned_identity_was_never_dialled() {
     let mut bench = Bench::new(&[]);
     let at: NodeAddress = format!("/ip4/10.0.0.1/tcp/1/p2p/{THEM}").parse().unwrap();
     bench.list(at.clone(), SourceKind::Configuration);
-    bench.schedule.punish(Some(THEM), None, DisconnectReason::Flood, bench.now);
+    bench.schedule.parted(Some(THEM), None, DisconnectReason::Flood, bench.now);
     assert_eq!(bench.schedule.due(bench.now, &mut bench.rng), []);
     bench.now += Duration::from_secs(30);
     assert_eq!(bench.schedule.due(bench.now, &mut bench.rng), [at]);
@@ -275,7 +275,7 @@ fn a_reason_that_is_no_misbehaviour_bans_nobody() {
     use DisconnectReason as Reason;
     let mut bench = Bench::new(&[1]);
     for reason in [Reason::Requested, Reason::RemoteClosed, Reason::Slow, Reason::Duplicate] {
-        bench.schedule.punish(Some(THEM), None, reason, bench.now);
+        bench.schedule.parted(Some(THEM), None, reason, bench.now);
     }
     assert_eq!(bench.schedule.bans().bans(bench.now), []);
 }
@@ -672,4 +672,34 @@ fn an_address_that_worked_is_dialled_first_however_many_others_are_due() {
             assert!(took <= SECOND, "again after {took:?}, seed {seed}, {dead} dead ones");
         }
     }
+}
+
+// Source: wire facts 11.3 and 11.4: a new one is connected in its place.
+#[test]
+fn a_peer_that_was_replaced_leaves_its_place_to_another_one_unless_an_operator_named_it() {
+    for identity in [Some(THEM), None] {
+        for reason in [DisconnectReason::LeastPerforming, DisconnectReason::CliqueResolving] {
+            let mut bench = Bench::with(MeshLimits::default().with_fan_out(1), &[]);
+            bench.learn(1);
+            assert_eq!(bench.due(), [1]);
+            bench.schedule.connected(&address(1), identity, bench.now);
+            bench.learn(2);
+            bench.now += STABLE_AFTER;
+            bench.schedule.parted(identity, Some(&address(1)), reason, bench.now);
+            bench.ended(1);
+            bench.now += SECOND;
+            assert_eq!(bench.due(), [2]);
+            bench.failed(2, DialFailure::Ourselves);
+            bench.now += Duration::from_secs(299);
+            assert_eq!(bench.due(), [1]);
+        }
+    }
+    let mut bench = Bench::new(&[1]);
+    assert_eq!(bench.due(), [1]);
+    bench.connected(1);
+    bench.now += STABLE_AFTER;
+    bench.schedule.parted(Some(THEM), None, DisconnectReason::CliqueResolving, bench.now);
+    bench.ended(1);
+    bench.now += SECOND;
+    assert_eq!(bench.due(), [1]);
 }
