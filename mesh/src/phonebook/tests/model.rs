@@ -220,7 +220,7 @@ proptest! {
             let counted = book.population.iter().filter(|(_, count)| **count > 0);
             prop_assert_eq!(counted.map(|(place, count)| (*place, *count)).collect::<BTreeMap<_, _>>(), population);
         }
-        // What is stored comes back.
+        // Stored records come back.
         let records = bench.book.records(bench.now);
         let mut again = Bench::seeded(2);
         prop_assert_eq!(again.book.restore(records.clone(), again.now), records.len());
