@@ -32,13 +32,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::mesh_sources::Sources;
+use crate::mesh_sources::{MAX_SOURCES, Sources};
 
 /// Orders that a dialer may be behind by. Chosen: more than dials may be under way by default.
 const ORDERS: usize = 256;
-
-/// The sources of a node, at most. Chosen: a dozen names in DNS, and some directories.
-pub(crate) const MAX_SOURCES: usize = 64;
 
 /// There are 64 sources of addresses already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

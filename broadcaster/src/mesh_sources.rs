@@ -12,7 +12,8 @@ use mesh::{AddressSource, SourceId};
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::mesh_handle::MAX_SOURCES;
+/// The sources of a node, at most. Chosen: a dozen names in DNS, and some directories.
+pub(crate) const MAX_SOURCES: usize = 64;
 
 /// Shortest wait of a node without peers before it asks again. Source: wire facts 11.1.
 const LONELY: Duration = Duration::from_secs(2);
