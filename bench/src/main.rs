@@ -1,10 +1,12 @@
 //! Side-by-side measurements: Tandem beside a raw upper bound and a naive baseline, in one process and one run.
 //! Figures of one run can be compared with each other; figures of two runs cannot.
 
+mod child;
 mod error;
 mod fanout;
 mod hostile;
 mod http;
+mod idle;
 mod meter;
 mod node;
 mod priority;
@@ -41,6 +43,14 @@ enum Command {
     Http(http::Args),
     /// Measure the processor time of a relay per vote, packed in each form beside plain.
     Votes(votes::Args),
+    /// Measure the memory of a node per idle connection.
+    Idle(idle::Args),
+    /// The node whose connections are idle: what `idle` starts.
+    #[command(hide = true)]
+    IdleHub(idle::HubArgs),
+    /// The other ends of idle connections.
+    #[command(hide = true)]
+    IdlePeers(idle::PeersArgs),
     /// Votes of honest peers beside floods, bombs, silent sockets and crowds.
     Hostile(hostile::Args),
     /// The node that is attacked: what `hostile` starts.
@@ -65,6 +75,9 @@ fn main() -> ExitCode {
         Command::Priority(args) => priority::run(&args, &mut output),
         Command::Http(args) => http::run(&args, &mut output),
         Command::Votes(args) => votes::run(&args, &mut output),
+        Command::Idle(args) => idle::run(&args, &mut output),
+        Command::IdleHub(args) => idle::hub(&args),
+        Command::IdlePeers(args) => idle::peers(&args),
         Command::Hostile(args) => hostile::run(&args, &mut output),
         Command::Hub => hostile::hub(),
         Command::Attacker(args) => hostile::attack(&args),

@@ -126,6 +126,12 @@ pub(crate) struct Row {
     /// The same relative to votes that are not packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_plain: Option<f64>,
+    /// Memory of a node for one idle connection, in KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kib_per_connection: Option<f64>,
+    /// Memory of a node without connections, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base_mib: Option<f64>,
     /// The reason why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
@@ -134,7 +140,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 38] = [
+const COLUMNS: [Column; 40] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -164,6 +170,8 @@ const COLUMNS: [Column; 38] = [
     ("cut", |row| row.cut.clone()),
     ("peak MiB", |row| row.peak_mib.map(|mib| format!("{mib:.0}"))),
     ("grown MiB", |row| row.grown_mib.map(|mib| format!("{mib:.0}"))),
+    ("base MiB", |row| row.base_mib.map(|mib| format!("{mib:.0}"))),
+    ("KiB/connection", |row| row.kib_per_connection.map(|kib| format!("{kib:.1}"))),
     ("requests/s", |row| row.requests_per_s.map(|rate| format!("{rate:.0}"))),
     ("p50 us", |row| row.p50_us.map(|us| format!("{us:.0}"))),
     ("p99 us", |row| row.p99_us.map(|us| format!("{us:.0}"))),

@@ -199,7 +199,7 @@ async fn a_proxy_may_speak_for_itself_and_for_other_proxies() {
     let mut chain = Raw::connect_from(PROXY, node.address()).await;
     chain.send(b"PROXY TCP4 127.7.9.9 127.0.0.1 1 2\r\n").await;
     told(&mut chain, "X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1 192.0.2.1").await;
-    // What a client of the proxy tells of itself says nothing.
+    // The words of a client about itself count for nothing.
     let mut client = Raw::connect_from(PROXY, node.address()).await;
     client.send(b"PROXY TCP4 192.0.2.2 127.0.0.1 7 2\r\n").await;
     told(&mut client, "X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.2 192.0.2.2:7").await;

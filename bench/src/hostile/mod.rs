@@ -14,7 +14,6 @@
 //! * Limits are as shipped, but that the addresses of this machine count like any others.
 
 mod attacker;
-mod child;
 mod hub;
 mod load;
 mod turn;

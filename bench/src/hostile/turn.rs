@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attacker::{Done, most_connections},
-    child::{Child, Priority},
     hub::{Counted, Gone, Ready},
 };
-use crate::error::Failure;
+use crate::{
+    child::{Child, Priority},
+    error::Failure,
+};
 
 /// Time for which the honest peers are alone with the hub at first.
 const ALONE: Duration = Duration::from_secs(2);

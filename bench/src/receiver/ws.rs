@@ -41,11 +41,29 @@ pub(crate) async fn connect_with(
     features: Features,
 ) -> Result<TcpStream, Failure> {
     let number = u8::try_from(receiver + 1)?;
+    connect_as(Ipv4Addr::new(127, 0, 1, number), to, (genesis, features)).await
+}
+
+/// [`connect`] from this loopback address.
+pub(crate) async fn connect_from(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    genesis: &str,
+) -> Result<TcpStream, Failure> {
+    connect_as(from, to, (genesis, Features::NONE)).await
+}
+
+async fn connect_as(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    (genesis, features): (&str, Features),
+) -> Result<TcpStream, Failure> {
     let mut stream = {
         let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), 0)))?;
+        socket.bind(SocketAddr::from((from, 0)))?;
         socket.connect(to).await?
     };
+    let [.., number] = from.octets();
     stream.set_nodelay(true)?;
     stream.write_all(request(to, genesis, number, features).as_bytes()).await?;
     // Byte by byte, so that the frames after the head stay in the socket.

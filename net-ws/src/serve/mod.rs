@@ -73,7 +73,8 @@ fn admit(context: &Arc<Context>, tasks: &TaskSet, stream: Stream, from: SocketAd
             let place = Place { context: Arc::clone(context), from, pass, evicted };
             tasks.spawn("connection", |cancel| async move {
                 let evicted = place.evicted.clone();
-                let serving = connection::serve(stream, place, cancel);
+                // Boxed, so that a peer does not hold the memory of the HTTP connection that it was before.
+                let serving = Box::pin(connection::serve(stream, place, cancel));
                 if let Some(Some(peer)) = CancelWatch::run(&evicted, serving).await {
                     peer.await;
                 }

@@ -23,7 +23,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The priority of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
+pub(crate) enum Priority {
     /// Like this program.
     Same,
     /// It gets what all others leave.
@@ -31,7 +31,7 @@ pub(super) enum Priority {
 }
 
 /// A process, killed when it is dropped.
-pub(super) struct Child {
+pub(crate) struct Child {
     process: Process,
     lines: Arc<Mutex<Vec<String>>>,
     _reader: TaskSet,
@@ -39,7 +39,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts this program with other arguments, with as many open files as the system allows.
-    pub(super) fn start(priority: Priority, arguments: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn start(priority: Priority, arguments: &[String]) -> Result<Self, Failure> {
         let mut command = Command::new("sh");
         let nice = match priority {
             Priority::Same => "",
@@ -63,25 +63,31 @@ impl Child {
     }
 
     /// The lines of this kind that the child has printed so far.
-    pub(super) fn said<T: DeserializeOwned>(&self) -> Vec<T> {
+    pub(crate) fn said<T: DeserializeOwned>(&self) -> Vec<T> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits for the first thing of this kind that it says.
-    pub(super) async fn first<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+    pub(crate) async fn first<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(said) = self.said().into_iter().next() {
                 return Ok(said);
             }
-            if let Some(status) = self.process.try_wait()? {
-                return Err(format!("a child has ended: {status}").into());
-            }
+            self.check()?;
             if Instant::now() > deadline {
                 return Err("a child says nothing".into());
             }
             time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        match self.process.try_wait()? {
+            Some(status) => Err(format!("a child has ended: {status}").into()),
+            None => Ok(()),
         }
     }
 
@@ -91,20 +97,29 @@ impl Child {
     }
 
     /// Processor time that it has used, in seconds.
-    pub(super) fn cpu_seconds(&self) -> Result<f64, Failure> {
+    pub(crate) fn cpu_seconds(&self) -> Result<f64, Failure> {
         Ok(cpu_of(&self.proc("stat")?).ok_or("the system does not tell processor times")?)
     }
 
     /// The most memory that it has occupied, in MiB.
-    pub(super) fn peak_mib(&self) -> Result<f64, Failure> {
+    pub(crate) fn peak_mib(&self) -> Result<f64, Failure> {
+        self.mib("VmHWM:")
+    }
+
+    /// The memory that it occupies now, in MiB.
+    pub(crate) fn resident_mib(&self) -> Result<f64, Failure> {
+        self.mib("VmRSS:")
+    }
+
+    fn mib(&self, of: &str) -> Result<f64, Failure> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(of));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         Ok(kib.ok_or("the system does not tell the memory of a process")? / 1024.0)
     }
 
     /// Ends it.
-    pub(super) async fn kill(mut self) -> Result<(), Failure> {
+    pub(crate) async fn kill(mut self) -> Result<(), Failure> {
         Ok(self.process.kill().await?)
     }
 }
