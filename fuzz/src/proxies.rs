@@ -13,7 +13,7 @@ pub(crate) fn preamble(data: &[u8]) {
     assert_eq!(fuzzing::preamble(&[&data[..len], b"GET / HTTP/1.1"].concat()), Some(len));
 }
 
-/// Whatever a client writes into the headers, it is not believed beyond what its proxy adds.
+/// A client is not believed beyond the address that its proxy adds, whatever it writes into the headers.
 pub(crate) fn forwarded(data: &[u8]) {
     let client = IpAddr::from([192, 0, 2, 1]);
     for (header, name, told) in [

@@ -85,7 +85,7 @@ async fn each_request_through_a_proxy_is_its_clients() {
     let other = "Forwarded: for=192.0.2.66\r\nX-Forwarded-For: 192.0.2.3\r\n";
     told(&mut proxy, other, "192.0.2.3 192.0.2.3").await;
     assert_eq!(node.network.metrics().proxy_faults(ProxyFault::RequestClient), 0);
-    // What cannot be read, or cannot be so, is the proxy's own.
+    // A request counts as the proxy's own if its header cannot be read, or names nobody who can be a client.
     for lines in ["X-Forwarded-For: unknown\r\n", "X-Forwarded-For: 192.0.2.1, ::\r\n", ""] {
         let (status, body) = ask(&mut proxy, lines).await;
         assert!(status == "200" && body.starts_with("127.7.0.1 127.7.0.1:"), "{lines} {body}");

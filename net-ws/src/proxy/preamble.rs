@@ -69,7 +69,7 @@ pub(crate) enum PreambleError {
 /// [`PreambleError`] as soon as the bytes cannot be the start of a preamble.
 pub(crate) fn look(bytes: &[u8]) -> Result<Step, PreambleError> {
     if bytes.is_empty() {
-        // What the two versions have in common, before the first byte tells them apart.
+        // Both versions have so many; the first byte tells them apart.
         return Ok(Step::Needs(SIGNATURE.len()));
     }
     let common = |start: &[u8]| bytes.iter().zip(start).all(|(byte, expected)| byte == expected);
@@ -99,7 +99,7 @@ fn version_1(bytes: &[u8]) -> Result<Step, PreambleError> {
     let client = match line.strip_prefix("PROXY ").unwrap_or_default().split_once(' ') {
         Some(("TCP4", rest)) => addresses::<Ipv4Addr>(rest),
         Some(("TCP6", rest)) => addresses::<Ipv6Addr>(rest),
-        // What follows the word is to be ignored. Source: PROXY protocol, section 2.1.
+        // The rest of the line is to be ignored. Source: PROXY protocol, section 2.1.
         Some(("UNKNOWN", _)) => Some(Client::Proxy),
         None if line == "PROXY UNKNOWN" => Some(Client::Proxy),
         _ => None,

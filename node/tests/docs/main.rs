@@ -135,6 +135,12 @@ mod tests {
         runs("docs/http.md", Ground::best());
     }
 
+    // Issue 10, 14.
+    #[test]
+    fn the_page_on_relays_runs_as_pasted() {
+        runs("docs/relay.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_configuration_runs_as_pasted() {
         runs("docs/configuration.md", Ground::best());
