@@ -14,7 +14,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{Config, SwarmEvent, dial_opts::DialOpts},
 };
-use mesh::Door;
+use mesh::{Door, InboundLimits, RateWindow};
 use runtime::{Environment, TaskSet};
 use tokio::{
     sync::mpsc,
@@ -41,6 +41,17 @@ const SYBILS: usize = 60;
 /// Bytes for the IDs of messages. Far more than these tests need.
 const NAMES: usize = 64 << 20;
 
+/// A door that admits every sybil: all of them share an address.
+fn open_door() -> Door {
+    let off = RateWindow { count: 0, ..RateWindow::default() };
+    let limits = InboundLimits::default()
+        .with_per_ip(1_000)
+        .with_per_subnet(1_000)
+        .with_half_open_per_ip(1_000)
+        .with_half_open_total(1_000);
+    Door::new(limits.with_rate(off).with_subnet_rate(off))
+}
+
 /// The conduct of a peer towards messages of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conduct {
@@ -53,6 +64,7 @@ struct State {
     listens: Option<Multiaddr>,
     mesh: HashSet<PeerId>,
     heard: HashSet<Vec<u8>>,
+    connected: usize,
 }
 
 /// A peer with nothing but GossipSub, as a node of this crate configures it.
@@ -72,7 +84,7 @@ impl Peer {
         let gossipsub = pubsub::build(id, fanout, &NetworkProfile::ALGORAND, gate).unwrap();
         let (tasks, held) = (connection_tasks(), backlog());
         let transport =
-            transport::build(Environment::system(), &key, Door::default(), tasks, held).unwrap();
+            transport::build(Environment::system(), &key, open_door(), tasks, held).unwrap();
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
         let mut swarm = Swarm::new(transport, gossipsub, id, config);
@@ -96,7 +108,8 @@ impl Peer {
                     event = swarm.select_next_some() => on_event(&mut swarm, &shown, event, conduct),
                 }
                 let mesh = swarm.behaviour().mesh_peers(&topic.hash()).copied().collect();
-                shown.lock().unwrap().mesh = mesh;
+                let mut shown = shown.lock().unwrap();
+                (shown.mesh, shown.connected) = (mesh, swarm.connected_peers().count());
             }
         });
         Self { id, state, publish, dial, _tasks: tasks }
@@ -109,6 +122,10 @@ impl Peer {
 
     async fn dial(&self, to: Multiaddr) {
         self.dial.send(to).await.unwrap();
+    }
+
+    fn connected(&self) -> usize {
+        self.state.lock().unwrap().connected
     }
 
     fn mesh(&self) -> HashSet<PeerId> {
@@ -177,6 +194,7 @@ async fn check(fanout: usize) {
     let address = victim.address().await;
     // Cold boot: only sybils are there.
     let mut sybils = sybils_come(&address).await;
+    until("all sybils are admitted", || victim.connected() == SYBILS).await;
     until("sybils have filled the mesh", || victim.mesh().len() >= Overlay::of(fanout).low).await;
     let source = Peer::start(fanout, Conduct::PassesOn);
     let mut honest = Vec::new();
