@@ -212,3 +212,30 @@ async fn a_newcomer_takes_over_from_a_dead_holder_on_libp2p() {
 async fn a_newcomer_over_websocket_takes_over_from_a_dead_holder_on_libp2p() {
     takes_over_in_every_profile((Transport::Libp2p, Transport::WebSocket)).await;
 }
+
+// Issue 8, 8. Before, twins of which each used another transport shadowed each other, and nothing reported it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_twin_over_another_transport_is_counted_and_one_node_over_both_is_not() {
+    let (profile, twin_key) = (&NetworkProfile::TANDEM, twin_key(Ordering::Less));
+    let node = Node::start(profile, NODE, None).await;
+    let contested = || node.broadcaster.metrics().identity_contested();
+    let holder = Node::start(profile, twin_key, None).await;
+    let twin = holder.network.p2p().identity();
+    holder.dial(Transport::WebSocket, &node.address(Transport::WebSocket));
+    until("the first link is there", || node.link_to(&twin).is_some()).await;
+    let first = node.link_to(&twin);
+    holder.dial(Transport::Libp2p, &node.address(Transport::Libp2p));
+    until("the second link is used", || {
+        node.link_to(&twin).is_some_and(|_| node.link_to(&twin) != first)
+    })
+    .await;
+    assert_eq!(contested(), 0, "one node over two transports");
+    let held = node.link_to(&twin);
+    let other = Node::start(profile, twin_key, None).await;
+    other.dial(Transport::WebSocket, &node.address(Transport::WebSocket));
+    until("the twin is noticed", || contested() > 0).await;
+    assert_eq!(node.link_to(&twin), held, "the living one stays");
+    for node in [node, holder, other] {
+        node.stop().await;
+    }
+}
