@@ -114,16 +114,20 @@ pub(crate) async fn a_message_heard_from_two_sides_is_passed_on_once<H: Harness>
         send(&mut left, Tag::AV, &vote).await;
         send(&mut right, Tag::AV, &vote).await;
     }
-    fence(&mut left, 1).await;
-    fence(&mut right, 1).await;
-    let last = body("last", 600);
-    broadcast(&node.gossip(), Tag::AV, &last);
-    let mut passed = read_to(&mut far, Tag::AV, &last).await;
-    assert_eq!(passed.len(), 10);
+    // Senders take turns in the router, so a message of the node itself may overtake theirs: all are read first.
+    let mut passed = Vec::new();
+    for _ in 0..10 {
+        passed.push(next_of(&mut far, Tag::AV).await);
+    }
     passed.sort();
     passed.dedup();
     assert_eq!(passed.len(), 10);
-    assert_eq!(node.broadcaster().metrics().drops(DropReason::Duplicate), 10);
+    let drops = || node.broadcaster().metrics().drops(DropReason::Duplicate);
+    until("every second copy was judged", || drops() == 10).await;
+    let last = body("last", 600);
+    broadcast(&node.gossip(), Tag::AV, &last);
+    assert!(read_to(&mut far, Tag::AV, &last).await.is_empty());
+    assert_eq!(drops(), 10);
 }
 
 pub(crate) async fn a_message_comes_back_to_nobody_who_sent_it<H: Harness>() {
@@ -153,8 +157,10 @@ pub(crate) async fn a_newcomer_gets_a_duplicate_within_the_window<H: Harness>() 
         send(&mut far, Tag::AV, &vote).await;
         fence(&mut far, number).await;
     }
+    // A message of the node itself may overtake those of others, so the vote is read first.
+    assert_eq!(next_of(&mut newcomer, Tag::AV).await, vote);
     broadcast(&node.gossip(), Tag::AV, &last);
-    assert_eq!(read_to(&mut newcomer, Tag::AV, &last).await, [vote]);
+    assert!(read_to(&mut newcomer, Tag::AV, &last).await.is_empty());
     assert!(read_to(&mut near, Tag::AV, &last).await.is_empty());
     assert!(read_to(&mut far, Tag::AV, &last).await.is_empty());
 }
