@@ -79,8 +79,8 @@ fn source(number: usize) -> Ipv4Addr {
 async fn keep<T>(connections: Vec<T>) -> Result<(), Failure> {
     let standing = Standing { standing: connections.len() };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&standing)?)?;
-    // Ends with the parent.
-    tokio::io::stdin().read(&mut [0; 1]).await?;
+    // The input says nothing, and ends with the parent.
+    let _nothing = tokio::io::stdin().read(&mut [0; 1]).await?;
     drop(connections);
     Ok(())
 }
