@@ -204,6 +204,10 @@ impl ToSwarm {
         protocols: Vec<libp2p::StreamProtocol>,
         deadline: Instant,
     ) -> Result<OutboundStream, OpenError> {
+        // A timer fires up to a millisecond late, in which a quick peer may answer.
+        if deadline <= Instant::now() {
+            return Err(OpenError::TimedOut);
+        }
         let stream_requests = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             current.as_ref().map(|leads| leads.stream_requests.clone()).ok_or(OpenError::Closed)?
