@@ -114,7 +114,7 @@ pub struct Hello {
     /// A message of the identity exchange.
     pub identity_challenge: Option<String>,
     /// Asks for a proof of stake. Only answers have it, and one longer than
-    /// [`MAX_CHALLENGE_BYTES`](super::priority::MAX_CHALLENGE_BYTES) counts as missing: no node can answer it.
+    /// [`MAX_CHALLENGE_BYTES`] counts as missing: no node can answer it.
     pub priority_challenge: Option<String>,
 }
 

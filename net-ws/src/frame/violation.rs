@@ -62,7 +62,7 @@ impl Violation {
     }
 }
 
-/// Encodes the payload of a close frame. `text` must leave it within [`MAX_CONTROL_BYTES`].
+/// Encodes the payload of a close frame. `text` must leave it within [`MAX_CONTROL_BYTES`](super::MAX_CONTROL_BYTES).
 pub(crate) fn close_payload(code: u16, text: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + text.len());
     payload.extend_from_slice(&code.to_be_bytes());
