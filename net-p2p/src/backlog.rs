@@ -55,6 +55,10 @@ const MAX_SENT_BYTES: usize = 16 * 1024;
 /// dropped. Chosen: as in the ledgers of what the library keeps.
 const PEER_FACTOR: usize = 8;
 
+/// Bytes that messages of GossipSub leave free in all, however few are kept. Chosen: the frames that a few connections
+/// are writing at one time.
+const HEADROOM: usize = 4 * MAX_SENT_BYTES;
+
 /// Memory of an open stream, in bytes: its state here and in the library. Chosen: rounded up.
 const STREAM_BYTES: usize = 1_024;
 
@@ -373,13 +377,24 @@ impl StreamHandle {
         lock(&self.account.kept)
     }
 
-    /// Returns `true` if the connection may keep `bytes` more: as much as is free, and eight times what is free in
-    /// all. Peers that do not read therefore leave room for others, and are not the reason for an eviction.
-    pub(crate) fn leaves_room(&self, bytes: usize) -> bool {
+    /// Counts bytes that the stream keeps, if the connection may keep so many more: eight times what is free after
+    /// that in all, and frames of other connections must fit in there. Peers that do not read therefore leave room for
+    /// others, and are not the reason for an eviction. The caller must hold the lock of a stream that was not evicted.
+    pub(crate) fn try_keep(&self, bytes: usize) -> bool {
         let OpenAccount { shared, account, .. } = &*self.connection.open;
-        let free = shared.bound.saturating_sub(shared.held.load(Ordering::Relaxed));
         let own = account.held.load(Ordering::Relaxed).saturating_add(bytes);
-        bytes <= free && own <= free.saturating_mul(PEER_FACTOR)
+        // Looked at and counted in one step: tasks of several connections do this at the same time.
+        let counted = shared.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            let after = held.saturating_add(bytes);
+            let free = shared.bound.checked_sub(after).filter(|free| *free >= HEADROOM)?;
+            (own <= free.saturating_mul(PEER_FACTOR)).then_some(after)
+        });
+        if counted.is_err() {
+            return false;
+        }
+        account.held.fetch_add(bytes, Ordering::Relaxed);
+        self.account.held.fetch_add(bytes, Ordering::Relaxed);
+        true
     }
 
     /// Counts bytes that the stream keeps. The caller must hold the lock of a stream that was not evicted, and

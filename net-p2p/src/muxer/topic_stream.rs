@@ -114,15 +114,26 @@ impl TopicStream {
                     Poll::Pending => break,
                 }
             }
-            let offer = match rest.len() {
+            match rest.len() {
                 0 => Offer::Waits(0),
-                whole if whole == rpc.len() => topic.offer(rpc, handle.leaves_room(cost(whole))),
-                _ => Offer::Waits(topic.push(rest)),
-            };
-            if let Offer::Waits(bytes) = offer {
-                handle.keep(bytes);
+                whole if whole == rpc.len() => {
+                    let is_counted = handle.try_keep(cost(whole));
+                    let offer = topic.offer(rpc, is_counted);
+                    match offer {
+                        Offer::Waits(bytes) if !is_counted => handle.keep(bytes),
+                        Offer::Dropped | Offer::Exceeded if is_counted => {
+                            handle.give_back(cost(whole));
+                        }
+                        _ => {}
+                    }
+                    offer
+                }
+                _ => {
+                    let bytes = topic.push(rest);
+                    handle.keep(bytes);
+                    Offer::Waits(bytes)
+                }
             }
-            offer
         };
         if let Some(debt) = self.0.debt.get() {
             debt.pay_part(cost(rpc.len()), Instant::now());
