@@ -24,7 +24,7 @@ pub struct JsonLines {
 }
 
 impl Admin {
-    /// That of the node which uses a data directory. Connects to nothing yet.
+    /// The admin interface of the node which uses a data directory. Connects to nothing yet.
     #[must_use]
     pub fn of(data_dir: &Path) -> Self {
         Self { socket: data_dir.join("admin.sock") }

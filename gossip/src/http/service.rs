@@ -48,7 +48,7 @@ impl HttpService {
     ///
     /// # Cancel safety
     ///
-    /// That of the service.
+    /// The same as that of the service.
     pub fn answer(
         &self,
         request: HttpRequest,

@@ -523,7 +523,7 @@ impl Phonebook {
         match entry.place {
             // An entry that nobody lists stays where its last source had it.
             Place::New(_) if entry.listings.is_empty() => places.push(entry.place),
-            // One that only an operator lists, for whom there are too many, needs a place all the same.
+            // An entry that only an operator lists, for whom there are too many, needs a place all the same.
             Place::Persistent | Place::Tried(_) => {
                 places.push(self.buckets.unverified(address, &SourceId::of(SourceKind::Store)));
             }

@@ -352,7 +352,7 @@ fn records_that_lie_are_not_believed_beyond_their_bounds() {
     let wall = WALL + 100 * LONGEST_ABSENCE;
     assert_eq!((record.last_seen, record.retry_at), (Some(wall), Some(wall + MAX_DELAY)));
     assert_eq!((record.rtt, record.listings.len()), (Some(MAX_RTT), 1));
-    // One that nobody lists and that never worked is not worth a place.
+    // An address that nobody lists and that never worked is not worth a place.
     assert_eq!(bench.book.restore([Record::new(address("x:1"))], bench.now), 0);
 }
 
