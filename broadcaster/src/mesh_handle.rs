@@ -150,12 +150,9 @@ impl Mesh {
         restored
     }
 
-    /// Dials `subject` no more until the ban ends, and lets it in no more if it is an identity.
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyBans`] when there is no room.
-    pub fn ban(
+    /// Dials `subject` no more until the ban ends, and lets it in no more if it is an identity. Its links stay:
+    /// [`Broadcaster::ban`](crate::Broadcaster::ban) ends those, too.
+    pub(crate) fn ban(
         &self,
         subject: BanSubject,
         duration: Duration,
@@ -191,8 +188,7 @@ impl Mesh {
     }
 
     /// Returns `true` if a ban forbids to dial this address.
-    #[must_use]
-    pub fn is_dial_banned(&self, address: &NodeAddress) -> bool {
+    pub(crate) fn is_dial_banned(&self, address: &NodeAddress) -> bool {
         self.schedule().bans().until_dial(address, None, now()).is_some()
     }
 
