@@ -266,7 +266,6 @@ impl Mesh {
             (due, schedule.next_wake(now()))
         };
         for address in due {
-            tracing::debug!(to = %address, "dialling");
             let transport = transport_of(&address);
             let ticket = Ticket { mesh: self.clone(), address, stage: Stage::Dialling };
             let dialer =
@@ -377,7 +376,7 @@ impl Ticket {
         }
         match dials.failed(&self.address, error.to_owned(), next_try, now()) {
             Tell::Now(failures) => {
-                let peer = self.address.phonebook_entry();
+                let peer = self.address.shown();
                 tracing::warn!(peer, error, failures, "a configured peer cannot be reached");
             }
             Tell::NotYet => {}

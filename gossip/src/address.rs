@@ -106,6 +106,15 @@ impl NodeAddress {
             Self::Multiaddr(text) => text.clone(),
         }
     }
+
+    /// The form in which it is shown: short, unless that would leave out that it asks for TLS.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::WebSocket(address) if address.security == Security::Tls => self.to_string(),
+            _ => self.phonebook_entry(),
+        }
+    }
 }
 
 impl WebSocketAddress {

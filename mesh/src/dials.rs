@@ -63,10 +63,10 @@ pub struct Dials {
 }
 
 impl Dials {
-    /// Adds an address, which has not been dialled yet. An address that is known keeps its state. It is shown in the
-    /// short form under which existing nodes keep it.
+    /// Adds an address, which has not been dialled yet. An address that is known keeps its state. One host that is
+    /// configured with TLS and without has two.
     pub fn add(&self, address: &NodeAddress) {
-        let state = DialState::pending(address.phonebook_entry());
+        let state = DialState::pending(address.shown());
         self.entries().entry(address.clone()).or_insert(Entry { state, next_told: None });
     }
 
@@ -199,5 +199,26 @@ mod tests {
         let (dials, now) = (Dials::default(), Instant::now());
         assert_eq!(fail(&dials, now), Tell::NotYet);
         assert_eq!(states(&dials), []);
+    }
+
+    // Issue 10, 6: both were shown as `a.example:4160`.
+    #[test]
+    fn one_host_with_tls_and_without_has_two_states_that_can_be_told_apart() {
+        let (dials, now) = (Dials::default(), Instant::now());
+        let secure: NodeAddress = "wss://a.example:4160".parse().unwrap();
+        dials.add(&address());
+        dials.add(&secure);
+        assert_eq!(dials.failed(&secure, "no TLS".to_owned(), None, now), Tell::Now(1));
+        dials.connected(&address());
+        let seen = states(&dials).into_iter();
+        let seen: Vec<_> =
+            seen.map(|state| (state.address, state.outcome, state.failures)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("a.example:4160".to_owned(), DialOutcome::Connected, 0),
+                ("https://a.example:4160".to_owned(), DialOutcome::Failed, 1),
+            ]
+        );
     }
 }

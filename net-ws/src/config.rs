@@ -66,10 +66,10 @@ pub struct WsConfig {
     /// The HTTP clients, shared with the other networks of the node; their owner stops them. Default: none; the
     /// network makes its own with default limits, which end with it.
     pub clients: Option<Clients>,
-    /// Certificate and key for TLS connections, which share the port with plain ones. Their files are read again while
-    /// the network listens. Default: none; TLS connections are refused.
+    /// Certificate and key for TLS connections, which share the port with plain ones unless clients need a certificate.
+    /// Their files are read again while the network runs. Default: none; TLS connections are refused.
     pub tls: Option<TlsIdentity>,
-    /// Interval at which the files of `tls` are read again. Default: 10 s. Chosen: a renewed certificate is in use long
+    /// Interval at which the files of `tls` and `tls_client` are read again. Default: 10 s. Chosen: a renewed certificate is in use long
     /// before anybody misses it, and reading two small files wears nothing out.
     pub tls_reread: Duration,
     /// Root certificates to trust in addition to the system's when this node dials or calls a server over TLS.

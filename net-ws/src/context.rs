@@ -21,7 +21,6 @@ use mesh::Door;
 use net_http::HttpServer;
 use rand::Rng;
 use runtime::Environment;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
@@ -43,7 +42,8 @@ pub(crate) struct Context {
     pub(crate) gossip_service: GossipService,
     pub(crate) http_server: HttpServer,
     pub(crate) metrics: WsMetrics,
-    pub(crate) tls: Option<TlsAcceptor>,
+    /// The certificate for inbound TLS connections.
+    pub(crate) tls: Option<TlsIdentity>,
     /// Verifies the servers that this node dials or calls over TLS.
     pub(crate) trust: Arc<Trust>,
     pub(crate) dial_timeout: Duration,
@@ -128,13 +128,18 @@ impl Context {
             gossip_service: config.gossip_service,
             metrics: WsMetrics::default(),
             http_server: config.http_server.unwrap_or_else(HttpServer::without_service),
-            tls: config.tls.as_ref().map(TlsIdentity::acceptor),
+            tls: config.tls,
             trust: Arc::new(Trust::new(config.tls_roots, config.tls_client)),
             dial_timeout: config.dial_timeout,
             door: config.door.over(Transport::WebSocket),
             priority: config.priority.map(Priority::new).map(Arc::new),
             proxies: config.proxies,
         })
+    }
+
+    /// The certificates of this node: that of its listener, and that for servers which ask for one.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &TlsIdentity> {
+        self.tls.iter().chain(self.trust.client())
     }
 
     /// Clock, random numbers, tasks and sockets of the node.

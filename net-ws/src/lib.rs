@@ -39,7 +39,7 @@ mod source;
 mod tls;
 
 pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
-pub use metrics::{DialRefusal, ProxyFault, UpgradeRefusal, WsMetrics};
+pub use metrics::{DialRefusal, ProxyFault, TlsRefusal, UpgradeRefusal, WsMetrics};
 pub use network::WsNetwork;
 pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};
 pub use tls::{CertificateError, TlsError, TlsIdentity, read_certificates};

@@ -1,9 +1,14 @@
 //! Counters of refused handshakes in both directions.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use tokio_rustls::rustls;
 
 /// The reason why a dial failed. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
@@ -202,6 +207,51 @@ impl ProxyFault {
     }
 }
 
+/// The reason why a connection to a listener with a certificate got no TLS session. A closed set, so that it can be the
+/// label of a metric.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TlsRefusal {
+    /// The client presented no certificate, and one is demanded.
+    NoCertificate,
+    /// The certificate of the client is not signed by a named authority, has expired, or is wrong otherwise.
+    Certificate,
+    /// The client came without TLS, and a certificate is demanded.
+    Plain,
+    /// The handshake took too long.
+    TimedOut,
+    /// The handshake failed for another reason.
+    Handshake,
+}
+
+impl TlsRefusal {
+    /// All refusals, in the order of the counters.
+    pub const ALL: [Self; 5] =
+        [Self::NoCertificate, Self::Certificate, Self::Plain, Self::TimedOut, Self::Handshake];
+
+    /// The value of the metric's label for this reason: a short word in lower case.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Certificate => "certificate",
+            Self::Plain => "plain",
+            Self::TimedOut => "timed_out",
+            Self::Handshake => "handshake",
+        }
+    }
+
+    /// The reason in an error of the handshake.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
+            Some(rustls::Error::InvalidCertificate(_)) => Self::Certificate,
+            _ => Self::Handshake,
+        }
+    }
+}
+
 /// Counters of one WebSocket network. They only grow; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct WsMetrics {
@@ -213,6 +263,7 @@ struct Shared {
     dials: [AtomicU64; DialRefusal::ALL.len()],
     upgrades: [AtomicU64; UpgradeRefusal::ALL.len()],
     proxies: [AtomicU64; ProxyFault::ALL.len()],
+    tls: [AtomicU64; TlsRefusal::ALL.len()],
 }
 
 impl WsMetrics {
@@ -232,6 +283,16 @@ impl WsMetrics {
     #[must_use]
     pub fn proxy_faults(&self, why: ProxyFault) -> u64 {
         self.shared.proxies[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of connections that got no TLS session for the reason `why`.
+    #[must_use]
+    pub fn tls_refused(&self, why: TlsRefusal) -> u64 {
+        self.shared.tls[why as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_tls(&self, why: TlsRefusal) {
+        self.shared.tls[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn note_proxy(&self, why: ProxyFault) {
@@ -268,6 +329,11 @@ mod tests {
             assert_eq!(place, why as usize);
             metrics.note_proxy(why);
             assert_eq!(metrics.proxy_faults(why), 1, "{}", why.label());
+        }
+        for (place, why) in TlsRefusal::ALL.into_iter().enumerate() {
+            assert_eq!(place, why as usize);
+            metrics.note_tls(why);
+            assert_eq!(metrics.tls_refused(why), 1, "{}", why.label());
         }
     }
 }

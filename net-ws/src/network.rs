@@ -20,7 +20,7 @@ use crate::{
     dialler,
     metrics::WsMetrics,
     priority, serve,
-    tls::{self, TlsIdentity},
+    tls::{self, TlsError, TlsIdentity},
 };
 
 /// A running WebSocket network: a cheap handle. The network runs until the last handle is dropped, or until
@@ -31,7 +31,6 @@ pub struct WsNetwork {
     tasks: TaskSet,
     local_addresses: Vec<SocketAddr>,
     clients: Clients,
-    tls: Option<TlsIdentity>,
     /// Cancels the tasks when the last handle is dropped. The tasks hold the set themselves to spawn more, so
     /// its own drop would come too late.
     _guard: Arc<DropGuard>,
@@ -70,7 +69,7 @@ impl WsNetwork {
             Clients::new(ClientLimits::default(), config.user_agent.clone(), parent)
         });
         let peers = config.peers.clone();
-        let (tls, tls_reread) = (config.tls.clone(), config.tls_reread);
+        let tls_reread = config.tls_reread;
         let own_url = local_addresses.first().map(|address| format!("http://{address}"));
         let context = Arc::new(Context::new(config, broadcaster, own_url)?);
         for peer in &peers {
@@ -85,9 +84,9 @@ impl WsNetwork {
             tasks.spawn_lasting("accept", |cancel| {
                 serve::accept(listener, context, spawner, cancel)
             });
-            if let Some(tls) = tls.clone() {
-                tasks.spawn_lasting("certificate", |cancel| tls::watch(tls, tls_reread, cancel));
-            }
+        }
+        for tls in context.certificates().cloned() {
+            tasks.spawn_lasting("certificate", |cancel| tls::watch(tls, tls_reread, cancel));
         }
         for peer in &peers {
             dialler::configure(&context, peer)?;
@@ -103,7 +102,7 @@ impl WsNetwork {
             tracing::info!(%address, network = %context.network, "listening");
         }
         let guard = Arc::new(tasks.token().clone().drop_guard());
-        Ok(Self { context, tasks, local_addresses, clients, tls, _guard: guard })
+        Ok(Self { context, tasks, local_addresses, clients, _guard: guard })
     }
 
     /// Stops listening and dialling, closes every connection in an orderly way, and waits for that. Tasks that
@@ -159,8 +158,27 @@ impl WsNetwork {
 
     /// The certificate for TLS connections to this network; `None` if it has none.
     #[must_use]
-    pub const fn tls(&self) -> Option<&TlsIdentity> {
-        self.tls.as_ref()
+    pub fn tls(&self) -> Option<&TlsIdentity> {
+        self.context.tls.as_ref()
+    }
+
+    /// Returns `true` if this node has a certificate, for its listener or for servers.
+    #[must_use]
+    pub fn has_certificates(&self) -> bool {
+        self.context.certificates().next().is_some()
+    }
+
+    /// Reads the files of the certificates again, for connections in either direction, because somebody says that they
+    /// have changed. Returns `true` if connections that begin from now on use something else than before; those that are
+    /// open go on. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when some of the files cannot be used; what they held before stays in use.
+    pub fn reload_certificates(&self) -> Result<bool, TlsError> {
+        let outcomes: Vec<_> = self.context.certificates().map(TlsIdentity::reload).collect();
+        let outcomes: Vec<bool> = outcomes.into_iter().collect::<Result<_, _>>()?;
+        Ok(outcomes.contains(&true))
     }
 
     /// Number of running tasks: accept loop, the look after the certificate, dialler, dials, and one per connection.

@@ -13,70 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Node, Recipe, soon, until};
-use gossip::{Admission, GossipNode, NetworkProfile, NodeAddress, Outbound, Tag};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use common::{Node, Recipe, authority::Authority, soon, until};
+use gossip::{Admission, DialOutcome, GossipNode, NetworkProfile, NodeAddress, Outbound, Tag};
+use rcgen::CertificateParams;
 use tandem_net_ws::{DialRefusal, TlsIdentity, read_certificates};
-use tempfile::TempDir;
-
-/// A certificate authority with an intermediate one, and a folder for what they sign.
-struct Authority {
-    dir: TempDir,
-    root: PathBuf,
-    intermediate_pem: String,
-    intermediate: Issuer<'static, KeyPair>,
-}
-
-fn params(names: &[&str], common: &str) -> CertificateParams {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names).unwrap();
-    params.distinguished_name.push(DnType::CommonName, common);
-    params
-}
-
-impl Authority {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut root_params = params(&[], "root");
-        root_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root_key = KeyPair::generate().unwrap();
-        let root = dir.path().join("root.pem");
-        let certificate = root_params.self_signed(&root_key).unwrap();
-        std::fs::write(&root, certificate.pem()).unwrap();
-        let root_issuer = Issuer::new(root_params, root_key);
-        let mut middle = params(&[], "intermediate");
-        middle.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let middle_key = KeyPair::generate().unwrap();
-        let certificate = middle.signed_by(&middle_key, &root_issuer).unwrap();
-        let intermediate = Issuer::new(middle, middle_key);
-        Self { dir, root, intermediate_pem: certificate.pem(), intermediate }
-    }
-
-    /// Signs a certificate, and writes it with its chain and its key to files of this name.
-    fn sign(
-        &self,
-        file: &str,
-        names: &[&str],
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> (PathBuf, PathBuf) {
-        let mut params = params(names, file);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.intermediate).unwrap();
-        let (cert_file, key_file) = (
-            self.dir.path().join(format!("{file}.pem")),
-            self.dir.path().join(format!("{file}.key")),
-        );
-        std::fs::write(&cert_file, format!("{}{}", certificate.pem(), self.intermediate_pem))
-            .unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        (cert_file, key_file)
-    }
-}
 
 async fn server((cert, key): &(PathBuf, PathBuf)) -> Node {
     let tls = TlsIdentity::load(cert, key).unwrap();
@@ -338,4 +278,60 @@ async fn a_renewed_certificate_is_used_and_open_connections_stay() {
     for node in [first, second, third, listener] {
         node.stop().await;
     }
+}
+
+// Issue 10, 6: one host, configured once with TLS and once without.
+#[tokio::test]
+async fn one_host_with_tls_and_without_is_dialled_as_two_addresses_that_do_not_disturb_each_other()
+{
+    let plain = Recipe::new(&NetworkProfile::TANDEM).listening().start().await;
+    let port = plain.address().port();
+    let peer = |scheme: &str| format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
+    let recipe = Recipe::new(&NetworkProfile::TANDEM).with(|config| {
+        config.peers = vec![peer("wss"), peer("ws")];
+    });
+    let again = Duration::from_millis(50);
+    let dialling = recipe.redialling(again, again).start().await;
+    dialling.until_peers(1).await;
+    let state = |address: String| {
+        let dials = dialling.network.dials();
+        dials.into_iter().find(|dial| dial.address == address).unwrap()
+    };
+    let secure = || state(format!("https://127.0.0.1:{port}"));
+    // The address without TLS stays connected, however often the other one fails.
+    until("several refused dials", || secure().failures > 3).await;
+    assert_eq!(secure().outcome, DialOutcome::Failed);
+    assert_eq!(
+        secure().last_error.unwrap(),
+        "127.0.0.1 does not speak TLS on this port: write http:// for a plain connection"
+    );
+    let open = state(format!("127.0.0.1:{port}"));
+    assert_eq!((open.outcome, open.failures, open.last_error), (DialOutcome::Connected, 0, None));
+    assert_eq!(dialling.peers().len(), 1);
+    dialling.stop().await;
+    plain.stop().await;
+}
+
+// Issue 10, 6: a node with a certificate, whose both addresses are configured.
+#[tokio::test]
+async fn one_node_with_tls_and_without_keeps_one_link() {
+    let authority = Authority::new();
+    let listener = server(&authority.sign("good", &["127.0.0.1"], |_| {})).await;
+    let port = listener.address().port();
+    let dialling = dialler(&authority, &format!("wss://127.0.0.1:{port}")).await;
+    dialling.until_peers(1).await;
+    dialling.network.add_peer(&format!("ws://127.0.0.1:{port}").parse().unwrap());
+    let outcomes = || {
+        let dials = dialling.network.dials();
+        dials.into_iter().map(|dial| dial.outcome).collect::<Vec<_>>()
+    };
+    until("both addresses lead to the link", || {
+        let outcomes = outcomes();
+        outcomes.contains(&DialOutcome::Connected)
+            && outcomes.contains(&DialOutcome::ConnectedOtherwise)
+    })
+    .await;
+    assert_eq!((dialling.peers().len(), listener.peers().len()), (1, 1));
+    dialling.stop().await;
+    listener.stop().await;
 }

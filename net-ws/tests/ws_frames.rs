@@ -9,7 +9,8 @@ mod common;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::{
-    Node, Recipe,
+    Recipe,
+    dialled::Dialled,
     raw::{self, End, Frame, Raw, masked},
     soon, until,
 };
@@ -22,8 +23,7 @@ use mesh::{LinkClaim, Ruling};
 use runtime::Shutdown;
 use serde::Deserialize;
 use tandem_net_ws::WsConfig;
-use tokio::{net::TcpListener, time::Instant};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio::time::Instant;
 
 /// Time for which a connection that was recorded as open is watched.
 const WATCH: Duration = Duration::from_millis(200);
@@ -174,73 +174,6 @@ async fn a_client_gets_the_recorded_frames() {
     let cases = vectors().server_cases;
     assert_eq!(cases.len(), 79);
     join_all(cases.iter().map(|case| soon(case.check()))).await;
-}
-
-/// A node that dials a listener of the test, and its first connection after the request was read.
-struct Dialled {
-    node: Node,
-    listener: TcpListener,
-    server: Raw,
-    request: String,
-}
-
-impl Dialled {
-    async fn by(change: impl FnOnce(&mut WsConfig)) -> Self {
-        Self::redialling(Duration::from_millis(500), change).await
-    }
-
-    /// Dials an address that failed within `wait` again.
-    async fn redialling(wait: Duration, change: impl FnOnce(&mut WsConfig)) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let recipe = algorand().dialling(&[address]).redialling(wait, wait).with(change);
-        let node = recipe.start().await;
-        Self::next(node, listener).await
-    }
-
-    async fn next(node: Node, listener: TcpListener) -> Self {
-        let (stream, _) = soon(listener.accept()).await.unwrap();
-        let mut server = Raw::over(stream);
-        while !server.got.ends_with(b"\r\n\r\n") {
-            assert_eq!(server.read(common::PATIENCE).await, End::Bytes);
-        }
-        let request = String::from_utf8(std::mem::take(&mut server.got)).unwrap();
-        Self { node, listener, server, request }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let mut lines = self.request.lines();
-        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.unwrap_or_else(|| panic!("no {name} in {}", self.request))
-    }
-
-    fn accept_key(&self) -> String {
-        derive_accept_key(self.header("Sec-WebSocket-Key").as_bytes())
-    }
-
-    /// A head that every node accepts, with the headers `more`.
-    fn head(&self, more: &str) -> String {
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\nX-Algorand-Version: 2.2\r\n\
-             X-Algorand-Accept-Version: 2.2\r\nX-Algorand-Genesis: test-v1\r\n\
-             X-Algorand-Noderandom: AAECAwQFBgcICQ==\r\n{more}\r\n",
-            self.accept_key()
-        )
-    }
-
-    fn head_of(&self, len: usize) -> String {
-        let bare = self.head("X-Padding: \r\n").len();
-        self.head(&format!("X-Padding: {}\r\n", "x".repeat(len - bare)))
-    }
-
-    async fn accepted() -> Self {
-        let mut dialled = Self::by(|_| {}).await;
-        let head = dialled.head("");
-        dialled.server.send(head.as_bytes()).await;
-        dialled.node.until_peers(1).await;
-        dialled
-    }
 }
 
 /// Message 2 of the recorded identity exchange, for the challenge of this request.

@@ -115,7 +115,8 @@ pub use net_p2p::{
 };
 #[cfg(feature = "ws")]
 pub use net_ws::{
-    DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, UpgradeRefusal, WsMetrics,
+    DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,
+    UpgradeRefusal, WsMetrics,
 };
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};

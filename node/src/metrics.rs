@@ -12,7 +12,7 @@ use mesh::Refusal;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, Incident};
 #[cfg(feature = "ws")]
-use net_ws::{DialRefusal, ProxyFault, UpgradeRefusal};
+use net_ws::{DialRefusal, ProxyFault, TlsRefusal, UpgradeRefusal};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -91,6 +91,9 @@ impl Collector for Asked {
             let help = "Connections and requests of trusted proxies that named no client";
             counters(&mut encoder, "ws_proxy_faults", help, faults)?;
             if let Some(tls) = ws.tls() {
+                let refused = TlsRefusal::ALL.map(|why| (why.label(), metrics.tls_refused(why)));
+                let help = "Connections to the WebSocket port that got no TLS session";
+                counters(&mut encoder, "tls_refused", help, refused)?;
                 let help = "Times that changed files of the certificate were taken into use, or could not be";
                 let mut family =
                     encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;

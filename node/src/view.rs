@@ -106,6 +106,20 @@ impl View {
         self.seen.upgrade().map(|seen| seen.network.dials()).unwrap_or_default()
     }
 
+    /// Reads the files of the WebSocket side's certificates again, because somebody says that they have changed. Returns
+    /// `true` if connections that begin from now on use something else than before; `None` if it has no certificates, or
+    /// the node is gone. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`](net_ws::TlsError) when some of the files cannot be used; what they held before stays in use.
+    #[cfg(feature = "ws")]
+    pub fn reload_certificates(&self) -> Result<Option<bool>, net_ws::TlsError> {
+        let Some(seen) = self.seen.upgrade() else { return Ok(None) };
+        let Some(ws) = seen.network.ws() else { return Ok(None) };
+        if ws.has_certificates() { ws.reload_certificates().map(Some) } else { Ok(None) }
+    }
+
     /// The standing of a peer on topics; `None` if it is not connected over libp2p.
     #[cfg(feature = "p2p")]
     #[must_use]

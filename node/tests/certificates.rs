@@ -9,7 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
-use support::{Node, eventually, finish, scratch, tandem};
+use support::{Node, eventually, finish, run, scratch, tandem};
 
 /// Makes a certificate for this machine with its key, in files of this folder; `None` where openssl is missing.
 fn certificate(dir: &Path) -> Option<[String; 2]> {
@@ -65,4 +65,76 @@ fn a_peer_over_tls_is_kept_and_a_broken_certificate_is_told() {
     eventually("the node is well again", || {
         (health(&listener)["state"] == "serving").then_some(())
     });
+}
+
+// Issue 10, 6: files were read again after ten seconds only, and a hangup ended the node.
+#[test]
+fn certificates_are_read_again_at_a_command_and_at_a_hangup() {
+    let (dir, renewed, bare) = (scratch(), scratch(), scratch());
+    let (Some([cert, key]), Some([new_cert, new_key])) =
+        (certificate(dir.path()), certificate(renewed.path()))
+    else {
+        return;
+    };
+    let files = ["--tls-cert", &cert, "--tls-key", &key, "--mode", "ws", "--log", "info"];
+    let node = Node::start(&dir.path().join("d"), &files);
+    let (_, port) = node.ws().rsplit_once(':').unwrap();
+    let url = format!("https://localhost:{port}/health");
+    let serves =
+        |trusted: &str| finish(tandem().args(["http", &url, "--cacert", trusted])).code == Some(0);
+    let reload = || finish(&mut node.command("reload"));
+    assert_eq!(reload().stdout, "the certificates have not changed");
+    let first = dir.path().join("first.pem").display().to_string();
+    fs::copy(&cert, &first).unwrap();
+    fs::copy(&new_cert, &cert).unwrap();
+    fs::copy(&new_key, &key).unwrap();
+    assert_eq!(reload().code, Some(0));
+    assert!(serves(&new_cert) && !serves(&first));
+
+    fs::write(&cert, "no certificate").unwrap();
+    let refused = reload();
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+    assert!(refused.stderr.contains(&cert) && refused.stderr.lines().count() == 1, "{refused:?}");
+    assert_eq!(health(&node)["reasons"], serde_json::json!(["certificate_stale"]));
+    assert!(serves(&new_cert), "the old one serves on");
+    fs::copy(&new_cert, &cert).unwrap();
+    node.process.signal("HUP");
+    eventually("the node is well again", || (health(&node)["state"] == "serving").then_some(()));
+    let log = node.stop();
+    let hangups = log.iter().filter(|line| line.contains("hangup: the c")).count();
+    assert_eq!(hangups, 1, "{log:?}");
+
+    let bare = Node::start(&bare.path().join("d"), &["--mode", "ws"]);
+    let told = finish(&mut bare.command("reload"));
+    assert_eq!((told.code, told.stdout.as_str()), (Some(0), "the node has no certificates"));
+}
+
+// Issue 10, 6.
+#[test]
+fn a_node_that_demands_certificates_by_its_settings_serves_nobody_without() {
+    let (dir, client, stranger) = (scratch(), scratch(), scratch());
+    let (Some([cert, key]), Some([client_cert, client_key])) =
+        (certificate(dir.path()), certificate(client.path()))
+    else {
+        return;
+    };
+    let alone = finish(run(&dir.path().join("d")).args(["--tls-client-ca", &client_cert]));
+    assert_eq!(alone.code, Some(2), "{alone:?}");
+    assert!(alone.stderr.contains("`tls_cert` is needed with it"), "{alone:?}");
+    let files = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &client_cert];
+    let listener = Node::start(&dir.path().join("d"), &[&files[..], &["--mode", "ws"]].concat());
+    let (_, port) = listener.ws().rsplit_once(':').unwrap();
+    let peer = format!("wss://localhost:{port}");
+    let dialling = ["--mode", "ws", "--peer", &peer, "--tls-ca", &cert];
+    let without = Node::start(&stranger.path().join("d"), &dialling);
+    let event = without.event("peer_unreachable");
+    let error = event["error"].as_str().unwrap();
+    assert_eq!(error, "localhost wants a certificate of this node, and none is configured");
+    let own = ["--tls-client-cert", &client_cert, "--tls-client-key", &client_key];
+    let with = Node::start(&client.path().join("d"), &[&dialling[..], &own].concat());
+    assert_eq!(with.event("peer_connected")["direction"], "out");
+    let metrics = finish(&mut listener.command("metrics")).stdout;
+    let refused =
+        metrics.lines().find(|line| line.contains("tls_refused_total{reason=\"no_certificate\"}"));
+    assert!(!refused.unwrap().ends_with(" 0"), "{refused:?}");
 }

@@ -27,11 +27,13 @@ use super::{
     Place,
     hook::GossipHook,
     origin::{Origin, Sender},
+    raw,
     upgrade::Accepted,
 };
 use crate::{
     frame::Role,
     link::{self, Established},
+    metrics::TlsRefusal,
     socket,
 };
 
@@ -60,21 +62,34 @@ pub(super) async fn serve(
         terms.permit = PermitRule::WithFirstRequestOfProxy;
     }
     let guest = Guest { place, origin };
-    let Some(acceptor) = context.tls.clone() else {
+    let Some(tls) = context.tls.clone() else {
         return serve_over(stream, terms, guest, &cancel).await;
     };
     let first = time::timeout_at(deadline, speaks_tls(&stream));
     let stream = match cancel.run_until_cancelled(first).await {
         Some(Ok(Ok(First::Tls))) => {
-            let accept = time::timeout_at(deadline, acceptor.accept(stream));
+            let accept = time::timeout_at(deadline, tls.acceptor().accept(stream));
             match cancel.run_until_cancelled(accept).await {
                 Some(Ok(Ok(stream))) => stream,
                 Some(Ok(Err(error))) => {
+                    context.metrics.note_tls(TlsRefusal::of(&error));
                     tracing::debug!(%error, from = %guest.origin.address, "TLS handshake failed");
                     return None;
                 }
-                Some(Err(_)) | None => return None,
+                Some(Err(_)) => {
+                    context.metrics.note_tls(TlsRefusal::TimedOut);
+                    return None;
+                }
+                None => return None,
             }
+        }
+        // A proxy that speaks for its clients has looked at their certificates itself.
+        Some(Ok(Ok(First::Plain)))
+            if tls.demands_certificates() && guest.origin.sender == Sender::Client =>
+        {
+            context.metrics.note_tls(TlsRefusal::Plain);
+            cancel.run_until_cancelled(raw::wants_tls(stream, deadline)).await;
+            return None;
         }
         Some(Ok(Ok(First::Plain))) => {
             terms.head_time = deadline.saturating_duration_since(Instant::now());

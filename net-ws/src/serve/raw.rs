@@ -1,4 +1,4 @@
-//! The answer to sockets beyond the door's rate: a few bytes written without an HTTP library, then the end.
+//! Answers to sockets that get no HTTP: a few bytes written without a library, then the end.
 
 use std::time::Duration;
 
@@ -28,6 +28,24 @@ pub(super) async fn too_many(mut stream: Stream, place: Place, accepted: Instant
     );
     // A failed or late answer changes nothing: the place is given back when this returns.
     let _ = time::timeout_at(deadline, send(&mut stream, answer.as_bytes())).await;
+}
+
+/// Longest time in which a client that gets no HTTP may send what it has begun. Chosen: a request that was on its way is
+/// read, so that the answer is not lost in a reset.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Refuses a connection without TLS where clients need a certificate.
+pub(super) async fn wants_tls(mut stream: Stream, deadline: Instant) {
+    let answer = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: 59\r\nConnection: close\r\n\r\n\
+         this port takes TLS connections with a client certificate\r\n";
+    let deadline = deadline.min(Instant::now() + LAST_WORDS);
+    let refuse = async {
+        send(&mut stream, answer.as_bytes()).await;
+        discard(&mut stream).await;
+    };
+    // A client that does not read its answer, or goes on sending, gets a reset.
+    let _ = time::timeout_at(deadline, refuse).await;
 }
 
 async fn send(stream: &mut Stream, answer: &[u8]) {

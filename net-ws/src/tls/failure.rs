@@ -78,6 +78,8 @@ impl TlsFailed {
                 | AlertDescription::CertificateExpired
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::UnknownCA
+                // An authority of the same name as the right one has signed it.
+                | AlertDescription::DecryptError
                 | AlertDescription::AccessDenied,
             ) => "does not accept the certificate of this node, or wants one",
             rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {

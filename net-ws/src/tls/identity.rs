@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * An unusable file is an error when it is loaded, before anything listens.
+//! * The authorities of client certificates are read with them: all files are replaced together, or none.
 //! * A certificate is replaced only by one that can be used; connections that are open keep the one they began with.
 //! * A certificate and its key are files of their own, so changed files that do not fit together are looked at twice
 //!   before they are refused.
@@ -25,7 +26,10 @@ use tokio_rustls::{
         client::ResolvesClientCert,
         crypto::ring,
         pki_types::{PrivateKeyDer, pem::PemObject},
-        server::{ClientHello, ResolvesServerCert},
+        server::{
+            ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert,
+            danger::ClientCertVerifier,
+        },
         sign::CertifiedKey,
     },
 };
@@ -33,6 +37,7 @@ use tokio_rustls::{
 use super::{
     HTTP,
     certificates::{CertificateError, certificates_in},
+    clients::{Authorities, CurrentAuthorities},
 };
 
 /// Longest file that is read, in bytes. Chosen: hundreds of certificates.
@@ -69,6 +74,14 @@ pub enum TlsError {
         /// The error of the TLS library.
         source: rustls::Error,
     },
+    /// No client certificate could be verified with the authorities in a file.
+    #[error("the authorities in {} cannot verify client certificates", path.display())]
+    UnusableAuthorities {
+        /// Path of the file.
+        path: PathBuf,
+        /// The error of the TLS library.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// A certificate chain and private key that this node presents. Clones share them.
@@ -82,13 +95,23 @@ pub struct TlsIdentity {
 }
 
 struct Shared {
-    cert: PathBuf,
-    key: PathBuf,
+    paths: Paths,
     current: Mutex<Arc<CertifiedKey>>,
+    /// Verifies the certificates of clients; `None` if none are demanded.
+    authorities: Option<Arc<CurrentAuthorities>>,
     seen: Mutex<Seen>,
     is_stale: AtomicBool,
     taken: AtomicU64,
     refused: AtomicU64,
+}
+
+/// The files that are read.
+#[derive(Clone, Debug)]
+struct Paths {
+    cert: PathBuf,
+    key: PathBuf,
+    /// The authorities whose signature a client needs.
+    authorities: Option<PathBuf>,
 }
 
 /// The files as they were at the last look.
@@ -109,11 +132,27 @@ enum Verdict {
     Refused,
 }
 
-/// The content of the two files.
+/// The content of the files.
 #[derive(PartialEq, Eq)]
 struct Content {
     cert: Vec<u8>,
     key: Vec<u8>,
+    authorities: Option<Vec<u8>>,
+}
+
+/// The content of the files as connections use it.
+struct Usable {
+    certified: CertifiedKey,
+    authorities: Option<Authorities>,
+}
+
+/// The reason for a look at the files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Some time has passed: files that somebody may be writing are looked at again before they are refused.
+    Again,
+    /// Somebody says that they are written.
+    Asked,
 }
 
 /// The outcome of one look at the files.
@@ -135,7 +174,7 @@ impl fmt::Debug for TlsIdentity {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsIdentity").field("cert", &self.cert).finish_non_exhaustive()
+        f.debug_struct("TlsIdentity").field("cert", &self.paths.cert).finish_non_exhaustive()
     }
 }
 
@@ -147,24 +186,48 @@ impl TlsIdentity {
     ///
     /// [`TlsError`]; it names the file.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let content = Content::read(cert, key)?;
-        let certified = content.certified(cert, key)?;
+        Self::read(Paths { cert: cert.to_owned(), key: key.to_owned(), authorities: None })
+    }
+
+    /// Loads the same files, and the certificate authorities whose signature every client needs that connects to this
+    /// node, in PEM form. A network that listens with the result takes no connection without TLS, except from the
+    /// proxies in front of it. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; it names the file.
+    pub fn load_demanding(cert: &Path, key: &Path, authorities: &Path) -> Result<Self, TlsError> {
+        let authorities = Some(authorities.to_owned());
+        Self::read(Paths { cert: cert.to_owned(), key: key.to_owned(), authorities })
+    }
+
+    fn read(paths: Paths) -> Result<Self, TlsError> {
+        let content = Content::read(&paths)?;
+        let Usable { certified, authorities } = content.usable(&paths)?;
         let seen = Seen { content: Some(content), verdict: Verdict::Taken };
+        let (cert, key) = (paths.cert.clone(), paths.key.clone());
         let shared = Shared {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
+            paths,
             current: Mutex::new(Arc::new(certified)),
+            authorities: authorities.map(CurrentAuthorities::new).map(Arc::new),
             seen: Mutex::new(seen),
             is_stale: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
-        let server = server(Arc::clone(&shared)).map_err(|source| {
-            let (cert, key) = (cert.to_owned(), key.to_owned());
-            TlsError::Unusable { cert, key, source }
+        let server = server(Arc::clone(&shared)).map_err(|source| TlsError::Unusable {
+            cert,
+            key,
+            source,
         })?;
         Ok(Self { shared, server: Arc::new(server) })
+    }
+
+    /// Returns `true` if clients need a certificate.
+    #[must_use]
+    pub fn demands_certificates(&self) -> bool {
+        self.shared.authorities.is_some()
     }
 
     /// Returns `true` while the files hold something that cannot be used, so that an older certificate is presented.
@@ -185,35 +248,60 @@ impl TlsIdentity {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Reads both files again. If they have changed and can be used, connections that begin from now on get the new
+    /// Reads the files again. If they have changed and can be used, connections that begin from now on get the new
     /// certificate; those that are open go on with the old one. Blocks on the file system.
     ///
     /// Changed files are refused only when they are found unusable twice: nobody can write two files at once.
     pub(crate) fn reread(&self) -> Reread {
-        let Shared { cert, key, .. } = &*self.shared;
-        let read = Content::read(cert, key);
+        self.look(Look::Again)
+    }
+
+    /// Reads the files again because somebody says that they have changed. Returns `true` if connections that begin from
+    /// now on use something else than before. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when the files cannot be used; the old certificate stays.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        match self.look(Look::Asked) {
+            Reread::Unchanged => Ok(false),
+            Reread::Taken => Ok(true),
+            Reread::Refused(error) => Err(error),
+        }
+    }
+
+    fn look(&self, look: Look) -> Reread {
+        let Shared { paths, current, authorities, .. } = &*self.shared;
+        let read = Content::read(paths);
         let mut seen = lock(&self.shared.seen);
         let is_same = seen.content.as_ref() == read.as_ref().ok();
-        if is_same && seen.verdict != Verdict::Doubted {
+        let is_settled = match look {
+            Look::Again => seen.verdict != Verdict::Doubted,
+            Look::Asked => seen.verdict == Verdict::Taken,
+        };
+        if is_same && is_settled {
             return Reread::Unchanged;
         }
         let (content, usable) = match read {
             Ok(content) => {
-                let certified = content.certified(cert, key);
-                (Some(content), certified)
+                let usable = content.usable(paths);
+                (Some(content), usable)
             }
             Err(error) => (None, Err(error)),
         };
         seen.content = content;
         match usable {
-            Ok(certified) => {
-                *lock(&self.shared.current) = Arc::new(certified);
+            Ok(usable) => {
+                *lock(current) = Arc::new(usable.certified);
+                if let (Some(current), Some(new)) = (authorities, usable.authorities) {
+                    current.replace(new);
+                }
                 seen.verdict = Verdict::Taken;
                 self.shared.is_stale.store(false, Ordering::Relaxed);
                 self.shared.taken.fetch_add(1, Ordering::Relaxed);
                 Reread::Taken
             }
-            Err(error) if is_same => {
+            Err(error) if is_same || look == Look::Asked => {
                 seen.verdict = Verdict::Refused;
                 self.shared.is_stale.store(true, Ordering::Relaxed);
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
@@ -237,12 +325,22 @@ impl TlsIdentity {
     }
 }
 
-fn server(certificate: Arc<Shared>) -> Result<ServerConfig, rustls::Error> {
+fn server(shared: Arc<Shared>) -> Result<ServerConfig, rustls::Error> {
+    let demands = shared.authorities.is_some();
+    let clients: Arc<dyn ClientCertVerifier> = match &shared.authorities {
+        Some(authorities) => Arc::clone(authorities) as _,
+        None => Arc::new(NoClientAuth),
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(shared);
     config.alpn_protocols = vec![HTTP.to_vec()];
+    if demands {
+        // A session that is taken up again is not verified again: a certificate could outlive its authority.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(config)
 }
 
@@ -275,21 +373,34 @@ impl ResolvesClientCert for Shared {
 }
 
 impl Content {
-    fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let cert = read(cert)
-            .map_err(|source| CertificateError::Read { path: cert.to_owned(), source })?;
-        let key =
-            read(key).map_err(|source| TlsError::UnreadableKey { path: key.to_owned(), source })?;
-        Ok(Self { cert, key })
+    fn read(paths: &Paths) -> Result<Self, TlsError> {
+        let certificates = |path: &PathBuf| {
+            read(path).map_err(|source| CertificateError::Read { path: path.clone(), source })
+        };
+        let unreadable = |source| TlsError::UnreadableKey { path: paths.key.clone(), source };
+        Ok(Self {
+            cert: certificates(&paths.cert)?,
+            key: read(&paths.key).map_err(unreadable)?,
+            authorities: paths.authorities.as_ref().map(certificates).transpose()?,
+        })
     }
 
-    fn certified(&self, cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    fn usable(&self, paths: &Paths) -> Result<Usable, TlsError> {
+        let Paths { cert, key, authorities } = paths;
         let chain = certificates_in(&self.cert, cert)?;
         let private = PrivateKeyDer::from_pem_slice(&self.key);
-        let private = private.map_err(|_| TlsError::NoKey { path: key.to_owned() })?;
-        CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|source| {
-            TlsError::Unusable { cert: cert.to_owned(), key: key.to_owned(), source }
-        })
+        let private = private.map_err(|_| TlsError::NoKey { path: key.clone() })?;
+        let certified = CertifiedKey::from_der(chain, private, &ring::default_provider());
+        let unusable = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
+        let authorities = match (&self.authorities, authorities) {
+            (Some(content), Some(path)) => {
+                let unusable =
+                    |source| TlsError::UnusableAuthorities { path: path.clone(), source };
+                Some(Authorities::of(certificates_in(content, path)?).map_err(unusable)?)
+            }
+            _ => None,
+        };
+        Ok(Usable { certified: certified.map_err(unusable)?, authorities })
     }
 }
 

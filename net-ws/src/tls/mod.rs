@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   listener ◀── TlsIdentity ◀── watch: the files, again and again
+//!                    └── clients: the authorities of client certificates, if they are demanded
 //!   dial, HTTP client ─▶ session ─▶ Trust: authorities, perhaps a client certificate
 //!                           └─ failure: the reason in plain words
 //! ```
 
 mod certificates;
+mod clients;
 mod failure;
 mod identity;
 mod session;

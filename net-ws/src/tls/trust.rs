@@ -52,6 +52,11 @@ impl Trust {
         Self { more, client, loading: OnceLock::new() }
     }
 
+    /// The certificate that this node presents to servers; `None` if it has none.
+    pub(crate) const fn client(&self) -> Option<&TlsIdentity> {
+        self.client.as_ref()
+    }
+
     /// Returns the settings of TLS connections, after the first call has read the system's certificates.
     ///
     /// # Cancel safety

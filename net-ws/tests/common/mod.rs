@@ -3,6 +3,8 @@
 // Each test program uses its part of this.
 #![allow(dead_code)]
 
+pub(crate) mod authority;
+pub(crate) mod dialled;
 pub(crate) mod raw;
 
 use std::{

@@ -21,7 +21,7 @@ use tandem::DataDir;
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{Additions, Entry, Line, Peer, Refusal, Sent, Status};
+use super::wire::{Additions, Entry, Line, Peer, Refusal, Reloaded, Sent, Status};
 
 /// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -105,6 +105,11 @@ impl Client {
         let answer = checked(self.request("GET", "/metrics", Bytes::new()).await?).await?;
         let text = read(answer.into_body()).await?;
         String::from_utf8(text.into()).map_err(|_| ClientError::Malformed)
+    }
+
+    /// Makes the node read the files of its certificates again.
+    pub(crate) async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.ask("POST", "/reload", Bytes::new()).await
     }
 
     /// The addresses that the node knows.

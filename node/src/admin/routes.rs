@@ -32,7 +32,8 @@ use tandem::{Mode, View};
 use tokio::{sync::broadcast, time};
 
 use super::wire::{
-    Additions, Dial, Entry, Heard, Line, LinesLost, Peer, Refusal, Sent, Status, millis,
+    Additions, Certificates, Dial, Entry, Heard, Line, LinesLost, Peer, Refusal, Reloaded, Sent,
+    Status, millis,
 };
 use crate::{cli::Condition, lines::Lines, log};
 
@@ -67,6 +68,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/peers", get(peers))
         .route("/phonebook", get(phonebook).post(add).delete(remove))
         .route("/metrics", get(metrics))
+        .route("/reload", post(reload))
         .route("/send", post(send))
         .route("/listen", get(listen))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
@@ -166,6 +168,19 @@ async fn metrics(State(context): Shared) -> Response {
         Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// Reads the files of the certificates again.
+async fn reload(State(context): Shared) -> Result<Json<Reloaded>, Response> {
+    let view = context.view.clone();
+    let failed = |text: String| refuse(StatusCode::INTERNAL_SERVER_ERROR, text);
+    let reading = tokio::task::spawn_blocking(move || view.reload_certificates());
+    let outcome = reading.await.map_err(|_ended| failed("the node is stopping".to_owned()))?;
+    let outcome = outcome.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        failed(format!("{error}{}; what was read before stays in use", cause.unwrap_or_default()))
+    })?;
+    Ok(Json(Reloaded { certificates: Certificates::of(outcome) }))
 }
 
 #[derive(Debug, Deserialize)]

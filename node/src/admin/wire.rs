@@ -35,6 +35,34 @@ pub(crate) struct Status {
     pub(crate) dials: Vec<Dial>,
 }
 
+/// Answer to `POST /reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    pub(crate) certificates: Certificates,
+}
+
+/// The outcome of reading the files of certificates again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Certificates {
+    /// Others are in use from now on.
+    Changed,
+    /// They are what they were.
+    Unchanged,
+    /// The node has none.
+    None,
+}
+
+impl Certificates {
+    pub(crate) const fn of(reloaded: Option<bool>) -> Self {
+        match reloaded {
+            Some(true) => Self::Changed,
+            Some(false) => Self::Unchanged,
+            None => Self::None,
+        }
+    }
+}
+
 /// State of a configured peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dial {

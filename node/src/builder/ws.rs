@@ -8,8 +8,8 @@ use net_ws::{ProxyRules, TlsIdentity, WsConfig};
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
 
-/// The files of a certificate and its key. Those for TLS on the WebSocket port are read when the node starts, and again
-/// every ten seconds: a renewed certificate is used for new connections, and one that cannot be used is told in the log,
+/// The files of a certificate and its key. They are read when the node starts, and again every ten seconds and when
+/// [`View::reload_certificates`](crate::View::reload_certificates) asks for it: a renewed certificate is used for new connections, and one that cannot be used is told in the log,
 /// the metrics and by [`Trouble::CertificateStale`](crate::Trouble::CertificateStale), while the old one stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -27,6 +27,8 @@ pub(super) struct WsSide {
     pub(super) listen: Option<String>,
     public_address: Option<NodeAddress>,
     tls: Option<TlsFiles>,
+    /// The authorities whose signature clients need.
+    tls_client_roots: Option<PathBuf>,
     tls_roots: Option<PathBuf>,
     tls_client: Option<TlsFiles>,
     priority: Option<Arc<dyn PriorityScheme>>,
@@ -40,6 +42,7 @@ impl Default for WsSide {
             listen,
             public_address: None,
             tls: None,
+            tls_client_roots: None,
             tls_roots: None,
             tls_client: None,
             priority: None,
@@ -51,12 +54,22 @@ impl Default for WsSide {
 impl WsSide {
     /// Checks the files of keys and certificates.
     pub(super) fn check(&self) -> Result<(), StartError> {
-        load(self.tls.as_ref())?;
+        self.listener_tls()?;
         load(self.tls_client.as_ref())?;
         if let Some(path) = &self.tls_roots {
             net_ws::read_certificates(path)?;
         }
         Ok(())
+    }
+
+    /// The certificate of the listener, if it has one.
+    fn listener_tls(&self) -> Result<Option<TlsIdentity>, StartError> {
+        match (&self.tls, &self.tls_client_roots) {
+            (Some(TlsFiles { cert, key }), Some(authorities)) => {
+                Ok(Some(TlsIdentity::load_demanding(cert, key, authorities)?))
+            }
+            (files, _) => load(files.as_ref()),
+        }
     }
 }
 
@@ -81,7 +94,15 @@ impl NodeBuilder {
 
     /// Sets the files for HTTPS on the WebSocket port, which goes on to speak plain HTTP too. Default: none, no HTTPS.
     pub fn tls(mut self, files: TlsFiles) -> Self {
-        self.ws.tls = Some(files);
+        (self.ws.tls, self.ws.tls_client_roots) = (Some(files), None);
+        self
+    }
+
+    /// Sets the files for TLS on the WebSocket port, and a PEM file of the certificate authorities of which every peer and
+    /// caller needs a certificate. Connections without TLS are refused then, except those of trusted proxies that name
+    /// their clients in a header. Default: none, clients need no certificate.
+    pub fn tls_demanding(mut self, files: TlsFiles, authorities: impl Into<PathBuf>) -> Self {
+        (self.ws.tls, self.ws.tls_client_roots) = (Some(files), Some(authorities.into()));
         self
     }
 
@@ -92,8 +113,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the certificate and key to present to peers that ask for a client certificate. They are read when the node
-    /// starts. Default: none.
+    /// Sets the certificate and key to present to peers that ask for a client certificate. Default: none.
     pub fn tls_client(mut self, files: TlsFiles) -> Self {
         self.ws.tls_client = Some(files);
         self
@@ -126,7 +146,7 @@ impl NodeBuilder {
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         (config.tls, config.tls_client) =
-            (load(self.ws.tls.as_ref())?, load(self.ws.tls_client.as_ref())?);
+            (self.ws.listener_tls()?, load(self.ws.tls_client.as_ref())?);
         config.tls_roots = match &self.ws.tls_roots {
             Some(path) => net_ws::read_certificates(path)?,
             None => Vec::new(),

@@ -48,7 +48,9 @@ pub(crate) enum Command {
     /// Show and change the addresses that a node knows, whether it runs or not.
     Phonebook(PhonebookArgs),
     /// Print what a running node counts, in the text format of OpenMetrics.
-    Metrics(MetricsArgs),
+    Metrics(TargetArgs),
+    /// Make a running node read the files of its certificates again; open connections go on.
+    Reload(TargetArgs),
     /// Send one HTTP request to a peer, over TCP, TLS or libp2p.
     Http(HttpArgs),
     /// Make the HTTP services of a peer reachable on a local port.
@@ -216,7 +218,7 @@ impl GlobalTarget {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct MetricsArgs {
+pub(crate) struct TargetArgs {
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -66,6 +66,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => Box::pin(peers::status(args)),
         Command::Phonebook(args) => Box::pin(phonebook::phonebook(args)),
         Command::Metrics(args) => Box::pin(peers::metrics(args)),
+        Command::Reload(args) => Box::pin(peers::reload(args)),
         Command::Http(args) => Box::pin(http::http(args)),
         Command::File(args) => Box::pin(file::file(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),

@@ -1,18 +1,18 @@
-//! `tandem peers`, `tandem status` and `tandem metrics`: whom a running node is connected to, how it is doing, and
-//! what it counts.
+//! `tandem peers`, `tandem status`, `tandem metrics` and `tandem reload`: a running node's connections, state and
+//! counters, and a request to read its certificates again.
 
 use std::{process::ExitCode, time::Duration};
 
 use comfy_table::{Table, presets};
 
 use super::{
-    args::{MetricsArgs, PeersArgs},
+    args::{PeersArgs, TargetArgs},
     failure::Failure,
     output,
 };
 use crate::admin::{
     Client,
-    wire::{Dial, Peer, Status},
+    wire::{Certificates, Dial, Peer, Status},
 };
 
 /// Prints the peers.
@@ -41,9 +41,20 @@ pub(crate) async fn status(args: PeersArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Prints what the node counts.
-pub(crate) async fn metrics(args: MetricsArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn metrics(args: TargetArgs) -> Result<ExitCode, Failure> {
     let text = Client::new(&args.target.data_dir()?).metrics().await?;
     output::print(text.trim_end()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the node read the files of its certificates again.
+pub(crate) async fn reload(args: TargetArgs) -> Result<ExitCode, Failure> {
+    let told = match Client::new(&args.target.data_dir()?).reload().await?.certificates {
+        Certificates::Changed => "the changed certificates are in use",
+        Certificates::Unchanged => "the certificates have not changed",
+        Certificates::None => "the node has no certificates",
+    };
+    output::print(told).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@
 //! * Signals are caught before anything is started, so none ends the node uncleanly.
 //! * `ready` comes after the node listens and its admin API answers; what happened to peers before
 //!   is told after it.
+//! * A hangup makes a node with certificates read them again. Every other signal stops it, and a hangup one without.
 //! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once.
 //! * A reader of standard output that does not read, or that has gone, delays and ends nothing.
 
@@ -22,8 +23,9 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tandem::{
     DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
+    View,
 };
-use tokio::{sync::broadcast, time};
+use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -33,7 +35,7 @@ use super::{
     health::HealthGauge,
     output,
     services::{self, Condition},
-    signals::StopSignals,
+    signals::{Hangups, StopSignals},
     watch::{self, Change, Disk},
 };
 use crate::{
@@ -157,6 +159,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
     let mode = settings.mode;
+    let hangups = settings.has_certificates().then(|| signals.take_hangups()).flatten();
     let condition = Condition::default();
     let starting = async { Ok(builder(settings, &condition).await?.start(&root).await?) };
     let mut running = tokio::select! {
@@ -173,6 +176,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         biased;
         _ = signals.next() => Ok(ExitCode::SUCCESS),
         fault = running.faulted() => Err(Failure::Died { fault }),
+        () = reload_on(hangups, running.view()) => Ok(ExitCode::FAILURE),
         () = look_after(&running, told, condition.disk, &teller) => Ok(ExitCode::FAILURE),
         fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
         // Events end with the node, whose fault is told above.
@@ -222,6 +226,25 @@ async fn look_after(running: &Running, p2p: Vec<String>, disk: Disk, teller: &Te
     .await;
 }
 
+/// Reads the files of certificates again at each hangup. Never ends.
+async fn reload_on(hangups: Option<Hangups>, view: View) {
+    let Some(mut hangups) = hangups else { return std::future::pending().await };
+    loop {
+        hangups.next().await;
+        let view = view.clone();
+        match task::spawn_blocking(move || view.reload_certificates()).await {
+            Ok(Ok(Some(true))) => tracing::info!("hangup: the changed certificates are in use"),
+            Ok(Ok(_)) => tracing::info!("hangup: the certificates have not changed"),
+            Ok(Err(error)) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "hangup: the certificates stay as they are");
+            }
+            // The runtime drops the read only when it ends itself.
+            Err(_ended) => {}
+        }
+    }
+}
+
 /// Waits for a fault of the admin API, where there is one.
 async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
     match admin {
@@ -269,7 +292,10 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     }
     builder = builder.proxies(settings.proxies.clone());
     if let Some(files) = &settings.tls {
-        builder = builder.tls(files.clone());
+        builder = match &settings.tls_client_ca {
+            Some(authorities) => builder.tls_demanding(files.clone(), authorities),
+            None => builder.tls(files.clone()),
+        };
     }
     if let Some(roots) = &settings.tls_ca {
         builder = builder.tls_roots(roots);

@@ -21,6 +21,24 @@ pub(crate) struct StopSignals {
     terminate: Signal,
 }
 
+/// The hangups of a program that does something else at one than stop.
+#[derive(Debug)]
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// Waits for the next one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a hangup that came is told by the next call.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The runtime hears no signals any more, because it ends.
+            std::future::pending().await
+        }
+    }
+}
+
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caught {
@@ -47,6 +65,11 @@ impl StopSignals {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
         })
+    }
+
+    /// Hangups are no longer among the signals, but told separately. `None` if they are ignored.
+    pub(crate) fn take_hangups(&mut self) -> Option<Hangups> {
+        self.hangup.take().map(Hangups)
     }
 
     /// Waits for the next signal.

@@ -73,6 +73,7 @@ pub(crate) enum Key {
     RealIpHeader,
     TlsCert,
     TlsSecret,
+    TlsClientCa,
     TlsCa,
     TlsClientCert,
     TlsClientSecret,
@@ -238,6 +239,11 @@ const TLS_CERT: Spec = Spec::new(
 const TLS_SECRET: Spec =
     Spec::new(("tls_key", "tls-key", Text, Nothing, "FILE"), "File with the key to them, in PEM");
 
+const TLS_CLIENT_CA: Spec = Spec::new(
+    ("tls_client_ca", "tls-client-ca", Text, Nothing, "FILE"),
+    "File with the certificate authorities of which peers and callers of the WebSocket port need a certificate, in PEM",
+);
+
 const TLS_CA: Spec = Spec::new(
     ("tls_ca", "tls-ca", Text, Nothing, "FILE"),
     "File with certificate authorities to trust besides those of the system, in PEM, for peers over wss and https",
@@ -260,7 +266,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -289,6 +295,7 @@ impl Key {
         Self::RealIpHeader,
         Self::TlsCert,
         Self::TlsSecret,
+        Self::TlsClientCa,
         Self::TlsCa,
         Self::TlsClientCert,
         Self::TlsClientSecret,
@@ -326,6 +333,7 @@ impl Key {
             Self::RealIpHeader => REAL_IP_HEADER,
             Self::TlsCert => TLS_CERT,
             Self::TlsSecret => TLS_SECRET,
+            Self::TlsClientCa => TLS_CLIENT_CA,
             Self::TlsCa => TLS_CA,
             Self::TlsClientCert => TLS_CLIENT_CERT,
             Self::TlsClientSecret => TLS_CLIENT_SECRET,
@@ -366,6 +374,7 @@ impl Key {
             Self::IdentityFile
             | Self::TlsCert
             | Self::TlsSecret
+            | Self::TlsClientCa
             | Self::TlsCa
             | Self::TlsClientCert
             | Self::TlsClientSecret => ValueHint::FilePath,

@@ -67,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) http_rate: Option<NonZeroU32>,
     pub(crate) proxies: ProxyRules,
     pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls_client_ca: Option<PathBuf>,
     pub(crate) tls_ca: Option<PathBuf>,
     pub(crate) tls_client: Option<TlsFiles>,
     pub(crate) log: String,
@@ -86,6 +87,11 @@ pub(crate) enum Service {
 }
 
 impl Settings {
+    /// Returns `true` if the node has certificates, which can be read again.
+    pub(crate) const fn has_certificates(&self) -> bool {
+        self.tls.is_some() || self.tls_client.is_some()
+    }
+
     /// Checks every value.
     pub(crate) fn check(layers: &Layers) -> Result<Self, ConfigError> {
         let read = Reader(layers);
@@ -122,6 +128,7 @@ impl Settings {
             http_rate: read.required(Key::HttpRate, rate)?,
             proxies: read.proxies()?,
             tls: read.tls_files(Key::TlsCert, Key::TlsSecret)?,
+            tls_client_ca: read.tls_client_ca()?,
             tls_ca: read.optional(Key::TlsCa, |text| layers.path(text))?,
             tls_client: read.tls_files(Key::TlsClientCert, Key::TlsClientSecret)?,
             log: read.required(Key::Log, log_filter)?,
@@ -221,6 +228,15 @@ impl Reader<'_> {
         let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
         let problem = format!("`{}` is needed with it", other.spec().name);
         ConfigError::Value { at, key, problem }
+    }
+
+    /// The authorities of client certificates, which say nothing without a certificate of the node itself.
+    fn tls_client_ca(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let file = self.optional(Key::TlsClientCa, |text| self.0.path(text))?;
+        if file.is_some() && self.0.get(Key::TlsCert).is_none() {
+            return Err(self.lonely(Key::TlsClientCa, Key::TlsCert));
+        }
+        Ok(file)
     }
 
     /// The files of a certificate and its key: both or neither.
