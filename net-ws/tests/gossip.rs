@@ -8,16 +8,17 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Setup};
+use broadcaster::{Broadcaster, Limits, PeerEvent, Setup};
 use bytes::Bytes;
 use common::{
-    Recipe,
+    HOUR, Recipe,
+    dialled::Dialled,
     raw::{self, End, Raw},
     soon, until,
 };
 use gossip::{
-    Admission, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound, PeerClass, Request, Tag,
-    Verdict,
+    Admission, DisconnectReason, GossipNode, Inbound, NetworkId, NetworkProfile, Outbound,
+    PeerClass, Request, Tag, Verdict,
     http::{Caller, HttpService},
     wire::topics::Topics,
 };
@@ -169,4 +170,47 @@ async fn a_network_ends_with_its_last_handle() {
     dialer.until_peers(0).await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     dialer.stop().await;
+}
+
+// Issue 10, section 15.1 of the wire facts: a node that takes no inbound peers opens no socket, and hears all the same.
+#[tokio::test]
+async fn a_node_that_is_not_told_to_listen_opens_no_socket_and_hears_what_is_sent() {
+    let relay = Recipe::new(&NetworkProfile::ALGORAND).listening().relaying().start().await;
+    let node = Recipe::new(&NetworkProfile::ALGORAND).dialling(&[relay.address()]).start().await;
+    relay.until_peers(1).await;
+    assert_eq!(node.network.local_addresses(), []);
+    assert_eq!(node.network.addresses(), []);
+    let sent = relay.network.broadcast(Outbound::new(Tag::TX, "a transaction"));
+    assert_eq!(sent, Ok(Admission::Queued));
+    until("the transaction", || node.heard.summary() == ["TX:13"]).await;
+    node.stop().await;
+    relay.stop().await;
+}
+
+// Issue 10, section 15.1: a slow peer that this node dialled ends like one that dialled it.
+#[tokio::test]
+async fn a_dialled_peer_that_stops_reading_is_cut_off() {
+    let mut recipe = Recipe::new(&NetworkProfile::ALGORAND).redialling(HOUR, HOUR);
+    recipe.limits = Limits::default().with_write_timeout(Duration::from_secs(1));
+    let mut dialled = Dialled::of(recipe).await;
+    let mut events = dialled.node.broadcaster.events();
+    let head = dialled.head("");
+    dialled.server.send(head.as_bytes()).await;
+    dialled.node.until_peers(1).await;
+    let mut sent = 0_u32;
+    until("the end of the slow peer", || {
+        let body = [&sent.to_be_bytes()[..], &[7; 256 * 1024]].concat();
+        sent += 1;
+        // The queue of the peer is full in the end.
+        let _admission = dialled.node.network.broadcast(Outbound::new(Tag::VB, body));
+        dialled.node.peers().is_empty()
+    })
+    .await;
+    let reason = loop {
+        if let PeerEvent::Disconnected(_, reason) = soon(events.recv()).await.unwrap() {
+            break reason;
+        }
+    };
+    assert_eq!(reason, DisconnectReason::Slow);
+    dialled.node.stop().await;
 }

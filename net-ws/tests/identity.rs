@@ -269,3 +269,32 @@ async fn an_outgoing_mesh_can_be_replaced() {
     dialer.stop().await;
     listener.stop().await;
 }
+
+// Issue 10, section 15.1: nodes of which one alone takes part in the exchange, or which know each other by other names.
+#[tokio::test]
+async fn nodes_that_do_not_both_name_themselves_keep_a_link_without_identities() {
+    let unnamed = |seed| algorand(seed).with(|config| config.public_address = None);
+    for (case, listener, dialer) in [
+        ("the dialer alone has a name", unnamed(1), algorand(2)),
+        ("the listener alone has a name", algorand(1), unnamed(2)),
+        ("the listener is dialled under another name", algorand(1), algorand(2)),
+        ("neither has a name", unnamed(1), unnamed(2)),
+    ] {
+        let listener = listener.start().await;
+        let dialer = dialer.dialling(&[listener.address()]).start().await;
+        listener.until_peers(1).await;
+        dialer.until_peers(1).await;
+        for (from, to) in [(&dialer, &listener), (&listener, &dialer)] {
+            let body = format!("{case}: from {:?}", from.network.local_address());
+            let sent = from.network.broadcast(Outbound::new(Tag::TX, body.clone()));
+            assert_eq!(sent, Ok(Admission::Queued));
+            until(case, || to.heard.all().iter().any(|message| message.body == body)).await;
+        }
+        for node in [&listener, &dialer] {
+            assert_eq!(node.peers()[0].identity, None, "{case}");
+            assert_eq!(node.peers().len(), 1, "{case}");
+        }
+        dialer.stop().await;
+        listener.stop().await;
+    }
+}

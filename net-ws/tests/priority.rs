@@ -232,3 +232,37 @@ async fn a_heavy_peer_keeps_its_place_when_all_are_taken() {
     .await;
     relay.stop().await;
 }
+
+// Issue 10, 8: the order in which a crowd gives up its places.
+#[tokio::test]
+async fn the_lightest_of_a_crowd_is_given_up_first_and_the_heaviest_last() {
+    let ledger = Stakes::default();
+    for (account, weight) in [(1, 30), (2, 10), (3, 20)] {
+        ledger.set(account, weight);
+    }
+    let limits = InboundLimits::default().with_total(4).with_loopback(LoopbackRule::Counted);
+    let relay = with(&ledger).listening().guarded(limits).start().await;
+    let mut crowd = Vec::new();
+    for (number, account) in (1..).zip([Some(1), None, Some(2), Some(3)]) {
+        let (mut peer, challenge) = raw_from([127, 0, 1, 1], &relay).await;
+        relay.until_peers(number).await;
+        if let Some(account) = account {
+            peer.send(&message(&response(account, &challenge.unwrap(), &vote_key(account)))).await;
+            let is_ranked = || weights(&relay).last().is_some_and(|(_, weight)| *weight > 0);
+            until("its weight", is_ranked).await;
+        }
+        crowd.push((weights(&relay).last().unwrap().0, peer));
+    }
+    let mut newcomers = Vec::new();
+    for (newcomer, given_up) in (1..).zip([1, 2, 3]) {
+        newcomers.push(raw_from([127, newcomer, 0, 1], &relay).await);
+        let gone = crowd[given_up].0;
+        until("one of the crowd is gone", || {
+            let links = weights(&relay);
+            links.len() == 4 && links.iter().all(|(link, _)| *link != gone)
+        })
+        .await;
+    }
+    assert!(weights(&relay).contains(&(crowd[0].0, 30)), "the heaviest stays");
+    relay.stop().await;
+}

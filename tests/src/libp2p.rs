@@ -24,6 +24,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use gossip::{
     Identity, NetworkId, NetworkProfile, Tag,
     wire::{
+        features::{Features, VoteCompression},
         frame::{FRAME_HEADER_BYTES, encode_header, split},
         hello::Hello,
         metainfo,
@@ -101,13 +102,37 @@ impl RawLibp2p {
         profile: &NetworkProfile,
         network: &NetworkId,
     ) -> io::Result<Self> {
+        let votes = Features::announcing(VoteCompression::Off);
+        Self::open(source, address, profile, (network, votes)).await
+    }
+
+    /// Connects with these features.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails, or the node does not speak the protocol.
+    pub async fn connect_with(
+        address: &str,
+        profile: &NetworkProfile,
+        network: &NetworkId,
+        features: Features,
+    ) -> io::Result<Self> {
+        Self::open(Ipv4Addr::UNSPECIFIED, address, profile, (network, features)).await
+    }
+
+    async fn open(
+        source: Ipv4Addr,
+        address: &str,
+        profile: &NetworkProfile,
+        (network, features): (&NetworkId, Features),
+    ) -> io::Result<Self> {
         let key = key_below(split_address(address)?.0);
         let written = Arc::new(AtomicUsize::new(0));
         let sockets = Sockets { source };
         let protocol = profile.stream_protocol;
         let opened = open(&key, address, protocol, (sockets, Arc::clone(&written))).await?;
         let (mut stream, driver) = opened;
-        exchange_headers(&mut stream, profile, network).await?;
+        exchange_headers(&mut stream, profile, network, features).await?;
         let id = key.public().to_peer_id().to_bytes();
         let identity = Identity::from_peer_id_bytes(&id)
             .ok_or_else(|| io::Error::other("the key is of another kind"))?;
@@ -292,10 +317,11 @@ async fn exchange_headers(
     stream: &mut SubstreamBox,
     profile: &NetworkProfile,
     network: &NetworkId,
+    features: Features,
 ) -> io::Result<()> {
     let hello = Hello {
         genesis: network.as_str().to_owned(),
-        features: "ppzstd".to_owned(),
+        features: features.to_header(),
         version: profile.version.to_owned(),
         ..Hello::default()
     };

@@ -21,9 +21,11 @@ use tandem::{
 use testkit::{
     corpus::{self, RecordedVote},
     harness::{RawPeer, fence, next_of},
+    libp2p::RawLibp2p,
     recorder::Recorder,
     votes::{VotingPeer, is_packed, packed},
     wait::{soon, until},
+    websocket::{RawWebSocket, upgrade_request_with},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -396,5 +398,72 @@ async fn a_link_without_room_for_tables_begins_with_an_abort() {
     let mut next = join(address, STATEFUL).await;
     end.raw.send(Tag::AV, &packed(&vote_of(2))).await.unwrap();
     assert_eq!(soon("a vote", next.vote()).await.unwrap().0, Tag::VP);
+    stop(relay).await;
+}
+
+// Issue 10, section 15.1 of the wire facts: a table without packing is no form of votes.
+#[tokio::test]
+async fn a_peer_that_announces_a_table_and_no_packing_gets_votes_as_they_are() {
+    let (relay, address) = start(node()).await;
+    let mut sender = join(address, PLAIN).await;
+    let request =
+        upgrade_request_with(&NetworkProfile::ALGORAND, &network(), Features::announcing(STATEFUL));
+    let request = request.replace("avvpack,avvpack2048", "avvpack2048");
+    assert!(request.contains("ppzstd,avvpack2048\r\n"), "{request}");
+    let mut odd = RawWebSocket::connect(address, &request).await.unwrap();
+    fence(&mut odd, 0).await;
+    sender.raw.send(Tag::AV, &vote_of(1)).await.unwrap();
+    assert_eq!(next_of(&mut odd, Tag::AV).await, vote_of(1));
+    // Packed votes of it are lost, as of any peer that did not agree on them.
+    odd.send(Tag::VP, &packed(&vote_of(2))).await.unwrap();
+    fence(&mut odd, 1).await;
+    assert_eq!(relay.broadcaster().metrics().drops(DropReason::PackedVote), 1);
+    assert_eq!(metrics(&relay).aborts(AbortedBy::Us), 0);
+    stop(relay).await;
+}
+
+/// A relay with a libp2p side, and a peer of it over libp2p that packs votes so.
+async fn over_libp2p(votes: VoteCompression) -> (Running, SocketAddr, RawLibp2p) {
+    let relay = node().mode(Mode::Hybrid).relaying(Relaying::Accepted);
+    let relay = relay.handler(Tag::UE, Responder::new(Capacity::default()));
+    let relay = relay.start(&CancellationToken::new()).await.unwrap();
+    let url = relay.ws_url().unwrap();
+    let features = Features::announcing(votes);
+    let (profile, network) = (&NetworkProfile::ALGORAND, network());
+    let at = &relay.p2p_addresses()[0];
+    let peer = RawLibp2p::connect_with(at, profile, &network, features).await.unwrap();
+    let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+    (relay, address, peer)
+}
+
+// Issue 10, section 15.1: the aborts of votes packed against earlier ones, over libp2p as over WebSocket.
+#[tokio::test]
+async fn a_malformed_packed_vote_over_libp2p_ends_packing_and_not_the_link() {
+    let (relay, address, mut peer) = over_libp2p(STATEFUL).await;
+    let mut end = join(address, PLAIN).await;
+    fence(&mut peer, 0).await;
+    peer.send(Tag::VP, &[0xfe]).await.unwrap();
+    assert_eq!(next_of(&mut peer, Tag::VP).await, vote::ABORT[..]);
+    peer.send(Tag::AV, &packed(&vote_of(1))).await.unwrap();
+    assert_eq!(soon("a vote", end.vote()).await.unwrap().2, vote_of(1));
+    end.raw.send(Tag::AV, &vote_of(2)).await.unwrap();
+    assert_eq!(next_of(&mut peer, Tag::AV).await, packed(&vote_of(2)));
+    assert_eq!(metrics(&relay).aborts(AbortedBy::Us), 1);
+    stop(relay).await;
+}
+
+// Issue 10, section 15.1.
+#[tokio::test]
+async fn a_peer_over_libp2p_that_aborts_gets_every_later_vote_packed_by_itself() {
+    let (relay, address, mut peer) = over_libp2p(STATEFUL).await;
+    let mut sender = join(address, PLAIN).await;
+    fence(&mut peer, 0).await;
+    sender.raw.send(Tag::AV, &vote_of(1)).await.unwrap();
+    let _packed_against_nothing = next_of(&mut peer, Tag::VP).await;
+    peer.send(Tag::VP, &vote::ABORT).await.unwrap();
+    assert!(fence(&mut peer, 1).await.is_empty(), "an abort has no answer");
+    sender.raw.send(Tag::AV, &vote_of(2)).await.unwrap();
+    assert_eq!(next_of(&mut peer, Tag::AV).await, packed(&vote_of(2)));
+    assert_eq!(metrics(&relay).aborts(AbortedBy::Peer), 1);
     stop(relay).await;
 }

@@ -157,6 +157,23 @@ pub(crate) async fn a_broadcast_that_is_waited_for_gives_up_a_peer_that_dies<H: 
     assert_eq!(queued(&hub, stalled), 0);
 }
 
+// Issue 10, section 15.1 of the wire facts: in existing nodes a caller that gives up stops the sending. Here the message is
+// under way once it was taken, and the next one is not held up.
+pub(crate) async fn a_broadcast_whose_caller_gives_up_is_written_all_the_same<H: Harness>() {
+    let hub = H::start(plain()).await;
+    let listeners = listeners(&hub, 2, &[Tag::AV]).await;
+    let gossip = hub.gossip();
+    let (given_up, last) = (body("given up", 600), body("last", 600));
+    drop(gossip.broadcast_and_wait(Outbound::new(Tag::AV, given_up.clone())));
+    let delivery = gossip.broadcast_and_wait(Outbound::new(Tag::AV, last.clone()));
+    let delivery = soon("a broadcast", delivery).await;
+    assert_eq!(delivery, Ok(Delivery { written: 2, given_up: 0 }));
+    for (_, recorder, _) in &listeners {
+        recorder.hears(&last).await;
+        assert_eq!(recorder.times(&given_up), 1);
+    }
+}
+
 pub(crate) async fn a_message_at_the_bound_of_its_tag_arrives_and_a_longer_one_is_refused<
     H: Harness,
 >() {

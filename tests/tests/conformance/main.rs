@@ -30,6 +30,7 @@ macro_rules! suite {
                 messages_of_a_lane_arrive_in_order,
                 a_broadcast_that_is_waited_for_is_written_to_every_peer,
                 a_broadcast_that_is_waited_for_gives_up_a_peer_that_dies,
+                a_broadcast_whose_caller_gives_up_is_written_all_the_same,
                 a_message_at_the_bound_of_its_tag_arrives_and_a_longer_one_is_refused,
             ]
             relaying: [
