@@ -266,6 +266,7 @@ impl Mesh {
             (due, schedule.next_wake(now()))
         };
         for address in due {
+            tracing::debug!(to = %address, "dialling");
             let transport = transport_of(&address);
             let ticket = Ticket { mesh: self.clone(), address, stage: Stage::Dialling };
             let dialer =

@@ -13,7 +13,10 @@
 //! * Events of peers are taken in before the schedule is asked, so that a peer whose end is known is not dialled by an
 //!   older picture.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use gossip::{DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Roles, Transport};
 use mesh::AddressSource;
@@ -35,6 +38,8 @@ pub(crate) struct MeshLoop {
     pub(crate) tasks: TaskSet,
     /// The links reported to the schedule as connected, each with its identity.
     pub(crate) known: BTreeMap<LinkId, (Identity, Transport)>,
+    /// The number of those links of each identity, over each transport.
+    pub(crate) links_of: BTreeMap<(Identity, Transport), usize>,
 }
 
 impl MeshLoop {
@@ -97,7 +102,8 @@ impl MeshLoop {
     /// Rebuilds the set from the current peers after events were missed.
     fn resync(&mut self) {
         let peers = self.context.registry.infos(PeerClass::Connected);
-        let is_gone = |link: &LinkId| !peers.iter().any(|peer| peer.id == *link);
+        let there: BTreeSet<LinkId> = peers.iter().map(|peer| peer.id).collect();
+        let is_gone = |link: &LinkId| !there.contains(link);
         for gone in self.known.keys().copied().filter(is_gone).collect::<Vec<_>>() {
             self.gone(gone);
         }
@@ -106,7 +112,9 @@ impl MeshLoop {
 
     fn connected(&mut self, peer: &PeerInfo) {
         let Some(identity) = peer.identity else { return };
-        self.known.insert(peer.id, (identity, peer.transport));
+        if self.known.insert(peer.id, (identity, peer.transport)).is_none() {
+            *self.links_of.entry((identity, peer.transport)).or_default() += 1;
+        }
         self.mesh.schedule().identity_connected(identity, peer.transport);
         if self.mesh.is_shut_out(&identity)
             && let Some(link) = self.context.registry.get(peer.id)
@@ -117,9 +125,11 @@ impl MeshLoop {
 
     fn gone(&mut self, link: LinkId) {
         let Some(gone) = self.known.remove(&link) else { return };
-        if self.known.values().any(|known| *known == gone) {
+        if let Some(count) = self.links_of.get_mut(&gone).filter(|count| **count > 1) {
+            *count -= 1;
             return;
         }
+        self.links_of.remove(&gone);
         let ((identity, transport), now) = (gone, Instant::now().into_std());
         let random = &mut self.mesh.random();
         self.mesh.schedule().identity_gone(&identity, transport, now, random);

@@ -265,7 +265,7 @@ impl Registry {
 
     /// Returns `true` if no peer is connected.
     pub(crate) fn is_empty(&self) -> bool {
-        self.list().is_empty()
+        self.peers.is_empty()
     }
 
     pub(crate) fn infos(&self, class: PeerClass) -> Vec<PeerInfo> {

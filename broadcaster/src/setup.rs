@@ -184,6 +184,7 @@ impl Broadcaster {
             events: events.subscribe(),
             tasks: tasks.clone(),
             known: BTreeMap::new(),
+            links_of: BTreeMap::new(),
         };
         tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
         Self::of(Parts {

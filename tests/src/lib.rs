@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod corpus;
+pub mod dial_log;
 pub mod dns;
 pub mod group;
 pub mod harness;

@@ -215,6 +215,13 @@ impl Node {
         self.log.all()
     }
 
+    /// A handle on its log that outlives the process.
+    #[must_use]
+    pub fn kept_log(&self) -> impl Fn() -> Vec<String> + use<> {
+        let log = self.log.clone();
+        move || log.all()
+    }
+
     /// `host:port` of its WebSocket listener.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ use runtime::TaskSet;
 use tempfile::{TempDir, tempdir};
 use testkit::{
     admin::Admin,
+    dial_log::{DIALS, DialLog},
     dns::{DnsServer, srv, txt},
     process::Node,
     wait::{PATIENCE, eventually},
@@ -33,6 +34,13 @@ const SENDS: usize = 8;
 
 /// Time for which a killed relay is away.
 const AWAY: Duration = Duration::from_secs(5);
+
+/// Dials of one address within a second, at most. Source: `MeshLimits::rate`.
+const PER_SECOND: usize = 60;
+
+/// Dials of one address within a minute, at most: the back-off doubles up to 30 s, so a relay that is away for
+/// [`AWAY`] twice within the minute, is dialled about ten times; twice as many are bad luck.
+const PER_MINUTE: usize = 30;
 
 /// Time in which the last votes may still arrive.
 const LAST: Duration = Duration::from_secs(2);
@@ -160,9 +168,27 @@ async fn dropped(nodes: &[PathBuf]) -> HashMap<String, u64> {
     dropped
 }
 
+/// The log of a process, which goes on after its end.
+type Log = Box<dyn Fn() -> Vec<String>>;
+
+/// Tells how often each process dialled an address at most, and fails if that is more often than its limits say.
+fn check_dials(logs: &[Log]) {
+    let dials: Vec<DialLog> = logs.iter().map(|log| DialLog::read(&log())).collect();
+    let most = |window| dials.iter().map(|log| log.most_within(window)).max().unwrap_or_default();
+    let [(second, _), (ten, _), (minute, address)] = [1_000, 10_000, 60_000].map(most);
+    let all: usize = dials.iter().map(DialLog::count).sum();
+    println!(
+        "{all} dials; of one node to one address at most {second} within a second, {ten} within ten, {minute} \
+         within a minute ({address})"
+    );
+    assert!(all > 0, "no dial was logged");
+    assert!(second <= PER_SECOND, "{second} dials of one address within a second");
+    assert!(minute <= PER_MINUTE, "{minute} dials of {address} within a minute");
+}
+
 /// Kills one relay after the other, and starts each again with its key and its ports.
 async fn kill_in_turn(
-    relays: &mut Vec<Node>,
+    (relays, logs): (&mut Vec<Node>, &mut Vec<Log>),
     (folders, arguments): (&[TempDir], &[&str]),
     every: Duration,
     end: Instant,
@@ -180,7 +206,9 @@ async fn kill_in_turn(
         sleep(AWAY).await;
         let place = p2p.split("/p2p/").next().unwrap_or_default();
         let back = [arguments, &["--listen-ws", &ws, "--listen-p2p", place]].concat();
-        relays.insert(victim, Node::run(folders[victim].path(), &back).await);
+        let relay = Node::run(folders[victim].path(), &back).await;
+        logs.push(Box::new(relay.kept_log()));
+        relays.insert(victim, relay);
     }
 }
 
@@ -199,6 +227,7 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
         ["--bootstrap", NETWORK],
         ["--dns-server", &dns],
         ["--max-inbound-per-ip", "100"],
+        ["--log", DIALS],
     ]
     .concat();
     let relay_folders = folders(relays);
@@ -220,7 +249,9 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
         let arguments = [&shared[..], &["--mode", mode, "--relay", "off"]].concat();
         async move { Node::run(folder.path(), &arguments).await }
     });
-    let _nodes = join_all(started).await;
+    let nodes = join_all(started).await;
+    let processes = running.iter().chain(&nodes);
+    let mut logs: Vec<Log> = processes.map(|node| Box::new(node.kept_log()) as Log).collect();
     let began = Instant::now();
     let tasks = TaskSet::new(&CancellationToken::new());
     let votes = Arc::new(Votes::new(node_folders.len()));
@@ -234,7 +265,7 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
     let whole_after = began.elapsed();
 
     let end = Instant::now() + lasts;
-    kill_in_turn(&mut running, (&relay_folders, &shared), kill_every, end).await;
+    kill_in_turn((&mut running, &mut logs), (&relay_folders, &shared), kill_every, end).await;
     sleep_until(end).await;
     let (gap, sender, listener) = votes.longest_gap(end);
     sleep(LAST).await;
@@ -250,6 +281,7 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
         gap.as_secs_f64()
     );
     println!("{sent} votes sent, {heard} of {expected} heard");
+    check_dials(&logs);
     println!("dropped, of the processes that live: {dropped:?}");
     assert!(gap < PATIENCE, "node {listener} does not hear node {sender} for {gap:?}");
     assert!(heard >= expected as u64 / 2, "{heard} of {expected} votes were heard");

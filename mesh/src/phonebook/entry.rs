@@ -65,13 +65,6 @@ pub(super) struct Rank {
     is_learnt: bool,
 }
 
-impl Rank {
-    /// Returns `true` if the address was connected before.
-    pub(super) const fn is_familiar(self) -> bool {
-        !self.is_strange
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Most trusted source first.

@@ -20,7 +20,9 @@
 //! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
 //! * Nothing here reads a clock: `now` and the chance come in as arguments.
 
+mod agenda;
 mod buckets;
+mod entries;
 mod entry;
 mod record;
 mod roles;
@@ -28,7 +30,7 @@ mod schedule;
 mod source;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -36,6 +38,7 @@ use gossip::{Identity, NodeAddress};
 use rand::{Rng, seq::IteratorRandom};
 
 use buckets::{Buckets, Place};
+use entries::Entries;
 use entry::{Acquaintance, Entry, Hold, Turn};
 
 use crate::door::RateWindow;
@@ -116,13 +119,13 @@ pub struct Replaced {
 /// The addresses of a node, on whatever transport. See the [module](self).
 #[derive(Debug)]
 pub struct Phonebook {
-    entries: BTreeMap<NodeAddress, Entry>,
+    entries: Entries,
     buckets: Buckets,
     /// The same moment on both clocks.
     origin: (Instant, SystemTime),
     next_age: u64,
-    /// Addresses in each place.
-    population: BTreeMap<Place, usize>,
+    /// The addresses in each place.
+    population: BTreeMap<Place, BTreeSet<NodeAddress>>,
     pruned: Instant,
 }
 
@@ -133,7 +136,7 @@ impl Phonebook {
     pub fn new(now: Instant, wall: SystemTime, rng: &mut impl Rng) -> Self {
         let buckets = Buckets::new(rng.random());
         Self {
-            entries: BTreeMap::new(),
+            entries: Entries::new(),
             buckets,
             origin: (now, wall),
             next_age: 0,
@@ -182,8 +185,8 @@ impl Phonebook {
         };
         let mut entry = Entry::new(&address, place, age);
         entry.list(source, roles);
+        self.population.entry(place).or_default().insert(address.clone());
         self.entries.insert(address, entry);
-        *self.population.entry(place).or_default() += 1;
         evicted.map_or(Added::New, Added::Evicted)
     }
 
@@ -246,7 +249,7 @@ impl Phonebook {
     pub fn remove(&mut self, address: &NodeAddress) -> bool {
         let removed = self.entries.remove(address);
         if let Some(entry) = &removed {
-            self.left(entry.place);
+            self.left(address, entry.place);
         }
         removed.is_some()
     }
@@ -458,14 +461,11 @@ impl Phonebook {
                     && absence.is_some_and(|absence| absence >= LONGEST_ABSENCE)
             }
         };
-        let population = &mut self.population;
-        self.entries.retain(|_, entry| {
-            let stays = entry.hold != Hold::Free || !is_over(entry);
-            if let Some(count) = population.get_mut(&entry.place).filter(|_| !stays) {
-                *count = count.saturating_sub(1);
-            }
-            stays
-        });
+        let gone =
+            self.entries.iter().filter(|(_, entry)| entry.hold == Hold::Free && is_over(entry));
+        for address in gone.map(|(address, _)| address.clone()).collect::<Vec<_>>() {
+            self.remove(&address);
+        }
         self.pruned = now;
     }
 
@@ -497,15 +497,21 @@ impl Phonebook {
     fn put(&mut self, address: &NodeAddress, place: Place) -> bool {
         let Some(entry) = self.entries.get_mut(address) else { return false };
         let before = std::mem::replace(&mut entry.place, place);
-        self.left(before);
-        *self.population.entry(place).or_default() += 1;
+        self.left(address, before);
+        self.population.entry(place).or_default().insert(address.clone());
         true
     }
 
-    fn left(&mut self, place: Place) {
-        if let Some(count) = self.population.get_mut(&place) {
-            *count = count.saturating_sub(1);
+    fn left(&mut self, address: &NodeAddress, place: Place) {
+        if let Some(there) = self.population.get_mut(&place) {
+            there.remove(address);
         }
+    }
+
+    /// The entries in a place.
+    fn there(&self, place: Place) -> impl Iterator<Item = (&NodeAddress, &Entry)> {
+        let there = self.population.get(&place).into_iter().flatten();
+        there.filter_map(|address| self.entries.get_key_value(address))
     }
 
     /// The places where an entry may be, the best one first.
@@ -534,28 +540,25 @@ impl Phonebook {
 
     /// Room in a place for an address that a source of this kind lists.
     fn room(&self, place: Place, kind: SourceKind) -> Room {
-        let there = || self.entries.iter().filter(|(_, entry)| entry.place == place);
-        let population = self.population.get(&place).copied().unwrap_or_default();
-        if population < place.capacity() {
+        if self.population.get(&place).map_or(0, BTreeSet::len) < place.capacity() {
             return Room::Free;
         }
         if !matches!(place, Place::New(_)) {
             return Room::None;
         }
-        let leaving = there().filter(|(_, entry)| entry.may_give_way_to(kind));
+        let leaving = self.there(place).filter(|(_, entry)| entry.may_give_way_to(kind));
         let first = leaving.max_by_key(|(_, entry)| entry.rank_of_leaving());
         first.map_or(Room::None, |(address, _)| Room::Instead(address.clone()))
     }
 
     /// Puts one address of a full bucket on trial, for another one that worked: the one that was not seen for longest.
     fn test_one(&mut self, place: Place) {
-        let there = || self.entries.iter().filter(|(_, entry)| entry.place == place);
         if !matches!(place, Place::Tried(_))
-            || there().any(|(_, entry)| entry.turn == Turn::OnTrial)
+            || self.there(place).any(|(_, entry)| entry.turn == Turn::OnTrial)
         {
             return;
         }
-        let free = there().filter(|(_, entry)| entry.hold == Hold::Free);
+        let free = self.there(place).filter(|(_, entry)| entry.hold == Hold::Free);
         let oldest =
             free.min_by_key(|(_, entry)| entry.last_seen).map(|(address, _)| address.clone());
         if let Some(entry) = oldest.and_then(|address| self.entries.get_mut(&address)) {

@@ -27,11 +27,13 @@ use std::{
 };
 
 use gossip::{DisconnectReason, Durations, Identity, NodeAddress, Transport};
-use rand::{Rng, seq::SliceRandom};
+use rand::Rng;
 
 use super::{
     MAX_DELAY, Phonebook,
+    agenda::{Agenda, Class, QueueId, State, Turn},
     buckets::Place,
+    entries::Changes,
     entry::{Acquaintance, Entry, Hold},
     roles::Role,
 };
@@ -83,13 +85,8 @@ pub struct DialSchedule {
     identities: BTreeMap<Identity, BTreeSet<Transport>>,
     /// Transports that have a dialer.
     carried: BTreeSet<Transport>,
-}
-
-/// Addresses that compete for the same places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Persistent,
-    Learnt(Transport),
+    /// Follows the phonebook; see [`DialSchedule::follow`].
+    agenda: Agenda,
 }
 
 /// The dials and links there are.
@@ -98,7 +95,8 @@ struct Census {
     /// Since when each of the young dials is under way.
     young: Vec<(Instant, Transport)>,
     dialling: usize,
-    linked: Vec<Transport>,
+    /// Links of each transport.
+    linked: BTreeMap<Transport, usize>,
 }
 
 /// The transport that carries an address.
@@ -126,6 +124,7 @@ impl DialSchedule {
             bans: Bans::new(now, wall),
             identities: BTreeMap::new(),
             carried: BTreeSet::new(),
+            agenda: Agenda::default(),
         }
     }
 
@@ -154,13 +153,16 @@ impl DialSchedule {
     }
 
     /// The bans, to add to them and to take from them.
-    pub const fn bans_mut(&mut self) -> &mut Bans {
+    pub fn bans_mut(&mut self) -> &mut Bans {
+        // A ban that is taken back makes addresses due.
+        self.book.entries.touch_all();
         &mut self.bans
     }
 
     /// There is a dialer for addresses of this transport from now on.
     pub fn carry(&mut self, transport: Transport) {
         self.carried.insert(transport);
+        self.book.entries.touch_all();
     }
 
     /// There is no dialer for addresses of this transport any more.
@@ -172,27 +174,97 @@ impl DialSchedule {
     /// then those that failed least often, of these the persistent ones, otherwise in random order. They count as being
     /// dialled until [`DialSchedule::connected`] or [`DialSchedule::failed`].
     pub fn due(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<NodeAddress> {
-        let mut census = self.census(now);
-        let due =
-            self.entries().filter(|(address, entry)| self.wake(address, entry, now) == Some(now));
-        let mut due: Vec<_> = due
-            .map(|(address, entry)| (entry.rank(), class_of(address, entry), address.clone()))
-            .collect();
-        due.shuffle(rng);
-        due.sort_by_key(|(rank, ..)| *rank);
-        let mut begun = Vec::new();
-        for (rank, class, address) in due {
-            if self.room(class, &census) > 0 && self.has_place(rank.is_familiar(), census.dialling)
-            {
-                census.dialling += 1;
-                census.young.push((now, transport_of(&address)));
-                begun.push(address);
-            }
-        }
-        for address in &begun {
-            self.book.hold(address, now, &self.limits.rate);
+        self.follow(now);
+        self.agenda.ripen(now, rng);
+        let (mut census, mut begun) = (self.census(now), Vec::new());
+        while let Some(address) = self.first_due(&census, now) {
+            self.book.hold(&address, now, &self.limits.rate);
+            self.follow(now);
+            census.dialling += 1;
+            census.young.push((now, transport_of(&address)));
+            begun.push(address);
         }
         begun
+    }
+
+    /// The address to dial before all others, if there is room for it.
+    fn first_due(&mut self, census: &Census, now: Instant) -> Option<NodeAddress> {
+        let mut first: Option<(Turn, NodeAddress)> = None;
+        for queue in self.agenda.queues() {
+            if self.room(queue.class, census) == 0
+                || !self.has_place(queue.is_familiar, census.dialling)
+            {
+                continue;
+            }
+            let Some((turn, address)) = self.first_ready(queue, now) else { continue };
+            if first.as_ref().is_none_or(|(best, _)| turn < *best) {
+                first = Some((turn, address));
+            }
+        }
+        first.map(|(_, address)| address)
+    }
+
+    /// The first of a queue that is ready and still due.
+    fn first_ready(&mut self, queue: QueueId, now: Instant) -> Option<(Turn, NodeAddress)> {
+        loop {
+            let (turn, address) = self.agenda.ready(queue)?;
+            let address = address.clone();
+            if self.next_try(&address, now) == Some(now) {
+                return Some((turn, address));
+            }
+            // It was put off since it became ready.
+            self.set(&address, now);
+        }
+    }
+
+    /// The first time at which one of a queue is due.
+    fn first_wake(&mut self, queue: QueueId, now: Instant) -> Option<Instant> {
+        if self.first_ready(queue, now).is_some() {
+            return Some(now);
+        }
+        loop {
+            let (at, address) = self.agenda.waiting(queue)?;
+            let address = address.clone();
+            if self.next_try(&address, now) == Some(at.max(now)) {
+                return Some(at.max(now));
+            }
+            // It was put off since it began to wait.
+            self.set(&address, now);
+        }
+    }
+
+    /// Brings the agenda up to the phonebook.
+    fn follow(&mut self, now: Instant) {
+        match self.book.entries.take_changes() {
+            Changes::Of(changed) => changed.iter().for_each(|address| self.set(address, now)),
+            Changes::All => {
+                let gone = self.agenda.addresses().into_iter();
+                let known = self.book.entries.keys().cloned();
+                gone.chain(known)
+                    .collect::<BTreeSet<_>>()
+                    .iter()
+                    .for_each(|one| self.set(one, now));
+            }
+        }
+    }
+
+    /// Notes the state of an address in the agenda.
+    fn set(&mut self, address: &NodeAddress, now: Instant) {
+        let Some(entry) = self.book.entries.get(address) else { return self.agenda.take(address) };
+        let transport = transport_of(address);
+        let state = match entry.hold {
+            Hold::Dialled { since } => State::Dialled { since, transport },
+            Hold::Linked { .. } => State::Linked { transport },
+            Hold::Free => match self.wake(address, entry, now) {
+                None => State::Asleep,
+                Some(at) => {
+                    let (class, is_familiar) = (class_of(address, entry), entry.is_familiar());
+                    let queue = QueueId { class, is_familiar };
+                    State::Waiting { queue, rank: entry.rank(), at }
+                }
+            },
+        };
+        self.agenda.set(address, state, entry.identity);
     }
 
     /// The time at which an address is to be dialled next; `None` while it is in use, and where nothing but the end of
@@ -204,22 +276,18 @@ impl DialSchedule {
 
     /// The time at which to ask [`DialSchedule::due`] again; `None` if time alone will make nothing due.
     #[must_use]
-    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let census = self.census(now);
-        let mut first: BTreeMap<Class, Instant> = BTreeMap::new();
-        for (address, entry) in self.entries() {
-            let wake = self.wake(address, entry, now);
-            let Some(wake) = wake.filter(|_| self.has_place(entry.is_familiar(), census.dialling))
-            else {
+    pub fn next_wake(&mut self, now: Instant) -> Option<Instant> {
+        self.follow(now);
+        let (census, mut next) = (self.census(now), None);
+        for queue in self.agenda.queues() {
+            if !self.has_place(queue.is_familiar, census.dialling) {
                 continue;
-            };
-            let known = first.entry(class_of(address, entry)).or_insert(wake);
-            *known = wake.min(*known);
+            }
+            let Some(opens) = self.opens(queue.class, &census, now) else { continue };
+            let wake = self.first_wake(queue, now).map(|wake| wake.max(opens));
+            next = next.into_iter().chain(wake).min();
         }
-        let opened = first.into_iter().filter_map(|(class, wake)| {
-            self.opens(class, &census, now).map(|opens| wake.max(opens))
-        });
-        opened.min()
+        next
     }
 
     /// A dial led to a link to `identity`, if that is known. An address may also be connected that
@@ -292,8 +360,9 @@ impl DialSchedule {
         if linked.is_empty() {
             self.identities.remove(identity);
         }
-        let entries = self.book.entries.values_mut();
-        for entry in entries.filter(|entry| entry.identity == Some(*identity)) {
+        self.follow(now);
+        for address in self.agenda.of_identity(identity) {
+            let Some(entry) = self.book.entries.get_mut(&address) else { continue };
             // An address that was connected is dialled before strangers.
             entry.acquaintance = entry.acquaintance.min(Acquaintance::Familiar);
             if entry.hold == Hold::Free {
@@ -319,9 +388,11 @@ impl DialSchedule {
             return;
         }
         let until = now.checked_add(self.limits.replaced_for.min(MAX_DELAY));
-        for (known, entry) in &mut self.book.entries {
-            let is_it = Some(known) == address || identity.is_some() && entry.identity == identity;
-            if is_it && entry.place != Place::Persistent {
+        self.follow(now);
+        let of_it = identity.map(|identity| self.agenda.of_identity(&identity));
+        for address in of_it.into_iter().flatten().chain(address.cloned()) {
+            let Some(entry) = self.book.entries.get_mut(&address) else { continue };
+            if entry.place != Place::Persistent {
                 entry.retry_at = entry.retry_at.max(until);
             }
         }
@@ -360,10 +431,6 @@ impl DialSchedule {
         self.book.entries.values().filter(is_linked).count()
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&NodeAddress, &Entry)> {
-        self.book.entries.iter()
-    }
-
     fn release(&mut self, address: &NodeAddress, delay: Option<Duration>, now: Instant) {
         let until = delay.and_then(|delay| now.checked_add(delay.min(MAX_DELAY)));
         self.book.release(address, until, now);
@@ -395,15 +462,8 @@ impl DialSchedule {
     }
 
     fn census(&self, now: Instant) -> Census {
-        let mut census = Census::default();
-        let mut dials = Vec::new();
-        for (address, entry) in self.entries() {
-            match entry.hold {
-                Hold::Free => {}
-                Hold::Dialled { since } => dials.push((since, transport_of(address))),
-                Hold::Linked { .. } => census.linked.push(transport_of(address)),
-            }
-        }
+        let mut census = Census { linked: self.agenda.linked(), ..Census::default() };
+        let mut dials: Vec<_> = self.agenda.dials().collect();
         census.dialling = dials.len();
         let patience = census.patience();
         dials.retain(|(since, _)| now.saturating_duration_since(*since) < patience);
@@ -418,8 +478,8 @@ impl DialSchedule {
         match class {
             Class::Persistent => [(concurrent, None); 2],
             Class::Learnt(transport) => {
-                let left = self.limits.fan_out.saturating_sub(census.linked.len());
-                let own = census.linked.iter().filter(|linked| **linked == transport).count();
+                let left = self.limits.fan_out.saturating_sub(census.links());
+                let own = census.linked.get(&transport).copied().unwrap_or_default();
                 let share = self.limits.share(transport).saturating_sub(own);
                 [(concurrent.min(left), None), (concurrent.min(share), Some(transport))]
             }
@@ -483,7 +543,12 @@ impl DialSchedule {
 impl Census {
     /// The time for which a dial is young: the less there is to lose, the shorter.
     fn patience(&self) -> Duration {
-        if self.linked.is_empty() { PATIENCE_ALONE } else { PATIENCE }
+        if self.links() == 0 { PATIENCE_ALONE } else { PATIENCE }
+    }
+
+    /// Links over all transports.
+    fn links(&self) -> usize {
+        self.linked.values().sum()
     }
 
     /// Since when the young dials are under way, the oldest first, of one transport or of all.

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+mod storm;
+
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -88,7 +90,7 @@ impl Bench {
     }
 
     /// The time until something is due.
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&mut self) -> Option<Duration> {
         self.schedule.next_wake(self.now).map(|at| at - self.now)
     }
 
@@ -501,6 +503,9 @@ enum Step {
     Gone(Identity),
     Remove(u32),
     Add(u32),
+    Ban(u32, Duration),
+    Unban(u32),
+    Restore,
     Pass(Duration),
 }
 
@@ -522,10 +527,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => identity.clone().prop_map(Step::Identity),
         1 => identity.prop_map(Step::Gone),
         1 => address.clone().prop_map(Step::Remove),
+        1 => (address.clone(), 1_u64..600).prop_map(|(at, s)| Step::Ban(at, Duration::from_secs(s))),
+        1 => address.clone().prop_map(Step::Unban),
+        1 => Just(Step::Restore),
         2 => address.prop_map(Step::Add),
         2 => (0_u64..100_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
     ];
     proptest::collection::vec(step, 0..120)
+}
+
+/// The time of the next wake by a look at every address.
+fn plain_next_wake(schedule: &DialSchedule, now: Instant) -> Option<Instant> {
+    let census = schedule.census(now);
+    let wakes = schedule.book.entries.iter().filter_map(|(address, entry)| {
+        let wake = schedule.wake(address, entry, now)?;
+        let has_place = schedule.has_place(entry.is_familiar(), census.dialling);
+        has_place.then_some(wake.max(schedule.opens(class_of(address, entry), &census, now)?))
+    });
+    wakes.min()
 }
 
 proptest! {
@@ -568,11 +587,26 @@ proptest! {
                 Step::Add(number) => {
                     bench.learn(number);
                 }
+                Step::Ban(number, time) => {
+                    let subject = BanSubject::Address(address(number));
+                    let why = (BanCause::Misbehaviour, "it did");
+                    bench.schedule.bans.ban(subject, time, why, bench.now).unwrap();
+                }
+                Step::Unban(number) => {
+                    let subject = BanSubject::Address(address(number));
+                    // Some steps take back a ban that nobody made.
+                    let _ = bench.schedule.bans_mut().unban(&subject, bench.now);
+                }
+                Step::Restore => {
+                    let records = bench.schedule.book().records(bench.now);
+                    bench.schedule.book_mut().restore(records, bench.now);
+                }
                 Step::Pass(time) => bench.now += time,
             }
-            let schedule = &bench.schedule;
+            let schedule = &mut bench.schedule;
+            prop_assert_eq!(schedule.next_wake(bench.now), plain_next_wake(schedule, bench.now));
             let census = schedule.census(bench.now);
-            prop_assert_eq!((census.dialling, census.linked.len()), (schedule.dialling(), schedule.outgoing()));
+            prop_assert_eq!((census.dialling, census.links()), (schedule.dialling(), schedule.outgoing()));
             prop_assert!(census.young.len() <= 3 && census.dialling <= 6 + 3);
             for entry in schedule.book.entries.values() {
                 prop_assert!(entry.retry_at.is_none_or(|at| at <= bench.now + MAX_DELAY));
