@@ -156,7 +156,8 @@ pub struct Charge {
 /// The memory for the next bytes, and the largest number to read.
 #[derive(Debug)]
 pub enum Space<'a> {
-    /// Behind what has been read and not looked at.
+    /// Behind what has been read and not looked at. Its capacity is smaller while the connection is quiet: then the
+    /// bytes are read elsewhere and appended, so that a connection holds no memory for bytes that may never come.
     Buffer(&'a mut BytesMut, usize),
     /// Directly in the allocation of a large message.
     Message(&'a mut Vec<u8>, usize),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   write loop (1, or 1 per lane) ──┐
-//!                                   ├─ the last to end ─▶ end task ─▶ OnPeerEnd
+//!                                   ├─ the last to end drops ─▶ OnPeerEnd
 //!   read loop  (1, or 1 per lane) ──┘
 //! ```
 //!
@@ -11,12 +11,13 @@
 //! * A peer's end is carried out once, after the last of its loops, also when the node stops before they run.
 //! * Messages that were not written are handed over after the peer is out of the registry, so that they do not
 //!   come back to it.
+//! * A loop is kept in its task once. An idle link costs little more than its loops.
 
 use std::sync::Arc;
 
 use gossip::DisconnectReason;
 use runtime::Opening;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -75,7 +76,7 @@ pub(crate) struct Loops<S, R> {
 }
 
 impl<S: FrameSink, R: FrameSource> Loops<S, R> {
-    /// Starts the loops, and what drops `on_end` when the last of them has ended.
+    /// Starts the loops. The last of them to end drops `on_end`.
     pub(crate) fn spawn(
         self,
         tasks: &Opening<'_>,
@@ -85,14 +86,13 @@ impl<S: FrameSink, R: FrameSource> Loops<S, R> {
     ) {
         let Self { peer, sinks, sources, codec } = self;
         let metrics = &way_in.context.metrics;
-        // Every loop holds a sender; the channel closes when the last one is gone.
-        let (running, mut all_ended) = mpsc::channel::<()>(1);
+        let on_end = Arc::new(on_end);
         // Every read loop holds the guard; the token is cancelled when the last one is gone.
         let read_out = CancellationToken::new();
         let reading = Arc::new(read_out.clone().drop_guard());
         let (mut encoder, mut decoder) = codec.map(|codec| (codec.encoder, codec.decoder)).unzip();
         for (serves, sink) in sinks {
-            let writer = Writer {
+            let mut writer = Writer {
                 peer: Arc::clone(&peer),
                 sink,
                 serves,
@@ -104,28 +104,22 @@ impl<S: FrameSink, R: FrameSource> Loops<S, R> {
                 encoded: Vec::new(),
                 read_out: read_out.clone(),
             };
-            let running = running.clone();
+            let on_end = Arc::clone(&on_end);
             tasks.spawn("writer", |_cancel| async move {
                 writer.run().await;
-                drop(running);
+                drop((writer, on_end));
             });
         }
         let shares = Arc::new(way_in.shares_of_peer());
         for source in sources {
             let (peer, way_in) = (Arc::clone(&peer), Arc::clone(way_in));
-            let reader =
+            let mut reader =
                 Reader::new(peer, source, way_in, Arc::clone(&shares)).decoding(decoder.take());
-            let held = (running.clone(), Arc::clone(&reading));
+            let held = (Arc::clone(&reading), Arc::clone(&on_end));
             tasks.spawn("reader", |_cancel| async move {
                 reader.run().await;
-                drop(held);
+                drop((reader, held));
             });
         }
-        drop(running);
-        tasks.spawn("peer", |_cancel| async move {
-            // Nothing is ever sent: `None` says that every loop has ended.
-            let _ = all_ended.recv().await;
-            drop(on_end);
-        });
     }
 }

@@ -79,7 +79,7 @@ impl<R: FrameSource> Reader<R> {
 
     /// Reads until the peer ends. After its link was replaced by another, or closed by the peer on the
     /// other lane, what it had sent before is still read.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let (peer, context) = (Arc::clone(&self.peer), Arc::clone(&self.way_in.context));
         let ended = async {
             peer.cancel.cancelled().await;

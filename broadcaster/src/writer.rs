@@ -62,7 +62,7 @@ pub(crate) struct Writer<S> {
 
 impl<S: FrameSink> Writer<S> {
     /// Writes until the peer ends, then closes the sink.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let (mut frames, mut receipts) = (Vec::new(), Vec::new());
         let serving = AssertUnwindSafe(self.serve(&mut frames, &mut receipts)).catch_unwind();
         if serving.await.is_err() {
@@ -78,7 +78,9 @@ impl<S: FrameSink> Writer<S> {
             receipts.clear();
         }
         let (peer, metrics) = (self.peer.id, self.writing.context.metrics.clone());
-        if AssertUnwindSafe(self.finish(frames, receipts)).catch_unwind().await.is_err()
+        // Boxed, so that a link has no memory for its end while it lives.
+        let finish = Box::pin(self.finish(frames, receipts));
+        if AssertUnwindSafe(finish).catch_unwind().await.is_err()
             && let Some(left_out) = metrics.lines().link_panicked.due()
         {
             tracing::error!(%peer, left_out, "the closing of a link panicked");
@@ -201,7 +203,7 @@ impl<S: FrameSink> Writer<S> {
     }
 
     /// Lets a stopping node's last messages out, keeps what was not written, and closes the sink.
-    async fn finish(mut self, mut frames: Vec<Frame>, mut receipts: Vec<Option<Receipt>>) {
+    async fn finish(&mut self, mut frames: Vec<Frame>, mut receipts: Vec<Option<Receipt>>) {
         let reason = self.peer.end_reason();
         let stopping = reason == DisconnectReason::LocalShutdown;
         if stopping && frames.is_empty() {

@@ -10,6 +10,7 @@ use libp2p::{
 };
 
 use crate::{
+    boxed::Boxed,
     config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
     gated_pubsub::GatedPubsub,
     pubsub, streams,
@@ -39,8 +40,8 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
     /// Disabled in a node that does not gossip.
-    pub(crate) gossipsub: Toggle<GatedPubsub>,
-    identify: identify::Behaviour,
+    pub(crate) gossipsub: Toggle<Boxed<GatedPubsub>>,
+    identify: Boxed<identify::Behaviour>,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -130,14 +131,14 @@ impl Behaviour {
             }
         };
         let gossipsub = match config.gossip {
-            GossipStreams::On => Some(pubsub::build(local, config.fanout, profile, gate)?),
+            GossipStreams::On => Some(Boxed(pubsub::build(local, config.fanout, profile, gate)?)),
             GossipStreams::Off => None,
         };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             streams,
             gossipsub: gossipsub.into(),
-            identify: identify::Behaviour::new(identify),
+            identify: Boxed(identify::Behaviour::new(identify)),
             ping: ping::Behaviour::new(ping),
             mdns: mdns.into(),
         })

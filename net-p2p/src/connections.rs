@@ -6,9 +6,9 @@
 //!   one.
 //! * The tasks end with their set, in any state.
 
-use std::{panic::AssertUnwindSafe, pin::Pin};
+use std::panic::AssertUnwindSafe;
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use libp2p::swarm::Executor;
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +26,9 @@ impl ConnectionTasks {
         Self { tasks, panicked }
     }
 
-    /// Spawns a task, unless the set has been asked to stop.
-    pub(crate) fn start(
-        &self,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    /// Spawns a task, unless the set has been asked to stop. It is boxed, because the wait for either end would hold it
+    /// twice.
+    pub(crate) fn start(&self, name: &'static str, task: BoxFuture<'static, ()>) {
         let panicked = self.panicked.clone();
         self.tasks.spawn(name, |cancel| async move {
             let task = AssertUnwindSafe(task).catch_unwind();
@@ -49,7 +46,7 @@ impl ConnectionTasks {
 }
 
 impl Executor for ConnectionTasks {
-    fn exec(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    fn exec(&self, task: BoxFuture<'static, ()>) {
         self.start("connection", task);
     }
 }
@@ -66,8 +63,8 @@ mod tests {
     async fn a_panic_is_reported_and_the_set_goes_on() {
         let (tasks, panicked) = (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let connections = ConnectionTasks::new(tasks.clone(), panicked.clone());
-        connections.start("well", std::future::pending());
-        connections.start("buggy", async { panic!("a bug") });
+        connections.start("well", Box::pin(std::future::pending()));
+        connections.start("buggy", Box::pin(async { panic!("a bug") }));
         time::timeout(Duration::from_secs(20), panicked.cancelled()).await.unwrap();
         assert!(!tasks.token().is_cancelled());
         assert_eq!(tasks.stop(Duration::from_secs(20)).await, runtime::Shutdown::Clean);

@@ -43,6 +43,7 @@ mod address;
 mod admission;
 mod backlog;
 mod behaviour;
+mod boxed;
 mod command;
 mod config;
 mod connections;

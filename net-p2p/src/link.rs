@@ -136,32 +136,37 @@ impl Attempt {
         cancel: CancellationToken,
     ) {
         let (peer, link) = (self.peer, self.link);
-        let outcome = self.live(&context, &senders, &cancel).await;
+        // Boxed, so that a link does not hold the memory of its handshake.
+        let outcome = match Box::pin(self.join(&context, &senders, &cancel)).await {
+            Ok(attached) => live(attached, (peer, link), &context, &senders, &cancel).await,
+            Err(outcome) => outcome,
+        };
         tracing::debug!(%peer, %link, ?outcome, "gossip link ended");
         let notice = Notice::LinkEnded { peer, link, outcome };
         // The send fails only if the swarm has ended, and then its record of links is gone too.
         let _ = senders.notices.send(notice).await;
     }
 
-    async fn live(
+    /// Makes the link.
+    async fn join(
         self,
         context: &LinkContext,
         senders: &Senders,
         cancel: &CancellationToken,
-    ) -> LinkOutcome {
-        let (peer, identity, link) = (self.peer, self.identity, self.link);
+    ) -> Result<Attached, LinkOutcome> {
+        let (identity, link) = (self.identity, self.link);
         let deadline = Instant::now() + HANDSHAKE_LIMIT;
         let prepare = time::timeout_at(deadline, self.prepare(context, senders, deadline));
         let ready = tokio::select! {
             biased;
-            () = cancel.cancelled() => return LinkOutcome::Stopping,
+            () = cancel.cancelled() => return Err(LinkOutcome::Stopping),
             ready = prepare => ready.unwrap_or(Err(LinkOutcome::Failed)),
         };
         let ready = match ready {
             Ok(ready) => ready,
             Err(outcome) => {
                 context.metrics.note(P2pEvent::HandshakeFailed);
-                return outcome;
+                return Err(outcome);
             }
         };
         let claim = context.claim(link, identity, &ready);
@@ -169,28 +174,15 @@ impl Attempt {
             context.metrics.note(P2pEvent::DuplicateLink);
             let prevails = cancel.run_until_cancelled(context.broadcaster.prevails(&claim)).await;
             match prevails {
-                None => return LinkOutcome::Stopping,
+                None => return Err(LinkOutcome::Stopping),
                 Some(true) => {}
                 Some(false) => {
                     goodbye(ready).await;
-                    return LinkOutcome::Duplicate { winner };
+                    return Err(LinkOutcome::Duplicate { winner });
                 }
             }
         }
-        let Some(mut attached) = context.attach(claim, senders, ready) else {
-            return LinkOutcome::Stopping;
-        };
-        let _guard = LinkGuard::new(&context.broadcaster, link);
-        tracing::info!(%peer, %link, "gossip link up");
-        // The send fails only if the swarm has ended, and then the link ends below.
-        let _ = senders.notices.send(Notice::LinkUp { peer, link }).await;
-        tokio::select! {
-            biased;
-            reason = attached.ended() => return LinkOutcome::Ended(reason),
-            () = cancel.cancelled() => {}
-        }
-        context.broadcaster.disconnect(link, DisconnectReason::LocalShutdown);
-        LinkOutcome::Ended(attached.ended().await)
+        context.attach(claim, senders, ready).ok_or(LinkOutcome::Stopping)
     }
 
     /// Opens the stream if necessary, and performs every step before the claim.
@@ -245,6 +237,27 @@ impl Attempt {
         };
         Ok(Ready { about, stream, met, second })
     }
+}
+
+/// Reports that the link is up, and waits for its end.
+async fn live(
+    mut attached: Attached,
+    (peer, link): (libp2p::PeerId, LinkId),
+    context: &LinkContext,
+    senders: &Senders,
+    cancel: &CancellationToken,
+) -> LinkOutcome {
+    let _guard = LinkGuard::new(&context.broadcaster, link);
+    tracing::info!(%peer, %link, "gossip link up");
+    // The send fails only if the swarm has ended, and then the link ends below.
+    let _ = senders.notices.send(Notice::LinkUp { peer, link }).await;
+    tokio::select! {
+        biased;
+        reason = attached.ended() => return LinkOutcome::Ended(reason),
+        () = cancel.cancelled() => {}
+    }
+    context.broadcaster.disconnect(link, DisconnectReason::LocalShutdown);
+    LinkOutcome::Ended(attached.ended().await)
 }
 
 impl LinkContext {

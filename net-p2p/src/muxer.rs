@@ -121,7 +121,7 @@ impl Upgrade {
         let (end, ended) = oneshot::channel();
         let backlog = self.backlog.open();
         let socket = Meter::new(FlushCoalescer::new(io), backlog.clone());
-        let driver = Driver {
+        let mut driver = Driver {
             connection: Connection::new(socket, self.config, mode),
             too_much: CancelWatch::new(backlog.end()),
             backlog,
@@ -132,7 +132,7 @@ impl Upgrade {
             metrics: self.backlog.metrics().clone(),
         };
         let (streams, evict) = (driver.streams.clone(), driver.backlog.end().clone());
-        self.tasks.start("muxer", driver.run(end));
+        self.tasks.start("muxer", Box::pin(async move { driver.run(end).await }));
         Muxer {
             inbound,
             orders,

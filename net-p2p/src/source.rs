@@ -3,11 +3,13 @@
 //! # Invariants
 //!
 //! * The stream only ever reads into initialized memory, and that memory is initialized only once.
+//! * A stream has no memory of its own for its bytes; those of a thread share it.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use broadcaster::{AssembledSource, AssemblyRules, LengthPrefix};
@@ -18,8 +20,10 @@ use tokio::io::ReadBuf;
 /// Largest read, in bytes. Chosen: a Yamux frame.
 const MAX_READ_BYTES: usize = 16 * 1024;
 
-/// Largest read from a quiet peer, in bytes. Chosen: as in the assembler.
-const QUIET_READ_BYTES: usize = 4 * 1024;
+thread_local! {
+    /// Initialized memory to read into; taken for the time of one read.
+    static COMMON: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The read half of a gossip stream.
 pub(crate) type StreamSource<R> = AssembledSource<Initialised<R>, LengthPrefix>;
@@ -29,8 +33,7 @@ pub(crate) fn stream_source<R>(io: R, rules: AssemblyRules) -> StreamSource<R>
 where
     R: AsyncRead + Unpin + Send + 'static,
 {
-    let io = Initialised { io, scratch: Vec::new() };
-    AssembledSource::new(io, BytesMut::new(), LengthPrefix, rules)
+    AssembledSource::new(Initialised { io }, BytesMut::new(), LengthPrefix, rules)
 }
 
 /// Reads from a stream that requires initialized memory into memory that may not be initialized.
@@ -40,8 +43,6 @@ where
 #[derive(Debug)]
 pub(crate) struct Initialised<R> {
     io: R,
-    /// As long as the free memory at the latest reads; short again once the peer is quiet.
-    scratch: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> tokio::io::AsyncRead for Initialised<R> {
@@ -50,22 +51,21 @@ impl<R: AsyncRead + Unpin> tokio::io::AsyncRead for Initialised<R> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { io, scratch } = self.get_mut();
+        let io = Pin::new(&mut self.get_mut().io);
         let room = into.remaining().min(MAX_READ_BYTES);
-        if scratch.len() < room {
-            scratch
-                .resize(if room > QUIET_READ_BYTES { MAX_READ_BYTES } else { QUIET_READ_BYTES }, 0);
+        if into.initialized().len() - into.filled().len() >= room {
+            let count = ready!(io.poll_read(cx, into.initialize_unfilled_to(room)))?;
+            into.advance(count);
+            return Poll::Ready(Ok(()));
         }
-        let space = scratch.get_mut(..room).unwrap_or_default();
-        let Poll::Ready(read) = Pin::new(io).poll_read(cx, space) else {
-            if room <= QUIET_READ_BYTES && scratch.len() > QUIET_READ_BYTES {
-                *scratch = Vec::new();
-            }
-            return Poll::Pending;
-        };
-        let count = read?;
-        into.put_slice(scratch.get(..count).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        let mut common = COMMON.take();
+        common.resize(MAX_READ_BYTES, 0);
+        let polled = io.poll_read(cx, common.get_mut(..room).unwrap_or_default());
+        if let Poll::Ready(Ok(count)) = polled {
+            into.put_slice(common.get(..count).unwrap_or_default());
+        }
+        COMMON.set(common);
+        polled.map_ok(|_count| ())
     }
 }
 

@@ -210,7 +210,7 @@ where
     /// Reads and discards bytes until the peer ends its half.
     async fn drain(&mut self) {
         let Ok(io) = (&mut self.returned).await else { return };
-        let (mut io, mut discarded) = (io.take(LINGER_BYTES), [0; 2048]);
+        let (mut io, mut discarded) = (io.take(LINGER_BYTES), vec![0; 2048]);
         while io.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
     }
 }

@@ -1,7 +1,12 @@
 //! Cooperative yielding: a loop that always has work lets others run by time.
 
-use std::{future::poll_fn, pin::pin, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use pin_project_lite::pin_project;
 use tokio::{task, time::Instant};
 
 /// Longest time that a loop runs without yielding. Chosen: tried under a flood of messages that are
@@ -34,17 +39,8 @@ impl Breath {
     /// # Cancel safety
     ///
     /// The same as that of `part`.
-    pub async fn during<F: Future>(&mut self, part: F) -> F::Output {
-        let (mut part, mut has_waited) = (pin!(part), false);
-        poll_fn(|context| {
-            if has_waited {
-                self.since = Instant::now();
-            }
-            let polled = part.as_mut().poll(context);
-            has_waited = polled.is_pending();
-            polled
-        })
-        .await
+    pub const fn during<F: Future>(&mut self, part: F) -> During<'_, F> {
+        During { part, breath: self, has_waited: false }
     }
 
     /// Lets other tasks run if the loop has run for long enough.
@@ -61,6 +57,33 @@ impl Breath {
     }
 }
 
+pin_project! {
+    /// A part of a loop, as [`Breath::during`] runs it. It holds its part once; an async function would hold it as an
+    /// argument, too.
+    #[derive(Debug)]
+    #[must_use = "a future does nothing unless it is polled"]
+    pub struct During<'a, F> {
+        #[pin]
+        part: F,
+        breath: &'a mut Breath,
+        has_waited: bool,
+    }
+}
+
+impl<F: Future> Future for During<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if *this.has_waited {
+            this.breath.since = Instant::now();
+        }
+        let polled = this.part.poll(context);
+        *this.has_waited = polled.is_pending();
+        polled
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -74,6 +97,18 @@ mod tests {
         assert!(breath.take().now_or_never().is_some());
         advance(LONGEST).await;
         assert!(breath.take().now_or_never().is_none());
+    }
+
+    // Issue 10, "Shown by": it was kept twice.
+    #[tokio::test(start_paused = true)]
+    async fn a_part_is_kept_once() {
+        let (large, mut breath) = ([0_u8; 4_096], Breath::new());
+        let part = async move {
+            sleep(LONGEST).await;
+            large
+        };
+        let alone = size_of_val(&part);
+        assert!(size_of_val(&breath.during(part)) < alone + 64);
     }
 
     // Issue 9, "Shown by": a router that had waited for its next message yielded after one round, and so its messages

@@ -32,7 +32,7 @@ mod tasks;
 
 pub use accept_pause::AcceptPause;
 pub use bind::Listener;
-pub use breath::Breath;
+pub use breath::{Breath, During};
 pub use cancel_watch::CancelWatch;
 pub use clock::WallClock;
 pub use dial::{CONNECTION_ATTEMPT_DELAY, DialError, MAX_DIALLED_ADDRESSES};

@@ -14,11 +14,14 @@ use std::{
     fmt,
     future::Future,
     panic::{self, AssertUnwindSafe},
+    pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, future::CatchUnwind};
+use pin_project_lite::pin_project;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
@@ -291,36 +294,57 @@ impl Shared {
         late: Late,
         lasting: Lasting,
     ) {
-        let future = AssertUnwindSafe(task).catch_unwind();
         let (cancel, fault) = (self.cancel.clone(), self.fault.clone());
+        let watched =
+            Watched { task: AssertUnwindSafe(task).catch_unwind(), name, lasting, cancel, fault };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked again under the lock: `stop` cancels first and takes the tasks then, so that a task
         // that starts here is among those it takes.
-        if cancel.is_cancelled() && late == Late::Dropped {
+        if self.cancel.is_cancelled() && late == Late::Dropped {
             return;
         }
         while let Some(ended) = tasks.try_join_next() {
             self.note(ended.ok().flatten());
         }
-        tasks.spawn(async move {
-            let panic = future.await.err();
-            let how = match (&panic, lasting) {
-                (Some(_), _) => FaultKind::Panicked,
-                (None, Lasting::Yes) if !cancel.is_cancelled() => FaultKind::Returned,
-                (None, _) => return None,
-            };
-            // Told before it is logged: a log that panics hides no fault.
-            fault.tell(Fault { task: name, how });
-            cancel.cancel();
-            tracing::error!(task = name, ?how, "a task ended unasked; its component stops");
-            panic
-        });
+        tasks.spawn(watched);
     }
 
     fn note(&self, panic: Option<Panic>) {
         if let Some(panic) = panic {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
+    }
+}
+
+pin_project! {
+    /// A task as its set spawns it. An async block would keep the future of the task twice, as it was captured and as
+    /// it is awaited, and thousands of tasks wait for peers that say nothing.
+    struct Watched<F> {
+        #[pin]
+        task: CatchUnwind<AssertUnwindSafe<F>>,
+        name: &'static str,
+        lasting: Lasting,
+        cancel: CancellationToken,
+        fault: FirstFault,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = Option<Panic>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Panic>> {
+        let this = self.project();
+        let panic = ready!(this.task.poll(context)).err();
+        let how = match (&panic, *this.lasting) {
+            (Some(_), _) => FaultKind::Panicked,
+            (None, Lasting::Yes) if !this.cancel.is_cancelled() => FaultKind::Returned,
+            (None, _) => return Poll::Ready(None),
+        };
+        // Told before it is logged: a log that panics hides no fault.
+        this.fault.tell(Fault { task: this.name, how });
+        this.cancel.cancel();
+        tracing::error!(task = *this.name, ?how, "a task ended unasked; its component stops");
+        Poll::Ready(panic)
     }
 }
 
@@ -391,6 +415,20 @@ mod tests {
         assert!(tasks.open().is_none());
         assert_eq!(tasks.stop(Duration::from_secs(1)).await, Shutdown::Clean);
         assert_eq!(receiver.await, Ok(()));
+    }
+
+    // Issue 10, "Shown by": it was kept twice.
+    #[test]
+    fn a_task_keeps_its_future_once() {
+        fn beside<F: Future<Output = ()>>(_future: F) -> usize {
+            size_of::<Watched<F>>() - size_of::<F>()
+        }
+        let large = async {
+            let memory = [0_u8; 4_096];
+            std::future::pending::<()>().await;
+            std::hint::black_box(memory);
+        };
+        assert!(beside(large) < 128);
     }
 
     #[tokio::test(start_paused = true)]

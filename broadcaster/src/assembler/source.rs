@@ -10,18 +10,34 @@
 //! * Every wait has the assembler's deadline, but the one between two messages: whether a peer that
 //!   says nothing is alive is the transport's to ask.
 //! * A source that ended stays ended.
+//! * A source that waits for a quiet peer has no memory for its bytes: they are read into what all sources of a thread
+//!   share, and copied.
 
-use std::{io, pin::Pin};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{BufMut, BytesMut};
 use gossip::DisconnectReason;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
     time::{self, Instant, Sleep},
 };
 
-use super::{Assembler, AssemblyRules, Charge, Framing, Space, Step};
+use super::{
+    Assembler, AssemblyRules, Charge, Framing, Space, Step,
+    read_buffer::{READ_BYTES, ReadBuffer},
+};
 use crate::link::{FrameSource, Received, SourceEnd};
+
+thread_local! {
+    /// Memory for bytes that have no buffer of their own yet; taken for the time of one read.
+    static COMMON: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The inbound half of a connection: takes messages out of a stream of bytes.
 #[derive(Debug)]
@@ -127,9 +143,34 @@ async fn read_to(
     space: Space<'_>,
 ) -> io::Result<(usize, usize)> {
     match space {
+        Space::Buffer(bytes, room) if bytes.capacity() - bytes.len() < room => {
+            Ok((poll_fn(|context| poll_through_common(io, context, bytes, room)).await?, room))
+        }
         Space::Buffer(bytes, room) => Ok((io.read_buf(&mut bytes.limit(room)).await?, room)),
         Space::Message(bytes, room) => Ok((io.read_buf(&mut bytes.limit(room)).await?, room)),
     }
+}
+
+/// Reads at most `room` bytes into the memory that all sources of this thread share, and appends them to `bytes`.
+fn poll_through_common(
+    io: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+    bytes: &mut BytesMut,
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    let mut common = COMMON.take();
+    if common.len() < room {
+        common.resize(room.max(READ_BYTES), 0);
+    }
+    let mut into = ReadBuf::new(&mut common[..room]);
+    let polled = Pin::new(io).poll_read(context, &mut into);
+    let count = into.filled().len();
+    if polled.is_ready() && count > 0 {
+        ReadBuffer::append(bytes, into.filled());
+    }
+    COMMON.set(common);
+    ready!(polled)?;
+    Poll::Ready(Ok(count))
 }
 
 /// Resolves at `due`. The timer is set anew only where it would be late, which spares most reads that.

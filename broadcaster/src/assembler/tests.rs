@@ -111,7 +111,7 @@ impl Rig {
                     let (count, room) = match self.assembler.space() {
                         Space::Buffer(space, room) => {
                             let count = chunk.min(bytes.len()).min(room);
-                            space.extend(bytes.drain(..count));
+                            ReadBuffer::append(space, &bytes.drain(..count).collect::<Vec<_>>());
                             (count, room)
                         }
                         Space::Message(space, room) => {
@@ -300,6 +300,22 @@ fn a_read_buffer_that_a_small_message_keeps_alive_is_charged() {
     assert!(rig.budget.used() <= charged / 2, "{} of {charged}", rig.budget.used());
     kept.clear();
     assert_eq!(rig.budget.used(), 0);
+}
+
+// Issue 10, "Shown by": every peer had a buffer of 4 KiB from the start, and one of 16 KiB after its first burst.
+#[test]
+fn a_quiet_connection_has_no_buffer() {
+    let mut rig = rig();
+    let burst = part(b'.', &message(b"TX", 3_000)).repeat(20);
+    for bytes in [&[][..], &part(b'.', &message(b"AV", 10)), &burst] {
+        let (messages, came) = rig.all(bytes, 16 * 1024);
+        assert!(matches!(came, Came::Hungry), "{came:?}");
+        drop(messages);
+        // The driver asks again once nobody keeps the messages.
+        assert!(matches!(rig.assembler.step(), Ok(Step::Need)));
+        let (buffer, _room) = rig.assembler.buffer.space();
+        assert_eq!(buffer.capacity(), 0, "after {} bytes", bytes.len());
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(super) struct Driver<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     /// Drives the connection to its end. `ended` receives an error that no order to close caused.
-    pub(super) async fn run(mut self, ended: oneshot::Sender<ConnectionError>) {
+    pub(super) async fn run(&mut self, ended: oneshot::Sender<ConnectionError>) {
         // The guard ends the streams also when this future is dropped or panics.
         let streams = self.streams.clone().drop_guard();
         let end = poll_fn(|context| self.poll_end(context)).await;
@@ -87,7 +87,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     }
 
     /// Closes the connection for as long as the caller waits for the result.
-    async fn close(mut self, mut done: oneshot::Sender<Result<(), ConnectionError>>) {
+    async fn close(&mut self, mut done: oneshot::Sender<Result<(), ConnectionError>>) {
         let close = poll_fn(|context| self.connection.poll_close(context));
         let closed = tokio::select! {
             biased;
