@@ -31,8 +31,9 @@ const AT_ONCE: u32 = 100;
 const SUBSCRIPTIONS: u32 = 1_000_000;
 
 /// The growth of the process that is allowed during a flood, in bytes. Chosen: the window of the flooder's stream at
-/// both ends, one request of a megabyte on its way, and noise of the allocator. A flood of 25 MB is sent.
-const GROWTH_BYTES: usize = 8 * 1024 * 1024;
+/// both ends, one request of a megabyte on its way, and noise of the allocator: up to 7.3 MB were seen beside a busy
+/// machine. A flood of 25 MB is sent.
+const GROWTH_BYTES: usize = 12 * 1024 * 1024;
 
 /// Longest time for which the swarm may be busy with the flood. Chosen: a debug build beside a busy machine.
 const STALL: Duration = Duration::from_secs(2);
