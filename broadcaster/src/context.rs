@@ -9,7 +9,7 @@ use gossip::{
 
 use crate::{
     budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, passing::HeldBack,
-    registry::Registry,
+    performance::Performance, registry::Registry,
 };
 
 pub(crate) struct Context {
@@ -25,6 +25,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
     pub(crate) held_back: HeldBack,
+    pub(crate) performance: Performance,
 }
 
 impl Context {

@@ -32,7 +32,7 @@ const MAX_PARKED_PER_MESSAGE: usize = 4;
 
 /// A keyed hash of a message: its tag and its decompressed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Fingerprint([u8; 16]);
+pub(crate) struct Fingerprint(pub(crate) [u8; 16]);
 
 /// Takes a verdict back to the topic that asked, once.
 pub(crate) type Report = Box<dyn FnOnce(Validation) + Send>;

@@ -13,6 +13,7 @@ use crate::{
     assembler::MessageMemory,
     codec::{LinkCodec, PipeGauge},
     frame::Frame,
+    vitals::RoundTrip,
 };
 
 /// The outbound half of a framed connection. Implemented once per transport; one write loop owns it.
@@ -159,6 +160,8 @@ pub struct LinkInfo {
     pub http_address: Option<NodeAddress>,
     /// The configured address that leads to the peer, if the operator named one.
     pub configured: Option<ConfiguredAddress>,
+    /// The cell in which the transport notes the round-trip time of the connection. Default: one that stays empty.
+    pub round_trip: RoundTrip,
     /// The time that the peer has to prove its identity, where an exchange for that goes on: its
     /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
     /// default, tells of the peer at once.
@@ -168,7 +171,7 @@ pub struct LinkInfo {
 impl LinkInfo {
     /// Describes a connection of which nothing else is known.
     #[must_use]
-    pub const fn new(transport: Transport, direction: Direction, address: String) -> Self {
+    pub fn new(transport: Transport, direction: Direction, address: String) -> Self {
         Self {
             transport,
             direction,
@@ -177,6 +180,7 @@ impl LinkInfo {
             roles: Roles::NONE,
             http_address: None,
             configured: None,
+            round_trip: RoundTrip::default(),
             identity_time: None,
         }
     }

@@ -26,13 +26,18 @@ use mesh::{
     DialSchedule, Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
     phonebook::{Replaced, transport_of},
 };
+use prometheus_client::registry::Registry;
 use runtime::{Environment, Random};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
 
-use crate::mesh_sources::{MAX_SOURCES, Sources};
+use crate::{
+    mesh_gauges,
+    mesh_metrics::{DialResult, MeshMetrics},
+    mesh_sources::{MAX_SOURCES, Sources},
+};
 
 /// Orders that a dialer may be behind by. Chosen: more than dials may be under way by default.
 const ORDERS: usize = 256;
@@ -56,6 +61,8 @@ struct Shared {
     dialers: Mutex<Dialers>,
     sources: Mutex<Sources>,
     clique: Mutex<CliqueCheck>,
+    limits: MeshLimits,
+    metrics: MeshMetrics,
     /// Signals that an address may have become due.
     changed: Notify,
     random: Random,
@@ -80,6 +87,8 @@ impl Mesh {
                 dialers: Mutex::default(),
                 sources: Mutex::new(Sources::new(limits.source_time)),
                 clique: Mutex::new(CliqueCheck::new(limits.clique_after)),
+                limits,
+                metrics: MeshMetrics::default(),
                 changed: Notify::new(),
                 random,
             }),
@@ -228,6 +237,30 @@ impl Mesh {
         Dialer { mesh: self.clone(), transport, number, orders }
     }
 
+    /// The values by which the loop goes.
+    #[must_use]
+    pub fn limits(&self) -> MeshLimits {
+        self.shared.limits
+    }
+
+    /// The counters of the loop.
+    #[must_use]
+    pub fn metrics(&self) -> &MeshMetrics {
+        &self.shared.metrics
+    }
+
+    /// Adds what the loop counts to a registry: `mesh_dials_total{outcome,transport}`, `mesh_let_go_total{reason,transport}`,
+    /// `mesh_addresses{state}` and `mesh_phonebook{source}`.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+        let shared = Arc::downgrade(&self.shared);
+        let count = move || {
+            let mesh = Self { shared: shared.upgrade()? };
+            Some(mesh.schedule().book().counts(now()))
+        };
+        mesh_gauges::register(Box::new(count), registry);
+    }
+
     /// Makes the loop look for due addresses at once.
     pub(crate) fn wake(&self) {
         self.shared.changed.notify_one();
@@ -364,11 +397,15 @@ impl Ticket {
     pub fn connected(&mut self, identity: Option<Identity>) {
         self.stage = Stage::Linked;
         self.mesh.schedule().connected(&self.address, identity, now());
+        self.count(DialResult::Connected);
         self.mesh.shared.dials.connected(&self.address);
     }
 
     /// Reports that the dial, or the link it led to, came to nothing, and tells an operator who named the address.
     pub fn failed(mut self, why: DialFailure, error: &str) {
+        if self.stage == Stage::Dialling {
+            self.count(DialResult::Failed(why));
+        }
         let next_try = self.fail(why);
         tracing::debug!(to = %self.address, ?why, error, "dial came to nothing");
         let dials = &self.mesh.shared.dials;
@@ -392,6 +429,10 @@ impl Ticket {
             schedule.parted(identity, Some(&self.address), reason, now());
         }
         self.end();
+    }
+
+    fn count(&self, result: DialResult) {
+        self.mesh.shared.metrics.dialled(result, transport_of(&self.address));
     }
 
     fn fail(&mut self, why: DialFailure) -> Option<std::time::Instant> {
@@ -420,6 +461,7 @@ impl Drop for Ticket {
             Stage::Linked => self.end(),
             Stage::Dialling => {
                 // The transport died or stops, which says nothing of the peer to an operator.
+                self.count(DialResult::Dropped);
                 let _ = self.fail(DialFailure::Unreachable);
             }
         }

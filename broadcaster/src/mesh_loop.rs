@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, events::PeerEvent, mesh_handle::Mesh};
+use crate::{context::Context, events::PeerEvent, mesh_handle::Mesh, mesh_upkeep::Upkeep};
 
 /// The state of the loop.
 pub(crate) struct MeshLoop {
@@ -40,6 +40,7 @@ pub(crate) struct MeshLoop {
     pub(crate) known: BTreeMap<LinkId, (Identity, Transport)>,
     /// The number of those links of each identity, over each transport.
     pub(crate) links_of: BTreeMap<(Identity, Transport), usize>,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl MeshLoop {
@@ -48,9 +49,10 @@ impl MeshLoop {
         self.resync();
         loop {
             self.take_events();
+            let upkeep = self.upkeep.tend();
             let next_dial = self.mesh.dial_due().map(Instant::from_std);
-            let next =
-                next_dial.into_iter().chain(self.ask_due()).chain(self.resolve_clique()).min();
+            let next = next_dial.into_iter().chain(self.ask_due()).chain(self.resolve_clique());
+            let next = next.chain(upkeep).min();
             let sleep = async {
                 match next {
                     Some(at) => time::sleep_until(at).await,
@@ -86,12 +88,14 @@ impl MeshLoop {
         match event {
             PeerEvent::Connected(peer) | PeerEvent::Identified(peer) => {
                 self.mesh.sources().in_company();
+                self.upkeep.joined(peer);
                 self.connected(peer);
             }
             PeerEvent::Disconnected(peer, reason) => {
                 let now = Instant::now().into_std();
                 self.mesh.schedule().parted(peer.identity, None, *reason, now);
                 self.gone(peer.id);
+                self.upkeep.left(peer);
                 if self.context.registry.is_empty() {
                     self.mesh.sources().lonely(Instant::now(), &mut self.mesh.random());
                 }
@@ -102,6 +106,7 @@ impl MeshLoop {
     /// Rebuilds the set from the current peers after events were missed.
     fn resync(&mut self) {
         let peers = self.context.registry.infos(PeerClass::Connected);
+        self.upkeep.resync(&peers);
         let there: BTreeSet<LinkId> = peers.iter().map(|peer| peer.id).collect();
         let is_gone = |link: &LinkId| !there.contains(link);
         for gone in self.known.keys().copied().filter(is_gone).collect::<Vec<_>>() {

@@ -30,6 +30,7 @@ use crate::{
     lanes::{Lanes, Queued},
     link::{LinkHooks, LinkInfo},
     requests::Requests,
+    vitals::{LastMessage, RoundTrip},
 };
 
 pub(crate) struct Peer {
@@ -51,6 +52,8 @@ pub(crate) struct Peer {
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     pub(crate) gauge: Option<Arc<dyn PipeGauge>>,
     pub(crate) doubt: Doubt,
+    pub(crate) last_message: LastMessage,
+    round_trip: RoundTrip,
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
@@ -98,6 +101,7 @@ impl Peer {
             roles,
             http_address,
             configured,
+            round_trip,
             identity_time: _,
         } = parts.about;
         Self {
@@ -116,6 +120,8 @@ impl Peer {
             hooks: parts.hooks,
             gauge: parts.gauge,
             doubt: Doubt::default(),
+            last_message: LastMessage::new(Instant::now()),
+            round_trip,
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
@@ -140,9 +146,15 @@ impl Peer {
             self.roles
         };
         info.http_address.clone_from(&self.http_address);
+        info.rtt = self.round_trip.get();
         info.weight = self.weight.load(Ordering::Relaxed);
         info.dial = self.configured.as_ref().and_then(ConfiguredAddress::state);
         info
+    }
+
+    /// The end that dialled.
+    pub(crate) const fn direction(&self) -> Direction {
+        self.direction
     }
 
     pub(crate) fn identity(&self) -> Option<Identity> {

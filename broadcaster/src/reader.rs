@@ -154,7 +154,9 @@ impl<R: FrameSource> Reader<R> {
 
     /// Notes a message at its rate, and counts it if it is beyond.
     fn pace(&mut self, tag: Tag) -> Result<Pace, DisconnectReason> {
-        let pace = self.pacer.message(tag, Instant::now())?;
+        let now = Instant::now();
+        self.peer.last_message.note(now);
+        let pace = self.pacer.message(tag, now)?;
         if pace != Pace::Within {
             let lane = self.way_in.context.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
             self.way_in.context.metrics.came_too_fast(self.peer.transport, lane);

@@ -9,9 +9,10 @@ use gossip::{
         vote::MarkKey,
     },
 };
-use mesh::MeshLimits;
+use mesh::{MeshLimits, Ranking};
 use rand::Rng;
 use runtime::{Environment, TaskSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,9 +28,11 @@ use crate::{
     links::Links,
     mesh_handle::Mesh,
     mesh_loop::MeshLoop,
+    mesh_upkeep::Upkeep,
     metrics::Metrics,
     observers::Observers,
     passing::HeldBack,
+    performance::Performance,
     pulse::{self, Moment, Pulse},
     registry::Registry,
     relay::Relaying,
@@ -134,7 +137,7 @@ impl Broadcaster {
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
         let Setup { profile, limits, relaying, votes, application, metrics, mesh, environment } =
             setup;
-        let tasks = TaskSet::new(parent);
+        let (tasks, now) = (TaskSet::new(parent), Instant::now().into_std());
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
             tags: profile.tags,
@@ -149,6 +152,7 @@ impl Broadcaster {
             metrics,
             registry,
             held_back: HeldBack::default(),
+            performance: Performance::new(Ranking::new(mesh.performance_window, now)),
         });
         let Context { limits, registry, metrics, .. } = &*context;
         let (application, observers) =
@@ -177,6 +181,8 @@ impl Broadcaster {
         tasks.spawn_lasting("pulse", |cancel| pulse::run(pulse, beaten, cancel));
         let swept = Arc::clone(registry);
         tasks.spawn_lasting("sweep", |cancel| swept.sweep(cancel));
+        let shares = if relaying == Relaying::Off { 1 } else { 2 };
+        let slots = mesh.throttled.unwrap_or(mesh.fan_out / shares);
         let (events, mesh) = (Events::new(), Mesh::new(mesh, &environment));
         let mesh_loop = MeshLoop {
             mesh: mesh.clone(),
@@ -185,6 +191,7 @@ impl Broadcaster {
             tasks: tasks.clone(),
             known: BTreeMap::new(),
             links_of: BTreeMap::new(),
+            upkeep: Upkeep::new(mesh.clone(), Arc::clone(&context), slots),
         };
         tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
         Self::of(Parts {

@@ -127,6 +127,9 @@ impl<S: FrameSink> Writer<S> {
             self.peer.keep_unsent(std::mem::take(batch));
             return ControlFlow::Break(());
         }
+        if !batch.is_empty() {
+            self.peer.last_message.note(now);
+        }
         for Queued { frame, receipt } in batch.drain(..) {
             let forwarded = frame.origin() == Origin::Forwarded;
             let reason = if forwarded && age(&frame) > limits.age(frame.lane()) {

@@ -1,6 +1,9 @@
 //! Peers: the nodes at the other ends of links.
 
-use std::{fmt, time::Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{address::NodeAddress, dial_state::DialState, identity::Identity};
 
@@ -146,6 +149,8 @@ pub struct PeerInfo {
     /// that was dialled, or at the host that the peer came from and the port that it says it listens on.
     /// Only libp2p proves who answers there.
     pub http_address: Option<NodeAddress>,
+    /// The last measured round-trip time of its connection; `None` before the first measurement.
+    pub rtt: Option<Duration>,
     /// Its weight among the peers of this node, as a [`PriorityScheme`](crate::PriorityScheme) tells; zero without one.
     pub weight: u64,
     /// The state of the configured address that leads to it; `None` if the operator named none, as for strangers. Over
@@ -168,6 +173,7 @@ impl PeerInfo {
             queued_bytes: 0,
             roles: Roles::NONE,
             http_address: None,
+            rtt: None,
             weight: 0,
             dial: None,
         }

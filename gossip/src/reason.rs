@@ -43,6 +43,10 @@ pub enum DisconnectReason {
     Banned,
     /// A better performing peer was preferred.
     LeastPerforming,
+    /// There were more outgoing links than the node keeps: its dial was answered late, or tested an address.
+    Surplus,
+    /// No message went over the link for long, while others carried some.
+    Idle,
     /// The peers around were suspected to be a clique.
     CliqueResolving,
     /// The application ended it for a reason of its own, which it says.
@@ -74,6 +78,8 @@ impl DisconnectReason {
             Self::Evicted => "evicted",
             Self::Banned => "banned",
             Self::LeastPerforming => "least_performing",
+            Self::Surplus => "surplus",
+            Self::Idle => "idle",
             Self::CliqueResolving => "clique_resolving",
             Self::Application(_) => "application",
             Self::Internal => "internal",

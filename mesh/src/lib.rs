@@ -5,6 +5,7 @@
 //!   sources       ──list───▶ Phonebook    ──records──▶ addresses, and their history, for the store
 //!   Phonebook     ─────────▶ DialSchedule ──due─────▶ dial these now
 //!   misbehaviour  ──ban────▶ Bans         ──until────▶ neither dialled nor let in
+//!   first copies  ──heard──▶ Ranking      ──judge───▶ let go of the slowest
 //!   TCP accept    ──knock──▶ Door         ──Knock───▶ serve, drain or close
 //! ```
 //!
@@ -21,7 +22,9 @@ pub mod dials;
 pub mod door;
 pub mod ledger;
 pub mod limits;
+pub mod outgoing;
 pub mod phonebook;
+pub mod ranking;
 
 pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
 pub use clique::CliqueCheck;
@@ -33,7 +36,9 @@ pub use door::{
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling, Standing};
 pub use limits::MeshLimits;
+pub use outgoing::{Outgoing, OutgoingPeer, Tenure};
 pub use phonebook::{
-    Added, AddressSource, DialFailure, DialSchedule, Listed, Phonebook, Record, Role, RoleError,
-    RoleSet, SourceError, SourceId, SourceKind,
+    Added, AddressSource, BookCounts, DialFailure, DialSchedule, Listed, Phonebook, Record, Role,
+    RoleError, RoleSet, SourceError, SourceId, SourceKind,
 };
+pub use ranking::{MAX_MEASURED, MessageKey, Ranking};

@@ -10,9 +10,9 @@ use crate::door::RateWindow;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MeshLimits {
-    /// Outgoing links at which no more learnt addresses are dialled. Addresses that an operator named are all dialled,
-    /// and count. Dials that are answered late may lead to a few more. Default: 4. Source: wire facts 11.1,
-    /// `GossipFanout`.
+    /// Outgoing peers at which no more learnt addresses are dialled. Addresses that an operator named are all dialled,
+    /// and count. Links above it, which dials that were answered late lead to, are let go. Default: 4. Source: wire
+    /// facts 11.1, `GossipFanout`.
     pub fan_out: usize,
     /// The share of WebSocket in `fan_out`. Default: all of it. Source: wire facts 13: existing hybrid nodes have one
     /// total, and WebSocket first.
@@ -46,6 +46,25 @@ pub struct MeshLimits {
     /// Time for which a peer is not dialled that was replaced, so that another one gets the place. Default: 5 minutes.
     /// Chosen: as `clique_after`, so that the next one to be replaced may be followed by it.
     pub replaced_for: Duration,
+    /// Outgoing peers that may be let go as the slowest; those that come later stay until they end. `None`, the
+    /// default, is the fan-out, and half of it in a node that passes messages on. Source: wire facts 11.2.
+    pub throttled: Option<usize>,
+    /// Time for which the messages of outgoing peers are compared before the slowest may be let go, and up to twice as
+    /// long by chance. Default: 60 s. Source: wire facts 11.3.
+    pub performance_window: Duration,
+    /// Mean delay behind the fastest peer from which the slowest one is let go. Default: 50 ms. Chosen: what two paths
+    /// of one continent differ by; existing nodes let the slowest go whatever the difference is.
+    pub performance_margin: Duration,
+    /// Time without a message in either direction after which a peer is let go that no operator named, if others
+    /// brought some in that time. Default: 5 minutes. Source: wire facts 11.4; a network in which nobody says anything
+    /// keeps its links, which the pings keep alive.
+    pub idle_after: Duration,
+    /// Time between two looks for idle peers. Default: 3 minutes. Source: wire facts 11.4.
+    pub idle_check: Duration,
+    /// Time from one test of an untried address to the next one, and up to twice as long by chance, while there are as
+    /// many outgoing peers as the fan-out: the address is dialled, and the link let go. `None` tests none. Default: 2
+    /// minutes. Source: threats and goals, row 23; Bitcoin's feeler connections.
+    pub feeler_every: Option<Duration>,
     /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
     /// 11.5, as for a dial.
     pub source_time: Duration,
@@ -64,12 +83,19 @@ gossip::setters!(MeshLimits {
     with_malformed_ban => malformed_ban: Duration,
     with_clique_after => clique_after: Duration,
     with_replaced_for => replaced_for: Duration,
+    with_throttled => throttled: Option<usize>,
+    with_performance_window => performance_window: Duration,
+    with_performance_margin => performance_margin: Duration,
+    with_idle_after => idle_after: Duration,
+    with_idle_check => idle_check: Duration,
+    with_feeler_every => feeler_every: Option<Duration>,
     with_source_time => source_time: Duration,
 });
 
 impl MeshLimits {
     /// The share of a transport in the fan-out.
-    pub(crate) fn share(&self, transport: Transport) -> usize {
+    #[must_use]
+    pub fn share(&self, transport: Transport) -> usize {
         let share = match transport {
             Transport::WebSocket => self.fan_out_websocket,
             Transport::Libp2p => self.fan_out_libp2p,
@@ -87,6 +113,13 @@ impl Durations for MeshLimits {
         visit("MeshLimits::malformed_ban", &mut self.malformed_ban);
         visit("MeshLimits::clique_after", &mut self.clique_after);
         visit("MeshLimits::replaced_for", &mut self.replaced_for);
+        visit("MeshLimits::performance_window", &mut self.performance_window);
+        visit("MeshLimits::performance_margin", &mut self.performance_margin);
+        visit("MeshLimits::idle_after", &mut self.idle_after);
+        visit("MeshLimits::idle_check", &mut self.idle_check);
+        if let Some(every) = &mut self.feeler_every {
+            visit("MeshLimits::feeler_every", every);
+        }
         visit("MeshLimits::source_time", &mut self.source_time);
     }
 }
@@ -106,6 +139,12 @@ impl Default for MeshLimits {
             malformed_ban: Duration::from_secs(30),
             clique_after: Duration::from_secs(300),
             replaced_for: Duration::from_secs(300),
+            throttled: None,
+            performance_window: Duration::from_secs(60),
+            performance_margin: Duration::from_millis(50),
+            idle_after: Duration::from_secs(300),
+            idle_check: Duration::from_secs(180),
+            feeler_every: Some(Duration::from_secs(120)),
             source_time: Duration::from_secs(30),
         }
     }

@@ -28,6 +28,7 @@ impl Running {
     pub fn register_metrics(&self, registry: &mut Registry) {
         let seen = self.seen();
         self.metrics().register(registry);
+        seen.broadcaster.mesh().register_metrics(registry);
         #[cfg(feature = "discovery")]
         self.dns_metrics().register(registry);
         #[cfg(feature = "p2p")]

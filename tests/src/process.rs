@@ -216,7 +216,6 @@ impl Node {
     }
 
     /// A handle on its log that outlives the process.
-    #[must_use]
     pub fn kept_log(&self) -> impl Fn() -> Vec<String> + use<> {
         let log = self.log.clone();
         move || log.all()

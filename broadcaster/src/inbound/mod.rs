@@ -140,6 +140,9 @@ impl WayIn {
             .unpack(&self.context, rule, &arrival.payload, (patience, &shares))
             .await?;
         let message = unpacked.fingerprint;
+        if let Some(peer) = &arrival.source.peer {
+            self.context.performance.heard(peer, lane, message.0);
+        }
         if !self.unpacker.admits(unpacked.price, &shares, &self.context.limits.rates)? {
             self.context.metrics.dropped(DropReason::OverRate, lane);
             return Err(Refusal::NoRoom);

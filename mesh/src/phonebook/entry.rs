@@ -65,6 +65,13 @@ pub(super) struct Rank {
     is_learnt: bool,
 }
 
+impl Rank {
+    /// Returns `true` if the address must show that it still works.
+    pub(super) fn is_on_trial(self) -> bool {
+        self.turn == Turn::OnTrial
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Most trusted source first.
@@ -75,6 +82,8 @@ pub(super) struct Entry {
     /// Since when no source lists it.
     pub(super) unlisted: Option<Instant>,
     pub(super) hold: Hold,
+    /// `true` once this node has decided to let the link go, which is no failure of the address.
+    pub(super) is_let_go: bool,
     /// In a row.
     pub(super) failures: u32,
     /// Identity that was last found behind the address.
@@ -100,6 +109,7 @@ impl Entry {
             age,
             unlisted: None,
             hold: Hold::Free,
+            is_let_go: false,
             failures: 0,
             identity: None,
             acquaintance: Acquaintance::Strange,
@@ -191,7 +201,7 @@ impl Entry {
 
     /// Records a dial.
     pub(super) fn dialled(&mut self, now: Instant, rate: &RateWindow) {
-        self.hold = Hold::Dialled { since: now };
+        (self.hold, self.is_let_go) = (Hold::Dialled { since: now }, false);
         if rate.is_on() {
             let is_over = |at: &Instant| now.saturating_duration_since(*at) >= rate.window;
             while self.dials.front().is_some_and(is_over) {

@@ -22,6 +22,7 @@
 
 mod agenda;
 mod buckets;
+mod counts;
 mod entries;
 mod entry;
 mod record;
@@ -47,6 +48,7 @@ pub use buckets::{
     NEW_BUCKET, NEW_BUCKETS, REACH_OF_CHOSEN, REACH_OF_NETWORK, REACH_OF_SOURCE, TRIED_BUCKET,
     TRIED_BUCKETS,
 };
+pub use counts::BookCounts;
 pub use entry::MAX_LISTINGS;
 pub use record::Record;
 pub use roles::{MAX_ROLE_BYTES, MAX_ROLES, Role, RoleError, RoleSet};
@@ -385,7 +387,7 @@ impl Phonebook {
     fn linked(&mut self, address: &NodeAddress, identity: Option<Identity>, now: Instant) {
         let wall = self.wall(now);
         if let Some(entry) = self.entries.get_mut(address) {
-            entry.hold = Hold::Linked { since: now };
+            (entry.hold, entry.is_let_go) = (Hold::Linked { since: now }, false);
             entry.last_seen = wall;
             entry.identity = identity.or(entry.identity);
         }

@@ -17,7 +17,9 @@
 //! * No address is dialled while the identity last found behind it is connected by whatever link, except that a libp2p
 //!   address is while there is a link over WebSocket alone.
 //! * No address is dialled while it, its host or its identity is banned, nor without a dialer for its transport.
-//! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected.
+//! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected, unless this node
+//!   let it go.
+//! * While the fan-out is reached, one untried address at a time is tested beyond it, rarely.
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
 //! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
 
@@ -85,6 +87,8 @@ pub struct DialSchedule {
     identities: BTreeMap<Identity, BTreeSet<Transport>>,
     /// Transports that have a dialer.
     carried: BTreeSet<Transport>,
+    /// Time of the next test of an untried address; `None` until the fan-out was reached.
+    feeler_at: Option<Instant>,
     /// Follows the phonebook; see [`DialSchedule::follow`].
     agenda: Agenda,
 }
@@ -124,6 +128,7 @@ impl DialSchedule {
             bans: Bans::new(now, wall),
             identities: BTreeMap::new(),
             carried: BTreeSet::new(),
+            feeler_at: None,
             agenda: Agenda::default(),
         }
     }
@@ -184,7 +189,102 @@ impl DialSchedule {
             census.young.push((now, transport_of(&address)));
             begun.push(address);
         }
+        if let Some(address) = self.feeler(&census, now, rng) {
+            self.book.hold(&address, now, &self.limits.rate);
+            begun.push(address);
+        }
         begun
+    }
+
+    /// The untried address to test now. One that must show that it still works comes first.
+    fn feeler(&mut self, census: &Census, now: Instant, rng: &mut impl Rng) -> Option<NodeAddress> {
+        let every = self.limits.feeler_every.filter(|_| self.is_full(census))?;
+        let next = now.checked_add(every + random_part(every, rng));
+        if self.feeler_at.is_none_or(|at| at > now) {
+            self.feeler_at = self.feeler_at.or(next);
+            return None;
+        }
+        let found = self.first_untried(census, now)?;
+        self.feeler_at = next;
+        Some(found)
+    }
+
+    /// Returns `true` if there are as many links as the fan-out.
+    fn is_full(&self, census: &Census) -> bool {
+        census.links() >= self.limits.fan_out
+    }
+
+    /// The queues of learnt addresses that a feeler may come from.
+    fn feeler_queues(&self, census: &Census) -> Vec<QueueId> {
+        let mut queues = self.agenda.queues();
+        queues.retain(|queue| {
+            matches!(queue.class, Class::Learnt(transport) if self.limits.share(transport) > 0)
+                && self.has_place(queue.is_familiar, census.dialling)
+        });
+        queues
+    }
+
+    /// The first learnt address that is due and was never connected, or must show that it still works.
+    fn first_untried(&mut self, census: &Census, now: Instant) -> Option<NodeAddress> {
+        let mut first: Option<(Turn, NodeAddress)> = None;
+        for queue in self.feeler_queues(census) {
+            let Some((turn, address)) = self.first_ready(queue, now) else { continue };
+            let is_untried = !queue.is_familiar || turn.0.is_on_trial();
+            if is_untried && first.as_ref().is_none_or(|(best, _)| turn < *best) {
+                first = Some((turn, address));
+            }
+        }
+        first.map(|(_, address)| address)
+    }
+
+    /// The time of the next test of an untried address.
+    fn feeler_wake(&mut self, census: &Census, now: Instant) -> Option<Instant> {
+        let at = self.feeler_at.filter(|_| self.is_full(census))?;
+        let mut next = None;
+        for queue in self.feeler_queues(census).into_iter().filter(|queue| !queue.is_familiar) {
+            next = next.into_iter().chain(self.first_wake(queue, now)).min();
+        }
+        next.map(|wake| wake.max(at))
+    }
+
+    /// Returns `true` if a learnt address is due that could take the place of a link.
+    #[must_use]
+    pub fn has_another(&mut self, now: Instant) -> bool {
+        self.follow(now);
+        let learnt = |queue: &QueueId| matches!(queue.class, Class::Learnt(_));
+        let queues = self.agenda.queues().into_iter().filter(learnt).collect::<Vec<_>>();
+        queues.into_iter().any(|queue| self.first_wake(queue, now) == Some(now))
+    }
+
+    /// Records the round-trip time of a link over a transport, to a peer of this identity or at this address.
+    pub fn observed(
+        &mut self,
+        identity: Option<Identity>,
+        address: Option<&NodeAddress>,
+        (transport, rtt): (Transport, Duration),
+    ) {
+        let of_it = identity.map(|identity| self.agenda.of_identity(&identity));
+        let all = of_it.into_iter().flatten().chain(address.cloned());
+        for address in all.filter(|address| transport_of(address) == transport) {
+            self.book.observed(&address, rtt);
+        }
+    }
+
+    /// This node lets a link go, to a peer of this identity or at this address. Its end is no failure of the address,
+    /// which has shown that it works.
+    pub fn let_go(
+        &mut self,
+        identity: Option<Identity>,
+        address: Option<&NodeAddress>,
+        now: Instant,
+    ) {
+        self.follow(now);
+        let of_it = identity.map(|identity| self.agenda.of_identity(&identity));
+        for address in of_it.into_iter().flatten().chain(address.cloned()) {
+            if let Some(entry) = self.book.entries.get_mut(&address) {
+                entry.is_let_go = matches!(entry.hold, Hold::Linked { .. });
+            }
+        }
     }
 
     /// The address to dial before all others, if there is room for it.
@@ -287,7 +387,7 @@ impl DialSchedule {
             let wake = self.first_wake(queue, now).map(|wake| wake.max(opens));
             next = next.into_iter().chain(wake).min();
         }
-        next
+        next.into_iter().chain(self.feeler_wake(&census, now)).min()
     }
 
     /// A dial led to a link to `identity`, if that is known. An address may also be connected that
@@ -329,10 +429,11 @@ impl DialSchedule {
     pub fn ended(&mut self, address: &NodeAddress, now: Instant, rng: &mut impl Rng) {
         let Some(entry) = self.book.entries.get(address) else { return };
         let Hold::Linked { since } = entry.hold else { return };
-        if is_stable(since, now) {
+        let is_let_go = entry.is_let_go;
+        if is_let_go || is_stable(since, now) {
             self.book.works(address);
         }
-        let mut delay = self.after_short_link(address, now, rng);
+        let mut delay = if is_let_go { None } else { self.after_short_link(address, now, rng) };
         if delay.is_none() && !self.is_connected(address) {
             delay = Some(random_part(self.limits.base, rng));
         }
@@ -383,8 +484,8 @@ impl DialSchedule {
         now: Instant,
     ) {
         self.punish(identity, address, reason, now);
-        use DisconnectReason::{CliqueResolving, LeastPerforming};
-        if !matches!(reason, LeastPerforming | CliqueResolving) {
+        use DisconnectReason::{CliqueResolving, Idle, LeastPerforming};
+        if !matches!(reason, LeastPerforming | CliqueResolving | Idle) {
             return;
         }
         let until = now.checked_add(self.limits.replaced_for.min(MAX_DELAY));

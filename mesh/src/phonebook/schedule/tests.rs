@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+mod feelers;
 mod storm;
 
 use proptest::prelude::*;
@@ -151,7 +152,8 @@ fn a_dial_that_is_not_answered_gives_its_place_to_another_up_to_a_bound() {
 
 #[test]
 fn learnt_addresses_are_dialled_up_to_the_fan_out_and_again_when_a_link_ends() {
-    let mut bench = Bench::with(MeshLimits::default().with_fan_out(2), &[]);
+    let limits = MeshLimits::default().with_fan_out(2).with_feeler_every(None);
+    let mut bench = Bench::with(limits, &[]);
     for number in [1, 2, 3] {
         assert_eq!(bench.learn(number), Added::New);
     }
@@ -552,7 +554,7 @@ proptest! {
     fn bounds_hold_and_every_address_has_a_future_after_any_steps(steps in steps()) {
         let concurrent = NonZeroUsize::MIN.saturating_add(2);
         let most = concurrent.saturating_add(3);
-        let limits = MeshLimits { concurrent, most, fan_out: 5, ..MeshLimits::default() };
+        let limits = MeshLimits { concurrent, most, fan_out: 5, feeler_every: None, ..MeshLimits::default() };
         let mut bench = Bench::with(limits, &[]);
         for step in steps {
             match step {
