@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
 };
-use mesh::ConfiguredAddress;
+use mesh::{Conduct, ConfiguredAddress};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -166,6 +166,8 @@ pub struct LinkInfo {
     /// [`PeerEvent::Connected`](crate::PeerEvent::Connected) waits for the exchange so long at most. `None`, the
     /// default, tells of the peer at once.
     pub identity_time: Option<Duration>,
+    /// Where misbehaviour of the peer is noted; `None`, the default, if it is forgotten with the link.
+    pub conduct: Option<Conduct>,
 }
 
 impl LinkInfo {
@@ -182,6 +184,7 @@ impl LinkInfo {
             configured: None,
             round_trip: RoundTrip::default(),
             identity_time: None,
+            conduct: None,
         }
     }
 }

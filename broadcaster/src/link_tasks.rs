@@ -110,7 +110,7 @@ impl<S: FrameSink, R: FrameSource> Loops<S, R> {
                 drop((writer, on_end));
             });
         }
-        let shares = Arc::new(way_in.shares_of_peer());
+        let shares = Arc::new(way_in.shares_of_peer(&peer));
         for source in sources {
             let (peer, way_in) = (Arc::clone(&peer), Arc::clone(way_in));
             let mut reader =

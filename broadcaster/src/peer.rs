@@ -18,7 +18,7 @@ use gossip::{
     TagTable, Transport,
     wire::digest::{Digest, DigestFilter},
 };
-use mesh::ConfiguredAddress;
+use mesh::{Conduct, ConfiguredAddress};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::{
     events::PeerEvents,
     frame::Frame,
     lanes::{Lanes, Queued},
+    limits::Rates,
     link::{LinkHooks, LinkInfo},
     requests::Requests,
     vitals::{LastMessage, RoundTrip},
@@ -41,6 +42,7 @@ pub(crate) struct Peer {
     roles: Roles,
     http_address: Option<NodeAddress>,
     configured: Option<ConfiguredAddress>,
+    conduct: Option<Conduct>,
     connected_at: Instant,
     /// Which attachment this was: later ones have larger numbers.
     pub(crate) joined: u64,
@@ -103,6 +105,7 @@ impl Peer {
             configured,
             round_trip,
             identity_time: _,
+            conduct,
         } = parts.about;
         Self {
             id: parts.id,
@@ -112,6 +115,7 @@ impl Peer {
             roles,
             http_address,
             configured,
+            conduct,
             connected_at: Instant::now(),
             joined: parts.joined,
             lanes: parts.lanes,
@@ -168,6 +172,10 @@ impl Peer {
 
     /// Asks the peer's loops to end. Returns whether this settled why.
     pub(crate) fn end(&self, reason: DisconnectReason) -> bool {
+        let misbehaved = self.conduct.as_ref().filter(|_| reason.is_misbehaviour());
+        if let Some(conduct) = misbehaved.filter(|_| !self.has_ended()) {
+            conduct.misbehaved(Instant::now().into_std());
+        }
         let first = self.standing.send_if_modified(|standing| match standing {
             Standing::Live => {
                 *standing = Standing::Ended(reason);
@@ -181,6 +189,18 @@ impl Peer {
         });
         self.cancel.cancel();
         first
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Ended(_))
+    }
+
+    /// The rates at which the peer may send, when it was disconnected for misbehaviour of late lower than those of
+    /// others.
+    pub(crate) fn rates(&self, rates: &Rates) -> Rates {
+        let now = Instant::now().into_std();
+        let strikes = self.conduct.as_ref().map_or(0, |conduct| conduct.strikes(now));
+        rates.after(strikes)
     }
 
     /// Ends the peer if it is benched.

@@ -68,7 +68,7 @@ impl<R: FrameSource> Reader<R> {
             heard_on: HeardOn::Stream,
             shares,
         };
-        let pacer = Pacer::new(context.tags, context.limits.rates, Instant::now());
+        let pacer = Pacer::new(context.tags, peer.rates(&context.limits.rates), Instant::now());
         Self { peer, source, way_in, traffic, origin, pacer, decoder: None }
     }
 

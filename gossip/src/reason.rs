@@ -57,6 +57,12 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
+    /// Returns `true` if the peer did what no honest one does, so that it pays for it when it comes again.
+    #[must_use]
+    pub const fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::Flood | Self::BadData | Self::Oversized | Self::Protocol)
+    }
+
     /// Label used in metrics, logs and output for programs. Part of the operator-facing interface.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -30,8 +30,8 @@ pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
 pub use clique::CliqueCheck;
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
-    Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace, RateWindow,
-    Refusal, TooMany,
+    Conduct, Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace,
+    RateWindow, Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling, Standing};

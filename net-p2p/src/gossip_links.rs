@@ -306,6 +306,10 @@ impl GossipLinks {
                 swarm.close_connection(on);
                 self.on_disconnected(swarm, id, on);
             }
+            // The peer would open the next link on the same connection, past the door.
+            LinkOutcome::Ended(reason) if reason.is_misbehaviour() => {
+                swarm.close_connection(on);
+            }
             LinkOutcome::Ended(reason) => {
                 let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
                 let shared = peer.and_then(|peer| peer.purpose(on)) == Some(Purpose::Streams);

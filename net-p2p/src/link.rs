@@ -304,6 +304,8 @@ impl LinkContext {
         let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
         info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
         info.configured = self.configured_address(&about);
+        info.conduct =
+            identity_of(&about.peer).and_then(|identity| self.door.conduct_of(&identity));
         if info.configured.is_some() {
             info.roles = Roles::CONFIGURED;
         }

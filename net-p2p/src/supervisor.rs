@@ -121,7 +121,8 @@ impl SwarmParts {
             bounds = bounds.with_backlog(bytes);
         }
         let backlog = Backlog::new(bounds.backlog_bytes, metrics.clone());
-        (backlog, TopicGate::new(bounds.message_id_bytes, metrics.clone()))
+        let gate = TopicGate::new(bounds.message_id_bytes, metrics.clone());
+        (backlog, gate.at(self.context.door.clone()))
     }
 
     /// Builds a swarm, and waits until it listens.

@@ -27,9 +27,11 @@ use libp2p::{
     PeerId,
     gossipsub::{DataTransform, Message, RawMessage, TopicHash},
 };
+use mesh::Door;
 use tokio::time::Instant;
 
 use crate::{
+    address::identity_of,
     ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
@@ -62,6 +64,8 @@ struct Gate {
     names: Ledger,
     /// Memory that the messages that were passed to peers take at each of them.
     passed: Ledger,
+    /// Where floods are noted, so that their senders pay when they come again.
+    door: Option<Door>,
 }
 
 impl TopicGate {
@@ -76,8 +80,15 @@ impl TopicGate {
             names: Ledger::new(bound, HEARD_FOR),
             // One peer gets eight ninths of the bound at the next node.
             passed: Ledger::new(bound / 6 * 5, HEARD_FOR),
+            door: None,
         };
         Self { gate: Arc::new(Mutex::new(gate)) }
+    }
+
+    /// Notes floods at this door.
+    pub(crate) fn at(self, door: Door) -> Self {
+        self.lock().door = Some(door);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
@@ -129,16 +140,25 @@ impl TopicGate {
     /// The next peer that must be disconnected for flooding.
     pub(crate) fn next_flooded(&self) -> Option<PeerId> {
         let mut gate = self.lock();
-        let flooded = gate.flooded.pop_front();
-        if flooded.is_some() {
-            gate.metrics.note(P2pEvent::TopicFlood);
+        let flooded = gate.flooded.pop_front()?;
+        gate.metrics.note(P2pEvent::TopicFlood);
+        if let Some(door) = &gate.door {
+            note_flood(door, &flooded);
         }
-        flooded
+        Some(flooded)
     }
 
     /// Removes the record of a peer that has disconnected.
     pub(crate) fn forget(&self, peer: &PeerId) {
         self.lock().rates.forget(peer);
+    }
+}
+
+/// Notes at the door that a peer flooded a topic.
+pub(crate) fn note_flood(door: &Door, peer: &PeerId) {
+    let conduct = identity_of(peer).and_then(|identity| door.conduct_of(&identity));
+    if let Some(conduct) = conduct {
+        conduct.misbehaved(Instant::now().into_std());
     }
 }
 

@@ -42,6 +42,7 @@ use crate::{
     publications::Publication,
     pubsub::{self, GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
+    topic_gate,
     topic_scores::TopicScore,
 };
 
@@ -291,6 +292,7 @@ impl TopicTraffic {
         for peer in flooded {
             self.graylisted.remove(&peer);
             self.context.metrics.note(P2pEvent::TopicFlood);
+            topic_gate::note_flood(&self.context.door, &peer);
             tracing::info!(%peer, "disconnecting a peer that stays graylisted");
             // This fails only if the peer has disconnected already.
             let _ = swarm.disconnect_peer_id(peer);

@@ -136,6 +136,7 @@ async fn link_up(
         greeting,
         priority_challenge: None,
         merit: None,
+        conduct: None,
     };
     let Ok(attached) = link::attach(context, (peer, claim), established) else { return };
     ticket.connected(identity);

@@ -18,7 +18,7 @@ use gossip::{
         identity::{Challenge, ListenerIdentity, Verification},
     },
 };
-use mesh::{ConfiguredAddress, LinkClaim, Merit};
+use mesh::{Conduct, ConfiguredAddress, LinkClaim, Merit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -67,6 +67,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) priority_challenge: Option<String>,
     /// Of the peer's place with the door, if it has one.
     pub(crate) merit: Option<Merit>,
+    /// Where misbehaviour of the peer is noted, if it has a place with the door.
+    pub(crate) conduct: Option<Conduct>,
 }
 
 /// Attaches a connection to the broadcaster. `claim` is present if the handshake has already verified the
@@ -93,6 +95,7 @@ where
         greeting,
         priority_challenge,
         merit,
+        conduct,
     } = established;
     let port = Arc::new(Port::default());
     let (returns, returned) = oneshot::channel();
@@ -105,7 +108,7 @@ where
     let roles = if configured.is_some() { Roles::CONFIGURED } else { Roles::NONE };
     let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
     (about.roles, about.http_address) = (roles, http_address);
-    about.configured = configured;
+    (about.configured, about.conduct) = (configured, conduct);
     if matches!(exchange, ListenerIdentity::Challenged { .. }) {
         about.identity_time = Some(IDENTITY_TIME);
     }

@@ -78,6 +78,9 @@ impl Collector for Asked {
             let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             count.encode(family.encode_family(&[("place", place)])?)?;
         }
+        let help = "Times that a peer was disconnected for misbehaviour that its host, or its identity, pays for when it comes again";
+        let strikes = encoder.encode_descriptor("door_strikes", help, None, MetricType::Counter)?;
+        ConstCounter::new(door.strikes()).encode(strikes)?;
         #[cfg(feature = "ws")]
         if let Some(ws) = seen.network.ws() {
             let metrics = ws.metrics();

@@ -113,8 +113,10 @@ impl WayIn {
     }
 
     /// The shares of a peer that sends over its connection and can be held up.
-    pub(crate) fn shares_of_peer(&self) -> Shares {
-        Shares::of_peer(&self.queues, &self.intake, &self.context.limits)
+    pub(crate) fn shares_of_peer(&self, peer: &Peer) -> Shares {
+        let limits = &self.context.limits;
+        let shares = Shares::of_peer(&self.queues, &self.intake, limits);
+        shares.unpacking_at(peer.rates(&limits.rates).unpacked_bytes)
     }
 
     /// The shares of a node that passes messages on in a topic, where nobody can be held up.

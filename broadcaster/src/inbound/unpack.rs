@@ -162,7 +162,7 @@ impl Unpacker {
         let highest = price(longest, payload.len());
         if !shares.has_part_of(&self.unpacked, highest, context.limits.rates.unpacked_in_all) {
             context.metrics.dropped(DropReason::OverRate, rule.lane);
-            shares.charge(highest, context.limits.rates.unpacked_bytes).map_err(Refusal::End)?;
+            shares.charge(highest).map_err(Refusal::End)?;
             return Err(Refusal::NoRoom);
         }
         let room = context.budget.reserve(longest, rule.lane);
@@ -184,7 +184,7 @@ impl Unpacker {
         if price == 0 {
             return Ok(true);
         }
-        shares.charge(price, rates.unpacked_bytes).map_err(Refusal::End)?;
+        shares.charge(price).map_err(Refusal::End)?;
         Ok(shares.takes_of(&self.unpacked, price, rates.unpacked_in_all))
     }
 

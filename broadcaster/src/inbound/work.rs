@@ -99,6 +99,7 @@ impl WorkQueues {
 pub(crate) struct Shares {
     /// Bytes that its compressed messages became of late.
     unpacked: Mutex<Bucket>,
+    unpacked_rate: Rate,
     /// The part of them that this node was ready to pass on.
     passed: Mutex<Bucket>,
     passed_on: Passed,
@@ -127,6 +128,7 @@ impl Shares {
     ) -> Self {
         Self {
             unpacked: Mutex::new(Bucket::new(Instant::now())),
+            unpacked_rate: limits.rates.unpacked_bytes,
             passed: Mutex::new(CommonBucket::newcomer(
                 limits.rates.unpacked_in_all,
                 Instant::now(),
@@ -138,14 +140,19 @@ impl Shares {
         }
     }
 
+    /// Shares of which compressed messages may become so much.
+    pub(crate) fn unpacking_at(self, unpacked_rate: Rate) -> Self {
+        Self { unpacked_rate, ..self }
+    }
+
     /// Notes what a compressed message became, which costs this node and not its sender.
     ///
     /// # Errors
     ///
     /// [`DisconnectReason::Flood`] when it was too much of late.
-    pub(crate) fn charge(&self, bytes: usize, rate: Rate) -> Result<(), DisconnectReason> {
+    pub(crate) fn charge(&self, bytes: usize) -> Result<(), DisconnectReason> {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = unpacked.fill(bytes as u64, rate, Instant::now());
+        let over = unpacked.fill(bytes as u64, self.unpacked_rate, Instant::now());
         if over.is_zero() { Ok(()) } else { Err(DisconnectReason::Flood) }
     }
 

@@ -58,6 +58,11 @@ pub struct InboundLimits {
     /// Connections of one subnet. Default: 240 in a second. Chosen: four hosts at full rate; a /24 of
     /// 254 would otherwise ask for 15,000 handshakes a second.
     pub subnet_rate: RateWindow,
+    /// First penalty of a host, and of an identity, whose peer was disconnected for misbehaviour: while it lasts the host
+    /// may connect less often, and an identity that was proved gets no place after its second. Links from there have a
+    /// lower pace for twice that time. Each further one is twice as long, up to ten minutes. Default: 10 s. Chosen: as long
+    /// as a flood is borne. Zero switches it off.
+    pub penalty: Duration,
     /// Outbound connections at one time, dials under way included. Default: 256. Chosen: sixty times
     /// what gossip needs; the rest is for streams that callers of this node open.
     pub outbound: usize,
@@ -73,6 +78,7 @@ gossip::setters!(InboundLimits {
     with_half_open_per_ip => half_open_per_ip: usize,
     with_rate => rate: RateWindow,
     with_subnet_rate => subnet_rate: RateWindow,
+    with_penalty => penalty: Duration,
     with_outbound => outbound: usize,
     with_loopback => loopback: LoopbackRule,
 });
@@ -123,6 +129,9 @@ impl Durations for InboundLimits {
                 visit(setting, &mut rate.window);
             }
         }
+        if !self.penalty.is_zero() {
+            visit("InboundLimits::penalty", &mut self.penalty);
+        }
     }
 }
 
@@ -137,6 +146,7 @@ impl Default for InboundLimits {
             half_open_per_ip: 32,
             rate,
             subnet_rate: RateWindow { count: 240, ..rate },
+            penalty: Duration::from_secs(10),
             outbound: 256,
             loopback: LoopbackRule::default(),
         }

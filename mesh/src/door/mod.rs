@@ -16,9 +16,11 @@
 //! * A [`Pass`], a [`PeerPlace`] or a [`Departure`] gives back its count when it is dropped.
 //! * Callbacks are called without a lock held, once at most.
 
+mod conduct;
 mod counts;
 mod limits;
 mod order;
+mod penalties;
 mod refusal;
 mod rules;
 mod tried;
@@ -37,6 +39,7 @@ use std::{
 use gossip::{Durations, Host, Identity, Transport};
 
 pub use self::{
+    conduct::Conduct,
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
     order::Merit,
     refusal::{Refusal, TooMany},
@@ -207,6 +210,20 @@ impl Door {
         self.shared().rules.merit_of(identity)
     }
 
+    /// Where misbehaviour of the peer of this identity is noted, if it has a place. For links that know no [`PeerPlace`] of
+    /// their own.
+    #[must_use]
+    pub fn conduct_of(&self, identity: &Identity) -> Option<Conduct> {
+        let host = self.shared().rules.host_of_peer(identity)?;
+        Some(Conduct::new(self.clone(), host, Some(*identity)))
+    }
+
+    /// Times since the start that misbehaviour of a peer was noted.
+    #[must_use]
+    pub fn strikes(&self) -> u64 {
+        self.shared().rules.penalties().noted()
+    }
+
     /// The limits it was made with.
     #[must_use]
     pub fn limits(&self) -> InboundLimits {
@@ -318,6 +335,13 @@ impl PeerPlace {
     #[must_use]
     pub fn merit(&self) -> Option<Merit> {
         self.door.shared().rules.merit(self.guest)
+    }
+
+    /// Where misbehaviour of the peer is noted. `None` if it was evicted.
+    #[must_use]
+    pub fn conduct(&self) -> Option<Conduct> {
+        let (host, identity) = self.door.shared().rules.whereabouts(self.guest)?;
+        Some(Conduct::new(self.door.clone(), host, identity))
     }
 }
 

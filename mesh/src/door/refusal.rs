@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The host sent more HTTP requests than allowed; each of them counts, not its connection.
     #[error("the host sends too many requests")]
     RequestRate,
+    /// The host, or the peer, was disconnected for misbehaviour a short while ago, and comes again too soon.
+    #[error("it misbehaved a short while ago, and comes again too soon")]
+    Penalty,
     /// There are as many outbound connections as allowed.
     #[error("all outbound connections are in use")]
     Outbound,
@@ -45,7 +48,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sockets,
         Self::HostRate,
         Self::SubnetRate,
@@ -56,6 +59,7 @@ impl Refusal {
         Self::PerSubnet,
         Self::PeerEvicted,
         Self::RequestRate,
+        Self::Penalty,
         Self::Outbound,
     ];
 
@@ -73,6 +77,7 @@ impl Refusal {
             Self::PerSubnet => "per_subnet",
             Self::PeerEvicted => "peer_evicted",
             Self::RequestRate => "request_rate",
+            Self::Penalty => "penalty",
             Self::Outbound => "outbound",
         }
     }

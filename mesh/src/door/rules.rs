@@ -10,6 +10,7 @@
 //!   at least two fewer, so that two equally crowded parts do not evict each other in turn.
 //! * Configured peers, and loopback while it is exempt, lose neither.
 //! * A socket of a proxy counts in total only until the proxy tells its client, and for the client's host from then on.
+//! * Misbehaviour slows down the host that it came from, and bars only an identity that was proved; see `penalties.rs`.
 //! * An evicted guest is forgotten at once: later calls with its ticket change nothing.
 
 use std::{
@@ -25,6 +26,7 @@ use super::{
     counts::{RateTable, Tally},
     limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
     order::{LONG, Merit, Rank, Record, Standing, Ticket, rank},
+    penalties::Penalties,
     refusal::{Refusal, TooMany},
     tried::Tried,
 };
@@ -93,6 +95,7 @@ pub(super) struct Rules {
     configured_hosts: BTreeSet<Host>,
     configured: BTreeSet<Identity>,
     tried: Tried,
+    penalties: Penalties,
     /// The transport of the call that is being ruled on.
     asking: Transport,
     refused: [[u64; Refusal::ALL.len()]; TRANSPORTS],
@@ -128,6 +131,7 @@ impl Rules {
             configured_hosts: BTreeSet::new(),
             configured: BTreeSet::new(),
             tried: Tried::default(),
+            penalties: Penalties::new(limits.penalty),
             asking: Transport::Memory,
             refused: [[0; Refusal::ALL.len()]; TRANSPORTS],
         }
@@ -190,11 +194,10 @@ impl Rules {
             Err(why) => return Ruling::Close(self.note(why)),
         };
         let seen = self.accepted_of(host, now);
-        let most = self.limits.rate.count;
-        if seen > most {
-            self.note(Refusal::HostRate);
+        if let Err((why, most)) = self.bears(host, seen, now) {
+            self.note(why);
             if seen > most.saturating_mul(2) || self.is_full() {
-                return Ruling::Close(Refusal::HostRate);
+                return Ruling::Close(why);
             }
             return Ruling::Drain { guest: self.enter(Some(host), Stage::Drained) };
         }
@@ -224,9 +227,8 @@ impl Rules {
     ) -> Result<Option<Ticket>, Refusal> {
         self.latest = Some(now);
         let host = Host::of(ip);
-        if self.accepted_of(host, now) > self.limits.rate.count {
-            return Err(self.note(Refusal::HostRate));
-        }
+        let seen = self.accepted_of(host, now);
+        self.bears(host, seen, now).map_err(|(why, _)| self.note(why))?;
         if self.is_over_in_subnet(host, now) {
             return Err(self.note(Refusal::SubnetRate));
         }
@@ -277,6 +279,17 @@ impl Rules {
         rated.map_or(0, |(table, rate)| table.count(host, now, rate.window))
     }
 
+    /// Fails if a host has connected too often in its window, with the number that it may. A host without a rate has
+    /// connected no times.
+    fn bears(&self, host: Host, seen: u32, now: Instant) -> Result<(), (Refusal, u32)> {
+        let most = self.penalties.rate(host, self.limits.rate, now).count;
+        match seen {
+            seen if seen <= most => Ok(()),
+            seen if seen <= self.limits.rate.count => Err((Refusal::Penalty, most)),
+            _ => Err((Refusal::HostRate, most)),
+        }
+    }
+
     /// Counts one connection of a subnet, and returns whether its window has too many.
     fn is_over_in_subnet(&mut self, host: Host, now: Instant) -> bool {
         let rated = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
@@ -317,6 +330,9 @@ impl Rules {
         let Some(host) = self.host_of(guest) else { return Err(Refusal::SocketEvicted) };
         let standing = self.standing(host, identity);
         if !identity.is_some_and(|identity| self.configured.contains(&identity)) {
+            if identity.is_some_and(|identity| self.penalties.is_barred(identity, now)) {
+                return Err(self.note(Refusal::Penalty));
+            }
             self.has_room_for(host, standing).map_err(|why| self.note(why))?;
         }
         let mut evicted = None;
@@ -362,6 +378,37 @@ impl Rules {
         let places = self.guests.values().rev().filter_map(|known| known.place.as_ref());
         let mut theirs = places.filter(|place| place.identity.as_ref() == Some(identity));
         Some(theirs.next()?.merit.clone())
+    }
+
+    /// Notes that a peer was disconnected for misbehaviour.
+    pub(super) fn strike(&mut self, host: Host, identity: Option<Identity>, now: Instant) {
+        if !self.is_exempt(host) {
+            self.penalties.strike(host, identity, now);
+        }
+    }
+
+    /// Strikes of late of a host or of an identity there, whichever has more.
+    pub(super) fn strikes(&self, host: Host, identity: Option<Identity>, now: Instant) -> u32 {
+        self.penalties.strikes(host, identity, now)
+    }
+
+    /// The penalties of everybody.
+    pub(super) const fn penalties(&self) -> &Penalties {
+        &self.penalties
+    }
+
+    /// The host and the identity of a guest that has a place.
+    pub(super) fn whereabouts(&self, guest: Ticket) -> Option<(Host, Option<Identity>)> {
+        let known = self.guests.get(&guest)?;
+        Some((known.host?, known.place.as_ref()?.identity))
+    }
+
+    /// The host of the peer of this identity that came last; `None` if it has no place.
+    pub(super) fn host_of_peer(&self, identity: &Identity) -> Option<Host> {
+        let is_it = |place: &Place| place.identity.as_ref() == Some(identity);
+        let mut theirs =
+            self.guests.values().rev().filter(|known| known.place.as_ref().is_some_and(is_it));
+        theirs.next()?.host
     }
 
     /// A guest is gone, or has to go.

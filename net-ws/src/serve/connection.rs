@@ -218,6 +218,7 @@ async fn become_peer<Io: Carrier>(
         greeting,
         priority_challenge,
         merit: peer_place.merit(),
+        conduct: peer_place.conduct(),
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {
         tracing::debug!(%peer, from = %caller.address, "peer connected");

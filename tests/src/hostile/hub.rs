@@ -70,18 +70,33 @@ impl Target {
 ///
 /// Never: the node listens on both of its sides.
 pub async fn hub(parent: &CancellationToken) -> Result<(Running, Target), StartError> {
+    hub_with(parent, |builder| builder).await
+}
+
+/// [`hub`], as `built` changes it.
+///
+/// # Errors
+///
+/// [`StartError`].
+///
+/// # Panics
+///
+/// If it is changed so that it does not listen on both of its sides.
+pub async fn hub_with(
+    parent: &CancellationToken,
+    built: impl FnOnce(NodeBuilder) -> NodeBuilder,
+) -> Result<(Running, Target), StartError> {
     let inbound = InboundLimits::default().with_loopback(LoopbackRule::Counted);
     let late = LateNode::default();
     let proxy = BlockProxy::new(late.clone(), BlockProxyLimits::default());
     let responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT)).proxy(proxy);
     let network = NetworkId::new(NETWORK).expect("the name is a short path segment");
-    let running = NodeBuilder::new(network)
+    let builder = NodeBuilder::new(network)
         .relaying(Relaying::Accepted)
         .inbound_limits(inbound)
         .handler(Tag::UE, responder)
-        .on_start(move |running| late.fill(running))
-        .start(parent)
-        .await?;
+        .on_start(move |running| late.fill(running));
+    let running = built(builder).start(parent).await?;
     let ws = running.ws_url().and_then(|url| url.strip_prefix("http://")?.parse().ok());
     let p2p = running.p2p_addresses().into_iter().next();
     let target = Target::new(ws.expect("it has a URL"), p2p.expect("it has an address"));

@@ -25,8 +25,10 @@ const BREATH: Duration = Duration::from_millis(200);
 
 /// The transport of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carrier {
+pub enum Carrier {
+    /// A WebSocket.
     WebSocket,
+    /// A libp2p stream.
     Libp2p,
 }
 
@@ -116,7 +118,10 @@ impl Line {
     }
 
     /// Writes until that fails or the node ends the connection.
-    async fn run<F: Future<Output = io::Result<()>>>(self, write: impl FnOnce(Pen) -> F) {
+    pub(super) async fn run<F: Future<Output = io::Result<()>>>(
+        self,
+        write: impl FnOnce(Pen) -> F,
+    ) {
         let Self { mut read, write: pen, _driver } = self;
         let drain = async {
             let mut heard = vec![0; 64 * 1024];
