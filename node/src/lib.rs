@@ -80,6 +80,8 @@ mod metrics;
 mod mode;
 mod network;
 mod running;
+#[cfg(feature = "services")]
+mod service_metrics;
 mod view;
 
 #[cfg(feature = "discovery")]
@@ -120,6 +122,8 @@ pub use net_ws::{
 };
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
+#[cfg(feature = "services")]
+pub use service_metrics::register_service_metrics;
 #[cfg(feature = "services")]
 pub use services;
 pub use view::{Trouble, View};

@@ -35,11 +35,12 @@ impl Running {
         if let Some(p2p) = seen.network.p2p() {
             p2p.metrics().register(registry);
         }
-        registry.register_collector(Box::new(Asked {
-            seen: std::sync::Arc::downgrade(seen),
-            #[cfg(feature = "http")]
-            http_server: self.http_server().cloned(),
-        }));
+        #[cfg(feature = "http")]
+        if let Some(http_server) = self.http_server() {
+            registry.register_collector(Box::new(HttpCounters(http_server.clone())));
+        }
+        let seen = std::sync::Arc::downgrade(seen);
+        registry.register_collector(Box::new(Asked { seen }));
     }
 }
 
@@ -47,8 +48,6 @@ impl Running {
 #[derive(Debug)]
 struct Asked {
     seen: Weak<Seen>,
-    #[cfg(feature = "http")]
-    http_server: Option<HttpServer>,
 }
 
 impl Collector for Asked {
@@ -73,11 +72,7 @@ impl Collector for Asked {
             ("outbound", door.outbound()),
         ];
         let help = "Places with the door that are taken";
-        let mut family = encoder.encode_descriptor("door_taken", help, None, MetricType::Gauge)?;
-        for (place, count) in taken {
-            let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            count.encode(family.encode_family(&[("place", place)])?)?;
-        }
+        gauges(&mut encoder, ("door_taken", "place"), help, taken)?;
         let help = "Times that a peer was disconnected for misbehaviour that its host, or its identity, pays for when it comes again";
         let strikes = encoder.encode_descriptor("door_strikes", help, None, MetricType::Counter)?;
         ConstCounter::new(door.strikes()).encode(strikes)?;
@@ -109,23 +104,50 @@ impl Collector for Asked {
                 }
             }
         }
-        #[cfg(feature = "http")]
-        if let Some(metrics) = self.http_server.as_ref().map(HttpServer::metrics) {
-            let requests = ConstCounter::new(metrics.requests());
-            let help = "HTTP requests that reached a service";
-            requests.encode(encoder.encode_descriptor(
-                "http_requests",
-                help,
-                None,
-                requests.metric_type(),
-            )?)?;
-            let incidents =
-                Incident::ALL.map(|incident| (incident.label(), metrics.count(incident)));
-            let help = "HTTP connections and requests that ended otherwise than by an answer";
-            counters(&mut encoder, "http_incidents", help, incidents)?;
-        }
         Ok(())
     }
+}
+
+/// An HTTP server, which is asked at each scrape.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+pub(crate) struct HttpCounters(pub(crate) HttpServer);
+
+#[cfg(feature = "http")]
+impl Collector for HttpCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(server) = self;
+        let metrics = server.metrics();
+        let help = "HTTP requests that reached a service";
+        let requests =
+            encoder.encode_descriptor("http_requests", help, None, MetricType::Counter)?;
+        ConstCounter::new(metrics.requests()).encode(requests)?;
+        let incidents = Incident::ALL.map(|incident| (incident.label(), metrics.count(incident)));
+        let help = "HTTP connections and requests that ended otherwise than by an answer";
+        counters(&mut encoder, "http_incidents", help, incidents)?;
+        let permits = [
+            ("connections", server.served()),
+            ("connections_waiting", server.waiting()),
+            ("requests", server.requests_in_flight()),
+        ];
+        let help = "Permits of the HTTP server that are taken, and connections that wait for one";
+        gauges(&mut encoder, ("http_permits", "permit"), help, permits)
+    }
+}
+
+/// Gauges that differ in one label.
+fn gauges<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, label): (&str, &'static str),
+    help: &str,
+    values: [(&'static str, usize); N],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (text, value) in values {
+        let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        value.encode(family.encode_family(&[(label, text)])?)?;
+    }
+    Ok(())
 }
 
 /// Counters that differ in their reason.

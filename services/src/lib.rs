@@ -9,4 +9,5 @@
 pub mod blocks;
 pub mod files;
 pub mod kv;
+pub mod metrics;
 pub mod status;

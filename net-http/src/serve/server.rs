@@ -124,6 +124,13 @@ impl HttpServer {
         self.shared.connections.waiting()
     }
 
+    /// Returns the number of requests that hold a request permit now.
+    #[must_use]
+    pub fn requests_in_flight(&self) -> usize {
+        let most = self.shared.limits.requests.min(Semaphore::MAX_PERMITS);
+        most.saturating_sub(self.shared.requests.available_permits())
+    }
+
     /// The state of a new connection.
     pub(super) fn conn_state(&self) -> Arc<ConnState> {
         Arc::new(ConnState::new(Arc::clone(&self.shared.metrics)))

@@ -21,9 +21,10 @@ use futures::FutureExt;
 use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use services::metrics::ServiceMetrics;
 use tandem::{
     DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
-    View,
+    View, register_service_metrics,
 };
 use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
@@ -160,8 +161,8 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let root = CancellationToken::new();
     let mode = settings.mode;
     let hangups = settings.has_certificates().then(|| signals.take_hangups()).flatten();
-    let condition = Condition::default();
-    let starting = async { Ok(builder(settings, &condition).await?.start(&root).await?) };
+    let (condition, metrics) = (Condition::default(), ServiceMetrics::default());
+    let starting = async { Ok(builder(settings, &condition, &metrics).await?.start(&root).await?) };
     let mut running = tokio::select! {
         biased;
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -169,7 +170,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     };
     // Never set before.
     let _ = condition.view.set(running.view());
-    let admin = serve_admin(&running, mode, &condition, teller.out.clone())?;
+    let admin = serve_admin(&running, mode, (&condition, &metrics), teller.out.clone())?;
     let told = tell_ready(&teller, &running);
     let events = running.events();
     let outcome = tokio::select! {
@@ -254,11 +255,15 @@ async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
 }
 
 /// The node that the settings describe.
-async fn builder(settings: Settings, condition: &Condition) -> Result<NodeBuilder, Failure> {
+async fn builder(
+    settings: Settings,
+    condition: &Condition,
+    metrics: &ServiceMetrics,
+) -> Result<NodeBuilder, Failure> {
     // Before anything in it is touched: it may be another node's.
     let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
     let builder = describe(&settings).inbound_limits(descriptors::fit(inbound(&settings))?);
-    let builder = services::offer(builder, &settings, dir.path(), condition).await?;
+    let builder = services::offer(builder, &settings, dir.path(), (condition, metrics)).await?;
     Ok(builder.opened_data_dir(dir))
 }
 
@@ -322,7 +327,7 @@ fn inbound(settings: &Settings) -> InboundLimits {
 fn serve_admin(
     running: &Running,
     mode: Mode,
-    condition: &Condition,
+    (condition, metrics): (&Condition, &ServiceMetrics),
     out: Lines,
 ) -> Result<Option<admin::Server>, Failure> {
     let Some(dir) = running.data_dir() else { return Ok(None) };
@@ -335,15 +340,20 @@ fn serve_admin(
         condition: condition.clone(),
         started: Instant::now(),
         out,
-        registry: Arc::new(registry(running, mode, condition)),
+        registry: Arc::new(registry(running, mode, (condition, metrics))),
     };
     Ok(Some(admin::Server::start(dir, context, running.token())?))
 }
 
 /// Everything that the node counts, and how it is.
-fn registry(running: &Running, mode: Mode, condition: &Condition) -> Registry {
+fn registry(
+    running: &Running,
+    mode: Mode,
+    (condition, metrics): (&Condition, &ServiceMetrics),
+) -> Registry {
     let mut registry = Registry::with_prefix("tandem");
     running.register_metrics(&mut registry);
+    register_service_metrics(metrics, &mut registry);
     registry.register_collector(Box::new(HealthGauge { mode, condition: condition.clone() }));
     registry
 }

@@ -21,6 +21,7 @@ use services::{
     },
     files::{self, StoreLimits},
     kv,
+    metrics::{Service as Measured, ServiceMetrics},
     status::{self, Health, Peers, State},
 };
 use tandem::{Mode, NodeBuilder, Protection, Relaying, RequestRate, Trouble, View};
@@ -45,7 +46,7 @@ pub(crate) async fn offer(
     mut builder: NodeBuilder,
     settings: &Settings,
     dir: &Path,
-    condition: &Condition,
+    (condition, metrics): (&Condition, &ServiceMetrics),
 ) -> Result<NodeBuilder, ServiceError> {
     let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
     let rate = RequestRate { per_second, burst: per_second };
@@ -54,7 +55,8 @@ pub(crate) async fn offer(
     for service in &settings.services {
         builder = match service {
             Service::Status => {
-                builder.http_with(status::router(health(settings, &node, condition)), &protection)
+                let router = status::router(health(settings, &node, condition));
+                builder.http_with(metrics.measure(Measured::Status, router), &protection)
             }
             Service::Blocks => builder,
             Service::Files => {
@@ -62,9 +64,11 @@ pub(crate) async fn offer(
                 let router = files::router(store?, settings.uploads.clone());
                 // The length of uploads is the store's to bound.
                 let long = protection.clone().with_body_bytes(usize::MAX);
-                builder.http_with(router, &long)
+                builder.http_with(metrics.measure(Measured::Files, router), &long)
             }
-            Service::Kv => builder.http_with(kv::router(), &protection),
+            Service::Kv => {
+                builder.http_with(metrics.measure(Measured::Kv, kv::router()), &protection)
+            }
         };
     }
     let mut responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT));
@@ -76,7 +80,9 @@ pub(crate) async fn offer(
         responder = responder.proxy(BlockProxy::new(node.clone(), limits));
     }
     let router = blocks::router(responder.clone(), settings.network.clone(), Vec::new());
-    let builder = builder.http_with(router, &protection).handler(Tag::UE, responder);
+    let router = metrics.measure(Measured::Blocks, router);
+    let handler = metrics.measure_handler(Measured::BlockMessages, responder);
+    let builder = builder.http_with(router, &protection).handler(Tag::UE, handler);
     Ok(builder.on_start(move |running| node.fill(running)))
 }
 

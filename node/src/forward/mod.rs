@@ -22,8 +22,11 @@ use net_http::{
     HttpServer, ServeLimits,
     serve::{Connection, NoHook, PermitRule, Terms},
 };
+use prometheus_client::registry::Registry;
 use runtime::{AcceptPause, Environment, Listener, Shutdown, Stream, TaskSet};
 use tokio_util::sync::CancellationToken;
+
+use crate::metrics::HttpCounters;
 
 /// Connections of local tools at one time. Chosen: a load generator's; they wait for the peer's places.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -45,6 +48,7 @@ pub struct ForwardError {
 pub struct Forward {
     tasks: TaskSet,
     local: SocketAddr,
+    http_server: HttpServer,
 }
 
 impl Forward {
@@ -71,15 +75,21 @@ impl Forward {
             ServeLimits::default().with_connections(MAX_CONNECTIONS).with_requests(MAX_CONNECTIONS);
         let http_server = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
         let tasks = TaskSet::new(parent);
-        let spawner = tasks.clone();
-        tasks.spawn_lasting("forward", |cancel| accept(listener, http_server, spawner, cancel));
-        Ok(Self { tasks, local })
+        let (spawner, server) = (tasks.clone(), http_server.clone());
+        tasks.spawn_lasting("forward", |cancel| accept(listener, server, spawner, cancel));
+        Ok(Self { tasks, local, http_server })
     }
 
     /// The address that was bound; with several addresses of a name, the first.
     #[must_use]
     pub const fn local_address(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Adds the counters of the port to a registry, as those of a node's HTTP server, with `forward` before their names.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("forward");
+        registry.register_collector(Box::new(HttpCounters(self.http_server.clone())));
     }
 
     /// Stops accepting, lets requests under way end within `grace`, then aborts the rest.

@@ -30,6 +30,7 @@ pub mod sample;
 mod store;
 mod stored;
 
+pub(crate) use self::responder::is_refusal;
 pub use self::{
     capacity::{Capacity, MAX_BYTES_IN_FLIGHT},
     fetch::{

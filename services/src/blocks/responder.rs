@@ -45,6 +45,11 @@ const ERROR: &str = "Error";
 const NO_ROOM: &str = "block service memory over capacity";
 const NOT_AVAILABLE: &str = "requested block is not available";
 
+/// Returns `true` if an answer to a block request says that there is no block.
+pub(crate) fn is_refusal(answer: &Topics) -> bool {
+    answer.get(ERROR).is_some()
+}
+
 /// The outcome of a search for a block.
 #[derive(Debug)]
 pub(super) enum Resolved {
