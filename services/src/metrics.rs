@@ -360,7 +360,7 @@ mod tests {
         let router = metrics.measure(Service::Kv, routes);
         let answer = router.clone().oneshot(request("POST", "/echo", "12345")).await.unwrap();
         assert_eq!(metrics.in_flight(Service::Kv), 1, "its answer is not sent yet");
-        assert_eq!(answer.body().size_hint().exact(), Some(5));
+        assert_eq!(http_body::Body::size_hint(answer.body()).exact(), Some(5));
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "12345");
         for path in ["/full", "/echo"] {
             drop(router.clone().oneshot(request("GET", path, "")).await.unwrap());

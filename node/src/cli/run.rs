@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::services::metrics::ServiceMetrics;
 use broadcaster::PeerEvent;
 use futures::FutureExt;
 use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use services::metrics::ServiceMetrics;
 use tandem::{
     DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
     View, register_service_metrics,
