@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use broadcaster::Ticket;
+use broadcaster::{RoundTrip, Ticket};
 use gossip::{Direction, DisconnectReason};
 use libp2p::{PeerId, core::ConnectedPoint, ping, swarm::ConnectionId};
 use mesh::DialFailure;
@@ -149,7 +149,8 @@ impl GossipLinks {
             None => (Purpose::Gossip, None),
         };
         let now = Instant::now();
-        let known = Connection { id: connection, direction, purpose, dialled };
+        let round_trip = RoundTrip::default();
+        let known = Connection { id: connection, direction, purpose, round_trip, dialled };
         self.peers.connected(peer, identity, known, now);
         if !self.peers.entry(peer, identity).gossips {
             // This peer gets no gossip link, and topics use the connection as it is.
@@ -198,7 +199,13 @@ impl GossipLinks {
                 }
                 swarm.close_connection(event.connection);
             }
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
+            Ok(time) => {
+                let peer = self.peers.get(&event.peer);
+                if let Some(cell) = peer.and_then(|peer| peer.round_trip(event.connection)) {
+                    cell.set(*time);
+                }
+            }
+            Err(ping::Failure::Unsupported) => {}
         }
     }
 
@@ -247,10 +254,12 @@ impl GossipLinks {
         };
         let link = self.context.broadcaster.next_link_id();
         let (identity, lanes) = (peer.identity, peer.lanes);
+        let round_trip = peer.round_trip(connection).cloned().unwrap_or_default();
         let (second, awaited) = oneshot::channel();
         let second = Some(second);
         peer.attempts.push(Attempted { link, connection, opener, up: false, second });
-        let attempt = Attempt { peer: id, identity, link, start, lanes, second: awaited };
+        let attempt =
+            Attempt { peer: id, identity, link, start, lanes, second: awaited, round_trip };
         let (context, senders) = (Arc::clone(&self.context), self.senders.clone());
         self.tasks.spawn("gossip link", |cancel| attempt.run(context, senders, cancel));
     }

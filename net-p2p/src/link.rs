@@ -17,7 +17,9 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Attached, Broadcaster, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo};
+use broadcaster::{
+    Attached, Broadcaster, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, RoundTrip,
+};
 use bytes::Bytes;
 use futures::{
     AsyncReadExt, AsyncWriteExt,
@@ -117,6 +119,8 @@ pub(crate) struct Attempt {
     pub(crate) lanes: LaneCount,
     /// Yields the second stream, if the peer opens it.
     pub(crate) second: oneshot::Receiver<InboundStream>,
+    /// The round-trip time of the connection.
+    pub(crate) round_trip: RoundTrip,
 }
 
 /// A stream that has completed its handshake.
@@ -125,6 +129,7 @@ struct Ready {
     stream: Stream,
     met: Met,
     second: Option<Stream>,
+    round_trip: RoundTrip,
 }
 
 impl Attempt {
@@ -235,7 +240,7 @@ impl Attempt {
             }
             _ => None,
         };
-        Ok(Ready { about, stream, met, second })
+        Ok(Ready { about, stream, met, second, round_trip: self.round_trip })
     }
 }
 
@@ -286,7 +291,7 @@ impl LinkContext {
 
     /// Hands the link to the broadcaster; `None` if the node is stopping.
     fn attach(&self, claim: Claim, senders: &Senders, ready: Ready) -> Option<Attached> {
-        let Ready { about, stream, met, second } = ready;
+        let Ready { about, stream, met, second, round_trip } = ready;
         let hooks = Hooks {
             peer: about.peer,
             connection: about.connection,
@@ -303,6 +308,7 @@ impl LinkContext {
         };
         let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
         info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
+        info.round_trip = round_trip;
         info.configured = self.configured_address(&about);
         info.conduct =
             identity_of(&about.peer).and_then(|identity| self.door.conduct_of(&identity));

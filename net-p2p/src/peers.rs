@@ -12,7 +12,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use broadcaster::Ticket;
+use broadcaster::{RoundTrip, Ticket};
 use gossip::{Direction, Identity, LinkId};
 use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) purpose: Purpose,
+    /// The cell with its round-trip time, which pings set.
+    pub(crate) round_trip: RoundTrip,
     /// The order to dial it, if it was for gossip; open until the mesh loop is told that it is connected.
     pub(crate) dialled: Option<Ticket>,
 }
@@ -128,6 +130,11 @@ impl Peer {
     pub(crate) fn purpose(&self, connection: ConnectionId) -> Option<Purpose> {
         let known = self.connections.iter().find(|known| known.id == connection);
         known.map(|known| known.purpose)
+    }
+
+    /// The round-trip time of a connection.
+    pub(crate) fn round_trip(&self, on: ConnectionId) -> Option<&RoundTrip> {
+        self.connections.iter().find(|known| known.id == on).map(|known| &known.round_trip)
     }
 
     fn for_gossip(&self) -> impl Iterator<Item = &Connection> {
@@ -296,7 +303,8 @@ mod tests {
     }
 
     fn connection(direction: Direction, purpose: Purpose) -> Connection {
-        Connection { id: ConnectionId::new_unchecked(1), direction, purpose, dialled: None }
+        let (id, round_trip) = (ConnectionId::new_unchecked(1), RoundTrip::default());
+        Connection { id, direction, purpose, round_trip, dialled: None }
     }
 
     impl Meeting {

@@ -97,7 +97,7 @@ async fn link_up(
     dialled: Dialled,
     cancel: &CancellationToken,
 ) {
-    let Dialled { mut stream, early, features, verified, priority_challenge } = dialled;
+    let Dialled { mut stream, early, features, verified, priority_challenge, round_trip } = dialled;
     let peer = context.broadcaster.next_link_id();
     let session = context.session(context.node_random());
     let mut greeting: Vec<_> = context.interest(features).into_iter().collect();
@@ -137,6 +137,7 @@ async fn link_up(
         priority_challenge: None,
         merit: None,
         conduct: None,
+        round_trip: Some(round_trip),
     };
     let Ok(attached) = link::attach(context, (peer, claim), established) else { return };
     ticket.connected(identity);

@@ -90,8 +90,10 @@ impl WsFraming {
         if !self.controls.take(heard) {
             return Err(DisconnectReason::Flood);
         }
-        if kind == Control::Ping {
-            self.port.pong(Bytes::copy_from_slice(payload));
+        match kind {
+            Control::Ping => self.port.pong(Bytes::copy_from_slice(payload)),
+            Control::Pong => self.port.ponged(heard),
+            _ => {}
         }
         Ok(Head::Own { bytes: end })
     }

@@ -69,6 +69,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) merit: Option<Merit>,
     /// Where misbehaviour of the peer is noted, if it has a place with the door.
     pub(crate) conduct: Option<Conduct>,
+    /// Time from the upgrade request to its answer, at the end that dialled.
+    pub(crate) round_trip: Option<Duration>,
 }
 
 /// Attaches a connection to the broadcaster. `claim` is present if the handshake has already verified the
@@ -96,8 +98,12 @@ where
         priority_challenge,
         merit,
         conduct,
+        round_trip,
     } = established;
     let port = Arc::new(Port::default());
+    if let Some(time) = round_trip {
+        port.round_trip().set(time);
+    }
     let (returns, returned) = oneshot::channel();
     let rules = context.broadcaster.assembly();
     let source = WsSource::new((read_half, early), role, rules, Arc::clone(&port), returns);
@@ -109,6 +115,7 @@ where
     let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
     (about.roles, about.http_address) = (roles, http_address);
     (about.configured, about.conduct) = (configured, conduct);
+    about.round_trip = port.round_trip().clone();
     if matches!(exchange, ListenerIdentity::Challenged { .. }) {
         about.identity_time = Some(IDENTITY_TIME);
     }

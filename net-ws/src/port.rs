@@ -14,8 +14,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use broadcaster::RoundTrip;
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// Control frames that must be written.
 #[derive(Debug, Default)]
@@ -36,11 +37,14 @@ pub(crate) struct Port {
     /// Set when a caller waits for bytes of the peer.
     is_doubted: AtomicBool,
     heard: Notify,
+    round_trip: RoundTrip,
 }
 
 #[derive(Debug, Default)]
 struct State {
     urgent: Urgent,
+    /// Time at which a ping was handed to the sink that no pong has answered.
+    pinged: Option<Instant>,
     close: Option<Bytes>,
 }
 
@@ -80,6 +84,18 @@ impl Port {
         }
     }
 
+    /// Notes a pong that was read at `heard`. One that no ping asked for says nothing.
+    pub(crate) fn ponged(&self, heard: Instant) {
+        if let Some(pinged) = self.state().pinged.take() {
+            self.round_trip.set(heard.saturating_duration_since(pinged));
+        }
+    }
+
+    /// The cell with the round-trip time, which pongs and the handshake of a dial set.
+    pub(crate) const fn round_trip(&self) -> &RoundTrip {
+        &self.round_trip
+    }
+
     /// Settles the payload of the close frame. Only the first call has an effect.
     pub(crate) fn close(&self, payload: Bytes) {
         self.state().close.get_or_insert(payload);
@@ -95,7 +111,12 @@ impl Port {
         if !self.is_urgent.swap(false, Ordering::AcqRel) {
             return Urgent::default();
         }
-        std::mem::take(&mut self.state().urgent)
+        let mut state = self.state();
+        let urgent = std::mem::take(&mut state.urgent);
+        if urgent.ping {
+            state.pinged = Some(Instant::now());
+        }
+        urgent
     }
 
     /// Resolves when a control frame is waiting.
@@ -128,6 +149,21 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    // Issue 10, 3: no transport told its round-trip time.
+    #[tokio::test(start_paused = true)]
+    async fn a_pong_tells_the_round_trip_of_the_ping_before_it_once() {
+        let (port, millis) = (Port::default(), std::time::Duration::from_millis);
+        port.ponged(Instant::now());
+        assert_eq!(port.round_trip().get(), None, "nobody asked");
+        port.ping();
+        assert!(port.take_urgent().ping);
+        tokio::time::advance(millis(20)).await;
+        port.ponged(Instant::now());
+        tokio::time::advance(millis(20)).await;
+        port.ponged(Instant::now());
+        assert_eq!(port.round_trip().get(), Some(millis(20)));
+    }
 
     #[test]
     fn only_the_newest_pong_and_the_first_close_stay() {

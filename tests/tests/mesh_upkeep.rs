@@ -267,6 +267,30 @@ async fn late_links_are_let_go<H: Harness>(transport: Transport) {
     .await;
 }
 
+// Issue 10, 3: the store had a column that no transport filled.
+async fn a_round_trip_is_known<H: Harness>() {
+    let started = || H::start(Setup::new(&NetworkProfile::TANDEM));
+    let (one, other) = (started().await, started().await);
+    one.dial(&other).await;
+    let rtt = || one.gossip().peers(PeerClass::ConnectedOut).first().and_then(|peer| peer.rtt);
+    until("the round-trip time is known", || rtt().is_some()).await;
+    assert!(rtt().is_some_and(|rtt| rtt < 10 * SECOND), "{:?}", rtt());
+    // It stays with the address when the link has ended.
+    drop(other);
+    let kept = || one.broadcaster().mesh().records().first().and_then(|record| record.rtt);
+    until("the phonebook keeps it", || kept().is_some()).await;
+}
+
+#[tokio::test]
+async fn a_round_trip_over_websocket_is_known_and_kept() {
+    a_round_trip_is_known::<Ws>().await;
+}
+
+#[tokio::test]
+async fn a_round_trip_over_libp2p_is_known_and_kept() {
+    a_round_trip_is_known::<P2p>().await;
+}
+
 #[tokio::test]
 async fn late_links_above_the_fan_out_are_let_go_over_websocket() {
     late_links_are_let_go::<Ws>(Transport::WebSocket).await;

@@ -103,6 +103,8 @@ pub(crate) struct Dialled {
     pub(crate) verified: Option<ResponseSeen>,
     /// The challenge with which the peer asks for a proof of weight, if it does.
     pub(crate) priority_challenge: Option<String>,
+    /// Time from the request to the reply.
+    pub(crate) round_trip: Duration,
 }
 
 /// The reason why a dial failed.
@@ -233,11 +235,13 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     let mut stream = connect(context, target, deadline).await?;
     let sent = request::Sent::new(context, target);
     let rule = context.profile.reply_rule;
+    let asked = Instant::now();
     let exchange = exchange(&mut stream, &sent, rule, deadline);
     let (reply, early) = match time::timeout_at(deadline, exchange).await {
         Ok(exchanged) => exchanged?,
         Err(_elapsed) => return Err(DialError::TimedOut),
     };
+    let round_trip = asked.elapsed();
     reply.check_upgrade(&sent.key, rule)?;
     let checked = reply.check_hello(context).and_then(|theirs| {
         // The version agreed on, under whichever header the peer named it.
@@ -247,7 +251,7 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
     });
     match checked {
         Ok((features, verified, priority_challenge)) => {
-            Ok(Dialled { stream, early, features, verified, priority_challenge })
+            Ok(Dialled { stream, early, features, verified, priority_challenge, round_trip })
         }
         Err(error) => {
             abort(context, &mut stream, &error).await;

@@ -219,6 +219,7 @@ async fn become_peer<Io: Carrier>(
         priority_challenge,
         merit: peer_place.merit(),
         conduct: peer_place.conduct(),
+        round_trip: None,
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {
         tracing::debug!(%peer, from = %caller.address, "peer connected");

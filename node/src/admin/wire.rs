@@ -153,6 +153,8 @@ pub(crate) struct Peer {
     pub(crate) queued_bytes: usize,
     /// `configured`, `relay`: the parts it plays, as far as they are known.
     pub(crate) roles: Vec<String>,
+    /// Its round-trip time in microseconds, once it was measured.
+    pub(crate) rtt_us: Option<u64>,
     /// Its weight, as the node's priority scheme tells; zero without one.
     pub(crate) weight: u64,
     /// Where HTTP calls reach it, if that is known.
@@ -207,7 +209,7 @@ impl Entry {
             failures: record.failures,
             last_seen: record.last_seen.map(seconds),
             retry_at: record.retry_at.map(seconds),
-            rtt_us: record.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            rtt_us: record.rtt.map(micros),
         }
     }
 }
@@ -252,6 +254,7 @@ impl Peer {
             connected_ms: millis(now.saturating_duration_since(peer.connected_at)),
             queued_bytes: peer.queued_bytes,
             roles: peer.roles.labels().map(str::to_owned).collect(),
+            rtt_us: peer.rtt.map(micros),
             weight: peer.weight,
             http: peer.http_address.as_ref().map(ToString::to_string),
             dial: peer.dial.as_ref().map(|dial| Dial::of(dial, now)),
@@ -262,6 +265,11 @@ impl Peer {
 }
 
 /// A duration as a number of milliseconds.
+/// Whole microseconds of a duration.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -105,7 +105,8 @@ fn table(peers: &[Peer]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "TOPICS", "FOR", "WAITING",
+        "PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "TOPICS", "FOR", "RTT",
+        "WAITING",
     ]);
     for peer in peers {
         table.add_row([
@@ -117,6 +118,7 @@ fn table(peers: &[Peer]) -> String {
             if peer.roles.is_empty() { "-".to_owned() } else { peer.roles.join(", ") },
             topics(peer),
             format!("{} s", Duration::from_millis(peer.connected_ms).as_secs()),
+            peer.rtt_us.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1} ms", rtt as f64 / 1e3)),
             format!("{} B", peer.queued_bytes),
         ]);
     }
