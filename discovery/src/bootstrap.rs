@@ -132,7 +132,7 @@ impl Bootstrap {
         if entries.is_empty() {
             return Err(BootstrapError::Empty);
         }
-        let label = network_label(network);
+        let label = network.label();
         entries.into_iter().map(|entry| Self::entry(entry, label, service)).collect()
     }
 
@@ -193,21 +193,6 @@ pub(crate) fn merged(primary: Vec<String>, second: Vec<String>, backup: &Backup)
     let mut known = std::collections::BTreeSet::new();
     let all = primary.into_iter().chain(second).map(|address| address.to_ascii_lowercase());
     all.filter(|address| known.insert(backup.key(address))).collect()
-}
-
-/// The name of the network without its version: `mainnet` of `mainnet-v1.0`. Source: wire facts 10.4, where the
-/// template has the network's name and not its genesis ID.
-fn network_label(network: &NetworkId) -> &str {
-    let name = network.as_str();
-    let is_version = |text: &str| {
-        let mut numbers = text.split('.');
-        !text.is_empty()
-            && numbers.all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
-    };
-    match name.rsplit_once("-v") {
-        Some((label, version)) if !label.is_empty() && is_version(version) => label,
-        _ => name,
-    }
 }
 
 /// The template of a public network that is asked for by its name.

@@ -29,6 +29,20 @@ impl NetworkId {
         if well_formed { Ok(Self(name)) } else { Err(NetworkIdError { name }) }
     }
 
+    /// The name without the version at its end: `mainnet` of `mainnet-v1.0`. DNS and the DHT know a network by it.
+    /// Source: wire facts 8.7 and 10.4.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        let is_version = |text: &str| {
+            let mut numbers = text.split('.');
+            numbers.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        match self.0.rsplit_once("-v") {
+            Some((label, version)) if !label.is_empty() && is_version(version) => label,
+            _ => &self.0,
+        }
+    }
+
     /// The name, as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -45,6 +59,21 @@ impl fmt::Display for NetworkId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_label_of_a_network_is_its_name_without_the_version() {
+        for (name, label) in [
+            ("mainnet-v1.0", "mainnet"),
+            ("a-v1", "a"),
+            ("a-v", "a-v"),
+            ("a-v1.", "a-v1."),
+            ("-v1", "-v1"),
+            ("a-vault", "a-vault"),
+            ("tandem", "tandem"),
+        ] {
+            assert_eq!(NetworkId::new(name).unwrap().label(), label);
+        }
+    }
 
     #[test]
     fn a_network_name_is_a_short_path_segment() {

@@ -236,7 +236,7 @@ impl StreamMuxer for Admitted {
 
 /// The address a connection comes from. A connection without an IP address was made inside this process and
 /// counts as loopback.
-fn ip_of(address: &Multiaddr) -> IpAddr {
+pub(crate) fn ip_of(address: &Multiaddr) -> IpAddr {
     let ip = address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),

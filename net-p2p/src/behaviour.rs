@@ -44,6 +44,9 @@ pub(crate) struct Behaviour {
     identify: Boxed<identify::Behaviour>,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    /// Disabled in a node that takes no part in the DHT.
+    #[cfg(feature = "dht")]
+    pub(crate) dht: Toggle<crate::dht::GatedDht>,
 }
 
 /// Events of the behaviours, for the swarm task.
@@ -57,8 +60,11 @@ pub(crate) enum Event {
     Streams(streams::DialWanted),
     /// Peers of the local network appeared or expired.
     Mdns(mdns::Event),
-    /// The peer sent its identify record. This node ignores it.
-    Identify,
+    /// The peer sent its identify record, or got this node's.
+    Identify(Box<identify::Event>),
+    /// An event of the DHT.
+    #[cfg(feature = "dht")]
+    Dht(Box<libp2p::kad::Event>),
 }
 
 impl From<gossipsub::Event> for Event {
@@ -86,8 +92,15 @@ impl From<mdns::Event> for Event {
 }
 
 impl From<identify::Event> for Event {
-    fn from(_: identify::Event) -> Self {
-        Self::Identify
+    fn from(event: identify::Event) -> Self {
+        Self::Identify(Box::new(event))
+    }
+}
+
+#[cfg(feature = "dht")]
+impl From<libp2p::kad::Event> for Event {
+    fn from(event: libp2p::kad::Event) -> Self {
+        Self::Dht(Box::new(event))
     }
 }
 
@@ -112,6 +125,7 @@ impl Behaviour {
         profile: &NetworkProfile,
         streams: streams::Behaviour,
         gate: TopicGate,
+        #[cfg(feature = "dht")] dht: Option<crate::dht::GatedDht>,
     ) -> Result<Self, BehaviourError> {
         let key = libp2p_key(&config.key).public();
         let local = key.to_peer_id();
@@ -141,6 +155,8 @@ impl Behaviour {
             identify: Boxed(identify::Behaviour::new(identify)),
             ping: ping::Behaviour::new(ping),
             mdns: mdns.into(),
+            #[cfg(feature = "dht")]
+            dht: dht.into(),
         })
     }
 }

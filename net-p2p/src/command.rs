@@ -42,6 +42,9 @@ const NOTICES: usize = 256;
 pub(crate) enum Command {
     /// Opens a stream for a link.
     Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
+    /// Searches the DHT.
+    #[cfg(feature = "dht")]
+    Find(crate::dht::Find),
     /// Panics, as a bug in a behaviour would. For tests.
     #[cfg(test)]
     Panic,
@@ -133,7 +136,7 @@ pub(crate) struct ToSwarm {
 
 #[derive(Debug)]
 struct Leads {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "dht"))]
     commands: mpsc::Sender<Command>,
     stream_requests: mpsc::Sender<StreamRequest>,
     publications: Publications,
@@ -143,7 +146,7 @@ impl ToSwarm {
     /// Directs this handle and its clones to another swarm, or to none.
     pub(crate) fn lead_to(&self, senders: Option<&Senders>) {
         let leads = senders.map(|senders| Leads {
-            #[cfg(test)]
+            #[cfg(any(test, feature = "dht"))]
             commands: senders.commands.clone(),
             stream_requests: senders.stream_requests.clone(),
             publications: senders.publications.clone(),
@@ -157,7 +160,7 @@ impl ToSwarm {
     }
 
     /// Offers a command without waiting.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "dht"))]
     pub(crate) fn offer(&self, command: Command) -> Result<(), NotTaken> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let Leads { commands, .. } = current.as_ref().ok_or(NotTaken::Down)?;
@@ -165,6 +168,29 @@ impl ToSwarm {
             mpsc::error::TrySendError::Full(_) => NotTaken::Full,
             mpsc::error::TrySendError::Closed(_) => NotTaken::Down,
         })
+    }
+
+    /// Searches the DHT for at most `wanted` providers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the search ends with the future.
+    #[cfg(feature = "dht")]
+    pub(crate) async fn find(
+        &self,
+        capability: crate::dht::Capability,
+        wanted: usize,
+        limit: std::time::Duration,
+    ) -> Result<Vec<crate::dht::Provider>, crate::dht::FindError> {
+        use crate::dht::{Find, FindError};
+        let (reply, found) = oneshot::channel();
+        let find = Find { capability, wanted, limit, reply };
+        self.offer(Command::Find(find)).map_err(|error| match error {
+            NotTaken::Full => FindError::Busy,
+            NotTaken::Down => FindError::Closed,
+        })?;
+        // The swarm task drops the reply if too many searches are under way.
+        found.await.map_err(|_dropped| FindError::Busy)
     }
 
     /// Offers a message to be published without waiting, and returns the number of messages of others that were

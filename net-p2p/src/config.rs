@@ -77,6 +77,9 @@ pub struct P2pConfig {
     pub clients: Option<Clients>,
     /// The application's own protocols, whose streams are accepted. Default: none.
     pub protocols: Vec<OwnProtocol>,
+    /// The part that the node takes in the distributed hash table. Default: none.
+    #[cfg(feature = "dht")]
+    pub dht: crate::dht::DhtConfig,
 }
 
 impl P2pConfig {
@@ -98,6 +101,8 @@ impl P2pConfig {
             backlog_bytes: None,
             http_server: None,
             protocols: Vec::new(),
+            #[cfg(feature = "dht")]
+            dht: crate::dht::DhtConfig::default(),
         }
     }
 }

@@ -146,6 +146,7 @@ impl GossipLinks {
         let (purpose, dialled) = match dialled {
             Some(Dial::Streams(_)) => (Purpose::Streams, None),
             Some(Dial::Gossip(ticket)) => (Purpose::Gossip, Some(ticket)),
+            None if direction == Direction::Outbound => (Purpose::Dht, None),
             None => (Purpose::Gossip, None),
         };
         let now = Instant::now();
@@ -222,6 +223,9 @@ impl GossipLinks {
         let known = self.peers.entry(peer, identity);
         if !known.gossips {
             return self.context.metrics.note(P2pEvent::ForeignKey);
+        }
+        if known.purpose(connection) == Some(Purpose::Dht) {
+            return self.context.metrics.note(P2pEvent::GossipNotWanted);
         }
         if known.handshakes() >= MAX_HANDSHAKES_PER_PEER {
             return self.context.metrics.note(P2pEvent::TooManyHandshakes);
@@ -321,7 +325,8 @@ impl GossipLinks {
             }
             LinkOutcome::Ended(reason) => {
                 let ours = peer.is_some_and(|peer| peer.has_dialled(on) && !peer.uses(on));
-                let shared = peer.and_then(|peer| peer.purpose(on)) == Some(Purpose::Streams);
+                let purpose = peer.and_then(|peer| peer.purpose(on));
+                let shared = matches!(purpose, Some(Purpose::Streams | Purpose::Dht));
                 if ours || (self.conventions.link_end == LinkEnd::Connection && !shared) {
                     tracing::debug!(peer = %id, %reason, "closing the connection of a link that ended");
                     swarm.close_connection(on);

@@ -15,6 +15,8 @@
 //! | commands | handles -> swarm task | 1,024 | caller gets an error | - |
 //! | publications | router -> swarm task | 16 MiB, in turns of their origins; paced | the newest of the origin with most are dropped | `PublishQueueFull` |
 //! | received messages to pass on | swarm task -> GossipSub | 16 MiB, in turns of their peers; paced | the newest of the peer with most are not passed on | `TopicPassOnFull` |
+//! | searches in the DHT | handles, mesh loop -> swarm task | 32, and 32 under way | caller gets `Busy` | `DhtSearchRefused` |
+//! | provider records | connections -> swarm task | 12,288, and 256 for each of the network's keys | not stored | `DhtRecordRefused` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
 //! | stream requests | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
@@ -48,6 +50,10 @@ mod command;
 mod config;
 mod connections;
 mod conventions;
+#[cfg(feature = "dht")]
+mod dht;
+#[cfg(feature = "dht")]
+mod dht_source;
 mod dialing;
 mod flush_coalescer;
 mod gated_pubsub;
@@ -86,6 +92,8 @@ mod waiting;
 
 pub use address::{PeerAddressError, check_peer, parse_listen_address};
 pub use config::{GossipStreams, Mdns, P2pConfig, Subscription};
+#[cfg(feature = "dht")]
+pub use dht::{AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};

@@ -73,10 +73,19 @@ pub enum P2pEvent {
     PingTimeout,
     /// The swarm panicked and was restarted.
     SwarmRestarted,
+    /// A provider record, or a value, of another node was not stored in this node's part of the DHT: it is not one that
+    /// is stored here, or its peer, its subnet or its key has as many as allowed.
+    DhtRecordRefused,
+    /// An inbound gossip stream was reset: its connection was made for the DHT, and the mesh loop has not chosen the peer.
+    GossipNotWanted,
+    /// A search in the DHT was refused: too many were under way.
+    DhtSearchRefused,
+    /// A peer was disconnected: it flooded this node's part of the DHT.
+    DhtFlood,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 31] = [
+    const ALL: [Self; 35] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -108,6 +117,10 @@ impl P2pEvent {
         Self::Unresolved,
         Self::PingTimeout,
         Self::SwarmRestarted,
+        Self::DhtRecordRefused,
+        Self::GossipNotWanted,
+        Self::DhtSearchRefused,
+        Self::DhtFlood,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -145,14 +158,24 @@ impl P2pEvent {
             Self::Unresolved => "p2p_unresolved",
             Self::PingTimeout => "p2p_ping_timeout",
             Self::SwarmRestarted => "p2p_swarm_restarted",
+            Self::DhtRecordRefused => "p2p_dht_record_refused",
+            Self::GossipNotWanted => "p2p_gossip_not_wanted",
+            Self::DhtSearchRefused => "p2p_dht_search_refused",
+            Self::DhtFlood => "p2p_dht_flood",
         }
     }
 }
 
 /// Counters of one libp2p network. They only grow; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct P2pMetrics {
     counters: Arc<[Counter; P2pEvent::ALL.len()]>,
+}
+
+impl Default for P2pMetrics {
+    fn default() -> Self {
+        Self { counters: Arc::new(std::array::from_fn(|_| Counter::default())) }
+    }
 }
 
 impl P2pMetrics {

@@ -35,6 +35,11 @@ use crate::{
     topic::Topic,
     topic_scores::{TopicScore, TopicScores},
 };
+#[cfg(feature = "dht")]
+use crate::{
+    dht::{Capability, DhtMode, FindError, Provider},
+    dht_source::DhtSource,
+};
 
 /// The reason why a libp2p network did not start. Nothing keeps running after any of these errors.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +99,8 @@ pub struct P2pNetwork {
 
 #[derive(Debug)]
 struct Shared {
+    #[cfg(feature = "dht")]
+    dht: DhtMode,
     context: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
@@ -160,8 +167,22 @@ impl P2pNetwork {
                 tracing::warn!(address = %peer.address, "too many addresses are known; not added");
             }
         }
+        #[cfg(feature = "dht")]
+        let dht = parts.config.dht.mode;
+        #[cfg(feature = "dht")]
+        DhtSource::attach(&parts.config, context.broadcaster.mesh(), &swarm);
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
-        let shared = Shared { context, swarm, bound, local, gossip, clients, tasks };
+        let shared = Shared {
+            #[cfg(feature = "dht")]
+            dht,
+            context,
+            swarm,
+            bound,
+            local,
+            gossip,
+            clients,
+            tasks,
+        };
         let network = Self { shared: Arc::new(shared) };
         network.attach_topics();
         Ok(network)
@@ -286,6 +307,29 @@ impl P2pNetwork {
         }
         self.shared.context.door.configure(address.identity);
         Ok(())
+    }
+
+    /// Searches the DHT for nodes that offer `capability`, this node left out, and returns as many as `wanted` at most:
+    /// those that are found within `limit`. Nodes in the DHT can be forged, so a result is a proposal.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`] when the search does not begin.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the search ends with the future.
+    #[cfg(feature = "dht")]
+    pub async fn find_providers(
+        &self,
+        capability: Capability,
+        wanted: usize,
+        limit: Duration,
+    ) -> Result<Vec<Provider>, FindError> {
+        if self.shared.dht == DhtMode::Off {
+            return Err(FindError::Off);
+        }
+        self.shared.swarm.find(capability, wanted, limit).await
     }
 
     /// Returns a handle that opens streams with the application's own protocols. It does not keep the network running.

@@ -40,6 +40,9 @@ pub(crate) enum Purpose {
     Gossip,
     /// Streams other than gossip. The connection is closed when it is idle.
     Streams,
+    /// Streams of the DHT, which has dialled. Gossip is neither opened nor accepted on it, because the mesh loop has not
+    /// chosen the peer. Source: wire facts 8.3.
+    Dht,
 }
 
 /// One connection.
@@ -191,7 +194,7 @@ impl Peers {
         let peer = self.entry(id, identity);
         let opening = match (connection.purpose, peer.opens, connection.direction) {
             _ if !peer.gossips => None,
-            (Purpose::Streams, ..) => None,
+            (Purpose::Streams | Purpose::Dht, ..) => None,
             (Purpose::Gossip, true, _) => Some(now),
             (Purpose::Gossip, false, Direction::Outbound) => Some(now + LATE_OPENING),
             (Purpose::Gossip, false, Direction::Inbound) => None,

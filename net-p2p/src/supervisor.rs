@@ -158,6 +158,14 @@ impl SwarmParts {
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
         let debts = backlog.debts().clone();
+        #[cfg(feature = "dht")]
+        let (gated_dht, dht) = crate::dht::build(
+            &self.config,
+            profile,
+            key.public().to_peer_id(),
+            &self.context.metrics,
+        )
+        .unzip();
         let mut swarm = Swarm::new(
             transport::build(
                 environment.clone(),
@@ -166,7 +174,14 @@ impl SwarmParts {
                 executor.clone(),
                 backlog,
             )?,
-            Behaviour::new(&self.config, profile, streams, gate)?,
+            Behaviour::new(
+                &self.config,
+                profile,
+                streams,
+                gate,
+                #[cfg(feature = "dht")]
+                gated_dht,
+            )?,
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
@@ -199,6 +214,8 @@ impl SwarmParts {
             links: self.gossip_links(senders, cancel),
             topics: TopicTraffic::new(Arc::clone(&self.context), topics, verdicts, outbox, debts),
             listening,
+            #[cfg(feature = "dht")]
+            dht,
             receivers,
             accept,
             served,

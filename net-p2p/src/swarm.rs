@@ -23,6 +23,8 @@
 use std::{io, time::Duration};
 
 use futures::StreamExt;
+#[cfg(feature = "dht")]
+use libp2p::identify;
 use libp2p::{Multiaddr, swarm::SwarmEvent};
 use runtime::{Breath, TaskSet};
 use tokio::time::{self, MissedTickBehavior};
@@ -62,6 +64,9 @@ pub(crate) struct Core {
     pub(crate) links: GossipLinks,
     pub(crate) topics: TopicTraffic,
     pub(crate) listening: Listening,
+    /// `None` in a node that takes no part in the DHT.
+    #[cfg(feature = "dht")]
+    pub(crate) dht: Option<crate::dht::Dht>,
     pub(crate) receivers: Receivers,
     pub(crate) accept: AcceptQueue,
     /// Tasks of the acceptors, of HTTP and of the application's protocols, and of their streams.
@@ -115,6 +120,14 @@ impl Core {
     fn on_command(&mut self, command: Command) {
         let Self { swarm, .. } = self;
         match command {
+            #[cfg(feature = "dht")]
+            Command::Find(find) => {
+                // The handle asks only if there is a DHT.
+                if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
+                {
+                    dht.find(gate, find);
+                }
+            }
             Command::Open { peer, connection, request } => {
                 swarm.behaviour_mut().streams.open(peer, connection, request);
             }
@@ -126,6 +139,10 @@ impl Core {
     fn on_tick(&mut self) {
         self.links.tend(&mut self.swarm);
         self.topics.watch_scores(&mut self.swarm);
+        #[cfg(feature = "dht")]
+        if let (Some(dht), Some(gate)) = (&mut self.dht, self.swarm.behaviour_mut().dht.as_mut()) {
+            dht.tend(gate, &mut self.links.context.broadcaster.environment().random());
+        }
     }
 
     /// Deals with what the swarm tells.
@@ -140,7 +157,24 @@ impl Core {
             SwarmEvent::Behaviour(Event::Mdns(event)) => {
                 links.dialing.on_mdns(links.context.broadcaster.mesh(), event);
             }
-            SwarmEvent::Behaviour(Event::Identify) => {}
+            #[cfg(feature = "dht")]
+            SwarmEvent::Behaviour(Event::Identify(event)) => {
+                if let identify::Event::Received { peer_id, info, .. } = *event
+                    && let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut())
+                {
+                    dht.on_identified(gate, peer_id, &info);
+                }
+            }
+            #[cfg(not(feature = "dht"))]
+            SwarmEvent::Behaviour(Event::Identify(_)) => {}
+            #[cfg(feature = "dht")]
+            SwarmEvent::Behaviour(Event::Dht(event)) => {
+                if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
+                {
+                    let random = &mut links.context.broadcaster.environment().random();
+                    dht.on_event(gate, *event, random);
+                }
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 links.on_connected(swarm, peer_id, connection_id, &endpoint);
             }
@@ -158,9 +192,15 @@ impl Core {
                 tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { listener_id, address } => {
+                #[cfg(feature = "dht")]
+                if self.dht.as_ref().is_some_and(|dht| dht.tells(&address)) {
+                    swarm.add_external_address(address.clone());
+                }
                 listening.heard(listener_id, address);
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                #[cfg(feature = "dht")]
+                swarm.remove_external_address(&address);
                 listening.expired(listener_id, &address);
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {

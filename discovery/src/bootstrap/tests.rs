@@ -43,22 +43,6 @@ fn a_list_may_have_several_entries_of_either_kind() {
 }
 
 #[test]
-fn the_network_stands_for_its_name_without_the_version() {
-    for (network, label) in [
-        ("mainnet-v1.0", "mainnet"),
-        ("a-v1", "a"),
-        ("a-v", "a-v"),
-        ("a-v1.", "a-v1."),
-        ("-v1", "-v1"),
-        ("a-vault", "a-vault"),
-        ("tandem", "tandem"),
-    ] {
-        let network = NetworkId::new(network).unwrap();
-        assert_eq!(network_label(&network), label);
-    }
-}
-
-#[test]
 fn a_text_that_cannot_be_used_is_told_with_what_can() {
     for (text, told) in [
         ("", "no name is given"),

@@ -8,6 +8,8 @@ mod bursts;
 mod by_hand;
 pub(crate) mod control;
 mod control_floods;
+#[cfg(feature = "dht")]
+mod dht;
 mod door;
 pub(crate) mod host;
 mod http;

@@ -1,0 +1,109 @@
+//! The times at which this node announces what it offers. Pure: it takes the time, and gives what is due.
+//!
+//! # Invariants
+//!
+//! * One announcement of a capability is under way at a time.
+//! * A failed one is tried again after a wait that grows with jitter, up to [`MAX_RETRY`].
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::capability::Capability;
+
+/// Time from one announcement to the next. Source: wire facts 8.7: the library of existing nodes returns 3 h.
+const AGAIN: Duration = Duration::from_secs(3 * 3_600);
+
+/// Shortest wait after a failure. Source: wire facts 8.7.
+const MIN_RETRY: Duration = Duration::from_secs(1);
+
+/// Longest wait after a failure. Source: wire facts 8.7.
+const MAX_RETRY: Duration = Duration::from_secs(100);
+
+/// Factor by which a wait may exceed the last one. Source: wire facts 8.7.
+const GROWTH: u32 = 3;
+
+#[derive(Debug)]
+struct Announcement {
+    capability: Capability,
+    /// `None` while it is under way.
+    due: Option<Instant>,
+    /// The last wait.
+    wait: Duration,
+}
+
+/// The capabilities that this node announces.
+#[derive(Debug, Default)]
+pub(super) struct Announcements(Vec<Announcement>);
+
+impl Announcements {
+    /// Announces `capabilities`, for the first time at `now`.
+    pub(super) fn new(capabilities: impl IntoIterator<Item = Capability>, now: Instant) -> Self {
+        let due = |capability| Announcement { capability, due: Some(now), wait: MIN_RETRY };
+        Self(capabilities.into_iter().map(due).collect())
+    }
+
+    /// Takes a capability to announce now. The caller must call [`Announcements::done`].
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Capability> {
+        let due = self.0.iter_mut().find(|each| each.due.is_some_and(|due| due <= now))?;
+        due.due = None;
+        Some(due.capability.clone())
+    }
+
+    /// Records that `capability` was announced to `nodes` nodes.
+    pub(super) fn done(
+        &mut self,
+        capability: &Capability,
+        nodes: usize,
+        now: Instant,
+        random: &mut impl Rng,
+    ) {
+        let Some(each) = self.0.iter_mut().find(|each| each.capability == *capability) else {
+            return;
+        };
+        if nodes > 0 {
+            each.wait = MIN_RETRY;
+            each.due = Some(now + AGAIN);
+        } else {
+            let longest = each.wait.saturating_mul(GROWTH).min(MAX_RETRY);
+            let more = longest.saturating_sub(MIN_RETRY).mul_f64(random.random::<f64>());
+            each.wait = MIN_RETRY + more;
+            each.due = Some(now + each.wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    #[test]
+    fn a_capability_is_announced_at_once_and_then_every_three_hours() {
+        let (now, mut random) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut all = Announcements::new([Capability::gossip(), Capability::archival()], now);
+        assert_eq!(all.take_due(now), Some(Capability::gossip()));
+        assert_eq!(all.take_due(now), Some(Capability::archival()));
+        assert_eq!(all.take_due(now), None, "both are under way");
+        all.done(&Capability::gossip(), 3, now, &mut random);
+        assert_eq!(all.take_due(now + AGAIN - Duration::from_secs(1)), None);
+        assert_eq!(all.take_due(now + AGAIN), Some(Capability::gossip()));
+    }
+
+    #[test]
+    fn failures_are_tried_again_after_bounded_waits() {
+        let (mut now, mut random) = (Instant::now(), StdRng::seed_from_u64(2));
+        let mut all = Announcements::new([Capability::gossip()], now);
+        let mut waits = Vec::new();
+        for _ in 0..1_000 {
+            assert_eq!(all.take_due(now), Some(Capability::gossip()));
+            all.done(&Capability::gossip(), 0, now, &mut random);
+            let due = all.0[0].due.unwrap();
+            waits.push(due - now);
+            now = due;
+        }
+        assert!(waits.iter().all(|wait| (MIN_RETRY..=MAX_RETRY).contains(wait)));
+        assert!(waits.iter().max().unwrap() > &Duration::from_secs(50), "the waits grow");
+    }
+}

@@ -1,0 +1,201 @@
+//! The distributed hash table: nodes find each other by what they offer.
+//!
+//! ```text
+//!   mesh loop, handles ─▶ DhtSource, find ─▶ [finds] ─▶ Dht ─▶ GatedDht: Kademlia ◀──▶ other nodes
+//!                                                        ▲ ▲
+//!   peers that support the protocol (identify) ──────────┘ └── announcements, every three hours
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing is looked up and nothing announced unless the configuration says so.
+//! * Everything that others store, ask or answer is bounded in number, size and time (`store.rs`, `gate.rs`, `lookups.rs`).
+//! * Values are neither stored nor answered: only provider records are. Source: wire facts 8.7.
+//! * A connection made for the table carries no gossip, unless the mesh loop dials its peer.
+
+mod announcements;
+mod capability;
+mod driver;
+mod gate;
+mod lookups;
+mod scope;
+mod store;
+
+use std::num::NonZeroUsize;
+
+use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
+use libp2p::{PeerId, StreamProtocol, kad};
+use tokio::sync::oneshot;
+
+pub use self::{
+    capability::{Capability, CapabilityError},
+    scope::AddressScope,
+};
+pub(crate) use self::{driver::Dht, gate::GatedDht};
+use self::{gate::Kademlia, store::ProviderStore};
+use crate::{address::PeerAddress, metrics::P2pMetrics};
+
+/// Searches that wait for the swarm task, at most. Chosen: as many as may be under way.
+pub(crate) const FINDS: usize = lookups::MAX_SEARCHES;
+
+/// Longest time of a query of the library: an announcement, or a refresh of the routing table. Source: wire facts 8.7,
+/// where an announcement has 60 s.
+const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Requests of one query under way. Source: wire facts 8.7, alpha.
+const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).unwrap();
+
+/// Time between two refreshes of the routing table. Source: wire facts 8.7.
+const REFRESH: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// The part that a node takes in the DHT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DhtMode {
+    /// None. Default, as in existing nodes.
+    #[default]
+    Off,
+    /// As [`DhtMode::Server`] if the node listens, else as [`DhtMode::Client`]. Source: wire facts 8.7.
+    Auto,
+    /// It searches, and announces nothing.
+    Client,
+    /// It searches, announces what it offers, and answers others.
+    Server,
+}
+
+/// Settings of the DHT. [`DhtConfig::default`] turns it off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DhtConfig {
+    /// The part that the node takes. Default: [`DhtMode::Off`].
+    pub mode: DhtMode,
+    /// What a server offers, beside [`Capability::gossip`] if it gossips. Default: nothing.
+    pub provides: Vec<Capability>,
+    /// The addresses that are believed. Default: all if every address that the node listens on or is configured to dial
+    /// is private, else those of the public internet.
+    pub scope: Option<AddressScope>,
+}
+
+impl DhtConfig {
+    /// Takes this part in the DHT.
+    #[must_use]
+    pub const fn with_mode(mut self, mode: DhtMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Offers these.
+    #[must_use]
+    pub fn with_provides(mut self, provides: impl IntoIterator<Item = Capability>) -> Self {
+        self.provides = provides.into_iter().collect();
+        self
+    }
+
+    /// Believes these addresses.
+    #[must_use]
+    pub const fn with_scope(mut self, scope: AddressScope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The part that a node takes which `listens`; `None` if it takes none.
+    fn part(&self, listens: bool) -> Option<kad::Mode> {
+        match (self.mode, listens) {
+            (DhtMode::Off, _) => None,
+            (DhtMode::Client, _) | (DhtMode::Auto, false) => Some(kad::Mode::Client),
+            (DhtMode::Server, _) | (DhtMode::Auto, true) => Some(kad::Mode::Server),
+        }
+    }
+}
+
+/// A node that offers something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Provider {
+    /// Its identity.
+    pub identity: Identity,
+    /// Addresses where it may be reached, each ending with `/p2p/ID`; empty if nobody told one.
+    pub addresses: Vec<NodeAddress>,
+}
+
+impl Provider {
+    fn of((peer, addresses): (PeerId, Vec<PeerAddress>)) -> Option<Self> {
+        let identity = crate::address::identity_of(&peer)?;
+        let addresses = addresses.iter().map(PeerAddress::node_address).collect();
+        Some(Self { identity, addresses })
+    }
+}
+
+/// The reason why a search did not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// The node takes no part in the DHT.
+    #[error("this node takes no part in the DHT; set `dht` to turn it on")]
+    Off,
+    /// Too many searches are under way.
+    #[error("{max} searches are under way, which is the most", max = FINDS)]
+    Busy,
+    /// The libp2p network has ended, or is starting again.
+    #[error("the libp2p network is not running")]
+    Closed,
+}
+
+/// A search, on its way to the swarm task.
+#[derive(Debug)]
+pub(crate) struct Find {
+    pub(crate) capability: Capability,
+    /// Number of providers to find.
+    pub(crate) wanted: usize,
+    /// Longest time of the search.
+    pub(crate) limit: std::time::Duration,
+    pub(crate) reply: oneshot::Sender<Vec<Provider>>,
+}
+
+/// The protocol of a network's table. Source: wire facts 8.7.
+fn protocol(profile: &NetworkProfile, network: &NetworkId) -> Option<StreamProtocol> {
+    let name = format!("/{}/kad/{}/kad/1.0.0", profile.name, network.label());
+    StreamProtocol::try_from_owned(name).ok()
+}
+
+/// Makes the behaviour and what drives it; `None` if the node takes no part.
+pub(crate) fn build(
+    config: &crate::P2pConfig,
+    profile: &NetworkProfile,
+    local: PeerId,
+    metrics: &P2pMetrics,
+) -> Option<(GatedDht, Dht)> {
+    let settings = &config.dht;
+    let mode = settings.part(!config.listen.is_empty())?;
+    let protocol = protocol(profile, &config.network)?;
+    let mut library = kad::Config::new(protocol.clone());
+    library
+        .set_query_timeout(QUERY_TIMEOUT)
+        .set_parallelism(PARALLELISM)
+        .set_periodic_bootstrap_interval(Some(REFRESH))
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        .set_record_filtering(kad::StoreInserts::FilterBoth);
+    let known = [Capability::gossip(), Capability::archival()];
+    let reserved = known.iter().chain(&settings.provides).map(Capability::key);
+    let store = ProviderStore::new(local, reserved);
+    let mut kademlia = Kademlia::with_config(local, store, library);
+    kademlia.set_mode(Some(mode));
+    let peers = config.peers.iter().filter_map(|peer| PeerAddress::parse(peer).ok());
+    let peers: Vec<_> = peers.map(|peer| peer.address).collect();
+    let scope =
+        settings.scope.unwrap_or_else(|| AddressScope::of(config.listen.iter().chain(&peers)));
+    let offered = match mode {
+        kad::Mode::Client => Vec::new(),
+        kad::Mode::Server => {
+            let gossips = config.gossip == crate::GossipStreams::On;
+            let mut offered: Vec<_> = gossips.then(Capability::gossip).into_iter().collect();
+            offered.extend(settings.provides.iter().cloned());
+            offered.dedup();
+            offered
+        }
+    };
+    let dht = Dht::new(protocol, scope, offered, metrics.clone());
+    Some((GatedDht::new(kademlia, scope, metrics.clone()), dht))
+}

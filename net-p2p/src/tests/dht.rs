@@ -1,0 +1,283 @@
+//! The distributed hash table: between nodes, and against peers that lie, flood or fill it.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures::StreamExt;
+use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
+use libp2p::{
+    PeerId, StreamProtocol, Swarm, identify,
+    identity::Keypair,
+    kad::{self, RecordKey, store::MemoryStore},
+    swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+};
+use mesh::{Door, SourceKind};
+use runtime::{Environment, TaskSet};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::host::{Node, PATIENCE, backlog, connection_tasks, new_key, until};
+use crate::{
+    Capability, DhtConfig, DhtMode, FindError, P2pConfig, Provider, metrics::P2pEvent, transport,
+};
+
+const PROFILE: &NetworkProfile = &NetworkProfile::TANDEM;
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/tandem/kad/net/kad/1.0.0");
+
+async fn node(mode: DhtMode, peer: Option<&Node>, provides: &[&str]) -> Node {
+    let peers: Vec<NodeAddress> =
+        peer.map(|peer| NodeAddress::Multiaddr(peer.address().to_string())).into_iter().collect();
+    let provides: Vec<Capability> = provides.iter().map(|name| name.parse().unwrap()).collect();
+    let config = |mut config: P2pConfig| {
+        config.peers = peers;
+        config.dht = DhtConfig::default().with_mode(mode).with_provides(provides);
+        config
+    };
+    Node::start_with(PROFILE, "net-v1", new_key(), config).await
+}
+
+/// Searches again and again until `wanted` providers are found.
+async fn found(node: &Node, capability: &str, wanted: usize) -> Vec<Provider> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let search = node.network.find_providers(
+            capability.parse().unwrap(),
+            wanted,
+            Duration::from_secs(5),
+        );
+        let found = search.await.unwrap();
+        if found.iter().filter(|provider| !provider.addresses.is_empty()).count() >= wanted {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{capability}: {found:?}");
+        time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_knows_one_other_finds_a_third_and_gossips_with_it() {
+    let hub = node(DhtMode::Server, None, &[]).await;
+    let archive = node(DhtMode::Server, Some(&hub), &["archival"]).await;
+    let seeker = node(DhtMode::Client, Some(&hub), &[]).await;
+    let archives = found(&seeker, "archival", 1).await;
+    assert_eq!(archives.len(), 1);
+    assert_eq!(archives[0].identity, archive.network.identity());
+    let address = NodeAddress::Multiaddr(archive.address().to_string());
+    assert!(archives[0].addresses.contains(&address), "{archives:?}");
+    // The mesh loop has the DHT as a source, and dials what it finds there.
+    until("the seeker has a link to the archive", || {
+        let peers = seeker.network.peers(PeerClass::ConnectedOut);
+        peers.iter().any(|peer| peer.identity == Some(archive.network.identity()))
+    })
+    .await;
+    let records = seeker.broadcaster.mesh().records();
+    let is_listed = records.iter().any(|record| {
+        record.address == address
+            && record.listings.iter().any(|(source, _)| source.kind() == SourceKind::Directory)
+    });
+    assert!(is_listed, "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_announces_nothing_and_a_node_without_the_table_finds_nothing() {
+    let hub = node(DhtMode::Server, None, &["here"]).await;
+    let client = node(DhtMode::Client, Some(&hub), &["there"]).await;
+    let off = node(DhtMode::Off, Some(&hub), &["there"]).await;
+    found(&client, "here", 1).await;
+    let search = |node: &Node| {
+        let network = node.network.clone();
+        async move { network.find_providers("there".parse().unwrap(), 1, PATIENCE).await }
+    };
+    assert_eq!(search(&client).await, Ok(Vec::new()));
+    assert_eq!(search(&off).await, Err(FindError::Off));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_made_for_the_table_carries_no_gossip() {
+    let hub = node(DhtMode::Server, None, &[]).await;
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        others.push(node(DhtMode::Server, Some(&hub), &["x"]).await);
+    }
+    // A node with a fan-out that the configured peer fills has no other links.
+    let peers = vec![NodeAddress::Multiaddr(hub.address().to_string())];
+    let one = |mut config: P2pConfig| {
+        config.peers = peers;
+        config.gossip = crate::GossipStreams::On;
+        config.dht = DhtConfig::default().with_mode(DhtMode::Client);
+        config
+    };
+    let seeker = Node::start_with(PROFILE, "net-v1", new_key(), one).await;
+    let providers = found(&seeker, "x", 6).await;
+    let known: HashSet<_> = providers.iter().map(|provider| provider.identity).collect();
+    assert_eq!(known.len(), 6);
+    let peers = seeker.network.peers(PeerClass::ConnectedOut);
+    let limit = mesh::MeshLimits::default();
+    assert!(peers.len() <= limit.fan_out + 1, "{peers:?}");
+}
+
+/// A host of the library, as another implementation would make it.
+#[derive(NetworkBehaviour)]
+struct Library {
+    kad: kad::Behaviour<MemoryStore>,
+    identify: identify::Behaviour,
+}
+
+async fn library(key: Keypair, node: &Node) -> Swarm<Library> {
+    let transport = transport::build(
+        Environment::system(),
+        &key,
+        Door::default(),
+        connection_tasks(),
+        backlog(),
+    )
+    .unwrap();
+    let local = key.public().to_peer_id();
+    let mut kad =
+        kad::Behaviour::with_config(local, MemoryStore::new(local), kad::Config::new(PROTOCOL));
+    kad.set_mode(Some(kad::Mode::Server));
+    let identify = identify::Behaviour::new(identify::Config::new(String::new(), key.public()));
+    let config = Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+    let mut swarm = Swarm::new(transport, Library { kad, identify }, local, config);
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            swarm.add_external_address(address);
+            break;
+        }
+    }
+    swarm.dial(DialOpts::unknown_peer_id().address(node.address()).build()).unwrap();
+    loop {
+        let event = swarm.select_next_some().await;
+        if let SwarmEvent::Behaviour(LibraryEvent::Kad(kad::Event::RoutingUpdated { .. })) = event {
+            return swarm;
+        }
+    }
+}
+
+fn key_of(capability: &str) -> RecordKey {
+    use sha2::Digest;
+    let mut key = vec![0x12, 32];
+    key.extend_from_slice(&sha2::Sha256::digest(capability.as_bytes()));
+    RecordKey::from(key)
+}
+
+/// Runs a swarm until it is dropped with the tasks.
+fn driven(mut swarm: Swarm<Library>) -> TaskSet {
+    let tasks = TaskSet::new(&CancellationToken::new());
+    tasks.spawn("library", |_cancel| async move {
+        loop {
+            let _ = swarm.select_next_some().await;
+        }
+    });
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_of_the_library_provides_and_finds_through_this_node() {
+    let hub = node(DhtMode::Server, None, &["archival"]).await;
+    let mut host =
+        time::timeout(PATIENCE, library(Keypair::generate_ed25519(), &hub)).await.unwrap();
+    let local = *host.local_peer_id();
+    host.behaviour_mut().kad.get_providers(key_of("archival"));
+    let finds = async {
+        loop {
+            let event = host.select_next_some().await;
+            if let SwarmEvent::Behaviour(LibraryEvent::Kad(kad::Event::OutboundQueryProgressed {
+                result:
+                    kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
+                        providers,
+                        ..
+                    })),
+                ..
+            })) = event
+                && !providers.is_empty()
+            {
+                break providers;
+            }
+        }
+    };
+    let providers = time::timeout(PATIENCE, finds).await.unwrap();
+    assert_eq!(providers, HashSet::from([hub.address().iter().last().and_then(peer_of).unwrap()]));
+    host.behaviour_mut().kad.start_providing(key_of("gossip")).unwrap();
+    let _host = driven(host);
+    let found = found(&hub, "gossip", 1).await;
+    let identities: Vec<_> = found.iter().map(|provider| provider.identity).collect();
+    assert!(identities.iter().any(|id| id.peer_id_bytes() == local.to_bytes()), "{found:?}");
+}
+
+fn peer_of(part: libp2p::multiaddr::Protocol<'_>) -> Option<PeerId> {
+    match part {
+        libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}
+
+// Threats and goals, row 24.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_in_the_name_of_others_values_and_endless_keys_are_not_stored() {
+    let hub = node(DhtMode::Server, None, &[]).await;
+    let honest = node(DhtMode::Server, Some(&hub), &["archival"]).await;
+    let seeker = node(DhtMode::Client, Some(&hub), &[]).await;
+    found(&seeker, "archival", 1).await;
+    let mut host =
+        time::timeout(PATIENCE, library(Keypair::generate_ed25519(), &hub)).await.unwrap();
+    for number in 0..60_u8 {
+        host.behaviour_mut().kad.start_providing(RecordKey::from(vec![number; 34])).unwrap();
+    }
+    let record = kad::Record::new(RecordKey::from(vec![1; 34]), vec![0; 1_000]);
+    host.behaviour_mut().kad.put_record(record, kad::Quorum::One).unwrap();
+    let _host = driven(host);
+    let refused = || hub.network.metrics().count(P2pEvent::DhtRecordRefused);
+    until("records beyond the bound are refused", || refused() >= 45).await;
+    let archives = found(&seeker, "archival", 1).await;
+    assert_eq!(archives[0].identity, honest.network.identity());
+}
+
+// A peer that asks without end is cut off, and others notice nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_floods_the_table_is_disconnected() {
+    let hub = node(DhtMode::Server, None, &["archival"]).await;
+    let seeker = node(DhtMode::Client, Some(&hub), &[]).await;
+    let mut host =
+        time::timeout(PATIENCE, library(Keypair::generate_ed25519(), &hub)).await.unwrap();
+    let flood = async {
+        for number in 0_u32.. {
+            // The library holds at most so many queries back; each asks the hub, which is its only peer.
+            if host.behaviour().kad.iter_queries().count() < 64 {
+                let key = RecordKey::from([vec![7; 30], number.to_be_bytes().to_vec()].concat());
+                host.behaviour_mut().kad.get_providers(key);
+            }
+            if let SwarmEvent::ConnectionClosed { .. } = host.select_next_some().await {
+                break;
+            }
+        }
+    };
+    time::timeout(PATIENCE, flood).await.unwrap();
+    assert_eq!(hub.network.metrics().count(P2pEvent::DhtFlood), 1);
+    found(&seeker, "archival", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_of_private_networks_are_not_believed_by_a_public_node() {
+    let hub = node(DhtMode::Server, None, &[]).await;
+    let _archive = node(DhtMode::Server, Some(&hub), &["archival"]).await;
+    let peers = vec![NodeAddress::Multiaddr(hub.address().to_string())];
+    let public = |mut config: P2pConfig| {
+        config.peers = peers;
+        config.dht =
+            DhtConfig::default().with_mode(DhtMode::Client).with_scope(crate::AddressScope::Public);
+        config
+    };
+    let seeker = Node::start_with(PROFILE, "net-v1", new_key(), public).await;
+    let deadline = Instant::now() + PATIENCE;
+    let found = loop {
+        let search =
+            seeker.network.find_providers(Capability::archival(), 1, Duration::from_secs(5));
+        let found = search.await.unwrap();
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "the archive is never found");
+    };
+    assert_eq!(found[0].addresses, Vec::new());
+}
