@@ -115,6 +115,10 @@ pub use net_p2p::{
     AcceptLimits, Acceptor, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream, ProtocolError,
     Streams, TopicScore, parse_listen_address,
 };
+#[cfg(feature = "dht")]
+pub use net_p2p::{
+    AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider,
+};
 #[cfg(feature = "ws")]
 pub use net_ws::{
     DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,

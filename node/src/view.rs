@@ -6,12 +6,16 @@
 //! * A view does not keep the node running, and shows a node that is gone as such.
 
 use std::sync::{Arc, Weak};
+#[cfg(feature = "dht")]
+use std::time::Duration;
 
 use broadcaster::Broadcaster;
 use gossip::DialState;
 #[cfg(feature = "p2p")]
 use gossip::Identity;
 use mesh::Door;
+#[cfg(feature = "dht")]
+use net_p2p::{Capability, FindError, Provider};
 #[cfg(feature = "p2p")]
 use net_p2p::{P2pNetwork, TopicScore};
 #[cfg(feature = "ws")]
@@ -81,6 +85,27 @@ impl Trouble {
 impl View {
     pub(crate) fn of(seen: &Arc<Seen>) -> Self {
         Self { seen: Arc::downgrade(seen) }
+    }
+
+    /// Searches the DHT for nodes that offer `capability`, and returns `wanted` at most, which are found within `limit`.
+    /// Anybody can announce anything there, so a result is a proposal.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`] when the search does not begin; [`FindError::Off`] also in a node without libp2p, or one that is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the search ends with the future.
+    #[cfg(feature = "dht")]
+    pub async fn find_providers(
+        &self,
+        capability: Capability,
+        wanted: usize,
+        limit: Duration,
+    ) -> Result<Vec<Provider>, FindError> {
+        let p2p = self.seen.upgrade().and_then(|seen| seen.network.p2p().cloned());
+        p2p.ok_or(FindError::Off)?.find_providers(capability, wanted, limit).await
     }
 
     /// URL of the WebSocket side, `http://IP:PORT`; `None` where it does not listen, or the node is gone.

@@ -13,6 +13,7 @@ use libp2p::{
     Multiaddr, PeerId, StreamProtocol, identify,
     kad::{
         self, AddProviderOk, GetProvidersOk, InboundRequest, ProviderRecord, QueryId, QueryResult,
+        store::RecordStore,
     },
 };
 use rand::Rng;
@@ -37,6 +38,7 @@ const PRUNE: Duration = Duration::from_secs(60);
 /// The DHT of one swarm.
 #[derive(Debug)]
 pub(crate) struct Dht {
+    local: PeerId,
     protocol: StreamProtocol,
     scope: AddressScope,
     announcements: Announcements,
@@ -50,6 +52,7 @@ pub(crate) struct Dht {
 impl Dht {
     /// Announces `offered`.
     pub(super) fn new(
+        local: PeerId,
         protocol: StreamProtocol,
         scope: AddressScope,
         offered: Vec<Capability>,
@@ -57,6 +60,7 @@ impl Dht {
     ) -> Self {
         let now = Instant::now();
         Self {
+            local,
             protocol,
             scope,
             announcements: Announcements::new(offered, now.into_std()),
@@ -82,6 +86,16 @@ impl Dht {
         let until = Instant::now() + limit;
         let id = gate.get_providers(capability.key());
         self.lookups.begin(id, Search::new(wanted, until.into_std(), reply));
+        // The library tells who is stored here, and not where.
+        let stored = gate.store_mut().providers(&capability.key());
+        let found = stored.into_iter().filter(|record| record.provider != self.local);
+        let found = found.map(|record| {
+            let usable = self.scope.usable(record.provider, record.addresses);
+            (record.provider, usable)
+        });
+        if self.lookups.answered(&id, found, Instant::now().into_std()) {
+            self.end(gate, id);
+        }
     }
 
     /// Starts announcements that are due, and ends searches that have taken too long.
@@ -159,7 +173,7 @@ impl Dht {
         providers: impl IntoIterator<Item = PeerId>,
     ) {
         let mut found = Vec::new();
-        for peer in providers {
+        for peer in providers.into_iter().filter(|peer| *peer != self.local) {
             let addresses = gate.addresses(peer);
             found.push((peer, self.scope.usable(peer, addresses)));
         }

@@ -196,6 +196,6 @@ pub(crate) fn build(
             offered
         }
     };
-    let dht = Dht::new(protocol, scope, offered, metrics.clone());
+    let dht = Dht::new(local, protocol, scope, offered, metrics.clone());
     Some((GatedDht::new(kademlia, scope, metrics.clone()), dht))
 }

@@ -95,7 +95,8 @@ impl ProviderStore {
     }
 
     /// Records in all, this node's own left out.
-    pub(super) const fn count(&self) -> usize {
+    #[cfg(test)]
+    const fn count(&self) -> usize {
         self.count
     }
 

@@ -17,11 +17,11 @@ use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST
 use hyper_util::rt::TokioIo;
 use runtime::TaskSet;
 use serde::de::DeserializeOwned;
-use tandem::DataDir;
+use tandem::{Capability, DataDir};
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{Additions, Entry, Line, Peer, Refusal, Reloaded, Sent, Status};
+use super::wire::{Additions, Entry, FoundProvider, Line, Peer, Refusal, Reloaded, Sent, Status};
 
 /// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -115,6 +115,16 @@ impl Client {
     /// The addresses that the node knows.
     pub(crate) async fn phonebook(&self) -> Result<Vec<Entry>, ClientError> {
         self.ask("GET", "/phonebook", Bytes::new()).await
+    }
+
+    /// Searches the DHT for at most `count` nodes that offer something.
+    pub(crate) async fn providers(
+        &self,
+        capability: &Capability,
+        count: usize,
+    ) -> Result<Vec<FoundProvider>, ClientError> {
+        let path = format!("/dht/providers?capability={capability}&count={count}");
+        self.ask("GET", &path, Bytes::new()).await
     }
 
     /// Adds addresses to those that the node knows, and returns the number of new ones.

@@ -28,12 +28,12 @@ use gossip::{
 use mesh::{Added, Listed, Role, RoleSet, SourceId, SourceKind};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tandem::{Mode, View};
+use tandem::{CapabilityError, FindError, Mode, View};
 use tokio::{sync::broadcast, time};
 
 use super::wire::{
-    Additions, Certificates, Dial, Entry, Heard, Line, LinesLost, Peer, Refusal, Reloaded, Sent,
-    Status, millis,
+    Additions, Certificates, Dial, Entry, FoundProvider, Heard, Line, LinesLost, Peer, Refusal,
+    Reloaded, Sent, Status, millis,
 };
 use crate::{cli::Condition, lines::Lines, log};
 
@@ -67,6 +67,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/status", get(status))
         .route("/peers", get(peers))
         .route("/phonebook", get(phonebook).post(add).delete(remove))
+        .route("/dht/providers", get(providers))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .route("/send", post(send))
@@ -106,6 +107,37 @@ async fn peers(State(context): Shared) -> Json<Vec<Peer>> {
     };
     let now = Instant::now();
     Json(peers.iter().map(|peer| Peer::of(peer, score(peer), now)).collect())
+}
+
+/// Longest time of a search in the DHT. Source: wire facts 8.7.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Providers that one search finds, at most. Chosen: what a table on a screen shows.
+const MAX_FOUND: usize = 100;
+
+#[derive(Debug, Deserialize)]
+struct FindQuery {
+    capability: String,
+    count: usize,
+}
+
+/// Searches the DHT.
+async fn providers(
+    State(context): Shared,
+    Query(query): Query<FindQuery>,
+) -> Result<Json<Vec<FoundProvider>>, Response> {
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+    let capability = query.capability.parse();
+    let capability = capability.map_err(|error: CapabilityError| bad(error.to_string()))?;
+    if !(1..=MAX_FOUND).contains(&query.count) {
+        return Err(bad(format!("the count is a number from 1 to {MAX_FOUND}")));
+    }
+    let found = context.view.find_providers(capability, query.count, FIND_TIMEOUT).await;
+    let found = found.map_err(|error| match error {
+        FindError::Off => bad(error.to_string()),
+        _ => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    })?;
+    Ok(Json(found.iter().map(FoundProvider::of).collect()))
 }
 
 /// Longest list of addresses to add, in bytes. Chosen: as many as there may be, each of the longest kind.

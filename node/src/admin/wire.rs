@@ -13,7 +13,7 @@ use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
 use mesh::Record;
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::TopicScore;
+use tandem::{Provider, TopicScore};
 
 /// Answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,23 @@ impl Dial {
             failures: state.failures,
             last_error: state.last_error.clone(),
             next_try_ms: state.next_try.map(|at| millis(at.saturating_duration_since(now))),
+        }
+    }
+}
+
+/// A node that was found in the DHT, in the answer to `GET /dht/providers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoundProvider {
+    pub(crate) peer_id: String,
+    /// Where it may be reached; empty if nobody told.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl FoundProvider {
+    pub(crate) fn of(provider: &Provider) -> Self {
+        Self {
+            peer_id: provider.identity.to_string(),
+            addresses: provider.addresses.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The libp2p side of a node: its settings in the builder, and the network that is made from them.
 
 use gossip::{NetworkProfile, NodeAddress};
+#[cfg(feature = "dht")]
+use net_p2p::DhtConfig;
 use net_p2p::{AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig};
 
 use super::{NodeBuilder, networks::Lent};
@@ -15,13 +17,22 @@ pub(super) struct P2pSide {
     gossip: GossipStreams,
     /// The application's own, whose streams are accepted.
     pub(super) protocols: Vec<OwnProtocol>,
+    #[cfg(feature = "dht")]
+    dht: DhtConfig,
 }
 
 impl Default for P2pSide {
     fn default() -> Self {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
         let (mdns, gossip) = (Mdns::default(), GossipStreams::default());
-        Self { listen, mdns, gossip, protocols: Vec::new() }
+        Self {
+            listen,
+            mdns,
+            gossip,
+            protocols: Vec::new(),
+            #[cfg(feature = "dht")]
+            dht: DhtConfig::default(),
+        }
     }
 }
 
@@ -70,6 +81,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the part that the node takes in the distributed hash table of libp2p: it finds relays and archives there,
+    /// and announces what it offers. Default: none.
+    #[cfg(feature = "dht")]
+    pub fn dht(mut self, dht: DhtConfig) -> Self {
+        self.p2p.dht = dht;
+        self
+    }
+
     /// Accepts streams of a protocol of the application's own, over libp2p, within the default
     /// [`AcceptLimits`]. Its name begins with a slash and usually ends with a version: `/my-chain/sync/1`.
     /// [`Running::streams`](crate::Running::streams) opens such streams.
@@ -100,6 +119,10 @@ impl NodeBuilder {
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         config.protocols = self.p2p.protocols.clone();
+        #[cfg(feature = "dht")]
+        {
+            config.dht = self.p2p.dht.clone();
+        }
         Ok(config)
     }
 }

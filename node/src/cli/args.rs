@@ -8,6 +8,7 @@ use gossip::{NodeAddress, Tag};
 use http::{HeaderName, HeaderValue, Method};
 use mesh::Role;
 use services::files::FileId;
+use tandem::Capability;
 
 use super::{
     Failure,
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Status(PeersArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
     Phonebook(PhonebookArgs),
+    /// Search the DHT through a running node.
+    Dht(DhtArgs),
     /// Print what a running node counts, in the text format of OpenMetrics.
     Metrics(TargetArgs),
     /// Make a running node read the files of its certificates again; open connections go on.
@@ -152,6 +155,30 @@ pub(crate) struct PeersArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DhtArgs {
+    #[command(subcommand)]
+    pub(crate) what: DhtCommand,
+    #[command(flatten)]
+    pub(crate) target: GlobalTarget,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DhtCommand {
+    /// Show nodes that offer something. Anybody can announce anything, so each is a proposal.
+    Find {
+        /// What they offer, such as gossip or archival.
+        #[arg(value_name = "CAPABILITY", value_hint = ValueHint::Other)]
+        capability: Capability,
+        /// Most nodes to find, up to 100.
+        #[arg(long, value_name = "COUNT", default_value_t = 20)]
+        count: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@
 
 mod args;
 mod descriptors;
+mod dht;
 mod failure;
 mod file;
 mod forward;
@@ -65,6 +66,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),
         Command::Phonebook(args) => Box::pin(phonebook::phonebook(args)),
+        Command::Dht(args) => Box::pin(dht::dht(args)),
         Command::Metrics(args) => Box::pin(peers::metrics(args)),
         Command::Reload(args) => Box::pin(peers::reload(args)),
         Command::Http(args) => Box::pin(http::http(args)),

@@ -278,7 +278,8 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .vote_packing(settings.vote_packing)
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
-        .mdns(if settings.mdns { Mdns::On } else { Mdns::Off });
+        .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
+        .dht(settings.dht.clone());
     builder = builder.dns_servers(settings.dns_servers.clone()).dnssec(settings.dnssec.clone());
     for bootstrap in &settings.bootstrap {
         builder = builder.bootstrap(bootstrap.clone());

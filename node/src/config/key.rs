@@ -15,8 +15,9 @@ use self::{
 };
 
 /// The log filter unless another one is asked for. Chosen: GossipSub logs each message that a full
-/// queue makes it drop, body and all, which costs more than the message; Tandem counts them.
-const DEFAULT_LOG: &str = "warn,libp2p_gossipsub=error";
+/// queue makes it drop, body and all, which costs more than the message; Tandem counts them. Kademlia warns of an empty
+/// routing table at every start.
+const DEFAULT_LOG: &str = "warn,libp2p_gossipsub=error,libp2p_kad=error";
 
 /// The kind of a value in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub(crate) enum Key {
     IdentityFile,
     Relay,
     Mdns,
+    Dht,
+    DhtProvides,
     VotePacking,
     MaxInbound,
     MaxInboundPerIp,
@@ -176,6 +179,16 @@ const MDNS: Spec = Spec::new(
     "Look for libp2p peers in the local network: on or off",
 );
 
+const DHT: Spec = Spec::new(
+    ("dht", "dht", Text, Is("off"), "PART"),
+    "Part in the DHT, by which libp2p nodes find each other: off, client, server, or auto, a server if it listens",
+);
+
+const DHT_PROVIDES: Spec = Spec::new(
+    ("dht_provides", "dht-provide", List, Nothing, "NAME"),
+    "What a server of the DHT offers to others beside gossip, such as archival",
+);
+
 const VOTE_PACKING: Spec = Spec::new(
     ("vote_packing", "vote-packing", Text, Nothing, "FORM"),
     "Form of votes to peers that read it: off, stateless, or the entries of a table, 16 to 2048 [default: 2048 for the profile algorand, off for tandem]",
@@ -266,7 +279,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -282,6 +295,8 @@ impl Key {
         Self::IdentityFile,
         Self::Relay,
         Self::Mdns,
+        Self::Dht,
+        Self::DhtProvides,
         Self::VotePacking,
         Self::MaxInbound,
         Self::MaxInboundPerIp,
@@ -320,6 +335,8 @@ impl Key {
             Self::IdentityFile => IDENTITY_FILE,
             Self::Relay => RELAY,
             Self::Mdns => MDNS,
+            Self::Dht => DHT,
+            Self::DhtProvides => DHT_PROVIDES,
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
             Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
@@ -360,6 +377,8 @@ impl Key {
             Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv"],
             Self::Uploads => &["anyone"],
+            Self::Dht => &["off", "auto", "client", "server"],
+            Self::DhtProvides => &["archival"],
             Self::VotePacking => &["off", "stateless"],
             Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],

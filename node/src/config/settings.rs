@@ -17,8 +17,8 @@ use gossip::{
 };
 use services::files::Uploads;
 use tandem::{
-    Bootstrap, DataDir, DnsServer, Dnssec, Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying,
-    TlsFiles,
+    Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode, ProxyProtocol,
+    ProxyRules, RealIpHeader, Relaying, TlsFiles,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) relaying: Relaying,
     pub(crate) mdns: bool,
+    pub(crate) dht: DhtConfig,
     pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
@@ -118,6 +119,7 @@ impl Settings {
                 Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
             })?,
             mdns: read.required(Key::Mdns, switch)?,
+            dht: read.dht()?,
             vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
@@ -205,6 +207,28 @@ impl Reader<'_> {
         } else {
             Uploads::FromPeers(who.into_iter().flatten().collect())
         })
+    }
+
+    /// The part that the node takes in the DHT.
+    fn dht(&self) -> Result<DhtConfig, ConfigError> {
+        let mode = self.required(Key::Dht, dht_mode)?;
+        let refused = |key, problem: &str| {
+            let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
+            Err(ConfigError::Value { at, key, problem: problem.to_owned() })
+        };
+        let provides = self.list(Key::DhtProvides, |text| {
+            text.parse::<Capability>().map_err(|error| error.to_string())
+        })?;
+        if mode != DhtMode::Off && self.mode()? == Mode::WebSocket {
+            return refused(Key::Dht, "the DHT is a part of libp2p, which the mode ws leaves out");
+        }
+        if matches!(mode, DhtMode::Off | DhtMode::Client) && !provides.is_empty() {
+            return refused(
+                Key::DhtProvides,
+                "only a server of the DHT offers something: set `dht` to server or auto",
+            );
+        }
+        Ok(DhtConfig::default().with_mode(mode).with_provides(provides))
     }
 
     /// The proxies in front of the node.
@@ -362,6 +386,16 @@ fn switch(text: &str) -> Result<bool, String> {
 
 fn dns_server(text: &str) -> Result<DnsServer, String> {
     text.parse().map_err(|error: tandem::DnsServerError| error.to_string())
+}
+
+fn dht_mode(text: &str) -> Result<DhtMode, String> {
+    match text {
+        "off" => Ok(DhtMode::Off),
+        "auto" => Ok(DhtMode::Auto),
+        "client" => Ok(DhtMode::Client),
+        "server" => Ok(DhtMode::Server),
+        _ => Err(format!("{text:?} is none of off, auto, client and server")),
+    }
 }
 
 fn vote_packing(text: &str) -> Result<VoteCompression, String> {

@@ -4,8 +4,11 @@
 //
 //	peer serve            one line on stdout: the multiaddr to call; ends when stdin closes
 //	peer call MULTIADDR   one line on stdout: JSON of what held; exit status 0 only if all of it did
+//	peer dht MULTIADDR PREFIX FIND PROVIDE
+//	                      joins a DHT, finds the node as a provider of FIND, provides PROVIDE, prints its
+//	                      peer ID and serves until stdin closes
 //
-// Both use TCP, Noise and Yamux and nothing else, with a fresh Ed25519 key.
+// All use TCP, Noise and Yamux and nothing else, with a fresh Ed25519 key.
 //
 // The routes are the contract between all programs of this folder (see ../README.md):
 //
@@ -38,7 +41,7 @@ import (
 )
 
 const (
-	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR"
+	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.
@@ -65,6 +68,8 @@ func main() {
 		err = serve(ctx, os.Stdin, os.Stdout)
 	case "call":
 		err = call(ctx, os.Args[2:], os.Stdout)
+	case "dht":
+		err = table(ctx, os.Args[2:], os.Stdin, os.Stdout)
 	default:
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(exitUsage)
