@@ -16,9 +16,10 @@
 use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use gossip::Transport;
+use gossip::{Tag, Transport};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, TransportError, noise, swarm::Config as SwarmConfig,
+    Multiaddr, StreamProtocol, Swarm, TransportError, gossipsub::IdentTopic, noise,
+    swarm::Config as SwarmConfig,
 };
 use runtime::TaskSet;
 use tokio::time::{self, Instant};
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backlog::Backlog,
-    behaviour::{Behaviour, BehaviourError},
+    behaviour::{Behaviour, BehaviourError, NodeSwarm},
     command::{Senders, ToSwarm, channels},
     config::{GossipStreams, P2pConfig, Subscription, libp2p_key},
     connections::ConnectionTasks,
@@ -186,26 +187,8 @@ impl SwarmParts {
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
         let topics = pubsub::topics(profile);
-        if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut()
-            && self.config.subscribe == Subscription::Subscribed
-        {
-            for (_, topic) in &topics {
-                if let Err(error) = gossipsub.subscribe(topic) {
-                    tracing::error!(%error, %topic, "cannot subscribe");
-                }
-            }
-        }
-        let mut listening = Listening::new(self.bound.clone());
-        for address in listen {
-            let failed = |error| BuildError::Listen {
-                address: address.clone(),
-                source: match error {
-                    TransportError::Other(error) => of_the_system(error),
-                    unsupported => io::Error::other(unsupported),
-                },
-            };
-            listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
-        }
+        self.subscribe(&mut swarm, &topics);
+        let listening = self.listen_on(&mut swarm, listen)?;
         let leads = senders.clone();
         let outbox = Outbox::new(to_publish, budget_bytes, Instant::now());
         let verdicts = senders.verdicts.clone();
@@ -226,6 +209,39 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// Subscribes to the topics of the network, if the configuration says so.
+    fn subscribe(&self, swarm: &mut NodeSwarm, topics: &[(Tag, IdentTopic)]) {
+        if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut()
+            && self.config.subscribe == Subscription::Subscribed
+        {
+            for (_, topic) in topics {
+                if let Err(error) = gossipsub.subscribe(topic) {
+                    tracing::error!(%error, %topic, "cannot subscribe");
+                }
+            }
+        }
+    }
+
+    /// Listens on every address.
+    fn listen_on(
+        &self,
+        swarm: &mut NodeSwarm,
+        listen: &[Multiaddr],
+    ) -> Result<Listening, BuildError> {
+        let mut listening = Listening::new(self.bound.clone());
+        for address in listen {
+            let failed = |error| BuildError::Listen {
+                address: address.clone(),
+                source: match error {
+                    TransportError::Other(error) => of_the_system(error),
+                    unsupported => io::Error::other(unsupported),
+                },
+            };
+            listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());
+        }
+        Ok(listening)
     }
 
     /// No links yet, and the dialer that takes the orders of the mesh loop.

@@ -166,7 +166,7 @@ impl Core {
                 }
             }
             #[cfg(not(feature = "dht"))]
-            SwarmEvent::Behaviour(Event::Identify(_)) => {}
+            SwarmEvent::Behaviour(Event::Identify(event)) => tracing::trace!(?event, "identified"),
             #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(Event::Dht(event)) => {
                 if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())

@@ -4,7 +4,7 @@
 //!
 //! * Of the addresses that other nodes tell of a peer, at most [`MAX_ADDRESSES`](super::scope::MAX_ADDRESSES) of the node's scope are dialled.
 //! * A peer causes at most [`MAX_EVENTS`] events in a window. One that causes more is disconnected.
-//! * What is known of a peer here ends with its last connection.
+//! * The record of a peer here ends with its last connection.
 
 use std::{
     collections::{HashMap, VecDeque},

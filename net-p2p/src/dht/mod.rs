@@ -68,7 +68,7 @@ pub enum DhtMode {
 pub struct DhtConfig {
     /// The part that the node takes. Default: [`DhtMode::Off`].
     pub mode: DhtMode,
-    /// What a server offers, beside [`Capability::gossip`] if it gossips. Default: nothing.
+    /// Capabilities that a server offers, beside [`Capability::gossip`] if it gossips. Default: nothing.
     pub provides: Vec<Capability>,
     /// The addresses that are believed. Default: all if every address that the node listens on or is configured to dial
     /// is private, else those of the public internet.

@@ -169,7 +169,7 @@ pub(crate) struct DhtArgs {
 pub(crate) enum DhtCommand {
     /// Show nodes that offer something. Anybody can announce anything, so each is a proposal.
     Find {
-        /// What they offer, such as gossip or archival.
+        /// The capability that they offer, such as gossip or archival.
         #[arg(value_name = "CAPABILITY", value_hint = ValueHint::Other)]
         capability: Capability,
         /// Most nodes to find, up to 100.
