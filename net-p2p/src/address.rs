@@ -1,5 +1,7 @@
 //! Addresses that this network dials and listens on.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use gossip::{Identity, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
@@ -123,6 +125,17 @@ pub(crate) fn short(text: &str) -> String {
 /// The identity of a peer; `None` for a peer ID that is neither a hash nor a copy of a key.
 pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
     Identity::from_peer_id_bytes(&peer.to_bytes())
+}
+
+/// The address a connection comes from. A connection without an IP address was made inside this process and
+/// counts as loopback.
+pub(crate) fn ip_of(address: &Multiaddr) -> IpAddr {
+    let ip = address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    });
+    ip.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@
 use std::{
     error::Error,
     io,
-    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -31,13 +30,15 @@ use libp2p::{
         muxing::{StreamMuxer, StreamMuxerEvent},
         transport::{DialOpts, ListenerId, TransportEvent},
     },
-    multiaddr::Protocol,
 };
 use mesh::{Departure, Door, Knock, Pass, PeerPlace, Refusal};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::{address::identity_of, muxer::Muxer};
+use crate::{
+    address::{identity_of, ip_of},
+    muxer::Muxer,
+};
 
 /// Refused connections handled in one poll. Chosen: few, so that a flood does not keep the swarm from its turn.
 const REFUSALS_A_TURN: usize = 64;
@@ -232,15 +233,4 @@ impl StreamMuxer for Admitted {
         }
         Pin::new(&mut self.inner).poll(context).map_err(io::Error::other)
     }
-}
-
-/// The address a connection comes from. A connection without an IP address was made inside this process and
-/// counts as loopback.
-pub(crate) fn ip_of(address: &Multiaddr) -> IpAddr {
-    let ip = address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    });
-    ip.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }

@@ -160,13 +160,7 @@ impl SwarmParts {
         let (backlog, gate) = self.memory_bounds();
         let debts = backlog.debts().clone();
         #[cfg(feature = "dht")]
-        let (gated_dht, dht) = crate::dht::build(
-            &self.config,
-            profile,
-            key.public().to_peer_id(),
-            &self.context.metrics,
-        )
-        .unzip();
+        let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
             transport::build(
                 environment.clone(),
@@ -209,6 +203,20 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// The part that the node takes in the DHT.
+    #[cfg(feature = "dht")]
+    fn dht(&self, local: libp2p::PeerId) -> Option<(crate::dht::GatedDht, crate::dht::Dht)> {
+        let node = crate::dht::Participant {
+            profile: self.context.broadcaster.profile(),
+            network: &self.config.network,
+            local,
+            listen: &self.config.listen,
+            peers: &self.config.peers,
+            gossip: (self.config.gossip == GossipStreams::On).then(crate::dht::Capability::gossip),
+        };
+        crate::dht::build(&self.config.dht, node, &self.context.metrics)
     }
 
     /// Subscribes to the topics of the network, if the configuration says so.

@@ -28,7 +28,7 @@ use super::{
     scope::AddressScope,
 };
 use crate::{
-    admission::ip_of,
+    address::ip_of,
     metrics::{P2pEvent, P2pMetrics},
 };
 

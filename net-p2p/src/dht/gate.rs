@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::{scope::AddressScope, store::ProviderStore};
 use crate::{
-    admission::ip_of,
+    address::ip_of,
     metrics::{P2pEvent, P2pMetrics},
 };
 

@@ -24,7 +24,7 @@ mod store;
 use std::num::NonZeroUsize;
 
 use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
-use libp2p::{PeerId, StreamProtocol, kad};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use tokio::sync::oneshot;
 
 pub use self::{
@@ -157,16 +157,29 @@ fn protocol(profile: &NetworkProfile, network: &NetworkId) -> Option<StreamProto
     StreamProtocol::try_from_owned(name).ok()
 }
 
+/// The node that takes part.
+#[derive(Debug)]
+pub(crate) struct Participant<'a> {
+    pub(crate) profile: &'a NetworkProfile,
+    pub(crate) network: &'a NetworkId,
+    pub(crate) local: PeerId,
+    /// Addresses that it listens on.
+    pub(crate) listen: &'a [Multiaddr],
+    /// Addresses that it is configured to dial.
+    pub(crate) peers: &'a [NodeAddress],
+    /// The capability that it has because it gossips.
+    pub(crate) gossip: Option<Capability>,
+}
+
 /// Makes the behaviour and what drives it; `None` if the node takes no part.
 pub(crate) fn build(
-    config: &crate::P2pConfig,
-    profile: &NetworkProfile,
-    local: PeerId,
+    settings: &DhtConfig,
+    node: Participant<'_>,
     metrics: &P2pMetrics,
 ) -> Option<(GatedDht, Dht)> {
-    let settings = &config.dht;
-    let mode = settings.part(!config.listen.is_empty())?;
-    let protocol = protocol(profile, &config.network)?;
+    let Participant { profile, network, local, listen, peers, gossip } = node;
+    let mode = settings.part(!listen.is_empty())?;
+    let protocol = protocol(profile, network)?;
     let mut library = kad::Config::new(protocol.clone());
     library
         .set_query_timeout(QUERY_TIMEOUT)
@@ -182,15 +195,13 @@ pub(crate) fn build(
     let store = ProviderStore::new(local, reserved);
     let mut kademlia = Kademlia::with_config(local, store, library);
     kademlia.set_mode(Some(mode));
-    let peers = config.peers.iter().filter_map(|peer| PeerAddress::parse(peer).ok());
+    let peers = peers.iter().filter_map(|peer| PeerAddress::parse(peer).ok());
     let peers: Vec<_> = peers.map(|peer| peer.address).collect();
-    let scope =
-        settings.scope.unwrap_or_else(|| AddressScope::of(config.listen.iter().chain(&peers)));
+    let scope = settings.scope.unwrap_or_else(|| AddressScope::of(listen.iter().chain(&peers)));
     let offered = match mode {
         kad::Mode::Client => Vec::new(),
         kad::Mode::Server => {
-            let gossips = config.gossip == crate::GossipStreams::On;
-            let mut offered: Vec<_> = gossips.then(Capability::gossip).into_iter().collect();
+            let mut offered: Vec<_> = gossip.into_iter().collect();
             offered.extend(settings.provides.iter().cloned());
             offered.dedup();
             offered
