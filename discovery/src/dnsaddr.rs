@@ -127,6 +127,15 @@ pub(crate) fn identity_of(address: &str) -> Option<&str> {
     (!identity.is_empty() && !identity.contains('/')).then_some(identity)
 }
 
+/// The address in one record below a branch; `None` if it leads to another name, or cannot be used.
+#[cfg(fuzzing)]
+pub(crate) fn leaf(record: &RData, identity: Option<&str>) -> Option<NodeAddress> {
+    match read(record, identity) {
+        Some(Record::Leaf(address)) => Some(address),
+        _ => None,
+    }
+}
+
 /// Reads one record below a branch; `None` if it cannot be used.
 fn read(record: &RData, identity: Option<&str>) -> Option<Record> {
     let RData::TXT(TXT { txt_data, .. }) = record else { return None };

@@ -14,6 +14,8 @@
 mod bootstrap;
 mod dns;
 mod dnsaddr;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kept;
 mod limits;
 mod metrics;

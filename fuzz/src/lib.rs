@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod assembly;
+mod found;
 mod http;
 mod names;
 mod proxies;
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets, sorted by name. Each has a folder in `corpus` and a file in `fuzz_targets`.
 pub const TARGETS: &[Target] = &[
     ("address", names::address),
+    ("dns_answer", found::dns_answer),
     ("features", wire::features),
     ("forwarded", proxies::forwarded),
     ("gossip_stream", assembly::gossip_stream),
@@ -32,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("metainfo", wire::metainfo),
     ("msgpack", wire::msgpack),
     ("peer_id", names::peer_id),
+    ("peer_store", found::peer_store),
     ("priority", wire::priority),
     ("proposal", wire::proposal),
     ("proxy_preamble", proxies::preamble),

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ffi::OsString, io::Write};
 
 use gossip::NodeAddress;
+use proptest::{collection::vec, prelude::*, sample::select};
 use tandem::{Mode, Relaying};
 
 use super::{
@@ -221,4 +222,63 @@ fn an_unreadable_file_is_named() {
         Layers::gather_from(Some(missing), &flags(&[]), std::iter::empty(), |_| None).unwrap_err();
     let told = error.to_string();
     assert_eq!(told, "cannot read the configuration file /nonexistent/tandem.toml");
+}
+
+/// Something that may stand behind a key.
+fn any_value() -> impl Strategy<Value = String> {
+    let text = prop_oneof![
+        "\\PC{0,40}",
+        select(vec![
+            "",
+            "on",
+            "off",
+            "0",
+            "127.0.0.1:1",
+            "[::1]:1",
+            "/ip4/1.2.3.4/tcp/1",
+            "ws",
+            "~",
+            "~/x"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let quoted = text.prop_map(|text| format!("{text:?}")).boxed();
+    prop_oneof![
+        quoted.clone(),
+        vec(quoted, 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+        any::<i128>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| number.to_string()),
+        any::<bool>().prop_map(|on| on.to_string()),
+        ".{0,30}",
+    ]
+}
+
+/// Lines with known and unknown keys, and others.
+fn any_file() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        9 => select(Key::ALL.to_vec()).prop_map(|key| key.spec().name.to_owned()),
+        1 => "[a-z_]{0,12}",
+    ];
+    let line = prop_oneof![
+        9 => (key, any_value()).prop_map(|(key, value)| format!("{key} = {value}")),
+        1 => ".{0,60}",
+    ];
+    vec(line, 0..6).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    // Issue 10, 13: the configuration is private to the program, so that no engine reaches it from outside.
+    #[test]
+    fn any_text_of_a_file_is_a_configuration_or_refused_in_one_line(text in any_file()) {
+        let checked = file::parse("tandem.toml", &text).and_then(|given| {
+            let mut layers = gather("", &[], &flags(&[])).unwrap();
+            layers.extend_for_test(given);
+            Settings::check(&layers)
+        });
+        if let Err(error) = checked {
+            let told = error.to_string();
+            prop_assert!(!told.chars().any(char::is_control), "{told:?}");
+            prop_assert!(told.chars().count() < 1_000, "{told:?}");
+        }
+    }
 }
