@@ -10,7 +10,7 @@ use crate::{dnsaddr, srv};
 #[must_use]
 pub fn addresses(answer: &[u8]) -> (Vec<String>, Vec<NodeAddress>) {
     let Ok(message) = Message::from_vec(answer) else { return (Vec::new(), Vec::new()) };
-    let records: Vec<RData> = message.answers.iter().map(|record| record.data().clone()).collect();
+    let records: Vec<RData> = message.answers.iter().map(|record| record.data.clone()).collect();
     let (hosts, unusable) = srv::addresses(&records);
     assert!(hosts.len() + unusable <= records.len());
     let leaves = records.iter().filter_map(|record| dnsaddr::leaf(record, None)).collect();

@@ -8,7 +8,7 @@ use mesh::BanSubject;
 pub(crate) fn dns_answer(data: &[u8]) {
     let (hosts, leaves) = fuzzing::addresses(data);
     for host in hosts {
-        assert!(matches!(host.parse(), Ok(NodeAddress::WebSocket(_))), "{host:?}");
+        assert!(matches!(host.parse::<NodeAddress>(), Ok(NodeAddress::WebSocket(_))), "{host:?}");
     }
     for leaf in leaves {
         let printed = leaf.to_string();

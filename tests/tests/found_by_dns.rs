@@ -237,9 +237,9 @@ async fn a_network_that_is_found_by_dns_alone_stays_whole_while_its_relays_are_k
     for relay in &running {
         let port = relay.ws_address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         let port = port.expect("an address has a port");
-        records.push(srv(&format!("_tandem._tcp.{NETWORK}"), "127.0.0.1", port));
+        records.push(srv(&format!("_tandem._tcp.{NETWORK}"), 60, "127.0.0.1", port));
         let address = format!("dnsaddr={}", relay.p2p[0]);
-        records.push(txt(&format!("_dnsaddr.{NETWORK}"), &address));
+        records.push(txt(&format!("_dnsaddr.{NETWORK}"), 60, &address));
     }
     server.replace(records).await;
 

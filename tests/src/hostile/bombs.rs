@@ -8,7 +8,7 @@ use tokio::time::{self, MissedTickBehavior};
 use super::{
     Tally, Target,
     flood::SOURCE,
-    line::{Carrier, Line, again_and_again, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 /// Thirteen frames in each, 260 a second. Source: issue 8, 25.
@@ -49,7 +49,7 @@ pub(super) fn bomb(number: u64) -> Vec<u8> {
 
 pub(super) async fn run(target: &Target, carrier: Carrier, tally: &Tally) {
     let dial = || Line::dial(target, carrier, SOURCE);
-    again_and_again(dial, tally, |mut pen| async move {
+    again_and_again(dial, (tally, Ears::Open), |mut pen| async move {
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -8,7 +8,7 @@ use tokio::time::{self, MissedTickBehavior};
 use super::{
     Tally, Target,
     flood::SOURCE,
-    line::{Carrier, Line, again_and_again, again_and_again_deaf, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 const TICK: Duration = Duration::from_millis(10);
@@ -37,7 +37,7 @@ pub(super) async fn pings(target: &Target, tally: &Tally) {
     (0..PER_TICK).for_each(|_| ping(&mut batch));
     let batch = &batch;
     let dial = || Line::dial(target, Carrier::WebSocket, SOURCE);
-    again_and_again_deaf(dial, tally, |mut pen| async move {
+    again_and_again(dial, (tally, Ears::Shut), |mut pen| async move {
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -52,7 +52,7 @@ pub(super) async fn pings(target: &Target, tally: &Tally) {
 /// One message after the other in pieces of one byte, none of which is the last.
 pub(super) async fn pieces(target: &Target, tally: &Tally) {
     let dial = || Line::dial(target, Carrier::WebSocket, SOURCE);
-    again_and_again(dial, tally, |mut pen| async move {
+    again_and_again(dial, (tally, Ears::Open), |mut pen| async move {
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();

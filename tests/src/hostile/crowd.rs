@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Tally, Target,
-    line::{Carrier, Line, again_and_again, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 /// Handshakes at one time. Chosen: a few, as each takes processor time of both ends.
@@ -40,7 +40,7 @@ pub(super) async fn run(peers: u16, target: &Target, tally: &Tally) {
                 let _turn = handshakes.acquire().await;
                 Line::dial(target, carrier, source(number)).await
             };
-            again_and_again(dial, tally, |mut pen| async move {
+            again_and_again(dial, (tally, Ears::Open), |mut pen| async move {
                 let nothing = interest::encode(Interest::NONE, &target.profile.tags);
                 let mut bytes = Vec::new();
                 carrier.put(Tag::MI, &nothing, &mut bytes);

@@ -8,7 +8,7 @@ use tokio::time;
 
 use super::{
     Tally, Target,
-    line::{Carrier, Line, again_and_again_deaf, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 /// Peers, as many as a node takes of one host.
@@ -24,7 +24,7 @@ pub(super) async fn run(target: &Target, tally: &Tally) {
     let each = |number: u16| async move {
         let carrier = if number.is_multiple_of(2) { Carrier::WebSocket } else { Carrier::Libp2p };
         let dial = || Line::dial(target, carrier, SOURCE);
-        again_and_again_deaf(dial, tally, |mut pen| async move {
+        again_and_again(dial, (tally, Ears::Shut), |mut pen| async move {
             let mut bytes = Vec::new();
             // A digest of a message that nobody has: as short as a message can be without being an offence.
             carrier.put(Tag::MS, &[0; 32], &mut bytes);

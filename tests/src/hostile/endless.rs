@@ -9,7 +9,7 @@ use tokio::time;
 
 use super::{
     Tally, Target,
-    line::{Carrier, Line, again_and_again, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 const IDENTITIES: u8 = 40;
@@ -24,7 +24,7 @@ pub(super) async fn run(target: &Target, tally: &Tally) {
     let each = |number: u8| async move {
         let source = Ipv4Addr::new(127, 9, 1, 1 + number / PER_HOST);
         let dial = || Line::dial(target, Carrier::Libp2p, source);
-        again_and_again(dial, tally, |mut pen| async move {
+        again_and_again(dial, (tally, Ears::Open), |mut pen| async move {
             let mut bytes = Vec::new();
             tally.sending(1);
             Carrier::Libp2p.begin(Tag::VB, MAX_MESSAGE_BYTES - Tag::BYTES, &mut bytes);

@@ -10,7 +10,7 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::{
     Tally, Target,
-    line::{Carrier, Line, again_and_again, write},
+    line::{Carrier, Ears, Line, again_and_again, write},
 };
 
 /// Where a flood comes from.
@@ -59,7 +59,7 @@ impl Stuff {
 
 pub(super) async fn run(stuff: Stuff, target: &Target, carrier: Carrier, tally: &Tally) {
     let dial = || Line::dial(target, carrier, SOURCE);
-    again_and_again(dial, tally, |mut pen| async move {
+    again_and_again(dial, (tally, Ears::Open), |mut pen| async move {
         let mut ticks = time::interval(TICK);
         // A sender that was held up does not catch up.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

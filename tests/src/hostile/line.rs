@@ -65,10 +65,19 @@ impl Carrier {
     }
 }
 
+/// The use that an attacker makes of what the node says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ears {
+    /// It is read and thrown away.
+    Open,
+    /// Nothing is ever read.
+    Shut,
+}
+
 /// The writing half of a connection.
 pub(super) type Pen = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A gossip connection. What the node says is read and thrown away.
+/// A gossip connection.
 pub(super) struct Line {
     read: Box<dyn AsyncRead + Send + Unpin>,
     write: Pen,
@@ -117,13 +126,17 @@ impl Line {
         time::timeout(limit, dial).await.map_err(io::Error::other)?
     }
 
-    /// Writes until that fails or the node ends the connection.
+    /// Writes until that fails or, if anything is read, the node ends the connection.
     pub(super) async fn run<F: Future<Output = io::Result<()>>>(
         self,
+        ears: Ears,
         write: impl FnOnce(Pen) -> F,
     ) {
         let Self { mut read, write: pen, _driver } = self;
         let drain = async {
+            if ears == Ears::Shut {
+                return std::future::pending().await;
+            }
             let mut heard = vec![0; 64 * 1024];
             while read.read(&mut heard).await? > 0 {}
             Ok(())
@@ -139,43 +152,17 @@ impl Line {
 /// Keeps a connection up, and writes to it, for as long as it is polled.
 pub(super) async fn again_and_again<D, W>(
     dial: impl Fn() -> D,
-    tally: &Tally,
+    (tally, ears): (&Tally, Ears),
     write: impl Fn(Pen) -> W,
 ) where
     D: Future<Output = io::Result<Line>>,
     W: Future<Output = io::Result<()>>,
 {
-    let using = async |line: Line| line.run(&write).await;
-    repeat(dial, tally, using).await;
-}
-
-/// The same, but nothing is ever read.
-pub(super) async fn again_and_again_deaf<D, W>(
-    dial: impl Fn() -> D,
-    tally: &Tally,
-    write: impl Fn(Pen) -> W,
-) where
-    D: Future<Output = io::Result<Line>>,
-    W: Future<Output = io::Result<()>>,
-{
-    let using = async |line: Line| {
-        let Line { read: _unread, write: pen, _driver } = line;
-        // Its end is of no interest: it begins anew.
-        let _: io::Result<()> = write(pen).await;
-    };
-    repeat(dial, tally, using).await;
-}
-
-async fn repeat<D: Future<Output = io::Result<Line>>>(
-    dial: impl Fn() -> D,
-    tally: &Tally,
-    using: impl AsyncFn(Line),
-) {
     loop {
         match dial().await {
             Ok(line) => {
                 tally.opened();
-                using(line).await;
+                line.run(ears, &write).await;
                 tally.cut();
             }
             Err(_refused) => tally.refused(),

@@ -8,7 +8,7 @@ use tokio::time::{self, MissedTickBehavior};
 use super::{
     Target,
     flood::SOURCE,
-    line::{Carrier, Line, write},
+    line::{Carrier, Ears, Line, write},
 };
 
 /// Between two tries to connect. Chosen: quicker than any node redials, and far slower than an attacker.
@@ -42,7 +42,7 @@ pub async fn neighbour(target: &Target, carrier: Carrier, lasting: Duration) -> 
         tries += 1;
     };
     let sent = Cell::new(0_u64);
-    let voting = line.run(async |mut pen| {
+    let voting = line.run(Ears::Open, async |mut pen| {
         let mut ticks = time::interval(VOTE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bytes = Vec::new();

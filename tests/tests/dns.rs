@@ -2,21 +2,19 @@
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod support;
-
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
+use discovery::{
+    AskError, Bootstrap, DnsLimits, DnsSettings, DnsSource, Dnssec, Looked, Server, Wanted,
+};
 use gossip::{NetworkId, NetworkProfile};
-use hickory_resolver::proto::{
+use hickory_server::proto::{
     op::{Message, ResponseCode},
     rr::Record,
 };
 use mesh::{AddressSource, Role};
 use runtime::Random;
-use support::{DnsServer, Scripted, cname, srv, txt};
-use tandem_discovery::{
-    AskError, Bootstrap, DnsLimits, DnsSettings, DnsSource, Dnssec, Looked, Server, Wanted,
-};
+use testkit::dns::{DnsServer, Scripted, cname, srv, txt};
 use tokio::time::Instant;
 
 const RELAYS: &str = "_tandem._tcp.a.example.";
@@ -251,10 +249,10 @@ async fn records_that_nobody_asked_for_do_not_count() {
 #[tokio::test]
 async fn targets_that_are_no_hosts_are_left_out() {
     let server = Scripted::start(|question| {
-        let odd = hickory_resolver::proto::rr::Name::from_labels([&b"a\n\x1b[31m b"[..]]).unwrap();
+        let odd = hickory_server::proto::rr::Name::from_labels([&b"a\n\x1b[31m b"[..]]).unwrap();
         let mut record = srv(RELAYS, 300, "r1.example.", 1);
-        record.data = hickory_resolver::proto::rr::RData::SRV(
-            hickory_resolver::proto::rr::rdata::SRV::new(0, 0, 1, odd),
+        record.data = hickory_server::proto::rr::RData::SRV(
+            hickory_server::proto::rr::rdata::SRV::new(0, 0, 1, odd),
         );
         let none = srv(RELAYS, 300, ".", 1);
         let zero = srv(RELAYS, 300, "r2.example.", 0);
