@@ -142,7 +142,7 @@ async fn certificates(address: SocketAddr, other: &Certificate) {
     {
         let mut stream = socket(local, address).await;
         let _ = stream.write_all(bad).await;
-        // What never ends is given up with the time for a head, which is not waited for here.
+        // The relay would wait for the rest as long as for a head; the test does not.
         drop(stream);
     }
     is_ended(socket(local, address).await, &[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await;
