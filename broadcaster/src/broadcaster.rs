@@ -7,10 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use gossip::{
     Admission, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, Handler, Identity,
-    Inbound, LinkId, NetworkProfile, Outbound, PeerClass, PeerInfo, Request, RequestError,
-    Response, SubmitError, Tag, Transport, Validator, wire::features::Features,
+    Inbound, LinkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
+    RequestError, Response, SubmitError, Tag, Transport, Validator, wire::features::Features,
 };
-use mesh::{BanSubject, LinkClaim, TooManyBans};
+use mesh::{BanSubject, LinkClaim, Member, MembersError, TooManyBans, Turnover};
 use runtime::{Environment, Fault, Shutdown};
 use tokio::{sync::broadcast, time::Instant};
 
@@ -27,6 +27,7 @@ use crate::{
     limits::Limits,
     link::{Attached, FrameSink, FrameSource, Link, Stopping},
     links::Links,
+    mesh_access::NewMembers,
     mesh_handle::Mesh,
     metrics::Metrics,
     observers::Observers,
@@ -113,8 +114,8 @@ impl Broadcaster {
         self.parts.mesh.wake();
     }
 
-    /// Bans a node or an address for a while: it is not dialled, and a node that is connected, or comes, is
-    /// disconnected. See [`Mesh::unban`] and [`Mesh::bans`].
+    /// Bans a node, a network or an address for a while: it is not dialled, its links end, and the door lets nobody in
+    /// who comes from there. See [`Mesh::unban`] and [`Mesh::bans`].
     ///
     /// # Errors
     ///
@@ -125,15 +126,53 @@ impl Broadcaster {
         duration: Duration,
         reason: &str,
     ) -> Result<(), TooManyBans> {
-        self.parts.mesh.ban(subject, duration, reason)?;
-        for peer in self.peers(PeerClass::Connected) {
-            let is_banned = peer.identity.is_some_and(|who| self.parts.mesh.is_shut_out(&who))
-                || peer.http_address.is_some_and(|at| self.parts.mesh.is_dial_banned(&at));
-            if is_banned {
-                self.disconnect(peer.id, DisconnectReason::Banned);
+        let access = self.parts.mesh.ban(subject, duration, reason)?;
+        // Before the doors end their connections, so that each link says why it ends.
+        let now = Instant::now().into_std();
+        let registry = &self.context().registry;
+        registry.end_where(|peer| access.bans_peer(peer, now), DisconnectReason::Banned);
+        self.parts.mesh.publish(access);
+        Ok(())
+    }
+
+    /// Forgets an address, whoever named it, and ends the links that were dialled to it. A source that lists it still
+    /// brings it back. Returns `false` if the address was not known.
+    #[must_use = "the address may not have been known"]
+    pub fn remove_peer(&self, address: &NodeAddress) -> bool {
+        let was_known = self.parts.mesh.remove(address);
+        let named = mesh::phonebook::identity_in(address);
+        for peer in self.peers(PeerClass::ConnectedOut) {
+            let is_its = peer.http_address.as_ref() == Some(address)
+                || named.is_some() && peer.identity == named;
+            if is_its {
+                self.disconnect(peer.id, DisconnectReason::Requested);
             }
         }
-        Ok(())
+        was_known
+    }
+
+    /// Takes the members of an epoch, such as the validators of a chain: they, and the members of the epoch set before,
+    /// are dialled, let in whatever other peers there are, and never given up for others. Links to those that left end
+    /// if only members are admitted ([`Admit::MembersOnly`](mesh::Admit::MembersOnly)); otherwise they are peers like
+    /// others, and let go as far as there are more outgoing ones than the fan-out.
+    ///
+    /// To be called for each epoch as soon as its members are known, before it begins.
+    ///
+    /// # Errors
+    ///
+    /// [`MembersError`] when the epoch is not newer than the last one, or the set is too large; nothing has changed then.
+    pub fn set_members(
+        &self,
+        epoch: u64,
+        members: impl IntoIterator<Item = Member>,
+    ) -> Result<Turnover, MembersError> {
+        let NewMembers { turnover, access, let_go } =
+            self.parts.mesh.set_members(epoch, members)?;
+        let is_let_go =
+            |peer: &PeerInfo| peer.identity.is_some_and(|identity| let_go.contains(&identity));
+        self.context().registry.end_where(is_let_go, DisconnectReason::NotMember);
+        self.parts.mesh.publish(access);
+        Ok(turnover)
     }
 
     /// The random bytes of this run, which every network of the node announces to its peers.

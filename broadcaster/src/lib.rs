@@ -39,6 +39,7 @@ mod link;
 mod link_guard;
 mod link_tasks;
 mod links;
+mod mesh_access;
 mod mesh_gauges;
 mod mesh_handle;
 mod mesh_loop;

@@ -1,4 +1,4 @@
-//! The handle of the mesh loop: its addresses, bans and dialers, and the tickets that it gives out.
+//! The handle of the mesh loop: its addresses and dialers, and the tickets that it gives out.
 //!
 //! ```text
 //!   sources, operators ──▶ Mesh ──▶ DialSchedule ◀── mesh loop ──Ticket──▶ [orders] ──▶ Dialer of a transport
@@ -17,13 +17,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
 use mesh::{
-    Added, AddressSource, Ban, BanCause, BanSubject, CliqueCheck, ConfiguredAddress, DialFailure,
-    DialSchedule, Dials, Listed, MeshLimits, Record, SourceId, SourceKind, Tell, TooManyBans,
+    Added, AddressSource, CliqueCheck, ConfiguredAddress, DialFailure, DialSchedule, Dials, Doors,
+    Listed, MeshLimits, Record, SourceId, SourceKind, Tell,
     phonebook::{Replaced, transport_of},
 };
 use prometheus_client::registry::Registry;
@@ -63,6 +62,7 @@ struct Shared {
     clique: Mutex<CliqueCheck>,
     limits: MeshLimits,
     metrics: MeshMetrics,
+    doors: Doors,
     /// Signals that an address may have become due.
     changed: Notify,
     random: Random,
@@ -79,7 +79,9 @@ impl Mesh {
     pub(crate) fn new(limits: MeshLimits, environment: &Environment) -> Self {
         let (now, wall) = (Instant::now().into_std(), environment.clock().now());
         let mut random = environment.random();
-        let schedule = DialSchedule::new(limits, now, wall, &mut random);
+        let mut schedule = DialSchedule::new(limits, now, wall, &mut random);
+        let doors = Doors::default();
+        doors.follow(schedule.access(now), now);
         Self {
             shared: Arc::new(Shared {
                 schedule: Mutex::new(schedule),
@@ -89,6 +91,7 @@ impl Mesh {
                 clique: Mutex::new(CliqueCheck::new(limits.clique_after)),
                 limits,
                 metrics: MeshMetrics::default(),
+                doors,
                 changed: Notify::new(),
                 random,
             }),
@@ -157,48 +160,6 @@ impl Mesh {
         let restored = self.schedule().book_mut().restore(records, now());
         self.wake();
         restored
-    }
-
-    /// Dials `subject` no more until the ban ends, and lets it in no more if it is an identity. Its links stay:
-    /// [`Broadcaster::ban`](crate::Broadcaster::ban) ends those, too.
-    pub(crate) fn ban(
-        &self,
-        subject: BanSubject,
-        duration: Duration,
-        reason: &str,
-    ) -> Result<(), TooManyBans> {
-        let why = (BanCause::Operator, reason);
-        self.schedule().bans_mut().ban(subject, duration, why, now())
-    }
-
-    /// Ends a ban. Returns `false` if there was none.
-    #[must_use = "there may have been no ban"]
-    pub fn unban(&self, subject: &BanSubject) -> bool {
-        let was_banned = self.schedule().bans_mut().unban(subject, now());
-        self.wake();
-        was_banned
-    }
-
-    /// Every ban that has not ended.
-    #[must_use]
-    pub fn bans(&self) -> Vec<Ban> {
-        self.schedule().bans().bans(now())
-    }
-
-    /// Takes back bans that were stored, and returns how many have not ended.
-    pub fn restore_bans(&self, bans: impl IntoIterator<Item = Ban>) -> usize {
-        self.schedule().bans_mut().restore(bans, now())
-    }
-
-    /// Returns `true` if the node of this identity must not be let in.
-    #[must_use]
-    pub fn is_shut_out(&self, identity: &Identity) -> bool {
-        self.schedule().bans().is_shut_out(identity, now())
-    }
-
-    /// Returns `true` if a ban forbids to dial this address.
-    pub(crate) fn is_dial_banned(&self, address: &NodeAddress) -> bool {
-        self.schedule().bans().until_dial(address, None, now()).is_some()
     }
 
     /// Consensus made progress, so the outgoing peers are no clique.
@@ -287,6 +248,11 @@ impl Mesh {
         self.shared.clique.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The doors of the node, which go by its bans and members.
+    pub(crate) fn doors(&self) -> &Doors {
+        &self.shared.doors
+    }
+
     fn dialers(&self) -> MutexGuard<'_, Dialers> {
         self.shared.dialers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -315,7 +281,7 @@ impl Mesh {
     }
 }
 
-fn now() -> std::time::Instant {
+pub(crate) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 

@@ -18,7 +18,9 @@ use std::{
     sync::Arc,
 };
 
-use gossip::{DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Roles, Transport};
+use gossip::{
+    Direction, DisconnectReason, Identity, LinkId, PeerClass, PeerInfo, Roles, Transport,
+};
 use mesh::AddressSource;
 use rand::seq::IteratorRandom;
 use runtime::TaskSet;
@@ -90,6 +92,7 @@ impl MeshLoop {
                 self.mesh.sources().in_company();
                 self.upkeep.joined(peer);
                 self.connected(peer);
+                self.judge(peer);
             }
             PeerEvent::Disconnected(peer, reason) => {
                 let now = Instant::now().into_std();
@@ -112,7 +115,10 @@ impl MeshLoop {
         for gone in self.known.keys().copied().filter(is_gone).collect::<Vec<_>>() {
             self.gone(gone);
         }
-        peers.iter().for_each(|peer| self.connected(peer));
+        for peer in &peers {
+            self.connected(peer);
+            self.judge(peer);
+        }
     }
 
     fn connected(&mut self, peer: &PeerInfo) {
@@ -121,11 +127,22 @@ impl MeshLoop {
             *self.links_of.entry((identity, peer.transport)).or_default() += 1;
         }
         self.mesh.schedule().identity_connected(identity, peer.transport);
-        if self.mesh.is_shut_out(&identity)
-            && let Some(link) = self.context.registry.get(peer.id)
-        {
-            self.context.registry.end(&link, DisconnectReason::Banned);
-        }
+    }
+
+    /// Ends a link that the door could not judge, because this node dialled it, or because the identity at its other end
+    /// was known later.
+    fn judge(&self, peer: &PeerInfo) {
+        let is_own = peer.direction == Direction::Outbound;
+        let admits = || self.mesh.schedule().admits(peer.identity, peer.http_address.as_ref());
+        let reason = match () {
+            () if self.mesh.is_banned(peer) => DisconnectReason::Banned,
+            () if is_own && !admits() => DisconnectReason::NotMember,
+            () => return,
+        };
+        let is_it = |other: &PeerInfo| {
+            other.id == peer.id || peer.identity.is_some() && other.identity == peer.identity
+        };
+        self.context.registry.end_where(is_it, reason);
     }
 
     fn gone(&mut self, link: LinkId) {
@@ -141,7 +158,7 @@ impl MeshLoop {
     }
 
     /// Gives up one of the outgoing peers, by chance, if they are suspected to be a clique; and returns the time of the
-    /// next suspicion. Peers that an operator named stay: they would only be dialled again.
+    /// next suspicion. Members and peers that an operator named stay: they would only be dialled again.
     fn resolve_clique(&self) -> Option<Instant> {
         let (suspects, next) = {
             let mut clique = self.mesh.clique();
@@ -149,7 +166,11 @@ impl MeshLoop {
         };
         if suspects && self.mesh.schedule().dialling() == 0 {
             let outgoing = self.context.registry.infos(PeerClass::ConnectedOut);
+            let is_member = |peer: &PeerInfo| {
+                peer.identity.is_some_and(|identity| self.mesh.is_member(&identity))
+            };
             let learnt = outgoing.iter().filter(|peer| !peer.roles.contains(Roles::CONFIGURED));
+            let learnt = learnt.filter(|peer| !is_member(peer));
             let link = learnt.choose(&mut self.mesh.random());
             if let Some(link) = link.and_then(|peer| self.context.registry.get(peer.id)) {
                 tracing::info!(peer = %link.id, "no progress: an outgoing peer is replaced");

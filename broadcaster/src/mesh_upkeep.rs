@@ -14,7 +14,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gossip::{Direction, DisconnectReason, LinkId, PeerInfo, Roles, Transport};
+use gossip::{Direction, DisconnectReason, LinkId, PeerClass, PeerInfo, Roles, Transport};
 use mesh::{Outgoing, OutgoingPeer, Tenure, outgoing};
 use tokio::time::Instant;
 
@@ -30,22 +30,38 @@ pub(crate) struct Upkeep {
     outgoing: Outgoing,
     next_idle_check: Instant,
     next_note: Instant,
+    /// Version of the access list by which the tenures of the peers were judged.
+    access: u64,
 }
 
 impl Upkeep {
     pub(crate) fn new(mesh: Mesh, context: Arc<Context>, slots: usize) -> Self {
         let (now, outgoing) = (Instant::now(), Outgoing::new(slots));
         let next_idle_check = now + mesh.limits().idle_check;
-        Self { mesh, context, outgoing, next_idle_check, next_note: now + NOTE_EVERY }
+        Self { mesh, context, outgoing, next_idle_check, next_note: now + NOTE_EVERY, access: 0 }
     }
 
     /// A peer is connected, or its identity has become known.
     pub(crate) fn joined(&mut self, peer: &PeerInfo) {
         if peer.direction == Direction::Outbound {
-            let is_named = peer.roles.contains(Roles::CONFIGURED);
-            let tenure = if is_named { Tenure::Kept } else { Tenure::Learnt };
+            let tenure = if self.keeps(peer) { Tenure::Kept } else { Tenure::Learnt };
             let (link, transport, identity) = (peer.id, peer.transport, peer.identity);
             self.outgoing.joined(OutgoingPeer { link, transport, identity, tenure });
+        }
+    }
+
+    /// Returns `true` if a peer is not let go: an operator named it, or it is a member.
+    fn keeps(&self, peer: &PeerInfo) -> bool {
+        let is_member = || peer.identity.is_some_and(|identity| self.mesh.is_member(&identity));
+        peer.roles.contains(Roles::CONFIGURED) || is_member()
+    }
+
+    /// Judges the tenures of all peers anew, if bans or members have changed.
+    fn judge_tenures(&mut self) {
+        let version = self.mesh.doors().access().version();
+        if std::mem::replace(&mut self.access, version) != version {
+            let peers = self.context.registry.infos(PeerClass::ConnectedOut);
+            peers.iter().for_each(|peer| self.joined(peer));
         }
     }
 
@@ -67,6 +83,7 @@ impl Upkeep {
 
     /// Lets go of those that are to go, and returns the time of the next look.
     pub(crate) fn tend(&mut self) -> Option<Instant> {
+        self.judge_tenures();
         let limits = self.mesh.limits();
         for link in self.outgoing.surplus(&limits) {
             self.let_go(link, DisconnectReason::Surplus);
@@ -111,9 +128,8 @@ impl Upkeep {
             peers.iter().map(|peer| (peer.id, peer.last_message.quiet(now))).collect();
         for link in outgoing::idle(&quiet, limit) {
             let info = self.context.registry.get(link).map(|peer| peer.info());
-            let may_go = info.is_some_and(|info| {
-                info.transport == Transport::WebSocket && !info.roles.contains(Roles::CONFIGURED)
-            });
+            let may_go = info
+                .is_some_and(|info| info.transport == Transport::WebSocket && !self.keeps(&info));
             if may_go {
                 self.let_go(link, DisconnectReason::Idle);
             }

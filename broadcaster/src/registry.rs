@@ -42,6 +42,10 @@ const MAX_PARKED_MESSAGES: usize = 15_096;
 /// at a time; this bounds what hostile reconnections can hold.
 const MAX_PARKED: usize = 64;
 
+/// Links of one node that take over from each other when they are ended, at most. Chosen: more than a node has while two
+/// ends dial each other on two transports.
+const MAX_TWINS: usize = 16;
+
 /// A link that has just been benched.
 pub(crate) struct Benched {
     pub(crate) loser: Arc<Peer>,
@@ -136,6 +140,18 @@ impl Registry {
     pub(crate) fn end(&self, peer: &Peer, reason: DisconnectReason) {
         if peer.end(reason) && reason != DisconnectReason::LocalShutdown {
             self.remove(peer.id);
+        }
+    }
+
+    /// Ends every link of which `which` holds, also one from the bench that takes over for another that ends.
+    pub(crate) fn end_where(&self, which: impl Fn(&PeerInfo) -> bool, reason: DisconnectReason) {
+        for _ in 0..MAX_TWINS {
+            let matching = self.list().into_iter().filter(|peer| which(&peer.info()));
+            let matching: Vec<_> = matching.collect();
+            if matching.is_empty() {
+                return;
+            }
+            matching.iter().for_each(|peer| self.end(peer, reason));
         }
     }
 

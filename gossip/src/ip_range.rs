@@ -11,11 +11,13 @@ use std::{
     str::FromStr,
 };
 
+use crate::host::Host;
+
 /// Longest part of a refused text that an error repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 60;
 
 /// A range of IP addresses: an address, or an address and the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IpRange {
     first: IpAddr,
     prefix: u32,
@@ -42,11 +44,36 @@ pub enum IpRangeError {
 }
 
 impl IpRange {
+    /// The first range in their order, which is every IPv4 address.
+    pub const MIN: Self = Self { first: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
+
     /// The range of one address alone.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         let first = ip.to_canonical();
         Self { first, prefix: bits(first) }
+    }
+
+    /// The range of the host of an address: an IPv4 address alone, or the /64 of an IPv6 address.
+    #[must_use]
+    pub fn of_host(ip: IpAddr) -> Self {
+        let first = Host::of(ip).ip();
+        match first {
+            IpAddr::V6(v6) if !v6.is_loopback() => Self { first, prefix: 64 },
+            _ => Self::of(first),
+        }
+    }
+
+    /// Number of leading bits that the addresses of the range share.
+    #[must_use]
+    pub const fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
+    /// The first address of the range.
+    #[must_use]
+    pub const fn first(&self) -> IpAddr {
+        self.first
     }
 
     /// Returns `true` if the range has `ip`.

@@ -41,6 +41,9 @@ pub enum DisconnectReason {
     Evicted,
     /// An operator banned the peer, or it misbehaved a short while ago.
     Banned,
+    /// The node admits members only, and the peer is none, or none any more; or it got the place of a member and did not
+    /// show in time that it is that member.
+    NotMember,
     /// A better performing peer was preferred.
     LeastPerforming,
     /// There were more outgoing links than the node keeps: its dial was answered late, or tested an address.
@@ -83,6 +86,7 @@ impl DisconnectReason {
             Self::Flood => "flood",
             Self::Evicted => "evicted",
             Self::Banned => "banned",
+            Self::NotMember => "not_member",
             Self::LeastPerforming => "least_performing",
             Self::Surplus => "surplus",
             Self::Idle => "idle",

@@ -16,12 +16,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     str::FromStr,
     time::{Duration, Instant, SystemTime},
 };
 
-use gossip::{Host, Identity, NodeAddress};
+use gossip::{Identity, IpRange, NodeAddress};
 
 /// Bans at one time, at most. Chosen: more than an operator reads, and a hundred KiB.
 pub const MAX_BANS: usize = 1_024;
@@ -37,15 +37,17 @@ pub const MAX_REASON_CHARS: usize = 120;
 pub enum BanSubject {
     /// A node, wherever it is and on whatever transport.
     Identity(Identity),
-    /// A host, whoever speaks from there: an IPv4 address, or the /64 of an IPv6 address.
-    Host(Host),
+    /// A network, or a single host in it, whoever speaks from there.
+    Network(IpRange),
     /// An address that the node dials. Over WebSocket a peer without an identity has nothing else.
     Address(NodeAddress),
 }
 
 /// A text that names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} names nobody to ban: write a peer ID, an IP address, or the address of a node")]
+#[error(
+    "{text:?} names nobody to ban: write a peer ID, an IP address, a network such as 192.0.2.0/24, or the address of a node"
+)]
 pub struct BanSubjectError {
     /// The text, cut to a bounded length.
     pub text: String,
@@ -54,13 +56,16 @@ pub struct BanSubjectError {
 impl FromStr for BanSubject {
     type Err = BanSubjectError;
 
-    /// Reads a peer ID, an IP address, or an address of a node.
+    /// Reads a peer ID, an IP address, a network, or an address of a node. An IPv6 address without a prefix stands for
+    /// its /64, of which a host has all addresses.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let identity = || text.parse().ok().map(Self::Identity);
-        let host = || text.parse::<IpAddr>().ok().map(|ip| Self::Host(Host::of(ip)));
+        let host = || text.parse::<IpAddr>().ok().map(|ip| Self::Network(IpRange::of_host(ip)));
+        let network = || text.parse().ok().map(Self::Network);
         let address = || text.parse().ok().map(Self::Address);
         identity()
             .or_else(host)
+            .or_else(network)
             .or_else(address)
             .ok_or_else(|| BanSubjectError { text: text.chars().take(80).collect() })
     }
@@ -70,7 +75,11 @@ impl fmt::Display for BanSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity(identity) => identity.fmt(f),
-            Self::Host(host) => host.ip().fmt(f),
+            // A single IPv6 address would be read as its /64.
+            Self::Network(range) if range.first().is_ipv6() => {
+                write!(f, "{}/{}", range.first(), range.prefix())
+            }
+            Self::Network(range) => range.fmt(f),
             Self::Address(address) => address.fmt(f),
         }
     }
@@ -179,25 +188,27 @@ impl Bans {
         self.sentences.get(subject).map(|sentence| sentence.until).filter(|until| *until > now)
     }
 
-    /// Returns `true` if the node of this identity must not be let in.
-    #[must_use]
-    pub fn is_shut_out(&self, identity: &Identity, now: Instant) -> bool {
-        self.is_by_operator(&BanSubject::Identity(*identity), now)
+    /// Those whom an operator banned, each with the end of the ban: they are not let in either.
+    pub(crate) fn shut_out(&self, now: Instant) -> impl Iterator<Item = (&BanSubject, Instant)> {
+        let live = self.sentences.iter().filter(move |(_, known)| known.until > now);
+        let by_operator = live.filter(|(_, known)| known.cause == BanCause::Operator);
+        by_operator.map(|(subject, known)| (subject, known.until))
     }
 
-    /// Returns `true` if nobody who speaks from there must be let in.
-    #[must_use]
-    pub fn is_host_shut_out(&self, ip: IpAddr, now: Instant) -> bool {
-        self.is_by_operator(&BanSubject::Host(Host::of(ip)), now)
-    }
-
-    fn is_by_operator(&self, subject: &BanSubject, now: Instant) -> bool {
-        let sentence = self.sentences.get(subject);
-        sentence.is_some_and(|known| known.until > now && known.cause == BanCause::Operator)
+    /// The end of the bans of the networks that an address is in; `None` if none of them is banned.
+    fn until_from(&self, ip: IpAddr, now: Instant) -> Option<Instant> {
+        // Networks stand together, in the order of the subjects.
+        let networks = self.sentences.range(BanSubject::Network(IpRange::MIN)..);
+        let networks = networks.map_while(|(subject, known)| match subject {
+            BanSubject::Network(range) => Some((range, known.until)),
+            _ => None,
+        });
+        let has_it = networks.filter(|(range, until)| *until > now && range.contains(ip));
+        has_it.map(|(_, until)| until).max()
     }
 
     /// The end of the ban because of which an address must not be dialled: its own, that of the identity last found
-    /// there, or that of the host it names by number.
+    /// there, or that of a network which has the address it names by number.
     #[must_use]
     pub fn until_dial(
         &self,
@@ -210,8 +221,8 @@ impl Bans {
         }
         let own = self.until(&BanSubject::Address(address.clone()), now);
         let identity = identity.and_then(|who| self.until(&BanSubject::Identity(who), now));
-        let host = ip_of(address).and_then(|ip| self.until(&BanSubject::Host(Host::of(ip)), now));
-        own.max(identity).max(host)
+        let network = ip_of(address).and_then(|ip| self.until_from(ip, now));
+        own.max(identity).max(network)
     }
 
     /// Every ban that has not ended, in the order of the subjects.
@@ -258,11 +269,18 @@ impl Bans {
 }
 
 /// The IP address that an address names by number.
-fn ip_of(address: &NodeAddress) -> Option<IpAddr> {
+pub(crate) fn ip_of(address: &NodeAddress) -> Option<IpAddr> {
     match address {
         NodeAddress::WebSocket(url) => url.host().trim_matches(['[', ']']).parse().ok(),
         NodeAddress::Multiaddr(text) => text.split('/').nth(2)?.parse().ok(),
     }
+}
+
+/// The IP address in the address of a peer as it is shown: `ip:port`, an IP address alone, or a multiaddr.
+pub(crate) fn ip_in(shown: &str) -> Option<IpAddr> {
+    let socket = || shown.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    let multiaddr = || shown.split('/').nth(2)?.parse().ok();
+    shown.parse().ok().or_else(socket).or_else(multiaddr)
 }
 
 /// A reason in one line of bounded length.
@@ -294,10 +312,8 @@ mod tests {
         for number in [1, 2] {
             bans.ban(node(number), 10 * SECOND, (BanCause::Operator, "a\nb"), now).unwrap();
         }
-        let BanSubject::Identity(one) = node(1) else { unreachable!() };
-        assert!(
-            bans.is_shut_out(&one, now + 9 * SECOND) && !bans.is_shut_out(&one, now + 10 * SECOND)
-        );
+        let shut_out = |at| bans.shut_out(at).any(|(subject, _)| *subject == node(1));
+        assert!(shut_out(now + 9 * SECOND) && !shut_out(now + 10 * SECOND));
         assert!(bans.unban(&node(2), now) && !bans.unban(&node(2), now));
         let shown = bans.bans(now);
         assert_eq!(shown.len(), 1);
@@ -343,6 +359,10 @@ mod tests {
             ("192.0.2.1", "http://192.0.2.1"),
             ("192.0.2.1", "/ip4/192.0.2.1/tcp/1"),
             ("2001:db8::1", "[2001:db8::2]:1"),
+            ("192.0.2.0/24", "192.0.2.255:1"),
+            ("0.0.0.0/0", "192.0.2.255:1"),
+            ("2001:db8::/32", "/ip6/2001:db8:1::1/tcp/1"),
+            ("2001:db8::1/128", "[2001:db8::1]:1"),
         ] {
             let (mut bans, now) = bans();
             let subject: BanSubject = subject.parse().unwrap();
@@ -360,14 +380,44 @@ mod tests {
     }
 
     #[test]
+    fn the_host_of_a_peer_is_read_from_its_address_as_shown() {
+        for (shown, ip) in [
+            ("192.0.2.1:5", Some("192.0.2.1")),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[2001:db8::1]:5", Some("2001:db8::1")),
+            ("/ip6/2001:db8::1/tcp/4190", Some("2001:db8::1")),
+            ("/dns4/a.example/tcp/1", None),
+            ("a.example:1", None),
+            ("", None),
+        ] {
+            assert_eq!(ip_in(shown), ip.map(|ip| ip.parse().unwrap()), "{shown}");
+        }
+    }
+
+    #[test]
     fn a_subject_prints_as_it_is_read() {
-        for text in ["192.0.2.1", "2001:db8::", "a.example:1", "/ip4/1.2.3.4/tcp/1", "https://a/"] {
+        for (text, printed) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            // As earlier versions stored a host.
+            ("2001:db8::", "2001:db8::/64"),
+            ("2001:db8::1", "2001:db8::/64"),
+            ("2001:db8::1/128", "2001:db8::1/128"),
+            ("a.example:1", "a.example:1"),
+            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/1"),
+            ("https://a/", "https://a"),
+        ] {
             let subject: BanSubject = text.parse().unwrap();
+            assert_eq!(subject.to_string(), printed);
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }
         let subject = node(7);
         assert_eq!(subject.to_string().parse(), Ok(subject));
-        assert!("nobody".parse::<BanSubject>().is_err());
+        for text in ["nobody", "192.0.2.1/24", "192.0.2.0/33", "/24", ""] {
+            assert!(text.parse::<BanSubject>().is_err(), "{text}");
+        }
     }
 
     #[test]

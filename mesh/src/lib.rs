@@ -5,6 +5,7 @@
 //!   sources       ──list───▶ Phonebook    ──records──▶ addresses, and their history, for the store
 //!   Phonebook     ─────────▶ DialSchedule ──due─────▶ dial these now
 //!   misbehaviour  ──ban────▶ Bans         ──until────▶ neither dialled nor let in
+//!   application   ──set────▶ Members      ──has──────▶ let in, dialled and kept
 //!   first copies  ──heard──▶ Ranking      ──judge───▶ let go of the slowest
 //!   TCP accept    ──knock──▶ Door         ──Knock───▶ serve, drain or close
 //! ```
@@ -22,6 +23,7 @@ pub mod dials;
 pub mod door;
 pub mod ledger;
 pub mod limits;
+pub mod members;
 pub mod outgoing;
 pub mod phonebook;
 pub mod ranking;
@@ -30,12 +32,13 @@ pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
 pub use clique::CliqueCheck;
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
-    Conduct, Departure, Door, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass, PeerPlace,
-    RateWindow, Refusal, TooMany,
+    AccessList, Conduct, Departure, Door, Doors, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass,
+    PeerPlace, RateWindow, Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling, Standing};
 pub use limits::MeshLimits;
+pub use members::{Admit, Member, Members, MembersError, Turnover};
 pub use outgoing::{Outgoing, OutgoingPeer, Tenure};
 pub use phonebook::{
     Added, AddressSource, BookCounts, DialFailure, DialSchedule, Listed, Phonebook, Record, Role,

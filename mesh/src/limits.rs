@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use gossip::{Durations, Transport};
 
-use crate::door::RateWindow;
+use crate::{door::RateWindow, members::Admit};
 
 /// The values of the mesh loop, over all transports of a node together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub struct MeshLimits {
     /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
     /// 11.5, as for a dial.
     pub source_time: Duration,
+    /// The nodes that are let in and dialled. Default: everybody. Chosen: a node without members would have no peers.
+    pub admit: Admit,
 }
 
 gossip::setters!(MeshLimits {
@@ -90,6 +92,7 @@ gossip::setters!(MeshLimits {
     with_idle_check => idle_check: Duration,
     with_feeler_every => feeler_every: Option<Duration>,
     with_source_time => source_time: Duration,
+    with_admit => admit: Admit,
 });
 
 impl MeshLimits {
@@ -146,6 +149,7 @@ impl Default for MeshLimits {
             idle_check: Duration::from_secs(180),
             feeler_every: Some(Duration::from_secs(120)),
             source_time: Duration::from_secs(30),
+            admit: Admit::default(),
         }
     }
 }

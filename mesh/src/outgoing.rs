@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * A peer that an operator named is never chosen: it would only be dialled again.
+//! * A peer that an operator named, or that is a member, is never chosen: it would only be dialled again.
 //! * Two links to one node are one peer: which of them stays is decided elsewhere.
 //! * Only those that have a throttled slot are let go as the slowest, so that a node keeps some of its peers whatever
 //!   the others bring (wire facts 11.2).
@@ -19,7 +19,7 @@ use crate::{limits::MeshLimits, ranking::MAX_MEASURED};
 /// The treatment of a peer when there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tenure {
-    /// It stays: an operator named it.
+    /// It stays: an operator named it, or it is a member.
     Kept,
     /// It may be let go.
     Learnt,

@@ -50,7 +50,7 @@ async fn a_hybrid_has_one_total() {
         let leaf = node(Door::default()).await;
         if number % 2 == 0 {
             let address = hub.network.ws().addresses().remove(0);
-            leaf.network.ws().add_peer(&address);
+            leaf.network.ws().add_peer(&address).expect("the address can be dialled");
         } else {
             let address = hub.network.p2p().addresses().remove(0);
             leaf.network.p2p().add_peer(&address).expect("the address can be dialled");

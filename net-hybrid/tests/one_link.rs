@@ -59,7 +59,7 @@ impl Node {
 
     fn dial(&self, other: &Self) {
         for address in other.network.ws().addresses() {
-            self.network.ws().add_peer(&address);
+            self.network.ws().add_peer(&address).expect("the address can be dialled");
         }
         for address in other.network.p2p().addresses() {
             self.network.p2p().add_peer(&address).expect("the address can be dialled");
@@ -158,7 +158,7 @@ async fn a_hundred_pairs_that_meet_over_both_transports_keep_one_link_each() {
 async fn a_message_from_one_transport_reaches_the_peers_of_the_other() {
     let (hub, leaf_ws, leaf_p2p) = tokio::join!(Node::start(), Node::start(), Node::start());
     for address in hub.network.ws().addresses() {
-        leaf_ws.network.ws().add_peer(&address);
+        leaf_ws.network.ws().add_peer(&address).expect("the address can be dialled");
     }
     for address in hub.network.p2p().addresses() {
         leaf_p2p.network.p2p().add_peer(&address).unwrap();

@@ -133,6 +133,7 @@ impl P2pNetwork {
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
+        broadcaster.mesh().guard(&door, Some(config.key.identity()));
         let local = libp2p_key(&config.key).public().to_peer_id();
         let context = Arc::new(LinkContext {
             run: broadcaster.environment().hasher(),
@@ -330,6 +331,23 @@ impl P2pNetwork {
             return Err(FindError::Off);
         }
         self.shared.swarm.find(capability, wanted, limit).await
+    }
+
+    /// Forgets an address, whoever named it, and ends the links that were dialled to it. Returns `false` if it was not
+    /// known.
+    #[must_use = "the address may not have been known"]
+    pub fn remove_peer(&self, address: &NodeAddress) -> bool {
+        let context = &self.shared.context;
+        if let Ok(address) = PeerAddress::parse(address) {
+            let mut known = context.configured.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = known.len();
+            known.retain(|other| *other != address);
+            if known.len() < before && !known.iter().any(|other| other.identity == address.identity)
+            {
+                context.door.dismiss(&address.identity);
+            }
+        }
+        context.broadcaster.remove_peer(address)
     }
 
     /// Returns a handle that opens streams with the application's own protocols. It does not keep the network running.

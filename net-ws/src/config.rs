@@ -139,6 +139,18 @@ pub enum TargetError {
     },
 }
 
+/// The reason why an address was not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddPeerError {
+    /// The address cannot be dialled.
+    #[error(transparent)]
+    Address(#[from] TargetError),
+    /// The phonebook is full of addresses that operators named.
+    #[error("too many addresses are configured")]
+    Full,
+}
+
 /// Checks that the WebSocket network can dial `address`.
 ///
 /// # Errors

@@ -118,6 +118,8 @@ impl Context {
             identity_challenge: None,
             priority_challenge: None,
         };
+        let own = config.identity.as_ref().map(|key| key.identity());
+        broadcaster.mesh().guard(&config.door, own);
         Ok(Self {
             profile,
             network: config.network,

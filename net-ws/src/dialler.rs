@@ -11,7 +11,7 @@
 //! * The mesh loop bounds the dials in progress. Each is one task, which also waits for the end of its link.
 //! * A task that is cancelled drops its ticket, which is a result too.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use broadcaster::{Dialer, Ticket};
 use gossip::{DisconnectReason, NodeAddress, Tag, wire::identity};
@@ -20,7 +20,7 @@ use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::TargetError,
+    config::AddPeerError,
     context::{Context, Exchange},
     dial::{self, DialError, Dialled, Target},
     frame::Role,
@@ -28,19 +28,35 @@ use crate::{
 };
 
 /// Adds a configured address to those that the mesh loop keeps dialled.
-pub(crate) fn configure(context: &Context, address: &NodeAddress) -> Result<(), TargetError> {
-    let target = Target::new(context, address)?;
-    // A host name may resolve to another node by the time its owner connects, so only a literal address may
-    // be matched with inbound peers.
-    if let NodeAddress::WebSocket(known) = address
-        && let Ok(ip) = known.host().trim_matches(['[', ']']).parse()
-    {
+pub(crate) fn configure(context: &Context, address: &NodeAddress) -> Result<(), AddPeerError> {
+    Target::new(context, address)?;
+    let mesh = context.broadcaster.mesh();
+    let is_new = mesh.configured(address).state().is_none();
+    if mesh.configure(address.clone()) == Added::Full {
+        return Err(AddPeerError::Full);
+    }
+    if is_new && let Some(ip) = literal(address) {
         context.door.configure_host(ip);
     }
-    if context.broadcaster.mesh().configure(address.clone()) == Added::Full {
-        tracing::warn!(address = target.address, "too many addresses are known; not added");
-    }
     Ok(())
+}
+
+/// Forgets an address, and ends the links to it. Returns `false` if it was not known.
+pub(crate) fn remove(context: &Context, address: &NodeAddress) -> bool {
+    let was_configured = context.broadcaster.mesh().configured(address).state().is_some();
+    if was_configured && let Some(ip) = literal(address) {
+        context.door.dismiss_host(ip);
+    }
+    context.broadcaster.remove_peer(address)
+}
+
+/// The IP address that an address names by number. A host name may resolve to another node by the time its owner
+/// connects, so only such an address may be matched with inbound peers.
+fn literal(address: &NodeAddress) -> Option<IpAddr> {
+    match address {
+        NodeAddress::WebSocket(known) => known.host().trim_matches(['[', ']']).parse().ok(),
+        NodeAddress::Multiaddr(_) => None,
+    }
 }
 
 /// Carries out orders until the network stops.
@@ -135,8 +151,7 @@ async fn link_up(
         session,
         greeting,
         priority_challenge: None,
-        merit: None,
-        conduct: None,
+        place: None,
         round_trip: Some(round_trip),
     };
     let Ok(attached) = link::attach(context, (peer, claim), established) else { return };

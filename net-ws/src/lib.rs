@@ -38,7 +38,9 @@ mod socket;
 mod source;
 mod tls;
 
-pub use config::{GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer};
+pub use config::{
+    AddPeerError, GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer,
+};
 pub use metrics::{DialRefusal, ProxyFault, TlsRefusal, UpgradeRefusal, WsMetrics};
 pub use network::WsNetwork;
 pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};

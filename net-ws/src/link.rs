@@ -18,7 +18,7 @@ use gossip::{
         identity::{Challenge, ListenerIdentity, Verification},
     },
 };
-use mesh::{Conduct, ConfiguredAddress, LinkClaim, Merit};
+use mesh::{ConfiguredAddress, LinkClaim, Merit, PeerPlace, Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -40,7 +40,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest time for the last message of the identity exchange, in which no listener is told of the peer.
 /// Source: threats and goals, row 27.
-const IDENTITY_TIME: Duration = Duration::from_secs(10);
+pub(crate) const IDENTITY_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that has completed its handshake.
 pub(crate) struct Established<R, W> {
@@ -65,10 +65,8 @@ pub(crate) struct Established<R, W> {
     pub(crate) greeting: Vec<(Tag, Bytes)>,
     /// The challenge that the peer may answer to be ranked.
     pub(crate) priority_challenge: Option<String>,
-    /// Of the peer's place with the door, if it has one.
-    pub(crate) merit: Option<Merit>,
-    /// Where misbehaviour of the peer is noted, if it has a place with the door.
-    pub(crate) conduct: Option<Conduct>,
+    /// The peer's place with the door, if it has one.
+    pub(crate) place: Option<Arc<PeerPlace>>,
     /// Time from the upgrade request to its answer, at the end that dialled.
     pub(crate) round_trip: Option<Duration>,
 }
@@ -96,8 +94,7 @@ where
         session,
         greeting,
         priority_challenge,
-        merit,
-        conduct,
+        place,
         round_trip,
     } = established;
     let port = Arc::new(Port::default());
@@ -114,7 +111,8 @@ where
     let roles = if configured.is_some() { Roles::CONFIGURED } else { Roles::NONE };
     let mut about = LinkInfo::new(Transport::WebSocket, direction, address);
     (about.roles, about.http_address) = (roles, http_address);
-    (about.configured, about.conduct) = (configured, conduct);
+    about.configured = configured;
+    about.conduct = place.as_ref().and_then(|place| place.conduct());
     about.round_trip = port.round_trip().clone();
     if matches!(exchange, ListenerIdentity::Challenged { .. }) {
         about.identity_time = Some(IDENTITY_TIME);
@@ -128,7 +126,8 @@ where
         session,
         port: hooks_port,
         priority_challenge: Mutex::new(priority_challenge),
-        merit,
+        merit: place.as_ref().and_then(|place| place.merit()),
+        place,
     };
     let link = Link {
         about,
@@ -201,6 +200,7 @@ struct Hooks {
     /// Taken by the first response.
     priority_challenge: Mutex<Option<String>>,
     merit: Option<Merit>,
+    place: Option<Arc<PeerPlace>>,
 }
 
 impl LinkHooks for Hooks {
@@ -261,6 +261,12 @@ impl Hooks {
         let ListenerIdentity::Challenged { response_challenge: tie, .. } = issued else {
             return Ok(());
         };
+        if let Some(place) = &self.place {
+            place.prove(identity, Instant::now().into_std()).map_err(|refusal| match refusal {
+                Refusal::Banned => DisconnectReason::Banned,
+                _ => DisconnectReason::NotMember,
+            })?;
+        }
         let claim = claim(peer, identity, identity, (self.session, tie));
         self.context.broadcaster.verified(claim);
         Ok(())

@@ -59,6 +59,10 @@ pub enum DialRefusal {
 pub enum UpgradeRefusal {
     /// The places for inbound peers are taken: all of them, or those of the peer's host.
     Full,
+    /// An operator banned the peer's host or the address that it announces.
+    Banned,
+    /// The node admits members only, and the peer does not say that it is one.
+    NotMember,
     /// The peer speaks another version of the protocol.
     Version,
     /// The peer belongs to another network.
@@ -132,8 +136,10 @@ impl DialRefusal {
 
 impl UpgradeRefusal {
     /// All refusals, in the order of the counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Full,
+        Self::Banned,
+        Self::NotMember,
         Self::Version,
         Self::Network,
         Self::NoRandom,
@@ -152,6 +158,8 @@ impl UpgradeRefusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Banned => "banned",
+            Self::NotMember => "not_member",
             Self::Version => "version",
             Self::Network => "network",
             Self::NoRandom => "no_random",

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     call,
-    config::{StartError, WsConfig, check_peer},
+    config::{AddPeerError, StartError, WsConfig, check_peer},
     context::Context,
     dialler,
     metrics::WsMetrics,
@@ -89,7 +89,11 @@ impl WsNetwork {
             tasks.spawn_lasting("certificate", |cancel| tls::watch(tls, tls_reread, cancel));
         }
         for peer in &peers {
-            dialler::configure(&context, peer)?;
+            match dialler::configure(&context, peer) {
+                Ok(()) => {}
+                Err(AddPeerError::Address(error)) => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, address = %peer, "not added"),
+            }
         }
         let dialer = context.broadcaster.mesh().attach(Transport::WebSocket);
         let (dialling, spawner) = (Arc::clone(&context), tasks.clone());
@@ -143,11 +147,20 @@ impl WsNetwork {
         &self.local_addresses
     }
 
-    /// Adds an address to the dial schedule. An address that this network cannot dial is logged and ignored.
-    pub fn add_peer(&self, address: &NodeAddress) {
-        if let Err(error) = dialler::configure(&self.context, address) {
-            tracing::warn!(%error, "peer not added");
-        }
+    /// Adds a configured address. It is dialled now, and whenever there is no link to its peer.
+    ///
+    /// # Errors
+    ///
+    /// [`AddPeerError`] when the address cannot be dialled or the phonebook is full.
+    pub fn add_peer(&self, address: &NodeAddress) -> Result<(), AddPeerError> {
+        dialler::configure(&self.context, address)
+    }
+
+    /// Forgets an address, whoever named it, and ends the links that were dialled to it. Returns `false` if it was not
+    /// known.
+    #[must_use = "the address may not have been known"]
+    pub fn remove_peer(&self, address: &NodeAddress) -> bool {
+        dialler::remove(&self.context, address)
     }
 
     /// Counters of refused handshakes.

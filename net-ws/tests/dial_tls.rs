@@ -320,7 +320,10 @@ async fn one_node_with_tls_and_without_keeps_one_link() {
     let port = listener.address().port();
     let dialling = dialler(&authority, &format!("wss://127.0.0.1:{port}")).await;
     dialling.until_peers(1).await;
-    dialling.network.add_peer(&format!("ws://127.0.0.1:{port}").parse().unwrap());
+    dialling
+        .network
+        .add_peer(&format!("ws://127.0.0.1:{port}").parse().unwrap())
+        .expect("the address can be dialled");
     let outcomes = || {
         let dials = dialling.network.dials();
         dials.into_iter().map(|dial| dial.outcome).collect::<Vec<_>>()

@@ -74,7 +74,7 @@ async fn the_first_that_either_end_is_told_of_the_other_is_who_it_is() {
     let (listener, dialer) = (tandem(1).start().await, tandem(2).start().await);
     let (mut at_listener, mut at_dialer) =
         (listener.broadcaster.events(), dialer.broadcaster.events());
-    dialer.network.add_peer(&address_of(&listener.address()));
+    dialer.network.add_peer(&address_of(&listener.address())).expect("the address can be dialled");
     for (events, other) in [(&mut at_listener, 2), (&mut at_dialer, 1)] {
         let event = soon(events.recv()).await.unwrap();
         assert!(matches!(event, PeerEvent::Connected(_)), "{event:?}");
@@ -96,7 +96,7 @@ async fn a_second_link_to_the_same_node_is_not_kept() {
         knows(&dialer, &key(100)).await;
         let tasks = dialer.network.task_count();
         let mut proxy = proxy(listener.address()).await;
-        dialer.network.add_peer(&address_of(&proxy.address));
+        dialer.network.add_peer(&address_of(&proxy.address)).expect("the address can be dialled");
         soon(&mut proxy.accepted).await.unwrap();
         until("the end of one of two links", || dialer.network.task_count() == tasks).await;
         knows(&dialer, &key(100)).await;
@@ -111,8 +111,8 @@ async fn nodes_that_dial_each_other_at_once_keep_one_link() {
     for round in 0..20_u8 {
         let a = tandem(2 * round).start().await;
         let b = tandem(2 * round + 1).start().await;
-        a.network.add_peer(&address_of(&b.address()));
-        b.network.add_peer(&address_of(&a.address()));
+        a.network.add_peer(&address_of(&b.address())).expect("the address can be dialled");
+        b.network.add_peer(&address_of(&a.address())).expect("the address can be dialled");
         knows(&a, &key(2 * round + 1)).await;
         knows(&b, &key(2 * round)).await;
         // Both ends kept the same link, and it carries messages.
@@ -141,8 +141,8 @@ async fn nodes_that_dial_each_other_at_once_keep_one_link() {
 async fn messages_sent_while_links_are_replaced_arrive() {
     let a = tandem(1).start().await;
     let b = tandem(2).start().await;
-    a.network.add_peer(&address_of(&b.address()));
-    b.network.add_peer(&address_of(&a.address()));
+    a.network.add_peer(&address_of(&b.address())).expect("the address can be dialled");
+    b.network.add_peer(&address_of(&a.address())).expect("the address can be dialled");
     a.until_peers(1).await;
     for index in 0..200 {
         let message = Outbound::new(Tag::AV, format!("vote {index}"));
@@ -180,7 +180,7 @@ async fn proxy(to: SocketAddr) -> Proxy {
 async fn a_node_that_dials_itself_gives_up() {
     let node = tandem(1).start().await;
     let mut proxy = proxy(node.address()).await;
-    node.network.add_peer(&address_of(&proxy.address));
+    node.network.add_peer(&address_of(&proxy.address)).expect("the address can be dialled");
     soon(&mut proxy.accepted).await.unwrap();
     // The proxy's task ends after both ends of the connection have closed.
     soon(proxy.passing.join_next()).await.unwrap().unwrap();

@@ -14,7 +14,8 @@ use common::{
     soon, until,
 };
 use gossip::{
-    GossipNode, LoopbackRule, NetworkProfile, NodeAddress, http::Caller, http::HttpService,
+    GossipNode, LoopbackRule, NetworkProfile, NodeAddress, PeerClass, http::Caller,
+    http::HttpService,
 };
 use mesh::{InboundLimits, RateWindow, Refusal};
 use net_http::{HttpServer, ServeLimits};
@@ -267,4 +268,38 @@ async fn a_node_behind_a_trusted_address_that_sends_no_header_is_a_peer() {
     assert_eq!(listener.network.peers(gossip::PeerClass::Connected).len(), 1);
     dialling.stop().await;
     listener.stop().await;
+}
+
+// Issue 10, 4: the proxy's own address is never the banned one's.
+#[tokio::test]
+async fn a_banned_client_is_refused_behind_a_proxy_and_the_others_are_not() {
+    let node = node(ProxyProtocol::Off, RealIpHeader::XForwardedFor, 8).await;
+    let mut proxy = Raw::connect_from(PROXY, node.address()).await;
+    let (one, other) = ("X-Forwarded-For: 192.0.2.1\r\n", "X-Forwarded-For: 198.51.100.1\r\n");
+    told(&mut proxy, one, "192.0.2.1 192.0.2.1").await;
+    let (mut peer, status) = upgraded(&node, PROXY, b"", one).await;
+    assert!(status.starts_with("HTTP/1.1 101"), "{status}");
+    let hour = Duration::from_secs(3_600);
+    node.broadcaster.ban("192.0.2.0/24".parse().unwrap(), hour, "a test").unwrap();
+    // Its link ends, and the connection that the proxy uses for others stays.
+    let _ended = peer.frames().await;
+    until("no peer", || node.network.peers(PeerClass::Connected).is_empty()).await;
+    assert_eq!(ask(&mut proxy, one).await, ("403".to_owned(), String::new()));
+    told(&mut proxy, other, "198.51.100.1 198.51.100.1").await;
+    let (_, status) = upgraded(&node, PROXY, b"", one).await;
+    assert_eq!(status, "HTTP/1.1 403 Forbidden");
+    let (_peer, status) = upgraded(&node, PROXY, b"", other).await;
+    assert!(status.starts_with("HTTP/1.1 101"), "{status}");
+    // The request, and the upgrade: once each.
+    assert_eq!(node.door.refused(Refusal::Banned), 3, "with the connection that was ended");
+    node.stop().await;
+
+    let node = self::node(ProxyProtocol::On, RealIpHeader::XForwardedFor, 8).await;
+    node.broadcaster.ban("192.0.2.1".parse().unwrap(), hour, "a test").unwrap();
+    let (_, status) = upgraded(&node, PROXY, &version_2([192, 0, 2, 1], 1), "").await;
+    assert_eq!(status, "", "it is closed before a byte of HTTP is read");
+    let (_peer, status) = upgraded(&node, PROXY, &version_2([192, 0, 2, 2], 1), "").await;
+    assert!(status.starts_with("HTTP/1.1 101"), "{status}");
+    assert_eq!(node.door.refused(Refusal::Banned), 1);
+    node.stop().await;
 }

@@ -28,7 +28,7 @@ use gossip::{
     Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag,
     Validator, wire::features::VoteCompression,
 };
-use mesh::{Door, InboundLimits, MeshLimits};
+use mesh::{Admit, Door, InboundLimits, MeshLimits};
 #[cfg(feature = "http")]
 use net_http::ServeContext;
 use net_http::client::{ClientLimits, Clients};
@@ -205,6 +205,12 @@ impl NodeBuilder {
     /// Sets the node's key itself, in place of any file.
     pub fn key(self, key: Keypair) -> Self {
         Self { key: KeySource::Given(key), ..self }
+    }
+
+    /// Sets the nodes that are let in and dialled, over all transports. Default: [`Admit::Everybody`]. The members are
+    /// set while the node runs, by [`PeerControl::set_members`](crate::PeerControl::set_members).
+    pub fn admit(self, admit: Admit) -> Self {
+        Self { mesh: self.mesh.with_admit(admit), ..self }
     }
 
     /// Sets which messages of others the node passes on. Default: [`Relaying::Off`], none.

@@ -79,6 +79,7 @@ mod keys;
 mod metrics;
 mod mode;
 mod network;
+mod peer_control;
 mod running;
 #[cfg(feature = "services")]
 mod service_metrics;
@@ -102,7 +103,10 @@ pub use error::StartError;
 pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
-pub use mesh::{InboundLimits, MIN_OPEN_FILES, MeshLimits, RateWindow};
+pub use mesh::{
+    Admit, Ban, BanCause, BanSubject, BanSubjectError, InboundLimits, MIN_OPEN_FILES, Member,
+    MembersError, MeshLimits, RateWindow, TooManyBans, Turnover,
+};
 pub use mode::{Mode, PeerError};
 #[cfg(feature = "http")]
 pub use net_http::{Incident, Protection, ServeLimits, ServeMetrics, protect::RequestRate};
@@ -124,6 +128,7 @@ pub use net_ws::{
     DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,
     UpgradeRefusal, WsMetrics,
 };
+pub use peer_control::{AddPeerError, BanError, PeerControl, SetMembersError};
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 #[cfg(feature = "services")]

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gossip::{DialState, GossipNode};
+use gossip::{DialState, GossipNode, NodeAddress};
 #[cfg(all(feature = "ws", feature = "p2p"))]
 use net_hybrid::HybridNetwork;
 #[cfg(feature = "p2p")]
@@ -15,6 +15,8 @@ use net_p2p::P2pNetwork;
 #[cfg(feature = "ws")]
 use net_ws::WsNetwork;
 use runtime::{Fault, Shutdown};
+
+use crate::mode::Mode;
 
 /// A network that runs.
 #[derive(Debug)]
@@ -42,6 +44,18 @@ macro_rules! each {
 }
 
 impl Network {
+    /// The transports that it uses.
+    pub(crate) const fn mode(&self) -> Mode {
+        match self {
+            #[cfg(all(feature = "ws", feature = "p2p"))]
+            Self::Hybrid(_) => Mode::Hybrid,
+            #[cfg(feature = "ws")]
+            Self::WebSocket(_) => Mode::WebSocket,
+            #[cfg(feature = "p2p")]
+            Self::Libp2p(_) => Mode::Libp2p,
+        }
+    }
+
     /// The WebSocket side.
     #[cfg(feature = "ws")]
     pub(crate) fn ws(&self) -> Option<&WsNetwork> {
@@ -69,6 +83,32 @@ impl Network {
     /// The network as an application uses it.
     pub(crate) fn node(&self) -> Arc<dyn GossipNode> {
         each!(self, network => Arc::new(network.clone()))
+    }
+
+    /// Adds a configured address, which a side of the network can dial. Returns `false` if there is no room.
+    pub(crate) fn add_peer(&self, address: &NodeAddress) -> bool {
+        match address {
+            #[cfg(feature = "ws")]
+            NodeAddress::WebSocket(_) => self.ws().is_some_and(|ws| ws.add_peer(address).is_ok()),
+            #[cfg(feature = "p2p")]
+            NodeAddress::Multiaddr(_) => {
+                self.p2p().is_some_and(|p2p| p2p.add_peer(address).is_ok())
+            }
+            #[cfg(not(all(feature = "ws", feature = "p2p")))]
+            _ => false,
+        }
+    }
+
+    /// Forgets an address and ends the links to it. Returns `false` if it was not known.
+    pub(crate) fn remove_peer(&self, address: &NodeAddress) -> bool {
+        match address {
+            #[cfg(feature = "ws")]
+            NodeAddress::WebSocket(_) => self.ws().is_some_and(|ws| ws.remove_peer(address)),
+            #[cfg(feature = "p2p")]
+            NodeAddress::Multiaddr(_) => self.p2p().is_some_and(|p2p| p2p.remove_peer(address)),
+            #[cfg(not(all(feature = "ws", feature = "p2p")))]
+            _ => false,
+        }
     }
 
     /// The state of the dial of every configured peer.

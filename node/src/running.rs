@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keeper::Keeping;
 use crate::{
     data_dir::DataDir,
+    peer_control::PeerControl,
     view::{Seen, View},
 };
 
@@ -82,6 +83,12 @@ impl Running {
     #[must_use]
     pub fn node(&self) -> Arc<dyn GossipNode> {
         Arc::clone(&self.parts.node)
+    }
+
+    /// A handle that says whom the node talks to, and does not keep it running.
+    #[must_use]
+    pub fn peer_control(&self) -> PeerControl {
+        PeerControl::of(&self.parts.seen)
     }
 
     /// A handle that shows how the node is doing, and does not keep it running.

@@ -173,7 +173,7 @@ impl Harness for Ws {
     }
 
     async fn dial(&self, other: &Self) {
-        self.network.add_peer(&other.network.addresses()[0]);
+        self.network.add_peer(&other.network.addresses()[0]).expect("the address can be dialled");
     }
 
     async fn dial_raw(&self) -> RawWebSocket {
@@ -280,7 +280,10 @@ impl Harness for Hybrid {
     async fn dial(&self, other: &Self) {
         self.links.fetch_add(1, Ordering::Relaxed);
         if other.links.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            self.network.ws().add_peer(&other.network.ws().addresses()[0]);
+            self.network
+                .ws()
+                .add_peer(&other.network.ws().addresses()[0])
+                .expect("the address can be dialled");
         } else {
             let added = self.network.p2p().add_peer(&other.network.p2p().addresses()[0]);
             added.expect("the address can be dialled");

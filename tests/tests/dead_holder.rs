@@ -66,7 +66,7 @@ impl Node {
             Transport::Libp2p => {
                 self.network.p2p().add_peer(address).expect("the address can be dialled");
             }
-            _ => self.network.ws().add_peer(address),
+            _ => self.network.ws().add_peer(address).expect("the address can be dialled"),
         }
     }
 

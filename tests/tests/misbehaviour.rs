@@ -52,7 +52,7 @@ impl Node {
     fn dial(&self, transport: Transport, address: &NodeAddress) {
         match transport {
             Transport::Libp2p => self.network.p2p().add_peer(address).expect("it can be dialled"),
-            _ => self.network.ws().add_peer(address),
+            _ => self.network.ws().add_peer(address).expect("the address can be dialled"),
         }
     }
 }

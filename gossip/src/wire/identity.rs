@@ -11,7 +11,8 @@
 //! * A signature is checked over the canonical form of what was read, so the form it came in does not
 //!   matter. Keys of small order are refused: anybody can sign for them.
 //! * A listener that issued no challenge accepts no verification, not even one of zeros.
-//! * The exchange is not bound to the connection. It tells duplicates apart and grants nothing.
+//! * The exchange is not bound to the connection, so somebody on the path can pass it on. It tells duplicates apart, and
+//!   grants at most a place that is bounded for each identity.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;

@@ -6,6 +6,8 @@
 //!                         Close
 //!   Pass dropped: the socket is gone          PeerPlace dropped: it is no peer any more
 //!   evicted: the callback that was given to `knock` ends the connection
+//!
+//!   bans, members ──AccessList──▶ Doors ──▶ every door of the node
 //! ```
 //!
 //! A [`Door`] is a handle that all networks of a node share. The rules behind it are a state machine
@@ -16,6 +18,7 @@
 //! * A [`Pass`], a [`PeerPlace`] or a [`Departure`] gives back its count when it is dropped.
 //! * Callbacks are called without a lock held, once at most.
 
+mod access;
 mod conduct;
 mod counts;
 mod limits;
@@ -30,15 +33,16 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
 
-use gossip::{Durations, Host, Identity, Transport};
+use gossip::{Durations, Host, Identity, NodeAddress, Transport};
 
 pub use self::{
+    access::AccessList,
     conduct::Conduct,
     limits::{InboundLimits, MIN_OPEN_FILES, RateWindow, SOCKET_RESERVE},
     order::Merit,
@@ -108,6 +112,12 @@ pub struct PeerPlace {
 #[derive(Debug)]
 pub struct Departure {
     door: Door,
+}
+
+impl fmt::Debug for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inside").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Door {
@@ -197,10 +207,20 @@ impl Door {
         self.shared().rules.configure(identity);
     }
 
-    /// The same for the peers that come from an address that an operator named, as many as one host may
+    /// A peer that an operator named before is one like others again. It keeps the place that it has.
+    pub fn dismiss(&self, identity: &Identity) {
+        self.shared().rules.dismiss(identity);
+    }
+
+    /// Does the same as [`Door::configure`] for the peers that come from an address that an operator named, as many as one host may
     /// have. Without effect for this machine while it is exempt: many programs are behind it.
     pub fn configure_host(&self, ip: IpAddr) {
         self.shared().rules.configure_host(ip);
+    }
+
+    /// Takes back one call of [`Door::configure_host`].
+    pub fn dismiss_host(&self, ip: IpAddr) {
+        self.shared().rules.dismiss_host(ip);
     }
 
     /// Where the link of a peer notes what it brings, if the peer has a place under this identity: it is
@@ -222,6 +242,26 @@ impl Door {
     #[must_use]
     pub fn strikes(&self) -> u64 {
         self.shared().rules.penalties().noted()
+    }
+
+    /// Asks again about a client of a connection that others use too, such as that of a proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Banned`] if nobody who comes from there is let in.
+    pub fn lets_in(&self, ip: IpAddr, now: Instant) -> Result<(), Refusal> {
+        let mut shared = self.shared();
+        shared.rules.lets_in(ip, now).map_err(|why| shared.rules.note(why))
+    }
+
+    /// Decides by this list from now on, unless it knows a newer one. Connections that it does not let in end.
+    fn follow(&self, access: &Arc<AccessList>, now: Instant) {
+        let evict: Vec<Evict> = {
+            let mut shared = self.shared();
+            let gone = shared.rules.apply(access, now);
+            gone.iter().filter_map(|guest| shared.evict.remove(guest)).collect()
+        };
+        evict.into_iter().for_each(|evict| evict());
     }
 
     /// The limits it was made with.
@@ -318,15 +358,78 @@ impl Pass {
     ///
     /// [`Refusal`] if there is none.
     pub fn admit(&self, identity: Option<Identity>, now: Instant) -> Result<PeerPlace, Refusal> {
+        let place = self.take(|rules, guest| rules.admit(guest, identity, now));
+        place.map_err(|why| self.refuse(why))
+    }
+
+    /// Takes a place for a peer whose channel proves no identity. `claimed` is asked for the one that the peer says it
+    /// has only if there is no place for somebody unknown, and it may be a member: it then takes one of those that are
+    /// kept for members, and has to prove its identity later ([`PeerPlace::prove`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if there is none.
+    pub fn admit_unproved(
+        &self,
+        claimed: impl FnOnce() -> Option<Identity>,
+        now: Instant,
+    ) -> Result<PeerPlace, Refusal> {
+        let has_members = self.door.shared().rules.has_members();
+        let refusal = match self.take(|rules, guest| rules.admit(guest, None, now)) {
+            Err(Refusal::Banned) => Refusal::Banned,
+            Err(why) if has_members => {
+                let claimed = claimed().ok_or(why);
+                let place = claimed.and_then(|claimed| {
+                    self.take(|rules, guest| rules.admit_member(guest, claimed, now))
+                });
+                match place {
+                    // The first reason holds for a peer that is no member.
+                    Err(Refusal::NotMember) => why,
+                    other => return other.map_err(|why| self.refuse(why)),
+                }
+            }
+            other => return other.map_err(|why| self.refuse(why)),
+        };
+        Err(self.refuse(refusal))
+    }
+
+    fn take(
+        &self,
+        ask: impl FnOnce(&mut Rules, Ticket) -> Result<Option<Ticket>, Refusal>,
+    ) -> Result<PeerPlace, Refusal> {
         let evict = {
             let mut shared = self.door.shared();
-            let evicted = shared.rules.admit(self.guest, identity, now)?;
+            let evicted = ask(&mut shared.rules, self.guest)?;
             evicted.and_then(|evicted| shared.evict.remove(&evicted))
         };
         if let Some(evict) = evict {
             evict();
         }
         Ok(PeerPlace { door: self.door.clone(), guest: self.guest })
+    }
+
+    fn refuse(&self, why: Refusal) -> Refusal {
+        match why {
+            // It was counted when the socket was evicted.
+            Refusal::SocketEvicted => why,
+            why => self.door.shared().rules.note(why),
+        }
+    }
+
+    /// The peer announces an identity, which it may prove later, and an address at which it listens.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Banned`] if one of them is banned.
+    pub fn announces(
+        &self,
+        identity: Option<Identity>,
+        address: Option<&NodeAddress>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let mut shared = self.door.shared();
+        let announced = shared.rules.lets_in_announced(identity, address, now);
+        announced.map_err(|why| shared.rules.note(why))
     }
 }
 
@@ -342,6 +445,72 @@ impl PeerPlace {
     pub fn conduct(&self) -> Option<Conduct> {
         let (host, identity) = self.door.shared().rules.whereabouts(self.guest)?;
         Some(Conduct::new(self.door.clone(), host, identity))
+    }
+
+    /// The peer has proved an identity in an exchange, after it got its place.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if a peer of this identity is not let in: the connection is to be closed.
+    pub fn prove(&self, identity: Identity, now: Instant) -> Result<(), Refusal> {
+        let mut shared = self.door.shared();
+        let proved = shared.rules.prove(self.guest, identity, now);
+        proved.map_err(|why| shared.rules.note(why))
+    }
+
+    /// Returns `false` for a peer that has its place because it claims to be a member, and has not proved it yet.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        self.door.shared().rules.is_proved(self.guest)
+    }
+}
+
+/// The doors of one node, which is one in most cases, and the access list that they go by.
+#[derive(Debug, Default)]
+pub struct Doors {
+    shared: Mutex<(Arc<AccessList>, Vec<Weak<Inside>>)>,
+}
+
+impl Doors {
+    /// Makes a door go by the access list, and by every later one.
+    pub fn add(&self, door: &Door, now: Instant) {
+        let access = {
+            let mut shared = self.shared();
+            let (access, doors) = &mut *shared;
+            doors.retain(|known| known.strong_count() > 0);
+            let inside = Arc::downgrade(&door.inside);
+            if !doors.iter().any(|known| known.ptr_eq(&inside)) {
+                doors.push(inside);
+            }
+            Arc::clone(access)
+        };
+        door.follow(&access, now);
+    }
+
+    /// Makes every door go by this list, unless there is a newer one.
+    pub fn follow(&self, access: AccessList, now: Instant) {
+        let access = Arc::new(access);
+        let doors: Vec<Door> = {
+            let mut shared = self.shared();
+            let (known, doors) = &mut *shared;
+            if access.version() <= known.version() {
+                return;
+            }
+            *known = Arc::clone(&access);
+            let inside = doors.iter().filter_map(Weak::upgrade);
+            inside.map(|inside| Door { inside, over: Transport::Memory }).collect()
+        };
+        doors.iter().for_each(|door| door.follow(&access, now));
+    }
+
+    /// The list that they go by.
+    #[must_use]
+    pub fn access(&self) -> Arc<AccessList> {
+        Arc::clone(&self.shared().0)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, (Arc<AccessList>, Vec<Weak<Inside>>)> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -372,6 +541,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::{
+        bans::Bans,
+        members::{Admit, Member, Members},
+    };
 
     fn knock(door: &Door, from: &str, evicted: &Arc<AtomicUsize>) -> Pass {
         let (evicted, asked) = (Arc::clone(evicted), door.clone());
@@ -384,6 +557,38 @@ mod tests {
             Knock::Serve(pass) => pass,
             other => panic!("{from} was not served: {other:?}"),
         }
+    }
+
+    // Issue 10, 4.
+    #[test]
+    fn a_refusal_is_counted_once_and_a_member_is_let_in_on_its_word() {
+        let (doors, now) = (Doors::default(), Instant::now());
+        let door = Door::new(InboundLimits::default().with_total(1));
+        doors.add(&door, now);
+        let member = Identity::from_ed25519([1; 32]);
+        let mut members = Members::default();
+        members.set(1, [Member::new(member, [])]).unwrap();
+        let bans = Bans::new(now, std::time::SystemTime::UNIX_EPOCH);
+        let access = AccessList::new(1, &bans, (&members, Admit::MembersOnly), now);
+        doors.follow(access, now);
+        let evicted = Arc::default();
+        let stranger = knock(&door, "192.0.2.1", &evicted);
+        for claimed in [None, Some(Identity::from_ed25519([2; 32]))] {
+            let refused = stranger.admit_unproved(|| claimed, now).err();
+            assert_eq!(refused, Some(Refusal::NotMember));
+        }
+        assert_eq!(stranger.admit(None, now).err(), Some(Refusal::NotMember));
+        assert_eq!(door.refused(Refusal::NotMember), 3);
+        let place = stranger.admit_unproved(|| Some(member), now).unwrap();
+        assert!(!place.is_proved());
+        assert_eq!(place.prove(member, now), Ok(()));
+        assert!(place.is_proved());
+        assert_eq!((door.refused(Refusal::NotMember), door.peers()), (3, 1));
+        // A list without members ends it, by the callback.
+        doors
+            .follow(AccessList::new(2, &bans, (&Members::default(), Admit::MembersOnly), now), now);
+        assert_eq!((evicted.load(Ordering::Relaxed), door.peers()), (1, 0));
+        drop(place);
     }
 
     #[test]

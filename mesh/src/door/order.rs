@@ -78,6 +78,9 @@ pub(super) enum Standing {
     Tried,
     /// An operator named it. It never makes room.
     Configured,
+    /// It is a member, and its place is one of those kept for members. It makes room only for another connection of the
+    /// same member, or for another member, and only until its identity is proved.
+    Member,
 }
 
 /// The facts about a peer that the order depends on.

@@ -38,6 +38,13 @@ pub enum Refusal {
     /// The host sent more HTTP requests than allowed; each of them counts, not its connection.
     #[error("the host sends too many requests")]
     RequestRate,
+    /// An operator banned the host, the identity or the announced address; also of connections that were there before
+    /// the ban.
+    #[error("the peer is banned")]
+    Banned,
+    /// The node admits members only, and the peer is none, or is none any more.
+    #[error("only members are let in")]
+    NotMember,
     /// The host, or the peer, was disconnected for misbehaviour a short while ago, and comes again too soon.
     #[error("it misbehaved a short while ago, and comes again too soon")]
     Penalty,
@@ -48,7 +55,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Sockets,
         Self::HostRate,
         Self::SubnetRate,
@@ -59,6 +66,8 @@ impl Refusal {
         Self::PerSubnet,
         Self::PeerEvicted,
         Self::RequestRate,
+        Self::Banned,
+        Self::NotMember,
         Self::Penalty,
         Self::Outbound,
     ];
@@ -77,6 +86,8 @@ impl Refusal {
             Self::PerSubnet => "per_subnet",
             Self::PeerEvicted => "peer_evicted",
             Self::RequestRate => "request_rate",
+            Self::Banned => "banned",
+            Self::NotMember => "not_member",
             Self::Penalty => "penalty",
             Self::Outbound => "outbound",
         }

@@ -7,22 +7,27 @@
 //! * An unfinished handshake never keeps a newer one out: the oldest one of the most crowded host of the
 //!   most crowded subnet makes room.
 //! * A socket or a place is taken from somebody only for a newcomer from a part of the network that has
-//!   at least two fewer, so that two equally crowded parts do not evict each other in turn.
+//!   at least two fewer, so that two equally crowded parts do not evict each other in turn. Configured peers and members
+//!   take one from anybody.
 //! * Configured peers, and loopback while it is exempt, lose neither.
 //! * A socket of a proxy counts in total only until the proxy tells its client, and for the client's host from then on.
 //! * Misbehaviour slows down the host that it came from, and bars only an identity that was proved; see `penalties.rs`.
+//! * As many places as there are members are kept for members. A place of a member counts for no host and no subnet.
+//! * Nobody whom the access list bans has a socket, once the list is known and the host or the identity is.
 //! * An evicted guest is forgotten at once: later calls with its ticket change nothing.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Instant,
 };
 
 use gossip::{Host, Identity, Subnet, Transport};
 
 use super::{
+    access::AccessList,
     counts::{RateTable, Tally},
     limits::{InboundLimits, RateWindow, SOCKET_RESERVE},
     order::{LONG, Merit, Rank, Record, Standing, Ticket, rank},
@@ -58,11 +63,22 @@ enum Stage {
     Headed,
 }
 
+/// The reason to believe that a peer has an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// The channel proves it.
+    Channel,
+    /// The peer took part in an exchange that somebody in the middle can pass on.
+    Exchange,
+    /// The peer says so, and has to show it yet.
+    Claim,
+}
+
 /// The place of a peer.
 #[derive(Clone, Debug)]
 struct Place {
     since: Instant,
-    identity: Option<Identity>,
+    peer: Option<(Identity, Proof)>,
     standing: Standing,
     merit: Merit,
 }
@@ -71,9 +87,19 @@ struct Place {
 #[derive(Debug)]
 struct Guest {
     /// `None` for a socket of a proxy that has not told its client yet.
-    host: Option<Host>,
+    ip: Option<IpAddr>,
     stage: Stage,
     place: Option<Place>,
+}
+
+impl Guest {
+    fn host(&self) -> Option<Host> {
+        self.ip.map(Host::of)
+    }
+
+    fn is_member(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.standing == Standing::Member)
+    }
 }
 
 /// The guests that are there, and the bounds on new ones.
@@ -84,15 +110,20 @@ pub(super) struct Rules {
     guests: BTreeMap<Ticket, Guest>,
     half_open: BTreeSet<Ticket>,
     half_open_hosts: Tally<Host>,
+    /// Of places that are not those of members.
     place_hosts: Tally<Host>,
     place_subnets: Tally<Subnet>,
+    /// Places of members.
+    member_places: usize,
+    access: Arc<AccessList>,
     outbound: usize,
     /// The time of the last call that brought one.
     latest: Option<Instant>,
     accepts: RateTable<Host>,
     subnet_accepts: RateTable<Subnet>,
     requests: RateTable<Host>,
-    configured_hosts: BTreeSet<Host>,
+    /// With the number of their addresses that are configured.
+    configured_hosts: Tally<Host>,
     configured: BTreeSet<Identity>,
     tried: Tried,
     penalties: Penalties,
@@ -123,12 +154,14 @@ impl Rules {
             half_open_hosts: Tally::default(),
             place_hosts: Tally::default(),
             place_subnets: Tally::default(),
+            member_places: 0,
+            access: Arc::default(),
             outbound: 0,
             latest: None,
             accepts: RateTable::new(MAX_RATED),
             subnet_accepts: RateTable::new(MAX_RATED),
             requests: RateTable::new(MAX_RATED),
-            configured_hosts: BTreeSet::new(),
+            configured_hosts: Tally::default(),
             configured: BTreeSet::new(),
             tried: Tried::default(),
             penalties: Penalties::new(limits.penalty),
@@ -154,7 +187,7 @@ impl Rules {
 
     /// Peers with a place.
     pub(super) const fn places(&self) -> usize {
-        self.place_hosts.total()
+        self.place_hosts.total() + self.member_places
     }
 
     /// Sockets, those of peers included.
@@ -176,8 +209,17 @@ impl Rules {
     pub(super) fn configure_host(&mut self, ip: IpAddr) {
         let host = Host::of(ip);
         if !self.is_exempt(host) {
-            self.configured_hosts.insert(host);
+            self.configured_hosts.add(host);
         }
+    }
+
+    /// Takes back one call of `configure_host`.
+    pub(super) fn dismiss_host(&mut self, ip: IpAddr) {
+        self.configured_hosts.remove(Host::of(ip));
+    }
+
+    pub(super) fn dismiss(&mut self, identity: &Identity) {
+        self.configured.remove(identity);
     }
 
     pub(super) fn configure(&mut self, identity: Identity) {
@@ -189,6 +231,9 @@ impl Rules {
     pub(super) fn knock(&mut self, ip: IpAddr, now: Instant) -> Ruling {
         self.latest = Some(now);
         let host = Host::of(ip);
+        if let Err(why) = self.lets_in(ip, now) {
+            return Ruling::Close(self.note(why));
+        }
         let room = match self.room_for(Some(host)) {
             Ok(room) => room,
             Err(why) => return Ruling::Close(self.note(why)),
@@ -199,12 +244,12 @@ impl Rules {
             if seen > most.saturating_mul(2) || self.is_full() {
                 return Ruling::Close(why);
             }
-            return Ruling::Drain { guest: self.enter(Some(host), Stage::Drained) };
+            return Ruling::Drain { guest: self.enter(Some(ip), Stage::Drained) };
         }
         if self.is_over_in_subnet(host, now) {
             return Ruling::Close(self.note(Refusal::SubnetRate));
         }
-        self.serve(Some(host), room)
+        self.serve(Some(ip), room)
     }
 
     /// Rules on a socket just accepted from a proxy. It belongs to no host until the proxy has told its client, so no
@@ -226,6 +271,7 @@ impl Rules {
         now: Instant,
     ) -> Result<Option<Ticket>, Refusal> {
         self.latest = Some(now);
+        self.lets_in(ip, now).map_err(|why| self.note(why))?;
         let host = Host::of(ip);
         let seen = self.accepted_of(host, now);
         self.bears(host, seen, now).map_err(|(why, _)| self.note(why))?;
@@ -248,7 +294,7 @@ impl Rules {
         if known.place.is_some() {
             return;
         }
-        let before = known.host.replace(host);
+        let before = known.ip.replace(ip).map(Host::of);
         if known.stage == Stage::HalfOpen {
             self.half_open_hosts.add(host);
             if let Some(before) = before {
@@ -292,18 +338,21 @@ impl Rules {
 
     /// Counts one connection of a subnet, and returns whether its window has too many.
     fn is_over_in_subnet(&mut self, host: Host, now: Instant) -> bool {
+        if self.access.has_member_at(host) {
+            return false;
+        }
         let rated = self.rated(host, self.limits.subnet_rate, |rules| &mut rules.subnet_accepts);
         rated.is_some_and(|(table, rate)| table.count(host.subnet(), now, rate.window) > rate.count)
     }
 
     /// Lets a guest in, and the one out that makes room for it.
-    fn serve(&mut self, host: Option<Host>, room: Option<(Ticket, Refusal)>) -> Ruling {
+    fn serve(&mut self, ip: Option<IpAddr>, room: Option<(Ticket, Refusal)>) -> Ruling {
         if let Some((guest, why)) = room {
             self.note(why);
             self.gone(guest);
         }
         let evicted = room.map(|(guest, _)| guest);
-        Ruling::Serve { guest: self.enter(host, Stage::HalfOpen), evicted }
+        Ruling::Serve { guest: self.enter(ip, Stage::HalfOpen), evicted }
     }
 
     /// The handshake, or the first request head, of a guest is complete. Only the first time counts.
@@ -312,13 +361,14 @@ impl Rules {
         if known.stage == Stage::HalfOpen {
             known.stage = Stage::Headed;
             self.half_open.remove(&guest);
-            if let Some(host) = known.host {
+            if let Some(host) = known.host() {
                 self.half_open_hosts.remove(host);
             }
         }
     }
 
-    /// Takes a place for a guest, once at a time. Says who gives it up, if somebody has to.
+    /// Takes a place for a guest, once at a time, whose `identity` its channel proves, if there is one. Says who gives it
+    /// up, if somebody has to. A refusal is not counted yet.
     pub(super) fn admit(
         &mut self,
         guest: Ticket,
@@ -326,30 +376,65 @@ impl Rules {
         now: Instant,
     ) -> Result<Option<Ticket>, Refusal> {
         self.latest = Some(now);
-        // An evicted guest was counted when that happened. A proxy's socket has a host before it asks for a place.
+        // A proxy's socket has a host before it asks for a place.
         let Some(host) = self.host_of(guest) else { return Err(Refusal::SocketEvicted) };
+        self.lets_in_guest(guest, identity, now)?;
+        if let Some(member) = identity.filter(|identity| self.access.has_member(identity))
+            && let Some(evicted) = self.seat(guest, (member, Proof::Channel), now)
+        {
+            return evicted;
+        }
         let standing = self.standing(host, identity);
+        self.lets_in_stranger(identity, standing)?;
         if !identity.is_some_and(|identity| self.configured.contains(&identity)) {
             if identity.is_some_and(|identity| self.penalties.is_barred(identity, now)) {
-                return Err(self.note(Refusal::Penalty));
+                return Err(Refusal::Penalty);
             }
-            self.has_room_for(host, standing).map_err(|why| self.note(why))?;
+            self.has_room_for(host, standing)?;
         }
         let mut evicted = None;
-        if self.places() >= self.limits.total {
+        if self.is_crowded(standing) {
             let victim = self.crowded_place(host, standing, now);
-            let Some(victim) = victim else { return Err(self.note(Refusal::Total)) };
+            let Some(victim) = victim else { return Err(Refusal::Total) };
             self.note(Refusal::PeerEvicted);
             self.gone(victim);
             evicted = Some(victim);
         }
+        self.take(guest, identity.map(|identity| (identity, Proof::Channel)), standing, now);
+        Ok(evicted)
+    }
+
+    /// Gives a place to a guest.
+    fn take(
+        &mut self,
+        guest: Ticket,
+        peer: Option<(Identity, Proof)>,
+        standing: Standing,
+        now: Instant,
+    ) {
         self.headed(guest);
-        if let Some(known) = self.guests.get_mut(&guest) {
-            known.place = Some(Place { since: now, identity, standing, merit: Merit::new(now) });
+        let Some(known) = self.guests.get_mut(&guest) else { return };
+        known.place = Some(Place { since: now, peer, standing, merit: Merit::new(now) });
+        let host = known.host();
+        self.count_place(host, standing);
+    }
+
+    fn count_place(&mut self, host: Option<Host>, standing: Standing) {
+        if standing == Standing::Member {
+            self.member_places += 1;
+        } else if let Some(host) = host {
             self.place_hosts.add(host);
             self.place_subnets.add(host.subnet());
         }
-        Ok(evicted)
+    }
+
+    fn uncount_place(&mut self, host: Option<Host>, standing: Standing) {
+        if standing == Standing::Member {
+            self.member_places -= 1;
+        } else if let Some(host) = host {
+            self.place_hosts.remove(host);
+            self.place_subnets.remove(host.subnet());
+        }
     }
 
     /// Gives a place back. The guest stays.
@@ -358,10 +443,9 @@ impl Rules {
     /// a node that nobody comes to has no use for the difference.
     pub(super) fn leave(&mut self, guest: Ticket) {
         let Some(known) = self.guests.get_mut(&guest) else { return };
-        let (Some(place), Some(host)) = (known.place.take(), known.host) else { return };
-        self.place_hosts.remove(host);
-        self.place_subnets.remove(host.subnet());
-        if let (Some(identity), Some(latest)) = (place.identity, self.latest)
+        let (Some(place), host) = (known.place.take(), known.host()) else { return };
+        self.uncount_place(host, place.standing);
+        if let (Some((identity, Proof::Channel)), Some(latest)) = (place.peer, self.latest)
             && latest.saturating_duration_since(place.since) >= LONG
         {
             self.tried.add(identity);
@@ -376,7 +460,7 @@ impl Rules {
     /// The merit of the peer of this identity that came last; `None` if it has no place.
     pub(super) fn merit_of(&self, identity: &Identity) -> Option<Merit> {
         let places = self.guests.values().rev().filter_map(|known| known.place.as_ref());
-        let mut theirs = places.filter(|place| place.identity.as_ref() == Some(identity));
+        let mut theirs = places.filter(|place| place.peer == Some((*identity, Proof::Channel)));
         Some(theirs.next()?.merit.clone())
     }
 
@@ -400,15 +484,16 @@ impl Rules {
     /// The host and the identity of a guest that has a place.
     pub(super) fn whereabouts(&self, guest: Ticket) -> Option<(Host, Option<Identity>)> {
         let known = self.guests.get(&guest)?;
-        Some((known.host?, known.place.as_ref()?.identity))
+        let proved = known.place.as_ref()?.peer.filter(|(_, proof)| *proof == Proof::Channel);
+        Some((known.host()?, proved.map(|(identity, _)| identity)))
     }
 
     /// The host of the peer of this identity that came last; `None` if it has no place.
     pub(super) fn host_of_peer(&self, identity: &Identity) -> Option<Host> {
-        let is_it = |place: &Place| place.identity.as_ref() == Some(identity);
+        let is_it = |place: &Place| place.peer == Some((*identity, Proof::Channel));
         let mut theirs =
             self.guests.values().rev().filter(|known| known.place.as_ref().is_some_and(is_it));
-        theirs.next()?.host
+        theirs.next()?.host()
     }
 
     /// A guest is gone, or has to go.
@@ -444,22 +529,23 @@ impl Rules {
         self.outbound = self.outbound.saturating_sub(1);
     }
 
-    fn note(&mut self, why: Refusal) -> Refusal {
+    /// Counts a refusal.
+    pub(super) fn note(&mut self, why: Refusal) -> Refusal {
         let count = &mut self.refused[index_of(self.asking)][why as usize];
         *count = count.saturating_add(1);
         why
     }
 
-    fn enter(&mut self, host: Option<Host>, stage: Stage) -> Ticket {
+    fn enter(&mut self, ip: Option<IpAddr>, stage: Stage) -> Ticket {
         let guest = Ticket(self.next);
         self.next += 1;
         if stage == Stage::HalfOpen {
             self.half_open.insert(guest);
-            if let Some(host) = host {
-                self.half_open_hosts.add(host);
+            if let Some(ip) = ip {
+                self.half_open_hosts.add(Host::of(ip));
             }
         }
-        self.guests.insert(guest, Guest { host, stage, place: None });
+        self.guests.insert(guest, Guest { ip, stage, place: None });
         guest
     }
 
@@ -479,7 +565,7 @@ impl Rules {
 
     fn standing(&self, host: Host, identity: Option<Identity>) -> Standing {
         let is_named = identity.is_some_and(|identity| self.configured.contains(&identity));
-        if is_named || self.configured_hosts.contains(&host) {
+        if is_named || self.configured_hosts.of(host) > 0 {
             Standing::Configured
         } else if identity.is_some_and(|identity| self.tried.has(&identity)) {
             Standing::Tried
@@ -500,6 +586,15 @@ impl Rules {
             return Err(Refusal::PerSubnet);
         }
         Ok(())
+    }
+
+    /// Returns `true` if a newcomer of this standing needs the place of another one: places that are kept for members are
+    /// free for members alone, and for peers that an operator named.
+    fn is_crowded(&self, standing: Standing) -> bool {
+        let kept = self.access.members();
+        self.places() >= self.limits.total
+            || standing < Standing::Configured
+                && self.place_hosts.total() >= self.limits.total.saturating_sub(kept)
     }
 
     /// The half-open guest that makes room for a new one of `host`, if one has to. Among those of all hosts, sockets of
@@ -528,7 +623,7 @@ impl Rules {
     }
 
     fn host_of(&self, guest: Ticket) -> Option<Host> {
-        self.guests.get(&guest)?.host
+        self.guests.get(&guest)?.host()
     }
 
     /// The socket without a place that makes room for a new one of `host`, if there is one: unfinished
@@ -536,12 +631,16 @@ impl Rules {
     fn crowded_socket(&self, host: Option<Host>) -> Option<Ticket> {
         let candidates = || {
             self.guests.iter().filter_map(|(guest, known)| {
-                let host = known.host.filter(|host| !self.is_exempt(*host))?;
+                let host = known.host().filter(|host| !self.is_exempt(*host))?;
                 known.place.is_none().then_some((*guest, known.stage, host))
             })
         };
         let crowd = Crowd::of(candidates().map(|(.., host)| host));
-        let denser = candidates().filter(|(.., theirs)| crowd.is_denser(*theirs, host));
+        let is_members = host.is_some_and(|host| self.access.has_member_at(host));
+        let gives_way = |theirs: Host| {
+            is_members && !self.access.has_member_at(theirs) || crowd.is_denser(theirs, host)
+        };
+        let denser = candidates().filter(|(.., theirs)| gives_way(*theirs));
         let rank = |(guest, stage, host): &(Ticket, Stage, Host)| match stage {
             Stage::HalfOpen | Stage::Drained => (crowd.rank(*host), Stage::HalfOpen, guest.0),
             Stage::Headed => (crowd.rank(*host), Stage::Headed, u64::MAX - guest.0),
@@ -556,13 +655,13 @@ impl Rules {
             self.guests.iter().filter_map(|(guest, known)| {
                 let place = known.place.as_ref();
                 let place = place.filter(|place| place.standing < Standing::Configured)?;
-                let host = known.host.filter(|host| !self.is_exempt(*host))?;
+                let host = known.host().filter(|host| !self.is_exempt(*host))?;
                 Some((host, place.rank(*guest, now), *guest))
             })
         };
         let crowd = Crowd::of(candidates().map(|(host, ..)| host));
         let gives_way =
-            |theirs: Host| standing == Standing::Configured || crowd.is_denser(theirs, Some(host));
+            |theirs: Host| standing >= Standing::Configured || crowd.is_denser(theirs, Some(host));
         let chosen = candidates().filter(|(host, ..)| gives_way(*host));
         let chosen = chosen.min_by_key(|(host, rank, _)| (crowd.rank(*host), *rank));
         chosen.map(|(.., guest)| guest)
@@ -609,5 +708,6 @@ impl Crowd {
     }
 }
 
+mod membership;
 #[cfg(test)]
 mod tests;

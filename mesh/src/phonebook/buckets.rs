@@ -85,6 +85,7 @@ impl Buckets {
         let reach = match source.kind() {
             SourceKind::Configuration
             | SourceKind::Operator
+            | SourceKind::Members
             | SourceKind::Dns
             | SourceKind::Store => REACH_OF_CHOSEN,
             SourceKind::Directory | SourceKind::Peer | SourceKind::Local => REACH_OF_SOURCE,

@@ -16,7 +16,7 @@ use super::{
 use crate::door::RateWindow;
 
 /// Sources remembered for one address; of more the most trusted. Chosen: as many as there are kinds, and one.
-pub const MAX_LISTINGS: usize = 8;
+pub const MAX_LISTINGS: usize = 9;
 
 /// Dials in a row that must have failed before another address may take the place. Source: threats and goals, row 23,
 /// the rule of Bitcoin's address manager.
@@ -223,7 +223,8 @@ impl Entry {
 }
 
 /// The identity that an address names: the last part of a multiaddr.
-fn identity_in(address: &NodeAddress) -> Option<Identity> {
+#[must_use]
+pub fn identity_in(address: &NodeAddress) -> Option<Identity> {
     let NodeAddress::Multiaddr(text) = address else { return None };
     let (_, id) = text.rsplit_once("/p2p/")?;
     id.parse().ok()

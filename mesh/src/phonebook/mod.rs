@@ -50,6 +50,7 @@ pub use buckets::{
 };
 pub use counts::BookCounts;
 pub use entry::MAX_LISTINGS;
+pub use entry::identity_in;
 pub use record::Record;
 pub use roles::{MAX_ROLE_BYTES, MAX_ROLES, Role, RoleError, RoleSet};
 pub use schedule::{DialFailure, DialSchedule, STABLE_AFTER, transport_of};
@@ -334,8 +335,8 @@ impl Phonebook {
     /// Takes back what was kept, and returns the number of addresses that found a place. Nothing in a record is
     /// believed beyond its bounds. An address that is known already keeps its listings and gets the history.
     ///
-    /// A listing by the configuration counts as this node's own experience, since the configuration of this run says
-    /// itself what it lists.
+    /// A listing by the configuration, or by the members of an earlier run, counts as this node's own experience, since
+    /// the configuration and the application of this run say themselves what they list.
     pub fn restore(&mut self, records: impl IntoIterator<Item = Record>, now: Instant) -> usize {
         let mut records: Vec<Record> = records.into_iter().take(2 * MAX_ADDRESSES).collect();
         records.sort_by_key(|record| (!record.anchor, !record.worked, record.failures));
@@ -350,7 +351,7 @@ impl Phonebook {
         let address = &record.address;
         for (source, roles) in record.listings.iter().take(MAX_LISTINGS) {
             let source = match source.kind() {
-                SourceKind::Configuration => SourceId::of(SourceKind::Store),
+                SourceKind::Configuration | SourceKind::Members => SourceId::of(SourceKind::Store),
                 SourceKind::Local => continue,
                 _ => source.clone(),
             };
@@ -397,6 +398,13 @@ impl Phonebook {
     fn found(&mut self, address: &NodeAddress, identity: Identity) {
         if let Some(entry) = self.entries.get_mut(address) {
             entry.identity = Some(identity);
+        }
+    }
+
+    /// Makes an address due at once, whatever it did before.
+    fn renew(&mut self, address: &NodeAddress) {
+        if let Some(entry) = self.entries.get_mut(address) {
+            (entry.retry_at, entry.failures) = (None, 0);
         }
     }
 

@@ -20,6 +20,7 @@
 //! * A link that ends within [`STABLE_AFTER`] is a failure of its address, whatever else is connected, unless this node
 //!   let it go.
 //! * While the fan-out is reached, one untried address at a time is tested beyond it, rarely.
+//! * Members are dialled whatever the fan-out is; where members only are admitted, learnt addresses are not dialled.
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
 //! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
 
@@ -41,8 +42,12 @@ use super::{
 };
 use crate::{
     bans::{BanCause, BanSubject, Bans},
+    door::AccessList,
     limits::MeshLimits,
+    members::{Admit, Members},
 };
+
+mod membership;
 
 /// Lifetime of a link from which on its address is dialled again without backoff.
 ///
@@ -83,6 +88,11 @@ pub struct DialSchedule {
     limits: MeshLimits,
     book: Phonebook,
     bans: Bans,
+    members: Members,
+    /// The identity of this node, once a network has told it.
+    own: Option<Identity>,
+    /// Version of the last access list.
+    access: u64,
     /// Identities connected now, each with the transports of its links.
     identities: BTreeMap<Identity, BTreeSet<Transport>>,
     /// Transports that have a dialer.
@@ -126,6 +136,9 @@ impl DialSchedule {
             limits: limits.bounded(),
             book: Phonebook::new(now, wall, rng),
             bans: Bans::new(now, wall),
+            members: Members::default(),
+            own: None,
+            access: 0,
             identities: BTreeMap::new(),
             carried: BTreeSet::new(),
             feeler_at: None,
@@ -619,7 +632,8 @@ impl DialSchedule {
 
     /// The time at which an entry may be dialled, `now` if it is due.
     fn wake(&self, address: &NodeAddress, entry: &Entry, now: Instant) -> Option<Instant> {
-        let is_candidate = entry.place == Place::Persistent || entry.relays();
+        let may_be_learnt = self.limits.admit == Admit::Everybody;
+        let is_candidate = entry.place == Place::Persistent || may_be_learnt && entry.relays();
         if entry.hold != Hold::Free
             || !is_candidate
             || !self.carried.contains(&transport_of(address))

@@ -22,6 +22,8 @@ pub enum SourceKind {
     Configuration,
     /// An operator by command; in the store until an operator takes it out. Persistent.
     Operator,
+    /// The application, about the members of the network, as long as they are members. Persistent, and not restored.
+    Members,
     /// Records in DNS that the configuration names.
     Dns,
     /// This node's own experience: addresses that worked once, and that nobody lists any more.
@@ -38,9 +40,10 @@ pub enum SourceKind {
 
 impl SourceKind {
     /// Every kind, the most trusted first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Configuration,
         Self::Operator,
+        Self::Members,
         Self::Dns,
         Self::Store,
         Self::Directory,
@@ -52,7 +55,7 @@ impl SourceKind {
     /// whatever the fan-out is.
     #[must_use]
     pub const fn is_persistent(self) -> bool {
-        matches!(self, Self::Configuration | Self::Operator)
+        matches!(self, Self::Configuration | Self::Operator | Self::Members)
     }
 
     /// The name of the kind in stores and in output. Names stay as they are.
@@ -61,6 +64,7 @@ impl SourceKind {
         match self {
             Self::Configuration => "configuration",
             Self::Operator => "operator",
+            Self::Members => "members",
             Self::Dns => "dns",
             Self::Store => "store",
             Self::Directory => "directory",

@@ -6,14 +6,10 @@
 //! * The first request that is not gossip takes a connection permit of the HTTP server. HTTP connections
 //!   therefore take no places of peers, and peers no connection permits.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::Arc,
-};
+use std::{io, pin::pin, sync::Arc};
 
-use gossip::{BoxFuture, DisconnectReason, LinkId, NodeAddress, Security};
+use gossip::{BoxFuture, DisconnectReason, LinkId};
+use mesh::PeerPlace;
 use net_http::serve::{Connection, PermitRule, Terms, Upgraded};
 use runtime::Stream;
 use tokio::{
@@ -32,7 +28,7 @@ use super::{
 };
 use crate::{
     frame::Role,
-    link::{self, Established},
+    link::{self, Established, IDENTITY_TIME},
     metrics::TlsRefusal,
     socket,
 };
@@ -172,16 +168,15 @@ async fn serve_over<Io: Carrier>(
     Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
 }
 
-/// The address at which a peer that came from `ip` listens, as it announced it, without TLS. Only the port is
-/// taken from the announcement, so that no peer can make this node call a third one.
-fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
-    let NodeAddress::WebSocket(told) = location.parse().ok()? else { return None };
-    // A certificate is valid for a name, and nothing here proves that the name is the peer's.
-    if told.security() == Security::Tls || told.port() == 0 {
-        return None;
+/// Resolves once a peer that got its place as a member has not proved in time that it is that member; never for any other.
+async fn unproved(place: &PeerPlace) {
+    if !place.is_proved() {
+        // Boxed: a link holds no room for it, and few ever need it.
+        Box::pin(time::sleep(IDENTITY_TIME)).await;
     }
-    let socket = SocketAddr::new(ip.to_canonical(), told.port());
-    format!("http://{socket}{}", told.path()).parse().ok()
+    if place.is_proved() {
+        std::future::pending().await
+    }
 }
 
 /// Attaches an upgraded connection, and waits for the end of its link.
@@ -198,10 +193,10 @@ async fn become_peer<Io: Carrier>(
         greeting,
         priority_challenge,
         place: peer_place,
-        location,
+        listens,
         caller,
     } = *upgrade;
-    let ip = caller.ip.unwrap_or(place.from.ip());
+    let peer_place = Arc::new(peer_place);
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
     let peer: LinkId = context.broadcaster.next_link_id();
@@ -211,14 +206,13 @@ async fn become_peer<Io: Carrier>(
         role: Role::Server,
         configured: None,
         address: caller.address.to_string(),
-        http_address: location.and_then(|location| listens(ip, &location)),
+        http_address: listens,
         features,
         exchange,
         session,
         greeting,
         priority_challenge,
-        merit: peer_place.merit(),
-        conduct: peer_place.conduct(),
+        place: Some(Arc::clone(&peer_place)),
         round_trip: None,
     };
     if let Ok(attached) = link::attach(context, (peer, None), established) {
@@ -231,36 +225,11 @@ async fn become_peer<Io: Carrier>(
                 context.broadcaster.disconnect(peer, DisconnectReason::Evicted);
                 ended.await
             }
+            () = unproved(&peer_place) => {
+                context.broadcaster.disconnect(peer, DisconnectReason::NotMember);
+                ended.await
+            }
         };
         tracing::debug!(%peer, from = %caller.address, %reason, "peer gone");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Issue 9, 13.
-    #[test]
-    fn only_the_port_of_an_announced_address_is_used() {
-        for (from, location, listens_at) in [
-            ("10.0.0.1", "http://10.0.0.1:4160", Some("http://10.0.0.1:4160")),
-            ("10.0.0.1", "10.0.0.1:4160", Some("http://10.0.0.1:4160")),
-            ("10.0.0.1", "http://0.0.0.0:4160/a", Some("http://10.0.0.1:4160/a")),
-            // The announcement cannot name another host, neither by number nor by name.
-            ("10.0.0.1", "http://127.0.0.1:9000", Some("http://10.0.0.1:9000")),
-            ("10.0.0.1", "http://database.internal:5432", Some("http://10.0.0.1:5432")),
-            ("::ffff:10.0.0.1", "http://10.0.0.1:1", Some("http://10.0.0.1:1")),
-            ("2001:db8::1", "http://[2001:db8::2]:1", Some("http://[2001:db8::1]:1")),
-            ("10.0.0.1", "https://relay.example:443", None),
-            ("10.0.0.1", "/ip4/10.0.0.1/tcp/1", None),
-            ("10.0.0.1", "http://10.0.0.1:0", None),
-            ("10.0.0.1", "", None),
-            ("10.0.0.1", "\u{25af}", None),
-        ] {
-            let found = listens(from.parse().unwrap(), location);
-            let wanted: Option<NodeAddress> = listens_at.map(|text| text.parse().unwrap());
-            assert_eq!(found, wanted, "{from} {location}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use gossip::{
     Transport,
     http::{Caller, HttpResponse},
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use net_http::{
     reply,
     serve::{Action, ConnectionHook, RequestHead},
@@ -49,6 +49,11 @@ impl ConnectionHook for GossipHook<'_> {
         self.place.pass.headed();
         let now = Instant::now().into_std();
         let ip = caller.ip.unwrap_or(self.origin.ip);
+        // Any other connection is closed when its client is banned; a proxy's is not its client's.
+        if self.origin.sender == Sender::Proxy && self.place.context.door.lets_in(ip, now).is_err()
+        {
+            return Some(reply::empty(StatusCode::FORBIDDEN));
+        }
         let admitted = self.place.context.door.request(ip, now);
         admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
     }

@@ -6,11 +6,14 @@
 //! * A place for a peer is taken before the request costs work, and given back with every refusal.
 //! * Every refusal is counted, by reason.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use gossip::{
-    Tag,
+    Identity, NodeAddress, Security, Tag,
     http::{Caller, HttpBody, HttpResponse},
     wire::{
         features::Features,
@@ -41,8 +44,8 @@ pub(super) struct Accepted {
     /// The challenge that the answer carries, if this node ranks its peers.
     pub(super) priority_challenge: Option<String>,
     pub(super) place: PeerPlace,
-    /// The address that the peer announces for itself.
-    pub(super) location: Option<String>,
+    /// The address at which the peer listens, as it announces it.
+    pub(super) listens: Option<NodeAddress>,
     /// The client that sent the request.
     pub(super) caller: Caller,
 }
@@ -75,13 +78,20 @@ fn accept(
     genesis: &[u8],
     pass: &Pass,
 ) -> Result<(HttpResponse, Accepted), Refusal> {
-    let full =
-        |_full| Refusal::new(UpgradeRefusal::Full, Said::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let now = Instant::now().into_std();
     // No identity is passed: the peer proves one later, over a channel that proves nothing itself (see
     // `gossip::Identity`).
-    let place = pass.admit(None, Instant::now().into_std()).map_err(full)?;
+    let place =
+        pass.admit_unproved(|| claimed(context, request.headers), now).map_err(turned_away)?;
     let (theirs, exchange, answer) = introduce(context, request.headers, genesis)?;
     let key = websocket_key(request)?;
+    let ip = request.caller.ip;
+    let listens = ip.zip(theirs.location).and_then(|(ip, location)| listens(ip, &location));
+    let claimed = match &exchange {
+        ListenerIdentity::Challenged { key, .. } => Some(*key),
+        _ => None,
+    };
+    pass.announces(claimed, listens.as_ref(), now).map_err(turned_away)?;
     if request.pipelined == Pipelined::Something {
         return Err(Refusal::new(UpgradeRefusal::Pipelined, Said::Nothing));
     }
@@ -94,7 +104,7 @@ fn accept(
     *response.headers_mut() = answer_headers(context, &key, answer, priority_challenge.clone());
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let greeting = context.interest(features).into_iter().collect();
-    let (location, caller) = (theirs.location, request.caller.clone());
+    let caller = request.caller.clone();
     let accepted = Accepted {
         features,
         exchange,
@@ -102,10 +112,41 @@ fn accept(
         greeting,
         priority_challenge,
         place,
-        location,
+        listens,
         caller,
     };
     Ok((response, accepted))
+}
+
+/// The identity that a peer says it has. It costs the check of a signature, and proves nothing yet.
+fn claimed(context: &Context, headers: &HeaderMap) -> Option<Identity> {
+    let header = headers.get(Header::IdentityChallenge.name(context.profile))?;
+    match meet(context, header.to_str().ok()) {
+        (ListenerIdentity::Challenged { key, .. }, _) => Some(key),
+        _ => None,
+    }
+}
+
+/// The answer to a peer that the door does not let in.
+const fn turned_away(why: mesh::Refusal) -> Refusal {
+    let (why, status) = match why {
+        mesh::Refusal::Banned => (UpgradeRefusal::Banned, StatusCode::FORBIDDEN),
+        mesh::Refusal::NotMember => (UpgradeRefusal::NotMember, StatusCode::FORBIDDEN),
+        _ => (UpgradeRefusal::Full, StatusCode::SERVICE_UNAVAILABLE),
+    };
+    Refusal::new(why, Said::Status(status))
+}
+
+/// The address at which a peer that came from `ip` listens, as it announced it, without TLS. Only the port is
+/// taken from the announcement, so that no peer can make this node call a third one.
+fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
+    let NodeAddress::WebSocket(told) = location.parse().ok()? else { return None };
+    // A certificate is valid for a name, and nothing here proves that the name is the peer's.
+    if told.security() == Security::Tls || told.port() == 0 {
+        return None;
+    }
+    let socket = SocketAddr::new(ip.to_canonical(), told.port());
+    format!("http://{socket}{}", told.path()).parse().ok()
 }
 
 /// A request that is not upgraded, and the reason.
@@ -307,5 +348,29 @@ mod tests {
             assert_eq!(is_same_origin(&lines), is_same, "{origin}");
         }
         assert!(is_same_origin(&headers(&[("host", "a:1")])));
+    }
+
+    // Issue 9, 13.
+    #[test]
+    fn only_the_port_of_an_announced_address_is_used() {
+        for (from, location, listens_at) in [
+            ("10.0.0.1", "http://10.0.0.1:4160", Some("http://10.0.0.1:4160")),
+            ("10.0.0.1", "10.0.0.1:4160", Some("http://10.0.0.1:4160")),
+            ("10.0.0.1", "http://0.0.0.0:4160/a", Some("http://10.0.0.1:4160/a")),
+            // The announcement cannot name another host, neither by number nor by name.
+            ("10.0.0.1", "http://127.0.0.1:9000", Some("http://10.0.0.1:9000")),
+            ("10.0.0.1", "http://database.internal:5432", Some("http://10.0.0.1:5432")),
+            ("::ffff:10.0.0.1", "http://10.0.0.1:1", Some("http://10.0.0.1:1")),
+            ("2001:db8::1", "http://[2001:db8::2]:1", Some("http://[2001:db8::1]:1")),
+            ("10.0.0.1", "https://relay.example:443", None),
+            ("10.0.0.1", "/ip4/10.0.0.1/tcp/1", None),
+            ("10.0.0.1", "http://10.0.0.1:0", None),
+            ("10.0.0.1", "", None),
+            ("10.0.0.1", "\u{25af}", None),
+        ] {
+            let found = listens(from.parse().unwrap(), location);
+            let wanted: Option<NodeAddress> = listens_at.map(|text| text.parse().unwrap());
+            assert_eq!(found, wanted, "{from} {location}");
+        }
     }
 }

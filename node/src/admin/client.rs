@@ -17,11 +17,14 @@ use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST
 use hyper_util::rt::TokioIo;
 use runtime::TaskSet;
 use serde::de::DeserializeOwned;
-use tandem::{Capability, DataDir};
+use tandem::{BanSubject, Capability, DataDir};
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{Additions, Entry, FoundProvider, Line, Peer, Refusal, Reloaded, Sent, Status};
+use super::wire::{
+    Additions, BanOrder, Banned, Entry, FoundProvider, Line, MembersNow, Peer, Refusal, Reloaded,
+    Sent, Status,
+};
 
 /// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -137,6 +140,34 @@ impl Client {
     pub(crate) async fn remove(&self, address: &NodeAddress) -> Result<bool, ClientError> {
         let address = encode(&address.to_string());
         self.ask("DELETE", &format!("/phonebook?address={address}"), Bytes::new()).await
+    }
+
+    /// Makes the node forget an address and end its links to it. Returns `false` if it did not know it.
+    pub(crate) async fn remove_peer(&self, address: &NodeAddress) -> Result<bool, ClientError> {
+        let address = encode(&address.to_string());
+        self.ask("DELETE", &format!("/peer?address={address}"), Bytes::new()).await
+    }
+
+    /// Every ban of the node.
+    pub(crate) async fn bans(&self) -> Result<Vec<Banned>, ClientError> {
+        self.ask("GET", "/bans", Bytes::new()).await
+    }
+
+    /// Bans somebody.
+    pub(crate) async fn ban(&self, order: &BanOrder) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(order).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/bans", body.into()).await
+    }
+
+    /// Ends a ban. Returns `false` if there was none.
+    pub(crate) async fn unban(&self, subject: &BanSubject) -> Result<bool, ClientError> {
+        let subject = encode(&subject.to_string());
+        self.ask("DELETE", &format!("/bans?subject={subject}"), Bytes::new()).await
+    }
+
+    /// The members that the node was told of.
+    pub(crate) async fn members(&self) -> Result<MembersNow, ClientError> {
+        self.ask("GET", "/members", Bytes::new()).await
     }
 
     /// Sends a message to the peers of the node.

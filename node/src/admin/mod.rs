@@ -10,14 +10,16 @@
 //! * A client can stall nobody but itself: connections are bounded in number, and every read and
 //!   write has a deadline.
 
+mod choice;
 mod client;
+mod context;
 mod deadline;
 mod routes;
 mod server;
 pub(crate) mod wire;
 
 pub(crate) use client::{Client, ClientError};
-pub(crate) use routes::Context;
+pub(crate) use context::Context;
 pub(crate) use server::{AdminError, Server};
 
 #[cfg(test)]

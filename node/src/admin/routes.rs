@@ -1,9 +1,8 @@
-//! The answers of the admin API.
+//! The routes about messages, the phonebook and the state of the node.
 //!
 //! # Invariants
 //!
-//! * A body is read under a bound and a deadline.
-//! * Every refusal is a JSON object with one line that says what to do.
+//! * A message is read to its end even if it is too long for its tag: who is still writing reads no answer.
 
 use std::{
     sync::Arc,
@@ -21,48 +20,30 @@ use axum::{
 use broadcaster::{Broadcaster, DropReason};
 use futures::{Stream, stream};
 use gossip::{
-    AddressError, Compression, DeliveryError, Forwarding, GossipNode, Inbound, Lane,
-    MAX_MESSAGE_BYTES, NodeAddress, Outbound, PeerClass, PeerInfo, SubmitError, Tag, Transport,
+    AddressError, Compression, DeliveryError, Forwarding, Inbound, Lane, MAX_MESSAGE_BYTES,
+    NodeAddress, Outbound, PeerClass, PeerInfo, SubmitError, Tag, Transport,
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
 use mesh::{Added, Listed, Role, RoleSet, SourceId, SourceKind};
-use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tandem::{CapabilityError, FindError, Mode, View};
+use tandem::{CapabilityError, FindError};
 use tokio::{sync::broadcast, time};
 
-use super::wire::{
-    Additions, Certificates, Dial, Entry, FoundProvider, Heard, Line, LinesLost, Peer, Refusal,
-    Reloaded, Sent, Status, millis,
+use super::{
+    context::{BODY_TIMEOUT, Context, Shared, read_json, refuse},
+    wire::{
+        Additions, Certificates, Dial, Entry, FoundProvider, Heard, Line, LinesLost, Peer,
+        Reloaded, Sent, Status, millis,
+    },
 };
-use crate::{cli::Condition, lines::Lines, log};
-
-/// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
-/// milliseconds; standard input may be somebody typing, but that is read before it is sent.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::log;
 
 /// Longest time until every peer's link has written a message. Chosen: a little more than the
 /// write deadline of a peer, so that a stalled peer is reported as given up.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The running node that the admin API speaks about.
-#[derive(Clone)]
-pub(crate) struct Context {
-    pub(crate) node: Arc<dyn GossipNode>,
-    pub(crate) broadcaster: Broadcaster,
-    pub(crate) mode: Mode,
-    pub(crate) peer_id: String,
-    pub(crate) view: View,
-    pub(crate) condition: Condition,
-    pub(crate) started: Instant,
-    /// Standard output of the node.
-    pub(crate) out: Lines,
-    /// Everything that the node counts.
-    pub(crate) registry: Arc<Registry>,
-}
-
-/// The routes of the admin API.
-pub(crate) fn router(context: Context) -> Router {
+/// The routes about messages, the phonebook and the state of the node.
+pub(super) fn routes() -> Router<Arc<Context>> {
     Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
@@ -72,11 +53,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/reload", post(reload))
         .route("/send", post(send))
         .route("/listen", get(listen))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
-        .with_state(Arc::new(context))
 }
-
-type Shared = State<Arc<Context>>;
 
 async fn status(State(context): Shared) -> Json<Status> {
     let (state, reasons) = context.condition.state(context.mode);
@@ -150,16 +127,7 @@ async fn phonebook(State(context): Shared) -> Json<Vec<Entry>> {
 /// Adds addresses, all of them or none if one cannot be dialled, and tells how many found a place.
 async fn add(State(context): Shared, body: Body) -> Result<Json<usize>, Response> {
     let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
-    let read = axum::body::to_bytes(body, MAX_ADDITIONS_BYTES);
-    let body = match time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(bad("the body could not be read".to_owned())),
-        Err(_elapsed) => {
-            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
-        }
-    };
-    let additions: Additions =
-        serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    let additions: Additions = read_json(body, MAX_ADDITIONS_BYTES).await?;
     let roles = additions.roles.iter().map(|role| role.parse::<Role>());
     let roles: RoleSet = roles.collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
     let mut addresses = Vec::new();
@@ -362,8 +330,4 @@ async fn next_line(
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
-}
-
-fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
-    (status, Json(Refusal { error: text.into() })).into_response()
 }

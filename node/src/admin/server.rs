@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -32,8 +32,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    choice,
+    context::{Context, refuse},
     deadline::Deadline,
-    routes::{self, Context},
+    routes,
 };
 
 /// Connections at one time. Chosen: each is a command that somebody runs.
@@ -77,7 +79,11 @@ impl Server {
         let listener = bind(dir.path(), &socket)
             .map_err(|source| AdminError::Listen { path: socket.clone(), source })?;
         let tasks = TaskSet::new(parent);
-        let router = routes::router(context);
+        let router = Router::new()
+            .merge(routes::routes())
+            .merge(choice::routes())
+            .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
+            .with_state(Arc::new(context));
         let connections = tasks.clone();
         tasks.spawn_lasting("admin", |cancel| accept(listener, router, connections, cancel));
         Ok(Self { tasks, socket })

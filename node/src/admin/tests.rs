@@ -89,6 +89,7 @@ impl Rig {
             peer_id: "12D3KooW".to_owned(),
             registry: Arc::default(),
             view: tandem::View::default(),
+            control: tandem::PeerControl::default(),
             condition: crate::cli::Condition::default(),
             started: Instant::now(),
             out: crate::lines::Lines::to(std::io::stdout(), |_| String::new()).unwrap(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
-use mesh::Record;
+use mesh::{Ban, Record};
 use serde::{Deserialize, Serialize};
 use services::status::State;
 use tandem::{Provider, TopicScore};
@@ -211,9 +211,6 @@ pub(crate) struct Entry {
 impl Entry {
     /// The description of an address.
     pub(crate) fn of(record: &Record) -> Self {
-        let seconds = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-        };
         let roles = record.listings.iter().flat_map(|(_, roles)| roles.iter());
         let roles: BTreeSet<String> = roles.map(ToString::to_string).collect();
         Self {
@@ -224,8 +221,8 @@ impl Entry {
             connected: record.anchor,
             worked: record.worked,
             failures: record.failures,
-            last_seen: record.last_seen.map(seconds),
-            retry_at: record.retry_at.map(seconds),
+            last_seen: record.last_seen.map(unix),
+            retry_at: record.retry_at.map(unix),
             rtt_us: record.rtt.map(micros),
         }
     }
@@ -237,6 +234,67 @@ impl Entry {
 pub(crate) struct Additions {
     pub(crate) addresses: Vec<String>,
     pub(crate) roles: Vec<String>,
+}
+
+/// The body of `POST /bans`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BanOrder {
+    /// A peer ID, an IP address, a network such as `192.0.2.0/24`, or the address of a node.
+    pub(crate) subject: String,
+    /// The length of the ban, in seconds; a year at most counts.
+    pub(crate) for_s: u64,
+    /// The reason in words, for an operator to read.
+    pub(crate) reason: String,
+}
+
+/// A ban, in the answer to `GET /bans`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Banned {
+    pub(crate) subject: String,
+    /// The end of the ban, in seconds of Unix time.
+    pub(crate) until: u64,
+    /// `operator`, or `misbehaviour` for a peer that is not dialled and may come by itself.
+    pub(crate) cause: String,
+    pub(crate) reason: String,
+}
+
+impl Banned {
+    /// The description of a ban.
+    pub(crate) fn of(ban: &Ban) -> Self {
+        Self {
+            subject: ban.subject.to_string(),
+            until: unix(ban.until),
+            cause: ban.cause.label().to_owned(),
+            reason: ban.reason.clone(),
+        }
+    }
+}
+
+/// The body of `POST /members`: the members of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberSet {
+    pub(crate) epoch: u64,
+    pub(crate) members: Vec<NamedMember>,
+}
+
+/// A member in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamedMember {
+    pub(crate) peer_id: String,
+    #[serde(default)]
+    pub(crate) addresses: Vec<String>,
+}
+
+/// Answer to `GET /members`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembersNow {
+    /// The newest epoch whose members were set.
+    pub(crate) epoch: Option<u64>,
+    /// Every member: those of that epoch, and of the one set before it.
+    pub(crate) peer_ids: Vec<String>,
 }
 
 /// Any answer that is not a success.
@@ -281,12 +339,17 @@ impl Peer {
     }
 }
 
-/// A duration as a number of milliseconds.
+/// A time in seconds of Unix time.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Whole microseconds of a duration.
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A duration as a number of milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

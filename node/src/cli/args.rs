@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -8,7 +8,7 @@ use gossip::{NodeAddress, Tag};
 use http::{HeaderName, HeaderValue, Method};
 use mesh::Role;
 use services::files::FileId;
-use tandem::Capability;
+use tandem::{BanSubject, Capability};
 
 use super::{
     Failure,
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
+    /// Add, remove and ban peers, and show those that somebody decided about, whether the node runs or not.
+    Peer(PeerArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
     Phonebook(PhonebookArgs),
     /// Search the DHT through a running node.
@@ -178,6 +180,54 @@ pub(crate) enum DhtCommand {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    #[command(subcommand)]
+    pub(crate) what: PeerCommand,
+    #[command(flatten)]
+    pub(crate) target: GlobalTarget,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Show the peers that were added and banned, and the members that an application named.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stay connected to peers, from one run to the next, until they are removed.
+    Add {
+        /// Their addresses, each host:port, a URL, or a multiaddr with /p2p/ID.
+        #[arg(required = true, value_name = "ADDRESS", value_hint = ValueHint::Url)]
+        addresses: Vec<NodeAddress>,
+    },
+    /// Forget peers and end the links that were dialled to them. A source that lists one again brings it back.
+    Remove {
+        /// Their addresses.
+        #[arg(required = true, value_name = "ADDRESS", value_hint = ValueHint::Url)]
+        addresses: Vec<NodeAddress>,
+    },
+    /// End the links of peers, and neither dial them nor let them in for a while.
+    Ban {
+        /// Each a peer ID, an IP address, a network such as 192.0.2.0/24, or an address that is dialled.
+        #[arg(required = true, value_name = "WHO", value_hint = ValueHint::Other)]
+        subjects: Vec<BanSubject>,
+        /// The length of the ban: a number with s, m, h or d, up to 365d.
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, value_hint = ValueHint::Other, default_value = "24h")]
+        duration: Duration,
+        /// The reason, for operators to read.
+        #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other, default_value = "")]
+        reason: String,
+    },
+    /// End bans.
+    Unban {
+        /// Those that are banned, as list prints them.
+        #[arg(required = true, value_name = "WHO", value_hint = ValueHint::Other)]
+        subjects: Vec<BanSubject>,
     },
 }
 
@@ -325,6 +375,20 @@ fn whole_number(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "write a whole number from 1".to_owned())
 }
 
+/// Reads a duration from a second to a year.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number = text.strip_suffix(unit)?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        number.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(*seconds)
+    });
+    let found = found.filter(|seconds| (1..=365 * 86_400).contains(seconds));
+    let wrong =
+        || "write a whole number with s, m, h or d, such as 90s or 12h, up to 365d".to_owned();
+    found.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// Reads a number of seconds, up to a day.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -412,6 +476,29 @@ mod tests {
         assert_eq!(args.source.flags.given.len(), 8);
         let many = args.source.flags.given.iter().filter(|(_, texts)| texts.len() == 2).count();
         assert_eq!(many, 2);
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_is_a_year_at_most() {
+        for (text, seconds) in [("1s", 1), ("90m", 5_400), ("24h", 86_400), ("365d", 31_536_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "1",
+            "0s",
+            "366d",
+            "1.5h",
+            "-1s",
+            "+1s",
+            "1 h",
+            "1w",
+            "1hh",
+            "99999999999999999999d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

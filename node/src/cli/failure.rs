@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 use gossip::http::{BoxError, HttpAddressError, HttpError};
 use http::StatusCode;
 use services::files::{FetchError, PutFileError};
-use tandem::{DataDirError, Fault, ForwardError, PeerFileError, StartError};
+use tandem::{DataDirError, Fault, ForwardError, PeerFileError, StartError, TooManyBans};
 
 use super::services::ServiceError;
 use crate::{
@@ -123,6 +123,15 @@ pub(crate) enum Failure {
         /// Their number.
         count: usize,
     },
+    /// Bans that were to be ended were not there.
+    #[error("{count} of them are not banned: tandem peer list shows those that are")]
+    NotBanned {
+        /// Their number.
+        count: usize,
+    },
+    /// There is no room for a ban.
+    #[error(transparent)]
+    TooManyBans(#[from] TooManyBans),
     /// Addresses that were to be added found no place.
     #[error("{count} of the addresses found no place: the phonebook is full, remove some first")]
     PhonebookFull {
@@ -162,6 +171,8 @@ impl Failure {
             | Self::Store(_)
             | Self::Dir(_)
             | Self::NotKnown { .. }
+            | Self::NotBanned { .. }
+            | Self::TooManyBans(_)
             | Self::PhonebookFull { .. }
             | Self::Client(_)
             | Self::Demo(_)

@@ -20,6 +20,7 @@ mod listen;
 mod memory;
 mod mistake;
 mod output;
+mod peer;
 mod peers;
 mod phonebook;
 mod progress;
@@ -28,6 +29,7 @@ mod run;
 mod send;
 mod services;
 mod signals;
+mod store;
 mod watch;
 mod words;
 
@@ -65,6 +67,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Send(args) => Box::pin(send::send(args)),
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),
+        Command::Peer(args) => Box::pin(peer::peer(args)),
         Command::Phonebook(args) => Box::pin(phonebook::phonebook(args)),
         Command::Dht(args) => Box::pin(dht::dht(args)),
         Command::Metrics(args) => Box::pin(peers::metrics(args)),

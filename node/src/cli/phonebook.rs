@@ -5,22 +5,20 @@
 //! * A node that runs is asked; the file of one that does not is read and changed under the lock of its directory.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use comfy_table::{Table, presets};
-use discovery::{PEER_FILE, PeerFile};
 use gossip::NodeAddress;
-use mesh::{Record, Role, RoleSet, SourceId, SourceKind, phonebook::MAX_PERSISTENT};
-use tandem::{DataDir, Mode, PeerError};
+use mesh::{Bans, Record, Role, RoleSet, SourceId, SourceKind, phonebook::MAX_PERSISTENT};
+use tandem::{Mode, PeerError};
 
 use super::{
     args::{PhonebookArgs, PhonebookCommand},
     failure::Failure,
     output,
+    store::Store,
 };
 use crate::{
     admin::{
@@ -30,18 +28,100 @@ use crate::{
     config::{Layers, Settings},
 };
 
+/// The phonebook of a node, which may run or not.
+pub(super) struct Book {
+    pub(super) client: Client,
+    store: Store,
+}
+
+impl Book {
+    /// The phonebook of the node that has these settings.
+    pub(super) fn of(layers: Layers) -> Result<Self, Failure> {
+        let dir = Settings::data_dir(&layers)?;
+        Ok(Self { client: Client::new(&dir), store: Store::new(layers, dir) })
+    }
+
+    /// The file of the node, for when it does not run.
+    pub(super) fn store(&self) -> Store {
+        self.store.clone()
+    }
+
+    /// The addresses of the node, in the order of their texts.
+    pub(super) async fn listed(&self) -> Result<Vec<Entry>, Failure> {
+        let mut entries = match self.client.phonebook().await {
+            Err(error @ ClientError::NoNode { .. }) if !self.store.exists() => {
+                return Err(error.into());
+            }
+            Err(ClientError::NoNode { .. }) => {
+                let all = |records: &[Record], _: &Bans| records.iter().map(Entry::of).collect();
+                self.store().read(all).await?
+            }
+            told => told?,
+        };
+        entries.sort_by(|one: &Entry, other| one.address.cmp(&other.address));
+        Ok(entries)
+    }
+
+    /// Adds addresses as an operator.
+    pub(super) async fn add(
+        &self,
+        addresses: &[NodeAddress],
+        roles: &[Role],
+    ) -> Result<(), Failure> {
+        // As a node that runs would judge; of its mode it alone knows.
+        for address in addresses {
+            let refused = |error: PeerError| Failure::Usage { text: error.to_string() };
+            Mode::default().check_peer(address).map_err(refused)?;
+        }
+        let additions = Additions {
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            roles: roles.iter().map(ToString::to_string).collect(),
+        };
+        let placed = match self.client.add(&additions).await {
+            Err(ClientError::NoNode { .. }) => {
+                let (wanted, roles) = (addresses.to_vec(), roles.to_vec());
+                self.store().change_addresses(move |records| add(records, &wanted, &roles)).await?
+            }
+            told => told?,
+        };
+        match addresses.len() - placed {
+            0 => Ok(()),
+            count => Err(Failure::PhonebookFull { count }),
+        }
+    }
+
+    /// Forgets addresses in the file of a node that does not run.
+    pub(super) async fn forget(&self, addresses: &[NodeAddress]) -> Result<ExitCode, Failure> {
+        let unwanted = addresses.to_vec();
+        let forget = move |records: &mut Vec<Record>| {
+            let before = records.len();
+            records.retain(|record| !unwanted.contains(&record.address));
+            before - records.len()
+        };
+        match addresses.len() - self.store().change_addresses(forget).await? {
+            0 => Ok(ExitCode::SUCCESS),
+            count => Err(Failure::NotKnown { count }),
+        }
+    }
+}
+
 /// Does what the subcommand says.
 pub(crate) async fn phonebook(args: PhonebookArgs) -> Result<ExitCode, Failure> {
-    let layers = args.target.layers()?;
-    let dir = Settings::data_dir(&layers)?;
-    let client = Client::new(&dir);
+    let book = Book::of(args.target.layers()?)?;
+    let listed = async |role: Option<Role>| -> Result<Vec<Entry>, Failure> {
+        let mut entries = book.listed().await?;
+        if let Some(role) = role {
+            entries.retain(|entry| entry.roles.iter().any(|own| *own == role.as_str()));
+        }
+        Ok(entries)
+    };
     match args.what {
         PhonebookCommand::List { role, json } => {
-            let entries = listed(&client, layers, dir, role).await?;
+            let entries = listed(role).await?;
             output::print(&if json { output::json(&entries) } else { table(&entries) }).await?;
         }
         PhonebookCommand::Export { role, json } => {
-            let entries = listed(&client, layers, dir, role).await?;
+            let entries = listed(role).await?;
             let lines = || entries.iter().map(|entry| &*entry.address).collect::<Vec<_>>();
             let text = if json { output::json(&entries) } else { lines().join("\n") };
             // Nothing known is no line.
@@ -50,79 +130,24 @@ pub(crate) async fn phonebook(args: PhonebookArgs) -> Result<ExitCode, Failure> 
             }
         }
         PhonebookCommand::Add { addresses, role } => {
-            // As a node that runs would judge; of its mode it alone knows.
-            for address in &addresses {
-                let refused = |error: PeerError| Failure::Usage { text: error.to_string() };
-                Mode::default().check_peer(address).map_err(refused)?;
-            }
             let roles = if role.is_empty() { vec![Role::relay()] } else { role };
-            let additions = Additions {
-                addresses: addresses.iter().map(ToString::to_string).collect(),
-                roles: roles.iter().map(ToString::to_string).collect(),
-            };
-            let placed = match client.add(&additions).await {
-                Err(ClientError::NoNode { dir }) => {
-                    let wanted = addresses.clone();
-                    changed(layers, dir, move |records| add(records, &wanted, &roles)).await?
-                }
-                told => told?,
-            };
-            if placed < addresses.len() {
-                return Err(Failure::PhonebookFull { count: addresses.len() - placed });
-            }
+            book.add(&addresses, &roles).await?;
         }
         PhonebookCommand::Remove { addresses } => {
-            let removed = match removed(&client, &addresses).await {
-                Err(ClientError::NoNode { dir }) => {
-                    let unwanted = addresses.clone();
-                    changed(layers, dir, move |records| {
-                        let before = records.len();
-                        records.retain(|record| !unwanted.contains(&record.address));
-                        before - records.len()
-                    })
-                    .await?
-                }
-                told => told?,
-            };
+            let mut removed = 0;
+            for address in &addresses {
+                let was_known = match book.client.remove(address).await {
+                    Err(ClientError::NoNode { .. }) => return book.forget(&addresses).await,
+                    told => told?,
+                };
+                removed += usize::from(was_known);
+            }
             if removed < addresses.len() {
                 return Err(Failure::NotKnown { count: addresses.len() - removed });
             }
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The addresses of a node, in the order of their texts.
-async fn listed(
-    client: &Client,
-    layers: Layers,
-    dir: PathBuf,
-    role: Option<Role>,
-) -> Result<Vec<Entry>, Failure> {
-    let mut entries = match client.phonebook().await {
-        Err(error @ ClientError::NoNode { .. }) if !store(&dir).exists() => {
-            return Err(error.into());
-        }
-        Err(ClientError::NoNode { dir }) => {
-            let all = |records: &mut Vec<Record>| records.iter().map(Entry::of).collect();
-            read(layers, dir, all).await?
-        }
-        told => told?,
-    };
-    if let Some(role) = role {
-        entries.retain(|entry| entry.roles.iter().any(|own| *own == role.as_str()));
-    }
-    entries.sort_by(|one, other| one.address.cmp(&other.address));
-    Ok(entries)
-}
-
-/// Removes addresses from a node that runs, and returns the number that it knew.
-async fn removed(client: &Client, addresses: &[NodeAddress]) -> Result<usize, ClientError> {
-    let mut removed = 0;
-    for address in addresses {
-        removed += usize::from(client.remove(address).await?);
-    }
-    Ok(removed)
 }
 
 /// Adds addresses as an operator, and returns the number of those that are there afterwards.
@@ -150,55 +175,6 @@ fn add(records: &mut Vec<Record>, addresses: &[NodeAddress], roles: &[Role]) -> 
     placed
 }
 
-fn store(dir: &Path) -> PathBuf {
-    dir.join(PEER_FILE)
-}
-
-/// Reads the file of a node that does not run.
-async fn read<T: Send + 'static>(
-    layers: Layers,
-    dir: PathBuf,
-    read: impl FnOnce(&mut Vec<Record>) -> T + Send + 'static,
-) -> Result<T, Failure> {
-    blocking(move || opened(&layers, &dir, |_, records, _| Ok(read(records)))).await
-}
-
-/// Changes the file of a node that does not run.
-async fn changed(
-    layers: Layers,
-    dir: PathBuf,
-    change: impl FnOnce(&mut Vec<Record>) -> usize + Send + 'static,
-) -> Result<usize, Failure> {
-    let change = move || {
-        opened(&layers, &dir, |file, records, bans| {
-            let changed = change(records);
-            file.save(records, bans)?;
-            Ok(changed)
-        })
-    };
-    blocking(change).await
-}
-
-fn opened<T>(
-    layers: &Layers,
-    dir: &Path,
-    then: impl FnOnce(&mut PeerFile, &mut Vec<Record>, &[mesh::Ban]) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let network = Settings::check(layers)?.network;
-    let locked = DataDir::open(dir)?;
-    let (mut file, mut loaded) = PeerFile::open_any(&store(locked.path()), &network)?;
-    then(&mut file, &mut loaded.records, &loaded.bans)
-}
-
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let source = |error: tokio::task::JoinError| io::Error::other(error);
-    tokio::task::spawn_blocking(call)
-        .await
-        .map_err(|error| Failure::System { what: "a thread", source: source(error) })?
-}
-
 fn table(entries: &[Entry]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -208,7 +184,7 @@ fn table(entries: &[Entry]) -> String {
     for entry in entries {
         let seen = match entry.last_seen {
             _ if entry.connected => "connected".to_owned(),
-            Some(at) => ago(now.saturating_sub(Duration::from_secs(at))),
+            Some(at) => format!("{} ago", span(now.saturating_sub(Duration::from_secs(at)))),
             None => "-".to_owned(),
         };
         let rtt = entry
@@ -227,8 +203,8 @@ fn table(entries: &[Entry]) -> String {
     table.trim_fmt()
 }
 
-/// The time since something, in its largest unit.
-fn ago(time: Duration) -> String {
+/// A time in its largest unit.
+pub(super) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (number, unit) = match seconds {
         0..120 => (seconds, "s"),
@@ -236,7 +212,7 @@ fn ago(time: Duration) -> String {
         7_200..172_800 => (seconds / 3_600, "h"),
         _ => (seconds / 86_400, "d"),
     };
-    format!("{number} {unit} ago")
+    format!("{number} {unit}")
 }
 
 #[cfg(test)]
@@ -263,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_time_is_told_in_its_largest_unit() {
-        let told = [5, 119, 120, 7_200, 200_000].map(|seconds| ago(Duration::from_secs(seconds)));
-        assert_eq!(told, ["5 s ago", "119 s ago", "2 min ago", "2 h ago", "2 d ago"]);
+        let told = [5, 119, 120, 7_200, 200_000].map(|seconds| span(Duration::from_secs(seconds)));
+        assert_eq!(told, ["5 s", "119 s", "2 min", "2 h", "2 d"]);
     }
 }

@@ -278,6 +278,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .vote_packing(settings.vote_packing)
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
+        .admit(settings.admit)
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
         .dht(settings.dht.clone());
     builder = builder.dns_servers(settings.dns_servers.clone()).dnssec(settings.dnssec.clone());
@@ -338,6 +339,7 @@ fn serve_admin(
         mode,
         peer_id: running.identity().to_string(),
         view: running.view(),
+        control: running.peer_control(),
         condition: condition.clone(),
         started: Instant::now(),
         out,

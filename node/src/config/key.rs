@@ -63,6 +63,7 @@ pub(crate) enum Key {
     Mdns,
     Dht,
     DhtProvides,
+    Admit,
     VotePacking,
     MaxInbound,
     MaxInboundPerIp,
@@ -189,6 +190,11 @@ const DHT_PROVIDES: Spec = Spec::new(
     "What a server of the DHT offers to others beside gossip, such as archival",
 );
 
+const ADMIT: Spec = Spec::new(
+    ("admit", "admit", Text, Is("everybody"), "WHO"),
+    "Peers to let in and to dial: everybody, or only the members that an application names and the configured peers: members",
+);
+
 const VOTE_PACKING: Spec = Spec::new(
     ("vote_packing", "vote-packing", Text, Nothing, "FORM"),
     "Form of votes to peers that read it: off, stateless, or the entries of a table, 16 to 2048 [default: 2048 for the profile algorand, off for tandem]",
@@ -279,7 +285,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -297,6 +303,7 @@ impl Key {
         Self::Mdns,
         Self::Dht,
         Self::DhtProvides,
+        Self::Admit,
         Self::VotePacking,
         Self::MaxInbound,
         Self::MaxInboundPerIp,
@@ -337,6 +344,7 @@ impl Key {
             Self::Mdns => MDNS,
             Self::Dht => DHT,
             Self::DhtProvides => DHT_PROVIDES,
+            Self::Admit => ADMIT,
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
             Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
@@ -374,6 +382,7 @@ impl Key {
             | Self::ProxyProtocol
             | Self::Dnssec
             | Self::PeerStore => &["on", "off"],
+            Self::Admit => &["everybody", "members"],
             Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv"],
             Self::Uploads => &["anyone"],

@@ -17,8 +17,8 @@ use gossip::{
 };
 use services::files::Uploads;
 use tandem::{
-    Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode, ProxyProtocol,
-    ProxyRules, RealIpHeader, Relaying, TlsFiles,
+    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode,
+    ProxyProtocol, ProxyRules, RealIpHeader, Relaying, TlsFiles,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -57,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) relaying: Relaying,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
+    pub(crate) admit: Admit,
     pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
@@ -120,6 +121,7 @@ impl Settings {
             })?,
             mdns: read.required(Key::Mdns, switch)?,
             dht: read.dht()?,
+            admit: read.required(Key::Admit, admit)?,
             vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
@@ -381,6 +383,14 @@ fn switch(text: &str) -> Result<bool, String> {
         "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
         other => Err(format!("{other:?} is neither on nor off")),
+    }
+}
+
+fn admit(text: &str) -> Result<Admit, String> {
+    match text {
+        "everybody" => Ok(Admit::Everybody),
+        "members" => Ok(Admit::MembersOnly),
+        other => Err(format!("{other:?} is neither everybody nor members")),
     }
 }
 

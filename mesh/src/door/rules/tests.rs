@@ -43,7 +43,8 @@ fn arrive(rules: &mut Rules, from: &str, now: Instant) -> Ruling {
 fn peer(rules: &mut Rules, from: &str, now: Instant) -> Result<(Ticket, Option<Ticket>), Refusal> {
     let (guest, _) = serve(rules, from, now);
     let admitted = rules.admit(guest, None, now);
-    if admitted.is_err() {
+    if let Err(why) = admitted {
+        rules.note(why);
         rules.gone(guest);
     }
     admitted.map(|evicted| (guest, evicted))

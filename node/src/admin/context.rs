@@ -1,0 +1,68 @@
+//! The node that the admin API speaks about, and the reading and refusing that all its routes do.
+//!
+//! # Invariants
+//!
+//! * A body is read under a bound and a deadline.
+//! * Every refusal is a JSON object with one line that says what to do.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use broadcaster::Broadcaster;
+use gossip::GossipNode;
+use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
+use tandem::{Mode, PeerControl, View};
+use tokio::time;
+
+use super::wire::Refusal;
+use crate::{cli::Condition, lines::Lines};
+
+/// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
+/// milliseconds; standard input may be somebody typing, but that is read before it is sent.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The running node that the admin API speaks about.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) node: Arc<dyn GossipNode>,
+    pub(crate) broadcaster: Broadcaster,
+    pub(crate) mode: Mode,
+    pub(crate) peer_id: String,
+    pub(crate) view: View,
+    pub(crate) control: PeerControl,
+    pub(crate) condition: Condition,
+    pub(crate) started: Instant,
+    /// Standard output of the node.
+    pub(crate) out: Lines,
+    /// Everything that the node counts.
+    pub(crate) registry: Arc<Registry>,
+}
+
+pub(super) type Shared = State<Arc<Context>>;
+
+/// Reads a body of JSON.
+pub(super) async fn read_json<T: DeserializeOwned>(body: Body, most: usize) -> Result<T, Response> {
+    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+    let body = match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(bad("the body could not be read".to_owned())),
+        Err(_elapsed) => {
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
+        }
+    };
+    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
+}
+
+pub(super) fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, Json(Refusal { error: text.into() })).into_response()
+}
