@@ -14,6 +14,7 @@
 //!   swarm busy by connecting.
 //! * A connection's share of the door's counts is given back when it is dropped, at any stage.
 //! * An admitted connection holds its place until the swarm drops its muxer.
+//! * Inbound handshakes are computed a few at a time, so that strangers do not keep the tasks of peers waiting.
 
 use std::{
     error::Error,
@@ -38,6 +39,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::{
     address::{identity_of, ip_of},
     muxer::Muxer,
+    turns::Turns,
 };
 
 /// Refused connections handled in one poll. Chosen: few, so that a flood does not keep the swarm from its turn.
@@ -48,6 +50,7 @@ const REFUSALS_A_TURN: usize = 64;
 pub(crate) struct Guarded<T> {
     inner: T,
     door: Door,
+    turns: Turns,
 }
 
 /// A muxer, and the place that its connection holds.
@@ -99,8 +102,8 @@ fn refused(refusal: Refusal) -> io::Error {
 
 impl<T> Guarded<T> {
     /// Lets `door` decide about every connection of `inner`.
-    pub(crate) const fn new(inner: T, door: Door) -> Self {
-        Self { inner, door }
+    pub(crate) fn new(inner: T, door: Door) -> Self {
+        Self { inner, door, turns: Turns::new() }
     }
 
     /// Asks the door about a connection that was just accepted. `None` means that it must be closed.
@@ -115,8 +118,9 @@ impl<T> Guarded<T> {
         let Knock::Serve(pass) = self.door.knock(ip_of(from), now, move || evict.cancel()) else {
             return None;
         };
+        let (turns, upgrade) = (self.turns.clone(), Box::pin(upgrade));
         Some(Box::pin(async move {
-            let Some(upgraded) = evicted.run_until_cancelled(upgrade).await else {
+            let Some(upgraded) = evicted.run_until_cancelled(turns.run(upgrade)).await else {
                 return Err(refused(Refusal::HalfOpen));
             };
             let (peer, inner) = upgraded.map_err(io::Error::other)?;

@@ -88,6 +88,7 @@ mod topic_rates;
 mod topic_scores;
 mod topic_traffic;
 mod transport;
+mod turns;
 mod waiting;
 
 pub use address::{PeerAddressError, check_peer, parse_listen_address};
