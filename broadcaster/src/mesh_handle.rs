@@ -22,7 +22,7 @@ use std::{
 use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
 use mesh::{
     Added, AddressSource, CliqueCheck, ConfiguredAddress, DialFailure, DialSchedule, Dials, Doors,
-    Listed, MeshLimits, Record, SourceId, SourceKind, Tell,
+    LearntHosts, Listed, MeshLimits, Record, SourceId, SourceKind, Tell,
     phonebook::{Replaced, transport_of},
 };
 use prometheus_client::registry::Registry;
@@ -350,6 +350,12 @@ impl Ticket {
     pub fn configured(&self) -> Option<ConfiguredAddress> {
         let configured = self.mesh.configured(&self.address);
         configured.state().map(|_| configured)
+    }
+
+    /// The hosts that the dial may lead to, where the address is a name.
+    #[must_use]
+    pub fn hosts(&self) -> LearntHosts {
+        self.mesh.schedule().hosts(&self.address)
     }
 
     /// Returns `true` once a link was reported.

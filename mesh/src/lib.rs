@@ -21,6 +21,7 @@ pub mod bans;
 pub mod clique;
 pub mod dials;
 pub mod door;
+pub mod hosts;
 pub mod ledger;
 pub mod limits;
 pub mod members;
@@ -36,6 +37,7 @@ pub use door::{
     PeerPlace, RateWindow, Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
+pub use hosts::LearntHosts;
 pub use ledger::{Closer, Doubt, Ledger, LinkClaim, Ruling, Standing};
 pub use limits::MeshLimits;
 pub use members::{Admit, Member, Members, MembersError, Turnover};

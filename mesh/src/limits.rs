@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use gossip::{Durations, Transport};
 
-use crate::{door::RateWindow, members::Admit};
+use crate::{door::RateWindow, hosts::LearntHosts, members::Admit};
 
 /// The values of the mesh loop, over all transports of a node together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct MeshLimits {
     /// many outgoing peers as the fan-out: the address is dialled, and the link let go. `None` tests none. Default: 2
     /// minutes. Source: threats and goals, row 23; Bitcoin's feeler connections.
     pub feeler_every: Option<Duration>,
+    /// Hosts that are dialled at addresses which no operator named. Default: all. Source: wire facts 10.4.
+    pub learnt_hosts: LearntHosts,
     /// Time after which a source of addresses that has not answered is given up. Default: 30 s. Source: wire facts
     /// 11.5, as for a dial.
     pub source_time: Duration,
@@ -91,6 +93,7 @@ gossip::setters!(MeshLimits {
     with_idle_after => idle_after: Duration,
     with_idle_check => idle_check: Duration,
     with_feeler_every => feeler_every: Option<Duration>,
+    with_learnt_hosts => learnt_hosts: LearntHosts,
     with_source_time => source_time: Duration,
     with_admit => admit: Admit,
 });
@@ -148,6 +151,7 @@ impl Default for MeshLimits {
             idle_after: Duration::from_secs(300),
             idle_check: Duration::from_secs(180),
             feeler_every: Some(Duration::from_secs(120)),
+            learnt_hosts: LearntHosts::Any,
             source_time: Duration::from_secs(30),
             admit: Admit::default(),
         }

@@ -87,7 +87,7 @@ async fn keep_dialled(context: Arc<Context>, ticket: Ticket, cancel: Cancellatio
         Ok(departure) => departure,
         Err(refusal) => return ticket.failed(DialFailure::Unreachable, &refusal.to_string()),
     };
-    let dialled = cancel.run_until_cancelled(dial::dial(&context, &target));
+    let dialled = cancel.run_until_cancelled(dial::dial(&context, &target, ticket.hosts()));
     match dialled.await {
         None => {}
         Some(Err(error)) => failed(&context, ticket, &error),

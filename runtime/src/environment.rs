@@ -153,15 +153,29 @@ impl Environment {
     ///
     /// Dropping the future closes what it had opened.
     pub async fn dial(&self, host_port: &str, deadline: Instant) -> Result<Stream, DialError> {
-        let found = tokio::time::timeout_at(deadline, self.resolve(host_port)).await;
-        let found = match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(source)) => {
-                return Err(DialError::Unresolved { name: host_port.to_owned(), source });
-            }
-            Err(_elapsed) => return Err(DialError::LookUpTimedOut { name: host_port.to_owned() }),
-        };
+        let found = self.look_up(host_port, deadline).await?;
         self.dial_addresses(found, deadline).await
+    }
+
+    /// Looks `host:port` up within `deadline`, for [`Environment::dial_addresses`].
+    ///
+    /// # Errors
+    ///
+    /// [`DialError::Unresolved`] and [`DialError::LookUpTimedOut`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn look_up(
+        &self,
+        host_port: &str,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let name = || host_port.to_owned();
+        match tokio::time::timeout_at(deadline, self.resolve(host_port)).await {
+            Ok(found) => found.map_err(|source| DialError::Unresolved { name: name(), source }),
+            Err(_elapsed) => Err(DialError::LookUpTimedOut { name: name() }),
+        }
     }
 
     /// Connects to one of `addresses` within `deadline`, racing them as [`Environment::dial`] does.

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use gossip::{
     Direction, DisconnectReason, Identity, NetworkProfile, NodeAddress, PeerClass, Tag, Transport,
 };
-use mesh::{Added, Listed, MeshLimits, SourceId, SourceKind};
+use mesh::{Added, DialFailure, LearntHosts, Listed, MeshLimits, SourceId, SourceKind};
 use runtime::TaskSet;
 use testkit::{
     harness::{Harness, RawPeer},
@@ -265,6 +265,28 @@ async fn late_links_are_let_go<H: Harness>(transport: Transport) {
         hub.gossip().peers(PeerClass::ConnectedOut).len() == 4 && all().sum::<usize>() == 4
     })
     .await;
+}
+
+// Issue 10, 2: a name in DNS could have a node send requests into the network that it stands in.
+#[tokio::test]
+async fn a_learnt_name_that_leads_to_this_machine_is_not_dialled_where_only_public_hosts_are() {
+    for (hosts, connects) in [(LearntHosts::Any, true), (LearntHosts::Public, false)] {
+        let limits = MeshLimits::default().with_learnt_hosts(hosts);
+        let one = Ws::start(Setup::new(&NetworkProfile::TANDEM).mesh(limits)).await;
+        let other = Ws::start(Setup::new(&NetworkProfile::TANDEM)).await;
+        let address = other.gossip().addresses()[0].to_string().replace("127.0.0.1", "localhost");
+        let mesh = one.broadcaster().mesh();
+        let listed = Listed::new(address.parse().expect("it is an address"), []);
+        assert_eq!(mesh.list(listed, &SourceId::of(SourceKind::Dns)), Added::New);
+        let result = if connects {
+            DialResult::Connected
+        } else {
+            DialResult::Failed(DialFailure::Unreachable)
+        };
+        until("it is dialled", || mesh.metrics().dials(result, Transport::WebSocket) > 0).await;
+        let linked = || other.gossip().peers(PeerClass::Connected).len();
+        until("the other end agrees", || linked() == usize::from(connects)).await;
+    }
 }
 
 // Issue 10, 3: the store had a column that no transport filled.

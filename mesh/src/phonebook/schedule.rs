@@ -39,10 +39,12 @@ use super::{
     entries::Changes,
     entry::{Acquaintance, Entry, Hold},
     roles::Role,
+    source::SourceKind,
 };
 use crate::{
-    bans::{BanCause, BanSubject, Bans},
+    bans::{BanCause, BanSubject, Bans, ip_of},
     door::AccessList,
+    hosts::LearntHosts,
     limits::MeshLimits,
     members::{Admit, Members},
 };
@@ -630,6 +632,24 @@ impl DialSchedule {
         dialling < most.saturating_add(kept)
     }
 
+    /// The hosts that the dial of an address may lead to, also where its name hides them.
+    #[must_use]
+    pub fn hosts(&self, address: &NodeAddress) -> LearntHosts {
+        self.book
+            .entries
+            .get(address)
+            .map_or_else(LearntHosts::default, |entry| self.hosts_of(entry))
+    }
+
+    fn hosts_of(&self, entry: &Entry) -> LearntHosts {
+        let is_local = entry.listings.iter().any(|(id, _)| id.kind() == SourceKind::Local);
+        match entry.place {
+            Place::Persistent => LearntHosts::Any,
+            _ if is_local => LearntHosts::Any,
+            Place::Tried(_) | Place::New(_) => self.limits.learnt_hosts,
+        }
+    }
+
     /// The time at which an entry may be dialled, `now` if it is due.
     fn wake(&self, address: &NodeAddress, entry: &Entry, now: Instant) -> Option<Instant> {
         let may_be_learnt = self.limits.admit == Admit::Everybody;
@@ -638,6 +658,7 @@ impl DialSchedule {
             || !is_candidate
             || !self.carried.contains(&transport_of(address))
             || self.is_needless(address, entry)
+            || ip_of(address).is_some_and(|ip| !self.hosts_of(entry).allow(ip))
         {
             return None;
         }

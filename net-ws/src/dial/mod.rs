@@ -28,7 +28,7 @@ use gossip::{
         identity::{self, Challenge, ResponseSeen},
     },
 };
-use mesh::DialFailure;
+use mesh::{DialFailure, LearntHosts};
 use rand::Rng;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -137,6 +137,8 @@ pub(crate) enum DialError {
     NotAccepted(Missing),
     #[error("the peer {0}")]
     Unsupported(Other),
+    #[error("it leads to no host of the public Internet")]
+    NotPublic,
     #[error("it is this node")]
     Ourselves,
     #[error("the peer answered the identity challenge wrongly")]
@@ -179,7 +181,7 @@ impl DialError {
     /// The counter of this error; `None` if the failure lies with this node.
     pub(crate) fn refusal(&self) -> Option<DialRefusal> {
         Some(match self {
-            Self::Connect(_) => DialRefusal::Unreachable,
+            Self::Connect(_) | Self::NotPublic => DialRefusal::Unreachable,
             Self::Tls(TlsFailed::Certificate { .. }) => DialRefusal::Certificate,
             Self::Tls(_) => DialRefusal::Tls,
             Self::Broken(_) => DialRefusal::Broken,
@@ -203,6 +205,7 @@ impl DialError {
     pub(crate) fn failure(&self) -> DialFailure {
         match self {
             Self::Connect(_)
+            | Self::NotPublic
             | Self::Tls(TlsFailed::Handshake { .. })
             | Self::Broken(_)
             | Self::TimedOut
@@ -230,9 +233,13 @@ impl DialError {
 }
 
 /// Opens a connection to `target` and completes the handshake.
-pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, DialError> {
+pub(crate) async fn dial(
+    context: &Context,
+    target: &Target,
+    hosts: LearntHosts,
+) -> Result<Dialled, DialError> {
     let deadline = Instant::now() + context.dial_timeout;
-    let mut stream = connect(context, target, deadline).await?;
+    let mut stream = connect(context, (target, hosts), deadline).await?;
     let sent = request::Sent::new(context, target);
     let rule = context.profile.reply_rule;
     let asked = Instant::now();
@@ -261,9 +268,19 @@ pub(crate) async fn dial(context: &Context, target: &Target) -> Result<Dialled, 
 }
 
 /// Opens a connection to `target`, over TLS if its address asks for it.
-async fn connect(context: &Context, target: &Target, deadline: Instant) -> Result<Wire, DialError> {
-    let connect = context.environment().dial(&target.host_port, deadline);
-    let stream = connect.await.map_err(DialError::Connect)?;
+async fn connect(
+    context: &Context,
+    (target, hosts): (&Target, LearntHosts),
+    deadline: Instant,
+) -> Result<Wire, DialError> {
+    let environment = context.environment();
+    let found = environment.look_up(&target.host_port, deadline).await;
+    let mut found = found.map_err(DialError::Connect)?;
+    found.retain(|address| hosts.allow(address.ip()));
+    if found.is_empty() {
+        return Err(DialError::NotPublic);
+    }
+    let stream = environment.dial_addresses(found, deadline).await.map_err(DialError::Connect)?;
     socket::tune(&stream);
     socket::tune_for_gossip(&stream);
     let Some(name) = &target.server_name else { return Ok(Wire::Plain(stream)) };

@@ -208,6 +208,22 @@ fn the_transports_share_one_fan_out_and_may_have_a_bound_each() {
     assert_eq!(started(MeshLimits::default().with_fan_out_websocket(Some(0))), (0, 4));
 }
 
+// Issue 10, 2: records that lead to the local network were dialled like all others.
+#[test]
+fn a_learnt_address_that_is_not_public_is_dialled_unless_public_ones_alone_are_asked_for() {
+    for (hosts, dialled) in [(LearntHosts::Any, 3), (LearntHosts::Public, 2)] {
+        let mut bench = Bench::with(MeshLimits::default().with_learnt_hosts(hosts), &[]);
+        let at = |text: &str| text.parse::<NodeAddress>().unwrap();
+        bench.list(at("10.0.0.1:4160"), SourceKind::Dns);
+        bench.list(at("10.0.0.2:4160"), SourceKind::Configuration);
+        bench.list(at("192.168.0.1:4160"), SourceKind::Local);
+        let due = bench.schedule.due(bench.now, &mut bench.rng);
+        assert_eq!(due.len(), dialled, "{hosts:?}: {due:?}");
+        assert_eq!(bench.schedule.hosts(&at("10.0.0.1:4160")), hosts);
+        assert_eq!(bench.schedule.hosts(&at("10.0.0.2:4160")), LearntHosts::Any);
+    }
+}
+
 #[test]
 fn an_address_without_a_dialer_waits_for_one() {
     let mut bench = Bench::new(&[1]);
