@@ -250,6 +250,7 @@ impl Limits {
 
 /// A rate with a burst, in messages or in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rate {
     /// Amount per second that may be kept up for ever. Zero counts as one.
     pub per_second: u64,
@@ -257,7 +258,18 @@ pub struct Rate {
     pub burst: u64,
 }
 
+gossip::setters!(Rate {
+    with_per_second => per_second: u64,
+    with_burst => burst: u64,
+});
+
 impl Rate {
+    /// A rate of `per_second`, and as much as `burst` beyond it at once.
+    #[must_use]
+    pub const fn new(per_second: u64, burst: u64) -> Self {
+        Self { per_second, burst }
+    }
+
     /// The time in which the rate pays off `amount`.
     #[must_use]
     pub fn time_of(self, amount: u64) -> Duration {

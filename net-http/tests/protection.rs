@@ -37,7 +37,7 @@ fn router() -> Router {
 
 fn rate(per_second: u32, burst: u32) -> RequestRate {
     let number = |number| NonZeroU32::new(number).unwrap();
-    RequestRate { per_second: number(per_second), burst: number(burst) }
+    RequestRate::new(number(per_second), number(burst))
 }
 
 fn protected() -> Served {
@@ -95,7 +95,7 @@ async fn a_body_below_the_minimum_rate_is_answered_408() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_above_the_minimum_rate_may_take_minutes() {
-    let rate = BodyRate { bytes_per_second: 1000, grace: Duration::from_secs(5) };
+    let rate = BodyRate::new(1000, Duration::from_secs(5));
     let layer = PaceLayer::new(rate, Duration::from_secs(30));
     let mut served = Served::new(router().layer(layer), ServeLimits::default());
     let mut client = served.open(from_peer(1), KEPT);

@@ -60,7 +60,7 @@ const BURST_MESSAGES: u64 = 4_096;
 const MESSAGES_PER_SECOND: u64 = 10_000;
 
 /// The pace in messages: there is room for one more as long as the bucket holds less than the burst.
-const MESSAGES: Rate = Rate { per_second: MESSAGES_PER_SECOND, burst: BURST_MESSAGES - 1 };
+const MESSAGES: Rate = Rate::new(MESSAGES_PER_SECOND, BURST_MESSAGES - 1);
 
 /// Bytes passed to peers at once, as they are charged; one message more may exceed it. Chosen: less than may wait for
 /// one peer, so that no peer loses a message of a burst.
@@ -72,7 +72,7 @@ const _: () = assert!(BURST_BYTES < backlog::MAX_WAITING_BYTES);
 const BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 
 /// The pace in bytes, as they are charged.
-const BYTES: Rate = Rate { per_second: BYTES_PER_SECOND, burst: BURST_BYTES as u64 };
+const BYTES: Rate = Rate::new(BYTES_PER_SECOND, BURST_BYTES as u64);
 
 /// Origins that are tried in a row when the first one has no room. Chosen: the next message continues with the
 /// others.

@@ -305,7 +305,7 @@ async fn of_a_crowd_whoever_brought_a_message_stays() {
 #[tokio::test]
 async fn headers_do_not_change_the_address_of_a_client() {
     let _alone = alone().await;
-    let rate = RateWindow { count: 5, window: Duration::from_secs(60) };
+    let rate = RateWindow::new(5, Duration::from_secs(60));
     let limits = counted().with_rate(rate);
     let node = Recipe::new(&NetworkProfile::ALGORAND).listening().guarded(limits).start().await;
     let mut client = Raw::connect_from([127, 0, 1, 1].into(), node.address()).await;

@@ -261,7 +261,7 @@ async fn sockets_beyond_the_limit_are_closed_at_once() {
 fn limited(config: &mut WsConfig) {
     config.door = Door::new(
         InboundLimits::default()
-            .with_rate(RateWindow { count: 2, window: Duration::from_secs(3) })
+            .with_rate(RateWindow::new(2, Duration::from_secs(3)))
             .with_loopback(LoopbackRule::Counted),
     );
 }

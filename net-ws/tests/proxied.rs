@@ -32,7 +32,7 @@ async fn node(protocol: ProxyProtocol, header: RealIpHeader, per_ip: usize) -> N
     let tell = async |caller: Caller| format!("{} {}", caller.ip.unwrap(), caller.address);
     let service = HttpService::new(axum::Router::new().fallback(tell));
     // A window so long that a slow machine does not reach its end.
-    let rate = RateWindow { count: 60, window: Duration::from_secs(3600) };
+    let rate = RateWindow::new(60, Duration::from_secs(3600));
     let limits = InboundLimits::default().with_loopback(LoopbackRule::Counted).with_rate(rate);
     let limits = limits.with_per_ip(per_ip);
     let trusted = vec!["127.7.0.0/16".parse().unwrap()];

@@ -91,7 +91,7 @@ async fn a_node_with_such_a_limit_does_not_start_and_says_which_it_is() {
     let told = refused.expect_err("it cannot be waited for").to_string();
     assert_eq!(told, "`Limits::write_timeout` is 0ns: it must be between 1 ms and 365 days");
     // No length at all switches a rate off.
-    let off = mesh::RateWindow { count: 1, window: Duration::ZERO };
+    let off = mesh::RateWindow::new(1, Duration::ZERO);
     let limits = InboundLimits::default().with_rate(off).with_subnet_rate(off);
     assert!(node().inbound_limits(limits).check().is_ok());
 }

@@ -27,7 +27,7 @@ const HONEST: usize = ATTACKERS;
 /// Limits with a hundredth of the rates as shipped.
 fn limits() -> Limits {
     let rates = Rates::default();
-    let small = |rate: Rate| Rate { per_second: rate.per_second / 100, burst: rate.burst / 100 };
+    let small = |rate: Rate| Rate::new(rate.per_second / 100, rate.burst / 100);
     let rates = rates
         .with_gossip(small(rates.gossip))
         .with_passed_on(small(rates.passed_on))

@@ -36,7 +36,7 @@ struct Heard {
 /// Rates at which a flooder is cut soon.
 fn limits() -> Limits {
     let rates = Rates::default()
-        .with_gossip(Rate { per_second: 2_000, burst: BURST })
+        .with_gossip(Rate::new(2_000, BURST))
         .with_flood_after(Duration::from_millis(500));
     Limits::default().with_rates(rates)
 }

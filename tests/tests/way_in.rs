@@ -374,7 +374,7 @@ async fn floods_of_every_kind_end_as_floods() {
 async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
     let votes = Recorder::default();
     // The bodies of some fifty frames, at a rate that a busy machine reaches too.
-    let unpacked_bytes = Rate { per_second: 1024 * 1024, ..Rates::default().unpacked_bytes };
+    let unpacked_bytes = Rates::default().unpacked_bytes.with_per_second(1024 * 1024);
     let rates = Rates::default().with_unpacked_bytes(unpacked_bytes);
     let setup = setup(Limits::default().with_rates(rates)).relaying(Relaying::Accepted);
     let (node, broadcaster) = start(setup.handler(Tag::AV, Arc::new(votes.clone())));
@@ -414,7 +414,7 @@ async fn short_frames_that_hold_megabytes_end_as_a_flood_and_silence_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_large_message_of_a_peer_without_an_allowance_is_not_decompressed() {
     const MIB: u64 = 1024 * 1024;
-    let unpacked_in_all = Rate { per_second: 1, burst: 8 * MIB };
+    let unpacked_in_all = Rate::new(1, 8 * MIB);
     let rates = Rates::default().with_unpacked_in_all(unpacked_in_all);
     let (node, broadcaster) = start(setup(Limits::default().with_rates(rates)));
     let (mut raw, mut attached) = node.scripted(Shape::default()).unwrap();

@@ -107,7 +107,7 @@ async fn measure(plan: Plan, relaying: &Runtime) -> Result<Pace, Failure> {
 
 /// A relay whose peers may send as fast as they can.
 async fn start(form: Form, parent: &CancellationToken) -> Result<Node, Failure> {
-    let all = Rate { per_second: 10_000_000, burst: 10_000_000 };
+    let all = Rate::new(10_000_000, 10_000_000);
     let limits = Limits::default().with_rates(Rates::default().with_gossip(all));
     let setup = Setup::new(&NetworkProfile::TANDEM)
         .votes(form.setting())

@@ -14,6 +14,7 @@ pub const SOCKET_RESERVE: usize = 10;
 /// A window starts with its first event; the first one after its end starts the next.
 /// A zero in either field switches the rate off; other windows last between a millisecond and a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RateWindow {
     /// Events allowed in one window.
     pub count: u32,
@@ -21,7 +22,21 @@ pub struct RateWindow {
     pub window: Duration,
 }
 
+gossip::setters!(RateWindow {
+    with_count => count: u32,
+    with_window => window: Duration,
+});
+
 impl RateWindow {
+    /// So many events in so long a time.
+    #[must_use]
+    pub const fn new(count: u32, window: Duration) -> Self {
+        Self { count, window }
+    }
+
+    /// No limit at all.
+    pub const OFF: Self = Self { count: 0, window: Duration::ZERO };
+
     /// True if anything is limited.
     #[must_use]
     pub const fn is_on(&self) -> bool {

@@ -30,6 +30,7 @@ use crate::serve::reply;
 
 /// The lowest rate allowed for a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BodyRate {
     /// Bytes per second. Default: 16,384. Source: threats and goals, row 30.
     pub bytes_per_second: u32,
@@ -43,7 +44,18 @@ impl Default for BodyRate {
     }
 }
 
+gossip::setters!(BodyRate {
+    with_bytes_per_second => bytes_per_second: u32,
+    with_grace => grace: Duration,
+});
+
 impl BodyRate {
+    /// So many bytes a second, and `grace` on top.
+    #[must_use]
+    pub const fn new(bytes_per_second: u32, grace: Duration) -> Self {
+        Self { bytes_per_second, grace }
+    }
+
     /// Longest time that a handler may have waited for this many bytes.
     fn allowed(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second.max(1));

@@ -26,11 +26,25 @@ const MAX_CALLERS: usize = 65_536;
 
 /// A rate limit on requests: a steady rate, and a burst after a pause. Default: 1,000 of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestRate {
     /// Requests per second in the long run. Default: 1,000.
     pub per_second: NonZeroU32,
     /// Largest number of requests at once after a pause. Default: 1,000, the allowance of one second.
     pub burst: NonZeroU32,
+}
+
+gossip::setters!(RequestRate {
+    with_per_second => per_second: NonZeroU32,
+    with_burst => burst: NonZeroU32,
+});
+
+impl RequestRate {
+    /// A rate of `per_second` in the long run, and of `burst` at once after a pause.
+    #[must_use]
+    pub const fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self { per_second, burst }
+    }
 }
 
 /// The generic cell rate algorithm, as pure functions of time.

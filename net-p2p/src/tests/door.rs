@@ -46,7 +46,7 @@ use crate::{P2pConfig, config::libp2p_key};
 
 /// Limits that count every address of 127.0.0.0/8 as a host of its own, without a rate limit.
 fn counted() -> InboundLimits {
-    let off = RateWindow { count: 0, ..RateWindow::default() };
+    let off = RateWindow::OFF;
     InboundLimits::default()
         .with_loopback(LoopbackRule::Counted)
         .with_rate(off)

@@ -49,7 +49,7 @@ pub(crate) async fn offer(
     (condition, metrics): (&Condition, &ServiceMetrics),
 ) -> Result<NodeBuilder, ServiceError> {
     let per_second = settings.http_rate.unwrap_or(NonZeroU32::MAX);
-    let rate = RequestRate { per_second, burst: per_second };
+    let rate = RequestRate::new(per_second, per_second);
     let protection = Protection::default().with_rate(rate);
     let node = LateNode::new();
     for service in &settings.services {

@@ -19,7 +19,7 @@ fn limits() -> InboundLimits {
 }
 
 fn unrated() -> InboundLimits {
-    let off = RateWindow { count: 0, ..RateWindow::default() };
+    let off = RateWindow::OFF;
     InboundLimits { rate: off, subnet_rate: off, ..limits() }
 }
 
