@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 /// The counters of the mesh loop of a node. A cheap handle; clones count together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MeshMetrics {
     dials: Family<DialLabels, Counter>,
     let_go: Family<EndLabels, Counter>,
@@ -43,6 +43,10 @@ impl DialResult {
     }
 }
 
+/// Every `outcome` of [`DialResult::label`].
+const OUTCOMES: [&str; 7] =
+    ["connected", "refused", "retry_after", "ourselves", "duplicate", "unreachable", "dropped"];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DialLabels {
     outcome: &'static str,
@@ -53,6 +57,23 @@ struct DialLabels {
 struct EndLabels {
     reason: &'static str,
     transport: &'static str,
+}
+
+impl Default for MeshMetrics {
+    /// Counters that are shown from the start, so that a collector sees them before anything is counted.
+    fn default() -> Self {
+        let metrics = Self { dials: Family::default(), let_go: Family::default() };
+        for transport in [Transport::WebSocket, Transport::Libp2p].map(Transport::label) {
+            for outcome in OUTCOMES {
+                drop(metrics.dials.get_or_create(&DialLabels { outcome, transport }));
+            }
+            for reason in [DisconnectReason::LeastPerforming, DisconnectReason::CliqueResolving] {
+                let reason = reason.label();
+                drop(metrics.let_go.get_or_create(&EndLabels { reason, transport }));
+            }
+        }
+        metrics
+    }
 }
 
 impl MeshMetrics {

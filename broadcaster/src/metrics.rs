@@ -2,9 +2,12 @@
 
 mod votes;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
-use gossip::{DisconnectReason, Lane, Tag, Transport};
+use gossip::{DisconnectReason, Lane, Tag, TagTable, Transport};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -216,12 +219,34 @@ impl Default for Metrics {
             received_bytes: Family::default(),
             handled: Family::default(),
             over_rate: Family::default(),
-            stalled_ms: Counter::default(),
+            stalled_seconds: Counter::default(),
             identity_contested: Counter::default(),
             votes: VoteMetrics::default(),
             lines: SendersLines::default(),
         };
+        shared.show_zeros();
         Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    /// Makes every counter whose labels are known, so that a collector sees it before it counts anything.
+    fn show_zeros(&self) {
+        for transport in [Transport::WebSocket, Transport::Libp2p] {
+            let transport = Label(transport.label());
+            drop(self.peers.get_or_create(&TransportLabels { transport }));
+            for reason in DisconnectReason::LABELS {
+                drop(self.ends.get_or_create(&EndLabels { reason: Label(reason), transport }));
+            }
+            for lane in Lane::ALL {
+                let labels = LaneLabels { lane: Label(lane.label()), transport };
+                drop(self.sent.get_or_create(&labels));
+                drop(self.sent_bytes.get_or_create(&labels));
+                drop(self.received.get_or_create(&labels));
+                drop(self.received_bytes.get_or_create(&labels));
+                drop(self.over_rate.get_or_create(&labels));
+            }
+        }
     }
 }
 
@@ -238,7 +263,7 @@ struct Shared {
     received_bytes: Family<LaneLabels, Counter>,
     handled: Family<TagLabels, Counter>,
     over_rate: Family<LaneLabels, Counter>,
-    stalled_ms: Counter,
+    stalled_seconds: Counter<f64, AtomicU64>,
     identity_contested: Counter,
     votes: VoteMetrics,
     lines: SendersLines,
@@ -281,8 +306,8 @@ impl Metrics {
         registry.register("received_bytes", "Bytes read from peers", shared.received_bytes.clone());
         registry.register("handled", "Messages handled, by tag", shared.handled.clone());
         let too_fast = "Messages that came faster than their sender may send them";
-        let stalled = "Milliseconds in which this node stood still";
-        registry.register("stalled_ms", stalled, shared.stalled_ms.clone());
+        let stalled = "Seconds in which this node stood still";
+        registry.register("stalled_seconds", stalled, shared.stalled_seconds.clone());
         registry.register("over_rate", too_fast, shared.over_rate.clone());
         let contested = "Links that contested an identity with another session of it";
         registry.register("identity_contested", contested, shared.identity_contested.clone());
@@ -324,7 +349,7 @@ impl Metrics {
     /// busy, or the process was stopped.
     #[must_use]
     pub fn stalled(&self) -> Duration {
-        Duration::from_millis(self.shared.stalled_ms.get())
+        Duration::from_secs_f64(self.shared.stalled_seconds.get())
     }
 
     /// The number of links that took an identity over from another session of it, or were refused although that one is
@@ -348,7 +373,7 @@ impl Metrics {
 
     /// Counts time in which this node stood still.
     pub(crate) fn stood_still(&self, time: Duration) {
-        self.shared.stalled_ms.inc_by(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.shared.stalled_seconds.inc_by(time.as_secs_f64());
     }
 
     /// Counts a message that came faster than its sender may send.
@@ -388,6 +413,13 @@ impl Metrics {
 
     pub(crate) fn receiving(&self, transport: Transport) -> Traffic {
         Self::traffic(&self.shared.received, &self.shared.received_bytes, transport)
+    }
+
+    /// Shows the counters of the tags of a network, so that a collector sees them before a message is handled.
+    pub(crate) fn show_tags(&self, tags: &TagTable) {
+        for rule in tags.rules() {
+            drop(self.shared.handled.get_or_create(&TagLabels { tag: rule.tag.to_string() }));
+        }
     }
 
     pub(crate) fn handled(&self, tag: Tag) {

@@ -138,6 +138,7 @@ impl Broadcaster {
         let Setup { profile, limits, relaying, votes, application, metrics, mesh, environment } =
             setup;
         let (tasks, now) = (TaskSet::new(parent), Instant::now().into_std());
+        metrics.show_tags(&profile.tags);
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
             tags: profile.tags,

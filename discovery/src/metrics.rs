@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 
 /// The counters of looks into DNS, over all bootstraps of a node. A cheap handle; clones count together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DnsMetrics {
     looks: Family<Outcome, Counter>,
     left_out: Family<Reason, Counter>,
@@ -21,6 +21,20 @@ struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+impl Default for DnsMetrics {
+    /// Counters that are shown from the start, so that a collector sees them before anything is counted.
+    fn default() -> Self {
+        let metrics = Self { looks: Family::default(), left_out: Family::default() };
+        for outcome in ["whole", "part", "nothing"] {
+            drop(metrics.looks.get_or_create(&Outcome { outcome }));
+        }
+        for reason in ["unusable", "bound"] {
+            drop(metrics.left_out.get_or_create(&Reason { reason }));
+        }
+        metrics
+    }
 }
 
 impl DnsMetrics {

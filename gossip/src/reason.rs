@@ -66,6 +66,30 @@ impl DisconnectReason {
         matches!(self, Self::Flood | Self::BadData | Self::Oversized | Self::Protocol)
     }
 
+    /// Every label that there is, in the order of the reasons.
+    pub const LABELS: [&'static str; 20] = [
+        Self::LocalShutdown.label(),
+        Self::Requested.label(),
+        Self::RemoteClosed.label(),
+        Self::Transport.label(),
+        Self::Protocol.label(),
+        Self::Oversized.label(),
+        Self::BadData.label(),
+        Self::UnexpectedResponse.label(),
+        Self::BadIdentity.label(),
+        Self::Duplicate.label(),
+        Self::Slow.label(),
+        Self::Stalled.label(),
+        Self::Silent.label(),
+        Self::Flood.label(),
+        Self::Evicted.label(),
+        Self::Banned.label(),
+        Self::LeastPerforming.label(),
+        Self::CliqueResolving.label(),
+        Self::Application("").label(),
+        Self::Internal.label(),
+    ];
+
     /// Label used in metrics, logs and output for programs. Part of the operator-facing interface.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -166,6 +166,98 @@ impl P2pEvent {
     }
 }
 
+impl P2pEvent {
+    /// The text that explains the metric of this event.
+    #[must_use]
+    // One line for each event.
+    #[allow(clippy::too_many_lines)]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::AcceptQueueFullForConnection => {
+                "An inbound stream was reset: too many streams of its connection wait to be accepted"
+            }
+            Self::AcceptQueueFull => {
+                "An inbound stream was reset: too many streams of all connections together wait to be accepted"
+            }
+            Self::MuxerFull => {
+                "An inbound stream was reset: too many streams of its connection wait for protocol negotiation"
+            }
+            Self::BacklogStream => {
+                "A stream was reset: the backlog of all connections was above its bound, and the stream held most of the largest connection's"
+            }
+            Self::BacklogConnection => {
+                "A connection was closed: the backlog of all connections was above its bound, and this one was the largest"
+            }
+            Self::AcceptorGone => {
+                "An inbound stream was reset: the acceptor of its protocol has ended"
+            }
+            Self::TooManyHandshakes => {
+                "An inbound gossip stream was reset: too many handshakes are in progress"
+            }
+            Self::TooManyHttpStreams => {
+                "An inbound HTTP stream was reset: too many HTTP streams have a task"
+            }
+            Self::AcceptorFull => {
+                "A stream of an application's protocol was reset: all places of the protocol were taken"
+            }
+            Self::AcceptorFullForPeer => {
+                "A stream of an application's protocol was reset: all places of its peer were taken"
+            }
+            Self::AcceptorTimedOut => {
+                "A stream of an application's protocol was reset: it reached its deadline"
+            }
+            Self::AcceptorPanicked => {
+                "A stream of an application's protocol was reset: its acceptor panicked"
+            }
+            Self::HandshakeFailed => "A gossip handshake failed",
+            Self::OtherNetwork => {
+                "A gossip handshake was refused: the peer belongs to another network"
+            }
+            Self::DuplicateLink => {
+                "A gossip link was refused: another link to the same peer is kept"
+            }
+            Self::ForeignKey => {
+                "A gossip stream was refused: this network gossips only with peers that have an Ed25519 key"
+            }
+            Self::PublishQueueFull => {
+                "A message for a topic was dropped: the queue to the swarm was full"
+            }
+            Self::PublishWithoutPeers => {
+                "A message for a topic was not sent: no peer is subscribed to it"
+            }
+            Self::PublishFailed => "A message for a topic was dropped by the library",
+            Self::VerdictLost => {
+                "A verdict on a message from a topic was lost: the queue to the swarm was full"
+            }
+            Self::TopicPeerFull => {
+                "A message for a topic was not sent to one peer: the peer's queue was full, the message waited too long, or its copies for all peers would have taken too much memory"
+            }
+            Self::TopicExcess => {
+                "A message from a topic was dropped, or a subscription to an unknown topic: its peer exceeded its rate"
+            }
+            Self::TopicBudgetFull => {
+                "A message from a topic was dropped: the node's byte budget was used up"
+            }
+            Self::TopicPassOnFull => {
+                "A message from a topic was handled, but not passed on: too many of its peer wait for that already"
+            }
+            Self::TopicNamesFull => {
+                "A message from or for a topic was dropped: the IDs of messages in the library use too much memory"
+            }
+            Self::TopicFlood => "A peer was disconnected: it flooded a topic",
+            Self::TopicPeerStalled => {
+                "A peer was disconnected: it did not accept what was published to it, and publishing would have had to wait"
+            }
+            Self::TopicPeerMuted => {
+                "A peer is no longer served on topics: its GossipSub score is too low"
+            }
+            Self::Unresolved => "An address was not dialled: its name could not be resolved",
+            Self::PingTimeout => "A peer was disconnected: it did not answer pings",
+            Self::SwarmRestarted => "The swarm panicked and was restarted",
+        }
+    }
+}
+
 /// Counters of one libp2p network. They only grow; clones share them.
 #[derive(Clone, Debug)]
 pub struct P2pMetrics {
@@ -182,7 +274,7 @@ impl P2pMetrics {
     /// Adds the counters to a Prometheus registry.
     pub fn register(&self, registry: &mut Registry) {
         for event in P2pEvent::ALL {
-            registry.register(event.label(), "See P2pEvent", self.counters[event as usize].clone());
+            registry.register(event.label(), event.help(), self.counters[event as usize].clone());
         }
     }
 

@@ -89,19 +89,21 @@ impl Collector for Asked {
             let faults = ProxyFault::ALL.map(|why| (why.label(), metrics.proxy_faults(why)));
             let help = "Connections and requests of trusted proxies that named no client";
             counters(&mut encoder, "ws_proxy_faults", help, faults)?;
-            if let Some(tls) = ws.tls() {
-                let refused = TlsRefusal::ALL.map(|why| (why.label(), metrics.tls_refused(why)));
-                let help = "Connections to the WebSocket port that got no TLS session";
-                counters(&mut encoder, "tls_refused", help, refused)?;
-                let help = "Times that changed files of the certificate were taken into use, or could not be";
-                let mut family =
-                    encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
-                for (outcome, count) in
-                    [("taken", tls.times_taken()), ("refused", tls.times_refused())]
-                {
-                    let labels = [("outcome", outcome)];
-                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-                }
+            let refused = TlsRefusal::ALL.map(|why| (why.label(), metrics.tls_refused(why)));
+            let help = "Connections to the WebSocket port that got no TLS session";
+            counters(&mut encoder, "tls_refused", help, refused)?;
+            let tls = ws.tls();
+            let reloads = [
+                ("taken", tls.map_or(0, |tls| tls.times_taken())),
+                ("refused", tls.map_or(0, |tls| tls.times_refused())),
+            ];
+            let help =
+                "Times that changed files of the certificate were taken into use, or could not be";
+            let mut family =
+                encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
+            for (outcome, count) in reloads {
+                let labels = [("outcome", outcome)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

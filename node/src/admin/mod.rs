@@ -14,12 +14,14 @@ mod choice;
 mod client;
 mod context;
 mod deadline;
+mod exporter;
 mod routes;
 mod server;
 pub(crate) mod wire;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use context::Context;
+pub(crate) use exporter::{Exporter, ExporterError};
 pub(crate) use server::{AdminError, Server};
 
 #[cfg(test)]

@@ -162,9 +162,14 @@ async fn remove(
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 async fn metrics(State(context): Shared) -> Response {
+    encode_metrics(&context.registry)
+}
+
+/// Everything in a registry, as collectors read it.
+pub(super) fn encode_metrics(registry: &Registry) -> Response {
     let mut text = String::new();
     // Writing to a string does not fail.
-    match prometheus_client::encoding::text::encode(&mut text, &context.registry) {
+    match prometheus_client::encoding::text::encode(&mut text, registry) {
         Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }

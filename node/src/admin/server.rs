@@ -26,7 +26,8 @@ use hyper_util::{
 use runtime::{AcceptPause, Fault, Rarely, Shutdown, TaskSet};
 use tandem::DataDir;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
@@ -155,8 +156,9 @@ async fn accept(listener: UnixListener, router: Router, tasks: TaskSet, cancel: 
     }
 }
 
-async fn serve(
-    stream: UnixStream,
+/// Serves one request of a connection, which holds its place meanwhile.
+pub(super) async fn serve<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: Io,
     router: Router,
     _place: OwnedSemaphorePermit,
     cancel: CancellationToken,
@@ -173,7 +175,7 @@ async fn serve(
         () = cancel.cancelled() => {}
         ended = connection => {
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to the admin socket broke");
+                tracing::debug!(%error, "an admin connection broke");
             }
         }
     }

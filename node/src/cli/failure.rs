@@ -9,7 +9,7 @@ use tandem::{DataDirError, Fault, ForwardError, PeerFileError, StartError, TooMa
 
 use super::services::ServiceError;
 use crate::{
-    admin::{AdminError, ClientError},
+    admin::{AdminError, ClientError, ExporterError},
     config::ConfigError,
     demo::DemoError,
 };
@@ -36,6 +36,9 @@ pub(crate) enum Failure {
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The port for collectors cannot be had.
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
     /// The peer store of a node that does not run cannot be used.
     #[error("{0}: a node that starts puts a damaged one aside")]
     Store(#[from] PeerFileError),
@@ -168,6 +171,7 @@ impl Failure {
             Self::Start(_)
             | Self::Service(_)
             | Self::Admin(_)
+            | Self::Exporter(_)
             | Self::Store(_)
             | Self::Dir(_)
             | Self::NotKnown { .. }

@@ -100,6 +100,9 @@ enum Event<'a> {
     Ready {
         ws: Option<&'a str>,
         p2p: &'a [String],
+        /// Where collectors read what the node counts.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<String>,
         peer_id: String,
     },
     PeerConnected(Peer<'a>),
@@ -159,7 +162,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     }
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
-    let mode = settings.mode;
+    let (mode, metrics_port) = (settings.mode, settings.metrics.clone());
     let hangups = settings.has_certificates().then(|| signals.take_hangups()).flatten();
     let (condition, metrics) = (Condition::default(), ServiceMetrics::default());
     let starting = async { Ok(builder(settings, &condition, &metrics).await?.start(&root).await?) };
@@ -170,8 +173,13 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     };
     // Never set before.
     let _ = condition.view.set(running.view());
-    let admin = serve_admin(&running, mode, (&condition, &metrics), teller.out.clone())?;
-    let told = tell_ready(&teller, &running);
+    let registry = Arc::new(registry(&running, mode, (&condition, &metrics)));
+    let exporter = match metrics_port {
+        Some(listen) => Some(export(&running, &listen, &registry).await?),
+        None => None,
+    };
+    let admin = serve_admin(&running, (mode, registry), &condition, teller.out.clone())?;
+    let told = tell_ready(&teller, &running, exporter.as_ref().map(admin::Exporter::url));
     let events = running.events();
     let outcome = tokio::select! {
         biased;
@@ -180,6 +188,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         () = reload_on(hangups, running.view()) => Ok(ExitCode::FAILURE),
         () = look_after(&running, told, condition.disk, &teller) => Ok(ExitCode::FAILURE),
         fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
+        fault = exporter_faulted(exporter.as_ref()) => Err(Failure::Died { fault }),
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
@@ -188,7 +197,11 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
             Some(admin) => admin.stop(GRACE).await,
             None => Shutdown::Clean,
         };
-        admin.and(running.stop(GRACE).await)
+        let exporter = match exporter {
+            Some(exporter) => exporter.stop(GRACE).await,
+            None => Shutdown::Clean,
+        };
+        admin.and(exporter).and(running.stop(GRACE).await)
     };
     // A part that panicked panics again when it is stopped; the fault was told already.
     let stopping = AssertUnwindSafe(stopping).catch_unwind();
@@ -252,6 +265,25 @@ async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
         Some(admin) => admin.faulted().await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits for a fault of the port for collectors, where there is one.
+async fn exporter_faulted(exporter: Option<&admin::Exporter>) -> Fault {
+    match exporter {
+        Some(exporter) => exporter.faulted().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the port for collectors.
+async fn export(
+    running: &Running,
+    listen: &str,
+    registry: &Arc<Registry>,
+) -> Result<admin::Exporter, Failure> {
+    let environment = running.broadcaster().environment();
+    let registry = Arc::clone(registry);
+    Ok(admin::Exporter::start(listen, registry, environment, running.token()).await?)
 }
 
 /// The node that the settings describe.
@@ -328,8 +360,8 @@ fn inbound(settings: &Settings) -> InboundLimits {
 
 fn serve_admin(
     running: &Running,
-    mode: Mode,
-    (condition, metrics): (&Condition, &ServiceMetrics),
+    (mode, registry): (Mode, Arc<Registry>),
+    condition: &Condition,
     out: Lines,
 ) -> Result<Option<admin::Server>, Failure> {
     let Some(dir) = running.data_dir() else { return Ok(None) };
@@ -343,7 +375,7 @@ fn serve_admin(
         condition: condition.clone(),
         started: Instant::now(),
         out,
-        registry: Arc::new(registry(running, mode, (condition, metrics))),
+        registry,
     };
     Ok(Some(admin::Server::start(dir, context, running.token())?))
 }
@@ -362,7 +394,7 @@ fn registry(
 }
 
 /// Tells that the node is ready, and returns the libp2p addresses that were told.
-fn tell_ready(teller: &Teller, running: &Running) -> Vec<String> {
+fn tell_ready(teller: &Teller, running: &Running, metrics: Option<String>) -> Vec<String> {
     let (ws, p2p) = (running.ws_url(), running.p2p_addresses());
     match teller.format {
         Format::Text => {
@@ -372,11 +404,14 @@ fn tell_ready(teller: &Teller, running: &Running) -> Vec<String> {
             for address in &p2p {
                 teller.line(&format!("listening p2p {address}"));
             }
+            if let Some(url) = &metrics {
+                teller.line(&format!("listening metrics {url}"));
+            }
             teller.line("ready");
         }
         Format::Json => {
             let peer_id = running.identity().to_string();
-            teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, peer_id });
+            teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, metrics, peer_id });
         }
     }
     p2p
@@ -429,8 +464,12 @@ mod tests {
     #[test]
     fn events_have_the_fields_of_the_manual() {
         let p2p = ["/ip4/127.0.0.1/tcp/4190/p2p/12D3KooW".to_owned()];
-        let ready =
-            Event::Ready { ws: Some("http://127.0.0.1:4160"), p2p: &p2p, peer_id: "12D3".into() };
+        let ready = Event::Ready {
+            ws: Some("http://127.0.0.1:4160"),
+            p2p: &p2p,
+            metrics: None,
+            peer_id: "12D3".into(),
+        };
         let expected = serde_json::json!({
             "event": "ready",
             "ws": "http://127.0.0.1:4160",

@@ -57,6 +57,7 @@ pub(crate) enum Key {
     Dnssec,
     PeerStore,
     PublicAddress,
+    Metrics,
     DataDir,
     IdentityFile,
     Relay,
@@ -158,6 +159,11 @@ const PEER_STORE: Spec = Spec::new(
 const PUBLIC_ADDRESS: Spec = Spec::new(
     ("public_address", "public-address", Text, Nothing, "ADDRESS"),
     "host:port or URL at which others reach this node's WebSocket side",
+);
+
+const METRICS: Spec = Spec::new(
+    ("metrics", "metrics", Text, Nothing, "HOST:PORT"),
+    "Where collectors such as Prometheus read what the node counts, over HTTP at /metrics",
 );
 
 const DATA_DIR: Spec = Spec::new(
@@ -297,6 +303,7 @@ impl Key {
         Self::Dnssec,
         Self::PeerStore,
         Self::PublicAddress,
+        Self::Metrics,
         Self::DataDir,
         Self::IdentityFile,
         Self::Relay,
@@ -338,6 +345,7 @@ impl Key {
             Self::Dnssec => DNSSEC,
             Self::PeerStore => PEER_STORE,
             Self::PublicAddress => PUBLIC_ADDRESS,
+            Self::Metrics => METRICS,
             Self::DataDir => DATA_DIR,
             Self::IdentityFile => IDENTITY_FILE,
             Self::Relay => RELAY,

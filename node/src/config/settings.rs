@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     /// `true` if addresses and bans are kept from one run to the next.
     pub(crate) peer_store: bool,
     pub(crate) public_address: Option<NodeAddress>,
+    /// Host and port.
+    pub(crate) metrics: Option<String>,
     pub(crate) data_dir: PathBuf,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) relaying: Relaying,
@@ -114,6 +116,7 @@ impl Settings {
             listen_p2p: read.list(Key::ListenP2p, multiaddr)?,
             peers: read.list(Key::Peers, |text| peer(mode, text))?,
             public_address: read.optional(Key::PublicAddress, web_socket)?,
+            metrics: read.optional(Key::Metrics, host_port)?,
             data_dir: read.data_dir()?,
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
             relaying: read.required(Key::Relay, |text| {
