@@ -43,6 +43,10 @@ impl DialResult {
     }
 }
 
+/// The reasons for which the loop lets peers go.
+const LET_GO: [DisconnectReason; 3] =
+    [DisconnectReason::Surplus, DisconnectReason::LeastPerforming, DisconnectReason::Idle];
+
 /// Every `outcome` of [`DialResult::label`].
 const OUTCOMES: [&str; 7] =
     ["connected", "refused", "retry_after", "ourselves", "duplicate", "unreachable", "dropped"];
@@ -67,8 +71,7 @@ impl Default for MeshMetrics {
             for outcome in OUTCOMES {
                 drop(metrics.dials.get_or_create(&DialLabels { outcome, transport }));
             }
-            for reason in [DisconnectReason::LeastPerforming, DisconnectReason::CliqueResolving] {
-                let reason = reason.label();
+            for reason in LET_GO.map(|reason| reason.label()) {
                 drop(metrics.let_go.get_or_create(&EndLabels { reason, transport }));
             }
         }

@@ -67,7 +67,7 @@ impl DisconnectReason {
     }
 
     /// Every label that there is, in the order of the reasons.
-    pub const LABELS: [&'static str; 20] = [
+    pub const LABELS: [&'static str; 22] = [
         Self::LocalShutdown.label(),
         Self::Requested.label(),
         Self::RemoteClosed.label(),
@@ -85,6 +85,8 @@ impl DisconnectReason {
         Self::Evicted.label(),
         Self::Banned.label(),
         Self::LeastPerforming.label(),
+        Self::Surplus.label(),
+        Self::Idle.label(),
         Self::CliqueResolving.label(),
         Self::Application("").label(),
         Self::Internal.label(),
@@ -170,5 +172,39 @@ mod tests {
         assert_eq!(reason.label(), "application");
         assert_eq!(reason.to_string(), "application (equivocated)");
         assert_eq!(DisconnectReason::from(ApplicationReason::Requested).to_string(), "requested");
+    }
+
+    #[test]
+    fn every_reason_has_its_label_among_all() {
+        // A new reason does not compile until it has a place here.
+        let place = |reason: DisconnectReason| match reason {
+            DisconnectReason::LocalShutdown => 0,
+            DisconnectReason::Requested => 1,
+            DisconnectReason::RemoteClosed => 2,
+            DisconnectReason::Transport => 3,
+            DisconnectReason::Protocol => 4,
+            DisconnectReason::Oversized => 5,
+            DisconnectReason::BadData => 6,
+            DisconnectReason::UnexpectedResponse => 7,
+            DisconnectReason::BadIdentity => 8,
+            DisconnectReason::Duplicate => 9,
+            DisconnectReason::Slow => 10,
+            DisconnectReason::Stalled => 11,
+            DisconnectReason::Silent => 12,
+            DisconnectReason::Flood => 13,
+            DisconnectReason::Evicted => 14,
+            DisconnectReason::Banned => 15,
+            DisconnectReason::LeastPerforming => 16,
+            DisconnectReason::Surplus => 17,
+            DisconnectReason::Idle => 18,
+            DisconnectReason::CliqueResolving => 19,
+            DisconnectReason::Application(_) => 20,
+            DisconnectReason::Internal => 21,
+        };
+        let last = DisconnectReason::Internal;
+        assert_eq!(place(last) + 1, DisconnectReason::LABELS.len());
+        assert_eq!(DisconnectReason::LABELS.get(place(last)), Some(&last.label()));
+        let different: std::collections::BTreeSet<_> = DisconnectReason::LABELS.iter().collect();
+        assert_eq!(different.len(), DisconnectReason::LABELS.len());
     }
 }

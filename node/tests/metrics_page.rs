@@ -1,5 +1,9 @@
 //! The metrics as they are documented, as collectors read them, and as the dashboard and the alert rules ask for them.
 
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
+#[cfg(test)]
 mod support;
 
 use std::{
