@@ -254,6 +254,14 @@ impl P2pEvent {
             Self::Unresolved => "An address was not dialled: its name could not be resolved",
             Self::PingTimeout => "A peer was disconnected: it did not answer pings",
             Self::SwarmRestarted => "The swarm panicked and was restarted",
+            Self::DhtRecordRefused => {
+                "A provider record, or a value, of another node was not stored in this node's part of the DHT: it is not one that is stored here, or its peer, its subnet or its key has as many as allowed"
+            }
+            Self::GossipNotWanted => {
+                "An inbound gossip stream was reset: its connection was made for the DHT, and the mesh loop has not chosen the peer"
+            }
+            Self::DhtSearchRefused => "A search in the DHT was refused: too many were under way",
+            Self::DhtFlood => "A peer was disconnected: it flooded this node's part of the DHT",
         }
     }
 }
