@@ -25,6 +25,7 @@ use gossip::{
     wire::{digest::Digest, proposal::MAX_DECOMPRESSED},
 };
 use mesh::{Added, Listed, Role, RoleSet, SourceId, SourceKind};
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tandem::{CapabilityError, FindError};
 use tokio::{sync::broadcast, time};
