@@ -93,6 +93,7 @@ impl GossipLinks {
             return ticket.failed(DialFailure::Ourselves, OURSELVES);
         }
         if let Some(peer) = self.peers.get_mut(&address.peer)
+            && !peer.refuses()
             && let Some(known) = peer.connections.first_mut()
         {
             let connection = known.id;

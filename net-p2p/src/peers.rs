@@ -129,6 +129,19 @@ impl Peer {
             .any(|known| known.id == connection && known.direction == Direction::Outbound)
     }
 
+    /// Returns `true` if all connections were dialled by the peer, and it has refused gossip on them. It may have dialled
+    /// for its part of the DHT alone, and gossips on a connection that this end dials.
+    pub(crate) fn refuses(&self) -> bool {
+        let is_inbound = |known: &Connection| known.direction == Direction::Inbound;
+        self.failures > 0 && self.attempts.is_empty() && self.connections.iter().all(is_inbound)
+    }
+
+    /// The connection on which the next link is opened: one that was dialled for it, or any.
+    fn next_for_gossip(&self) -> Option<&Connection> {
+        let is_ordered = |known: &&Connection| known.dialled.is_some();
+        self.for_gossip().find(is_ordered).or_else(|| self.for_gossip().next())
+    }
+
     /// The purpose of a connection; `None` if it is gone.
     pub(crate) fn purpose(&self, connection: ConnectionId) -> Option<Purpose> {
         let known = self.connections.iter().find(|known| known.id == connection);
@@ -224,7 +237,7 @@ impl Peers {
     /// The peers with which a gossip stream must be opened now, each with the connection to use.
     pub(crate) fn due(&self, now: Instant) -> Vec<(libp2p::PeerId, ConnectionId)> {
         let due = self.peers.iter().filter(|(_, peer)| peer.is_due(now));
-        due.filter_map(|(id, peer)| Some((*id, peer.for_gossip().next()?.id))).collect()
+        due.filter_map(|(id, peer)| Some((*id, peer.next_for_gossip()?.id))).collect()
     }
 
     /// Delays the next opening until `until`.
@@ -399,5 +412,23 @@ mod tests {
         let (them, began) = (meeting.them, meeting.began);
         assert!(meeting.peers.closed(them, ConnectionId::new_unchecked(1), began).is_none());
         assert!(meeting.peers.get(&meeting.them).is_none());
+    }
+
+    // Before, a node that a peer had dialled for the DHT had no link to it while that connection lasted.
+    #[test]
+    fn a_peer_that_refuses_gossip_on_its_own_connection_is_dialled_and_that_connection_is_used() {
+        let mut meeting = meet(SMALL, LARGE, Direction::Inbound);
+        assert!(!meeting.peers.get(&meeting.them).unwrap().refuses());
+        meeting.begin(Direction::Outbound);
+        let (them, now) = (meeting.them, meeting.began);
+        meeting.peers.ended(them, LINK, LinkOutcome::Failed, now);
+        assert!(meeting.peers.get(&them).unwrap().refuses());
+        let second = ConnectionId::new_unchecked(2);
+        let made = Connection { id: second, ..connection(Direction::Outbound, Purpose::Dht) };
+        meeting.peers.connected(them, LARGE, made, now);
+        assert!(
+            !meeting.peers.get(&them).unwrap().refuses(),
+            "this end has a connection of its own"
+        );
     }
 }
