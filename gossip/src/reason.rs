@@ -67,7 +67,7 @@ impl DisconnectReason {
     }
 
     /// Every label that there is, in the order of the reasons.
-    pub const LABELS: [&'static str; 22] = [
+    pub const LABELS: [&'static str; 23] = [
         Self::LocalShutdown.label(),
         Self::Requested.label(),
         Self::RemoteClosed.label(),
@@ -84,6 +84,7 @@ impl DisconnectReason {
         Self::Flood.label(),
         Self::Evicted.label(),
         Self::Banned.label(),
+        Self::NotMember.label(),
         Self::LeastPerforming.label(),
         Self::Surplus.label(),
         Self::Idle.label(),
@@ -194,12 +195,13 @@ mod tests {
             DisconnectReason::Flood => 13,
             DisconnectReason::Evicted => 14,
             DisconnectReason::Banned => 15,
-            DisconnectReason::LeastPerforming => 16,
-            DisconnectReason::Surplus => 17,
-            DisconnectReason::Idle => 18,
-            DisconnectReason::CliqueResolving => 19,
-            DisconnectReason::Application(_) => 20,
-            DisconnectReason::Internal => 21,
+            DisconnectReason::NotMember => 16,
+            DisconnectReason::LeastPerforming => 17,
+            DisconnectReason::Surplus => 18,
+            DisconnectReason::Idle => 19,
+            DisconnectReason::CliqueResolving => 20,
+            DisconnectReason::Application(_) => 21,
+            DisconnectReason::Internal => 22,
         };
         let last = DisconnectReason::Internal;
         assert_eq!(place(last) + 1, DisconnectReason::LABELS.len());
