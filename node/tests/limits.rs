@@ -73,8 +73,8 @@ fn bounded<L: Durations + Default>(set: impl Fn(L) -> NodeBuilder) -> usize {
 #[test]
 fn every_duration_lies_between_a_millisecond_and_a_year() {
     assert_eq!(bounded(|limits: Limits| node().limits(limits)), 13);
-    assert_eq!(bounded(|limits: MeshLimits| node().mesh_limits(limits)), 7);
-    assert_eq!(bounded(|limits: InboundLimits| node().inbound_limits(limits)), 2);
+    assert_eq!(bounded(|limits: MeshLimits| node().mesh_limits(limits)), 12);
+    assert_eq!(bounded(|limits: InboundLimits| node().inbound_limits(limits)), 3);
     assert_eq!(bounded(|limits: ClientLimits| node().client_limits(limits)), 5);
     assert_eq!(bounded(|limits: ServeLimits| node().serve_limits(limits)), 6);
     assert_eq!(bounded(|limits: Protection| node().http_with(Router::new(), &limits)), 2);
