@@ -19,7 +19,7 @@ use crate::{
     phonebook::identity_in,
 };
 
-/// The bans and members of a node, as its door asks for them. See the [module](self).
+/// The bans and members of a node, as its door asks for them.
 #[derive(Clone, Debug, Default)]
 pub struct AccessList {
     version: u64,
