@@ -151,7 +151,7 @@ struct Usable {
 enum Look {
     /// Some time has passed: files that somebody may be writing are looked at again before they are refused.
     Again,
-    /// Somebody says that they are written.
+    /// An operator asked for it, so the files are complete.
     Asked,
 }
 

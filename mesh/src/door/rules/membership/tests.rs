@@ -97,7 +97,7 @@ fn a_ban_closes_the_door_and_ends_those_that_are_inside() {
     assert_eq!(rules.introduce(guest, ip("192.0.2.5"), now), Err(Refusal::Banned));
     rules.comes_from(guest, ip("192.0.2.5"));
     assert_eq!(rules.admit(guest, None, now), Err(Refusal::Banned));
-    // One that shows later who it is.
+    // A peer that proves its identity later is refused then.
     let (late, _) = peer(&mut rules, ("203.0.113.1", None), now).unwrap();
     assert_eq!(rules.prove(late, identity(1), now), Err(Refusal::Banned));
     assert_eq!(rules.prove(late, identity(2), now), Ok(()));
@@ -193,7 +193,7 @@ fn a_claim_gets_a_place_until_it_is_proved_and_makes_room_until_then() {
         assert_eq!(claim(&mut rules, 1).unwrap().1, Some(oldest));
     }
     assert_eq!(rules.member_places, PLACES_OF_MEMBER);
-    // One that proves to be somebody else.
+    // A peer that claims a member and proves another identity gets no place.
     let liar = claim(&mut rules, 1).unwrap().0;
     assert_eq!(rules.prove(liar, identity(2), now), Err(Refusal::NotMember));
 }
