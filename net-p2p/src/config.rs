@@ -5,7 +5,7 @@ use libp2p::Multiaddr;
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 
-use crate::protocols::OwnProtocol;
+use crate::{protocols::OwnProtocol, security::Security};
 
 /// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct P2pConfig {
     pub listen: Vec<Multiaddr>,
     /// Addresses to dial and to keep dialled. They must be multiaddrs with `/p2p/ID`. Default: none.
     pub peers: Vec<NodeAddress>,
+    /// Security protocols of connections over byte streams, in the order of preference. Default: those of this build.
+    pub security: Vec<Security>,
     /// Number of peers to gossip with per topic; the degrees of the GossipSub mesh follow from it. Default: 4.
     /// Source: wire facts 8.6, `GossipFanout`.
     pub fanout: usize,
@@ -91,6 +93,7 @@ impl P2pConfig {
             key,
             listen: Vec::new(),
             peers: Vec::new(),
+            security: Security::ALL.to_vec(),
             fanout: 4,
             mdns: Mdns::default(),
             door: Door::default(),

@@ -74,6 +74,7 @@ mod peers;
 mod protocols;
 mod publications;
 mod pubsub;
+mod security;
 mod sink;
 mod sockets;
 mod source;
@@ -89,6 +90,7 @@ mod topic_scores;
 mod topic_traffic;
 mod transport;
 mod turns;
+mod upgrade;
 mod waiting;
 
 pub use address::{PeerAddressError, check_peer, parse_listen_address};
@@ -100,6 +102,7 @@ pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
+pub use security::Security;
 pub use streams::{InboundStream, OpenError, OutboundStream};
 pub use topic_scores::TopicScore;
 

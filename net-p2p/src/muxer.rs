@@ -30,8 +30,6 @@ mod substream;
 mod topic_stream;
 
 use std::{
-    convert::Infallible,
-    future, iter,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -42,10 +40,7 @@ use futures::{AsyncRead, AsyncWrite};
 use gossip::DisconnectReason;
 use libp2p::{
     PeerId,
-    core::{
-        muxing::{StreamMuxer, StreamMuxerEvent},
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
-    },
+    core::muxing::{StreamMuxer, StreamMuxerEvent},
 };
 use runtime::CancelWatch;
 use tokio::sync::{mpsc, oneshot};
@@ -115,7 +110,8 @@ impl Upgrade {
         Self { config, tasks, backlog }
     }
 
-    fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
+    /// The muxer over `io`, at the end of the connection that `mode` says.
+    pub(crate) fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
         let (streams, inbound) = mpsc::channel(MAX_BUFFERED);
         let (orders, wanted) = mpsc::channel(MAX_ORDERS);
         let (end, ended) = oneshot::channel();
@@ -145,35 +141,6 @@ impl Upgrade {
             why: Why::default(),
             evict,
         }
-    }
-}
-
-impl UpgradeInfo for Upgrade {
-    type Info = &'static str;
-    type InfoIter = iter::Once<&'static str>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        iter::once("/yamux/1.0.0")
-    }
-}
-
-impl<C: Wire> InboundConnectionUpgrade<C> for Upgrade {
-    type Output = Muxer;
-    type Error = Infallible;
-    type Future = future::Ready<Result<Muxer, Infallible>>;
-
-    fn upgrade_inbound(self, io: C, _protocol: &'static str) -> Self::Future {
-        future::ready(Ok(self.muxer(io, Mode::Server)))
-    }
-}
-
-impl<C: Wire> OutboundConnectionUpgrade<C> for Upgrade {
-    type Output = Muxer;
-    type Error = Infallible;
-    type Future = future::Ready<Result<Muxer, Infallible>>;
-
-    fn upgrade_outbound(self, io: C, _protocol: &'static str) -> Self::Future {
-        future::ready(Ok(self.muxer(io, Mode::Client)))
     }
 }
 

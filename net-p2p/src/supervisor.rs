@@ -18,7 +18,7 @@ use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::FutureExt;
 use gossip::{Tag, Transport};
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, TransportError, gossipsub::IdentTopic, noise,
+    Multiaddr, StreamProtocol, Swarm, TransportError, gossipsub::IdentTopic,
     swarm::Config as SwarmConfig,
 };
 use runtime::TaskSet;
@@ -44,11 +44,12 @@ use crate::{
     protocols::ProtocolServer,
     publications::publications,
     pubsub,
+    security::SecurityError,
     streams::{self, Acceptors},
     swarm::{Core, End},
     topic_gate::TopicGate,
     topic_traffic::TopicTraffic,
-    transport,
+    transport::{self, TransportParts},
 };
 
 /// Time for which a connection without any stream is kept. The swarm checks a connection at its next ping at
@@ -75,8 +76,8 @@ const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
 /// The reason why a swarm could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
-    #[error("the key cannot be used for noise")]
-    Noise(#[from] noise::Error),
+    #[error("the key cannot be used to secure connections")]
+    Security(#[from] SecurityError),
     #[error(transparent)]
     Behaviour(#[from] BehaviourError),
     #[error("cannot listen on {address}")]
@@ -162,13 +163,14 @@ impl SwarmParts {
         #[cfg(feature = "dht")]
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
-            transport::build(
-                environment.clone(),
-                &key,
-                self.context.door.clone(),
-                executor.clone(),
+            transport::build(TransportParts {
+                environment: environment.clone(),
+                key: &key,
+                security: &self.config.security,
+                door: self.context.door.clone(),
+                tasks: executor.clone(),
                 backlog,
-            )?,
+            })?,
             Behaviour::new(
                 &self.config,
                 profile,

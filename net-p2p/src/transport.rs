@@ -1,8 +1,12 @@
-//! Builds the transport: from a socket to an authenticated, multiplexed connection.
+//! Composes the transports of a node: each makes authenticated, multiplexed connections, and one door admits them all.
 //!
 //! ```text
-//!   Sockets (no delay, low-water mark, lingering) ──▶ Noise ──▶ flush_coalescer ──▶ Yamux        all within one deadline
+//!   Sockets (no delay, low-water mark, lingering) ──▶ Upgrades: security, Yamux ──▶ deadline ─┐
+//!   further transports of byte streams             ──▶ Upgrades                 ──▶ deadline ─┼──▶ Guarded ──▶ swarm
+//!   transports with a muxer of their own                                        ──▶ deadline ─┘
 //! ```
+//!
+//! A transport refuses an address that is not its own with `MultiaddrNotSupported`, and the next one is asked.
 //!
 //! # Invariants
 //!
@@ -11,19 +15,27 @@
 //! * At most [`NOT_SENT_BYTES`] of the written bytes wait unsent in the kernel, so that a priority message
 //!   never waits behind megabytes of bulk.
 
-use std::time::Duration;
+use std::{error::Error, io, time::Duration};
 
 use libp2p::{
     PeerId, Transport,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+    },
     identity::Keypair,
-    noise,
 };
 use runtime::Environment;
 
 use crate::{
-    admission::Guarded, backlog::Backlog, connections::ConnectionTasks, linger::Lingering,
-    muxer::Upgrade, sockets::Sockets,
+    admission::{Connects, Guarded},
+    backlog::Backlog,
+    connections::ConnectionTasks,
+    linger::Lingering,
+    muxer::{Upgrade, Wire},
+    security::{Secure, Security, SecurityError},
+    sockets::{Socket, Sockets},
+    upgrade::Upgrades,
 };
 use mesh::Door;
 
@@ -41,34 +53,69 @@ pub(crate) const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// Longest time that sent data may stay unacknowledged. Source: threats and goals, row 4.
 pub(crate) const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Builds the transport of a node over the sockets of `environment`. Connections are driven in `tasks`,
-/// admitted by `door`, and counted in `backlog`.
+/// What the transports of a node are built from.
+pub(crate) struct TransportParts<'a> {
+    /// The source of sockets and names.
+    pub(crate) environment: Environment,
+    pub(crate) key: &'a Keypair,
+    /// The security protocols of byte streams, in the order of preference.
+    pub(crate) security: &'a [Security],
+    /// Admits the connections.
+    pub(crate) door: Door,
+    /// The tasks that drive the connections.
+    pub(crate) tasks: ConnectionTasks,
+    /// Counts the bytes of the connections.
+    pub(crate) backlog: Backlog,
+}
+
+/// Builds the transport of a node.
 ///
 /// # Errors
 ///
 /// When the key cannot sign, which never happens with an Ed25519 key.
 pub(crate) fn build(
-    environment: Environment,
-    key: &Keypair,
-    door: Door,
-    tasks: ConnectionTasks,
-    backlog: Backlog,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let debts = backlog.debts().clone();
-    let transport = Sockets::new(environment, DIAL_TIMEOUT)
-        .map(|socket, _| {
-            if let Some(stream) = socket.tcp() {
-                tune(stream);
-            }
-            Lingering::new(socket)
-        })
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(key)?)
-        .multiplex(Upgrade::new(tasks, backlog))
-        .timeout(HANDSHAKE_TIMEOUT)
-        .map(move |(peer, muxer), _| (peer, muxer.with_debt(&debts, peer)));
-    let guarded = Guarded::new(transport, door);
+    parts: TransportParts<'_>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SecurityError> {
+    let debts = parts.backlog.debts().clone();
+    let upgrades = Upgrades {
+        secure: Secure::new(parts.security.to_vec(), parts.key)?,
+        muxer: Upgrade::new(parts.tasks, parts.backlog),
+    };
+    let transports = upgraded(tcp(parts.environment), upgrades);
+    let indebted = transports.map(move |(peer, muxer), _| (peer, muxer.with_debt(&debts, peer)));
+    let guarded = Guarded::new(indebted, parts.door);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+}
+
+/// The transport of TCP, and of pipes in memory: byte streams that linger.
+fn tcp(
+    environment: Environment,
+) -> impl Transport<
+    Output = Lingering<Socket>,
+    Error = io::Error,
+    ListenerUpgrade: Send + 'static,
+    Dial: Send + 'static,
+> + Unpin {
+    Sockets::new(environment, DIAL_TIMEOUT).map(|socket, _| {
+        if let Some(stream) = socket.tcp() {
+            tune(stream);
+        }
+        Lingering::new(socket)
+    })
+}
+
+/// Upgrades the byte streams of a transport, within the deadline.
+fn upgraded<T>(transport: T, upgrades: Upgrades) -> impl Connects
+where
+    T: Transport<
+            Output: Wire,
+            Error: Error + Send + Sync + 'static,
+            ListenerUpgrade: Send + 'static,
+            Dial: Send + 'static,
+        > + Unpin,
+{
+    let upgrade = move |stream, point| Box::pin(upgrades.upgrade(stream, point));
+    TransportTimeout::new(transport.and_then(upgrade), HANDSHAKE_TIMEOUT)
 }
 
 /// Sets the low-water mark of unsent bytes and the time-out of unacknowledged ones, where the system has them.

@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use libp2p::{identity::Keypair, noise};
+use libp2p::{
+    core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
+    identity::Keypair,
+    noise,
+};
 use runtime::TaskSet;
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream},

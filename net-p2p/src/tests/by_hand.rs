@@ -13,14 +13,13 @@ use libp2p::{
     },
 };
 use mesh::Door;
-use runtime::Environment;
 use tokio::time;
 
 use super::{
-    host::{PATIENCE, backlog, connection_tasks, new_key},
+    host::{PATIENCE, new_key, plain_transport},
     rpc,
 };
-use crate::{config::libp2p_key, transport};
+use crate::config::libp2p_key;
 
 /// The version of GossipSub that the peer speaks.
 pub(crate) const MESHSUB: &str = "/meshsub/1.1.0";
@@ -69,9 +68,7 @@ impl ByHand {
     pub(crate) async fn dial(to: Multiaddr) -> Self {
         let key = new_key();
         let (identity, key) = (key.identity(), libp2p_key(&key));
-        let (tasks, held) = (connection_tasks(), backlog());
-        let mut transport =
-            transport::build(Environment::system(), &key, Door::default(), tasks, held).unwrap();
+        let mut transport = plain_transport(&key, Door::default());
         let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
         let (_node, muxer) = transport.dial(to, options).unwrap().await.unwrap();
         Self { muxer, identity, _transport: transport }

@@ -9,7 +9,9 @@ use broadcaster::{Broadcaster, Relaying, Setup};
 use futures::StreamExt;
 use gossip::{Inbound, NetworkId, NetworkProfile, Tag, Verdict};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
+    core::{muxing::StreamMuxerBox, transport::Boxed},
+    identify,
     identity::Keypair,
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
@@ -28,8 +30,9 @@ use crate::{
     config::libp2p_key,
     connections::ConnectionTasks,
     metrics::P2pMetrics,
+    security::Security,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
-    transport,
+    transport::{self, TransportParts},
 };
 
 /// Longest time for any step. Only a fault takes this long.
@@ -47,6 +50,22 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// The tasks of a plain host's connections.
 pub(crate) fn connection_tasks() -> ConnectionTasks {
     ConnectionTasks::new(TaskSet::new(&CancellationToken::new()), CancellationToken::new())
+}
+
+/// The transport of a plain host, as a node of this crate has it by default.
+pub(crate) fn plain_transport(key: &Keypair, door: Door) -> Boxed<(PeerId, StreamMuxerBox)> {
+    secured_transport(key, door, Security::ALL)
+}
+
+/// The same with the security protocols `security`.
+pub(crate) fn secured_transport(
+    key: &Keypair,
+    door: Door,
+    security: &[Security],
+) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let (environment, tasks) = (Environment::system(), connection_tasks());
+    let parts = TransportParts { environment, key, security, door, tasks, backlog: backlog() };
+    transport::build(parts).unwrap()
 }
 
 /// Bound on the backlog of a plain host, in bytes.
@@ -198,14 +217,7 @@ impl Host {
         };
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
-        let transport = transport::build(
-            Environment::system(),
-            key,
-            Door::default(),
-            connection_tasks(),
-            backlog(),
-        )
-        .unwrap();
+        let transport = plain_transport(key, Door::default());
         let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
         reach(&mut swarm);
         let (commands, mut wanted) = mpsc::channel(64);

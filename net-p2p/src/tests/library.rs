@@ -12,10 +12,10 @@ use libp2p::{
 use tokio::time;
 
 use super::{
-    host::{Host, Node, PATIENCE, backlog, connection_tasks, new_key},
+    host::{Host, Node, PATIENCE, new_key, plain_transport},
     rpc,
 };
-use crate::{P2pConfig, Subscription, config::libp2p_key, transport};
+use crate::{P2pConfig, Subscription, config::libp2p_key};
 
 /// Exchanges in a row. Before the muxer woke handlers again, one in four hung at the second.
 const EXCHANGES: u8 = 20;
@@ -71,14 +71,7 @@ async fn pings_that_arrive_together_are_all_answered() {
 async fn a_swarm_of_the_library_gets_every_ping_answered() {
     let node = Node::start(&NetworkProfile::ALGORAND, "net", new_key()).await;
     let key = libp2p_key(&new_key());
-    let transport = transport::build(
-        runtime::Environment::system(),
-        &key,
-        mesh::Door::default(),
-        connection_tasks(),
-        backlog(),
-    )
-    .unwrap();
+    let transport = plain_transport(&key, mesh::Door::default());
     let behaviour =
         ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(1)));
     let config =

@@ -15,20 +15,19 @@ use libp2p::{
     swarm::{Config, SwarmEvent, dial_opts::DialOpts},
 };
 use mesh::{Door, InboundLimits, RateWindow};
-use runtime::{Environment, TaskSet};
+use runtime::TaskSet;
 use tokio::{
     sync::mpsc,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::host::{backlog, connection_tasks, until};
+use super::host::{plain_transport, until};
 use crate::{
     gated_pubsub::GatedPubsub,
     metrics::P2pMetrics,
     pubsub::{self, Overlay},
     topic_gate::TopicGate,
-    transport,
 };
 
 const TOPIC: &str = "algotx01";
@@ -82,9 +81,7 @@ impl Peer {
         let id = key.public().to_peer_id();
         let gate = TopicGate::new(NAMES, P2pMetrics::default());
         let gossipsub = pubsub::build(id, fanout, &NetworkProfile::ALGORAND, gate).unwrap();
-        let (tasks, held) = (connection_tasks(), backlog());
-        let transport =
-            transport::build(Environment::system(), &key, open_door(), tasks, held).unwrap();
+        let transport = plain_transport(&key, open_door());
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));
         let mut swarm = Swarm::new(transport, gossipsub, id, config);

@@ -11,12 +11,12 @@ use libp2p::{
     swarm::{Config, dial_opts::DialOpts},
 };
 use mesh::Door;
-use runtime::{Environment, TaskSet};
+use runtime::TaskSet;
 use tokio::{sync::broadcast, time};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, backlog, connection_tasks, new_key, until};
-use crate::{config::libp2p_key, transport};
+use super::host::{Node, new_key, plain_transport, until};
+use crate::config::libp2p_key;
 
 /// Publishes a message ten times a second, each time with another number at its end.
 fn publish_for_ever(authenticity: MessageAuthenticity, to: &Node, body: &'static [u8]) -> TaskSet {
@@ -36,14 +36,7 @@ pub(super) fn publish_as(
     config.message_id_fn(|message| MessageId::new(&message.data));
     let config = config.build().unwrap();
     let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(authenticity, config).unwrap();
-    let transport = transport::build(
-        Environment::system(),
-        key,
-        Door::default(),
-        connection_tasks(),
-        backlog(),
-    )
-    .unwrap();
+    let transport = plain_transport(key, Door::default());
     let config =
         Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
