@@ -3,13 +3,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use runtime::TaskSet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::SetOnce,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 pub struct Path {
     /// Its own address, at which the node is reached through it.
     pub address: SocketAddr,
-    target: Arc<OnceLock<SocketAddr>>,
+    target: Arc<SetOnce<SocketAddr>>,
     cut: Arc<Mutex<CancellationToken>>,
     _tasks: TaskSet,
 }
 
 impl Path {
-    /// Starts a path whose end is not known yet.
+    /// Starts a path whose end is not known yet. The first connection waits for it.
     ///
     /// # Panics
     ///
@@ -33,13 +34,13 @@ impl Path {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let target = Arc::<OnceLock<SocketAddr>>::default();
+        let target = Arc::<SetOnce<SocketAddr>>::default();
         let cut = Arc::<Mutex<CancellationToken>>::default();
         let tasks = TaskSet::new(&CancellationToken::new());
         let (to, current, each) = (Arc::clone(&target), Arc::clone(&cut), tasks.clone());
         tasks.spawn("path", |cancel| async move {
             while let Some(Ok((near, _))) = cancel.run_until_cancelled(listener.accept()).await {
-                let target = *to.get().expect("the target is known before anybody dials");
+                let Some(&target) = cancel.run_until_cancelled(to.wait()).await else { break };
                 let Ok(far) = TcpStream::connect(target).await else { continue };
                 let cut = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 each.spawn("carried", |cancel| async move {
@@ -50,7 +51,7 @@ impl Path {
         Self { address, target, cut, _tasks: tasks }
     }
 
-    /// Makes the path lead to the port of a node on this machine. To be called once, before anybody dials.
+    /// Makes the path lead to the port of a node on this machine. To be called once.
     ///
     /// # Panics
     ///
