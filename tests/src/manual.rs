@@ -1,7 +1,7 @@
 //! The programs of the README and of the manual, which the documentation tests compile and run as they stand
 //! there.
 //!
-//! Commands, configurations and what they print are run by `node/tests/docs`, which also keeps this list whole.
+//! Commands, configurations and what they print are run by `node/tests/program/docs`, which also keeps this list whole.
 
 #[doc = include_str!("../../README.md")]
 struct Readme;

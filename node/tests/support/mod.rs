@@ -1,7 +1,5 @@
 //! Runs the program as a user would, with a deadline on everything.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},

@@ -1,0 +1,11 @@
+//! Wire formats against the recordings of existing nodes.
+
+mod address;
+mod digest;
+mod hello;
+mod identity;
+mod priority;
+mod proposal;
+mod support;
+mod topics;
+mod vote;

@@ -1,0 +1,4 @@
+//! Whole hybrid nodes.
+
+mod one_door;
+mod one_link;

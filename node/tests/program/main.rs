@@ -1,0 +1,23 @@
+//! The program `tandem`, run as a user runs it, and the pages of the manual.
+
+mod bursts;
+mod certificates;
+mod commands;
+mod demo;
+mod dht;
+mod docs;
+mod dual_stack;
+mod health;
+mod http;
+mod listening;
+mod metrics_page;
+mod output;
+mod peer;
+mod phonebook;
+mod proxies;
+mod refusals;
+mod run;
+mod signals;
+mod strange_words;
+#[path = "../support/mod.rs"]
+mod support;

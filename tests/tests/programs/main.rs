@@ -1,0 +1,8 @@
+//! The program `tandem` in processes of their own, which are killed, stopped, limited and measured.
+
+mod descriptors;
+mod found_by_dns;
+mod idle_memory;
+mod killed_holder;
+mod standing_hub;
+mod whole_program;
