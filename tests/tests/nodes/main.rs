@@ -6,6 +6,7 @@
 mod bans;
 mod blocks;
 mod bystander;
+mod clock_jumps;
 mod corpus;
 mod dead_holder;
 mod dht;

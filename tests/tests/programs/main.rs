@@ -4,5 +4,6 @@ mod descriptors;
 mod found_by_dns;
 mod idle_memory;
 mod killed_holder;
+mod self_dial;
 mod standing_hub;
 mod whole_program;
