@@ -11,14 +11,12 @@ use libp2p::{
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 use mesh::{Door, SourceKind};
-use runtime::{Environment, TaskSet};
+use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, PATIENCE, backlog, connection_tasks, new_key, until};
-use crate::{
-    Capability, DhtConfig, DhtMode, FindError, P2pConfig, Provider, metrics::P2pEvent, transport,
-};
+use super::host::{Node, PATIENCE, new_key, plain_transport, until};
+use crate::{Capability, DhtConfig, DhtMode, FindError, P2pConfig, Provider, metrics::P2pEvent};
 
 const PROFILE: &NetworkProfile = &NetworkProfile::TANDEM;
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/tandem/kad/net/kad/1.0.0");
@@ -123,14 +121,7 @@ struct Library {
 }
 
 async fn library(key: Keypair, node: &Node) -> Swarm<Library> {
-    let transport = transport::build(
-        Environment::system(),
-        &key,
-        Door::default(),
-        connection_tasks(),
-        backlog(),
-    )
-    .unwrap();
+    let transport = plain_transport(&key, Door::default());
     let local = key.public().to_peer_id();
     let mut kad =
         kad::Behaviour::with_config(local, MemoryStore::new(local), kad::Config::new(PROTOCOL));
