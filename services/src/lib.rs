@@ -1,4 +1,4 @@
-//! Services in the box, each a router that a node may serve over any transport.
+//! Services in the box: routers that a node may serve over any transport, and protocols of byte streams.
 //!
 //! # Invariants
 //!
@@ -10,4 +10,5 @@ pub mod blocks;
 pub mod files;
 pub mod kv;
 pub mod metrics;
+pub mod perf;
 pub mod status;

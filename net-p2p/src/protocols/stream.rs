@@ -18,7 +18,9 @@ use crate::{
 ///
 /// Shutdown closes this end's half; the other half can still be read. Dropping the stream without a shutdown
 /// resets it, which the peer reads as an error. A stream that was reset, or lost with its connection, reads as
-/// an error too, so an end of the bytes always means that the peer closed its half.
+/// an error too. An end of the bytes thus means that the peer closed its half, with one exception: where this end has
+/// closed its own half before, a peer that drops the stream only ends it, since Yamux has no reset then. A protocol
+/// that half-closes has to say how much is to come.
 #[derive(Debug)]
 pub struct PeerStream {
     io: StreamIo,

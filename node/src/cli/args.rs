@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Forward(ForwardArgs),
     /// Put files on a peer, or get them by the hash of their content.
     File(FileArgs),
+    /// Measure latency and throughput to a peer over libp2p (/perf/1.0.0).
+    Perf(PerfArgs),
     /// Make a key for a node, and print its identity.
     Keygen(KeygenArgs),
     /// Print the configuration that a node would run with, and where each value comes from.
@@ -389,6 +391,26 @@ fn duration(text: &str) -> Result<Duration, String> {
     found.map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// Reads a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("", 1),
+    ];
+    let found = units.iter().find_map(|(unit, bytes)| {
+        let number = text.strip_suffix(unit)?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        number.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(*bytes)
+    });
+    let wrong = || "write a whole number of bytes, alone or with kB, MB, GB, KiB, MiB or GiB";
+    found.ok_or_else(|| wrong().to_owned())
+}
+
 /// Reads a number of seconds, up to a day.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -408,6 +430,28 @@ pub(crate) struct ForwardArgs {
     /// File of further certificates to trust, in PEM.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) cacert: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PerfArgs {
+    /// Node to measure to: a multiaddr with /p2p/ID. A node of ours answers if it offers the service perf.
+    #[arg(value_hint = ValueHint::Url)]
+    pub(crate) peer: NodeAddress,
+    /// Bytes to send to it, as 500000 or with kB, MB, GB, KiB, MiB or GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB", value_hint = ValueHint::Other)]
+    pub(crate) upload: u64,
+    /// Bytes to get from it.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB", value_hint = ValueHint::Other)]
+    pub(crate) download: u64,
+    /// Measurements of each kind, one after the other.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000), default_value_t = 5, value_hint = ValueHint::Other)]
+    pub(crate) runs: u16,
+    /// Longest time for one measurement, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60", value_hint = ValueHint::Other)]
+    pub(crate) max_time: f64,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

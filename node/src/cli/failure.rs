@@ -2,10 +2,18 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use gossip::http::{BoxError, HttpAddressError, HttpError};
+use gossip::{
+    NodeAddress,
+    http::{BoxError, HttpAddressError, HttpError},
+};
 use http::StatusCode;
-use services::files::{FetchError, PutFileError};
-use tandem::{DataDirError, Fault, ForwardError, PeerFileError, StartError, TooManyBans};
+use services::{
+    files::{FetchError, PutFileError},
+    perf::PerfError,
+};
+use tandem::{
+    DataDirError, Fault, ForwardError, OpenError, PeerFileError, StartError, TooManyBans,
+};
 
 use super::services::ServiceError;
 use crate::{
@@ -77,6 +85,17 @@ pub(crate) enum Failure {
     /// A file was not got.
     #[error(transparent)]
     Get(#[from] FetchError),
+    /// No stream to a peer was opened.
+    #[error("cannot measure to {peer}")]
+    Open {
+        /// Its address.
+        peer: NodeAddress,
+        /// The reason.
+        source: OpenError,
+    },
+    /// A measurement came to nothing.
+    #[error(transparent)]
+    Perf(#[from] PerfError),
     /// No local port could be had.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -162,6 +181,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage { .. }
             | Self::Address(_)
+            | Self::Open { source: OpenError::Address(_), .. }
             | Self::Config(_)
             | Self::TooLong { .. }
             | Self::Client(ClientError::BadRequest { .. }) => 2,
@@ -184,6 +204,8 @@ impl Failure {
             | Self::Body { .. }
             | Self::Put(_)
             | Self::Get(_)
+            | Self::Open { .. }
+            | Self::Perf(_)
             | Self::Forward(_)
             | Self::Read { .. }
             | Self::Write { .. }

@@ -22,6 +22,7 @@ mod mistake;
 mod output;
 mod peer;
 mod peers;
+mod perf;
 mod phonebook;
 mod progress;
 mod reach;
@@ -74,6 +75,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Reload(args) => Box::pin(peers::reload(args)),
         Command::Http(args) => Box::pin(http::http(args)),
         Command::File(args) => Box::pin(file::file(args)),
+        Command::Perf(args) => Box::pin(perf::perf(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),
         Command::Config(source) => Box::pin(config(source)),
         Command::DemoNode(args) => Box::pin(demo::demo_node(args)),

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use gossip::{NetworkId, NodeAddress, http::HttpClient};
-use tandem::{ClientLimits, Mode, NodeBuilder, Running};
+use tandem::{ClientLimits, Mode, NodeBuilder, OpenError, PeerStream, Running};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -41,6 +41,17 @@ impl Reach {
         }
         let running = builder.start(&CancellationToken::new()).await?;
         Ok(Self { running })
+    }
+
+    /// Opens a stream with a protocol to one of them.
+    pub(crate) async fn stream(
+        &self,
+        peer: &NodeAddress,
+        protocol: &str,
+        limit: Duration,
+    ) -> Result<PeerStream, OpenError> {
+        let streams = self.running.streams().ok_or_else(|| OpenError::NotConnected)?;
+        streams.open_at(peer, protocol, limit).await
     }
 
     /// A client of one of them.

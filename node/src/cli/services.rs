@@ -7,7 +7,7 @@
 //!   there is nothing.
 
 use std::{
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -22,9 +22,12 @@ use services::{
     files::{self, StoreLimits},
     kv,
     metrics::{Service as Measured, ServiceMetrics},
+    perf::{self, PerfLimits},
     status::{self, Health, Peers, State},
 };
-use tandem::{Mode, NodeBuilder, Protection, Relaying, RequestRate, Trouble, View};
+use tandem::{
+    AcceptLimits, Mode, NodeBuilder, PeerStream, Protection, Relaying, RequestRate, Trouble, View,
+};
 
 use super::watch::{Disk, DiskTrouble};
 use crate::config::{Service, Settings};
@@ -69,6 +72,7 @@ pub(crate) async fn offer(
             Service::Kv => {
                 builder.http_with(metrics.measure(Measured::Kv, kv::router()), &protection)
             }
+            Service::Perf => builder.accept_with(perf::PROTOCOL, measurements(), measured),
         };
     }
     let mut responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT));
@@ -84,6 +88,23 @@ pub(crate) async fn offer(
     let handler = metrics.measure_handler(Measured::BlockMessages, responder);
     let builder = builder.http_with(router, &protection).handler(Tag::UE, handler);
     Ok(builder.on_start(move |running| node.fill(running)))
+}
+
+/// Limits on measurements of throughput. Chosen: each takes all there is of a link, so one peer has one at a time and two peers
+/// together may; a minute moves the default of a GiB at 150 Mbit/s.
+fn measurements() -> AcceptLimits {
+    const ONE: NonZeroUsize = NonZeroUsize::MIN;
+    AcceptLimits::default().with_at_once(ONE.saturating_add(1)).with_per_peer(ONE)
+}
+
+/// Serves one measurement.
+async fn measured(mut stream: PeerStream) {
+    let peer = stream.identity();
+    match perf::serve(&mut stream, PerfLimits::default()).await {
+        Ok(moved) => tracing::debug!(%peer, ?moved, "throughput was measured"),
+        // The stream ends early, and the caller has its own count.
+        Err(error) => tracing::debug!(%peer, %error, "a measurement of throughput broke off"),
+    }
 }
 
 /// Longest payload of a request of existing nodes, in bytes. Source: wire facts 4.3.

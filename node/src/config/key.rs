@@ -392,7 +392,7 @@ impl Key {
             | Self::PeerStore => &["on", "off"],
             Self::Admit => &["everybody", "members"],
             Self::DnsServers => &["system"],
-            Self::Services => &["status", "blocks", "files", "kv"],
+            Self::Services => &["status", "blocks", "files", "kv", "perf"],
             Self::Uploads => &["anyone"],
             Self::Dht => &["off", "auto", "client", "server"],
             Self::DhtProvides => &["archival"],

@@ -77,7 +77,7 @@ pub(crate) struct Settings {
     pub(crate) log: String,
 }
 
-/// An HTTP service that a node may offer.
+/// A service that a node may offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
     /// The state of the node.
@@ -88,6 +88,8 @@ pub(crate) enum Service {
     Files,
     /// A small key-value store.
     Kv,
+    /// Measurements of throughput, over streams of libp2p.
+    Perf,
 }
 
 impl Settings {
@@ -129,7 +131,7 @@ impl Settings {
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
-            services: read.list(Key::Services, service)?.into_iter().collect(),
+            services: read.services()?,
             uploads: read.uploads()?,
             pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
             http_rate: read.required(Key::HttpRate, rate)?,
@@ -217,21 +219,16 @@ impl Reader<'_> {
     /// The part that the node takes in the DHT.
     fn dht(&self) -> Result<DhtConfig, ConfigError> {
         let mode = self.required(Key::Dht, dht_mode)?;
-        let refused = |key, problem: &str| {
-            let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
-            Err(ConfigError::Value { at, key, problem: problem.to_owned() })
-        };
         let provides = self.list(Key::DhtProvides, |text| {
             text.parse::<Capability>().map_err(|error| error.to_string())
         })?;
         if mode != DhtMode::Off && self.mode()? == Mode::WebSocket {
-            return refused(Key::Dht, "the DHT is a part of libp2p, which the mode ws leaves out");
+            let problem = "the DHT is a part of libp2p, which the mode ws leaves out";
+            return Err(self.refused(Key::Dht, problem));
         }
         if matches!(mode, DhtMode::Off | DhtMode::Client) && !provides.is_empty() {
-            return refused(
-                Key::DhtProvides,
-                "only a server of the DHT offers something: set `dht` to server or auto",
-            );
+            let problem = "only a server of the DHT offers something: set `dht` to server or auto";
+            return Err(self.refused(Key::DhtProvides, problem));
         }
         Ok(DhtConfig::default().with_mode(mode).with_provides(provides))
     }
@@ -254,9 +251,23 @@ impl Reader<'_> {
 
     /// The error for a setting that needs another one.
     fn lonely(&self, key: Key, other: Key) -> ConfigError {
+        self.refused(key, format!("`{}` is needed with it", other.spec().name))
+    }
+
+    /// The error for a setting that cannot be used beside the others.
+    fn refused(&self, key: Key, problem: impl Into<String>) -> ConfigError {
         let at = self.0.get(key).map_or(Origin::Default, |given| given.origin.clone());
-        let problem = format!("`{}` is needed with it", other.spec().name);
-        ConfigError::Value { at, key, problem }
+        ConfigError::Value { at, key, problem: problem.into() }
+    }
+
+    /// What the node offers.
+    fn services(&self) -> Result<BTreeSet<Service>, ConfigError> {
+        let services: BTreeSet<_> = self.list(Key::Services, service)?.into_iter().collect();
+        if services.contains(&Service::Perf) && self.mode()? == Mode::WebSocket {
+            let problem = "perf is measured over libp2p, which the mode ws leaves out";
+            return Err(self.refused(Key::Services, problem));
+        }
+        Ok(services)
     }
 
     /// The authorities of client certificates, which say nothing without a certificate of the node itself.
@@ -442,7 +453,8 @@ fn service(text: &str) -> Result<Service, String> {
         "blocks" => Ok(Service::Blocks),
         "files" => Ok(Service::Files),
         "kv" => Ok(Service::Kv),
-        other => Err(format!("{other:?} is no service: write status, blocks, files or kv")),
+        "perf" => Ok(Service::Perf),
+        other => Err(format!("{other:?} is no service: write status, blocks, files, kv or perf")),
     }
 }
 

@@ -13,6 +13,7 @@ mod listening;
 mod metrics_page;
 mod output;
 mod peer;
+mod perf;
 mod phonebook;
 mod proxies;
 mod refusals;
