@@ -26,8 +26,10 @@ use services::{
     status::{self, Health, Peers, State},
 };
 use tandem::{
-    AcceptLimits, Mode, NodeBuilder, PeerStream, Protection, Relaying, RequestRate, Trouble, View,
+    AcceptLimits, Acceptor, Mode, NodeBuilder, PeerStream, Protection, Relaying, RequestRate,
+    Trouble, View,
 };
+use tokio::sync::Semaphore;
 
 use super::watch::{Disk, DiskTrouble};
 use crate::config::{Service, Settings};
@@ -72,7 +74,10 @@ pub(crate) async fn offer(
             Service::Kv => {
                 builder.http_with(metrics.measure(Measured::Kv, kv::router()), &protection)
             }
-            Service::Perf => builder.accept_with(perf::PROTOCOL, measurements(), measured),
+            Service::Perf => {
+                let limits = AcceptLimits::default().with_per_peer(MEASUREMENTS_OF_PEER);
+                builder.accept_with(perf::PROTOCOL, limits, measurements())
+            }
         };
     }
     let mut responder = Responder::new(Capacity::new(MAX_BYTES_IN_FLIGHT));
@@ -90,20 +95,30 @@ pub(crate) async fn offer(
     Ok(builder.on_start(move |running| node.fill(running)))
 }
 
-/// Limits on measurements of throughput. Chosen: each takes all there is of a link, so one peer has one at a time and two peers
-/// together may; a minute moves the default of a GiB at 150 Mbit/s.
-fn measurements() -> AcceptLimits {
-    const ONE: NonZeroUsize = NonZeroUsize::MIN;
-    AcceptLimits::default().with_at_once(ONE.saturating_add(1)).with_per_peer(ONE)
-}
+/// Measurements of throughput at a time. Chosen: each takes all there is of a link, and one that stands still leaves another.
+const MEASUREMENTS: usize = 2;
 
-/// Serves one measurement.
-async fn measured(mut stream: PeerStream) {
-    let peer = stream.identity();
-    match perf::serve(&mut stream, PerfLimits::default()).await {
-        Ok(moved) => tracing::debug!(%peer, ?moved, "throughput was measured"),
-        // The stream ends early, and the caller has its own count.
-        Err(error) => tracing::debug!(%peer, %error, "a measurement of throughput broke off"),
+/// Measurements of one peer that may wait for a place, or be in progress. Chosen: the next one may come before the task of the
+/// last one has ended.
+const MEASUREMENTS_OF_PEER: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// Serves measurements of throughput, so many at a time.
+fn measurements() -> impl Acceptor {
+    let places = Arc::new(Semaphore::new(MEASUREMENTS));
+    move |mut stream: PeerStream| {
+        let places = Arc::clone(&places);
+        async move {
+            // The places are never closed.
+            let _place = places.acquire().await;
+            let peer = stream.identity();
+            match perf::serve(&mut stream, PerfLimits::default()).await {
+                Ok(moved) => tracing::debug!(%peer, ?moved, "throughput was measured"),
+                // The stream ends early, and the caller has its own count.
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a measurement of throughput broke off")
+                }
+            }
+        }
     }
 }
 
