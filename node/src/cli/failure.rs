@@ -91,7 +91,7 @@ pub(crate) enum Failure {
         /// Its address.
         peer: NodeAddress,
         /// The reason.
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// A measurement came to nothing.
     #[error(transparent)]
@@ -181,12 +181,12 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage { .. }
             | Self::Address(_)
-            | Self::Open { source: OpenError::Address(_), .. }
             | Self::Config(_)
             | Self::TooLong { .. }
             | Self::Client(ClientError::BadRequest { .. }) => 2,
             Self::Start(error) if error.is_misconfiguration() => 2,
             Self::Demo(error) if error.is_misuse() => 2,
+            Self::Open { source, .. } if matches!(**source, OpenError::Address(_)) => 2,
             Self::Status { .. } => ERROR_ANSWERED,
             Self::Start(_)
             | Self::Service(_)

@@ -130,7 +130,8 @@ impl Target<'_> {
         let limit = Duration::from_secs_f64(self.args.max_time);
         let started = tokio::time::Instant::now();
         let opened = self.reach.stream(&self.args.peer, perf::PROTOCOL, limit).await;
-        let failed = |source| Failure::Open { peer: self.args.peer.clone(), source };
+        let failed =
+            |source| Failure::Open { peer: self.args.peer.clone(), source: Box::new(source) };
         let mut stream = opened.map_err(failed)?;
         let left = limit.saturating_sub(started.elapsed());
         let measured =

@@ -260,7 +260,7 @@ impl Reader<'_> {
         ConfigError::Value { at, key, problem: problem.into() }
     }
 
-    /// What the node offers.
+    /// The services that the node offers.
     fn services(&self) -> Result<BTreeSet<Service>, ConfigError> {
         let services: BTreeSet<_> = self.list(Key::Services, service)?.into_iter().collect();
         if services.contains(&Service::Perf) && self.mode()? == Mode::WebSocket {
