@@ -17,7 +17,8 @@
 //!
 //! # Features
 //!
-//! `ws` and `p2p`, both enabled by default. With only one of them the crate is empty.
+//! `ws` and `p2p`, both enabled by default. With only one of them the crate is empty. `websocket`: the port of the WebSocket
+//! half can serve libp2p too.
 
 #[cfg(all(feature = "ws", feature = "p2p"))]
 mod network;

@@ -15,7 +15,8 @@ use runtime::{Fault, Shutdown};
 use tokio_util::sync::CancellationToken;
 
 /// Configuration of a hybrid network. The WebSocket half uses the key and the door of the libp2p half, whatever
-/// its own configuration says.
+/// its own configuration says. If both have the same queue, `WsConfig::hand_over` and `WebConfig::port`, the port of the
+/// WebSocket half serves libp2p too.
 #[derive(Clone, Debug)]
 pub struct HybridConfig {
     /// Configuration of the WebSocket half.

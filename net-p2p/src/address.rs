@@ -5,28 +5,86 @@ use std::net::{IpAddr, Ipv4Addr};
 use gossip::{Identity, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-/// End of the message of every address error: the form of address that this network dials.
-const WHAT_IS_DIALLED: &str =
-    "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID";
+use crate::route::{End, Route};
 
-/// Checks that the libp2p network can dial `address`.
+/// End of the message of every address error: the forms of address that this build dials.
+#[cfg(not(feature = "websocket"))]
+const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
+#[cfg(feature = "websocket")]
+const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, /tcp/PORT/ws \
+     or /tcp/PORT/tls/ws, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
+
+/// End of the message of every error about an address to listen on.
+#[cfg(not(feature = "websocket"))]
+const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT, \
+     for example /ip4/127.0.0.1/tcp/4190";
+#[cfg(feature = "websocket")]
+const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS or /ip6/ADDRESS, then /tcp/PORT, /tcp/PORT/ws \
+     or /tcp/PORT/tls/ws, for example /ip4/127.0.0.1/tcp/4190";
+
+/// States whether a network can look up `/dnsaddr/NAME/p2p/ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeNames {
+    /// It has a resolver for them ([`P2pConfig::resolver`](crate::P2pConfig::resolver)).
+    Resolved,
+    /// It has none.
+    Unresolved,
+}
+
+/// Checks that a libp2p network can dial `address`.
 ///
 /// # Errors
 ///
-/// [`PeerAddressError`] when it is no multiaddr, lacks the peer ID, or uses another transport than TCP.
-pub fn check_peer(address: &NodeAddress) -> Result<(), PeerAddressError> {
-    PeerAddress::parse(address).map(drop)
+/// [`PeerAddressError`] when it is no multiaddr, lacks the peer ID, or uses a transport that this build lacks.
+pub fn check_peer(address: &NodeAddress, trees: TreeNames) -> Result<(), PeerAddressError> {
+    PeerAddress::parse(address)?.needs(trees)
 }
 
-/// Parses a listening address: `/ip4` or `/ip6`, then `/tcp/PORT`. Returns `None` for any other text.
-#[must_use]
-pub fn parse_listen_address(text: &str) -> Option<Multiaddr> {
-    let address: Multiaddr = text.parse().ok()?;
-    let mut parts = address.iter();
-    let spoken = matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)))
-        && matches!(parts.next(), Some(Protocol::Tcp(_)))
-        && parts.next().is_none();
-    spoken.then_some(address)
+/// Parses a listening address: `/ip4` or `/ip6`, then `/tcp/PORT` and what this build speaks above it.
+///
+/// # Errors
+///
+/// [`ListenAddressError`] for any other text, with the forms that this build listens on.
+pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
+    let refused = || ListenAddressError::NotSpoken { address: short(text) };
+    let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
+    Route::of(&address, End::Listener).filter(|_| is_bare).ok_or_else(refused)?;
+    Ok(address)
+}
+
+/// Parses an address that the node tells others: one that they could dial, without `/p2p/ID`, which is added.
+///
+/// # Errors
+///
+/// [`ListenAddressError`] for any other text.
+pub fn parse_announced_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
+    let refused = || ListenAddressError::NotAnnounced { address: short(text) };
+    let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
+    Route::of(&address, End::Dialler).filter(|_| is_bare).ok_or_else(refused)?;
+    Ok(address)
+}
+
+/// The reason why a node can neither listen on an address nor announce it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenAddressError {
+    /// The node cannot listen there.
+    #[error("{address:?} is no multiaddr that this build listens on: {WHAT_IS_LISTENED_ON}")]
+    NotSpoken {
+        /// The address as given.
+        address: String,
+    },
+    /// Nobody could dial the address.
+    #[error(
+        "{address:?} cannot be announced: write a multiaddr that others can dial, without /p2p/ID, \
+         for example /dns4/node.example/tcp/4190"
+    )]
+    NotAnnounced {
+        /// The address as given.
+        address: String,
+    },
 }
 
 /// The reason why an address cannot be dialled.
@@ -60,6 +118,12 @@ pub enum PeerAddressError {
         address: String,
         /// The unsupported part of the address.
         part: String,
+    },
+    /// The address is a name for DNS, and nothing in this node asks DNS for such names.
+    #[error("{address} cannot be looked up: this build lacks the feature `discovery`")]
+    NoResolver {
+        /// The address as given.
+        address: String,
     },
     /// The text after `/p2p/` is not the peer ID of a key of a supported kind.
     #[error("{address} ends with a peer ID that no key has")]
@@ -97,12 +161,11 @@ impl PeerAddress {
     /// Checks that an address ends with the peer ID.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
         let mut parts = address.iter().peekable();
-        let hosted = parts.next_if(|part| {
-            use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6};
-            matches!(part, Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_))
-        });
-        let ported = hosted.and_then(|_| parts.next_if(|part| matches!(part, Protocol::Tcp(1..))));
-        let named = ported.and_then(|_| parts.next_if(|part| matches!(part, Protocol::P2p(_))));
+        let leads = match parts.next_if(|part| matches!(part, Protocol::Dnsaddr(_))) {
+            Some(_) => true,
+            None => Route::take(&mut parts, End::Dialler).is_some(),
+        };
+        let named = parts.next_if(|part| leads && matches!(part, Protocol::P2p(_)));
         let peer = match (named, parts.next()) {
             (Some(Protocol::P2p(peer)), None) => peer,
             (_, Some(part)) => {
@@ -114,6 +177,24 @@ impl PeerAddress {
         let identity = identity_of(&peer)
             .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
         Ok(Self { address, peer, identity })
+    }
+
+    /// Checks that a network with these means can dial the address.
+    pub(crate) fn needs(&self, trees: TreeNames) -> Result<(), PeerAddressError> {
+        match (trees, self.tree()) {
+            (TreeNames::Unresolved, Some(_)) => {
+                Err(PeerAddressError::NoResolver { address: self.address.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The name below which DNS lists the addresses of the peer; `None` if the address says itself where to dial.
+    pub(crate) fn tree(&self) -> Option<String> {
+        match self.address.iter().next() {
+            Some(Protocol::Dnsaddr(name)) => Some(name.into_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -160,11 +241,14 @@ mod tests {
     #[test]
     fn an_address_over_an_unsupported_transport_is_refused() {
         for (place, part) in [
-            ("/dnsaddr/bootstrap.example", "/dnsaddr/bootstrap.example"),
+            ("/dnsaddr/bootstrap.example/tcp/1", "/tcp/1"),
             ("/ip4/1.2.3.4/udp/4190/quic-v1", "/udp/4190"),
+            #[cfg(not(feature = "websocket"))]
             ("/ip4/1.2.3.4/tcp/4190/ws", "/ws"),
+            #[cfg(feature = "websocket")]
+            ("/ip4/1.2.3.4/tcp/4190/ws/tls", "/tls"),
+            #[cfg(not(feature = "websocket"))]
             ("/dns4/h.example/tcp/443/wss", "/wss"),
-            ("/dns4/h.example/tcp/443/tls/ws", "/tls"),
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
             // Issue 9, 13: the peer ID alone reaches a connected peer, but it is no address to dial.
             (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
@@ -176,14 +260,33 @@ mod tests {
         }
         for place in ["/ip6/::1", "/dns/h.example", "/dns4/h.example", "/dns6/h.example"] {
             let text = NodeAddress::Multiaddr(format!("{place}/tcp/1/p2p/{ID}"));
-            assert_eq!(check_peer(&text), Ok(()));
+            assert_eq!(check_peer(&text, TreeNames::Unresolved), Ok(()));
         }
         for text in ["/ip4/127.0.0.1/tcp/0", "/ip6/::/tcp/1"] {
             assert_eq!(parse_listen_address(text).unwrap().to_string(), text);
         }
-        for text in ["/dns4/localhost/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1", "/ip4/1.2.3.4/tcp/1/ws"]
-        {
-            assert_eq!(parse_listen_address(text), None, "{text}");
+        for text in [
+            "/dns4/localhost/tcp/1",
+            "/ip4/1.2.3.4/udp/1/quic-v1",
+            "/dnsaddr/h.example",
+            "h:1",
+            #[cfg(not(feature = "websocket"))]
+            "/ip4/1.2.3.4/tcp/1/ws",
+        ] {
+            let said = parse_listen_address(text).unwrap_err().to_string();
+            assert!(said.contains("this build listens on: write /ip4/ADDRESS"), "{said}");
+        }
+        let tree = NodeAddress::Multiaddr(format!("/dnsaddr/h.example/p2p/{ID}"));
+        assert_eq!(check_peer(&tree, TreeNames::Resolved), Ok(()));
+        let said = check_peer(&tree, TreeNames::Unresolved).unwrap_err().to_string();
+        assert!(said.ends_with("this build lacks the feature `discovery`"), "{said}");
+        assert!(parse_announced_address("/dns4/h.example/tcp/1").is_ok());
+        for text in ["/dns4/h.example/tcp/0", "/dnsaddr/h.example", "h:1"] {
+            let tree = NodeAddress::Multiaddr(format!("/dnsaddr/h.example/p2p/{ID}"));
+            assert_eq!(check_peer(&tree, TreeNames::Resolved), Ok(()));
+            let said = check_peer(&tree, TreeNames::Unresolved).unwrap_err().to_string();
+            assert!(said.ends_with("this build lacks the feature `discovery`"), "{said}");
+            assert!(parse_announced_address(text).is_err(), "{text}");
         }
     }
 

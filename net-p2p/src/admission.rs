@@ -14,12 +14,14 @@
 //!   swarm busy by connecting.
 //! * A connection's share of the door's counts is given back when it is dropped, at any stage.
 //! * An admitted connection holds its place until the swarm drops its muxer.
+//! * A socket that was accepted on another port of the node has its place already, and is not asked for twice.
 //! * Inbound handshakes are computed a few at a time, so that strangers do not keep the tasks of peers waiting.
 
 use std::{
     error::Error,
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -45,12 +47,31 @@ use crate::{
 /// Refused connections handled in one poll. Chosen: few, so that a flood does not keep the swarm from its turn.
 const REFUSALS_A_TURN: usize = 64;
 
+/// The place of the socket that was handed over last, until it is taken. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PassSlot(Arc<Mutex<Option<(Pass, CancellationToken)>>>);
+
+impl PassSlot {
+    /// Takes the place of the newest socket; `None` if it has none yet.
+    pub(crate) fn take(&self) -> Option<(Pass, CancellationToken)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Leaves the place of a socket that is told next.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn leave(&self, place: (Pass, CancellationToken)) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+}
+
 /// A transport whose connections pass through the door.
 #[derive(Debug)]
 pub(crate) struct Guarded<T> {
     inner: T,
     door: Door,
     turns: Turns,
+    /// Places that sockets got at another port of the node.
+    passes: PassSlot,
 }
 
 /// A muxer, and the place that its connection holds.
@@ -101,9 +122,23 @@ fn refused(refusal: Refusal) -> io::Error {
 }
 
 impl<T> Guarded<T> {
-    /// Lets `door` decide about every connection of `inner`.
-    pub(crate) fn new(inner: T, door: Door) -> Self {
-        Self { inner, door, turns: Turns::new() }
+    /// Lets `door` decide about every connection of `inner`, but for those whose passes `inner` leaves in `passes`.
+    pub(crate) fn new(inner: T, door: Door, passes: PassSlot) -> Self {
+        Self { inner, door, turns: Turns::new(), passes }
+    }
+
+    /// The place of a connection that was just accepted; `None` if the door refuses it.
+    fn place(&self, from: &Multiaddr) -> Option<(Pass, CancellationToken)> {
+        if let Some(place) = self.passes.take() {
+            return Some(place);
+        }
+        let evicted = CancellationToken::new();
+        let evict = evicted.clone();
+        let now = Instant::now().into_std();
+        match self.door.knock(ip_of(from), now, move || evict.cancel()) {
+            Knock::Serve(pass) => Some((pass, evicted)),
+            _ => None,
+        }
     }
 
     /// Asks the door about a connection that was just accepted. `None` means that it must be closed.
@@ -112,12 +147,7 @@ impl<T> Guarded<T> {
         from: &Multiaddr,
         upgrade: impl Future<Output = Result<(PeerId, Muxer), E>> + Send + 'static,
     ) -> Option<Upgrade> {
-        let evicted = CancellationToken::new();
-        let evict = evicted.clone();
-        let now = Instant::now().into_std();
-        let Knock::Serve(pass) = self.door.knock(ip_of(from), now, move || evict.cancel()) else {
-            return None;
-        };
+        let (pass, evicted) = self.place(from)?;
         let (turns, upgrade) = (self.turns.clone(), Box::pin(upgrade));
         Some(Box::pin(async move {
             let Some(upgraded) = evicted.run_until_cancelled(turns.run(upgrade)).await else {

@@ -135,6 +135,7 @@ impl Behaviour {
         let identify = identify::Config::new(String::new(), key)
             .with_agent_version(config.agent.clone())
             .with_push_listen_addr_updates(true)
+            .with_hide_listen_addrs(!config.announce.is_empty())
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         let mdns = match (config.mdns, config.gossip) {

@@ -1,11 +1,13 @@
 //! Configuration of a libp2p network, and the parsing of peer addresses.
 
+use std::sync::Arc;
+
 use gossip::{Keypair, NetworkId, NodeAddress};
 use libp2p::Multiaddr;
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 
-use crate::{protocols::OwnProtocol, security::Security};
+use crate::{protocols::OwnProtocol, security::Security, trees::ResolveTree};
 
 /// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +48,14 @@ pub struct P2pConfig {
     pub network: NetworkId,
     /// The private key of the node. Its public key is the node's identity.
     pub key: Keypair,
-    /// Addresses to listen on; TCP port 0 lets the system choose. Default: none, the node does not listen.
+    /// Addresses to listen on; port 0 lets the system choose. Default: none, the node does not listen.
     pub listen: Vec<Multiaddr>,
+    /// Addresses that other nodes are told, by identify and in the DHT, in place of those that the node listens on: for
+    /// nodes behind a proxy or a gateway. Default: none, the addresses of the listeners are told.
+    pub announce: Vec<Multiaddr>,
+    /// Asks DNS for the addresses of peers that are given as `/dnsaddr/NAME/p2p/ID`. Default: none, and such peers are
+    /// refused.
+    pub resolver: Option<Arc<dyn ResolveTree>>,
     /// Addresses to dial and to keep dialled. They must be multiaddrs with `/p2p/ID`. Default: none.
     pub peers: Vec<NodeAddress>,
     /// Security protocols of connections over byte streams, in the order of preference. Default: those of this build.
@@ -79,6 +87,12 @@ pub struct P2pConfig {
     pub clients: Option<Clients>,
     /// The application's own protocols, whose streams are accepted. Default: none.
     pub protocols: Vec<OwnProtocol>,
+    /// The certificates for secure WebSockets, and the WebSocket port of another network. Default: none.
+    #[cfg(feature = "websocket")]
+    pub web: crate::web::WebConfig,
+    /// The key of a private network, without which no connection is made. Default: none.
+    #[cfg(feature = "private-network")]
+    pub private_network: Option<crate::network_key::NetworkKey>,
     /// The part that the node takes in the distributed hash table. Default: none.
     #[cfg(feature = "dht")]
     pub dht: crate::dht::DhtConfig,
@@ -92,6 +106,8 @@ impl P2pConfig {
             network,
             key,
             listen: Vec::new(),
+            announce: Vec::new(),
+            resolver: None,
             peers: Vec::new(),
             security: Security::ALL.to_vec(),
             fanout: 4,
@@ -104,6 +120,10 @@ impl P2pConfig {
             backlog_bytes: None,
             http_server: None,
             protocols: Vec::new(),
+            #[cfg(feature = "websocket")]
+            web: crate::web::WebConfig::default(),
+            #[cfg(feature = "private-network")]
+            private_network: None,
             #[cfg(feature = "dht")]
             dht: crate::dht::DhtConfig::default(),
         }

@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 use broadcaster::{Dialer, Mesh, Ticket};
 use gossip::Identity;
 use libp2p::{
-    TransportError, mdns,
+    Multiaddr, PeerId, TransportError, mdns,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -28,6 +28,7 @@ use crate::{
     metrics::{P2pEvent, P2pMetrics},
     sockets::is_unresolved,
     streams::OpenError,
+    trees::{Looked, TreeError, Trees},
 };
 
 /// The error shown for a configured address that is this node's own.
@@ -42,6 +43,15 @@ pub(crate) enum Dial {
     Streams(PeerAddress),
 }
 
+/// Something that the swarm task has to dial.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// An order of the mesh loop.
+    Ordered(Ticket),
+    /// The addresses below a name.
+    LookedUp(Looked<Dial>),
+}
+
 /// The orders of the mesh loop, and the dials in progress.
 #[derive(Debug)]
 pub(crate) struct Dialing {
@@ -49,23 +59,57 @@ pub(crate) struct Dialing {
     dialer: Option<Dialer>,
     /// Dials in progress, by the ID of the connection they will make.
     pending: HashMap<ConnectionId, Dial>,
+    /// Names to dial that DNS is asked for first.
+    trees: Trees<Dial>,
     local: Identity,
     metrics: P2pMetrics,
 }
 
 impl Dialing {
     /// Takes the orders of `dialer` in a node with the identity `local`.
-    pub(crate) fn new(dialer: Option<Dialer>, local: Identity, metrics: P2pMetrics) -> Self {
-        Self { dialer, pending: HashMap::new(), local, metrics }
+    pub(crate) fn new(
+        dialer: Option<Dialer>,
+        trees: Trees<Dial>,
+        local: Identity,
+        metrics: P2pMetrics,
+    ) -> Self {
+        Self { dialer, pending: HashMap::new(), trees, local, metrics }
     }
 
-    /// Waits for the next order of the mesh loop; `None` if there will be none.
+    /// Dials the addresses that DNS listed.
+    pub(crate) fn on_looked_up(&mut self, swarm: &mut NodeSwarm, looked: Looked<Dial>) {
+        let Looked { dial, to, found } = looked;
+        match found {
+            Ok(addresses) => self.dial(swarm, to.peer, addresses, dial),
+            Err(error) => self.not_found(swarm, dial, &to, &error),
+        }
+    }
+
+    fn not_found(&self, swarm: &mut NodeSwarm, dial: Dial, to: &PeerAddress, error: &TreeError) {
+        self.metrics.note(P2pEvent::Unresolved);
+        tracing::debug!(address = %to.address, %error, "a name leads to no address");
+        match dial {
+            Dial::Gossip(ticket) => ticket.failed(DialFailure::Unreachable, &error.to_string()),
+            Dial::Streams(address) => {
+                swarm.behaviour_mut().streams.not_reached(&address, || OpenError::Unresolved);
+            }
+        }
+    }
+
+    /// Waits for the next order of the mesh loop, or for a name that has been looked up; `None` if there is neither.
     ///
     /// # Cancel safety
     ///
-    /// Safe: no order is lost.
-    pub(crate) async fn ordered(&mut self) -> Option<Ticket> {
-        self.dialer.as_mut()?.next().await
+    /// Safe: nothing is lost.
+    pub(crate) async fn next(&mut self) -> Option<Work> {
+        let Self { dialer, trees, .. } = self;
+        let ordered = async { dialer.as_mut()?.next().await };
+        tokio::select! {
+            biased;
+            Some(looked) = trees.next() => Some(Work::LookedUp(looked)),
+            Some(ticket) = ordered => Some(Work::Ordered(ticket)),
+            else => None,
+        }
     }
 
     /// Records that a dial has led to a connection, and returns the dial.
@@ -93,9 +137,18 @@ impl Dialing {
     }
 
     fn reach(&mut self, swarm: &mut NodeSwarm, address: &PeerAddress, dial: Dial) {
-        let options = DialOpts::peer_id(address.peer)
+        let Some(name) = address.tree() else {
+            return self.dial(swarm, address.peer, vec![address.address.clone()], dial);
+        };
+        if let Err((dial, to, error)) = self.trees.look(name, address.clone(), dial) {
+            self.not_found(swarm, dial, &to, &error);
+        }
+    }
+
+    fn dial(&mut self, swarm: &mut NodeSwarm, peer: PeerId, addresses: Vec<Multiaddr>, dial: Dial) {
+        let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
-            .addresses(vec![address.address.clone()])
+            .addresses(addresses)
             // A new port, as for every dial: the port that a peer sees of this node is none that it listens on.
             .allocate_new_port()
             .build();
@@ -145,7 +198,7 @@ impl Dialing {
             mdns::Event::Discovered(found) => (found, Vec::new()),
             mdns::Event::Expired(gone) => (Vec::new(), gone),
         };
-        let parse = |(peer, address): (libp2p::PeerId, libp2p::Multiaddr)| {
+        let parse = |(peer, address): (PeerId, Multiaddr)| {
             let address = PeerAddress::new(address.with_p2p(peer).ok()?).ok()?;
             let is_other = address.identity != self.local;
             is_other.then(|| address.node_address())

@@ -1,7 +1,7 @@
 //! The libp2p network: gossip over streams, transactions over topics, and HTTP.
 //!
 //! ```text
-//!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP, Noise, Yamux)
+//!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP or WebSocket, Noise or TLS, Yamux)
 //!                                  │    ▲             │ streams
 //!                      link tasks ◀┘    └─ topics     ├──▶ StreamAcceptor ──▶ HTTP
 //!                          │                          ▼
@@ -17,6 +17,7 @@
 //! | received messages to pass on | swarm task -> GossipSub | 16 MiB, in turns of their peers; paced | the newest of the peer with most are not passed on | `TopicPassOnFull` |
 //! | searches in the DHT | handles, mesh loop -> swarm task | 32, and 32 under way | caller gets `Busy` | `DhtSearchRefused` |
 //! | provider records | connections -> swarm task | 12,288, and 256 for each of the network's keys | not stored | `DhtRecordRefused` |
+//! | names to look up | swarm task -> DNS | 64, 10 s each | the dial fails | `Unresolved` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
 //! | stream requests | handles, HTTP clients -> swarm task | 256 | caller waits, under its deadline | - |
@@ -68,12 +69,15 @@ mod memory;
 mod metrics;
 mod muxer;
 mod network;
+#[cfg(feature = "private-network")]
+mod network_key;
 mod origin;
 mod outbox;
 mod peers;
 mod protocols;
 mod publications;
 mod pubsub;
+mod route;
 mod security;
 mod sink;
 mod sockets;
@@ -89,11 +93,17 @@ mod topic_rates;
 mod topic_scores;
 mod topic_traffic;
 mod transport;
+mod trees;
 mod turns;
 mod upgrade;
 mod waiting;
+#[cfg(feature = "websocket")]
+mod web;
 
-pub use address::{PeerAddressError, check_peer, parse_listen_address};
+pub use address::{
+    ListenAddressError, PeerAddressError, TreeNames, check_peer, parse_announced_address,
+    parse_listen_address,
+};
 pub use config::{GossipStreams, Mdns, P2pConfig, Subscription};
 #[cfg(feature = "dht")]
 pub use dht::{AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider};
@@ -101,10 +111,15 @@ pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};
 pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
+#[cfg(feature = "private-network")]
+pub use network_key::{NetworkKey, NetworkKeyError, is_private};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 pub use security::Security;
 pub use streams::{InboundStream, OpenError, OutboundStream};
 pub use topic_scores::TopicScore;
+pub use trees::{ResolveTree, TreeError};
+#[cfg(feature = "websocket")]
+pub use web::{WebConfig, needs_certificate};
 
 #[cfg(test)]
 mod tests;

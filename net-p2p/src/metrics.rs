@@ -82,10 +82,16 @@ pub enum P2pEvent {
     DhtSearchRefused,
     /// A peer was disconnected: it flooded this node's part of the DHT.
     DhtFlood,
+    /// A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`.
+    WebSocketRefused,
+    /// A WebSocket was closed: its peer broke the rules of WebSocket, or sent text.
+    WebSocketFault,
+    /// A connection was closed: its peer did not know the key of the private network.
+    NotOfPrivateNetwork,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 35] = [
+    const ALL: [Self; 38] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -121,6 +127,9 @@ impl P2pEvent {
         Self::GossipNotWanted,
         Self::DhtSearchRefused,
         Self::DhtFlood,
+        Self::WebSocketRefused,
+        Self::WebSocketFault,
+        Self::NotOfPrivateNetwork,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -162,6 +171,9 @@ impl P2pEvent {
             Self::GossipNotWanted => "p2p_gossip_not_wanted",
             Self::DhtSearchRefused => "p2p_dht_search_refused",
             Self::DhtFlood => "p2p_dht_flood",
+            Self::WebSocketRefused => "p2p_websocket_refused",
+            Self::WebSocketFault => "p2p_websocket_fault",
+            Self::NotOfPrivateNetwork => "p2p_not_of_private_network",
         }
     }
 }
@@ -262,6 +274,15 @@ impl P2pEvent {
             }
             Self::DhtSearchRefused => "A search in the DHT was refused: too many were under way",
             Self::DhtFlood => "A peer was disconnected: it flooded this node's part of the DHT",
+            Self::WebSocketRefused => {
+                "A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`"
+            }
+            Self::WebSocketFault => {
+                "A WebSocket was closed: its peer broke the rules of WebSocket, or sent text"
+            }
+            Self::NotOfPrivateNetwork => {
+                "A connection was closed: its peer did not know the key of the private network"
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{PeerAddress, PeerAddressError},
+    address::{PeerAddress, PeerAddressError, TreeNames},
     command::ToSwarm,
     config::{GossipStreams, P2pConfig, libp2p_key},
     http::{StreamConnect, unusable},
@@ -106,6 +106,10 @@ struct Shared {
     bound: Bound,
     local: libp2p::PeerId,
     gossip: GossipStreams,
+    trees: TreeNames,
+    announced: Vec<Multiaddr>,
+    #[cfg(feature = "websocket")]
+    tls: Option<net_tcp::tls::TlsIdentity>,
     clients: Clients,
     tasks: TaskSet,
 }
@@ -132,6 +136,8 @@ impl P2pNetwork {
         protocols::check(broadcaster.profile(), &config.protocols)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
+        let trees = config.resolver.as_ref().map_or(TreeNames::Unresolved, |_| TreeNames::Resolved);
+        configured.iter().try_for_each(|peer| peer.needs(trees))?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
         broadcaster.mesh().guard(&door, Some(config.key.identity()));
         let local = libp2p_key(&config.key).public().to_peer_id();
@@ -148,7 +154,8 @@ impl P2pNetwork {
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
         let tasks = TaskSet::new(parent);
-        let (listen, gossip) = (config.listen.clone(), config.gossip);
+        let (listen, announced) = (config.listen.clone(), config.announce.clone());
+        let gossip = config.gossip;
         let clients = config
             .clients
             .clone()
@@ -172,6 +179,16 @@ impl P2pNetwork {
         let dht = parts.config.dht.mode;
         #[cfg(feature = "dht")]
         DhtSource::attach(&parts.config, context.broadcaster.mesh(), &swarm);
+        #[cfg(feature = "websocket")]
+        if let (Some(identity), Some(interval)) =
+            (parts.config.web.identity.clone(), parts.config.web.reread)
+        {
+            tasks.spawn_lasting("certificate", move |cancel| {
+                net_tcp::tls::watch(identity, interval, cancel)
+            });
+        }
+        #[cfg(feature = "websocket")]
+        let tls = parts.config.web.identity.clone();
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
         let shared = Shared {
             #[cfg(feature = "dht")]
@@ -181,6 +198,10 @@ impl P2pNetwork {
             bound,
             local,
             gossip,
+            trees,
+            announced,
+            #[cfg(feature = "websocket")]
+            tls,
             clients,
             tasks,
         };
@@ -276,8 +297,36 @@ impl P2pNetwork {
     /// The addresses this node listens on, each with `/p2p/ID` at its end.
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<String> {
+        self.with_id(&self.shared.bound.addresses())
+    }
+
+    /// The addresses that other nodes are told in place of those it listens on, each with `/p2p/ID` at its end.
+    #[must_use]
+    pub fn announced_addresses(&self) -> Vec<String> {
+        self.with_id(&self.shared.announced)
+    }
+
+    fn with_id(&self, addresses: &[Multiaddr]) -> Vec<String> {
         let id = self.shared.local;
-        self.shared.bound.addresses().iter().map(|address| format!("{address}/p2p/{id}")).collect()
+        addresses.iter().map(|address| format!("{address}/p2p/{id}")).collect()
+    }
+
+    /// The certificate for TLS connections to this network; `None` if it has none.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&net_tcp::tls::TlsIdentity> {
+        self.shared.tls.as_ref()
+    }
+
+    /// Reads the files of the certificate again. Returns `true` if connections that begin from now on use something else
+    /// than before; `None` if there is no certificate. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`](net_tcp::tls::TlsError) when the files cannot be used; what they held before stays in use.
+    #[cfg(feature = "websocket")]
+    pub fn reload_certificates(&self) -> Result<Option<bool>, net_tcp::tls::TlsError> {
+        self.shared.tls.as_ref().map(net_tcp::tls::TlsIdentity::reload).transpose()
     }
 
     /// Counters of this network.
@@ -293,6 +342,7 @@ impl P2pNetwork {
     /// [`AddPeerError`] when the address cannot be dialled or the schedule is full.
     pub fn add_peer(&self, address: &NodeAddress) -> Result<(), AddPeerError> {
         let address = PeerAddress::parse(address)?;
+        address.needs(self.shared.trees)?;
         {
             let mut known =
                 self.shared.context.configured.lock().unwrap_or_else(PoisonError::into_inner);
@@ -418,7 +468,8 @@ impl GossipNode for P2pNetwork {
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
-        self.listen_addresses().into_iter().map(NodeAddress::Multiaddr).collect()
+        let announced = self.announced_addresses().into_iter();
+        announced.chain(self.listen_addresses()).map(NodeAddress::Multiaddr).collect()
     }
 
     fn broadcast(&self, message: Outbound) -> Result<Admission, SubmitError> {

@@ -45,11 +45,13 @@ use crate::{
     publications::publications,
     pubsub,
     security::SecurityError,
+    sockets::Sockets,
     streams::{self, Acceptors},
     swarm::{Core, End},
     topic_gate::TopicGate,
     topic_traffic::TopicTraffic,
     transport::{self, TransportParts},
+    trees::Trees,
 };
 
 /// Time for which a connection without any stream is kept. The swarm checks a connection at its next ping at
@@ -164,7 +166,7 @@ impl SwarmParts {
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
             transport::build(TransportParts {
-                environment: environment.clone(),
+                sockets: Sockets::new(environment.clone(), &self.config, &self.context.metrics),
                 key: &key,
                 security: &self.config.security,
                 door: self.context.door.clone(),
@@ -182,6 +184,9 @@ impl SwarmParts {
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
+        for address in &self.config.announce {
+            swarm.add_external_address(address.clone());
+        }
         let topics = pubsub::topics(profile);
         self.subscribe(&mut swarm, &topics);
         let listening = self.listen_on(&mut swarm, listen)?;
@@ -195,6 +200,8 @@ impl SwarmParts {
             listening,
             #[cfg(feature = "dht")]
             dht,
+            #[cfg(feature = "dht")]
+            announced: self.config.announce.clone(),
             receivers,
             accept,
             served,
@@ -261,7 +268,8 @@ impl SwarmParts {
             GossipStreams::On => Some(broadcaster.mesh().attach(Transport::Libp2p)),
             GossipStreams::Off => None,
         };
-        let dialing = Dialing::new(dialer, context.local, context.metrics.clone());
+        let trees = Trees::new(self.config.resolver.clone());
+        let dialing = Dialing::new(dialer, trees, context.local, context.metrics.clone());
         let conventions = Conventions::of(broadcaster.profile());
         GossipLinks {
             context: Arc::clone(context),

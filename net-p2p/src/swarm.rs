@@ -5,6 +5,7 @@
 //!   router          ──try──▶ [outbox]   ─┤
 //!   mesh loop       ──try──▶ [orders]   ─┤
 //!   validators      ──try──▶ [verdicts] ─┤            ┌─▶ swarm: dial, close, publish, open streams
+//!   names           ──looked up────────▶ ┤            │
 //!   link tasks      ──wait─▶ [notices]  ─┼─▶ Core ────┤
 //!   connections     ──try──▶ [accept]   ─┤            └─▶ link tasks: one per attempt
 //!   the swarm       ──events────────────▶┘     ▲
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     behaviour::{Event, NodeSwarm},
     command::{Command, Receivers},
+    dialing::Work,
     gossip_links::GossipLinks,
     listening::Listening,
     streams::{AcceptQueue, DialWanted},
@@ -67,6 +69,9 @@ pub(crate) struct Core {
     /// `None` in a node that takes no part in the DHT.
     #[cfg(feature = "dht")]
     pub(crate) dht: Option<crate::dht::Dht>,
+    /// The addresses that others are told in place of those of the listeners.
+    #[cfg(feature = "dht")]
+    pub(crate) announced: Vec<Multiaddr>,
     pub(crate) receivers: Receivers,
     pub(crate) accept: AcceptQueue,
     /// Tasks of the acceptors, of HTTP and of the application's protocols, and of their streams.
@@ -99,7 +104,12 @@ impl Core {
                     self.links.on_notice(&mut self.swarm, notice);
                 }
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
-                Some(ticket) = self.links.dialing.ordered() => self.links.dial(&mut self.swarm, ticket),
+                Some(work) = self.links.dialing.next() => match work {
+                    Work::Ordered(ticket) => self.links.dial(&mut self.swarm, ticket),
+                    Work::LookedUp(looked) => {
+                        self.links.dialing.on_looked_up(&mut self.swarm, looked);
+                    }
+                },
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),
                 Some(stream) = self.accept.next(), if accepts => self.links.on_stream(stream),
                 _ = tick.tick() => self.on_tick(),
@@ -193,7 +203,9 @@ impl Core {
             }
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 #[cfg(feature = "dht")]
-                if self.dht.as_ref().is_some_and(|dht| dht.tells(&address)) {
+                if self.announced.is_empty()
+                    && self.dht.as_ref().is_some_and(|dht| dht.tells(&address))
+                {
                     swarm.add_external_address(address.clone());
                 }
                 listening.heard(listener_id, address);

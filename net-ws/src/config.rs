@@ -7,7 +7,7 @@ use gossip::{
 };
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use net_tcp::{CertificateDer, hand_over::HandOver};
 
 use crate::{
     proxy::ProxyRules,
@@ -77,6 +77,9 @@ pub struct WsConfig {
     pub tls_roots: Vec<CertificateDer<'static>>,
     /// Certificate and key that this node presents to servers which ask for a client certificate. Default: none.
     pub tls_client: Option<TlsIdentity>,
+    /// The queue to another network of the node that takes the WebSockets of clients which ask for `/` and no gossip.
+    /// Default: none; such requests are answered as any other.
+    pub hand_over: Option<HandOver>,
     /// The scheme by which peers prove what they weigh, and this node to them. Default: none; no proof is asked for, and
     /// none is given.
     pub priority: Option<Arc<dyn PriorityScheme>>,
@@ -112,6 +115,7 @@ impl WsConfig {
             tls_reread: Duration::from_secs(10),
             tls_roots: Vec::new(),
             tls_client: None,
+            hand_over: None,
             priority: None,
             instance: String::new(),
             telemetry_id: String::new(),

@@ -19,6 +19,7 @@ use gossip::{
 };
 use mesh::Door;
 use net_http::HttpServer;
+use net_tcp::hand_over::HandOver;
 use rand::Rng;
 use runtime::Environment;
 
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     /// Ranks those that dialled this node; `None` if it does not.
     pub(crate) priority: Option<Arc<Priority>>,
     pub(crate) proxies: ProxyRules,
+    /// Takes the WebSockets that are no gossip.
+    pub(crate) hand_over: Option<HandOver>,
 }
 
 /// This node's part in the identity exchange.
@@ -136,6 +139,7 @@ impl Context {
             door: config.door.over(Transport::WebSocket),
             priority: config.priority.map(Priority::new).map(Arc::new),
             proxies: config.proxies,
+            hand_over: config.hand_over,
         })
     }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use broadcaster::{Follows, Framing, Head, PartHead};
 use bytes::Bytes;
 use gossip::{DisconnectReason, MAX_MESSAGE_BYTES};
+use net_tcp::frame::{Control, Data, OpCode};
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::{
     bucket::Bucket,

@@ -22,7 +22,6 @@ mod config;
 mod context;
 mod dial;
 mod dialler;
-mod frame;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -36,13 +35,16 @@ mod serve;
 mod sink;
 mod socket;
 mod source;
-mod tls;
+
+use net_tcp::{frame, tls};
 
 pub use config::{
     AddPeerError, GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer,
 };
 pub use metrics::{DialRefusal, ProxyFault, TlsRefusal, UpgradeRefusal, WsMetrics};
+pub use net_tcp::{
+    CertificateDer,
+    tls::{CertificateError, TlsError, TlsIdentity, read_certificates},
+};
 pub use network::WsNetwork;
 pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};
-pub use tls::{CertificateError, TlsError, TlsIdentity, read_certificates};
-pub use tokio_rustls::rustls::pki_types::CertificateDer;

@@ -85,6 +85,8 @@ pub enum UpgradeRefusal {
     NoKey,
     /// The client sent more bytes before it had the answer.
     Pipelined,
+    /// The upgrade was for another network of the node, which had no room for another WebSocket.
+    NotTaken,
 }
 
 impl DialRefusal {
@@ -136,7 +138,7 @@ impl DialRefusal {
 
 impl UpgradeRefusal {
     /// All refusals, in the order of the counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Full,
         Self::Banned,
         Self::NotMember,
@@ -151,6 +153,7 @@ impl UpgradeRefusal {
         Self::Origin,
         Self::NoKey,
         Self::Pipelined,
+        Self::NotTaken,
     ];
 
     /// The value of the metric's label for this reason: a short word in lower case.
@@ -171,6 +174,7 @@ impl UpgradeRefusal {
             Self::Origin => "origin",
             Self::NoKey => "no_key",
             Self::Pipelined => "pipelined",
+            Self::NotTaken => "not_taken",
         }
     }
 }

@@ -6,10 +6,11 @@ use broadcaster::Broadcaster;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
     GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, SubmitError, Transport, check_durations,
+    RequestError, Response, Security, SubmitError, Transport, check_durations,
     http::{HttpAddressError, HttpClient},
 };
 use net_http::client::{ClientLimits, Clients};
+use net_tcp::hand_over::Port;
 use runtime::{Fault, Listener, Shutdown, TaskSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -101,6 +102,9 @@ impl WsNetwork {
         if let Some(priority) = context.priority.clone() {
             let broadcaster = context.broadcaster.clone();
             tasks.spawn_lasting("priority", |cancel| priority::run(priority, broadcaster, cancel));
+        }
+        if let Some(hand_over) = &context.hand_over {
+            hand_over.listens_on(ports(&local_addresses, context.tls.as_ref()));
         }
         for address in &local_addresses {
             tracing::info!(%address, network = %context.network, "listening");
@@ -203,6 +207,20 @@ impl WsNetwork {
     fn broadcaster(&self) -> &Broadcaster {
         &self.context.broadcaster
     }
+}
+
+/// The addresses at which the clients of a listener connect, with what is spoken there.
+fn ports(addresses: &[SocketAddr], tls: Option<&TlsIdentity>) -> Vec<Port> {
+    let spoken: &[Security] = match tls {
+        None => &[Security::Plain],
+        Some(tls) if tls.demands_certificates() => &[Security::Tls],
+        Some(_) => &[Security::Tls, Security::Plain],
+    };
+    let each = |address: &SocketAddr| {
+        let address = *address;
+        spoken.iter().map(move |&security| Port { address, security })
+    };
+    addresses.iter().flat_map(each).collect()
 }
 
 impl GossipNode for WsNetwork {

@@ -23,6 +23,7 @@ use std::{
 use broadcaster::{Frame, FrameSink};
 use bytes::{Buf, Bytes};
 use gossip::DisconnectReason;
+use net_tcp::frame::{Control, Data, OpCode};
 use rand::Rng;
 use runtime::Random;
 use tokio::{
@@ -30,7 +31,6 @@ use tokio::{
     sync::oneshot,
     time,
 };
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::{
     frame::{self, MAX_HEADER_BYTES, MaskKey, Part, Role, close_payload},

@@ -18,6 +18,10 @@ mod networks;
 mod p2p;
 #[cfg(feature = "http")]
 mod served;
+#[cfg(any(feature = "ws", feature = "websocket"))]
+mod tls;
+#[cfg(all(feature = "p2p", feature = "discovery"))]
+mod trees;
 #[cfg(feature = "ws")]
 mod ws;
 
@@ -42,8 +46,8 @@ use self::found::{Described, Found};
 use self::p2p::P2pSide;
 #[cfg(feature = "http")]
 use self::served::Served;
-#[cfg(feature = "ws")]
-pub use self::ws::TlsFiles;
+#[cfg(any(feature = "ws", feature = "websocket"))]
+pub use self::tls::TlsFiles;
 #[cfg(feature = "ws")]
 use self::ws::WsSide;
 use self::{check::Role, networks::Lent};
@@ -98,6 +102,8 @@ pub struct NodeBuilder {
     network: NetworkId,
     profile: &'static NetworkProfile,
     mode: Mode,
+    #[cfg(any(feature = "ws", feature = "websocket"))]
+    tls: tls::TlsSide,
     #[cfg(feature = "ws")]
     ws: WsSide,
     #[cfg(feature = "p2p")]
@@ -141,6 +147,8 @@ impl NodeBuilder {
             network,
             profile: &NetworkProfile::TANDEM,
             mode: Mode::default(),
+            #[cfg(any(feature = "ws", feature = "websocket"))]
+            tls: tls::TlsSide::default(),
             #[cfg(feature = "ws")]
             ws: WsSide::default(),
             #[cfg(feature = "p2p")]
@@ -309,16 +317,21 @@ impl NodeBuilder {
         #[cfg(feature = "p2p")]
         {
             self.p2p.addresses()?;
+            self.p2p.announced()?;
             self.p2p.check_protocols(self.profile)?;
         }
+        #[cfg(feature = "websocket")]
+        self.check_listeners()?;
+        #[cfg(feature = "private-network")]
+        self.check_private_network()?;
         #[cfg(all(feature = "ws", feature = "p2p"))]
         if self.mode == Mode::WebSocket {
             self.p2p.check_no_protocols()?;
         }
         check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
-        #[cfg(feature = "ws")]
-        self.ws.check()?;
+        #[cfg(any(feature = "ws", feature = "websocket"))]
+        self.tls.load()?;
         if let KeySource::File(path) = &self.key {
             keys::load(path)?;
         }
@@ -338,6 +351,8 @@ impl NodeBuilder {
     /// A start that is dropped leaves nothing running.
     pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
         self.check()?;
+        #[cfg(any(feature = "ws", feature = "websocket"))]
+        let certificates = self.tls.load()?;
         let data_dir = match std::mem::take(&mut self.data_dir) {
             DirSource::None => None,
             DirSource::Path(path) => Some(DataDir::open(path)?),
@@ -373,9 +388,11 @@ impl NodeBuilder {
         let dns = self.found.metrics();
         // Before the first dial, so that peers of the last run come first.
         #[cfg(feature = "discovery")]
-        let keeper = std::mem::take(&mut self.found).begin(broadcaster.mesh(), found).await;
+        let keeper = self.found.begin(broadcaster.mesh(), found).await;
         let lent = Lent {
             key,
+            #[cfg(any(feature = "ws", feature = "websocket"))]
+            certificates,
             broadcaster: broadcaster.clone(),
             door: door.clone(),
             http_server: http_server.clone(),

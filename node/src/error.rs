@@ -17,13 +17,13 @@ pub enum StartError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The certificates to trust cannot be used.
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "websocket"))]
     #[error(transparent)]
-    Certificates(#[from] net_ws::CertificateError),
+    Certificates(#[from] net_tcp::tls::CertificateError),
     /// The certificates or the key for HTTPS cannot be used.
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "websocket"))]
     #[error("cannot serve HTTPS")]
-    Tls(#[from] net_ws::TlsError),
+    Tls(#[from] net_tcp::tls::TlsError),
     /// A duration among the limits is under a millisecond or over a year.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -61,10 +61,28 @@ pub enum StartError {
     },
     /// An address to listen on is no multiaddr that libp2p can listen on here.
     #[cfg(feature = "p2p")]
+    #[error(transparent)]
+    ListenAddress(#[from] net_p2p::ListenAddressError),
+    /// The libp2p side was to listen over TLS without a certificate.
+    #[cfg(feature = "websocket")]
+    #[error("cannot listen on {address} without a certificate: set `tls_cert` and `tls_key`")]
+    NoCertificate {
+        /// The address as given.
+        address: String,
+    },
+    /// A node of a private network has a side that the network's key does not protect.
+    #[cfg(feature = "private-network")]
     #[error(
-        "cannot listen on {address:?}: write a multiaddr of an IP address and a TCP port, for example /ip4/127.0.0.1/tcp/4190"
+        "a private network is one of libp2p, and mode {mode} would let everybody in over WebSocket: set `mode` to p2p"
     )]
-    ListenAddress {
+    PrivateNetworkMode {
+        /// The mode of the node.
+        mode: &'static str,
+    },
+    /// An address of a node of a private network uses a transport that the network's key does not protect.
+    #[cfg(feature = "private-network")]
+    #[error("{address} cannot be used in a private network, which has TCP and WebSocket alone")]
+    PrivateNetworkAddress {
         /// The address as given.
         address: String,
     },
@@ -116,10 +134,14 @@ impl StartError {
             #[cfg(feature = "discovery")]
             Self::TooManyBootstraps { .. } | Self::BootstrapInMemory => true,
             #[cfg(feature = "p2p")]
-            Self::ListenAddress { .. } | Self::Protocol(_) => true,
+            Self::ListenAddress(_) | Self::Protocol(_) => true,
+            #[cfg(feature = "websocket")]
+            Self::NoCertificate { .. } => true,
+            #[cfg(feature = "private-network")]
+            Self::PrivateNetworkMode { .. } | Self::PrivateNetworkAddress { .. } => true,
             #[cfg(all(feature = "ws", feature = "p2p"))]
             Self::NoStreams { .. } => true,
-            #[cfg(feature = "ws")]
+            #[cfg(any(feature = "ws", feature = "websocket"))]
             Self::Certificates(_) | Self::Tls(_) => true,
             #[cfg(feature = "ws")]
             Self::WebSocket(error) => {

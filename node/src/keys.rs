@@ -73,6 +73,15 @@ pub enum KeyError {
         /// The fault of the content, as the end of the sentence.
         what: &'static str,
     },
+    /// The content of the file is no key of a private network.
+    #[cfg(feature = "private-network")]
+    #[error("the key of the private network in {} cannot be used", path.display())]
+    NetworkKey {
+        /// The file.
+        path: PathBuf,
+        /// The fault of the content.
+        source: net_p2p::NetworkKeyError,
+    },
     /// The file cannot be written.
     #[error("cannot write the key file {}, make its directory writable for the user that runs the node", path.display())]
     Write {
@@ -89,6 +98,23 @@ pub enum KeyError {
 ///
 /// [`KeyError`]; [`KeyError::Missing`] if there is no file.
 pub(crate) fn load(path: &Path) -> Result<Keypair, KeyError> {
+    let bytes = read(path)?;
+    pem::key(&bytes).map_err(|pem::NoKey(what)| KeyError::Malformed { path: path.to_owned(), what })
+}
+
+/// Reads the key of a private network, in the format of go-libp2p's `swarm.key`.
+///
+/// # Errors
+///
+/// [`KeyError`], as for the node's own key.
+#[cfg(feature = "private-network")]
+pub(crate) fn load_network_key(path: &Path) -> Result<net_p2p::NetworkKey, KeyError> {
+    let text = String::from_utf8(read(path)?).unwrap_or_default();
+    text.parse().map_err(|source| KeyError::NetworkKey { path: path.to_owned(), source })
+}
+
+/// Reads a file that only its owner can read.
+fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
         _ => KeyError::Read { path: path.to_owned(), source },
@@ -104,7 +130,7 @@ pub(crate) fn load(path: &Path) -> Result<Keypair, KeyError> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    pem::key(&bytes).map_err(|pem::NoKey(what)| KeyError::Malformed { path: path.to_owned(), what })
+    Ok(bytes)
 }
 
 /// Reads a key file, or makes a new key and writes it if there is none.

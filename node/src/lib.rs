@@ -61,6 +61,8 @@
 //! * `http`: serving over HTTP. Calling others needs no feature.
 //! * `services`: the services in the box.
 //! * `discovery`: sources of addresses that do I/O: DNS, and the peer store in the data directory.
+//! * `websocket`: libp2p over WebSocket, on the WebSocket port too.
+//! * `private-network`: libp2p networks whose nodes share a key.
 //! * `cli`: the program `tandem`. A library user leaves it out.
 
 #[cfg(not(any(feature = "ws", feature = "p2p")))]
@@ -95,7 +97,7 @@ pub use broadcaster::{
     VoteForm, VoteMetrics,
 };
 pub use builder::NodeBuilder;
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "websocket"))]
 pub use builder::TlsFiles;
 pub use data_dir::{DataDir, DataDirError};
 pub use error::StartError;
@@ -116,8 +118,8 @@ pub use net_http::{
 };
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
-    AcceptLimits, Acceptor, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream, ProtocolError,
-    Streams, TopicScore, parse_listen_address,
+    AcceptLimits, Acceptor, ListenAddressError, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream,
+    ProtocolError, Streams, TopicScore, parse_announced_address, parse_listen_address,
 };
 #[cfg(feature = "dht")]
 pub use net_p2p::{

@@ -64,6 +64,12 @@ pub enum PeerError {
     },
 }
 
+/// Names below which DNS lists peers are asked of the room that asks DNS.
+#[cfg(all(feature = "p2p", feature = "discovery"))]
+const TREES: net_p2p::TreeNames = net_p2p::TreeNames::Resolved;
+#[cfg(all(feature = "p2p", not(feature = "discovery")))]
+const TREES: net_p2p::TreeNames = net_p2p::TreeNames::Unresolved;
+
 impl Mode {
     /// Checks that a node of this mode can dial an address. Nothing is looked up or dialled.
     ///
@@ -83,7 +89,7 @@ impl Mode {
             #[cfg(feature = "ws")]
             (NodeAddress::WebSocket(_), _) => Ok(net_ws::check_peer(address)?),
             #[cfg(feature = "p2p")]
-            (NodeAddress::Multiaddr(_), _) => Ok(net_p2p::check_peer(address)?),
+            (NodeAddress::Multiaddr(_), _) => Ok(net_p2p::check_peer(address, TREES)?),
         }
     }
 }

@@ -137,12 +137,23 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`TlsError`](net_ws::TlsError) when some of the files cannot be used; what they held before stays in use.
-    #[cfg(feature = "ws")]
-    pub fn reload_certificates(&self) -> Result<Option<bool>, net_ws::TlsError> {
+    /// [`TlsError`](net_tcp::tls::TlsError) when some of the files cannot be used; what they held before stays in use.
+    #[cfg(any(feature = "ws", feature = "websocket"))]
+    pub fn reload_certificates(&self) -> Result<Option<bool>, net_tcp::tls::TlsError> {
         let Some(seen) = self.seen.upgrade() else { return Ok(None) };
-        let Some(ws) = seen.network.ws() else { return Ok(None) };
-        if ws.has_certificates() { ws.reload_certificates().map(Some) } else { Ok(None) }
+        #[cfg(feature = "ws")]
+        if let Some(ws) = seen.network.ws() {
+            return if ws.has_certificates() {
+                ws.reload_certificates().map(Some)
+            } else {
+                Ok(None)
+            };
+        }
+        #[cfg(feature = "websocket")]
+        if let Some(p2p) = seen.network.p2p() {
+            return p2p.reload_certificates();
+        }
+        Ok(None)
     }
 
     /// The standing of a peer on topics; `None` if it is not connected over libp2p.
@@ -175,6 +186,12 @@ impl View {
         }
         #[cfg(feature = "ws")]
         if seen.network.ws().and_then(WsNetwork::tls).is_some_and(TlsIdentity::is_stale) {
+            return Some(Trouble::CertificateStale);
+        }
+        #[cfg(all(feature = "ws", feature = "websocket"))]
+        if seen.network.ws().is_none()
+            && seen.network.p2p().and_then(P2pNetwork::tls).is_some_and(TlsIdentity::is_stale)
+        {
             return Some(Trouble::CertificateStale);
         }
         None

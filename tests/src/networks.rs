@@ -3,6 +3,7 @@
 //! In the hybrid network links alternate between WebSocket and libp2p, so that each case spans both.
 
 use std::{
+    marker::PhantomData,
     net::SocketAddr,
     sync::{
         Arc,
@@ -17,12 +18,14 @@ use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
 use mesh::{Door, InboundLimits};
 use net_hybrid::{HybridConfig, HybridNetwork};
 use net_p2p::{P2pConfig, P2pNetwork};
+use net_tcp::tls::{TlsIdentity, read_certificates};
 use net_ws::{WsConfig, WsNetwork};
 use runtime::Shutdown;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     harness::{Clock, Harness, RawPeer, network},
+    http::certificate::Certificate,
     libp2p::RawLibp2p,
     memory::{MemoryNetwork, MemoryPeer, Shape},
     websocket::{RawWebSocket, upgrade_request},
@@ -190,14 +193,80 @@ impl Harness for Ws {
     }
 }
 
-/// A node with a libp2p network.
-#[derive(Debug)]
-pub struct P2p {
-    base: Base,
-    network: P2pNetwork,
+/// The way in which the nodes of a libp2p network reach each other.
+pub trait Way: std::fmt::Debug + Send + Sync + 'static {
+    /// The part of their addresses above the TCP port.
+    const ABOVE: &str;
+
+    /// Adds what the nodes need for it.
+    fn equip(config: &mut P2pConfig);
 }
 
-impl Harness for P2p {
+/// TCP alone.
+#[derive(Debug)]
+pub struct Tcp;
+
+/// A WebSocket over TCP.
+#[derive(Debug)]
+pub struct WebSocket;
+
+/// A WebSocket over TLS. Scripted peers use a plain one.
+#[derive(Debug)]
+pub struct SecureWebSocket;
+
+impl Way for Tcp {
+    const ABOVE: &str = "";
+
+    fn equip(_: &mut P2pConfig) {}
+}
+
+impl Way for WebSocket {
+    const ABOVE: &str = "/ws";
+
+    fn equip(_: &mut P2pConfig) {}
+}
+
+impl Way for SecureWebSocket {
+    const ABOVE: &str = "/tls/ws";
+
+    fn equip(config: &mut P2pConfig) {
+        static CERTIFICATE: std::sync::LazyLock<Certificate> =
+            std::sync::LazyLock::new(Certificate::generate);
+        let files = CERTIFICATE.files();
+        let roots = read_certificates(&CERTIFICATE.root()).expect("it is a certificate");
+        config.web = std::mem::take(&mut config.web).with_roots(roots, None);
+        let identity = TlsIdentity::load(&files.cert, &files.key);
+        config.web.identity = Some(identity.expect("the certificate can be used"));
+        config.listen.push("/ip4/127.0.0.1/tcp/0/ws".parse().expect("it is a multiaddr"));
+    }
+}
+
+/// A node with a libp2p network.
+#[derive(Debug)]
+pub struct Libp2pOver<W> {
+    base: Base,
+    network: P2pNetwork,
+    _way: PhantomData<W>,
+}
+
+/// A node with a libp2p network over TCP.
+pub type P2p = Libp2pOver<Tcp>;
+
+impl<W: Way> Libp2pOver<W> {
+    /// The address that ends with this above its port, before the peer ID.
+    fn at(&self, above: &str) -> String {
+        let end = format!("{above}/p2p/{}", self.base.identity);
+        let addresses = self.network.listen_addresses();
+        let is_so = |address: &String| {
+            address
+                .strip_suffix(&end)
+                .is_some_and(|rest| rest.ends_with(|c: char| c.is_ascii_digit()))
+        };
+        addresses.into_iter().find(is_so).expect("the node listens there")
+    }
+}
+
+impl<W: Way> Harness for Libp2pOver<W> {
     type Raw = RawLibp2p;
 
     const CLOCK: Clock = Clock::Real;
@@ -206,8 +275,12 @@ impl Harness for P2p {
     async fn start(setup: Setup) -> Self {
         let base = Base::new(setup);
         let lent = base.broadcaster.clone();
-        let started = P2pNetwork::start(base.p2p_config(), lent, &base.root).await;
-        Self { network: started.expect("a libp2p node starts"), base }
+        let mut config = base.p2p_config();
+        let listen = format!("/ip4/127.0.0.1/tcp/0{}", W::ABOVE);
+        config.listen = vec![listen.parse().expect("it is a multiaddr")];
+        W::equip(&mut config);
+        let started = P2pNetwork::start(config, lent, &base.root).await;
+        Self { network: started.expect("a libp2p node starts"), base, _way: PhantomData }
     }
 
     fn gossip(&self) -> Arc<dyn GossipNode> {
@@ -223,12 +296,13 @@ impl Harness for P2p {
     }
 
     async fn dial(&self, other: &Self) {
-        let added = self.network.add_peer(&other.network.addresses()[0]);
-        added.expect("the address can be dialled");
+        let address = other.at(W::ABOVE).parse().expect("it is an address");
+        self.network.add_peer(&address).expect("the address can be dialled");
     }
 
     async fn dial_raw(&self) -> RawLibp2p {
-        raw_libp2p(&self.network.listen_addresses()[0], &self.base.broadcaster).await
+        let above = if W::ABOVE.is_empty() { "" } else { "/ws" };
+        raw_libp2p(&self.at(above), &self.base.broadcaster).await
     }
 
     async fn stop(&self, grace: Duration) -> Shutdown {

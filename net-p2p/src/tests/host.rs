@@ -31,6 +31,7 @@ use crate::{
     connections::ConnectionTasks,
     metrics::P2pMetrics,
     security::Security,
+    sockets::Sockets,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
     transport::{self, TransportParts},
 };
@@ -63,8 +64,10 @@ pub(crate) fn secured_transport(
     door: Door,
     security: &[Security],
 ) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let (environment, tasks) = (Environment::system(), connection_tasks());
-    let parts = TransportParts { environment, key, security, door, tasks, backlog: backlog() };
+    let config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
+    let sockets = Sockets::new(Environment::system(), &config, &P2pMetrics::default());
+    let (tasks, backlog) = (connection_tasks(), backlog());
+    let parts = TransportParts { sockets, key, security, door, tasks, backlog };
     transport::build(parts).unwrap()
 }
 

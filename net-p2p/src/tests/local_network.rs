@@ -9,7 +9,11 @@ use mesh::{DialFailure, MeshLimits};
 use tokio_util::sync::CancellationToken;
 
 use super::host::new_key;
-use crate::{dialing::Dialing, metrics::P2pMetrics};
+use crate::{
+    dialing::{Dialing, Work},
+    metrics::P2pMetrics,
+    trees::Trees,
+};
 
 /// Addresses of the local network that a node dials at most. Source: threats and goals, row 25.
 const MOST: usize = 8;
@@ -24,8 +28,8 @@ fn forged(number: u32) -> (PeerId, Multiaddr) {
 /// The orders to dial that come within a second.
 async fn ordered(dialing: &mut Dialing) -> Vec<Ticket> {
     let mut orders = Vec::new();
-    while let Ok(Some(ticket)) =
-        tokio::time::timeout(Duration::from_secs(1), dialing.ordered()).await
+    while let Ok(Some(Work::Ordered(ticket))) =
+        tokio::time::timeout(Duration::from_secs(1), dialing.next()).await
     {
         orders.push(ticket);
     }
@@ -41,7 +45,8 @@ async fn forged_answers_of_the_local_network_lead_to_eight_dials_at_most() {
     let node = Broadcaster::start(setup, &CancellationToken::new());
     let mesh = node.mesh();
     let dialer = Some(mesh.attach(Transport::Libp2p));
-    let mut dialing = Dialing::new(dialer, new_key().identity(), P2pMetrics::default());
+    let mut dialing =
+        Dialing::new(dialer, Trees::new(None), new_key().identity(), P2pMetrics::default());
     let poison: Vec<_> = (0..FORGED).map(forged).collect();
     for part in poison.chunks(100) {
         dialing.on_mdns(mesh, mdns::Event::Discovered(part.to_vec()));

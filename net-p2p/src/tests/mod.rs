@@ -21,6 +21,8 @@ mod links;
 mod local_network;
 mod mesh_slots;
 mod one_address;
+#[cfg(feature = "private-network")]
+mod private;
 mod reach;
 mod recorded;
 mod restart;
@@ -30,4 +32,6 @@ mod subscription_floods;
 mod topic_backlog;
 mod topics;
 mod unread;
+#[cfg(feature = "websocket")]
+mod web;
 mod withheld_topics;

@@ -29,12 +29,12 @@ use gossip::{
     },
 };
 use mesh::{DialFailure, LearntHosts};
+use net_tcp::frame::{Control, OpCode};
 use rand::Rng;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::{
     config::{self, TargetError},

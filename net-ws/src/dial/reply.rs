@@ -13,8 +13,8 @@ use gossip::{
     wire::hello::{self, Header, Hello},
 };
 use httparse::{Response, Status};
+use net_tcp::websocket::request::accept_key;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{DialError, Missing, Other};
 use crate::context::Context;
@@ -133,7 +133,7 @@ impl Reply {
             }
         }
         let accept = self.first("sec-websocket-accept").unwrap_or_default();
-        if accept != derive_accept_key(key.as_bytes()).as_bytes() {
+        if accept != accept_key(key.as_bytes()).as_bytes() {
             return Err(DialError::NotAccepted(Missing::AcceptKey));
         }
         Ok(())

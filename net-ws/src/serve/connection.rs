@@ -6,11 +6,13 @@
 //! * The first request that is not gossip takes a connection permit of the HTTP server. HTTP connections
 //!   therefore take no places of peers, and peers no connection permits.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc};
 
-use gossip::{BoxFuture, DisconnectReason, LinkId};
+use bytes::BytesMut;
+use gossip::{BoxFuture, DisconnectReason, LinkId, Security, http::Caller};
 use mesh::PeerPlace;
 use net_http::serve::{Connection, PermitRule, Terms, Upgraded};
+use net_tcp::{hand_over::HandedOver, websocket};
 use runtime::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Place,
+    handed::Taken,
     hook::GossipHook,
     origin::{Origin, Sender},
     raw,
@@ -29,7 +32,7 @@ use super::{
 use crate::{
     frame::Role,
     link::{self, Established, IDENTITY_TIME},
-    metrics::TlsRefusal,
+    metrics::{TlsRefusal, UpgradeRefusal},
     socket,
 };
 
@@ -117,7 +120,9 @@ async fn speaks_tls(stream: &Stream) -> io::Result<First> {
 }
 
 /// A stream that can carry gossip.
-trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
+trait Carrier: websocket::Carrier + Sized {
+    /// The security of the stream.
+    const SECURITY: Security;
     type Read: AsyncRead + Unpin + Send + 'static;
     type Write: AsyncWrite + Unpin + Send + 'static;
 
@@ -128,6 +133,7 @@ trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
 }
 
 impl Carrier for Stream {
+    const SECURITY: Security = Security::Plain;
     type Read = runtime::ReadHalf;
     type Write = runtime::WriteHalf;
 
@@ -141,6 +147,7 @@ impl Carrier for Stream {
 }
 
 impl Carrier for TlsStream<Stream> {
+    const SECURITY: Security = Security::Tls;
     type Read = tokio::io::ReadHalf<Self>;
     type Write = tokio::io::WriteHalf<Self>;
 
@@ -164,8 +171,33 @@ async fn serve_over<Io: Carrier>(
     let server = place.context.http_server.clone();
     let hook = GossipHook { place: &place, origin: &origin };
     let served = server.serve(Connection { io, caller, terms }, &hook, cancel);
-    let (upgraded, cancel) = (served.await?, cancel.clone());
-    Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
+    let (Upgraded { io, early, upgrade }, cancel) = (served.await?, cancel.clone());
+    match upgrade {
+        Taken::Gossip(upgrade) => {
+            let upgraded = Upgraded { io, early, upgrade };
+            Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
+        }
+        Taken::Other(caller) => {
+            hand_over(place, io, early, &caller);
+            None
+        }
+    }
+}
+
+/// Hands a WebSocket over to the other network of the node, with its place at the door.
+fn hand_over<Io: Carrier>(place: Place, io: Io, early: BytesMut, caller: &Caller) {
+    let Place { context, from, pass, evicted } = place;
+    let from = match caller.ip {
+        Some(ip) if ip != from.ip() => SocketAddr::new(ip, 0),
+        _ => from,
+    };
+    let Ok(local) = io.socket().local_addr() else { return };
+    socket::tune_for_gossip(io.socket());
+    let security = Io::SECURITY;
+    let socket = HandedOver { io: Box::new(io), early, security, from, local, pass, evicted };
+    if !context.hand_over.as_ref().is_some_and(|to| to.give(socket)) {
+        context.metrics.note_upgrade(UpgradeRefusal::NotTaken);
+    }
 }
 
 /// Resolves once a peer that got its place as a member has not proved in time that it is that member; never for any other.

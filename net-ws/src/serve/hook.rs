@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::{
     Place,
+    handed::{self, Taken},
     origin::{Origin, Sender},
     route::genesis_of,
-    upgrade::{self, Accepted},
+    upgrade,
 };
 use crate::{config::GossipService, metrics::ProxyFault};
 
@@ -30,7 +31,7 @@ pub(super) struct GossipHook<'a> {
 }
 
 impl ConnectionHook for GossipHook<'_> {
-    type Upgrade = Box<Accepted>;
+    type Upgrade = Taken;
 
     fn client(&self, headers: &HeaderMap) -> Option<Caller> {
         if self.origin.sender == Sender::Client {
@@ -58,17 +59,26 @@ impl ConnectionHook for GossipHook<'_> {
         admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
     }
 
-    fn route(&self, request: &RequestHead<'_>) -> Action<Box<Accepted>> {
+    fn route(&self, request: &RequestHead<'_>) -> Action<Taken> {
         let context = &self.place.context;
+        let known = || {
+            if self.origin.sender == Sender::Proxy {
+                self.place.pass.comes_from(request.caller.ip.unwrap_or(self.origin.ip));
+            }
+        };
+        if context.hand_over.is_some()
+            && let Some(action) = handed::upgrade(request)
+        {
+            known();
+            return action;
+        }
         if context.gossip_service == GossipService::Off {
             return Action::Pass;
         }
         match genesis_of(request.uri.path()) {
             None => Action::Pass,
             Some(genesis) => {
-                if self.origin.sender == Sender::Proxy {
-                    self.place.pass.comes_from(request.caller.ip.unwrap_or(self.origin.ip));
-                }
+                known();
                 upgrade::decide(context, request, &genesis, &self.place.pass)
             }
         }

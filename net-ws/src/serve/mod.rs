@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   accept ──door──▶ connection: HttpServer ──▶ hook ─┬─ gossip path ─▶ upgrade ─▶ peer
+//!                       │                             ├─ upgrade of / ─▶ another network of the node
 //!                       │                             └─ other paths ─▶ node's HTTP services
 //!                       └─▶ drain (too many of one host)
 //! ```
@@ -15,6 +16,7 @@
 //! * Every request is answered, or its connection closed. The refusals are in the order of existing nodes.
 
 mod connection;
+mod handed;
 mod hook;
 mod origin;
 mod raw;

@@ -22,14 +22,14 @@ use gossip::{
         priority,
     },
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use mesh::{Pass, PeerPlace};
 use net_http::serve::{Action, Pipelined, RequestHead};
+use net_tcp::websocket::request::{self as websocket, NoUpgrade};
 use rand::Rng;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::reply;
+use super::{handed::Taken, reply};
 use crate::{
     context::{Answers, Context, Exchange},
     metrics::UpgradeRefusal,
@@ -56,9 +56,9 @@ pub(super) fn decide(
     request: &RequestHead<'_>,
     genesis: &[u8],
     pass: &Pass,
-) -> Action<Box<Accepted>> {
+) -> Action<Taken> {
     match accept(context, request, genesis, pass) {
-        Ok((response, accepted)) => Action::Upgrade(response, Box::new(accepted)),
+        Ok((response, accepted)) => Action::Upgrade(response, Taken::Gossip(Box::new(accepted))),
         Err(refusal) => {
             tracing::debug!(reason = refusal.why.label(), "upgrade refused");
             context.metrics.note_upgrade(refusal.why);
@@ -254,29 +254,16 @@ fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduct
 fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
     let headers = request.headers;
     let refuse = |why, status| Refusal::new(why, Said::NoUpgrade(status));
-    if !has_token(headers, header::CONNECTION, "upgrade")
-        || !has_token(headers, header::UPGRADE, "websocket")
-    {
-        return Err(refuse(UpgradeRefusal::NoUpgrade, StatusCode::BAD_REQUEST));
-    }
-    if *request.method != Method::GET {
-        return Err(refuse(UpgradeRefusal::Method, StatusCode::METHOD_NOT_ALLOWED));
-    }
-    if !has_token(headers, header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(refuse(UpgradeRefusal::WebSocketVersion, StatusCode::BAD_REQUEST));
-    }
+    websocket::judge(request.method, headers).map_err(|why| match why {
+        NoUpgrade::Headers => refuse(UpgradeRefusal::NoUpgrade, StatusCode::BAD_REQUEST),
+        NoUpgrade::Method => refuse(UpgradeRefusal::Method, StatusCode::METHOD_NOT_ALLOWED),
+        NoUpgrade::Version => refuse(UpgradeRefusal::WebSocketVersion, StatusCode::BAD_REQUEST),
+    })?;
     if !is_same_origin(headers) {
         return Err(refuse(UpgradeRefusal::Origin, StatusCode::FORBIDDEN));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
-    key.cloned().ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
-}
-
-/// Returns `true` if any line of a header lists `token`, compared without case.
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name);
-    let mut items = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    let key = websocket::key(headers).cloned();
+    key.ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
 /// Returns `true` if `Origin` is absent or names this host.
@@ -300,7 +287,7 @@ fn answer_headers(
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) {
+    if let Ok(accept) = HeaderValue::try_from(websocket::accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     let hello = Hello { identity_challenge, priority_challenge, ..context.hello.clone() };
@@ -322,14 +309,6 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
-    }
-
-    #[test]
-    fn a_token_may_stand_in_any_line_of_a_header() {
-        let lines = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
-        assert!(has_token(&lines, header::CONNECTION, "upgrade"));
-        assert!(has_token(&lines, header::UPGRADE, "websocket"));
-        assert!(!has_token(&lines, header::UPGRADE, "socket"));
     }
 
     #[test]

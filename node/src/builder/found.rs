@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! * No name is looked up unless the builder was told it, and never over the sockets of a network in memory.
+//! * No name is looked up unless the builder was told it, or an address names it, and never over the sockets of a network in memory.
 //! * A peer store that cannot be used is told in one line, and the node starts without it.
 
 use std::{
@@ -109,19 +109,14 @@ impl Found {
 
     /// Gives the mesh what is known from earlier runs, and asks the sources from now on. What is learnt is kept by the
     /// result, if there is a place for it.
-    pub(super) async fn begin(self, mesh: &Mesh, node: Described<'_>) -> Option<Keeper> {
+    pub(super) async fn begin(&self, mesh: &Mesh, node: Described<'_>) -> Option<Keeper> {
         let keeper = match node.dir.filter(|_| self.is_kept) {
             Some(dir) => self.restore(mesh, dir, node.network).await,
             None => None,
         };
         let wanted = wanted(node.mode);
         for bootstrap in &self.bootstrap {
-            let settings = DnsSettings::new(node.profile.dns)
-                .with_wanted(wanted)
-                .with_servers(self.servers.clone())
-                .with_dnssec(self.dnssec.clone())
-                .with_limits(self.limits)
-                .with_metrics(self.metrics.clone());
+            let settings = self.settings(node.profile).with_wanted(wanted);
             let source = DnsSource::new(bootstrap.clone(), settings, node.environment.random());
             let source = Diallable { source, mode: node.mode, failures: AtomicU32::new(0) };
             if let Err(error) = mesh.add_source(Arc::new(source)) {
@@ -129,6 +124,27 @@ impl Found {
             }
         }
         keeper
+    }
+
+    /// The way in which DNS is asked.
+    fn settings(&self, profile: &NetworkProfile) -> DnsSettings {
+        DnsSettings::new(profile.dns)
+            .with_servers(self.servers.clone())
+            .with_dnssec(self.dnssec.clone())
+            .with_limits(self.limits)
+            .with_metrics(self.metrics.clone())
+    }
+
+    /// Looks up the names of peers that are given as `/dnsaddr/NAME/p2p/ID`; `None` in a network in memory.
+    #[cfg(feature = "p2p")]
+    pub(super) fn resolver(
+        &self,
+        profile: &NetworkProfile,
+        environment: &Environment,
+    ) -> Option<Arc<dyn net_p2p::ResolveTree>> {
+        let settings = self.settings(profile).with_wanted(Wanted::Libp2p);
+        let is_asked = !environment.is_in_memory();
+        is_asked.then(|| Arc::new(super::trees::DnsTrees::new(settings, environment.clone())) as _)
     }
 
     async fn restore(&self, mesh: &Mesh, dir: &Path, network: &NetworkId) -> Option<Keeper> {

@@ -19,6 +19,8 @@ use crate::{error::StartError, mode::Mode, network::Network};
 #[derive(Debug)]
 pub(super) struct Lent {
     pub(super) key: Keypair,
+    #[cfg(any(feature = "ws", feature = "websocket"))]
+    pub(super) certificates: super::tls::Certificates,
     pub(super) broadcaster: Broadcaster,
     pub(super) door: Door,
     /// Serves HTTP, if there is anything to serve.
@@ -37,8 +39,10 @@ impl NodeBuilder {
         match self.mode {
             #[cfg(all(feature = "ws", feature = "p2p"))]
             Mode::Hybrid => {
-                let config =
-                    HybridConfig { ws: self.ws_config(&lent)?, p2p: self.p2p_config(&lent)? };
+                let (ws, p2p) = (self.ws_config(&lent)?, self.p2p_config(&lent)?);
+                #[cfg(feature = "websocket")]
+                let (ws, p2p) = self.p2p.share_port(ws, p2p);
+                let config = HybridConfig { ws, p2p };
                 let network = HybridNetwork::start(config, lent.broadcaster, parent).await?;
                 Ok(Network::Hybrid(network))
             }

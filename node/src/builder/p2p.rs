@@ -1,24 +1,45 @@
 //! The libp2p side of a node: its settings in the builder, and the network that is made from them.
 
+#[cfg(feature = "private-network")]
+use std::path::PathBuf;
+
 use gossip::{NetworkProfile, NodeAddress};
 #[cfg(feature = "dht")]
 use net_p2p::DhtConfig;
+#[cfg(feature = "websocket")]
+use net_p2p::WebConfig;
 use net_p2p::{AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig};
 
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
+#[cfg(feature = "private-network")]
+use crate::keys;
+#[cfg(any(feature = "websocket", feature = "private-network"))]
+use crate::mode::Mode;
+
+/// Interval at which the files of certificates are read again. Source: `WsConfig::tls_reread`.
+#[cfg(feature = "websocket")]
+const REREAD: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The settings of the libp2p side.
 #[derive(Debug)]
 pub(super) struct P2pSide {
     /// Where to listen.
     pub(super) listen: Vec<String>,
+    /// The addresses that others are told in place of it.
+    announce: Vec<String>,
     mdns: Mdns,
     gossip: GossipStreams,
     /// The application's own, whose streams are accepted.
     pub(super) protocols: Vec<OwnProtocol>,
     #[cfg(feature = "dht")]
     dht: DhtConfig,
+    /// `true` if the WebSocket port serves libp2p too.
+    #[cfg(all(feature = "ws", feature = "websocket"))]
+    shares_port: bool,
+    /// The file with the key of a private network.
+    #[cfg(feature = "private-network")]
+    private_network: Option<PathBuf>,
 }
 
 impl Default for P2pSide {
@@ -27,11 +48,16 @@ impl Default for P2pSide {
         let (mdns, gossip) = (Mdns::default(), GossipStreams::default());
         Self {
             listen,
+            announce: Vec::new(),
             mdns,
             gossip,
             protocols: Vec::new(),
             #[cfg(feature = "dht")]
             dht: DhtConfig::default(),
+            #[cfg(all(feature = "ws", feature = "websocket"))]
+            shares_port: false,
+            #[cfg(feature = "private-network")]
+            private_network: None,
         }
     }
 }
@@ -59,11 +85,28 @@ impl P2pSide {
 
     /// The multiaddrs to listen on.
     pub(super) fn addresses(&self) -> Result<Vec<Multiaddr>, StartError> {
-        let address = |text: &String| {
-            net_p2p::parse_listen_address(text)
-                .ok_or_else(|| StartError::ListenAddress { address: text.clone() })
-        };
+        let address = |text: &String| Ok(net_p2p::parse_listen_address(text)?);
         self.listen.iter().map(address).collect()
+    }
+
+    /// Connects the two halves of a hybrid by a queue of WebSockets, if the builder was told so.
+    #[cfg(all(feature = "ws", feature = "websocket"))]
+    pub(super) fn share_port(
+        &self,
+        mut ws: net_ws::WsConfig,
+        mut p2p: P2pConfig,
+    ) -> (net_ws::WsConfig, P2pConfig) {
+        if self.shares_port && ws.listen.is_some() {
+            let port = net_tcp::hand_over::HandOver::default();
+            (ws.hand_over, p2p.web.port) = (Some(port.clone()), Some(port));
+        }
+        (ws, p2p)
+    }
+
+    /// The multiaddrs that others are told.
+    pub(super) fn announced(&self) -> Result<Vec<Multiaddr>, StartError> {
+        let address = |text: &String| Ok(net_p2p::parse_announced_address(text)?);
+        self.announce.iter().map(address).collect()
     }
 }
 
@@ -75,10 +118,62 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the multiaddrs that other nodes are told in place of those that the node listens on, without `/p2p/ID`: for a
+    /// node behind a proxy or a gateway. Default: none, others are told where it listens.
+    pub fn announce(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.p2p.announce = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets whether the node looks for libp2p peers in the local network by multicast DNS. Default: [`Mdns::Off`].
     pub fn mdns(mut self, mdns: Mdns) -> Self {
         self.p2p.mdns = mdns;
         self
+    }
+
+    /// Serves libp2p over WebSocket on the WebSocket port of a hybrid too: requests of `/` for an upgrade to WebSocket are
+    /// taken for libp2p, and everything else is as without. Default: it serves gossip and HTTP alone.
+    #[cfg(all(feature = "ws", feature = "websocket"))]
+    pub fn share_port(mut self) -> Self {
+        self.p2p.shares_port = true;
+        self
+    }
+
+    /// Sets the file with the key of a private network, in the format of go-libp2p's `swarm.key`: libp2p connections to and
+    /// from nodes without the key fail. Default: none, the node is in no private network. The start fails if others than
+    /// its owner can read the file, and in a mode with a WebSocket side, which the key does not protect.
+    #[cfg(feature = "private-network")]
+    pub fn private_network(mut self, file: impl Into<PathBuf>) -> Self {
+        self.p2p.private_network = Some(file.into());
+        self
+    }
+
+    /// Checks that the node can listen on its addresses with the certificates that it has.
+    #[cfg(feature = "websocket")]
+    pub(super) fn check_listeners(&self) -> Result<(), StartError> {
+        let addresses = self.p2p.addresses()?;
+        match addresses.iter().find(|address| net_p2p::needs_certificate(address)) {
+            Some(address) if !self.tls.has_own() => {
+                Err(StartError::NoCertificate { address: address.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that everything the node does is inside of its private network.
+    #[cfg(feature = "private-network")]
+    pub(super) fn check_private_network(&self) -> Result<(), StartError> {
+        let Some(file) = &self.p2p.private_network else { return Ok(()) };
+        if self.mode != Mode::Libp2p {
+            return Err(StartError::PrivateNetworkMode { mode: self.mode.name() });
+        }
+        let listened = self.p2p.listen.iter().cloned();
+        let mut addresses = listened.chain(self.peers.iter().map(ToString::to_string));
+        if let Some(address) = addresses.find(|address| !net_p2p::is_private(address)) {
+            return Err(StartError::PrivateNetworkAddress { address });
+        }
+        keys::load_network_key(file).map(drop)?;
+        Ok(())
     }
 
     /// Sets the part that the node takes in the distributed hash table of libp2p: it finds relays and archives there,
@@ -112,6 +207,11 @@ impl NodeBuilder {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
         let mut config = P2pConfig::new(self.network.clone(), lent.key.clone());
         config.listen = self.p2p.addresses()?;
+        config.announce = self.p2p.announced()?;
+        #[cfg(feature = "discovery")]
+        {
+            config.resolver = self.found.resolver(self.profile, &self.environment);
+        }
         config.peers = self.peers.iter().filter(multiaddr).cloned().collect();
         config.mdns = self.p2p.mdns;
         config.door = lent.door.clone();
@@ -122,6 +222,19 @@ impl NodeBuilder {
         #[cfg(feature = "dht")]
         {
             config.dht = self.p2p.dht.clone();
+        }
+        #[cfg(feature = "websocket")]
+        {
+            let super::tls::Certificates { own, client, roots } = lent.certificates.clone();
+            config.web = WebConfig::default().with_roots(roots, client);
+            config.web.identity = own;
+            // In other modes the WebSocket side reads the files again.
+            config.web.reread = (self.mode == Mode::Libp2p).then_some(REREAD);
+        }
+        #[cfg(feature = "private-network")]
+        {
+            let key = self.p2p.private_network.as_ref().map(|file| keys::load_network_key(file));
+            config.private_network = key.transpose()?;
         }
         Ok(config)
     }

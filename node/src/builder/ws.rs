@@ -1,24 +1,12 @@
 //! The WebSocket side of a node: its settings in the builder, and the network that is made from them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use gossip::{NodeAddress, PriorityScheme};
-use net_ws::{ProxyRules, TlsIdentity, WsConfig};
+use net_ws::{ProxyRules, WsConfig};
 
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
-
-/// The files of a certificate and its key. They are read when the node starts, and again every ten seconds and when
-/// [`View::reload_certificates`](crate::View::reload_certificates) asks for it: a renewed certificate is used for new connections, and one that cannot be used is told in the log,
-/// the metrics and by [`Trouble::CertificateStale`](crate::Trouble::CertificateStale), while the old one stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// File of the certificates in PEM: the node's own first, which must not be an authority's, then those that lead to
-    /// an authority.
-    pub cert: PathBuf,
-    /// File of the private key to the first certificate, in PEM.
-    pub key: PathBuf,
-}
 
 /// The settings of the WebSocket side.
 #[derive(Debug)]
@@ -26,11 +14,6 @@ pub(super) struct WsSide {
     /// Where to listen; `None` for nowhere.
     pub(super) listen: Option<String>,
     public_address: Option<NodeAddress>,
-    tls: Option<TlsFiles>,
-    /// The authorities whose signature clients need.
-    tls_client_roots: Option<PathBuf>,
-    tls_roots: Option<PathBuf>,
-    tls_client: Option<TlsFiles>,
     priority: Option<Arc<dyn PriorityScheme>>,
     proxies: ProxyRules,
 }
@@ -38,44 +21,8 @@ pub(super) struct WsSide {
 impl Default for WsSide {
     fn default() -> Self {
         let listen = Some("127.0.0.1:0".to_owned());
-        Self {
-            listen,
-            public_address: None,
-            tls: None,
-            tls_client_roots: None,
-            tls_roots: None,
-            tls_client: None,
-            priority: None,
-            proxies: ProxyRules::default(),
-        }
+        Self { listen, public_address: None, priority: None, proxies: ProxyRules::default() }
     }
-}
-
-impl WsSide {
-    /// Checks the files of keys and certificates.
-    pub(super) fn check(&self) -> Result<(), StartError> {
-        self.listener_tls()?;
-        load(self.tls_client.as_ref())?;
-        if let Some(path) = &self.tls_roots {
-            net_ws::read_certificates(path)?;
-        }
-        Ok(())
-    }
-
-    /// The certificate of the listener, if it has one.
-    fn listener_tls(&self) -> Result<Option<TlsIdentity>, StartError> {
-        match (&self.tls, &self.tls_client_roots) {
-            (Some(TlsFiles { cert, key }), Some(authorities)) => {
-                Ok(Some(TlsIdentity::load_demanding(cert, key, authorities)?))
-            }
-            (files, _) => load(files.as_ref()),
-        }
-    }
-}
-
-/// The certificate in these files, if there are any.
-fn load(files: Option<&TlsFiles>) -> Result<Option<TlsIdentity>, StartError> {
-    files.map(|files| Ok(TlsIdentity::load(&files.cert, &files.key)?)).transpose()
 }
 
 impl NodeBuilder {
@@ -89,33 +36,6 @@ impl NodeBuilder {
     /// Sets the address that other nodes are told to reach this node's WebSocket side at. Default: none.
     pub fn public_address(mut self, address: NodeAddress) -> Self {
         self.ws.public_address = Some(address);
-        self
-    }
-
-    /// Sets the files for HTTPS on the WebSocket port, which goes on to speak plain HTTP too. Default: none, no HTTPS.
-    pub fn tls(mut self, files: TlsFiles) -> Self {
-        (self.ws.tls, self.ws.tls_client_roots) = (Some(files), None);
-        self
-    }
-
-    /// Sets the files for TLS on the WebSocket port, and a PEM file of the certificate authorities of which every peer and
-    /// caller needs a certificate. Connections without TLS are refused then, except those of trusted proxies that name
-    /// their clients in a header. Default: none, clients need no certificate.
-    pub fn tls_demanding(mut self, files: TlsFiles, authorities: impl Into<PathBuf>) -> Self {
-        (self.ws.tls, self.ws.tls_client_roots) = (Some(files), Some(authorities.into()));
-        self
-    }
-
-    /// Sets a PEM file of certificates to trust, besides those of the system, when dialling peers and calling others over
-    /// TLS. Default: none.
-    pub fn tls_roots(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ws.tls_roots = Some(path.into());
-        self
-    }
-
-    /// Sets the certificate and key to present to peers that ask for a client certificate. Default: none.
-    pub fn tls_client(mut self, files: TlsFiles) -> Self {
-        self.ws.tls_client = Some(files);
         self
     }
 
@@ -145,12 +65,9 @@ impl NodeBuilder {
         config.proxies = self.ws.proxies.clone();
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
-        (config.tls, config.tls_client) =
-            (self.ws.listener_tls()?, load(self.ws.tls_client.as_ref())?);
-        config.tls_roots = match &self.ws.tls_roots {
-            Some(path) => net_ws::read_certificates(path)?,
-            None => Vec::new(),
-        };
+        config.tls = lent.certificates.own.clone();
+        config.tls_client = lent.certificates.client.clone();
+        config.tls_roots = lent.certificates.roots.clone();
         config.priority = self.ws.priority.clone();
         Ok(config)
     }

@@ -306,6 +306,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .mode(settings.mode)
         .listen_ws(settings.listen_ws.clone())
         .listen_p2p(settings.listen_p2p.clone())
+        .announce(settings.announce.clone())
         .relaying(settings.relaying)
         .vote_packing(settings.vote_packing)
         .limits(limits(settings))
@@ -328,6 +329,12 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     }
     if let Some(file) = &settings.key_file {
         builder = builder.key_file(file);
+    }
+    if settings.shares_port {
+        builder = builder.share_port();
+    }
+    if let Some(file) = &settings.private_network {
+        builder = builder.private_network(file);
     }
     builder = builder.proxies(settings.proxies.clone());
     if let Some(files) = &settings.tls {

@@ -51,6 +51,9 @@ pub(crate) enum Key {
     Mode,
     ListenWs,
     ListenP2p,
+    Announce,
+    SharePort,
+    PrivateNetwork,
     Peers,
     Bootstrap,
     DnsServers,
@@ -129,6 +132,21 @@ const LISTEN_WS: Spec = Spec::new(
 const LISTEN_P2P: Spec = Spec::new(
     ("listen_p2p", "listen-p2p", List, Is("/ip4/127.0.0.1/tcp/4190"), "MULTIADDR"),
     "Where libp2p peers connect to; /tcp/0 picks a free port",
+);
+
+const ANNOUNCE: Spec = Spec::new(
+    ("announce", "announce", List, Nothing, "MULTIADDR"),
+    "Address that other libp2p nodes are told in place of those of listen_p2p, without /p2p/ID",
+);
+
+const SHARE_PORT: Spec = Spec::new(
+    ("share_port", "share-port", Switch, Is("off"), "SWITCH"),
+    "Serve libp2p over WebSocket on the WebSocket port too, in the mode hybrid: on or off",
+);
+
+const PRIVATE_NETWORK: Spec = Spec::new(
+    ("private_network", "private-network", Text, Nothing, "FILE"),
+    "File with the key that all nodes of a private libp2p network share (swarm.key); needs the mode p2p",
 );
 
 const PEERS: Spec = Spec::new(
@@ -291,12 +309,15 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 40] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
         Self::ListenWs,
         Self::ListenP2p,
+        Self::Announce,
+        Self::SharePort,
+        Self::PrivateNetwork,
         Self::Peers,
         Self::Bootstrap,
         Self::DnsServers,
@@ -339,6 +360,9 @@ impl Key {
             Self::Mode => MODE,
             Self::ListenWs => LISTEN_WS,
             Self::ListenP2p => LISTEN_P2P,
+            Self::Announce => ANNOUNCE,
+            Self::SharePort => SHARE_PORT,
+            Self::PrivateNetwork => PRIVATE_NETWORK,
             Self::Peers => PEERS,
             Self::Bootstrap => BOOTSTRAP,
             Self::DnsServers => DNS_SERVERS,
@@ -388,6 +412,7 @@ impl Key {
             | Self::Mdns
             | Self::PassOnBlocks
             | Self::ProxyProtocol
+            | Self::SharePort
             | Self::Dnssec
             | Self::PeerStore => &["on", "off"],
             Self::Admit => &["everybody", "members"],
@@ -408,6 +433,7 @@ impl Key {
         match self {
             Self::DataDir => ValueHint::DirPath,
             Self::IdentityFile
+            | Self::PrivateNetwork
             | Self::TlsCert
             | Self::TlsSecret
             | Self::TlsClientCa

@@ -45,6 +45,12 @@ pub(crate) struct Settings {
     pub(crate) listen_ws: String,
     /// Multiaddrs.
     pub(crate) listen_p2p: Vec<String>,
+    /// `true` if the WebSocket port serves libp2p too.
+    pub(crate) shares_port: bool,
+    /// File with the key of a private network.
+    pub(crate) private_network: Option<PathBuf>,
+    /// Multiaddrs that others are told in place of those.
+    pub(crate) announce: Vec<String>,
     pub(crate) peers: Vec<NodeAddress>,
     pub(crate) bootstrap: Vec<Bootstrap>,
     pub(crate) dns_servers: Vec<DnsServer>,
@@ -115,7 +121,10 @@ impl Settings {
             network,
             mode,
             listen_ws: read.required(Key::ListenWs, host_port)?,
-            listen_p2p: read.list(Key::ListenP2p, multiaddr)?,
+            listen_p2p: read.list(Key::ListenP2p, listen_address)?,
+            shares_port: read.required(Key::SharePort, switch)?,
+            private_network: read.optional(Key::PrivateNetwork, |text| layers.path(text))?,
+            announce: read.list(Key::Announce, announced_address)?,
             peers: read.list(Key::Peers, |text| peer(mode, text))?,
             public_address: read.optional(Key::PublicAddress, web_socket)?,
             metrics: read.optional(Key::Metrics, host_port)?,
@@ -342,13 +351,14 @@ fn host_port(text: &str) -> Result<String, String> {
     }
 }
 
-fn multiaddr(text: &str) -> Result<String, String> {
-    match tandem::parse_listen_address(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(format!(
-            "{text:?} is no multiaddr of an IP address and a TCP port: write for example /ip4/127.0.0.1/tcp/4190"
-        )),
-    }
+fn listen_address(text: &str) -> Result<String, String> {
+    let parsed = tandem::parse_listen_address(text);
+    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn announced_address(text: &str) -> Result<String, String> {
+    let parsed = tandem::parse_announced_address(text);
+    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn address(text: &str) -> Result<NodeAddress, String> {

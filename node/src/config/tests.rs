@@ -81,6 +81,12 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ("listen_ws = \"http://h:1\"", "`listen_ws`: \"http://h:1\" is not HOST:PORT"),
         ("listen_ws = \"h:99999\"", "`listen_ws`: \"h:99999\" is not HOST:PORT"),
         ("listen_p2p = [\"h:1\"]", "`listen_p2p`: \"h:1\" is no multiaddr"),
+        // Issue 11, 1.
+        (
+            "listen_p2p = [\"/ip6/::/tcp/4190\", \"/dns4/h.example/tcp/1\"]",
+            "`listen_p2p`: \"/dns4/h.example/tcp/1\" is no multiaddr that this build listens on: write",
+        ),
+        ("announce = [\"/ip4/1.2.3.4/tcp/0\"]", "`announce`: \"/ip4/1.2.3.4/tcp/0\" cannot be"),
         ("peers = [\"host\"]", "`peers`: \"host\" is no address: write host:port"),
         (
             "peers = [\"/ip4/1.2.3.4/tcp/1\"]",

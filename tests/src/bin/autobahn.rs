@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Gossip has binary messages only, so a node refuses text, which the suite is full of. This peer therefore has its own
-//! assembly of messages; headers, masks, control frames and close frames are those of `net-ws/src/frame`, compiled from
-//! the same files.
+//! assembly of messages; headers, masks, control frames and close frames are those of `net_tcp::frame`.
 
 use std::{
     error::Error,
@@ -18,20 +17,11 @@ use std::{
     time::Duration,
 };
 
-use tokio_tungstenite::tungstenite::{
-    handshake::derive_accept_key,
-    protocol::frame::coding::{Control, Data, OpCode},
+use net_tcp::frame::{
+    CloseEcho, Control, Data, Header, MAX_CONTROL_BYTES, MaskKey, OpCode, Part, Role, Violation,
+    Within, apply_mask, close_payload, read_close, read_header, write_frame,
 };
-
-/// The frame codec of the WebSocket network.
-#[path = "../../../net-ws/src/frame/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a part of it is used here")]
-mod frame;
-
-use frame::{
-    CloseEcho, Header, MAX_CONTROL_BYTES, MaskKey, Part, Role, Violation, Within, apply_mask,
-    close_payload, read_close, read_header, write_frame,
-};
+use net_tcp::websocket::request::accept_key;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -81,7 +71,7 @@ fn accept(stream: &mut TcpStream) -> Outcome<()> {
     stream.set_nodelay(true)?;
     let (head, early) = read_head(stream)?;
     let key = header(&head, "sec-websocket-key").ok_or("no key")?;
-    let accept = derive_accept_key(key.as_bytes());
+    let accept = accept_key(key.as_bytes());
     write!(
         stream,
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -114,8 +104,7 @@ fn talk(address: &str, path: &str) -> Outcome<Vec<u8>> {
          Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )?;
     let (head, early) = read_head(&mut stream)?;
-    if header(&head, "sec-websocket-accept").as_deref() != Some(&derive_accept_key(key.as_bytes()))
-    {
+    if header(&head, "sec-websocket-accept").as_deref() != Some(&accept_key(key.as_bytes())) {
         return Err(format!("{path}: not accepted: {head}").into());
     }
     let mut echo = Echo::new(Role::Client, early);

@@ -14,12 +14,13 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
     multiaddr::Protocol,
 };
-use tokio::net::TcpStream;
+use net_tcp::websocket::{Carrier, upgrade};
+use runtime::Random;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::websocket::connect_from;
 
-/// Dials `/ip4/…/tcp/…`, and listens nowhere.
+/// Dials `/ip4/…/tcp/…` and `/ip4/…/tcp/…/ws`, and listens nowhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sockets {
     /// Where connections leave from; unspecified: where the system likes.
@@ -27,7 +28,7 @@ pub(crate) struct Sockets {
 }
 
 impl Transport for Sockets {
-    type Output = Compat<TcpStream>;
+    type Output = Compat<Box<dyn Carrier>>;
     type Error = io::Error;
     type ListenerUpgrade = Pending<io::Result<Self::Output>>;
     type Dial = BoxFuture<'static, io::Result<Self::Output>>;
@@ -53,7 +54,16 @@ impl Transport for Sockets {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let source = self.source;
-        Ok(async move { Ok(connect_from(source, to).await?.compat()) }.boxed())
+        let is_web_socket = address.iter().any(|part| matches!(part, Protocol::Ws(_)));
+        Ok(async move {
+            let stream: Box<dyn Carrier> = Box::new(connect_from(source, to).await?);
+            if !is_web_socket {
+                return Ok(stream.compat());
+            }
+            let upgraded = upgrade::connect(stream, &to.to_string(), Random::system()).await;
+            Ok((Box::new(upgraded.map_err(io::Error::other)?) as Box<dyn Carrier>).compat())
+        }
+        .boxed())
     }
 
     fn poll(

@@ -20,6 +20,7 @@ const CRATES: &[&str] = &[
     "net-http",
     "net-ws",
     "net-p2p",
+    "net-tcp",
     "net-hybrid",
     "services",
     "node",

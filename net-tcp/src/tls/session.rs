@@ -16,14 +16,14 @@ use super::{failure::TlsFailed, trust::Trust};
 
 /// The name that the certificate of the server at `address` must be valid for; `None` if no certificate can be valid
 /// for the host.
-pub(crate) fn server_name(address: &WebSocketAddress) -> Option<String> {
+pub fn server_name(address: &WebSocketAddress) -> Option<String> {
     let host = address.host().trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host).is_ok().then(|| host.to_owned())
 }
 
 /// A TLS session with a server.
 #[derive(Debug)]
-pub(crate) struct TlsSession {
+pub struct TlsSession {
     stream: TlsStream<Stream>,
     host: Arc<str>,
 }
@@ -33,11 +33,7 @@ pub(crate) struct TlsSession {
 /// # Cancel safety
 ///
 /// Not safe: a dropped future drops the connection.
-pub(crate) async fn connect(
-    trust: &Trust,
-    host: &str,
-    stream: Stream,
-) -> Result<TlsSession, TlsFailed> {
+pub async fn connect(trust: &Trust, host: &str, stream: Stream) -> Result<TlsSession, TlsFailed> {
     let failed = |error| TlsFailed::of(error, host);
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|error| failed(io::Error::other(error)))?;

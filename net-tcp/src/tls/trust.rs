@@ -22,7 +22,7 @@ use super::{HTTP, identity::TlsIdentity};
 
 /// The trusted certificate authorities, read on first use.
 #[derive(Debug, Default)]
-pub(crate) struct Trust {
+pub struct Trust {
     more: Vec<CertificateDer<'static>>,
     /// The certificate that this node presents to servers that ask for one.
     client: Option<TlsIdentity>,
@@ -34,7 +34,7 @@ type Loading = Shared<BoxFuture<'static, Result<Arc<ClientConfig>, TrustError>>>
 
 /// The reason why no certificate can be verified.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum TrustError {
+pub enum TrustError {
     /// A configured root certificate cannot be used.
     #[error("a configured root certificate cannot be used")]
     Unusable(#[from] rustls::Error),
@@ -45,15 +45,12 @@ pub(crate) enum TrustError {
 
 impl Trust {
     /// Trusts the certificates in `more` as well as the system's, and presents `client` to servers that ask.
-    pub(crate) const fn new(
-        more: Vec<CertificateDer<'static>>,
-        client: Option<TlsIdentity>,
-    ) -> Self {
+    pub const fn new(more: Vec<CertificateDer<'static>>, client: Option<TlsIdentity>) -> Self {
         Self { more, client, loading: OnceLock::new() }
     }
 
     /// The certificate that this node presents to servers; `None` if it has none.
-    pub(crate) const fn client(&self) -> Option<&TlsIdentity> {
+    pub const fn client(&self) -> Option<&TlsIdentity> {
         self.client.as_ref()
     }
 
@@ -62,7 +59,7 @@ impl Trust {
     /// # Cancel safety
     ///
     /// Safe: the read continues without the caller, and the next caller gets its result.
-    pub(crate) async fn config(&self) -> Result<Arc<ClientConfig>, TrustError> {
+    pub async fn config(&self) -> Result<Arc<ClientConfig>, TrustError> {
         let loading = || loading(self.more.clone(), self.client.clone());
         self.loading.get_or_init(loading).clone().await
     }

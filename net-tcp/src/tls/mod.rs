@@ -19,7 +19,7 @@ pub use self::{
     certificates::{CertificateError, read_certificates},
     identity::{TlsError, TlsIdentity},
 };
-pub(crate) use self::{
+pub use self::{
     failure::TlsFailed,
     session::{TlsSession, connect, server_name},
     trust::Trust,

@@ -1,7 +1,7 @@
 //! Masking of WebSocket payloads: exclusive-or with a repeated key of four bytes.
 
 /// Masks or unmasks `bytes`, whose first byte is at `offset` of the payload.
-pub(crate) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
+pub fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
     if key == [0; 4] {
         return;
     }

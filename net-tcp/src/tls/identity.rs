@@ -86,7 +86,7 @@ pub enum TlsError {
 
 /// A certificate chain and private key that this node presents. Clones share them.
 ///
-/// A network that listens with one reads its files again every [`WsConfig::tls_reread`](crate::WsConfig::tls_reread).
+/// A network that listens with one reads its files again every few seconds.
 #[derive(Clone)]
 pub struct TlsIdentity {
     shared: Arc<Shared>,
@@ -157,7 +157,7 @@ enum Look {
 
 /// The outcome of one look at the files.
 #[derive(Debug)]
-pub(crate) enum Reread {
+pub enum Reread {
     /// Nothing has to be done, or not yet.
     Unchanged,
     /// New connections get another certificate from now on.
@@ -252,7 +252,7 @@ impl TlsIdentity {
     /// certificate; those that are open go on with the old one. Blocks on the file system.
     ///
     /// Changed files are refused only when they are found unusable twice: nobody can write two files at once.
-    pub(crate) fn reread(&self) -> Reread {
+    pub fn reread(&self) -> Reread {
         self.look(Look::Again)
     }
 
@@ -315,7 +315,7 @@ impl TlsIdentity {
     }
 
     /// The acceptor for inbound TLS connections.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.server))
     }
 

@@ -15,7 +15,7 @@ const CA_USED_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
 
 /// The reason why a TLS session was not made, or has ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TlsFailed {
+pub enum TlsFailed {
     /// The certificate of the server cannot be trusted.
     #[error("the certificate of {host} {reason}")]
     Certificate {

@@ -8,20 +8,20 @@
 mod mask;
 mod violation;
 
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+pub use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-pub(crate) use mask::apply as apply_mask;
-pub(crate) use violation::{CloseEcho, Violation, close_payload, read_close};
+pub use mask::apply as apply_mask;
+pub use violation::{CloseEcho, Violation, close_payload, read_close};
 
 /// Largest payload of a control frame, in bytes. Source: RFC 6455, section 5.5.
-pub(crate) const MAX_CONTROL_BYTES: usize = 125;
+pub const MAX_CONTROL_BYTES: usize = 125;
 
 /// Longest header this end writes, in bytes: two, plus a 64-bit length and a mask key.
-pub(crate) const MAX_HEADER_BYTES: usize = 14;
+pub const MAX_HEADER_BYTES: usize = 14;
 
 /// The end of a connection that this node is, which decides which side masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// This node listened: it reads masked frames and writes unmasked ones.
     Server,
     /// This node dialled: it reads unmasked frames and writes masked ones.
@@ -30,7 +30,7 @@ pub(crate) enum Role {
 
 /// Position of a frame relative to the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Within {
+pub enum Within {
     /// Between two messages.
     Nothing,
     /// After a data frame that was not the last of its message.
@@ -39,7 +39,7 @@ pub(crate) enum Within {
 
 /// Position of a frame within its message: the FIN bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub enum Part {
     /// More frames follow.
     More,
     /// The last frame, or the only one.
@@ -48,15 +48,17 @@ pub(crate) enum Part {
 
 /// A frame header that violates no rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) part: Part,
-    pub(crate) opcode: OpCode,
+pub struct Header {
+    /// The position of the frame in its message.
+    pub part: Part,
+    /// The kind of the frame.
+    pub opcode: OpCode,
     /// The mask key. Zero for an unmasked frame, so that applying it changes nothing.
-    pub(crate) mask: [u8; 4],
+    pub mask: [u8; 4],
     /// Announced length of the payload, in bytes.
-    pub(crate) len: u64,
+    pub len: u64,
     /// Length of the header itself, in bytes.
-    pub(crate) size: usize,
+    pub size: usize,
 }
 
 /// Reads a header from the start of `bytes`. Returns `None` if more bytes are needed.
@@ -64,11 +66,7 @@ pub(crate) struct Header {
 /// # Errors
 ///
 /// The first violation, in the order in which existing nodes check. Source: wire facts 1.7.
-pub(crate) fn read_header(
-    bytes: &[u8],
-    role: Role,
-    within: Within,
-) -> Result<Option<Header>, Violation> {
+pub fn read_header(bytes: &[u8], role: Role, within: Within) -> Result<Option<Header>, Violation> {
     let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
     let (part, opcode) = judge(first, second, within)?;
     let (len, after_len) = match second & 0x7f {
@@ -128,10 +126,10 @@ fn judge(first: u8, second: u8, within: Within) -> Result<(Part, OpCode), Violat
 }
 
 /// The key that masks a client's payload; `None` for the frames of a server.
-pub(crate) type MaskKey = Option<[u8; 4]>;
+pub type MaskKey = Option<[u8; 4]>;
 
 /// Appends a frame to `out`: a header of minimal length and the payload, masked if there is a key.
-pub(crate) fn write_frame(
+pub fn write_frame(
     out: &mut Vec<u8>,
     mask: MaskKey,
     (part, opcode): (Part, OpCode),
@@ -146,12 +144,7 @@ pub(crate) fn write_frame(
 }
 
 /// Appends the header of a frame to `out`.
-pub(crate) fn write_header(
-    out: &mut Vec<u8>,
-    mask: MaskKey,
-    (part, opcode): (Part, OpCode),
-    len: usize,
-) {
+pub fn write_header(out: &mut Vec<u8>, mask: MaskKey, (part, opcode): (Part, OpCode), len: usize) {
     let last = if part == Part::Last { 0x80 } else { 0 };
     let mask_bit = if mask.is_some() { 0x80 } else { 0 };
     out.push(last | u8::from(opcode));

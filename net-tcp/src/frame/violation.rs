@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// A rule of the frame layer that the peer broke. Source of codes and texts: wire facts 1.7, 1.9 and the
 /// vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Violation {
+pub enum Violation {
     /// A reserved bit is set, which only an extension would allow.
     ReservedBits(u8),
     /// An opcode that RFC 6455 does not define.
@@ -37,7 +37,7 @@ pub(crate) enum Violation {
 
 impl Violation {
     /// The payload of the close frame that this violation is answered with.
-    pub(crate) fn close_payload(self) -> Bytes {
+    pub fn close_payload(self) -> Bytes {
         match self {
             Self::TooBig => close_payload(1009, ""),
             other => close_payload(1002, &other.text()),
@@ -63,7 +63,7 @@ impl Violation {
 }
 
 /// Encodes the payload of a close frame. `text` must leave it within [`MAX_CONTROL_BYTES`](super::MAX_CONTROL_BYTES).
-pub(crate) fn close_payload(code: u16, text: &str) -> Bytes {
+pub fn close_payload(code: u16, text: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + text.len());
     payload.extend_from_slice(&code.to_be_bytes());
     payload.extend_from_slice(text.as_bytes());
@@ -72,14 +72,14 @@ pub(crate) fn close_payload(code: u16, text: &str) -> Bytes {
 
 /// The reply to a peer's close frame: the same code without the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CloseEcho(pub(crate) Bytes);
+pub struct CloseEcho(pub Bytes);
 
 /// Reads the unmasked payload of a close frame.
 ///
 /// # Errors
 ///
 /// [`Violation::InvalidCloseCode`], or [`Violation::InvalidCloseText`] if the code is valid.
-pub(crate) fn read_close(payload: &[u8]) -> Result<CloseEcho, Violation> {
+pub fn read_close(payload: &[u8]) -> Result<CloseEcho, Violation> {
     let Some((&code, text)) = payload.split_first_chunk() else {
         return Ok(CloseEcho(Bytes::new()));
     };

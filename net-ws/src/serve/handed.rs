@@ -1,0 +1,42 @@
+//! Upgrades that ask for no gossip: they belong to another network of the node, which speaks its protocol over the
+//! WebSocket.
+//!
+//! # Invariants
+//!
+//! * Only `/` is handed over, and only a complete request for a WebSocket. Every other request is answered as on a node
+//!   without another network.
+//! * The socket keeps its place with the door: its pass goes with it.
+
+use gossip::http::{Caller, HttpBody};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use net_http::serve::{Action, Pipelined, RequestHead};
+use net_tcp::websocket::request as websocket;
+
+use super::upgrade::Accepted;
+
+/// A request that was upgraded.
+pub(super) enum Taken {
+    /// The client becomes a peer of this network.
+    Gossip(Box<Accepted>),
+    /// The WebSocket of this client goes to another network.
+    Other(Caller),
+}
+
+/// The upgrade of a request that belongs to another network; `None` for any other request.
+pub(super) fn upgrade(request: &RequestHead<'_>) -> Option<Action<Taken>> {
+    // Pages of every site may ask: the handshake of libp2p proves keys, and nothing here goes by cookies.
+    websocket::judge(request.method, request.headers).ok()?;
+    let key = websocket::key(request.headers)?;
+    if request.uri.path() != "/" || request.pipelined == Pipelined::Something {
+        return None;
+    }
+    let accept = HeaderValue::try_from(websocket::accept_key(key.as_bytes())).ok()?;
+    let mut headers = HeaderMap::with_capacity(3);
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    let mut response = Response::new(HttpBody::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    Some(Action::Upgrade(response, Taken::Other(request.caller.clone())))
+}
