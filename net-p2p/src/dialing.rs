@@ -49,7 +49,7 @@ pub(crate) enum Work {
     /// An order of the mesh loop.
     Ordered(Ticket),
     /// The addresses below a name.
-    LookedUp(Looked<Dial>),
+    LookedUp(Box<Looked<Dial>>),
 }
 
 /// The orders of the mesh loop, and the dials in progress.
@@ -106,7 +106,7 @@ impl Dialing {
         let ordered = async { dialer.as_mut()?.next().await };
         tokio::select! {
             biased;
-            Some(looked) = trees.next() => Some(Work::LookedUp(looked)),
+            Some(looked) = trees.next() => Some(Work::LookedUp(Box::new(looked))),
             Some(ticket) = ordered => Some(Work::Ordered(ticket)),
             else => None,
         }
@@ -140,8 +140,8 @@ impl Dialing {
         let Some(name) = address.tree() else {
             return self.dial(swarm, address.peer, vec![address.address.clone()], dial);
         };
-        if let Err((dial, to, error)) = self.trees.look(name, address.clone(), dial) {
-            self.not_found(swarm, dial, &to, &error);
+        if let Some(failed) = self.trees.look(name, address.clone(), dial) {
+            self.on_looked_up(swarm, failed);
         }
     }
 

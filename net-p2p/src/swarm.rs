@@ -107,7 +107,7 @@ impl Core {
                 Some(work) = self.links.dialing.next() => match work {
                     Work::Ordered(ticket) => self.links.dial(&mut self.swarm, ticket),
                     Work::LookedUp(looked) => {
-                        self.links.dialing.on_looked_up(&mut self.swarm, looked);
+                        self.links.dialing.on_looked_up(&mut self.swarm, *looked);
                     }
                 },
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),

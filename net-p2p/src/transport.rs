@@ -40,7 +40,7 @@ use mesh::Door;
 /// threats and goals, row 1.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the transports of a node are built from.
+/// The parts from which the transports of a node are built.
 pub(crate) struct TransportParts<'a> {
     /// The source of byte streams: TCP, pipes in memory, and WebSockets over them.
     pub(crate) sockets: Sockets,

@@ -92,16 +92,13 @@ impl<D: Send + 'static> Trees<D> {
         Self { resolver, looks: FuturesUnordered::new() }
     }
 
-    /// Looks the name of an address up. Returns the dial if it cannot be looked up now.
-    pub(crate) fn look(
-        &self,
-        name: String,
-        to: PeerAddress,
-        dial: D,
-    ) -> Result<(), (D, PeerAddress, TreeError)> {
-        let Some(resolver) = &self.resolver else { return Err((dial, to, TreeError::Off)) };
+    /// Looks the name of an address up. Returns the failure if that cannot begin.
+    pub(crate) fn look(&self, name: String, to: PeerAddress, dial: D) -> Option<Looked<D>> {
+        let Some(resolver) = &self.resolver else {
+            return Some(Looked { dial, to, found: Err(TreeError::Off) });
+        };
         if self.looks.len() >= MAX_LOOKS {
-            return Err((dial, to, TreeError::Busy));
+            return Some(Looked { dial, to, found: Err(TreeError::Busy) });
         }
         let asked = resolver.resolve(name.clone(), to.identity);
         self.looks.push(Box::pin(async move {
@@ -111,7 +108,7 @@ impl<D: Send + 'static> Trees<D> {
             };
             Looked { dial, to, found }
         }));
-        Ok(())
+        None
     }
 
     /// Waits for the next look-up to end; `None` while nothing is looked up.

@@ -23,7 +23,7 @@ use crate::{
 /// The name of Yamux in the negotiation. Source: libp2p specifications, `yamux/README.md`.
 const YAMUX: &str = "/yamux/1.0.0";
 
-/// What every byte stream of a node is upgraded with.
+/// The upgrades of every byte stream of a node.
 #[derive(Clone)]
 pub(crate) struct Upgrades {
     pub(crate) secure: Secure,

@@ -351,8 +351,6 @@ impl NodeBuilder {
     /// A start that is dropped leaves nothing running.
     pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
         self.check()?;
-        #[cfg(any(feature = "ws", feature = "websocket"))]
-        let certificates = self.tls.load()?;
         let data_dir = match std::mem::take(&mut self.data_dir) {
             DirSource::None => None,
             DirSource::Path(path) => Some(DataDir::open(path)?),
@@ -377,22 +375,17 @@ impl NodeBuilder {
         let http_server = None;
         let door = Door::new(self.inbound);
         #[cfg(feature = "discovery")]
-        let found = Described {
-            network: &self.network,
-            profile: self.profile,
-            mode: self.mode,
-            environment: &self.environment,
-            dir: data_dir.as_ref().map(DataDir::path),
-        };
-        #[cfg(feature = "discovery")]
         let dns = self.found.metrics();
         // Before the first dial, so that peers of the last run come first.
         #[cfg(feature = "discovery")]
-        let keeper = self.found.begin(broadcaster.mesh(), found).await;
+        let keeper = {
+            let node = self.described(data_dir.as_ref());
+            self.found.begin(broadcaster.mesh(), node).await
+        };
         let lent = Lent {
             key,
             #[cfg(any(feature = "ws", feature = "websocket"))]
-            certificates,
+            certificates: self.tls.load()?,
             broadcaster: broadcaster.clone(),
             door: door.clone(),
             http_server: http_server.clone(),
@@ -435,6 +428,18 @@ impl NodeBuilder {
             cancel,
         };
         Ok(Running::new(parts))
+    }
+
+    /// The node as the sources of addresses see it.
+    #[cfg(feature = "discovery")]
+    fn described<'a>(&'a self, data_dir: Option<&'a DataDir>) -> Described<'a> {
+        Described {
+            network: &self.network,
+            profile: self.profile,
+            mode: self.mode,
+            environment: &self.environment,
+            dir: data_dir.map(DataDir::path),
+        }
     }
 
     fn find_key(&mut self, data_dir: Option<&DataDir>) -> Result<Keypair, StartError> {

@@ -37,6 +37,7 @@ pub enum Violation {
 
 impl Violation {
     /// The payload of the close frame that this violation is answered with.
+    #[must_use]
     pub fn close_payload(self) -> Bytes {
         match self {
             Self::TooBig => close_payload(1009, ""),
@@ -63,6 +64,7 @@ impl Violation {
 }
 
 /// Encodes the payload of a close frame. `text` must leave it within [`MAX_CONTROL_BYTES`](super::MAX_CONTROL_BYTES).
+#[must_use]
 pub fn close_payload(code: u16, text: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + text.len());
     payload.extend_from_slice(&code.to_be_bytes());

@@ -252,6 +252,7 @@ impl TlsIdentity {
     /// certificate; those that are open go on with the old one. Blocks on the file system.
     ///
     /// Changed files are refused only when they are found unusable twice: nobody can write two files at once.
+    #[must_use]
     pub fn reread(&self) -> Reread {
         self.look(Look::Again)
     }
@@ -315,6 +316,7 @@ impl TlsIdentity {
     }
 
     /// The acceptor for inbound TLS connections.
+    #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.server))
     }

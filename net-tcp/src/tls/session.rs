@@ -16,6 +16,7 @@ use super::{failure::TlsFailed, trust::Trust};
 
 /// The name that the certificate of the server at `address` must be valid for; `None` if no certificate can be valid
 /// for the host.
+#[must_use]
 pub fn server_name(address: &WebSocketAddress) -> Option<String> {
     let host = address.host().trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host).is_ok().then(|| host.to_owned())
@@ -29,6 +30,10 @@ pub struct TlsSession {
 }
 
 /// Makes a TLS session over a connection, with the server called `host`. SNI is sent if that is a name and no address.
+///
+/// # Errors
+///
+/// [`TlsFailed`], with the name of the server.
 ///
 /// # Cancel safety
 ///

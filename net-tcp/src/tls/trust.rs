@@ -45,6 +45,7 @@ pub enum TrustError {
 
 impl Trust {
     /// Trusts the certificates in `more` as well as the system's, and presents `client` to servers that ask.
+    #[must_use]
     pub const fn new(more: Vec<CertificateDer<'static>>, client: Option<TlsIdentity>) -> Self {
         Self { more, client, loading: OnceLock::new() }
     }
@@ -55,6 +56,10 @@ impl Trust {
     }
 
     /// Returns the settings of TLS connections, after the first call has read the system's certificates.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError`] when no certificate can be verified.
     ///
     /// # Cancel safety
     ///

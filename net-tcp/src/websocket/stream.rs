@@ -409,8 +409,8 @@ mod tests {
             let (mut end, heard) = tokio::join!(talk(client, sent.clone()), listen);
             assert_eq!(heard, sent, "{room}");
             let mut rest = Vec::new();
-            drop(server);
-            end.read_to_end(&mut rest).await.unwrap();
+            let (ended, read) = tokio::join!(server.shutdown(), end.read_to_end(&mut rest));
+            assert!(ended.is_ok() && read.is_ok());
             (client, server) = pair(room);
             let listen = async {
                 let mut heard = Vec::new();
