@@ -38,6 +38,9 @@ const TEARDOWN: Duration = Duration::from_secs(5);
 /// there.
 const BATCH: Batch = Batch(256);
 
+/// The failure of a contender of which nothing arrived in the measured time.
+const NOTHING: &str = "nothing was delivered";
+
 /// The result of one contender.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -76,7 +79,7 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let _ = tasks.stop(TEARDOWN).await;
     match failure {
         Some(failure) => Err(failure.into()),
-        None if after == before => Err("nothing was delivered".into()),
+        None if after == before => Err(NOTHING.into()),
         None => {
             let delivered = (after - before) as f64;
             let cpu = cpu_before.zip(cpu_after).map(|(before, after)| after - before);
@@ -120,6 +123,18 @@ async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Resul
 mod tests {
     use super::*;
 
+    /// Runs a contender. A busy machine may deliver nothing in a short time, so the time doubles until something comes.
+    fn delivers(mut plan: Plan) {
+        let longest = Duration::from_secs(5);
+        let mut outcome = run(plan);
+        while plan.time < longest && matches!(&outcome, Err(error) if error.to_string() == NOTHING)
+        {
+            plan.time *= 2;
+            outcome = run(plan);
+        }
+        outcome.unwrap();
+    }
+
     #[test]
     fn every_contender_delivers_every_message_once_and_in_order() {
         let time = Duration::from_millis(50);
@@ -134,7 +149,7 @@ mod tests {
         ] {
             let plan = Plan { contender, transport, peers: 3, bytes: 200, warm_up: time, time };
             // A lost, duplicated or reordered message is an error, and so is a stall.
-            run(plan).unwrap();
+            delivers(plan);
         }
     }
 }

@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_contender_delivers_votes_and_bulk() {
-        let time = Duration::from_millis(100);
+        let time = Duration::from_millis(400);
         for contender in [
             Contender::Raw,
             Contender::DualQueue,
