@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Number of meetings, each of two nodes with random keys, so that every order of keys and dials occurs.
 const MEETINGS: usize = 100;
-/// Number of meetings at a time.
-const AT_A_TIME: usize = 4;
+/// Number of meetings at a time. Chosen: a meeting mostly waits for its redials, so that many cost little.
+const AT_A_TIME: usize = 20;
 /// Longest time until two nodes have settled. Generous, because the machine may be busy with other tests.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 

@@ -9,4 +9,3 @@ mod gossip_flows;
 mod links;
 mod refusals;
 mod shared;
-mod silence;

@@ -5,5 +5,5 @@ mod found_by_dns;
 mod idle_memory;
 mod killed_holder;
 mod self_dial;
-mod standing_hub;
+mod silence;
 mod whole_program;

@@ -1,4 +1,5 @@
-//! A hub whose process stands still: its leaves over both transports notice the silence, and come back.
+//! Peers that fall silent without a packet that says so: a hub whose process stands still, and a path that breaks. Both
+//! transports notice the silence, and the dialer comes back.
 
 use std::time::Duration;
 
@@ -6,13 +7,17 @@ use gossip::{Tag, wire::digest::Digest};
 use serde_json::Value;
 use tempfile::tempdir;
 use testkit::{
+    path::Path,
     process::{Listener, Node},
     wait::{PATIENCE, eventually},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// A silent peer is noticed within this time on both transports: issue 8, 28.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Shortest life of a link whose end is not taken for a failed dial, which would be tried again later.
+const LASTING_LINK: Duration = Duration::from_secs(11);
 
 fn ended(node: &Node) -> Option<Value> {
     node.events().into_iter().find(|event| event["event"] == "peer_disconnected")
@@ -62,4 +67,46 @@ async fn the_leaves_of_a_hub_that_stands_still_notice_it_and_come_back() {
     for node in [ws, p2p, hub] {
         assert_eq!(node.terminate().await, Some(0));
     }
+}
+
+/// Two nodes with one link over a path that breaks once the link has lasted: both ends notice within their time.
+async fn a_broken_path_is_noticed(mode: &str) {
+    let folders = [(); 2].map(|()| tempdir().expect("a temporary folder"));
+    let path = Path::start().await;
+    let listener = Node::run(folders[0].path(), &["--mode", mode]).await;
+    let address = listener.p2p.first().map_or_else(|| listener.ws_address(), String::as_str);
+    path.leads_to(address);
+    let peer = path.through(address);
+    let dialer = Node::run(folders[1].path(), &["--mode", mode, "--peer", &peer]).await;
+    let nodes = [&listener, &dialer];
+    for node in nodes {
+        node.has_peers(1).await;
+    }
+    sleep(LASTING_LINK).await;
+
+    path.cut();
+    let broken = Instant::now();
+    for node in nodes {
+        let left = (SILENCE + PATIENCE).saturating_sub(broken.elapsed());
+        let event = eventually("the silence is noticed", left, || ended(node)).await;
+        assert_eq!(event["reason"], "silent", "{event}");
+    }
+    for node in nodes {
+        node.has_peers(1).await;
+    }
+    for node in [dialer, listener] {
+        assert_eq!(node.terminate().await, Some(0));
+    }
+}
+
+// Issue 8, 28.
+#[tokio::test]
+async fn a_path_of_websocket_that_breaks_is_noticed_at_both_ends_and_dialled_again() {
+    a_broken_path_is_noticed("ws").await;
+}
+
+// Issue 8, 28. Before, the ping failed after 80 s, the connection closed, and its link lived on at both ends.
+#[tokio::test]
+async fn a_path_of_libp2p_that_breaks_is_noticed_at_both_ends_and_dialled_again() {
+    a_broken_path_is_noticed("p2p").await;
 }
