@@ -2,3 +2,4 @@
 
 mod one_door;
 mod one_link;
+mod shared_port;
