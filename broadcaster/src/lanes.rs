@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gossip::{Admission, Lane};
 use tokio::{sync::Notify, time::Instant};
 
-use self::queue::Queue;
+use self::queue::{Queue, Room};
 use crate::{
     frame::Frame,
     limits::{LaneLimits, Limits},
@@ -204,21 +204,18 @@ impl Lanes {
         }
     }
 
-    /// Adds waiting messages to `batch`, as many as one write takes.
+    /// Adds waiting messages to `batch`, which is empty, as many as one write takes.
     pub(crate) fn fill(&self, serves: Serves, batch: &mut Vec<Queued>) {
+        let mut room = Room::new(self.batch_messages, self.batch_bytes);
         let mut state = self.lock();
-        let mut bytes = 0;
-        while batch.len() < self.batch_messages && (batch.is_empty() || bytes < self.batch_bytes) {
-            let lane = match serves {
-                Serves::Only(lane) => index(lane),
+        loop {
+            let (lane, run) = match serves {
+                Serves::Only(lane) => (index(lane), usize::MAX),
                 Serves::Both => state.turn(self.bulk_floor),
             };
-            let Some(len) = state.lanes[lane].next_len() else { break };
-            if !batch.is_empty() && bytes + len > self.batch_bytes {
-                break;
+            if state.take_many(lane, run, &mut room, batch) == 0 {
+                return;
             }
-            bytes += len;
-            batch.extend(state.take(lane));
         }
     }
 
@@ -293,17 +290,33 @@ impl State {
         left
     }
 
-    /// Returns the index of the lane whose turn it is.
-    fn turn(&self, bulk_floor: u32) -> usize {
+    /// Returns the index of the lane whose turn it is, and the number of its messages that may go in a row.
+    fn turn(&self, bulk_floor: u32) -> (usize, usize) {
         let [priority, bulk] = &self.lanes;
-        let bulk_is_due = self.streak >= bulk_floor && !bulk.is_empty();
-        if priority.is_empty() || bulk_is_due { 1 } else { 0 }
+        match (priority.is_empty(), bulk.is_empty()) {
+            (false, true) => (0, usize::MAX),
+            (true, _) => (1, usize::MAX),
+            (false, false) if self.streak >= bulk_floor => (1, 1),
+            (false, false) => (0, bulk_floor.abs_diff(self.streak) as usize),
+        }
     }
 
-    /// Takes the next message of a lane. The streak matters only where one write loop serves both.
-    fn take(&mut self, lane: usize) -> Option<Queued> {
-        self.streak = if lane == 0 { self.streak.saturating_add(1) } else { 0 };
-        self.lanes[lane].pop()
+    /// Takes the next messages of a lane, and returns their number. The streak matters only where one write loop serves
+    /// both.
+    fn take_many(
+        &mut self,
+        lane: usize,
+        run: usize,
+        room: &mut Room,
+        batch: &mut Vec<Queued>,
+    ) -> usize {
+        let taken = self.lanes[lane].take_many(run, room, batch);
+        self.streak = match lane {
+            0 => self.streak.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX)),
+            _ if taken > 0 => 0,
+            _ => self.streak,
+        };
+        taken
     }
 }
 

@@ -277,11 +277,6 @@ impl Peer {
         self.interest.store(interest.to_bits(), Ordering::Relaxed);
     }
 
-    /// Returns `true` if the peer asked for messages of this kind.
-    pub(crate) fn wants(&self, frame: &Frame, table: &TagTable) -> bool {
-        self.interest().contains(table, frame.tag())
-    }
-
     /// Notes that the peer has the message with this digest.
     pub(crate) fn has(&self, digest: Digest) {
         // The filter tells whether the digest was known; that changes nothing here.
@@ -290,6 +285,7 @@ impl Peer {
     }
 
     /// Returns `true` if the peer said that it has this message, and the message is long enough to leave it out.
+    #[inline]
     pub(crate) fn knows(&self, frame: &Frame) -> bool {
         let Some(digest) = frame.digest() else { return false };
         self.announces.load(Ordering::Acquire) && self.known().contains(digest)

@@ -20,7 +20,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gossip::{Admission, Lane, LinkId, Transport};
+use gossip::{Admission, Interest, Lane, LinkId, Transport};
 use runtime::Breath;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,16 @@ async fn ready(lane: &FairQueue<Job>, pace: &Passing) {
         time::sleep_until(until).await;
     }
     lane.ready().await;
+}
+
+/// The parts of a message's way that are the same for every peer, and are found once.
+struct Route {
+    /// The transport that the topic of its tag has brought it to.
+    carried: Option<Transport>,
+    /// The link in use to the node that it came from.
+    sender: Option<LinkId>,
+    /// Its tag.
+    interest: Interest,
 }
 
 pub(crate) struct Router {
@@ -131,24 +141,28 @@ impl Router {
 
     /// Offers each message to each peer it is for. One lock per peer, whatever the number of messages.
     fn route(&mut self, jobs: &mut Vec<Job>) {
-        let Context { registry, metrics, .. } = &*self.context;
+        let Context { registry, metrics, tags, .. } = &*self.context;
         let version = registry.version();
         if version != self.version {
             self.peers = registry.fan_out();
             self.version = version;
         }
-        let carried: Vec<Option<Transport>> =
-            jobs.iter().map(|job| self.topics.publish(job, metrics)).collect();
-        // The sender may be reached by another link than the one that its message came on.
-        let sender = |job: &Job| job.source().and_then(|source| registry.in_use(source));
-        let senders: Vec<Option<LinkId>> = jobs.iter().map(sender).collect();
+        let routes: Vec<Route> = jobs
+            .iter()
+            .map(|job| Route {
+                carried: self.topics.publish(job, metrics),
+                // The sender may be reached by another link than the one that its message came on.
+                sender: job.source().and_then(|source| registry.in_use(source)),
+                interest: Interest::NONE.with(tags, job.frame.tag()),
+            })
+            .collect();
         for peer in &self.peers {
-            let ways = carried.iter().zip(&senders);
-            let wanted = jobs.iter().zip(ways).filter(|(job, (carried, sender))| {
+            let interest = peer.interest();
+            let wanted = jobs.iter().zip(&routes).filter(|(job, route)| {
                 job.includes(peer)
-                    && **sender != Some(peer.id)
-                    && **carried != Some(peer.transport)
-                    && self.wants(peer, job)
+                    && route.sender != Some(peer.id)
+                    && route.carried != Some(peer.transport)
+                    && self.wants(peer, interest, (job, route))
             });
             let queued = wanted.map(|(job, _)| Queued {
                 frame: job.frame.clone(),
@@ -167,14 +181,13 @@ impl Router {
         jobs.clear();
     }
 
-    fn wants(&self, peer: &Peer, job: &Job) -> bool {
-        let lane = job.frame.lane();
-        let Context { tags, metrics, .. } = &*self.context;
-        if !peer.wants(&job.frame, tags) {
-            metrics.dropped(DropReason::NotInterested, lane);
+    /// Returns whether the message goes to this peer, which is interested in messages of `interest`.
+    fn wants(&self, peer: &Peer, interest: Interest, (job, route): (&Job, &Route)) -> bool {
+        if !interest.intersects(route.interest) {
+            self.context.metrics.dropped(DropReason::NotInterested, job.frame.lane());
             false
         } else if peer.knows(&job.frame) {
-            metrics.dropped(DropReason::PeerHasIt, lane);
+            self.context.metrics.dropped(DropReason::PeerHasIt, job.frame.lane());
             false
         } else {
             true

@@ -112,7 +112,8 @@ impl<S: FrameSink> Writer<S> {
     ) -> ControlFlow<()> {
         let batch = &mut self.batch;
         self.peer.lanes.fill(self.serves, batch);
-        let (now, limits) = (Instant::now(), &self.writing.context.limits);
+        let Context { limits, tags, metrics, .. } = &*self.writing.context;
+        let (now, interest) = (Instant::now(), self.peer.interest());
         let age = |frame: &Frame| now.duration_since(frame.submitted());
         // The earliest time is sought, and one age computed: this is for every message to every peer.
         let earliest = batch.iter().map(|queued| queued.frame.submitted()).min();
@@ -134,7 +135,7 @@ impl<S: FrameSink> Writer<S> {
             let forwarded = frame.origin() == Origin::Forwarded;
             let reason = if forwarded && age(&frame) > limits.age(frame.lane()) {
                 Some(DropReason::Aged)
-            } else if !self.peer.wants(&frame, &self.writing.context.tags) {
+            } else if !interest.contains(tags, frame.tag()) {
                 Some(DropReason::NotInterested)
             } else if self.peer.knows(&frame) {
                 Some(DropReason::PeerHasIt)
@@ -142,7 +143,7 @@ impl<S: FrameSink> Writer<S> {
                 None
             };
             if let Some(reason) = reason {
-                self.writing.context.metrics.dropped(reason, frame.lane());
+                metrics.dropped(reason, frame.lane());
             } else {
                 frames.push(frame);
                 receipts.push(receipt);

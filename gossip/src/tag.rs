@@ -240,6 +240,12 @@ impl Interest {
         self.0 & other.0 == other.0
     }
 
+    /// Returns whether any tag of `other` is in the set.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The tags of the set, in the order of the table.
     pub fn tags(self, table: &TagTable) -> impl Iterator<Item = Tag> {
         let rules = table.0.iter().enumerate();
@@ -278,6 +284,7 @@ mod tests {
         let set = table.default_interest().with(table, Tag(*b"ZZ"));
         assert_eq!(set, table.default_interest());
         assert!(!set.contains(table, Tag(*b"ZZ")));
+        assert!(!set.intersects(Interest::NONE.with(table, Tag(*b"ZZ"))));
     }
 
     #[test]

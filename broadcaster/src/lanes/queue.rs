@@ -113,6 +113,34 @@ impl OfSender {
     }
 }
 
+/// The room that is left in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    messages: usize,
+    bytes: usize,
+    /// `true` before the first message, which may be longer than a batch.
+    is_whole: bool,
+}
+
+impl Room {
+    /// Room for so many messages of so many bytes together.
+    pub(super) const fn new(messages: usize, bytes: usize) -> Self {
+        Self { messages, bytes, is_whole: true }
+    }
+
+    /// Takes room for a message of `len` bytes; `false` if there is none.
+    #[inline]
+    const fn take(&mut self, len: usize) -> bool {
+        let fits = self.messages > 0 && (len <= self.bytes || self.is_whole);
+        if fits {
+            self.messages -= 1;
+            self.bytes = self.bytes.saturating_sub(len);
+            self.is_whole = false;
+        }
+        fits
+    }
+}
+
 fn len(message: &Queued) -> usize {
     message.frame.wire().len()
 }
@@ -157,6 +185,7 @@ impl Queue {
     }
 
     /// Adds a message behind those of its sender.
+    #[inline]
     pub(super) fn push(&mut self, message: Queued) {
         let place = match Sender::of(&message.frame) {
             None => OWN,
@@ -237,62 +266,90 @@ impl Queue {
     }
 
     /// Moves on to the sender whose turn it is, and returns its place.
+    #[inline]
     fn turn(&mut self) -> Option<usize> {
         loop {
             let place = *self.turns.front()?;
-            let is_alone = self.turns.len() == 1;
             let sender = self.senders.get_mut(place)?;
             if sender.left > 0 {
                 return Some(place);
             }
-            if is_alone {
+            if self.turns.len() == 1 {
                 sender.exceeded = 0;
+                sender.renew();
+            } else {
+                sender.renew();
+                self.turns.rotate_left(1);
             }
-            sender.renew();
-            self.turns.rotate_left(1);
         }
     }
 
-    /// The length of the next message.
-    pub(super) fn next_len(&mut self) -> Option<usize> {
-        if let Some(message) = self.ahead.front() {
-            return Some(len(message));
+    /// Moves messages to `batch`, `run` of them at most, as long as there is room. Returns their number.
+    ///
+    /// In one go, because this is for every message to every peer.
+    pub(super) fn take_many(
+        &mut self,
+        run: usize,
+        room: &mut Room,
+        batch: &mut Vec<Queued>,
+    ) -> usize {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < run
+            && let Some(next) = self.ahead.front()
+            && room.take(len(next))
+            && let Some(message) = self.ahead.pop_front()
+        {
+            self.greetings = self.greetings.saturating_sub(1);
+            taken += 1;
+            bytes += len(&message);
+            batch.push(message);
         }
-        let place = self.turn()?;
-        self.senders.get(place)?.messages.front().map(len)
-    }
-
-    /// Takes the next message out.
-    pub(super) fn pop(&mut self) -> Option<Queued> {
-        let message = match self.ahead.pop_front() {
-            Some(message) => {
-                self.greetings = self.greetings.saturating_sub(1);
-                message
+        while taken < run
+            && self.ahead.is_empty()
+            && let Some(place) = self.turn()
+            && let Some(sender) = self.senders.get_mut(place)
+        {
+            let before = taken;
+            while taken < run
+                && sender.left > 0
+                && let Some(next) = sender.messages.front()
+                && room.take(len(next))
+                && let Some(message) = sender.messages.pop_front()
+            {
+                let len = len(&message);
+                sender.bytes -= len;
+                sender.pay(len + MESSAGE_BYTES);
+                taken += 1;
+                bytes += len;
+                batch.push(message);
             }
-            None => self.pop_in_turn()?,
-        };
-        self.count -= 1;
-        self.bytes -= len(&message);
-        Some(message)
-    }
-
-    fn pop_in_turn(&mut self) -> Option<Queued> {
-        let place = self.turn()?;
-        let sender = self.senders.get_mut(place)?;
-        let message = sender.messages.pop_front()?;
-        let len = len(&message);
-        sender.bytes -= len;
-        sender.pay(len + MESSAGE_BYTES);
-        if sender.messages.is_empty() {
-            self.turns.pop_front();
-            self.vacate(place);
+            if sender.messages.is_empty() {
+                self.turns.pop_front();
+                self.vacate(place);
+            }
+            if taken == before {
+                break;
+            }
         }
-        Some(message)
+        self.count -= taken;
+        self.bytes -= bytes;
+        taken
     }
 
     /// Makes room for `frame`, if the limits leave none, at the cost of the senders with most. Returns `false` if there
     /// is no room.
+    #[inline]
     pub(super) fn make_room(
+        &mut self,
+        frame: &Frame,
+        limits: LaneLimits,
+        displaced: impl FnMut(Queued),
+    ) -> bool {
+        !self.is_full(limits, frame.wire().len()) || self.displace(frame, limits, displaced)
+    }
+
+    /// Makes room in a queue that has none.
+    fn displace(
         &mut self,
         frame: &Frame,
         limits: LaneLimits,
@@ -350,8 +407,10 @@ impl Queue {
     }
 
     /// Takes everything out, in the order in which it would have gone.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Queued> {
-        std::iter::from_fn(|| self.pop())
+    pub(super) fn drain(&mut self) -> Vec<Queued> {
+        let mut all = Vec::with_capacity(self.count);
+        self.take_many(usize::MAX, &mut Room::new(usize::MAX, usize::MAX), &mut all);
+        all
     }
 }
 
@@ -389,7 +448,7 @@ mod tests {
     }
 
     fn senders(queue: &mut Queue) -> Vec<Option<LinkId>> {
-        queue.drain().map(|message| message.frame.sender()).collect()
+        queue.drain().iter().map(|message| message.frame.sender()).collect()
     }
 
     // Issue 8, 24. Without this a vote of an honest peer found the queue full nearly always.
