@@ -147,19 +147,22 @@ pub fn write_frame(
 pub fn write_header(out: &mut Vec<u8>, mask: MaskKey, (part, opcode): (Part, OpCode), len: usize) {
     let last = if part == Part::Last { 0x80 } else { 0 };
     let mask_bit = if mask.is_some() { 0x80 } else { 0 };
-    out.push(last | u8::from(opcode));
+    let first = last | u8::from(opcode);
+    // In one piece each: every append asks for room.
     match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(short @ 0..=125), _) => out.push(mask_bit | short),
+        (Ok(short @ 0..=125), _) => out.extend_from_slice(&[first, mask_bit | short]),
         (_, Ok(medium)) => {
-            out.push(mask_bit | 126);
-            out.extend_from_slice(&medium.to_be_bytes());
+            let [high, low] = medium.to_be_bytes();
+            out.extend_from_slice(&[first, mask_bit | 126, high, low]);
         }
         _ => {
-            out.push(mask_bit | 127);
+            out.extend_from_slice(&[first, mask_bit | 127]);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(mask.as_ref().map_or(&[], <[u8; 4]>::as_slice));
+    if let Some(key) = mask {
+        out.extend_from_slice(&key);
+    }
 }
 
 #[cfg(test)]
