@@ -1,6 +1,6 @@
 //! One encoded message, shared by every queue it waits in.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use bytes::Bytes;
 use gossip::{
@@ -44,6 +44,19 @@ pub(crate) struct Stateless {
     /// The vote as it was read for the packers of all links, once one has needed it. `None` if it would come out of an
     /// unpacker as another one.
     pub(crate) vote: OnceLock<Option<vote::PackedVote>>,
+    /// Its form on the links that pack it with the same references, from the second link on: most do, since they are sent
+    /// the same votes. `None` if the budget had no room for it.
+    pub(crate) shared: OnceLock<Option<(vote::References, Frame)>>,
+    /// `true` once a link has packed it against earlier votes.
+    pub(crate) is_packed: AtomicBool,
+}
+
+impl Stateless {
+    /// A vote that no link has packed against earlier ones yet.
+    pub(crate) fn new(frame: Frame) -> Self {
+        let (vote, shared) = (OnceLock::new(), OnceLock::new());
+        Self { frame, vote, shared, is_packed: AtomicBool::new(false) }
+    }
 }
 
 #[derive(Debug)]

@@ -10,6 +10,7 @@
 //!
 //! * In between a vote is a plain one: it is recognized, judged and passed on as one, and each link packs it anew, in
 //!   the form of that link. What the far end unpacks is that vote, byte for byte.
+//! * The bytes of a vote packed against earlier ones are those of its references, so links with the same ones share them.
 //! * A vote that cannot be packed goes as it is, whole, between the packed ones. It ends nothing: existing nodes stop
 //!   packing against earlier votes for it, and anybody could make all nodes do that (S-4).
 //! * The first vote of a peer that cannot be unpacked ends the packing against earlier votes on its link, both ways,
@@ -21,7 +22,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -49,6 +50,9 @@ use crate::{
 /// by itself, and the bits take the place of its second byte.
 const MAX_STATEFUL_BYTES: usize = Tag::BYTES + MAX_PACKED_BYTES;
 
+/// Memory of such a message that several links share, its frame included, in bytes.
+const MAX_SHARED_BYTES: usize = MAX_STATEFUL_BYTES + 128;
+
 /// Largest number of messages whose bytes share one allocation. Chosen: half a batch of a write loop, 64 KiB at most.
 const SHARED_MESSAGES: usize = 128;
 
@@ -75,7 +79,7 @@ fn pack(frame: &Frame, budget: &ByteBudget) -> PackedVote {
     if vote::pack(plain, &mut wire).is_ok() {
         let held = budget.try_reserve(wire.len() + size_of::<Stateless>(), Lane::Priority);
         let frame = frame.recoded(Tag::AV, Bytes::from(wire), held);
-        return PackedVote::Stateless(Arc::new(Stateless { frame, vote: OnceLock::new() }));
+        return PackedVote::Stateless(Arc::new(Stateless::new(frame)));
     }
     match vote::unpack(plain, &mut wire) {
         Ok(()) => PackedVote::Misleading,
@@ -193,11 +197,26 @@ impl Sender {
             vote.filter(vote::PackedVote::fits)
         };
         let vote = packed.vote.get_or_init(read).as_ref()?;
+        let references = packer.refer(vote);
+        // A second link shows that there are several, and that it pays to keep the bytes for them.
+        let is_packed = &packed.is_packed;
+        if (is_packed.load(Ordering::Relaxed) || is_packed.swap(true, Ordering::Relaxed))
+            && let Some((shared, frame)) = packed.shared.get_or_init(|| {
+                let held = self.budget.try_reserve(MAX_SHARED_BYTES, Lane::Priority)?;
+                let mut wire = Vec::with_capacity(MAX_STATEFUL_BYTES);
+                wire.extend(Tag::VP.0);
+                vote.write(references, &mut wire);
+                Some((references, packed.frame.recoded(Tag::VP, Bytes::from(wire), Some(held))))
+            })
+            && *shared == references
+        {
+            return Some(frame.clone());
+        }
         if self.shared.capacity() < MAX_STATEFUL_BYTES {
             self.shared.reserve(left.min(SHARED_MESSAGES) * MAX_STATEFUL_BYTES);
         }
         self.shared.put_slice(&Tag::VP.0);
-        packer.pack(vote, &mut self.shared);
+        vote.write(references, &mut self.shared);
         let wire = self.shared.split().freeze();
         Some(packed.frame.recoded_in(self.spare.pop(), Tag::VP, wire))
     }
@@ -273,4 +292,85 @@ fn plain(payload: &[u8]) -> Result<Bytes, VoteError> {
     wire.extend(Tag::AV.0);
     vote::unpack(payload, &mut wire)?;
     Ok(Bytes::from(wire))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: MarkKey = MarkKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; MarkKey::WORDS]);
+
+    fn sender(budget: &ByteBudget) -> Sender {
+        Sender {
+            stateful: Arc::new(AtomicBool::new(true)),
+            packer: VotePacker::new(16),
+            _room: None,
+            shared: BytesMut::new(),
+            spare: Vec::new(),
+            budget: budget.clone(),
+            mark_key: KEY,
+            metrics: Metrics::default(),
+        }
+    }
+
+    fn vote(number: u8) -> Frame {
+        let parts: [&[u8]; 7] =
+            [&[0, 0], &[number; 80], &[1], &[2; 32], &[3; 96], &[4; 96], &[number; 64]];
+        let mut plain = Vec::new();
+        vote::unpack(&parts.concat(), &mut plain).unwrap();
+        Frame::control(Tag::AV, Lane::Priority, &plain)
+    }
+
+    fn encode(sender: &mut Sender, frame: &Frame) -> Frame {
+        let mut out = Vec::new();
+        sender.encode(std::slice::from_ref(frame), &mut out);
+        out.remove(0)
+    }
+
+    fn unpack(unpacker: &mut VoteUnpacker, frame: &Frame) -> Vec<u8> {
+        let (mut packed, mut plain) = (Vec::new(), Vec::new());
+        unpacker.unpack(&frame.wire()[Tag::BYTES..], &mut packed).unwrap();
+        vote::unpack(&packed, &mut plain).unwrap();
+        plain
+    }
+
+    // Issue 10, 7.
+    #[test]
+    fn links_with_the_same_references_share_the_bytes_of_a_vote_and_others_have_their_own() {
+        let budget = ByteBudget::new(1 << 20);
+        let mut senders: Vec<Sender> = (0..4).map(|_| sender(&budget)).collect();
+        let mut unpackers: Vec<_> = (0..4).map(|_| VoteUnpacker::new(16).unwrap()).collect();
+        let links = senders.iter_mut().zip(&mut unpackers);
+        for (number, (sender, unpacker)) in links.enumerate() {
+            // The last link was sent nothing before.
+            let before = vote(0);
+            if number < 3 {
+                let first = encode(sender, &before);
+                assert_eq!(unpack(unpacker, &first), before.wire()[Tag::BYTES..]);
+            }
+        }
+        let next = vote(1);
+        let coded: Vec<Frame> = senders.iter_mut().map(|sender| encode(sender, &next)).collect();
+        for (coded, unpacker) in coded.iter().zip(&mut unpackers) {
+            assert_eq!(unpack(unpacker, coded), next.wire()[Tag::BYTES..]);
+        }
+        let place = |at: usize| coded[at].wire().as_ptr();
+        assert_eq!(coded[0].wire(), coded[1].wire());
+        assert_ne!(place(0), place(1), "one link alone keeps nothing");
+        assert_eq!(place(1), place(2));
+        assert_ne!(coded[2].wire(), coded[3].wire());
+        let held = budget.used();
+        assert!(held > 0);
+        drop((coded, next));
+        assert!(budget.used() < held, "the shared form goes with its vote");
+    }
+
+    #[test]
+    fn a_budget_without_room_leaves_every_link_its_own_bytes() {
+        let budget = ByteBudget::new(0);
+        let (mut one, mut other) = (sender(&budget), sender(&budget));
+        let vote = vote(1);
+        assert_eq!(encode(&mut one, &vote).wire(), encode(&mut other, &vote).wire());
+        assert_eq!(budget.used(), 0);
+    }
 }

@@ -24,7 +24,7 @@ mod table;
 mod window;
 
 pub use mark::MarkKey;
-pub use stateful::{PackedVote, VotePacker, VoteUnpacker, link_bytes};
+pub use stateful::{PackedVote, References, VotePacker, VoteUnpacker, link_bytes};
 pub use stateless::{pack, unpack};
 
 /// Longest vote before it is packed, in bytes. Source: wire facts 5.3.

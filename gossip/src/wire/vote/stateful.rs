@@ -119,10 +119,42 @@ impl PackedVote {
         self.fits
     }
 
+    /// Appends the vote with these references, which a packer has made of it.
+    pub fn write(&self, references: References, out: &mut impl BufMut) {
+        let References { codes, sender, key, batch_key } = references;
+        let Self { proposal_at, round_at, sender_at, step_at, key_at, .. } = *self;
+        let (batch_key_at, signature_at) = (key_at + KEY_BYTES, key_at + 2 * KEY_BYTES);
+        out.put_slice(self.part(0, 1));
+        out.put_u8(codes);
+        out.put_slice(self.part(HEADER_BYTES, proposal_at));
+        if codes >> PROPOSAL_SHIFT & PROPOSAL_PLACES == 0 {
+            out.put_slice(self.part(proposal_at, round_at));
+        }
+        if codes & ROUND == ROUND_LITERAL {
+            out.put_slice(self.part(round_at, sender_at));
+        }
+        put(sender, self.part(sender_at, step_at), out);
+        out.put_slice(self.part(step_at, key_at));
+        put(key, self.part(key_at, batch_key_at), out);
+        put(batch_key, self.part(batch_key_at, signature_at), out);
+        out.put_slice(self.part(signature_at, self.packed.len()));
+    }
+
     /// The bytes from one place to the next.
     fn part(&self, from: usize, to: usize) -> &[u8] {
         self.packed.get(from..to).unwrap_or_default()
     }
+}
+
+/// The references of a vote to earlier ones of a connection. A vote with equal references has equal bytes on every
+/// connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct References {
+    /// The second byte.
+    codes: u8,
+    sender: Option<u16>,
+    key: Option<u16>,
+    batch_key: Option<u16>,
 }
 
 /// Packs votes against the earlier ones of a connection.
@@ -154,6 +186,13 @@ impl VotePacker {
     ///
     /// A round that is written wider than needed may come out narrower at the other end. [`PackedVote::fits`] tells.
     pub fn pack(&mut self, vote: &PackedVote, out: &mut impl BufMut) {
+        let references = self.refer(vote);
+        vote.write(references, out);
+    }
+
+    /// Takes the next vote in, and returns its references to earlier ones. [`PackedVote::write`] makes the bytes of them,
+    /// which every connection must be sent exactly once, in the order of these calls.
+    pub fn refer(&mut self, vote: &PackedVote) -> References {
         let proposal = self.proposals.place_of(&vote.proposal);
         if proposal.is_none() {
             self.proposals.push(vote.proposal);
@@ -174,23 +213,7 @@ impl VotePacker {
             | bit(sender, SENDER_KNOWN)
             | bit(key, KEY_KNOWN)
             | bit(batch_key, BATCH_KEY_KNOWN);
-
-        let PackedVote { proposal_at, round_at, sender_at, step_at, key_at, .. } = *vote;
-        let (batch_key_at, signature_at) = (key_at + KEY_BYTES, key_at + 2 * KEY_BYTES);
-        out.put_slice(vote.part(0, 1));
-        out.put_u8(codes);
-        out.put_slice(vote.part(HEADER_BYTES, proposal_at));
-        if proposal.is_none() {
-            out.put_slice(vote.part(proposal_at, round_at));
-        }
-        if round == ROUND_LITERAL {
-            out.put_slice(vote.part(round_at, sender_at));
-        }
-        put(sender, vote.part(sender_at, step_at), out);
-        out.put_slice(vote.part(step_at, key_at));
-        put(key, vote.part(key_at, batch_key_at), out);
-        put(batch_key, vote.part(batch_key_at, signature_at), out);
-        out.put_slice(vote.part(signature_at, vote.packed.len()));
+        References { codes, sender, key, batch_key }
     }
 }
 
