@@ -9,7 +9,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -37,11 +37,17 @@ pub enum ResponseBodyError {
     },
 }
 
+/// Longest body that is taken together with the head, in bytes, if it has come by then. Chosen: what a peer sends in one
+/// piece with the head.
+const SHORT_BYTES: u64 = 8 * 1024;
+
 pub(super) struct ResponseBody {
     /// `None` after the end. Dropped before `incoming`: when the HTTP library notices the drop, the
     /// connection is already abandoned.
     lease: Option<Lease>,
     incoming: Incoming,
+    /// The first part of a short body, which had come with the head.
+    early: Option<Result<Frame<Bytes>, hyper::Error>>,
     /// Fires at the deadline of the exchange.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Keeps the client's tasks alive, including that of this connection, after every client was dropped.
@@ -55,7 +61,37 @@ impl ResponseBody {
         deadline: Option<Pin<Box<Sleep>>>,
         config: Arc<TargetConfig>,
     ) -> Self {
-        Self { lease: Some(lease), incoming, deadline, config }
+        Self { lease: Some(lease), incoming, early: None, deadline, config }
+    }
+
+    /// Takes a short body that has come whole already, and gives the connection back.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        self.incoming.size_hint().exact().filter(|bytes| *bytes <= SHORT_BYTES)?;
+        // A wait is begun anew by the caller's own poll.
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut context) else {
+            return None;
+        };
+        match frame?.map(Frame::into_data) {
+            Ok(Ok(bytes)) if self.incoming.is_end_stream() => {
+                self.finish();
+                return Some(bytes);
+            }
+            Ok(Ok(bytes)) => self.early = Some(Ok(Frame::data(bytes))),
+            Ok(Err(other)) => self.early = Some(Ok(other)),
+            Err(error) => self.early = Some(Err(error)),
+        }
+        None
+    }
+
+    fn poll_incoming(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.early.take() {
+            Some(early) => Poll::Ready(Some(early)),
+            None => Pin::new(&mut self.incoming).poll_frame(context),
+        }
     }
 
     fn finish(&mut self) {
@@ -93,7 +129,7 @@ impl Body for ResponseBody {
             this.lease = None;
             return Poll::Ready(Some(Err(ResponseBodyError::Deadline)));
         }
-        match Pin::new(&mut this.incoming).poll_frame(context) {
+        match this.poll_incoming(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 this.finish();
@@ -114,6 +150,14 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.lease.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+        if self.lease.is_none() {
+            return SizeHint::with_exact(0);
+        }
+        let (early, left) = (self.early.as_ref(), self.incoming.size_hint());
+        let early = early.and_then(|early| early.as_ref().ok()?.data_ref());
+        match (early, left.exact()) {
+            (Some(early), Some(left)) => SizeHint::with_exact(left + early.len() as u64),
+            _ => left,
+        }
     }
 }

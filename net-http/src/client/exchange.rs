@@ -122,7 +122,12 @@ fn respond(
             lease.finish(config.keeps());
             return HttpBody::empty();
         }
-        HttpBody::new(ResponseBody::new(incoming, lease, deadline, config))
+        let mut body = ResponseBody::new(incoming, lease, deadline, config);
+        match body.take_whole() {
+            // Without a box, and without the layers above one.
+            Some(bytes) => HttpBody::full(bytes),
+            None => HttpBody::new(body),
+        }
     })
 }
 

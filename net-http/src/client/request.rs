@@ -3,7 +3,7 @@
 use gossip::http::{HttpError, HttpRequest};
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, Entry, HOST, TRANSFER_ENCODING, USER_AGENT},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
     uri::PathAndQuery,
 };
 use http_body::Body;
@@ -47,23 +47,23 @@ impl RequestDefaults {
             return Err(HttpError::Invalid { source: RequestError::Tunnel.into() });
         }
         self.shorten(request)?;
-        check_length(request)?;
+        let given = Given::of(request.headers());
+        check_length(request, given)?;
         *request.version_mut() = Version::HTTP_11;
         let bare = request.body().is_end_stream()
             && (request.method() == Method::POST
                 || request.method() == Method::PUT
                 || request.method() == Method::PATCH);
         let headers = request.headers_mut();
-        if let Entry::Vacant(host) = headers.entry(HOST) {
-            host.insert(self.host.clone());
+        if !given.host {
+            headers.insert(HOST, self.host.clone());
         }
         if let Some(user_agent) = &self.user_agent
-            && let Entry::Vacant(header) = headers.entry(USER_AGENT)
+            && !given.user_agent
         {
-            header.insert(user_agent.clone());
+            headers.insert(USER_AGENT, user_agent.clone());
         }
-        if bare && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING)
-        {
+        if bare && !given.length && !headers.contains_key(TRANSFER_ENCODING) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(())
@@ -91,12 +91,32 @@ impl RequestDefaults {
     }
 }
 
+/// The headers of a request that matter here, found in one pass: a look-up in the map costs as much for each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
+    host: bool,
+    user_agent: bool,
+    length: bool,
+}
+
+impl Given {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut given = Self::default();
+        for name in headers.keys() {
+            given.host |= *name == HOST;
+            given.user_agent |= *name == USER_AGENT;
+            given.length |= *name == CONTENT_LENGTH;
+        }
+        given
+    }
+}
+
 /// Checks that the declared length can be that of the body.
-fn check_length(request: &HttpRequest) -> Result<(), HttpError> {
-    let lengths = request.headers().get_all(CONTENT_LENGTH).iter().count();
-    if lengths == 0 {
+fn check_length(request: &HttpRequest, given: Given) -> Result<(), HttpError> {
+    if !given.length {
         return Ok(());
     }
+    let lengths = request.headers().get_all(CONTENT_LENGTH).iter().count();
     let alone = lengths == 1 && !request.headers().contains_key(TRANSFER_ENCODING);
     let declared = declared_length(request.headers()).filter(|_length| alone);
     let exact = request.body().size_hint().exact();

@@ -118,3 +118,41 @@ async fn the_caller_reads_the_peers_bytes_however_they_are_split() {
     assert_eq!(response, "five by te");
     assert_eq!(bench.pool().idle(), 1);
 }
+
+/// Asks, and is answered with the head and the beginning of a body of five bytes.
+async fn begun(bench: &mut Bench, first: &str) -> (HttpResponse, Peer) {
+    let answering = async {
+        let mut peer = bench.accept.next().await;
+        peer.head().await;
+        peer.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{first}")).await;
+        peer
+    };
+    let (response, peer) = tokio::join!(bench.client.get("/"), answering);
+    (response.unwrap(), peer)
+}
+
+// Issue 9, 8: a short body that came with the head is taken with it.
+#[tokio::test]
+async fn a_short_body_arrives_whole_however_it_is_split() {
+    for (first, rest) in [("hello", ""), ("he", "llo"), ("", "hello")] {
+        let mut bench = Bench::new(limits());
+        let (response, mut peer) = begun(&mut bench, first).await;
+        assert_eq!(response.body().size_hint().exact(), Some(5), "{first:?}");
+        peer.say(rest).await;
+        assert_eq!(text(response).await, "hello");
+        settle().await;
+        assert_eq!(bench.pool().idle(), 1, "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_short_body_that_breaks_off_ends_in_an_error() {
+    for first in ["", "he"] {
+        let mut bench = Bench::new(limits());
+        let (response, peer) = begun(&mut bench, first).await;
+        drop(peer);
+        assert!(read_all(response.into_body(), 1 << 10).await.is_err(), "{first:?}");
+        settle().await;
+        assert_eq!((bench.pool().idle(), bench.alive()), (0, 0));
+    }
+}
