@@ -9,7 +9,6 @@
 //!   that ends the connection and nothing else.
 
 use std::{
-    any::Any,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -27,9 +26,6 @@ use http::{HeaderValue, Response, StatusCode, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 
 use super::metrics::ServeMetrics;
-
-/// The payload of a caught panic.
-pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// Waiting for the first request, reading a request, or answering one.
 const BUSY: u8 = 0;

@@ -13,13 +13,14 @@
 //! * When the network stops, the request in progress is answered, and then the connection closes.
 
 use std::{
+    convert::identity,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::BytesMut;
-use futures::{FutureExt, TryFutureExt, future::Either};
+use futures::{TryFutureExt, future::Either};
 use gossip::{
     HeaderCase, StreamUse,
     http::{Caller, HttpResponse},
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     conn_state::{Answer, ConnState},
-    date::dated,
+    date::date,
     guard::{HeadGuard, Refusal},
     hook::{Action, ConnectionHook, RequestHead},
     limits::{PermitRule, Terms},
@@ -198,14 +199,17 @@ impl<H: ConnectionHook> Requests<'_, H> {
         &self,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send {
-        let ready = |response| self.conn.answer(dated(response, self.server.clock()));
+        let ready = |mut response| {
+            date(&mut response, self.server.clock());
+            self.conn.answer(response)
+        };
         let forwarded = self.hook.client(request.headers());
         let action = self.route(&request, forwarded.as_ref().unwrap_or(self.caller));
         request.extensions_mut().insert(forwarded.unwrap_or_else(|| self.caller.clone()));
         match (action, self.permit.get()) {
             (Action::Pass, Some(permit)) => {
-                let answering = self.server.answer(request, self.conn, permit);
-                Either::Left(answering.map(move |response| Ok(ready(response))))
+                let finish = move |response| Ok(ready(response));
+                Either::Left(self.server.answer(request, self.conn, permit, finish))
             }
             (action, _) => {
                 let answering = Box::pin(self.answer_rare(request, action));
@@ -254,7 +258,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
         let acquire = || self.server.permit(self.charged, self.conn);
         let acquired = self.cancel.run_until_cancelled(self.permit.get_or_try_init(acquire)).await;
         if let Some(Ok(permit)) = acquired {
-            return self.server.answer(request, self.conn, permit).await;
+            return self.server.answer(request, self.conn, permit, identity).await;
         }
         let mut response = reply::come_back(StatusCode::SERVICE_UNAVAILABLE, COME_BACK_AFTER);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -3,19 +3,21 @@
 use std::{cell::RefCell, time::UNIX_EPOCH};
 
 use gossip::http::HttpResponse;
-use http::{HeaderValue, StatusCode, header};
+use http::{
+    HeaderValue, StatusCode,
+    header::{self, Entry},
+};
 use runtime::WallClock;
 
 /// Adds the `Date` header if it is missing. An answer to an upgrade has none at existing nodes; the HTTP
 /// library would add it there too, which is why its own `Date` is switched off.
-pub(super) fn dated(mut response: HttpResponse, clock: &WallClock) -> HttpResponse {
+pub(super) fn date(response: &mut HttpResponse, clock: &WallClock) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
-        && !response.headers().contains_key(header::DATE)
-        && let Some(now) = date(clock)
+        && let Entry::Vacant(missing) = response.headers_mut().entry(header::DATE)
+        && let Some(now) = today(clock)
     {
-        response.headers_mut().insert(header::DATE, now);
+        missing.insert(now);
     }
-    response
 }
 
 thread_local! {
@@ -24,7 +26,7 @@ thread_local! {
 }
 
 /// The current time as a header value, formatted once per second.
-fn date(clock: &WallClock) -> Option<HeaderValue> {
+fn today(clock: &WallClock) -> Option<HeaderValue> {
     let now = clock.now();
     let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
     DATE.with_borrow_mut(|(written, value)| {

@@ -1,7 +1,5 @@
 //! The clean form of a path, to which requests with another form are redirected. Source: wire facts 1.1 and
-//! 9.1:
-//! the same rules hold on sockets and streams.
-//! hold for sockets and streams.
+//! 9.1: the same rules hold on sockets and streams.
 
 use std::fmt::Write;
 
@@ -38,11 +36,12 @@ pub fn decode(path: &str) -> Option<Vec<u8>> {
 
 /// Returns `true` if a path has no percent-encoding, no empty segment and no segment that starts with a dot.
 fn is_plain(path: &str) -> bool {
-    let mut before = 0;
-    path.bytes().all(|byte| {
-        let plain = byte != b'%' && !(before == b'/' && matches!(byte, b'/' | b'.'));
-        before = byte;
-        plain
+    let bytes = path.as_bytes();
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    // No early exit, so that the compiler can vectorize the loops.
+    let has_percent = bytes.iter().fold(false, |found, &byte| found | (byte == b'%'));
+    !pairs.fold(has_percent, |found, (&before, &byte)| {
+        found | ((before == b'/') & ((byte == b'/') | (byte == b'.')))
     })
 }
 

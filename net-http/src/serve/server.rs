@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     asked::Asked,
-    conn_state::{ConnState, Panic},
+    conn_state::ConnState,
     limits::ServeLimits,
     metrics::{Incident, ServeMetrics},
     permits::{ConnectionPermit, ConnectionPermits, Refused},
@@ -150,17 +150,20 @@ impl HttpServer {
     }
 
     /// Calls the service for one request of a connection that holds a permit. The request has its [`Caller`] already.
+    /// The response goes through `finish`, which is called in here: a layer around this future would move it once more.
     ///
     /// # Cancel safety
     ///
     /// Not safe: a dropped future drops the request.
-    pub(super) fn answer<'a, B>(
+    pub(super) fn answer<'a, B, R, F>(
         &'a self,
         request: Request<B>,
         conn: &Arc<ConnState>,
         permit: &'a ConnectionPermit,
-    ) -> impl Future<Output = HttpResponse> + Send + use<'a, B>
+        finish: F,
+    ) -> impl Future<Output = R> + Send + use<'a, B, R, F>
     where
+        F: FnOnce(HttpResponse) -> R + Send + 'a,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
@@ -174,32 +177,40 @@ impl HttpServer {
         }
         // If a permit is free, the service is called at once, which leaves a small future.
         match self.shared.requests.try_acquire() {
-            Ok(at_once) => Either::Left(self.handle(request, at_once, permit)),
-            Err(_taken) => Either::Right(Box::pin(self.answer_later(request, permit))),
+            Ok(at_once) => Either::Left(self.handle(request, at_once, permit, finish)),
+            Err(_taken) => Either::Right(Box::pin(self.answer_later(request, permit, finish))),
         }
     }
 
     /// Waits for a request permit, then calls the service.
-    async fn answer_later(
+    async fn answer_later<R>(
         &self,
         request: HttpRequest,
         connection: &ConnectionPermit,
-    ) -> HttpResponse {
+        finish: impl FnOnce(HttpResponse) -> R + Send,
+    ) -> R {
         let acquire = self.shared.requests.acquire();
         let Ok(Ok(permit)) = time::timeout(self.shared.limits.request_wait, acquire).await else {
             self.shared.metrics.note(Incident::Busy);
-            return reply::come_back(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(1));
+            return finish(reply::come_back(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Duration::from_secs(1),
+            ));
         };
-        self.handle(request, permit, connection).await
+        self.handle(request, permit, connection, finish).await
     }
 
     /// Calls the service for a request that holds a permit.
-    fn handle<'a>(
+    fn handle<'a, R, F>(
         &'a self,
         request: HttpRequest,
         permit: SemaphorePermit<'a>,
         connection: &'a ConnectionPermit,
-    ) -> impl Future<Output = HttpResponse> + Send + 'a {
+        finish: F,
+    ) -> impl Future<Output = R> + Send + use<'a, R, F>
+    where
+        F: FnOnce(HttpResponse) -> R + Send + 'a,
+    {
         self.shared.metrics.note_request();
         let service = &self.shared.service;
         let handling = catch_unwind(AssertUnwindSafe(|| service.answer(request)));
@@ -208,7 +219,12 @@ impl HttpServer {
                 Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await,
                 Err(panic) => Err(panic),
             };
-            let mut response = self.settle(handled);
+            // Matched here: a response that is passed through one more function is moved once more.
+            let mut response = match handled {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => self.failed(&error),
+                Err(_panic) => self.panicked(),
+            };
             drop(permit);
             if reply::has_pause(&response) {
                 response = Box::pin(reply::after_its_pause(response)).await;
@@ -217,17 +233,19 @@ impl HttpServer {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            response
+            finish(response)
         }
     }
 
-    /// Turns the service's result into an answer: 500 for an error or a panic.
-    fn settle(&self, handled: Result<Result<HttpResponse, BoxError>, Panic>) -> HttpResponse {
-        match handled {
-            Ok(Ok(response)) => return response,
-            Ok(Err(error)) => self.shared.metrics.note_failure(&error),
-            Err(_panic) => self.shared.metrics.note_panic(),
-        }
+    /// The answer for an error of the service.
+    fn failed(&self, error: &BoxError) -> HttpResponse {
+        self.shared.metrics.note_failure(error);
+        reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The answer for a panic of the service.
+    fn panicked(&self) -> HttpResponse {
+        self.shared.metrics.note_panic();
         reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,6 +18,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug)]
 pub(super) struct Deadlines {
     timer: Pin<Box<Sleep>>,
+    /// The waker that the timer holds. A task keeps its waker, so that most waits find the timer set.
+    known: Option<Waker>,
     /// The time since which a read waits; `None` if none does.
     reading: Option<Instant>,
     /// The time since which a write waits; `None` if none does.
@@ -28,7 +30,8 @@ impl Deadlines {
     /// Starts a wait to read now, with the deadline `limit`.
     pub(super) fn reading(limit: Duration) -> Self {
         let now = Instant::now();
-        Self { timer: Box::pin(sleep_until(now + limit)), reading: Some(now), writing: None }
+        let timer = Box::pin(sleep_until(now + limit));
+        Self { timer, known: None, reading: Some(now), writing: None }
     }
 
     /// Returns `true` if a read waits.
@@ -61,11 +64,18 @@ impl Deadlines {
 
     /// Returns `true` if `due` has passed; otherwise the task is woken by then.
     pub(super) fn is_past(&mut self, context: &mut Context<'_>, due: Instant) -> bool {
+        let is_set = self.known.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if is_set && self.timer.deadline() <= due && !self.timer.is_elapsed() {
+            return false;
+        }
         loop {
             if self.timer.deadline() > due {
                 self.timer.as_mut().reset(due);
             }
             if self.timer.as_mut().poll(context) == Poll::Pending {
+                if !is_set {
+                    self.known = Some(context.waker().clone());
+                }
                 return false;
             }
             if Instant::now() >= due {

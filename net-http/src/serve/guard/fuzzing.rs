@@ -2,7 +2,7 @@
 
 use super::{
     chunks::Chunks,
-    head::{Judged, judge},
+    head::{Judged, judge, parse},
 };
 use crate::serve::UpgradeOffer;
 
@@ -10,10 +10,12 @@ use crate::serve::UpgradeOffer;
 ///
 /// # Panics
 ///
-/// If the verdict is about bytes that are not there, or changes when more bytes follow.
+/// If the verdict is about bytes that are not there, changes when more bytes follow, or is another one than that of the
+/// parser.
 pub fn head(bytes: &[u8]) {
     for offer in [UpgradeOffer::Offered, UpgradeOffer::Refused] {
         let judged = judge(bytes, offer);
+        assert_eq!(judged, parse(bytes, offer), "the quick check and the parser differ");
         let Judged::Complete { len, version_at, .. } = &judged else { continue };
         assert!(*len <= bytes.len(), "the head is longer than what came");
         assert!(version_at.is_none_or(|at| at < *len), "the version is behind the head");

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Request, Status};
 
-use super::refusal::Refusal;
+use super::{host::is_host, plain, refusal::Refusal};
 use crate::serve::limits::{MAX_HEAD_BYTES, UpgradeOffer};
 
 /// Largest number of header lines. Chosen: the HTTP library's limit; existing nodes send fourteen.
@@ -45,6 +45,14 @@ pub(crate) enum Judged {
 
 /// Checks the head at the start of `bytes`.
 pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
+    match plain::length(bytes) {
+        Some(len) => Judged::Complete { len, body: Length::Known(0), version_at: None },
+        None => parse(bytes, upgrade),
+    }
+}
+
+/// Checks a head of any form.
+pub(super) fn parse(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
     // Left uninitialized, because it is needed for every request.
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = Request::new(&mut []);
@@ -148,31 +156,6 @@ fn lines_end_in_crlf(head: &[u8]) -> bool {
     let loose =
         pairs.fold(false, |loose, (&before, &byte)| loose | ((byte == b'\n') != (before == b'\r')));
     !loose && head.first() != Some(&b'\n') && head.last() == Some(&b'\n')
-}
-
-/// Returns `true` if a value is a valid `Host`: a name or an address with an optional port, or empty. Source:
-/// RFC 9112, section 3.2, and RFC 3986, section 3.2.2.
-fn is_host(value: &[u8]) -> bool {
-    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-    let in_literal = |byte: &u8| in_name(byte) || *byte == b':';
-    let port = if let Some(literal) = value.strip_prefix(b"[") {
-        let Some(end) = literal.iter().position(|byte| !in_literal(byte)) else { return false };
-        let Some(port) = literal.get(end..).and_then(|rest| rest.strip_prefix(b"]")) else {
-            return false;
-        };
-        if end == 0 {
-            return false;
-        }
-        port
-    } else {
-        let end = value.iter().position(|byte| !in_name(byte)).unwrap_or(value.len());
-        value.get(end..).unwrap_or_default()
-    };
-    match port.split_first() {
-        None => true,
-        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
-        Some(_) => false,
-    }
 }
 
 /// Returns `true` if the request target is a path, or names the same host as the header.

@@ -14,13 +14,16 @@
 //! * While a request is in progress, the end of the input is withheld from the HTTP library, so that a client
 //!   may close its half after its request.
 
+mod byte_set;
 mod chunks;
 mod closing;
 mod deadlines;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
+mod host;
 mod incoming;
+mod plain;
 mod refusal;
 
 use std::{
