@@ -35,6 +35,7 @@ use crate::{
     relay::Relaying,
     runs::Runs,
     submit::Submitter,
+    tally::LinkTraffic,
     topic::{TopicMessage, TopicSink},
     topic_sinks::TopicSinks,
     vote_codec,
@@ -403,6 +404,18 @@ impl Broadcaster {
     #[must_use]
     pub fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
         self.context().registry.infos(class)
+    }
+
+    /// The traffic of every attached link so far, in the order in which they were attached.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<LinkTraffic> {
+        self.context().registry.list().iter().map(|peer| peer.traffic()).collect()
+    }
+
+    /// The links that lost against another one of their node, and are still read.
+    #[must_use]
+    pub fn benched(&self) -> Vec<PeerInfo> {
+        self.context().registry.benched_infos()
     }
 
     /// Returns the attached link to the node with this identity; `None` while there is none.

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use gossip::{
-    Tag, TagTable,
+    Lane, Tag, TagTable,
     wire::{features::Features, vote::MarkKey},
 };
 
 use crate::{
-    budget::ByteBudget, encode, frame::Frame, limits::Limits, metrics::Metrics, passing::HeldBack,
-    performance::Performance, registry::Registry,
+    budget::ByteBudget,
+    encode,
+    frame::Frame,
+    limits::Limits,
+    metrics::{DropReason, Metrics},
+    passing::HeldBack,
+    peer::Peer,
+    performance::Performance,
+    registry::Registry,
 };
 
 pub(crate) struct Context {
@@ -29,6 +36,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Counts a message of a peer, or for one, that goes no further: among all, and among the peer's.
+    pub(crate) fn dropped_of(&self, peer: &Peer, reason: DropReason, lane: Lane) {
+        self.metrics.dropped(reason, lane);
+        peer.tally.dropped(reason);
+    }
+
     /// A message of one connection, charged to the budget; `None`, and counted, if it is too large or there is
     /// no room for it.
     pub(crate) fn direct(&self, tag: Tag, payload: &[u8]) -> Option<Frame> {

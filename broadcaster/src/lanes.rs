@@ -275,6 +275,12 @@ impl Lanes {
         self.lock().inherited_at
     }
 
+    /// Messages that wait and their bytes, of the priority and of the bulk lane.
+    pub(crate) fn queued(&self) -> [(usize, usize); 2] {
+        let state = self.lock();
+        [0, 1].map(|lane| (state.lanes[lane].count(), state.lanes[lane].bytes()))
+    }
+
     /// Bytes that wait.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.lock().lanes.iter().map(Queue::bytes).sum()

@@ -77,7 +77,10 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 24] = [
+    /// The number of reasons.
+    pub(crate) const COUNT: usize = 24;
+
+    const ALL: [Self; Self::COUNT] = [
         Self::IntakeFull,
         Self::PeerFull,
         Self::BudgetFull,
@@ -103,6 +106,11 @@ impl DropReason {
         Self::LinkPanicked,
         Self::PackedVote,
     ];
+
+    /// Every reason, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter()
+    }
 
     /// Returns the value of the `reason` label in metrics.
     #[must_use]
@@ -178,9 +186,10 @@ impl Traffic {
         self.bytes[lane].inc_by(bytes as u64);
     }
 
-    /// Counts a whole batch: the counters are shared by all peers, so every addition is dear.
-    pub(crate) fn count_all(&self, frames: &[Frame]) {
-        let mut sums = [(0, 0); 2];
+    /// Counts a whole batch, and returns the messages and bytes of each lane: the counters are shared by all peers, so
+    /// every addition is dear.
+    pub(crate) fn count_all(&self, frames: &[Frame]) -> [(u64, u64); 2] {
+        let mut sums = [(0_u64, 0_u64); 2];
         for frame in frames {
             let (messages, bytes) = &mut sums[usize::from(frame.lane() == Lane::Bulk)];
             *messages += 1;
@@ -190,6 +199,7 @@ impl Traffic {
             self.messages[lane].inc_by(messages);
             self.bytes[lane].inc_by(bytes);
         }
+        sums
     }
 }
 

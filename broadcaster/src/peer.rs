@@ -14,7 +14,7 @@ use std::{
 };
 
 use gossip::{
-    Direction, DisconnectReason, Identity, Interest, LinkId, NodeAddress, PeerInfo, Roles,
+    Direction, DisconnectReason, Identity, Interest, Lane, LinkId, NodeAddress, PeerInfo, Roles,
     TagTable, Transport,
     wire::digest::{Digest, DigestFilter},
 };
@@ -31,6 +31,7 @@ use crate::{
     limits::Rates,
     link::{LinkHooks, LinkInfo},
     requests::Requests,
+    tally::{LinkTraffic, Tally},
     vitals::{LastMessage, RoundTrip},
 };
 
@@ -56,6 +57,7 @@ pub(crate) struct Peer {
     pub(crate) doubt: Doubt,
     pub(crate) last_message: LastMessage,
     round_trip: RoundTrip,
+    pub(crate) tally: Tally,
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
@@ -126,6 +128,7 @@ impl Peer {
             doubt: Doubt::default(),
             last_message: LastMessage::new(Instant::now()),
             round_trip,
+            tally: Tally::default(),
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
@@ -154,6 +157,17 @@ impl Peer {
         info.weight = self.weight.load(Ordering::Relaxed);
         info.dial = self.configured.as_ref().and_then(ConfiguredAddress::state);
         info
+    }
+
+    /// The traffic of the link so far, and its queues.
+    pub(crate) fn traffic(&self) -> LinkTraffic {
+        let [priority, bulk] = self.lanes.queued();
+        LinkTraffic {
+            link: self.id,
+            priority: self.tally.lane(Lane::Priority, priority),
+            bulk: self.tally.lane(Lane::Bulk, bulk),
+            drops: self.tally.drops(),
+        }
     }
 
     /// The end that dialled.

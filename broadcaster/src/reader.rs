@@ -137,7 +137,9 @@ impl<R: FrameSource> Reader<R> {
         let came = received.tag;
         *tag = Some(came);
         let rule = self.way_in.context.tags.rule(came);
-        self.traffic.count(rule.map_or(Lane::Bulk, |rule| rule.lane), received.wire.len());
+        let (lane, bytes) = (rule.map_or(Lane::Bulk, |rule| rule.lane), received.wire.len());
+        self.traffic.count(lane, bytes);
+        self.peer.tally.received(lane, bytes);
         let message = self.decode(received).await?;
         let stands_for = message.as_ref().map_or(came, |message| message.tag);
         *tag = Some(stands_for);
@@ -194,7 +196,7 @@ impl<R: FrameSource> Reader<R> {
         match self.way_in.context.tags.rule(tag) {
             Some(rule) => self.known(rule, wire, memory).await,
             None => {
-                self.way_in.context.metrics.dropped(DropReason::UnknownTag, Lane::Bulk);
+                self.dropped(DropReason::UnknownTag, Lane::Bulk);
                 Ok(())
             }
         }
@@ -245,11 +247,11 @@ impl<R: FrameSource> Reader<R> {
             }
             Tag::TS => {
                 if self.peer.requests().answer(payload)? == Answered::Late {
-                    self.way_in.context.metrics.dropped(DropReason::LateAnswer, Lane::Bulk);
+                    self.dropped(DropReason::LateAnswer, Lane::Bulk);
                 }
             }
             // A message that the codec of the link could not have read, if there is one.
-            Tag::VP => self.way_in.context.metrics.dropped(DropReason::PackedVote, Lane::Priority),
+            Tag::VP => self.dropped(DropReason::PackedVote, Lane::Priority),
             _ => {
                 if let Some(hooks) = &self.peer.hooks {
                     hooks.control(self.peer.id, tag, payload)?;
@@ -263,12 +265,17 @@ impl<R: FrameSource> Reader<R> {
     /// up the messages behind them: what a peer asks for beyond its share is dropped.
     fn request(&self, rule: &'static TagRule, wire: Bytes, body: Bytes, memory: MessageMemory) {
         if !self.way_in.application.awaits(rule.tag) {
-            return self.way_in.context.metrics.dropped(DropReason::Unhandled, rule.lane);
+            return self.dropped(DropReason::Unhandled, rule.lane);
         }
         let make = || self.requested(rule, wire, body, memory);
         if self.origin.shares.requests().try_push_with(make) == Err(Refused::Full) {
-            self.way_in.context.metrics.dropped(DropReason::RequestsFull, rule.lane);
+            self.dropped(DropReason::RequestsFull, rule.lane);
         }
+    }
+
+    /// Counts a message of the peer that goes no further.
+    fn dropped(&self, reason: DropReason, lane: Lane) {
+        self.way_in.context.dropped_of(&self.peer, reason, lane);
     }
 
     fn requested(&self, rule: &TagRule, wire: Bytes, body: Bytes, memory: MessageMemory) -> Work {

@@ -289,6 +289,13 @@ impl Registry {
         infos.filter(|info| class.includes(info)).collect()
     }
 
+    /// The benched links, in the order in which they were named.
+    pub(crate) fn benched_infos(&self) -> Vec<PeerInfo> {
+        let mut infos: Vec<_> = self.benched.iter().map(|peer| peer.info()).collect();
+        infos.sort_unstable_by_key(|info| info.id);
+        infos
+    }
+
     /// Gives what waited for a link to another link of the same node, or keeps it until there is one.
     pub(crate) fn hand_over(&self, loser: &Peer, left: Vec<Queued>, winner: LinkId) {
         let (left, hop_local) = self.part(left);

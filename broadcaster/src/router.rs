@@ -170,7 +170,7 @@ impl Router {
             });
             let late = peer.lanes.offer_all(queued, |frame, admission| {
                 if admission == Admission::Full {
-                    metrics.dropped(DropReason::PeerFull, frame.lane());
+                    self.context.dropped_of(peer, DropReason::PeerFull, frame.lane());
                 }
             });
             if !late.is_empty() {
@@ -184,10 +184,10 @@ impl Router {
     /// Returns whether the message goes to this peer, which is interested in messages of `interest`.
     fn wants(&self, peer: &Peer, interest: Interest, (job, route): (&Job, &Route)) -> bool {
         if !interest.intersects(route.interest) {
-            self.context.metrics.dropped(DropReason::NotInterested, job.frame.lane());
+            self.context.dropped_of(peer, DropReason::NotInterested, job.frame.lane());
             false
         } else if peer.knows(&job.frame) {
-            self.context.metrics.dropped(DropReason::PeerHasIt, job.frame.lane());
+            self.context.dropped_of(peer, DropReason::PeerHasIt, job.frame.lane());
             false
         } else {
             true

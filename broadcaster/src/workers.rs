@@ -149,9 +149,11 @@ async fn handle(way_in: &WayIn, mut work: Work) {
     }
     match validation {
         Validation::Accept => {}
-        Validation::Ignore => return way_in.context.metrics.dropped(DropReason::Ignored, lane),
+        Validation::Ignore => {
+            return way_in.dropped(work.peer.as_deref(), DropReason::Ignored, lane);
+        }
         Validation::Reject => {
-            way_in.context.metrics.dropped(DropReason::Rejected, lane);
+            way_in.dropped(work.peer.as_deref(), DropReason::Rejected, lane);
             if let Some(peer) = &work.peer {
                 way_in.context.registry.end(peer, gossip::DisconnectReason::BadData);
             }
@@ -207,7 +209,7 @@ fn respond(context: &Context, work: &Work, topics: Topics) {
     let Some(frame) = context.direct(Tag::TS, &payload) else { return };
     match peer.lanes.offer(Queued { frame, receipt: None }) {
         Admission::Queued => {}
-        Admission::Full => context.metrics.dropped(DropReason::PeerFull, Lane::Bulk),
+        Admission::Full => context.dropped_of(peer, DropReason::PeerFull, Lane::Bulk),
         Admission::Closed => context.metrics.dropped(DropReason::PeerGone, Lane::Bulk),
     }
 }

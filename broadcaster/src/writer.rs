@@ -112,7 +112,7 @@ impl<S: FrameSink> Writer<S> {
     ) -> ControlFlow<()> {
         let batch = &mut self.batch;
         self.peer.lanes.fill(self.serves, batch);
-        let Context { limits, tags, metrics, .. } = &*self.writing.context;
+        let Context { limits, tags, .. } = &*self.writing.context;
         let (now, interest) = (Instant::now(), self.peer.interest());
         let age = |frame: &Frame| now.duration_since(frame.submitted());
         // The earliest time is sought, and one age computed: this is for every message to every peer.
@@ -143,7 +143,7 @@ impl<S: FrameSink> Writer<S> {
                 None
             };
             if let Some(reason) = reason {
-                metrics.dropped(reason, frame.lane());
+                self.writing.context.dropped_of(&self.peer, reason, frame.lane());
             } else {
                 frames.push(frame);
                 receipts.push(receipt);
@@ -193,7 +193,7 @@ impl<S: FrameSink> Writer<S> {
 
     fn written(&mut self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
         let coded = if self.encoder.is_some() { &self.encoded } else { &*frames };
-        self.traffic.count_all(coded);
+        self.peer.tally.sent(self.traffic.count_all(coded));
         if let Some(encoder) = &mut self.encoder {
             encoder.take_back(&mut self.encoded);
         }

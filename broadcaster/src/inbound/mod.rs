@@ -146,7 +146,7 @@ impl WayIn {
             self.context.performance.heard(peer, lane, message.0);
         }
         if !self.unpacker.admits(unpacked.price, &shares, &self.context.limits.rates)? {
-            self.context.metrics.dropped(DropReason::OverRate, lane);
+            self.dropped(arrival.source.peer.as_deref(), DropReason::OverRate, lane);
             return Err(Refusal::NoRoom);
         }
         let is_awaited = self.application.awaits(rule.tag);
@@ -155,7 +155,8 @@ impl WayIn {
         if unpacked.body.is_none() || !has_room {
             // A copy needs no place.
             if let Some(before) = self.duplicates.meet(lane, message, Instant::now(), report) {
-                self.heard_before(lane, before, report, || arrival.work(unpacked, None));
+                self.dropped(arrival.source.peer.as_deref(), DropReason::Duplicate, lane);
+                self.heard_before(before, report, || arrival.work(unpacked, None));
                 return Ok(());
             }
         }
@@ -183,7 +184,8 @@ impl WayIn {
                 }
             }
             Seen::Before(before) => {
-                self.heard_before(lane, before, report, || arrival.work(unpacked, None));
+                self.dropped(arrival.source.peer.as_deref(), DropReason::Duplicate, lane);
+                self.heard_before(before, report, || arrival.work(unpacked, None));
             }
         }
         Ok(())
@@ -192,12 +194,10 @@ impl WayIn {
     /// Deals with a copy of a message that was heard before, and answers the topic that asked.
     fn heard_before(
         &self,
-        lane: Lane,
         before: Before,
         report: &mut Option<Report>,
         copy: impl FnOnce() -> Work,
     ) {
-        self.context.metrics.dropped(DropReason::Duplicate, lane);
         let verdict = match before {
             Before::Judged(verdict) => Some(verdict),
             Before::Owed | Before::Passed { .. } => Some(Validation::Accept),
@@ -213,6 +213,14 @@ impl WayIn {
             Before::Passed { generation } => self.relay.forward_to_newcomers(generation, copy),
             Before::Owed => self.relay.forward_late(copy),
             Before::Judged(_) | Before::Pending => {}
+        }
+    }
+
+    /// Counts a message that goes no further, and if it came over a connection, for that peer too.
+    pub(crate) fn dropped(&self, peer: Option<&Peer>, reason: DropReason, lane: Lane) {
+        match peer {
+            Some(peer) => self.context.dropped_of(peer, reason, lane),
+            None => self.context.metrics.dropped(reason, lane),
         }
     }
 

@@ -165,6 +165,11 @@ impl Queue {
         self.count == 0
     }
 
+    /// Messages that wait.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
     /// Bytes that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
