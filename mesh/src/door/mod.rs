@@ -191,11 +191,17 @@ impl Door {
         self.shared().rules.request(ip, now)
     }
 
+    /// Gives no place to a peer any more and no connection to a dial. Peers that have a place keep it, and requests that
+    /// are no peer's are served as before.
+    pub fn drain(&self) {
+        self.shared().rules.drain();
+    }
+
     /// Takes one of the outbound connections.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Outbound`] if all are in use.
+    /// [`Refusal::Outbound`] if all are in use, [`Refusal::Draining`] after [`Door::drain`].
     pub fn depart(&self) -> Result<Departure, Refusal> {
         self.shared().rules.depart()?;
         Ok(Departure { door: self.clone() })
@@ -399,6 +405,9 @@ impl Pass {
     ) -> Result<PeerPlace, Refusal> {
         let evict = {
             let mut shared = self.door.shared();
+            if shared.rules.is_draining() {
+                return Err(Refusal::Draining);
+            }
             let evicted = ask(&mut shared.rules, self.guest)?;
             evicted.and_then(|evicted| shared.evict.remove(&evicted))
         };
@@ -629,6 +638,25 @@ mod tests {
         drop(first);
         assert!(door.depart().is_ok());
         assert_eq!((door.outbound(), door.refused(Refusal::Outbound)), (0, 1));
+    }
+
+    // Issue 12, 2.
+    #[test]
+    fn a_drained_door_keeps_its_peers_and_takes_no_others() {
+        let (door, now) = (Door::default(), Instant::now());
+        let knock = || match door.knock("192.0.2.1".parse().unwrap(), now, || {}) {
+            Knock::Serve(pass) => pass,
+            other => panic!("{other:?}"),
+        };
+        let before = knock();
+        let place = before.admit(None, now).unwrap();
+        door.drain();
+        let after = knock();
+        assert_eq!(after.admit(None, now).unwrap_err(), Refusal::Draining);
+        assert_eq!(door.depart().unwrap_err(), Refusal::Draining);
+        assert_eq!((door.peers(), door.refused(Refusal::Draining)), (1, 2));
+        drop(place);
+        assert_eq!(door.peers(), 0);
     }
 
     // Issue 9, 5: counters of refusals carried no transport.

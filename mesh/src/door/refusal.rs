@@ -51,11 +51,14 @@ pub enum Refusal {
     /// There are as many outbound connections as allowed.
     #[error("all outbound connections are in use")]
     Outbound,
+    /// The node is being drained: it takes and dials no further peers.
+    #[error("the node takes no further peers: it is being drained")]
+    Draining,
 }
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Sockets,
         Self::HostRate,
         Self::SubnetRate,
@@ -70,6 +73,7 @@ impl Refusal {
         Self::NotMember,
         Self::Penalty,
         Self::Outbound,
+        Self::Draining,
     ];
 
     /// Label used in metrics and in output for programs.
@@ -90,6 +94,7 @@ impl Refusal {
             Self::NotMember => "not_member",
             Self::Penalty => "penalty",
             Self::Outbound => "outbound",
+            Self::Draining => "draining",
         }
     }
 }

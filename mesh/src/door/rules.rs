@@ -117,6 +117,8 @@ pub(super) struct Rules {
     member_places: usize,
     access: Arc<AccessList>,
     outbound: usize,
+    /// `true` once no place is given away any more.
+    draining: bool,
     /// The time of the last call that brought one.
     latest: Option<Instant>,
     accepts: RateTable<Host>,
@@ -157,6 +159,7 @@ impl Rules {
             member_places: 0,
             access: Arc::default(),
             outbound: 0,
+            draining: false,
             latest: None,
             accepts: RateTable::new(MAX_RATED),
             subnet_accepts: RateTable::new(MAX_RATED),
@@ -517,11 +520,23 @@ impl Rules {
 
     /// Takes one of the outbound connections.
     pub(super) fn depart(&mut self) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(self.note(Refusal::Draining));
+        }
         if self.outbound >= self.limits.outbound {
             return Err(self.note(Refusal::Outbound));
         }
         self.outbound += 1;
         Ok(())
+    }
+
+    /// Gives no place away any more.
+    pub(super) const fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) const fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Gives one of the outbound connections back.
