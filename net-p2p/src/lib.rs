@@ -42,6 +42,7 @@
 //! * HTTP cannot starve gossip: it has queues of its own, and in shared ones gossip goes first.
 //! * Nothing here knows the other transport; the two share only the broadcaster and the door.
 
+mod abouts;
 mod address;
 mod admission;
 mod backlog;
@@ -100,6 +101,7 @@ mod waiting;
 #[cfg(feature = "websocket")]
 mod web;
 
+pub use abouts::PeerAbout;
 pub use address::{
     ListenAddressError, PeerAddressError, TreeNames, check_peer, parse_announced_address,
     parse_listen_address,
@@ -116,7 +118,7 @@ pub use network_key::{NetworkKey, NetworkKeyError, is_private};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 pub use security::Security;
 pub use streams::{InboundStream, OpenError, OutboundStream};
-pub use topic_scores::TopicScore;
+pub use topic_scores::{TopicMesh, TopicScore};
 pub use trees::{ResolveTree, TreeError};
 #[cfg(feature = "websocket")]
 pub use web::{WebConfig, needs_certificate};

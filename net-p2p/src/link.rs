@@ -40,6 +40,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    abouts::Abouts,
     address::{PeerAddress, identity_of},
     command::{Command, LinkOutcome, Notice, Senders, open_stream},
     conventions::{Conventions, LinkEnd},
@@ -81,6 +82,7 @@ pub(crate) struct LinkContext {
     pub(crate) configured: Mutex<Vec<PeerAddress>>,
     pub(crate) door: Door,
     pub(crate) scores: TopicScores,
+    pub(crate) abouts: Abouts,
     pub(crate) lines: StrangersLines,
 }
 

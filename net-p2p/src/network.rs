@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    abouts::{Abouts, PeerAbout},
     address::{PeerAddress, PeerAddressError, TreeNames},
     command::ToSwarm,
     config::{GossipStreams, P2pConfig, libp2p_key},
@@ -33,7 +34,7 @@ use crate::{
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
     topic::Topic,
-    topic_scores::{TopicScore, TopicScores},
+    topic_scores::{TopicMesh, TopicScore, TopicScores},
 };
 #[cfg(feature = "dht")]
 use crate::{
@@ -150,6 +151,7 @@ impl P2pNetwork {
             configured: Mutex::new(configured.clone()),
             door,
             scores: TopicScores::default(),
+            abouts: Abouts::default(),
             lines: StrangersLines::default(),
         });
         let (swarm, bound) = (ToSwarm::default(), Bound::default());
@@ -263,6 +265,19 @@ impl P2pNetwork {
     #[must_use]
     pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
         self.shared.context.scores.of(peer)
+    }
+
+    /// The topics of this node and their meshes, at most a second old; none while this network does not gossip.
+    #[must_use]
+    pub fn topic_meshes(&self) -> Vec<TopicMesh> {
+        self.shared.context.scores.meshes()
+    }
+
+    /// A connected peer's own description; `None` if it is not connected over libp2p, or has not sent one yet. The texts
+    /// are the peer's: show them escaped, and decide nothing by them.
+    #[must_use]
+    pub fn about(&self, peer: &Identity) -> Option<PeerAbout> {
+        self.shared.context.abouts.of(peer)
     }
 
     /// Returns `true` if most of the connected peers have had a score too low to be served on topics for a minute

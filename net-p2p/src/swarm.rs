@@ -24,14 +24,13 @@
 use std::{io, time::Duration};
 
 use futures::StreamExt;
-#[cfg(feature = "dht")]
-use libp2p::identify;
-use libp2p::{Multiaddr, swarm::SwarmEvent};
+use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
 use runtime::{Breath, TaskSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::identity_of,
     behaviour::{Event, NodeSwarm},
     command::{Command, Receivers},
     dialing::Work,
@@ -167,16 +166,19 @@ impl Core {
             SwarmEvent::Behaviour(Event::Mdns(event)) => {
                 links.dialing.on_mdns(links.context.broadcaster.mesh(), event);
             }
-            #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(Event::Identify(event)) => {
-                if let identify::Event::Received { peer_id, info, .. } = *event
-                    && let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut())
+                let identify::Event::Received { peer_id, info, .. } = *event else { return };
+                // An event may come after the end of the connection that it is about.
+                if swarm.is_connected(&peer_id)
+                    && let Some(identity) = identity_of(&peer_id)
                 {
+                    links.context.abouts.note(identity, &info);
+                }
+                #[cfg(feature = "dht")]
+                if let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut()) {
                     dht.on_identified(gate, peer_id, &info);
                 }
             }
-            #[cfg(not(feature = "dht"))]
-            SwarmEvent::Behaviour(Event::Identify(event)) => tracing::trace!(?event, "identified"),
             #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(Event::Dht(event)) => {
                 if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
@@ -192,6 +194,9 @@ impl Core {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 if !swarm.is_connected(&peer_id) {
                     topics.forget(swarm, &peer_id);
+                    if let Some(identity) = identity_of(&peer_id) {
+                        links.context.abouts.forget(&identity);
+                    }
                 }
                 links.on_disconnected(swarm, peer_id, connection_id);
             }

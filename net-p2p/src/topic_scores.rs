@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gossip::Identity;
+use gossip::{Identity, Tag};
 
 /// Time for which most peers must have been muted before the node reports it. Chosen: a penalty of a moment's load
 /// is forgotten by then.
@@ -26,6 +26,20 @@ pub struct TopicScore {
     pub is_muted: bool,
 }
 
+/// A topic of this node, and the peers that it exchanges whole messages with there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicMesh {
+    /// The tag whose messages go over the topic.
+    pub tag: Tag,
+    /// The name of the topic.
+    pub topic: String,
+    /// Connected peers that are subscribed.
+    pub subscribed: usize,
+    /// Those of them in the mesh.
+    pub mesh: Vec<Identity>,
+}
+
 /// The scores of the peers of one network, a second old at most. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicScores {
@@ -35,18 +49,29 @@ pub(crate) struct TopicScores {
 #[derive(Debug, Default)]
 struct State {
     scores: HashMap<Identity, TopicScore>,
+    meshes: Vec<TopicMesh>,
     /// Since when most of the peers have been muted.
     mostly_muted: Option<Instant>,
 }
 
 impl TopicScores {
-    /// Notes the scores of all connected peers.
-    pub(crate) fn set(&self, scores: HashMap<Identity, TopicScore>, now: Instant) {
+    /// Notes the scores of all connected peers, and the meshes.
+    pub(crate) fn set(
+        &self,
+        scores: HashMap<Identity, TopicScore>,
+        meshes: Vec<TopicMesh>,
+        now: Instant,
+    ) {
         let muted = scores.values().filter(|score| score.is_muted).count();
         let mut state = self.state();
         let before = state.mostly_muted;
         state.mostly_muted = (2 * muted > scores.len()).then(|| before.unwrap_or(now));
-        state.scores = scores;
+        (state.scores, state.meshes) = (scores, meshes);
+    }
+
+    /// The topics and their meshes.
+    pub(crate) fn meshes(&self) -> Vec<TopicMesh> {
+        self.state().meshes.clone()
     }
 
     /// The score of a peer; `None` if it is not connected.
@@ -83,14 +108,14 @@ mod tests {
     fn most_peers_have_to_be_muted_for_a_minute_without_a_pause() {
         let (known, start) = (TopicScores::default(), Instant::now());
         let second = Duration::from_secs(1);
-        known.set(scores(0, 0), start);
+        known.set(scores(0, 0), Vec::new(), start);
         assert!(!known.are_mostly_muted(start + LASTING), "nobody is there");
-        known.set(scores(2, 1), start);
+        known.set(scores(2, 1), Vec::new(), start);
         assert!(!known.are_mostly_muted(start + LASTING - second));
         assert!(known.are_mostly_muted(start + LASTING));
-        known.set(scores(1, 1), start + LASTING);
+        known.set(scores(1, 1), Vec::new(), start + LASTING);
         assert!(!known.are_mostly_muted(start + LASTING), "half of them is not most");
-        known.set(scores(2, 1), start + LASTING + second);
+        known.set(scores(2, 1), Vec::new(), start + LASTING + second);
         assert!(!known.are_mostly_muted(start + LASTING + 2 * second));
         assert!(known.of(&Identity::from_ed25519([0; 32])).is_some_and(|score| score.is_muted));
         assert_eq!(known.of(&Identity::from_ed25519([9; 32])), None);

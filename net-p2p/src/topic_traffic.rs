@@ -43,7 +43,7 @@ use crate::{
     pubsub::{self, GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
     topic_gate,
-    topic_scores::TopicScore,
+    topic_scores::{TopicMesh, TopicScore},
 };
 
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
@@ -270,7 +270,14 @@ impl TopicTraffic {
         let shown = scores.iter().filter_map(|&(peer, score)| {
             Some((identity_of(&peer)?, TopicScore { score, is_muted: score < PUBLISH_THRESHOLD }))
         });
-        self.context.scores.set(shown.collect(), now.into_std());
+        let meshes = self.topics.iter().map(|(tag, topic)| {
+            let hash = topic.hash();
+            let subscribed = gossipsub.all_peers();
+            let subscribed = subscribed.filter(|(_, topics)| topics.contains(&&hash)).count();
+            let mesh = gossipsub.mesh_peers(&hash).filter_map(identity_of).collect();
+            TopicMesh { tag: *tag, topic: hash.to_string(), subscribed, mesh }
+        });
+        self.context.scores.set(shown.collect(), meshes.collect(), now.into_std());
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
         let muted: Vec<(PeerId, f64)> = muted.collect();
         let graylisted = muted.iter().filter(|(_, score)| *score < GRAYLIST_THRESHOLD);
