@@ -93,8 +93,8 @@ pub use ::discovery::{
     ServerError as DnsServerError, Wanted,
 };
 pub use broadcaster::{
-    AbortedBy, Broadcaster, DropReason, HandleError, Limits, Metrics, PeerEvent, Relaying,
-    VoteForm, VoteMetrics,
+    AbortedBy, Amount, Broadcaster, DropReason, HandleError, LaneLimits, LaneTraffic, Limits,
+    LinkTraffic, Metrics, PeerEvent, Relaying, VoteForm, VoteMetrics,
 };
 pub use builder::NodeBuilder;
 #[cfg(any(feature = "ws", feature = "websocket"))]
@@ -118,8 +118,9 @@ pub use net_http::{
 };
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
-    AcceptLimits, Acceptor, ListenAddressError, Mdns, OpenError, P2pEvent, P2pMetrics, PeerStream,
-    ProtocolError, Streams, TopicScore, parse_announced_address, parse_listen_address,
+    AcceptLimits, Acceptor, ListenAddressError, Mdns, OpenError, P2pEvent, P2pMetrics, PeerAbout,
+    PeerStream, ProtocolError, Streams, TopicMesh, TopicScore, parse_announced_address,
+    parse_listen_address,
 };
 #[cfg(feature = "dht")]
 pub use net_p2p::{
@@ -131,10 +132,12 @@ pub use net_ws::{
     UpgradeRefusal, WsMetrics,
 };
 pub use peer_control::{AddPeerError, BanError, PeerControl, SetMembersError};
+#[cfg(feature = "http")]
+pub use running::HttpPermits;
 pub use running::Running;
 pub use runtime::{Environment, Fault, FaultKind, Random, Resolve, Shutdown, WallClock, memory};
 #[cfg(feature = "services")]
 pub use service_metrics::register_service_metrics;
 #[cfg(feature = "services")]
 pub use services;
-pub use view::{Trouble, View};
+pub use view::{DoorState, Trouble, View};

@@ -17,9 +17,10 @@ use std::{
 use runtime::Rarely;
 use tracing::{Event, Level, Metadata, callsite::Identifier};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     fmt::MakeWriter,
     layer::{Context, Filter, SubscriberExt},
+    reload,
 };
 
 use crate::lines::Lines;
@@ -52,15 +53,66 @@ pub(crate) fn flush() {
     }
 }
 
+/// The filter in force, and the handle by which it is changed.
+static FILTER: Mutex<Option<InForce>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct InForce {
+    text: String,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+/// The reason why a text is no filter of the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no log filter{}: write for example info or tandem_net_ws=debug,warn", part.as_ref().map(|part| format!(", because of {part:?}")).unwrap_or_default())]
+pub(crate) struct FilterError {
+    text: String,
+    /// The directive that is wrong, if there are several.
+    part: Option<String>,
+}
+
+/// Reads a filter.
+pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(text).map_err(|_| {
+        let mut parts = text.split(',').map(str::trim);
+        let wrong = parts.find(|part| EnvFilter::try_new(part).is_err());
+        let part = wrong.filter(|part| *part != text).map(str::to_owned);
+        FilterError { text: text.to_owned(), part }
+    })
+}
+
+/// The filter in force; nothing before the log begins.
+pub(crate) fn filter() -> String {
+    let in_force = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+    in_force.as_ref().map(|filter| filter.text.clone()).unwrap_or_default()
+}
+
+/// Logs from now on what another filter lets through.
+pub(crate) fn set_filter(text: &str) -> Result<(), FilterError> {
+    let parsed = parse_filter(text)?;
+    let mut in_force = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(filter) = in_force.as_mut()
+        // The subscriber lives as long as the process.
+        && filter.handle.reload(parsed).is_ok()
+    {
+        text.clone_into(&mut filter.text);
+    }
+    Ok(())
+}
+
 /// Logs from now on what the filter lets through.
 pub(crate) fn to_stderr(filter: &str) {
+    let (layer, handle) = reload::Layer::new(EnvFilter::new(filter));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(ToStderr)
         .with_ansi(io::stderr().is_terminal())
         .with_filter(LibrariesRarely::default());
-    let subscriber = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines);
+    let subscriber = tracing_subscriber::registry().with(layer).with(lines);
     // Somebody may have installed a log already, which then stays.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let mut in_force = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_force = Some(InForce { text: filter.to_owned(), handle });
+    }
 }
 
 /// Has panics told like everything else, so that a thread that panics does not wait for a reader.

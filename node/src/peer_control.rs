@@ -111,6 +111,14 @@ impl PeerControl {
         self.seen.upgrade().map(|seen| seen.broadcaster.mesh().bans()).unwrap_or_default()
     }
 
+    /// Takes no further peers and dials none, until the end of the node. Peers that are connected stay so, and HTTP is
+    /// served as before. A node that is gone has nothing to drain.
+    pub fn drain(&self) {
+        if let Some(seen) = self.seen.upgrade() {
+            seen.door.drain();
+        }
+    }
+
     /// Takes the members of an epoch: see [`Broadcaster::set_members`](crate::Broadcaster::set_members).
     ///
     /// # Errors

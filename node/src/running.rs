@@ -65,6 +65,38 @@ pub(crate) struct Parts {
     pub(crate) cancel: CancellationToken,
 }
 
+/// The permits of a node's HTTP server. Clones are cheap.
+#[cfg(feature = "http")]
+#[derive(Clone, Debug)]
+pub struct HttpPermits(HttpServer);
+
+#[cfg(feature = "http")]
+impl HttpPermits {
+    /// Connections that have a permit.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.served()
+    }
+
+    /// Connections that wait for one.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+
+    /// Requests that are being answered.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.0.requests_in_flight()
+    }
+
+    /// The counters of the server.
+    #[must_use]
+    pub fn metrics(&self) -> &ServeMetrics {
+        self.0.metrics()
+    }
+}
+
 /// The HTTP side of a running node.
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -154,6 +186,13 @@ impl Running {
     #[must_use]
     pub fn http_metrics(&self) -> Option<&ServeMetrics> {
         self.parts.http.http_server.as_ref().map(HttpServer::metrics)
+    }
+
+    /// The permits of the HTTP server; `None` if the node serves no HTTP. A cheap handle, kept up to date.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn http_permits(&self) -> Option<HttpPermits> {
+        self.parts.http.http_server.clone().map(HttpPermits)
     }
 
     /// The counters of handshakes over WebSocket that were refused, by this node and by those it dialled;

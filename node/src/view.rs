@@ -13,11 +13,11 @@ use broadcaster::Broadcaster;
 use gossip::DialState;
 #[cfg(feature = "p2p")]
 use gossip::Identity;
-use mesh::Door;
+use mesh::{Door, InboundLimits};
 #[cfg(feature = "dht")]
 use net_p2p::{Capability, FindError, Provider};
 #[cfg(feature = "p2p")]
-use net_p2p::{P2pNetwork, TopicScore};
+use net_p2p::{P2pNetwork, PeerAbout, TopicMesh, TopicScore};
 #[cfg(feature = "ws")]
 use net_ws::{TlsIdentity, WsNetwork};
 use runtime::Fault;
@@ -80,6 +80,22 @@ impl Trouble {
             Self::CertificateStale => "certificate_stale",
         }
     }
+}
+
+/// The places with the door of a node that are taken, and their bounds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DoorState {
+    /// The bounds in force.
+    pub limits: InboundLimits,
+    /// Inbound peers.
+    pub peers: usize,
+    /// Inbound sockets, of peers and of others.
+    pub sockets: usize,
+    /// Those of them that have not finished their handshake.
+    pub half_open: usize,
+    /// Outbound connections.
+    pub outbound: usize,
 }
 
 impl View {
@@ -161,6 +177,35 @@ impl View {
     #[must_use]
     pub fn topic_score(&self, peer: &Identity) -> Option<TopicScore> {
         self.seen.upgrade()?.network.p2p()?.topic_score(peer)
+    }
+
+    /// The topics of the libp2p side and their meshes; none where there is no such side, or it does not gossip.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn topic_meshes(&self) -> Vec<TopicMesh> {
+        let seen = self.seen.upgrade();
+        seen.and_then(|seen| Some(seen.network.p2p()?.topic_meshes())).unwrap_or_default()
+    }
+
+    /// A peer's own description; `None` if it is not connected over libp2p, or has not sent one yet. The texts are the
+    /// peer's: show them escaped, and decide nothing by them.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn about(&self, peer: &Identity) -> Option<PeerAbout> {
+        self.seen.upgrade()?.network.p2p()?.about(peer)
+    }
+
+    /// The places with the door that are taken, and the bounds of the door; `None` if the node is gone.
+    #[must_use]
+    pub fn door(&self) -> Option<DoorState> {
+        let door = &self.seen.upgrade()?.door;
+        Some(DoorState {
+            limits: door.limits(),
+            peers: door.peers(),
+            sockets: door.sockets(),
+            half_open: door.half_open(),
+            outbound: door.outbound(),
+        })
     }
 
     /// The worst reason for which the node does only a part of its work, or none; `None` if it does all of it.

@@ -61,7 +61,7 @@ impl Admin {
     ///
     /// The message may have been sent.
     pub async fn send(&self, tag: &str, body: &[u8]) -> io::Result<()> {
-        self.ask("POST", &format!("/send?tag={tag}"), body).await.map(|_| ())
+        self.ask("POST", &format!("/v1/send?tag={tag}"), body).await.map(|_| ())
     }
 
     /// The messages with a tag that the node hears from now on.
@@ -74,7 +74,7 @@ impl Admin {
     ///
     /// Dropping the future closes the connection.
     pub async fn listen(&self, tag: &str) -> io::Result<JsonLines> {
-        let stream = self.open("GET", &format!("/listen?tags={tag}"), b"").await?;
+        let stream = self.open("GET", &format!("/v1/listen?tags={tag}"), b"").await?;
         let mut lines = JsonLines { stream: BufReader::new(stream) };
         // The first line says that the node listens.
         lines.next().await?;

@@ -21,16 +21,24 @@ use tandem::{BanSubject, Capability, DataDir};
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{
-    Additions, BanOrder, Banned, Entry, FoundProvider, Line, MembersNow, Peer, Refusal, Reloaded,
-    Sent, Status,
+use super::{
+    problem::Problem,
+    report::PeerPage,
+    wire::{
+        Additions, BanOrder, Banned, Entry, FoundProvider, Line, MembersNow, Peer, Reloaded, Sent,
+        Status,
+    },
 };
 
 /// Longest time for a connection and the head of an answer. Chosen: longer than a node waits for its peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest answer, and longest line of a stream, in bytes. Chosen: thousands of peers.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Longest answer, and longest line of a stream, in bytes. Chosen: a whole phonebook, or a page of peers that all say
+/// as much of themselves as they may, and in letters that JSON escapes.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Peers of one page.
+const PAGE: usize = 256;
 
 /// A client of the node that uses a data directory.
 #[derive(Debug)]
@@ -95,12 +103,24 @@ impl Client {
 
     /// State of the node.
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
-        self.ask("GET", "/status", Bytes::new()).await
+        self.ask("GET", "/v1/node", Bytes::new()).await
     }
 
     /// The peers of the node.
     pub(crate) async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
-        self.ask("GET", "/peers", Bytes::new()).await
+        let mut peers: Vec<Peer> = Vec::new();
+        loop {
+            let path = format!("/v1/peers?limit={PAGE}&offset={}", peers.len());
+            let page: PeerPage = self.ask("GET", &path, Bytes::new()).await?;
+            let is_last = page.peers.len() < PAGE;
+            // Peers come and go between two pages.
+            peers.extend(page.peers);
+            if is_last {
+                peers.sort_by_key(|peer| peer.peer);
+                peers.dedup_by_key(|peer| peer.peer);
+                return Ok(peers);
+            }
+        }
     }
 
     /// The counters of the node, in the text format of OpenMetrics.
@@ -112,12 +132,12 @@ impl Client {
 
     /// Makes the node read the files of its certificates again.
     pub(crate) async fn reload(&self) -> Result<Reloaded, ClientError> {
-        self.ask("POST", "/reload", Bytes::new()).await
+        self.ask("POST", "/v1/reload", Bytes::new()).await
     }
 
     /// The addresses that the node knows.
     pub(crate) async fn phonebook(&self) -> Result<Vec<Entry>, ClientError> {
-        self.ask("GET", "/phonebook", Bytes::new()).await
+        self.ask("GET", "/v1/phonebook", Bytes::new()).await
     }
 
     /// Searches the DHT for at most `count` nodes that offer something.
@@ -126,53 +146,53 @@ impl Client {
         capability: &Capability,
         count: usize,
     ) -> Result<Vec<FoundProvider>, ClientError> {
-        let path = format!("/dht/providers?capability={capability}&count={count}");
+        let path = format!("/v1/dht/providers?capability={capability}&count={count}");
         self.ask("GET", &path, Bytes::new()).await
     }
 
     /// Adds addresses to those that the node knows, and returns the number of new ones.
     pub(crate) async fn add(&self, additions: &Additions) -> Result<usize, ClientError> {
         let body = serde_json::to_vec(additions).map_err(|_| ClientError::Malformed)?;
-        self.ask("POST", "/phonebook", body.into()).await
+        self.ask("POST", "/v1/phonebook", body.into()).await
     }
 
     /// Makes the node forget an address. Returns `false` if it did not know it.
     pub(crate) async fn remove(&self, address: &NodeAddress) -> Result<bool, ClientError> {
         let address = encode(&address.to_string());
-        self.ask("DELETE", &format!("/phonebook?address={address}"), Bytes::new()).await
+        self.ask("DELETE", &format!("/v1/phonebook?address={address}"), Bytes::new()).await
     }
 
     /// Makes the node forget an address and end its links to it. Returns `false` if it did not know it.
     pub(crate) async fn remove_peer(&self, address: &NodeAddress) -> Result<bool, ClientError> {
         let address = encode(&address.to_string());
-        self.ask("DELETE", &format!("/peer?address={address}"), Bytes::new()).await
+        self.ask("DELETE", &format!("/v1/peers?address={address}"), Bytes::new()).await
     }
 
     /// Every ban of the node.
     pub(crate) async fn bans(&self) -> Result<Vec<Banned>, ClientError> {
-        self.ask("GET", "/bans", Bytes::new()).await
+        self.ask("GET", "/v1/bans", Bytes::new()).await
     }
 
     /// Bans somebody.
     pub(crate) async fn ban(&self, order: &BanOrder) -> Result<(), ClientError> {
         let body = serde_json::to_vec(order).map_err(|_| ClientError::Malformed)?;
-        self.ask("POST", "/bans", body.into()).await
+        self.ask("POST", "/v1/bans", body.into()).await
     }
 
     /// Ends a ban. Returns `false` if there was none.
     pub(crate) async fn unban(&self, subject: &BanSubject) -> Result<bool, ClientError> {
         let subject = encode(&subject.to_string());
-        self.ask("DELETE", &format!("/bans?subject={subject}"), Bytes::new()).await
+        self.ask("DELETE", &format!("/v1/bans?subject={subject}"), Bytes::new()).await
     }
 
     /// The members that the node was told of.
     pub(crate) async fn members(&self) -> Result<MembersNow, ClientError> {
-        self.ask("GET", "/members", Bytes::new()).await
+        self.ask("GET", "/v1/members", Bytes::new()).await
     }
 
     /// Sends a message to the peers of the node.
     pub(crate) async fn send(&self, tag: gossip::Tag, body: Bytes) -> Result<Sent, ClientError> {
-        self.ask("POST", &format!("/send?tag={}", encode(&tag.to_string())), body).await
+        self.ask("POST", &format!("/v1/send?tag={}", encode(&tag.to_string())), body).await
     }
 
     /// The messages that the node hears from now on.
@@ -183,7 +203,7 @@ impl Client {
         } else {
             format!("?tags={}", encode(&tags.join(",")))
         };
-        let answer = self.request("GET", &format!("/listen{query}"), Bytes::new()).await?;
+        let answer = self.request("GET", &format!("/v1/listen{query}"), Bytes::new()).await?;
         let answer = checked(answer).await?;
         Ok(Lines { body: answer.into_body(), buffer: BytesMut::new() })
     }
@@ -286,7 +306,7 @@ async fn checked(answer: Response<Incoming>) -> Result<Response<Incoming>, Clien
         return Ok(answer);
     }
     let body = read(answer.into_body()).await?;
-    let Ok(Refusal { error: reason }) = serde_json::from_slice(&body) else {
+    let Ok(Problem { detail: reason, .. }) = serde_json::from_slice(&body) else {
         return Err(ClientError::Malformed);
     };
     Err(if status.is_client_error() {

@@ -1,31 +1,27 @@
-//! The node that the admin API speaks about, and the reading and refusing that all its routes do.
+//! The node that the admin API speaks about, and the reading that all its routes do.
 //!
 //! # Invariants
 //!
 //! * A body is read under a bound and a deadline.
-//! * Every refusal is a JSON object with one line that says what to do.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{body::Body, extract::State, http::StatusCode, response::Response};
 use broadcaster::Broadcaster;
 use gossip::GossipNode;
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
-use tandem::{Mode, PeerControl, View};
+use tandem::{HttpPermits, Mode, PeerControl, View};
 use tokio::time;
 
-use super::wire::Refusal;
-use crate::{cli::Condition, lines::Lines};
+use super::{journal::Journal, problem::refuse, rates::Rates, token::Refused};
+use crate::{
+    cli::{Condition, Live},
+    lines::Lines,
+};
 
 /// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.
@@ -46,16 +42,25 @@ pub(crate) struct Context {
     pub(crate) out: Lines,
     /// Everything that the node counts.
     pub(crate) registry: Arc<Registry>,
+    /// Permits of the HTTP server, if the node serves HTTP.
+    pub(crate) http: Option<HttpPermits>,
+    /// The events of late.
+    pub(crate) journal: Journal,
+    /// The configuration in force.
+    pub(crate) live: Arc<Live>,
+    /// Requests over TCP that named no right token.
+    pub(crate) refused: Arc<Refused>,
+    /// The traffic of peers a second.
+    pub(crate) rates: Arc<Rates>,
 }
 
 pub(super) type Shared = State<Arc<Context>>;
 
 /// Reads a body of JSON.
 pub(super) async fn read_json<T: DeserializeOwned>(body: Body, most: usize) -> Result<T, Response> {
-    let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
     let body = match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(bad("the body could not be read".to_owned())),
+        Ok(Err(_)) => return Err(bad("the body could not be read")),
         Err(_elapsed) => {
             return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
         }
@@ -63,6 +68,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(body: Body, most: usize) -> R
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
-pub(super) fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
-    (status, Json(Refusal { error: text.into() })).into_response()
+/// The refusal of a request that is wrong in itself.
+pub(super) fn bad(text: impl Into<String>) -> Response {
+    refuse(StatusCode::BAD_REQUEST, text)
 }

@@ -17,7 +17,7 @@ use runtime::{AcceptPause, Environment, Fault, Listener, Rarely, Shutdown, TaskS
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{context::refuse, routes::encode_metrics, server::serve};
+use super::{problem::refuse, server::serve, state::encode_metrics};
 
 /// Connections at one time. Chosen: a handful of collectors, each with one.
 const MAX_CONNECTIONS: usize = 16;

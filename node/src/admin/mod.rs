@@ -7,22 +7,42 @@
 //! # Invariants
 //!
 //! * The socket is its owner's alone from the moment it has its name.
+//! * Everything stands under `/v1`, but for `/health` and `/metrics`, which other programs know by these names.
 //! * A client can stall nobody but itself: connections are bounded in number, and every read and
 //!   write has a deadline.
 
-mod choice;
+mod actions;
+mod api;
+mod bans;
 mod client;
 mod context;
 mod deadline;
+mod events;
 mod exporter;
-mod routes;
+mod journal;
+mod limits;
+mod members;
+mod messages;
+mod peers;
+mod phonebook;
+mod problem;
+mod rates;
+mod refusals;
+mod remote;
+pub(crate) mod report;
 mod server;
+mod state;
+mod token;
 pub(crate) mod wire;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use context::Context;
 pub(crate) use exporter::{Exporter, ExporterError};
+pub(crate) use journal::Journal;
+pub(crate) use refusals::RefusalCounters;
+pub(crate) use remote::{Remote, RemoteError};
 pub(crate) use server::{AdminError, Server};
+pub(crate) use token::{Token, TokenError};
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, http::StatusCode};
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -32,12 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    choice,
-    context::{Context, refuse},
-    deadline::Deadline,
-    routes,
-};
+use super::{api, context::Context, deadline::Deadline};
 
 /// Connections at one time. Chosen: each is a command that somebody runs.
 const MAX_CONNECTIONS: usize = 64;
@@ -80,11 +75,9 @@ impl Server {
         let listener = bind(dir.path(), &socket)
             .map_err(|source| AdminError::Listen { path: socket.clone(), source })?;
         let tasks = TaskSet::new(parent);
-        let router = Router::new()
-            .merge(routes::routes())
-            .merge(choice::routes())
-            .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
-            .with_state(Arc::new(context));
+        let (rates, broadcaster) = (Arc::clone(&context.rates), context.broadcaster.clone());
+        tasks.spawn_lasting("admin rates", |cancel| rates.watch(broadcaster, cancel));
+        let router = api::router(context);
         let connections = tasks.clone();
         tasks.spawn_lasting("admin", |cancel| accept(listener, router, connections, cancel));
         Ok(Self { tasks, socket })

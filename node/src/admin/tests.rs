@@ -1,6 +1,7 @@
 //! The admin API over a real socket, with a broadcaster behind it and no network.
 
 use std::{
+    collections::BTreeSet,
     os::unix::fs::PermissionsExt,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,19 +10,26 @@ use std::{
 use broadcaster::{Broadcaster, Setup, TopicMessage};
 use bytes::Bytes;
 use gossip::{
-    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, GossipNode,
-    LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
+    Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
+    GossipNode, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo,
+    Request, RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
 };
 use runtime::Shutdown;
-use tandem::DataDir;
+use serde_json::Value;
+use tandem::{DataDir, TopicScore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    cli::{ConfigSource, Live},
+    config::{Flags, Layers},
+};
+
 use super::{
     Client, ClientError, Context, Server,
-    wire::{Heard, Line},
+    api::OPENAPI,
+    wire::{About, Dial, Heard, Line, Peer},
 };
 
 /// A node that has no network.
@@ -66,6 +74,16 @@ impl GossipNode for Hermit {
     fn network_advanced(&self) {}
 }
 
+/// The configuration of nobody.
+fn live() -> Arc<Live> {
+    let flags = Flags::data_dir(None);
+    let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
+    let layers = Layers::gather_from(None, &flags, std::iter::empty(), home).unwrap();
+    let source = ConfigSource { config: None, flags };
+    let parts = (tandem::View::default(), tandem::PeerControl::default());
+    Arc::new(Live::new(source, (layers, Vec::new()), parts))
+}
+
 struct Rig {
     server: Server,
     client: Client,
@@ -93,6 +111,11 @@ impl Rig {
             condition: crate::cli::Condition::default(),
             started: Instant::now(),
             out: crate::lines::Lines::to(std::io::stdout(), |_| String::new()).unwrap(),
+            http: None,
+            journal: super::Journal::default(),
+            live: live(),
+            rates: Arc::default(),
+            refused: Arc::default(),
         };
         let server = Server::start(&locked, context, &root).unwrap();
         let client = Client::new(dir.path());
@@ -125,6 +148,62 @@ async fn the_status_says_who_the_node_is() {
     assert_eq!(status.ws, None, "a node that is gone listens nowhere");
     assert_eq!(rig.client.peers().await.unwrap(), []);
     rig.stop().await;
+}
+
+// Issue 12, 2.
+#[test]
+fn the_description_has_every_route_and_no_other() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let described: BTreeSet<(String, String)> = paths
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().unwrap().keys();
+            methods.map(|method| (method.clone(), path.clone()))
+        })
+        .collect();
+    let owned = |(method, path): &(&str, &str)| ((*method).to_owned(), (*path).to_owned());
+    let routes = super::api::routes();
+    let answered: BTreeSet<(String, String)> = routes.listed().iter().map(owned).collect();
+    assert_eq!(described, answered);
+    assert_eq!(routes.listed().len(), answered.len(), "a route stands there once");
+    let versioned =
+        |path: &str| path.starts_with("/v1/") || ["/health", "/metrics"].contains(&path);
+    assert!(answered.iter().all(|(_, path)| versioned(path)), "{answered:?}");
+}
+
+/// Adds the paths of the numbers in a value.
+fn numbers_in(value: &Value, at: &str, paths: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, field)| {
+            let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+            numbers_in(field, &at, paths);
+        }),
+        Value::Number(_) => drop(paths.insert(at.to_owned())),
+        _ => {}
+    }
+}
+
+// Issue 12, 2.
+#[test]
+fn peers_can_be_sorted_by_every_number_that_they_have() {
+    let dial = Dial {
+        address: String::new(),
+        outcome: String::new(),
+        failures: 1,
+        last_error: None,
+        next_try_ms: Some(1),
+    };
+    let mut info = PeerInfo::new(LinkId(1), Transport::Libp2p, Direction::Inbound);
+    info.rtt = Some(Duration::from_millis(1));
+    let topics = Some(TopicScore { score: 1.0, is_muted: false });
+    let about = About { topics, ..About::default() };
+    let peer = Peer { dial: Some(dial), ..Peer::of(&info, about, Instant::now()) };
+    let mut paths = BTreeSet::new();
+    numbers_in(&serde_json::to_value(&peer).unwrap(), "", &mut paths);
+    assert_eq!(paths, super::peers::NUMBERS.into_iter().map(str::to_owned).collect());
+    for path in super::peers::NUMBERS {
+        assert!(super::peers::number(&peer, path).is_some(), "{path}");
+    }
 }
 
 #[tokio::test]

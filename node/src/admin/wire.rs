@@ -5,7 +5,7 @@
 //! * Fields are only ever added: programs read this.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -13,9 +13,11 @@ use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
 use mesh::{Ban, Record};
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::{Provider, TopicScore};
+use tandem::{LaneTraffic, LinkTraffic, PeerAbout, Provider, TopicScore};
 
-/// Answer to `GET /status`.
+use super::rates::{LaneRates, PeerRates};
+
+/// Answer to `GET /v1/node`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) version: String,
@@ -35,10 +37,14 @@ pub(crate) struct Status {
     pub(crate) dials: Vec<Dial>,
 }
 
-/// Answer to `POST /reload`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Answer to `POST /v1/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reloaded {
     pub(crate) certificates: Certificates,
+    /// Settings whose new values are in force.
+    pub(crate) changed: Vec<String>,
+    /// Settings whose new values are in force after a restart only.
+    pub(crate) needs_restart: Vec<String>,
 }
 
 /// The outcome of reading the files of certificates again.
@@ -89,7 +95,7 @@ impl Dial {
     }
 }
 
-/// A node that was found in the DHT, in the answer to `GET /dht/providers`.
+/// A node that was found in the DHT, in the answer to `GET /v1/dht/providers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FoundProvider {
     pub(crate) peer_id: String,
@@ -115,7 +121,7 @@ pub(crate) struct LinesLost {
     pub(crate) out: u64,
 }
 
-/// Answer to `POST /send`.
+/// Answer to `POST /v1/send`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) tag: String,
@@ -130,7 +136,7 @@ pub(crate) struct Sent {
     pub(crate) given_up: usize,
 }
 
-/// A line of `GET /listen`.
+/// A line of `GET /v1/listen`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
@@ -158,7 +164,7 @@ pub(crate) struct Heard {
     pub(crate) transport: String,
 }
 
-/// A peer, in the answer to `GET /peers`.
+/// A peer, in the answer to `GET /v1/peers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) peer: u64,
@@ -182,9 +188,68 @@ pub(crate) struct Peer {
     pub(crate) topic_score: Option<f64>,
     /// `true` if the score is too low for the peer to be served on topics.
     pub(crate) topic_muted: bool,
+    /// Program and version as the peer says, over libp2p.
+    pub(crate) agent: Option<String>,
+    /// The stream protocols that it says it serves, over libp2p.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) lanes: Lanes,
+    /// Messages of it, or for it, that went no further.
+    pub(crate) dropped: u64,
+    /// The same by reason; only those that occurred.
+    pub(crate) drops: BTreeMap<String, u64>,
 }
 
-/// An address of the phonebook, in the answer to `GET /phonebook`.
+/// The lanes of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lanes {
+    pub(crate) priority: Lane,
+    pub(crate) bulk: Lane,
+}
+
+/// The queue of a lane, what went over it, and how much of that went in the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lane {
+    pub(crate) queued_messages: usize,
+    pub(crate) queued_bytes: usize,
+    pub(crate) received_messages: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_messages: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_messages_per_s: f64,
+    pub(crate) received_bytes_per_s: f64,
+    pub(crate) sent_messages_per_s: f64,
+    pub(crate) sent_bytes_per_s: f64,
+}
+
+impl Lane {
+    fn of(traffic: &LaneTraffic, rates: LaneRates) -> Self {
+        let [received_messages_per_s, received_bytes_per_s, sent_messages_per_s, sent_bytes_per_s] =
+            rates;
+        Self {
+            queued_messages: traffic.queued_messages,
+            queued_bytes: traffic.queued_bytes,
+            received_messages: traffic.received.messages,
+            received_bytes: traffic.received.bytes,
+            sent_messages: traffic.sent.messages,
+            sent_bytes: traffic.sent.bytes,
+            received_messages_per_s,
+            received_bytes_per_s,
+            sent_messages_per_s,
+            sent_bytes_per_s,
+        }
+    }
+}
+
+/// The things that are known of a peer beside its [`PeerInfo`].
+#[derive(Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) topics: Option<TopicScore>,
+    pub(super) words: Option<PeerAbout>,
+    pub(super) traffic: Option<&'a LinkTraffic>,
+    pub(super) rates: PeerRates,
+}
+
+/// An address of the phonebook, in the answer to `GET /v1/phonebook`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) address: String,
@@ -228,7 +293,7 @@ impl Entry {
     }
 }
 
-/// The body of `POST /phonebook`: addresses to add.
+/// The body of `POST /v1/phonebook`: addresses to add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Additions {
@@ -236,7 +301,7 @@ pub(crate) struct Additions {
     pub(crate) roles: Vec<String>,
 }
 
-/// The body of `POST /bans`.
+/// The body of `POST /v1/bans`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BanOrder {
@@ -248,7 +313,7 @@ pub(crate) struct BanOrder {
     pub(crate) reason: String,
 }
 
-/// A ban, in the answer to `GET /bans`.
+/// A ban, in the answer to `GET /v1/bans`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Banned {
     pub(crate) subject: String,
@@ -271,7 +336,7 @@ impl Banned {
     }
 }
 
-/// The body of `POST /members`: the members of an epoch.
+/// The body of `POST /v1/members`: the members of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberSet {
@@ -288,20 +353,13 @@ pub(crate) struct NamedMember {
     pub(crate) addresses: Vec<String>,
 }
 
-/// Answer to `GET /members`.
+/// Answer to `GET /v1/members`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MembersNow {
     /// The newest epoch whose members were set.
     pub(crate) epoch: Option<u64>,
     /// Every member: those of that epoch, and of the one set before it.
     pub(crate) peer_ids: Vec<String>,
-}
-
-/// Any answer that is not a success.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
-    /// One line for a person.
-    pub(crate) error: String,
 }
 
 impl Heard {
@@ -319,7 +377,16 @@ impl Heard {
 
 impl Peer {
     /// The description of a peer.
-    pub(crate) fn of(peer: &PeerInfo, topics: Option<TopicScore>, now: Instant) -> Self {
+    pub(super) fn of(peer: &PeerInfo, about: About<'_>, now: Instant) -> Self {
+        let About { topics, words, traffic, rates: [priority, bulk] } = about;
+        let PeerAbout { agent, protocols, .. } = words.clone().unwrap_or_default();
+        let drops = traffic.map(|link| link.drops.as_slice()).unwrap_or_default();
+        let drops = drops.iter().map(|(reason, count)| (reason.label().to_owned(), *count));
+        let drops: BTreeMap<String, u64> = drops.collect();
+        let lanes = traffic.map(|link| Lanes {
+            priority: Lane::of(&link.priority, priority),
+            bulk: Lane::of(&link.bulk, bulk),
+        });
         Self {
             peer: peer.id.0,
             transport: peer.transport.label().to_owned(),
@@ -335,6 +402,11 @@ impl Peer {
             dial: peer.dial.as_ref().map(|dial| Dial::of(dial, now)),
             topic_score: topics.map(|topics| topics.score),
             topic_muted: topics.is_some_and(|topics| topics.is_muted),
+            agent: words.is_some().then_some(agent),
+            protocols,
+            lanes: lanes.unwrap_or_default(),
+            dropped: drops.values().sum(),
+            drops,
         }
     }
 }
@@ -342,6 +414,11 @@ impl Peer {
 /// A time in seconds of Unix time.
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A time in milliseconds of Unix time.
+pub(super) fn unix_millis(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
 }
 
 /// Whole microseconds of a duration.

@@ -66,8 +66,10 @@ pub(crate) enum Command {
     Perf(PerfArgs),
     /// Make a key for a node, and print its identity.
     Keygen(KeygenArgs),
+    /// Look for what keeps a node from running well, and say what to do.
+    Doctor(DoctorArgs),
     /// Print the configuration that a node would run with, and where each value comes from.
-    Config(ConfigSource),
+    Config(ConfigArgs),
     /// Run a small network on this machine and show that it loses nothing.
     Demo(DemoArgs),
     /// Run one node of a demo.
@@ -79,6 +81,28 @@ pub(crate) enum Command {
         /// The shell that is to run the script.
         shell: Shell,
     },
+}
+
+/// The configuration to print, or what else to do about it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<ConfigCommand>,
+    #[command(flatten)]
+    pub(crate) source: ConfigSource,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write a file with every setting in a comment, to begin with.
+    Init {
+        /// The file, which must not be there yet. Standard output if left out.
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON schema of configuration files, for editors.
+    Schema,
 }
 
 /// Where the configuration of a node comes from.
@@ -159,6 +183,18 @@ pub(crate) struct PeersArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 if a node can run, also with warnings, 1 if something keeps it from it."
+)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) source: ConfigSource,
 }
 
 #[derive(Debug, Args)]

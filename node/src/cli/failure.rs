@@ -12,12 +12,12 @@ use services::{
     perf::PerfError,
 };
 use tandem::{
-    DataDirError, Fault, ForwardError, OpenError, PeerFileError, StartError, TooManyBans,
+    DataDirError, Fault, ForwardError, OpenError, PeerFileError, StartError, TlsError, TooManyBans,
 };
 
 use super::services::ServiceError;
 use crate::{
-    admin::{AdminError, ClientError, ExporterError},
+    admin::{AdminError, ClientError, ExporterError, RemoteError, TokenError},
     config::ConfigError,
     demo::DemoError,
 };
@@ -44,6 +44,18 @@ pub(crate) enum Failure {
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The files of the certificates cannot be used.
+    #[error("the certificates that were read before stay in use")]
+    Certificates {
+        /// The fault of the files.
+        source: TlsError,
+    },
+    /// The admin API cannot be had over TCP.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// There is no token for it.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The port for collectors cannot be had.
     #[error(transparent)]
     Exporter(#[from] ExporterError),
@@ -192,6 +204,8 @@ impl Failure {
             | Self::Service(_)
             | Self::Admin(_)
             | Self::Exporter(_)
+            | Self::Remote(_)
+            | Self::Token(_)
             | Self::Store(_)
             | Self::Dir(_)
             | Self::NotKnown { .. }
@@ -212,6 +226,7 @@ impl Failure {
             | Self::System { .. }
             | Self::NobodyHeard
             | Self::OpenFiles { .. }
+            | Self::Certificates { .. }
             | Self::Died { .. } => 1,
         })
     }

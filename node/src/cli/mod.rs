@@ -7,9 +7,13 @@
 //!   the command or the configuration has to be changed, 22 when a peer answered a request with an error, and 1 when
 //!   the command may work another time.
 
+mod admin_ports;
 mod args;
+mod config;
 mod descriptors;
 mod dht;
+mod doctor;
+mod drain;
 mod failure;
 mod file;
 mod forward;
@@ -17,6 +21,7 @@ mod health;
 mod http;
 mod keygen;
 mod listen;
+mod live;
 mod memory;
 mod mistake;
 mod output;
@@ -36,6 +41,7 @@ mod words;
 
 pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
+pub(crate) use live::Live;
 pub(crate) use output::{json, print};
 pub(crate) use services::Condition;
 pub(crate) use signals::StopSignals;
@@ -46,15 +52,15 @@ use std::{
     process::ExitCode,
 };
 
-use args::{Command, ConfigSource};
+#[cfg(test)]
+pub(crate) use args::ConfigSource;
+
+use args::Command;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use gossip::BoxFuture;
 
-use crate::{
-    config::{Layers, Settings},
-    demo, log,
-};
+use crate::{demo, log};
 
 /// Does what the command line says.
 pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
@@ -77,7 +83,8 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::File(args) => Box::pin(file::file(args)),
         Command::Perf(args) => Box::pin(perf::perf(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),
-        Command::Config(source) => Box::pin(config(source)),
+        Command::Doctor(args) => Box::pin(doctor::doctor(args)),
+        Command::Config(args) => Box::pin(config::config(args)),
         Command::DemoNode(args) => Box::pin(demo::demo_node(args)),
         Command::Completions { shell } => Box::pin(completions(shell)),
     };
@@ -106,15 +113,5 @@ async fn completions(shell: Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tandem", &mut script);
     output::print(String::from_utf8_lossy(&script).trim_end()).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints the configuration that a node would run with.
-async fn config(source: ConfigSource) -> Result<ExitCode, Failure> {
-    let layers = Layers::gather(source.config.as_deref(), &source.flags)?;
-    let settings = Settings::check(&layers)?;
-    run::describe(&settings).check()?;
-    let memory = memory::Bounds::of(&settings);
-    output::print(&format!("{layers}# {memory}")).await?;
     Ok(ExitCode::SUCCESS)
 }

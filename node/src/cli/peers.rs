@@ -12,7 +12,7 @@ use super::{
 };
 use crate::admin::{
     Client,
-    wire::{Certificates, Dial, Peer, Status},
+    wire::{Certificates, Dial, Peer, Reloaded, Status},
 };
 
 /// Prints the peers.
@@ -49,12 +49,20 @@ pub(crate) async fn metrics(args: TargetArgs) -> Result<ExitCode, Failure> {
 
 /// Makes the node read the files of its certificates again.
 pub(crate) async fn reload(args: TargetArgs) -> Result<ExitCode, Failure> {
-    let told = match Client::new(&args.target.data_dir()?).reload().await?.certificates {
+    let Reloaded { certificates, changed, needs_restart } =
+        Client::new(&args.target.data_dir()?).reload().await?;
+    let told = match certificates {
         Certificates::Changed => "the changed certificates are in use",
         Certificates::Unchanged => "the certificates have not changed",
         Certificates::None => "the node has no certificates",
     };
     output::print(told).await?;
+    if !changed.is_empty() {
+        output::print(&format!("in force now: {}", changed.join(", "))).await?;
+    }
+    if !needs_restart.is_empty() {
+        output::print(&format!("after a restart: {}", needs_restart.join(", "))).await?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,7 +160,31 @@ fn missing_table(dials: &[&Dial]) -> String {
     table.trim_fmt()
 }
 
-/// A text that may be a peer's own, without what a terminal would act on.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{25af}' } else { letter }).collect()
+/// A text that may be a peer's own, without letters that a terminal would act on, or by which the text around it would be
+/// shown in another order.
+pub(super) fn printable(text: &str) -> String {
+    let acts = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|letter| if acts(letter) { '\u{25af}' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Issue 12, "bad input".
+    #[test]
+    fn texts_of_peers_do_nothing_to_a_terminal() {
+        for (text, shown) in [
+            ("tandem/0.1", "tandem/0.1"),
+            ("\u{1b}[31mred\r\n", "▯[31mred▯▯"),
+            ("\u{9b}2J\u{7f}", "▯2J▯"),
+            ("a\u{202e}b\u{2066}c\u{200b}", "a▯b▯c▯"),
+            ("Zürich 東京", "Zürich 東京"),
+        ] {
+            assert_eq!(printable(text), shown, "{text:?}");
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! * Signals are caught before anything is started, so none ends the node uncleanly.
 //! * `ready` comes after the node listens and its admin API answers; what happened to peers before
 //!   is told after it.
-//! * A hangup makes a node with certificates read them again. Every other signal stops it, and a hangup one without.
+//! * A hangup makes a node with a configuration file or certificates read them again. Every other signal stops it, and
+//!   a hangup one without.
 //! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once.
 //! * A reader of standard output that does not read, or that has gone, delays and ends nothing.
 
@@ -23,24 +24,29 @@ use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tandem::{
-    DataDir, Fault, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
-    View, register_service_metrics,
+    DataDir, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
+    register_service_metrics,
 };
 use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admin_ports::Admin,
     args::RunArgs,
     descriptors,
     failure::Failure,
     health::HealthGauge,
+    live::Live,
     output,
     services::{self, Condition},
     signals::{Hangups, StopSignals},
     watch::{self, Change, Disk},
 };
 use crate::{
-    admin,
+    admin::{
+        self,
+        wire::{Certificates, Reloaded},
+    },
     config::{Layers, Settings},
     lines::Lines,
     log,
@@ -67,6 +73,8 @@ enum Format {
 struct Teller {
     format: Format,
     out: Lines,
+    /// The events of late, for the admin API.
+    journal: admin::Journal,
 }
 
 impl Teller {
@@ -78,15 +86,16 @@ impl Teller {
         let out = Lines::to(std::io::stdout(), missing);
         let out =
             out.map_err(|source| Failure::System { what: "a copy of standard output", source })?;
-        Ok(Self { format, out })
+        Ok(Self { format, out, journal: admin::Journal::default() })
     }
 
     fn line(&self, line: &str) {
         self.out.offer(format!("{line}\n").as_bytes());
     }
 
-    /// Tells an event to programs.
+    /// Tells an event to programs, and notes it.
     fn event(&self, event: &Event<'_>) {
+        self.journal.note(event);
         if let Format::Json = self.format {
             self.line(&output::json(event));
         }
@@ -103,6 +112,9 @@ enum Event<'a> {
         /// Where collectors read what the node counts.
         #[serde(skip_serializing_if = "Option::is_none")]
         metrics: Option<String>,
+        /// Where programs that name the token reach the admin API.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        admin: Option<String>,
         peer_id: String,
     },
     PeerConnected(Peer<'a>),
@@ -121,6 +133,15 @@ enum Event<'a> {
     /// The libp2p side listens on other addresses than before; these are all of them.
     Listening {
         p2p: Vec<String>,
+    },
+    /// The configuration was read again.
+    Reloaded {
+        changed: &'a [String],
+        needs_restart: &'a [String],
+    },
+    /// The configuration could not be read again, and stays as it is.
+    ReloadRefused {
+        error: &'a str,
     },
     /// So many events were left out because this program did not keep up.
     Missed {
@@ -162,8 +183,11 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     }
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
-    let (mode, metrics_port) = (settings.mode, settings.metrics.clone());
-    let hangups = settings.has_certificates().then(|| signals.take_hangups()).flatten();
+    let mode = settings.mode;
+    let ports = (settings.metrics.clone(), settings.admin_listen.clone());
+    let reloads = settings.has_certificates() || layers.has_file();
+    let hangups = reloads.then(|| signals.take_hangups()).flatten();
+    let peers = settings.peers.clone();
     let (condition, metrics) = (Condition::default(), ServiceMetrics::default());
     let starting = async { Ok(builder(settings, &condition, &metrics).await?.start(&root).await?) };
     let mut running = tokio::select! {
@@ -173,36 +197,46 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     };
     // Never set before.
     let _ = condition.view.set(running.view());
-    let registry = Arc::new(registry(&running, mode, (&condition, &metrics)));
-    let exporter = match metrics_port {
-        Some(listen) => Some(export(&running, &listen, &registry).await?),
-        None => None,
+    let refused = Arc::default();
+    let mut registry = registry(&running, mode, (&condition, &metrics));
+    let counters =
+        admin::RefusalCounters { refused: Arc::clone(&refused), journal: teller.journal.clone() };
+    registry.register_collector(Box::new(counters));
+    let registry = Arc::new(registry);
+    let parts = (running.view(), running.peer_control());
+    let live = Arc::new(Live::new(args.source, (layers, peers), parts));
+    let context = admin::Context {
+        node: running.node(),
+        broadcaster: running.broadcaster().clone(),
+        mode,
+        peer_id: running.identity().to_string(),
+        view: running.view(),
+        control: running.peer_control(),
+        condition: condition.clone(),
+        started: Instant::now(),
+        out: teller.out.clone(),
+        registry,
+        http: running.http_permits(),
+        journal: teller.journal.clone(),
+        live: Arc::clone(&live),
+        rates: Arc::default(),
+        refused,
     };
-    let admin = serve_admin(&running, (mode, registry), &condition, teller.out.clone())?;
-    let told = tell_ready(&teller, &running, exporter.as_ref().map(admin::Exporter::url));
+    let admin = Admin::start(&running, context, ports).await?;
+    let told = tell_ready(&teller, &running, &admin);
     let events = running.events();
     let outcome = tokio::select! {
         biased;
         _ = signals.next() => Ok(ExitCode::SUCCESS),
         fault = running.faulted() => Err(Failure::Died { fault }),
-        () = reload_on(hangups, running.view()) => Ok(ExitCode::FAILURE),
-        () = look_after(&running, told, condition.disk, &teller) => Ok(ExitCode::FAILURE),
-        fault = admin_faulted(admin.as_ref()) => Err(Failure::Died { fault }),
-        fault = exporter_faulted(exporter.as_ref()) => Err(Failure::Died { fault }),
+        () = reload_on(hangups, &live, &teller.journal) => Ok(ExitCode::FAILURE),
+        () = condition.drain.over() => Ok(ExitCode::SUCCESS),
+        () = look_after(&running, told, condition.disk.clone(), &teller) => Ok(ExitCode::FAILURE),
+        fault = admin.faulted() => Err(Failure::Died { fault }),
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
-    let stopping = async {
-        let admin = match admin {
-            Some(admin) => admin.stop(GRACE).await,
-            None => Shutdown::Clean,
-        };
-        let exporter = match exporter {
-            Some(exporter) => exporter.stop(GRACE).await,
-            None => Shutdown::Clean,
-        };
-        admin.and(exporter).and(running.stop(GRACE).await)
-    };
+    let stopping = async { admin.stop(GRACE).await.and(running.stop(GRACE).await) };
     // A part that panicked panics again when it is stopped; the fault was told already.
     let stopping = AssertUnwindSafe(stopping).catch_unwind();
     tokio::select! {
@@ -225,9 +259,9 @@ async fn look_after(running: &Running, p2p: Vec<String>, disk: Disk, teller: &Te
         Change::Unreachable { address, error, failures } => {
             teller.event(&Event::PeerUnreachable { address, error, failures });
         }
-        Change::Listening { p2p, added, removed } => match teller.format {
-            Format::Json => teller.event(&Event::Listening { p2p }),
-            Format::Text => {
+        Change::Listening { p2p, added, removed } => {
+            teller.event(&Event::Listening { p2p });
+            if let Format::Text = teller.format {
                 for address in added {
                     teller.line(&format!("listening p2p {address}"));
                 }
@@ -235,55 +269,46 @@ async fn look_after(running: &Running, p2p: Vec<String>, disk: Disk, teller: &Te
                     teller.line(&format!("no longer listening p2p {address}"));
                 }
             }
-        },
+        }
     })
     .await;
 }
 
-/// Reads the files of certificates again at each hangup. Never ends.
-async fn reload_on(hangups: Option<Hangups>, view: View) {
+/// Reads the configuration and the files of certificates again at each hangup. Never ends.
+async fn reload_on(hangups: Option<Hangups>, live: &Arc<Live>, journal: &admin::Journal) {
     let Some(mut hangups) = hangups else { return std::future::pending().await };
     loop {
         hangups.next().await;
-        let view = view.clone();
-        match task::spawn_blocking(move || view.reload_certificates()).await {
-            Ok(Ok(Some(true))) => tracing::info!("hangup: the changed certificates are in use"),
-            Ok(Ok(_)) => tracing::info!("hangup: the certificates have not changed"),
-            Ok(Err(error)) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "hangup: the certificates stay as they are");
+        let reading = Arc::clone(live);
+        match task::spawn_blocking(move || reading.reload()).await {
+            Ok(Ok(reloaded)) => {
+                let Reloaded { certificates, changed, needs_restart } = &reloaded;
+                match certificates {
+                    Certificates::Changed => {
+                        tracing::info!("hangup: the changed certificates are in use");
+                    }
+                    Certificates::Unchanged => {
+                        tracing::info!("hangup: the certificates have not changed");
+                    }
+                    Certificates::None => {}
+                }
+                if !changed.is_empty() {
+                    tracing::info!(?changed, "hangup: changed settings are in force");
+                }
+                if !needs_restart.is_empty() {
+                    tracing::warn!(?needs_restart, "hangup: some settings need a restart");
+                }
+                journal.note(&Event::Reloaded { changed, needs_restart });
+            }
+            Ok(Err(failure)) => {
+                let error = failure.line();
+                tracing::warn!(error, "hangup: everything stays as it is");
+                journal.note(&Event::ReloadRefused { error: &error });
             }
             // The runtime drops the read only when it ends itself.
             Err(_ended) => {}
         }
     }
-}
-
-/// Waits for a fault of the admin API, where there is one.
-async fn admin_faulted(admin: Option<&admin::Server>) -> Fault {
-    match admin {
-        Some(admin) => admin.faulted().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a fault of the port for collectors, where there is one.
-async fn exporter_faulted(exporter: Option<&admin::Exporter>) -> Fault {
-    match exporter {
-        Some(exporter) => exporter.faulted().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Opens the port for collectors.
-async fn export(
-    running: &Running,
-    listen: &str,
-    registry: &Arc<Registry>,
-) -> Result<admin::Exporter, Failure> {
-    let environment = running.broadcaster().environment();
-    let registry = Arc::clone(registry);
-    Ok(admin::Exporter::start(listen, registry, environment, running.token()).await?)
 }
 
 /// The node that the settings describe.
@@ -365,28 +390,6 @@ fn inbound(settings: &Settings) -> InboundLimits {
         .with_per_ip(settings.max_inbound_per_ip)
 }
 
-fn serve_admin(
-    running: &Running,
-    (mode, registry): (Mode, Arc<Registry>),
-    condition: &Condition,
-    out: Lines,
-) -> Result<Option<admin::Server>, Failure> {
-    let Some(dir) = running.data_dir() else { return Ok(None) };
-    let context = admin::Context {
-        node: running.node(),
-        broadcaster: running.broadcaster().clone(),
-        mode,
-        peer_id: running.identity().to_string(),
-        view: running.view(),
-        control: running.peer_control(),
-        condition: condition.clone(),
-        started: Instant::now(),
-        out,
-        registry,
-    };
-    Ok(Some(admin::Server::start(dir, context, running.token())?))
-}
-
 /// Everything that the node counts, and how it is.
 fn registry(
     running: &Running,
@@ -401,8 +404,9 @@ fn registry(
 }
 
 /// Tells that the node is ready, and returns the libp2p addresses that were told.
-fn tell_ready(teller: &Teller, running: &Running, metrics: Option<String>) -> Vec<String> {
+fn tell_ready(teller: &Teller, running: &Running, admin: &Admin) -> Vec<String> {
     let (ws, p2p) = (running.ws_url(), running.p2p_addresses());
+    let (metrics, admin) = (admin.metrics_url(), admin.remote_url());
     match teller.format {
         Format::Text => {
             if let Some(url) = &ws {
@@ -414,11 +418,14 @@ fn tell_ready(teller: &Teller, running: &Running, metrics: Option<String>) -> Ve
             if let Some(url) = &metrics {
                 teller.line(&format!("listening metrics {url}"));
             }
+            if let Some(url) = &admin {
+                teller.line(&format!("listening admin {url}"));
+            }
             teller.line("ready");
         }
         Format::Json => {
             let peer_id = running.identity().to_string();
-            teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, metrics, peer_id });
+            teller.event(&Event::Ready { ws: ws.as_deref(), p2p: &p2p, metrics, admin, peer_id });
         }
     }
     p2p
@@ -475,6 +482,7 @@ mod tests {
             ws: Some("http://127.0.0.1:4160"),
             p2p: &p2p,
             metrics: None,
+            admin: None,
             peer_id: "12D3".into(),
         };
         let expected = serde_json::json!({

@@ -31,7 +31,10 @@ use tandem::{
 };
 use tokio::sync::Semaphore;
 
-use super::watch::{Disk, DiskTrouble};
+use super::{
+    drain::Drain,
+    watch::{Disk, DiskTrouble},
+};
 use crate::config::{Service, Settings};
 
 /// Why a service cannot use its place in the data directory.
@@ -138,6 +141,7 @@ pub(crate) struct Condition {
     /// Set once the node runs.
     pub(crate) view: Arc<OnceLock<View>>,
     pub(crate) disk: Disk,
+    pub(crate) drain: Drain,
 }
 
 impl Condition {
@@ -145,11 +149,13 @@ impl Condition {
     pub(crate) fn state(&self, mode: Mode) -> (State, Vec<String>) {
         let trouble = self.view.get().and_then(View::trouble);
         let disk = self.disk.trouble();
-        let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label)];
+        let draining = self.drain.has_begun().then_some(Drain::LABEL);
+        let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label), draining];
         let reasons: Vec<String> = names.into_iter().flatten().map(str::to_owned).collect();
         let state =
             match trouble {
                 Some(Trouble::Stopping) => State::Stopping,
+                _ if draining.is_some() => State::Stopping,
                 // The WebSocket side of a hybrid goes on.
                 Some(Trouble::SwarmDown) if mode == Mode::Hybrid => State::Degraded,
                 // Votes go over links, and a muted peer may be so for good reason; of two nodes with one key one is served.

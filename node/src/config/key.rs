@@ -61,6 +61,7 @@ pub(crate) enum Key {
     PeerStore,
     PublicAddress,
     Metrics,
+    AdminListen,
     DataDir,
     IdentityFile,
     Relay,
@@ -182,6 +183,11 @@ const PUBLIC_ADDRESS: Spec = Spec::new(
 const METRICS: Spec = Spec::new(
     ("metrics", "metrics", Text, Nothing, "HOST:PORT"),
     "Where collectors such as Prometheus read what the node counts, over HTTP at /metrics",
+);
+
+const ADMIN_LISTEN: Spec = Spec::new(
+    ("admin_listen", "admin-listen", Text, Nothing, "HOST:PORT"),
+    "Where programs that name the token in the data directory reach the admin API, over HTTP",
 );
 
 const DATA_DIR: Spec = Spec::new(
@@ -309,7 +315,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -325,6 +331,7 @@ impl Key {
         Self::PeerStore,
         Self::PublicAddress,
         Self::Metrics,
+        Self::AdminListen,
         Self::DataDir,
         Self::IdentityFile,
         Self::Relay,
@@ -370,6 +377,7 @@ impl Key {
             Self::PeerStore => PEER_STORE,
             Self::PublicAddress => PUBLIC_ADDRESS,
             Self::Metrics => METRICS,
+            Self::AdminListen => ADMIN_LISTEN,
             Self::DataDir => DATA_DIR,
             Self::IdentityFile => IDENTITY_FILE,
             Self::Relay => RELAY,
@@ -404,7 +412,7 @@ impl Key {
     }
 
     /// The words that may stand for it, where they are few: for shells to complete.
-    const fn words(self) -> &'static [&'static str] {
+    pub(super) const fn words(self) -> &'static [&'static str] {
         match self {
             Self::Profile => &["tandem", "algorand"],
             Self::Mode => &["hybrid", "ws", "p2p"],

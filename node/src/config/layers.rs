@@ -27,6 +27,7 @@ pub(crate) struct Layers {
     values: BTreeMap<Key, Given>,
     /// The directory that `~` stands for.
     home: Option<PathBuf>,
+    has_file: bool,
     /// Environment variables that look like settings and are none.
     unknown: Vec<String>,
 }
@@ -51,6 +52,7 @@ impl Layers {
         let home = home(variable);
         let mut values = defaults(variable);
         let file = file.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
+        let has_file = file.is_some();
         if let Some(file) = file {
             // A shell expands the tilde of `--config ~/f`, and not that of `--config=~/f`.
             let expanded = file.to_str().and_then(|text| expand(text, home.as_deref()).ok());
@@ -69,13 +71,26 @@ impl Layers {
             let origin = Origin::Flag(key.spec().flag);
             values.insert(*key, Given { value: from_flag(*key, texts), origin });
         }
-        Ok(Self { values, home, unknown })
+        Ok(Self { values, home, has_file, unknown })
+    }
+
+    /// Takes the value of one key over from others.
+    pub(crate) fn take_over(&mut self, key: Key, from: &Self) {
+        match from.values.get(&key) {
+            Some(given) => self.values.insert(key, given.clone()),
+            None => self.values.remove(&key),
+        };
     }
 
     /// Puts more values over these.
     #[cfg(test)]
     pub(crate) fn extend_for_test(&mut self, given: Vec<(Key, Given)>) {
         self.values.extend(given);
+    }
+
+    /// `true` if some of it comes from a file, or may, once the file has something in it.
+    pub(crate) const fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// Environment variables that look like settings and are none.

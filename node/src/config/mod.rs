@@ -20,11 +20,14 @@ mod layers;
 mod origin;
 mod render;
 mod settings;
+mod template;
 
 pub(crate) use check::{ConfigError, MAX_SLIPS, slips};
-pub(crate) use key::Flags;
+pub(crate) use key::{Flags, Key};
 pub(crate) use layers::Layers;
+pub(crate) use origin::{Given, Value};
 pub(crate) use settings::{Service, Settings};
+pub(crate) use template::{commented, schema};
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ impl fmt::Display for Layers {
     }
 }
 
-fn render(kind: Kind, value: &Value) -> String {
+pub(super) fn render(kind: Kind, value: &Value) -> String {
     let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
     match (kind, value) {
         (_, Value::Many(items)) => {

@@ -20,7 +20,6 @@ use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode,
     ProxyProtocol, ProxyRules, RealIpHeader, Relaying, TlsFiles,
 };
-use tracing_subscriber::EnvFilter;
 
 use super::{
     check::ConfigError,
@@ -28,6 +27,7 @@ use super::{
     layers::Layers,
     origin::{Given, Origin, Value},
 };
+use crate::log;
 
 /// Largest budget, in MiB. Chosen: a terabyte; more is a slip.
 const MAX_BUDGET_MIB: usize = 1024 * 1024;
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) public_address: Option<NodeAddress>,
     /// Host and port.
     pub(crate) metrics: Option<String>,
+    /// Host and port.
+    pub(crate) admin_listen: Option<String>,
     pub(crate) data_dir: PathBuf,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) relaying: Relaying,
@@ -128,6 +130,7 @@ impl Settings {
             peers: read.list(Key::Peers, |text| peer(mode, text))?,
             public_address: read.optional(Key::PublicAddress, web_socket)?,
             metrics: read.optional(Key::Metrics, host_port)?,
+            admin_listen: read.optional(Key::AdminListen, host_port)?,
             data_dir: read.data_dir()?,
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
             relaying: read.required(Key::Relay, |text| {
@@ -491,10 +494,5 @@ fn real_ip_header(text: &str) -> Result<RealIpHeader, String> {
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!(
-            "{text:?} is no log filter: write for example info or tandem_net_ws=debug,warn"
-        )),
-    }
+    log::parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }

@@ -1,11 +1,13 @@
 //! The program `tandem`, run as a user runs it, and the pages of the manual.
 
+mod api;
 mod bursts;
 mod certificates;
 mod commands;
 mod demo;
 mod dht;
 mod docs;
+mod doctor;
 mod dual_stack;
 mod health;
 mod http;

@@ -13,7 +13,7 @@ const LONG: u64 = 3_000_000;
 
 /// The state of every configured address.
 async fn dials(admin: &Admin) -> Vec<Value> {
-    let status = admin.ask("GET", "/status", b"").await.expect("the node answers");
+    let status = admin.ask("GET", "/v1/node", b"").await.expect("the node answers");
     let status: Value = serde_json::from_str(&status).expect("the answer is JSON");
     status["dials"].as_array().cloned().unwrap_or_default()
 }

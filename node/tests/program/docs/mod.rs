@@ -140,6 +140,12 @@ mod tests {
         runs("docs/configuration.md", Ground::best());
     }
 
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_the_admin_api_runs_as_pasted() {
+        runs("docs/api.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_finding_peers_runs_as_pasted() {
         runs("docs/peers.md", Ground::best());
