@@ -12,6 +12,10 @@ use super::identity::{Reread, TlsIdentity};
 
 /// Reads the files of `identity` at this interval until the network stops. A file system that hangs holds up one
 /// thread, and nothing else.
+///
+/// # Cancel safety
+///
+/// Safe: the look that is under way is finished without the caller.
 pub async fn watch(identity: TlsIdentity, interval: Duration, cancel: CancellationToken) {
     let mut look = time::interval(interval);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);

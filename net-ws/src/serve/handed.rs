@@ -12,18 +12,16 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use net_http::serve::{Action, Pipelined, RequestHead};
 use net_tcp::websocket::request as websocket;
 
-use super::upgrade::Accepted;
-
 /// A request that was upgraded.
-pub(super) enum Taken {
+pub(super) enum Taken<G> {
     /// The client becomes a peer of this network.
-    Gossip(Box<Accepted>),
+    Gossip(G),
     /// The WebSocket of this client goes to another network.
     Other(Caller),
 }
 
 /// The upgrade of a request that belongs to another network; `None` for any other request.
-pub(super) fn upgrade(request: &RequestHead<'_>) -> Option<Action<Taken>> {
+pub(super) fn upgrade<G>(request: &RequestHead<'_>) -> Option<Action<Taken<G>>> {
     // Pages of every site may ask: the handshake of libp2p proves keys, and nothing here goes by cookies.
     websocket::judge(request.method, request.headers).ok()?;
     let key = websocket::key(request.headers)?;

@@ -20,7 +20,7 @@ use super::{
     handed::{self, Taken},
     origin::{Origin, Sender},
     route::genesis_of,
-    upgrade,
+    upgrade::{self, Accepted},
 };
 use crate::{config::GossipService, metrics::ProxyFault};
 
@@ -31,7 +31,7 @@ pub(super) struct GossipHook<'a> {
 }
 
 impl ConnectionHook for GossipHook<'_> {
-    type Upgrade = Taken;
+    type Upgrade = Taken<Box<Accepted>>;
 
     fn client(&self, headers: &HeaderMap) -> Option<Caller> {
         if self.origin.sender == Sender::Client {
@@ -59,7 +59,7 @@ impl ConnectionHook for GossipHook<'_> {
         admitted.err().map(|too_many| reply::too_many(too_many.retry_after))
     }
 
-    fn route(&self, request: &RequestHead<'_>) -> Action<Taken> {
+    fn route(&self, request: &RequestHead<'_>) -> Action<Taken<Box<Accepted>>> {
         let context = &self.place.context;
         let known = || {
             if self.origin.sender == Sender::Proxy {

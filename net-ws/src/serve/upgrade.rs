@@ -56,7 +56,7 @@ pub(super) fn decide(
     request: &RequestHead<'_>,
     genesis: &[u8],
     pass: &Pass,
-) -> Action<Taken> {
+) -> Action<Taken<Box<Accepted>>> {
     match accept(context, request, genesis, pass) {
         Ok((response, accepted)) => Action::Upgrade(response, Taken::Gossip(Box::new(accepted))),
         Err(refusal) => {
