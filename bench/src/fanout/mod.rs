@@ -15,12 +15,12 @@ mod race;
 mod raw;
 mod stage;
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use clap::ValueEnum;
 
 pub(crate) use by_hand::web_socket_config;
-use race::Pace;
+use race::{Amount, Pace};
 
 use crate::{
     error::Failure,
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Time for which each contender is measured in each round, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Number of messages per contender and round, instead of a time: for a profiler that counts instructions.
+    #[arg(long, conflicts_with = "seconds")]
+    messages: Option<NonZeroU64>,
     /// Number of rounds. Every contender has a turn in each; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
@@ -79,8 +82,7 @@ struct Plan {
     transport: Transport,
     peers: usize,
     bytes: usize,
-    warm_up: Duration,
-    time: Duration,
+    amount: Amount,
 }
 
 /// Measures every transport and size, and prints a row for each pair.
@@ -98,13 +100,18 @@ fn measure(args: &Args, transport: Transport, bytes: usize) -> Result<Row, Failu
         .into_iter()
         .filter(|each| args.only.is_none_or(|only| only == *each))
         .collect();
-    let time = Duration::try_from_secs_f64(args.seconds)?;
+    let amount = match args.messages {
+        Some(messages) => Amount::Messages(messages.get()),
+        None => {
+            let time = Duration::try_from_secs_f64(args.seconds)?;
+            Amount::Time { warm_up: WARM_UP, time }
+        }
+    };
     let peers = usize::from(args.peers);
     let mut paces = vec![Vec::new(); contenders.len()];
     for round in 1..=args.rounds {
         for (contender, paces) in contenders.iter().zip(&mut paces) {
-            let plan =
-                Plan { contender: *contender, transport, peers, bytes, warm_up: WARM_UP, time };
+            let plan = Plan { contender: *contender, transport, peers, bytes, amount };
             let pace = race::run(plan)?;
             let (transport, rounds, per_s) = (transport.name(), args.rounds, pace.per_s);
             let per_cpu_s = pace.per_cpu_s.unwrap_or(f64::NAN);

@@ -41,6 +41,33 @@ const BATCH: Batch = Batch(256);
 /// The failure of a contender of which nothing arrived in the measured time.
 const NOTHING: &str = "nothing was delivered";
 
+/// Interval at which a measurement of a number of messages looks for its end.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The extent of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amount {
+    /// This many messages to each receiver, rounded up to whole blocks.
+    Messages(u64),
+    /// The messages that can be delivered in a given time.
+    Time {
+        /// Time before the measurement.
+        warm_up: Duration,
+        /// Time of the measurement.
+        time: Duration,
+    },
+}
+
+impl Amount {
+    /// Number of blocks that are published.
+    fn blocks(self) -> u64 {
+        match self {
+            Self::Messages(messages) => messages.div_ceil(BLOCK),
+            Self::Time { .. } => u64::MAX,
+        }
+    }
+}
+
 /// The result of one contender.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -65,13 +92,23 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let publish = time::timeout(SETUP_TIMEOUT, set_up(plan, stage)).await??;
     let publisher = Arc::clone(&meter);
     tasks.spawn("publisher", |_cancel| async move {
-        if let Err(error) = publish_all(publish, plan.bytes, &publisher).await {
+        if let Err(error) = publish_all(publish, plan, &publisher).await {
             publisher.fail(error.to_string());
         }
     });
-    time::sleep(plan.warm_up).await;
+    if let Amount::Time { warm_up, .. } = plan.amount {
+        time::sleep(warm_up).await;
+    }
     let (began, cpu_before, before) = (Instant::now(), stats::cpu_seconds(), meter.total());
-    time::sleep(plan.time).await;
+    match plan.amount {
+        Amount::Time { time, .. } => time::sleep(time).await,
+        Amount::Messages(_) => {
+            let all = plan.amount.blocks() * BLOCK * plan.peers as u64;
+            while meter.total() < all && meter.failure().is_none() {
+                time::sleep(LOOK).await;
+            }
+        }
+    }
     let (elapsed, cpu_after, after) = (began.elapsed(), stats::cpu_seconds(), meter.total());
     let failure = meter.failure().map(str::to_owned);
     meter.fail("the measurement is over");
@@ -104,12 +141,12 @@ async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
 }
 
 /// Publishes numbered, distinct messages as fast as the window allows.
-async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Result<(), Failure> {
+async fn publish_all(mut publish: Publish, plan: Plan, meter: &Meter) -> Result<(), Failure> {
     let mut number: u64 = 0;
-    loop {
+    for _ in 0..plan.amount.blocks() {
         meter.next_block().await?;
         for _ in 0..BLOCK {
-            let mut body = vec![0; bytes];
+            let mut body = vec![0; plan.bytes];
             if let Some(start) = body.first_chunk_mut() {
                 *start = number.to_le_bytes();
             }
@@ -117,6 +154,7 @@ async fn publish_all(mut publish: Publish, bytes: usize, meter: &Meter) -> Resul
             number += 1;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -127,9 +165,11 @@ mod tests {
     fn delivers(mut plan: Plan) {
         let longest = Duration::from_secs(5);
         let mut outcome = run(plan);
-        while plan.time < longest && matches!(&outcome, Err(error) if error.to_string() == NOTHING)
+        while let Amount::Time { time, .. } = &mut plan.amount
+            && *time < longest
+            && matches!(&outcome, Err(error) if error.to_string() == NOTHING)
         {
-            plan.time *= 2;
+            *time *= 2;
             outcome = run(plan);
         }
         outcome.unwrap();
@@ -147,9 +187,10 @@ mod tests {
             (Contender::Ours, Transport::Ws),
             (Contender::Ours, Transport::P2p),
         ] {
-            let plan = Plan { contender, transport, peers: 3, bytes: 200, warm_up: time, time };
             // A lost, duplicated or reordered message is an error, and so is a stall.
-            delivers(plan);
+            for amount in [Amount::Time { warm_up: time, time }, Amount::Messages(1_000)] {
+                delivers(Plan { contender, transport, peers: 3, bytes: 200, amount });
+            }
         }
     }
 }
