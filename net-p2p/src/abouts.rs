@@ -69,7 +69,8 @@ impl Abouts {
 
 /// The beginning of a text, as much of it as is kept.
 fn cut(text: &str) -> String {
-    text.get(..text.floor_char_boundary(MAX_TEXT_BYTES)).unwrap_or_default().to_owned()
+    let end = (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
