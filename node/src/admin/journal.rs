@@ -12,7 +12,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -86,7 +85,7 @@ impl Journal {
         let Some(Value::String(name)) = details.remove("event") else { return };
         let mut kept = self.kept();
         kept.last += 1;
-        let at_ms = unix_millis(SystemTime::now());
+        let at_ms = unix_millis(runtime::WallClock::system().now());
         let noted = Arc::new(Noted { seq: kept.last, at_ms, event: name, details });
         if kept.events.len() >= MAX_KEPT {
             kept.events.pop_front();

@@ -11,6 +11,8 @@
 //! * A client can stall nobody but itself: connections are bounded in number, and every read and
 //!   write has a deadline.
 
+#![allow(clippy::result_large_err, reason = "a refusal is an answer, and made once")]
+
 mod actions;
 mod api;
 mod bans;

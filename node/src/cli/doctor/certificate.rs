@@ -6,7 +6,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -66,11 +66,14 @@ fn certificates(path: &Path) -> Finding {
             advice,
         );
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let now = runtime::WallClock::system()
+        .now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
     let days = (end - i64::try_from(now).unwrap_or(i64::MAX)).div_euclid(86_400);
     match days {
         ..0 => Finding::failure(CHECK, format!("{shown} has expired {} days ago", -days), renew),
-        ..SOON_DAYS => Finding::warning(CHECK, format!("{shown} expires in {days} days"), renew),
+        0..SOON_DAYS => Finding::warning(CHECK, format!("{shown} expires in {days} days"), renew),
         _ => Finding::ok(CHECK, format!("{shown} is valid for {days} days")),
     }
 }

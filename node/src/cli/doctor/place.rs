@@ -80,7 +80,7 @@ fn space(dir: &Path) -> Finding {
     let advice = "make room, or choose another directory with --data-dir";
     match free {
         ..LEAST_FREE => Finding::failure(CHECK, says, advice),
-        ..LITTLE_FREE => Finding::warning(CHECK, says, advice),
+        LEAST_FREE..LITTLE_FREE => Finding::warning(CHECK, says, advice),
         _ => Finding::ok(CHECK, says),
     }
 }
@@ -107,7 +107,10 @@ pub(super) fn descriptors(settings: &Settings) -> Finding {
 
 /// The clock, as far as it can be judged without asking anybody.
 pub(super) fn clock() -> Finding {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let now = runtime::WallClock::system()
+        .now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     judge_clock(now.as_secs(), PathBuf::from(SYNCHRONIZED).exists())
 }
 
