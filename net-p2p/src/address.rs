@@ -48,6 +48,10 @@ pub fn check_peer(address: &NodeAddress, trees: TreeNames) -> Result<(), PeerAdd
 pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
     let refused = || ListenAddressError::NotSpoken { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    #[cfg(feature = "quic")]
+    if crate::quic::listens_on(&address) {
+        return Ok(address);
+    }
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
     Route::of(&address, End::Listener).filter(|_| is_bare).ok_or_else(refused)?;
     Ok(address)
@@ -62,6 +66,10 @@ pub fn parse_announced_address(text: &str) -> Result<Multiaddr, ListenAddressErr
     let refused = || ListenAddressError::NotAnnounced { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
+    #[cfg(feature = "quic")]
+    if is_bare && crate::quic::dials(&address) {
+        return Ok(address);
+    }
     Route::of(&address, End::Dialler).filter(|_| is_bare).ok_or_else(refused)?;
     Ok(address)
 }
@@ -163,6 +171,9 @@ impl PeerAddress {
         let mut parts = address.iter().peekable();
         let leads = match parts.next_if(|part| matches!(part, Protocol::Dnsaddr(_))) {
             Some(_) => true,
+            // Host, UDP port, and QUIC.
+            #[cfg(feature = "quic")]
+            None if crate::quic::dials(&address) => parts.nth(2).is_some(),
             None => Route::take(&mut parts, End::Dialler).is_some(),
         };
         let named = parts.next_if(|part| leads && matches!(part, Protocol::P2p(_)));
@@ -242,6 +253,7 @@ mod tests {
     fn an_address_over_an_unsupported_transport_is_refused() {
         for (place, part) in [
             ("/dnsaddr/bootstrap.example/tcp/1", "/tcp/1"),
+            #[cfg(not(feature = "quic"))]
             ("/ip4/1.2.3.4/udp/4190/quic-v1", "/udp/4190"),
             #[cfg(not(feature = "websocket"))]
             ("/ip4/1.2.3.4/tcp/4190/ws", "/ws"),
@@ -267,6 +279,7 @@ mod tests {
         }
         for text in [
             "/dns4/localhost/tcp/1",
+            #[cfg(not(feature = "quic"))]
             "/ip4/1.2.3.4/udp/1/quic-v1",
             "/dnsaddr/h.example",
             "h:1",
@@ -288,6 +301,10 @@ mod tests {
             assert!(said.ends_with("this build lacks the feature `discovery`"), "{said}");
             assert!(parse_announced_address(text).is_err(), "{text}");
         }
+        let quic = "/ip4/1.2.3.4/udp/1/quic-v1";
+        let peer = NodeAddress::Multiaddr(format!("{quic}/p2p/{ID}"));
+        assert_eq!(parse_listen_address(quic).is_ok(), cfg!(feature = "quic"));
+        assert_eq!(check_peer(&peer, TreeNames::Unresolved).is_ok(), cfg!(feature = "quic"));
     }
 
     #[test]

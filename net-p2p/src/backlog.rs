@@ -26,7 +26,6 @@ mod topic_queue;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -34,12 +33,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::AsyncWrite;
 use tokio_util::sync::CancellationToken;
-use yamux::{Packet, Stream};
+use yamux::Packet;
 
 pub(crate) use self::topic_queue::{MAX_WAITING_BYTES, Offer, TopicQueue, delimited};
 use crate::{
+    carrier::Carrier,
     memory::published_bytes,
     metrics::{P2pEvent, P2pMetrics},
     topic_debts::TopicDebts,
@@ -82,7 +81,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Account {
     held: AtomicUsize,
-    /// The streams of the connection, by their Yamux IDs. Every received frame looks its stream up, and a tree of few
+    /// The streams of the connection, by their IDs. Every received frame looks its stream up, and a tree of few
     /// streams does so faster than a keyed hash.
     streams: Mutex<BTreeMap<u32, Arc<StreamAccount>>>,
     /// ID of the stream that the library is about to hand out, and the bytes of its first frame.
@@ -102,11 +101,11 @@ struct StreamAccount {
     kept: Mutex<Kept>,
 }
 
-/// A Yamux stream, the rest of the frame that is being read, and what GossipSub has written and the connection did
+/// A stream of the library, the rest of the frame of Yamux that is being read, and what GossipSub has written and the connection did
 /// not take. `stream` is `None` after an eviction.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pub(crate) stream: Option<Stream>,
+    pub(crate) stream: Option<Carrier>,
     pub(crate) frame: Option<(Packet, usize)>,
     pub(crate) topic: TopicQueue,
 }
@@ -328,8 +327,7 @@ impl ConnectionBacklog {
     }
 
     /// Counts a new stream, and assigns its first frame to it.
-    pub(crate) fn count(&self, stream: Stream) -> CountedStream {
-        let id = stream.id().val();
+    pub(crate) fn count(&self, id: u32, stream: Carrier) -> CountedStream {
         let first = lock(&self.open.account.first).take_if(|(first, _)| *first == id);
         let bytes = first.map_or(0, |(_, bytes)| bytes);
         let kept = Mutex::new(Kept { stream: Some(stream), ..Kept::default() });
@@ -338,6 +336,17 @@ impl ConnectionBacklog {
         self.add(STREAM_BYTES);
         self.settle();
         CountedStream { handle: StreamHandle { connection: self.clone(), account }, id }
+    }
+
+    /// Calls `change` for each open stream.
+    #[cfg(feature = "quic")]
+    pub(crate) fn each_carrier(&self, change: impl Fn(&mut Carrier)) {
+        let streams: Vec<_> = lock(&self.open.account.streams).values().cloned().collect();
+        for stream in streams {
+            if let Some(carrier) = &mut lock(&stream.kept).stream {
+                change(carrier);
+            }
+        }
     }
 
     /// The counters of evictions.
@@ -418,14 +427,19 @@ impl StreamHandle {
     /// Writes one frame to a locked stream. The caller must call [`ConnectionBacklog::settle`] without the lock.
     pub(crate) fn poll_write_frame(
         &self,
-        stream: &mut Stream,
+        stream: &mut Carrier,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "quic")]
+        if let Carrier::Quic(stream) = stream {
+            // Counted for the whole connection (`quic/gauge.rs`).
+            return stream.poll_write(context, bytes);
+        }
         // Counted before the write, because the connection's task may send the bytes at once.
         let most = bytes.len().min(MAX_SENT_BYTES) + FRAME_BYTES;
         self.connection.wrote(most);
-        let written = Pin::new(stream).poll_write(context, bytes);
+        let written = stream.poll_write(context, bytes);
         let counted = match &written {
             Poll::Ready(Ok(bytes @ 1..)) => bytes + FRAME_BYTES,
             _ => 0,

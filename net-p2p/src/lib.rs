@@ -48,6 +48,7 @@ mod admission;
 mod backlog;
 mod behaviour;
 mod boxed;
+mod carrier;
 mod command;
 mod config;
 mod connections;
@@ -78,6 +79,8 @@ mod peers;
 mod protocols;
 mod publications;
 mod pubsub;
+#[cfg(feature = "quic")]
+mod quic;
 mod route;
 mod security;
 mod sink;

@@ -129,7 +129,7 @@ pub(crate) fn is_free(address: &Multiaddr) -> io::Result<()> {
 
 fn port_of(address: &Multiaddr) -> Option<u16> {
     address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
         _ => None,
     })
 }
@@ -137,6 +137,7 @@ fn port_of(address: &Multiaddr) -> Option<u16> {
 fn with_port(address: &Multiaddr, port: u16) -> Multiaddr {
     let replace = |part| match part {
         Protocol::Tcp(_) => Protocol::Tcp(port),
+        Protocol::Udp(_) => Protocol::Udp(port),
         other => other,
     };
     address.iter().map(replace).collect()

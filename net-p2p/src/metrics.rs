@@ -88,10 +88,14 @@ pub enum P2pEvent {
     WebSocketFault,
     /// A connection was closed: its peer did not know the key of the private network.
     NotOfPrivateNetwork,
+    /// A connection was closed: its security handshake failed.
+    SecurityFailed,
+    /// A connection was closed: the certificate of the peer has expired, is forged, or cannot be used.
+    CertificateRefused,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 38] = [
+    const ALL: [Self; 40] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -130,6 +134,8 @@ impl P2pEvent {
         Self::WebSocketRefused,
         Self::WebSocketFault,
         Self::NotOfPrivateNetwork,
+        Self::SecurityFailed,
+        Self::CertificateRefused,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -174,6 +180,8 @@ impl P2pEvent {
             Self::WebSocketRefused => "p2p_websocket_refused",
             Self::WebSocketFault => "p2p_websocket_fault",
             Self::NotOfPrivateNetwork => "p2p_not_of_private_network",
+            Self::SecurityFailed => "p2p_security_failed",
+            Self::CertificateRefused => "p2p_certificate_refused",
         }
     }
 }
@@ -282,6 +290,10 @@ impl P2pEvent {
             }
             Self::NotOfPrivateNetwork => {
                 "A connection was closed: its peer did not know the key of the private network"
+            }
+            Self::SecurityFailed => "A connection was closed: its security handshake failed",
+            Self::CertificateRefused => {
+                "A connection was closed: the certificate of the peer has expired, is forged, or cannot be used"
             }
         }
     }

@@ -47,8 +47,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
+pub(crate) use self::driver::Order;
 use self::{
-    driver::{Driver, Order},
+    driver::Driver,
     meter::Meter,
     substream::{Activity, Opener, Substream, Why},
     topic_stream::TopicStream,
@@ -57,6 +58,7 @@ use crate::{
     backlog::{Backlog, CountedStream},
     connections::ConnectionTasks,
     flush_coalescer::FlushCoalescer,
+    metrics::P2pMetrics,
     topic_debts::TopicDebts,
 };
 
@@ -81,7 +83,7 @@ const MAX_BUFFERED: usize = 256;
 
 /// Longest time for the orderly end of a connection. A dead peer, or one that does not read, would delay it
 /// until the kernel gives the socket up. Chosen: the limit of every other orderly close.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Capacity of the channel to the task: one stream at a time, and one end.
 const MAX_ORDERS: usize = 2;
@@ -90,6 +92,11 @@ const MAX_ORDERS: usize = 2;
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for C {}
+
+/// The total by which the windows of a connection may exceed their initial sizes, in bytes, with this backlog.
+pub(crate) fn max_window_growth(backlog: &Backlog) -> usize {
+    MAX_WINDOW_GROWTH.min(backlog.bound() / GROWING_CONNECTIONS)
+}
 
 /// Creates the muxer of a connection.
 #[derive(Clone, Debug)]
@@ -104,43 +111,34 @@ impl Upgrade {
     pub(crate) fn new(tasks: ConnectionTasks, backlog: Backlog) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
-        let growth = MAX_WINDOW_GROWTH.min(backlog.bound() / GROWING_CONNECTIONS);
-        let windows = MAX_STREAMS * DEFAULT_CREDIT as usize + growth;
+        let windows = MAX_STREAMS * DEFAULT_CREDIT as usize + max_window_growth(&backlog);
         config.set_max_connection_receive_window(Some(windows));
         Self { config, tasks, backlog }
     }
 
+    /// The counters of the node.
+    pub(crate) fn metrics(&self) -> &P2pMetrics {
+        self.backlog.metrics()
+    }
+
     /// The muxer over `io`, at the end of the connection that `mode` says.
     pub(crate) fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
-        let (streams, inbound) = mpsc::channel(MAX_BUFFERED);
-        let (orders, wanted) = mpsc::channel(MAX_ORDERS);
-        let (end, ended) = oneshot::channel();
         let backlog = self.backlog.open();
+        let (muxer, ends) = Muxer::new(backlog.end().clone());
         let socket = Meter::new(FlushCoalescer::new(io), backlog.clone());
         let mut driver = Driver {
             connection: Connection::new(socket, self.config, mode),
             too_much: CancelWatch::new(backlog.end()),
             backlog,
-            inbound: streams,
-            orders: wanted,
+            inbound: ends.inbound,
+            orders: ends.orders,
             asked: None,
-            streams: CancellationToken::new(),
+            streams: ends.streams,
             metrics: self.backlog.metrics().clone(),
         };
-        let (streams, evict) = (driver.streams.clone(), driver.backlog.end().clone());
-        self.tasks.start("muxer", Box::pin(async move { driver.run(end).await }));
-        Muxer {
-            inbound,
-            orders,
-            outbound: None,
-            closing: None,
-            ended: Some(ended),
-            activity: Activity::default(),
-            topics: TopicStream::default(),
-            streams,
-            why: Why::default(),
-            evict,
-        }
+        let over = ends.over;
+        self.tasks.start("muxer", Box::pin(async move { driver.run(over).await }));
+        muxer
     }
 }
 
@@ -168,7 +166,42 @@ pub(crate) struct Muxer {
     evict: CancellationToken,
 }
 
+/// The ends that a muxer leaves to the task that drives its connection.
+#[derive(Debug)]
+pub(crate) struct DriverEnds {
+    /// Takes inbound streams to the muxer.
+    pub(crate) inbound: mpsc::Sender<CountedStream>,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    /// Takes the error that ends the connection without an order.
+    pub(crate) over: oneshot::Sender<ConnectionError>,
+    /// To be cancelled when the streams must end.
+    pub(crate) streams: CancellationToken,
+}
+
 impl Muxer {
+    /// A muxer, and the ends for the task that drives its connection. `evict` is cancelled when the connection must end
+    /// at once.
+    pub(crate) fn new(evict: CancellationToken) -> (Self, DriverEnds) {
+        let (to_muxer, inbound) = mpsc::channel(MAX_BUFFERED);
+        let (orders, wanted) = mpsc::channel(MAX_ORDERS);
+        let (over, ended) = oneshot::channel();
+        let streams = CancellationToken::new();
+        let ends = DriverEnds { inbound: to_muxer, orders: wanted, over, streams: streams.clone() };
+        let muxer = Self {
+            inbound,
+            orders,
+            outbound: None,
+            closing: None,
+            ended: Some(ended),
+            activity: Activity::default(),
+            topics: TopicStream::default(),
+            streams,
+            why: Why::default(),
+            evict,
+        };
+        (muxer, ends)
+    }
+
     fn substream(&self, stream: CountedStream, opener: Opener) -> Substream {
         let end = (self.streams.clone(), self.why.clone());
         Substream::new(stream, self.activity.clone(), end, self.topics.clone(), opener)
@@ -221,6 +254,9 @@ impl StreamMuxer for Muxer {
                 return self.poll_ended(context).map(Err);
             }
             self.outbound = Some(stream);
+            // swarm 0.48 panics if the first poll of a stream is ready (rust-libp2p#6427), as a fast task could make it.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let Some(stream) = &mut self.outbound else { return Poll::Pending };
         let stream = ready!(Pin::new(stream).poll(context));

@@ -44,13 +44,12 @@ use crate::{
     protocols::ProtocolServer,
     publications::publications,
     pubsub,
-    security::SecurityError,
     sockets::Sockets,
     streams::{self, Acceptors},
     swarm::{Core, End},
     topic_gate::TopicGate,
     topic_traffic::TopicTraffic,
-    transport::{self, TransportParts},
+    transport::{self, TransportParts, TransportSetupError},
     trees::Trees,
 };
 
@@ -79,7 +78,7 @@ const CONNECTIONS_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
     #[error("the key cannot be used to secure connections")]
-    Security(#[from] SecurityError),
+    Transport(#[from] TransportSetupError),
     #[error(transparent)]
     Behaviour(#[from] BehaviourError),
     #[error("cannot listen on {address}")]
@@ -172,6 +171,8 @@ impl SwarmParts {
                 door: self.context.door.clone(),
                 tasks: executor.clone(),
                 backlog,
+                #[cfg(feature = "quic")]
+                quic: self.quic(),
             })?,
             Behaviour::new(
                 &self.config,
@@ -212,6 +213,21 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// QUIC, but in a private network: it has no way to keep others out there.
+    #[cfg(feature = "quic")]
+    fn quic(&self) -> Option<transport::QuicUse> {
+        #[cfg(feature = "private-network")]
+        if self.config.private_network.is_some() {
+            return None;
+        }
+        let broadcaster = &self.context.broadcaster;
+        let first = gossip_protocols(broadcaster.profile());
+        Some(transport::QuicUse {
+            environment: broadcaster.environment().clone(),
+            first: first.iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// The part that the node takes in the DHT.

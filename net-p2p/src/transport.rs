@@ -24,17 +24,23 @@ use libp2p::{
     identity::Keypair,
 };
 
+#[cfg(feature = "quic")]
+use crate::quic::{Quic, QuicParts, QuicSetupError};
 use crate::{
     admission::{Connects, Guarded},
     backlog::Backlog,
     connections::ConnectionTasks,
     linger::Lingering,
     muxer::{Upgrade, Wire},
-    security::{Secure, Security, SecurityError},
+    security::{Secure, Security, SecuritySetupError},
     sockets::Sockets,
     upgrade::Upgrades,
 };
+#[cfg(feature = "quic")]
+use libp2p::core::transport::OptionalTransport;
 use mesh::Door;
+#[cfg(feature = "quic")]
+use runtime::Environment;
 
 /// Longest time from the start of a dial, or from the accepted socket, to a multiplexed connection. Source:
 /// threats and goals, row 1.
@@ -53,6 +59,28 @@ pub(crate) struct TransportParts<'a> {
     pub(crate) tasks: ConnectionTasks,
     /// Counts the bytes of the connections.
     pub(crate) backlog: Backlog,
+    /// `None` leaves QUIC out.
+    #[cfg(feature = "quic")]
+    pub(crate) quic: Option<QuicUse>,
+}
+
+/// The parts that QUIC needs in addition.
+#[cfg(feature = "quic")]
+pub(crate) struct QuicUse {
+    /// The source of sockets and names.
+    pub(crate) environment: Environment,
+    /// The protocols of gossip, whose streams go first.
+    pub(crate) first: Vec<String>,
+}
+
+/// The reason why the transports cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransportSetupError {
+    #[error(transparent)]
+    Security(#[from] SecuritySetupError),
+    #[cfg(feature = "quic")]
+    #[error(transparent)]
+    Quic(#[from] QuicSetupError),
 }
 
 /// Builds the transport of a node.
@@ -62,14 +90,29 @@ pub(crate) struct TransportParts<'a> {
 /// When the key cannot sign, which never happens with an Ed25519 key.
 pub(crate) fn build(
     parts: TransportParts<'_>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SecurityError> {
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
     let debts = parts.backlog.debts().clone();
+    #[cfg(feature = "quic")]
+    let quic = match parts.quic {
+        Some(QuicUse { environment, first }) => OptionalTransport::some(Quic::new(QuicParts {
+            environment,
+            key: parts.key,
+            tasks: parts.tasks.clone(),
+            backlog: parts.backlog.clone(),
+            first,
+        })?),
+        None => OptionalTransport::none(),
+    };
     let upgrades = Upgrades {
-        secure: Secure::new(parts.security.to_vec(), parts.key)?,
+        secure: Secure::new(parts.security.to_vec(), parts.key, parts.backlog.metrics())?,
         muxer: Upgrade::new(parts.tasks, parts.backlog),
     };
     let passes = parts.sockets.passes();
     let transports = upgraded(parts.sockets.map(|socket, _| Lingering::new(socket)), upgrades);
+    #[cfg(feature = "quic")]
+    let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)
+        .or_transport(transports)
+        .map(|made, _| made.into_inner());
     let indebted = transports.map(move |(peer, muxer), _| (peer, muxer.with_debt(&debts, peer)));
     let guarded = Guarded::new(indebted, parts.door, passes);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())

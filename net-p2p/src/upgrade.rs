@@ -1,12 +1,15 @@
 //! The way from a byte stream to an authenticated, multiplexed connection, for every transport that has byte streams.
 //!
 //! ```text
-//!   byte stream ──▶ which security? ──▶ Noise ──▶ which muxer? ──▶ flush_coalescer ──▶ Yamux
+//!   byte stream ──▶ which security? ─┬▶ Noise ──▶ which muxer? ─┬▶ flush_coalescer ──▶ Yamux
+//!                                    └▶ TLS ─────── settled ─────┘
 //! ```
 //!
 //! # Invariants
 //!
-//! * Both choices are made by multistream-select. With one protocol to offer, the dialer does not wait for the answer.
+//! * The choices are made by multistream-select. With one protocol to offer, the dialer does not wait for the answer.
+//! * If the security protocol has settled the muxer, that choice is left out.
+//! * A stream that was not secured is counted.
 
 use libp2p::{
     PeerId,
@@ -16,12 +19,13 @@ use multistream_select::{NegotiationError, Version, dialer_select_proto, listene
 use yamux::Mode;
 
 use crate::{
+    metrics::P2pEvent,
     muxer::{Muxer, Upgrade, Wire},
-    security::{Secure, SecurityError},
+    security::{EarlyMuxer, Secure, SecurityError},
 };
 
 /// The name of Yamux in the negotiation. Source: libp2p specifications, `yamux/README.md`.
-const YAMUX: &str = "/yamux/1.0.0";
+pub(crate) const YAMUX: &str = "/yamux/1.0.0";
 
 /// The upgrades of every byte stream of a node.
 #[derive(Clone)]
@@ -59,20 +63,34 @@ impl Upgrades {
         point: ConnectedPoint,
     ) -> Result<(PeerId, Muxer), UpgradeError> {
         let (end, protocols) = (end_of(&point), self.secure.protocols());
+        let (metrics, muxer) = (self.muxer.metrics().clone(), self.muxer);
+        let count = |error: &SecurityError| {
+            if !error.is_counted() {
+                metrics.note(P2pEvent::SecurityFailed);
+            }
+        };
         match end {
             Endpoint::Dialer => {
                 let chosen = dialer_select_proto(stream, protocols, Version::V1Lazy).await;
                 let (protocol, stream) = chosen?;
-                let (peer, stream) = self.secure.secure(stream, protocol, end).await?;
+                let secured = self.secure.secure(stream, protocol, end).await;
+                let (peer, stream, early) = secured.inspect_err(count)?;
+                if early == EarlyMuxer::Yamux {
+                    return Ok((peer, muxer.muxer(stream, Mode::Client)));
+                }
                 let chosen = dialer_select_proto(stream, [YAMUX], Version::V1Lazy).await;
                 let (_, stream) = chosen?;
-                Ok((peer, self.muxer.muxer(stream, Mode::Client)))
+                Ok((peer, muxer.muxer(stream, Mode::Client)))
             }
             Endpoint::Listener => {
                 let (protocol, stream) = listener_select_proto(stream, protocols).await?;
-                let (peer, stream) = self.secure.secure(stream, protocol, end).await?;
+                let secured = self.secure.secure(stream, protocol, end).await;
+                let (peer, stream, early) = secured.inspect_err(count)?;
+                if early == EarlyMuxer::Yamux {
+                    return Ok((peer, muxer.muxer(stream, Mode::Server)));
+                }
                 let (_, stream) = listener_select_proto(stream, [YAMUX]).await?;
-                Ok((peer, self.muxer.muxer(stream, Mode::Server)))
+                Ok((peer, muxer.muxer(stream, Mode::Server)))
             }
         }
     }

@@ -119,7 +119,7 @@ pub use net_http::{
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
     AcceptLimits, Acceptor, ListenAddressError, Mdns, OpenError, P2pEvent, P2pMetrics, PeerAbout,
-    PeerStream, ProtocolError, Streams, TopicMesh, TopicScore, parse_announced_address,
+    PeerStream, ProtocolError, Security, Streams, TopicMesh, TopicScore, parse_announced_address,
     parse_listen_address,
 };
 #[cfg(feature = "dht")]

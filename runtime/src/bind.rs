@@ -213,4 +213,16 @@ mod tests {
         let elsewhere = host.bind("10.0.0.2:80").await.unwrap_err();
         assert_eq!(elsewhere.kind(), io::ErrorKind::AddrNotAvailable);
     }
+
+    // Issue 11, 1.
+    #[tokio::test]
+    async fn a_network_in_memory_refuses_datagrams() {
+        let host = Network::new(1).host(Ipv4Addr::new(10, 0, 0, 1).into());
+        let refused = host.bind_udp(([10, 0, 0, 1], 7).into()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        let system = Environment::system();
+        let first = system.bind_udp(([127, 0, 0, 1], 0).into()).unwrap();
+        let taken = system.bind_udp(first.local_addr().unwrap()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
 }

@@ -214,6 +214,18 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// A socket for datagrams at `address`, which does not block. An IPv6 socket takes IPv6 only, so that IPv4 can have
+    /// one of its own on the same port.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system; [`io::ErrorKind::Unsupported`] in memory, where there are no datagrams.
+    pub fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        self.parts.sockets.bind_udp(address)
+    }
+}
+
 impl memory::Network {
     /// The environment of a node on a host, with random numbers and a clock of its own. The clock shows the first
     /// second of 2026 when the host is made.

@@ -95,6 +95,25 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// A socket for datagrams.
+    pub(crate) fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        if let Self::Memory(_) = self {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a network in memory has no datagrams",
+            ));
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    }
+}
+
 fn v6_only(address: SocketAddrV6) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(true)?;

@@ -28,6 +28,7 @@ use yamux::{Connection, ConnectionError, Stream};
 use super::{CLOSE_LIMIT, meter::Meter};
 use crate::{
     backlog::{ConnectionBacklog, CountedStream},
+    carrier::Carrier,
     flush_coalescer::FlushCoalescer,
     metrics::{P2pEvent, P2pMetrics},
 };
@@ -37,7 +38,7 @@ const STREAMS_A_TURN: usize = 32;
 
 /// An order of the muxer to its task.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Opens an outbound stream. At most one is ordered at a time.
     Open(oneshot::Sender<CountedStream>),
     /// Closes the connection in an orderly way, and reports the result.
@@ -116,7 +117,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
             match self.connection.poll_new_outbound(context) {
                 Poll::Ready(Ok(stream)) => {
                     // The send fails only if the muxer was dropped, and then the connection ends next.
-                    let _ = to.send(self.backlog.count(stream));
+                    let _ = to.send(self.count(stream));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
                 Poll::Pending => self.asked = Some(to),
@@ -134,8 +135,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
         Poll::Pending
     }
 
+    fn count(&self, stream: Stream) -> CountedStream {
+        self.backlog.count(stream.id().val(), Carrier::Yamux(stream))
+    }
+
     fn offer(&self, stream: Stream) {
-        let stream = self.backlog.count(stream);
+        let stream = self.count(stream);
         if let Err(mpsc::error::TrySendError::Full(_)) = self.inbound.try_send(stream) {
             self.metrics.note(P2pEvent::MuxerFull);
         }

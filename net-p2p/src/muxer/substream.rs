@@ -38,7 +38,10 @@ use tokio::task;
 use tokio_util::sync::CancellationToken;
 
 use super::{purpose::Purpose, topic_stream::TopicStream};
-use crate::backlog::{CountedStream, FRAME_BYTES, Kept, taken_away};
+use crate::{
+    backlog::{CountedStream, FRAME_BYTES, Kept, taken_away},
+    carrier::Carrier,
+};
 
 /// Records whether bytes moved in the task that polls a connection. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +74,7 @@ impl Activity {
 /// Why this node ended a connection, if it did; whoever uses a stream of it hears it. Clones share it.
 pub(super) type Why = Arc<OnceLock<EndedFor>>;
 
-/// A Yamux stream that reports activity, is counted in the backlog, and ends with its connection.
+/// A stream that reports activity, is counted in the backlog, and ends with its connection.
 #[derive(Debug)]
 pub(crate) struct Substream {
     stream: CountedStream,
@@ -130,6 +133,11 @@ impl Substream {
         let handle = self.stream.handle();
         let mut kept = handle.lock();
         let Kept { stream: Some(stream), frame, .. } = &mut *kept else { return taken_away() };
+        let stream = match stream {
+            Carrier::Yamux(stream) => stream,
+            #[cfg(feature = "quic")]
+            Carrier::Quic(stream) => return stream.poll_read(context, into),
+        };
         let mut filled = 0;
         while filled < into.len() {
             if let Some((packet, offset)) = frame {
@@ -215,7 +223,7 @@ impl AsyncWrite for Substream {
         let flushed = match &mut self.stream.handle().lock().stream {
             // GossipSub has no need to wait: its messages are sent as the connection takes them.
             Some(_) if self.purpose == Purpose::Topics => Poll::Ready(Ok(())),
-            Some(stream) => Pin::new(stream).poll_flush(context),
+            Some(stream) => stream.poll_flush(context),
             None => taken_away(),
         };
         let this = &mut *self;
@@ -224,7 +232,7 @@ impl AsyncWrite for Substream {
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = match &mut self.stream.handle().lock().stream {
-            Some(stream) => Pin::new(stream).poll_close(context),
+            Some(stream) => stream.poll_close(context),
             None => taken_away(),
         };
         let this = &mut *self;

@@ -67,7 +67,16 @@ pub(crate) fn secured_transport(
     let config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
     let sockets = Sockets::new(Environment::system(), &config, &P2pMetrics::default());
     let (tasks, backlog) = (connection_tasks(), backlog());
-    let parts = TransportParts { sockets, key, security, door, tasks, backlog };
+    let parts = TransportParts {
+        sockets,
+        key,
+        security,
+        door,
+        tasks,
+        backlog,
+        #[cfg(feature = "quic")]
+        quic: Some(transport::QuicUse { environment: Environment::system(), first: Vec::new() }),
+    };
     transport::build(parts).unwrap()
 }
 

@@ -6,6 +6,8 @@ mod alone;
 mod attacked;
 mod bursts;
 mod by_hand;
+#[cfg(feature = "tls")]
+mod certificates;
 pub(crate) mod control;
 mod control_floods;
 #[cfg(feature = "dht")]
@@ -31,6 +33,7 @@ mod streams;
 mod subscription_floods;
 mod topic_backlog;
 mod topics;
+mod transports;
 mod unread;
 #[cfg(feature = "websocket")]
 mod web;

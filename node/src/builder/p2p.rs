@@ -8,7 +8,9 @@ use gossip::{NetworkProfile, NodeAddress};
 use net_p2p::DhtConfig;
 #[cfg(feature = "websocket")]
 use net_p2p::WebConfig;
-use net_p2p::{AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig};
+use net_p2p::{
+    AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig, Security,
+};
 
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
@@ -28,6 +30,7 @@ pub(super) struct P2pSide {
     pub(super) listen: Vec<String>,
     /// The addresses that others are told in place of it.
     announce: Vec<String>,
+    security: Vec<Security>,
     mdns: Mdns,
     gossip: GossipStreams,
     /// The application's own, whose streams are accepted.
@@ -49,6 +52,7 @@ impl Default for P2pSide {
         Self {
             listen,
             announce: Vec::new(),
+            security: Vec::new(),
             mdns,
             gossip,
             protocols: Vec::new(),
@@ -122,6 +126,13 @@ impl NodeBuilder {
     /// node behind a proxy or a gateway. Default: none, others are told where it listens.
     pub fn announce(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.p2p.announce = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the security protocols of libp2p over TCP, the preferred one first. Default, and for an empty list: every one of
+    /// this build, Noise first.
+    pub fn security(mut self, order: impl IntoIterator<Item = Security>) -> Self {
+        self.p2p.security = order.into_iter().collect();
         self
     }
 
@@ -213,6 +224,9 @@ impl NodeBuilder {
             config.resolver = self.found.resolver(self.profile, &self.environment);
         }
         config.peers = self.peers.iter().filter(multiaddr).cloned().collect();
+        if !self.p2p.security.is_empty() {
+            config.security.clone_from(&self.p2p.security);
+        }
         config.mdns = self.p2p.mdns;
         config.door = lent.door.clone();
         config.gossip = self.p2p.gossip;

@@ -337,6 +337,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
         .admit(settings.admit)
+        .security(settings.security.clone())
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
         .dht(settings.dht.clone());
     builder = builder.dns_servers(settings.dns_servers.clone()).dnssec(settings.dnssec.clone());

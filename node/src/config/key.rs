@@ -54,6 +54,7 @@ pub(crate) enum Key {
     Announce,
     SharePort,
     PrivateNetwork,
+    Security,
     Peers,
     Bootstrap,
     DnsServers,
@@ -148,6 +149,11 @@ const SHARE_PORT: Spec = Spec::new(
 const PRIVATE_NETWORK: Spec = Spec::new(
     ("private_network", "private-network", Text, Nothing, "FILE"),
     "File with the key that all nodes of a private libp2p network share (swarm.key); needs the mode p2p",
+);
+
+const SECURITY: Spec = Spec::new(
+    ("security", "security", List, Nothing, "PROTOCOL"),
+    "Security protocols of libp2p over TCP, the preferred one first: noise, tls; by default all that this program has",
 );
 
 const PEERS: Spec = Spec::new(
@@ -324,6 +330,7 @@ impl Key {
         Self::Announce,
         Self::SharePort,
         Self::PrivateNetwork,
+        Self::Security,
         Self::Peers,
         Self::Bootstrap,
         Self::DnsServers,
@@ -370,6 +377,7 @@ impl Key {
             Self::Announce => ANNOUNCE,
             Self::SharePort => SHARE_PORT,
             Self::PrivateNetwork => PRIVATE_NETWORK,
+            Self::Security => SECURITY,
             Self::Peers => PEERS,
             Self::Bootstrap => BOOTSTRAP,
             Self::DnsServers => DNS_SERVERS,
@@ -427,6 +435,7 @@ impl Key {
             Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv", "perf"],
             Self::Uploads => &["anyone"],
+            Self::Security => &["noise", "tls"],
             Self::Dht => &["off", "auto", "client", "server"],
             Self::DhtProvides => &["archival"],
             Self::VotePacking => &["off", "stateless"],

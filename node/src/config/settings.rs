@@ -18,7 +18,7 @@ use gossip::{
 use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode,
-    ProxyProtocol, ProxyRules, RealIpHeader, Relaying, TlsFiles,
+    ProxyProtocol, ProxyRules, RealIpHeader, Relaying, Security, TlsFiles,
 };
 
 use super::{
@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) relaying: Relaying,
+    /// Empty for the default.
+    pub(crate) security: Vec<Security>,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
     pub(crate) admit: Admit,
@@ -136,6 +138,7 @@ impl Settings {
             relaying: read.required(Key::Relay, |text| {
                 Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
             })?,
+            security: read.security()?,
             mdns: read.required(Key::Mdns, switch)?,
             dht: read.dht()?,
             admit: read.required(Key::Admit, admit)?,
@@ -291,6 +294,17 @@ impl Reader<'_> {
         Ok(file)
     }
 
+    /// The security protocols of libp2p, each once.
+    fn security(&self) -> Result<Vec<Security>, ConfigError> {
+        let mut order = Vec::new();
+        for security in self.list(Key::Security, security)? {
+            if !order.contains(&security) {
+                order.push(security);
+            }
+        }
+        Ok(order)
+    }
+
     /// The files of a certificate and its key: both or neither.
     fn tls_files(&self, cert: Key, key: Key) -> Result<Option<TlsFiles>, ConfigError> {
         let file = |key| self.optional(key, |text| self.0.path(text));
@@ -362,6 +376,13 @@ fn listen_address(text: &str) -> Result<String, String> {
 fn announced_address(text: &str) -> Result<String, String> {
     let parsed = tandem::parse_announced_address(text);
     parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn security(text: &str) -> Result<Security, String> {
+    Security::named(text).ok_or_else(|| {
+        let names: Vec<_> = Security::ALL.iter().map(|security| security.name()).collect();
+        format!("{text:?} is no security protocol of this program: write {}", names.join(" or "))
+    })
 }
 
 fn address(text: &str) -> Result<NodeAddress, String> {

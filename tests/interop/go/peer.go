@@ -8,7 +8,9 @@
 //	                      joins a DHT, finds the node as a provider of FIND, provides PROVIDE, prints its
 //	                      peer ID and serves until stdin closes
 //
-// All use TCP, Noise and Yamux and nothing else, with a fresh Ed25519 key.
+// All speak TCP and QUIC, with Yamux over TCP, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or
+// tls, for TCP. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key: ed25519 (the
+// default), rsa, ecdsa or secp256k1.
 //
 // The routes are the contract between all programs of this folder (see ../README.md):
 //
@@ -37,6 +39,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
@@ -80,17 +84,22 @@ func main() {
 	}
 }
 
-// newHost starts a host that speaks TCP, Noise and Yamux. With no listen
+// newHost starts a host that speaks TCP and QUIC. With no listen
 // address it only dials.
 func newHost(listen ...string) (host.Host, error) {
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	key, err := newKey(os.Getenv("INTEROP_KEY"))
 	if err != nil {
 		return nil, err
+	}
+	security := libp2p.Security(noise.ID, noise.New)
+	if os.Getenv("INTEROP_SECURITY") == "tls" {
+		security = libp2p.Security(tls.ID, tls.New)
 	}
 	options := []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Security(noise.ID, noise.New),
+		libp2p.Transport(quic.NewTransport),
+		security,
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
@@ -101,6 +110,26 @@ func newHost(listen ...string) (host.Host, error) {
 		options = append(options, libp2p.ListenAddrStrings(listen...))
 	}
 	return libp2p.New(options...)
+}
+
+// newKey draws a key of a kind.
+func newKey(kind string) (crypto.PrivKey, error) {
+	kinds := map[string]int{"": crypto.Ed25519, "ed25519": crypto.Ed25519, "rsa": crypto.RSA, "ecdsa": crypto.ECDSA,
+		"secp256k1": crypto.Secp256k1}
+	number, ok := kinds[kind]
+	if !ok {
+		return nil, fmt.Errorf("%q is no kind of key", kind)
+	}
+	key, _, err := crypto.GenerateKeyPairWithReader(number, 2048, rand.Reader)
+	return key, err
+}
+
+// listenAddress is the multiaddr to listen on.
+func listenAddress() string {
+	if address := os.Getenv("INTEROP_LISTEN"); address != "" {
+		return address
+	}
+	return "/ip4/127.0.0.1/tcp/0"
 }
 
 // implementation names the library and the version that was linked in.

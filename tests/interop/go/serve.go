@@ -22,7 +22,7 @@ const maxIdleReads = 100
 
 // serve answers requests until stdin closes or ctx ends.
 func serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
-	h, err := newHost("/ip4/127.0.0.1/tcp/0")
+	h, err := newHost(listenAddress())
 	if err != nil {
 		return err
 	}

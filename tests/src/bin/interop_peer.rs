@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   interop_peer serve [CERT KEY]                 prints the multiaddr and the URL; ends with its input
+//!   interop_peer serve-at MULTIADDR               the same at another multiaddr
 //!   interop_peer forward PEER                     prints host:port; ends with its input
 //!   interop_peer ping PEER                        pings five times on one stream; prints nothing
 //!   interop_peer get PEER PATH [ROOTS]            prints what was received as JSON
@@ -23,7 +24,7 @@ use testkit::{
         pattern::{self, Pattern, Reader},
         peer::{Memory, Told},
         route::{caller, client_of},
-        server::serving,
+        server::{described, serving},
         service::{Seen, Swallowed},
     },
     libp2p::five_pings,
@@ -46,6 +47,7 @@ async fn main() -> Result<(), Failed> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["serve"] => serve(None).await,
+        ["serve-at", address] => serve_at(address).await,
         ["serve", cert, key] => {
             serve(Some(TlsFiles { cert: PathBuf::from(cert), key: PathBuf::from(key) })).await
         }
@@ -68,6 +70,19 @@ async fn input_closed() -> Result<(), Failed> {
 async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
     let running = serving(&Seen::default(), tls, &CancellationToken::new()).await;
     for address in running.p2p_addresses().first().into_iter().chain(&running.ws_url()) {
+        println!("{address}");
+    }
+    input_closed().await?;
+    // The process ends next, and its tasks with it.
+    let _ = running.stop(GRACE).await;
+    Ok(())
+}
+
+/// Serves over libp2p at `address`.
+async fn serve_at(address: &str) -> Result<(), Failed> {
+    let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p([address]);
+    let running = Box::pin(builder.start(&CancellationToken::new())).await?;
+    for address in running.p2p_addresses().first() {
         println!("{address}");
     }
     input_closed().await?;

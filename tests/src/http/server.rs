@@ -29,12 +29,8 @@ pub fn head_time(way: Route) -> Duration {
     }
 }
 
-/// Starts a node of both transports that serves the routes under test.
-///
-/// # Panics
-///
-/// If it does not start.
-pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToken) -> Running {
+/// A node of both transports that serves the routes under test.
+pub fn described(seen: &Seen, tls: Option<TlsFiles>) -> NodeBuilder {
     // Bodies of any length are allowed, except on the route for testing the limit.
     let mut builder = NodeBuilder::new(network())
         .http(service::limited(seen.clone()))
@@ -43,6 +39,16 @@ pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToke
     if let Some(files) = tls {
         builder = builder.tls(files);
     }
+    builder
+}
+
+/// Starts a node of both transports that serves the routes under test.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn serving(seen: &Seen, tls: Option<TlsFiles>, root: &CancellationToken) -> Running {
+    let builder = described(seen, tls);
     Box::pin(builder.start(root)).await.expect("a node that serves starts")
 }
 

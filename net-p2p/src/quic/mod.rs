@@ -1,0 +1,431 @@
+//! QUIC v1 as a transport of libp2p, over quinn.
+//!
+//! ```text
+//!   listen ─▶ Environment (UDP) ─▶ Endpoint ─▶ Incoming ─ too many at once, and not validated? ─▶ retry
+//!                                                 └──▶ door (Guarded) ─▶ handshake ─▶ Driver ◀─▶ Muxer
+//!   dial ───▶ names ─▶ Endpoint, a port of its own for each family ────▶ handshake ─▶ Driver ◀─▶ Muxer
+//! ```
+//!
+//! The library's own transport closes a connection without waiting for what was written, lets an unread stream take
+//! 10 MB, and hides priorities and statistics (`docs/architecture.md`).
+//!
+//! # Invariants
+//!
+//! * The door is asked before a handshake costs anything: no key is computed for a datagram of a stranger until then.
+//! * While more than [`RETRY_FROM`] handshakes are under way, only addresses that have proven to be real come to the
+//!   door.
+//! * A listening address that is in use is an error. Sockets come from the environment.
+
+mod driver;
+mod gauge;
+mod place;
+mod setup;
+mod stream;
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
+use if_watch::{IfEvent, tokio::IfWatcher};
+use libp2p::{
+    Multiaddr, PeerId, Transport, TransportError,
+    core::transport::{DialOpts, ListenerId, TransportEvent},
+    identity::Keypair,
+    multiaddr::Protocol,
+};
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
+use runtime::{CancelWatch, DialError, Environment};
+use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use self::{
+    driver::Driver,
+    gauge::Gauge,
+    place::{Place, multiaddr, socket_address},
+    setup::{Configs, Tasks},
+    stream::Shared,
+};
+pub(crate) use self::{setup::QuicSetupError, stream::QuicStream};
+use crate::{
+    backlog::Backlog,
+    connections::ConnectionTasks,
+    muxer::Muxer,
+    security::{certificate::CertificateError, tls::peer_of},
+};
+
+/// Longest time for the look-up of a name. Chosen: it leaves 2 s for the handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Returns `true` for an address that QUIC dials, whether or not a peer ID follows.
+pub(crate) fn dials(address: &Multiaddr) -> bool {
+    Place::of(address).is_some() && !address.iter().any(|part| matches!(part, Protocol::Udp(0)))
+}
+
+/// Returns `true` for an IP address, a UDP port, and QUIC v1 without a peer ID.
+pub(crate) fn listens_on(address: &Multiaddr) -> bool {
+    socket_address(address).is_some_and(|socket| multiaddr(socket) == *address)
+}
+
+/// Handshakes under way from which on addresses have to prove that they are real. Chosen: more than an honest network
+/// has at once, and far fewer than the door admits.
+const RETRY_FROM: usize = 32;
+
+/// Connections taken in one poll of a listener. Chosen: few, so that a flood does not keep the swarm from its turn.
+const TAKEN_A_TURN: usize = 64;
+
+/// The reason why a connection was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QuicError {
+    #[error("{0}")]
+    NotReached(#[source] DialError),
+    #[error("cannot use UDP")]
+    Socket(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] quinn::ConnectError),
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+/// Makes the muxers of connections.
+#[derive(Clone)]
+struct Muxers {
+    tasks: ConnectionTasks,
+    backlog: Backlog,
+    first: Arc<[String]>,
+    window: usize,
+}
+
+impl Muxers {
+    /// The peer and the muxer of a connection whose handshake is over.
+    fn muxer(&self, connection: Connection) -> Result<(PeerId, Muxer), QuicError> {
+        let shown = connection.peer_identity();
+        let shown = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let peer = peer_of(&shown.unwrap_or_default())?;
+        let backlog = self.backlog.open();
+        let (muxer, ends) = Muxer::new(backlog.end().clone());
+        let mut driver = Driver {
+            connection,
+            shared: Arc::new(Shared::new(Arc::clone(&self.first))),
+            too_much: CancelWatch::new(backlog.end()),
+            backlog,
+            inbound: ends.inbound,
+            orders: ends.orders,
+            streams: ends.streams,
+            metrics: self.backlog.metrics().clone(),
+            gauge: Gauge::new(self.window, self.window),
+            counted: 0,
+            next: 0,
+        };
+        let over = ends.over;
+        self.tasks.start("quic muxer", Box::pin(async move { driver.run(over).await }));
+        Ok((peer, muxer))
+    }
+}
+
+/// A handshake under way.
+struct Underway(Arc<AtomicUsize>);
+
+impl Underway {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Upgrade = BoxFuture<'static, Result<(PeerId, Muxer), QuicError>>;
+type Event = TransportEvent<Upgrade, QuicError>;
+
+/// One listening address.
+struct Listening {
+    id: ListenerId,
+    endpoint: Endpoint,
+    local: SocketAddr,
+    /// The next connection.
+    next: BoxFuture<'static, Option<Incoming>>,
+    /// Watches the addresses of this machine, if it listens on all of them.
+    interfaces: Option<IfWatcher>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Its connections go on.
+        self.endpoint.set_server_config(None);
+    }
+}
+
+async fn next_of(endpoint: Endpoint) -> Option<Incoming> {
+    endpoint.accept().await
+}
+
+/// Dials and listens over QUIC.
+pub(crate) struct Quic {
+    environment: Environment,
+    configs: Configs,
+    muxers: Muxers,
+    listeners: Vec<Listening>,
+    /// The sockets for dialling over IPv4 and IPv6, once there are any.
+    dialers: [Option<Endpoint>; 2],
+    underway: Arc<AtomicUsize>,
+    events: VecDeque<Event>,
+    waker: Option<Waker>,
+}
+
+/// The parts from which the transport is built.
+pub(crate) struct QuicParts<'a> {
+    pub(crate) environment: Environment,
+    pub(crate) key: &'a Keypair,
+    pub(crate) tasks: ConnectionTasks,
+    pub(crate) backlog: Backlog,
+    /// The protocols whose streams go ahead of all others.
+    pub(crate) first: Vec<String>,
+}
+
+impl Quic {
+    /// A transport that listens nowhere yet.
+    ///
+    /// # Errors
+    ///
+    /// [`QuicSetupError`]; never with an Ed25519 key.
+    pub(crate) fn new(parts: QuicParts<'_>) -> Result<Self, QuicSetupError> {
+        let configs = Configs::new(parts.key, &parts.backlog)?;
+        let QuicParts { environment, tasks, backlog, first, .. } = parts;
+        let muxers = Muxers { tasks, backlog, first: first.into(), window: configs.window };
+        Ok(Self {
+            environment,
+            configs,
+            muxers,
+            listeners: Vec::new(),
+            dialers: [None, None],
+            underway: Arc::default(),
+            events: VecDeque::new(),
+            waker: None,
+        })
+    }
+
+    fn endpoint(
+        &self,
+        at: SocketAddr,
+        server: Option<quinn::ServerConfig>,
+    ) -> io::Result<Endpoint> {
+        let socket = self.environment.bind_udp(at)?;
+        let runtime = Arc::new(Tasks(self.muxers.tasks.clone()));
+        Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+    }
+
+    fn dialer(&mut self, ip: IpAddr) -> io::Result<Endpoint> {
+        let any: IpAddr = match ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let [v4, v6] = &self.dialers;
+        let known = if ip.is_ipv4() { v4 } else { v6 };
+        if let Some(endpoint) = known {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = self.endpoint(SocketAddr::new(any, 0), None)?;
+        let [v4, v6] = &mut self.dialers;
+        *(if ip.is_ipv4() { v4 } else { v6 }) = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Takes a connection that has come to a listener: `None` if its address has to prove itself first.
+    fn take(
+        &self,
+        listener_id: ListenerId,
+        local: SocketAddr,
+        incoming: Incoming,
+    ) -> Option<Event> {
+        let from = incoming.remote_address();
+        if !incoming.remote_address_validated()
+            && incoming.may_retry()
+            && self.underway.load(Ordering::Relaxed) >= RETRY_FROM
+        {
+            // It fails only for an address that has proven itself.
+            let _ = incoming.retry();
+            return None;
+        }
+        let local = SocketAddr::new(incoming.local_ip().unwrap_or(local.ip()), local.port());
+        let (muxers, underway) = (self.muxers.clone(), Underway::begin(&self.underway));
+        let upgrade = async move {
+            let _underway = underway;
+            let connection = incoming.accept()?.await?;
+            muxers.muxer(connection)
+        };
+        Some(Event::Incoming {
+            listener_id,
+            upgrade: upgrade.boxed(),
+            local_addr: multiaddr(local),
+            send_back_addr: multiaddr(from),
+        })
+    }
+
+    fn poll_interfaces(
+        listening: &mut Listening,
+        context: &mut Context<'_>,
+        events: &mut VecDeque<Event>,
+    ) {
+        let Some(watcher) = &mut listening.interfaces else { return };
+        while let Poll::Ready(Ok(event)) = watcher.poll_if_event(context) {
+            let ip = match &event {
+                IfEvent::Up(net) | IfEvent::Down(net) => net.addr(),
+            };
+            if ip.is_ipv4() != listening.local.is_ipv4() {
+                continue;
+            }
+            let listen_addr = multiaddr(SocketAddr::new(ip, listening.local.port()));
+            let listener_id = listening.id;
+            events.push_back(match event {
+                IfEvent::Up(_) => Event::NewAddress { listener_id, listen_addr },
+                IfEvent::Down(_) => Event::AddressExpired { listener_id, listen_addr },
+            });
+        }
+    }
+}
+
+/// Connects to the first of `found` that answers.
+async fn connect(
+    found: Vec<(Endpoint, SocketAddr)>,
+    client: quinn::ClientConfig,
+    place: &Place,
+) -> Result<Connection, QuicError> {
+    let mut last = None;
+    for (endpoint, address) in found {
+        // An IP address as the name keeps TLS from sending one.
+        let name = address.ip().to_string();
+        match endpoint.connect_with(client.clone(), address, &name)?.await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| unresolved(place), QuicError::Connection))
+}
+
+fn unresolved(place: &Place) -> QuicError {
+    let source = io::Error::new(io::ErrorKind::NotFound, "no address of the wanted kind");
+    QuicError::NotReached(DialError::Unresolved { name: place.name.clone(), source })
+}
+
+impl Transport for Quic {
+    type Output = (PeerId, Muxer);
+    type Error = QuicError;
+    type ListenerUpgrade = Upgrade;
+    type Dial = Upgrade;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<QuicError>> {
+        let Some(at) = socket_address(&address) else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        let socket_error = |error| TransportError::Other(QuicError::Socket(error));
+        let server = self.configs.server.clone();
+        let endpoint = self.endpoint(at, Some(server)).map_err(socket_error)?;
+        let local = endpoint.local_addr().map_err(socket_error)?;
+        let interfaces = if local.ip().is_unspecified() {
+            Some(IfWatcher::new().map_err(socket_error)?)
+        } else {
+            let listen_addr = multiaddr(local);
+            self.events.push_back(Event::NewAddress { listener_id: id, listen_addr });
+            None
+        };
+        let next = next_of(endpoint.clone()).boxed();
+        self.listeners.push(Listening { id, endpoint, local, next, interfaces });
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let before = self.listeners.len();
+        self.listeners.retain(|listening| listening.id != id);
+        self.listeners.len() < before
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        _options: DialOpts,
+    ) -> Result<Upgrade, TransportError<QuicError>> {
+        let Some(place) = Place::of(&address) else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        let socket_error = |error| TransportError::Other(QuicError::Socket(error));
+        // A machine without one of the families still dials over the other.
+        let v4 = self.dialer(Ipv4Addr::UNSPECIFIED.into());
+        let v6 = self.dialer(Ipv6Addr::UNSPECIFIED.into());
+        let (v4, v6) = match (v4, v6) {
+            (Err(error), Err(_)) => return Err(socket_error(error)),
+            (v4, v6) => (v4.ok(), v6.ok()),
+        };
+        let (environment, client) = (self.environment.clone(), self.configs.client.clone());
+        let (muxers, deadline) = (self.muxers.clone(), Instant::now() + DIAL_TIMEOUT);
+        Ok(async move {
+            let found = environment.look_up(&place.name, deadline).await;
+            let found = found.map_err(QuicError::NotReached)?;
+            let endpoint_for = |address: SocketAddr| {
+                let endpoint = if address.is_ipv4() { &v4 } else { &v6 };
+                endpoint.clone().filter(|_| place.includes(address.ip())).map(|end| (end, address))
+            };
+            let found: Vec<_> = found.into_iter().filter_map(endpoint_for).collect();
+            muxers.muxer(connect(found, client, &place).await?)
+        }
+        .boxed())
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Event> {
+        let this = &mut *self;
+        let mut turns = TAKEN_A_TURN;
+        let mut listeners = std::mem::take(&mut this.listeners);
+        for listening in &mut listeners {
+            Self::poll_interfaces(listening, context, &mut this.events);
+            while turns > 0
+                && let Poll::Ready(next) = listening.next.poll_unpin(context)
+            {
+                turns -= 1;
+                if let Some(incoming) = next {
+                    listening.next = next_of(listening.endpoint.clone()).boxed();
+                    this.events.extend(this.take(listening.id, listening.local, incoming));
+                } else {
+                    // The socket has failed.
+                    listening.next = future::pending().boxed();
+                    let reason = Err(QuicError::Socket(io::ErrorKind::NotConnected.into()));
+                    this.events
+                        .push_back(Event::ListenerClosed { listener_id: listening.id, reason });
+                }
+            }
+        }
+        this.listeners = listeners;
+        if turns == 0 {
+            context.waker().wake_by_ref();
+        }
+        if let Some(event) = this.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        this.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
