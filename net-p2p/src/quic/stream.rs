@@ -186,7 +186,7 @@ impl QuicStream {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.arrival.reader.register(context.waker());
-        // What comes from here on is marked by the waker.
+        // The waker marks the stream for all that comes from here on.
         self.arrival.clear();
         let mut marking = Context::from_waker(&self.waker);
         match self.receive.poll_read(&mut marking, into) {
