@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     tag::{MAX_TAGS, Tag, TagRule, TagTable},
-    wire::features::VoteCompression,
+    wire::{features::VoteCompression, interest},
 };
 
 /// Longest name of a profile, in bytes. Chosen: the names of protocols and headers made from it stay short.
@@ -37,8 +37,8 @@ pub enum ProfileError {
         /// The name as given.
         name: String,
     },
-    /// A tag is not two printable ASCII characters.
-    #[error("{tag} is no tag: a tag is two printable ASCII characters")]
+    /// A tag is not two printable ASCII characters, or has the comma that separates tags in a message of interest.
+    #[error("{tag} is no tag: a tag is two printable ASCII characters other than a comma")]
     BadTag {
         /// The tag.
         tag: Tag,
@@ -133,10 +133,11 @@ impl ProfileBuilder {
         let mut rules: Vec<TagRule> = protocol_tags(max_request).into();
         for rule in own {
             let TagRule { tag, max_payload, .. } = rule;
-            if !tag.0.iter().all(u8::is_ascii_graphic) {
+            if !tag.0.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',') {
                 return Err(ProfileError::BadTag { tag });
             }
-            if protocol_tags(max_request).iter().any(|reserved| reserved.tag == tag) {
+            let is_reserved = protocol_tags(max_request).iter().any(|reserved| reserved.tag == tag);
+            if is_reserved || interest::GIVEN_UP.contains(&&tag.0) {
                 return Err(ProfileError::ReservedTag { tag });
             }
             if rules.iter().any(|other| other.tag == tag) {
@@ -148,6 +149,10 @@ impl ProfileBuilder {
         check_bound(Tag::UE, max_request)?;
         if rules.len() > MAX_TAGS {
             return Err(ProfileError::TooManyTags { count: rules.len(), max: MAX_TAGS });
+        }
+        // A peer may list every tag, and a network may have more of them than those in the box.
+        if let Some(interest) = rules.iter_mut().find(|rule| rule.tag == Tag::MI) {
+            interest.max_payload = interest.max_payload.max(interest::payload_bytes(MAX_TAGS));
         }
         // The table is in order, as those in the box are.
         rules.sort_by_key(|rule| rule.tag);
@@ -280,5 +285,32 @@ mod tests {
             builder.tag(TagRule::new(Tag([b'a', letter]), Lane::Bulk, 1))
         });
         assert!(matches!(many.build(), Err(ProfileError::TooManyTags { max: 32, .. })));
+    }
+
+    // Issue 10, 10: a relay lists every tag to each of its peers, and was cut off as oversized by the first of them
+    // where a network had more than fourteen.
+    #[test]
+    fn the_interest_in_every_tag_of_the_largest_table_fits_its_bound() {
+        let own = MAX_TAGS - protocol_tags(1).len();
+        let builder = (b'A'..).take(own).fold(ProfileBuilder::new("many"), |builder, letter| {
+            builder.tag(TagRule::new(Tag([b'a', letter]), Lane::Bulk, 1))
+        });
+        let table = &builder.build().unwrap().tags;
+        assert_eq!(table.rules().len(), MAX_TAGS);
+        let all = interest::encode(table.default_interest(), table);
+        assert!(all.len() <= table.rule(Tag::MI).unwrap().max_payload, "{}", all.len());
+        assert_eq!(interest::decode(&all, table), Ok(table.default_interest()));
+    }
+
+    // Issue 10, 10: a peer that listed such a tag was cut off, or its wish for it was skipped.
+    #[test]
+    fn a_tag_that_no_interest_can_list_is_refused() {
+        let with = |tag| ProfileBuilder::new("lists").tag(TagRule::new(tag, Lane::Bulk, 1));
+        for tag in [Tag(*b",a"), Tag(*b"a,")] {
+            refused(with(tag), &ProfileError::BadTag { tag });
+        }
+        for tag in [Tag(*b"pi"), Tag(*b"pj")] {
+            refused(with(tag), &ProfileError::ReservedTag { tag });
+        }
     }
 }

@@ -19,8 +19,15 @@ pub const MAX_LIST_BYTES: usize = 1024;
 /// The key of the list.
 const KEY: &str = "tags";
 
+/// Length of the payload that lists `tags` tags, at most 42 of them, in bytes: the number of topics, the length of the
+/// key, the key, the length of the list, and the list. Source: wire facts 2.1, the bound of the MI tag.
+#[must_use]
+pub const fn payload_bytes(tags: usize) -> usize {
+    1 + 1 + KEY.len() + 1 + (3 * tags).saturating_sub(1)
+}
+
 /// Tags that no longer exist and may still be listed. Source: wire facts 2.1 and 3.1.
-const GIVEN_UP: [&[u8; 2]; 2] = [b"pi", b"pj"];
+pub(crate) const GIVEN_UP: [&[u8; 2]; 2] = [b"pi", b"pj"];
 
 /// Why a payload is not an interest. Existing nodes disconnect on any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +114,9 @@ mod tests {
         let all = TABLE.rules().iter().fold(Interest::NONE, |set, rule| set.with(TABLE, rule.tag));
         let bound = TABLE.rule(Tag::MI).unwrap().max_payload;
         assert!(encode(all, TABLE).len() <= bound);
+        assert_eq!(encode(all, TABLE).len(), payload_bytes(TABLE.rules().len()));
+        // With the two that were given up.
+        assert_eq!(bound, payload_bytes(TABLE.rules().len() + 2));
     }
 
     #[test]
