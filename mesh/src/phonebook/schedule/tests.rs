@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 mod feelers;
 mod storm;
 
+use gossip::DisconnectReason;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     super::{Added, Listed, RoleSet, SourceId, SourceKind},
+    room::{PATIENCE, PATIENCE_ALONE},
     *,
 };
 
