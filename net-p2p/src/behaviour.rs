@@ -46,7 +46,7 @@ pub(crate) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     /// Disabled in a node that takes no part in the DHT.
     #[cfg(feature = "dht")]
-    pub(crate) dht: Toggle<crate::dht::GatedDht>,
+    pub(crate) dht: Toggle<Boxed<crate::dht::GatedDht>>,
 }
 
 /// Events of the behaviours, for the swarm task.
@@ -157,7 +157,22 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping),
             mdns: mdns.into(),
             #[cfg(feature = "dht")]
-            dht: dht.into(),
+            dht: dht.map(Boxed).into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::swarm::THandler;
+
+    use super::*;
+
+    // Issue 10, "Shown by": 64 KiB for an idle connection. The library keeps a handler several times in the task of its
+    // connection, and the one of the DHT lay there whole, also in nodes that take no part in it.
+    #[test]
+    fn the_handlers_of_a_connection_lie_in_boxes() {
+        let bytes = size_of::<THandler<Behaviour>>();
+        assert!(bytes <= 1_536, "{bytes}");
     }
 }
