@@ -99,9 +99,19 @@ impl Application {
         self.handlers[self.position(tag)?].get()
     }
 
+    /// The tags of the network.
+    pub(crate) const fn tags(&self) -> &TagTable {
+        &self.tags
+    }
+
+    /// The tags that have a handler or a validator.
+    pub(crate) fn awaited(&self) -> Interest {
+        Interest::from_bits(self.awaited.load(Ordering::Acquire))
+    }
+
     /// Returns whether the messages of a tag have to pass a worker before they can be passed on.
     pub(crate) fn awaits(&self, tag: Tag) -> bool {
-        Interest::from_bits(self.awaited.load(Ordering::Acquire)).contains(&self.tags, tag)
+        self.awaited().contains(&self.tags, tag)
     }
 
     /// The judgement of the tag's validator. Without one, every message is good.

@@ -7,12 +7,15 @@ use std::{sync::Arc, time::Duration};
 
 use gossip::{
     Admission, ConnectPolicy, Delivery, DeliveryError, DisconnectReason, Handler, Identity,
-    Inbound, LinkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
+    Inbound, Interest, LinkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
     RequestError, Response, SubmitError, Tag, Transport, Validator, wire::features::Features,
 };
 use mesh::{BanSubject, LinkClaim, Member, MembersError, TooManyBans, Turnover};
 use runtime::{Environment, Fault, Shutdown};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use crate::{
     application::{Application, HandleError},
@@ -24,6 +27,7 @@ use crate::{
     events::PeerEvent,
     frame::Origin,
     inbound::topics::Topics,
+    interest::{Asked, WantError, WantedTags},
     limits::Limits,
     link::{Attached, FrameSink, FrameSource, Link, Stopping},
     links::Links,
@@ -239,7 +243,9 @@ impl Broadcaster {
     ///
     /// [`HandleError`] when the tag is unknown, or has a handler: that one stays.
     pub fn handle(&self, tag: Tag, handler: Arc<dyn Handler>) -> Result<(), HandleError> {
-        self.parts.application.add_handler(tag, handler)
+        self.parts.application.add_handler(tag, handler)?;
+        self.parts.links.interest.handled();
+        Ok(())
     }
 
     /// Judges the messages of a tag from now on, as [`Setup::validator`](crate::Setup::validator) does from the start.
@@ -249,7 +255,37 @@ impl Broadcaster {
     ///
     /// [`HandleError`] when the tag is unknown, or has a validator: that one stays.
     pub fn validate(&self, tag: Tag, validator: Arc<dyn Validator>) -> Result<(), HandleError> {
-        self.parts.application.add_validator(tag, validator)
+        self.parts.application.add_validator(tag, validator)?;
+        self.parts.links.interest.handled();
+        Ok(())
+    }
+
+    /// Asks the peers for other messages from now on, by a message of interest to every link; later links are told first of
+    /// all. The set replaces the earlier one. Repeating it sends nothing. Messages that peers have queued may still come,
+    /// and are handled.
+    ///
+    /// # Errors
+    ///
+    /// [`WantError`] for a tag that cannot be asked for, and in a node that relays; nothing has changed then.
+    pub fn want(&self, wanted: WantedTags) -> Result<(), WantError> {
+        self.parts.links.interest.want(wanted)
+    }
+
+    /// Asks the peers for the messages of these tags as well, until the result is dropped; without tags, for every tag of the
+    /// network, state proof signatures too. A node that relays asks for everything anyway.
+    ///
+    /// # Errors
+    ///
+    /// [`WantError::UnknownTag`] for a tag that the network does not have.
+    pub fn ask_for(&self, tags: &[Tag]) -> Result<Asked, WantError> {
+        self.parts.links.interest.ask_for(tags)
+    }
+
+    /// The gossip that the node asks its peers for, now and from now on: every tag of it in a node that relays. Networks
+    /// with topics subscribe to those of these tags.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<Interest> {
+        self.parts.links.interest.watch()
     }
 
     /// Tasks that run: the router, the workers, two or more per peer.

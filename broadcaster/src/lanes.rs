@@ -111,6 +111,21 @@ impl Lanes {
         self.notify(lane).notify_one();
     }
 
+    /// Queues a message of the greeting in place of an earlier one with its tag that still waits: there is one at most.
+    pub(crate) fn renew(&self, frame: Frame) {
+        let lane = frame.lane();
+        let earlier = {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            state.lanes[index(lane)].renew(Queued { frame, receipt: None })
+        };
+        self.notify(lane).notify_one();
+        // Not under the lock: dropping a message may run other code.
+        drop(earlier);
+    }
+
     /// Queues a message of the link itself ahead of all others of its lane, whatever the limits say.
     pub(crate) fn urge(&self, frame: Frame) {
         let lane = frame.lane();

@@ -33,6 +33,7 @@ mod fair;
 mod frame;
 mod inbound;
 mod intake;
+mod interest;
 mod lanes;
 mod limits;
 mod link;
@@ -81,6 +82,7 @@ pub use codec::{Decoded, Decoder, Encoder, LinkCodec, PipeGauge, PipeSample};
 pub use events::PeerEvent;
 pub use frame::{Frame, Origin};
 pub use inbound::rate::Bucket;
+pub use interest::{Asked, WantError, WantedTags};
 pub use limits::{LaneLimits, Limits, Rate, Rates};
 pub use link::{
     Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,

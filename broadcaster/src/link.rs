@@ -5,6 +5,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
+    wire::features::Features,
 };
 use mesh::{Conduct, ConfiguredAddress};
 use tokio::sync::oneshot;
@@ -168,6 +169,8 @@ pub struct LinkInfo {
     pub identity_time: Option<Duration>,
     /// Where misbehaviour of the peer is noted; `None`, the default, if it is forgotten with the link.
     pub conduct: Option<Conduct>,
+    /// The features that the peer announced, such as the forms of votes that it reads. Default: none.
+    pub features: Features,
 }
 
 impl LinkInfo {
@@ -185,6 +188,7 @@ impl LinkInfo {
             round_trip: RoundTrip::default(),
             identity_time: None,
             conduct: None,
+            features: Features::NONE,
         }
     }
 }

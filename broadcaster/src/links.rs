@@ -4,12 +4,14 @@
 //!
 //! * A peer becomes visible after its place in the task set is there, and before its loops run; a node that stops
 //!   in between still runs them.
+//! * This node's own interest goes ahead of the rest of the greeting, as existing relays send it.
 //! * Messages parked for an identity are given to its link after the link is in the registry, so that none is
 //!   parked in vain.
 
 use std::{sync::Arc, time::Duration};
 
-use gossip::{DisconnectReason, Identity, Lane, LinkId, NetworkProfile};
+use bytes::Bytes;
+use gossip::{DisconnectReason, Identity, Lane, LinkId, NetworkProfile, Tag};
 use runtime::{Opening, TaskSet};
 use tokio::{sync::oneshot, time};
 
@@ -19,6 +21,7 @@ use crate::{
     events::Events,
     frame::Frame,
     inbound::WayIn,
+    interest::OwnInterest,
     lanes::{Lanes, Serves},
     link::{Attached, FrameSink, FrameSource, LaneSinks, Link, Stopping},
     link_tasks::{Loops, OnPeerEnd},
@@ -35,6 +38,7 @@ pub(crate) struct Links {
     pub(crate) contests: Arc<Contests>,
     pub(crate) way_in: Arc<WayIn>,
     pub(crate) writing: Arc<Writing>,
+    pub(crate) interest: Arc<OwnInterest>,
     pub(crate) tasks: TaskSet,
 }
 
@@ -62,22 +66,29 @@ impl Links {
         };
         let lanes = if sinks.len() > 1 { Lanes::per_lane(limits) } else { Lanes::shared(limits) };
         let first = codec.as_ref().and_then(|codec| codec.opening.clone());
-        for (tag, payload) in greeting.into_iter().chain(first) {
-            let lane = tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
-            lanes.greet(Frame::control(tag, lane, &payload));
-        }
+        let greet = |told: Option<&Bytes>| {
+            let told = told.map(|payload| (Tag::MI, payload.clone()));
+            for (tag, payload) in told.into_iter().chain(greeting).chain(first) {
+                let lane = tags.rule(tag).map_or(Lane::Priority, |rule| rule.lane);
+                lanes.greet(Frame::control(tag, lane, &payload));
+            }
+            lanes
+        };
         let identity_time = about.identity_time;
         let (ended_sender, ended) = oneshot::channel();
-        let peer = registry.insert(|joined| {
-            Peer::new(PeerParts {
-                id,
-                about,
-                joined,
-                lanes,
-                cancel: self.tasks.token().child_token(),
-                hooks,
-                gauge,
-                interest: tags.default_interest(),
+        let peer = self.interest.take_in(about.transport, about.features, |told| {
+            registry.insert(|joined| {
+                Peer::new(PeerParts {
+                    id,
+                    about,
+                    joined,
+                    lanes: greet(told),
+                    cancel: self.tasks.token().child_token(),
+                    hooks,
+                    gauge,
+                    interest: tags.default_interest(),
+                    told: told.cloned(),
+                })
             })
         });
         if let Some(identity) = peer.identity() {

@@ -13,10 +13,14 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use gossip::{
     Direction, DisconnectReason, Identity, Interest, Lane, LinkId, NodeAddress, PeerInfo, Roles,
-    TagTable, Transport,
-    wire::digest::{Digest, DigestFilter},
+    Tag, TagTable, Transport,
+    wire::{
+        digest::{Digest, DigestFilter},
+        features::Features,
+    },
 };
 use mesh::{Conduct, ConfiguredAddress};
 use tokio::{sync::watch, time::Instant};
@@ -58,9 +62,13 @@ pub(crate) struct Peer {
     pub(crate) last_message: LastMessage,
     round_trip: RoundTrip,
     pub(crate) tally: Tally,
+    /// The features that it announced.
+    pub(crate) features: Features,
     identity: OnceLock<Identity>,
     standing: watch::Sender<Standing>,
     interest: AtomicU32,
+    /// This node's own interest as the peer was last told of it.
+    told: Mutex<Option<Bytes>>,
     weight: AtomicU64,
     /// `true` if the peer asked for the messages that relays ask for.
     relays: AtomicBool,
@@ -93,6 +101,8 @@ pub(crate) struct PeerParts {
     pub(crate) hooks: Option<Arc<dyn LinkHooks>>,
     pub(crate) gauge: Option<Arc<dyn PipeGauge>>,
     pub(crate) interest: Interest,
+    /// This node's own interest, of which the greeting tells the peer.
+    pub(crate) told: Option<Bytes>,
 }
 
 impl Peer {
@@ -108,6 +118,7 @@ impl Peer {
             round_trip,
             identity_time: _,
             conduct,
+            features,
         } = parts.about;
         Self {
             id: parts.id,
@@ -129,9 +140,11 @@ impl Peer {
             last_message: LastMessage::new(Instant::now()),
             round_trip,
             tally: Tally::default(),
+            features,
             identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             standing: watch::Sender::new(Standing::Live),
             interest: AtomicU32::new(parts.interest.to_bits()),
+            told: Mutex::new(parts.told),
             weight: AtomicU64::new(0),
             relays: AtomicBool::new(false),
             announces: AtomicBool::new(false),
@@ -231,7 +244,22 @@ impl Peer {
 
     /// Takes the link into use again. Returns whether it was benched, and is still open.
     pub(crate) fn recall(&self) -> bool {
-        !self.cancel.is_cancelled() && self.turn(Standing::Benched, Standing::Live)
+        let recalled = !self.cancel.is_cancelled() && self.turn(Standing::Benched, Standing::Live);
+        if recalled && let Some(payload) = self.told().as_ref() {
+            // It may have been lost with the queue when the link was benched.
+            self.lanes.renew(Frame::control(Tag::MI, Lane::Priority, payload));
+        }
+        recalled
+    }
+
+    /// Tells the peer of this node's own interest, in place of an earlier one that still waits.
+    pub(crate) fn tell_interest(&self, payload: &Bytes) {
+        *self.told() = Some(payload.clone());
+        self.lanes.renew(Frame::control(Tag::MI, Lane::Priority, payload));
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when the link is not benched any more, be it recalled or ended.

@@ -220,6 +220,11 @@ impl Registry {
         benched
     }
 
+    /// Calls `visit` with every link, benched ones too.
+    pub(crate) fn for_each_link(&self, mut visit: impl FnMut(&Peer)) {
+        self.peers.iter().chain(self.benched.iter()).for_each(|peer| visit(&peer));
+    }
+
     /// Returns `true` if a link is a peer, or benched.
     pub(crate) fn is_attached(&self, id: LinkId) -> bool {
         self.peers.contains_key(&id) || self.benched.contains_key(&id)

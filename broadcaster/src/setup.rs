@@ -24,6 +24,7 @@ use crate::{
     events::Events,
     inbound::{WayIn, WayInParts, topics::Topics},
     intake::Intake,
+    interest::{OwnInterest, WantedTags},
     limits::Limits,
     links::Links,
     mesh_handle::Mesh,
@@ -51,6 +52,7 @@ pub struct Setup {
     limits: Limits,
     relaying: Relaying,
     votes: VoteCompression,
+    wanted: WantedTags,
     application: Application,
     metrics: Metrics,
     mesh: MeshLimits,
@@ -76,6 +78,7 @@ impl Setup {
             limits: Limits::default(),
             relaying: Relaying::Off,
             votes: profile.votes,
+            wanted: WantedTags::default(),
             application: Application::new(profile.tags),
             metrics: Metrics::default(),
             mesh: MeshLimits::default(),
@@ -104,6 +107,12 @@ impl Setup {
     /// without the tag [`Tag::AV`] has no votes to pack.
     pub fn votes(self, votes: VoteCompression) -> Self {
         Self { votes, ..self }
+    }
+
+    /// Sets which messages of others the node asks its peers for, if it does not relay; a node that relays asks for
+    /// everything. Tags that cannot be asked for are left out, see [`WantedTags::check`]. Default: [`WantedTags::Usual`].
+    pub fn wanted(self, wanted: WantedTags) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Installs the handler of a tag, in place of an earlier one. A tag that the network does not have is ignored.
@@ -135,8 +144,17 @@ impl Broadcaster {
     /// Starts the router and the workers. They end with `parent`, or by [`Broadcaster::stop`].
     #[must_use]
     pub fn start(setup: Setup, parent: &CancellationToken) -> Self {
-        let Setup { profile, limits, relaying, votes, application, metrics, mesh, environment } =
-            setup;
+        let Setup {
+            profile,
+            limits,
+            relaying,
+            votes,
+            wanted,
+            application,
+            metrics,
+            mesh,
+            environment,
+        } = setup;
         let (tasks, now) = (TaskSet::new(parent), Instant::now().into_std());
         metrics.show_tags(&profile.tags);
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
@@ -158,6 +176,12 @@ impl Broadcaster {
         let Context { limits, registry, metrics, .. } = &*context;
         let (application, observers) =
             (Arc::new(application), Arc::new(Observers::new(limits.budget_bytes)));
+        let interest = Arc::new(OwnInterest::new(
+            wanted,
+            relaying,
+            Arc::clone(&application),
+            Arc::clone(registry),
+        ));
         let duplicates = Arc::new(Duplicates::new(limits, environment.random().random()));
         let intake = Intake::new([limits.intake_priority.get(), limits.intake_bulk.get()]);
         let sinks = Arc::new(TopicSinks::default());
@@ -212,6 +236,7 @@ impl Broadcaster {
                 contests: Arc::default(),
                 way_in,
                 writing,
+                interest,
                 tasks,
             },
         })

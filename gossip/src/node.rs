@@ -42,7 +42,9 @@ pub enum ConnectPolicy {
 ///
 /// Implementations are cheap handles. None of these methods waits (two return futures to wait on),
 /// so all of them may be called from a message handler. Starting and stopping are not here: the type
-/// that builds a node returns the handle together with the ownership of its tasks.
+/// that builds a node returns the handle together with the ownership of its tasks. Neither is the choice of peers (bans,
+/// members, addresses): handlers and services hold the node, and whoever may send messages is not thereby allowed to say
+/// whom it talks to. Whoever runs the node has a handle of its own for that.
 pub trait GossipNode: Send + Sync + 'static {
     /// The network this node belongs to.
     fn network_id(&self) -> &NetworkId;

@@ -203,6 +203,13 @@ impl TagTable {
         self.default_interest().with(self, Tag::SP).without(self, Tag::VP)
     }
 
+    /// The tags of messages that relays pass on: everything but the protocol's own.
+    #[must_use]
+    pub fn gossip(&self) -> Interest {
+        let rules = self.0.iter().filter(|rule| rule.forwarding == Forwarding::Gossip);
+        rules.fold(Interest::NONE, |set, rule| set.with(self, rule.tag))
+    }
+
     fn bit(&self, tag: Tag) -> u32 {
         self.0.iter().position(|rule| rule.tag == tag).map_or(0, |index| 1 << index)
     }
@@ -232,6 +239,24 @@ impl Interest {
     #[must_use]
     pub fn contains(self, table: &TagTable, tag: Tag) -> bool {
         self.0 & table.bit(tag) != 0
+    }
+
+    /// The tags that are in either set.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The tags that are in both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The tags of this set that are not in `other`.
+    #[must_use]
+    pub const fn but(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Returns whether every tag of `other` is in the set.

@@ -20,13 +20,13 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use mesh::{DialFailure, Listed, SourceId, SourceKind};
+use mesh::{DialFailure, LearntHosts, Listed, SourceId, SourceKind};
 
 use crate::{
     address::PeerAddress,
     behaviour::NodeSwarm,
     metrics::{P2pEvent, P2pMetrics},
-    sockets::is_unresolved,
+    sockets::{DialHosts, is_unresolved},
     streams::OpenError,
     trees::{Looked, TreeError, Trees},
 };
@@ -62,6 +62,8 @@ pub(crate) struct Dialing {
     /// Names to dial that DNS is asked for first.
     trees: Trees<Dial>,
     local: Identity,
+    /// The hosts to which the next dial may lead.
+    hosts: DialHosts,
     metrics: P2pMetrics,
 }
 
@@ -70,10 +72,10 @@ impl Dialing {
     pub(crate) fn new(
         dialer: Option<Dialer>,
         trees: Trees<Dial>,
-        local: Identity,
-        metrics: P2pMetrics,
+        hosts: DialHosts,
+        (local, metrics): (Identity, P2pMetrics),
     ) -> Self {
-        Self { dialer, pending: HashMap::new(), trees, local, metrics }
+        Self { dialer, pending: HashMap::new(), trees, local, hosts, metrics }
     }
 
     /// Dials the addresses that DNS listed.
@@ -153,8 +155,13 @@ impl Dialing {
             .allocate_new_port()
             .build();
         let connection = options.connection_id();
+        let hosts = match &dial {
+            Dial::Gossip(ticket) => ticket.hosts(),
+            // An application named the address.
+            Dial::Streams(_) => LearntHosts::Any,
+        };
         self.pending.insert(connection, dial);
-        if let Err(error) = swarm.dial(options) {
+        if let Err(error) = self.hosts.within(hosts, || swarm.dial(options)) {
             self.dial_failed(swarm, connection, error);
         }
     }

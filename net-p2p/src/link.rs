@@ -311,6 +311,7 @@ impl LinkContext {
         let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
         info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
         info.round_trip = round_trip;
+        info.features = met.features;
         info.configured = self.configured_address(&about);
         info.conduct =
             identity_of(&about.peer).and_then(|identity| self.door.conduct_of(&identity));

@@ -16,11 +16,8 @@
 use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use gossip::{Tag, Transport};
-use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, TransportError, gossipsub::IdentTopic,
-    swarm::Config as SwarmConfig,
-};
+use gossip::Transport;
+use libp2p::{Multiaddr, StreamProtocol, Swarm, TransportError, swarm::Config as SwarmConfig};
 use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +41,7 @@ use crate::{
     protocols::ProtocolServer,
     publications::publications,
     pubsub,
-    sockets::Sockets,
+    sockets::{DialHosts, Sockets},
     streams::{self, Acceptors},
     swarm::{Core, End},
     topic_gate::TopicGate,
@@ -159,13 +156,18 @@ impl SwarmParts {
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
+        let hosts = DialHosts::new(self.context.broadcaster.mesh().limits().learnt_hosts);
         let (backlog, gate) = self.memory_bounds();
         let debts = backlog.debts().clone();
         #[cfg(feature = "dht")]
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
             transport::build(TransportParts {
-                sockets: Sockets::new(environment.clone(), &self.config, &self.context.metrics),
+                sockets: Sockets::new(
+                    (environment.clone(), hosts.clone()),
+                    &self.config,
+                    &self.context.metrics,
+                ),
                 key: &key,
                 security: &self.config.security,
                 door: self.context.door.clone(),
@@ -189,15 +191,19 @@ impl SwarmParts {
             swarm.add_external_address(address.clone());
         }
         let topics = pubsub::topics(profile);
-        self.subscribe(&mut swarm, &topics);
         let listening = self.listen_on(&mut swarm, listen)?;
         let leads = senders.clone();
         let outbox = Outbox::new(to_publish, budget_bytes, Instant::now());
         let verdicts = senders.verdicts.clone();
+        let mut topics =
+            TopicTraffic::new(Arc::clone(&self.context), topics, verdicts, outbox, debts);
+        if self.config.subscribe == Subscription::Subscribed {
+            topics.subscribe(&mut swarm);
+        }
         let mut core = Box::new(Core {
             swarm,
-            links: self.gossip_links(senders, cancel),
-            topics: TopicTraffic::new(Arc::clone(&self.context), topics, verdicts, outbox, debts),
+            links: self.gossip_links(senders, hosts, cancel),
+            topics,
             listening,
             #[cfg(feature = "dht")]
             dht,
@@ -244,19 +250,6 @@ impl SwarmParts {
         crate::dht::build(&self.config.dht, node, &self.context.metrics)
     }
 
-    /// Subscribes to the topics of the network, if the configuration says so.
-    fn subscribe(&self, swarm: &mut NodeSwarm, topics: &[(Tag, IdentTopic)]) {
-        if let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut()
-            && self.config.subscribe == Subscription::Subscribed
-        {
-            for (_, topic) in topics {
-                if let Err(error) = gossipsub.subscribe(topic) {
-                    tracing::error!(%error, %topic, "cannot subscribe");
-                }
-            }
-        }
-    }
-
     /// Listens on every address.
     fn listen_on(
         &self,
@@ -278,14 +271,19 @@ impl SwarmParts {
     }
 
     /// No links yet, and the dialer that takes the orders of the mesh loop.
-    fn gossip_links(&self, senders: Senders, cancel: &CancellationToken) -> GossipLinks {
+    fn gossip_links(
+        &self,
+        senders: Senders,
+        hosts: DialHosts,
+        cancel: &CancellationToken,
+    ) -> GossipLinks {
         let (context, broadcaster) = (&self.context, &self.context.broadcaster);
         let dialer = match self.config.gossip {
             GossipStreams::On => Some(broadcaster.mesh().attach(Transport::Libp2p)),
             GossipStreams::Off => None,
         };
         let trees = Trees::new(self.config.resolver.clone());
-        let dialing = Dialing::new(dialer, trees, context.local, context.metrics.clone());
+        let dialing = Dialing::new(dialer, trees, hosts, (context.local, context.metrics.clone()));
         let conventions = Conventions::of(broadcaster.profile());
         GossipLinks {
             context: Arc::clone(context),

@@ -111,6 +111,7 @@ impl Core {
                 },
                 Some(verdict) = self.receivers.verdicts.recv() => self.topics.on_verdict(&mut self.swarm, verdict),
                 Some(stream) = self.accept.next(), if accepts => self.links.on_stream(stream),
+                () = self.topics.interest_changed() => self.topics.follow_interest(&mut self.swarm),
                 _ = tick.tick() => self.on_tick(),
                 () = self.topics.due(), if !has_sent => {
                     self.topics.send_due(&mut self.swarm);

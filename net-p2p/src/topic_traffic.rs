@@ -20,13 +20,13 @@ use std::{
 
 use broadcaster::TopicMessage;
 use bytes::Bytes;
-use gossip::{Lane, Tag, Transport, Validation};
+use gossip::{Interest, Lane, Tag, Transport, Validation};
 use libp2p::{
     PeerId,
     gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{self, Instant},
 };
 
@@ -65,6 +65,8 @@ const AT_ONCE: usize = 16;
 pub(crate) struct TopicTraffic {
     context: Arc<LinkContext>,
     topics: Vec<(Tag, IdentTopic)>,
+    /// The gossip that the node wants. `None` in a node that subscribes to nothing.
+    wanted: Option<watch::Receiver<Interest>>,
     /// Takes the verdicts on messages to the swarm task.
     verdicts: mpsc::Sender<Verdict>,
     outbox: Outbox,
@@ -91,7 +93,53 @@ impl TopicTraffic {
     ) -> Self {
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
         let (full_until, watch) = (None, Instant::now());
-        Self { context, topics, verdicts, outbox, debts, full_until, muted, graylisted, watch }
+        Self {
+            context,
+            topics,
+            wanted: None,
+            verdicts,
+            outbox,
+            debts,
+            full_until,
+            muted,
+            graylisted,
+            watch,
+        }
+    }
+
+    /// Subscribes to the topics of the tags that the node wants, and follows it when it wants others.
+    pub(crate) fn subscribe(&mut self, swarm: &mut NodeSwarm) {
+        self.wanted = Some(self.context.broadcaster.wanted());
+        self.follow_interest(swarm);
+    }
+
+    /// Resolves when the node wants other tags than before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the change is seen until [`TopicTraffic::follow_interest`] has followed it.
+    pub(crate) async fn interest_changed(&self) {
+        let Some(mut wanted) = self.wanted.clone() else { return std::future::pending().await };
+        if wanted.changed().await.is_err() {
+            // The broadcaster is gone, and nothing changes any more.
+            std::future::pending().await
+        }
+    }
+
+    /// Subscribes to the topics that the node wants by now, and leaves the others. Messages for a topic that it left are
+    /// still published.
+    pub(crate) fn follow_interest(&mut self, swarm: &mut NodeSwarm) {
+        let Some(wanted) = &mut self.wanted else { return };
+        let wanted = *wanted.borrow_and_update();
+        let table = &self.context.broadcaster.profile().tags;
+        let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
+        for (tag, topic) in &self.topics {
+            if !wanted.contains(table, *tag) {
+                gossipsub.unsubscribe(topic);
+            } else if let Err(error) = gossipsub.subscribe(topic) {
+                tracing::error!(%error, %topic, "cannot subscribe");
+            }
+        }
     }
 
     /// Waits until a message may be published or passed on. May return when there is none.

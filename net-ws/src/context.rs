@@ -6,15 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Relaying};
-use bytes::Bytes;
+use broadcaster::Broadcaster;
 use gossip::{
-    IdentityRule, NetworkId, NetworkProfile, Tag, Transport,
+    IdentityRule, NetworkId, NetworkProfile, Transport,
     wire::{
-        features::Features,
         hello::{self, Hello},
         identity::Keypair,
-        interest,
     },
 };
 use mesh::Door;
@@ -161,21 +158,6 @@ impl Context {
     /// Returns the number of a dialer's run, derived from the random text that the dialer drew at its start.
     pub(crate) fn session(&self, node_random: &str) -> u64 {
         self.broadcaster.run_of(node_random)
-    }
-
-    /// The message of interest that a relay sends first on a connection to a peer with these features; `None` if this
-    /// node is no relay. Votes packed against earlier ones are listed only where the peer knows them, because older
-    /// nodes disconnect on a tag that they do not know. Source: wire facts 3.3 and 3.4.
-    pub(crate) fn interest(&self, theirs: Features) -> Option<(Tag, Bytes)> {
-        if self.broadcaster.relaying() == Relaying::Off {
-            return None;
-        }
-        let table = &self.profile.tags;
-        let mut interest = table.relay_interest();
-        if theirs.stateful_votes().is_some() {
-            interest = interest.with(table, Tag::VP);
-        }
-        Some((Tag::MI, interest::encode(interest, table)))
     }
 }
 

@@ -116,7 +116,7 @@ async fn link_up(
     let Dialled { mut stream, early, features, verified, priority_challenge, round_trip } = dialled;
     let peer = context.broadcaster.next_link_id();
     let session = context.session(context.node_random());
-    let mut greeting: Vec<_> = context.interest(features).into_iter().collect();
+    let mut greeting = Vec::new();
     let (mut identity, mut claim) = (None, None);
     let mut exchange = identity::ListenerIdentity::Anonymous;
     if let (Some(seen), Exchange::On { key, .. }) = (verified, &context.exchange) {

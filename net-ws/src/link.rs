@@ -114,6 +114,7 @@ where
     about.configured = configured;
     about.conduct = place.as_ref().and_then(|place| place.conduct());
     about.round_trip = port.round_trip().clone();
+    about.features = features;
     if matches!(exchange, ListenerIdentity::Challenged { .. }) {
         about.identity_time = Some(IDENTITY_TIME);
     }

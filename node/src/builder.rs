@@ -27,7 +27,7 @@ mod ws;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup};
+use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup, WantError, WantedTags};
 use gossip::{
     Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag,
     Validator, wire::features::VoteCompression,
@@ -122,6 +122,7 @@ pub struct NodeBuilder {
     data_dir: DirSource,
     relaying: Relaying,
     votes: Option<VoteCompression>,
+    wanted: WantedTags,
     limits: Limits,
     handlers: Vec<(Tag, Arc<dyn Handler>)>,
     validators: Vec<(Tag, Arc<dyn Validator>)>,
@@ -167,6 +168,7 @@ impl NodeBuilder {
             data_dir: DirSource::None,
             relaying: Relaying::Off,
             votes: None,
+            wanted: WantedTags::default(),
             limits: Limits::default(),
             handlers: Vec::new(),
             validators: Vec::new(),
@@ -224,6 +226,13 @@ impl NodeBuilder {
     /// Sets which messages of others the node passes on. Default: [`Relaying::Off`], none.
     pub fn relaying(self, relaying: Relaying) -> Self {
         Self { relaying, ..self }
+    }
+
+    /// Sets which messages of others the node asks its peers for, so that no others are sent to it: it tells each of them
+    /// first of all, and subscribes to no other topics. [`Running::want`] changes it later. For nodes that do not relay;
+    /// those that do ask for everything. Default: [`WantedTags::Usual`].
+    pub fn want(self, wanted: WantedTags) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Sets the form in which votes go to peers that read it, and which the node reads. Only the votes of existing
@@ -332,6 +341,10 @@ impl NodeBuilder {
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
         #[cfg(any(feature = "ws", feature = "websocket"))]
         self.tls.load()?;
+        self.wanted.check(&self.profile.tags)?;
+        if self.relaying != Relaying::Off && self.wanted != WantedTags::Usual {
+            return Err(WantError::Relays.into());
+        }
         if let KeySource::File(path) = &self.key {
             keys::load(path)?;
         }
@@ -459,6 +472,7 @@ impl NodeBuilder {
         let mut setup = Setup::new(self.profile)
             .limits(self.limits.clone())
             .relaying(self.relaying)
+            .wanted(self.wanted.clone())
             .metrics(metrics.clone())
             .mesh(self.mesh)
             .environment(self.environment.clone());

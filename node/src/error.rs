@@ -59,6 +59,9 @@ pub enum StartError {
         /// Their tag.
         tag: Tag,
     },
+    /// The node cannot ask its peers for what it is to ask for.
+    #[error("cannot ask peers for other messages than the usual ones")]
+    Want(#[from] broadcaster::WantError),
     /// An address to listen on is no multiaddr that libp2p can listen on here.
     #[cfg(feature = "p2p")]
     #[error(transparent)]
@@ -130,7 +133,8 @@ impl StartError {
             Self::Limit(_)
             | Self::Peer(_)
             | Self::UnknownTag { .. }
-            | Self::TwoForOneTag { .. } => true,
+            | Self::TwoForOneTag { .. }
+            | Self::Want(_) => true,
             #[cfg(feature = "discovery")]
             Self::TooManyBootstraps { .. } | Self::BootstrapInMemory => true,
             #[cfg(feature = "p2p")]

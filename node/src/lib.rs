@@ -93,8 +93,9 @@ pub use ::discovery::{
     ServerError as DnsServerError, Wanted,
 };
 pub use broadcaster::{
-    AbortedBy, Amount, Broadcaster, DropReason, HandleError, LaneLimits, LaneTraffic, Limits,
-    LinkTraffic, Metrics, PeerEvent, Relaying, VoteForm, VoteMetrics,
+    AbortedBy, Amount, Asked, Broadcaster, DropReason, HandleError, LaneLimits, LaneTraffic,
+    Limits, LinkTraffic, Metrics, PeerEvent, Relaying, VoteForm, VoteMetrics, WantError,
+    WantedTags,
 };
 pub use builder::NodeBuilder;
 #[cfg(any(feature = "ws", feature = "websocket"))]
@@ -106,8 +107,8 @@ pub use forward::{Forward, ForwardError};
 pub use gossip;
 pub use keys::KeyError;
 pub use mesh::{
-    Admit, Ban, BanCause, BanSubject, BanSubjectError, InboundLimits, MIN_OPEN_FILES, Member,
-    MembersError, MeshLimits, RateWindow, TooManyBans, Turnover,
+    Admit, Ban, BanCause, BanSubject, BanSubjectError, InboundLimits, LearntHosts, MIN_OPEN_FILES,
+    Member, MembersError, MeshLimits, RateWindow, TooManyBans, Turnover,
 };
 pub use mode::{Mode, PeerError};
 #[cfg(feature = "http")]

@@ -15,6 +15,11 @@ use mesh::{Ban, BanSubject, Member, MembersError, TooManyBans, Turnover};
 use crate::{mode::PeerError, view::Seen};
 
 /// Says whom a running node talks to. Clones are cheap; the default one is of a node that is gone.
+///
+/// These are no methods of [`GossipNode`](gossip::GossipNode), because handlers and services hold the node: whoever may send
+/// messages is not thereby allowed to ban peers or to say who the members are. Whoever runs the node hands this on to a
+/// consensus engine. A program that builds a network without [`NodeBuilder`](crate::NodeBuilder) has the same as methods of its
+/// [`Broadcaster`](crate::Broadcaster).
 #[derive(Clone, Debug, Default)]
 pub struct PeerControl {
     seen: Weak<Seen>,

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 #[cfg(feature = "discovery")]
 use ::discovery::DnsMetrics;
-use broadcaster::{Broadcaster, HandleError, Metrics, PeerEvent};
+use broadcaster::{Asked, Broadcaster, HandleError, Metrics, PeerEvent, WantError, WantedTags};
 use gossip::{GossipNode, Handler, Identity, Inbound, Tag, Validator};
 use net_http::client::Clients;
 #[cfg(feature = "http")]
@@ -249,6 +249,27 @@ impl Running {
     /// [`HandleError`] when the tag is unknown, or has a validator already, which stays.
     pub fn validate(&self, tag: Tag, validator: impl Validator) -> Result<(), HandleError> {
         self.parts.seen.broadcaster.validate(tag, Arc::new(validator))
+    }
+
+    /// Asks the peers for other messages of others from now on, as [`NodeBuilder::want`](crate::NodeBuilder::want) does from
+    /// the start: all of them are told, even if it is [`WantedTags::Usual`]. Messages on their way may still come, and are
+    /// handled.
+    ///
+    /// # Errors
+    ///
+    /// [`WantError`] for a tag that cannot be asked for, and in a node that relays; nothing has changed then.
+    pub fn want(&self, wanted: WantedTags) -> Result<(), WantError> {
+        self.parts.seen.broadcaster.want(wanted)
+    }
+
+    /// Asks the peers for the messages of these tags as well, until the result is dropped: for those who
+    /// [observe](Running::observe) them. Without tags, for every tag of the network.
+    ///
+    /// # Errors
+    ///
+    /// [`WantError::UnknownTag`] for a tag that the network does not have.
+    pub fn ask_for(&self, tags: &[Tag]) -> Result<Asked, WantError> {
+        self.parts.seen.broadcaster.ask_for(tags)
     }
 
     /// A receiver of every message that is accepted from now on, whatever its tag. One that falls more than 4,096

@@ -218,6 +218,18 @@ pub async fn rest_of(raw: &mut impl RawPeer) -> Vec<(Tag, Bytes)> {
 ///
 /// If no answer comes in time.
 pub async fn fence(raw: &mut impl RawPeer, number: u64) -> Vec<(Tag, Bytes)> {
+    let mut before = fence_with_interests(raw, number).await;
+    // A node may send its message of interest at any time.
+    before.retain(|(tag, _)| *tag != Tag::MI);
+    before
+}
+
+/// Does as [`fence`] does, and returns the messages of interest of the node too.
+///
+/// # Panics
+///
+/// If no answer comes in time.
+pub async fn fence_with_interests(raw: &mut impl RawPeer, number: u64) -> Vec<(Tag, Bytes)> {
     let question = request::seal(&BlockRequest { round: number }.topics(), number);
     raw.send(Tag::UE, &question).await.expect("the connection is open");
     let key = request::RequestKey::of(&question);
@@ -232,10 +244,7 @@ pub async fn fence(raw: &mut impl RawPeer, number: u64) -> Vec<(Tag, Bytes)> {
             if answers {
                 return before;
             }
-            // A node may send its message of interest at any time.
-            if tag != Tag::MI {
-                before.push((tag, payload));
-            }
+            before.push((tag, payload));
         }
     };
     soon("the answer to a request", answer).await

@@ -243,6 +243,18 @@ impl Queue {
         self.greetings += 1;
     }
 
+    /// Adds a message of the link's greeting, in the place of one with its tag, which is returned.
+    pub(super) fn renew(&mut self, message: Queued) -> Option<Queued> {
+        let tag = message.frame.tag();
+        let mut greeting = self.ahead.iter_mut().take(self.greetings);
+        let Some(earlier) = greeting.find(|earlier| earlier.frame.tag() == tag) else {
+            self.greet(message);
+            return None;
+        };
+        self.bytes = self.bytes + len(&message) - len(earlier);
+        Some(std::mem::replace(earlier, message))
+    }
+
     /// Adds a message of the link itself ahead of the greeting.
     pub(super) fn urge(&mut self, message: Queued) {
         self.count += 1;

@@ -18,6 +18,7 @@
 mod event;
 #[cfg(feature = "websocket")]
 mod handed;
+mod hosts;
 #[cfg(feature = "private-network")]
 mod private;
 mod rise;
@@ -46,11 +47,13 @@ use libp2p::{
     multiaddr::Protocol,
     tcp,
 };
+use mesh::LearntHosts;
 use runtime::{DialError, Environment, Listener, Stream};
 use tokio::time::Instant;
 
 #[cfg(feature = "websocket")]
 use self::handed::Handed;
+pub(crate) use self::hosts::DialHosts;
 use self::{
     event::{Event, Rising, multiaddr},
     rise::Rise,
@@ -71,6 +74,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Dials and listens for libp2p.
 pub(crate) struct Sockets {
     environment: Environment,
+    hosts: DialHosts,
     /// Does what stands above TCP.
     rise: Rise,
     tcp: tcp::tokio::Transport,
@@ -121,11 +125,16 @@ enum State {
 }
 
 impl Sockets {
-    /// The sockets of `environment`, with what `config` says of those that stand above TCP.
-    pub(crate) fn new(environment: Environment, config: &P2pConfig, metrics: &P2pMetrics) -> Self {
+    /// The sockets of `environment`, whose dials lead to `hosts`, with what `config` says of those that stand above TCP.
+    pub(crate) fn new(
+        (environment, hosts): (Environment, DialHosts),
+        config: &P2pConfig,
+        metrics: &P2pMetrics,
+    ) -> Self {
         Self {
             rise: Rise::new(&environment, config, metrics),
             environment,
+            hosts,
             tcp: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)),
             memory: Vec::new(),
             above: HashMap::new(),
@@ -283,10 +292,12 @@ impl Transport for Sockets {
         let Some(route) = Route::of(&address, End::Dialler) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let (environment, rise) = (self.environment.clone(), self.rise.clone());
+        let (environment, rise, hosts) =
+            (self.environment.clone(), self.rise.clone(), self.hosts.now());
         Ok(async move {
-            let dialled = connect(&route, &environment, Instant::now() + DIAL_TIMEOUT).await;
-            let stream = dialled.map_err(|error| io::Error::other(NotReached(error)))?;
+            let dialled =
+                connect(&route, (&environment, hosts), Instant::now() + DIAL_TIMEOUT).await;
+            let stream = dialled.map_err(io::Error::other)?;
             if let Some(Err(error)) = stream.tcp().map(|stream| stream.set_nodelay(true)) {
                 tracing::debug!(%error, "a socket option is not available");
             }
@@ -326,30 +337,43 @@ impl Transport for Sockets {
 /// Looks the host of a route up and connects to it. The addresses of a name race each other.
 async fn connect(
     route: &Route,
-    environment: &Environment,
+    (environment, hosts): (&Environment, LearntHosts),
     deadline: Instant,
-) -> Result<Stream, DialError> {
+) -> Result<Stream, NotReached> {
     let name = route.host_port();
     let found = tokio::time::timeout_at(deadline, environment.resolve(&name)).await;
     let found = match found {
         Ok(Ok(found)) => found,
-        Ok(Err(source)) => return Err(DialError::Unresolved { name, source }),
-        Err(_elapsed) => return Err(DialError::LookUpTimedOut { name }),
+        Ok(Err(source)) => return Err(DialError::Unresolved { name, source }.into()),
+        Err(_elapsed) => return Err(DialError::LookUpTimedOut { name }.into()),
     };
     let family = route.family();
-    let found: Vec<_> = found.into_iter().filter(|address| family.includes(address.ip())).collect();
+    let mut found: Vec<_> =
+        found.into_iter().filter(|address| family.includes(address.ip())).collect();
     if found.is_empty() {
         let source = io::Error::new(io::ErrorKind::NotFound, "no address of the wanted kind");
-        return Err(DialError::Unresolved { name, source });
+        return Err(DialError::Unresolved { name, source }.into());
     }
-    environment.dial_addresses(found, deadline).await
+    found.retain(|address| hosts.allow(address.ip()));
+    if found.is_empty() {
+        return Err(NotReached::NotPublic(NotPublic));
+    }
+    Ok(environment.dial_addresses(found, deadline).await?)
 }
 
 /// A failed dial. The library keeps the text of an error and of its source, and drops the error itself, so the
 /// cause is the source of this type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NotReached(#[source] DialError);
+enum NotReached {
+    Dial(#[from] DialError),
+    NotPublic(#[source] NotPublic),
+}
+
+/// Every host behind an address that nobody named is one that is not to be dialled.
+#[derive(Debug, thiserror::Error)]
+#[error("the address leads to no host of the public Internet")]
+struct NotPublic;
 
 /// A failed listener, with its cause as the source for the same reason.
 #[derive(Debug, thiserror::Error)]

@@ -31,7 +31,7 @@ use crate::{
     connections::ConnectionTasks,
     metrics::P2pMetrics,
     security::Security,
-    sockets::Sockets,
+    sockets::{DialHosts, Sockets},
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
     transport::{self, TransportParts},
 };
@@ -65,7 +65,11 @@ pub(crate) fn secured_transport(
     security: &[Security],
 ) -> Boxed<(PeerId, StreamMuxerBox)> {
     let config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
-    let sockets = Sockets::new(Environment::system(), &config, &P2pMetrics::default());
+    let sockets = Sockets::new(
+        (Environment::system(), DialHosts::default()),
+        &config,
+        &P2pMetrics::default(),
+    );
     let (tasks, backlog) = (connection_tasks(), backlog());
     let parts = TransportParts {
         sockets,

@@ -12,6 +12,7 @@ use super::host::new_key;
 use crate::{
     dialing::{Dialing, Work},
     metrics::P2pMetrics,
+    sockets::DialHosts,
     trees::Trees,
 };
 
@@ -45,8 +46,12 @@ async fn forged_answers_of_the_local_network_lead_to_eight_dials_at_most() {
     let node = Broadcaster::start(setup, &CancellationToken::new());
     let mesh = node.mesh();
     let dialer = Some(mesh.attach(Transport::Libp2p));
-    let mut dialing =
-        Dialing::new(dialer, Trees::new(None), new_key().identity(), P2pMetrics::default());
+    let mut dialing = Dialing::new(
+        dialer,
+        Trees::new(None),
+        DialHosts::default(),
+        (new_key().identity(), P2pMetrics::default()),
+    );
     let poison: Vec<_> = (0..FORGED).map(forged).collect();
     for part in poison.chunks(100) {
         dialing.on_mdns(mesh, mdns::Event::Discovered(part.to_vec()));

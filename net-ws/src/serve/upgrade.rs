@@ -11,9 +11,8 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use gossip::{
-    Identity, NodeAddress, Security, Tag,
+    Identity, NodeAddress, Security,
     http::{Caller, HttpBody, HttpResponse},
     wire::{
         features::Features,
@@ -40,7 +39,6 @@ pub(super) struct Accepted {
     pub(super) features: Features,
     pub(super) exchange: ListenerIdentity,
     pub(super) session: u64,
-    pub(super) greeting: Vec<(Tag, Bytes)>,
     /// The challenge that the answer carries, if this node ranks its peers.
     pub(super) priority_challenge: Option<String>,
     pub(super) place: PeerPlace,
@@ -103,18 +101,9 @@ fn accept(
     let priority_challenge = context.priority.as_ref().map(|_| draw());
     *response.headers_mut() = answer_headers(context, &key, answer, priority_challenge.clone());
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
-    let greeting = context.interest(features).into_iter().collect();
     let caller = request.caller.clone();
-    let accepted = Accepted {
-        features,
-        exchange,
-        session,
-        greeting,
-        priority_challenge,
-        place,
-        listens,
-        caller,
-    };
+    let accepted =
+        Accepted { features, exchange, session, priority_challenge, place, listens, caller };
     Ok((response, accepted))
 }
 

@@ -25,8 +25,8 @@ use super::{
     problem::Problem,
     report::PeerPage,
     wire::{
-        Additions, BanOrder, Banned, Entry, FoundProvider, Line, MembersNow, Peer, Reloaded, Sent,
-        Status,
+        Additions, BanOrder, Banned, Entry, FoundProvider, Line, MemberSet, MembersNow, Peer,
+        Reloaded, Sent, Status,
     },
 };
 
@@ -188,6 +188,12 @@ impl Client {
     /// The members that the node was told of.
     pub(crate) async fn members(&self) -> Result<MembersNow, ClientError> {
         self.ask("GET", "/v1/members", Bytes::new()).await
+    }
+
+    /// Tells the node the members of an epoch, and asks for those that there are then.
+    pub(crate) async fn set_members(&self, set: &MemberSet) -> Result<MembersNow, ClientError> {
+        let body = serde_json::to_vec(set).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/v1/members", body.into()).await
     }
 
     /// Sends a message to the peers of the node.

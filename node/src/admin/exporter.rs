@@ -7,17 +7,15 @@
 //! # Invariants
 //!
 //! * It has one path, which changes nothing and tells no secret: anybody who reaches the port may read it.
-//! * At most [`MAX_CONNECTIONS`] are served; one more is closed at once.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use prometheus_client::registry::Registry;
-use runtime::{AcceptPause, Environment, Fault, Listener, Rarely, Shutdown, TaskSet};
-use tokio::sync::Semaphore;
+use runtime::{Environment, Fault, Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{problem::refuse, server::serve, state::encode_metrics};
+use super::{accept::Port, problem::refuse, state::encode_metrics};
 
 /// Connections at one time. Chosen: a handful of collectors, each with one.
 const MAX_CONNECTIONS: usize = 16;
@@ -57,8 +55,14 @@ impl Exporter {
             .route("/metrics", get(|| async move { encode_metrics(&registry) }))
             .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is only /metrics here") });
         let tasks = TaskSet::new(parent);
-        let connections = tasks.clone();
-        tasks.spawn_lasting("metrics", |cancel| accept(listener, router, connections, cancel));
+        let port = Port {
+            name: "a connection to the metrics",
+            task: "metrics connection",
+            places: MAX_CONNECTIONS,
+            router,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn_lasting("metrics", |cancel| port.serve(listener, cancel));
         Ok(Self { tasks, local })
     }
 
@@ -75,34 +79,5 @@ impl Exporter {
     /// Ends every connection.
     pub(crate) async fn stop(self, grace: Duration) -> Shutdown {
         self.tasks.stop(grace).await
-    }
-}
-
-async fn accept(listener: Listener, router: Router, tasks: TaskSet, cancel: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (mut pause, full) = (AcceptPause::new("a connection to the metrics"), Rarely::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(place)) => {
-                pause.accepted();
-                let router = router.clone();
-                tasks.spawn("metrics connection", |cancel| serve(stream, router, place, cancel));
-            }
-            (Ok(_), Err(_)) => {
-                if let Some(left_out) = full.due() {
-                    tracing::warn!(left_out, "too many connections to the metrics");
-                }
-            }
-            (Err(error), _) => {
-                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
-                    return;
-                }
-            }
-        }
     }
 }

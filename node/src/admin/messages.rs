@@ -139,7 +139,9 @@ async fn listen(
     for tag in &tags {
         is_tag(&context.broadcaster, *tag).map_err(bad)?;
     }
-    let lines = lines(context.broadcaster.clone(), tags);
+    // Kept for as long as somebody reads: peers need not send what nobody listens to.
+    let kept = context.broadcaster.ask_for(&tags).map_err(|error| bad(error.to_string()))?;
+    let lines = lines(context.broadcaster.clone(), tags, kept);
     let body = Body::from_stream(lines);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
@@ -148,20 +150,21 @@ async fn listen(
 fn lines(
     broadcaster: Broadcaster,
     tags: Vec<Tag>,
+    kept: tandem::Asked,
 ) -> impl Stream<Item = Result<Bytes, serde_json::Error>> + Send + 'static {
     // Subscribed before the first line says so.
     let messages = broadcaster.observe();
-    let state = (Some(Line::Listening), messages, tags, broadcaster);
-    stream::unfold(state, |(first, mut messages, tags, broadcaster)| async move {
+    let state = (Some(Line::Listening), messages, (tags, kept), broadcaster);
+    stream::unfold(state, |(first, mut messages, wanted, broadcaster)| async move {
         let line = match first {
             Some(line) => line,
-            None => next_line(&mut messages, &tags, &broadcaster).await?,
+            None => next_line(&mut messages, &wanted.0, &broadcaster).await?,
         };
         let text = serde_json::to_vec(&line).map(|mut text| {
             text.push(b'\n');
             Bytes::from(text)
         });
-        Some((text, (None, messages, tags, broadcaster)))
+        Some((text, (None, messages, wanted, broadcaster)))
     })
 }
 

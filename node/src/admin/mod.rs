@@ -13,6 +13,7 @@
 
 #![allow(clippy::result_large_err, reason = "a refusal is an answer, and made once")]
 
+mod accept;
 mod actions;
 mod api;
 mod bans;

@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    accept::serve,
     api,
     context::Context,
-    server::serve,
     token::{Gatekeeper, Refused, Token},
 };
 

@@ -1,12 +1,7 @@
-//! The socket of the admin API and its connections.
-//!
-//! ```text
-//!   accept loop ──a place free?──▶ connection task ─▶ hyper ─▶ routes
-//! ```
+//! The socket of the admin API.
 //!
 //! # Invariants
 //!
-//! * At most [`MAX_CONNECTIONS`] are served; one more is closed at once.
 //! * The socket has its final rights before it has its final name.
 
 use std::{
@@ -17,31 +12,15 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use runtime::{AcceptPause, Fault, Rarely, Shutdown, TaskSet};
+use runtime::{Fault, Shutdown, TaskSet};
 use tandem::DataDir;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::UnixListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{api, context::Context, deadline::Deadline};
+use super::{accept::Port, api, context::Context};
 
 /// Connections at one time. Chosen: each is a command that somebody runs.
 const MAX_CONNECTIONS: usize = 64;
-
-/// Longest time for the head of a request. Chosen: a local process needs no time at all.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of a request that are read ahead.
-const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The admin API of a running node.
 #[derive(Debug)]
@@ -78,8 +57,14 @@ impl Server {
         let (rates, broadcaster) = (Arc::clone(&context.rates), context.broadcaster.clone());
         tasks.spawn_lasting("admin rates", |cancel| rates.watch(broadcaster, cancel));
         let router = api::router(context);
-        let connections = tasks.clone();
-        tasks.spawn_lasting("admin", |cancel| accept(listener, router, connections, cancel));
+        let port = Port {
+            name: "a connection on the admin socket",
+            task: "admin connection",
+            places: MAX_CONNECTIONS,
+            router,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn_lasting("admin", |cancel| port.serve(listener, cancel));
         Ok(Self { tasks, socket })
     }
 
@@ -118,58 +103,4 @@ fn bind(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
     // Empty after the move; and on an error there is something else to tell.
     let _ = fs::remove_dir_all(&private);
     moved
-}
-
-async fn accept(listener: UnixListener, router: Router, tasks: TaskSet, cancel: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (mut pause, full) = (AcceptPause::new("a connection on the admin socket"), Rarely::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(place)) => {
-                pause.accepted();
-                let router = router.clone();
-                tasks.spawn("admin connection", |cancel| serve(stream, router, place, cancel));
-            }
-            (Ok(_), Err(_)) => {
-                if let Some(left_out) = full.due() {
-                    tracing::warn!(left_out, "too many connections to the admin socket");
-                }
-            }
-            (Err(error), _) => {
-                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Serves one request of a connection, which holds its place meanwhile.
-pub(super) async fn serve<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: Io,
-    router: Router,
-    _place: OwnedSemaphorePermit,
-    cancel: CancellationToken,
-) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES)
-        // One request each: an idle client holds no place.
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(Deadline::new(stream)), TowerToHyperService::new(router));
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => {}
-        ended = connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an admin connection broke");
-            }
-        }
-    }
 }

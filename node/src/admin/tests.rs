@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broadcaster::{Broadcaster, Setup, TopicMessage};
+use broadcaster::{Broadcaster, Setup, TopicMessage, WantedTags};
 use bytes::Bytes;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
-    GossipNode, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Request, RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
+    GossipNode, Interest, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass,
+    PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport, wire::digest::Digest,
 };
 use runtime::Shutdown;
 use serde_json::Value;
@@ -236,6 +236,28 @@ async fn a_message_that_is_heard_is_told_once_with_its_digest() {
     }
     rig.stop().await;
     assert_eq!(lines.next().await.unwrap(), None, "the stream ends with the node");
+}
+
+// Issue 10, 10: a node that wants only what somebody listens to.
+#[tokio::test]
+async fn a_listener_makes_the_node_ask_its_peers_for_its_tags() {
+    let rig = Rig::start();
+    rig.broadcaster.want(WantedTags::Only(Vec::new())).unwrap();
+    let mut wanted = rig.broadcaster.wanted();
+    let table = &NetworkProfile::TANDEM.tags;
+    let only = |tags: &[Tag]| tags.iter().fold(Interest::NONE, |set, tag| set.with(table, *tag));
+    assert_eq!(*wanted.borrow_and_update(), Interest::NONE);
+    let lines = rig.client.listen(&[Tag::TX, Tag::SP]).await.unwrap();
+    assert_eq!(*wanted.borrow_and_update(), only(&[Tag::TX, Tag::SP]));
+    let every = rig.client.listen(&[]).await.unwrap();
+    assert_eq!(*wanted.borrow_and_update(), table.gossip());
+    drop((lines, every));
+    // The node learns of it from the sockets.
+    tokio::time::timeout(Duration::from_secs(20), wanted.wait_for(|set| *set == Interest::NONE))
+        .await
+        .expect("nobody listens any more")
+        .unwrap();
+    rig.stop().await;
 }
 
 #[tokio::test]

@@ -261,6 +261,18 @@ pub(crate) enum PeerCommand {
         #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other, default_value = "")]
         reason: String,
     },
+    /// Show the members of a running node, or tell it those of an epoch.
+    Members {
+        /// The epoch that the members are of. It has to be newer than the last one.
+        #[arg(long, requires = "members", value_parser = whole_number, value_hint = ValueHint::Other)]
+        epoch: Option<u64>,
+        /// All members of the epoch, each a peer ID, with =ADDRESS,ADDRESS behind it where addresses are known.
+        #[arg(requires = "epoch", value_name = "ID=ADDRESS", value_hint = ValueHint::Other)]
+        members: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// End bans.
     Unban {
         /// Those that are banned, as list prints them.

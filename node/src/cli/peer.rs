@@ -24,7 +24,7 @@ use super::{
 };
 use crate::admin::{
     ClientError,
-    wire::{BanOrder, Banned, Entry, MembersNow},
+    wire::{BanOrder, Banned, Entry, MemberSet, MembersNow, NamedMember},
 };
 
 /// Sources whose addresses an operator named.
@@ -73,6 +73,16 @@ pub(crate) async fn peer(args: PeerArgs) -> Result<ExitCode, Failure> {
                 }
             }
         }
+        PeerCommand::Members { epoch, members, json } => {
+            let told = match epoch {
+                None => book.client.members().await?,
+                Some(epoch) => {
+                    let members = members.iter().map(|text| named(text)).collect();
+                    book.client.set_members(&MemberSet { epoch, members }).await?
+                }
+            };
+            output::print(&if json { output::json(&told) } else { lines(&told) }).await?;
+        }
         PeerCommand::Unban { subjects } => {
             let mut ended = 0;
             for subject in &subjects {
@@ -88,6 +98,21 @@ pub(crate) async fn peer(args: PeerArgs) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The member that a word names. The node judges what it says.
+fn named(text: &str) -> NamedMember {
+    let (peer_id, addresses) = text.split_once('=').unwrap_or((text, ""));
+    let addresses = addresses.split(',').filter(|address| !address.is_empty());
+    NamedMember { peer_id: peer_id.to_owned(), addresses: addresses.map(str::to_owned).collect() }
+}
+
+fn lines(told: &MembersNow) -> String {
+    let epoch = match told.epoch {
+        Some(epoch) => format!("epoch {epoch}, and the one before it"),
+        None => "no members were named".to_owned(),
+    };
+    [&[epoch], &told.peer_ids[..]].concat().join("\n")
 }
 
 async fn decided(book: &Book) -> Result<Decided, Failure> {

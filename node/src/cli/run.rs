@@ -24,8 +24,8 @@ use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tandem::{
-    DataDir, InboundLimits, Limits, Mdns, Mode, NodeBuilder, Running, Shutdown, StartError,
-    register_service_metrics,
+    DataDir, InboundLimits, Limits, Mdns, MeshLimits, Mode, NodeBuilder, Running, Shutdown,
+    StartError, register_service_metrics,
 };
 use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
@@ -333,6 +333,8 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .listen_p2p(settings.listen_p2p.clone())
         .announce(settings.announce.clone())
         .relaying(settings.relaying)
+        .want(settings.wanted.clone())
+        .mesh_limits(MeshLimits::default().with_learnt_hosts(settings.learnt_hosts))
         .vote_packing(settings.vote_packing)
         .limits(limits(settings))
         .inbound_limits(inbound(settings))

@@ -66,6 +66,8 @@ pub(crate) enum Key {
     DataDir,
     IdentityFile,
     Relay,
+    Interest,
+    LearntHosts,
     Mdns,
     Dht,
     DhtProvides,
@@ -211,6 +213,16 @@ const RELAY: Spec = Spec::new(
     "Pass on what others send: on or off",
 );
 
+const INTEREST: Spec = Spec::new(
+    ("interest", "interest", List, Is("usual"), "TAG"),
+    "A tag whose messages peers are to send: usual for those that they send unasked, listeners for those that `tandem listen` asks for; a relay asks for everything",
+);
+
+const LEARNT_HOSTS: Spec = Spec::new(
+    ("learnt_hosts", "learnt-hosts", Text, Is("any"), "WHICH"),
+    "Hosts to dial at addresses that nobody named: any, or public, which leaves out private and local ones",
+);
+
 const MDNS: Spec = Spec::new(
     ("mdns", "mdns", Switch, Is("off"), "SWITCH"),
     "Look for libp2p peers in the local network: on or off",
@@ -321,7 +333,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 42] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -342,6 +354,8 @@ impl Key {
         Self::DataDir,
         Self::IdentityFile,
         Self::Relay,
+        Self::Interest,
+        Self::LearntHosts,
         Self::Mdns,
         Self::Dht,
         Self::DhtProvides,
@@ -389,6 +403,8 @@ impl Key {
             Self::DataDir => DATA_DIR,
             Self::IdentityFile => IDENTITY_FILE,
             Self::Relay => RELAY,
+            Self::Interest => INTEREST,
+            Self::LearntHosts => LEARNT_HOSTS,
             Self::Mdns => MDNS,
             Self::Dht => DHT,
             Self::DhtProvides => DHT_PROVIDES,
@@ -432,6 +448,8 @@ impl Key {
             | Self::Dnssec
             | Self::PeerStore => &["on", "off"],
             Self::Admit => &["everybody", "members"],
+            Self::Interest => &["usual", "listeners", "AV", "PP", "SP", "TX", "VB"],
+            Self::LearntHosts => &["any", "public"],
             Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv", "perf"],
             Self::Uploads => &["anyone"],

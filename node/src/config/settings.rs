@@ -12,13 +12,13 @@ use std::{
 };
 
 use gossip::{
-    Identity, IpRange, NetworkId, NetworkProfile, NodeAddress,
+    Identity, IpRange, NetworkId, NetworkProfile, NodeAddress, Tag,
     wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
 };
 use services::files::Uploads;
 use tandem::{
-    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, Mode,
-    ProxyProtocol, ProxyRules, RealIpHeader, Relaying, Security, TlsFiles,
+    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, LearntHosts,
+    Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying, Security, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) relaying: Relaying,
     /// Empty for the default.
     pub(crate) security: Vec<Security>,
+    pub(crate) wanted: WantedTags,
+    pub(crate) learnt_hosts: LearntHosts,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
     pub(crate) admit: Admit,
@@ -135,10 +137,10 @@ impl Settings {
             admin_listen: read.optional(Key::AdminListen, host_port)?,
             data_dir: read.data_dir()?,
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
-            relaying: read.required(Key::Relay, |text| {
-                Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
-            })?,
+            relaying: read.relaying()?,
             security: read.security()?,
+            wanted: read.wanted(profile)?,
+            learnt_hosts: read.required(Key::LearntHosts, learnt_hosts)?,
             mdns: read.required(Key::Mdns, switch)?,
             dht: read.dht()?,
             admit: read.required(Key::Admit, admit)?,
@@ -229,6 +231,40 @@ impl Reader<'_> {
         } else {
             Uploads::FromPeers(who.into_iter().flatten().collect())
         })
+    }
+
+    fn relaying(&self) -> Result<Relaying, ConfigError> {
+        self.required(Key::Relay, |text| {
+            Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
+        })
+    }
+
+    /// The messages that the node asks its peers for, if it is no relay.
+    fn wanted(&self, profile: &NetworkProfile) -> Result<WantedTags, ConfigError> {
+        let refused = |problem: String| {
+            let at =
+                self.0.get(Key::Interest).map_or(Origin::Default, |given| given.origin.clone());
+            ConfigError::Value { at, key: Key::Interest, problem }
+        };
+        let words = self.list(Key::Interest, |text| Ok(text.to_owned()))?;
+        let wanted = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] | ["usual"] => return Ok(WantedTags::Usual),
+            ["listeners"] => WantedTags::Only(Vec::new()),
+            _ => WantedTags::Only(self.list(Key::Interest, |text| {
+                text.parse::<Tag>().map_err(|_no_tag| {
+                    format!("{text:?} is no tag: write tags, or usual or listeners alone")
+                })
+            })?),
+        };
+        wanted.check(&profile.tags).map_err(|error| {
+            let (table, gossip) = (&profile.tags, profile.tags.gossip());
+            let known: Vec<String> = gossip.tags(table).map(|tag| tag.to_string()).collect();
+            refused(format!("{error}: use some of {}", known.join(", ")))
+        })?;
+        if self.relaying()? != Relaying::Off {
+            return Err(refused("a relay asks for everything: set `relay` to off".to_owned()));
+        }
+        Ok(wanted)
     }
 
     /// The part that the node takes in the DHT.
@@ -439,6 +475,14 @@ fn admit(text: &str) -> Result<Admit, String> {
         "everybody" => Ok(Admit::Everybody),
         "members" => Ok(Admit::MembersOnly),
         other => Err(format!("{other:?} is neither everybody nor members")),
+    }
+}
+
+fn learnt_hosts(text: &str) -> Result<LearntHosts, String> {
+    match text {
+        "any" => Ok(LearntHosts::Any),
+        "public" => Ok(LearntHosts::Public),
+        other => Err(format!("{other:?} is neither any nor public")),
     }
 }
 

@@ -106,6 +106,24 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ("data_dir = \"\"", "`data_dir`: the path is empty"),
         ("relay = \"maybe\"", "`relay`: \"maybe\" is neither on nor off"),
         ("vote_packing = \"8\"", "`vote_packing`: \"8\" is neither off nor stateless"),
+        (
+            "interest = [\"A\"]",
+            "`interest`: \"A\" is no tag: write tags, or usual or listeners alone",
+        ),
+        (
+            "interest = [\"zz\"]",
+            "`interest`: zz is not a tag of this network: use some of AV, PP, SP, TX, VB",
+        ),
+        (
+            "interest = [\"UE\"]",
+            "`interest`: UE belongs to the protocol, which always needs it: use some of AV",
+        ),
+        ("interest = [\"AV\"]", "`interest`: a relay asks for everything: set `relay` to off"),
+        (
+            "interest = [\"usual\", \"AV\"]",
+            "`interest`: \"usual\" is no tag: write tags, or usual or listeners alone",
+        ),
+        ("learnt_hosts = \"private\"", "`learnt_hosts`: \"private\" is neither any nor public"),
         ("max_inbound = 0", "`max_inbound`: \"0\" is not a whole number from 1"),
         ("max_inbound_per_ip = -1", "`max_inbound_per_ip`: \"-1\" is not a whole number from 1"),
         ("budget_mib = 1", "`budget_mib`: 1 is not between 32 and 1048576"),

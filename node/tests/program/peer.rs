@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[cfg(test)]
-use std::{path::Path, thread, time::Duration};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use crate::support::{Ended, Node, eventually, finish, scratch, tandem};
 use serde_json::Value;
@@ -139,6 +144,75 @@ fn a_ban_survives_a_kill_a_few_seconds_later() {
     assert_eq!(banned(folder.path()), ["192.0.2.0/24"]);
     let _again = Node::start(folder.path(), &["--mode", "ws"]);
     assert_eq!(banned(folder.path()), ["192.0.2.0/24"]);
+}
+
+/// The status and the body of an answer of the admin socket.
+fn ask(node: &Node, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(node.dir.join("admin.sock")).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+// Issue 10, 4: the admin API had the members, and no test and no command.
+#[test]
+fn the_members_of_an_epoch_are_told_by_the_api_and_by_the_command() {
+    let (folder, other_folder) = (scratch(), scratch());
+    let node = Node::start(folder.path(), &["--mode", "ws"]);
+    let other = Node::start(other_folder.path(), &["--mode", "ws"]);
+    let id = status(&other)["peer_id"].as_str().unwrap().to_owned();
+    let none = (200, "{\"epoch\":null,\"peer_ids\":[]}".to_owned());
+    assert_eq!(ask(&node, "GET", "/v1/members", ""), none);
+    for (wrong, told) in [
+        ("", ""),
+        ("{\"epoch\":1}", "missing field `members`"),
+        ("{\"epoch\":-1,\"members\":[]}", "invalid value"),
+        ("{\"epoch\":1,\"members\":[],\"x\":1}", "unknown field `x`"),
+        ("{\"epoch\":1,\"members\":[{\"peer_id\":\"me\"}]}", ""),
+        (
+            &*format!(
+                "{{\"epoch\":1,\"members\":[{{\"peer_id\":\"{id}\",\"addresses\":[\"x\"]}}]}}"
+            ),
+            "is no address",
+        ),
+    ] {
+        let (code, body) = ask(&node, "POST", "/v1/members", wrong);
+        assert_eq!(code, 400, "{wrong}: {body}");
+        assert!(body.contains(told), "{wrong}: {body}");
+    }
+    assert_eq!(ask(&node, "GET", "/v1/members", ""), none);
+    let set = format!(
+        "{{\"epoch\":7,\"members\":[{{\"peer_id\":\"{id}\",\"addresses\":[\"{}\"]}}]}}",
+        other.ws()
+    );
+    let now = (200, format!("{{\"epoch\":7,\"peer_ids\":[\"{id}\"]}}"));
+    assert_eq!(ask(&node, "POST", "/v1/members", &set), now);
+    eventually("the member is dialled", || has_peers(&other, 1));
+    let (code, told) = ask(&node, "POST", "/v1/members", &set);
+    assert_eq!(code, 400, "an epoch that is not newer: {told}");
+    assert_eq!(ask(&node, "GET", "/v1/members", ""), now);
+
+    let shown = peer(node.dir.as_path(), &["members"]);
+    assert_eq!(shown.stdout, format!("epoch 7, and the one before it\n{id}"));
+    let word = format!("{SOMEBODY}=a.example:1,b.example:2");
+    let shown = peer(node.dir.as_path(), &["members", "--epoch", "8", &word, "--json"]);
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["epoch"], 8);
+    assert_eq!(shown["peer_ids"].as_array().unwrap().len(), 2, "of both epochs: {shown}");
+    for wrong in [&["--epoch", "8", SOMEBODY][..], &["--epoch", "9", "nobody"], &["--epoch", "9"]] {
+        let ended = peer(node.dir.as_path(), &[&["members"], wrong].concat());
+        assert!(ended.code != Some(0) && ended.stdout.is_empty(), "{wrong:?}: {ended:?}");
+    }
+    node.stop();
+    assert_ne!(peer(folder.path(), &["members"]).code, Some(0), "no node tells");
 }
 
 #[test]

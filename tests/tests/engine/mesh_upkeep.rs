@@ -268,13 +268,15 @@ async fn late_links_are_let_go<H: Harness>(transport: Transport) {
 }
 
 // Issue 10, 2: a name in DNS could have a node send requests into the network that it stands in.
-#[tokio::test]
-async fn a_learnt_name_that_leads_to_this_machine_is_not_dialled_where_only_public_hosts_are() {
+async fn a_learnt_name_of_this_machine_is_dialled_where_all_hosts_are<H: Harness>(
+    transport: Transport,
+    named: impl Fn(&str) -> String,
+) {
     for (hosts, connects) in [(LearntHosts::Any, true), (LearntHosts::Public, false)] {
         let limits = MeshLimits::default().with_learnt_hosts(hosts);
-        let one = Ws::start(Setup::new(&NetworkProfile::TANDEM).mesh(limits)).await;
-        let other = Ws::start(Setup::new(&NetworkProfile::TANDEM)).await;
-        let address = other.gossip().addresses()[0].to_string().replace("127.0.0.1", "localhost");
+        let one = H::start(Setup::new(&NetworkProfile::TANDEM).mesh(limits)).await;
+        let other = H::start(Setup::new(&NetworkProfile::TANDEM)).await;
+        let address = named(&other.gossip().addresses()[0].to_string());
         let mesh = one.broadcaster().mesh();
         let listed = Listed::new(address.parse().expect("it is an address"), []);
         assert_eq!(mesh.list(listed, &SourceId::of(SourceKind::Dns)), Added::New);
@@ -283,10 +285,25 @@ async fn a_learnt_name_that_leads_to_this_machine_is_not_dialled_where_only_publ
         } else {
             DialResult::Failed(DialFailure::Unreachable)
         };
-        until("it is dialled", || mesh.metrics().dials(result, Transport::WebSocket) > 0).await;
+        until("it is dialled", || mesh.metrics().dials(result, transport) > 0).await;
         let linked = || other.gossip().peers(PeerClass::Connected).len();
         until("the other end agrees", || linked() == usize::from(connects)).await;
     }
+}
+
+#[tokio::test]
+async fn a_learnt_name_over_websocket_leads_to_public_hosts_where_only_these_are_dialled() {
+    let named = |address: &str| address.replace("127.0.0.1", "localhost");
+    a_learnt_name_of_this_machine_is_dialled_where_all_hosts_are::<Ws>(Transport::WebSocket, named)
+        .await;
+}
+
+// Issue 10, 2: names over libp2p were dialled whatever they led to.
+#[tokio::test]
+async fn a_learnt_name_over_libp2p_leads_to_public_hosts_where_only_these_are_dialled() {
+    let named = |address: &str| address.replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    a_learnt_name_of_this_machine_is_dialled_where_all_hosts_are::<P2p>(Transport::Libp2p, named)
+        .await;
 }
 
 // Issue 10, 3: the store had a column that no transport filled.

@@ -13,6 +13,7 @@ mod dht;
 mod dns;
 mod embedding;
 mod filters;
+mod interest;
 mod last_words;
 mod line;
 mod members;

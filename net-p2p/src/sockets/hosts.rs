@@ -1,0 +1,43 @@
+//! The hosts that dials may lead to.
+//!
+//! # Invariants
+//!
+//! * A dial that the library makes of its own accord leads to hosts that learnt addresses may lead to, and any other to
+//!   those that its caller allows.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use mesh::LearntHosts;
+
+/// The hosts that the next dial may lead to. The library hands a dial over within the call that asks for it, so both
+/// happen in one turn of the swarm's task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DialHosts {
+    /// Those of addresses that nobody named, to which the library dials by itself.
+    learnt: LearntHosts,
+    /// `true` if the next dial may lead to any host.
+    any: Arc<AtomicBool>,
+}
+
+impl DialHosts {
+    /// With these hosts for addresses that nobody named.
+    pub(crate) fn new(learnt: LearntHosts) -> Self {
+        Self { learnt, any: Arc::default() }
+    }
+
+    /// Runs `dial`, which may lead to these hosts.
+    pub(crate) fn within<T>(&self, hosts: LearntHosts, dial: impl FnOnce() -> T) -> T {
+        self.any.store(hosts == LearntHosts::Any, Ordering::Relaxed);
+        let dialled = dial();
+        self.any.store(false, Ordering::Relaxed);
+        dialled
+    }
+
+    /// The hosts to which a dial that is handed over now may lead.
+    pub(super) fn now(&self) -> LearntHosts {
+        if self.any.load(Ordering::Relaxed) { LearntHosts::Any } else { self.learnt }
+    }
+}
