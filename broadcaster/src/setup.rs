@@ -164,10 +164,7 @@ impl Broadcaster {
             vote_tables: ByteBudget::new(limits.vote_tables_bytes),
             mark_key: MarkKey::new(environment.random().random()),
             limits,
-            features: match profile.tags.rule(Tag::AV) {
-                Some(_) => Features::announcing(votes),
-                None => Features::announcing(VoteCompression::Off),
-            },
+            features: announced(profile, votes),
             metrics,
             registry,
             held_back: HeldBack::default(),
@@ -176,12 +173,8 @@ impl Broadcaster {
         let Context { limits, registry, metrics, .. } = &*context;
         let (application, observers) =
             (Arc::new(application), Arc::new(Observers::new(limits.budget_bytes)));
-        let interest = Arc::new(OwnInterest::new(
-            wanted,
-            relaying,
-            Arc::clone(&application),
-            Arc::clone(registry),
-        ));
+        let handled = Arc::clone(&application);
+        let interest = OwnInterest::new(wanted, relaying, handled, Arc::clone(registry));
         let duplicates = Arc::new(Duplicates::new(limits, environment.random().random()));
         let intake = Intake::new([limits.intake_priority.get(), limits.intake_bulk.get()]);
         let sinks = Arc::new(TopicSinks::default());
@@ -206,19 +199,7 @@ impl Broadcaster {
         tasks.spawn_lasting("pulse", |cancel| pulse::run(pulse, beaten, cancel));
         let swept = Arc::clone(registry);
         tasks.spawn_lasting("sweep", |cancel| swept.sweep(cancel));
-        let shares = if relaying == Relaying::Off { 1 } else { 2 };
-        let slots = mesh.throttled.unwrap_or(mesh.fan_out / shares);
-        let (events, mesh) = (Events::new(), Mesh::new(mesh, &environment));
-        let mesh_loop = MeshLoop {
-            mesh: mesh.clone(),
-            context: Arc::clone(&context),
-            events: events.subscribe(),
-            tasks: tasks.clone(),
-            known: BTreeMap::new(),
-            links_of: BTreeMap::new(),
-            upkeep: Upkeep::new(mesh.clone(), Arc::clone(&context), slots),
-        };
-        tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
+        let (mesh, events) = start_mesh(mesh, relaying, &environment, &context, &tasks);
         Self::of(Parts {
             runs: Runs::new(&environment),
             environment,
@@ -236,9 +217,41 @@ impl Broadcaster {
                 contests: Arc::default(),
                 way_in,
                 writing,
-                interest,
+                interest: Arc::new(interest),
                 tasks,
             },
         })
     }
+}
+
+/// The features that a node tells its peers: no form of packed votes where there are no votes.
+fn announced(profile: &NetworkProfile, votes: VoteCompression) -> Features {
+    match profile.tags.rule(Tag::AV) {
+        Some(_) => Features::announcing(votes),
+        None => Features::announcing(VoteCompression::Off),
+    }
+}
+
+/// Starts the loop that keeps the node connected.
+fn start_mesh(
+    limits: MeshLimits,
+    relaying: Relaying,
+    environment: &Environment,
+    context: &Arc<Context>,
+    tasks: &TaskSet,
+) -> (Mesh, Events) {
+    let shares = if relaying == Relaying::Off { 1 } else { 2 };
+    let slots = limits.throttled.unwrap_or(limits.fan_out / shares);
+    let (events, mesh) = (Events::new(), Mesh::new(limits, environment));
+    let mesh_loop = MeshLoop {
+        mesh: mesh.clone(),
+        context: Arc::clone(context),
+        events: events.subscribe(),
+        tasks: tasks.clone(),
+        known: BTreeMap::new(),
+        links_of: BTreeMap::new(),
+        upkeep: Upkeep::new(mesh.clone(), Arc::clone(context), slots),
+    };
+    tasks.spawn_lasting("mesh", |cancel| mesh_loop.run(cancel));
+    (mesh, events)
 }

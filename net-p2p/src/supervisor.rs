@@ -17,7 +17,12 @@ use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use gossip::Transport;
-use libp2p::{Multiaddr, StreamProtocol, Swarm, TransportError, swarm::Config as SwarmConfig};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, TransportError,
+    core::{muxing::StreamMuxerBox, transport::Boxed},
+    identity::Keypair,
+    swarm::Config as SwarmConfig,
+};
 use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -138,8 +143,7 @@ impl SwarmParts {
         // Not a child of the network's cancellation: connections must still send the last bytes of their links.
         let (connections, panicked) =
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
-        let (profile, environment) =
-            (self.context.broadcaster.profile(), self.context.broadcaster.environment());
+        let profile = self.context.broadcaster.profile();
         let mut acceptors = Acceptors::new(self.context.metrics.clone());
         let mut protocols = Vec::new();
         if self.config.gossip == GossipStreams::On {
@@ -162,20 +166,7 @@ impl SwarmParts {
         #[cfg(feature = "dht")]
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
-            transport::build(TransportParts {
-                sockets: Sockets::new(
-                    (environment.clone(), hosts.clone()),
-                    &self.config,
-                    &self.context.metrics,
-                ),
-                key: &key,
-                security: &self.config.security,
-                door: self.context.door.clone(),
-                tasks: executor.clone(),
-                backlog,
-                #[cfg(feature = "quic")]
-                quic: self.quic(),
-            })?,
+            self.transport(&key, &hosts, (executor.clone(), backlog))?,
             Behaviour::new(
                 &self.config,
                 profile,
@@ -219,6 +210,30 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// Builds the transport, whose connections run in `tasks` and are counted in `backlog`.
+    fn transport(
+        &self,
+        key: &Keypair,
+        hosts: &DialHosts,
+        (tasks, backlog): (ConnectionTasks, Backlog),
+    ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
+        let environment = self.context.broadcaster.environment().clone();
+        Ok(transport::build(TransportParts {
+            sockets: Sockets::new(
+                (environment, hosts.clone()),
+                &self.config,
+                &self.context.metrics,
+            ),
+            key,
+            security: &self.config.security,
+            door: self.context.door.clone(),
+            tasks,
+            backlog,
+            #[cfg(feature = "quic")]
+            quic: self.quic(),
+        })?)
     }
 
     /// QUIC, but in a private network: it has no way to keep others out there.

@@ -133,6 +133,10 @@ impl Substream {
         let handle = self.stream.handle();
         let mut kept = handle.lock();
         let Kept { stream: Some(stream), frame, .. } = &mut *kept else { return taken_away() };
+        #[cfg_attr(
+            not(feature = "quic"),
+            expect(clippy::infallible_destructuring_match, reason = "there are two with QUIC")
+        )]
         let stream = match stream {
             Carrier::Yamux(stream) => stream,
             #[cfg(feature = "quic")]

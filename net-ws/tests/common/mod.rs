@@ -2,6 +2,8 @@
 
 // Each test program uses its part of this.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
 pub(crate) mod authority;
 pub(crate) mod dialled;

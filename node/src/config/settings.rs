@@ -37,6 +37,7 @@ const MIN_BUDGET_MIB: usize = 32;
 
 /// The decisions of an operator, checked.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct Settings {
     pub(crate) profile: &'static NetworkProfile,
     pub(crate) network: NetworkId,

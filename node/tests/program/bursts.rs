@@ -32,7 +32,7 @@ const BYTES: usize = 300;
 fn submit(socket: &Path, body: &[u8]) -> (String, Value) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST /send?tag=TX HTTP/1.1\r\nHost: tandem\r\nContent-Length: ";
+    let head = "POST /v1/send?tag=TX HTTP/1.1\r\nHost: tandem\r\nContent-Length: ";
     let request = [format!("{head}{}\r\n\r\n", body.len()).as_bytes(), body].concat();
     stream.write_all(&request).unwrap();
     let mut answer = String::new();

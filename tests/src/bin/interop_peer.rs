@@ -82,7 +82,7 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
 async fn serve_at(address: &str) -> Result<(), Failed> {
     let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p([address]);
     let running = Box::pin(builder.start(&CancellationToken::new())).await?;
-    for address in running.p2p_addresses().first() {
+    if let Some(address) = running.p2p_addresses().first() {
         println!("{address}");
     }
     input_closed().await?;
