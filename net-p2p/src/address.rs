@@ -49,7 +49,7 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
     let refused = || ListenAddressError::NotSpoken { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
     #[cfg(feature = "quic")]
-    if crate::quic::listens_on(&address) {
+    if crate::quic::place::listens_on(&address) {
         return Ok(address);
     }
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
@@ -67,7 +67,7 @@ pub fn parse_announced_address(text: &str) -> Result<Multiaddr, ListenAddressErr
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
     #[cfg(feature = "quic")]
-    if is_bare && crate::quic::dials(&address) {
+    if is_bare && crate::quic::place::dials(&address) {
         return Ok(address);
     }
     Route::of(&address, End::Dialler).filter(|_| is_bare).ok_or_else(refused)?;
@@ -173,7 +173,7 @@ impl PeerAddress {
             Some(_) => true,
             // Host, UDP port, and QUIC.
             #[cfg(feature = "quic")]
-            None if crate::quic::dials(&address) => parts.nth(2).is_some(),
+            None if crate::quic::place::dials(&address) => parts.nth(2).is_some(),
             None => Route::take(&mut parts, End::Dialler).is_some(),
         };
         let named = parts.next_if(|part| leads && matches!(part, Protocol::P2p(_)));

@@ -62,6 +62,9 @@ use crate::{
     topic_debts::TopicDebts,
 };
 
+/// The name of Yamux in the negotiation. Source: libp2p specifications, `yamux/README.md`.
+pub(crate) const YAMUX: &str = "/yamux/1.0.0";
+
 /// Largest number of open streams per connection, both directions together. Another stream ends the whole
 /// connection, so streams must be refused one by one before this bound is reached.
 ///

@@ -20,12 +20,9 @@ use yamux::Mode;
 
 use crate::{
     metrics::P2pEvent,
-    muxer::{Muxer, Upgrade, Wire},
+    muxer::{Muxer, Upgrade, Wire, YAMUX},
     security::{EarlyMuxer, Secure, SecurityError},
 };
-
-/// The name of Yamux in the negotiation. Source: libp2p specifications, `yamux/README.md`.
-pub(crate) const YAMUX: &str = "/yamux/1.0.0";
 
 /// The upgrades of every byte stream of a node.
 #[derive(Clone)]

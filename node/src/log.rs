@@ -8,6 +8,7 @@
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     collections::HashMap,
+    error::Error,
     io::{self, IsTerminal, Write},
     panic,
     sync::{Arc, LazyLock, Mutex, PoisonError},
@@ -184,6 +185,17 @@ impl MakeWriter<'_> for ToStderr {
     fn make_writer(&self) -> Self {
         *self
     }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn in_one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

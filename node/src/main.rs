@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod demo;
 mod lines;
+mod live;
 mod log;
 
 use std::{process::ExitCode, time::Duration};

@@ -18,7 +18,7 @@
 
 mod driver;
 mod gauge;
-mod place;
+pub(crate) mod place;
 mod setup;
 mod stream;
 
@@ -68,16 +68,6 @@ use crate::{
 
 /// Longest time for the look-up of a name. Chosen: it leaves 2 s for the handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Returns `true` for an address that QUIC dials, whether or not a peer ID follows.
-pub(crate) fn dials(address: &Multiaddr) -> bool {
-    Place::of(address).is_some() && !address.iter().any(|part| matches!(part, Protocol::Udp(0)))
-}
-
-/// Returns `true` for an IP address, a UDP port, and QUIC v1 without a peer ID.
-pub(crate) fn listens_on(address: &Multiaddr) -> bool {
-    socket_address(address).is_some_and(|socket| multiaddr(socket) == *address)
-}
 
 /// Handshakes under way from which on addresses have to prove that they are real. Chosen: more than an honest network
 /// has at once, and far fewer than the door admits.

@@ -48,6 +48,16 @@ impl Place {
     }
 }
 
+/// Returns `true` for an address that QUIC dials, whether or not a peer ID follows.
+pub(crate) fn dials(address: &Multiaddr) -> bool {
+    Place::of(address).is_some() && !address.iter().any(|part| matches!(part, Protocol::Udp(0)))
+}
+
+/// Returns `true` for an IP address, a UDP port, and QUIC v1 without a peer ID.
+pub(crate) fn listens_on(address: &Multiaddr) -> bool {
+    socket_address(address).is_some_and(|socket| multiaddr(socket) == *address)
+}
+
 /// The socket address to listen on; `None` if the address is none of QUIC v1, or has a name.
 pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let place = Place::of(address)?;

@@ -31,7 +31,7 @@ use libp2p::{
 #[cfg(feature = "tls")]
 use self::tls::{ALPN, SetupError, Tls, TlsError};
 #[cfg(feature = "tls")]
-use crate::upgrade::YAMUX;
+use crate::muxer::YAMUX;
 use crate::{metrics::P2pMetrics, muxer::Wire};
 
 /// A security protocol for byte streams.

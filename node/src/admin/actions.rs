@@ -7,10 +7,10 @@ use gossip::PeerClass;
 use serde_json::json;
 
 use super::{
-    api::Routes,
     context::{Shared, bad, read_json},
     problem::refuse,
     report::{DrainOrder, Draining, LogFilter},
+    route_table::Routes,
     wire::{Reloaded, millis},
 };
 use crate::log;
@@ -55,7 +55,7 @@ async fn reload(State(context): Shared) -> Result<Json<Reloaded>, Response> {
             Ok(Json(reloaded))
         }
         Err(error) => {
-            let error = error.line();
+            let error = log::in_one_line(&error);
             context.journal.note(&json!({"event": "reload_refused", "error": error}));
             Err(failed(error))
         }

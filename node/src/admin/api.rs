@@ -10,85 +10,17 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Query},
-    handler::Handler,
-    http::{StatusCode, header, request::Parts},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, delete, get, post, put},
 };
-use serde::de::DeserializeOwned;
 
 use super::{
     actions, bans, context::Context, events, members, messages, peers, phonebook, problem::refuse,
-    state,
+    route_table::Routes, state,
 };
 
 /// The description of the API, for programs.
 pub(super) const OPENAPI: &str = include_str!("../../openapi.json");
-
-/// A method and a path, as the description writes them.
-pub(super) type Listed = (&'static str, &'static str);
-
-/// A router, and the list of what it answers.
-#[derive(Debug, Default)]
-pub(super) struct Routes {
-    router: Router<Arc<Context>>,
-    listed: Vec<Listed>,
-}
-
-impl Routes {
-    /// Answers `GET`.
-    pub(super) fn get<H, T>(self, path: &'static str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Context>>,
-        T: 'static,
-    {
-        self.on("get", path, get(handler))
-    }
-
-    /// Answers `POST`.
-    pub(super) fn post<H, T>(self, path: &'static str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Context>>,
-        T: 'static,
-    {
-        self.on("post", path, post(handler))
-    }
-
-    /// Answers `PUT`.
-    pub(super) fn put<H, T>(self, path: &'static str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Context>>,
-        T: 'static,
-    {
-        self.on("put", path, put(handler))
-    }
-
-    /// Answers `DELETE`.
-    pub(super) fn delete<H, T>(self, path: &'static str, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Context>>,
-        T: 'static,
-    {
-        self.on("delete", path, delete(handler))
-    }
-
-    fn on(
-        mut self,
-        method: &'static str,
-        path: &'static str,
-        routes: MethodRouter<Arc<Context>>,
-    ) -> Self {
-        self.listed.push((method, path));
-        Self { router: self.router.route(path, routes), ..self }
-    }
-
-    /// Everything that the router answers.
-    #[cfg(test)]
-    pub(super) fn listed(&self) -> &[Listed] {
-        &self.listed
-    }
-}
 
 /// The table of the routes.
 pub(super) fn routes() -> Routes {
@@ -109,7 +41,7 @@ pub(super) fn routes() -> Routes {
 /// The router of the API.
 pub(super) fn router(context: Context) -> Router {
     routes()
-        .router
+        .into_router()
         .fallback(|| async {
             refuse(StatusCode::NOT_FOUND, "there is no such path: /v1/openapi.json has all of them")
         })
@@ -121,18 +53,4 @@ pub(super) fn router(context: Context) -> Router {
 
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
-}
-
-/// The query of a request.
-#[derive(Debug)]
-pub(super) struct Asked<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let read = Query::try_from_uri(&parts.uri);
-        read.map(|Query(asked)| Self(asked))
-            .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.body_text()))
-    }
 }

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use tandem::{BanError, BanSubject};
 
 use super::{
-    api::{Asked, Routes},
+    asked::Asked,
     context::{Shared, bad, read_json},
     problem::refuse,
+    route_table::Routes,
     wire::{BanOrder, Banned},
 };
 

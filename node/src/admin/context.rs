@@ -18,10 +18,7 @@ use tandem::{HttpPermits, Mode, PeerControl, View};
 use tokio::time;
 
 use super::{journal::Journal, problem::refuse, rates::Rates, token::Refused};
-use crate::{
-    cli::{Condition, Live},
-    lines::Lines,
-};
+use crate::{cli::Condition, lines::Lines, live::Live};
 
 /// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.

@@ -16,10 +16,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    api::{Asked, Routes},
+    asked::Asked,
     context::{Shared, bad},
     journal::{Journal, MAX_KEPT, Noted, Reader},
     report::EventPage,
+    route_table::Routes,
 };
 
 /// Header in which a reader says which event it read last. Source: HTML, server-sent events.
@@ -103,6 +104,7 @@ fn told(
 }
 
 fn event(noted: &Arc<Noted>) -> Event {
-    let text = crate::cli::json(&**noted);
+    // Nothing that is noted has keys that are no strings, or anything else that JSON has not.
+    let text = serde_json::to_string(&**noted).unwrap_or_default();
     Event::default().id(noted.seq.to_string()).event(&noted.event).data(text)
 }

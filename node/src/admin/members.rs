@@ -5,9 +5,9 @@ use gossip::{Identity, NodeAddress};
 use tandem::{Member, PeerControl, SetMembersError};
 
 use super::{
-    api::Routes,
     context::{Shared, bad, read_json},
     problem::refuse,
+    route_table::Routes,
     wire::{MemberSet, MembersNow},
 };
 

@@ -24,9 +24,10 @@ use serde::Deserialize;
 use tokio::{sync::broadcast, time};
 
 use super::{
-    api::{Asked, Routes},
+    asked::Asked,
     context::{BODY_TIMEOUT, Context, Shared, bad},
     problem::refuse,
+    route_table::Routes,
     wire::{Heard, Line, Sent},
 };
 

@@ -16,6 +16,7 @@
 mod accept;
 mod actions;
 mod api;
+mod asked;
 mod bans;
 mod client;
 mod context;
@@ -33,6 +34,7 @@ mod rates;
 mod refusals;
 mod remote;
 pub(crate) mod report;
+mod route_table;
 mod server;
 mod state;
 mod token;

@@ -15,10 +15,11 @@ use serde_json::Value;
 use tandem::{AddPeerError, DropReason, LinkTraffic};
 
 use super::{
-    api::{Asked, Routes},
+    asked::Asked,
     context::{Context, Shared, bad, read_json},
     problem::refuse,
     report::{Connect, PeerPage},
+    route_table::Routes,
     wire::{About, Peer},
 };
 

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use tandem::{CapabilityError, FindError};
 
 use super::{
-    api::{Asked, Routes},
+    asked::Asked,
     context::{Shared, bad, read_json},
     problem::refuse,
+    route_table::Routes,
     wire::{Additions, Entry, FoundProvider},
 };
 

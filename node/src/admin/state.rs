@@ -13,7 +13,6 @@ use prometheus_client::registry::Registry;
 use services::status::State as Health;
 
 use super::{
-    api::Routes,
     context::{Context, Shared},
     limits,
     problem::refuse,
@@ -21,6 +20,7 @@ use super::{
         ConfigInForce, DhtState, HttpState, Ledger, LimitsInForce, LinkState, SettingInForce,
         Standing, Topic,
     },
+    route_table::Routes,
     wire::{Dial, LinesLost, Status, millis},
 };
 use crate::log;

@@ -22,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{ConfigSource, Live},
     config::{Flags, Layers},
+    live::Live,
 };
 
 use super::{
@@ -79,9 +79,8 @@ fn live() -> Arc<Live> {
     let flags = Flags::data_dir(None);
     let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
     let layers = Layers::gather_from(None, &flags, std::iter::empty(), home).unwrap();
-    let source = ConfigSource { config: None, flags };
     let parts = (tandem::View::default(), tandem::PeerControl::default());
-    Arc::new(Live::new(source, (layers, Vec::new()), parts))
+    Arc::new(Live::new((None, flags), (layers, Vec::new()), parts))
 }
 
 struct Rig {

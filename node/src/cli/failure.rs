@@ -12,7 +12,7 @@ use services::{
     perf::PerfError,
 };
 use tandem::{
-    DataDirError, Fault, ForwardError, OpenError, PeerFileError, StartError, TlsError, TooManyBans,
+    DataDirError, Fault, ForwardError, OpenError, PeerFileError, StartError, TooManyBans,
 };
 
 use super::services::ServiceError;
@@ -20,6 +20,7 @@ use crate::{
     admin::{AdminError, ClientError, ExporterError, RemoteError, TokenError},
     config::ConfigError,
     demo::DemoError,
+    log,
 };
 
 /// Why a command did not do what it was told.
@@ -44,12 +45,6 @@ pub(crate) enum Failure {
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// The files of the certificates cannot be used.
-    #[error("the certificates that were read before stay in use")]
-    Certificates {
-        /// The fault of the files.
-        source: TlsError,
-    },
     /// The admin API cannot be had over TCP.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -226,7 +221,6 @@ impl Failure {
             | Self::System { .. }
             | Self::NobodyHeard
             | Self::OpenFiles { .. }
-            | Self::Certificates { .. }
             | Self::Died { .. } => 1,
         })
     }
@@ -238,13 +232,7 @@ impl Failure {
 
     /// The failure and what caused it, in one line.
     pub(crate) fn line(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            line = format!("{line}: {error}");
-            cause = error.source();
-        }
-        line.split_whitespace().collect::<Vec<_>>().join(" ")
+        log::in_one_line(self)
     }
 }
 

@@ -21,7 +21,6 @@ mod health;
 mod http;
 mod keygen;
 mod listen;
-mod live;
 mod memory;
 mod mistake;
 mod output;
@@ -41,7 +40,6 @@ mod words;
 
 pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
-pub(crate) use live::Live;
 pub(crate) use output::{json, print};
 pub(crate) use services::Condition;
 pub(crate) use signals::StopSignals;
@@ -51,9 +49,6 @@ use std::{
     io::{self, IsTerminal},
     process::ExitCode,
 };
-
-#[cfg(test)]
-pub(crate) use args::ConfigSource;
 
 use args::Command;
 use clap::CommandFactory;

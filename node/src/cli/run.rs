@@ -36,7 +36,6 @@ use super::{
     descriptors,
     failure::Failure,
     health::HealthGauge,
-    live::Live,
     output,
     services::{self, Condition},
     signals::{Hangups, StopSignals},
@@ -49,6 +48,7 @@ use crate::{
     },
     config::{Layers, Settings},
     lines::Lines,
+    live::Live,
     log,
 };
 
@@ -204,7 +204,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     registry.register_collector(Box::new(counters));
     let registry = Arc::new(registry);
     let parts = (running.view(), running.peer_control());
-    let live = Arc::new(Live::new(args.source, (layers, peers), parts));
+    let live = Arc::new(Live::new((args.source.config, args.source.flags), (layers, peers), parts));
     let context = admin::Context {
         node: running.node(),
         broadcaster: running.broadcaster().clone(),
@@ -301,7 +301,7 @@ async fn reload_on(hangups: Option<Hangups>, live: &Arc<Live>, journal: &admin::
                 journal.note(&Event::Reloaded { changed, needs_restart });
             }
             Ok(Err(failure)) => {
-                let error = failure.line();
+                let error = log::in_one_line(&failure);
                 tracing::warn!(error, "hangup: everything stays as it is");
                 journal.note(&Event::ReloadRefused { error: &error });
             }

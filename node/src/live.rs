@@ -11,14 +11,24 @@ use std::{
 };
 
 use gossip::NodeAddress;
-use tandem::{AddPeerError, PeerControl, View};
+use tandem::{AddPeerError, PeerControl, TlsError, View};
 
-use super::{args::ConfigSource, failure::Failure};
 use crate::{
     admin::wire::{Certificates, Reloaded},
-    config::{Flags, Key, Layers, Settings, Value},
+    config::{ConfigError, Flags, Key, Layers, Settings, Value},
     log,
 };
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The files of the certificates cannot be used.
+    #[error("the certificates that were read before stay in use")]
+    Certificates(#[from] TlsError),
+}
 
 /// The configuration of a running node.
 #[derive(Debug)]
@@ -42,11 +52,10 @@ pub(crate) type Shown = (&'static str, Vec<String>, String);
 impl Live {
     /// The configuration that a node was started with.
     pub(crate) fn new(
-        source: ConfigSource,
+        (file, flags): (Option<PathBuf>, Flags),
         (layers, peers): (Layers, Vec<NodeAddress>),
         (view, control): (View, PeerControl),
     ) -> Self {
-        let ConfigSource { config: file, flags } = source;
         Self { file, flags, view, control, state: Mutex::new(InForce { layers, peers }) }
     }
 
@@ -73,12 +82,11 @@ impl Live {
     ///
     /// # Errors
     ///
-    /// [`Failure`] when some of it cannot be used. Nothing has changed then.
-    pub(crate) fn reload(&self) -> Result<Reloaded, Failure> {
+    /// [`ReloadError`] when some of it cannot be used. Nothing has changed then.
+    pub(crate) fn reload(&self) -> Result<Reloaded, ReloadError> {
         let layers = Layers::gather(self.file.as_deref(), &self.flags)?;
         let settings = Settings::check(&layers)?;
-        let certificates = self.view.reload_certificates();
-        let certificates = certificates.map_err(|source| Failure::Certificates { source })?;
+        let certificates = self.view.reload_certificates()?;
         let mut state = self.state();
         let value = |layers: &Layers, key| layers.get(key).map(|given| given.value.clone());
         let differs = |key: &Key| {
