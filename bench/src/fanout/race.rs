@@ -89,12 +89,15 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let meter = Meter::new(plan.peers);
     let tasks = TaskSet::new(&CancellationToken::new());
     let stage = Stage { peers: plan.peers, meter: Arc::clone(&meter), tasks: tasks.clone() };
-    let publish = time::timeout(SETUP_TIMEOUT, set_up(plan, stage)).await??;
+    let mut publish = time::timeout(SETUP_TIMEOUT, set_up(plan, stage)).await??;
     let publisher = Arc::clone(&meter);
-    tasks.spawn("publisher", |_cancel| async move {
-        if let Err(error) = publish_all(publish, plan, &publisher).await {
+    tasks.spawn("publisher", |cancel| async move {
+        if let Err(error) = publish_all(&mut publish, plan, &publisher).await {
             publisher.fail(error.to_string());
         }
+        // Without it the connections end, before the last messages are counted.
+        cancel.cancelled().await;
+        drop(publish);
     });
     if let Amount::Time { warm_up, .. } = plan.amount {
         time::sleep(warm_up).await;
@@ -141,7 +144,7 @@ async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
 }
 
 /// Publishes numbered, distinct messages as fast as the window allows.
-async fn publish_all(mut publish: Publish, plan: Plan, meter: &Meter) -> Result<(), Failure> {
+async fn publish_all(publish: &mut Publish, plan: Plan, meter: &Meter) -> Result<(), Failure> {
     let mut number: u64 = 0;
     for _ in 0..plan.amount.blocks() {
         meter.next_block().await?;

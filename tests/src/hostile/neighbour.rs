@@ -1,9 +1,9 @@
 //! An honest peer at the attacker's own address, as behind one gateway.
 
-use std::{cell::Cell, io, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use gossip::Tag;
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::{
     Target,
@@ -31,8 +31,14 @@ pub struct Neighbour {
     pub stayed: bool,
 }
 
-/// Connects from the attacker's address, trying again until the node lets it in, and votes for so long a time.
-pub async fn neighbour(target: &Target, carrier: Carrier, lasting: Duration) -> Neighbour {
+/// Connects from the attacker's address, trying again until the node lets it in, votes for so long a time, and stays until
+/// `handled`, which is told the number of votes, has resolved.
+pub async fn neighbour(
+    target: &Target,
+    carrier: Carrier,
+    lasting: Duration,
+    handled: impl AsyncFnOnce(u64),
+) -> Neighbour {
     let mut tries = 1;
     let line = loop {
         match Line::dial(target, carrier, SOURCE).await {
@@ -41,12 +47,13 @@ pub async fn neighbour(target: &Target, carrier: Carrier, lasting: Duration) -> 
         }
         tries += 1;
     };
-    let sent = Cell::new(0_u64);
+    let (sent, stayed) = (Cell::new(0_u64), Cell::new(false));
+    let end = Instant::now() + lasting;
     let voting = line.run(Ears::Open, async |mut pen| {
         let mut ticks = time::interval(VOTE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bytes = Vec::new();
-        loop {
+        while Instant::now() < end {
             ticks.tick().await;
             bytes.clear();
             let vote = [NEIGHBOURS_VOTE, sent.get().to_le_bytes()].concat();
@@ -54,9 +61,10 @@ pub async fn neighbour(target: &Target, carrier: Carrier, lasting: Duration) -> 
             write(&mut pen, &bytes).await?;
             sent.set(sent.get() + 1);
         }
-        #[allow(unreachable_code, reason = "names the type of the result")]
-        io::Result::Ok(())
+        handled(sent.get()).await;
+        stayed.set(true);
+        Ok(())
     });
-    let stayed = time::timeout(lasting, voting).await.is_err();
-    Neighbour { tries, sent: sent.get(), stayed }
+    voting.await;
+    Neighbour { tries, sent: sent.get(), stayed: stayed.get() }
 }

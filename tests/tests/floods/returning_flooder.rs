@@ -57,10 +57,13 @@ async fn check(attack: Attack, carrier: Carrier) {
     let attacker = Attacker::start(attack, &target, 1).expect("a thread");
     let tally = attacker.tally().clone();
     eventually("the flooder is cut", PATIENCE, || tally.counts().first_cut).await;
-    let honest = neighbour(&target, carrier, LASTING).await;
+    let all = async |sent| {
+        let count = || (heard.neighbour.load(Relaxed) >= sent).then_some(());
+        eventually("every vote of the honest peer is handled", PATIENCE, count).await;
+    };
+    let honest = neighbour(&target, carrier, LASTING, all).await;
     let counts = tally.counts();
     drop(attacker);
-    let all = || (heard.neighbour.load(Relaxed) >= honest.sent).then_some(());
     let flood = heard.flood.load(Relaxed);
     println!(
         "{attack:?}: {counts:?}, {flood} votes of the flood heard; the honest peer: {honest:?}"
@@ -69,7 +72,6 @@ async fn check(attack: Attack, carrier: Carrier) {
     assert!(flood < 4 * BURST, "{flood} votes got in, bursts of {BURST}: {counts:?}");
     assert!(honest.stayed, "the honest peer was cut: {honest:?}");
     assert!(honest.tries < 40, "the honest peer was shut out: {honest:?}");
-    eventually("every vote of the honest peer is handled", PATIENCE, all).await;
     // The test is over; a forced stop changes nothing.
     let _ = hub.stop(Duration::from_secs(5)).await;
 }
