@@ -44,7 +44,6 @@ use libp2p::{
     Multiaddr, PeerId, Transport, TransportError,
     core::transport::{DialOpts, ListenerId, TransportEvent},
     identity::Keypair,
-    multiaddr::Protocol,
 };
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
 use runtime::{CancelWatch, DialError, Environment};
