@@ -159,7 +159,7 @@ mod tests {
         let odd = [
             address(&format!("/ip4/127.0.0.1/tcp/1/p2p/{other}")),
             address("/ip4/127.0.0.1/tcp/1"),
-            address("/ip4/127.0.0.1/udp/1/quic-v1"),
+            address("/ip4/127.0.0.1/udp/1/webrtc-direct"),
             address("/memory/1"),
         ];
         let usable = AddressScope::Any.usable(peer, odd);

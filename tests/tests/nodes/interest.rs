@@ -30,6 +30,7 @@ use testkit::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +181,7 @@ async fn a_relay_that_wants_some_tags_only_does_not_start() {
 struct CountedWay {
     address: SocketAddr,
     bytes: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl CountedWay {
@@ -190,7 +191,8 @@ impl CountedWay {
         let address = listener.local_addr().unwrap();
         let bytes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&bytes);
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let (near, _) = listener.accept().await.unwrap();
             let far = TcpStream::connect(to).await.unwrap();
             let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
@@ -210,17 +212,11 @@ impl CountedWay {
                 () = down => {}
             }
         });
-        Self { address, bytes, task }
+        Self { address, bytes, _tasks: tasks }
     }
 
     fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for CountedWay {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
