@@ -35,6 +35,9 @@ pub const PEER_FILE: &str = "peers.redb";
 /// Endings that are added to the name of a file that is put aside.
 const ASIDE: [&str; 2] = [".aside", ".aside-2"];
 
+/// Ending that is added to the name of a file while it is made.
+const UNFINISHED: &str = ".new";
+
 /// Format of the file: raised when a reader of the old one could not read it.
 const FORMAT: &str = "1";
 
@@ -175,6 +178,7 @@ impl PeerFile {
             _ => {}
         }
         let open = || -> Result<(Self, Loaded), Unfit> {
+            make(path, network)?;
             let mut file = open(path)?;
             let loaded = load(&mut file, path, network)?;
             Ok((Self { file, path: path.to_owned() }, loaded))
@@ -215,22 +219,41 @@ impl PeerFile {
     }
 }
 
+/// The path with something added to its last name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// Gives the file another name, in place of what was put aside before. A directory stays where it is, and the file gets
 /// the second name then.
 fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let named = |ending| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let first = named(ASIDE[0]);
+    let first = beside(path, ASIDE[0]);
     match fs::rename(path, &first) {
         Ok(()) => Ok(first),
         Err(_) => {
-            let second = named(ASIDE[1]);
+            let second = beside(path, ASIDE[1]);
             fs::rename(path, &second).map(|()| second)
         }
     }
+}
+
+/// Makes a file with its labels if there is none. It gets its name once it is whole, so that a process which is killed
+/// meanwhile leaves nothing that would have to be put aside.
+fn make(path: &Path, network: Network<'_>) -> Result<(), Unfit> {
+    let refused = |error| Unfit::Refused(io_error(path, redb::Error::Io(error)));
+    if fs::exists(path).map_err(refused)? {
+        return Ok(());
+    }
+    let (Network::Only(own) | Network::Any(own)) = network;
+    let unfinished = beside(path, UNFINISHED);
+    // Of a process that was killed. A directory stays, and is refused below.
+    let _ = fs::remove_file(&unfinished);
+    let file = open(&unfinished)?;
+    label(&file, own).map_err(|error| judged(path, *error))?;
+    drop(file);
+    fs::rename(&unfinished, path).map_err(refused)
 }
 
 /// Opens the database.
