@@ -22,7 +22,7 @@ pub use self::{
 pub use self::{
     failure::TlsFailed,
     session::{TlsSession, connect, server_name},
-    trust::Trust,
+    trust::{Trust, TrustError},
     watch::watch,
 };
 
