@@ -13,7 +13,7 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,6 +33,9 @@ const FORMAT: &str = "1";
 /// Memory for pages of the file, in bytes. Chosen: 32 MiB; blocks are read about once, so that more would
 /// hold little that is asked for again.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Ending that is added to the name of a store while it is made.
+const UNFINISHED: &str = ".new";
 
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const BLOCKS: TableDefinition<'_, u64, (&[u8], &[u8])> = TableDefinition::new("blocks");
@@ -88,12 +91,12 @@ impl RedbStore {
     /// [`OpenError`] when the file cannot be used, or holds the blocks of another network.
     pub fn open(path: impl AsRef<Path>, network: &NetworkId) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
-        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&path);
-        let file = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
-            error => OpenError::Unusable { path: path.clone(), source: Box::new(error.into()) },
-        })?;
         let unusable = |source| OpenError::Unusable { path: path.clone(), source };
+        make(&path, network).map_err(unusable)?;
+        let file = database(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
+            error => unusable(boxed(error)),
+        })?;
         match about(&file).map_err(unusable)? {
             None => label(&file, network).map_err(unusable)?,
             Some((format, _)) if format != FORMAT => {
@@ -106,6 +109,27 @@ impl RedbStore {
         }
         Ok(Self { file, path })
     }
+}
+
+fn database(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+}
+
+/// Makes a store if there is none. It gets its name once it is whole, so that a process which is killed meanwhile leaves
+/// nothing that could not be opened.
+fn make(path: &Path, network: &NetworkId) -> Result<(), Box<redb::Error>> {
+    let failed = |error| Box::new(redb::Error::Io(error));
+    if fs::exists(path).map_err(failed)? {
+        return Ok(());
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(UNFINISHED);
+    // Of a process that was killed. A directory stays, and is refused below.
+    let _ = fs::remove_file(&unfinished);
+    let file = database(Path::new(&unfinished)).map_err(boxed)?;
+    label(&file, network)?;
+    drop(file);
+    fs::rename(&unfinished, path).map_err(failed)
 }
 
 /// Format and network of the file; `None` when it is new.
@@ -194,13 +218,23 @@ impl fmt::Debug for RedbStore {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::blocks::{sample, store::Blocks};
 
     fn network(name: &str) -> NetworkId {
         NetworkId::new(name).unwrap()
+    }
+
+    // A process that was killed while it made its store left a file that no later start could open.
+    #[test]
+    fn a_store_that_was_not_made_to_its_end_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blocks.redb");
+        let unfinished = directory.path().join("blocks.redb.new");
+        fs::write(&unfinished, b"redb, half a header").unwrap();
+        drop(RedbStore::open(&path, &network("a")).unwrap());
+        assert!(path.exists() && !unfinished.exists());
+        assert!(RedbStore::open(&path, &network("a")).is_ok());
     }
 
     #[test]
