@@ -137,7 +137,7 @@ struct Said {
     interest: Interest,
     /// The payload for peers that know votes packed against earlier ones.
     with_packed_votes: Bytes,
-    /// That for others: older nodes disconnect on a tag that they do not know. Source: wire facts 3.4.
+    /// The payload for other peers: older nodes disconnect on a tag that they do not know. Source: wire facts 3.4.
     without: Bytes,
 }
 

@@ -84,7 +84,7 @@ pub enum ListenAddressError {
         /// The address as given.
         address: String,
     },
-    /// Nobody could dial the address.
+    /// No peer could dial the address.
     #[error(
         "{address:?} cannot be announced: write a multiaddr that others can dial, without /p2p/ID, \
          for example /dns4/node.example/tcp/4190"

@@ -90,7 +90,7 @@ impl Live {
         let mut state = self.state();
         let value = |layers: &Layers, key| layers.get(key).map(|given| given.value.clone());
         let differs = |key: &Key| {
-            // Somebody may have changed the filter by the admin API meanwhile.
+            // An operator may have changed the filter by the admin API meanwhile.
             let is_overruled = *key == Key::Log && log::filter() != settings.log;
             is_overruled || value(&state.layers, *key) != value(&layers, *key)
         };
