@@ -91,6 +91,8 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     let stage = Stage { peers: plan.peers, meter: Arc::clone(&meter), tasks: tasks.clone() };
     let mut publish = time::timeout(SETUP_TIMEOUT, set_up(plan, stage)).await??;
     let publisher = Arc::clone(&meter);
+    // A given number of messages counts from the first one on, which may have come before this task runs again.
+    let mut start = Readings::now(&meter);
     tasks.spawn("publisher", |cancel| async move {
         if let Err(error) = publish_all(&mut publish, plan, &publisher).await {
             publisher.fail(error.to_string());
@@ -101,8 +103,8 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
     });
     if let Amount::Time { warm_up, .. } = plan.amount {
         time::sleep(warm_up).await;
+        start = Readings::now(&meter);
     }
-    let (began, cpu_before, before) = (Instant::now(), stats::cpu_seconds(), meter.total());
     match plan.amount {
         Amount::Time { time, .. } => time::sleep(time).await,
         Amount::Messages(_) => {
@@ -112,22 +114,37 @@ async fn measure(plan: Plan) -> Result<Pace, Failure> {
             }
         }
     }
-    let (elapsed, cpu_after, after) = (began.elapsed(), stats::cpu_seconds(), meter.total());
+    let end = Readings::now(&meter);
     let failure = meter.failure().map(str::to_owned);
     meter.fail("the measurement is over");
     // Tasks that still run end with the runtime.
     let _ = tasks.stop(TEARDOWN).await;
     match failure {
         Some(failure) => Err(failure.into()),
-        None if after == before => Err(NOTHING.into()),
+        None if end.delivered == start.delivered => Err(NOTHING.into()),
         None => {
-            let delivered = (after - before) as f64;
-            let cpu = cpu_before.zip(cpu_after).map(|(before, after)| after - before);
+            let delivered = (end.delivered - start.delivered) as f64;
+            let cpu = start.cpu_s.zip(end.cpu_s).map(|(start, end)| end - start);
             Ok(Pace {
-                per_s: delivered / elapsed.as_secs_f64(),
+                per_s: delivered / (end.at - start.at).as_secs_f64(),
                 per_cpu_s: cpu.filter(|cpu| *cpu > 0.0).map(|cpu| delivered / cpu),
             })
         }
+    }
+}
+
+/// The readings at one end of a measurement.
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    at: Instant,
+    /// Processor time of this process, where the system tells it.
+    cpu_s: Option<f64>,
+    delivered: u64,
+}
+
+impl Readings {
+    fn now(meter: &Meter) -> Self {
+        Self { at: Instant::now(), cpu_s: stats::cpu_seconds(), delivered: meter.total() }
     }
 }
 
@@ -191,7 +208,7 @@ mod tests {
             (Contender::Ours, Transport::P2p),
         ] {
             // A lost, duplicated or reordered message is an error, and so is a stall.
-            for amount in [Amount::Time { warm_up: time, time }, Amount::Messages(1_000)] {
+            for amount in [Amount::Time { warm_up: time, time }, Amount::Messages(1)] {
                 delivers(Plan { contender, transport, peers: 3, bytes: 200, amount });
             }
         }
