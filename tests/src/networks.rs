@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gossip::{GossipNode, Identity, Keypair, Tag, Transport};
 use mesh::{Door, InboundLimits};
 use net_hybrid::{HybridConfig, HybridNetwork};
-use net_p2p::{P2pConfig, P2pNetwork};
+use net_p2p::{P2pConfig, P2pNetwork, Security};
 use net_tcp::tls::{TlsIdentity, read_certificates};
 use net_ws::{WsConfig, WsNetwork};
 use runtime::Shutdown;
@@ -195,16 +195,27 @@ impl Harness for Ws {
 
 /// The way in which the nodes of a libp2p network reach each other.
 pub trait Way: std::fmt::Debug + Send + Sync + 'static {
-    /// The part of their addresses above the TCP port.
-    const ABOVE: &str;
+    /// The address that a node listens on, with port 0.
+    const LISTEN: &str;
+
+    /// The address that scripted peers dial, with port 0.
+    const SCRIPTED: &str = Self::LISTEN;
 
     /// Adds what the nodes need for it.
-    fn equip(config: &mut P2pConfig);
+    fn equip(_: &mut P2pConfig) {}
 }
 
-/// TCP alone.
+/// TCP and Noise.
 #[derive(Debug)]
 pub struct Tcp;
+
+/// TCP and TLS. Scripted peers speak Noise.
+#[derive(Debug)]
+pub struct Tls;
+
+/// QUIC. Scripted peers use TCP.
+#[derive(Debug)]
+pub struct Quic;
 
 /// A WebSocket over TCP.
 #[derive(Debug)]
@@ -215,19 +226,29 @@ pub struct WebSocket;
 pub struct SecureWebSocket;
 
 impl Way for Tcp {
-    const ABOVE: &str = "";
+    const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
+}
 
-    fn equip(_: &mut P2pConfig) {}
+impl Way for Tls {
+    const LISTEN: &str = Tcp::LISTEN;
+
+    fn equip(config: &mut P2pConfig) {
+        config.security = vec![Security::Tls, Security::Noise];
+    }
+}
+
+impl Way for Quic {
+    const LISTEN: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+    const SCRIPTED: &str = Tcp::LISTEN;
 }
 
 impl Way for WebSocket {
-    const ABOVE: &str = "/ws";
-
-    fn equip(_: &mut P2pConfig) {}
+    const LISTEN: &str = "/ip4/127.0.0.1/tcp/0/ws";
 }
 
 impl Way for SecureWebSocket {
-    const ABOVE: &str = "/tls/ws";
+    const LISTEN: &str = "/ip4/127.0.0.1/tcp/0/tls/ws";
+    const SCRIPTED: &str = WebSocket::LISTEN;
 
     fn equip(config: &mut P2pConfig) {
         static CERTIFICATE: std::sync::LazyLock<Certificate> =
@@ -237,7 +258,6 @@ impl Way for SecureWebSocket {
         config.web = std::mem::take(&mut config.web).with_roots(roots, None);
         let identity = TlsIdentity::load(&files.cert, &files.key);
         config.web.identity = Some(identity.expect("the certificate can be used"));
-        config.listen.push("/ip4/127.0.0.1/tcp/0/ws".parse().expect("it is a multiaddr"));
     }
 }
 
@@ -253,14 +273,14 @@ pub struct Libp2pOver<W> {
 pub type P2p = Libp2pOver<Tcp>;
 
 impl<W: Way> Libp2pOver<W> {
-    /// The address that ends with this above its port, before the peer ID.
-    fn at(&self, above: &str) -> String {
+    /// The address that the node got when it asked for this one with port 0.
+    fn got(&self, listen: &str) -> String {
+        let (below, above) = listen.split_once("/0").expect("it has port 0");
         let end = format!("{above}/p2p/{}", self.base.identity);
         let addresses = self.network.listen_addresses();
         let is_so = |address: &String| {
-            address
-                .strip_suffix(&end)
-                .is_some_and(|rest| rest.ends_with(|c: char| c.is_ascii_digit()))
+            let rest = address.strip_prefix(below).and_then(|rest| rest.strip_suffix(&end));
+            rest.and_then(|rest| rest.strip_prefix('/')).is_some_and(|port| port.parse::<u16>().is_ok())
         };
         addresses.into_iter().find(is_so).expect("the node listens there")
     }
@@ -276,8 +296,9 @@ impl<W: Way> Harness for Libp2pOver<W> {
         let base = Base::new(setup);
         let lent = base.broadcaster.clone();
         let mut config = base.p2p_config();
-        let listen = format!("/ip4/127.0.0.1/tcp/0{}", W::ABOVE);
-        config.listen = vec![listen.parse().expect("it is a multiaddr")];
+        let mut listen = vec![W::LISTEN, W::SCRIPTED];
+        listen.dedup();
+        config.listen = listen.iter().map(|it| it.parse().expect("it is a multiaddr")).collect();
         W::equip(&mut config);
         let started = P2pNetwork::start(config, lent, &base.root).await;
         Self { network: started.expect("a libp2p node starts"), base, _way: PhantomData }
@@ -296,13 +317,12 @@ impl<W: Way> Harness for Libp2pOver<W> {
     }
 
     async fn dial(&self, other: &Self) {
-        let address = other.at(W::ABOVE).parse().expect("it is an address");
+        let address = other.got(W::LISTEN).parse().expect("it is an address");
         self.network.add_peer(&address).expect("the address can be dialled");
     }
 
     async fn dial_raw(&self) -> RawLibp2p {
-        let above = if W::ABOVE.is_empty() { "" } else { "/ws" };
-        raw_libp2p(&self.at(above), &self.base.broadcaster).await
+        raw_libp2p(&self.got(W::SCRIPTED), &self.base.broadcaster).await
     }
 
     async fn stop(&self, grace: Duration) -> Shutdown {

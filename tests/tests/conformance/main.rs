@@ -3,7 +3,7 @@
 //! ```text
 //!   cases ──▶ Harness ──┬─▶ memory links, on a paused clock
 //!                       ├─▶ WsNetwork
-//!                       ├─▶ P2pNetwork, over TCP, WebSocket and secure WebSocket
+//!                       ├─▶ P2pNetwork, over TCP with Noise and with TLS, QUIC, WebSocket and secure WebSocket
 //!                       └─▶ HybridNetwork
 //! ```
 //!
@@ -104,6 +104,16 @@ macro_rules! suite {
 suite!(memory, testkit::networks::Memory, tokio::test(start_paused = true));
 suite!(ws, testkit::networks::Ws, tokio::test(flavor = "multi_thread", worker_threads = 2));
 suite!(p2p, testkit::networks::P2p, tokio::test(flavor = "multi_thread", worker_threads = 2));
+suite!(
+    p2p_over_tls,
+    testkit::networks::Libp2pOver<testkit::networks::Tls>,
+    tokio::test(flavor = "multi_thread", worker_threads = 2)
+);
+suite!(
+    p2p_over_quic,
+    testkit::networks::Libp2pOver<testkit::networks::Quic>,
+    tokio::test(flavor = "multi_thread", worker_threads = 2)
+);
 suite!(
     p2p_over_web_socket,
     testkit::networks::Libp2pOver<testkit::networks::WebSocket>,
