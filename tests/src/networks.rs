@@ -280,7 +280,8 @@ impl<W: Way> Libp2pOver<W> {
         let addresses = self.network.listen_addresses();
         let is_so = |address: &String| {
             let rest = address.strip_prefix(below).and_then(|rest| rest.strip_suffix(&end));
-            rest.and_then(|rest| rest.strip_prefix('/')).is_some_and(|port| port.parse::<u16>().is_ok())
+            rest.and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|port| port.parse::<u16>().is_ok())
         };
         addresses.into_iter().find(is_so).expect("the node listens there")
     }
