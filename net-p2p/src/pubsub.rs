@@ -77,6 +77,11 @@ const HIDDEN: f64 = -1e12;
 /// the 240 connections a second that the door admits from one subnet, an hour of scores would take 600 MiB.
 const RETAIN_SCORE: Duration = Duration::from_secs(60);
 
+/// Longest time for a message in the library's queue for a peer, after which it is dropped for that peer. A connection takes
+/// everything from its queue in each of its turns (`topic_debts.rs`), so a message waits there for this node alone, and the
+/// peer must not miss it for that. Chosen: longer than a node can stand still and keep its links.
+const QUEUE_TIME: Duration = Duration::from_secs(60);
+
 /// The tags that are published on topics, each with its topic.
 pub(crate) fn topics(profile: &NetworkProfile) -> Vec<(Tag, IdentTopic)> {
     let rules = profile.tags.rules().iter();
@@ -136,6 +141,8 @@ pub(crate) fn build(
         .max_transmit_size(MAX_TOPIC_BYTES)
         .max_control_message_size(MAX_CONTROL_BYTES)
         .connection_handler_queue_len(QUEUE_MESSAGES)
+        .publish_queue_duration(QUEUE_TIME)
+        .forward_queue_duration(QUEUE_TIME)
         .flood_publish(true)
         .support_floodsub()
         // Source of the other figures: p2p_params.json, `gossipsub_other`.
