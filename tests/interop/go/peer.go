@@ -8,9 +8,9 @@
 //	                      joins a DHT, finds the node as a provider of FIND, provides PROVIDE, prints its
 //	                      peer ID and serves until stdin closes
 //
-// All speak TCP and QUIC, with Yamux over TCP, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or
-// tls, for TCP. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key: ed25519 (the
-// default), rsa, ecdsa or secp256k1.
+// All speak TCP, WebSocket and QUIC, with Yamux over the first two, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the
+// default) or tls, for all but QUIC. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key:
+// ed25519 (the default), rsa, ecdsa or secp256k1. INTEROP_PSK is the key file of a private network, which has no QUIC.
 //
 // The routes are the contract between all programs of this folder (see ../README.md):
 //
@@ -37,11 +37,13 @@ import (
 	libp2p "github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 )
 
 const (
@@ -84,8 +86,7 @@ func main() {
 	}
 }
 
-// newHost starts a host that speaks TCP and QUIC. With no listen
-// address it only dials.
+// newHost starts a host. With no listen address it only dials.
 func newHost(listen ...string) (host.Host, error) {
 	key, err := newKey(os.Getenv("INTEROP_KEY"))
 	if err != nil {
@@ -98,11 +99,18 @@ func newHost(listen ...string) (host.Host, error) {
 	options := []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(quic.NewTransport),
+		libp2p.Transport(websocket.New),
 		security,
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
+	}
+	if file := os.Getenv("INTEROP_PSK"); file == "" {
+		options = append(options, libp2p.Transport(quic.NewTransport))
+	} else if key, err := privateKey(file); err != nil {
+		return nil, err
+	} else {
+		options = append(options, libp2p.PrivateNetwork(key))
 	}
 	if len(listen) == 0 {
 		options = append(options, libp2p.NoListenAddrs)
@@ -110,6 +118,16 @@ func newHost(listen ...string) (host.Host, error) {
 		options = append(options, libp2p.ListenAddrStrings(listen...))
 	}
 	return libp2p.New(options...)
+}
+
+// privateKey reads the key of a private network.
+func privateKey(file string) (pnet.PSK, error) {
+	opened, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	return pnet.DecodeV1PSK(opened)
 }
 
 // newKey draws a key of a kind.

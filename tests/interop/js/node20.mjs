@@ -12,3 +12,8 @@ Promise.withResolvers ??= function withResolvers () {
   })
   return { promise, resolve, reject }
 }
+
+// Node 22 has this by itself.
+if (globalThis.WebSocket == null) {
+  globalThis.WebSocket = (await import('ws')).WebSocket
+}

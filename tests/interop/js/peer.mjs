@@ -7,15 +7,20 @@
  *   peer.mjs serve                               one line on stdout: the multiaddr to call; ends when stdin closes
  *   peer.mjs call [-extra] [-only STEP,..] ADDR  one line on stdout: JSON of what held; exit status 0 only if all of it did
  *
- * Both use TCP, Noise and Yamux, with a fresh Ed25519 key. With INTEROP_DUMP=1
- * the bytes of every stream go to stderr. The routes are in ../README.md.
+ * Both use TCP and WebSocket, Noise and Yamux, with a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or tls.
+ * INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_PSK is the key file of a private network. With
+ * INTEROP_DUMP=1 the bytes of every stream go to stderr. The routes are in ../README.md.
  */
 
 import './node20.mjs'
+import { readFileSync } from 'node:fs'
 import { identify } from '@libp2p/identify'
 import { http } from '@libp2p/http'
 import { noise } from '@libp2p/noise'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { call } from './call.mjs'
@@ -28,10 +33,12 @@ const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MU
 const MAX_STREAMS = 512
 
 async function newNode (listen, services = {}) {
+  const { INTEROP_SECURITY, INTEROP_PSK } = process.env
   const node = await createLibp2p({
     addresses: { listen },
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
+    transports: [tcp(), webSockets()],
+    connectionEncrypters: [INTEROP_SECURITY === 'tls' ? tls() : noise()],
+    ...(INTEROP_PSK && { connectionProtector: preSharedKey({ psk: readFileSync(INTEROP_PSK) }) }),
     streamMuxers: [yamux()],
     // By default a host may connect five times a second, and is reset after that.
     connectionManager: { inboundConnectionThreshold: 1000 },
@@ -46,7 +53,7 @@ async function newNode (listen, services = {}) {
 }
 
 async function serve () {
-  const node = await newNode(['/ip4/127.0.0.1/tcp/0'])
+  const node = await newNode([process.env.INTEROP_LISTEN ?? '/ip4/127.0.0.1/tcp/0'])
   await node.handle(PROTOCOL, serveStream, {
     maxInboundStreams: MAX_STREAMS,
     maxOutboundStreams: MAX_STREAMS

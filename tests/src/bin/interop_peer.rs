@@ -10,7 +10,8 @@
 //!   interop_peer put PEER PATH BYTES [ROOTS]      prints what was sent as JSON
 //! ```
 //!
-//! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`.
+//! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`. `serve-at` and `get` are in the private network of the key file that
+//! INTEROP_PSK names.
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
@@ -18,12 +19,12 @@ use futures::StreamExt;
 use gossip::http::{HttpClient, read_all};
 use http::Request;
 use http_body_util::BodyExt;
-use tandem::{Environment, Forward, Mode, TlsFiles};
+use tandem::{Environment, Forward, Mode, NodeBuilder, TlsFiles};
 use testkit::{
     http::{
         pattern::{self, Pattern, Reader},
         peer::{Memory, Told},
-        route::{caller, client_of},
+        route::{caller, client_of, describe_caller},
         server::{described, serving},
         service::{Seen, Swallowed},
     },
@@ -78,10 +79,18 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Puts a node into the private network of the environment, if there is one.
+fn in_private_network(builder: NodeBuilder) -> NodeBuilder {
+    match std::env::var_os("INTEROP_PSK") {
+        Some(file) => builder.private_network(file),
+        None => builder,
+    }
+}
+
 /// Serves over libp2p at `address`.
 async fn serve_at(address: &str) -> Result<(), Failed> {
     let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p([address]);
-    let running = Box::pin(builder.start(&CancellationToken::new())).await?;
+    let running = Box::pin(in_private_network(builder).start(&CancellationToken::new())).await?;
     if let Some(address) = running.p2p_addresses().first() {
         println!("{address}");
     }
@@ -118,7 +127,8 @@ async fn warmed(client: &HttpClient) -> Result<Memory, Failed> {
 
 async fn get(peer: &str, path: &str, roots: Option<PathBuf>) -> Result<(), Failed> {
     let root = CancellationToken::new();
-    let node = caller(mode(peer), roots, &root).await;
+    let node =
+        Box::pin(in_private_network(describe_caller(mode(peer), roots)).start(&root)).await?;
     let client = client_of(&node, peer);
     let before = warmed(&client).await?;
     let response = client.get(path).await?;

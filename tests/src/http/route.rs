@@ -44,12 +44,9 @@ pub struct Addresses {
     pub multiaddr: String,
 }
 
-/// Starts a node that only sends requests.
-///
-/// # Panics
-///
-/// If it does not start.
-pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken) -> Running {
+/// Describes a node that only sends requests.
+#[must_use]
+pub fn describe_caller(mode: Mode, roots: Option<PathBuf>) -> NodeBuilder {
     let mut builder = NodeBuilder::new(network())
         .mode(mode)
         .outward()
@@ -57,6 +54,16 @@ pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken
     if let Some(roots) = roots {
         builder = builder.tls_roots(roots);
     }
+    builder
+}
+
+/// Starts a node that only sends requests.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn caller(mode: Mode, roots: Option<PathBuf>, root: &CancellationToken) -> Running {
+    let builder = describe_caller(mode, roots);
     Box::pin(builder.start(root)).await.expect("a node that calls others starts")
 }
 
