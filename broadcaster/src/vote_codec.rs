@@ -56,8 +56,20 @@ const MAX_SHARED_BYTES: usize = MAX_STATEFUL_BYTES + 128;
 /// Largest number of messages whose bytes share one allocation. Chosen: half a batch of a write loop, 64 KiB at most.
 const SHARED_MESSAGES: usize = 128;
 
+/// Number of votes whose slots are looked for together. Chosen: their lines fit into the innermost cache, and there are
+/// many more than the processor waits for at a time.
+const LOOK_AHEAD: usize = 32;
+
 /// Largest batch after which a link keeps no memory for the next one. Chosen: a few votes.
 const QUIET_MESSAGES: usize = 8;
+
+/// The vote in a message as another link has read it.
+fn read_before(frame: &Frame) -> Option<&vote::PackedVote> {
+    match frame.packed().get()? {
+        PackedVote::Stateless(stateless) => stateless.vote.get()?.as_ref(),
+        PackedVote::Plain | PackedVote::Misleading => None,
+    }
+}
 
 /// The form of a vote, made once and kept with its frame if there is room for it in the budget.
 fn packed<'a>(frame: &'a Frame, budget: &ByteBudget) -> Cow<'a, PackedVote> {
@@ -148,6 +160,12 @@ impl Encoder for Sender {
         }
         let (mut stateless, mut stateful) = (PackedSum::default(), PackedSum::default());
         for (number, frame) in frames.iter().enumerate() {
+            if number.is_multiple_of(LOOK_AHEAD)
+                && let Some(packer) = &self.packer
+            {
+                let next = frames.iter().skip(number).take(LOOK_AHEAD);
+                packer.look_ahead(next.filter_map(read_before));
+            }
             if frame.tag() != Tag::AV {
                 out.push(frame.clone());
                 continue;

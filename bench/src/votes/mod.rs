@@ -14,6 +14,7 @@ mod turn;
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use gossip::{
     Tag,
     wire::{
@@ -47,13 +48,19 @@ pub(crate) struct Args {
     /// Number of voters, each with one vote in a round. More than a table has entries make it forget.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     voters: u32,
+    /// Measure this form alone, for example under a profiler.
+    #[arg(long, value_enum)]
+    only: Option<Form>,
 }
 
 /// The form of all votes of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Form {
+    /// As a message of its own.
     Plain,
+    /// Packed by itself.
     Stateless,
+    /// Packed against earlier ones.
     Stateful,
 }
 
@@ -111,6 +118,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let (time, peers) = (Duration::try_from_secs_f64(args.seconds)?, usize::from(args.peers));
     for round in 1..=args.rounds {
         for (form, paces) in Form::ALL.into_iter().zip(&mut paces) {
+            if args.only.is_some_and(|only| only != form) {
+                continue;
+            }
             let plan = Plan { form, peers, time, rate: args.rate, voters: args.voters };
             let pace = turn::run(plan)?;
             let Pace { votes_per_s, cpu_us_per_vote, bytes } = pace;
@@ -125,7 +135,8 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         |paces: &[Pace], of: fn(&Pace) -> f64| median(&paces.iter().map(of).collect::<Vec<_>>());
     let cost = |paces: &[Pace]| middle(paces, |pace| pace.cpu_us_per_vote);
     let plain = cost(&paces[0]);
-    for (form, paces) in Form::ALL.into_iter().zip(&paces) {
+    let measured = Form::ALL.into_iter().zip(&paces).filter(|(_, paces)| !paces.is_empty());
+    for (form, paces) in measured {
         output.add(Row {
             bench: "votes",
             transport: "ws",

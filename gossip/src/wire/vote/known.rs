@@ -41,14 +41,24 @@ impl Known {
         Self { size: slots / 2, buckets: Vec::new() }
     }
 
+    /// The bits of the slots of a value, of which nothing follows: the read brings them into the caches.
+    pub(super) fn peek(&self, value: Marked) -> Mark {
+        self.buckets.get(self.index(value)).map_or(0, |[first, second]| first ^ second)
+    }
+
+    /// The bucket of a value.
+    const fn index(&self, value: Marked) -> usize {
+        // Below the number of buckets.
+        (value.hash & (self.size as u64 - 1)) as usize
+    }
+
     /// The reference to a value, which counts as used then. A value that is in neither of its slots takes the place of
     /// the one that was used less lately, and there is no reference to it yet.
     pub(super) fn refer(&mut self, value: Marked) -> Option<u16> {
         if self.buckets.is_empty() {
             self.buckets = vec![[0; 2]; self.size];
         }
-        // Below the number of buckets.
-        let index = (value.hash & (self.size as u64 - 1)) as usize;
+        let index = self.index(value);
         let [first, second] = self.buckets.get_mut(index)?;
         let slot = if *first & !RECENT == value.mark {
             0

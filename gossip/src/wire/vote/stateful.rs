@@ -190,6 +190,17 @@ impl VotePacker {
         vote.write(references, out);
     }
 
+    /// Brings the slots of votes that are to be packed next into the caches, all at once: packing waits for one after the
+    /// other, and the tables of many links are larger than the caches. It changes nothing.
+    pub fn look_ahead<'a>(&self, votes: impl Iterator<Item = &'a PackedVote>) {
+        let bits = votes.fold(0, |bits, vote| {
+            let (senders, keys) = (self.senders.peek(vote.sender), self.keys.peek(vote.key));
+            bits ^ senders ^ keys ^ self.batch_keys.peek(vote.batch_key)
+        });
+        // Reads without a use are left out otherwise.
+        std::hint::black_box(bits);
+    }
+
     /// Takes the next vote in, and returns its references to earlier ones. [`PackedVote::write`] makes the bytes of them,
     /// which every connection must be sent exactly once, in the order of these calls.
     pub fn refer(&mut self, vote: &PackedVote) -> References {
