@@ -107,10 +107,42 @@ impl OfSender {
         self.exceeded = self.exceeded.saturating_sub(TURN_BYTES);
     }
 
-    fn pay(&mut self, cost: usize) {
-        self.exceeded += cost.saturating_sub(self.left);
-        self.left = self.left.saturating_sub(cost);
+    /// Moves messages to `batch`, `most` of them at most: those of one turn, or all that there is room for if nobody else
+    /// waits. Returns their number and their bytes.
+    fn take(
+        &mut self,
+        most: usize,
+        turn: Turn,
+        room: &mut Room,
+        batch: &mut Vec<Queued>,
+    ) -> (usize, usize) {
+        let (mut taken, mut taken_bytes) = (0, 0);
+        for message in self.messages.iter().take(most) {
+            let len = len(message);
+            if self.left == 0 || !room.take(len) {
+                break;
+            }
+            (taken, taken_bytes) = (taken + 1, taken_bytes + len);
+            if turn == Turn::OneOfMany {
+                let cost = len + MESSAGE_BYTES;
+                self.exceeded += cost.saturating_sub(self.left);
+                self.left = self.left.saturating_sub(cost);
+            }
+        }
+        // In one go: this is for every message to every peer.
+        batch.extend(self.messages.drain(..taken));
+        self.bytes -= taken_bytes;
+        (taken, taken_bytes)
     }
+}
+
+/// The turn of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// No other sender waits, so its messages cost it nothing.
+    Alone,
+    /// Others wait for theirs.
+    OneOfMany,
 }
 
 /// The room that is left in a batch.
@@ -326,25 +358,14 @@ impl Queue {
             && let Some(place) = self.turn()
             && let Some(sender) = self.senders.get_mut(place)
         {
-            let before = taken;
-            while taken < run
-                && sender.left > 0
-                && let Some(next) = sender.messages.front()
-                && room.take(len(next))
-                && let Some(message) = sender.messages.pop_front()
-            {
-                let len = len(&message);
-                sender.bytes -= len;
-                sender.pay(len + MESSAGE_BYTES);
-                taken += 1;
-                bytes += len;
-                batch.push(message);
-            }
+            let turn = if self.turns.len() == 1 { Turn::Alone } else { Turn::OneOfMany };
+            let (moved, moved_bytes) = sender.take(run - taken, turn, room, batch);
+            (taken, bytes) = (taken + moved, bytes + moved_bytes);
             if sender.messages.is_empty() {
                 self.turns.pop_front();
                 self.vacate(place);
             }
-            if taken == before {
+            if moved == 0 {
                 break;
             }
         }
