@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::Context,
     fair::{Consumer, FairQueue},
-    intake::{Intake, Job},
+    frame::Frame,
+    intake::{Intake, Job, Target},
     lanes::Queued,
     metrics::DropReason,
     passing::Passing,
@@ -60,6 +61,48 @@ struct Route {
     sender: Option<LinkId>,
     /// Its tag.
     interest: Interest,
+}
+
+/// Most links named in a [`SharedRoute`]. Chosen: looking for a peer among them costs less than to judge a few messages.
+const MAX_NAMED: usize = 8;
+
+/// The way of the messages of a round that go to the same peers, which is that of nearly every round: it is judged once
+/// for a peer in place of once for each message.
+struct SharedRoute {
+    /// The tags of the messages. A peer that does not want them all is judged message by message.
+    interest: Interest,
+    /// Links that some of the messages came from, which are judged message by message.
+    named: Vec<LinkId>,
+}
+
+impl SharedRoute {
+    /// The way of `jobs`; `None` if they have to be judged one by one.
+    fn of(jobs: &[Job], routes: &[Route]) -> Option<Self> {
+        let (mut interest, mut named) = (Interest::NONE, Vec::new());
+        for (job, route) in jobs.iter().zip(routes) {
+            let is_for_all = matches!(job.target, Target::All | Target::AllExcept(_));
+            // Nobody wants a message of an unknown tag, and a peer may have said that it has one with a digest.
+            let is_simple = route.interest != Interest::NONE && job.frame.digest().is_none();
+            if !is_for_all || !is_simple || route.carried.is_some() {
+                return None;
+            }
+            interest = interest.or(route.interest);
+            for link in [job.source(), route.sender].into_iter().flatten() {
+                if !named.contains(&link) {
+                    named.push(link);
+                }
+            }
+            if named.len() > MAX_NAMED {
+                return None;
+            }
+        }
+        Some(Self { interest, named })
+    }
+
+    /// Returns whether all messages go to `peer`, which is interested in those of `interest`.
+    fn leads_to(&self, peer: &Peer, interest: Interest) -> bool {
+        interest.includes(self.interest) && !self.named.contains(&peer.id)
+    }
 }
 
 pub(crate) struct Router {
@@ -156,23 +199,29 @@ impl Router {
                 interest: Interest::NONE.with(tags, job.frame.tag()),
             })
             .collect();
+        let shared = SharedRoute::of(jobs, &routes);
+        let queued = |job: &Job| Queued {
+            frame: job.frame.clone(),
+            receipt: job.receipts.as_ref().map(Receipts::issue),
+        };
         for peer in &self.peers {
             let interest = peer.interest();
-            let wanted = jobs.iter().zip(&routes).filter(|(job, route)| {
-                job.includes(peer)
-                    && route.sender != Some(peer.id)
-                    && route.carried != Some(peer.transport)
-                    && self.wants(peer, interest, (job, route))
-            });
-            let queued = wanted.map(|(job, _)| Queued {
-                frame: job.frame.clone(),
-                receipt: job.receipts.as_ref().map(Receipts::issue),
-            });
-            let late = peer.lanes.offer_all(queued, |frame, admission| {
+            let outcome = |frame: &Frame, admission| {
                 if admission == Admission::Full {
                     self.context.dropped_of(peer, DropReason::PeerFull, frame.lane());
                 }
-            });
+            };
+            let late = if shared.as_ref().is_some_and(|shared| shared.leads_to(peer, interest)) {
+                peer.lanes.offer_all(jobs.iter().map(queued), outcome)
+            } else {
+                let wanted = jobs.iter().zip(&routes).filter(|(job, route)| {
+                    job.includes(peer)
+                        && route.sender != Some(peer.id)
+                        && route.carried != Some(peer.transport)
+                        && self.wants(peer, interest, (job, route))
+                });
+                peer.lanes.offer_all(wanted.map(|(job, _)| queued(job)), outcome)
+            };
             if !late.is_empty() {
                 // The peer's link was just replaced, and its successor may not be in the list yet.
                 registry.hand_over_unsent(peer, late);

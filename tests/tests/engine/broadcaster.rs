@@ -483,6 +483,34 @@ async fn messages_of_a_topic_that_wait_for_a_handler_are_charged_to_the_budget()
     assert_eq!(broadcaster.budget().used(), 0);
 }
 
+// Issue 9, "Shown by": the messages of a round are judged once for a peer where all of them go to it.
+#[tokio::test(start_paused = true)]
+async fn messages_of_one_round_go_to_everybody_but_the_peer_that_each_came_from() {
+    let (node, broadcaster) = start(setup(Limits::default()).relaying(Relaying::Accepted));
+    // The last one sends nothing.
+    let peers = (0..12).map(|_| node.scripted(Shape::default()).expect("the node runs").0);
+    let mut peers: Vec<MemoryPeer> = peers.collect();
+    // With few senders, and with more than are named apart.
+    for senders in [2, 11, 3_u8] {
+        for (peer, number) in peers.iter_mut().zip(0..senders) {
+            peer.send(Tag::AV, &bundle(100 + number, 300 + usize::from(senders))).await.unwrap();
+        }
+        offer(&broadcaster, Tag::AV, bundle(senders, 300));
+        settle().await;
+        for (peer, number) in peers.iter_mut().zip(0..) {
+            let others = (0..senders).filter(|sender| *sender != number).map(|sender| 100 + sender);
+            let expected: Vec<u8> = [senders].into_iter().chain(others).collect();
+            // One message too many would be the first of the next turn.
+            let mut heard = Vec::new();
+            for _ in &expected {
+                heard.push(next_of(peer, Tag::AV).await[0]);
+            }
+            heard.sort_unstable();
+            assert_eq!(heard, expected, "peer {number}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_for_a_newcomer_is_not_published_again() {
     let (node, broadcaster) = start(setup(Limits::default()).relaying(Relaying::Accepted));
