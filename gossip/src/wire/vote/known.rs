@@ -72,7 +72,11 @@ impl Known {
             *first = value.mark;
             return None;
         };
-        *first = *first & !RECENT | slot;
+        let now = *first & !RECENT | slot;
+        // A line that is not written to need not be written back.
+        if now != *first {
+            *first = now;
+        }
         u16::try_from(index << 1 | slot as usize).ok()
     }
 }
