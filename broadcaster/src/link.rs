@@ -4,8 +4,8 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
-    wire::features::Features,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, LinkPath, NodeAddress, Roles, Tag,
+    Transport, wire::features::Features,
 };
 use mesh::{Conduct, ConfiguredAddress};
 use tokio::sync::oneshot;
@@ -151,6 +151,8 @@ pub struct LinkInfo {
     pub transport: Transport,
     /// The end that dialled, seen from this node.
     pub direction: Direction,
+    /// Its way to the peer. Default: direct.
+    pub path: LinkPath,
     /// The address that was dialled, or the one that the peer came from. Shown, never parsed.
     pub address: String,
     /// The verified identity; `None` if the handshake proves none, or only later.
@@ -180,6 +182,7 @@ impl LinkInfo {
         Self {
             transport,
             direction,
+            path: LinkPath::default(),
             address,
             identity: None,
             roles: Roles::NONE,

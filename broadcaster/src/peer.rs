@@ -15,8 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    Direction, DisconnectReason, Identity, Interest, Lane, LinkId, NodeAddress, PeerInfo, Roles,
-    Tag, TagTable, Transport,
+    Direction, DisconnectReason, Identity, Interest, Lane, LinkId, LinkPath, NodeAddress, PeerInfo,
+    Roles, Tag, TagTable, Transport,
     wire::{
         digest::{Digest, DigestFilter},
         features::Features,
@@ -43,6 +43,7 @@ pub(crate) struct Peer {
     pub(crate) id: LinkId,
     pub(crate) transport: Transport,
     direction: Direction,
+    path: LinkPath,
     address: String,
     roles: Roles,
     http_address: Option<NodeAddress>,
@@ -110,6 +111,7 @@ impl Peer {
         let LinkInfo {
             transport,
             direction,
+            path,
             address,
             identity,
             roles,
@@ -124,6 +126,7 @@ impl Peer {
             id: parts.id,
             transport,
             direction,
+            path,
             address,
             roles,
             http_address,
@@ -156,6 +159,7 @@ impl Peer {
 
     pub(crate) fn info(&self) -> PeerInfo {
         let mut info = PeerInfo::new(self.id, self.transport, self.direction);
+        info.path = self.path;
         info.address.clone_from(&self.address);
         info.identity = self.identity();
         info.connected_at = self.connected_at.into_std();

@@ -44,7 +44,7 @@ pub use message::{
 };
 pub use network_id::{NetworkId, NetworkIdError};
 pub use node::{Admission, ConnectPolicy, GossipNode};
-pub use peer::{Direction, LinkId, PeerClass, PeerInfo, Roles, Transport};
+pub use peer::{Direction, LinkId, LinkPath, PeerClass, PeerInfo, Roles, Transport};
 pub use priority::PriorityScheme;
 pub use profile::{
     ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,

@@ -61,6 +61,27 @@ impl Direction {
     }
 }
 
+/// The way of a connection to its peer. The better one is the smaller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkPath {
+    /// Between the two nodes alone. Default.
+    #[default]
+    Direct,
+    /// Through a relay, whose limits apply.
+    Relayed,
+}
+
+impl LinkPath {
+    /// Label used in output for programs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+        }
+    }
+}
+
 /// A selection of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -135,6 +156,8 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// The end that dialled.
     pub direction: Direction,
+    /// Its way to the peer.
+    pub path: LinkPath,
     /// The address dialled, or the one the peer came from. Text of the peer's may be in it: show it, never parse it.
     pub address: String,
     /// The verified identity, once there is one.
@@ -167,6 +190,7 @@ impl PeerInfo {
             id,
             transport,
             direction,
+            path: LinkPath::default(),
             address: String::new(),
             identity: None,
             connected_at: Instant::now(),

@@ -39,7 +39,7 @@
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
-use gossip::{ClaimRule, Identity, LinkId, Transport};
+use gossip::{ClaimRule, Identity, LinkId, LinkPath, Transport};
 
 /// Time for which the end that dialled the winner waits for the other end to close the loser.
 ///
@@ -65,6 +65,8 @@ pub struct LinkClaim {
     pub identity: Identity,
     /// The transport of the link.
     pub transport: Transport,
+    /// The way of the link, which both ends know.
+    pub path: LinkPath,
     /// The identity that dialled: this node's own, or the other end's.
     pub dialer: Identity,
     /// Names the run of the dialling process, where known; compared only between links of one
@@ -309,7 +311,9 @@ fn outranks(rule: ClaimRule, new: &LinkClaim, holder: &LinkClaim) -> bool {
         // Existing nodes replace it, and its key is proven. Source: wire facts 8.3.
         ClaimRule::FirstVerified => {
             let both = (new.transport, holder.transport) == (Transport::Libp2p, Transport::Libp2p);
-            both && new.session.is_some() && new.session != holder.session
+            // A circuit pushes out no direct link: the peer would not have come back on the worse way alone.
+            let is_worse = new.path > holder.path;
+            both && !is_worse && new.session.is_some() && new.session != holder.session
         }
         ClaimRule::Ranked => ranked(new, holder) == Ordering::Greater,
     }
@@ -329,6 +333,8 @@ const fn is_proven(transport: Transport) -> bool {
 fn ranked(a: &LinkClaim, b: &LinkClaim) -> Ordering {
     preference(a.transport)
         .cmp(&preference(b.transport))
+        // The direct one stays: a relay's limits end the other one sooner or later.
+        .then_with(|| b.path.cmp(&a.path))
         .then_with(|| b.dialer.cmp(&a.dialer))
         .then_with(|| match (a.session, b.session) {
             // Only the listener can see two runs of a dialer, and one of them is over. Going by the
@@ -359,7 +365,8 @@ mod tests {
 
     fn link(number: u64, transport: Transport, dialer: Identity) -> LinkClaim {
         let (link, tie) = (LinkId(number), [0; 32]);
-        LinkClaim { link, identity: THEM, transport, dialer, session: None, run: None, tie }
+        let path = LinkPath::Direct;
+        LinkClaim { link, identity: THEM, transport, path, dialer, session: None, run: None, tie }
     }
 
     /// Claims both links, in both orders, and checks that `better` holds the identity.
@@ -384,6 +391,33 @@ mod tests {
             wins(&link(1, Transport::Libp2p, THEM), &websocket);
             wins(&websocket, &link(3, Transport::Memory, US));
         }
+    }
+
+    // Issue 11, 2.
+    #[test]
+    fn of_one_transport_the_direct_link_stays_whoever_dialled() {
+        for dialer in [US, THEM] {
+            let circuit = LinkClaim { path: LinkPath::Relayed, ..link(1, Transport::Libp2p, US) };
+            wins(&link(2, Transport::Libp2p, dialer), &circuit);
+            wins(&circuit, &link(3, Transport::WebSocket, dialer));
+        }
+    }
+
+    // Issue 11, 2.
+    #[test]
+    fn first_verified_moves_from_a_circuit_to_a_direct_link_and_not_back() {
+        let direct = LinkClaim { session: Some(1), ..link(1, Transport::Libp2p, US) };
+        let circuit = LinkClaim {
+            path: LinkPath::Relayed,
+            session: Some(2),
+            ..link(2, Transport::Libp2p, US)
+        };
+        let mut ledger = Ledger::new(ClaimRule::FirstVerified);
+        assert_eq!(ledger.claim(circuit.clone()), Ruling::Keep);
+        assert_eq!(ledger.claim(direct.clone()), Ruling::Replace { loser: circuit.link });
+        let mut ledger = Ledger::new(ClaimRule::FirstVerified);
+        assert_eq!(ledger.claim(direct), Ruling::Keep);
+        assert!(matches!(ledger.claim(circuit), Ruling::Refuse { .. }));
     }
 
     #[test]

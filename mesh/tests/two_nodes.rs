@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gossip::{ClaimRule, Identity, LinkId, Transport};
+use gossip::{ClaimRule, Identity, LinkId, LinkPath, Transport};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tandem_mesh::{Closer, Ledger, LinkClaim, Ruling};
@@ -381,6 +381,7 @@ impl World {
             link: self.nodes[at].ends[&link].peer,
             identity: self.nodes[1 - at].identity,
             transport: known.transport,
+            path: LinkPath::Direct,
             dialer: self.nodes[known.dialer].identity,
             session: (is_own || known.is_session_known).then_some(known.session),
             run: None,

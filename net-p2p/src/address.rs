@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use gossip::{Identity, NodeAddress};
+use gossip::{Identity, LinkPath, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::route::{End, Route};
@@ -48,6 +48,10 @@ pub fn check_peer(address: &NodeAddress, trees: TreeNames) -> Result<(), PeerAdd
 pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
     let refused = || ListenAddressError::NotSpoken { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    #[cfg(feature = "reachability")]
+    if relay_of(&address).is_some() {
+        return Ok(address);
+    }
     #[cfg(feature = "quic")]
     if crate::quic::place::listens_on(&address) {
         return Ok(address);
@@ -168,6 +172,17 @@ impl PeerAddress {
 
     /// Checks that an address ends with the peer ID.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
+        #[cfg(feature = "reachability")]
+        if let Some((_relay, peer)) = circuit_of(&address) {
+            let identity = identity_of(&peer)
+                .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
+            return Ok(Self { address, peer, identity });
+        }
+        Self::direct(address)
+    }
+
+    /// The same, of an address that leads through no relay.
+    fn direct(address: Multiaddr) -> Result<Self, PeerAddressError> {
         let mut parts = address.iter().peekable();
         let leads = match parts.next_if(|part| matches!(part, Protocol::Dnsaddr(_))) {
             Some(_) => true,
@@ -203,6 +218,8 @@ impl PeerAddress {
     /// The name below which DNS lists the addresses of the peer; `None` if the address says itself where to dial.
     pub(crate) fn tree(&self) -> Option<String> {
         match self.address.iter().next() {
+            // The name is that of the relay, which is dialled for itself.
+            _ if path_of(&self.address) == LinkPath::Relayed => None,
             Some(Protocol::Dnsaddr(name)) => Some(name.into_owned()),
             _ => None,
         }
@@ -217,6 +234,40 @@ pub(crate) fn short(text: &str) -> String {
 /// The identity of a peer; `None` for a peer ID that is neither a hash nor a copy of a key.
 pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
     Identity::from_peer_id_bytes(&peer.to_bytes())
+}
+
+/// The way of a connection to this address, or from it.
+pub(crate) fn path_of(address: &Multiaddr) -> LinkPath {
+    match address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        true => LinkPath::Relayed,
+        false => LinkPath::Direct,
+    }
+}
+
+/// The relay of an address that ends with `/p2p/RELAY/p2p-circuit`; `None` for every other one.
+#[cfg(feature = "reachability")]
+pub(crate) fn relay_of(address: &Multiaddr) -> Option<PeerAddress> {
+    let mut relay = address.clone();
+    let Some(Protocol::P2pCircuit) = relay.pop() else { return None };
+    PeerAddress::direct(relay).ok()
+}
+
+/// The relay and the peer of an address that ends with `/p2p/RELAY/p2p-circuit/p2p/ID`; `None` for every other one.
+#[cfg(feature = "reachability")]
+pub(crate) fn circuit_of(address: &Multiaddr) -> Option<(PeerAddress, PeerId)> {
+    let mut through = address.clone();
+    let Some(Protocol::P2p(peer)) = through.pop() else { return None };
+    Some((relay_of(&through)?, peer))
+}
+
+/// The IP address that an address begins with; `None` if it begins with a name.
+#[cfg(feature = "reachability")]
+pub(crate) fn ip_literal(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
 }
 
 /// The address a connection comes from. A connection without an IP address was made inside this process and
@@ -264,7 +315,14 @@ mod tests {
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
             // Issue 9, 13: the peer ID alone reaches a connected peer, but it is no address to dial.
             (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
+            #[cfg(not(feature = "reachability"))]
             (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
+            // Issue 11, 6: a circuit over a circuit.
+            #[cfg(feature = "reachability")]
+            (
+                &format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit/p2p/{ID}/p2p-circuit"),
+                "/p2p-circuit",
+            ),
         ] {
             let text = NodeAddress::Multiaddr(format!("{place}/p2p/{ID}"));
             let said = PeerAddress::parse(&text).unwrap_err().to_string();

@@ -68,6 +68,9 @@ pub(crate) enum Notice {
     LinkUp { peer: libp2p::PeerId, link: LinkId },
     /// A gossip link, or an attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
+    /// News of this node's reachability.
+    #[cfg(feature = "reachability")]
+    Reach(crate::reach::ReachNotice),
 }
 
 /// The result of an attempt to make a link.
@@ -254,16 +257,15 @@ impl ToSwarm {
     }
 }
 
-/// Requests a stream for a link and waits for it.
+/// Requests a stream to a peer, on a connection if one is named, and waits for it.
 pub(crate) async fn open_stream(
     commands: &mpsc::Sender<Command>,
-    peer: libp2p::PeerId,
-    connection: Option<ConnectionId>,
+    (peer, connection): (libp2p::PeerId, Option<ConnectionId>),
     protocols: Vec<libp2p::StreamProtocol>,
-    deadline: Instant,
+    (deadline, turn): (Instant, Turn),
 ) -> Result<OutboundStream, OpenError> {
     let (reply, answer) = oneshot::channel();
-    let request = OpenRequest::new(protocols, deadline, Turn::Urgent, reply);
+    let request = OpenRequest::new(protocols, deadline, turn, reply);
     let command = Command::Open { peer, connection, request };
     let opened = async {
         commands.send(command).await.map_err(|_stopped| OpenError::Closed)?;

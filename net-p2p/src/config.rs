@@ -48,7 +48,8 @@ pub struct P2pConfig {
     pub network: NetworkId,
     /// The private key of the node. Its public key is the node's identity.
     pub key: Keypair,
-    /// Addresses to listen on; port 0 lets the system choose. Default: none, the node does not listen.
+    /// Addresses to listen on; port 0 lets the system choose. With the feature `reachability`, one that ends with
+    /// `/p2p/ID/p2p-circuit` names a relay through which others reach the node. Default: none, the node does not listen.
     pub listen: Vec<Multiaddr>,
     /// Addresses that other nodes are told, by identify and in the DHT, in place of those that the node listens on: for
     /// nodes behind a proxy or a gateway. Default: none, the addresses of the listeners are told.
@@ -96,6 +97,9 @@ pub struct P2pConfig {
     /// The part that the node takes in the distributed hash table. Default: none.
     #[cfg(feature = "dht")]
     pub dht: crate::dht::DhtConfig,
+    /// The part that the node takes in making nodes reachable. Default: none.
+    #[cfg(feature = "reachability")]
+    pub reach: crate::reach::ReachConfig,
 }
 
 impl P2pConfig {
@@ -126,6 +130,8 @@ impl P2pConfig {
             private_network: None,
             #[cfg(feature = "dht")]
             dht: crate::dht::DhtConfig::default(),
+            #[cfg(feature = "reachability")]
+            reach: crate::reach::ReachConfig::default(),
         }
     }
 }

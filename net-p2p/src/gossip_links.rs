@@ -17,14 +17,14 @@
 use std::sync::Arc;
 
 use broadcaster::{RoundTrip, Ticket};
-use gossip::{Direction, DisconnectReason};
+use gossip::{Direction, DisconnectReason, LinkPath};
 use libp2p::{PeerId, core::ConnectedPoint, ping, swarm::ConnectionId};
 use mesh::DialFailure;
 use runtime::TaskSet;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    address::{PeerAddress, identity_of},
+    address::{PeerAddress, identity_of, path_of},
     behaviour::NodeSwarm,
     command::{LinkOutcome, Notice, Senders},
     config::GossipStreams,
@@ -151,8 +151,8 @@ impl GossipLinks {
             None => (Purpose::Gossip, None),
         };
         let now = Instant::now();
-        let round_trip = RoundTrip::default();
-        let known = Connection { id: connection, direction, purpose, round_trip, dialled };
+        let (path, round_trip) = (path_of(endpoint.get_remote_address()), RoundTrip::default());
+        let known = Connection { id: connection, direction, path, purpose, round_trip, dialled };
         self.peers.connected(peer, identity, known, now);
         if !self.peers.entry(peer, identity).gossips {
             // This peer gets no gossip link, and topics use the connection as it is.
@@ -276,6 +276,9 @@ impl GossipLinks {
             Notice::LinkEnded { peer, link, outcome } => {
                 self.on_link_ended(swarm, peer, link, outcome)
             }
+            // The swarm task keeps these for itself.
+            #[cfg(feature = "reachability")]
+            Notice::Reach(_) => {}
         }
     }
 
@@ -297,6 +300,7 @@ impl GossipLinks {
                 needless.push(known.id);
             }
         }
+        peer.follow(on);
         for connection in needless {
             swarm.behaviour_mut().streams.retire(id, connection);
         }
@@ -313,7 +317,17 @@ impl GossipLinks {
         let Some(attempted) = self.peers.ended(id, link, outcome, Instant::now()) else { return };
         let peer = self.peers.get(&id);
         let on = attempted.connection;
+        // Until now the circuit carried what was under way when the link moved.
+        let moved = peer.is_some_and(|peer| {
+            let is_direct =
+                |attempt: &Attempted| peer.path(attempt.connection) == Some(LinkPath::Direct);
+            peer.path(on) == Some(LinkPath::Relayed) && peer.attempts.iter().any(is_direct)
+        });
         match outcome {
+            LinkOutcome::Ended(DisconnectReason::Duplicate) if moved => {
+                swarm.behaviour_mut().streams.retire(&id, on);
+                close_unused(swarm);
+            }
             LinkOutcome::Ended(DisconnectReason::Duplicate) | LinkOutcome::Stopping => {}
             LinkOutcome::Ended(DisconnectReason::Silent) => {
                 // The orderly end of a dead connection may take long. Nothing waits for it.

@@ -30,6 +30,9 @@
 //! | accept queue, gossip | connections -> swarm task | 256; 64 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, HTTP | connections -> StreamAcceptor | 1,024; 512 of one connection | stream is reset | `AcceptQueueFull…` |
 //! | accept queue, own protocols | connections -> ProtocolServer | 1,024; 512 of one connection; at most the limits of the protocol | stream is reset | `AcceptQueueFull…` |
+//! | accept queue, relay | connections -> Relay | 128; 16 of one connection; 64 in progress | stream is reset | `AcceptQueueFull…`, `RelayRefused` |
+//! | accept queue, circuits | relays -> Stops | 64; 16 of one connection; 32 in progress | stream is reset | `AcceptQueueFull…`, `CircuitRefused` |
+//! | circuits | Stops -> swarm task | 16 | refused | `CircuitRefused` |
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | message IDs | library, 120 s | five sixths of the budget, in addition to it | not published or passed on, or emptied | `TopicNamesFull` |
@@ -81,6 +84,8 @@ mod publications;
 mod pubsub;
 #[cfg(feature = "quic")]
 mod quic;
+#[cfg(feature = "reachability")]
+mod reach;
 mod route;
 mod security;
 mod sink;
@@ -119,6 +124,8 @@ pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
 #[cfg(feature = "private-network")]
 pub use network_key::{NetworkKey, NetworkKeyError, is_private};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
+#[cfg(feature = "reachability")]
+pub use reach::{ReachConfig, ReachPart, RelayLimits};
 pub use security::Security;
 pub use streams::{InboundStream, OpenError, OutboundStream};
 pub use topic_scores::{TopicMesh, TopicScore};

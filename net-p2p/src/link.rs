@@ -41,19 +41,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     abouts::Abouts,
-    address::{PeerAddress, identity_of},
+    address::{PeerAddress, identity_of, path_of},
     command::{Command, LinkOutcome, Notice, Senders, open_stream},
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
     sink::StreamSink,
     source::{StreamSource, stream_source},
-    streams::{About, InboundStream, OpenError},
+    streams::{About, InboundStream, OpenError, Turn},
     topic_scores::TopicScores,
 };
 
 /// The ping protocol: the peer echoes what is written, 32 bytes at a time. Source: libp2p specification, ping.
-const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
+pub(crate) const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
 /// Longest time from the stream request to the end of the handshake. Existing nodes have no such limit.
 /// Source: threats and goals, row 1.
@@ -204,13 +204,18 @@ impl Attempt {
             Start::Accepted(inbound) => (inbound.about, inbound.protocol, inbound.stream, false),
             Start::Open(on) => {
                 let protocols = gossip_protocols(profile);
-                open_stream(&senders.commands, self.peer, Some(on), protocols, deadline)
-                    .await
-                    .map(|opened| (opened.about, opened.protocol, opened.stream, true))
-                    .map_err(|error| match error {
-                        OpenError::Unsupported => LinkOutcome::Unsupported,
-                        _ => LinkOutcome::Failed,
-                    })?
+                open_stream(
+                    &senders.commands,
+                    (self.peer, Some(on)),
+                    protocols,
+                    (deadline, Turn::Urgent),
+                )
+                .await
+                .map(|opened| (opened.about, opened.protocol, opened.stream, true))
+                .map_err(|error| match error {
+                    OpenError::Unsupported => LinkOutcome::Unsupported,
+                    _ => LinkOutcome::Failed,
+                })?
             }
         };
         let form = if protocol == profile.stream_protocol { Form::Headers } else { Form::Legacy };
@@ -230,8 +235,12 @@ impl Attempt {
                     if opened {
                         let deadline = Instant::now() + SECOND_LANE_LIMIT;
                         let protocols = vec![StreamProtocol::new(protocol)];
-                        let open =
-                            open_stream(&senders.commands, peer, Some(on), protocols, deadline);
+                        let open = open_stream(
+                            &senders.commands,
+                            (peer, Some(on)),
+                            protocols,
+                            (deadline, Turn::Urgent),
+                        );
                         open.await.ok().map(|opened| opened.stream)
                     } else {
                         self.second.await.ok().map(|inbound| inbound.stream)
@@ -279,8 +288,17 @@ impl LinkContext {
             LinkEnd::Streams => session,
             LinkEnd::Connection => Some(self.run.hash_one(ready.about.connection)),
         };
-        let transport = Transport::Libp2p;
-        self.broadcaster.claim(LinkClaim { link, identity, transport, dialer, session, run, tie })
+        let (transport, path) = (Transport::Libp2p, path_of(&ready.about.address));
+        self.broadcaster.claim(LinkClaim {
+            link,
+            identity,
+            transport,
+            path,
+            dialer,
+            session,
+            run,
+            tie,
+        })
     }
 
     /// The configured address of a peer: the one that was dialled, if it has several.
@@ -309,6 +327,7 @@ impl LinkContext {
             }
         };
         let mut info = LinkInfo::new(Transport::Libp2p, about.direction, about.address.to_string());
+        info.path = path_of(&about.address);
         info.http_address = Some(NodeAddress::Multiaddr(format!("/p2p/{}", about.peer)));
         info.round_trip = round_trip;
         info.features = met.features;
@@ -392,7 +411,9 @@ impl LinkHooks for Hooks {
             let (protocols, deadline) = (vec![PING], Instant::now() + HANDSHAKE_LIMIT);
             let answered = loop {
                 let protocols = protocols.clone();
-                match open_stream(&commands, peer, Some(on), protocols, deadline).await {
+                match open_stream(&commands, (peer, Some(on)), protocols, (deadline, Turn::Urgent))
+                    .await
+                {
                     Ok(opened) => break echo(opened.stream).await.is_ok(),
                     // A refusal of the protocol is an answer too.
                     Err(OpenError::Unsupported) => break true,

@@ -4,12 +4,16 @@
 //!
 //! * A restarted swarm listens on the addresses of the one before, with the same ports.
 
+#[cfg(feature = "reachability")]
+use std::collections::HashMap;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
+#[cfg(feature = "reachability")]
+use libp2p::PeerId;
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
 use socket2::{Domain, Socket, Type};
 
@@ -44,12 +48,15 @@ struct Listener {
 pub(crate) struct Listening {
     listeners: Vec<Listener>,
     bound: Bound,
+    /// Addresses through relays, by relay.
+    #[cfg(feature = "reachability")]
+    through: HashMap<PeerId, Vec<Multiaddr>>,
 }
 
 impl Listening {
     pub(crate) fn new(bound: Bound) -> Self {
         bound.change(Vec::clear);
-        Self { listeners: Vec::new(), bound }
+        Self { bound, ..Self::default() }
     }
 
     pub(crate) fn add(&mut self, id: ListenerId, configured: Multiaddr) {
@@ -66,6 +73,25 @@ impl Listening {
 
     pub(crate) fn expired(&mut self, _id: ListenerId, address: &Multiaddr) {
         self.bound.change(|bound| bound.retain(|known| known != address));
+    }
+
+    /// Notes that these addresses lead to the node, through `relay`.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn reserved(&mut self, relay: PeerId, addresses: Vec<Multiaddr>) {
+        self.lost(&relay);
+        for address in &addresses {
+            tracing::info!(%address, "listening");
+            self.bound.change(|bound| bound.push(address.clone()));
+        }
+        self.through.insert(relay, addresses);
+    }
+
+    /// Notes that nothing leads through `relay` any more, and returns the addresses that did.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn lost(&mut self, relay: &PeerId) -> Vec<Multiaddr> {
+        let lost = self.through.remove(relay).unwrap_or_default();
+        self.bound.change(|bound| bound.retain(|known| !lost.contains(known)));
+        lost
     }
 
     pub(crate) fn closed(&mut self, id: ListenerId, reason: Result<(), io::Error>) {

@@ -92,10 +92,20 @@ pub enum P2pEvent {
     SecurityFailed,
     /// A connection was closed: the certificate of the peer has expired, is forged, or cannot be used.
     CertificateRefused,
+    /// A peer got or renewed a place at this node as a relay.
+    RelayReservation,
+    /// This node as a relay connected two peers by a circuit.
+    RelayCircuit,
+    /// A request to this node as a relay was refused or not answered in time.
+    RelayRefused,
+    /// A circuit of this node as a relay was cut: it carried all bytes, or lasted for all the time, that it may.
+    RelayLimit,
+    /// A circuit to this node was refused: its relay gave no place to this node, or too many circuits wait.
+    CircuitRefused,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 45] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -136,6 +146,11 @@ impl P2pEvent {
         Self::NotOfPrivateNetwork,
         Self::SecurityFailed,
         Self::CertificateRefused,
+        Self::RelayReservation,
+        Self::RelayCircuit,
+        Self::RelayRefused,
+        Self::RelayLimit,
+        Self::CircuitRefused,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -182,6 +197,11 @@ impl P2pEvent {
             Self::NotOfPrivateNetwork => "p2p_not_of_private_network",
             Self::SecurityFailed => "p2p_security_failed",
             Self::CertificateRefused => "p2p_certificate_refused",
+            Self::RelayReservation => "p2p_relay_reservation",
+            Self::RelayCircuit => "p2p_relay_circuit",
+            Self::RelayRefused => "p2p_relay_refused",
+            Self::RelayLimit => "p2p_relay_limit",
+            Self::CircuitRefused => "p2p_circuit_refused",
         }
     }
 }
@@ -294,6 +314,17 @@ impl P2pEvent {
             Self::SecurityFailed => "A connection was closed: its security handshake failed",
             Self::CertificateRefused => {
                 "A connection was closed: the certificate of the peer has expired, is forged, or cannot be used"
+            }
+            Self::RelayReservation => "A peer got or renewed a place at this node as a relay",
+            Self::RelayCircuit => "This node as a relay connected two peers by a circuit",
+            Self::RelayRefused => {
+                "A request to this node as a relay was refused or not answered in time"
+            }
+            Self::RelayLimit => {
+                "A circuit of this node as a relay was cut: it carried all bytes, or lasted for all the time, that it may"
+            }
+            Self::CircuitRefused => {
+                "A circuit to this node was refused: its relay gave no place to this node, or too many circuits wait"
             }
         }
     }

@@ -7,13 +7,15 @@
 //!   Source: wire facts 8.3.
 //! * This end opens no gossip stream on a connection that was dialled for other streams, until the dial
 //!   schedule wants its peer. A gossip stream that the peer opens there is accepted as on any other.
+//! * A link over a circuit moves to a direct connection once there is one: this end opens another link there, under the
+//!   same rules, and the ledger of links lets the direct one stay.
 //! * When the connection of a link ends and another one to the peer remains, the end that opens does so at once.
 //! * The record of a peer is removed with its last connection and attempt.
 
 use std::{collections::HashMap, time::Duration};
 
 use broadcaster::{RoundTrip, Ticket};
-use gossip::{Direction, Identity, LinkId};
+use gossip::{Direction, Identity, LinkId, LinkPath};
 use libp2p::swarm::ConnectionId;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -50,6 +52,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
+    pub(crate) path: LinkPath,
     pub(crate) purpose: Purpose,
     /// The cell with its round-trip time, which pings set.
     pub(crate) round_trip: RoundTrip,
@@ -136,10 +139,26 @@ impl Peer {
         self.failures > 0 && self.attempts.is_empty() && self.connections.iter().all(is_inbound)
     }
 
-    /// The connection on which the next link is opened: one that was dialled for it, or any.
+    /// The connection on which the next link is opened: a direct one before a circuit, and of these one that was dialled
+    /// for it before any other.
     fn next_for_gossip(&self) -> Option<&Connection> {
-        let is_ordered = |known: &&Connection| known.dialled.is_some();
-        self.for_gossip().find(is_ordered).or_else(|| self.for_gossip().next())
+        self.for_gossip().min_by_key(|known| (known.path, known.dialled.is_none()))
+    }
+
+    /// The way of a connection; `None` if it is gone.
+    pub(crate) fn path(&self, connection: ConnectionId) -> Option<LinkPath> {
+        let known = self.connections.iter().find(|known| known.id == connection);
+        known.map(|known| known.path)
+    }
+
+    /// Returns `true` if every link goes through a relay, no other attempt is in progress, and there is a direct
+    /// connection to move to.
+    fn may_move(&self) -> bool {
+        let is_relayed = |attempt: &Attempted| {
+            attempt.up && self.path(attempt.connection) == Some(LinkPath::Relayed)
+        };
+        self.attempts.iter().all(is_relayed)
+            && self.for_gossip().any(|known| known.path == LinkPath::Direct)
     }
 
     /// The purpose of a connection; `None` if it is gone.
@@ -151,6 +170,20 @@ impl Peer {
     /// The round-trip time of a connection.
     pub(crate) fn round_trip(&self, on: ConnectionId) -> Option<&RoundTrip> {
         self.connections.iter().find(|known| known.id == on).map(|known| &known.round_trip)
+    }
+
+    /// Takes the order to dial a circuit over to the direct connection that its link has moved to.
+    pub(crate) fn follow(&mut self, to: Option<ConnectionId>) {
+        let Some(to) = to.filter(|to| self.path(*to) == Some(LinkPath::Direct)) else { return };
+        let mut relayed =
+            self.connections.iter_mut().filter(|known| known.path == LinkPath::Relayed);
+        let order = relayed.find_map(|known| known.dialled.take_if(|order| order.is_linked()));
+        let mut direct = self.connections.iter_mut().filter(|known| known.id == to);
+        if let (Some(order), Some(direct)) = (order, direct.next())
+            && direct.dialled.is_none()
+        {
+            direct.dialled = Some(order);
+        }
     }
 
     fn for_gossip(&self) -> impl Iterator<Item = &Connection> {
@@ -169,7 +202,8 @@ impl Peer {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.attempts.is_empty() && self.next_opening.is_some_and(|at| at <= now)
+        let is_free = self.attempts.is_empty() || self.may_move();
+        is_free && self.next_opening.is_some_and(|at| at <= now)
     }
 }
 
@@ -320,7 +354,8 @@ mod tests {
 
     fn connection(direction: Direction, purpose: Purpose) -> Connection {
         let (id, round_trip) = (ConnectionId::new_unchecked(1), RoundTrip::default());
-        Connection { id, direction, purpose, round_trip, dialled: None }
+        let path = LinkPath::Direct;
+        Connection { id, direction, path, purpose, round_trip, dialled: None }
     }
 
     impl Meeting {

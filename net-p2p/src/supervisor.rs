@@ -27,6 +27,8 @@ use runtime::TaskSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "reachability")]
+use crate::reach::{Circuits, Reach, ReachParts};
 use crate::{
     backlog::Backlog,
     behaviour::{Behaviour, BehaviourError, NodeSwarm},
@@ -157,16 +159,29 @@ impl SwarmParts {
         let budget_bytes = self.context.broadcaster.budget().total();
         let (publications, to_publish) = publications(max_waiting_bytes(budget_bytes));
         let (senders, mut receivers) = channels(publications);
-        let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let key = libp2p_key(&self.config.key);
-        let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let hosts = DialHosts::new(self.context.broadcaster.mesh().limits().learnt_hosts);
+        #[cfg(feature = "reachability")]
+        let (reach, circuits) = ReachParts::new(
+            &self.config,
+            (key.public().to_peer_id(), self.bound.clone(), self.context.metrics.clone()),
+            &mut acceptors,
+            (self.swarm.clone(), hosts.clone()),
+        );
+        let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
+        let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
         let debts = backlog.debts().clone();
         #[cfg(feature = "dht")]
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
-            self.transport(&key, &hosts, (executor.clone(), backlog))?,
+            self.transport(
+                &key,
+                &hosts,
+                (executor.clone(), backlog),
+                #[cfg(feature = "reachability")]
+                circuits,
+            )?,
             Behaviour::new(
                 &self.config,
                 profile,
@@ -200,6 +215,8 @@ impl SwarmParts {
             dht,
             #[cfg(feature = "dht")]
             announced: self.config.announce.clone(),
+            #[cfg(feature = "reachability")]
+            reach: Reach::default(),
             receivers,
             accept,
             served,
@@ -208,6 +225,10 @@ impl SwarmParts {
         let failed = |(address, source)| BuildError::Listen { address, source };
         core.listen().await.map_err(failed)?;
         self.swarm.lead_to(Some(&leads));
+        #[cfg(feature = "reachability")]
+        {
+            core.reach = reach.start(&self.context, (&self.swarm, &leads), &core.served);
+        }
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
     }
@@ -218,6 +239,7 @@ impl SwarmParts {
         key: &Keypair,
         hosts: &DialHosts,
         (tasks, backlog): (ConnectionTasks, Backlog),
+        #[cfg(feature = "reachability")] circuits: Circuits,
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
@@ -231,6 +253,8 @@ impl SwarmParts {
             door: self.context.door.clone(),
             tasks,
             backlog,
+            #[cfg(feature = "reachability")]
+            circuits,
             #[cfg(feature = "quic")]
             quic: self.quic(),
         })?)
@@ -272,6 +296,8 @@ impl SwarmParts {
         listen: &[Multiaddr],
     ) -> Result<Listening, BuildError> {
         let mut listening = Listening::new(self.bound.clone());
+        #[cfg(feature = "reachability")]
+        let listen = &crate::reach::own(listen);
         for address in listen {
             let failed = |error| BuildError::Listen {
                 address: address.clone(),

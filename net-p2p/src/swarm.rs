@@ -29,10 +29,12 @@ use runtime::{Breath, TaskSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "reachability")]
+use crate::reach::{Reach, ReachNotice};
 use crate::{
     address::identity_of,
     behaviour::{Event, NodeSwarm},
-    command::{Command, Receivers},
+    command::{Command, Notice, Receivers},
     dialing::Work,
     gossip_links::GossipLinks,
     listening::Listening,
@@ -71,6 +73,8 @@ pub(crate) struct Core {
     /// The addresses that others are told in place of those of the listeners.
     #[cfg(feature = "dht")]
     pub(crate) announced: Vec<Multiaddr>,
+    #[cfg(feature = "reachability")]
+    pub(crate) reach: Reach,
     pub(crate) receivers: Receivers,
     pub(crate) accept: AcceptQueue,
     /// Tasks of the acceptors, of HTTP and of the application's protocols, and of their streams.
@@ -100,7 +104,7 @@ impl Core {
                 () = self.links.tasks.token().cancelled() => return End::TaskPanicked,
                 () = self.served.token().cancelled() => return End::TaskPanicked,
                 Some(notice) = self.receivers.notices.recv() => {
-                    self.links.on_notice(&mut self.swarm, notice);
+                    self.on_notice(notice);
                 }
                 Some(command) = self.receivers.commands.recv() => self.on_command(command),
                 Some(work) = self.links.dialing.next() => match work {
@@ -124,6 +128,25 @@ impl Core {
                 () = self.topics.due(), if has_sent => self.topics.send_due(&mut self.swarm),
             }
             breath.take().await;
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            #[cfg(feature = "reachability")]
+            Notice::Reach(ReachNotice::Reserved { relay, addresses }) => {
+                for address in &addresses {
+                    self.swarm.add_external_address(address.clone());
+                }
+                self.listening.reserved(relay, addresses);
+            }
+            #[cfg(feature = "reachability")]
+            Notice::Reach(ReachNotice::Lost { relay }) => {
+                for address in self.listening.lost(&relay) {
+                    self.swarm.remove_external_address(&address);
+                }
+            }
+            notice => self.links.on_notice(&mut self.swarm, notice),
         }
     }
 
@@ -199,6 +222,8 @@ impl Core {
                         links.context.abouts.forget(&identity);
                     }
                 }
+                #[cfg(feature = "reachability")]
+                self.reach.closed(connection_id);
                 links.on_disconnected(swarm, peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {

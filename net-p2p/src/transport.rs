@@ -26,6 +26,8 @@ use libp2p::{
 
 #[cfg(feature = "quic")]
 use crate::quic::{Quic, QuicParts, QuicSetupError};
+#[cfg(feature = "reachability")]
+use crate::reach::Circuits;
 use crate::{
     admission::{Connects, Guarded},
     backlog::Backlog,
@@ -59,6 +61,9 @@ pub(crate) struct TransportParts<'a> {
     pub(crate) tasks: ConnectionTasks,
     /// Counts the bytes of the connections.
     pub(crate) backlog: Backlog,
+    /// Circuits through relays.
+    #[cfg(feature = "reachability")]
+    pub(crate) circuits: Circuits,
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -108,7 +113,11 @@ pub(crate) fn build(
         muxer: Upgrade::new(parts.tasks, parts.backlog),
     };
     let passes = parts.sockets.passes();
+    #[cfg(feature = "reachability")]
+    let circuits = upgraded(parts.circuits, upgrades.clone());
     let transports = upgraded(parts.sockets.map(|socket, _| Lingering::new(socket)), upgrades);
+    #[cfg(feature = "reachability")]
+    let transports = circuits.or_transport(transports).map(|made, _| made.into_inner());
     #[cfg(feature = "quic")]
     let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)
         .or_transport(transports)

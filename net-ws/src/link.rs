@@ -12,7 +12,8 @@ use std::{
 use broadcaster::{Attached, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, NodeAddress, Roles, Tag, Transport,
+    BoxFuture, Direction, DisconnectReason, Identity, LinkId, LinkPath, NodeAddress, Roles, Tag,
+    Transport,
     wire::{
         features::Features,
         identity::{Challenge, ListenerIdentity, Verification},
@@ -189,7 +190,16 @@ pub(crate) fn claim(
     // The session is the run of the dialer, which may be this node.
     let (session, run) = (Some(session), (dialer == identity).then_some(session));
     let transport = Transport::WebSocket;
-    LinkClaim { link: peer, identity, transport, dialer, session, run, tie: tie.0 }
+    LinkClaim {
+        link: peer,
+        identity,
+        transport,
+        path: LinkPath::Direct,
+        dialer,
+        session,
+        run,
+        tie: tie.0,
+    }
 }
 
 /// Completes the identity exchange on the listening side, whose last part comes as a message.

@@ -127,6 +127,8 @@ pub use net_p2p::{
 pub use net_p2p::{
     AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider,
 };
+#[cfg(feature = "reachability")]
+pub use net_p2p::{ReachConfig, ReachPart, RelayLimits};
 #[cfg(feature = "ws")]
 pub use net_ws::{
     DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,

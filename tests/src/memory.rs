@@ -12,8 +12,8 @@ use std::{sync::Arc, time::Duration};
 use broadcaster::{Attached, Broadcaster, LaneSinks, Link, LinkCodec, LinkInfo, Setup};
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, Direction,
-    GossipNode, Identity, Keypair, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo,
-    Request, RequestError, Response, SubmitError, Transport,
+    GossipNode, Identity, Keypair, LinkId, LinkPath, NetworkId, NodeAddress, Outbound, PeerClass,
+    PeerInfo, Request, RequestError, Response, SubmitError, Transport,
 };
 use mesh::LinkClaim;
 use runtime::{Shutdown, TaskSet};
@@ -184,6 +184,7 @@ pub fn replace(broadcaster: &Broadcaster, identity: Identity, loser: LinkId, win
             link,
             identity,
             transport: Transport::Memory,
+            path: LinkPath::Direct,
             dialer: identity,
             session: None,
             run: None,

@@ -37,7 +37,7 @@ impl DialHosts {
     }
 
     /// The hosts to which a dial that is handed over now may lead.
-    pub(super) fn now(&self) -> LearntHosts {
+    pub(crate) fn now(&self) -> LearntHosts {
         if self.any.load(Ordering::Relaxed) { LearntHosts::Any } else { self.learnt }
     }
 }

@@ -39,7 +39,7 @@ use super::{
     handler::{Handler, OpenError, OpenRequest},
     pending_dials::PendingDials,
 };
-use crate::address::{PeerAddress, PeerAddressError, identity_of, short};
+use crate::address::{PeerAddress, PeerAddressError, identity_of, path_of, short};
 
 /// Largest number of requests of link tasks that wait for connections' tasks. Chosen: the number of gossip
 /// streams that may wait to be accepted.
@@ -202,7 +202,8 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 let (peer, on) = (established.peer_id, established.connection_id);
-                self.connections.add(peer, on);
+                let path = path_of(established.endpoint.get_remote_address());
+                self.connections.add(peer, on, path);
                 let reached = self.pending_dials.reached(&peer);
                 self.waiting.extend(reached.map(|request| (peer, on, request)));
             }

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use gossip::LinkPath;
 use libp2p::{PeerId, swarm::ConnectionId};
 
 /// A reference to a connection, held by its handler and by the user of each of its streams.
@@ -18,8 +19,15 @@ pub(crate) struct Usage {
     shared: Arc<()>,
 }
 
+impl Usage {
+    /// Returns `true` while somebody but the handler holds a reference.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+}
+
 /// The state of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     Active,
     /// The connection ends when none of its streams is in use.
@@ -29,6 +37,7 @@ enum Standing {
 #[derive(Debug)]
 struct Known {
     id: ConnectionId,
+    path: LinkPath,
     standing: Standing,
 }
 
@@ -50,8 +59,8 @@ impl Connections {
         usage
     }
 
-    pub(crate) fn add(&mut self, peer: PeerId, id: ConnectionId) {
-        self.peers.entry(peer).or_default().push(Known { id, standing: Standing::Active });
+    pub(crate) fn add(&mut self, peer: PeerId, id: ConnectionId, path: LinkPath) {
+        self.peers.entry(peer).or_default().push(Known { id, path, standing: Standing::Active });
     }
 
     pub(crate) fn remove(&mut self, peer: &PeerId, id: ConnectionId) {
@@ -68,7 +77,8 @@ impl Connections {
         self.peers.contains_key(peer)
     }
 
-    /// The connection for a new stream: `wanted` if it exists, else the oldest active one.
+    /// The connection for a new stream: `wanted` if it exists, else the oldest active one, and one through a relay only
+    /// if there is no other.
     pub(crate) fn choose(
         &self,
         peer: &PeerId,
@@ -77,10 +87,7 @@ impl Connections {
         let known = self.peers.get(peer)?;
         let chosen = match wanted {
             Some(wanted) => known.iter().find(|known| known.id == wanted),
-            None => {
-                let active = known.iter().find(|known| known.standing == Standing::Active);
-                active.or(known.first())
-            }
+            None => known.iter().min_by_key(|known| (known.standing, known.path)),
         };
         chosen.map(|known| known.id)
     }
@@ -115,8 +122,8 @@ mod tests {
         let (peer, mut connections) = (PeerId::random(), Connections::default());
         let [old, new] = [1, 2].map(ConnectionId::new_unchecked);
         let [old_handler, _new_handler] = [old, new].map(|id| connections.announce(id));
-        connections.add(peer, old);
-        connections.add(peer, new);
+        connections.add(peer, old, LinkPath::Direct);
+        connections.add(peer, new, LinkPath::Direct);
         assert_eq!(connections.choose(&peer, None), Some(old));
         let stream = old_handler.clone();
         connections.retire(&peer, old);
@@ -128,6 +135,18 @@ mod tests {
         connections.remove(&peer, old);
         connections.remove(&peer, new);
         assert!(connections.unused().is_empty() && !connections.has(&peer));
+    }
+
+    // Issue 11, 2.
+    #[test]
+    fn a_stream_takes_the_direct_connection_of_a_peer_and_not_the_circuit() {
+        let (peer, mut connections) = (PeerId::random(), Connections::default());
+        let [circuit, direct] = [1, 2].map(ConnectionId::new_unchecked);
+        connections.add(peer, circuit, LinkPath::Relayed);
+        assert_eq!(connections.choose(&peer, None), Some(circuit));
+        connections.add(peer, direct, LinkPath::Direct);
+        assert_eq!(connections.choose(&peer, None), Some(direct));
+        assert_eq!(connections.choose(&peer, Some(circuit)), Some(circuit));
     }
 
     #[test]

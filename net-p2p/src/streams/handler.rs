@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * The handler keeps no stream. An inbound one goes to its accept queue or is reset; an outbound one goes to
-//!   the caller. A stream keeps its connection alive for as long as it is open.
+//!   the caller. A stream keeps its connection alive for as long as it is open, and so does whoever keeps what a stream
+//!   says of its connection ([`About`]).
 //! * At most [`MAX_OPEN`] queued outbound streams are open or being opened at one time. Up to [`MAX_WANTED`]
 //!   more requests wait, each until its caller gives up.
 //! * Gossip does not wait for a place: its streams are opened at once, at most [`MAX_URGENT`] at a time.
@@ -280,6 +281,10 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Offer> {
         SubstreamProtocol::new(self.offer.clone(), ()).with_timeout(NEGOTIATION_TIMEOUT)
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.about.usage.is_shared()
     }
 
     fn poll(

@@ -32,7 +32,7 @@ use crate::{
     metrics::P2pMetrics,
     security::Security,
     sockets::{DialHosts, Sockets},
-    streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream},
+    streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream, Turn},
     transport::{self, TransportParts},
 };
 
@@ -78,6 +78,8 @@ pub(crate) fn secured_transport(
         door,
         tasks,
         backlog,
+        #[cfg(feature = "reachability")]
+        circuits: crate::reach::Circuits::unused(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse { environment: Environment::system(), first: Vec::new() }),
     };
@@ -264,7 +266,7 @@ impl Host {
     ) -> Result<OutboundStream, OpenError> {
         let protocols = vec![StreamProtocol::new(protocol)];
         let deadline = Instant::now() + PATIENCE;
-        open_stream(&self.commands, self.peer(), None, protocols, deadline).await
+        open_stream(&self.commands, (self.peer(), None), protocols, (deadline, Turn::Urgent)).await
     }
 
     pub(crate) async fn open(&self, protocol: &'static str) -> Stream {

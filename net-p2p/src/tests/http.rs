@@ -28,7 +28,7 @@ use super::host::{Host, Node, PATIENCE, new_key, ordered_keys, until};
 use crate::{GossipStreams, OpenError, P2pConfig, P2pEvent, config::libp2p_key};
 
 /// A server with the handlers of the recorded node, and one that returns its caller.
-fn http_server() -> HttpServer {
+pub(super) fn http_server() -> HttpServer {
     let hello = |request: HttpRequest| async move {
         let plain = [(header::CONTENT_TYPE, reply::PLAIN)];
         Ok::<HttpResponse, Infallible>(match request.uri().path() {
@@ -56,7 +56,7 @@ fn http_server() -> HttpServer {
 }
 
 /// Clients without a rate limit.
-fn clients() -> Clients {
+pub(super) fn clients() -> Clients {
     let limits = ClientLimits::default().with_window(None);
     Clients::new(limits, "test".to_owned(), &CancellationToken::new())
 }

@@ -8,6 +8,8 @@ mod bursts;
 mod by_hand;
 #[cfg(feature = "tls")]
 mod certificates;
+#[cfg(feature = "reachability")]
+mod circuits;
 pub(crate) mod control;
 mod control_floods;
 #[cfg(feature = "dht")]

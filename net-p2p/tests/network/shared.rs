@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use broadcaster::Claim;
 use gossip::{
-    Admission, GossipNode, Identity, Inbound, NetworkProfile, Outbound, Tag, Transport, Validation,
+    Admission, GossipNode, Identity, Inbound, LinkPath, NetworkProfile, Outbound, Tag, Transport,
+    Validation,
 };
 use mesh::LinkClaim;
 use tandem_net_p2p::P2pEvent;
@@ -15,8 +16,16 @@ use super::kit::{Node, Plan, linked, ordered_keys, until};
 fn claim_by_websocket(node: &Node, identity: Identity) -> Claim {
     let link = node.broadcaster.next_link_id();
     let (transport, dialer) = (Transport::WebSocket, node.network.identity());
-    let claim =
-        LinkClaim { link, identity, transport, dialer, session: None, run: None, tie: [0; 32] };
+    let claim = LinkClaim {
+        link,
+        identity,
+        transport,
+        path: LinkPath::Direct,
+        dialer,
+        session: None,
+        run: None,
+        tie: [0; 32],
+    };
     let claim = node.broadcaster.claim(claim);
     assert_eq!(claim.ruling(), mesh::Ruling::Keep);
     claim

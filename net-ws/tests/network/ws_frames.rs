@@ -14,7 +14,8 @@ use crate::common::{
 };
 use futures::future::join_all;
 use gossip::{
-    Admission, ApplicationReason, GossipNode, LinkId, NetworkProfile, Outbound, Tag, Transport,
+    Admission, ApplicationReason, GossipNode, LinkId, LinkPath, NetworkProfile, Outbound, Tag,
+    Transport,
     wire::identity::{self, Challenge, Keypair},
 };
 use mesh::{LinkClaim, Ruling};
@@ -222,6 +223,7 @@ impl HandshakeCase {
             link: LinkId(u64::MAX),
             identity: Keypair::from_seed([1; 32]).identity(),
             transport: Transport::WebSocket,
+            path: LinkPath::Direct,
             dialer: Keypair::from_seed([0; 32]).identity(),
             session: None,
             run: None,

@@ -170,6 +170,8 @@ pub(crate) struct Peer {
     pub(crate) peer: u64,
     pub(crate) transport: String,
     pub(crate) direction: String,
+    /// `direct`, or `relayed` through a relay.
+    pub(crate) path: String,
     pub(crate) address: String,
     pub(crate) peer_id: Option<String>,
     pub(crate) connected_ms: u64,
@@ -391,6 +393,7 @@ impl Peer {
             peer: peer.id.0,
             transport: peer.transport.label().to_owned(),
             direction: peer.direction.label().to_owned(),
+            path: peer.path.label().to_owned(),
             address: peer.address.clone(),
             peer_id: peer.identity.map(|identity| identity.to_string()),
             connected_ms: millis(now.saturating_duration_since(peer.connected_at)),

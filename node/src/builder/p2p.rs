@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use gossip::{NetworkProfile, NodeAddress};
 #[cfg(feature = "dht")]
 use net_p2p::DhtConfig;
+#[cfg(feature = "reachability")]
+use net_p2p::ReachConfig;
 #[cfg(feature = "websocket")]
 use net_p2p::WebConfig;
 use net_p2p::{
@@ -37,6 +39,8 @@ pub(super) struct P2pSide {
     pub(super) protocols: Vec<OwnProtocol>,
     #[cfg(feature = "dht")]
     dht: DhtConfig,
+    #[cfg(feature = "reachability")]
+    reach: ReachConfig,
     /// `true` if the WebSocket port serves libp2p too.
     #[cfg(all(feature = "ws", feature = "websocket"))]
     shares_port: bool,
@@ -58,6 +62,8 @@ impl Default for P2pSide {
             protocols: Vec::new(),
             #[cfg(feature = "dht")]
             dht: DhtConfig::default(),
+            #[cfg(feature = "reachability")]
+            reach: ReachConfig::default(),
             #[cfg(all(feature = "ws", feature = "websocket"))]
             shares_port: false,
             #[cfg(feature = "private-network")]
@@ -195,6 +201,15 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the part that the node takes in making nodes reachable that others cannot dial: it may relay circuits for
+    /// them. Default: none. Circuits to others are dialled all the same, and [`NodeBuilder::listen_p2p`] takes the address
+    /// of a relay with `/p2p-circuit` at its end.
+    #[cfg(feature = "reachability")]
+    pub fn reachability(mut self, reach: ReachConfig) -> Self {
+        self.p2p.reach = reach;
+        self
+    }
+
     /// Accepts streams of a protocol of the application's own, over libp2p, within the default
     /// [`AcceptLimits`]. Its name begins with a slash and usually ends with a version: `/my-chain/sync/1`.
     /// [`Running::streams`](crate::Running::streams) opens such streams.
@@ -236,6 +251,10 @@ impl NodeBuilder {
         #[cfg(feature = "dht")]
         {
             config.dht = self.p2p.dht.clone();
+        }
+        #[cfg(feature = "reachability")]
+        {
+            config.reach = self.p2p.reach.clone();
         }
         #[cfg(feature = "websocket")]
         {

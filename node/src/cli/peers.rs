@@ -113,7 +113,7 @@ fn table(peers: &[Peer]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "PEER", "OVER", "DIALLED", "ADDRESS", "IDENTITY", "ROLES", "TOPICS", "FOR", "RTT",
+        "PEER", "OVER", "DIALLED", "WAY", "ADDRESS", "IDENTITY", "ROLES", "TOPICS", "FOR", "RTT",
         "WAITING",
     ]);
     for peer in peers {
@@ -121,6 +121,7 @@ fn table(peers: &[Peer]) -> String {
             format!("#{}", peer.peer),
             peer.transport.clone(),
             peer.direction.clone(),
+            peer.path.clone(),
             printable(&peer.address),
             peer.peer_id.clone().unwrap_or_else(|| "-".to_owned()),
             if peer.roles.is_empty() { "-".to_owned() } else { peer.roles.join(", ") },

@@ -341,7 +341,8 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .admit(settings.admit)
         .security(settings.security.clone())
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
-        .dht(settings.dht.clone());
+        .dht(settings.dht.clone())
+        .reachability(settings.reach.clone());
     builder = builder.dns_servers(settings.dns_servers.clone()).dnssec(settings.dnssec.clone());
     for bootstrap in &settings.bootstrap {
         builder = builder.bootstrap(bootstrap.clone());

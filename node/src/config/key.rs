@@ -71,6 +71,7 @@ pub(crate) enum Key {
     Mdns,
     Dht,
     DhtProvides,
+    Reachability,
     Admit,
     VotePacking,
     MaxInbound,
@@ -238,6 +239,11 @@ const DHT_PROVIDES: Spec = Spec::new(
     "What a server of the DHT offers to others beside gossip, such as archival",
 );
 
+const REACHABILITY: Spec = Spec::new(
+    ("reachability", "reachability", List, Nothing, "PART"),
+    "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits",
+);
+
 const ADMIT: Spec = Spec::new(
     ("admit", "admit", Text, Is("everybody"), "WHO"),
     "Peers to let in and to dial: everybody, or only the members that an application names and the configured peers: members",
@@ -333,7 +339,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 45] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -359,6 +365,7 @@ impl Key {
         Self::Mdns,
         Self::Dht,
         Self::DhtProvides,
+        Self::Reachability,
         Self::Admit,
         Self::VotePacking,
         Self::MaxInbound,
@@ -408,6 +415,7 @@ impl Key {
             Self::Mdns => MDNS,
             Self::Dht => DHT,
             Self::DhtProvides => DHT_PROVIDES,
+            Self::Reachability => REACHABILITY,
             Self::Admit => ADMIT,
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
@@ -456,6 +464,7 @@ impl Key {
             Self::Security => &["noise", "tls"],
             Self::Dht => &["off", "auto", "client", "server"],
             Self::DhtProvides => &["archival"],
+            Self::Reachability => &["relay"],
             Self::VotePacking => &["off", "stateless"],
             Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],

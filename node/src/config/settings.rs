@@ -18,7 +18,8 @@ use gossip::{
 use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, LearntHosts,
-    Mode, ProxyProtocol, ProxyRules, RealIpHeader, Relaying, Security, TlsFiles, WantedTags,
+    Mode, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader, Relaying, Security,
+    TlsFiles, WantedTags,
 };
 
 use super::{
@@ -72,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) learnt_hosts: LearntHosts,
     pub(crate) mdns: bool,
     pub(crate) dht: DhtConfig,
+    pub(crate) reach: ReachConfig,
     pub(crate) admit: Admit,
     pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
@@ -144,6 +146,7 @@ impl Settings {
             learnt_hosts: read.required(Key::LearntHosts, learnt_hosts)?,
             mdns: read.required(Key::Mdns, switch)?,
             dht: read.dht()?,
+            reach: read.reach()?,
             admit: read.required(Key::Admit, admit)?,
             vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
@@ -283,6 +286,21 @@ impl Reader<'_> {
             return Err(self.refused(Key::DhtProvides, problem));
         }
         Ok(DhtConfig::default().with_mode(mode).with_provides(provides))
+    }
+
+    /// The parts that the node takes in making nodes reachable.
+    fn reach(&self) -> Result<ReachConfig, ConfigError> {
+        let parts = self.list(Key::Reachability, |text| {
+            ReachPart::named(text).ok_or_else(|| {
+                let names: Vec<_> = ReachPart::ALL.iter().map(|part| part.name()).collect();
+                format!("{text:?} is no part in it: write {}", names.join(", "))
+            })
+        })?;
+        if !parts.is_empty() && self.mode()? == Mode::WebSocket {
+            let problem = "it is a part of libp2p, which the mode ws leaves out";
+            return Err(self.refused(Key::Reachability, problem));
+        }
+        Ok(parts.into_iter().fold(ReachConfig::default(), ReachConfig::with))
     }
 
     /// The proxies in front of the node.

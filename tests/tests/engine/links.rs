@@ -8,8 +8,8 @@ use broadcaster::{
 };
 use bytes::Bytes;
 use gossip::{
-    Admission, BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkProfile, Outbound,
-    PeerClass, Tag, Transport,
+    Admission, BoxFuture, Direction, DisconnectReason, Identity, LinkId, LinkPath, NetworkProfile,
+    Outbound, PeerClass, Tag, Transport,
 };
 use mesh::{LinkClaim, Ruling};
 use runtime::TaskSet;
@@ -82,6 +82,7 @@ impl Node {
             link: self.broadcaster.next_link_id(),
             identity: TWIN,
             transport,
+            path: LinkPath::Direct,
             dialer: TWIN,
             session: None,
             run: None,

@@ -18,8 +18,8 @@ use broadcaster::{
 };
 use bytes::Bytes;
 use gossip::{
-    BoxFuture, ClaimRule, Direction, DisconnectReason, Identity, LinkId, NetworkProfile, Outbound,
-    PeerClass, Tag, Transport,
+    BoxFuture, ClaimRule, Direction, DisconnectReason, Identity, LinkId, LinkPath, NetworkProfile,
+    Outbound, PeerClass, Tag, Transport,
 };
 use mesh::{LinkClaim, Ruling};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -231,7 +231,16 @@ impl World {
         for (at, end, verified) in [(from, near, first), (1 - from, far, second)] {
             let (node, path) = (self.nodes[at].clone(), path.clone());
             let (link, identity) = (numbers[at], self.nodes[1 - at].identity);
-            let claim = LinkClaim { link, identity, transport, dialer, session, run: None, tie };
+            let claim = LinkClaim {
+                link,
+                identity,
+                transport,
+                path: LinkPath::Direct,
+                dialer,
+                session,
+                run: None,
+                tie,
+            };
             self.tasks.spawn("end of a link", |cancel| async move {
                 cancel.run_until_cancelled(run_end(node, claim, end, path, verified)).await;
             });

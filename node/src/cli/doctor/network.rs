@@ -16,6 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The port of a multiaddr and its host, as far as it is one of TCP.
 fn tcp_of(multiaddr: &str) -> Option<String> {
+    // The port of a relay, not of this machine.
+    if multiaddr.contains("/p2p-circuit") {
+        return None;
+    }
     let mut parts = multiaddr.trim_start_matches('/').split('/');
     let (kind, host) = (parts.next()?, parts.next()?);
     let (transport, port) = (parts.next()?, parts.next()?);
