@@ -62,6 +62,18 @@ impl Abouts {
         self.peers().get(peer).cloned()
     }
 
+    /// The connected peers that say that they serve a protocol.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn speaking(&self, protocol: &libp2p::StreamProtocol) -> Vec<libp2p::PeerId> {
+        let peers = self.peers();
+        let speaks =
+            |about: &PeerAbout| about.protocols.iter().any(|name| *name == protocol.as_ref());
+        let speaking = peers.iter().filter(|(_, about)| speaks(about));
+        speaking
+            .filter_map(|(peer, _)| libp2p::PeerId::from_bytes(peer.peer_id_bytes()).ok())
+            .collect()
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<Identity, PeerAbout>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,7 +19,13 @@ use crate::{
 
 /// Largest number of connections to one peer. With a limit of one, two nodes that dial each other at the same
 /// moment would each refuse the other's connection and end with none. Source: threats and goals, finding 3.
+#[cfg(not(feature = "reachability"))]
 const PER_PEER: u32 = 2;
+
+/// The same where a peer may be reached through relays too: two circuits beside the two direct connections, for as long as
+/// the link moves from one to the other.
+#[cfg(feature = "reachability")]
+const PER_PEER: u32 = 4;
 
 /// Interval of the pings on each connection. The library does not report the first failure in a row, so a
 /// dead peer is detected after two intervals and two timeouts: 50 s. Chosen: within the 60 s in which a
@@ -135,7 +141,7 @@ impl Behaviour {
         let identify = identify::Config::new(String::new(), key)
             .with_agent_version(config.agent.clone())
             .with_push_listen_addr_updates(true)
-            .with_hide_listen_addrs(!config.announce.is_empty())
+            .with_hide_listen_addrs(!config.announce.is_empty() || config.tells_confirmed())
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         let mdns = match (config.mdns, config.gossip) {

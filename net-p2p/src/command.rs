@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Searches the DHT.
     #[cfg(feature = "dht")]
     Find(crate::dht::Find),
+    /// Dials a peer for a direct connection beside the circuit.
+    #[cfg(feature = "reachability")]
+    Meet(crate::reach::Meet),
     /// Panics, as a bug in a behaviour would. For tests.
     #[cfg(test)]
     Panic,

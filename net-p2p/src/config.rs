@@ -136,6 +136,16 @@ impl P2pConfig {
     }
 }
 
+impl P2pConfig {
+    /// Returns `true` if others are told the addresses that peers have confirmed, in place of those of the listeners.
+    pub(crate) fn tells_confirmed(&self) -> bool {
+        #[cfg(feature = "reachability")]
+        return self.announce.is_empty() && self.reach.has(crate::reach::ReachPart::AutoNat);
+        #[cfg(not(feature = "reachability"))]
+        return false;
+    }
+}
+
 /// Converts a key to the type that libp2p uses.
 pub(crate) fn libp2p_key(key: &Keypair) -> libp2p::identity::Keypair {
     // Every 32 bytes are a valid Ed25519 seed.

@@ -9,6 +9,8 @@
 //! * A dial counts as connected once its gossip link is up, or once the link was refused in favour of one
 //!   over another transport. Until then its address counts as being dialled.
 
+#[cfg(feature = "reachability")]
+use std::collections::HashSet;
 use std::{collections::HashMap, sync::Arc};
 
 use broadcaster::{Dialer, Mesh, Ticket};
@@ -22,6 +24,8 @@ use libp2p::{
 };
 use mesh::{DialFailure, LearntHosts, Listed, SourceId, SourceKind};
 
+#[cfg(feature = "reachability")]
+use crate::reach::{Meet, Reservations};
 use crate::{
     address::PeerAddress,
     behaviour::NodeSwarm,
@@ -30,6 +34,8 @@ use crate::{
     streams::OpenError,
     trees::{Looked, TreeError, Trees},
 };
+#[cfg(feature = "reachability")]
+use libp2p::core::Endpoint;
 
 /// The error shown for a configured address that is this node's own.
 pub(crate) const OURSELVES: &str = "it is this node";
@@ -41,6 +47,9 @@ pub(crate) enum Dial {
     Gossip(Ticket),
     /// Streams to the peer of this address.
     Streams(PeerAddress),
+    /// A direct connection beside a circuit. Gets `true` if there is one.
+    #[cfg(feature = "reachability")]
+    Direct(tokio::sync::oneshot::Sender<bool>),
 }
 
 /// Something that the swarm task has to dial.
@@ -62,6 +71,13 @@ pub(crate) struct Dialing {
     /// Names to dial that DNS is asked for first.
     trees: Trees<Dial>,
     local: Identity,
+    /// The relays that this node asks for places, which are dialled from the port that it listens on: a translating router
+    /// then shows them the port that it uses for others too. `None` unless others are met that way.
+    #[cfg(feature = "reachability")]
+    relays: Option<Reservations>,
+    /// The connections that were dialled so.
+    #[cfg(feature = "reachability")]
+    from_listening_port: HashSet<ConnectionId>,
     /// The hosts to which the next dial may lead.
     hosts: DialHosts,
     metrics: P2pMetrics,
@@ -75,7 +91,52 @@ impl Dialing {
         hosts: DialHosts,
         (local, metrics): (Identity, P2pMetrics),
     ) -> Self {
-        Self { dialer, pending: HashMap::new(), trees, local, hosts, metrics }
+        Self {
+            dialer,
+            pending: HashMap::new(),
+            trees,
+            local,
+            #[cfg(feature = "reachability")]
+            relays: None,
+            #[cfg(feature = "reachability")]
+            from_listening_port: HashSet::new(),
+            hosts,
+            metrics,
+        }
+    }
+
+    /// Dials relays from the port that the node listens on.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn show_port_to(&mut self, relays: Reservations) {
+        self.relays = Some(relays);
+    }
+
+    /// Returns `true` if a connection was dialled from the port that the node listens on.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn is_from_listening_port(&self, connection: ConnectionId) -> bool {
+        self.from_listening_port.contains(&connection)
+    }
+
+    /// Forgets a connection that has ended.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn closed(&mut self, connection: ConnectionId) {
+        self.from_listening_port.remove(&connection);
+    }
+
+    /// Dials a peer at the moment at which it dials this node.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn meet(&mut self, swarm: &mut NodeSwarm, meet: Meet) {
+        let Meet { peer, addresses, part, reply } = meet;
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
+        let options = match part {
+            Endpoint::Dialer => options.build(),
+            Endpoint::Listener => options.override_role().build(),
+        };
+        let connection = options.connection_id();
+        self.pending.insert(connection, Dial::Direct(reply));
+        if let Err(error) = self.hosts.from_listening_port(|| swarm.dial(options)) {
+            self.dial_failed(swarm, connection, error);
+        }
     }
 
     /// Dials the addresses that DNS listed.
@@ -95,6 +156,9 @@ impl Dialing {
             Dial::Streams(address) => {
                 swarm.behaviour_mut().streams.not_reached(&address, || OpenError::Unresolved);
             }
+            // Only numbered addresses are dialled so.
+            #[cfg(feature = "reachability")]
+            Dial::Direct(_) => {}
         }
     }
 
@@ -148,21 +212,39 @@ impl Dialing {
     }
 
     fn dial(&mut self, swarm: &mut NodeSwarm, peer: PeerId, addresses: Vec<Multiaddr>, dial: Dial) {
-        let options = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Always)
-            .addresses(addresses)
-            // A new port, as for every dial: the port that a peer sees of this node is none that it listens on.
-            .allocate_new_port()
-            .build();
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
+        #[cfg(feature = "reachability")]
+        if let (Dial::Streams(_), Some(relays)) = (&dial, &self.relays)
+            && relays.asks(&peer)
+        {
+            return self.dial_relay(swarm, options.build(), dial);
+        }
+        // A new port, as for every other dial: the port that a peer sees of this node is none that it listens on.
+        let options = options.allocate_new_port().build();
         let connection = options.connection_id();
         let hosts = match &dial {
             Dial::Gossip(ticket) => ticket.hosts(),
             // An application named the address.
             Dial::Streams(_) => LearntHosts::Any,
+            #[cfg(feature = "reachability")]
+            Dial::Direct(_) => LearntHosts::Public,
         };
         self.pending.insert(connection, dial);
         if let Err(error) = self.hosts.within(hosts, || swarm.dial(options)) {
             self.dial_failed(swarm, connection, error);
+        }
+    }
+
+    #[cfg(feature = "reachability")]
+    fn dial_relay(&mut self, swarm: &mut NodeSwarm, options: DialOpts, dial: Dial) {
+        let connection = options.connection_id();
+        self.pending.insert(connection, dial);
+        let dialled = self
+            .hosts
+            .from_listening_port(|| self.hosts.within(LearntHosts::Any, || swarm.dial(options)));
+        match dialled {
+            Ok(()) => drop(self.from_listening_port.insert(connection)),
+            Err(error) => self.dial_failed(swarm, connection, error),
         }
     }
 
@@ -178,8 +260,17 @@ impl Dialing {
         if is_unresolved {
             self.metrics.note(P2pEvent::Unresolved);
         }
+        #[cfg(feature = "reachability")]
+        self.from_listening_port.remove(&connection);
         let address = match dial {
             Dial::Streams(address) => address,
+            #[cfg(feature = "reachability")]
+            Dial::Direct(reply) => {
+                tracing::debug!(%error, "a peer was not met");
+                // The send fails only if nobody waits any more.
+                let _ = reply.send(false);
+                return;
+            }
             Dial::Gossip(ticket) => {
                 let why = match error {
                     DialError::LocalPeerId { .. } => DialFailure::Ourselves,

@@ -147,6 +147,15 @@ impl GossipLinks {
         let (purpose, dialled) = match dialled {
             Some(Dial::Streams(_)) => (Purpose::Streams, None),
             Some(Dial::Gossip(ticket)) => (Purpose::Gossip, Some(ticket)),
+            #[cfg(feature = "reachability")]
+            Some(Dial::Direct(reply)) => {
+                // The send fails only if nobody waits any more.
+                let _ = reply.send(true);
+                // The link may move to it, if there is one.
+                let known = self.peers.get(&peer).into_iter().flat_map(|peer| &peer.connections);
+                let gossips = known.clone().any(|known| known.purpose == Purpose::Gossip);
+                (if gossips { Purpose::Gossip } else { Purpose::Streams }, None)
+            }
             None if direction == Direction::Outbound => (Purpose::Dht, None),
             None => (Purpose::Gossip, None),
         };

@@ -27,6 +27,12 @@ impl Bound {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Listens on these.
+    #[cfg(all(test, feature = "reachability"))]
+    pub(crate) fn set_for_test<const N: usize>(&self, addresses: [&str; N]) {
+        self.change(|bound| *bound = addresses.map(|text| text.parse().unwrap()).to_vec());
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -102,10 +102,18 @@ pub enum P2pEvent {
     RelayLimit,
     /// A circuit to this node was refused: its relay gave no place to this node, or too many circuits wait.
     CircuitRefused,
+    /// Two ends of a circuit met: there is a direct connection.
+    Met,
+    /// An attempt to meet a peer was refused: it came over no circuit, once too often, or too many are in progress.
+    MeetingRefused,
+    /// This node tried an address of a peer, which had asked for it.
+    DialledBack,
+    /// A question whether an address can be dialled was refused, or a nonce came that nobody awaited.
+    DialBackRefused,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 45] = [
+    const ALL: [Self; 49] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -151,6 +159,10 @@ impl P2pEvent {
         Self::RelayRefused,
         Self::RelayLimit,
         Self::CircuitRefused,
+        Self::Met,
+        Self::MeetingRefused,
+        Self::DialledBack,
+        Self::DialBackRefused,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -202,6 +214,10 @@ impl P2pEvent {
             Self::RelayRefused => "p2p_relay_refused",
             Self::RelayLimit => "p2p_relay_limit",
             Self::CircuitRefused => "p2p_circuit_refused",
+            Self::Met => "p2p_met",
+            Self::MeetingRefused => "p2p_meeting_refused",
+            Self::DialledBack => "p2p_dialled_back",
+            Self::DialBackRefused => "p2p_dial_back_refused",
         }
     }
 }
@@ -325,6 +341,14 @@ impl P2pEvent {
             }
             Self::CircuitRefused => {
                 "A circuit to this node was refused: its relay gave no place to this node, or too many circuits wait"
+            }
+            Self::Met => "Two ends of a circuit met: there is a direct connection",
+            Self::MeetingRefused => {
+                "An attempt to meet a peer was refused: it came over no circuit, once too often, or too many are in progress"
+            }
+            Self::DialledBack => "This node tried an address of a peer, which had asked for it",
+            Self::DialBackRefused => {
+                "A question whether an address can be dialled was refused, or a nonce came that nobody awaited"
             }
         }
     }

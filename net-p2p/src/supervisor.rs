@@ -172,6 +172,8 @@ impl SwarmParts {
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
         let debts = backlog.debts().clone();
+        #[cfg(feature = "reachability")]
+        let parts = (executor.clone(), backlog.clone());
         #[cfg(feature = "dht")]
         let (gated_dht, dht) = self.dht(key.public().to_peer_id()).unzip();
         let mut swarm = Swarm::new(
@@ -227,7 +229,14 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         #[cfg(feature = "reachability")]
         {
-            core.reach = reach.start(&self.context, (&self.swarm, &leads), &core.served);
+            if let Some(relays) = reach.shows_port() {
+                core.links.dialing.show_port_to(relays);
+            }
+            let leads = (&self.swarm, &leads);
+            core.reach = reach.start(&self.context, leads, self.dial_back(parts)?, &core.served);
+            for address in core.reach.told().to_vec() {
+                core.swarm.add_external_address(address);
+            }
         }
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
@@ -260,6 +269,18 @@ impl SwarmParts {
         })?)
     }
 
+    /// The transport that tries the addresses of others, under an identity of its own: nobody takes it for this node.
+    #[cfg(feature = "reachability")]
+    fn dial_back(
+        &self,
+        parts: (ConnectionTasks, Backlog),
+    ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
+        use rand::Rng as _;
+        let seed: [u8; 32] = self.context.broadcaster.environment().random().random();
+        let key = libp2p_key(&gossip::Keypair::from_seed(seed));
+        self.transport(&key, &DialHosts::default(), parts, Circuits::none())
+    }
+
     /// QUIC, but in a private network: it has no way to keep others out there.
     #[cfg(feature = "quic")]
     fn quic(&self) -> Option<transport::QuicUse> {
@@ -278,15 +299,25 @@ impl SwarmParts {
     /// The part that the node takes in the DHT.
     #[cfg(feature = "dht")]
     fn dht(&self, local: libp2p::PeerId) -> Option<(crate::dht::GatedDht, crate::dht::Dht)> {
+        #[cfg(feature = "reachability")]
+        let (listen, settings) = {
+            let mut settings = self.config.dht.clone();
+            if self.config.reach.has(crate::reach::ReachPart::Relay) {
+                settings.provides.push(crate::dht::Capability::circuits());
+            }
+            (crate::reach::own(&self.config.listen), settings)
+        };
+        #[cfg(not(feature = "reachability"))]
+        let (listen, settings) = (&self.config.listen, &self.config.dht);
         let node = crate::dht::Participant {
             profile: self.context.broadcaster.profile(),
             network: &self.config.network,
             local,
-            listen: &self.config.listen,
+            listen: &listen,
             peers: &self.config.peers,
             gossip: (self.config.gossip == GossipStreams::On).then(crate::dht::Capability::gossip),
         };
-        crate::dht::build(&self.config.dht, node, &self.context.metrics)
+        crate::dht::build(&settings, node, &self.context.metrics)
     }
 
     /// Listens on every address.

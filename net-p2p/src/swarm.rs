@@ -30,7 +30,7 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "reachability")]
-use crate::reach::{Reach, ReachNotice};
+use crate::reach::{Reach, ReachNotice, SeenFrom};
 use crate::{
     address::identity_of,
     behaviour::{Event, NodeSwarm},
@@ -41,6 +41,8 @@ use crate::{
     streams::{AcceptQueue, DialWanted},
     topic_traffic::TopicTraffic,
 };
+#[cfg(feature = "reachability")]
+use gossip::LinkPath;
 
 /// Longest time for connections to send the bytes written to them. Chosen: a few round trips on the longest
 /// path; with the links' grace it stays well within the 5 s in which a node stops.
@@ -139,14 +141,36 @@ impl Core {
                     self.swarm.add_external_address(address.clone());
                 }
                 self.listening.reserved(relay, addresses);
+                self.addresses_changed();
             }
             #[cfg(feature = "reachability")]
             Notice::Reach(ReachNotice::Lost { relay }) => {
                 for address in self.listening.lost(&relay) {
                     self.swarm.remove_external_address(&address);
                 }
+                self.addresses_changed();
+            }
+            #[cfg(feature = "reachability")]
+            Notice::Reach(ReachNotice::Verdict { reached }) => {
+                for address in self.reach.reached(reached) {
+                    self.swarm.remove_external_address(&address);
+                }
+                for address in self.reach.told().to_vec() {
+                    self.swarm.add_external_address(address);
+                }
+                self.addresses_changed();
             }
             notice => self.links.on_notice(&mut self.swarm, notice),
+        }
+    }
+
+    /// Has the DHT told of the addresses that this node has now.
+    #[cfg(feature = "reachability")]
+    #[allow(clippy::unused_self, reason = "without the feature `dht` there is nobody to tell")]
+    fn addresses_changed(&mut self) {
+        #[cfg(feature = "dht")]
+        if let Some(dht) = &mut self.dht {
+            dht.addresses_changed();
         }
     }
 
@@ -164,6 +188,8 @@ impl Core {
             Command::Open { peer, connection, request } => {
                 swarm.behaviour_mut().streams.open(peer, connection, request);
             }
+            #[cfg(feature = "reachability")]
+            Command::Meet(meet) => self.links.dialing.meet(swarm, meet),
             #[cfg(test)]
             Command::Panic => panic!("a behaviour panicked, as the test asked"),
         }
@@ -191,7 +217,20 @@ impl Core {
                 links.dialing.on_mdns(links.context.broadcaster.mesh(), event);
             }
             SwarmEvent::Behaviour(Event::Identify(event)) => {
-                let identify::Event::Received { peer_id, info, .. } = *event else { return };
+                let identify::Event::Received { connection_id, peer_id, info } = *event else {
+                    return;
+                };
+                #[cfg(feature = "reachability")]
+                if let Some(observed) = &self.reach.observed
+                    && links.peers.get(&peer_id).and_then(|peer| peer.path(connection_id))
+                        == Some(LinkPath::Direct)
+                {
+                    let is_shown = links.dialing.is_from_listening_port(connection_id);
+                    let from = if is_shown { SeenFrom::ListeningPort } else { SeenFrom::OtherPort };
+                    observed.note(&info.observed_addr, from);
+                }
+                #[cfg(not(feature = "reachability"))]
+                let _ = connection_id;
                 // An event may come after the end of the connection that it is about.
                 if swarm.is_connected(&peer_id)
                     && let Some(identity) = identity_of(&peer_id)
@@ -213,6 +252,8 @@ impl Core {
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 links.on_connected(swarm, peer_id, connection_id, &endpoint);
+                #[cfg(feature = "reachability")]
+                self.reach.connected((peer_id, connection_id), &endpoint, &self.served);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
@@ -224,6 +265,8 @@ impl Core {
                 }
                 #[cfg(feature = "reachability")]
                 self.reach.closed(connection_id);
+                #[cfg(feature = "reachability")]
+                links.dialing.closed(connection_id);
                 links.on_disconnected(swarm, peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
@@ -237,6 +280,10 @@ impl Core {
                 if self.announced.is_empty()
                     && self.dht.as_ref().is_some_and(|dht| dht.tells(&address))
                 {
+                    swarm.add_external_address(address.clone());
+                }
+                #[cfg(feature = "reachability")]
+                if self.reach.listens(&address) {
                     swarm.add_external_address(address.clone());
                 }
                 listening.heard(listener_id, address);

@@ -50,6 +50,14 @@ impl Announcements {
         Some(due.capability.clone())
     }
 
+    /// Makes every announcement due at `at`, unless it is under way or due before.
+    #[cfg(feature = "reachability")]
+    pub(super) fn hurry(&mut self, at: Instant) {
+        for due in self.0.iter_mut().filter_map(|each| each.due.as_mut()) {
+            *due = at.min(*due);
+        }
+    }
+
     /// Records that `capability` was announced to `nodes` nodes.
     pub(super) fn done(
         &mut self,

@@ -36,6 +36,12 @@ impl Capability {
         Self("archival".into())
     }
 
+    /// The node carries circuits for others. Chosen: go-libp2p announces its relays under no name in this table.
+    #[must_use]
+    pub fn circuits() -> Self {
+        Self("circuit-relay".into())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -35,6 +35,10 @@ use crate::{
 /// Time between two looks for records that have expired. Chosen.
 const PRUNE: Duration = Duration::from_secs(60);
 
+/// Time from a change of this node's addresses to the next announcement. Chosen: several changes come together.
+#[cfg(feature = "reachability")]
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// The DHT of one swarm.
 #[derive(Debug)]
 pub(crate) struct Dht {
@@ -74,6 +78,12 @@ impl Dht {
     /// Returns `true` if an address that the node listens on is told to others.
     pub(crate) fn tells(&self, listen: &Multiaddr) -> bool {
         self.scope.admits(listen)
+    }
+
+    /// Announces everything again soon, because the addresses of this node are others now.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn addresses_changed(&mut self) {
+        self.announcements.hurry((Instant::now() + SETTLE).into_std());
     }
 
     /// Begins a search.

@@ -190,7 +190,7 @@ pub(crate) fn build(
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
         .set_record_filtering(kad::StoreInserts::FilterBoth);
-    let known = [Capability::gossip(), Capability::archival()];
+    let known = [Capability::gossip(), Capability::archival(), Capability::circuits()];
     let reserved = known.iter().chain(&settings.provides).map(Capability::key);
     let store = ProviderStore::new(local, reserved);
     let mut kademlia = Kademlia::with_config(local, store, library);

@@ -168,7 +168,8 @@ impl AutoRelay {
             let mut connected: Vec<PeerId> = context.abouts.speaking(&HOP);
             connected.retain(is_new);
             connected.shuffle(&mut context.broadcaster.environment().random());
-            let targets = connected.into_iter().map(|relay| (relay, StreamTarget::Connected(relay)));
+            let targets =
+                connected.into_iter().map(|relay| (relay, StreamTarget::Connected(relay)));
             let mut targets: Vec<_> = targets.take(MAX_TRIED).collect();
             let mut tried = 0;
             // Strangers are asked only once the peers have said no.

@@ -132,10 +132,9 @@ impl Circuits {
     }
 }
 
-#[cfg(test)]
 impl Circuits {
-    /// Of a host that has no relay.
-    pub(crate) fn unused() -> Self {
+    /// A transport without circuits.
+    pub(crate) fn none() -> Self {
         let nothing = (Reservations::default(), P2pMetrics::default());
         Self::new(ToSwarm::default(), DialHosts::default(), nothing).0
     }
@@ -196,7 +195,7 @@ impl Transport for Circuits {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let hosts = self.hosts.now();
-        // Whoever told the address could otherwise have this node connect to its own network.
+        // Otherwise a stranger who told the address could have this node connect to its own network.
         let is_allowed = hosts == LearntHosts::Any
             || ip_literal(&relay.address).is_some_and(|ip| hosts.allow(ip));
         if !is_allowed {

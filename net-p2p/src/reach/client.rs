@@ -11,7 +11,7 @@
 //! * The connection of a reservation is kept, whatever else uses it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, UNIX_EPOCH},
@@ -77,15 +77,37 @@ pub(super) enum ReserveError {
 
 /// The reservations that hold. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reservations(Arc<Mutex<HashMap<PeerId, ConnectionId>>>);
+pub(crate) struct Reservations {
+    held: Arc<Mutex<HashMap<PeerId, ConnectionId>>>,
+    /// The relays that are being asked.
+    asked: Arc<Mutex<HashSet<PeerId>>>,
+}
 
 impl Reservations {
     pub(super) fn has(&self, relay: &PeerId) -> bool {
         self.held().contains_key(relay)
     }
 
+    /// Returns `true` if a relay is being asked for a place.
+    pub(crate) fn asks(&self, relay: &PeerId) -> bool {
+        self.asked().contains(relay)
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<PeerId, ConnectionId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashSet<PeerId>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The note that a relay is being asked. Dropping it takes it out.
+struct Asked<'a>(&'a Reservations, PeerId);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.asked().remove(&self.1);
     }
 }
 
@@ -136,7 +158,7 @@ impl Client {
                 match self.reserve(StreamTarget::At(relay.clone())).await {
                     Ok(reserved) => {
                         let began = Instant::now();
-                        self.hold(reserved).await;
+                        self.hold(reserved, &cancel).await;
                         if began.elapsed() >= LONGEST_WAIT {
                             wait = WAIT;
                         }
@@ -165,6 +187,8 @@ impl Client {
             StreamTarget::Connected(_) => None,
         };
         let deadline = Instant::now() + RESERVE_TIME;
+        self.reservations.asked().insert(*relay.peer());
+        let _asked = Asked(&self.reservations, *relay.peer());
         let opened = self.swarm.open_to(relay, vec![HOP], deadline).await?;
         let about = opened.about.clone();
         if path_of(&about.address) == LinkPath::Relayed {
@@ -217,12 +241,17 @@ impl Client {
         Ok((time.clamp(SHORTEST, LONGEST), told.collect()))
     }
 
-    /// Keeps a reservation until it is lost, and tells the swarm task of both.
+    /// Returns `true` if there is a place at a relay.
+    pub(super) fn has(&self, relay: &PeerId) -> bool {
+        self.reservations.has(relay)
+    }
+
+    /// Keeps a reservation until it is lost or `stop` is cancelled, and tells the swarm task of both.
     ///
     /// # Cancel safety
     ///
     /// Not safe: the swarm task is not told of the end.
-    pub(super) async fn hold(&self, mut reserved: Reserved) {
+    pub(super) async fn hold(&self, mut reserved: Reserved, stop: &CancellationToken) {
         let relay = reserved.relay();
         self.tell(ReachNotice::Reserved { relay, addresses: reserved.addresses.clone() }).await;
         let lost = loop {
@@ -230,6 +259,7 @@ impl Client {
                 reserved.until - reserved.until.saturating_duration_since(Instant::now()) / 4;
             let failed = tokio::select! {
                 biased;
+                () = stop.cancelled() => break "it is not needed any more".to_owned(),
                 failed = self.watch(&reserved.about) => Some(failed),
                 () = time::sleep_until(renewal) => None,
             };

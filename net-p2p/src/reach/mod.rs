@@ -1,7 +1,9 @@
-//! Reachability: circuits through relays, for nodes that others cannot dial.
+//! Reachability: nodes that others cannot dial find out that it is so, are reached by circuits through relays, and meet
+//! directly where that can be.
 //!
 //! ```text
-//!   keepers ─▶ Client: reserve, hold ─▶ [notices] ─▶ swarm task: addresses told
+//!   Asker ─▶ verdict ─▶ AutoRelay ┐
+//!   keepers ──────────────────────┴─▶ Client: reserve, hold ─▶ [notices] ─▶ swarm task: addresses told
 //!   relays  ─▶ Stops ─▶ [accepted] ─▶ Circuits ─▶ the node's transports, and its door
 //!   clients ─▶ Relay: reservations, circuits within their limits
 //! ```
@@ -12,25 +14,42 @@
 //! * Everything that others ask for is bounded in number, size and time (`places.rs`, `server.rs`, `circuits.rs`).
 //! * A circuit passes the door like any other connection, from the address of its relay.
 
+mod autonat;
+mod autorelay;
 mod circuits;
 mod client;
+mod observed;
 mod places;
+mod punch;
 mod server;
 mod wire;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use gossip::LinkPath;
-use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol,
+    core::{ConnectedPoint, muxing::StreamMuxerBox, transport::Boxed},
+    swarm::ConnectionId,
+};
 use runtime::TaskSet;
+use tokio::sync::watch;
 
-pub(crate) use self::circuits::Circuits;
 pub use self::places::RelayLimits;
 use self::{
+    autonat::{Asker, DialBacker, Nonces, Server},
+    autorelay::{AutoRelay, Verdict},
     circuits::Stops,
-    client::{Client, Reservations},
+    client::Client,
     places::Places,
+    punch::Punch,
     server::Relay,
+};
+pub(crate) use self::{
+    circuits::Circuits,
+    client::Reservations,
+    observed::{From as SeenFrom, Observed},
+    punch::Meet,
 };
 use crate::{
     address::{PeerAddress, path_of, relay_of},
@@ -48,6 +67,9 @@ pub(crate) const HOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/rela
 
 /// Between relays and those whom circuits lead to. Source: there.
 const STOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/stop");
+
+/// Between two ends of a circuit. Source: libp2p specifications, `relay/DCUtR.md`.
+const DCUTR: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
 
 /// Addresses told of one node, at most. Chosen: both address families of four interfaces.
 const MAX_TOLD: usize = 8;
@@ -69,17 +91,28 @@ pub struct ReachConfig {
 pub enum ReachPart {
     /// The node carries circuits for others.
     Relay,
+    /// The node has its peers try its addresses, and tells others those that can be dialled; it tries those of others
+    /// too.
+    AutoNat,
+    /// The node keeps places at two relays, which it finds itself, while it cannot be dialled.
+    AutoRelay,
+    /// The node and a peer that it is connected to by a circuit try to connect directly.
+    HolePunching,
 }
 
 impl ReachPart {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Relay];
+    pub const ALL: &'static [Self] =
+        &[Self::Relay, Self::AutoNat, Self::AutoRelay, Self::HolePunching];
 
     /// The name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::AutoNat => "autonat",
+            Self::AutoRelay => "auto-relay",
+            Self::HolePunching => "hole-punching",
         }
     }
 
@@ -105,7 +138,7 @@ impl ReachConfig {
         self.with(ReachPart::Relay)
     }
 
-    fn has(&self, part: ReachPart) -> bool {
+    pub(crate) fn has(&self, part: ReachPart) -> bool {
         self.parts.contains(&part)
     }
 }
@@ -117,6 +150,8 @@ pub(crate) enum ReachNotice {
     Reserved { relay: PeerId, addresses: Vec<Multiaddr> },
     /// The place at a relay is lost.
     Lost { relay: PeerId },
+    /// Others have tried the addresses of this node, and reached it at these.
+    Verdict { reached: Vec<Multiaddr> },
 }
 
 /// The part of one swarm, before it runs.
@@ -130,12 +165,22 @@ pub(crate) struct ReachParts {
     reservations: Reservations,
     stops: Option<(Stops, AcceptQueue)>,
     relay: Option<(Arc<Places>, AcceptQueue)>,
+    config: ReachConfig,
+    observed: Observed,
+    meetings: Option<AcceptQueue>,
+    /// Requests to dial back, and nonces.
+    autonat: Option<(AcceptQueue, AcceptQueue)>,
 }
 
 /// The part of one swarm that the swarm task has.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     places: Option<Arc<Places>>,
+    punch: Option<Punch>,
+    pub(crate) observed: Option<Observed>,
+    /// The addresses that others are told, until there is a verdict and after it; `None` if those of the listeners are.
+    told: Option<Vec<Multiaddr>>,
+    has_verdict: bool,
 }
 
 impl ReachParts {
@@ -150,24 +195,61 @@ impl ReachParts {
         let reservations = Reservations::default();
         let (circuits, stops) =
             Circuits::new(swarm, hosts, (reservations.clone(), metrics.clone()));
-        let stops =
-            (!relays.is_empty()).then(|| (stops, acceptors.accept(&[STOP], circuits::WAITING)));
+        let has = |part| config.reach.has(part);
+        let stops = (!relays.is_empty() || has(ReachPart::AutoRelay))
+            .then(|| (stops, acceptors.accept(&[STOP], circuits::WAITING)));
         let limits = config.reach.limits;
-        let relay = config
-            .reach
-            .has(ReachPart::Relay)
+        let relay = has(ReachPart::Relay)
             .then(|| (Arc::new(Places::new(limits)), acceptors.accept(&[HOP], server::WAITING)));
-        let announced = config.announce.clone();
-        (Self { local, announced, relays, bound, metrics, reservations, stops, relay }, circuits)
+        let meetings =
+            has(ReachPart::HolePunching).then(|| acceptors.accept(&[DCUTR], punch::WAITING));
+        let autonat = has(ReachPart::AutoNat).then(|| {
+            let requests = acceptors.accept(&[autonat::REQUEST], autonat::WAITING);
+            (requests, acceptors.accept(&[autonat::DIAL_BACK], autonat::WAITING))
+        });
+        let parts = Self {
+            local,
+            announced: config.announce.clone(),
+            relays,
+            observed: Observed::new(bound.clone()),
+            bound,
+            metrics,
+            reservations,
+            stops,
+            relay,
+            config: config.reach.clone(),
+            meetings,
+            autonat,
+        };
+        (parts, circuits)
     }
 
-    /// Starts the tasks of a swarm that runs, in `tasks`.
+    /// The reservations, if relays are to see the port that the node listens on.
+    pub(crate) fn shows_port(&self) -> Option<Reservations> {
+        self.meetings.as_ref().map(|_| self.reservations.clone())
+    }
+
+    /// Starts the tasks of a swarm that runs, in `tasks`. `dial_back` is the transport that tries the addresses of others.
     pub(crate) fn start(
         self,
-        context: &LinkContext,
+        context: &Arc<LinkContext>,
         (swarm, senders): (&ToSwarm, &Senders),
+        dial_back: Boxed<(PeerId, StreamMuxerBox)>,
         tasks: &TaskSet,
     ) -> Reach {
+        let told = self.autonat.is_some().then(|| match self.announced.is_empty() {
+            true => own(&self.bound.addresses()),
+            false => self.announced.clone(),
+        });
+        let (observed, metrics) = (self.observed.clone(), self.metrics.clone());
+        let punch = self.meetings.map(|accept| {
+            let commands = senders.commands.clone();
+            let punch = Punch::new((self.local, observed.clone()), commands, metrics.clone());
+            let (each, accepts) = (tasks.clone(), punch.clone());
+            tasks.spawn("meetings", |cancel| accepts.run(accept, each, cancel));
+            punch
+        });
+        let announced = self.announced.clone();
         let clock = context.broadcaster.environment().clock().clone();
         if let Some((stops, accept)) = self.stops {
             let each = tasks.clone();
@@ -193,15 +275,69 @@ impl ReachParts {
             reservations: self.reservations,
             clock,
         };
+        let verdict = self.autonat.map(|(requests, nonces_accept)| {
+            let server = Server::new(DialBacker(dial_back.into()), metrics.clone());
+            let each = tasks.clone();
+            tasks.spawn("dial backs", |cancel| server.run(requests, each, cancel));
+            let (nonces, each) = (Nonces::default(), tasks.clone());
+            let takes = nonces.clone();
+            tasks.spawn("nonces", |cancel| takes.run((nonces_accept, metrics), each, cancel));
+            let (verdict, told) = watch::channel(Verdict::default());
+            let asker = Asker {
+                client: client.clone(),
+                context: Arc::clone(context),
+                observed: observed.clone(),
+                announced,
+                nonces,
+                verdict,
+            };
+            tasks.spawn("address questions", |cancel| asker.run(cancel));
+            told
+        });
+        if self.config.has(ReachPart::AutoRelay) {
+            let relays = AutoRelay::new(client.clone(), Arc::clone(context), verdict);
+            tasks.spawn("auto relay", |cancel| relays.run(cancel));
+        }
         for relay in self.relays {
             let client = client.clone();
             tasks.spawn("relay keeper", |cancel| client.keep(relay, cancel));
         }
-        Reach { places }
+        Reach { places, punch, observed: Some(observed), told, has_verdict: false }
     }
 }
 
 impl Reach {
+    /// The addresses of the listeners that others are told at the start, in a node that asks whether they can be dialled.
+    pub(crate) fn told(&self) -> &[Multiaddr] {
+        self.told.as_deref().unwrap_or_default()
+    }
+
+    /// Notes a new address of a listener. Returns `true` if others are told it now.
+    pub(crate) fn listens(&mut self, address: &Multiaddr) -> bool {
+        let told = self.told.as_mut().filter(|_| !self.has_verdict);
+        told.map(|told| told.push(address.clone())).is_some()
+    }
+
+    /// Notes the addresses at which others have reached this node. Returns those that they are not told any more.
+    pub(crate) fn reached(&mut self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        self.has_verdict = true;
+        let before = self.told.replace(addresses).unwrap_or_default();
+        before.into_iter().filter(|known| !self.told().contains(known)).collect()
+    }
+
+    /// Tries to meet a peer that has come by a circuit.
+    pub(crate) fn connected(
+        &self,
+        (peer, connection): (PeerId, ConnectionId),
+        endpoint: &ConnectedPoint,
+        tasks: &TaskSet,
+    ) {
+        let is_circuit = path_of(endpoint.get_remote_address()) == LinkPath::Relayed;
+        if let Some(punch) = self.punch.as_ref().filter(|_| is_circuit && endpoint.is_listener()) {
+            punch.begin(tasks, (peer, connection));
+        }
+    }
+
     /// Handles the end of a connection.
     pub(crate) fn closed(&self, connection: ConnectionId) {
         if let Some(places) = &self.places {

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * What others say is proposed and never believed: an address is told as this node's own once it was confirmed.
+//! * The word of others is a proposal: an address is told as this node's own only once it was confirmed.
 //! * At most [`MAX_SEEN`] hosts and addresses are kept, the newest.
 
 use std::{
@@ -78,9 +78,10 @@ impl Observed {
         let (bound, seen) = (self.bound.addresses(), self.seen());
         let listens = || bound.iter().filter(|address| path_of(address) == LinkPath::Direct);
         let mut candidates: Vec<Multiaddr> = Vec::new();
-        let at_hosts = seen.hosts.iter().flat_map(|host| {
-            listens().filter_map(|address| at_host(address, *host))
-        });
+        let at_hosts = seen
+            .hosts
+            .iter()
+            .flat_map(|host| listens().filter_map(|address| at_host(address, *host)));
         let all = seen.whole.iter().cloned().chain(at_hosts).chain(listens().cloned());
         for candidate in all {
             if !candidates.contains(&candidate) {
@@ -99,9 +100,8 @@ impl Observed {
 /// The same address at another host; `None` if that is of the other family.
 fn at_host(address: &Multiaddr, host: IpAddr) -> Option<Multiaddr> {
     let own = ip_literal(address)?;
-    (own.is_ipv4() == host.is_ipv4()).then(|| {
-        Multiaddr::from(host).iter().chain(address.iter().skip(1)).collect()
-    })
+    (own.is_ipv4() == host.is_ipv4())
+        .then(|| Multiaddr::from(host).iter().chain(address.iter().skip(1)).collect())
 }
 
 #[cfg(test)]

@@ -112,8 +112,7 @@ impl Punch {
     async fn invite(&self, peer: PeerId, circuit: ConnectionId) -> io::Result<bool> {
         let deadline = Instant::now() + MEETING_TIME;
         let on = (peer, Some(circuit));
-        let opened =
-            open_stream(&self.commands, on, vec![DCUTR], (deadline, Turn::Queued)).await;
+        let opened = open_stream(&self.commands, on, vec![DCUTR], (deadline, Turn::Queued)).await;
         let mut io = StreamIo::from(opened.map_err(io::Error::other)?);
         let sent = Instant::now();
         wire::write(&mut io, &self.connect()).await?;

@@ -39,6 +39,21 @@ pub(super) mod stop {
     pub(in crate::reach) const STATUS: i32 = 1;
 }
 
+/// Kinds of [`HolePunch`].
+pub(super) mod punch {
+    pub(in crate::reach) const CONNECT: i32 = 100;
+    pub(in crate::reach) const SYNC: i32 = 300;
+}
+
+/// Between two ends of a circuit that want to meet.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct HolePunch {
+    #[prost(int32, required, tag = "1")]
+    pub(super) kind: i32,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(super) addrs: Vec<Vec<u8>>,
+}
+
 /// Between a client and its relay.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HopMessage {

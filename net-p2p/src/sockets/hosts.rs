@@ -20,12 +20,15 @@ pub(crate) struct DialHosts {
     learnt: LearntHosts,
     /// `true` if the next dial may lead to any host.
     any: Arc<AtomicBool>,
+    /// `true` if the next dial begins at the port that the node listens on.
+    #[cfg(feature = "reachability")]
+    from_listening_port: Arc<AtomicBool>,
 }
 
 impl DialHosts {
     /// With these hosts for addresses that nobody named.
     pub(crate) fn new(learnt: LearntHosts) -> Self {
-        Self { learnt, any: Arc::default() }
+        Self { learnt, ..Self::default() }
     }
 
     /// Runs `dial`, which may lead to these hosts.
@@ -34,6 +37,21 @@ impl DialHosts {
         let dialled = dial();
         self.any.store(false, Ordering::Relaxed);
         dialled
+    }
+
+    /// Runs `dial`, which begins at the port that the node listens on.
+    #[cfg(feature = "reachability")]
+    pub(crate) fn from_listening_port<T>(&self, dial: impl FnOnce() -> T) -> T {
+        self.from_listening_port.store(true, Ordering::Relaxed);
+        let dialled = dial();
+        self.from_listening_port.store(false, Ordering::Relaxed);
+        dialled
+    }
+
+    /// Returns `true` if a dial that is handed over now begins at the port that the node listens on.
+    #[cfg(feature = "reachability")]
+    pub(super) fn is_from_listening_port(&self) -> bool {
+        self.from_listening_port.load(Ordering::Relaxed)
     }
 
     /// The hosts to which a dial that is handed over now may lead.

@@ -11,7 +11,8 @@
 //!
 //! * Every dial goes through the environment, which looks names up and races the addresses under one deadline.
 //!   It always uses a new port: with the listening port, two nodes that dial each other at the same moment
-//!   would get one TCP connection that each believes to have dialled.
+//!   would get one TCP connection that each believes to have dialled. The two exceptions are dials that mean just that,
+//!   of two peers who have agreed who is who (`reach/punch.rs`), and dials of relays, who dial nobody from that port.
 //! * The door is asked about an accepted socket before anything is read from it: what stands above TCP is a part of the
 //!   upgrade that the door lets begin.
 
@@ -59,6 +60,8 @@ use self::{
     rise::Rise,
     socket::Socket,
 };
+#[cfg(feature = "reachability")]
+use crate::route::Host;
 use crate::{
     admission::PassSlot,
     config::P2pConfig,
@@ -287,11 +290,27 @@ impl Transport for Sockets {
     fn dial(
         &mut self,
         address: Multiaddr,
-        _options: DialOpts,
+        options: DialOpts,
     ) -> Result<Self::Dial, TransportError<io::Error>> {
         let Some(route) = Route::of(&address, End::Dialler) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
+        #[cfg(feature = "reachability")]
+        if let (true, Host::Ip(ip)) = (self.hosts.is_from_listening_port(), &route.host)
+            && self.hosts.now().allow(*ip)
+            && !self.environment.is_in_memory()
+        {
+            let below = multiaddr((*ip, route.port).into());
+            let dialling = self.tcp.dial(below, options)?;
+            let rise = self.rise.clone();
+            return Ok(async move {
+                let stream = tokio::time::timeout(DIAL_TIMEOUT, dialling).await??;
+                rise.dialled(stream.0.into(), &route).await
+            }
+            .boxed());
+        }
+        #[cfg(not(feature = "reachability"))]
+        let _ = options;
         let (environment, rise, hosts) =
             (self.environment.clone(), self.rise.clone(), self.hosts.now());
         Ok(async move {

@@ -79,7 +79,7 @@ pub(crate) fn secured_transport(
         tasks,
         backlog,
         #[cfg(feature = "reachability")]
-        circuits: crate::reach::Circuits::unused(),
+        circuits: crate::reach::Circuits::none(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse { environment: Environment::system(), first: Vec::new() }),
     };

@@ -23,6 +23,8 @@ mod keys;
 mod library;
 mod links;
 mod local_network;
+#[cfg(feature = "reachability")]
+mod meetings;
 mod mesh_slots;
 mod one_address;
 #[cfg(feature = "private-network")]

@@ -241,7 +241,7 @@ const DHT_PROVIDES: Spec = Spec::new(
 
 const REACHABILITY: Spec = Spec::new(
     ("reachability", "reachability", List, Nothing, "PART"),
-    "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits",
+    "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits; autonat has peers try the addresses of this node; auto-relay finds relays for it; hole-punching connects directly after a circuit",
 );
 
 const ADMIT: Spec = Spec::new(
@@ -464,7 +464,7 @@ impl Key {
             Self::Security => &["noise", "tls"],
             Self::Dht => &["off", "auto", "client", "server"],
             Self::DhtProvides => &["archival"],
-            Self::Reachability => &["relay"],
+            Self::Reachability => &["relay", "autonat", "auto-relay", "hole-punching"],
             Self::VotePacking => &["off", "stateless"],
             Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],

@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod listening;
 mod metrics_page;
+mod nat;
 mod output;
 mod peer;
 mod perf;

@@ -76,7 +76,13 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--peer", &format!("/ip4/127.0.0.1/udp/1/quic-v1{ID}"), "because of /udp/1"),
         ("--peer", &format!("/ip4/127.0.0.1/udp/1/webrtc-direct{ID}"), "this build dials /ip4"),
         ("--peer", &format!("/ip4/127.0.0.1/tcp/1/http{ID}"), "because of /http"),
-        ("--peer", &format!("/ip4/127.0.0.1/tcp/1{ID}/p2p-circuit{ID}"), "because of /p2p-circuit"),
+        // Issue 11, 6: a circuit over a circuit.
+        (
+            "--peer",
+            &format!("/ip4/127.0.0.1/tcp/1{ID}/p2p-circuit{ID}/p2p-circuit{ID}"),
+            "because of /p2p-circuit",
+        ),
+        ("--reachability", "tunnel", "write relay, autonat, auto-relay, hole-punching"),
         ("--listen-p2p", "/ip4/999.0.0.1/tcp/1", "is no multiaddr that this build listens"),
         ("--network", "a/b", "--network: network name \"a/b\""),
         ("--profile", "eth", "--profile: \"eth\" is no profile"),

@@ -7,6 +7,8 @@
 //	peer dht MULTIADDR PREFIX FIND PROVIDE
 //	                      joins a DHT, finds the node as a provider of FIND, provides PROVIDE, prints its
 //	                      peer ID and serves until stdin closes
+//	peer relay            carries circuits for others; one line: its multiaddr; ends when stdin closes
+//	peer behind MULTIADDR the routes, reached through a relay alone; one line: the multiaddr to call
 //
 // All speak TCP, WebSocket and QUIC, with Yamux over the first two, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the
 // default) or tls, for all but QUIC. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key:
@@ -37,6 +39,7 @@ import (
 	libp2p "github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -47,7 +50,7 @@ import (
 )
 
 const (
-	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE"
+	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE | peer relay | peer behind MULTIADDR"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.
@@ -67,6 +70,8 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Without it, the library uses no circuit that has limits.
+	ctx = network.WithAllowLimitedConn(ctx, "circuits are tried too")
 
 	var err error
 	switch os.Args[1] {
@@ -74,6 +79,10 @@ func main() {
 		err = serve(ctx, os.Stdin, os.Stdout)
 	case "call":
 		err = call(ctx, os.Args[2:], os.Stdout)
+	case "relay":
+		err = relay(ctx, os.Stdin, os.Stdout)
+	case "behind":
+		err = behind(ctx, os.Args[2:], os.Stdin, os.Stdout)
 	case "dht":
 		err = table(ctx, os.Args[2:], os.Stdin, os.Stdout)
 	default:
@@ -88,6 +97,11 @@ func main() {
 
 // newHost starts a host. With no listen address it only dials.
 func newHost(listen ...string) (host.Host, error) {
+	return newHostWith(nil, listen...)
+}
+
+// newHostWith is newHost with further options.
+func newHostWith(options []libp2p.Option, listen ...string) (host.Host, error) {
 	key, err := newKey(os.Getenv("INTEROP_KEY"))
 	if err != nil {
 		return nil, err
@@ -96,15 +110,15 @@ func newHost(listen ...string) (host.Host, error) {
 	if os.Getenv("INTEROP_SECURITY") == "tls" {
 		security = libp2p.Security(tls.ID, tls.New)
 	}
-	options := []libp2p.Option{
+	options = append(options,
 		libp2p.Identity(key),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(websocket.New),
 		security,
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.DisableRelay(),
+		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
-	}
+	)
 	if file := os.Getenv("INTEROP_PSK"); file == "" {
 		options = append(options, libp2p.Transport(quic.NewTransport))
 	} else if key, err := privateKey(file); err != nil {

@@ -91,9 +91,16 @@ fn in_private_network(builder: NodeBuilder) -> NodeBuilder {
 async fn serve_at(address: &str) -> Result<(), Failed> {
     let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p([address]);
     let running = Box::pin(in_private_network(builder).start(&CancellationToken::new())).await?;
-    if let Some(address) = running.p2p_addresses().first() {
-        println!("{address}");
-    }
+    // An address through a relay is there once the relay has given a place.
+    let listens = async {
+        loop {
+            if let Some(address) = running.p2p_addresses().first() {
+                break println!("{address}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, listens).await?;
     input_closed().await?;
     // The process ends next, and its tasks with it.
     let _ = running.stop(GRACE).await;

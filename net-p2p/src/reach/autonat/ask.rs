@@ -216,6 +216,7 @@ impl Asker {
         let bare = address.iter().filter(|part| !matches!(part, Protocol::P2p(_)));
         let addrs = vec![bare.collect::<Multiaddr>().to_vec()];
         wire::write(&mut io, &Envelope::from(Content::Request(Request { addrs, nonce }))).await?;
+        let mut is_paid = false;
         loop {
             let answer: Envelope = wire::read(&mut io).await?;
             match answer.content {
@@ -223,10 +224,13 @@ impl Asker {
                     return Ok(match (answer.status, answer.dial) {
                         (status::OK, dial::OK) => Some(true),
                         (status::OK, dial::NOT_REACHED) => Some(false),
+                        // Nobody dials a private address for somebody who comes from a public one.
+                        (status::REFUSED, _) => Some(false),
                         _ => None,
                     });
                 }
-                Some(Content::DataRequest(wanted)) if wanted.bytes <= MAX_DATA => {
+                Some(Content::DataRequest(wanted)) if wanted.bytes <= MAX_DATA && !is_paid => {
+                    is_paid = true;
                     let mut left = usize::try_from(wanted.bytes).unwrap_or_default();
                     while left > 0 {
                         let data = vec![0; left.min(CHUNK)];

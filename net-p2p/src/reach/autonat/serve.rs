@@ -190,7 +190,8 @@ impl DialBacker {
 async fn tell(muxer: &mut StreamMuxerBox, nonce: u64) -> io::Result<()> {
     let opened = poll_fn(|context| Pin::new(&mut *muxer).poll_outbound(context)).await;
     let stream = opened.map_err(io::Error::other)?;
-    let chosen = dialer_select_proto(stream, [DIAL_BACK.as_ref()], Version::V1).await;
+    let name = DIAL_BACK;
+    let chosen = dialer_select_proto(stream, [name.as_ref()], Version::V1).await;
     let (_, stream) = chosen.map_err(io::Error::other)?;
     let mut io = stream.compat();
     wire::write(&mut io, &DialBack { nonce }).await?;
