@@ -109,8 +109,13 @@ impl AutoRelay {
             if wants && holds.len() < WANTED && seeking.is_none() && next <= Instant::now() {
                 seeking = Some(self.seek());
             }
-            let wake = if wants { next } else { began + PATIENCE };
-            let wake = wake.max(Instant::now() + Duration::from_millis(100));
+            // A node that is reached, or has all of its places, waits for news alone.
+            let wake = match verdict {
+                _ if seeking.is_some() || holds.len() >= WANTED => None,
+                _ if wants => Some(next),
+                Some(Verdict::Unknown) => Some(began + PATIENCE),
+                _ => None,
+            };
             let changes = async {
                 match &mut self.verdict {
                     // An error means that the task that gives verdicts has ended, with the node.
@@ -143,7 +148,7 @@ impl AutoRelay {
                     }
                 }
                 () = changes => {}
-                () = time::sleep_until(wake), if seeking.is_none() && holds.len() < WANTED => {}
+                () = time::sleep_until(wake.unwrap_or(began)), if wake.is_some() => {}
             }
         }
     }

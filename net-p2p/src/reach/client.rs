@@ -19,6 +19,7 @@ use std::{
 
 use gossip::LinkPath;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
+use mesh::LearntHosts;
 use runtime::WallClock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,7 +32,7 @@ use super::{
     wire::{self, HopMessage, hop, status},
 };
 use crate::{
-    address::{PeerAddress, path_of},
+    address::{PeerAddress, ip_literal, path_of},
     command::{Notice, Senders, ToSwarm, open_stream},
     link::PING,
     streams::{About, OpenError, StreamIo, StreamTarget, Turn},
@@ -196,10 +197,15 @@ impl Client {
         }
         let (time, told) = self.ask(opened.into(), deadline).await?;
         let relay = about.peer;
+        // A relay that listens everywhere tells its private addresses too, which lead others nowhere.
+        let is_public = |address: &Multiaddr| {
+            ip_literal(address).is_none_or(|ip| LearntHosts::Public.allow(ip))
+        };
+        let all = !is_public(&about.address);
         let ways = dialled.into_iter().chain(told.into_iter().filter_map(|address| {
             let whole = PeerAddress::new(address).ok()?;
-            (whole.peer == relay && path_of(&whole.address) == LinkPath::Direct)
-                .then_some(whole.address)
+            let is_its = whole.peer == relay && path_of(&whole.address) == LinkPath::Direct;
+            (is_its && (all || is_public(&whole.address))).then_some(whole.address)
         }));
         let mut addresses = Vec::new();
         for way in ways.take(MAX_TOLD) {
