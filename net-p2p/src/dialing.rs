@@ -134,7 +134,7 @@ impl Dialing {
         };
         let connection = options.connection_id();
         self.pending.insert(connection, Dial::Direct(reply));
-        if let Err(error) = self.hosts.from_listening_port(|| swarm.dial(options)) {
+        if let Err(error) = self.hosts.showing_port(|| swarm.dial(options)) {
             self.dial_failed(swarm, connection, error);
         }
     }
@@ -239,9 +239,8 @@ impl Dialing {
     fn dial_relay(&mut self, swarm: &mut NodeSwarm, options: DialOpts, dial: Dial) {
         let connection = options.connection_id();
         self.pending.insert(connection, dial);
-        let dialled = self
-            .hosts
-            .from_listening_port(|| self.hosts.within(LearntHosts::Any, || swarm.dial(options)));
+        let dialled =
+            self.hosts.showing_port(|| self.hosts.within(LearntHosts::Any, || swarm.dial(options)));
         match dialled {
             Ok(()) => drop(self.from_listening_port.insert(connection)),
             Err(error) => self.dial_failed(swarm, connection, error),

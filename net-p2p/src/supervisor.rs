@@ -49,8 +49,9 @@ use crate::{
     publications::publications,
     pubsub,
     sockets::{DialHosts, Sockets},
-    streams::{self, Acceptors},
+    streams::{self, AcceptQueue, Acceptors},
     swarm::{Core, End},
+    topic_debts::TopicDebts,
     topic_gate::TopicGate,
     topic_traffic::TopicTraffic,
     transport::{self, TransportParts, TransportSetupError},
@@ -147,12 +148,7 @@ impl SwarmParts {
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
         let profile = self.context.broadcaster.profile();
         let mut acceptors = Acceptors::new(self.context.metrics.clone());
-        let mut protocols = Vec::new();
-        if self.config.gossip == GossipStreams::On {
-            protocols = gossip_protocols(profile);
-            protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
-        }
-        let accept = acceptors.accept(&protocols, streams::GOSSIP);
+        let accept = self.gossip_queue(&mut acceptors);
         let served = TaskSet::new(cancel);
         self.serve_http(&mut acceptors, &served);
         self.serve_protocols(&mut acceptors, &served);
@@ -195,19 +191,10 @@ impl SwarmParts {
             key.public().to_peer_id(),
             SwarmConfig::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT),
         );
-        for address in &self.config.announce {
-            swarm.add_external_address(address.clone());
-        }
-        let topics = pubsub::topics(profile);
         let listening = self.listen_on(&mut swarm, listen)?;
         let leads = senders.clone();
         let outbox = Outbox::new(to_publish, budget_bytes, Instant::now());
-        let verdicts = senders.verdicts.clone();
-        let mut topics =
-            TopicTraffic::new(Arc::clone(&self.context), topics, verdicts, outbox, debts);
-        if self.config.subscribe == Subscription::Subscribed {
-            topics.subscribe(&mut swarm);
-        }
+        let topics = self.topics(&mut swarm, &senders, (outbox, debts));
         let mut core = Box::new(Core {
             swarm,
             links: self.gossip_links(senders, hosts, cancel),
@@ -228,18 +215,56 @@ impl SwarmParts {
         core.listen().await.map_err(failed)?;
         self.swarm.lead_to(Some(&leads));
         #[cfg(feature = "reachability")]
-        {
-            if let Some(relays) = reach.shows_port() {
-                core.links.dialing.show_port_to(relays);
-            }
-            let leads = (&self.swarm, &leads);
-            core.reach = reach.start(&self.context, leads, self.dial_back(parts)?, &core.served);
-            for address in core.reach.told().to_vec() {
-                core.swarm.add_external_address(address);
-            }
-        }
+        self.start_reach(&mut core, reach, &leads, parts)?;
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
+    }
+
+    /// The queue of inbound gossip streams.
+    fn gossip_queue(&self, acceptors: &mut Acceptors) -> AcceptQueue {
+        let profile = self.context.broadcaster.profile();
+        let mut protocols = Vec::new();
+        if self.config.gossip == GossipStreams::On {
+            protocols = gossip_protocols(profile);
+            protocols.extend(profile.bulk_stream_protocol.map(StreamProtocol::new));
+        }
+        acceptors.accept(&protocols, streams::GOSSIP)
+    }
+
+    /// The traffic of topics, which are subscribed to if the node is to receive them.
+    fn topics(
+        &self,
+        swarm: &mut NodeSwarm,
+        senders: &Senders,
+        (outbox, debts): (Outbox, TopicDebts),
+    ) -> TopicTraffic {
+        let topics = pubsub::topics(self.context.broadcaster.profile());
+        let (context, verdicts) = (Arc::clone(&self.context), senders.verdicts.clone());
+        let mut topics = TopicTraffic::new(context, topics, verdicts, outbox, debts);
+        if self.config.subscribe == Subscription::Subscribed {
+            topics.subscribe(swarm);
+        }
+        topics
+    }
+
+    /// Starts what makes this node, and others, reachable, in a swarm that runs.
+    #[cfg(feature = "reachability")]
+    fn start_reach(
+        &self,
+        core: &mut Core,
+        reach: ReachParts,
+        leads: &Senders,
+        parts: (ConnectionTasks, Backlog),
+    ) -> Result<(), BuildError> {
+        if let Some(relays) = reach.shows_port() {
+            core.links.dialing.show_port_to(relays);
+        }
+        let leads = (&self.swarm, leads);
+        core.reach = reach.start(&self.context, leads, self.dial_back(parts)?, &core.served);
+        for address in core.reach.told().to_vec() {
+            core.swarm.add_external_address(address);
+        }
+        Ok(())
     }
 
     /// Builds the transport, whose connections run in `tasks` and are counted in `backlog`.
@@ -320,12 +345,15 @@ impl SwarmParts {
         crate::dht::build(&settings, node, &self.context.metrics)
     }
 
-    /// Listens on every address.
+    /// Listens on every address, and tells others those that are announced.
     fn listen_on(
         &self,
         swarm: &mut NodeSwarm,
         listen: &[Multiaddr],
     ) -> Result<Listening, BuildError> {
+        for address in &self.config.announce {
+            swarm.add_external_address(address.clone());
+        }
         let mut listening = Listening::new(self.bound.clone());
         #[cfg(feature = "reachability")]
         let listen = &crate::reach::own(listen);

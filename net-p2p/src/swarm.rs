@@ -216,32 +216,7 @@ impl Core {
             SwarmEvent::Behaviour(Event::Mdns(event)) => {
                 links.dialing.on_mdns(links.context.broadcaster.mesh(), event);
             }
-            SwarmEvent::Behaviour(Event::Identify(event)) => {
-                let identify::Event::Received { connection_id, peer_id, info } = *event else {
-                    return;
-                };
-                #[cfg(feature = "reachability")]
-                if let Some(observed) = &self.reach.observed
-                    && links.peers.get(&peer_id).and_then(|peer| peer.path(connection_id))
-                        == Some(LinkPath::Direct)
-                {
-                    let is_shown = links.dialing.is_from_listening_port(connection_id);
-                    let from = if is_shown { SeenFrom::ListeningPort } else { SeenFrom::OtherPort };
-                    observed.note(&info.observed_addr, from);
-                }
-                #[cfg(not(feature = "reachability"))]
-                let _ = connection_id;
-                // An event may come after the end of the connection that it is about.
-                if swarm.is_connected(&peer_id)
-                    && let Some(identity) = identity_of(&peer_id)
-                {
-                    links.context.abouts.note(identity, &info);
-                }
-                #[cfg(feature = "dht")]
-                if let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut()) {
-                    dht.on_identified(gate, peer_id, &info);
-                }
-            }
+            SwarmEvent::Behaviour(Event::Identify(event)) => self.on_identify(*event),
             #[cfg(feature = "dht")]
             SwarmEvent::Behaviour(Event::Dht(event)) => {
                 if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
@@ -303,6 +278,33 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Notes what a peer says of itself, and of this node.
+    fn on_identify(&mut self, event: identify::Event) {
+        let Self { swarm, links, .. } = self;
+        let identify::Event::Received { connection_id, peer_id, info } = event else { return };
+        #[cfg(feature = "reachability")]
+        if let Some(observed) = &self.reach.observed
+            && links.peers.get(&peer_id).and_then(|peer| peer.path(connection_id))
+                == Some(LinkPath::Direct)
+        {
+            let is_shown = links.dialing.is_from_listening_port(connection_id);
+            let from = if is_shown { SeenFrom::ListeningPort } else { SeenFrom::OtherPort };
+            observed.note(&info.observed_addr, from);
+        }
+        #[cfg(not(feature = "reachability"))]
+        let _ = connection_id;
+        // An event may come after the end of the connection that it is about.
+        if swarm.is_connected(&peer_id)
+            && let Some(identity) = identity_of(&peer_id)
+        {
+            links.context.abouts.note(identity, &info);
+        }
+        #[cfg(feature = "dht")]
+        if let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut()) {
+            dht.on_identified(gate, peer_id, &info);
         }
     }
 

@@ -41,7 +41,7 @@ impl DialHosts {
 
     /// Runs `dial`, which begins at the port that the node listens on.
     #[cfg(feature = "reachability")]
-    pub(crate) fn from_listening_port<T>(&self, dial: impl FnOnce() -> T) -> T {
+    pub(crate) fn showing_port<T>(&self, dial: impl FnOnce() -> T) -> T {
         self.from_listening_port.store(true, Ordering::Relaxed);
         let dialled = dial();
         self.from_listening_port.store(false, Ordering::Relaxed);
