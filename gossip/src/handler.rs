@@ -18,19 +18,20 @@ pub enum Validation {
     Reject,
 }
 
-/// Judges messages of one tag before they are handled or passed on.
+/// Judges messages of one tag, or of one topic of the application's own, before they are handled or passed on. `M` is the
+/// message: [`Inbound`] of a tag, [`TopicInbound`](crate::TopicInbound) of a topic.
 ///
 /// Runs on a worker, so it may compute, but must not block.
-pub trait Validator: Send + Sync + 'static {
+pub trait Validator<M = Inbound>: Send + Sync + 'static {
     /// Judges one message.
-    fn validate(&self, message: &Inbound) -> Validation;
+    fn validate(&self, message: &M) -> Validation;
 }
 
-impl<F> Validator for F
+impl<M, F> Validator<M> for F
 where
-    F: Fn(&Inbound) -> Validation + Send + Sync + 'static,
+    F: Fn(&M) -> Validation + Send + Sync + 'static,
 {
-    fn validate(&self, message: &Inbound) -> Validation {
+    fn validate(&self, message: &M) -> Validation {
         self(message)
     }
 }
@@ -40,7 +41,8 @@ where
 pub enum Verdict {
     /// Nothing more.
     Ignore,
-    /// Pass the message on to every other peer, if this node relays and it was not passed on before.
+    /// Pass the message on to every other peer, if this node relays and it was not passed on before. Without effect on a
+    /// topic of the application's own, where accepted messages are passed on in any case.
     Relay,
     /// Answer the sender. Only for a request; ignored and counted otherwise.
     Respond(Topics),
@@ -48,26 +50,27 @@ pub enum Verdict {
     Disconnect(ApplicationReason),
 }
 
-/// Handles messages of one tag.
+/// Handles messages of one tag, or of one topic of the application's own. `M` is the message: [`Inbound`] of a tag,
+/// [`TopicInbound`](crate::TopicInbound) of a topic.
 ///
 /// Every message is handled on one of a bounded number of workers, under a deadline. A handler that
 /// panics or outlives the deadline loses that message only. Messages of one tag may be handled
 /// concurrently and out of order.
-pub trait Handler: Send + Sync + 'static {
+pub trait Handler<M = Inbound>: Send + Sync + 'static {
     /// Handles one message and says what to do with it.
     ///
     /// # Cancel safety
     ///
     /// The future is dropped at the deadline, and when the node stops.
-    fn handle(&self, message: Inbound) -> BoxFuture<'_, Verdict>;
+    fn handle(&self, message: M) -> BoxFuture<'_, Verdict>;
 }
 
-impl<F, Fut> Handler for F
+impl<M, F, Fut> Handler<M> for F
 where
-    F: Fn(Inbound) -> Fut + Send + Sync + 'static,
+    F: Fn(M) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Verdict> + Send + 'static,
 {
-    fn handle(&self, message: Inbound) -> BoxFuture<'_, Verdict> {
+    fn handle(&self, message: M) -> BoxFuture<'_, Verdict> {
         Box::pin(self(message))
     }
 }

@@ -28,6 +28,7 @@ mod priority;
 mod profile;
 mod reason;
 mod tag;
+mod topic;
 pub mod wire;
 
 pub use address::{AddressError, GossipUrl, NodeAddress, Security, WebSocketAddress};
@@ -52,3 +53,4 @@ pub use profile::{
 };
 pub use reason::{ApplicationReason, DisconnectReason};
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};
+pub use topic::{PublishError, TopicInbound};

@@ -1,5 +1,7 @@
 //! The contract: what an application may ask of a gossip node.
 
+use bytes::Bytes;
+
 use crate::{
     address::NodeAddress,
     dial_state::DialState,
@@ -10,6 +12,7 @@ use crate::{
     network_id::NetworkId,
     peer::{LinkId, PeerClass, PeerInfo},
     reason::ApplicationReason,
+    topic::PublishError,
 };
 
 /// The outcome of submitting a sound message, at the moment of the call. A message that can never be sent is a
@@ -81,6 +84,23 @@ pub trait GossipNode: Send + Sync + 'static {
     ///
     /// [`SubmitError`], as for [`GossipNode::broadcast`], if this node relays.
     fn relay(&self, message: Outbound) -> Result<Admission, SubmitError>;
+
+    /// Publishes a message on a topic of the application's own, over libp2p, and resolves with the number of peers that it
+    /// was sent to: those that are subscribed, zero if there are none. This node does not hear it. The default has no
+    /// topics, as a node without libp2p.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] when the message was not published.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting, not the publication, which is under way once this method has returned.
+    fn publish(&self, topic: &str, body: Bytes) -> BoxFuture<'_, Result<usize, PublishError>> {
+        drop(body);
+        let topic = topic.to_owned();
+        Box::pin(async { Err(PublishError::UnknownTopic { topic }) })
+    }
 
     /// The peers of a class, in no particular order.
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo>;

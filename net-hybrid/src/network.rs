@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
+use bytes::Bytes;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
-    GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, Request,
-    RequestError, Response, SubmitError,
+    GossipNode, LinkId, NetworkId, NodeAddress, Outbound, PeerClass, PeerInfo, PublishError,
+    Request, RequestError, Response, SubmitError,
     http::{HttpAddressError, HttpClient},
 };
 use net_p2p::{P2pConfig, P2pNetwork};
@@ -155,6 +156,10 @@ impl GossipNode for HybridNetwork {
 
     fn relay(&self, message: Outbound) -> Result<Admission, SubmitError> {
         self.broadcaster.relay(&message)
+    }
+
+    fn publish(&self, topic: &str, body: Bytes) -> BoxFuture<'_, Result<usize, PublishError>> {
+        self.p2p.publish(topic, body)
     }
 
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {

@@ -13,6 +13,7 @@ use crate::{
     boxed::Boxed,
     config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
     gated_pubsub::GatedPubsub,
+    own_topics::TopicPolicies,
     pubsub, streams,
     topic_gate::TopicGate,
 };
@@ -130,7 +131,7 @@ impl Behaviour {
         config: &P2pConfig,
         profile: &NetworkProfile,
         streams: streams::Behaviour,
-        gate: TopicGate,
+        topics: (TopicGate, TopicPolicies),
         #[cfg(feature = "dht")] dht: Option<crate::dht::GatedDht>,
     ) -> Result<Self, BehaviourError> {
         let key = libp2p_key(&config.key).public();
@@ -152,7 +153,7 @@ impl Behaviour {
             }
         };
         let gossipsub = match config.gossip {
-            GossipStreams::On => Some(Boxed(pubsub::build(local, config.fanout, profile, gate)?)),
+            GossipStreams::On => Some(Boxed(pubsub::build(local, config.fanout, profile, topics)?)),
             GossipStreams::Off => None,
         };
         Ok(Self {

@@ -7,7 +7,7 @@ use libp2p::Multiaddr;
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 
-use crate::{protocols::OwnProtocol, security::Security, trees::ResolveTree};
+use crate::{own_topics::OwnTopic, protocols::OwnProtocol, security::Security, trees::ResolveTree};
 
 /// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub struct P2pConfig {
     pub clients: Option<Clients>,
     /// The application's own protocols, whose streams are accepted. Default: none.
     pub protocols: Vec<OwnProtocol>,
+    /// The application's own topics, which the node subscribes to and publishes on. Default: none.
+    pub topics: Vec<OwnTopic>,
     /// The certificates for secure WebSockets, and the WebSocket port of another network. Default: none.
     #[cfg(feature = "websocket")]
     pub web: crate::web::WebConfig,
@@ -124,6 +126,7 @@ impl P2pConfig {
             backlog_bytes: None,
             http_server: None,
             protocols: Vec::new(),
+            topics: Vec::new(),
             #[cfg(feature = "websocket")]
             web: crate::web::WebConfig::default(),
             #[cfg(feature = "private-network")]

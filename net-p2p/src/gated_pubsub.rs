@@ -23,12 +23,12 @@ use runtime::Rarely;
 
 use crate::{
     topic_filter::KnownTopics,
-    topic_gate::{StrictNoSign, TopicGate},
+    topic_gate::{TopicGate, TopicTransform},
 };
 
 /// GossipSub with the types of this crate.
 pub(crate) type Behaviour =
-    gossipsub::Behaviour<StrictNoSign, MaxCountSubscriptionFilter<KnownTopics>>;
+    gossipsub::Behaviour<TopicTransform, MaxCountSubscriptionFilter<KnownTopics>>;
 
 /// GossipSub behind the gate.
 pub(crate) struct GatedPubsub {
@@ -39,7 +39,7 @@ pub(crate) struct GatedPubsub {
 }
 
 impl GatedPubsub {
-    /// Wraps `inner`, whose transform must be a [`StrictNoSign`] of the same gate.
+    /// Wraps `inner`, whose transform must be a [`TopicTransform`] of the same gate.
     pub(crate) const fn new(inner: Behaviour, gate: TopicGate) -> Self {
         Self { inner, gate, flood_lines: Rarely::new() }
     }

@@ -15,6 +15,7 @@
 //! | commands | handles -> swarm task | 1,024 | caller gets an error | - |
 //! | publications | router -> swarm task | 16 MiB, in turns of their origins; paced | the newest of the origin with most are dropped | `PublishQueueFull` |
 //! | received messages to pass on | swarm task -> GossipSub | 16 MiB, in turns of their peers; paced | the newest of the peer with most are not passed on | `TopicPassOnFull` |
+//! | messages of own topics | swarm task -> topic workers | 12 MiB, in turns of their peers | the newest of the peer with most are ignored | `TopicPoolFull` |
 //! | searches in the DHT | handles, mesh loop -> swarm task | 32, and 32 under way | caller gets `Busy` | `DhtSearchRefused` |
 //! | provider records | connections -> swarm task | 12,288, and 256 for each of the network's keys | not stored | `DhtRecordRefused` |
 //! | names to look up | swarm task -> DNS | 64, 10 s each | the dial fails | `Unresolved` |
@@ -78,6 +79,7 @@ mod network;
 mod network_key;
 mod origin;
 mod outbox;
+mod own_topics;
 mod peers;
 mod protocols;
 mod publications;
@@ -120,9 +122,10 @@ pub use dht::{AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, Fin
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};
-pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols};
+pub use network::{AddPeerError, P2pNetwork, StartError, check_protocols, check_topics};
 #[cfg(feature = "private-network")]
 pub use network_key::{NetworkKey, NetworkKeyError, is_private};
+pub use own_topics::{IdFunction, IdParts, MessageIds, OwnTopic, Signing, TopicError};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 #[cfg(feature = "reachability")]
 pub use reach::{ReachConfig, ReachPart, RelayLimits};

@@ -67,6 +67,12 @@ pub enum P2pEvent {
     TopicPeerStalled,
     /// A peer is no longer served on topics: its GossipSub score is too low.
     TopicPeerMuted,
+    /// A message on an application's topic was ignored: too many of its peer wait to be judged.
+    TopicPoolFull,
+    /// A message on an application's topic was not accepted by its validator.
+    TopicRefused,
+    /// The handler of an application's topic panicked, took too long, or wanted to answer a message.
+    TopicHandlerFailed,
     /// An address was not dialled: its name could not be resolved.
     Unresolved,
     /// A peer was disconnected: it did not answer pings.
@@ -113,7 +119,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 49] = [
+    const ALL: [Self; 52] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -142,6 +148,9 @@ impl P2pEvent {
         Self::TopicFlood,
         Self::TopicPeerStalled,
         Self::TopicPeerMuted,
+        Self::TopicPoolFull,
+        Self::TopicRefused,
+        Self::TopicHandlerFailed,
         Self::Unresolved,
         Self::PingTimeout,
         Self::SwarmRestarted,
@@ -197,6 +206,9 @@ impl P2pEvent {
             Self::TopicFlood => "p2p_topic_flood",
             Self::TopicPeerStalled => "p2p_topic_peer_stalled",
             Self::TopicPeerMuted => "p2p_topic_peer_muted",
+            Self::TopicPoolFull => "p2p_topic_pool_full",
+            Self::TopicRefused => "p2p_topic_refused",
+            Self::TopicHandlerFailed => "p2p_topic_handler_failed",
             Self::Unresolved => "p2p_unresolved",
             Self::PingTimeout => "p2p_ping_timeout",
             Self::SwarmRestarted => "p2p_swarm_restarted",
@@ -306,6 +318,15 @@ impl P2pEvent {
             }
             Self::TopicPeerMuted => {
                 "A peer is no longer served on topics: its GossipSub score is too low"
+            }
+            Self::TopicPoolFull => {
+                "A message on an application's topic was ignored: too many of its peer wait to be judged"
+            }
+            Self::TopicRefused => {
+                "A message on an application's topic was not accepted by its validator"
+            }
+            Self::TopicHandlerFailed => {
+                "The handler of an application's topic panicked, took too long, or wanted to answer a message"
             }
             Self::Unresolved => "An address was not dialled: its name could not be resolved",
             Self::PingTimeout => "A peer was disconnected: it did not answer pings",

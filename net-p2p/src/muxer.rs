@@ -59,6 +59,7 @@ use crate::{
     connections::ConnectionTasks,
     flush_coalescer::FlushCoalescer,
     metrics::P2pMetrics,
+    own_topics::Stamp,
     topic_debts::TopicDebts,
 };
 
@@ -213,6 +214,12 @@ impl Muxer {
     /// Pays the debt of `peer` as what was published to it reaches this connection.
     pub(crate) fn with_debt(self, debts: &TopicDebts, peer: PeerId) -> Self {
         self.topics.pays(debts.open(peer, self.evict.clone()));
+        self
+    }
+
+    /// Changes this node's own messages on topics by `stamp`.
+    pub(crate) fn with_stamp(self, stamp: Stamp) -> Self {
+        self.topics.stamps(stamp);
         self
     }
 

@@ -6,18 +6,26 @@ use std::{
 };
 
 use broadcaster::Broadcaster;
+use bytes::Bytes;
 use gossip::{
     Admission, ApplicationReason, BoxFuture, ConnectPolicy, Delivery, DeliveryError, DialState,
-    GossipNode, Identity, LinkId, NetworkId, NetworkProfile, NodeAddress, Outbound, PeerClass,
-    PeerInfo, Request, RequestError, Response, SubmitError, Tag, Transport,
+    DisconnectReason, GossipNode, Identity, Lane, LinkId, NetworkId, NetworkProfile, NodeAddress,
+    Outbound, PeerClass, PeerInfo, PublishError, Request, RequestError, Response, SubmitError, Tag,
+    TopicInbound, Transport,
     http::{HttpAddressError, HttpClient},
 };
 use http::HeaderValue;
-use libp2p::{Multiaddr, StreamProtocol, gossipsub::IdentTopic};
+use libp2p::{
+    Multiaddr, StreamProtocol,
+    gossipsub::{IdentTopic, TopicHash},
+};
 use mesh::Added;
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
 use runtime::{Fault, Shutdown, TaskSet};
-use tokio::time::Instant;
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,8 +36,12 @@ use crate::{
     http::{StreamConnect, unusable},
     link::{LinkContext, StrangersLines},
     listening::Bound,
-    metrics::P2pMetrics,
+    metrics::{P2pEvent, P2pMetrics},
+    origin::Origin,
+    outbox::{cost, max_waiting_bytes},
+    own_topics::{self, EndLinks, OwnTopic, TopicError, TopicPolicies, TopicPool},
     protocols::{self, OwnProtocol, ProtocolError, Streams},
+    publications::{NotTaken, Publication, Receipt},
     pubsub,
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
@@ -52,6 +64,9 @@ pub enum StartError {
     /// A protocol of the application cannot be accepted.
     #[error("cannot accept streams of a protocol")]
     Protocol(#[from] ProtocolError),
+    /// A topic of the application cannot be served.
+    #[error("cannot serve a topic")]
+    Topic(#[from] TopicError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -78,6 +93,15 @@ pub fn check_protocols(
     protocols: &[OwnProtocol],
 ) -> Result<(), ProtocolError> {
     protocols::check(profile, protocols)
+}
+
+/// Checks that a network of this profile can serve these topics of an application.
+///
+/// # Errors
+///
+/// [`TopicError`] for the first topic that it cannot serve.
+pub fn check_topics(profile: &NetworkProfile, topics: &[OwnTopic]) -> Result<(), TopicError> {
+    own_topics::check(profile, topics)
 }
 
 /// The reason why an address was not added.
@@ -107,6 +131,8 @@ struct Shared {
     bound: Bound,
     local: libp2p::PeerId,
     gossip: GossipStreams,
+    policies: TopicPolicies,
+    pool: TopicPool,
     trees: TreeNames,
     announced: Vec<Multiaddr>,
     #[cfg(feature = "websocket")]
@@ -135,6 +161,7 @@ impl P2pNetwork {
     ) -> Result<Self, StartError> {
         let door = config.door.over(Transport::Libp2p);
         protocols::check(broadcaster.profile(), &config.protocols)?;
+        own_topics::check(broadcaster.profile(), &config.topics)?;
         let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
         let configured = configured?;
         let trees = config.resolver.as_ref().map_or(TreeNames::Unresolved, |_| TreeNames::Resolved);
@@ -162,11 +189,21 @@ impl P2pNetwork {
             .clients
             .clone()
             .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
+        let own = match gossip {
+            GossipStreams::On => config.topics.as_slice(),
+            GossipStreams::Off => &[],
+        };
+        let (policies, pool) = (TopicPolicies::new(own), topic_pool(&context));
+        if !own.is_empty() {
+            pool.work(&tasks);
+        }
         let parts = SwarmParts {
             config,
             context: Arc::clone(&context),
             swarm: swarm.clone(),
             bound: bound.clone(),
+            policies: policies.clone(),
+            pool: pool.clone(),
         };
         let life = parts.make(&listen, tasks.token()).await.map_err(|error| match error {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
@@ -200,6 +237,8 @@ impl P2pNetwork {
             bound,
             local,
             gossip,
+            policies,
+            pool,
             trees,
             announced,
             #[cfg(feature = "websocket")]
@@ -233,6 +272,54 @@ impl P2pNetwork {
             GossipStreams::On => pubsub::topics(self.shared.context.broadcaster.profile()),
             GossipStreams::Off => Vec::new(),
         }
+    }
+
+    /// The messages of the application's topics that are accepted from now on, of all topics together. A reader that falls
+    /// 64 messages behind misses the oldest.
+    #[must_use]
+    pub fn observe_topics(&self) -> broadcast::Receiver<TopicInbound> {
+        self.shared.pool.observe()
+    }
+
+    /// The names of the application's topics; none while this network does not gossip.
+    pub fn own_topics(&self) -> impl Iterator<Item = &str> {
+        self.shared.policies.own().map(|(_, topic)| topic.name())
+    }
+
+    /// Offers a message of an application's topic for publication.
+    fn offer(
+        &self,
+        topic: &str,
+        body: Bytes,
+    ) -> Result<oneshot::Receiver<Result<usize, PublishError>>, PublishError> {
+        let unknown = || PublishError::UnknownTopic { topic: topic.to_owned() };
+        let hash = TopicHash::from_raw(topic);
+        let max = self.shared.policies.of(&hash).ok_or_else(unknown)?.max_bytes;
+        match body.len() {
+            0 => return Err(PublishError::Empty),
+            bytes if bytes > max => return Err(PublishError::TooLarge { bytes, max }),
+            _ => {}
+        }
+        let LinkContext { broadcaster, metrics, .. } = &*self.shared.context;
+        let full = || {
+            metrics.note(P2pEvent::PublishQueueFull);
+            PublishError::Full
+        };
+        let held = broadcaster.budget().try_reserve(cost(body.len()), Lane::Bulk);
+        let (sender, outcome) = oneshot::channel();
+        let publication = Publication {
+            origin: Origin::Own,
+            topic: hash,
+            body,
+            held: held.ok_or_else(full)?,
+            receipt: Receipt::Awaited(sender),
+        };
+        match self.shared.swarm.publish(publication) {
+            Ok(displaced) => metrics.note_many(P2pEvent::PublishQueueFull, displaced as u64),
+            Err(NotTaken::Full) => return Err(full()),
+            Err(NotTaken::Down) => return Err(PublishError::Closed),
+        }
+        Ok(outcome)
     }
 
     /// Detaches the topics, closes links and connections in an orderly way, and waits for that. Tasks that
@@ -502,6 +589,15 @@ impl GossipNode for P2pNetwork {
         self.shared.context.broadcaster.relay(&message)
     }
 
+    fn publish(&self, topic: &str, body: Bytes) -> BoxFuture<'_, Result<usize, PublishError>> {
+        let offered = self.offer(topic, body);
+        Box::pin(async move {
+            // A message that was dropped made room for others, or the swarm that was to send it has ended.
+            let dropped = || if self.is_up() { PublishError::Full } else { PublishError::Closed };
+            offered?.await.unwrap_or_else(|_dropped| Err(dropped()))
+        })
+    }
+
     fn peers(&self, class: PeerClass) -> Vec<PeerInfo> {
         let mut peers = self.shared.context.broadcaster.peers(class);
         peers.retain(|peer| peer.transport == Transport::Libp2p);
@@ -552,4 +648,20 @@ impl GossipNode for P2pNetwork {
     fn network_advanced(&self) {
         self.shared.context.broadcaster.mesh().network_advanced();
     }
+}
+
+/// The pool of the application's topics, whose handlers can end links.
+fn topic_pool(context: &Arc<LinkContext>) -> TopicPool {
+    let broadcaster = &context.broadcaster;
+    let ends = Arc::downgrade(context);
+    let end_links: EndLinks = Arc::new(move |message: &TopicInbound, reason: DisconnectReason| {
+        let (Some(context), Some(from)) = (ends.upgrade(), message.from) else { return };
+        let connected = context.broadcaster.peers(PeerClass::Connected);
+        for peer in connected.iter().filter(|peer| peer.identity == Some(from)) {
+            context.broadcaster.disconnect(peer.id, reason);
+        }
+    });
+    let bound = max_waiting_bytes(broadcaster.budget().total());
+    let handler_timeout = broadcaster.limits().handler_timeout;
+    TopicPool::new(bound, handler_timeout, end_links, context.metrics.clone())
 }

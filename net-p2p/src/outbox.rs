@@ -267,7 +267,7 @@ mod tests {
     use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 
     use super::*;
-    use crate::publications::{Publications, publications};
+    use crate::publications::{Publications, Receipt, publications};
 
     const BUDGET: usize = 64 * 1024 * 1024;
 
@@ -278,7 +278,8 @@ mod tests {
 
     fn message(budget: &ByteBudget, origin: Origin, bytes: usize) -> Publication {
         let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
-        let (topic, receipt) = (TopicHash::from_raw("t"), TopicReceipt::unwanted());
+        let topic = TopicHash::from_raw("t");
+        let receipt = Receipt::Broadcast(TopicReceipt::unwanted());
         Publication { origin, topic, body: vec![0; bytes].into(), held, receipt }
     }
 

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broadcaster::{Reservation, TopicReceipt};
 use bytes::Bytes;
+use gossip::PublishError;
 use libp2p::gossipsub::TopicHash;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{origin::Origin, waiting::Waiting};
 
@@ -27,6 +28,34 @@ pub(crate) enum NotTaken {
     Down,
 }
 
+/// Tells the sender of a message the outcome. One that is dropped tells that the message was dropped.
+#[derive(Debug)]
+pub(crate) enum Receipt {
+    /// The message is one of the broadcaster.
+    Broadcast(TopicReceipt),
+    /// The message is for a topic of the application.
+    Awaited(oneshot::Sender<Result<usize, PublishError>>),
+}
+
+impl Receipt {
+    /// Tells that the message was sent to so many peers.
+    pub(crate) fn reached(self, peers: usize) {
+        match self {
+            Self::Broadcast(receipt) => receipt.reached(peers),
+            // The send fails only if the sender has stopped waiting.
+            Self::Awaited(sender) => drop(sender.send(Ok(peers))),
+        }
+    }
+
+    /// Tells that the message was not sent.
+    pub(crate) fn failed(self, why: PublishError) {
+        if let Self::Awaited(sender) = self {
+            // As above.
+            let _ = sender.send(Err(why));
+        }
+    }
+}
+
 /// A message that waits to be published.
 #[derive(Debug)]
 pub(crate) struct Publication {
@@ -36,7 +65,7 @@ pub(crate) struct Publication {
     /// The charge for [`cost`](crate::outbox::cost) bytes.
     pub(crate) held: Reservation,
     /// Receives the number of peers the message was sent to.
-    pub(crate) receipt: TopicReceipt,
+    pub(crate) receipt: Receipt,
 }
 
 /// The end of the queue that takes messages. Clones share it.

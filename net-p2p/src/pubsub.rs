@@ -2,28 +2,27 @@
 //!
 //! # Invariants
 //!
-//! * Messages carry their author and a sequence number but no signature; signed messages are rejected.
-//!   Source: wire facts 8.6, S-2.
-//! * The ID of a message is the hash of its data alone, so one transaction has the same ID at every node.
-//! * Only the topics of the network can be subscribed to, by this node and by peers.
+//! * On topics of the network messages carry their author and a sequence number but no signature; signed messages are
+//!   rejected. Source: wire facts 8.6, S-2. Their ID is the hash of their data alone, so one transaction has the same ID at
+//!   every node. Topics of the application have policies of their own (`own_topics/policy.rs`).
+//! * Only these topics can be subscribed to, by this node and by peers.
 
 use std::{collections::HashSet, time::Duration};
 
-use blake2::{Blake2b, Digest, digest::consts::U32};
 use gossip::{MAX_TOPIC_BYTES, NetworkProfile, Route, Tag};
 use libp2p::{
     PeerId,
     gossipsub::{
         self, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity,
-        MessageId, PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams,
-        ValidationMode,
+        PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode,
     },
 };
 
 use crate::{
     gated_pubsub::{Behaviour, GatedPubsub},
+    own_topics::TopicPolicies,
     topic_filter::KnownTopics,
-    topic_gate::{StrictNoSign, TopicGate},
+    topic_gate::{TopicGate, TopicTransform},
 };
 
 /// Largest overhead of a message on a topic, in bytes: author, sequence number, topic, lengths.
@@ -124,19 +123,19 @@ impl Overlay {
 #[error("the settings of gossipsub contradict each other: {0}")]
 pub(crate) struct SetupError(String);
 
-/// Builds the GossipSub behaviour of one node, with `gate` before it.
+/// Builds the GossipSub behaviour of one node, with `gate` before it, and with the application's topics of `policies`.
 pub(crate) fn build(
     local: PeerId,
     fanout: usize,
     profile: &NetworkProfile,
-    gate: TopicGate,
+    (gate, policies): (TopicGate, TopicPolicies),
 ) -> Result<GatedPubsub, SetupError> {
-    let overlay = Overlay::of(fanout);
+    let (overlay, ids) = (Overlay::of(fanout), policies.clone());
     let mut config = ConfigBuilder::default();
     config
         .validation_mode(ValidationMode::Permissive)
         .validate_messages()
-        .message_id_fn(|message| MessageId::new(&Blake2b::<U32>::digest(&message.data)))
+        .message_id_fn(move |message| ids.id(message))
         .duplicate_cache_time(SEEN_TTL)
         .max_transmit_size(MAX_TOPIC_BYTES)
         .max_control_message_size(MAX_CONTROL_BYTES)
@@ -161,8 +160,9 @@ pub(crate) fn build(
         .idontwant_message_size_threshold(1024);
     let failed = |error: &dyn std::fmt::Display| SetupError(error.to_string());
     let config = config.build().map_err(|error| failed(&error))?;
-    let topics = topics(profile);
-    let allowed: HashSet<TopicHash> = topics.iter().map(|(_, topic)| topic.hash()).collect();
+    let mut allowed: HashSet<TopicHash> =
+        topics(profile).iter().map(|(_, topic)| topic.hash()).collect();
+    allowed.extend(policies.own().map(|(topic, _)| topic.clone()));
     let filter = MaxCountSubscriptionFilter {
         max_subscribed_topics: allowed.len(),
         max_subscriptions_per_request: MAX_SUBSCRIPTIONS,
@@ -172,7 +172,7 @@ pub(crate) fn build(
         MessageAuthenticity::Author(local),
         config,
         filter,
-        StrictNoSign::new(gate.clone()),
+        TopicTransform::new(gate.clone(), policies),
     )
     .map_err(|error| failed(&error))?;
     behaviour
@@ -280,7 +280,8 @@ mod tests {
     fn the_settings_are_accepted_by_the_library() {
         for profile in NetworkProfile::ALL {
             for fanout in 0..=20 {
-                build(PeerId::random(), fanout, profile, gate()).unwrap();
+                build(PeerId::random(), fanout, profile, (gate(), TopicPolicies::default()))
+                    .unwrap();
             }
         }
     }

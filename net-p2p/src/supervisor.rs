@@ -44,6 +44,7 @@ use crate::{
     memory::MemoryBounds,
     metrics::P2pEvent,
     outbox::{Outbox, max_waiting_bytes},
+    own_topics::{Stamp, TopicPolicies, TopicPool},
     peers::Peers,
     protocols::ProtocolServer,
     publications::publications,
@@ -53,7 +54,7 @@ use crate::{
     swarm::{Core, End},
     topic_debts::TopicDebts,
     topic_gate::TopicGate,
-    topic_traffic::TopicTraffic,
+    topic_traffic::{KnownTopics, TopicTraffic},
     transport::{self, TransportParts, TransportSetupError},
     trees::Trees,
 };
@@ -110,6 +111,9 @@ pub(crate) struct SwarmParts {
     pub(crate) context: Arc<LinkContext>,
     pub(crate) swarm: ToSwarm,
     pub(crate) bound: Bound,
+    /// The application's topics.
+    pub(crate) policies: TopicPolicies,
+    pub(crate) pool: TopicPool,
 }
 
 /// One swarm, from its start to its end.
@@ -184,7 +188,7 @@ impl SwarmParts {
                 &self.config,
                 profile,
                 streams,
-                gate,
+                (gate, self.policies.clone()),
                 #[cfg(feature = "dht")]
                 gated_dht,
             )?,
@@ -238,9 +242,13 @@ impl SwarmParts {
         senders: &Senders,
         (outbox, debts): (Outbox, TopicDebts),
     ) -> TopicTraffic {
-        let topics = pubsub::topics(self.context.broadcaster.profile());
-        let (context, verdicts) = (Arc::clone(&self.context), senders.verdicts.clone());
-        let mut topics = TopicTraffic::new(context, topics, verdicts, outbox, debts);
+        let known = KnownTopics {
+            of_tags: pubsub::topics(self.context.broadcaster.profile()),
+            own: self.policies.clone(),
+            pool: self.pool.clone(),
+            verdicts: senders.verdicts.clone(),
+        };
+        let mut topics = TopicTraffic::new(Arc::clone(&self.context), known, outbox, debts);
         if self.config.subscribe == Subscription::Subscribed {
             topics.subscribe(swarm);
         }
@@ -289,6 +297,7 @@ impl SwarmParts {
             backlog,
             #[cfg(feature = "reachability")]
             circuits,
+            stamp: Stamp::new(key.clone(), &self.policies),
             #[cfg(feature = "quic")]
             quic: self.quic(),
         })?)

@@ -15,7 +15,7 @@ use crate::{
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
     outbox::cost,
-    publications::{NotTaken, Publication},
+    publications::{NotTaken, Publication, Receipt},
     pubsub::MAX_BODY_BYTES,
 };
 
@@ -42,6 +42,7 @@ impl TopicSink for Topic {
             return full();
         };
         let origin = from.map_or(Origin::Own, Origin::Link);
+        let receipt = Receipt::Broadcast(receipt);
         let publication = Publication { origin, topic: self.hash.clone(), body, held, receipt };
         match self.swarm.publish(publication) {
             Ok(displaced) => {

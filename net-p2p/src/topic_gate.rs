@@ -35,6 +35,7 @@ use crate::{
     ledger::Ledger,
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
+    own_topics::TopicPolicies,
     topic_rates::{RateVerdict, TopicRates},
 };
 
@@ -197,24 +198,23 @@ impl Gate {
     }
 }
 
-/// Rejects signed messages, and empties excess ones.
+/// Rejects messages that break the policy of their topic, and empties excess ones.
 #[derive(Clone, Debug)]
-pub(crate) struct StrictNoSign {
+pub(crate) struct TopicTransform {
     gate: TopicGate,
+    policies: TopicPolicies,
 }
 
-impl StrictNoSign {
-    /// Uses `gate` to find excess messages.
-    pub(crate) const fn new(gate: TopicGate) -> Self {
-        Self { gate }
+impl TopicTransform {
+    /// Uses `gate` to find excess messages, and `policies` to find those that break one.
+    pub(crate) const fn new(gate: TopicGate, policies: TopicPolicies) -> Self {
+        Self { gate, policies }
     }
 }
 
-impl DataTransform for StrictNoSign {
+impl DataTransform for TopicTransform {
     fn inbound_transform(&self, raw: RawMessage) -> Result<Message, io::Error> {
-        if raw.signature.is_some() || raw.key.is_some() {
-            return Err(io::Error::other("a signed message"));
-        }
+        self.policies.check(&raw).map_err(io::Error::other)?;
         let RawMessage { source, mut data, sequence_number, topic, .. } = raw;
         if !self.gate.lock().lets_in(data.len(), Instant::now()) {
             data = Vec::new();
@@ -243,15 +243,19 @@ mod tests {
         }
     }
 
+    fn transform(gate: TopicGate) -> TopicTransform {
+        TopicTransform::new(gate, TopicPolicies::default())
+    }
+
     fn said(gate: &TopicGate, by: PeerId, bytes: usize) -> usize {
         gate.lock().from = Some(by);
-        let message = StrictNoSign::new(gate.clone()).inbound_transform(raw(bytes, None, None));
+        let message = transform(gate.clone()).inbound_transform(raw(bytes, None, None));
         message.unwrap().data.len()
     }
 
     #[test]
     fn a_signed_message_is_rejected_and_an_author_alone_is_not() {
-        let transform = StrictNoSign::new(TopicGate::new(1 << 20, P2pMetrics::default()));
+        let transform = transform(TopicGate::new(1 << 20, P2pMetrics::default()));
         assert!(transform.inbound_transform(raw(1, None, None)).is_ok());
         assert!(transform.inbound_transform(raw(1, Some(vec![1]), None)).is_err());
         assert!(transform.inbound_transform(raw(1, None, Some(vec![1]))).is_err());

@@ -30,8 +30,8 @@ pub struct TopicScore {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicMesh {
-    /// The tag whose messages go over the topic.
-    pub tag: Tag,
+    /// The tag whose messages go over the topic; `None` for a topic of the application.
+    pub tag: Option<Tag>,
     /// The name of the topic.
     pub topic: String,
     /// Connected peers that are subscribed.

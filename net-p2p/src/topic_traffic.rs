@@ -20,10 +20,10 @@ use std::{
 
 use broadcaster::TopicMessage;
 use bytes::Bytes;
-use gossip::{Interest, Lane, Tag, Transport, Validation};
+use gossip::{Interest, Lane, PublishError, Tag, TopicInbound, Transport, Validation};
 use libp2p::{
     PeerId,
-    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
+    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError as NotPublished, TopicHash},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -39,6 +39,7 @@ use crate::{
     metrics::P2pEvent,
     origin::Origin,
     outbox::{Outbox, Outgoing, cost},
+    own_topics::{Heard, TopicPolicies, TopicPool},
     publications::Publication,
     pubsub::{self, GRAYLIST_THRESHOLD, PUBLISH_THRESHOLD},
     topic_debts::TopicDebts,
@@ -60,15 +61,25 @@ const GRAYLIST_TIME: Duration = Duration::from_secs(10);
 /// Messages that go to the library before other work of the swarm task. Chosen: less than a millisecond.
 const AT_ONCE: usize = 16;
 
+/// The topics of a node, and where messages on them go.
+#[derive(Debug)]
+pub(crate) struct KnownTopics {
+    /// Those of tags, whose messages the broadcaster judges.
+    pub(crate) of_tags: Vec<(Tag, IdentTopic)>,
+    /// Those of the application, whose messages the pool judges.
+    pub(crate) own: TopicPolicies,
+    pub(crate) pool: TopicPool,
+    /// Takes the verdicts on messages to the swarm task.
+    pub(crate) verdicts: mpsc::Sender<Verdict>,
+}
+
 /// State of the traffic on all topics.
 #[derive(Debug)]
 pub(crate) struct TopicTraffic {
     context: Arc<LinkContext>,
-    topics: Vec<(Tag, IdentTopic)>,
+    known: KnownTopics,
     /// The gossip that the node wants. `None` in a node that subscribes to nothing.
     wanted: Option<watch::Receiver<Interest>>,
-    /// Takes the verdicts on messages to the swarm task.
-    verdicts: mpsc::Sender<Verdict>,
     outbox: Outbox,
     /// The bytes sent that have not reached the connections yet.
     debts: TopicDebts,
@@ -83,34 +94,28 @@ pub(crate) struct TopicTraffic {
 }
 
 impl TopicTraffic {
-    /// Creates the state. Verdicts on messages go to `verdicts`, and messages come out of `outbox`.
+    /// Creates the state. Messages come out of `outbox`.
     pub(crate) fn new(
         context: Arc<LinkContext>,
-        topics: Vec<(Tag, IdentTopic)>,
-        verdicts: mpsc::Sender<Verdict>,
+        known: KnownTopics,
         outbox: Outbox,
         debts: TopicDebts,
     ) -> Self {
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
         let (full_until, watch) = (None, Instant::now());
-        Self {
-            context,
-            topics,
-            wanted: None,
-            verdicts,
-            outbox,
-            debts,
-            full_until,
-            muted,
-            graylisted,
-            watch,
-        }
+        Self { context, known, wanted: None, outbox, debts, full_until, muted, graylisted, watch }
     }
 
-    /// Subscribes to the topics of the tags that the node wants, and follows it when it wants others.
+    /// Subscribes to the topics of the application and of the tags that the node wants, and follows it when it wants others.
     pub(crate) fn subscribe(&mut self, swarm: &mut NodeSwarm) {
         self.wanted = Some(self.context.broadcaster.wanted());
         self.follow_interest(swarm);
+        let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
+        for (_, topic) in self.known.own.own() {
+            if let Err(error) = gossipsub.subscribe(&IdentTopic::new(topic.name())) {
+                tracing::error!(%error, topic = topic.name(), "cannot subscribe");
+            }
+        }
     }
 
     /// Resolves when the node wants other tags than before.
@@ -133,7 +138,7 @@ impl TopicTraffic {
         let wanted = *wanted.borrow_and_update();
         let table = &self.context.broadcaster.profile().tags;
         let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
-        for (tag, topic) in &self.topics {
+        for (tag, topic) in &self.known.of_tags {
             if !wanted.contains(table, *tag) {
                 gossipsub.unsubscribe(topic);
             } else if let Err(error) = gossipsub.subscribe(topic) {
@@ -185,7 +190,8 @@ impl TopicTraffic {
         // No topic is attached in a node without gossip, so there is nothing to publish.
         let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
         if !gossipsub.gate().may_publish(origin, now) {
-            return self.context.metrics.note(P2pEvent::TopicNamesFull);
+            self.context.metrics.note(P2pEvent::TopicNamesFull);
+            return receipt.failed(PublishError::Full);
         }
         let bytes = held.bytes();
         let (served, passed_over) = recipients(gossipsub, &topic, self.debts.most_copies(bytes));
@@ -204,13 +210,15 @@ impl TopicTraffic {
                 self.outbox.keep(origin, held, now);
             }
             // The message was received or published before, so it is not lost.
-            Err(PublishError::Duplicate) => {}
-            Err(PublishError::NoPeersSubscribedToTopic) => {
+            Err(NotPublished::Duplicate) => receipt.failed(PublishError::Duplicate),
+            Err(NotPublished::NoPeersSubscribedToTopic) => {
                 self.context.metrics.note(P2pEvent::PublishWithoutPeers);
+                receipt.reached(0);
             }
             Err(error) => {
                 tracing::debug!(%error, "publishing failed");
                 self.context.metrics.note(P2pEvent::PublishFailed);
+                receipt.failed(PublishError::Full);
                 // The charge stays, because peers may still request the message.
                 self.outbox.keep(origin, held, now);
             }
@@ -269,27 +277,51 @@ impl TopicTraffic {
         if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().heard(from, Instant::now());
         }
-        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
-        let Some(&(tag, _)) = self.topics.iter().find(on_topic) else { return };
         let bytes = cost(message.data.len());
         let Some(held) = self.context.broadcaster.budget().try_reserve(bytes, Lane::Bulk) else {
             self.context.metrics.note(P2pEvent::TopicBudgetFull);
             return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
-        let (verdicts, metrics) = (self.verdicts.clone(), self.context.metrics.clone());
-        let topic = message.topic;
+        let acceptance = MessageAcceptance::Ignore;
+        let verdict = Verdict { message: id, from, acceptance, held, topic: message.topic.clone() };
+        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
+        match self.known.of_tags.iter().find(on_topic) {
+            Some(&(tag, _)) => self.to_broadcaster(tag, message.data, verdict),
+            None => self.to_pool(swarm, message, verdict),
+        }
+    }
+
+    /// Has a message of an application's topic judged and handled.
+    fn to_pool(&self, swarm: &mut NodeSwarm, message: gossipsub::Message, verdict: Verdict) {
+        let Some(topic) = self.known.own.of(&message.topic) else { return };
+        let mut inbound = TopicInbound::new(Arc::clone(&topic.name), message.data);
+        inbound.author = message.source.as_ref().and_then(identity_of);
+        inbound.sequence = message.sequence_number;
+        inbound.from = identity_of(&verdict.from);
+        let verdicts = self.known.verdicts.clone();
+        let heard = Heard { topic: Arc::clone(topic), message: inbound, verdict, verdicts };
+        for Heard { verdict, .. } in self.known.pool.hear(heard) {
+            report(swarm, &verdict.message, &verdict.from, MessageAcceptance::Ignore);
+        }
+    }
+
+    /// Has a message of a tag's topic judged and handled.
+    fn to_broadcaster(&self, tag: Tag, body: Vec<u8>, verdict: Verdict) {
+        let (verdicts, metrics) = (self.known.verdicts.clone(), self.context.metrics.clone());
+        let from = identity_of(&verdict.from);
         let report = Box::new(move |validation| {
             let acceptance = match validation {
                 Validation::Accept => MessageAcceptance::Accept,
                 Validation::Ignore => MessageAcceptance::Ignore,
                 Validation::Reject => MessageAcceptance::Reject,
             };
-            let verdict = Verdict { message: id, from, acceptance, held, topic };
-            if let Err(mpsc::error::TrySendError::Full(_)) = verdicts.try_send(verdict) {
+            if let Err(mpsc::error::TrySendError::Full(_)) =
+                verdicts.try_send(Verdict { acceptance, ..verdict })
+            {
                 metrics.note(P2pEvent::VerdictLost);
             }
         });
-        let (body, from) = (Bytes::from(message.data), identity_of(&from));
+        let body = Bytes::from(body);
         let transport = Transport::Libp2p;
         self.context.broadcaster.hear(TopicMessage { tag, body, from, transport, report });
     }
@@ -318,12 +350,13 @@ impl TopicTraffic {
         let shown = scores.iter().filter_map(|&(peer, score)| {
             Some((identity_of(&peer)?, TopicScore { score, is_muted: score < PUBLISH_THRESHOLD }))
         });
-        let meshes = self.topics.iter().map(|(tag, topic)| {
-            let hash = topic.hash();
+        let of_tags = self.known.of_tags.iter().map(|(tag, topic)| (Some(*tag), topic.hash()));
+        let own = self.known.own.own().map(|(topic, _)| (None, topic.clone()));
+        let meshes = of_tags.chain(own).map(|(tag, hash)| {
             let subscribed = gossipsub.all_peers();
             let subscribed = subscribed.filter(|(_, topics)| topics.contains(&&hash)).count();
             let mesh = gossipsub.mesh_peers(&hash).filter_map(identity_of).collect();
-            TopicMesh { tag: *tag, topic: hash.to_string(), subscribed, mesh }
+            TopicMesh { tag, topic: hash.to_string(), subscribed, mesh }
         });
         self.context.scores.set(shown.collect(), meshes.collect(), now.into_std());
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);

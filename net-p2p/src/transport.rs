@@ -34,6 +34,7 @@ use crate::{
     connections::ConnectionTasks,
     linger::Lingering,
     muxer::{Upgrade, Wire},
+    own_topics::Stamp,
     security::{Secure, Security, SecuritySetupError},
     sockets::Sockets,
     upgrade::Upgrades,
@@ -64,6 +65,8 @@ pub(crate) struct TransportParts<'a> {
     /// Circuits through relays.
     #[cfg(feature = "reachability")]
     pub(crate) circuits: Circuits,
+    /// Changes this node's own messages on topics.
+    pub(crate) stamp: Stamp,
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -96,7 +99,7 @@ pub(crate) enum TransportSetupError {
 pub(crate) fn build(
     parts: TransportParts<'_>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
-    let debts = parts.backlog.debts().clone();
+    let (debts, stamp) = (parts.backlog.debts().clone(), parts.stamp);
     #[cfg(feature = "quic")]
     let quic = match parts.quic {
         Some(QuicUse { environment, first }) => OptionalTransport::some(Quic::new(QuicParts {
@@ -122,8 +125,10 @@ pub(crate) fn build(
     let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)
         .or_transport(transports)
         .map(|made, _| made.into_inner());
-    let indebted = transports.map(move |(peer, muxer), _| (peer, muxer.with_debt(&debts, peer)));
-    let guarded = Guarded::new(indebted, parts.door, passes);
+    let prepared = transports.map(move |(peer, muxer), _| {
+        (peer, muxer.with_debt(&debts, peer).with_stamp(stamp.clone()))
+    });
+    let guarded = Guarded::new(prepared, parts.door, passes);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 

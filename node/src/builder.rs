@@ -328,6 +328,7 @@ impl NodeBuilder {
             self.p2p.addresses()?;
             self.p2p.announced()?;
             self.p2p.check_protocols(self.profile)?;
+            self.p2p.check_topics(self.profile)?;
         }
         #[cfg(feature = "websocket")]
         self.check_listeners()?;
@@ -336,6 +337,7 @@ impl NodeBuilder {
         #[cfg(all(feature = "ws", feature = "p2p"))]
         if self.mode == Mode::WebSocket {
             self.p2p.check_no_protocols()?;
+            self.p2p.check_no_topics()?;
         }
         check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;

@@ -96,6 +96,19 @@ pub enum StartError {
         /// Name of the protocol.
         protocol: String,
     },
+    /// A node without libp2p was to serve a topic of the application, which only libp2p has.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
+    #[error(
+        "the topic {topic:?} would never be heard: topics need libp2p, which mode ws does not use"
+    )]
+    NoTopics {
+        /// Name of the topic.
+        topic: String,
+    },
+    /// A topic of the application cannot be served.
+    #[cfg(feature = "p2p")]
+    #[error("cannot serve a topic")]
+    Topic(#[from] net_p2p::TopicError),
     /// A protocol of the application cannot be accepted.
     #[cfg(feature = "p2p")]
     #[error("cannot accept streams of a protocol")]
@@ -138,13 +151,13 @@ impl StartError {
             #[cfg(feature = "discovery")]
             Self::TooManyBootstraps { .. } | Self::BootstrapInMemory => true,
             #[cfg(feature = "p2p")]
-            Self::ListenAddress(_) | Self::Protocol(_) => true,
+            Self::ListenAddress(_) | Self::Protocol(_) | Self::Topic(_) => true,
             #[cfg(feature = "websocket")]
             Self::NoCertificate { .. } => true,
             #[cfg(feature = "private-network")]
             Self::PrivateNetworkMode { .. } | Self::PrivateNetworkAddress { .. } => true,
             #[cfg(all(feature = "ws", feature = "p2p"))]
-            Self::NoStreams { .. } => true,
+            Self::NoStreams { .. } | Self::NoTopics { .. } => true,
             #[cfg(any(feature = "ws", feature = "websocket"))]
             Self::Certificates(_) | Self::Tls(_) => true,
             #[cfg(feature = "ws")]
@@ -153,7 +166,12 @@ impl StartError {
             }
             #[cfg(feature = "p2p")]
             Self::Libp2p(error) => {
-                matches!(error, net_p2p::StartError::Peer(_) | net_p2p::StartError::Protocol(_))
+                matches!(
+                    error,
+                    net_p2p::StartError::Peer(_)
+                        | net_p2p::StartError::Protocol(_)
+                        | net_p2p::StartError::Topic(_)
+                )
             }
             Self::Key(KeyError::Missing { .. } | KeyError::NotAFile { .. }) => true,
             Self::DataDir(_) | Self::Key(_) | Self::AddressInUse { .. } => false,

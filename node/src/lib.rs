@@ -119,8 +119,9 @@ pub use net_http::{
 };
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
-    AcceptLimits, Acceptor, ListenAddressError, Mdns, OpenError, P2pEvent, P2pMetrics, PeerAbout,
-    PeerStream, ProtocolError, Security, Streams, TopicMesh, TopicScore, parse_announced_address,
+    AcceptLimits, Acceptor, IdFunction, IdParts, ListenAddressError, Mdns, MessageIds, OpenError,
+    OwnTopic, P2pEvent, P2pMetrics, PeerAbout, PeerStream, ProtocolError, Security, Signing,
+    Streams, TopicError, TopicMesh, TopicScore, check_topics, parse_announced_address,
     parse_listen_address,
 };
 #[cfg(feature = "dht")]

@@ -11,7 +11,11 @@ use std::{sync::Arc, time::Duration};
 #[cfg(feature = "discovery")]
 use ::discovery::DnsMetrics;
 use broadcaster::{Asked, Broadcaster, HandleError, Metrics, PeerEvent, WantError, WantedTags};
+#[cfg(feature = "p2p")]
+use bytes::Bytes;
 use gossip::{GossipNode, Handler, Identity, Inbound, Tag, Validator};
+#[cfg(feature = "p2p")]
+use gossip::{PublishError, TopicInbound};
 use net_http::client::Clients;
 #[cfg(feature = "http")]
 use net_http::{HttpServer, ServeMetrics};
@@ -277,6 +281,33 @@ impl Running {
     #[must_use]
     pub fn observe(&self) -> broadcast::Receiver<Inbound> {
         self.parts.seen.broadcaster.observe()
+    }
+
+    /// Publishes a message on one of the node's [topics](crate::NodeBuilder::topic), and returns the number of peers it was sent
+    /// to: those that are subscribed. This node does not hear it.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] when the message was not published.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting, not the publication.
+    #[cfg(feature = "p2p")]
+    pub async fn publish(
+        &self,
+        topic: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<usize, PublishError> {
+        self.parts.node.publish(topic, body.into()).await
+    }
+
+    /// A receiver of every message that is accepted from now on, on any of the node's own topics; `None` without libp2p. One
+    /// that falls more than 64 messages behind loses the oldest.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn observe_topics(&self) -> Option<broadcast::Receiver<TopicInbound>> {
+        self.parts.seen.network.p2p().map(P2pNetwork::observe_topics)
     }
 
     /// The token that every task of the node watches. Cancelling it starts the end, for which [`Running::stop`] waits.

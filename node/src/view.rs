@@ -12,7 +12,7 @@ use std::time::Duration;
 use broadcaster::Broadcaster;
 use gossip::DialState;
 #[cfg(feature = "p2p")]
-use gossip::Identity;
+use gossip::{Identity, TopicInbound};
 use mesh::{Door, InboundLimits};
 #[cfg(feature = "dht")]
 use net_p2p::{Capability, FindError, Provider};
@@ -21,6 +21,8 @@ use net_p2p::{P2pNetwork, PeerAbout, TopicMesh, TopicScore};
 #[cfg(feature = "ws")]
 use net_ws::{TlsIdentity, WsNetwork};
 use runtime::Fault;
+#[cfg(feature = "p2p")]
+use tokio::sync::broadcast;
 
 use crate::network::Network;
 
@@ -185,6 +187,23 @@ impl View {
     pub fn topic_meshes(&self) -> Vec<TopicMesh> {
         let seen = self.seen.upgrade();
         seen.and_then(|seen| Some(seen.network.p2p()?.topic_meshes())).unwrap_or_default()
+    }
+
+    /// A receiver of every message that is accepted from now on, on any of the node's own topics; `None` without libp2p, or if
+    /// the node is gone.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn observe_topics(&self) -> Option<broadcast::Receiver<TopicInbound>> {
+        Some(self.seen.upgrade()?.network.p2p()?.observe_topics())
+    }
+
+    /// The names of the node's own topics.
+    #[cfg(feature = "p2p")]
+    #[must_use]
+    pub fn own_topics(&self) -> Vec<String> {
+        let seen = self.seen.upgrade();
+        let names = |p2p: &P2pNetwork| p2p.own_topics().map(str::to_owned).collect();
+        seen.and_then(|seen| seen.network.p2p().map(names)).unwrap_or_default()
     }
 
     /// A peer's own description; `None` if it is not connected over libp2p, or has not sent one yet. The texts are the

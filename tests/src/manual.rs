@@ -11,3 +11,6 @@ struct Embedding;
 
 #[doc = include_str!("../../docs/http.md")]
 struct Http;
+
+#[doc = include_str!("../../docs/topics.md")]
+struct Topics;

@@ -7,6 +7,7 @@
 //!
 //! # Invariants
 //!
+//! * A message of this node leaves with the author and the signature that the policy of its topic asks for.
 //! * The handler never waits for the peer, so the library's own queue, which has no bound in bytes, is empty after
 //!   every turn of the connection's task.
 //! * Waiting bytes are counted in the backlog, and sent in order.
@@ -27,6 +28,7 @@ use crate::{
     backlog::{Kept, Offer, StreamHandle, TopicQueue, taken_away},
     metrics::P2pEvent,
     outbox::cost,
+    own_topics::Stamp,
     topic_debts::Debt,
 };
 
@@ -43,6 +45,8 @@ struct Shared {
     reader: AtomicWaker,
     /// The bytes published to the peer that have not reached the connection.
     debt: OnceLock<Debt>,
+    /// Changes this node's own messages by the policies of their topics.
+    stamp: OnceLock<Stamp>,
 }
 
 /// Sends as much as the connection takes.
@@ -68,6 +72,12 @@ impl TopicStream {
     pub(super) fn pays(&self, debt: Debt) {
         // A connection gets its debt once, when it is made.
         let _ = self.0.debt.set(debt);
+    }
+
+    /// Changes this node's own messages by `stamp`.
+    pub(super) fn stamps(&self, stamp: Stamp) {
+        // A connection gets its stamp once, when it is made.
+        let _ = self.0.stamp.set(stamp);
     }
 
     /// Notes that the stream has ended. The handler gets the error with its next message, and opens another stream.
@@ -99,6 +109,9 @@ impl TopicStream {
             self.ended();
             return Poll::Ready(Err(error));
         }
+        let taken = rpc.len();
+        let stamped = self.0.stamp.get().map(|stamp| stamp.stamped(rpc));
+        let rpc = stamped.as_deref().unwrap_or(rpc);
         let offer = {
             let mut kept = handle.lock();
             let Kept { stream: Some(stream), topic, .. } = &mut *kept else { return taken_away() };
@@ -136,7 +149,7 @@ impl TopicStream {
             }
         };
         if let Some(debt) = self.0.debt.get() {
-            debt.pay_part(cost(rpc.len()), Instant::now());
+            debt.pay_part(cost(taken), Instant::now());
         }
         let connection = handle.connection();
         connection.settle();
@@ -149,7 +162,7 @@ impl TopicStream {
                 connection.evict();
             }
         }
-        Poll::Ready(Ok(rpc.len()))
+        Poll::Ready(Ok(taken))
     }
 
     /// Resolves when this node's messages are accepted.

@@ -30,6 +30,7 @@ use crate::{
     config::libp2p_key,
     connections::ConnectionTasks,
     metrics::P2pMetrics,
+    own_topics::Stamp,
     security::Security,
     sockets::{DialHosts, Sockets},
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream, Turn},
@@ -80,6 +81,7 @@ pub(crate) fn secured_transport(
         backlog,
         #[cfg(feature = "reachability")]
         circuits: crate::reach::Circuits::none(),
+        stamp: Stamp::default(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse { environment: Environment::system(), first: Vec::new() }),
     };

@@ -14,7 +14,10 @@ use libp2p::{
 use tokio_util::sync::CancellationToken;
 
 use super::alone::{self, resident};
-use crate::{metrics::P2pMetrics, pubsub, topic_debts::TopicDebts, topic_gate::TopicGate};
+use crate::{
+    metrics::P2pMetrics, own_topics::TopicPolicies, pubsub, topic_debts::TopicDebts,
+    topic_gate::TopicGate,
+};
 
 /// The name of the test, as the test program knows it.
 const NAME: &str = "tests::identities::a_million_identities_that_left_cost_no_memory";
@@ -33,7 +36,9 @@ fn come_and_go() {
     let gate = TopicGate::new(64 << 20, P2pMetrics::default());
     let debts = TopicDebts::new(1 << 20);
     let profile = &NetworkProfile::TANDEM;
-    let mut gossipsub = pubsub::build(PeerId::random(), 4, profile, gate.clone()).unwrap();
+    let mut gossipsub =
+        pubsub::build(PeerId::random(), 4, profile, (gate.clone(), TopicPolicies::default()))
+            .unwrap();
     let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
     let endpoint =
         ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address.clone() };

@@ -26,6 +26,7 @@ use super::host::{plain_transport, until};
 use crate::{
     gated_pubsub::GatedPubsub,
     metrics::P2pMetrics,
+    own_topics::TopicPolicies,
     pubsub::{self, Overlay},
     topic_gate::TopicGate,
 };
@@ -80,7 +81,9 @@ impl Peer {
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
         let gate = TopicGate::new(NAMES, P2pMetrics::default());
-        let gossipsub = pubsub::build(id, fanout, &NetworkProfile::ALGORAND, gate).unwrap();
+        let gossipsub =
+            pubsub::build(id, fanout, &NetworkProfile::ALGORAND, (gate, TopicPolicies::default()))
+                .unwrap();
         let transport = plain_transport(&key, open_door());
         let config =
             Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(120));

@@ -27,6 +27,7 @@ mod local_network;
 mod meetings;
 mod mesh_slots;
 mod one_address;
+mod own_topics;
 #[cfg(feature = "private-network")]
 mod private;
 mod reach;

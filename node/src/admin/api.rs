@@ -16,7 +16,7 @@ use axum::{
 
 use super::{
     actions, bans, context::Context, events, members, messages, peers, phonebook, problem::refuse,
-    route_table::Routes, state,
+    route_table::Routes, state, topics,
 };
 
 /// The description of the API, for programs.
@@ -31,6 +31,7 @@ pub(super) fn routes() -> Routes {
         bans::routes,
         members::routes,
         messages::routes,
+        topics::routes,
         events::routes,
         actions::routes,
     ];

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    marker::PhantomData,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,7 +27,7 @@ use super::{
     report::PeerPage,
     wire::{
         Additions, BanOrder, Banned, Entry, FoundProvider, Line, MemberSet, MembersNow, Peer,
-        Reloaded, Sent, Status,
+        Published, Reloaded, Sent, Status, TopicLine,
     },
 };
 
@@ -202,7 +203,7 @@ impl Client {
     }
 
     /// The messages that the node hears from now on.
-    pub(crate) async fn listen(&self, tags: &[gossip::Tag]) -> Result<Lines, ClientError> {
+    pub(crate) async fn listen(&self, tags: &[gossip::Tag]) -> Result<Lines<Line>, ClientError> {
         let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
         let query = if tags.is_empty() {
             String::new()
@@ -210,8 +211,19 @@ impl Client {
             format!("?tags={}", encode(&tags.join(",")))
         };
         let answer = self.request("GET", &format!("/v1/listen{query}"), Bytes::new()).await?;
-        let answer = checked(answer).await?;
-        Ok(Lines { body: answer.into_body(), buffer: BytesMut::new() })
+        Ok(Lines::of(checked(answer).await?))
+    }
+
+    /// Publishes a message on a topic of the node's own.
+    pub(crate) async fn publish(&self, topic: &str, body: Bytes) -> Result<Published, ClientError> {
+        self.ask("POST", &format!("/v1/topics/publish?topic={}", encode(topic)), body).await
+    }
+
+    /// The messages that the node hears from now on, on a topic of its own.
+    pub(crate) async fn listen_on(&self, topic: &str) -> Result<Lines<TopicLine>, ClientError> {
+        let path = format!("/v1/topics/listen?topic={}", encode(topic));
+        let answer = checked(self.request("GET", &path, Bytes::new()).await?).await?;
+        Ok(Lines::of(answer))
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -267,21 +279,26 @@ impl Client {
     }
 }
 
-/// The lines of a stream.
+/// The lines of a stream, each a `T`.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct Lines<T> {
     body: Incoming,
     /// The bytes of a line that is not complete.
     buffer: BytesMut,
+    line: PhantomData<T>,
 }
 
-impl Lines {
+impl<T: DeserializeOwned> Lines<T> {
+    fn of(answer: Response<Incoming>) -> Self {
+        Self { body: answer.into_body(), buffer: BytesMut::new(), line: PhantomData }
+    }
+
     /// The next line; `None` when the node has stopped.
     ///
     /// # Cancel safety
     ///
     /// Safe: what was read of a line is kept.
-    pub(crate) async fn next(&mut self) -> Result<Option<Line>, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);

@@ -33,7 +33,7 @@ use super::{
 
 /// Longest time until every peer's link has written a message. Chosen: a little more than the
 /// write deadline of a peer, so that a stalled peer is reported as given up.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Adds the routes.
 pub(super) fn routes(to: Routes) -> Routes {

@@ -38,9 +38,10 @@ mod route_table;
 mod server;
 mod state;
 mod token;
+mod topics;
 pub(crate) mod wire;
 
-pub(crate) use client::{Client, ClientError};
+pub(crate) use client::{Client, ClientError, Lines};
 pub(crate) use context::Context;
 pub(crate) use exporter::{Exporter, ExporterError};
 pub(crate) use journal::Journal;

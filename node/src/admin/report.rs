@@ -77,7 +77,8 @@ pub(crate) enum Standing {
 /// A topic, in the answer to `GET /v1/topics`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Topic {
-    pub(crate) tag: String,
+    /// The tag whose messages go over it; none for a topic of the node's own.
+    pub(crate) tag: Option<String>,
     pub(crate) topic: String,
     /// Connected peers that are subscribed.
     pub(crate) subscribed: usize,
@@ -88,7 +89,7 @@ pub(crate) struct Topic {
 impl Topic {
     pub(super) fn of(mesh: &TopicMesh) -> Self {
         Self {
-            tag: mesh.tag.to_string(),
+            tag: mesh.tag.map(|tag| tag.to_string()),
             topic: mesh.topic.clone(),
             subscribed: mesh.subscribed,
             mesh: mesh.mesh.iter().map(ToString::to_string).collect(),

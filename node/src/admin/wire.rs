@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use gossip::{DialState, Inbound, PeerInfo, wire::digest::Digest};
+use gossip::{DialState, Inbound, PeerInfo, TopicInbound, wire::digest::Digest};
 use mesh::{Ban, Record};
 use serde::{Deserialize, Serialize};
 use services::status::State;
@@ -149,6 +149,64 @@ pub(crate) enum Line {
         /// Their number.
         messages: u64,
     },
+}
+
+/// Answer to `POST /v1/topics/publish`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Published {
+    pub(crate) topic: String,
+    pub(crate) bytes: usize,
+    /// Peers it was sent to: those that are subscribed.
+    pub(crate) peers: usize,
+}
+
+/// A line of `GET /v1/topics/listen`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum TopicLine {
+    /// The first line: every message from now on is told.
+    Listening,
+    /// A message was heard.
+    Message(HeardOnTopic),
+    /// The reader fell behind, and so many messages, of all topics, were left out.
+    Missed {
+        /// Their number.
+        messages: u64,
+    },
+}
+
+/// Longest body that is shown as a text, in bytes. Chosen: a screenful.
+const MAX_TEXT_BYTES: usize = 4_096;
+
+/// A message that was heard on a topic of the node's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeardOnTopic {
+    pub(crate) topic: String,
+    /// Length of the body.
+    pub(crate) size: usize,
+    /// Peer ID of the author; proved only on a topic with signatures.
+    pub(crate) author: Option<String>,
+    pub(crate) sequence: Option<u64>,
+    /// Peer ID of the node that passed the message on.
+    pub(crate) from: Option<String>,
+    /// The body, if it is a text of at most 4,096 bytes.
+    pub(crate) text: Option<String>,
+}
+
+impl HeardOnTopic {
+    /// The description of a message.
+    pub(crate) fn of(message: &TopicInbound) -> Self {
+        let text = std::str::from_utf8(&message.body).ok();
+        let text = text.filter(|text| text.len() <= MAX_TEXT_BYTES);
+        Self {
+            topic: message.topic.to_string(),
+            size: message.body.len(),
+            author: message.author.map(|author| author.to_string()),
+            sequence: message.sequence,
+            from: message.from.map(|from| from.to_string()),
+            text: text.map(str::to_owned),
+        }
+    }
 }
 
 /// A message that was heard.

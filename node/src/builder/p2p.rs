@@ -11,7 +11,8 @@ use net_p2p::ReachConfig;
 #[cfg(feature = "websocket")]
 use net_p2p::WebConfig;
 use net_p2p::{
-    AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, P2pConfig, Security,
+    AcceptLimits, Acceptor, GossipStreams, Mdns, Multiaddr, OwnProtocol, OwnTopic, P2pConfig,
+    Security,
 };
 
 use super::{NodeBuilder, networks::Lent};
@@ -37,6 +38,8 @@ pub(super) struct P2pSide {
     gossip: GossipStreams,
     /// The application's own, whose streams are accepted.
     pub(super) protocols: Vec<OwnProtocol>,
+    /// The application's own topics.
+    topics: Vec<OwnTopic>,
     #[cfg(feature = "dht")]
     dht: DhtConfig,
     #[cfg(feature = "reachability")]
@@ -60,6 +63,7 @@ impl Default for P2pSide {
             mdns,
             gossip,
             protocols: Vec::new(),
+            topics: Vec::new(),
             #[cfg(feature = "dht")]
             dht: DhtConfig::default(),
             #[cfg(feature = "reachability")]
@@ -82,6 +86,20 @@ impl P2pSide {
     /// Checks that streams of every protocol that was given can be accepted.
     pub(super) fn check_protocols(&self, profile: &NetworkProfile) -> Result<(), StartError> {
         Ok(net_p2p::check_protocols(profile, &self.protocols)?)
+    }
+
+    /// Checks that every topic that was given can be served.
+    pub(super) fn check_topics(&self, profile: &NetworkProfile) -> Result<(), StartError> {
+        Ok(net_p2p::check_topics(profile, &self.topics)?)
+    }
+
+    /// Checks that no topic was given, for a node that has none.
+    #[cfg(feature = "ws")]
+    pub(super) fn check_no_topics(&self) -> Result<(), StartError> {
+        match self.topics.first() {
+            None => Ok(()),
+            Some(topic) => Err(StartError::NoTopics { topic: topic.name().to_owned() }),
+        }
     }
 
     /// Checks that no protocol was given, for a node that has no streams.
@@ -228,6 +246,15 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds a topic of the application's own, which the node subscribes to: its handler gets the messages that others publish
+    /// there, and [`GossipNode::publish`](gossip::GossipNode::publish) publishes on it. A topic goes over libp2p only: in the
+    /// mode [`Mode::Hybrid`](crate::Mode::Hybrid) WebSocket peers do not get its messages, and the start fails in a mode without libp2p. All nodes of
+    /// a topic need the same rules of signatures and IDs.
+    pub fn topic(mut self, topic: OwnTopic) -> Self {
+        self.p2p.topics.push(topic);
+        self
+    }
+
     /// The configuration of the libp2p network.
     pub(super) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
@@ -248,6 +275,7 @@ impl NodeBuilder {
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         config.protocols = self.p2p.protocols.clone();
+        config.topics.clone_from(&self.p2p.topics);
         #[cfg(feature = "dht")]
         {
             config.dht = self.p2p.dht.clone();

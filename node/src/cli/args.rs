@@ -146,8 +146,11 @@ impl Target {
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     /// Tag of the message: AV (vote), PP (proposal), SP (state proof signature), TX (transactions) or VB (vote bundle).
-    #[arg(long, value_parser = OfferedTags, hide_possible_values = true)]
-    pub(crate) tag: Tag,
+    #[arg(long, value_parser = OfferedTags, hide_possible_values = true, required_unless_present = "topic")]
+    pub(crate) tag: Option<Tag>,
+    /// Topic of the node's own to publish the message on, over libp2p, in place of a tag.
+    #[arg(long, value_name = "NAME", conflicts_with = "tag", value_hint = ValueHint::Other)]
+    pub(crate) topic: Option<String>,
     /// File to send.
     #[arg(long, conflicts_with = "text", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
@@ -166,6 +169,9 @@ pub(crate) struct ListenArgs {
     /// Tags to show, such as AV,TX, separated by commas; all if left out.
     #[arg(long, value_delimiter = ',', value_parser = OfferedTags, hide_possible_values = true)]
     pub(crate) tags: Vec<Tag>,
+    /// Topic of the node's own to show the messages of, in place of tags.
+    #[arg(long, value_name = "NAME", conflicts_with = "tags", value_hint = ValueHint::Other)]
+    pub(crate) topic: Option<String>,
     /// Stop after so many messages.
     #[arg(long, value_parser = whole_number, value_hint = ValueHint::Other)]
     pub(crate) count: Option<u64>,
@@ -601,6 +607,10 @@ mod tests {
         assert!(parse("tandem send --tag TX --file f hello").is_err());
         assert!(parse("tandem send --tag TX").is_err());
         assert!(parse("tandem send --tag TXX hello").is_err());
+        assert!(parse("tandem send --topic chat hello").is_ok());
+        assert!(parse("tandem send --topic chat --tag TX hello").is_err());
+        assert!(parse("tandem send hello").is_err());
+        assert!(parse("tandem listen --topic chat --tags TX").is_err());
     }
 
     #[test]

@@ -170,6 +170,12 @@ pub(crate) enum Failure {
     /// A message went to nobody.
     #[error("the node has no peers: nobody received the message")]
     NobodyHeard,
+    /// A message on a topic went to nobody.
+    #[error("no peer is subscribed to {topic}: nobody received the message")]
+    NobodySubscribed {
+        /// The topic.
+        topic: String,
+    },
     /// A part of the node ended by itself.
     #[error("the node stopped by itself: {fault}")]
     Died {
@@ -220,6 +226,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::System { .. }
             | Self::NobodyHeard
+            | Self::NobodySubscribed { .. }
             | Self::OpenFiles { .. }
             | Self::Died { .. } => 1,
         })

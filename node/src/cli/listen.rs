@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::{args::ListenArgs, failure::Failure, output, signals::StopSignals};
 use crate::{
     admin::{
-        Client,
-        wire::{Heard, Line},
+        Client, Lines,
+        wire::{Heard, HeardOnTopic, Line, TopicLine},
     },
     log,
 };
@@ -25,6 +25,9 @@ pub(crate) async fn listen(
 
 async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.target.data_dir()?);
+    if let Some(topic) = &args.topic {
+        return print_topic(args, client.listen_on(topic).await?).await;
+    }
     let mut lines = client.listen(&args.tags).await?;
     let mut left = args.count;
     while left != Some(0) {
@@ -34,11 +37,7 @@ async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
                 break;
             }
             Some(Line::Listening) => log::note("listening"),
-            Some(Line::Missed { messages }) => {
-                log::note(&format!(
-                    "{messages} messages were missed: this program did not keep up"
-                ));
-            }
+            Some(Line::Missed { messages }) => missed(messages),
             Some(Line::Message(heard)) => {
                 output::print(&line(args, &heard)).await?;
                 left = left.map(|left| left - 1);
@@ -46,6 +45,40 @@ async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn print_topic(args: &ListenArgs, mut lines: Lines<TopicLine>) -> Result<ExitCode, Failure> {
+    let mut left = args.count;
+    while left != Some(0) {
+        match lines.next().await? {
+            None => {
+                log::note("the node stopped");
+                break;
+            }
+            Some(TopicLine::Listening) => log::note("listening"),
+            Some(TopicLine::Missed { messages }) => missed(messages),
+            Some(TopicLine::Message(heard)) => {
+                output::print(&topic_line(args, &heard)).await?;
+                left = left.map(|left| left - 1);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn missed(messages: u64) {
+    log::note(&format!("{messages} messages were missed: this program did not keep up"));
+}
+
+fn topic_line(args: &ListenArgs, heard: &HeardOnTopic) -> String {
+    if args.json {
+        return output::json(heard);
+    }
+    let HeardOnTopic { topic, size, author, text, .. } = heard;
+    let author = author.as_deref().unwrap_or("nobody");
+    // The text is a stranger's: control characters could write over the terminal.
+    let text = text.as_ref().map(|text| format!(": {}", text.escape_debug())).unwrap_or_default();
+    format!("{topic} {size} bytes, by {author}{text}")
 }
 
 fn line(args: &ListenArgs, heard: &Heard) -> String {

@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitCode};
 
+use bytes::Bytes;
 use gossip::MAX_MESSAGE_BYTES;
 use tokio::{
     fs::File,
@@ -9,13 +10,21 @@ use tokio::{
 };
 
 use super::{args::SendArgs, failure::Failure, output};
-use crate::admin::{Client, wire::Sent};
+use crate::admin::{
+    Client,
+    wire::{Published, Sent},
+};
 
 /// Sends a message and tells whom it reached.
 pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.target.data_dir()?);
     let body = body(&args).await?;
-    let sent = client.send(args.tag, body.into()).await?;
+    // The command line has one of both.
+    let Some(tag) = args.tag else {
+        let topic = args.topic.as_deref().unwrap_or_default();
+        return publish(&client, &args, topic, body.into()).await;
+    };
+    let sent = client.send(tag, body.into()).await?;
     if args.json {
         output::print(&output::json(&sent)).await?;
     }
@@ -24,6 +33,29 @@ pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     }
     if !args.json {
         output::print(&line(&sent)).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes a message on a topic and tells to how many peers it went.
+async fn publish(
+    client: &Client,
+    args: &SendArgs,
+    topic: &str,
+    body: Bytes,
+) -> Result<ExitCode, Failure> {
+    let published = client.publish(topic, body).await?;
+    if args.json {
+        output::print(&output::json(&published)).await?;
+    }
+    let Published { topic, bytes, peers } = published;
+    let peers = match peers {
+        0 => return Err(Failure::NobodySubscribed { topic }),
+        1 => "1 peer".to_owned(),
+        peers => format!("{peers} peers"),
+    };
+    if !args.json {
+        output::print(&format!("published on {topic}, {bytes} bytes, to {peers}")).await?;
     }
     Ok(ExitCode::SUCCESS)
 }

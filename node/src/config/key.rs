@@ -55,6 +55,7 @@ pub(crate) enum Key {
     SharePort,
     PrivateNetwork,
     Security,
+    Topics,
     Peers,
     Bootstrap,
     DnsServers,
@@ -157,6 +158,11 @@ const PRIVATE_NETWORK: Spec = Spec::new(
 const SECURITY: Spec = Spec::new(
     ("security", "security", List, Nothing, "PROTOCOL"),
     "Security protocols of libp2p over TCP, the preferred one first: noise, tls; by default all that this program has",
+);
+
+const TOPICS: Spec = Spec::new(
+    ("topics", "topic", List, Nothing, "NAME"),
+    "A libp2p topic of one's own to subscribe to, with signed messages; NAME=author for messages without a signature, NAME=none for those that name no author either",
 );
 
 const PEERS: Spec = Spec::new(
@@ -349,6 +355,7 @@ impl Key {
         Self::SharePort,
         Self::PrivateNetwork,
         Self::Security,
+        Self::Topics,
         Self::Peers,
         Self::Bootstrap,
         Self::DnsServers,
@@ -399,6 +406,7 @@ impl Key {
             Self::SharePort => SHARE_PORT,
             Self::PrivateNetwork => PRIVATE_NETWORK,
             Self::Security => SECURITY,
+            Self::Topics => TOPICS,
             Self::Peers => PEERS,
             Self::Bootstrap => BOOTSTRAP,
             Self::DnsServers => DNS_SERVERS,

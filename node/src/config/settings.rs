@@ -18,8 +18,8 @@ use gossip::{
 use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, LearntHosts,
-    Mode, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader, Relaying, Security,
-    TlsFiles, WantedTags,
+    Mode, OwnTopic, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader, Relaying,
+    Security, Signing, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -69,6 +69,7 @@ pub(crate) struct Settings {
     pub(crate) relaying: Relaying,
     /// Empty for the default.
     pub(crate) security: Vec<Security>,
+    pub(crate) topics: Vec<OwnTopic>,
     pub(crate) wanted: WantedTags,
     pub(crate) learnt_hosts: LearntHosts,
     pub(crate) mdns: bool,
@@ -142,6 +143,7 @@ impl Settings {
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
             relaying: read.relaying()?,
             security: read.security()?,
+            topics: read.topics(profile)?,
             wanted: read.wanted(profile)?,
             learnt_hosts: read.required(Key::LearntHosts, learnt_hosts)?,
             mdns: read.required(Key::Mdns, switch)?,
@@ -349,6 +351,18 @@ impl Reader<'_> {
         Ok(file)
     }
 
+    /// The topics of one's own.
+    fn topics(&self, profile: &NetworkProfile) -> Result<Vec<OwnTopic>, ConfigError> {
+        let topics = self.list(Key::Topics, topic)?;
+        if !topics.is_empty() && self.mode()? == Mode::WebSocket {
+            let problem = "topics are a part of libp2p, which the mode ws leaves out";
+            return Err(self.refused(Key::Topics, problem));
+        }
+        tandem::check_topics(profile, &topics)
+            .map_err(|error| self.refused(Key::Topics, error.to_string()))?;
+        Ok(topics)
+    }
+
     /// The security protocols of libp2p, each once.
     fn security(&self) -> Result<Vec<Security>, ConfigError> {
         let mut order = Vec::new();
@@ -438,6 +452,22 @@ fn security(text: &str) -> Result<Security, String> {
         let names: Vec<_> = Security::ALL.iter().map(|security| security.name()).collect();
         format!("{text:?} is no security protocol of this program: write {}", names.join(" or "))
     })
+}
+
+/// A topic, with its rule of signatures behind an equals sign.
+fn topic(text: &str) -> Result<OwnTopic, String> {
+    let (name, rule) = text.rsplit_once('=').unwrap_or((text, "strict"));
+    let signing = match rule {
+        "strict" => Signing::Strict,
+        "author" => Signing::Author,
+        "none" => Signing::None,
+        _ => {
+            return Err(format!(
+                "{text:?} has no rule of signatures behind its =: write NAME, NAME=strict, NAME=author or NAME=none"
+            ));
+        }
+    };
+    Ok(OwnTopic::new(name).with_signing(signing))
 }
 
 fn address(text: &str) -> Result<NodeAddress, String> {

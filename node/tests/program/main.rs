@@ -25,3 +25,4 @@ mod signals;
 mod strange_words;
 #[path = "../support/mod.rs"]
 mod support;
+mod topics;

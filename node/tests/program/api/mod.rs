@@ -58,8 +58,8 @@ fn described(dir: &Path, method: &str, path: &str, body: &str) -> Answer {
 
 /// Two hybrid nodes with a link between them; the second has dialled the first.
 fn pair(first: &Path, second: &Path) -> (Node, Node) {
-    let listener = Node::start(first, &[]);
-    let dialler = Node::start(second, &["--peer", listener.p2p()]);
+    let listener = Node::start(first, &["--topic", "chat"]);
+    let dialler = Node::start(second, &["--peer", listener.p2p(), "--topic", "chat"]);
     eventually("a link", || (get(first, "/v1/peers")["total"] == 1).then_some(()));
     (listener, dialler)
 }
@@ -113,6 +113,8 @@ fn live_answers_are_as_they_are_described() {
         ("GET", "/v1/phonebook", Value::Null, 200),
         ("DELETE", "/v1/phonebook?address=192.0.2.1:4160", Value::Null, 200),
         ("POST", "/v1/send?tag=TX", json!("a transaction"), 200),
+        ("POST", "/v1/topics/publish?topic=chat", json!("a message"), 200),
+        ("POST", "/v1/topics/publish?topic=other", json!("a message"), 400),
         ("PUT", "/v1/log", json!({"filter": "error"}), 200),
         ("POST", "/v1/reload", Value::Null, 200),
         ("GET", "/v1/dht/providers?capability=gossip&count=1", Value::Null, 400),

@@ -146,6 +146,12 @@ mod tests {
         runs("docs/api.md", Ground::best());
     }
 
+    // Issue 11, 3.
+    #[test]
+    fn the_page_on_topics_runs_as_pasted() {
+        runs("docs/topics.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_finding_peers_runs_as_pasted() {
         runs("docs/peers.md", Ground::best());
