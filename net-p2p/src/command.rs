@@ -62,6 +62,8 @@ pub(crate) struct Verdict {
     /// The charge for the message, held for as long as GossipSub keeps it.
     pub(crate) held: Reservation,
     pub(crate) topic: libp2p::gossipsub::TopicHash,
+    /// The lane of the topic's messages.
+    pub(crate) lane: gossip::Lane,
 }
 
 /// A notice from a task that the swarm task has spawned.

@@ -30,6 +30,9 @@ use crate::{
 pub(crate) type Behaviour =
     gossipsub::Behaviour<TopicTransform, MaxCountSubscriptionFilter<KnownTopics>>;
 
+/// The words of the library's handler to its behaviour.
+type FromHandler = THandlerOutEvent<Behaviour>;
+
 /// GossipSub behind the gate.
 pub(crate) struct GatedPubsub {
     inner: Behaviour,
@@ -99,6 +102,9 @@ impl NetworkBehaviour for GatedPubsub {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        if let FromHandler::Message { rpc, .. } = &event {
+            self.gate.controls(peer, rpc.control_msgs.len());
+        }
         // The library transforms all messages of an RPC before it returns.
         self.gate.handles(Some(peer));
         self.inner.on_connection_handler_event(peer, connection, event);

@@ -102,6 +102,7 @@ mod topic_filter;
 mod topic_gate;
 mod topic_rates;
 mod topic_scores;
+mod topic_standings;
 mod topic_traffic;
 mod transport;
 mod trees;

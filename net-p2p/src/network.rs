@@ -310,6 +310,7 @@ impl P2pNetwork {
         let publication = Publication {
             origin: Origin::Own,
             topic: hash,
+            lane: Lane::Bulk,
             body,
             held: held.ok_or_else(full)?,
             receipt: Receipt::Awaited(sender),

@@ -17,6 +17,7 @@
 //!   [`MAX_KEPT_BYTES`] or a quarter of the budget.
 //! * At most [`BURST_MESSAGES`] and [`BURST_BYTES`] are passed to peers at once, and [`MESSAGES_PER_SECOND`] and
 //!   [`BYTES_PER_SECOND`] over time, whether they are published or were received.
+//! * Messages of the priority lane go before all others, where a network carries votes on topics.
 //! * Peers take turns. A peer that floods leaves room for others in the queues and in the memory of GossipSub.
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
 };
 
 use broadcaster::{Bucket, Rate, Reservation};
+use gossip::Lane;
 use libp2p::PeerId;
 use tokio::time::Instant;
 
@@ -34,7 +36,7 @@ use crate::{
     ledger::leaves_room,
     origin::Origin,
     publications::{Publication, ToPublish},
-    waiting::Waiting,
+    waiting::LaneQueues,
 };
 
 /// Time for which GossipSub keeps a message. Source: wire facts 8.6, heartbeat and history length.
@@ -119,7 +121,7 @@ impl Outgoing {
 pub(crate) struct Outbox {
     to_publish: ToPublish,
     /// Received messages that were accepted.
-    to_pass_on: Waiting<PeerId, Verdict>,
+    to_pass_on: LaneQueues<PeerId, Verdict>,
     /// `true` if the next turn is that of the received ones.
     passes_on_next: bool,
     kept: VecDeque<Kept>,
@@ -147,7 +149,7 @@ impl Outbox {
     pub(crate) fn new(to_publish: ToPublish, budget_bytes: usize, now: Instant) -> Self {
         Self {
             to_publish,
-            to_pass_on: Waiting::new(max_waiting_bytes(budget_bytes)),
+            to_pass_on: LaneQueues::new(max_waiting_bytes(budget_bytes)),
             passes_on_next: false,
             kept: VecDeque::new(),
             kept_bytes: 0,
@@ -161,7 +163,8 @@ impl Outbox {
 
     /// Adds a received message that was accepted, and returns those for which there is no room.
     pub(crate) fn pass_on(&mut self, verdict: Verdict) -> Vec<Verdict> {
-        self.to_pass_on.push(verdict.from, verdict.held.bytes(), verdict)
+        let queue = self.to_pass_on.of_mut(verdict.lane);
+        queue.push(verdict.from, verdict.held.bytes(), verdict)
     }
 
     /// Waits for a message to publish, if none waits yet. May return without one.
@@ -180,11 +183,7 @@ impl Outbox {
             return None;
         }
         self.forget(now);
-        let next = if self.passes_on_next {
-            self.next_received().or_else(|| self.next_publication())
-        } else {
-            self.next_publication().or_else(|| self.next_received())
-        }?;
+        let next = Lane::ALL.into_iter().find_map(|lane| self.next_of(lane))?;
         // The next message waits for what is beyond the burst.
         let _over = self.messages.fill(1, MESSAGES, now);
         let _over = self.bytes.fill(next.bytes() as u64, BYTES, now);
@@ -197,18 +196,26 @@ impl Outbox {
         self.messages.over(MESSAGES, now).max(self.bytes.over(BYTES, now))
     }
 
-    fn next_publication(&self) -> Option<Outgoing> {
-        let next = self.to_publish.next(TRIES, |origin, bytes| self.fits(origin, bytes));
+    fn next_of(&mut self, lane: Lane) -> Option<Outgoing> {
+        if self.passes_on_next {
+            self.next_received(lane).or_else(|| self.next_publication(lane))
+        } else {
+            self.next_publication(lane).or_else(|| self.next_received(lane))
+        }
+    }
+
+    fn next_publication(&self, lane: Lane) -> Option<Outgoing> {
+        let next = self.to_publish.next(lane, TRIES, |origin, bytes| self.fits(origin, bytes));
         next.map(Outgoing::Publish)
     }
 
-    fn next_received(&mut self) -> Option<Outgoing> {
-        for _ in 0..self.to_pass_on.origins().min(TRIES) {
-            let (from, verdict) = self.to_pass_on.front()?;
+    fn next_received(&mut self, lane: Lane) -> Option<Outgoing> {
+        for _ in 0..self.to_pass_on.of(lane).origins().min(TRIES) {
+            let (from, verdict) = self.to_pass_on.of(lane).front()?;
             if self.fits(Origin::Peer(from), verdict.held.bytes()) {
-                return self.to_pass_on.pop().map(Outgoing::PassOn);
+                return self.to_pass_on.of_mut(lane).pop().map(Outgoing::PassOn);
             }
-            self.to_pass_on.skip();
+            self.to_pass_on.of_mut(lane).skip();
         }
         None
     }
@@ -216,7 +223,7 @@ impl Outbox {
     /// The time at which the next message may go; `None` if none waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         let published = self.to_publish.front();
-        let received = self.to_pass_on.front();
+        let received = Lane::ALL.iter().find_map(|lane| self.to_pass_on.of(*lane).front());
         let received = received.map(|(from, verdict)| (Origin::Peer(from), verdict.held.bytes()));
         let waiting = published.into_iter().chain(received);
         let is_full =
@@ -263,7 +270,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use broadcaster::{ByteBudget, TopicReceipt};
-    use gossip::{Lane, LinkId};
+    use gossip::LinkId;
     use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 
     use super::*;
@@ -280,7 +287,8 @@ mod tests {
         let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
         let topic = TopicHash::from_raw("t");
         let receipt = Receipt::Broadcast(TopicReceipt::unwanted());
-        Publication { origin, topic, body: vec![0; bytes].into(), held, receipt }
+        let (body, lane) = (vec![0; bytes].into(), Lane::Bulk);
+        Publication { origin, topic, lane, body, held, receipt }
     }
 
     fn own(budget: &ByteBudget, bytes: usize) -> Publication {
@@ -291,7 +299,7 @@ mod tests {
         let held = budget.try_reserve(cost(bytes), Lane::Bulk).unwrap();
         let acceptance = MessageAcceptance::Accept;
         let (message, topic) = (MessageId::new(b"m"), TopicHash::from_raw("t"));
-        Verdict { message, from, acceptance, held, topic }
+        Verdict { message, from, acceptance, held, topic, lane: Lane::Bulk }
     }
 
     /// Sends every message that may be sent now, and returns their origins.
@@ -306,6 +314,27 @@ mod tests {
             sent.push(origin);
         }
         sent
+    }
+
+    // Issue 11, 3: votes on topics waited behind the transactions of their own node.
+    #[test]
+    fn messages_of_the_priority_lane_go_before_all_others() {
+        let (budget, now) = (ByteBudget::new(BUDGET), Instant::now());
+        let (publications, mut outbox) = outbox(BUDGET, now);
+        let peer = PeerId::random();
+        for _ in 0..3 {
+            let _ = publications.offer(own(&budget, 1));
+            assert!(outbox.pass_on(received(&budget, peer, 1)).is_empty());
+        }
+        let vote =
+            Publication { lane: Lane::Priority, ..message(&budget, Origin::Link(LinkId(7)), 1) };
+        assert_eq!(publications.offer(vote), Ok(0));
+        let heard = PeerId::random();
+        let vote = Verdict { lane: Lane::Priority, ..received(&budget, heard, 1) };
+        assert!(outbox.pass_on(vote).is_empty());
+        let sent = send(&mut outbox, now);
+        assert_eq!(sent[..2], [Origin::Link(LinkId(7)), Origin::Peer(heard)]);
+        assert_eq!(sent.len(), 8);
     }
 
     #[test]

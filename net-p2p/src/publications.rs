@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //!
+//! * Messages of the priority lane go first, and have a share of their own.
 //! * Nothing waits in front of it: every origin has its share as soon as the router offers a message.
 //! * It is closed and emptied when the swarm task is gone.
 
@@ -13,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broadcaster::{Reservation, TopicReceipt};
 use bytes::Bytes;
-use gossip::PublishError;
+use gossip::{Lane, PublishError};
 use libp2p::gossipsub::TopicHash;
 use tokio::sync::{Notify, oneshot};
 
-use crate::{origin::Origin, waiting::Waiting};
+use crate::{origin::Origin, waiting::LaneQueues};
 
 /// The reason why a message or a command for the swarm task was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,7 @@ impl Receipt {
 pub(crate) struct Publication {
     pub(crate) origin: Origin,
     pub(crate) topic: TopicHash,
+    pub(crate) lane: Lane,
     pub(crate) body: Bytes,
     /// The charge for [`cost`](crate::outbox::cost) bytes.
     pub(crate) held: Reservation,
@@ -83,21 +85,21 @@ pub(crate) struct ToPublish {
 #[derive(Debug)]
 struct Shared {
     /// `None` once the swarm task is gone.
-    waiting: Mutex<Option<Waiting<Origin, Publication>>>,
+    waiting: Mutex<Option<LaneQueues<Origin, Publication>>>,
     /// Wakes the swarm task for a message: those that wait already may have no room, but this one may.
     came: Notify,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<Waiting<Origin, Publication>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LaneQueues<Origin, Publication>>> {
         // No code of others runs under this lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A queue for messages with a charge of `bound` bytes in all.
+/// A queue for messages with a charge of `bound` bytes in all, and as much again for those of the priority lane.
 pub(crate) fn publications(bound: usize) -> (Publications, ToPublish) {
-    let waiting = Mutex::new(Some(Waiting::new(bound)));
+    let waiting = Mutex::new(Some(LaneQueues::new(bound)));
     let shared = Arc::new(Shared { waiting, came: Notify::new() });
     (Publications { shared: Arc::clone(&shared) }, ToPublish { shared })
 }
@@ -113,7 +115,7 @@ impl Publications {
         let removed = {
             let mut waiting = self.shared.lock();
             let Some(waiting) = waiting.as_mut() else { return Err(NotTaken::Down) };
-            waiting.push(origin, message.held.bytes(), message)
+            waiting.of_mut(message.lane).push(origin, message.held.bytes(), message)
         };
         // An origin's own messages stay, and give no room to its next one.
         if removed.iter().any(|removed| removed.origin == origin) {
@@ -134,22 +136,24 @@ impl ToPublish {
         self.shared.came.notified().await;
     }
 
-    /// The origin whose turn it is, and the charge for its oldest message.
+    /// The origin whose turn it is, of the priority lane first, and the charge for its oldest message.
     pub(crate) fn front(&self) -> Option<(Origin, usize)> {
         let waiting = self.shared.lock();
-        let (origin, message) = waiting.as_ref()?.front()?;
+        let waiting = waiting.as_ref()?;
+        let (origin, message) = Lane::ALL.iter().find_map(|lane| waiting.of(*lane).front())?;
         Some((origin, message.held.bytes()))
     }
 
-    /// Takes the next message of the first origin, among the next `tries`, that has room for it. The turns of those
+    /// Takes the next message of a lane, of the first origin, among the next `tries`, that has room for it. The turns of those
     /// without are passed on.
     pub(crate) fn next(
         &self,
+        lane: Lane,
         tries: usize,
         mut has_room: impl FnMut(Origin, usize) -> bool,
     ) -> Option<Publication> {
         let mut waiting = self.shared.lock();
-        let waiting = waiting.as_mut()?;
+        let waiting = waiting.as_mut()?.of_mut(lane);
         for _ in 0..waiting.origins().min(tries) {
             let (origin, message) = waiting.front()?;
             if has_room(origin, message.held.bytes()) {

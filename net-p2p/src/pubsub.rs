@@ -65,7 +65,7 @@ pub(crate) const GRAYLIST_THRESHOLD: f64 = -2_500.0;
 
 /// Initial score of every peer, so that a peer without violations leaves with a positive score: the library
 /// forgets those at once, and keeps all others. Chosen: far below the effect of any rule.
-const CREDIT: f64 = 1e-6;
+pub(crate) const CREDIT: f64 = 1e-6;
 
 /// Score that outweighs everything that a peer can earn.
 const HIDDEN: f64 = -1e12;
@@ -183,11 +183,16 @@ pub(crate) fn build(
 
 /// Gives a newly connected peer its initial score.
 pub(crate) fn welcome(gossipsub: &mut Behaviour, peer: &PeerId) {
-    // This fails only if scoring is off, and then no scores are kept.
-    let _ = gossipsub.set_application_score(peer, CREDIT);
+    rate(gossipsub, peer, CREDIT);
 }
 
-/// Makes the library publish nothing to a peer until it is welcomed again. Both must happen in one turn of the swarm's
+/// Sets the part of a peer's score that does not come from its messages.
+pub(crate) fn rate(gossipsub: &mut Behaviour, peer: &PeerId, score: f64) {
+    // This fails only if scoring is off, and then no scores are kept.
+    let _ = gossipsub.set_application_score(peer, score);
+}
+
+/// Makes the library publish nothing to a peer until it is rated again. Both must happen in one turn of the swarm's
 /// task: the score counts for everything else as well.
 pub(crate) fn hide(gossipsub: &mut Behaviour, peer: &PeerId) {
     // As above.

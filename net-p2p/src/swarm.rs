@@ -226,6 +226,7 @@ impl Core {
                 }
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                topics.connected(peer_id, endpoint.get_remote_address());
                 links.on_connected(swarm, peer_id, connection_id, &endpoint);
                 #[cfg(feature = "reachability")]
                 self.reach.connected((peer_id, connection_id), &endpoint, &self.served);

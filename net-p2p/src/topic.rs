@@ -43,7 +43,8 @@ impl TopicSink for Topic {
         };
         let origin = from.map_or(Origin::Own, Origin::Link);
         let receipt = Receipt::Broadcast(receipt);
-        let publication = Publication { origin, topic: self.hash.clone(), body, held, receipt };
+        let (topic, lane) = (self.hash.clone(), self.lane);
+        let publication = Publication { origin, topic, lane, body, held, receipt };
         match self.swarm.publish(publication) {
             Ok(displaced) => {
                 self.metrics.note_many(P2pEvent::PublishQueueFull, displaced as u64);

@@ -57,6 +57,8 @@ pub(crate) struct TopicGate {
 struct Gate {
     metrics: P2pMetrics,
     rates: TopicRates,
+    /// The control messages of each peer, each counted as an empty message.
+    controls: TopicRates,
     /// The peer whose RPC is being handled.
     from: Option<PeerId>,
     /// Peers that must be disconnected for flooding.
@@ -76,6 +78,7 @@ impl TopicGate {
         let gate = Gate {
             metrics,
             rates: TopicRates::default(),
+            controls: TopicRates::default(),
             from: None,
             flooded: VecDeque::new(),
             names: Ledger::new(bound, HEARD_FOR),
@@ -133,6 +136,17 @@ impl TopicGate {
         }
     }
 
+    /// Charges a peer for control messages: GRAFT, PRUNE, IHAVE, IWANT, IDONTWANT. Most of them the library leaves without
+    /// effect, and none costs its sender anything there.
+    pub(crate) fn controls(&self, from: PeerId, count: usize) {
+        let (mut gate, now) = (self.lock(), Instant::now());
+        for _ in 0..count {
+            if gate.controls.note(from, 0, now) == RateVerdict::Flood {
+                gate.flooded.push_back(from);
+            }
+        }
+    }
+
     /// Notes the peer whose RPC is handled next, or that none is.
     pub(crate) fn handles(&self, from: Option<PeerId>) {
         self.lock().from = from;
@@ -151,7 +165,9 @@ impl TopicGate {
 
     /// Removes the record of a peer that has disconnected.
     pub(crate) fn forget(&self, peer: &PeerId) {
-        self.lock().rates.forget(peer);
+        let mut gate = self.lock();
+        gate.rates.forget(peer);
+        gate.controls.forget(peer);
     }
 }
 

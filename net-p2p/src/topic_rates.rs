@@ -1,4 +1,5 @@
-//! The rate limit on the topic messages of each peer, and on its subscriptions to unknown topics.
+//! The rate limit on the topic messages of each peer and its subscriptions to unknown topics, and the one on its control
+//! messages.
 //!
 //! # Invariants
 //!

@@ -22,7 +22,7 @@ use broadcaster::TopicMessage;
 use bytes::Bytes;
 use gossip::{Interest, Lane, PublishError, Tag, TopicInbound, Transport, Validation};
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     gossipsub::{self, IdentTopic, MessageAcceptance, PublishError as NotPublished, TopicHash},
 };
 use tokio::{
@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    address::identity_of,
+    address::{identity_of, ip_of},
     behaviour::NodeSwarm,
     command::Verdict,
     gated_pubsub::GatedPubsub,
@@ -45,6 +45,7 @@ use crate::{
     topic_debts::TopicDebts,
     topic_gate,
     topic_scores::{TopicMesh, TopicScore},
+    topic_standings::TopicStandings,
 };
 
 /// Interval at which scores are checked. Chosen: the interval at which the library updates them.
@@ -85,6 +86,7 @@ pub(crate) struct TopicTraffic {
     debts: TopicDebts,
     /// Time before which nothing is sent, because that is too much.
     full_until: Option<Instant>,
+    standings: TopicStandings,
     /// Peers whose score is too low to be served.
     muted: HashSet<PeerId>,
     /// Peers of which the library hears nothing any more, and since when.
@@ -103,7 +105,19 @@ impl TopicTraffic {
     ) -> Self {
         let (muted, graylisted) = (HashSet::new(), HashMap::new());
         let (full_until, watch) = (None, Instant::now());
-        Self { context, known, wanted: None, outbox, debts, full_until, muted, graylisted, watch }
+        let standings = TopicStandings::new(context.broadcaster.profile().topic_scoring);
+        Self {
+            context,
+            known,
+            wanted: None,
+            outbox,
+            debts,
+            full_until,
+            standings,
+            muted,
+            graylisted,
+            watch,
+        }
     }
 
     /// Subscribes to the topics of the application and of the tags that the node wants, and follows it when it wants others.
@@ -159,10 +173,16 @@ impl TopicTraffic {
         }
     }
 
+    /// Notes where a peer has connected from.
+    pub(crate) fn connected(&mut self, peer: PeerId, from: &Multiaddr) {
+        self.standings.connected(peer, ip_of(from));
+    }
+
     /// Removes the state of a peer that has disconnected.
     pub(crate) fn forget(&mut self, swarm: &NodeSwarm, peer: &PeerId) {
         self.muted.remove(peer);
         self.graylisted.remove(peer);
+        self.standings.forget(peer);
         if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().forget(peer);
         }
@@ -186,7 +206,8 @@ impl TopicTraffic {
     }
 
     fn publish(&mut self, swarm: &mut NodeSwarm, publication: Publication, now: Instant) {
-        let Publication { origin, topic, body, held, receipt } = publication;
+        let standings = &self.standings;
+        let Publication { origin, topic, body, held, receipt, .. } = publication;
         // No topic is attached in a node without gossip, so there is nothing to publish.
         let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
         if !gossipsub.gate().may_publish(origin, now) {
@@ -198,7 +219,7 @@ impl TopicTraffic {
         // The library leaves out peers of such a score, and asks nobody in between.
         passed_over.iter().for_each(|peer| pubsub::hide(gossipsub, peer));
         let published = gossipsub.publish(topic, body);
-        passed_over.iter().for_each(|peer| pubsub::welcome(gossipsub, peer));
+        passed_over.iter().for_each(|peer| pubsub::rate(gossipsub, peer, standings.of(peer)));
         match published {
             Ok(_) => {
                 gossipsub.gate().published(origin, now);
@@ -227,7 +248,7 @@ impl TopicTraffic {
 
     /// Passes a received message on, if the next node has room for it.
     fn pass_on(&mut self, swarm: &mut NodeSwarm, verdict: Verdict, now: Instant) {
-        let Verdict { message, from, acceptance, held, topic } = verdict;
+        let Verdict { message, from, acceptance, held, topic, .. } = verdict;
         let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
         if !gossipsub.gate().may_pass_on(from, now) {
             self.context.metrics.note(P2pEvent::TopicNamesFull);
@@ -277,16 +298,19 @@ impl TopicTraffic {
         if let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() {
             gossipsub.gate().heard(from, Instant::now());
         }
+        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
+        let tag = self.known.of_tags.iter().find(on_topic).map(|(tag, _)| *tag);
+        let rule = tag.and_then(|tag| self.context.broadcaster.profile().tags.rule(tag));
+        let lane = rule.map_or(Lane::Bulk, |rule| rule.lane);
         let bytes = cost(message.data.len());
-        let Some(held) = self.context.broadcaster.budget().try_reserve(bytes, Lane::Bulk) else {
+        let Some(held) = self.context.broadcaster.budget().try_reserve(bytes, lane) else {
             self.context.metrics.note(P2pEvent::TopicBudgetFull);
             return report(swarm, &id, &from, MessageAcceptance::Ignore);
         };
-        let acceptance = MessageAcceptance::Ignore;
-        let verdict = Verdict { message: id, from, acceptance, held, topic: message.topic.clone() };
-        let on_topic = |(_, topic): &&(Tag, IdentTopic)| topic.hash() == message.topic;
-        match self.known.of_tags.iter().find(on_topic) {
-            Some(&(tag, _)) => self.to_broadcaster(tag, message.data, verdict),
+        let (acceptance, topic) = (MessageAcceptance::Ignore, message.topic.clone());
+        let verdict = Verdict { message: id, from, acceptance, held, topic, lane };
+        match tag {
+            Some(tag) => self.to_broadcaster(tag, message.data, verdict),
             None => self.to_pool(swarm, message, verdict),
         }
     }
@@ -340,11 +364,16 @@ impl TopicTraffic {
     /// Records the peers that are not served because of their score.
     pub(crate) fn watch_scores(&mut self, swarm: &mut NodeSwarm) {
         let now = Instant::now();
-        let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
         if now < self.watch {
             return;
         }
         self.watch = now + SCORE_INTERVAL;
+        let connected: Vec<PeerId> = swarm.connected_peers().copied().collect();
+        let Some(gossipsub) = swarm.behaviour_mut().gossipsub.as_mut() else { return };
+        for peer in &connected {
+            pubsub::rate(gossipsub, peer, self.standings.of(peer));
+        }
+        let Some(gossipsub) = swarm.behaviour().gossipsub.as_ref() else { return };
         let scored = |peer: &PeerId| Some((*peer, gossipsub.peer_score(peer)?));
         let scores: Vec<(PeerId, f64)> = swarm.connected_peers().filter_map(scored).collect();
         let shown = scores.iter().filter_map(|&(peer, score)| {

@@ -12,6 +12,8 @@ use std::{
     hash::Hash,
 };
 
+use gossip::Lane;
+
 /// Items that wait, by their origin.
 #[derive(Debug)]
 pub(crate) struct Waiting<K, T> {
@@ -105,6 +107,36 @@ impl<K: Copy + Eq + Hash, T> Waiting<K, T> {
     /// The number of origins of which something waits.
     pub(crate) fn origins(&self) -> usize {
         self.turns.len()
+    }
+}
+
+/// A queue for each lane, each with its own bound.
+#[derive(Debug)]
+pub(crate) struct LaneQueues<K, T> {
+    priority: Waiting<K, T>,
+    bulk: Waiting<K, T>,
+}
+
+impl<K: Copy + Eq + Hash, T> LaneQueues<K, T> {
+    /// Empty queues for items of `bound` together in each.
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { priority: Waiting::new(bound), bulk: Waiting::new(bound) }
+    }
+
+    /// The queue of a lane.
+    pub(crate) const fn of(&self, lane: Lane) -> &Waiting<K, T> {
+        match lane {
+            Lane::Priority => &self.priority,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+
+    /// The queue of a lane, to change it.
+    pub(crate) const fn of_mut(&mut self, lane: Lane) -> &mut Waiting<K, T> {
+        match lane {
+            Lane::Priority => &mut self.priority,
+            Lane::Bulk => &mut self.bulk,
+        }
     }
 }
 

@@ -122,6 +122,7 @@ pub struct NodeBuilder {
     data_dir: DirSource,
     relaying: Relaying,
     votes: Option<VoteCompression>,
+    on_topics: Vec<Tag>,
     wanted: WantedTags,
     limits: Limits,
     handlers: Vec<(Tag, Arc<dyn Handler>)>,
@@ -168,6 +169,7 @@ impl NodeBuilder {
             data_dir: DirSource::None,
             relaying: Relaying::Off,
             votes: None,
+            on_topics: Vec::new(),
             wanted: WantedTags::default(),
             limits: Limits::default(),
             handlers: Vec::new(),
@@ -240,6 +242,15 @@ impl NodeBuilder {
     /// says, a table of 2,048 entries for [`NetworkProfile::ALGORAND`] and [`VoteCompression::Off`] for others.
     pub fn vote_packing(self, votes: VoteCompression) -> Self {
         Self { votes: Some(votes), ..self }
+    }
+
+    /// Carries the messages of these tags on GossipSub topics of their own between libp2p peers, in place of the stream of each:
+    /// votes, proposals and bundles, say. WebSocket peers get them as before, and so do libp2p peers a message that is too large
+    /// for a topic. All nodes of a network have to agree on it: a node that does not is not subscribed, and hears none of
+    /// them from libp2p peers that do. Default: none. The start fails in a profile whose tags go fixed ways, such as
+    /// [`NetworkProfile::ALGORAND`], and in a mode without libp2p.
+    pub fn on_topics(self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self { on_topics: tags.into_iter().collect(), ..self }
     }
 
     /// Adds the handler of a tag. It gets each message once within the window of the duplicate filter, after the tag's
@@ -338,7 +349,11 @@ impl NodeBuilder {
         if self.mode == Mode::WebSocket {
             self.p2p.check_no_protocols()?;
             self.p2p.check_no_topics()?;
+            if let Some(&tag) = self.on_topics.first() {
+                return Err(StartError::NoTagTopics { tag });
+            }
         }
+        self.profile.check_on_topics(&self.on_topics)?;
         check::tags(self.profile, Role::Handler, self.handlers.iter().map(|(tag, _)| *tag))?;
         check::tags(self.profile, Role::Validator, self.validators.iter().map(|(tag, _)| *tag))?;
         #[cfg(any(feature = "ws", feature = "websocket"))]
@@ -366,6 +381,7 @@ impl NodeBuilder {
     /// A start that is dropped leaves nothing running.
     pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
         self.check()?;
+        self.profile = self.profile.on_topics(&self.on_topics)?;
         let data_dir = match std::mem::take(&mut self.data_dir) {
             DirSource::None => None,
             DirSource::Path(path) => Some(DataDir::open(path)?),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use gossip::{LimitError, Tag};
+use gossip::{LimitError, Tag, TagTopicError};
 
 use crate::{data_dir::DataDirError, keys::KeyError, mode::PeerError};
 
@@ -96,6 +96,16 @@ pub enum StartError {
         /// Name of the protocol.
         protocol: String,
     },
+    /// A tag cannot be carried on a topic.
+    #[error("cannot carry a tag on a topic")]
+    TagTopic(#[from] TagTopicError),
+    /// A node without libp2p was to carry a tag on a topic, which only libp2p has.
+    #[cfg(all(feature = "ws", feature = "p2p"))]
+    #[error("{tag} cannot go over a topic: topics need libp2p, which mode ws does not use")]
+    NoTagTopics {
+        /// The tag as given.
+        tag: Tag,
+    },
     /// A node without libp2p was to serve a topic of the application, which only libp2p has.
     #[cfg(all(feature = "ws", feature = "p2p"))]
     #[error(
@@ -147,6 +157,7 @@ impl StartError {
             | Self::Peer(_)
             | Self::UnknownTag { .. }
             | Self::TwoForOneTag { .. }
+            | Self::TagTopic(_)
             | Self::Want(_) => true,
             #[cfg(feature = "discovery")]
             Self::TooManyBootstraps { .. } | Self::BootstrapInMemory => true,
@@ -157,7 +168,7 @@ impl StartError {
             #[cfg(feature = "private-network")]
             Self::PrivateNetworkMode { .. } | Self::PrivateNetworkAddress { .. } => true,
             #[cfg(all(feature = "ws", feature = "p2p"))]
-            Self::NoStreams { .. } | Self::NoTopics { .. } => true,
+            Self::NoStreams { .. } | Self::NoTopics { .. } | Self::NoTagTopics { .. } => true,
             #[cfg(any(feature = "ws", feature = "websocket"))]
             Self::Certificates(_) | Self::Tls(_) => true,
             #[cfg(feature = "ws")]

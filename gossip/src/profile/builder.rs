@@ -8,7 +8,7 @@
 
 use super::{
     ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
-    NetworkProfile, ReplyRule, StreamUse, protocol_tags,
+    NetworkProfile, ReplyRule, StreamUse, TopicChoice, TopicScoring, protocol_tags,
 };
 use crate::{
     tag::{MAX_TAGS, Tag, TagRule, TagTable},
@@ -171,6 +171,8 @@ impl ProfileBuilder {
             claims: ClaimRule::Ranked,
             votes: VoteCompression::Off,
             key_file: NetworkProfile::TANDEM.key_file,
+            topics: TopicChoice::Free,
+            topic_scoring: TopicScoring::Strong,
             dns: DnsService {
                 relays: leak(format!("_{name}._tcp")),
                 archives: leak(format!("_{name}-archive._tcp")),

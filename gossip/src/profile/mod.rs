@@ -5,8 +5,10 @@
 //! messages of its own builds a profile with [`ProfileBuilder`].
 
 mod builder;
+mod on_topics;
 
 pub use builder::{ProfileBuilder, ProfileError};
+pub use on_topics::TagTopicError;
 
 use crate::{
     tag::{Compression, Forwarding, Lane, Route, Tag, TagRule, TagTable},
@@ -88,6 +90,25 @@ impl ReplyRule {
     }
 }
 
+/// The freedom to carry tags on GossipSub topics that the network carries on streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicChoice {
+    /// Each tag goes the way that the network has for it. Source: wire facts 8.5: existing nodes subscribe to one topic
+    /// and to no other.
+    Fixed,
+    /// The nodes of a network may agree on other topics.
+    Free,
+}
+
+/// The rule by which peers are scored on topics, beside their messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicScoring {
+    /// By their messages alone, as existing nodes do it. Source: wire facts 8.6, peer scoring.
+    Plain,
+    /// Peers of a crowded subnet count less than others, and none of them is left out for that.
+    Strong,
+}
+
 /// The names under which DNS leads to the nodes of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DnsService {
@@ -136,6 +157,10 @@ pub struct NetworkProfile {
     pub votes: VoteCompression,
     /// Name of the key file in the data directory.
     pub key_file: &'static str,
+    /// Freedom to carry further tags on topics.
+    pub topics: TopicChoice,
+    /// Rule by which peers are scored on topics.
+    pub topic_scoring: TopicScoring,
     /// Names under which DNS leads to nodes. Nobody is asked for them unless an operator says so.
     pub dns: DnsService,
     /// The live tags.
@@ -160,6 +185,8 @@ impl NetworkProfile {
         claims: ClaimRule::FirstVerified,
         votes: VoteCompression::Stateful(features::MAX_TABLE as u32),
         key_file: "peerIDPrivKey.key",
+        topics: TopicChoice::Fixed,
+        topic_scoring: TopicScoring::Plain,
         // Source: wire facts 10.4.
         dns: DnsService {
             relays: "_algobootstrap._tcp",
@@ -193,6 +220,8 @@ impl NetworkProfile {
         claims: ClaimRule::Ranked,
         votes: VoteCompression::Off,
         key_file: "identity.pem",
+        topics: TopicChoice::Free,
+        topic_scoring: TopicScoring::Strong,
         dns: DnsService {
             relays: "_tandem._tcp",
             archives: "_tandem-archive._tcp",

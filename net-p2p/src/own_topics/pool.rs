@@ -281,6 +281,7 @@ mod tests {
                 acceptance: MessageAcceptance::Ignore,
                 held: self.budget.try_reserve(1_000, Lane::Bulk).unwrap(),
                 topic: TopicHash::from_raw(topic.name()),
+                lane: Lane::Bulk,
             };
             let heard = Heard {
                 topic: Arc::clone(topic),

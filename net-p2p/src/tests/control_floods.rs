@@ -11,8 +11,10 @@ use tokio::time;
 use super::{
     attacked::{Attacked, TOPIC},
     control::control,
+    host::until,
     rpc,
 };
+use crate::P2pEvent;
 
 /// Parts of a control message, by the numbers of their fields. Source: GossipSub 1.2, `rpc.proto`.
 const IHAVE: u8 = 1;
@@ -87,6 +89,46 @@ async fn floods_of_control_messages_take_nothing_from_honest_peers() {
         }
         attacked.honest_peer_hears().await;
         println!("{kind}: the attacker is connected: {}", attacked.host.is_alive());
+    }
+}
+
+/// Sends a flood until the attacker is cut off, and returns the number of its control messages.
+async fn flood_until_cut(attacked: &mut Attacked, kind: &str, flood: &Flood) -> u32 {
+    // Chosen: four times what is borne.
+    const MOST: u32 = 800_000;
+    let mut said = 0;
+    while attacked.host.is_alive() {
+        assert!(said < MOST, "{kind}: {said} were borne");
+        let parts: Vec<_> = (0..1_000).map(|part| flood(said + part)).collect();
+        attacked.send(&rpc::request(&parts)).await;
+        said += 1_000;
+    }
+    said
+}
+
+// Issue 11, "Shown by". Before, floods of small control messages cost their sender nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_floods_with_control_messages_is_cut_for_flooding() {
+    let one = |kind, number| control(kind, &ids(1, [unknown(number)].into_iter()));
+    let ihave =
+        |number| control(IHAVE, &[name(1, TOPIC), ids(2, [unknown(number)].into_iter())].concat());
+    let floods: [(&str, Flood); 5] = [
+        ("GRAFT", Box::new(|_| control(GRAFT, &name(1, TOPIC)))),
+        ("PRUNE", Box::new(|_| prune(TOPIC, 60))),
+        ("IHAVE", Box::new(ihave)),
+        ("IWANT", Box::new(move |number| one(IWANT, number))),
+        ("IDONTWANT", Box::new(move |number| one(IDONTWANT, number))),
+    ];
+    for (kind, flood) in floods {
+        let mut attacked = Attacked::start().await;
+        attacked.honest_peer_hears().await;
+        let said = flood_until_cut(&mut attacked, kind, &flood).await;
+        println!("{kind}: cut after {said} messages");
+        until("the reason is counted", || {
+            attacked.node.network.metrics().count(P2pEvent::TopicFlood) == 1
+        })
+        .await;
+        attacked.honest_peer_hears().await;
     }
 }
 

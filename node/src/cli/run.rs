@@ -339,6 +339,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .listen_p2p(settings.listen_p2p.clone())
         .announce(settings.announce.clone())
         .relaying(settings.relaying)
+        .on_topics(settings.tag_topics.clone())
         .want(settings.wanted.clone())
         .mesh_limits(MeshLimits::default().with_learnt_hosts(settings.learnt_hosts))
         .vote_packing(settings.vote_packing)

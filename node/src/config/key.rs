@@ -56,6 +56,7 @@ pub(crate) enum Key {
     PrivateNetwork,
     Security,
     Topics,
+    TagTopics,
     Peers,
     Bootstrap,
     DnsServers,
@@ -163,6 +164,11 @@ const SECURITY: Spec = Spec::new(
 const TOPICS: Spec = Spec::new(
     ("topics", "topic", List, Nothing, "NAME"),
     "A libp2p topic of one's own to subscribe to, with signed messages; NAME=author for messages without a signature, NAME=none for those that name no author either",
+);
+
+const TAG_TOPICS: Spec = Spec::new(
+    ("tag_topics", "tag-topic", List, Nothing, "TAG"),
+    "A tag, such as AV, PP or VB, to carry on a topic between libp2p peers in place of their streams; all nodes of a network have to agree",
 );
 
 const PEERS: Spec = Spec::new(
@@ -345,7 +351,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 45] = [
+    pub(crate) const ALL: [Self; 46] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -356,6 +362,7 @@ impl Key {
         Self::PrivateNetwork,
         Self::Security,
         Self::Topics,
+        Self::TagTopics,
         Self::Peers,
         Self::Bootstrap,
         Self::DnsServers,
@@ -407,6 +414,7 @@ impl Key {
             Self::PrivateNetwork => PRIVATE_NETWORK,
             Self::Security => SECURITY,
             Self::Topics => TOPICS,
+            Self::TagTopics => TAG_TOPICS,
             Self::Peers => PEERS,
             Self::Bootstrap => BOOTSTRAP,
             Self::DnsServers => DNS_SERVERS,
@@ -465,6 +473,7 @@ impl Key {
             | Self::PeerStore => &["on", "off"],
             Self::Admit => &["everybody", "members"],
             Self::Interest => &["usual", "listeners", "AV", "PP", "SP", "TX", "VB"],
+            Self::TagTopics => &["AV", "PP", "SP", "VB"],
             Self::LearntHosts => &["any", "public"],
             Self::DnsServers => &["system"],
             Self::Services => &["status", "blocks", "files", "kv", "perf"],

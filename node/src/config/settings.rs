@@ -70,6 +70,7 @@ pub(crate) struct Settings {
     /// Empty for the default.
     pub(crate) security: Vec<Security>,
     pub(crate) topics: Vec<OwnTopic>,
+    pub(crate) tag_topics: Vec<Tag>,
     pub(crate) wanted: WantedTags,
     pub(crate) learnt_hosts: LearntHosts,
     pub(crate) mdns: bool,
@@ -144,6 +145,7 @@ impl Settings {
             relaying: read.relaying()?,
             security: read.security()?,
             topics: read.topics(profile)?,
+            tag_topics: read.tag_topics(profile)?,
             wanted: read.wanted(profile)?,
             learnt_hosts: read.required(Key::LearntHosts, learnt_hosts)?,
             mdns: read.required(Key::Mdns, switch)?,
@@ -361,6 +363,20 @@ impl Reader<'_> {
         tandem::check_topics(profile, &topics)
             .map_err(|error| self.refused(Key::Topics, error.to_string()))?;
         Ok(topics)
+    }
+
+    /// The tags that go over topics.
+    fn tag_topics(&self, profile: &NetworkProfile) -> Result<Vec<Tag>, ConfigError> {
+        let tags = self
+            .list(Key::TagTopics, |text| text.parse::<Tag>().map_err(|error| error.to_string()))?;
+        if !tags.is_empty() && self.mode()? == Mode::WebSocket {
+            let problem = "topics are a part of libp2p, which the mode ws leaves out";
+            return Err(self.refused(Key::TagTopics, problem));
+        }
+        profile
+            .check_on_topics(&tags)
+            .map_err(|error| self.refused(Key::TagTopics, error.to_string()))?;
+        Ok(tags)
     }
 
     /// The security protocols of libp2p, each once.

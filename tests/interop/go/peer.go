@@ -9,6 +9,9 @@
 //	                      peer ID and serves until stdin closes
 //	peer relay            carries circuits for others; one line: its multiaddr; ends when stdin closes
 //	peer behind MULTIADDR the routes, reached through a relay alone; one line: the multiaddr to call
+//	peer topic MULTIADDR NAME strict|none|floodsub
+//	                      publishes on a topic of a node and prints the first message of the node there; ends
+//	                      when stdin closes
 //
 // All speak TCP, WebSocket and QUIC, with Yamux over the first two, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the
 // default) or tls, for all but QUIC. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key:
@@ -50,7 +53,8 @@ import (
 )
 
 const (
-	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE | peer relay | peer behind MULTIADDR"
+	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE | peer relay | peer behind MULTIADDR" +
+		" | peer topic MULTIADDR NAME strict|none|floodsub"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.
@@ -85,6 +89,8 @@ func main() {
 		err = behind(ctx, os.Args[2:], os.Stdin, os.Stdout)
 	case "dht":
 		err = table(ctx, os.Args[2:], os.Stdin, os.Stdout)
+	case "topic":
+		err = topic(ctx, os.Args[2:], os.Stdin, os.Stdout)
 	default:
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(exitUsage)

@@ -6,8 +6,11 @@
  *
  *   peer.mjs serve                               one line on stdout: the multiaddr to call; ends when stdin closes
  *   peer.mjs call [-extra] [-only STEP,..] ADDR  one line on stdout: JSON of what held; exit status 0 only if all of it did
+ *   peer.mjs topic ADDR NAME strict|none|floodsub
+ *                                                publishes on a topic of a node and prints the first message of the node there;
+ *                                                ends when stdin closes
  *
- * Both use TCP and WebSocket, Noise and Yamux, with a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or tls.
+ * All use TCP and WebSocket, Noise and Yamux, with a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or tls.
  * INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_PSK is the key file of a private network. With
  * INTEROP_DUMP=1 the bytes of every stream go to stderr. The routes are in ../README.md.
  */
@@ -25,9 +28,10 @@ import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { call } from './call.mjs'
 import { serveStream } from './serve.mjs'
+import { pubsubOf, topic } from './topic.mjs'
 
 const PROTOCOL = '/http/1.1'
-const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MULTIADDR'
+const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MULTIADDR | peer.mjs topic MULTIADDR NAME strict|none|floodsub'
 
 /** Streams that one connection may open at once. Chosen: above the 256 callers of our benchmark. */
 const MAX_STREAMS = 512
@@ -70,6 +74,11 @@ if (command === 'serve' && rest.length === 0) {
 } else if (command === 'call' && rest.length > 0) {
   const node = await newNode([], { http: http() })
   const held = await call(node, rest)
+  await node.stop()
+  process.exit(held ? 0 : 1)
+} else if (command === 'topic' && rest.length === 3) {
+  const node = await newNode([], { pubsub: pubsubOf(rest[2]) })
+  const held = await topic(node, rest)
   await node.stop()
   process.exit(held ? 0 : 1)
 } else {

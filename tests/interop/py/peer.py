@@ -3,13 +3,18 @@
     peer.py serve       one line on stdout: the multiaddr to call; ends when stdin closes
     peer.py call ADDR   one line on stdout: JSON of what held; exit status 0 only if all of it did
 
-Both use TCP, Noise and Yamux. The key is a secp256k1 one, as the guides of py-libp2p make them. The routes
+    peer.py topic ADDR NAME strict|author|floodsub
+                        publishes on a topic of a node and prints the first message of the node there; ends when
+                        stdin closes
+
+All use TCP, Noise and Yamux. The key is a secp256k1 one, as the guides of py-libp2p make them. The routes
 are those of ../README.md without the ones that are asked for with -extra; one request a stream.
 """
 
 import json
 import os
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 
 import trio
@@ -25,8 +30,13 @@ from libp2p.identity.identify.identify import parse_identify_response
 from libp2p.io.utils import read_exactly
 from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.pubsub.floodsub import FloodSub
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12 as MESHSUB
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 HTTP = TProtocol("/http/1.1")
@@ -300,14 +310,61 @@ async def call(address):
     return all(held.values())
 
 
+# Time between two messages of a topic.
+TOPIC_PAUSE_SECONDS = 0.2
+
+
+async def topic(address, name, policy):
+    """Publishes on a topic of a node, and prints the first message of the node there."""
+    info = info_from_p2p_addr(Multiaddr(address))
+    host = make_host()
+    if policy == "floodsub":
+        router = FloodSub([TProtocol("/floodsub/1.0.0")])
+    else:
+        router = GossipSub([MESHSUB], degree=6, degree_low=4, degree_high=12, heartbeat_interval=1)
+    pubsub = Pubsub(host, router, strict_signing=policy != "author")
+    # FloodSub has nothing to do in the background.
+    running = background_trio_service(router) if policy != "floodsub" else nullcontext()
+    async with (
+        host.run(listen_addrs=[]),
+        background_trio_service(pubsub),
+        running,
+        trio.open_nursery() as nursery,
+    ):
+        await pubsub.wait_until_ready()
+        messages = await pubsub.subscribe(name)
+        await host.connect(info)
+
+        async def publish():
+            number = 0
+            while True:
+                await pubsub.publish(name, f"hello from py, {number}".encode())
+                number += 1
+                await trio.sleep(TOPIC_PAUSE_SECONDS)
+
+        nursery.start_soon(publish)
+        with trio.fail_after(CALL_DEADLINE_SECONDS):
+            while not (message := await messages.get()).data.startswith(b"hello from tandem"):
+                pass
+        assert message.from_id == info.peer_id.to_bytes(), "another author"
+        print(message.data.decode(), flush=True)
+        # What stdin says does not matter.
+        while await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
+            pass
+        nursery.cancel_scope.cancel()
+
+
 def main():
     match sys.argv[1:]:
         case ["serve"]:
             trio.run(serve)
+        case ["topic", address, name, policy]:
+            trio.run(topic, address, name, policy)
         case ["call", address]:
             sys.exit(0 if trio.run(call, address) else 1)
         case _:
-            print("usage: peer.py serve | peer.py call MULTIADDR", file=sys.stderr)
+            usage = "usage: peer.py serve | peer.py call MULTIADDR | peer.py topic MULTIADDR NAME strict|author|floodsub"
+            print(usage, file=sys.stderr)
             sys.exit(2)
 
 

@@ -22,3 +22,4 @@ mod own_profile;
 mod own_protocol;
 mod packed_votes;
 mod subscriber;
+mod tag_topics;
