@@ -24,8 +24,8 @@ use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tandem::{
-    DataDir, InboundLimits, Limits, Mdns, MeshLimits, Mode, NodeBuilder, OwnTopic, Running,
-    Shutdown, StartError, register_service_metrics,
+    DataDir, InboundLimits, Limits, Mdns, MeshLimits, Mode, NodeBuilder, Running, Shutdown,
+    StartError, register_service_metrics,
 };
 use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
@@ -182,10 +182,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         tracing::warn!("no peer is configured: this node hears nothing until another one dials it");
     }
     if settings.mode == Mode::Hybrid && !settings.topics.is_empty() {
-        tracing::warn!(
-            topics = ?settings.topics.iter().map(OwnTopic::name).collect::<Vec<_>>(),
-            "topics go over libp2p only: peers over WebSocket do not get their messages"
-        );
+        log::note("topics go over libp2p only: peers over WebSocket do not get their messages");
     }
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();

@@ -30,9 +30,9 @@ fn a_text_on_a_topic_reaches_the_listener_at_another_node() {
     let second = Node::start(other.path(), &[&["--peer", first.p2p()], &topics[..]].concat());
     let mut plain = listen(&second, "chat", &[]);
     let sent = send(&first, "chat", "hello \u{1b}[31m there");
-    assert_eq!(sent, "published on chat, 16 bytes, to 1 peer");
+    assert_eq!(sent, "published on chat, 17 bytes, to 1 peer");
     let id = first.p2p().rsplit('/').next().unwrap();
-    let expected = format!(r"chat 16 bytes, by {id}: hello \u{{1b}}[31m there");
+    let expected = format!(r"chat 17 bytes, by {id}: hello \u{{1b}}[31m there");
     assert_eq!(plain.line(), expected);
     assert!(plain.wait(crate::support::PATIENCE).success());
     let nameless = listen(&second, "/prices/1", &["--json"]);
@@ -88,5 +88,7 @@ fn a_topic_that_does_not_work_says_why() {
 fn a_hybrid_says_that_its_topics_go_over_libp2p_only() {
     let folder = scratch();
     let node = Process::spawn(run(folder.path()).args(["--mode", "hybrid", "--topic", "chat"]));
-    node.expect_on_stderr("topics go over libp2p only");
+    node.expect_on_stderr(
+        "topics go over libp2p only: peers over WebSocket do not get their messages",
+    );
 }
