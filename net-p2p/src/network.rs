@@ -189,14 +189,7 @@ impl P2pNetwork {
             .clients
             .clone()
             .unwrap_or_else(|| Clients::new(ClientLimits::default(), config.agent.clone(), parent));
-        let own = match gossip {
-            GossipStreams::On => config.topics.as_slice(),
-            GossipStreams::Off => &[],
-        };
-        let (policies, pool) = (TopicPolicies::new(own), topic_pool(&context));
-        if !own.is_empty() {
-            pool.work(&tasks);
-        }
+        let (policies, pool) = serve_topics(&config, &context, &tasks);
         let parts = SwarmParts {
             config,
             context: Arc::clone(&context),
@@ -219,13 +212,7 @@ impl P2pNetwork {
         #[cfg(feature = "dht")]
         DhtSource::attach(&parts.config, context.broadcaster.mesh(), &swarm);
         #[cfg(feature = "websocket")]
-        if let (Some(identity), Some(interval)) =
-            (parts.config.web.identity.clone(), parts.config.web.reread)
-        {
-            tasks.spawn_lasting("certificate", move |cancel| {
-                net_tcp::tls::watch(identity, interval, cancel)
-            });
-        }
+        watch_certificates(&parts.config, &tasks);
         #[cfg(feature = "websocket")]
         let tls = parts.config.web.identity.clone();
         tasks.spawn_lasting("swarm", |cancel| parts.supervise(life, cancel));
@@ -649,6 +636,33 @@ impl GossipNode for P2pNetwork {
     fn network_advanced(&self) {
         self.shared.context.broadcaster.mesh().network_advanced();
     }
+}
+
+/// Reads the files of the certificates again whenever it is time.
+#[cfg(feature = "websocket")]
+fn watch_certificates(config: &P2pConfig, tasks: &TaskSet) {
+    if let (Some(identity), Some(interval)) = (config.web.identity.clone(), config.web.reread) {
+        tasks.spawn_lasting("certificate", move |cancel| {
+            net_tcp::tls::watch(identity, interval, cancel)
+        });
+    }
+}
+
+/// The policies of the application's topics, and the pool of their workers, which are started if there are any topics.
+fn serve_topics(
+    config: &P2pConfig,
+    context: &Arc<LinkContext>,
+    tasks: &TaskSet,
+) -> (TopicPolicies, TopicPool) {
+    let own = match config.gossip {
+        GossipStreams::On => config.topics.as_slice(),
+        GossipStreams::Off => &[],
+    };
+    let (policies, pool) = (TopicPolicies::new(own), topic_pool(context));
+    if !own.is_empty() {
+        pool.work(tasks);
+    }
+    (policies, pool)
 }
 
 /// The pool of the application's topics, whose handlers can end links.
