@@ -289,29 +289,44 @@ impl Client {
         self.tell(ReachNotice::Lost { relay }).await;
     }
 
-    /// Pings a relay until it does not answer.
+    /// Pings a relay until it does not answer. A stream that ends is followed by another one, once: rust-libp2p answers
+    /// on one stream of a connection, and drops it for the next, which the node's own pings open.
     async fn watch(&self, about: &About) -> io::Error {
-        let watched = async {
-            let deadline = Instant::now() + ANSWER_TIME;
-            let on = (about.peer, Some(about.connection));
-            let opened =
-                open_stream(&self.senders.commands, on, vec![PING], (deadline, Turn::Queued)).await;
-            let mut io = StreamIo::from(opened.map_err(io::Error::other)?);
-            loop {
-                let mut bytes = [7; 32];
-                let echoed = async {
-                    io.write_all(&bytes).await?;
-                    io.flush().await?;
-                    io.read_exact(&mut bytes).await
-                };
-                time::timeout(ANSWER_TIME, echoed).await.map_err(io::Error::from)??;
-                time::sleep(CHECK).await;
+        let mut failed = 0;
+        loop {
+            let mut answers = 0_usize;
+            let error = match self.pings(about, &mut answers).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            failed = if answers > 0 { 1 } else { failed + 1 };
+            if failed >= 2 || error.kind() == io::ErrorKind::TimedOut {
+                return error;
             }
-        };
-        let ended: io::Result<std::convert::Infallible> = watched.await;
-        match ended {
-            Ok(never) => match never {},
-            Err(error) => error,
+        }
+    }
+
+    /// Pings a relay on one stream, and counts its answers.
+    async fn pings(
+        &self,
+        about: &About,
+        answers: &mut usize,
+    ) -> io::Result<std::convert::Infallible> {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let on = (about.peer, Some(about.connection));
+        let opened =
+            open_stream(&self.senders.commands, on, vec![PING], (deadline, Turn::Queued)).await;
+        let mut io = StreamIo::from(opened.map_err(io::Error::other)?);
+        loop {
+            let mut bytes = [7; 32];
+            let echoed = async {
+                io.write_all(&bytes).await?;
+                io.flush().await?;
+                io.read_exact(&mut bytes).await
+            };
+            time::timeout(ANSWER_TIME, echoed).await.map_err(io::Error::from)??;
+            *answers += 1;
+            time::sleep(CHECK).await;
         }
     }
 
