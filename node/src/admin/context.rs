@@ -5,7 +5,7 @@
 //! * A body is read under a bound and a deadline.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) live: Arc<Live>,
     /// Requests over TCP that named no right token.
     pub(crate) refused: Arc<Refused>,
+    /// URL of the admin port, once the node listens on one.
+    pub(crate) admin_url: Arc<OnceLock<String>>,
     /// The traffic of peers a second.
     pub(crate) rates: Arc<Rates>,
 }

@@ -20,6 +20,7 @@ mod asked;
 mod bans;
 mod client;
 mod context;
+mod dashboard;
 mod deadline;
 mod events;
 mod exporter;

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! * No route is reached without the token.
+//! * No route is reached without the token, but for the files of the dashboard.
 //! * At most [`MAX_CONNECTIONS`] are served; one more is closed at once.
 
 use std::{
@@ -25,6 +25,7 @@ use super::{
     accept::serve,
     api,
     context::Context,
+    dashboard,
     token::{Gatekeeper, Refused, Token},
 };
 
@@ -111,7 +112,7 @@ impl Doors {
                 }
             }
         });
-        self.router.clone().layer(guarded)
+        dashboard::router().fallback_service(self.router.clone().layer(guarded))
     }
 }
 

@@ -51,6 +51,7 @@ fn status(context: &Context) -> Status {
         peer_id: context.peer_id.clone(),
         ws: context.view.ws_url(),
         p2p: context.view.p2p_addresses(),
+        admin: context.admin_url.get().cloned(),
         dials: context.node.dials().iter().map(|dial| Dial::of(dial, now)).collect(),
         peers: context.node.peers(PeerClass::Connected).len(),
         uptime_ms: millis(context.started.elapsed()),

@@ -113,6 +113,7 @@ impl Rig {
             http: None,
             journal: super::Journal::default(),
             live: live(),
+            admin_url: Arc::default(),
             rates: Arc::default(),
             refused: Arc::default(),
         };

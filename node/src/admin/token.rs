@@ -77,7 +77,7 @@ pub(crate) enum TokenError {
     },
 }
 
-/// A secret that opens the admin API. Its text is in no output.
+/// A secret that opens the admin API. Its text is in no output but that of `tandem dashboard`.
 pub(crate) struct Token(String);
 
 impl std::fmt::Debug for Token {
@@ -99,6 +99,16 @@ impl Token {
             }
             other => other.map(Self),
         }
+    }
+
+    /// Reads the token of a data directory.
+    pub(crate) fn kept(dir: &Path) -> Result<Self, TokenError> {
+        read(&dir.join(FILE)).map(Self)
+    }
+
+    /// Its text, for its owner.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     fn is(&self, named: &str) -> bool {

@@ -27,6 +27,9 @@ pub(crate) struct Status {
     pub(crate) peer_id: String,
     pub(crate) ws: Option<String>,
     pub(crate) p2p: Vec<String>,
+    /// URL of the admin port.
+    #[serde(default)]
+    pub(crate) admin: Option<String>,
     pub(crate) peers: usize,
     pub(crate) uptime_ms: u64,
     pub(crate) lines_lost: LinesLost,

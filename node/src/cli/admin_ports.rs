@@ -40,7 +40,10 @@ impl Admin {
             Some(listen) => {
                 let secret = Token::of(dir.path(), &mut environment.random())?;
                 let api = (context.clone(), secret);
-                Some(Remote::start(&listen, api, environment, token).await?)
+                let remote = Remote::start(&listen, api, environment, token).await?;
+                // Never set before.
+                let _ = context.admin_url.set(remote.url());
+                Some(remote)
             }
             None => None,
         };

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Perf(PerfArgs),
     /// Make a key for a node, and print its identity.
     Keygen(KeygenArgs),
+    /// Show a running node in a browser.
+    Dashboard(DashboardArgs),
     /// Look for what keeps a node from running well, and say what to do.
     Doctor(DoctorArgs),
     /// Print the configuration that a node would run with, and where each value comes from.
@@ -187,6 +189,16 @@ pub(crate) struct PeersArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "The node needs an admin port: tandem run --admin-listen 127.0.0.1:0")]
+pub(crate) struct DashboardArgs {
+    /// Print the address, and start no browser.
+    #[arg(long)]
+    pub(crate) no_open: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -10,6 +10,7 @@
 mod admin_ports;
 mod args;
 mod config;
+mod dashboard;
 mod descriptors;
 mod dht;
 mod doctor;
@@ -78,6 +79,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::File(args) => Box::pin(file::file(args)),
         Command::Perf(args) => Box::pin(perf::perf(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),
+        Command::Dashboard(args) => Box::pin(dashboard::dashboard(args)),
         Command::Doctor(args) => Box::pin(doctor::doctor(args)),
         Command::Config(args) => Box::pin(config::config(args)),
         Command::DemoNode(args) => Box::pin(demo::demo_node(args)),

@@ -75,6 +75,7 @@ fn lines(status: &Status) -> String {
         peer_id,
         ws,
         p2p,
+        admin,
         peers,
         uptime_ms,
         lines_lost,
@@ -101,6 +102,7 @@ fn lines(status: &Status) -> String {
     let uptime = Duration::from_millis(*uptime_ms).as_secs();
     let listening = ws.iter().map(|url| ("ws", url)).chain(p2p.iter().map(|a| ("p2p", a)));
     let listening: String = listening
+        .chain(admin.iter().map(|url| ("admin", url)))
         .map(|(transport, address)| format!("\nlistening {transport} {address}"))
         .collect();
     format!(

@@ -222,6 +222,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         http: running.http_permits(),
         journal: teller.journal.clone(),
         live: Arc::clone(&live),
+        admin_url: Arc::default(),
         rates: Arc::default(),
         refused,
     };

@@ -57,7 +57,7 @@ async fn a_node_that_could_not_do_what_it_is_told_does_not_start() {
         .await;
     refused(peer(Mode::WebSocket, &multiaddr), "a multiaddr, which mode ws does not dial").await;
     refused(peer(Mode::Hybrid, "wss://h..example"), "no certificate can be for its host").await;
-    let quic = format!("/ip4/127.0.0.1/udp/1/quic-v1/p2p/{id}");
+    let quic = format!("/ip4/127.0.0.1/udp/1/quic/p2p/{id}");
     refused(peer(Mode::Hybrid, &quic), "because of /udp/1: this build dials").await;
     refused(
         builder(Mode::Hybrid).listen_p2p(["/ip4/127.0.0.1/tcp/0/http"]),

@@ -80,7 +80,7 @@ fn a_mistake_in_a_command_is_told_in_one_line() {
         assert_eq!(phonebook(folder.path(), &wrong).code, Some(2), "{wrong:?}");
     }
     let elsewhere =
-        "/ip4/192.0.2.1/udp/4190/quic-v1/p2p/12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust";
+        "/ip4/192.0.2.1/udp/4190/quic/p2p/12D3KooWQYV9dGMFoRzNStwpXztXaBUjtPqi6aU76ZgUriHhKust";
     let refused = phonebook(folder.path(), &["add", elsewhere]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     let role = phonebook(folder.path(), &["add", "a.example:1", "--role", "Über"]);

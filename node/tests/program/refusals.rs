@@ -72,10 +72,8 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
         ("--listen-ws", "4160", "--listen-ws: \"4160\" is not HOST:PORT"),
         ("--listen-p2p", "127.0.0.1:1", "--listen-p2p: \"127.0.0.1:1\" is no multiaddr"),
         // Issue 8, 6.
-        #[cfg(not(feature = "quic"))]
-        ("--listen-p2p", "/ip4/127.0.0.1/udp/1/quic-v1", "is no multiaddr that this build listens"),
-        #[cfg(not(feature = "quic"))]
-        ("--peer", &format!("/ip4/127.0.0.1/udp/1/quic-v1{ID}"), "because of /udp/1"),
+        ("--listen-p2p", "/ip4/127.0.0.1/udp/1/quic", "is no multiaddr that this build listens"),
+        ("--peer", &format!("/ip4/127.0.0.1/udp/1/quic{ID}"), "because of /udp/1"),
         ("--peer", &format!("/ip4/127.0.0.1/udp/1/webrtc-direct{ID}"), "this build dials /ip4"),
         ("--peer", &format!("/ip4/127.0.0.1/tcp/1/http{ID}"), "because of /http"),
         // Issue 11, 6: a circuit over a circuit.

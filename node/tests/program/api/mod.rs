@@ -10,7 +10,7 @@ mod schema;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -443,6 +443,42 @@ fn the_admin_port_is_there_only_if_asked_for_and_opens_to_the_token() {
     let refused = finish(run(dir.path()).args(flags));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("chmod 600"), "{refused:?}");
+}
+
+// Issue 12, 4. `tests/dashboard/check` looks at it in a browser.
+#[test]
+fn the_dashboard_is_served_without_the_token_and_holds_nothing_of_the_node() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &["--mode", "ws", "--admin-listen", "127.0.0.1:0"]);
+    let url = node.ready["admin"].as_str().unwrap().to_owned();
+    let page = finish(node.command("dashboard").arg("--no-open")).stdout;
+    let (address, token) = page.trim().split_once("/#token=").unwrap();
+    assert_eq!(address, url);
+    assert_eq!(token, fs::read_to_string(dir.path().join("admin.token")).unwrap().trim());
+    let kinds =
+        [("/", "text/html"), ("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript")];
+    for (path, kind) in kinds {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: node\r\n\r\n").unwrap();
+        let (head, mut rest) = head(BufReader::new(stream));
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert!(head.contains(&format!("content-type: {kind}; charset=utf-8\r\n")), "{head}");
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"));
+        let mut body = String::new();
+        rest.read_to_string(&mut body).unwrap();
+        let id = node.ready["peer_id"].as_str().unwrap();
+        assert!(!body.contains(id) && !body.contains(token), "{path}");
+        // The policy forbids both.
+        assert!(!body.contains(" style=") && !body.contains(" onclick="), "{path}");
+    }
+    node.stop();
+
+    // A node without an admin port has no dashboard, and says what is missing.
+    let node = Node::start(dir.path(), &["--mode", "ws"]);
+    let refused = finish(&mut node.command("dashboard"));
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+    assert!(refused.stderr.contains("--admin-listen"), "{refused:?}");
 }
 
 // Issue 12, "bad input": a port that is taken.

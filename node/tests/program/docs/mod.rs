@@ -152,6 +152,12 @@ mod tests {
         runs("docs/topics.md", Ground::best());
     }
 
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_the_dashboard_runs_as_pasted() {
+        runs("docs/dashboard.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_finding_peers_runs_as_pasted() {
         runs("docs/peers.md", Ground::best());
