@@ -30,7 +30,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, events::PeerEvent, mesh_handle::Mesh, mesh_upkeep::Upkeep};
+use crate::{
+    context::Context, events::PeerEvent, mesh_handle::Mesh, mesh_sources::Need, mesh_upkeep::Upkeep,
+};
 
 /// The state of the loop.
 pub(crate) struct MeshLoop {
@@ -182,8 +184,12 @@ impl MeshLoop {
 
     /// Asks every source that is due, and returns the time of the next one.
     fn ask_due(&self) -> Option<Instant> {
+        let is_in_need = self.mesh.schedule().has_too_few_links();
         let (due, patience, next) = {
             let mut sources = self.mesh.sources();
+            if is_in_need {
+                sources.in_need(Instant::now());
+            }
             let due = sources.due(Instant::now());
             (due, sources.patience, sources.next_wake())
         };
@@ -219,6 +225,8 @@ fn note_answer(
         }
         Err(_elapsed) => tracing::debug!(source = %id, "no addresses in time"),
     }
-    mesh.sources().answered(source, Instant::now());
+    let need = if mesh.schedule().has_too_few_links() { Need::Links } else { Need::None };
+    let random = &mut mesh.random();
+    mesh.sources().answered(source, need, Instant::now(), random);
     mesh.wake();
 }

@@ -88,6 +88,8 @@ pub enum P2pEvent {
     DhtSearchRefused,
     /// A peer was disconnected: it flooded this node's part of the DHT.
     DhtFlood,
+    /// A node was not taken into the routing table of the DHT: its subnet has as many places there as allowed.
+    DhtRouteRefused,
     /// A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`.
     WebSocketRefused,
     /// A WebSocket was closed: its peer broke the rules of WebSocket, or sent text.
@@ -119,7 +121,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 52] = [
+    const ALL: [Self; 53] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -158,6 +160,7 @@ impl P2pEvent {
         Self::GossipNotWanted,
         Self::DhtSearchRefused,
         Self::DhtFlood,
+        Self::DhtRouteRefused,
         Self::WebSocketRefused,
         Self::WebSocketFault,
         Self::NotOfPrivateNetwork,
@@ -216,6 +219,7 @@ impl P2pEvent {
             Self::GossipNotWanted => "p2p_gossip_not_wanted",
             Self::DhtSearchRefused => "p2p_dht_search_refused",
             Self::DhtFlood => "p2p_dht_flood",
+            Self::DhtRouteRefused => "p2p_dht_route_refused",
             Self::WebSocketRefused => "p2p_websocket_refused",
             Self::WebSocketFault => "p2p_websocket_fault",
             Self::NotOfPrivateNetwork => "p2p_not_of_private_network",
@@ -339,6 +343,9 @@ impl P2pEvent {
             }
             Self::DhtSearchRefused => "A search in the DHT was refused: too many were under way",
             Self::DhtFlood => "A peer was disconnected: it flooded this node's part of the DHT",
+            Self::DhtRouteRefused => {
+                "A node was not taken into the routing table of the DHT: its subnet has as many places there as allowed"
+            }
             Self::WebSocketRefused => {
                 "A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`"
             }

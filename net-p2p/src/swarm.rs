@@ -182,7 +182,8 @@ impl Core {
                 // The handle asks only if there is a DHT.
                 if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
                 {
-                    dht.find(gate, find);
+                    let random = &mut self.links.context.broadcaster.environment().random();
+                    dht.find(gate, find, random);
                 }
             }
             Command::Open { peer, connection, request } => {

@@ -184,6 +184,11 @@ impl Agenda {
         self.linked.clone()
     }
 
+    /// Addresses that have a link.
+    pub(super) fn links(&self) -> usize {
+        self.linked.values().sum()
+    }
+
     /// All addresses.
     pub(super) fn addresses(&self) -> Vec<NodeAddress> {
         self.slots.keys().cloned().collect()

@@ -58,6 +58,13 @@ impl SourceKind {
         matches!(self, Self::Configuration | Self::Operator | Self::Members)
     }
 
+    /// Returns `true` if a source of this kind is searched soon while the node has too few links. Names in DNS change
+    /// rarely, and its servers answer everybody; a directory has other nodes to tell of as soon as there are some.
+    #[must_use]
+    pub const fn is_searched_in_need(self) -> bool {
+        matches!(self, Self::Directory)
+    }
+
     /// The name of the kind in stores and in output. Names stay as they are.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -165,8 +172,8 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 
 /// A source of addresses that is asked from time to time.
 ///
-/// The mesh loop asks each source once at the start and then every [`AddressSource::refresh`], and at once when it
-/// has no peer; never twice at one time. Each answer replaces the last one
+/// The mesh loop asks each source once at the start and then every [`AddressSource::refresh`], soon when it
+/// has no peer, and a directory soon while it has fewer than it wants; never twice at one time. Each answer replaces the last one
 /// ([`Phonebook::replace`](super::Phonebook::replace)), except that an empty one and an error leave it as it is
 /// (wire facts 10.4). A source bounds its own answer in number and its own wait in time; the loop gives up after
 /// thirty seconds all the same.

@@ -5,6 +5,7 @@
 //! * Every search gets a result, at the latest with its deadline.
 //! * A peer enters the routing table with an address that this node has dialled, or with one that it names itself and
 //!   that has the host its connection comes from. So nobody makes this node lead others to a third party.
+//! * A subnet of the internet fills neither a bucket nor the table (`routes.rs`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,6 +26,7 @@ use super::{
     capability::Capability,
     gate::GatedDht,
     lookups::{Lookups, Search},
+    routes,
     scope::AddressScope,
 };
 use crate::{
@@ -87,7 +89,7 @@ impl Dht {
     }
 
     /// Begins a search.
-    pub(crate) fn find(&mut self, gate: &mut GatedDht, find: Find) {
+    pub(crate) fn find(&mut self, gate: &mut GatedDht, find: Find, random: &mut impl Rng) {
         let Find { capability, wanted, limit, reply } = find;
         if !self.lookups.has_room() {
             // The caller gets `Busy`, because its reply is dropped.
@@ -103,8 +105,8 @@ impl Dht {
             let usable = self.scope.usable(record.provider, record.addresses);
             (record.provider, usable)
         });
-        if self.lookups.answered(&id, found, Instant::now().into_std()) {
-            self.end(gate, id);
+        if self.lookups.answered(&id, found, Instant::now().into_std(), random) {
+            self.end(gate, id, random);
         }
     }
 
@@ -118,7 +120,7 @@ impl Dht {
             }
         }
         for id in self.lookups.overdue(now.into_std()) {
-            self.end(gate, id);
+            self.end(gate, id, random);
         }
         if now.duration_since(self.pruned) >= PRUNE {
             self.pruned = now;
@@ -126,8 +128,8 @@ impl Dht {
         }
     }
 
-    fn end(&mut self, gate: &mut GatedDht, id: QueryId) {
-        self.lookups.finished(&id);
+    fn end(&mut self, gate: &mut GatedDht, id: QueryId, random: &mut impl Rng) {
+        self.lookups.finished(&id, random);
         if let Some(mut query) = gate.query_mut(&id) {
             query.finish();
         }
@@ -146,16 +148,17 @@ impl Dht {
             } => {
                 self.on_record(gate, record);
             }
+            kad::Event::RoutablePeer { peer, address } => self.route(gate, peer, address),
             kad::Event::InboundRequest { request: InboundRequest::PutRecord { .. } } => {
                 self.metrics.note(P2pEvent::DhtRecordRefused);
             }
             kad::Event::OutboundQueryProgressed { id, result, stats, step } => match result {
                 QueryResult::GetProviders(found) => {
                     if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = found {
-                        self.on_providers(gate, id, providers);
+                        self.on_providers(gate, id, providers, random);
                     }
                     if step.last {
-                        self.lookups.finished(&id);
+                        self.lookups.finished(&id, random);
                     }
                 }
                 QueryResult::StartProviding(announced) => {
@@ -181,14 +184,15 @@ impl Dht {
         gate: &mut GatedDht,
         id: QueryId,
         providers: impl IntoIterator<Item = PeerId>,
+        random: &mut impl Rng,
     ) {
         let mut found = Vec::new();
         for peer in providers.into_iter().filter(|peer| *peer != self.local) {
             let addresses = gate.addresses(peer);
             found.push((peer, self.scope.usable(peer, addresses)));
         }
-        if self.lookups.answered(&id, found, Instant::now().into_std()) {
-            self.end(gate, id);
+        if self.lookups.answered(&id, found, Instant::now().into_std(), random) {
+            self.end(gate, id, random);
         }
     }
 
@@ -214,8 +218,18 @@ impl Dht {
         let usable = self.scope.usable(peer, about.listen_addrs.iter().cloned());
         for usable in usable {
             if Host::of(ip_of(&usable.address)) == host {
-                gate.add_address(&peer, usable.address);
+                self.route(gate, peer, usable.address);
             }
+        }
+    }
+
+    /// Takes a peer that serves the table into it, or another address of one that is in it.
+    fn route(&self, gate: &mut GatedDht, peer: PeerId, address: Multiaddr) {
+        if routes::have_room(gate, peer, &address) {
+            gate.add_address(&peer, address);
+        } else {
+            self.metrics.note(P2pEvent::DhtRouteRefused);
+            tracing::debug!(%peer, %address, "its subnet has enough places in the routing table");
         }
     }
 }

@@ -76,8 +76,17 @@ impl GatedDht {
         self.host(peer).filter(|host| !host.is_loopback()).map(Host::subnet)
     }
 
-    /// The addresses that searches under way, and the routing table, have of a peer.
+    /// The addresses that the routing table has of a peer, which somebody answered at; or else those that searches under
+    /// way were told.
     pub(super) fn addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        let routed = self.inner.kbucket(peer).and_then(|bucket| {
+            let mut entries = bucket.iter();
+            let entry = entries.find(|entry| *entry.node.key.preimage() == peer)?;
+            Some(entry.node.value.iter().cloned().collect())
+        });
+        if let Some(routed) = routed {
+            return routed;
+        }
         let no_connection = ConnectionId::new_unchecked(0);
         let known = self.inner.handle_pending_outbound_connection(
             no_connection,

@@ -18,6 +18,7 @@ mod capability;
 mod driver;
 mod gate;
 mod lookups;
+mod routes;
 mod scope;
 mod store;
 
@@ -41,6 +42,10 @@ pub(crate) const FINDS: usize = lookups::MAX_SEARCHES;
 /// Longest time of a query of the library: an announcement, or a refresh of the routing table. Source: wire facts 8.7,
 /// where an announcement has 60 s.
 const QUERY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Nodes that keep a record, and that a search asks: the closest ones to its key. Chosen: twice the 20 of existing nodes,
+/// so that 20 sybils next to a key are half of them. Source: threats and goals, row 24.
+const REPLICATION: NonZeroUsize = NonZeroUsize::new(2 * kad::K_VALUE.get()).unwrap();
 
 /// Requests of one query under way. Source: wire facts 8.7, alpha.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).unwrap();
@@ -184,6 +189,8 @@ pub(crate) fn build(
     library
         .set_query_timeout(QUERY_TIMEOUT)
         .set_parallelism(PARALLELISM)
+        .set_replication_factor(REPLICATION)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_periodic_bootstrap_interval(Some(REFRESH))
         .set_replication_interval(None)
         .set_publication_interval(None)

@@ -7,7 +7,10 @@ use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{
     PeerId, StreamProtocol, Swarm, identify,
     identity::Keypair,
-    kad::{self, RecordKey, store::MemoryStore},
+    kad::{
+        self, RecordKey,
+        store::{MemoryStore, RecordStore},
+    },
     swarm::{Config, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 use mesh::{Door, SourceKind};
@@ -31,6 +34,22 @@ async fn node(mode: DhtMode, peer: Option<&Node>, provides: &[&str]) -> Node {
         config
     };
     Node::start_with(PROFILE, "net-v1", new_key(), config).await
+}
+
+/// A node with room for the peers of a whole test, which all come from one address.
+async fn roomy(mode: DhtMode, peer: Option<(&Node, gossip::Keypair)>, provides: &[&str]) -> Node {
+    let (peers, key) = match peer {
+        Some((peer, key)) => (vec![NodeAddress::Multiaddr(peer.address().to_string())], key),
+        None => (Vec::new(), new_key()),
+    };
+    let provides: Vec<Capability> = provides.iter().map(|name| name.parse().unwrap()).collect();
+    let config = |mut config: P2pConfig| {
+        config.peers = peers;
+        config.door = Door::new(mesh::InboundLimits::default().with_per_ip(64));
+        config.dht = DhtConfig::default().with_mode(mode).with_provides(provides);
+        config
+    };
+    Node::start_with(PROFILE, "net-v1", key, config).await
 }
 
 /// Searches again and again until `wanted` providers are found.
@@ -153,14 +172,18 @@ fn key_of(capability: &str) -> RecordKey {
 }
 
 /// Runs a swarm until it is dropped with the tasks.
-fn driven(mut swarm: Swarm<Library>) -> TaskSet {
+fn driven(swarm: Swarm<Library>) -> TaskSet {
     let tasks = TaskSet::new(&CancellationToken::new());
+    drive(swarm, &tasks);
+    tasks
+}
+
+fn drive(mut swarm: Swarm<Library>, tasks: &TaskSet) {
     tasks.spawn("library", |_cancel| async move {
         loop {
             let _ = swarm.select_next_some().await;
         }
     });
-    tasks
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,6 +245,60 @@ async fn records_in_the_name_of_others_values_and_endless_keys_are_not_stored() 
     until("records beyond the bound are refused", || refused() >= 45).await;
     let archives = found(&seeker, "archival", 1).await;
     assert_eq!(archives[0].identity, honest.network.identity());
+}
+
+/// Keys of which the peer IDs are the closest to a capability of many.
+fn next_to(capability: &str, count: usize) -> Vec<Keypair> {
+    let target = kad::KBucketKey::new(key_of(capability));
+    let distance =
+        |key: &Keypair| kad::KBucketKey::from(key.public().to_peer_id()).distance(&target);
+    let mut keys: Vec<_> = (0..64 * count).map(|_| Keypair::generate_ed25519()).collect();
+    keys.sort_by_cached_key(distance);
+    keys.truncate(count);
+    keys
+}
+
+/// A host that serves the table, stores nothing of others, and names nodes that do not exist as archives; and `victim` at
+/// an address where it is not.
+async fn sybil(key: Keypair, hub: &Node, victim: PeerId) -> Swarm<Library> {
+    let mut host = library(key, hub).await;
+    let nowhere: libp2p::Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+    let forged = (1..kad::K_VALUE.get()).map(|_| PeerId::random()).chain([victim]);
+    for provider in forged {
+        let record = kad::ProviderRecord::new(key_of("archival"), provider, vec![nowhere.clone()]);
+        host.behaviour_mut().kad.store_mut().add_provider(record).unwrap();
+    }
+    host
+}
+
+// Issue 11; threats and goals, row 24: 20 sybils next to the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sybils_next_to_a_key_and_forged_records_do_not_hide_an_honest_record() {
+    let hub = roomy(DhtMode::Server, None, &[]).await;
+    // It has its identity before it announces anything.
+    let key = new_key();
+    let victim = crate::config::libp2p_key(&key).public().to_peer_id();
+    let tasks = TaskSet::new(&CancellationToken::new());
+    for key in next_to("archival", 20) {
+        let host = time::timeout(PATIENCE, sybil(key, &hub, victim)).await.unwrap();
+        drive(host, &tasks);
+    }
+    let archive = roomy(DhtMode::Server, Some((&hub, key)), &["archival"]).await;
+    let address = NodeAddress::Multiaddr(archive.address().to_string());
+    let seeker = roomy(DhtMode::Client, Some((&hub, new_key())), &[]).await;
+    let names_it = async |wanted| {
+        let limit = Duration::from_secs(5);
+        let found = seeker.network.find_providers(Capability::archival(), wanted, limit).await;
+        let found = found.unwrap();
+        let honest = found.iter().find(|one| one.identity == archive.network.identity());
+        honest.is_some_and(|one| one.addresses.contains(&address))
+    };
+    // Until the archive has announced itself, nobody names it, whatever part of the answers is looked at.
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while !names_it(1_000).await {
+        assert!(Instant::now() < deadline, "the archive is never found");
+    }
+    assert!(names_it(20).await || names_it(20).await || names_it(20).await);
 }
 
 // A peer that asks without end is cut off, and others notice nothing.

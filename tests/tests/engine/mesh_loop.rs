@@ -139,8 +139,8 @@ async fn orders_wait_while_there_is_no_dialer_and_go_to_the_newest() {
 }
 
 /// A source with scripted answers, which notes when it is asked.
-#[derive(Default)]
 struct Script {
+    kind: SourceKind,
     asked: Mutex<Vec<Instant>>,
     answers: Mutex<Vec<Answer>>,
 }
@@ -153,9 +153,24 @@ enum Answer {
     Hangs,
 }
 
+impl Default for Script {
+    fn default() -> Self {
+        let (asked, answers) = (Mutex::default(), Mutex::default());
+        Self { kind: SourceKind::Dns, asked, answers }
+    }
+}
+
+impl Script {
+    /// The times at which it was asked, in seconds since `began`.
+    fn asked_after(&self, began: Instant) -> Vec<f64> {
+        let asked = self.asked.lock().expect("no panic");
+        asked.iter().map(|at| (*at - began).as_secs_f64()).collect()
+    }
+}
+
 impl AddressSource for Script {
     fn id(&self) -> SourceId {
-        SourceId::named(SourceKind::Dns, "script")
+        SourceId::named(self.kind, "script")
     }
 
     fn fetch(&self) -> BoxFuture<'_, Result<Vec<Listed>, SourceError>> {
@@ -225,6 +240,59 @@ async fn a_node_that_is_told_to_connect_asks_its_sources_at_once() {
     node.connect_outgoing(ConnectPolicy::FillMesh, Transport::WebSocket);
     time::sleep(SECOND).await;
     assert_eq!(source.asked.lock().unwrap().len(), 2);
+}
+
+// Issue 11, 4: a node below its fan-out searched the DHT once a minute.
+#[tokio::test(start_paused = true)]
+async fn a_node_below_its_fan_out_asks_directories_after_growing_waits() {
+    let node = node(MeshLimits::default());
+    let source = Arc::new(Script { kind: SourceKind::Directory, ..Script::default() });
+    let began = Instant::now();
+    node.mesh().add_source(source.clone()).unwrap();
+    time::sleep(600 * SECOND).await;
+    let asked = source.asked_after(began);
+    assert!(asked[1] <= 2.0 && asked[5] < 60.0, "{asked:?}");
+    let waits: Vec<f64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| (0.99..60.1).contains(wait)), "{waits:?}");
+    assert!(asked.len() <= 20, "{asked:?}");
+    // With as many links as it wants it asks once a minute.
+    let mut dialer = node.mesh().attach(Transport::WebSocket);
+    let mut other = node.mesh().attach(Transport::Libp2p);
+    (1..=4).for_each(|number| learnt(&node, ws(number)));
+    let mut linked = linked_within(SECOND, &mut dialer, &mut other).await;
+    assert_eq!(linked.len(), 4);
+    time::sleep(120 * SECOND).await;
+    let before = source.asked_after(began).len();
+    time::sleep(240 * SECOND).await;
+    assert_eq!(source.asked_after(began).len(), before + 4);
+    // It asks soon after it has lost one.
+    let lost = Instant::now();
+    assert!(node.mesh().remove(&ws(1)));
+    let ended = linked.iter().position(|ticket| ticket.address() == &ws(1)).unwrap();
+    linked.remove(ended).ended(DisconnectReason::RemoteClosed);
+    time::sleep(10 * SECOND).await;
+    let since =
+        source.asked_after(began).into_iter().filter(|at| *at > (lost - began).as_secs_f64());
+    assert!(since.count() >= 2, "{:?}", source.asked_after(began));
+}
+
+// Issue 11, 4.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_comes_and_goes_makes_a_node_ask_no_more_often() {
+    let node = node(MeshLimits::default());
+    let source = Arc::new(Script { kind: SourceKind::Directory, ..Script::default() });
+    node.mesh().add_source(source.clone()).unwrap();
+    let mut dialer = node.mesh().attach(Transport::WebSocket);
+    configured(&node, ws(1));
+    let began = Instant::now();
+    while began.elapsed() < 600 * SECOND {
+        let mut ticket = next(&mut dialer).await;
+        ticket.connected(None);
+        time::sleep(SECOND).await;
+        ticket.ended(DisconnectReason::RemoteClosed);
+    }
+    let asked = source.asked_after(began);
+    assert!(asked.len() <= 20, "{asked:?}");
 }
 
 // Issue 10, 4.

@@ -34,6 +34,12 @@ pub(super) struct Census {
 }
 
 impl DialSchedule {
+    /// Returns `true` if there are fewer links than the fan-out, so that further addresses are of use.
+    #[must_use]
+    pub fn has_too_few_links(&self) -> bool {
+        self.agenda.links() < self.limits.fan_out
+    }
+
     /// Returns `true` if there are as many links as the fan-out.
     pub(super) fn is_full(&self, census: &Census) -> bool {
         census.links() >= self.limits.fan_out
