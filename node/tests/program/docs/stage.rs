@@ -55,7 +55,7 @@ fail() {
 # A node that dials others is there when it has them.
 until_connected() {
     local dir
-    dir=$(grep -o -- '--data-dir [^ ]*' "$1.sh" | head -n 1 | cut -d ' ' -f 2)
+    dir=$(grep -o -- '--data-dir [^ ]*' "$1.sh" | tail -n 1 | cut -d ' ' -f 2)
     for _ in $(seq 300); do
         tandem status --json ${dir:+--data-dir "$dir"} 2>/dev/null | grep -q '"outcome":"connected"' && return
         sleep 0.1
