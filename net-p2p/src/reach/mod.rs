@@ -18,13 +18,15 @@ mod autonat;
 mod autorelay;
 mod circuits;
 mod client;
+mod config;
+mod notice;
 mod observed;
 mod places;
 mod punch;
 mod server;
 mod wire;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use gossip::LinkPath;
 use libp2p::{
@@ -35,7 +37,6 @@ use libp2p::{
 use runtime::TaskSet;
 use tokio::sync::watch;
 
-pub use self::places::RelayLimits;
 use self::{
     autonat::{Asker, DialBacker, Nonces, Server},
     autorelay::{AutoRelay, Verdict},
@@ -48,8 +49,12 @@ use self::{
 pub(crate) use self::{
     circuits::Circuits,
     client::Reservations,
+    notice::{Meet, ReachNotice},
     observed::{From as SeenFrom, Observed},
-    punch::Meet,
+};
+pub use self::{
+    config::{ReachConfig, ReachPart},
+    places::RelayLimits,
 };
 use crate::{
     address::{PeerAddress, path_of, relay_of},
@@ -73,86 +78,6 @@ const DCUTR: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
 
 /// Addresses told of one node, at most. Chosen: both address families of four interfaces.
 const MAX_TOLD: usize = 8;
-
-/// The part that a node takes in making nodes reachable. [`ReachConfig::default`] takes none; circuits to others are
-/// dialled all the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReachConfig {
-    /// The parts that the node takes. Default: none.
-    pub parts: BTreeSet<ReachPart>,
-    /// The limits within which a [`ReachPart::Relay`] carries circuits.
-    pub limits: RelayLimits,
-}
-
-/// One part in making nodes reachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ReachPart {
-    /// The node carries circuits for others.
-    Relay,
-    /// The node has its peers try its addresses, and tells others those that can be dialled; it tries those of others
-    /// too.
-    AutoNat,
-    /// The node keeps places at two relays, which it finds itself, while it cannot be dialled.
-    AutoRelay,
-    /// The node and a peer that it is connected to by a circuit try to connect directly.
-    HolePunching,
-}
-
-impl ReachPart {
-    /// All of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Relay, Self::AutoNat, Self::AutoRelay, Self::HolePunching];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::AutoNat => "autonat",
-            Self::AutoRelay => "auto-relay",
-            Self::HolePunching => "hole-punching",
-        }
-    }
-
-    /// The part with this name in the configuration.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|part| part.name() == name)
-    }
-}
-
-impl ReachConfig {
-    /// Takes this part too.
-    #[must_use]
-    pub fn with(mut self, part: ReachPart) -> Self {
-        self.parts.insert(part);
-        self
-    }
-
-    /// Relays circuits for others within these limits.
-    #[must_use]
-    pub fn with_relay(mut self, limits: RelayLimits) -> Self {
-        self.limits = limits;
-        self.with(ReachPart::Relay)
-    }
-
-    pub(crate) fn has(&self, part: ReachPart) -> bool {
-        self.parts.contains(&part)
-    }
-}
-
-/// News for the swarm task.
-#[derive(Debug)]
-pub(crate) enum ReachNotice {
-    /// A relay has given a place, and these addresses lead through it.
-    Reserved { relay: PeerId, addresses: Vec<Multiaddr> },
-    /// The place at a relay is lost.
-    Lost { relay: PeerId },
-    /// Others have tried the addresses of this node, and reached it at these.
-    Verdict { reached: Vec<Multiaddr> },
-}
 
 /// The part of one swarm, before it runs.
 pub(crate) struct ReachParts {

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DCUTR, MAX_TOLD,
+    DCUTR, MAX_TOLD, Meet,
     observed::Observed,
     wire::{self, HolePunch, punch},
 };
@@ -52,17 +52,6 @@ const TRIES: usize = 3;
 
 /// Longest time of one meeting. Chosen: three round trips on the longest path, and a dial.
 const MEETING_TIME: Duration = Duration::from_secs(15);
-
-/// An order to dial a peer for a direct connection.
-#[derive(Debug)]
-pub(crate) struct Meet {
-    pub(crate) peer: PeerId,
-    pub(crate) addresses: Vec<Multiaddr>,
-    /// The part that this end takes in the connection.
-    pub(crate) part: Endpoint,
-    /// Gets `true` if there is a connection.
-    pub(crate) reply: oneshot::Sender<bool>,
-}
 
 /// The means to meet peers. Clones share them.
 #[derive(Clone, Debug)]
