@@ -94,7 +94,6 @@ impl fmt::Debug for IdFunction {
 /// ```
 /// use gossip::{TopicInbound, Verdict};
 /// use tandem_net_p2p::{MessageIds, OwnTopic, Signing};
-/// # use tandem_gossip as gossip;
 ///
 /// let chat = OwnTopic::new("/my-chain/chat/1")
 ///     .with_signing(Signing::Author)
