@@ -205,7 +205,6 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let counters =
         admin::RefusalCounters { refused: Arc::clone(&refused), journal: teller.journal.clone() };
     registry.register_collector(Box::new(counters));
-    let registry = Arc::new(registry);
     let parts = (running.view(), running.peer_control());
     let live = Arc::new(Live::new((args.source.config, args.source.flags), (layers, peers), parts));
     let context = admin::Context {
@@ -218,7 +217,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         condition: condition.clone(),
         started: Instant::now(),
         out: teller.out.clone(),
-        registry,
+        registry: Arc::new(registry),
         http: running.http_permits(),
         journal: teller.journal.clone(),
         live: Arc::clone(&live),

@@ -45,7 +45,6 @@ pub struct Addresses {
 }
 
 /// Describes a node that only sends requests.
-#[must_use]
 pub fn describe_caller(mode: Mode, roots: Option<PathBuf>) -> NodeBuilder {
     let mut builder = NodeBuilder::new(network())
         .mode(mode)

@@ -87,7 +87,8 @@ fn count(node: &Running, event: P2pEvent) -> u64 {
 #[tokio::test]
 async fn either_node_opens_streams_to_the_other_and_knows_its_identity() {
     for mode in [Mode::Hybrid, Mode::Libp2p] {
-        let nodes = two(builder(mode).accept(ECHO, echo), builder(mode).accept(ECHO, echo)).await;
+        let nodes =
+            Box::pin(two(builder(mode).accept(ECHO, echo), builder(mode).accept(ECHO, echo))).await;
         for (from, to) in [(0, 1), (1, 0)] {
             let (from, to) = (&nodes[from], &nodes[to]);
             // Longer than a window of the muxer.
@@ -107,7 +108,7 @@ async fn either_node_opens_streams_to_the_other_and_knows_its_identity() {
 
 #[tokio::test]
 async fn a_stream_that_cannot_be_opened_says_why() {
-    let [first, second] = two(builder(Mode::Libp2p), builder(Mode::Libp2p)).await;
+    let [first, second] = Box::pin(two(builder(Mode::Libp2p), builder(Mode::Libp2p))).await;
     let from = streams(&second);
     let stranger = gossip::Keypair::from_seed([7; 32]).identity();
     let failed =
@@ -161,7 +162,7 @@ async fn an_acceptor_that_panics_loses_its_stream_and_nothing_else() {
     };
     let server = builder(Mode::Libp2p).accept(PANICS, panics).accept(ECHO, echo);
     let early = builder(Mode::Libp2p).key(gossip::Keypair::from_seed([9; 32]));
-    let [server, early] = two(server, early).await;
+    let [server, early] = Box::pin(two(server, early)).await;
     let address: NodeAddress = server.p2p_addresses()[0].parse().expect("an address");
     let late = start(builder(Mode::Libp2p).peer(address)).await;
     until("both are connected", || server.node().peers(PeerClass::Connected).len() == 2).await;
@@ -188,7 +189,7 @@ async fn a_stream_whose_time_is_over_is_reset_and_its_place_is_free() {
         std::future::pending().await
     };
     let server = builder(Mode::Libp2p).accept_with(ECHO, limits, hold);
-    let [server, client] = two(server, builder(Mode::Libp2p)).await;
+    let [server, client] = Box::pin(two(server, builder(Mode::Libp2p))).await;
     for round in 1..=3 {
         let open = streams(&client);
         let mut stream = open.open(&server.identity(), ECHO, LIMIT).await.expect("it is accepted");
@@ -229,7 +230,7 @@ async fn the_places_of_a_peer_and_of_a_protocol_are_bounded() {
         .with_per_peer(NonZeroUsize::new(4).expect("four"));
     let hold = move |stream: PeerStream| holds.hold(stream);
     let server = builder(Mode::Libp2p).accept_with(ECHO, limits, hold);
-    let [server, first] = two(server, builder(Mode::Libp2p)).await;
+    let [server, first] = Box::pin(two(server, builder(Mode::Libp2p))).await;
     let address: NodeAddress = server.p2p_addresses()[0].parse().expect("an address");
     let second = start(builder(Mode::Libp2p).peer(address)).await;
     until("both are connected", || server.node().peers(PeerClass::Connected).len() == 2).await;
