@@ -95,10 +95,10 @@ fn parts(list: &str) -> Vec<&str> {
 
 /// Every path that a `use` names, each as its segments.
 fn expand(prefix: &[String], tree: &str, found: &mut Vec<Module>) {
-    let tree = tree.trim().split(" as ").next().unwrap_or_default();
+    let tree = tree.trim();
     let (path, list) = match tree.split_once('{') {
         Some((path, list)) => (path, list.strip_suffix('}')),
-        None => (tree, None),
+        None => (tree.split(" as ").next().unwrap_or_default(), None),
     };
     let segments = path.split("::").map(str::trim).filter(|part| !part.is_empty());
     let path: Module = prefix.iter().cloned().chain(segments.map(str::to_owned)).collect();
@@ -258,7 +258,7 @@ fn the_check_sees_a_circle_through_a_re_export_and_leaves_a_parent_alone() {
     let module = |path: &str| path.split('/').map(str::to_owned).collect::<Module>();
     let files: Files = [
         ("a", "use crate::{b::{self, Thing}, c};"),
-        ("b", "pub use self::inner::Name; mod inner;"),
+        ("b", "pub use self::{inner::{Name, Thing as Other}}; mod inner;"),
         ("b/inner", "use super::Thing; fn f(_: crate::d::D) {}"),
         ("c", "use crate::b::Name as Other;"),
         ("d", "use super::c::{Deep, deeper::{Er}};"),

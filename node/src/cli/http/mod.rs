@@ -6,6 +6,7 @@
 //! * A body that breaks off is a failure, told with how much of it came.
 //! * An answer of 400 or above is a failure with an exit code of its own, told after its body.
 
+mod header_line;
 mod target;
 mod upload;
 
@@ -19,7 +20,7 @@ use std::{
 
 use futures::StreamExt;
 use gossip::http::{HttpBody, HttpResponse, Timeout};
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, header};
 use http_body_util::BodyExt;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::{
@@ -27,7 +28,10 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
 };
 
-pub(crate) use target::{Target, TargetError};
+pub(crate) use self::{
+    header_line::parse_header,
+    target::{Target, TargetError},
+};
 
 use super::{args::HttpArgs, failure::Failure, progress, reach::Reach};
 
@@ -130,10 +134,4 @@ fn bar(length: Option<u64>, to_file: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     progress::bar(length, ProgressDrawTarget::stderr())
-}
-
-/// Reads a header as it stands in a request, `Name: value`.
-pub(crate) fn parse_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
-    let (name, value) = text.split_once(':')?;
-    Some((name.trim().parse().ok()?, value.trim().parse().ok()?))
 }
