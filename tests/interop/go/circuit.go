@@ -36,7 +36,8 @@ func behind(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 	if err != nil {
 		return err
 	}
-	h, err := newHost()
+	// It serves only if it listens somewhere; callers get the address through the relay alone.
+	h, err := newHost(listenAddress())
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,14 @@ impl std::str::FromStr for Target {
     }
 }
 
-/// Where the path begins: behind the peer ID.
+/// Where the path begins: behind the peer ID, which is the second one if a circuit leads to the peer.
 fn end_of_multiaddr(text: &str) -> Option<usize> {
-    let id = text.find("/p2p/")? + "/p2p/".len();
-    let rest = text.get(id..)?;
-    Some(rest.find(['/', '?']).map_or(text.len(), |at| id + at))
+    let end_of_id = |from: usize| {
+        let id = from + text.get(from..)?.find("/p2p/")? + "/p2p/".len();
+        Some(text.get(id..)?.find(['/', '?']).map_or(text.len(), |at| id + at))
+    };
+    let end = end_of_id(0)?;
+    if text.get(end..)?.starts_with("/p2p-circuit/p2p/") { end_of_id(end) } else { Some(end) }
 }
 
 #[cfg(test)]
@@ -67,6 +70,9 @@ mod tests {
             "/ip4/127.0.0.1/tcp/4190/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
         reads(peer, peer, "/");
         reads(&format!("{peer}/v1/net/block/1?x"), peer, "/v1/net/block/1?x");
+        // Issue 11, 6. Before, the relay was asked.
+        let behind = format!("{peer}/p2p-circuit{}", &peer["/ip4/127.0.0.1/tcp/4190".len()..]);
+        reads(&format!("{behind}/hello"), &behind, "/hello");
     }
 
     #[test]
