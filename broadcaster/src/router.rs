@@ -81,7 +81,7 @@ impl SharedRoute {
         let (mut interest, mut named) = (Interest::NONE, Vec::new());
         for (job, route) in jobs.iter().zip(routes) {
             let is_for_all = matches!(job.target, Target::All | Target::AllExcept(_));
-            // Nobody wants a message of an unknown tag, and a peer may have said that it has one with a digest.
+            // No peer wants a message of an unknown tag, and each may have said that it has one with a digest.
             let is_simple = route.interest != Interest::NONE && job.frame.digest().is_none();
             if !is_for_all || !is_simple || route.carried.is_some() {
                 return None;

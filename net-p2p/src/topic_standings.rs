@@ -39,7 +39,7 @@ pub(crate) struct TopicStandings {
 }
 
 impl TopicStandings {
-    /// Nobody yet, in a network with this scoring.
+    /// The standings of a network with this scoring, without peers.
     pub(crate) fn new(scoring: TopicScoring) -> Self {
         Self { scoring, subnets: HashMap::new(), peers: HashMap::new() }
     }
@@ -73,7 +73,7 @@ impl TopicStandings {
         }
         let peers = self.subnets.get(peer).and_then(|subnet| self.peers.get(subnet));
         let beyond = peers.map_or(0, |peers| peers.len().saturating_sub(ALLOWED));
-        // Nobody has four billion peers.
+        // A node has far fewer than four billion peers.
         let beyond = f64::from(u32::try_from(beyond).unwrap_or(u32::MAX));
         (WEIGHT * beyond).mul_add(-beyond, BONUS).max(CREDIT)
     }

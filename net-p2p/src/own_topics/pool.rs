@@ -194,7 +194,7 @@ impl TopicPool {
         if validation != Validation::Accept {
             return self.shared.metrics.note(P2pEvent::TopicRefused);
         }
-        // Nobody may observe.
+        // The send fails if no task observes, which is no fault.
         let _ = self.shared.observers.send(message.clone());
         let Some(handler) = &topic.handler else { return };
         // The call itself may panic as well, before there is a future to poll.

@@ -61,7 +61,7 @@ const SEARCH: Duration = Duration::from_secs(5);
 /// The state of a node's addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nobody has tried them.
+    /// No other node has tried them.
     #[default]
     Unknown,
     /// Others have dialled one of them.

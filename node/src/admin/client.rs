@@ -26,8 +26,8 @@ use super::{
     problem::Problem,
     report::PeerPage,
     wire::{
-        Additions, BanOrder, Banned, Entry, FoundProvider, Line, MemberSet, MembersNow, Peer,
-        Published, Reloaded, Sent, Status, TopicLine,
+        Additions, BanOrder, Banned, Entry, FoundProvider, Heard, HeardOnTopic, Line, MemberSet,
+        MembersNow, Peer, Published, Reloaded, Sent, Status,
     },
 };
 
@@ -203,7 +203,10 @@ impl Client {
     }
 
     /// The messages that the node hears from now on.
-    pub(crate) async fn listen(&self, tags: &[gossip::Tag]) -> Result<Lines<Line>, ClientError> {
+    pub(crate) async fn listen(
+        &self,
+        tags: &[gossip::Tag],
+    ) -> Result<Lines<Line<Heard>>, ClientError> {
         let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
         let query = if tags.is_empty() {
             String::new()
@@ -220,7 +223,10 @@ impl Client {
     }
 
     /// The messages that the node hears from now on, on a topic of its own.
-    pub(crate) async fn listen_on(&self, topic: &str) -> Result<Lines<TopicLine>, ClientError> {
+    pub(crate) async fn listen_on(
+        &self,
+        topic: &str,
+    ) -> Result<Lines<Line<HeardOnTopic>>, ClientError> {
         let path = format!("/v1/topics/listen?topic={}", encode(topic));
         let answer = checked(self.request("GET", &path, Bytes::new()).await?).await?;
         Ok(Lines::of(answer))

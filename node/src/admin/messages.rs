@@ -174,7 +174,7 @@ async fn next_line(
     messages: &mut broadcast::Receiver<Inbound>,
     tags: &[Tag],
     broadcaster: &Broadcaster,
-) -> Option<Line> {
+) -> Option<Line<Heard>> {
     loop {
         match messages.recv().await {
             Ok(message) if tags.is_empty() || tags.contains(&message.tag) => {

@@ -23,7 +23,7 @@ use super::{
     messages::DELIVERY_TIMEOUT,
     problem::refuse,
     route_table::Routes,
-    wire::{HeardOnTopic, Published, TopicLine},
+    wire::{HeardOnTopic, Line, Published},
 };
 
 /// Adds the routes.
@@ -99,7 +99,7 @@ fn lines(
     messages: broadcast::Receiver<TopicInbound>,
     topic: String,
 ) -> impl Stream<Item = Result<Bytes, serde_json::Error>> + Send + 'static {
-    let state = (Some(TopicLine::Listening), messages, topic);
+    let state = (Some(Line::Listening), messages, topic);
     stream::unfold(state, |(first, mut messages, topic)| async move {
         let line = match first {
             Some(line) => line,
@@ -117,15 +117,15 @@ fn lines(
 async fn next_line(
     messages: &mut broadcast::Receiver<TopicInbound>,
     topic: &str,
-) -> Option<TopicLine> {
+) -> Option<Line<HeardOnTopic>> {
     loop {
         match messages.recv().await {
             Ok(message) if &*message.topic == topic => {
-                return Some(TopicLine::Message(HeardOnTopic::of(&message)));
+                return Some(Line::Message(HeardOnTopic::of(&message)));
             }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(messages)) => {
-                return Some(TopicLine::Missed { messages });
+                return Some(Line::Missed { messages });
             }
             Err(broadcast::error::RecvError::Closed) => return None,
         }

@@ -139,15 +139,15 @@ pub(crate) struct Sent {
     pub(crate) given_up: usize,
 }
 
-/// A line of `GET /v1/listen`.
+/// A line of `GET /v1/listen`, and of `GET /v1/topics/listen` with its own kind of message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Line {
+pub(crate) enum Line<M> {
     /// The first line: every message from now on is told.
     Listening,
     /// A message was heard.
-    Message(Heard),
-    /// The reader fell behind, and so many messages were left out.
+    Message(M),
+    /// The reader fell behind, and so many messages, of all tags or topics, were left out.
     Missed {
         /// Their number.
         messages: u64,
@@ -161,21 +161,6 @@ pub(crate) struct Published {
     pub(crate) bytes: usize,
     /// Peers it was sent to: those that are subscribed.
     pub(crate) peers: usize,
-}
-
-/// A line of `GET /v1/topics/listen`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum TopicLine {
-    /// The first line: every message from now on is told.
-    Listening,
-    /// A message was heard.
-    Message(HeardOnTopic),
-    /// The reader fell behind, and so many messages, of all topics, were left out.
-    Missed {
-        /// Their number.
-        messages: u64,
-    },
 }
 
 /// Longest body that is shown as a text, in bytes. Chosen: a screenful.

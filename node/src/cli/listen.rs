@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
+
 use super::{args::ListenArgs, failure::Failure, output, signals::StopSignals};
 use crate::{
     admin::{
         Client, Lines,
-        wire::{Heard, HeardOnTopic, Line, TopicLine},
+        wire::{Heard, HeardOnTopic, Line},
     },
     log,
 };
@@ -25,10 +27,17 @@ pub(crate) async fn listen(
 
 async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.target.data_dir()?);
-    if let Some(topic) = &args.topic {
-        return print_topic(args, client.listen_on(topic).await?).await;
+    match &args.topic {
+        Some(topic) => print_lines(args, client.listen_on(topic).await?, topic_line).await,
+        None => print_lines(args, client.listen(&args.tags).await?, line).await,
     }
-    let mut lines = client.listen(&args.tags).await?;
+}
+
+async fn print_lines<M: DeserializeOwned>(
+    args: &ListenArgs,
+    mut lines: Lines<Line<M>>,
+    written: fn(&ListenArgs, &M) -> String,
+) -> Result<ExitCode, Failure> {
     let mut left = args.count;
     while left != Some(0) {
         match lines.next().await? {
@@ -37,37 +46,17 @@ async fn print_messages(args: &ListenArgs) -> Result<ExitCode, Failure> {
                 break;
             }
             Some(Line::Listening) => log::note("listening"),
-            Some(Line::Missed { messages }) => missed(messages),
+            Some(Line::Missed { messages }) => {
+                let text = "messages were missed: this program did not keep up";
+                log::note(&format!("{messages} {text}"));
+            }
             Some(Line::Message(heard)) => {
-                output::print(&line(args, &heard)).await?;
+                output::print(&written(args, &heard)).await?;
                 left = left.map(|left| left - 1);
             }
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn print_topic(args: &ListenArgs, mut lines: Lines<TopicLine>) -> Result<ExitCode, Failure> {
-    let mut left = args.count;
-    while left != Some(0) {
-        match lines.next().await? {
-            None => {
-                log::note("the node stopped");
-                break;
-            }
-            Some(TopicLine::Listening) => log::note("listening"),
-            Some(TopicLine::Missed { messages }) => missed(messages),
-            Some(TopicLine::Message(heard)) => {
-                output::print(&topic_line(args, &heard)).await?;
-                left = left.map(|left| left - 1);
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn missed(messages: u64) {
-    log::note(&format!("{messages} messages were missed: this program did not keep up"));
 }
 
 fn topic_line(args: &ListenArgs, heard: &HeardOnTopic) -> String {

@@ -224,7 +224,7 @@ impl Asker {
                     return Ok(match (answer.status, answer.dial) {
                         (status::OK, dial::OK) => Some(true),
                         (status::OK, dial::NOT_REACHED) => Some(false),
-                        // Nobody dials a private address for somebody who comes from a public one.
+                        // A server dials no private address for a node that it sees at a public one.
                         (status::REFUSED, _) => Some(false),
                         _ => None,
                     });
