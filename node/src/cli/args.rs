@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Peers(PeersArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
+    /// Follow a running node and its peers in the terminal, until q.
+    Top(TopArgs),
     /// Add, remove and ban peers, and show those that somebody decided about, whether the node runs or not.
     Peer(PeerArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
@@ -189,6 +191,15 @@ pub(crate) struct PeersArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600), default_value_t = 1)]
+    pub(crate) every: u64,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -36,6 +36,7 @@ mod send;
 mod services;
 mod signals;
 mod store;
+mod top;
 mod watch;
 mod words;
 
@@ -67,6 +68,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Listen(args) => return listen::listen(args, signals).await,
         Command::Forward(args) => return forward::forward(args, signals).await,
         Command::Demo(args) => return demo::demo(args, signals).await,
+        Command::Top(args) => return top::top(args, signals).await,
         Command::Send(args) => Box::pin(send::send(args)),
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),

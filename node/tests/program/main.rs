@@ -25,4 +25,5 @@ mod signals;
 mod strange_words;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
 mod topics;
