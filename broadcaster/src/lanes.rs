@@ -66,13 +66,6 @@ struct State {
     inherited_at: Option<Instant>,
 }
 
-const fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Priority => 0,
-        Lane::Bulk => 1,
-    }
-}
-
 impl Lanes {
     /// Queues for one write loop that serves both lanes.
     pub(crate) fn shared(limits: &Limits) -> Self {
@@ -98,7 +91,7 @@ impl Lanes {
     }
 
     fn notify(&self, lane: Lane) -> &Notify {
-        &self.ready[if self.split { index(lane) } else { 0 }]
+        &self.ready[if self.split { lane.index() } else { 0 }]
     }
 
     /// Queues a message that belongs to the start of the link, whatever the limits say.
@@ -106,7 +99,7 @@ impl Lanes {
         let lane = frame.lane();
         {
             let mut state = self.lock();
-            state.lanes[index(lane)].greet(Queued { frame, receipt: None });
+            state.lanes[lane.index()].greet(Queued { frame, receipt: None });
         }
         self.notify(lane).notify_one();
     }
@@ -119,7 +112,7 @@ impl Lanes {
             if state.closed {
                 return;
             }
-            state.lanes[index(lane)].renew(Queued { frame, receipt: None })
+            state.lanes[lane.index()].renew(Queued { frame, receipt: None })
         };
         self.notify(lane).notify_one();
         // Not under the lock: dropping a message may run other code.
@@ -134,7 +127,7 @@ impl Lanes {
             if state.closed {
                 return;
             }
-            state.lanes[index(lane)].urge(Queued { frame, receipt: None });
+            state.lanes[lane.index()].urge(Queued { frame, receipt: None });
         }
         self.notify(lane).notify_one();
     }
@@ -160,7 +153,7 @@ impl Lanes {
         {
             let mut state = self.lock();
             for message in messages {
-                let lane = index(message.frame.lane());
+                let lane = message.frame.lane().index();
                 let limits = self.limits[lane];
                 let is_closed = state.closed;
                 let queue = &mut state.lanes[lane];
@@ -186,7 +179,7 @@ impl Lanes {
             }
         }
         for lane in Lane::ALL {
-            if woken[index(lane)] {
+            if woken[lane.index()] {
                 self.notify(lane).notify_one();
             }
         }
@@ -206,7 +199,7 @@ impl Lanes {
         loop {
             {
                 let state = self.lock();
-                let waiting = |lane: Lane| !state.lanes[index(lane)].is_empty();
+                let waiting = |lane: Lane| !state.lanes[lane.index()].is_empty();
                 let any = match serves {
                     Serves::Both => Lane::ALL.into_iter().any(waiting),
                     Serves::Only(lane) => waiting(lane),
@@ -225,7 +218,7 @@ impl Lanes {
         let mut state = self.lock();
         loop {
             let (lane, run) = match serves {
-                Serves::Only(lane) => (index(lane), usize::MAX),
+                Serves::Only(lane) => (lane.index(), usize::MAX),
                 Serves::Both => state.turn(self.bulk_floor),
             };
             if state.take_many(lane, run, &mut room, batch) == 0 {
@@ -469,7 +462,7 @@ mod tests {
             for (bulk, len) in offers {
                 let lane = if bulk { Lane::Bulk } else { Lane::Priority };
                 if lanes.offer(message(lane, len)) == Admission::Queued {
-                    expected[index(lane)].push(len);
+                    expected[lane.index()].push(len);
                 }
             }
             let mut got = [Vec::new(), Vec::new()];
@@ -481,7 +474,7 @@ mod tests {
                 prop_assert!(batch.len() == 1 || bytes <= 100);
                 prop_assert!(batch.len() <= 8);
                 for queued in batch {
-                    got[index(queued.frame.lane())].push(queued.frame.wire().len());
+                    got[queued.frame.lane().index()].push(queued.frame.wire().len());
                 }
             }
             prop_assert_eq!(got, expected);

@@ -83,7 +83,7 @@ pub use events::PeerEvent;
 pub use frame::{Frame, Origin};
 pub use inbound::rate::Bucket;
 pub use interest::{Asked, WantError, WantedTags};
-pub use limits::{LaneLimits, Limits, Rate, Rates};
+pub use limits::{LaneLimits, LaneRates, Limits, Rate, Rates};
 pub use link::{
     Attached, EndedFor, FrameSink, FrameSource, LaneSinks, Link, LinkHooks, LinkInfo, Received,
     SourceEnd, Stopping,

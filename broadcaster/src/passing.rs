@@ -36,13 +36,6 @@ const FAIR_PART: u64 = 4;
 /// Lead over the pace at which the router waits. Chosen: a timer's grain.
 const SLACK: Duration = Duration::from_millis(1);
 
-const fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Priority => 0,
-        Lane::Bulk => 1,
-    }
-}
-
 /// The lanes in which the router waits, because it has passed on as much as it may.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack([AtomicBool; 2]);
@@ -50,11 +43,11 @@ pub(crate) struct HeldBack([AtomicBool; 2]);
 impl HeldBack {
     /// Returns `true` while the router takes nothing from this lane.
     pub(crate) fn is(&self, lane: Lane) -> bool {
-        self.0[index(lane)].load(Ordering::Relaxed)
+        self.0[lane.index()].load(Ordering::Relaxed)
     }
 
     fn set(&self, lane: Lane, is: bool) {
-        self.0[index(lane)].store(is, Ordering::Relaxed);
+        self.0[lane.index()].store(is, Ordering::Relaxed);
     }
 }
 
@@ -100,7 +93,7 @@ impl Passed {
     /// Notes `messages`, and says whether the sender has more than a fair share of `rate`.
     pub(crate) fn is_beyond_fair(&self, lane: Lane, messages: u64, rate: Rate) -> bool {
         let fair = Rate { per_second: rate.per_second / FAIR_PART, burst: rate.burst / FAIR_PART };
-        let mut passed = self.0[index(lane)].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = self.0[lane.index()].lock().unwrap_or_else(PoisonError::into_inner);
         !passed.fill(messages, fair, Instant::now()).is_zero()
     }
 }

@@ -74,7 +74,7 @@ impl Relay {
 
     /// Returns `true` if the next message of a sender is not to be passed on.
     pub(crate) fn sheds(&self, shares: &Shares, lane: Lane) -> bool {
-        let rate = self.context.limits.rates.passed_on;
+        let rate = self.context.limits.rates.passed_on.of(lane);
         self.context.held_back.is(lane)
             && !shares.intake(lane).has_room()
             && shares.passed_on().is_beyond_fair(lane, 0, rate)
@@ -100,7 +100,8 @@ impl Relay {
         let Some(fingerprint) = work.fingerprint else { return };
         let is_shed = self.sheds(&work.shares, work.lane);
         // It counts for the sender either way.
-        work.shares.passed_on().is_beyond_fair(work.lane, 1, self.context.limits.rates.passed_on);
+        let rate = self.context.limits.rates.passed_on.of(work.lane);
+        work.shares.passed_on().is_beyond_fair(work.lane, 1, rate);
         if is_shed {
             self.duplicates.owed(work.lane, fingerprint, Instant::now());
             return self.context.metrics.dropped(DropReason::OverRate, work.lane);

@@ -135,8 +135,8 @@ impl Router {
         let _ended = self.ended.clone().drop_guard();
         let (mut jobs, mut breath) = (Vec::with_capacity(ROUND), Breath::of(TURN));
         let [priority, bulk] = self.intake.lanes().clone();
-        let rate = self.context.limits.rates.passed_on;
-        let passing = |lane| Passing::new(lane, rate, Instant::now());
+        let rates = self.context.limits.rates.passed_on;
+        let passing = |lane| Passing::new(lane, rates.of(lane), Instant::now());
         let (mut priority_pace, mut bulk_pace) = (passing(Lane::Priority), passing(Lane::Bulk));
         loop {
             let next = async {

@@ -61,13 +61,6 @@ struct Flow {
     bytes: AtomicU64,
 }
 
-const fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Priority => 0,
-        Lane::Bulk => 1,
-    }
-}
-
 impl Flow {
     fn add(&self, messages: u64, bytes: u64) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
@@ -85,7 +78,7 @@ impl Flow {
 impl Tally {
     /// Counts a message that was received.
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {
-        self.received[index(lane)].add(1, bytes as u64);
+        self.received[lane.index()].add(1, bytes as u64);
     }
 
     /// Counts a batch that was written: messages and bytes of the priority and of the bulk lane.
@@ -107,8 +100,8 @@ impl Tally {
         LaneTraffic {
             queued_messages: messages,
             queued_bytes: bytes,
-            received: self.received[index(lane)].amount(),
-            sent: self.sent[index(lane)].amount(),
+            received: self.received[lane.index()].amount(),
+            sent: self.sent[lane.index()].amount(),
         }
     }
 

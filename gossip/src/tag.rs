@@ -85,6 +85,15 @@ impl Lane {
     /// Both lanes, the priority lane first.
     pub const ALL: [Self; 2] = [Self::Priority, Self::Bulk];
 
+    /// The place of the lane in [`Lane::ALL`], and in every array with an entry for each lane.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Priority => 0,
+            Self::Bulk => 1,
+        }
+    }
+
     /// Label used in metrics and in output for programs.
     #[must_use]
     pub const fn label(self) -> &'static str {

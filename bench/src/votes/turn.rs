@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use broadcaster::{Limits, Rate, Rates, Relaying, Setup, VoteForm};
+use broadcaster::{LaneRates, Limits, Rate, Rates, Relaying, Setup, VoteForm};
 use gossip::{
     NetworkProfile, NodeAddress, Tag,
     wire::{
@@ -108,7 +108,7 @@ async fn measure(plan: Plan, relaying: &Runtime) -> Result<Pace, Failure> {
 /// A relay whose peers may send as fast as they can.
 async fn start(form: Form, parent: &CancellationToken) -> Result<Node, Failure> {
     let all = Rate::new(10_000_000, 10_000_000);
-    let limits = Limits::default().with_rates(Rates::default().with_gossip(all));
+    let limits = Limits::default().with_rates(Rates::default().with_gossip(LaneRates::each(all)));
     let setup = Setup::new(&NetworkProfile::TANDEM)
         .votes(form.setting())
         .limits(limits)

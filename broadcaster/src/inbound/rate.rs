@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * A rate costs one addition and one comparison per message, and no memory that grows.
-//! * A sender within its rate is never held back. One beyond it is read no faster than the rate allows,
+//! * A sender within its rate is never held back. One beyond it is read at a fraction of the rate until it lets up,
 //!   loses nothing, and is a flood once it had to be held back for [`Rates::flood_after`] in all
 //!   without letting up in between.
 
@@ -17,6 +17,11 @@ use crate::limits::{Rate, Rates};
 /// Lead over its rate that a sender may have before reading pauses. Chosen: longer than a timer's
 /// grain, so that a pause costs one timer for many messages.
 const SLACK: Duration = Duration::from_millis(10);
+
+/// For how many a message counts that comes when the rate and its burst are used up. So a flooder is read at a quarter
+/// of the rate, and others keep the processors. Chosen: beside transactions at the full rate, the p99 of honest votes was up to
+/// four times the quiet one.
+const BEYOND_RATE: u64 = 4;
 
 /// The amount sent of late, as the moment at which the rate will have paid it off. Networks that pace messages of their
 /// own use it as well.
@@ -133,7 +138,8 @@ impl Pacer {
             Some((self.tags.get_mut(place)?, rate_of(self.table.rules().get(place)?, &self.rates)))
         });
         let (bucket, rate) = known.unwrap_or((&mut self.unknown, self.rates.unknown));
-        let over = bucket.fill(1, rate, now);
+        let counts = if bucket.over(rate, now).is_zero() { 1 } else { BEYOND_RATE };
+        let over = bucket.fill(counts, rate, now);
         if over.is_zero() {
             return Ok(Pace::Within);
         }
@@ -150,9 +156,9 @@ impl Pacer {
 
 fn rate_of(rule: &TagRule, rates: &Rates) -> Rate {
     match rule.forwarding {
-        Forwarding::Gossip => rates.gossip,
+        Forwarding::Gossip => rates.gossip.of(rule.lane),
         // Votes, only packed.
-        Forwarding::HopLocal if rule.tag == Tag::VP => rates.gossip,
+        Forwarding::HopLocal if rule.tag == Tag::VP => rates.gossip.of(rule.lane),
         Forwarding::HopLocal => rates.hop_local,
     }
 }
@@ -172,7 +178,8 @@ mod tests {
     fn a_burst_within_its_bound_is_not_held_back_and_an_endless_one_is_a_flood() {
         let start = Instant::now();
         let (mut pacer, mut now, rates) = (pacer(start), start, Rates::default());
-        for _ in 0..rates.gossip.burst {
+        let rate = rates.gossip.priority;
+        for _ in 0..rate.burst {
             assert_eq!(pacer.message(Tag::AV, now), Ok(Pace::Within));
         }
         let mut sent = 0_u64;
@@ -188,8 +195,36 @@ mod tests {
         let took = now - start;
         assert!(took > rates.flood_after - Duration::from_secs(1), "after {took:?}");
         assert!(took < rates.flood_after + Duration::from_secs(2), "after {took:?}");
-        assert!(sent <= rates.gossip.per_second * 12, "{sent} were let through");
+        assert!(sent <= rate.per_second * 12, "{sent} were let through");
         assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within), "each tag has a rate of its own");
+    }
+
+    // Issue 8, 24: its p99 was beside the flood up to four times the quiet one, with all that the rate let through. Before: 399,999
+    // messages of 50,000 a second.
+    #[test]
+    fn a_flooder_is_read_at_a_quarter_of_the_rate_until_it_lets_up() {
+        let start = Instant::now();
+        let (mut pacer, mut now, rate) = (pacer(start), start, Rates::default().gossip.bulk);
+        for _ in 0..rate.burst {
+            assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within));
+        }
+        let flood = |_: &u64| match pacer.message(Tag::TX, now) {
+            Ok(Pace::Pause(pause)) => {
+                now += pause;
+                now < start + Duration::from_secs(8)
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        };
+        let read = (0..u64::MAX).take_while(flood).count() as u64;
+        assert!(
+            (2 * rate.per_second - 1_000..2 * rate.per_second + 1_000).contains(&read),
+            "{read}"
+        );
+        now += Duration::from_secs(2);
+        for _ in 0..rate.burst {
+            assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within));
+        }
     }
 
     // Issue 8, 24.
@@ -197,7 +232,7 @@ mod tests {
     fn a_sender_at_its_rate_is_never_held_back() {
         let start = Instant::now();
         let mut pacer = pacer(start);
-        let rate = Rates::default().gossip.per_second;
+        let rate = Rates::default().gossip.bulk.per_second;
         for number in 0..60 * rate {
             let now = start + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
             assert_eq!(pacer.message(Tag::TX, now), Ok(Pace::Within));

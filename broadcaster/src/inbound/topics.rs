@@ -47,12 +47,13 @@ struct Forwarders {
 #[derive(Clone)]
 struct Forwarder {
     shares: Arc<Shares>,
-    sent: Bucket,
+    /// By lane.
+    sent: [Bucket; Lane::ALL.len()],
 }
 
 impl Forwarders {
     /// Notes a message, and gives the shares of the node that passed it on and how far beyond its rate that is.
-    fn note(&self, from: Option<Identity>, way_in: &WayIn) -> (Arc<Shares>, Duration) {
+    fn note(&self, from: Option<Identity>, lane: Lane, way_in: &WayIn) -> (Arc<Shares>, Duration) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = from.filter(|from| {
@@ -64,9 +65,10 @@ impl Forwarders {
         });
         let forwarder = known.entry(key).or_insert_with(|| Forwarder {
             shares: Arc::new(way_in.shares_of_forwarder()),
-            sent: Bucket::new(now),
+            sent: [Bucket::new(now); Lane::ALL.len()],
         });
-        let over = forwarder.sent.fill(1, way_in.context.limits.rates.gossip, now);
+        let rate = way_in.context.limits.rates.gossip.of(lane);
+        let over = forwarder.sent[lane.index()].fill(1, rate, now);
         (Arc::clone(&forwarder.shares), over)
     }
 }
@@ -89,7 +91,7 @@ impl Topics {
             return report(Validation::Reject);
         }
         let peer = from.and_then(|identity| context.registry.by_identity(&identity));
-        let (shares, over) = self.forwarders.note(from, &self.way_in);
+        let (shares, over) = self.forwarders.note(from, rule.lane, &self.way_in);
         if !over.is_zero() {
             context.metrics.dropped(DropReason::OverRate, rule.lane);
             if let Some(peer) = peer.filter(|_| over > context.limits.rates.flood_after) {

@@ -29,8 +29,8 @@ fn limits() -> Limits {
     let rates = Rates::default();
     let small = |rate: Rate| Rate::new(rate.per_second / 100, rate.burst / 100);
     let rates = rates
-        .with_gossip(small(rates.gossip))
-        .with_passed_on(small(rates.passed_on))
+        .with_gossip(rates.gossip.map(small))
+        .with_passed_on(rates.passed_on.map(small))
         .with_flood_after(2 * SECOND);
     Limits::default().with_rates(rates)
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use broadcaster::{Limits, Rate, Rates};
+use broadcaster::{LaneRates, Limits, Rate, Rates};
 use gossip::{Inbound, Tag, Verdict};
 use tandem::NodeBuilder;
 use testkit::{
@@ -36,7 +36,7 @@ struct Heard {
 /// Rates at which a flooder is cut soon.
 fn limits() -> Limits {
     let rates = Rates::default()
-        .with_gossip(Rate::new(2_000, BURST))
+        .with_gossip(LaneRates::each(Rate::new(2_000, BURST)))
         .with_flood_after(Duration::from_millis(500));
     Limits::default().with_rates(rates)
 }
