@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{pool::Lease, target::TargetConfig, wire::Cut};
+use super::{conn::Rest, pool::Lease, target::TargetConfig, wire::Cut};
 
 /// The reason why the body of a response ended early.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,14 @@ impl ResponseBody {
             Err(error) => self.early = Some(Err(error)),
         }
         None
+    }
+
+    /// Has the connection's task read the rest.
+    pub(super) fn streamed(mut self) -> Self {
+        if let Some(lease) = &mut self.lease {
+            lease.live().conn.give_back(Rest::Something);
+        }
+        self
     }
 
     fn poll_incoming(

@@ -1,4 +1,4 @@
-//! The task of one connection: it moves the bytes, and enforces deadlines.
+//! The task of one connection: it moves the bytes while no caller does, and enforces deadlines.
 //!
 //! # Invariants
 //!
@@ -11,26 +11,25 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use hyper::client::conn::http1::Connection;
-use hyper_util::rt::TokioIo;
 use tokio::time::{self, Instant, Sleep};
 
 use super::{
     ClientLimits,
+    conn::Conn,
     pool::{Entry, Use},
-    wire::{Counted, Outgoing, Seen},
+    wire::Seen,
 };
 
 /// Shortest interval between two reads of the clock. Chosen: limits of zero must not make the task spin.
 const LEAST_TICK: Duration = Duration::from_millis(10);
 
 pub(super) struct Driver {
-    /// Dropped before `entry`, so that a connection parked afterwards is seen as closed.
-    connection: Connection<TokioIo<Counted>, Outgoing>,
+    conn: Arc<Conn>,
     entry: Entry,
     seen: Seen,
     tick_every: Duration,
@@ -41,17 +40,12 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
-        connection: Connection<TokioIo<Counted>, Outgoing>,
-        entry: Entry,
-        limits: ClientLimits,
-        idle: Duration,
-    ) -> Self {
+    pub(super) fn new(conn: Arc<Conn>, entry: Entry, limits: ClientLimits, idle: Duration) -> Self {
         // At most the idle time, so that a connection that becomes idle is checked before it must be closed.
         let tick_every = idle.min(limits.still / 16).min(limits.response / 16).max(LEAST_TICK);
         let tick = Box::pin(time::sleep(tick_every));
         let seen = Seen::new(limits, Instant::now());
-        Self { connection, entry, seen, tick_every, tick, known: None }
+        Self { conn, entry, seen, tick_every, tick, known: None }
     }
 
     /// Checks the deadlines. Returns the time of the next check; `None` if the connection was cut.
@@ -72,6 +66,13 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Before `entry` is dropped, so that a connection parked afterwards is seen as closed.
+        self.conn.end();
+    }
+}
+
 impl Future for Driver {
     type Output = ();
 
@@ -85,10 +86,7 @@ impl Future for Driver {
         if this.entry.wire().is_abandoned() {
             return Poll::Ready(());
         }
-        if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(context) {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an HTTP connection broke");
-            }
+        if this.conn.poll_of_task(context).is_ready() {
             return Poll::Ready(());
         }
         if known && !this.tick.is_elapsed() {

@@ -35,8 +35,10 @@ use tokio::time::{self, Instant, Sleep};
 use super::{
     Shared,
     body::ResponseBody,
+    conn::{Conn, Exchange},
     driver::Driver,
     pool::{Lease, Live, Patience, Slot},
+    readiness::Readiness,
     request::{declared_length, only_request},
     target::TargetConfig,
     wire::{Counted, HalfClose, Outgoing, Wire},
@@ -126,7 +128,7 @@ fn respond(
         match body.take_whole() {
             // Without a box, and without the layers above one.
             Some(bytes) => HttpBody::full(bytes),
-            None => HttpBody::new(body),
+            None => HttpBody::new(body.streamed()),
         }
     })
 }
@@ -217,14 +219,16 @@ impl TargetConfig {
                 HalfClose::AfterRequest
             }
         };
-        let io = TokioIo::new(Counted::new(io, Arc::clone(&wire), half_close));
+        let readiness = Readiness::new();
+        let io = Counted::new(io, Arc::clone(&wire), readiness.clone(), half_close);
         let (sender, connection) = builder
-            .handshake(io)
+            .handshake(TokioIo::new(io))
             .await
             .map_err(|source| HttpError::Unreachable { source: source.into() })?;
-        let driver = Driver::new(connection, slot.entry(&wire), *limits, self.idle);
+        let conn = Conn::new(connection, readiness);
+        let driver = Driver::new(Arc::clone(&conn), slot.entry(&wire), *limits, self.idle);
         tasks.spawn("http connection", |_cancel| driver);
-        Ok(Live { sender, wire, replay: Box::default() })
+        Ok(Live { sender, conn, wire, replay: Box::default() })
     }
 }
 
@@ -237,15 +241,16 @@ impl Lease {
         until: Option<Instant>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<http::Request<Outgoing>>>> + use<>
     {
-        let Live { sender, wire, .. } = self.live();
+        let Live { sender, conn, wire, .. } = self.live();
         wire.begin(until);
+        conn.lend();
         let declared = match request.body().is_end_stream() {
             true => None,
             false => declared_length(request.headers()),
         };
         let request = request.map(|body| Outgoing::new(body, declared, wire));
-        // Returned as it is: an `async` block would store this future twice.
-        sender.try_send_request(request)
+        // No `async` block, which would store this future twice.
+        Exchange { response: sender.try_send_request(request), conn: Arc::clone(conn) }
     }
 
     /// Notes that the head of the response has arrived.

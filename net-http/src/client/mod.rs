@@ -3,7 +3,7 @@
 //! ```text
 //!   HttpClient ─▶ TargetConfig ─▶ [window] ─▶ [slots] ─▶ idle connection, or Connect ─▶ hyper ─▶ bytes
 //!                            │           │                                         │
-//!                            └── Pool, one per name of a target                    └ one driver task
+//!                            └── Pool, one per name of a target                    └ Conn: polled by the caller, or its task
 //! ```
 //!
 //! # Invariants
@@ -18,10 +18,12 @@
 //!   has none: the caller alone is affected.
 
 mod body;
+mod conn;
 mod driver;
 mod exchange;
 mod limits;
 mod pool;
+mod readiness;
 mod replay;
 mod request;
 mod table;

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ClientLimits,
+    conn::{Conn, Rest},
     replay::Replay,
     window::Window,
     wire::{Outgoing, Wire},
@@ -41,6 +42,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) sender: SendRequest<Outgoing>,
+    pub(super) conn: Arc<Conn>,
     pub(super) wire: Arc<Wire>,
     /// The copy of the request that is under way, if it may be sent again.
     pub(super) replay: Box<Replay>,
@@ -275,6 +277,7 @@ impl Lease {
     /// Ends the exchange. The connection is parked if it can carry another one and `idle_for` allows it.
     pub(super) fn finish(self, idle_for: Option<Duration>) {
         let Self { mut fuse, live, slot } = self;
+        live.conn.give_back(Rest::Nothing);
         if live.wire.was_sent() {
             // The connection is parked, or closes in an orderly way, so it must not be cut.
             fuse.0 = None;

@@ -39,7 +39,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{ClientLimits, Io};
+use super::{ClientLimits, Io, readiness::Readiness};
 
 /// hyper has dropped the body of the request.
 const ENDED: u8 = 1;
@@ -242,6 +242,7 @@ pub(super) enum HalfClose {
 pub(super) struct Counted {
     io: Box<dyn Io>,
     wire: Arc<Wire>,
+    readiness: Readiness,
     half_close: HalfClose,
     writes: Writes,
 }
@@ -256,8 +257,21 @@ enum Writes {
 }
 
 impl Counted {
-    pub(super) fn new(io: Box<dyn Io>, wire: Arc<Wire>, half_close: HalfClose) -> Self {
-        Self { io, wire, half_close, writes: Writes::Taken }
+    pub(super) fn new(
+        io: Box<dyn Io>,
+        wire: Arc<Wire>,
+        readiness: Readiness,
+        half_close: HalfClose,
+    ) -> Self {
+        Self { io, wire, readiness, half_close, writes: Writes::Taken }
+    }
+
+    fn poll_io<T>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut Box<dyn Io>>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let Self { io, readiness, .. } = self;
+        readiness.poll(|context| poll(Pin::new(io), context))
     }
 
     /// Records the result of a write. A failed write stays pending, so that hyper gets the error from the read
@@ -276,14 +290,14 @@ impl Counted {
     }
 
     /// Records that the request was sent, if this flush was its last.
-    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_sent(&mut self) -> Poll<()> {
         if self.wire.stage.load(SeqCst) & (ENDED | SENT) != ENDED {
             return Poll::Ready(());
         }
         if self.half_close == HalfClose::AfterRequest {
             // An error is left to the read side: if the peer has answered and closed, its answer can still be
             // read, and the end of the request no longer matters.
-            let _closed = ready!(Pin::new(&mut self.io).poll_shutdown(context));
+            let _closed = ready!(self.poll_io(AsyncWrite::poll_shutdown));
             self.half_close = HalfClose::Done;
         }
         self.wire.stage.fetch_or(SENT, SeqCst);
@@ -294,10 +308,12 @@ impl Counted {
 impl AsyncRead for Counted {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.io).poll_read(context, buffer);
+        let Self { io, readiness, .. } = &mut *self;
+        let read = |context: &mut Context<'_>| Pin::new(io).poll_read(context, buffer);
+        let poll = readiness.poll_read(read);
         self.wire.note(&self.wire.read_blocked, &poll);
         poll
     }
@@ -306,25 +322,25 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.writes == Writes::Refused {
             return Poll::Pending;
         }
-        let poll = Pin::new(&mut self.io).poll_write(context, bytes);
+        let poll = self.poll_io(|io, context| io.poll_write(context, bytes));
         self.written(poll)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.writes == Writes::Refused {
             return Poll::Pending;
         }
-        let poll = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        let poll = self.poll_io(|io, context| io.poll_write_vectored(context, slices));
         self.written(poll)
     }
 
@@ -332,13 +348,13 @@ impl AsyncWrite for Counted {
         self.io.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.writes == Writes::Refused {
             return Poll::Pending;
         }
-        let mut poll = Pin::new(&mut self.io).poll_flush(context);
+        let mut poll = self.poll_io(AsyncWrite::poll_flush);
         if matches!(poll, Poll::Ready(Ok(()))) {
-            poll = self.poll_sent(context).map(Ok);
+            poll = self.poll_sent().map(Ok);
             // hyper flushes in every turn, so a flush that had nothing to do does not count as progress.
             if poll.is_ready() && !self.wire.write_blocked.load(Relaxed) {
                 return poll;
@@ -347,12 +363,12 @@ impl AsyncWrite for Counted {
         self.written(poll)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_closed = self.half_close == HalfClose::Done || self.writes == Writes::Refused;
         if is_closed || self.wire.is_cut_short() {
             return Poll::Ready(Ok(()));
         }
-        let poll = Pin::new(&mut self.io).poll_shutdown(context);
+        let poll = self.poll_io(AsyncWrite::poll_shutdown);
         self.wire.note(&self.wire.write_blocked, &poll);
         poll
     }
