@@ -42,6 +42,7 @@ use crate::{
     tally::LinkTraffic,
     topic::{TopicMessage, TopicSink},
     topic_sinks::TopicSinks,
+    trace::Tracer,
     vote_codec,
 };
 
@@ -446,6 +447,12 @@ impl Broadcaster {
     #[must_use]
     pub fn traffic(&self) -> Vec<LinkTraffic> {
         self.context().registry.list().iter().map(|peer| peer.traffic()).collect()
+    }
+
+    /// The ways of messages through this node that are kept.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.context().tracer
     }
 
     /// The links that lost against another one of their node, and are still read.

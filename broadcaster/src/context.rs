@@ -17,6 +17,7 @@ use crate::{
     peer::Peer,
     performance::Performance,
     registry::Registry,
+    trace::{TraceEvent, Tracer},
 };
 
 pub(crate) struct Context {
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) held_back: HeldBack,
     pub(crate) performance: Performance,
+    pub(crate) tracer: Tracer,
 }
 
 impl Context {
@@ -40,6 +42,12 @@ impl Context {
     pub(crate) fn dropped_of(&self, peer: &Peer, reason: DropReason, lane: Lane) {
         self.metrics.dropped(reason, lane);
         peer.tally.dropped(reason);
+    }
+
+    /// Counts a frame for a peer that does not get it.
+    pub(crate) fn withheld_from(&self, peer: &Peer, reason: DropReason, frame: &Frame) {
+        self.dropped_of(peer, reason, frame.lane());
+        peer.trace(frame, TraceEvent::Dropped(reason));
     }
 
     /// A message of one connection, charged to the budget; `None`, and counted, if it is too large or there is

@@ -9,7 +9,10 @@ use gossip::{
 };
 use tokio::time::Instant;
 
-use crate::budget::Reservation;
+use crate::{
+    budget::Reservation,
+    trace::{TraceEvent, Traced},
+};
 
 /// The origin of a message, which decides how long it may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,8 @@ struct Inner {
     sender: Option<LinkId>,
     /// Of a vote, once a link with packed votes has needed it.
     packed: OnceLock<PackedVote>,
+    /// Takes its steps, if its way is kept.
+    traced: Option<Arc<Traced>>,
     /// Gives the bytes back to the node's budget when the last queue lets go.
     held: Option<Reservation>,
 }
@@ -94,9 +99,33 @@ impl Frame {
 
     fn submitted_at(submitted: Instant, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
-        let packed = OnceLock::new();
-        let inner = Inner { tag, lane, wire, digest, submitted, origin, sender, packed, held };
+        let (packed, traced) = (OnceLock::new(), None);
+        let inner =
+            Inner { tag, lane, wire, digest, submitted, origin, sender, packed, traced, held };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A frame that nobody else holds yet, of a message whose way is kept if there is a `traced`.
+    pub(crate) fn traced(mut self, traced: Option<Arc<Traced>>) -> Self {
+        if traced.is_some()
+            && let Some(inner) = Arc::get_mut(&mut self.inner)
+        {
+            inner.traced = traced;
+        }
+        self
+    }
+
+    /// Takes the message's steps, if its way is kept.
+    #[inline]
+    pub(crate) fn way(&self) -> Option<&Traced> {
+        self.inner.traced.as_deref()
+    }
+
+    /// Notes what happens to the message now, with no peer, if its way is kept.
+    pub(crate) fn trace(&self, event: TraceEvent) {
+        if let Some(traced) = self.way() {
+            traced.note(event, None);
+        }
     }
 
     /// The same message in another form.
@@ -124,6 +153,7 @@ impl Frame {
     pub(crate) fn into_spare(mut self) -> Option<Self> {
         let inner = Arc::get_mut(&mut self.inner)?;
         (inner.wire, inner.digest, inner.held) = (Bytes::new(), None, None);
+        inner.traced = None;
         inner.packed.take();
         Some(self)
     }

@@ -1,5 +1,6 @@
 //! The counters of the broadcaster. Every drop has exactly one counter, with a reason from a closed set.
 
+mod latency;
 mod votes;
 
 use std::{
@@ -15,9 +16,13 @@ use prometheus_client::{
 };
 use runtime::Rarely;
 
-pub(crate) use self::votes::PackedSum;
-pub use self::votes::{AbortedBy, VoteForm, VoteMetrics};
-use crate::frame::Frame;
+use self::latency::Latency;
+
+pub(crate) use self::{latency::BatchTimes, votes::PackedSum};
+pub use self::{
+    latency::{Durations, LatencyStage},
+    votes::{AbortedBy, VoteForm, VoteMetrics},
+};
 
 /// Why a message went no further. A closed set, so that it can label a metric.
 #[repr(usize)]
@@ -188,12 +193,12 @@ impl Traffic {
 
     /// Counts a whole batch, and returns the messages and bytes of each lane: the counters are shared by all peers, so
     /// every addition is dear.
-    pub(crate) fn count_all(&self, frames: &[Frame]) -> [(u64, u64); 2] {
+    pub(crate) fn count_all(&self, batch: impl Iterator<Item = (Lane, usize)>) -> [(u64, u64); 2] {
         let mut sums = [(0_u64, 0_u64); 2];
-        for frame in frames {
-            let (messages, bytes) = &mut sums[usize::from(frame.lane() == Lane::Bulk)];
+        for (lane, len) in batch {
+            let (messages, bytes) = &mut sums[usize::from(lane == Lane::Bulk)];
             *messages += 1;
-            *bytes += frame.wire().len() as u64;
+            *bytes += len as u64;
         }
         for (lane, (messages, bytes)) in sums.into_iter().enumerate().filter(|(_, sum)| sum.0 > 0) {
             self.messages[lane].inc_by(messages);
@@ -231,6 +236,8 @@ impl Default for Metrics {
             over_rate: Family::default(),
             stalled_seconds: Counter::default(),
             identity_contested: Counter::default(),
+            traces_left_out: Counter::default(),
+            latency: Latency::default(),
             votes: VoteMetrics::default(),
             lines: SendersLines::default(),
         };
@@ -275,6 +282,8 @@ struct Shared {
     over_rate: Family<LaneLabels, Counter>,
     stalled_seconds: Counter<f64, AtomicU64>,
     identity_contested: Counter,
+    traces_left_out: Counter,
+    latency: Latency,
     votes: VoteMetrics,
     lines: SendersLines,
 }
@@ -321,6 +330,10 @@ impl Metrics {
         registry.register("over_rate", too_fast, shared.over_rate.clone());
         let contested = "Links that contested an identity with another session of it";
         registry.register("identity_contested", contested, shared.identity_contested.clone());
+        let left_out =
+            "Messages of the sample whose way was not kept, because there were too many at once";
+        registry.register("traces_left_out", left_out, shared.traces_left_out.clone());
+        shared.latency.register(registry);
         shared.votes.register(registry);
     }
 
@@ -374,6 +387,29 @@ impl Metrics {
     #[must_use]
     pub fn votes(&self) -> &VoteMetrics {
         &self.shared.votes
+    }
+
+    /// The number of messages that took so long for a part of their way, by powers of two of the time. The last one is of all that
+    /// took longer.
+    #[must_use]
+    pub fn durations(&self, stage: LatencyStage, lane: Lane) -> Durations {
+        self.shared.latency.durations(stage, lane)
+    }
+
+    /// The number of messages of the sample whose way was not kept, because more than 64 began in a second.
+    #[must_use]
+    pub fn traces_left_out(&self) -> u64 {
+        self.shared.traces_left_out.get()
+    }
+
+    /// Counts a message whose way is not kept.
+    pub(crate) fn trace_left_out(&self) {
+        self.shared.traces_left_out.inc();
+    }
+
+    /// The times that messages take.
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.shared.latency
     }
 
     /// Counts a link that contests an identity with another session.

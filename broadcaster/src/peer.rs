@@ -36,6 +36,7 @@ use crate::{
     link::{LinkHooks, LinkInfo},
     requests::Requests,
     tally::{LinkTraffic, Tally},
+    trace::{Party, TraceEvent},
     vitals::{LastMessage, RoundTrip},
 };
 
@@ -154,6 +155,15 @@ impl Peer {
             known: Mutex::new(DigestFilter::outgoing()),
             requests: Mutex::default(),
             unsent: Mutex::default(),
+        }
+    }
+
+    /// Notes what happens to a message with this peer now, if its way is kept.
+    #[inline]
+    pub(crate) fn trace(&self, frame: &Frame, event: TraceEvent) {
+        if let Some(traced) = frame.way() {
+            let (link, identity, transport) = (Some(self.id), self.identity(), self.transport);
+            traced.note(event, Some(Party { link, identity, transport }));
         }
     }
 

@@ -298,6 +298,7 @@ impl<R: FrameSource> Reader<R> {
             heard_on: HeardOn::Stream,
             shares: Arc::clone(&self.origin.shares),
             sighting: None,
+            traced: None,
         }
     }
 }

@@ -31,9 +31,11 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    frame::Frame,
     lanes::Queued,
     metrics::{DropReason, Metrics},
     peer::Peer,
+    trace::TraceEvent,
 };
 
 /// Messages parked for one identity. Chosen: what the queues of one link hold.
@@ -346,9 +348,9 @@ impl Registry {
     /// Gives messages to another link of the node they were for.
     pub(crate) fn give(&self, successor: &Peer, left: Vec<Queued>) {
         successor.lanes.inherit(left, |frame, admission| match admission {
-            Admission::Queued => {}
-            Admission::Full => self.metrics.dropped(DropReason::PeerFull, frame.lane()),
-            Admission::Closed => self.metrics.dropped(DropReason::PeerGone, frame.lane()),
+            Admission::Queued => successor.trace(frame, TraceEvent::Queued),
+            Admission::Full => self.dropped(DropReason::PeerFull, frame),
+            Admission::Closed => self.dropped(DropReason::PeerGone, frame),
         });
     }
 
@@ -422,7 +424,12 @@ impl Registry {
     /// Counts messages that leave with their peer.
     fn drop_queued(&self, messages: Vec<Queued>) {
         for message in messages {
-            self.metrics.dropped(DropReason::PeerGone, message.frame.lane());
+            self.dropped(DropReason::PeerGone, &message.frame);
         }
+    }
+
+    fn dropped(&self, reason: DropReason, frame: &Frame) {
+        self.metrics.dropped(reason, frame.lane());
+        frame.trace(TraceEvent::Dropped(reason));
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     inbound::work::{HeardOn, Shares, Work, unshared},
     intake::{Job, Target, ToTopic},
     metrics::DropReason,
+    trace::TraceEvent,
 };
 
 /// The relaying of other nodes' messages.
@@ -104,11 +105,11 @@ impl Relay {
         work.shares.passed_on().is_beyond_fair(work.lane, 1, rate);
         if is_shed {
             self.duplicates.owed(work.lane, fingerprint, Instant::now());
-            return self.context.metrics.dropped(DropReason::OverRate, work.lane);
+            return self.dropped(work, DropReason::OverRate);
         }
         let Some(frame) = self.frame_as_it_came(work) else {
             self.duplicates.owed(work.lane, fingerprint, Instant::now());
-            return self.context.metrics.dropped(DropReason::BudgetFull, work.lane);
+            return self.dropped(work, DropReason::BudgetFull);
         };
         let generation = self.context.registry.generation();
         self.duplicates.passed(work.lane, fingerprint, Instant::now(), generation);
@@ -128,7 +129,7 @@ impl Relay {
             if copy.shares.intake(copy.lane).has_room() {
                 self.forward(&copy);
             } else {
-                self.context.metrics.dropped(DropReason::IntakeFull, copy.lane);
+                self.dropped(&copy, DropReason::IntakeFull);
             }
         }
     }
@@ -145,7 +146,7 @@ impl Relay {
         }
         let copy = copy();
         let Some(frame) = self.frame_as_it_came(&copy) else {
-            return self.context.metrics.dropped(DropReason::BudgetFull, copy.lane);
+            return self.dropped(&copy, DropReason::BudgetFull);
         };
         let target = Target::JoinedAfter { generation: passed, except: copy.from() };
         self.offer(&copy.shares, copy.lane, || {
@@ -166,6 +167,12 @@ impl Relay {
         self.offer(&work.shares, Lane::Bulk, make);
     }
 
+    /// Counts a message that is not passed on.
+    fn dropped(&self, work: &Work, reason: DropReason) {
+        self.context.metrics.dropped(reason, work.lane);
+        work.trace(TraceEvent::Dropped(reason));
+    }
+
     /// Queues a job in the sender's share of the intake, or counts that there is no room.
     fn offer(&self, shares: &Shares, lane: Lane, make: impl FnOnce() -> Job) {
         match shares.intake(lane).try_push_with(make) {
@@ -176,7 +183,7 @@ impl Relay {
 
     fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
         let held = self.context.budget.try_reserve(work.wire.len(), work.lane)?;
-        Some(Frame::new(FrameParts {
+        let frame = Frame::new(FrameParts {
             tag: work.message.tag,
             lane: work.lane,
             wire: unshared(&work.wire),
@@ -184,6 +191,7 @@ impl Relay {
             origin: Origin::Forwarded,
             sender: work.from(),
             held: Some(held),
-        }))
+        });
+        Some(frame.traced(work.traced.clone()))
     }
 }

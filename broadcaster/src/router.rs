@@ -36,6 +36,7 @@ use crate::{
     peer::Peer,
     receipts::Receipts,
     topic_sinks::TopicSinks,
+    trace::TraceEvent,
 };
 
 /// Most messages taken from the intake at a time. Chosen: enough to spread the cost of a peer's lock.
@@ -206,10 +207,10 @@ impl Router {
         };
         for peer in &self.peers {
             let interest = peer.interest();
-            let outcome = |frame: &Frame, admission| {
-                if admission == Admission::Full {
-                    self.context.dropped_of(peer, DropReason::PeerFull, frame.lane());
-                }
+            let outcome = |frame: &Frame, admission| match admission {
+                Admission::Queued => peer.trace(frame, TraceEvent::Queued),
+                Admission::Full => self.context.withheld_from(peer, DropReason::PeerFull, frame),
+                Admission::Closed => {}
             };
             let late = if shared.as_ref().is_some_and(|shared| shared.leads_to(peer, interest)) {
                 peer.lanes.offer_all(jobs.iter().map(queued), outcome)
@@ -233,10 +234,10 @@ impl Router {
     /// Returns whether the message goes to this peer, which is interested in messages of `interest`.
     fn wants(&self, peer: &Peer, interest: Interest, (job, route): (&Job, &Route)) -> bool {
         if !interest.intersects(route.interest) {
-            self.context.dropped_of(peer, DropReason::NotInterested, job.frame.lane());
+            self.context.withheld_from(peer, DropReason::NotInterested, &job.frame);
             false
         } else if peer.knows(&job.frame) {
-            self.context.dropped_of(peer, DropReason::PeerHasIt, job.frame.lane());
+            self.context.withheld_from(peer, DropReason::PeerHasIt, &job.frame);
             false
         } else {
             true

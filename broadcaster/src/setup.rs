@@ -41,6 +41,7 @@ use crate::{
     runs::Runs,
     submit::Submitter,
     topic_sinks::TopicSinks,
+    trace::Tracer,
     workers,
     writer::Writing,
 };
@@ -56,6 +57,7 @@ pub struct Setup {
     application: Application,
     metrics: Metrics,
     mesh: MeshLimits,
+    traced_one_in: u64,
     environment: Environment,
 }
 
@@ -82,6 +84,7 @@ impl Setup {
             application: Application::new(profile.tags),
             metrics: Metrics::default(),
             mesh: MeshLimits::default(),
+            traced_one_in: 0,
             environment: Environment::default(),
         }
     }
@@ -133,6 +136,12 @@ impl Setup {
         Self { metrics, ..self }
     }
 
+    /// Keeps the way of one message in so many, see [`Tracer`]; of none for zero. Nodes with the same number keep
+    /// that of the same messages. Default: zero.
+    pub fn traced_one_in(self, traced_one_in: u64) -> Self {
+        Self { traced_one_in, ..self }
+    }
+
     /// Takes clock, random numbers, names and sockets from `environment`, and so does every network that
     /// the broadcaster is lent to. Default: [`Environment::system`].
     pub fn environment(self, environment: Environment) -> Self {
@@ -153,6 +162,7 @@ impl Broadcaster {
             application,
             metrics,
             mesh,
+            traced_one_in,
             environment,
         } = setup;
         let (tasks, now) = (TaskSet::new(parent), Instant::now().into_std());
@@ -165,6 +175,7 @@ impl Broadcaster {
             mark_key: MarkKey::new(environment.random().random()),
             limits,
             features: announced(profile, votes),
+            tracer: Tracer::new(traced_one_in, &environment, &metrics),
             metrics,
             registry,
             held_back: HeldBack::default(),

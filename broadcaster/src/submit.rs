@@ -21,6 +21,7 @@ use crate::{
     metrics::DropReason,
     peer::Peer,
     receipts::Receipts,
+    trace::TraceEvent,
 };
 
 pub(crate) struct Submitter {
@@ -54,10 +55,6 @@ impl Submitter {
             .inspect_err(|_| metrics.dropped(DropReason::UnknownTag, gossip::Lane::Bulk))?;
         let frame = encode::encode(rule, &message.body, origin, budget)
             .inspect_err(|_| metrics.dropped(DropReason::Oversized, rule.lane))?;
-        let Some(frame) = frame else {
-            metrics.dropped(DropReason::BudgetFull, rule.lane);
-            return Ok(Admission::Full);
-        };
         let (target, topic) = match message.to {
             Recipients::All => (Target::All, ToTopic::Publish),
             Recipients::AllExcept(peer) => (Target::AllExcept(peer), ToTopic::Publish),
@@ -66,6 +63,16 @@ impl Submitter {
         let is_for_everybody = !matches!(target, Target::One(_));
         let fingerprint =
             is_for_everybody.then(|| self.duplicates.fingerprint(message.tag, &message.body));
+        let traced = fingerprint
+            .and_then(|name| self.context.tracer.of(message.tag, Some(&message.body), name));
+        let note = |event| traced.iter().for_each(|traced| traced.note(event, None));
+        note(TraceEvent::Submitted);
+        let Some(frame) = frame else {
+            metrics.dropped(DropReason::BudgetFull, rule.lane);
+            note(TraceEvent::Dropped(DropReason::BudgetFull));
+            return Ok(Admission::Full);
+        };
+        let frame = frame.traced(traced.clone());
         let make = || {
             if let Some(fingerprint) = fingerprint {
                 let generation = registry.generation();
@@ -73,7 +80,11 @@ impl Submitter {
             }
             Job { frame, target, topic, receipts }
         };
-        Ok(self.intake.offer(rule.lane, make, metrics))
+        let admission = self.intake.offer(rule.lane, make, metrics);
+        if admission == Admission::Full {
+            note(TraceEvent::Dropped(DropReason::IntakeFull));
+        }
+        Ok(admission)
     }
 
     /// Asks one peer and resolves with its answer.

@@ -17,6 +17,7 @@ use crate::{
     metrics::{DropReason, Metrics},
     receipts::{Receipts, TopicReceipt},
     topic::{TopicAdmission, TopicSink},
+    trace::TraceEvent,
 };
 
 /// The sinks of topics by tag.
@@ -56,9 +57,13 @@ impl TopicSinks {
                 let receipt = job.receipts.as_ref().map(Receipts::topic);
                 let receipt = receipt.unwrap_or_else(TopicReceipt::unwanted);
                 match sink.publish(body, job.source(), receipt) {
-                    TopicAdmission::Queued => Some(*transport),
+                    TopicAdmission::Queued => {
+                        job.frame.trace(TraceEvent::Published);
+                        Some(*transport)
+                    }
                     TopicAdmission::Full => {
                         metrics.dropped(DropReason::TopicFull, job.frame.lane());
+                        job.frame.trace(TraceEvent::Dropped(DropReason::TopicFull));
                         Some(*transport)
                     }
                     TopicAdmission::TooLarge | TopicAdmission::Closed => None,

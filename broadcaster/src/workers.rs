@@ -28,7 +28,7 @@ use gossip::{
     },
 };
 use runtime::{Breath, TaskSet};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     inbound::{WayIn, work::Work},
     lanes::Queued,
     metrics::DropReason,
+    trace::TraceEvent,
 };
 
 /// Starts the workers of both lanes, and what handles requests.
@@ -150,10 +151,12 @@ async fn handle(way_in: &WayIn, mut work: Work) {
     match validation {
         Validation::Accept => {}
         Validation::Ignore => {
-            return way_in.dropped(work.peer.as_deref(), DropReason::Ignored, lane);
+            way_in.dropped(work.peer.as_deref(), DropReason::Ignored, lane);
+            return work.trace(TraceEvent::Dropped(DropReason::Ignored));
         }
         Validation::Reject => {
             way_in.dropped(work.peer.as_deref(), DropReason::Rejected, lane);
+            work.trace(TraceEvent::Dropped(DropReason::Rejected));
             if let Some(peer) = &work.peer {
                 way_in.context.registry.end(peer, gossip::DisconnectReason::BadData);
             }
@@ -168,18 +171,25 @@ async fn handle(way_in: &WayIn, mut work: Work) {
     let handled = async { handler.handle(work.message.clone()).await };
     let handled = AssertUnwindSafe(handled).catch_unwind();
     match time::timeout(way_in.context.limits.handler_timeout, handled).await {
-        Ok(Ok(verdict)) => obey(way_in, &work, verdict).await,
+        Ok(Ok(verdict)) => {
+            work.trace(TraceEvent::Handled);
+            let latency = way_in.context.metrics.latency();
+            latency.handled(lane, Instant::now().into_std() - work.message.received);
+            obey(way_in, &work, verdict).await;
+        }
         Ok(Err(_panic)) => {
             if let Some(left_out) = way_in.context.metrics.lines().handler_panicked.due() {
                 tracing::error!(%tag, left_out, "the handler panicked; its message is lost");
             }
             way_in.context.metrics.dropped(DropReason::HandlerPanicked, lane);
+            work.trace(TraceEvent::Dropped(DropReason::HandlerPanicked));
         }
         Err(_elapsed) => {
             if let Some(left_out) = way_in.context.metrics.lines().handler_timed_out.due() {
                 tracing::warn!(%tag, left_out, "the handler took too long; its message is lost");
             }
             way_in.context.metrics.dropped(DropReason::HandlerTimedOut, lane);
+            work.trace(TraceEvent::Dropped(DropReason::HandlerTimedOut));
         }
     }
 }

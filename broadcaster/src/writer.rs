@@ -27,10 +27,11 @@ use crate::{
     frame::{Frame, Origin},
     lanes::{Queued, Serves},
     link::{FrameSink, reason_of},
-    metrics::{DropReason, Traffic},
+    metrics::{BatchTimes, DropReason, Traffic},
     peer::Peer,
     pulse::{Moment, Pulse},
     receipts::Receipt,
+    trace::TraceEvent,
 };
 
 /// Longest time for which a stopping node drains the queue of one peer. Chosen: a fifth of the five
@@ -74,6 +75,7 @@ impl<S: FrameSink> Writer<S> {
             // Not for another link of the same node: it would meet the same bug.
             for frame in frames.drain(..) {
                 self.writing.context.metrics.dropped(DropReason::LinkPanicked, frame.lane());
+                self.peer.trace(&frame, TraceEvent::Dropped(DropReason::LinkPanicked));
             }
             receipts.clear();
         }
@@ -143,7 +145,7 @@ impl<S: FrameSink> Writer<S> {
                 None
             };
             if let Some(reason) = reason {
-                self.writing.context.dropped_of(&self.peer, reason, frame.lane());
+                self.writing.context.withheld_from(&self.peer, reason, &frame);
             } else {
                 frames.push(frame);
                 receipts.push(receipt);
@@ -193,11 +195,17 @@ impl<S: FrameSink> Writer<S> {
 
     fn written(&mut self, frames: &mut Vec<Frame>, receipts: &mut Vec<Option<Receipt>>) {
         let coded = if self.encoder.is_some() { &self.encoded } else { &*frames };
-        self.peer.tally.sent(self.traffic.count_all(coded));
+        let lens = coded.iter().map(|frame| (frame.lane(), frame.wire().len()));
+        self.peer.tally.sent(self.traffic.count_all(lens));
         if let Some(encoder) = &mut self.encoder {
             encoder.take_back(&mut self.encoded);
         }
-        frames.clear();
+        let (now, mut times) = (Instant::now(), BatchTimes::default());
+        for frame in frames.drain(..) {
+            times.note(frame.lane(), now.duration_since(frame.submitted()));
+            self.peer.trace(&frame, TraceEvent::Written);
+        }
+        self.writing.context.metrics.latency().written(&mut times);
         receipts.drain(..).flatten().for_each(Receipt::sign);
     }
 

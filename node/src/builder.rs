@@ -125,6 +125,7 @@ pub struct NodeBuilder {
     on_topics: Vec<Tag>,
     wanted: WantedTags,
     limits: Limits,
+    traced_one_in: u64,
     handlers: Vec<(Tag, Arc<dyn Handler>)>,
     validators: Vec<(Tag, Arc<dyn Validator>)>,
 }
@@ -172,6 +173,7 @@ impl NodeBuilder {
             on_topics: Vec::new(),
             wanted: WantedTags::default(),
             limits: Limits::default(),
+            traced_one_in: 0,
             handlers: Vec::new(),
             validators: Vec::new(),
         }
@@ -266,6 +268,12 @@ impl NodeBuilder {
     pub fn validator(mut self, tag: Tag, validator: impl Validator) -> Self {
         self.validators.push((tag, Arc::new(validator)));
         self
+    }
+
+    /// Keeps the way of one message in so many through the node, of none for zero: when each copy came and from whom, and what
+    /// became of it ([`Tracer`](broadcaster::Tracer)). Nodes with the same number keep that of the same messages. Default: zero.
+    pub fn traced_one_in(self, traced_one_in: u64) -> Self {
+        Self { traced_one_in, ..self }
     }
 
     /// Sets the bounds and deadlines of the message flow. Default: [`Limits::default`].
@@ -493,6 +501,7 @@ impl NodeBuilder {
             .wanted(self.wanted.clone())
             .metrics(metrics.clone())
             .mesh(self.mesh)
+            .traced_one_in(self.traced_one_in)
             .environment(self.environment.clone());
         if let Some(votes) = self.votes {
             setup = setup.votes(votes);

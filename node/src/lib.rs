@@ -93,9 +93,9 @@ pub use ::discovery::{
     ServerError as DnsServerError, Wanted,
 };
 pub use broadcaster::{
-    AbortedBy, Amount, Asked, Broadcaster, DropReason, HandleError, LaneLimits, LaneTraffic,
-    Limits, LinkTraffic, Metrics, PeerEvent, Relaying, VoteForm, VoteMetrics, WantError,
-    WantedTags,
+    AbortedBy, Amount, Asked, Broadcaster, DropReason, Durations, HandleError, LaneLimits,
+    LaneTraffic, LatencyStage, Limits, LinkTraffic, Metrics, PeerEvent, Relaying, TooManyWanted,
+    Trace, TraceEvent, TracePeer, TraceStep, Tracer, VoteForm, VoteMetrics, WantError, WantedTags,
 };
 pub use builder::NodeBuilder;
 #[cfg(any(feature = "ws", feature = "websocket"))]

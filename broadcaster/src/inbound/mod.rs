@@ -46,6 +46,7 @@ use crate::{
     observers::Observers,
     peer::Peer,
     relay::{Relay, Relaying},
+    trace::{Party, TraceEvent, Traced},
 };
 
 /// The origin of a message.
@@ -59,6 +60,18 @@ pub(crate) struct Source {
     pub(crate) heard_on: HeardOn,
     /// The sender's shares of the queues.
     pub(crate) shares: Arc<Shares>,
+}
+
+impl Source {
+    /// The node that the message came from, as a trace names it.
+    fn party(&self) -> Party {
+        let peer = self.peer.as_deref();
+        Party {
+            link: peer.map(|peer| peer.id),
+            identity: self.forwarder.or_else(|| peer?.identity()),
+            transport: self.transport,
+        }
+    }
 }
 
 /// A gossip message that has just come.
@@ -142,11 +155,15 @@ impl WayIn {
             .unpack(&self.context, rule, &arrival.payload, (patience, &shares))
             .await?;
         let message = unpacked.fingerprint;
+        let traced = self.context.tracer.of(rule.tag, unpacked.body.as_deref(), message);
+        if let Some(traced) = &traced {
+            arrival.note(traced);
+        }
         if let Some(peer) = &arrival.source.peer {
             self.context.performance.heard(peer, lane, message.0);
         }
         if !self.unpacker.admits(unpacked.price, &shares, &self.context.limits.rates)? {
-            self.dropped(arrival.source.peer.as_deref(), DropReason::OverRate, lane);
+            self.dropped_arrival(&arrival, DropReason::OverRate, traced.as_deref());
             return Err(Refusal::NoRoom);
         }
         let is_awaited = self.application.awaits(rule.tag);
@@ -155,8 +172,8 @@ impl WayIn {
         if unpacked.body.is_none() || !has_room {
             // A copy needs no place.
             if let Some(before) = self.duplicates.meet(lane, message, Instant::now(), report) {
-                self.dropped(arrival.source.peer.as_deref(), DropReason::Duplicate, lane);
-                self.heard_before(before, report, || arrival.work(unpacked, None));
+                self.dropped_arrival(&arrival, DropReason::Duplicate, traced.as_deref());
+                self.heard_before(before, report, || arrival.work(unpacked, (None, traced)));
                 return Ok(());
             }
         }
@@ -169,12 +186,16 @@ impl WayIn {
                     shares.intake(lane).room().await
                 }
             };
-            patience.wait(&self.context, lane, DropReason::WorkerFull, room).await?;
+            let waited = patience.wait(&self.context, lane, DropReason::WorkerFull, room).await;
+            if let (Err(Refusal::NoRoom), Some(traced)) = (&waited, &traced) {
+                traced.note(TraceEvent::Dropped(DropReason::WorkerFull), None);
+            }
+            waited?;
         }
         // From here on nothing is waited for.
         match self.duplicates.sight(lane, message, Instant::now(), report) {
             Seen::First(sighting) => {
-                let mut work = arrival.work(unpacked, Some(sighting));
+                let mut work = arrival.work(unpacked, (Some(sighting), traced));
                 self.relay.announce(&work);
                 if is_awaited {
                     // Refused only when the node stops.
@@ -184,8 +205,8 @@ impl WayIn {
                 }
             }
             Seen::Before(before) => {
-                self.dropped(arrival.source.peer.as_deref(), DropReason::Duplicate, lane);
-                self.heard_before(before, report, || arrival.work(unpacked, None));
+                self.dropped_arrival(&arrival, DropReason::Duplicate, traced.as_deref());
+                self.heard_before(before, report, || arrival.work(unpacked, (None, traced)));
             }
         }
         Ok(())
@@ -216,6 +237,14 @@ impl WayIn {
         }
     }
 
+    /// Counts a copy that goes no further.
+    fn dropped_arrival(&self, arrival: &Arrival, reason: DropReason, traced: Option<&Traced>) {
+        self.dropped(arrival.source.peer.as_deref(), reason, arrival.rule.lane);
+        if let Some(traced) = traced {
+            traced.note(TraceEvent::Dropped(reason), Some(arrival.source.party()));
+        }
+    }
+
     /// Counts a message that goes no further, and if it came over a connection, for that peer too.
     pub(crate) fn dropped(&self, peer: Option<&Peer>, reason: DropReason, lane: Lane) {
         match peer {
@@ -227,6 +256,7 @@ impl WayIn {
     /// Passes an accepted message on, shows it to the observers and answers the topics that asked. The caller
     /// gives it to `handler`, if there is one, afterwards.
     pub(crate) fn accepted(&self, work: &mut Work, handler: Option<&Arc<dyn Handler>>) {
+        work.trace(TraceEvent::Accepted);
         self.relay.forward_accepted(work);
         if let Some(sighting) = &mut work.sighting {
             sighting.settle(Validation::Accept);
@@ -240,12 +270,26 @@ impl WayIn {
         }
         if handler.is_none() && !is_observed && self.relay.relaying() != Relaying::Accepted {
             self.context.metrics.dropped(DropReason::Unhandled, work.lane);
+            work.trace(TraceEvent::Dropped(DropReason::Unhandled));
         }
     }
 }
 
 impl Arrival {
-    fn work(self, unpacked: Unpacked, sighting: Option<Sighting>) -> Work {
+    /// Notes that the copy came.
+    fn note(&self, traced: &Traced) {
+        let event = match self.source.heard_on {
+            HeardOn::Stream => TraceEvent::Came,
+            HeardOn::Topic => TraceEvent::Heard,
+        };
+        traced.note(event, Some(self.source.party()));
+    }
+
+    fn work(
+        self,
+        unpacked: Unpacked,
+        (sighting, traced): (Option<Sighting>, Option<Arc<Traced>>),
+    ) -> Work {
         let Self { rule, wire, payload, memory, source } = self;
         let Source { peer, forwarder, transport, heard_on, shares } = source;
         let Unpacked { fingerprint, body, digest, held: _body, price: _ } = unpacked;
@@ -269,6 +313,7 @@ impl Arrival {
             heard_on,
             shares,
             sighting,
+            traced,
         }
     }
 }

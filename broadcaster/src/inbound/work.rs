@@ -17,6 +17,7 @@ use crate::{
     limits::{Limits, Rate},
     passing::Passed,
     peer::Peer,
+    trace::{TraceEvent, Traced},
 };
 
 /// The place where a message was heard.
@@ -55,6 +56,8 @@ pub(crate) struct Work {
     pub(crate) shares: Arc<Shares>,
     /// Has the message forgotten unless somebody judges it. `None` for requests and for later copies.
     pub(crate) sighting: Option<Sighting>,
+    /// Takes its steps, if its way is kept.
+    pub(crate) traced: Option<Arc<Traced>>,
 }
 
 impl Work {
@@ -62,6 +65,13 @@ impl Work {
     pub(crate) fn digest(&self) -> Option<Digest> {
         let Inbound { tag, body, .. } = &self.message;
         *self.digest.get_or_init(|| encode::digest(*tag, body, self.wire.len()))
+    }
+
+    /// Notes what happens to the message now, if its way is kept.
+    pub(crate) fn trace(&self, event: TraceEvent) {
+        if let Some(traced) = &self.traced {
+            traced.note(event, None);
+        }
     }
 
     /// The gossip peer that the message came from, if it was one.

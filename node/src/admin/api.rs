@@ -16,7 +16,7 @@ use axum::{
 
 use super::{
     actions, bans, context::Context, events, members, messages, peers, phonebook, problem::refuse,
-    route_table::Routes, state, topics,
+    route_table::Routes, state, topics, traces,
 };
 
 /// The description of the API, for programs.
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Routes {
         members::routes,
         messages::routes,
         topics::routes,
+        traces::routes,
         events::routes,
         actions::routes,
     ];

@@ -12,19 +12,28 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use gossip::NodeAddress;
+use gossip::{NodeAddress, wire::digest::Digest};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response, body::Incoming, client::conn::http1, header::HOST};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{AUTHORIZATION, HOST},
+};
 use hyper_util::rt::TokioIo;
 use runtime::TaskSet;
 use serde::de::DeserializeOwned;
 use tandem::{BanSubject, Capability, DataDir};
-use tokio::{net::UnixStream, time};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time,
+};
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     problem::Problem,
-    report::PeerPage,
+    report::{Latency, PeerPage},
+    traced::{Traces, WatchOrder, Way},
     wire::{
         Additions, BanOrder, Banned, Entry, FoundProvider, Heard, HeardOnTopic, Line, MemberSet,
         MembersNow, Peer, Published, Reloaded, Sent, Status,
@@ -41,12 +50,53 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Peers of one page.
 const PAGE: usize = 256;
 
-/// A client of the node that uses a data directory.
+/// A client of one node.
 #[derive(Debug)]
 pub(crate) struct Client {
-    dir: PathBuf,
+    door: Door,
     /// Drives the connections; ends with the client.
     tasks: TaskSet,
+}
+
+/// The way to a node.
+#[derive(Debug)]
+enum Door {
+    /// The socket in its data directory.
+    Socket(PathBuf),
+    /// Its admin port.
+    Port(AdminUrl),
+}
+
+/// The address of an admin port, and the token that opens it, as `tandem dashboard` prints them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AdminUrl {
+    /// Host and port.
+    authority: String,
+    token: String,
+}
+
+impl std::fmt::Debug for AdminUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminUrl").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+impl AdminUrl {
+    /// Reads `http://HOST:PORT/#token=TOKEN`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (address, token) = text.strip_prefix("http://")?.split_once("#token=")?;
+        let authority = address.trim_end_matches('/');
+        let is_plain = |letter: char| letter.is_ascii_graphic() && letter != '/';
+        let is_whole = |part: &str| !part.is_empty() && part.chars().all(is_plain);
+        let (_, port) = authority.rsplit_once(':')?;
+        let is_valid = is_whole(authority) && is_whole(token) && port.parse::<u16>().is_ok();
+        is_valid.then(|| Self { authority: authority.to_owned(), token: token.to_owned() })
+    }
+
+    /// Host and port, without the token.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
 }
 
 /// Why a node did not do as it was told.
@@ -67,6 +117,14 @@ pub(crate) enum ClientError {
     Connect {
         /// The directory.
         dir: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The admin port could not be reached.
+    #[error("cannot reach the admin port at {authority}")]
+    Port {
+        /// Host and port.
+        authority: String,
         /// The error of the operating system.
         source: io::Error,
     },
@@ -99,7 +157,16 @@ pub(crate) enum ClientError {
 impl Client {
     /// A client of the node that uses a data directory. Connects to nothing yet.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), tasks: TaskSet::new(&CancellationToken::new()) }
+        Self::through(Door::Socket(dir.to_owned()))
+    }
+
+    /// A client of the node with an admin port. Connects to nothing yet.
+    pub(crate) fn of(url: AdminUrl) -> Self {
+        Self::through(Door::Port(url))
+    }
+
+    fn through(door: Door) -> Self {
+        Self { door, tasks: TaskSet::new(&CancellationToken::new()) }
     }
 
     /// State of the node.
@@ -129,6 +196,33 @@ impl Client {
         let answer = checked(self.request("GET", "/metrics", Bytes::new()).await?).await?;
         let text = read(answer.into_body()).await?;
         String::from_utf8(text.into()).map_err(|_| ClientError::Malformed)
+    }
+
+    /// The messages so far, by the time that they took in the node.
+    pub(crate) async fn latency(&self) -> Result<Latency, ClientError> {
+        self.ask("GET", "/v1/latency", Bytes::new()).await
+    }
+
+    /// The messages whose way through the node is kept.
+    pub(crate) async fn traces(&self) -> Result<Traces, ClientError> {
+        self.ask("GET", "/v1/traces", Bytes::new()).await
+    }
+
+    /// The way of a message through the node, if it is kept.
+    pub(crate) async fn trace(&self, digest: &Digest) -> Result<Option<Way>, ClientError> {
+        let path = format!("/v1/traces/{digest}");
+        let answer = self.request("GET", &path, Bytes::new()).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let body = read(checked(answer).await?.into_body()).await?;
+        serde_json::from_slice(&body).map(Some).map_err(|_| ClientError::Malformed)
+    }
+
+    /// Makes the node keep the way of a message, should it come.
+    pub(crate) async fn watch(&self, order: &WatchOrder) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(order).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/v1/traces", body.into()).await
     }
 
     /// Makes the node read the files of its certificates again.
@@ -261,28 +355,50 @@ impl Client {
                     _ = connection => {}
                 }
             });
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header(HOST, "tandem")
-                .body(Full::new(body))
-                .map_err(|_| ClientError::Malformed)?;
+            let (host, token) = match &self.door {
+                Door::Socket(_) => ("tandem", None),
+                Door::Port(url) => (url.authority.as_str(), Some(&url.token)),
+            };
+            let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+            if let Some(token) = token {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let request = request.body(Full::new(body)).map_err(|_| ClientError::Malformed)?;
             sender.send_request(request).await.map_err(broken)
         };
         time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_elapsed| ClientError::TimedOut)?
     }
 
-    async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let dir = self.dir.clone();
-        UnixStream::connect(DataDir::admin_socket(&dir)).await.map_err(|source| {
-            match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NoNode { dir }
-                }
-                _ => ClientError::Connect { dir, source },
+    async fn connect(&self) -> Result<Either<UnixStream, TcpStream>, ClientError> {
+        match &self.door {
+            Door::Socket(dir) => {
+                let stream = UnixStream::connect(DataDir::admin_socket(dir)).await;
+                stream.map(Either::Left).map_err(|source| {
+                    let dir = dir.clone();
+                    match source.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                            ClientError::NoNode { dir }
+                        }
+                        _ => ClientError::Connect { dir, source },
+                    }
+                })
             }
-        })
+            Door::Port(AdminUrl { authority, .. }) => {
+                let stream = connect_tcp(authority).await;
+                let failed = |source| ClientError::Port { authority: authority.clone(), source };
+                stream.map(Either::Right).map_err(failed)
+            }
+        }
     }
+}
+
+/// A connection to an admin port.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a command of the program, outside any node's environment"
+)]
+async fn connect_tcp(authority: &str) -> io::Result<TcpStream> {
+    TcpStream::connect(authority).await
 }
 
 /// The lines of a stream, each a `T`.
@@ -360,4 +476,28 @@ fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_dashboard_is_read() {
+        let url = AdminUrl::parse("http://127.0.0.1:9091/#token=abc").unwrap();
+        assert_eq!((url.authority(), url.token.as_str()), ("127.0.0.1:9091", "abc"));
+        assert!(!format!("{url:?}").contains("abc"));
+        for wrong in [
+            "",
+            "/data",
+            "https://a:1/#token=x",
+            "http://a:1/",
+            "http://a/#token=x",
+            "http://a:1/#token=",
+            "http://a:1/b/#token=x",
+            "http://a:1/#token=x\r\ny",
+        ] {
+            assert_eq!(AdminUrl::parse(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -40,9 +40,11 @@ mod server;
 mod state;
 mod token;
 mod topics;
+pub(crate) mod traced;
+mod traces;
 pub(crate) mod wire;
 
-pub(crate) use client::{Client, ClientError, Lines};
+pub(crate) use client::{AdminUrl, Client, ClientError, Lines};
 pub(crate) use context::Context;
 pub(crate) use exporter::{Exporter, ExporterError};
 pub(crate) use journal::Journal;
@@ -50,6 +52,7 @@ pub(crate) use refusals::RefusalCounters;
 pub(crate) use remote::{Remote, RemoteError};
 pub(crate) use server::{AdminError, Server};
 pub(crate) use token::{Token, TokenError};
+pub(crate) use traces::digest;
 
 #[cfg(test)]
 mod tests;

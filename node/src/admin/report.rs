@@ -4,12 +4,15 @@
 //!
 //! * Fields are only ever added: programs read this.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tandem::{HttpPermits, Incident, TopicMesh};
 
-use super::{journal::Noted, wire::Peer};
+use super::{
+    journal::Noted,
+    wire::{Peer, micros},
+};
 
 /// Answer to `GET /v1/peers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,39 @@ pub(crate) struct EventPage {
     /// Readers of the stream that were dropped because they fell behind.
     pub(crate) dropped_readers: u64,
     pub(crate) events: Vec<Noted>,
+}
+
+/// Answer to `GET /v1/latency`: the messages since the node began, by the time that they took in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) priority: LaneLatency,
+    pub(crate) bulk: LaneLatency,
+}
+
+/// The times of one lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneLatency {
+    /// From the arrival of a message to the end of its handler.
+    pub(crate) handling: Vec<Bucket>,
+    /// From when a message was sent or accepted to its write to one peer.
+    pub(crate) sending: Vec<Bucket>,
+}
+
+/// Messages that took at most so long, and longer than those of the bucket before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bucket {
+    /// In microseconds; none for all that took longer.
+    pub(crate) up_to_us: Option<u64>,
+    pub(crate) messages: u64,
+}
+
+impl Bucket {
+    /// The buckets of a histogram.
+    pub(crate) fn of(durations: &[(Duration, u64)]) -> Vec<Self> {
+        let up_to = |time: Duration| (time < Duration::MAX).then(|| micros(time));
+        let bucket = |(time, messages): &_| Self { up_to_us: up_to(*time), messages: *messages };
+        durations.iter().map(bucket).collect()
+    }
 }
 
 /// Answer to `GET /v1/links`.

@@ -8,17 +8,18 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use gossip::{PeerClass, PeerInfo};
+use gossip::{Lane, PeerClass, PeerInfo};
 use prometheus_client::registry::Registry;
 use services::status::State as Health;
+use tandem::LatencyStage;
 
 use super::{
     context::{Context, Shared},
     limits,
     problem::refuse,
     report::{
-        ConfigInForce, DhtState, HttpState, Ledger, LimitsInForce, LinkState, SettingInForce,
-        Standing, Topic,
+        Bucket, ConfigInForce, DhtState, HttpState, LaneLatency, Latency, Ledger, LimitsInForce,
+        LinkState, SettingInForce, Standing, Topic,
     },
     route_table::Routes,
     wire::{Dial, LinesLost, Status, millis},
@@ -32,6 +33,7 @@ pub(super) fn routes(to: Routes) -> Routes {
         .get("/v1/topics", topics)
         .get("/v1/http", http)
         .get("/v1/dht", dht)
+        .get("/v1/latency", latency)
         .get("/v1/limits", limits_in_force)
         .get("/v1/config", config)
         .get("/health", health)
@@ -114,6 +116,15 @@ async fn dht(State(context): Shared) -> Json<DhtState> {
     let serves = |protocols: &[String]| protocols.iter().any(|name| name.contains("/kad/"));
     let servers = words.filter(|words| serves(&words.protocols)).count();
     Json(DhtState { part, servers })
+}
+
+async fn latency(State(context): Shared) -> Json<Latency> {
+    let metrics = context.broadcaster.metrics();
+    let lane = |lane| LaneLatency {
+        handling: Bucket::of(&metrics.durations(LatencyStage::Handling, lane)),
+        sending: Bucket::of(&metrics.durations(LatencyStage::Sending, lane)),
+    };
+    Json(Latency { priority: lane(Lane::Priority), bulk: lane(Lane::Bulk) })
 }
 
 async fn limits_in_force(State(context): Shared) -> Json<LimitsInForce> {

@@ -471,7 +471,7 @@ pub(super) fn unix_millis(time: SystemTime) -> u64 {
 }
 
 /// Whole microseconds of a duration.
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use gossip::{NodeAddress, Tag};
+use gossip::{NodeAddress, Tag, wire::digest::Digest};
 use http::{HeaderName, HeaderValue, Method};
 use mesh::Role;
 use services::files::FileId;
@@ -16,6 +16,7 @@ use super::{
     words::OfferedTags,
 };
 use crate::{
+    admin,
     config::{ConfigError, Flags, Layers, Settings},
     demo::{DemoArgs, DemoNodeArgs},
 };
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Status(PeersArgs),
     /// Follow a running node and its peers in the terminal, until q.
     Top(TopArgs),
+    /// Show the way of a message from node to node, as a tree.
+    Trace(TraceArgs),
     /// Add, remove and ban peers, and show those that somebody decided about, whether the node runs or not.
     Peer(PeerArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
@@ -161,6 +164,9 @@ pub(crate) struct SendArgs {
     /// Text to send, or - for standard input. Write -- before a text that begins with a hyphen.
     #[arg(required_unless_present = "file", value_hint = ValueHint::Other)]
     pub(crate) text: Option<String>,
+    /// Print the digest of the message, for tandem trace --watch, and send nothing.
+    #[arg(long, conflicts_with_all = ["topic", "json"])]
+    pub(crate) dry_run: bool,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -202,6 +208,36 @@ pub(crate) struct TopArgs {
     pub(crate) every: u64,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nodes keep the way of one message in a thousand (trace_one_in), and of those that --watch names. \
+                        The digest of a message is what tandem send and tandem listen --json show."
+)]
+pub(crate) struct TraceArgs {
+    /// Digest of the message; the messages whose way is kept if left out.
+    #[arg(value_parser = digest, value_hint = ValueHint::Other)]
+    pub(crate) digest: Option<Digest>,
+    /// Node to ask, for each one: a data directory, or an address as tandem dashboard prints it (others can read it in the list
+    /// of processes).
+    #[arg(long = "node", value_name = "NODE", conflicts_with_all = ["data_dir", "config"])]
+    pub(crate) nodes: Vec<String>,
+    /// File with such nodes, one a line.
+    #[arg(long = "nodes", value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["data_dir", "config"])]
+    pub(crate) list: Option<PathBuf>,
+    /// Have the nodes keep the way of this message, should it come within ten minutes, and show nothing yet.
+    #[arg(long, requires = "digest")]
+    pub(crate) watch: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+fn digest(text: &str) -> Result<Digest, &'static str> {
+    admin::digest(text)
 }
 
 #[derive(Debug, Args)]

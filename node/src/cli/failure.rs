@@ -158,6 +158,14 @@ pub(crate) enum Failure {
         /// Their number.
         count: usize,
     },
+    /// No node has seen a message.
+    #[error(
+        "none of the nodes that answered keeps the way of this message: it is not in their sample (trace_one_in), was forgotten, or did not come; tandem trace --watch DIGEST keeps the next one"
+    )]
+    NoTrace,
+    /// No node could be asked.
+    #[error("none of the nodes answered")]
+    NobodyAnswered,
     /// There is no room for a ban.
     #[error(transparent)]
     TooManyBans(#[from] TooManyBans),
@@ -211,6 +219,8 @@ impl Failure {
             | Self::Dir(_)
             | Self::NotKnown { .. }
             | Self::NotBanned { .. }
+            | Self::NoTrace
+            | Self::NobodyAnswered
             | Self::TooManyBans(_)
             | Self::PhonebookFull { .. }
             | Self::Client(_)

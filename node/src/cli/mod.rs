@@ -37,6 +37,7 @@ mod services;
 mod signals;
 mod store;
 mod top;
+mod trace;
 mod watch;
 mod words;
 
@@ -69,6 +70,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Forward(args) => return forward::forward(args, signals).await,
         Command::Demo(args) => return demo::demo(args, signals).await,
         Command::Top(args) => return top::top(args, signals).await,
+        Command::Trace(args) => Box::pin(trace::trace(args)),
         Command::Send(args) => Box::pin(send::send(args)),
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),

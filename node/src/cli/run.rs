@@ -340,6 +340,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .want(settings.wanted.clone())
         .mesh_limits(MeshLimits::default().with_learnt_hosts(settings.learnt_hosts))
         .vote_packing(settings.vote_packing)
+        .traced_one_in(settings.trace_one_in)
         .limits(limits(settings))
         .inbound_limits(inbound(settings))
         .admit(settings.admit)

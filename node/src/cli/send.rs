@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use bytes::Bytes;
-use gossip::MAX_MESSAGE_BYTES;
+use gossip::{MAX_MESSAGE_BYTES, wire::digest::Digest};
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt},
@@ -17,8 +17,14 @@ use crate::admin::{
 
 /// Sends a message and tells whom it reached.
 pub(crate) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
-    let client = Client::new(&args.target.data_dir()?);
     let body = body(&args).await?;
+    if args.dry_run {
+        // The command line has a tag then.
+        let digest = args.tag.map(|tag| Digest::of(tag, &body).to_string());
+        output::print(&digest.unwrap_or_default()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let client = Client::new(&args.target.data_dir()?);
     // The command line has one of both.
     let Some(tag) = args.tag else {
         let topic = args.topic.as_deref().unwrap_or_default();

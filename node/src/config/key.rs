@@ -64,6 +64,7 @@ pub(crate) enum Key {
     PeerStore,
     PublicAddress,
     Metrics,
+    TraceOneIn,
     AdminListen,
     DataDir,
     IdentityFile,
@@ -276,6 +277,11 @@ const MAX_INBOUND_PER_IP: Spec = Spec::new(
     "Most of them from one IP address",
 );
 
+const TRACE_ONE_IN: Spec = Spec::new(
+    ("trace_one_in", "trace-one-in", Number, Is("1000"), "COUNT"),
+    "Keep the way of one message in so many, for tandem trace; 0 for none",
+);
+
 const BUDGET_MIB: Spec = Spec::new(
     ("budget_mib", "budget-mib", Number, Is("192"), "MIB"),
     "Memory that waiting messages may take, in MiB",
@@ -351,7 +357,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 47] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -370,6 +376,7 @@ impl Key {
         Self::PeerStore,
         Self::PublicAddress,
         Self::Metrics,
+        Self::TraceOneIn,
         Self::AdminListen,
         Self::DataDir,
         Self::IdentityFile,
@@ -422,6 +429,7 @@ impl Key {
             Self::PeerStore => PEER_STORE,
             Self::PublicAddress => PUBLIC_ADDRESS,
             Self::Metrics => METRICS,
+            Self::TraceOneIn => TRACE_ONE_IN,
             Self::AdminListen => ADMIN_LISTEN,
             Self::DataDir => DATA_DIR,
             Self::IdentityFile => IDENTITY_FILE,

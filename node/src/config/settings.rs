@@ -81,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
     pub(crate) budget_bytes: usize,
+    /// Zero for none.
+    pub(crate) trace_one_in: u64,
     pub(crate) services: BTreeSet<Service>,
     pub(crate) uploads: Uploads,
     pub(crate) pass_on_blocks: bool,
@@ -156,6 +158,7 @@ impl Settings {
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
+            trace_one_in: read.required(Key::TraceOneIn, one_in)?,
             services: read.services()?,
             uploads: read.uploads()?,
             pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
@@ -588,6 +591,10 @@ fn budget_bytes(text: &str) -> Result<usize, String> {
     } else {
         Err(format!("{mib} is not between {MIN_BUDGET_MIB} and {MAX_BUDGET_MIB}"))
     }
+}
+
+fn one_in(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no whole number"))
 }
 
 fn service(text: &str) -> Result<Service, String> {

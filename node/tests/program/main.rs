@@ -27,3 +27,4 @@ mod strange_words;
 mod support;
 mod top;
 mod topics;
+mod trace;

@@ -61,7 +61,7 @@ fn parse(text: &str) -> BTreeMap<String, Metric> {
         } else if !line.starts_with('#') {
             let (sample, _value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-            let metric = metrics.get_mut(name.trim_end_matches("_total")).expect(line);
+            let metric = metric_of(&mut metrics, name).expect(line);
             let pairs =
                 labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
             let pairs: BTreeMap<_, _> = pairs
@@ -72,6 +72,18 @@ fn parse(text: &str) -> BTreeMap<String, Metric> {
         }
     }
     metrics
+}
+
+/// The metric that a sample belongs to.
+fn metric_of<'a>(
+    metrics: &'a mut BTreeMap<String, Metric>,
+    sample: &str,
+) -> Option<&'a mut Metric> {
+    let ends = ["_total", "_bucket", "_count", "_sum", ""];
+    let name = ends
+        .iter()
+        .find_map(|end| sample.strip_suffix(end).filter(|name| metrics.contains_key(*name)))?;
+    metrics.get_mut(name)
 }
 
 /// The name under which a metric is asked for.

@@ -12,6 +12,7 @@
 //! * A node that does not answer delays no key.
 
 mod keyboard;
+mod quantiles;
 mod screen;
 mod table;
 mod terminal;
@@ -24,9 +25,13 @@ use std::{
 
 use tokio::time::{self, MissedTickBehavior};
 
-use self::{keyboard::Keyboard, screen::Screen, terminal::Terminal};
+use self::{
+    keyboard::Keyboard,
+    screen::{Answer, Screen},
+    terminal::Terminal,
+};
 use super::{args::TopArgs, failure::Failure, signals::StopSignals};
-use crate::admin::Client;
+use crate::admin::{Client, ClientError};
 
 /// Shows the node until somebody has seen enough.
 pub(crate) async fn top(args: TopArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
@@ -36,7 +41,7 @@ pub(crate) async fn top(args: TopArgs, mut signals: StopSignals) -> Result<ExitC
         return Err(Failure::Usage { text: text.to_owned() });
     }
     // Before the screen is taken, so that a node that is not there is told in one line.
-    let mut screen = Screen::new(client.status().await?, client.peers().await?);
+    let mut screen = Screen::new(ask(&client).await?);
     let failed = |source| Failure::System { what: "the terminal", source };
     let mut terminal = Terminal::take().map_err(failed)?;
     let mut keyboard = Keyboard::listen().map_err(failed)?;
@@ -46,7 +51,7 @@ pub(crate) async fn top(args: TopArgs, mut signals: StopSignals) -> Result<ExitC
         terminal.draw(&mut screen).map_err(failed)?;
         let asked = async {
             ticks.tick().await;
-            tokio::try_join!(client.status(), client.peers())
+            ask(&client).await
         };
         tokio::pin!(asked);
         loop {
@@ -62,7 +67,7 @@ pub(crate) async fn top(args: TopArgs, mut signals: StopSignals) -> Result<ExitC
                 },
                 answered = &mut asked => {
                     match answered {
-                        Ok((status, peers)) => screen.show(status, peers),
+                        Ok(answer) => screen.show(answer),
                         Err(error) => screen.lose(Failure::from(error).line()),
                     }
                     break;
@@ -70,4 +75,11 @@ pub(crate) async fn top(args: TopArgs, mut signals: StopSignals) -> Result<ExitC
             }
         }
     }
+}
+
+/// Asks the node for everything that is shown.
+async fn ask(client: &Client) -> Result<Answer, ClientError> {
+    let (status, peers, latency) =
+        tokio::try_join!(client.status(), client.peers(), client.latency())?;
+    Ok(Answer { status, peers, latency })
 }

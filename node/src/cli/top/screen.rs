@@ -5,7 +5,11 @@
 //! * It fits into 80 cells and 24 lines, and uses more where there is more.
 //! * Every text of a peer or of the node has gone through [`printable`].
 
-use std::{collections::BTreeMap, ops::ControlFlow, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use ratatui::{
     Frame,
@@ -16,9 +20,15 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::table::{Column, Order, age, rate, short};
+use super::{
+    quantiles::{self, Times},
+    table::{Column, Order, age, milliseconds, rate, short},
+};
 use crate::{
-    admin::wire::{Lane, Peer, Status},
+    admin::{
+        report::Latency,
+        wire::{Lane, Peer, Status, micros},
+    },
     cli::peers::printable,
 };
 
@@ -29,11 +39,22 @@ pub(super) enum Pressed {
     Resized,
 }
 
+/// The answer of a node.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: Status,
+    pub(super) peers: Vec<Peer>,
+    pub(super) latency: Latency,
+}
+
 /// Everything that is shown.
 #[derive(Debug)]
 pub(super) struct Screen {
     status: Status,
     peers: Vec<Peer>,
+    latency: Latency,
+    /// Times of messages of the priority and of the bulk lane: handled, and sent.
+    times: [[Times; 2]; 2],
     /// Drops of all peers by reason at the last answer, and their number a second since the one before.
     drops: BTreeMap<String, u64>,
     drop_rates: Vec<(String, f64)>,
@@ -71,11 +92,13 @@ fn sum(peers: &[Peer], lane: fn(&Peer) -> &Lane) -> Lane {
 }
 
 impl Screen {
-    pub(super) fn new(status: Status, peers: Vec<Peer>) -> Self {
+    pub(super) fn new(Answer { status, peers, latency }: Answer) -> Self {
         let mut screen = Self {
             drops: drops_of(&peers),
             status,
             peers,
+            latency,
+            times: [[None; 2]; 2],
             drop_rates: Vec::new(),
             answered: Instant::now(),
             lost: None,
@@ -90,7 +113,12 @@ impl Screen {
     }
 
     /// Shows a new answer.
-    pub(super) fn show(&mut self, status: Status, peers: Vec<Peer>) {
+    pub(super) fn show(&mut self, Answer { status, peers, latency }: Answer) {
+        self.times = [
+            quantiles::since(&self.latency.priority, &latency.priority),
+            quantiles::since(&self.latency.bulk, &latency.bulk),
+        ];
+        self.latency = latency;
         let (drops, now) = (drops_of(&peers), Instant::now());
         let elapsed = now.duration_since(self.answered).as_secs_f64().max(0.001);
         let since = |(reason, count): (&String, &u64)| {
@@ -165,7 +193,7 @@ impl Screen {
 
     /// Draws everything.
     pub(super) fn draw(&mut self, frame: &mut Frame<'_>) {
-        let rows = [5, 0, 3, 1].map(|lines| match lines {
+        let rows = [6, 0, 3, 1].map(|lines| match lines {
             0 => Constraint::Min(2),
             lines => Constraint::Length(lines),
         });
@@ -235,8 +263,31 @@ impl Screen {
             Line::from(peers),
             Line::from(lane("priority", &sum(&self.peers, |peer| &peer.lanes.priority))),
             Line::from(lane("bulk    ", &sum(&self.peers, |peer| &peer.lanes.bulk))),
+            Line::from(self.times()),
             last,
         ]
+    }
+
+    /// The times of messages of both lanes in the last second.
+    fn times(&self) -> String {
+        let text = |times: &Times| {
+            let short = |time: Duration| match micros(time) {
+                us @ ..1_000 => format!("{us}us"),
+                us => milliseconds(us),
+            };
+            times.map_or_else(
+                || "-".to_owned(),
+                |(half, most)| format!("{}/{}", short(half), short(most)),
+            )
+        };
+        let [[handled, sent], [bulk_handled, bulk_sent]] = &self.times;
+        format!(
+            "p50/p99  handled {} bulk {}, sent {} bulk {}",
+            text(handled),
+            text(bulk_handled),
+            text(sent),
+            text(bulk_sent)
+        )
     }
 
     fn draw_table(&mut self, frame: &mut Frame<'_>, area: Rect) {
@@ -284,7 +335,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admin::wire::Lanes;
+    use crate::admin::{
+        report::{Bucket, LaneLatency},
+        wire::Lanes,
+    };
+
+    fn answer(peers: Vec<Peer>) -> Answer {
+        let bucket = |up_to_us, messages| Bucket { up_to_us, messages };
+        let buckets = || vec![bucket(Some(64), peers.len() as u64), bucket(None, 0)];
+        let lane = || LaneLatency { handling: buckets(), sending: buckets() };
+        let latency = Latency { priority: lane(), bulk: lane() };
+        Answer { status: status(), peers, latency }
+    }
 
     fn status() -> Status {
         let status = json!({
@@ -321,7 +383,7 @@ mod tests {
     // Issue 12, "bad input".
     #[test]
     fn hostile_words_of_peers_are_shown_escaped() {
-        let lines = drawn(&mut Screen::new(status(), vec![peer(1, 0)]), (80, 24));
+        let lines = drawn(&mut Screen::new(answer(vec![peer(1, 0)])), (80, 24));
         let text = lines.concat();
         let acts = |letter: char| letter.is_control() || letter == '\u{202e}';
         assert!(!text.contains(acts), "{lines:#?}");
@@ -333,7 +395,7 @@ mod tests {
     fn a_thousand_peers_are_sorted_and_one_of_them_is_followed() {
         let peers =
             || (0..1_000).map(|number| peer(number, (number as usize * 7) % 1_000)).collect();
-        let mut screen = Screen::new(status(), peers());
+        let mut screen = Screen::new(answer(peers()));
         let press = |screen: &mut Screen, code| {
             assert!(screen.press(Pressed::Key(code, KeyModifiers::NONE)).is_continue());
             drawn(screen, (80, 24))
@@ -345,7 +407,7 @@ mod tests {
         let lines = press(&mut screen, KeyCode::Home);
         assert!(lines[20].starts_with("#999 no identity"), "the described one: {lines:#?}");
         press(&mut screen, KeyCode::Char('o'));
-        screen.show(status(), peers());
+        screen.show(answer(peers()));
         let lines = drawn(&mut screen, (80, 24));
         assert!(lines.iter().any(|line| line.starts_with("#999 ")), "it is in sight: {lines:#?}");
         assert!(lines[20].starts_with("#999 no identity"), "and still described");
@@ -354,10 +416,10 @@ mod tests {
     #[test]
     fn a_screen_of_any_size_is_drawn() {
         for size in [(1, 1), (10, 3), (80, 6), (300, 100)] {
-            let mut screen = Screen::new(status(), (0..20).map(|number| peer(number, 0)).collect());
+            let mut screen = Screen::new(answer((0..20).map(|number| peer(number, 0)).collect()));
             screen.press(Pressed::Key(KeyCode::End, KeyModifiers::NONE)).is_continue();
             drawn(&mut screen, size);
-            screen.show(status(), Vec::new());
+            screen.show(answer(Vec::new()));
             drawn(&mut screen, size);
         }
     }

@@ -139,7 +139,8 @@ pub(super) fn rate(bytes: f64) -> String {
     if bytes < 0.5 { "-".to_owned() } else { format!("{}B/s", short(bytes)) }
 }
 
-fn milliseconds(micros: u64) -> String {
+/// A time in milliseconds.
+pub(super) fn milliseconds(micros: u64) -> String {
     match micros {
         ..10_000 => format!("{:.1}ms", micros as f64 / 1e3),
         _ => format!("{}ms", micros / 1_000),

@@ -31,8 +31,9 @@ fn description() -> Value {
 /// The path of the description that a path of a request is.
 fn template(path: &str) -> String {
     let path = path.split('?').next().unwrap();
-    let is_peer = path.strip_prefix("/v1/peers/").is_some();
-    if is_peer { "/v1/peers/{peer}".to_owned() } else { path.to_owned() }
+    let named = [("/v1/peers/", "{peer}"), ("/v1/traces/", "{digest}")];
+    let named = named.into_iter().find(|(start, _)| path.starts_with(start));
+    named.map_or_else(|| path.to_owned(), |(start, name)| format!("{start}{name}"))
 }
 
 /// Calls, and compares the answer with its description.
@@ -88,6 +89,8 @@ fn live_answers_are_as_they_are_described() {
         "/v1/dht",
         "/v1/limits",
         "/v1/config",
+        "/v1/latency",
+        "/v1/traces",
         "/v1/log",
         "/v1/events",
         "/v1/bans",
@@ -100,6 +103,9 @@ fn live_answers_are_as_they_are_described() {
         assert_eq!(described(other.path(), "GET", path, "").status, 200, "{path}");
     }
     assert_eq!(described(dir, "GET", &format!("/v1/peers/{id}"), "").status, 200);
+    let sent = r#""a traced transaction""#;
+    let dry = finish(listener.command("send").args(["--tag", "TX", "--dry-run", sent]));
+    let traced = dry.stdout.trim();
     let orders = [
         (
             "POST",
@@ -115,6 +121,13 @@ fn live_answers_are_as_they_are_described() {
         ("POST", "/v1/send?tag=TX", json!("a transaction"), 200),
         ("POST", "/v1/topics/publish?topic=chat", json!("a message"), 200),
         ("POST", "/v1/topics/publish?topic=other", json!("a message"), 400),
+        ("PUT", "/v1/traces", json!({"one_in": 1}), 200),
+        ("POST", "/v1/send?tag=TX", json!("a traced transaction"), 200),
+        ("GET", "/v1/traces", Value::Null, 200),
+        ("GET", &*format!("/v1/traces/{traced}"), Value::Null, 200),
+        ("GET", &*format!("/v1/traces/{}", "0".repeat(64)), Value::Null, 404),
+        ("POST", "/v1/traces", json!({"digest": "ab".repeat(32)}), 200),
+        ("POST", "/v1/traces", json!({"digest": "ab".repeat(32), "wait_s": 60}), 200),
         ("PUT", "/v1/log", json!({"filter": "error"}), 200),
         ("POST", "/v1/reload", Value::Null, 200),
         ("GET", "/v1/dht/providers?capability=gossip&count=1", Value::Null, 400),
@@ -142,6 +155,7 @@ fn wrong_requests_are_told_in_problem_json_what_is_wrong() {
     let dir = scratch();
     let node = Node::start(dir.path(), &["--mode", "ws"]);
     let long = "x".repeat(20_000);
+    let long_wait = json!({"digest": "ab".repeat(32), "wait_s": 3_601}).to_string();
     let cases = [
         ("GET", "/status", "", 404, "/v1/openapi.json"),
         ("GET", "/peers", "", 404, "/v1/openapi.json"),
@@ -164,6 +178,10 @@ fn wrong_requests_are_told_in_problem_json_what_is_wrong() {
         ("POST", "/v1/peers", &long, 400, "could not be read"),
         ("PUT", "/v1/log", r#"{"filter": "info,a=b=c"}"#, 400, r#"because of "a=b=c""#),
         ("PUT", "/v1/log", r#"{"level": "info"}"#, 400, "level"),
+        ("PUT", "/v1/traces", r#"{"one_in": -1}"#, 400, "-1"),
+        ("POST", "/v1/traces", r#"{"digest": "xyz"}"#, 400, "64 hexadecimal digits"),
+        ("POST", "/v1/traces", &long_wait, 400, "1 to 3600 s"),
+        ("GET", "/v1/traces/12", "", 400, "64 hexadecimal digits"),
         ("POST", "/v1/drain", r#"{"grace_s": 1000000}"#, 400, "86400"),
         ("POST", "/v1/drain", r#"{"grace_s": -1}"#, 400, "-1"),
         ("POST", "/v1/bans", r#"{"subject": "x", "for_s": 1, "reason": ""}"#, 400, ""),

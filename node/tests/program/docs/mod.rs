@@ -158,6 +158,12 @@ mod tests {
         runs("docs/dashboard.md", Ground::best());
     }
 
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_the_way_of_a_message_runs_as_pasted() {
+        runs("docs/trace.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_finding_peers_runs_as_pasted() {
         runs("docs/peers.md", Ground::best());
