@@ -42,9 +42,9 @@ const NOTICES: usize = 256;
 pub(crate) enum Command {
     /// Opens a stream for a link.
     Open { peer: libp2p::PeerId, connection: Option<ConnectionId>, request: OpenRequest },
-    /// Searches the DHT.
+    /// Has the DHT do something.
     #[cfg(feature = "dht")]
-    Find(crate::dht::Find),
+    Dht(crate::dht::Order),
     /// Dials a peer for a direct connection beside the circuit.
     #[cfg(feature = "reachability")]
     Meet(crate::reach::Meet),
@@ -178,27 +178,24 @@ impl ToSwarm {
         })
     }
 
-    /// Searches the DHT for at most `wanted` providers.
+    /// Has the DHT do something, and waits for its reply.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the search ends with the future.
+    /// Safe: a search ends with the future.
     #[cfg(feature = "dht")]
-    pub(crate) async fn find(
+    pub(crate) async fn ask_dht<T>(
         &self,
-        capability: crate::dht::Capability,
-        wanted: usize,
-        limit: std::time::Duration,
-    ) -> Result<Vec<crate::dht::Provider>, crate::dht::FindError> {
-        use crate::dht::{Find, FindError};
-        let (reply, found) = oneshot::channel();
-        let find = Find { capability, wanted, limit, reply };
-        self.offer(Command::Find(find)).map_err(|error| match error {
-            NotTaken::Full => FindError::Busy,
-            NotTaken::Down => FindError::Closed,
+        order: impl FnOnce(oneshot::Sender<T>) -> crate::dht::Order,
+    ) -> Result<T, crate::dht::DhtError> {
+        use crate::dht::DhtError;
+        let (reply, answer) = oneshot::channel();
+        self.offer(Command::Dht(order(reply))).map_err(|error| match error {
+            NotTaken::Full => DhtError::Busy,
+            NotTaken::Down => DhtError::Closed,
         })?;
-        // The swarm task drops the reply if too many searches are under way.
-        found.await.map_err(|_dropped| FindError::Busy)
+        // The swarm task drops the reply if too much is under way.
+        answer.await.map_err(|_dropped| DhtError::Busy)
     }
 
     /// Offers a message to be published without waiting, and returns the number of messages of others that were

@@ -19,7 +19,7 @@ use mesh::{AddressSource, Listed, SourceError, SourceId, SourceKind, phonebook::
 use crate::{
     command::ToSwarm,
     config::{GossipStreams, P2pConfig},
-    dht::{Capability, DhtMode, FindError},
+    dht::{Capability, DhtError, DhtMode, Find, Order},
 };
 
 /// Archives that are searched for. Source: wire facts 8.7, four and this node.
@@ -69,7 +69,7 @@ impl DhtSource {
         Self { capability, wanted, swarm, failures: AtomicU32::new(0) }
     }
 
-    fn failed(&self, cause: FindError) -> SourceError {
+    fn failed(&self, cause: DhtError) -> SourceError {
         SourceError { source_id: self.id(), cause: Box::new(cause) }
     }
 }
@@ -81,7 +81,9 @@ impl AddressSource for DhtSource {
 
     fn fetch(&self) -> BoxFuture<'_, Result<Vec<Listed>, SourceError>> {
         Box::pin(async move {
-            let found = self.swarm.find(self.capability.clone(), self.wanted, LIMIT).await;
+            let (capability, wanted) = (self.capability.clone(), self.wanted);
+            let order = |reply| Order::Find(Find { capability, wanted, limit: LIMIT, reply });
+            let found = self.swarm.ask_dht(order).await;
             let found = found.map_err(|error| self.failed(error))?;
             let role = self.capability.role();
             let addresses = found.into_iter().flat_map(|provider| provider.addresses);

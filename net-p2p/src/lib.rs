@@ -18,6 +18,8 @@
 //! | messages of own topics | swarm task -> topic workers | 12 MiB, in turns of their peers | the newest of the peer with most are ignored | `TopicPoolFull` |
 //! | searches in the DHT | handles, mesh loop -> swarm task | 32, and 32 under way | caller gets `Busy` | `DhtSearchRefused` |
 //! | provider records | connections -> swarm task | 12,288, and 256 for each of the network's keys | not stored | `DhtRecordRefused` |
+//! | puts and gets of values | handles -> swarm task | 32 of each under way | caller gets `Busy` | `DhtSearchRefused` |
+//! | values | connections -> swarm task | 1,024 of 4 KiB, 32 of a peer in 10 s; 128 own | not stored | `DhtRecordRefused` |
 //! | names to look up | swarm task -> DNS | 64, 10 s each | the dial fails | `Unresolved` |
 //! | verdicts | workers -> swarm task | 4,096 | verdict is lost | `VerdictLost` |
 //! | notices | link tasks -> swarm task | 256 | sender waits | - |
@@ -59,6 +61,10 @@ mod connections;
 mod conventions;
 #[cfg(feature = "dht")]
 mod dht;
+#[cfg(feature = "dht")]
+mod dht_calls;
+#[cfg(feature = "dht")]
+mod dht_handle;
 #[cfg(feature = "dht")]
 mod dht_source;
 mod dialing;
@@ -119,7 +125,11 @@ pub use address::{
 };
 pub use config::{GossipStreams, Mdns, P2pConfig, Subscription};
 #[cfg(feature = "dht")]
-pub use dht::{AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider};
+pub use dht::{
+    AddressScope, Capability, CapabilityError, DhtConfig, DhtError, DhtMode, DhtPeer, DhtValues,
+    FoundValue, InvalidValue, MAX_VALUE_BYTES, Preference, Provider, ValueKey, ValueKeyError,
+    ValueValidator,
+};
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};

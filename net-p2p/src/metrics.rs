@@ -90,6 +90,8 @@ pub enum P2pEvent {
     DhtFlood,
     /// A node was not taken into the routing table of the DHT: its subnet has as many places there as allowed.
     DhtRouteRefused,
+    /// A node answered this one's search in the DHT with a value that is none of the key.
+    DhtValueForged,
     /// A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`.
     WebSocketRefused,
     /// A WebSocket was closed: its peer broke the rules of WebSocket, or sent text.
@@ -121,7 +123,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 53] = [
+    const ALL: [Self; 54] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -161,6 +163,7 @@ impl P2pEvent {
         Self::DhtSearchRefused,
         Self::DhtFlood,
         Self::DhtRouteRefused,
+        Self::DhtValueForged,
         Self::WebSocketRefused,
         Self::WebSocketFault,
         Self::NotOfPrivateNetwork,
@@ -220,6 +223,7 @@ impl P2pEvent {
             Self::DhtSearchRefused => "p2p_dht_search_refused",
             Self::DhtFlood => "p2p_dht_flood",
             Self::DhtRouteRefused => "p2p_dht_route_refused",
+            Self::DhtValueForged => "p2p_dht_value_forged",
             Self::WebSocketRefused => "p2p_websocket_refused",
             Self::WebSocketFault => "p2p_websocket_fault",
             Self::NotOfPrivateNetwork => "p2p_not_of_private_network",
@@ -345,6 +349,9 @@ impl P2pEvent {
             Self::DhtFlood => "A peer was disconnected: it flooded this node's part of the DHT",
             Self::DhtRouteRefused => {
                 "A node was not taken into the routing table of the DHT: its subnet has as many places there as allowed"
+            }
+            Self::DhtValueForged => {
+                "A node answered this one's search in the DHT with a value that is none of the key"
             }
             Self::WebSocketRefused => {
                 "A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`"

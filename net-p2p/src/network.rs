@@ -49,10 +49,7 @@ use crate::{
     topic_scores::{TopicMesh, TopicScore, TopicScores},
 };
 #[cfg(feature = "dht")]
-use crate::{
-    dht::{Capability, DhtMode, FindError, Provider},
-    dht_source::DhtSource,
-};
+use crate::{dht_handle::DhtHandle, dht_source::DhtSource};
 
 /// The reason why a libp2p network did not start. Nothing keeps running after any of these errors.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +122,7 @@ pub struct P2pNetwork {
 #[derive(Debug)]
 struct Shared {
     #[cfg(feature = "dht")]
-    dht: DhtMode,
+    dht: DhtHandle,
     context: Arc<LinkContext>,
     swarm: ToSwarm,
     bound: Bound,
@@ -208,7 +205,7 @@ impl P2pNetwork {
             }
         }
         #[cfg(feature = "dht")]
-        let dht = parts.config.dht.mode;
+        let dht = DhtHandle::new(&parts.config, context.broadcaster.profile(), &swarm);
         #[cfg(feature = "dht")]
         DhtSource::attach(&parts.config, context.broadcaster.mesh(), &swarm);
         #[cfg(feature = "websocket")]
@@ -450,27 +447,10 @@ impl P2pNetwork {
         Ok(())
     }
 
-    /// Searches the DHT for nodes that offer `capability`, this node left out, and returns as many as `wanted` at most:
-    /// those that are found within `limit`. Nodes in the DHT can be forged, so a result is a proposal.
-    ///
-    /// # Errors
-    ///
-    /// [`FindError`] when the search does not begin.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the search ends with the future.
+    /// The way to the DHT.
     #[cfg(feature = "dht")]
-    pub async fn find_providers(
-        &self,
-        capability: Capability,
-        wanted: usize,
-        limit: Duration,
-    ) -> Result<Vec<Provider>, FindError> {
-        if self.shared.dht == DhtMode::Off {
-            return Err(FindError::Off);
-        }
-        self.shared.swarm.find(capability, wanted, limit).await
+    pub(crate) fn dht(&self) -> &DhtHandle {
+        &self.shared.dht
     }
 
     /// Forgets an address, whoever named it, and ends the links that were dialled to it. Returns `false` if it was not

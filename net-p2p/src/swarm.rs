@@ -178,12 +178,12 @@ impl Core {
         let Self { swarm, .. } = self;
         match command {
             #[cfg(feature = "dht")]
-            Command::Find(find) => {
+            Command::Dht(order) => {
                 // The handle asks only if there is a DHT.
                 if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut())
                 {
                     let random = &mut self.links.context.broadcaster.environment().random();
-                    dht.find(gate, find, random);
+                    dht.on_order(gate, order, random);
                 }
             }
             Command::Open { peer, connection, request } => {

@@ -126,7 +126,9 @@ pub use net_p2p::{
 };
 #[cfg(feature = "dht")]
 pub use net_p2p::{
-    AddressScope, Capability, CapabilityError, DhtConfig, DhtMode, FindError, Provider,
+    AddressScope, Capability, CapabilityError, DhtConfig, DhtError, DhtMode, DhtPeer, DhtValues,
+    FoundValue, InvalidValue, MAX_VALUE_BYTES, Preference, Provider, ValueKey, ValueKeyError,
+    ValueValidator,
 };
 #[cfg(feature = "reachability")]
 pub use net_p2p::{ReachConfig, ReachPart, RelayLimits};

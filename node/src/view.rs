@@ -15,7 +15,7 @@ use gossip::DialState;
 use gossip::{Identity, TopicInbound};
 use mesh::{Door, InboundLimits};
 #[cfg(feature = "dht")]
-use net_p2p::{Capability, FindError, Provider};
+use net_p2p::{Capability, DhtError, DhtPeer, FoundValue, Provider, ValueKey, ValueKeyError};
 #[cfg(feature = "p2p")]
 use net_p2p::{P2pNetwork, PeerAbout, TopicMesh, TopicScore};
 #[cfg(feature = "ws")]
@@ -110,7 +110,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`FindError`] when the search does not begin; [`FindError::Off`] also in a node without libp2p, or one that is gone.
+    /// [`DhtError`] when the search does not begin; [`DhtError::Off`] also in a node without libp2p, or one that is gone.
     ///
     /// # Cancel safety
     ///
@@ -121,9 +121,96 @@ impl View {
         capability: Capability,
         wanted: usize,
         limit: Duration,
-    ) -> Result<Vec<Provider>, FindError> {
+    ) -> Result<Vec<Provider>, DhtError> {
+        self.dht()?.find_providers(capability, wanted, limit).await
+    }
+
+    /// Announces `capability` in the DHT, until the node ends. See [`P2pNetwork::provide`].
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError`], such as [`DhtError::Client`] in a node that is no server of the DHT.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave the announcement in force.
+    #[cfg(feature = "dht")]
+    pub async fn provide(&self, capability: Capability) -> Result<(), DhtError> {
+        self.dht()?.provide(capability).await
+    }
+
+    /// The nodes in the routing table of the DHT.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError`] when there is no DHT.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is changed.
+    #[cfg(feature = "dht")]
+    pub async fn dht_peers(&self) -> Result<Vec<DhtPeer>, DhtError> {
+        self.dht()?.dht_peers().await
+    }
+
+    /// Stores a value in the DHT, and returns the number of other nodes that say they took it. See
+    /// [`P2pNetwork::put_value`].
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError`], such as [`DhtError::Invalid`] for a value that the namespace of the key does not admit.
+    ///
+    /// # Cancel safety
+    ///
+    /// The value is put even if the future is dropped.
+    #[cfg(feature = "dht")]
+    pub async fn put_value(
+        &self,
+        key: ValueKey,
+        value: Vec<u8>,
+        limit: Duration,
+    ) -> Result<usize, DhtError> {
+        self.dht()?.put_value(key, value, limit).await
+    }
+
+    /// Signs a value for the DHT with the key of the node; `None` in a node without libp2p, or one that is gone. See
+    /// [`P2pNetwork::sign_value`].
+    ///
+    /// # Errors
+    ///
+    /// [`ValueKeyError`] for a name that cannot stand in a key.
+    #[cfg(feature = "dht")]
+    pub fn sign_value(
+        &self,
+        name: &str,
+        sequence: u64,
+        content: &[u8],
+    ) -> Result<Option<(ValueKey, Vec<u8>)>, ValueKeyError> {
+        self.dht().ok().map(|network| network.sign_value(name, sequence, content)).transpose()
+    }
+
+    /// Searches the DHT for the value of a key, within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError`] when the search does not begin.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the search ends with the future.
+    #[cfg(feature = "dht")]
+    pub async fn get_value(
+        &self,
+        key: ValueKey,
+        limit: Duration,
+    ) -> Result<Option<FoundValue>, DhtError> {
+        self.dht()?.get_value(key, limit).await
+    }
+
+    #[cfg(feature = "dht")]
+    fn dht(&self) -> Result<P2pNetwork, DhtError> {
         let p2p = self.seen.upgrade().and_then(|seen| seen.network.p2p().cloned());
-        p2p.ok_or(FindError::Off)?.find_providers(capability, wanted, limit).await
+        p2p.ok_or(DhtError::Off)
     }
 
     /// URL of the WebSocket side, `http://IP:PORT`; `None` where it does not listen, or the node is gone.

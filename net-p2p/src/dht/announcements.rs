@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //!
+//! * At most [`MAX_ANNOUNCED`] capabilities are announced.
 //! * One announcement of a capability is under way at a time.
 //! * A failed one is tried again after a wait that grows with jitter, up to [`MAX_RETRY`].
 
@@ -23,6 +24,9 @@ const MAX_RETRY: Duration = Duration::from_secs(100);
 /// Factor by which a wait may exceed the last one. Source: wire facts 8.7.
 const GROWTH: u32 = 3;
 
+/// Capabilities of one node, at most. Source: `store.rs`: other nodes store as many of one peer.
+const MAX_ANNOUNCED: usize = super::store::MAX_KEYS_PER_PEER;
+
 #[derive(Debug)]
 struct Announcement {
     capability: Capability,
@@ -41,6 +45,19 @@ impl Announcements {
     pub(super) fn new(capabilities: impl IntoIterator<Item = Capability>, now: Instant) -> Self {
         let due = |capability| Announcement { capability, due: Some(now), wait: MIN_RETRY };
         Self(capabilities.into_iter().map(due).collect())
+    }
+
+    /// Announces another one from now on. Returns `false` if there are too many.
+    pub(super) fn add(&mut self, capability: Capability, now: Instant) -> bool {
+        if let Some(known) = self.0.iter_mut().find(|each| each.capability == capability) {
+            known.due = known.due.map(|_| now);
+            return true;
+        }
+        let has_room = self.0.len() < MAX_ANNOUNCED;
+        if has_room {
+            self.0.push(Announcement { capability, due: Some(now), wait: MIN_RETRY });
+        }
+        has_room
     }
 
     /// Takes a capability to announce now. The caller must call [`Announcements::done`].
@@ -97,6 +114,16 @@ mod tests {
         all.done(&Capability::gossip(), 3, now, &mut random);
         assert_eq!(all.take_due(now + AGAIN - Duration::from_secs(1)), None);
         assert_eq!(all.take_due(now + AGAIN), Some(Capability::gossip()));
+    }
+
+    #[test]
+    fn a_node_announces_as_many_capabilities_as_others_store_of_it() {
+        let now = Instant::now();
+        let mut all = Announcements::new([Capability::gossip()], now);
+        let name = |number: usize| format!("c{number}").parse().unwrap();
+        let added = (0..100).filter(|number| all.add(name(*number), now)).count();
+        assert_eq!(added, MAX_ANNOUNCED - 1);
+        assert!(all.add(Capability::gossip(), now), "one that is there is announced again");
     }
 
     #[test]

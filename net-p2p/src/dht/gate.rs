@@ -4,6 +4,7 @@
 //!
 //! * Of the addresses that other nodes tell of a peer, at most [`MAX_ADDRESSES`](super::scope::MAX_ADDRESSES) of the node's scope are dialled.
 //! * A peer causes at most [`MAX_EVENTS`] events in a window. One that causes more is disconnected.
+//! * A peer puts at most [`MAX_PUTS`] values in a window.
 //! * The record of a peer here ends with its last connection.
 
 use std::{
@@ -26,14 +27,14 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use super::{scope::AddressScope, store::ProviderStore};
+use super::{scope::AddressScope, store::Store};
 use crate::{
     address::ip_of,
     metrics::{P2pEvent, P2pMetrics},
 };
 
 /// Kademlia with the store of this crate.
-pub(crate) type Kademlia = kad::Behaviour<ProviderStore>;
+pub(crate) type Kademlia = kad::Behaviour<Store>;
 
 /// Events of one peer in a window, at most: requests, answers and records. Chosen: ten times what the busiest honest
 /// peer causes, which is a node that asks for the providers of every capability and refreshes its table.
@@ -42,6 +43,10 @@ const MAX_EVENTS: u32 = 1_000;
 /// Length of a window. Chosen.
 const WINDOW: Duration = Duration::from_secs(10);
 
+/// Values of one peer in a window, at most. Chosen: a node puts its own again, and those that it stores for others not at
+/// all.
+const MAX_PUTS: u32 = 32;
+
 /// A connected peer.
 #[derive(Debug)]
 struct Known {
@@ -49,6 +54,7 @@ struct Known {
     host: Option<Host>,
     began: Instant,
     events: u32,
+    puts: u32,
 }
 
 /// Kademlia behind the gate.
@@ -98,11 +104,18 @@ impl GatedDht {
         known.unwrap_or_default()
     }
 
+    /// Counts a value of a peer. Returns `false` if it has put as many as it may.
+    pub(super) fn may_put(&mut self, peer: &PeerId) -> bool {
+        let Some(known) = self.peers.get_mut(peer) else { return false };
+        known.puts += 1;
+        known.puts <= MAX_PUTS
+    }
+
     fn count(&mut self, peer: PeerId) -> bool {
         let now = Instant::now();
         let Some(known) = self.peers.get_mut(&peer) else { return true };
         if now.duration_since(known.began) >= WINDOW {
-            (known.began, known.events) = (now, 0);
+            (known.began, known.events, known.puts) = (now, 0, 0);
         }
         known.events += 1;
         if known.events == MAX_EVENTS + 1 {
@@ -173,8 +186,12 @@ impl NetworkBehaviour for GatedDht {
                 peer_id, endpoint, ..
             }) => {
                 let host = ip_of(endpoint.get_remote_address());
-                let known =
-                    || Known { host: Some(Host::of(host)), began: Instant::now(), events: 0 };
+                let known = || Known {
+                    host: Some(Host::of(host)),
+                    began: Instant::now(),
+                    events: 0,
+                    puts: 0,
+                };
                 self.peers.entry(*peer_id).or_insert_with(known);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {

@@ -1,7 +1,7 @@
 //! The distributed hash table: nodes find each other by what they offer.
 //!
 //! ```text
-//!   mesh loop, handles ─▶ DhtSource, find ─▶ [finds] ─▶ Dht ─▶ GatedDht: Kademlia ◀──▶ other nodes
+//!   mesh loop, handles ─▶ find, put, get ... ─▶ [orders] ─▶ Dht ─▶ GatedDht: Kademlia ◀──▶ other nodes
 //!                                                        ▲ ▲
 //!   peers that support the protocol (identify) ──────────┘ └── announcements, every three hours
 //! ```
@@ -10,34 +10,52 @@
 //!
 //! * Nothing is looked up and nothing announced unless the configuration says so.
 //! * Everything that others store, ask or answer is bounded in number, size and time (`store.rs`, `gate.rs`, `lookups.rs`).
-//! * Values are neither stored nor answered: only provider records are. Source: wire facts 8.7.
+//! * Values are neither stored nor answered unless the configuration says so, and never in a profile whose nodes have
+//!   them off. Source: wire facts 8.7.
+//! * A value is checked by its namespace before it is stored, put or returned (`validator.rs`).
 //! * A connection made for the table carries no gossip, unless the mesh loop dials its peer.
 
 mod announcements;
 mod capability;
 mod driver;
+mod exchanges;
 mod gate;
+mod key;
 mod lookups;
+mod order;
 mod routes;
 mod scope;
 mod store;
+mod validator;
+mod values;
 
-use std::num::NonZeroUsize;
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use gossip::{Identity, NetworkId, NetworkProfile, NodeAddress};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use tokio::sync::oneshot;
 
 pub use self::{
     capability::{Capability, CapabilityError},
+    key::{ValueKey, ValueKeyError},
+    order::{DhtError, DhtPeer},
     scope::AddressScope,
+    validator::{InvalidValue, Preference, ValueValidator},
 };
-pub(crate) use self::{driver::Dht, gate::GatedDht};
-use self::{gate::Kademlia, store::ProviderStore};
+pub(crate) use self::{
+    driver::Dht,
+    gate::GatedDht,
+    order::{Find, Get, Order, Put, Values},
+};
+use self::{
+    gate::Kademlia,
+    store::Store,
+    validator::{Namespaces, SignedValue},
+    values::ValueStore,
+};
 use crate::{address::PeerAddress, metrics::P2pMetrics};
 
-/// Searches that wait for the swarm task, at most. Chosen: as many as may be under way.
-pub(crate) const FINDS: usize = lookups::MAX_SEARCHES;
+/// Longest value, in bytes. Chosen: what fits into a message of the protocol, of 16 KiB, beside 20 nodes and their addresses.
+pub const MAX_VALUE_BYTES: usize = 4_096;
 
 /// Longest time of a query of the library: an announcement, or a refresh of the routing table. Source: wire facts 8.7,
 /// where an announcement has 60 s.
@@ -52,6 +70,17 @@ const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 
 /// Time between two refreshes of the routing table. Source: wire facts 8.7.
 const REFRESH: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// States whether a node stores, puts and gets values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DhtValues {
+    /// It does not. Default, as in existing nodes.
+    #[default]
+    Off,
+    /// It does, within the namespaces `content` and `signed`, and those of
+    /// [`DhtConfig::with_namespace`].
+    On,
+}
 
 /// The part that a node takes in the DHT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +97,7 @@ pub enum DhtMode {
 }
 
 /// Settings of the DHT. [`DhtConfig::default`] turns it off.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DhtConfig {
     /// The part that the node takes. Default: [`DhtMode::Off`].
@@ -78,6 +107,11 @@ pub struct DhtConfig {
     /// The addresses that are believed. Default: all if every address that the node listens on or is configured to dial
     /// is private, else those of the public internet.
     pub scope: Option<AddressScope>,
+    /// Whether the node has values. Default: [`DhtValues::Off`]. In the profile `algorand` they are always off, as in its
+    /// existing nodes.
+    pub values: DhtValues,
+    /// Namespaces of an application, by their names. Default: none.
+    namespaces: BTreeMap<String, Arc<dyn ValueValidator>>,
 }
 
 impl DhtConfig {
@@ -100,6 +134,35 @@ impl DhtConfig {
     pub const fn with_scope(mut self, scope: AddressScope) -> Self {
         self.scope = Some(scope);
         self
+    }
+
+    /// Has values or not.
+    #[must_use]
+    pub const fn with_values(mut self, values: DhtValues) -> Self {
+        self.values = values;
+        self
+    }
+
+    /// Admits the values whose keys begin with `/name/` and that `validator` finds valid. A namespace of this name that
+    /// was there before is judged by it from now on.
+    #[must_use]
+    pub fn with_namespace(
+        mut self,
+        name: impl Into<String>,
+        validator: Arc<dyn ValueValidator>,
+    ) -> Self {
+        self.namespaces.insert(name.into(), validator);
+        self
+    }
+
+    /// The values that a node of this network has.
+    pub(crate) fn values(&self, profile: &NetworkProfile, network: &NetworkId) -> Values {
+        if self.values == DhtValues::Off || profile.name == NetworkProfile::ALGORAND.name {
+            return Values::Off;
+        }
+        let mut namespaces = Namespaces::of(network.label());
+        self.namespaces.iter().for_each(|(name, each)| namespaces.add(name, Arc::clone(each)));
+        Values::On(namespaces)
     }
 
     /// The part that a node takes which `listens`; `None` if it takes none.
@@ -130,30 +193,37 @@ impl Provider {
     }
 }
 
-/// The reason why a search did not begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// A value that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FindError {
-    /// The node takes no part in the DHT.
-    #[error("this node takes no part in the DHT; set `dht` to turn it on")]
-    Off,
-    /// Too many searches are under way.
-    #[error("{max} searches are under way, which is the most", max = FINDS)]
-    Busy,
-    /// The libp2p network has ended, or is starting again.
-    #[error("the libp2p network is not running")]
-    Closed,
+pub struct FoundValue {
+    /// The content, without signature.
+    pub content: Vec<u8>,
+    /// The sequence number of a signed value.
+    pub sequence: Option<u64>,
 }
 
-/// A search, on its way to the swarm task.
-#[derive(Debug)]
-pub(crate) struct Find {
-    pub(crate) capability: Capability,
-    /// Number of providers to find.
-    pub(crate) wanted: usize,
-    /// Longest time of the search.
-    pub(crate) limit: std::time::Duration,
-    pub(crate) reply: oneshot::Sender<Vec<Provider>>,
+impl FoundValue {
+    /// The content of a valid value.
+    pub(crate) fn of(key: &ValueKey, value: Vec<u8>) -> Self {
+        match SignedValue::decode(&value).filter(|_| key.parts().0 == ValueKey::SIGNED) {
+            Some(signed) => {
+                Self { content: signed.content.to_vec(), sequence: Some(signed.sequence) }
+            }
+            None => Self { content: value, sequence: None },
+        }
+    }
+}
+
+/// Signs a value that `by` owns in a network.
+pub(crate) fn sign(
+    by: &gossip::Keypair,
+    network: &NetworkId,
+    key: &ValueKey,
+    sequence: u64,
+    content: &[u8],
+) -> Vec<u8> {
+    validator::sign(by, network.label(), key, sequence, content)
 }
 
 /// The protocol of a network's table. Source: wire facts 8.7.
@@ -196,10 +266,15 @@ pub(crate) fn build(
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
+        .set_record_ttl(Some(values::VALIDITY))
         .set_record_filtering(kad::StoreInserts::FilterBoth);
     let known = [Capability::gossip(), Capability::archival(), Capability::circuits()];
     let reserved = known.iter().chain(&settings.provides).map(Capability::key);
-    let store = ProviderStore::new(local, reserved);
+    let values = match settings.values(profile, network) {
+        Values::Off => None,
+        Values::On(namespaces) => Some(ValueStore::new(namespaces)),
+    };
+    let store = Store::new(local, reserved, values);
     let mut kademlia = Kademlia::with_config(local, store, library);
     kademlia.set_mode(Some(mode));
     let peers = peers.iter().filter_map(|peer| PeerAddress::parse(peer).ok());
@@ -214,6 +289,7 @@ pub(crate) fn build(
             offered
         }
     };
-    let dht = Dht::new(local, protocol, scope, offered, metrics.clone());
+    let part = driver::Part { local, protocol, scope, mode };
+    let dht = Dht::new(part, offered, metrics.clone());
     Some((GatedDht::new(kademlia, scope, metrics.clone()), dht))
 }

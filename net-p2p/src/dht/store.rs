@@ -7,7 +7,7 @@
 //! * A key with all its places taken makes room for a provider of a less crowded subnet and for no other, so identities,
 //!   which cost nothing, push nobody out. Source: threats and goals, row 24.
 //! * An answer names [`kad::K_VALUE`] providers, another part of them each time: every provider is named sooner or later.
-//! * No values are stored.
+//! * Values are stored in a part of their own (`values.rs`), if at all.
 
 use std::{
     borrow::Cow,
@@ -26,7 +26,7 @@ use libp2p::{
     },
 };
 
-use super::scope::MAX_ADDRESSES;
+use super::{scope::MAX_ADDRESSES, values::ValueStore};
 
 /// Keys of others' capabilities that are stored, at most. Chosen: a record costs about 1 KiB, so all of them with a
 /// dozen providers each cost 12 MiB.
@@ -36,7 +36,7 @@ const MAX_KEYS: usize = 1_024;
 const MAX_PROVIDERS: usize = 256;
 
 /// Keys that one peer provides, at most. Chosen: existing nodes provide three.
-const MAX_KEYS_PER_PEER: usize = 16;
+pub(super) const MAX_KEYS_PER_PEER: usize = 16;
 
 /// Provider records in all, beside those of the network's own capabilities. Chosen: 12 MiB, as for [`MAX_KEYS`].
 const MAX_RECORDS: usize = 12_288;
@@ -71,7 +71,7 @@ struct Stored {
 
 /// The providers that this node knows of, itself included.
 #[derive(Debug)]
-pub(crate) struct ProviderStore {
+pub(crate) struct Store {
     local: PeerId,
     /// Keys that are stored whatever else is.
     reserved: HashSet<RecordKey>,
@@ -83,11 +83,17 @@ pub(crate) struct ProviderStore {
     count: usize,
     /// The place at which the next answer begins.
     turn: AtomicUsize,
+    /// `None` in a node without values.
+    pub(super) values: Option<ValueStore>,
 }
 
-impl ProviderStore {
+impl Store {
     /// A store that always has room for the keys `reserved`.
-    pub(super) fn new(local: PeerId, reserved: impl IntoIterator<Item = RecordKey>) -> Self {
+    pub(super) fn new(
+        local: PeerId,
+        reserved: impl IntoIterator<Item = RecordKey>,
+        values: Option<ValueStore>,
+    ) -> Self {
         Self {
             local,
             reserved: reserved.into_iter().collect(),
@@ -96,6 +102,7 @@ impl ProviderStore {
             by_peer: HashMap::new(),
             count: 0,
             turn: AtomicUsize::new(0),
+            values,
         }
     }
 
@@ -173,6 +180,9 @@ impl ProviderStore {
 
     /// Drops every record that has expired.
     pub(super) fn prune(&mut self, now: Instant) {
+        if let Some(values) = &mut self.values {
+            values.prune(now);
+        }
         let expired: Vec<_> = self
             .others
             .values()
@@ -186,25 +196,31 @@ impl ProviderStore {
     }
 }
 
-impl RecordStore for ProviderStore {
+impl RecordStore for Store {
     type RecordsIter<'a> = iter::Empty<Cow<'a, Record>>;
     type ProvidedIter<'a> = iter::Empty<Cow<'a, ProviderRecord>>;
 
-    fn get(&self, _key: &RecordKey) -> Option<Cow<'_, Record>> {
-        None
+    fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
+        self.values.as_ref()?.get(key).map(Cow::Borrowed)
     }
 
-    fn put(&mut self, _record: Record) -> Result<()> {
-        Err(Error::MaxRecords)
+    /// Takes this node's own values; those of others come through [`ValueStore::offer`].
+    fn put(&mut self, record: Record) -> Result<()> {
+        let is_stored = self.values.as_mut().is_some_and(|values| values.put_own(record));
+        if is_stored { Ok(()) } else { Err(Error::MaxRecords) }
     }
 
-    fn remove(&mut self, _key: &RecordKey) {}
+    fn remove(&mut self, key: &RecordKey) {
+        if let Some(values) = &mut self.values {
+            values.remove(key);
+        }
+    }
 
     fn records(&self) -> Self::RecordsIter<'_> {
         iter::empty()
     }
 
-    /// Takes this node's own records; those of others come through [`ProviderStore::offer`].
+    /// Takes this node's own records; those of others come through [`Store::offer`].
     fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
         if record.provider != self.local {
             return Err(Error::MaxProvidedKeys);
@@ -272,8 +288,8 @@ mod tests {
         Some(Host::of(IpAddr::from([9, 9, number, 1])).subnet())
     }
 
-    fn store() -> ProviderStore {
-        ProviderStore::new(PeerId::random(), [key(0)])
+    fn store() -> Store {
+        Store::new(PeerId::random(), [key(0)], None)
     }
 
     fn record(key: RecordKey, provider: PeerId) -> ProviderRecord {

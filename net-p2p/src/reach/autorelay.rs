@@ -214,8 +214,10 @@ async fn addresses(client: &Client, context: &LinkContext) -> Vec<PeerAddress> {
     let mut known = Vec::new();
     #[cfg(feature = "dht")]
     {
-        let capability = crate::dht::Capability::circuits();
-        let found = client.swarm.find(capability, MAX_TRIED, SEARCH).await;
+        use crate::dht::{Capability, Find, Order};
+        let (capability, wanted) = (Capability::circuits(), MAX_TRIED);
+        let order = |reply| Order::Find(Find { capability, wanted, limit: SEARCH, reply });
+        let found = client.swarm.ask_dht(order).await;
         let found = found.unwrap_or_default().into_iter().flat_map(|provider| provider.addresses);
         known.extend(found.filter_map(|address| PeerAddress::parse(&address).ok()));
     }

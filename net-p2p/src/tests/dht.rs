@@ -19,7 +19,10 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::host::{Node, PATIENCE, new_key, plain_transport, until};
-use crate::{Capability, DhtConfig, DhtMode, FindError, P2pConfig, Provider, metrics::P2pEvent};
+use crate::{
+    Capability, DhtConfig, DhtError, DhtMode, DhtValues, FoundValue, InvalidValue, P2pConfig,
+    Provider, ValueKey, metrics::P2pEvent,
+};
 
 const PROFILE: &NetworkProfile = &NetworkProfile::TANDEM;
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/tandem/kad/net/kad/1.0.0");
@@ -105,7 +108,7 @@ async fn a_client_announces_nothing_and_a_node_without_the_table_finds_nothing()
         async move { network.find_providers("there".parse().unwrap(), 1, PATIENCE).await }
     };
     assert_eq!(search(&client).await, Ok(Vec::new()));
-    assert_eq!(search(&off).await, Err(FindError::Off));
+    assert_eq!(search(&off).await, Err(DhtError::Off));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,6 +302,149 @@ async fn sybils_next_to_a_key_and_forged_records_do_not_hide_an_honest_record() 
         assert!(Instant::now() < deadline, "the archive is never found");
     }
     assert!(names_it(20).await || names_it(20).await || names_it(20).await);
+}
+
+/// A server with values that knows `peer`.
+async fn keeper(peer: Option<&Node>) -> Node {
+    valued(PROFILE, DhtMode::Server, peer).await
+}
+
+async fn valued(profile: &'static NetworkProfile, mode: DhtMode, peer: Option<&Node>) -> Node {
+    let peers: Vec<NodeAddress> =
+        peer.map(|peer| NodeAddress::Multiaddr(peer.address().to_string())).into_iter().collect();
+    let config = |mut config: P2pConfig| {
+        config.peers = peers;
+        config.dht = DhtConfig::default().with_mode(mode).with_values(DhtValues::On);
+        config
+    };
+    Node::start_with(profile, "net-v1", new_key(), config).await
+}
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Puts until `nodes` others have taken the value.
+async fn put(node: &Node, key: &ValueKey, value: &[u8], nodes: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stored = node.network.put_value(key.clone(), value.to_vec(), LIMIT).await.unwrap();
+        if stored >= nodes {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{stored} took it");
+        time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Searches until a value satisfies `is_it`.
+async fn got(node: &Node, key: &ValueKey, is_it: impl Fn(&FoundValue) -> bool) -> FoundValue {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = node.network.get_value(key.clone(), LIMIT).await.unwrap();
+        match found.filter(&is_it) {
+            Some(found) => return found,
+            None => assert!(Instant::now() < deadline, "{key} is not found"),
+        }
+        time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+// Issue 11, 5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_is_found_by_its_hash_also_after_its_owner_is_gone() {
+    let hub = keeper(None).await;
+    let owner = keeper(Some(&hub)).await;
+    let key = ValueKey::of_content(b"some words");
+    put(&owner, &key, b"some words", 1).await;
+    drop(owner);
+    let seeker = valued(PROFILE, DhtMode::Client, Some(&hub)).await;
+    let found = got(&seeker, &key, |_| true).await;
+    assert_eq!((&*found.content, found.sequence), (&b"some words"[..], None));
+    let absent = ValueKey::of_content(b"others");
+    assert_eq!(seeker.network.get_value(absent, LIMIT).await, Ok(None));
+}
+
+// Issue 11, 5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_value_that_an_owner_signed_is_found() {
+    let hub = keeper(None).await;
+    let owner = keeper(Some(&hub)).await;
+    let seeker = valued(PROFILE, DhtMode::Client, Some(&hub)).await;
+    for (sequence, content) in [(1, b"one"), (2, b"two")] {
+        let (key, value) = owner.network.sign_value("head", sequence, content).unwrap();
+        put(&owner, &key, &value, 1).await;
+        let found = got(&seeker, &key, |found| found.sequence == Some(sequence)).await;
+        assert_eq!(found.content, content);
+    }
+    // Nobody else can sign for it.
+    let (key, _) = owner.network.sign_value("head", 3, b"x").unwrap();
+    let (_, stolen) = seeker.network.sign_value("head", 3, b"x").unwrap();
+    let refused = seeker.network.put_value(key, stolen, LIMIT).await;
+    assert_eq!(refused, Err(DhtError::Invalid(InvalidValue::NotOfKey)));
+}
+
+// Issue 11, 5: values are off in the profile `algorand`, and unless they are turned on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_values_neither_puts_gets_nor_stores_one() {
+    let key = ValueKey::of_content(b"x");
+    let existing = valued(&NetworkProfile::ALGORAND, DhtMode::Server, None).await;
+    let usual = node(DhtMode::Server, None, &[]).await;
+    for node in [&existing, &usual] {
+        let put = node.network.put_value(key.clone(), b"x".to_vec(), LIMIT).await;
+        assert_eq!(put, Err(DhtError::ValuesOff));
+        let got = node.network.get_value(key.clone(), LIMIT).await;
+        assert_eq!(got, Err(DhtError::ValuesOff));
+    }
+    let other = keeper(Some(&usual)).await;
+    put(&other, &key, b"x", 1).await;
+    let refused = || usual.network.metrics().count(P2pEvent::DhtRecordRefused);
+    until("the value is refused", || refused() >= 1).await;
+}
+
+// Issue 11, 5: forged values, and more of them than a peer may put.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_values_and_floods_of_values_are_neither_stored_nor_believed() {
+    let hub = keeper(None).await;
+    let seeker = keeper(Some(&hub)).await;
+    let mut host =
+        time::timeout(PATIENCE, library(Keypair::generate_ed25519(), &hub)).await.unwrap();
+    let key = ValueKey::of_content(b"true");
+    let record_key = RecordKey::from(key.as_str().as_bytes().to_vec());
+    let forged = kad::Record::new(record_key, b"false".to_vec());
+    host.behaviour_mut().kad.put_record(forged, kad::Quorum::One).unwrap();
+    for number in 0..100_u32 {
+        let value = number.to_be_bytes().to_vec();
+        let key = ValueKey::of_content(&value).as_str().as_bytes().to_vec();
+        let record = kad::Record::new(RecordKey::from(key), value);
+        host.behaviour_mut().kad.put_record(record, kad::Quorum::One).unwrap();
+    }
+    let _host = driven(host);
+    let refused = || hub.network.metrics().count(P2pEvent::DhtRecordRefused);
+    until("those beyond the rate are refused", || refused() >= 60).await;
+    // The host itself has the forged value, and answers with it.
+    let forged = || seeker.network.metrics().count(P2pEvent::DhtValueForged);
+    let deadline = Instant::now() + PATIENCE;
+    while forged() == 0 {
+        assert_eq!(seeker.network.get_value(key.clone(), LIMIT).await, Ok(None));
+        assert!(Instant::now() < deadline, "the host is never asked");
+    }
+}
+
+// Issue 11, 5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_announces_what_it_is_told_to_and_lists_its_routing_table() {
+    let hub = node(DhtMode::Server, None, &[]).await;
+    let server = node(DhtMode::Server, Some(&hub), &[]).await;
+    let client = node(DhtMode::Client, Some(&hub), &[]).await;
+    found(&client, "gossip", 2).await;
+    server.network.provide("snapshots".parse().unwrap()).await.unwrap();
+    let providers = found(&client, "snapshots", 1).await;
+    assert_eq!(providers[0].identity, server.network.identity());
+    let refused = client.network.provide("snapshots".parse().unwrap()).await;
+    assert_eq!(refused, Err(DhtError::Client));
+    let peers = client.network.dht_peers().await.unwrap();
+    let listed = peers.iter().find(|peer| peer.identity == hub.network.identity()).unwrap();
+    assert_eq!(listed.addresses, [NodeAddress::Multiaddr(hub.address().to_string())]);
+    assert!(listed.connected, "{listed:?}");
 }
 
 // A peer that asks without end is cut off, and others notice nothing.

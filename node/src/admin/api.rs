@@ -15,8 +15,8 @@ use axum::{
 };
 
 use super::{
-    actions, bans, context::Context, events, members, messages, peers, phonebook, problem::refuse,
-    route_table::Routes, state, topics, traces,
+    actions, bans, context::Context, dht, events, members, messages, peers, phonebook,
+    problem::refuse, route_table::Routes, state, topics, traces,
 };
 
 /// The description of the API, for programs.
@@ -28,6 +28,7 @@ pub(super) fn routes() -> Routes {
         state::routes,
         peers::routes,
         phonebook::routes,
+        dht::routes,
         bans::routes,
         members::routes,
         messages::routes,

@@ -23,7 +23,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use runtime::TaskSet;
 use serde::de::DeserializeOwned;
-use tandem::{BanSubject, Capability, DataDir};
+use tandem::{BanSubject, Capability, DataDir, ValueKey};
 use tokio::{
     net::{TcpStream, UnixStream},
     time,
@@ -35,8 +35,9 @@ use super::{
     report::{Latency, PeerPage},
     traced::{Traces, WatchOrder, Way},
     wire::{
-        Additions, BanOrder, Banned, Entry, FoundProvider, Heard, HeardOnTopic, Line, MemberSet,
-        MembersNow, Peer, Published, Reloaded, Sent, Status,
+        Additions, BanOrder, Banned, Entry, FoundContent, FoundProvider, Heard, HeardOnTopic, Line,
+        MemberSet, MembersNow, Offer, Peer, Published, Reloaded, Sent, Status, StoredValue,
+        TableNode, ValueToPut,
     },
 };
 
@@ -243,6 +244,30 @@ impl Client {
     ) -> Result<Vec<FoundProvider>, ClientError> {
         let path = format!("/v1/dht/providers?capability={capability}&count={count}");
         self.ask("GET", &path, Bytes::new()).await
+    }
+
+    /// Announces a capability in the DHT.
+    pub(crate) async fn provide(&self, capability: &Capability) -> Result<(), ClientError> {
+        let offer = Offer { capability: capability.to_string() };
+        let body = serde_json::to_vec(&offer).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/v1/dht/providers", body.into()).await
+    }
+
+    /// The routing table of the DHT.
+    pub(crate) async fn dht_peers(&self) -> Result<Vec<TableNode>, ClientError> {
+        self.ask("GET", "/v1/dht/peers", Bytes::new()).await
+    }
+
+    /// Searches the DHT for a value.
+    pub(crate) async fn value(&self, key: &ValueKey) -> Result<Option<FoundContent>, ClientError> {
+        let path = format!("/v1/dht/values?key={}", encode(key.as_str()));
+        self.ask("GET", &path, Bytes::new()).await
+    }
+
+    /// Puts a value into the DHT.
+    pub(crate) async fn put_value(&self, value: &ValueToPut) -> Result<StoredValue, ClientError> {
+        let body = serde_json::to_vec(value).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/v1/dht/values", body.into()).await
     }
 
     /// Adds addresses to those that the node knows, and returns the number of new ones.

@@ -22,6 +22,7 @@ mod client;
 mod context;
 mod dashboard;
 mod deadline;
+mod dht;
 mod events;
 mod exporter;
 mod journal;

@@ -1,61 +1,23 @@
-//! The addresses that a node knows, and the search for further ones in the DHT.
+//! The addresses that a node knows.
 
-use std::time::Duration;
-
-use axum::{Json, body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{Json, body::Body, extract::State, response::Response};
 use gossip::{AddressError, NodeAddress};
 use mesh::{Added, Listed, Role, RoleSet, SourceId, SourceKind};
 use serde::Deserialize;
-use tandem::{CapabilityError, FindError};
 
 use super::{
     asked::Asked,
     context::{Shared, bad, read_json},
-    problem::refuse,
     route_table::Routes,
-    wire::{Additions, Entry, FoundProvider},
+    wire::{Additions, Entry},
 };
-
-/// Longest time of a search in the DHT. Source: wire facts 8.7.
-const FIND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Providers that one search finds, at most. Chosen: what a table on a screen shows.
-const MAX_FOUND: usize = 100;
 
 /// Longest list of addresses to add, in bytes. Chosen: as many as there may be, each of the longest kind.
 const MAX_ADDITIONS_BYTES: usize = 1024 * 1024;
 
 /// Adds the routes.
 pub(super) fn routes(to: Routes) -> Routes {
-    to.get("/v1/phonebook", phonebook)
-        .post("/v1/phonebook", add)
-        .delete("/v1/phonebook", remove)
-        .get("/v1/dht/providers", providers)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FindQuery {
-    capability: String,
-    count: usize,
-}
-
-/// Searches the DHT.
-async fn providers(
-    State(context): Shared,
-    Asked(query): Asked<FindQuery>,
-) -> Result<Json<Vec<FoundProvider>>, Response> {
-    let capability = query.capability.parse();
-    let capability = capability.map_err(|error: CapabilityError| bad(error.to_string()))?;
-    if !(1..=MAX_FOUND).contains(&query.count) {
-        return Err(bad(format!("the count is a number from 1 to {MAX_FOUND}")));
-    }
-    let found = context.view.find_providers(capability, query.count, FIND_TIMEOUT).await;
-    let found = found.map_err(|error| match error {
-        FindError::Off => bad(error.to_string()),
-        _ => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-    })?;
-    Ok(Json(found.iter().map(FoundProvider::of).collect()))
+    to.get("/v1/phonebook", phonebook).post("/v1/phonebook", add).delete("/v1/phonebook", remove)
 }
 
 async fn phonebook(State(context): Shared) -> Json<Vec<Entry>> {

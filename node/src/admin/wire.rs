@@ -13,7 +13,7 @@ use gossip::{DialState, Inbound, PeerInfo, TopicInbound, wire::digest::Digest};
 use mesh::{Ban, Record};
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::{LaneTraffic, LinkTraffic, PeerAbout, Provider, TopicScore};
+use tandem::{DhtPeer, FoundValue, LaneTraffic, LinkTraffic, PeerAbout, Provider, TopicScore};
 
 use super::rates::{LaneRates, PeerRates};
 
@@ -95,6 +95,65 @@ impl Dial {
             last_error: state.last_error.clone(),
             next_try_ms: state.next_try.map(|at| millis(at.saturating_duration_since(now))),
         }
+    }
+}
+
+/// Body of `POST /v1/dht/providers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Offer {
+    /// The capability to announce.
+    pub(crate) capability: String,
+}
+
+/// A node in the routing table of the DHT, in the answer to `GET /v1/dht/peers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableNode {
+    pub(crate) peer_id: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) connected: bool,
+}
+
+impl TableNode {
+    pub(crate) fn of(peer: &DhtPeer) -> Self {
+        Self {
+            peer_id: peer.identity.to_string(),
+            addresses: peer.addresses.iter().map(ToString::to_string).collect(),
+            connected: peer.connected,
+        }
+    }
+}
+
+/// Body of `POST /v1/dht/values`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ValueToPut {
+    /// The name under which the node signs it; none for a value that is found by its hash.
+    pub(crate) name: Option<String>,
+    /// The value in hexadecimal digits.
+    pub(crate) content_hex: String,
+}
+
+/// Answer to `POST /v1/dht/values`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredValue {
+    pub(crate) key: String,
+    /// Other nodes that say they took it.
+    pub(crate) nodes: usize,
+}
+
+/// A value of the DHT, in the answer to `GET /v1/dht/values`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoundContent {
+    /// The value in hexadecimal digits, without its signature.
+    pub(crate) content_hex: String,
+    /// The number of a signed value: the time at which it was put, in milliseconds since 1970.
+    pub(crate) sequence: Option<u64>,
+}
+
+impl FoundContent {
+    pub(crate) fn of(found: FoundValue) -> Self {
+        Self { content_hex: hex::encode(found.content), sequence: found.sequence }
     }
 }
 

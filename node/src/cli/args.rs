@@ -8,7 +8,7 @@ use gossip::{NodeAddress, Tag, wire::digest::Digest};
 use http::{HeaderName, HeaderValue, Method};
 use mesh::Role;
 use services::files::FileId;
-use tandem::{BanSubject, Capability};
+use tandem::{BanSubject, Capability, ValueKey};
 
 use super::{
     Failure,
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Peer(PeerArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
     Phonebook(PhonebookArgs),
-    /// Search the DHT through a running node.
+    /// Use the DHT through a running node: search, announce, put and get values.
     Dht(DhtArgs),
     /// Print what a running node counts, in the text format of OpenMetrics.
     Metrics(TargetArgs),
@@ -280,6 +280,36 @@ pub(crate) enum DhtCommand {
         /// Most nodes to find, up to 100.
         #[arg(long, value_name = "COUNT", default_value_t = 20)]
         count: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Announce that the node offers something, until it ends.
+    Provide {
+        /// The capability that it offers, such as archival.
+        #[arg(value_name = "CAPABILITY", value_hint = ValueHint::Other)]
+        capability: Capability,
+    },
+    /// Put a value, and print its key. It is kept for 36 hours.
+    Put {
+        /// The value, of at most 4096 bytes; `-` reads it from standard input.
+        #[arg(value_name = "VALUE", value_hint = ValueHint::Other)]
+        value: String,
+        /// Sign it with the key of the node, under this name; a later value takes its place [default: its key is its hash].
+        #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
+        name: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the value of a key.
+    Get {
+        /// The key, as it was printed when the value was put.
+        #[arg(value_name = "KEY", value_hint = ValueHint::Other)]
+        key: ValueKey,
+    },
+    /// Show the nodes in the routing table.
+    Peers {
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -184,6 +184,15 @@ pub(crate) enum Failure {
         /// The topic.
         topic: String,
     },
+    /// A value went to nobody.
+    #[error("no other node of the DHT took the value; this node has it under {key}")]
+    NobodyStored {
+        /// Its key.
+        key: String,
+    },
+    /// There is no value of a key.
+    #[error("no node of the DHT that was reached has a value of this key")]
+    NoValue,
     /// A part of the node ended by itself.
     #[error("the node stopped by itself: {fault}")]
     Died {
@@ -237,6 +246,8 @@ impl Failure {
             | Self::System { .. }
             | Self::NobodyHeard
             | Self::NobodySubscribed { .. }
+            | Self::NobodyStored { .. }
+            | Self::NoValue
             | Self::OpenFiles { .. }
             | Self::Died { .. } => 1,
         })

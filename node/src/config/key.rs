@@ -75,6 +75,7 @@ pub(crate) enum Key {
     Dht,
     DhtProvides,
     Reachability,
+    DhtValues,
     Admit,
     VotePacking,
     MaxInbound,
@@ -257,6 +258,11 @@ const REACHABILITY: Spec = Spec::new(
     "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits; autonat has peers try the addresses of this node; auto-relay finds relays for it; hole-punching connects directly after a circuit",
 );
 
+const DHT_VALUES: Spec = Spec::new(
+    ("dht_values", "dht-values", Switch, Is("off"), "SWITCH"),
+    "Put, get and store values in the DHT: on or off; never in the profile algorand",
+);
+
 const ADMIT: Spec = Spec::new(
     ("admit", "admit", Text, Is("everybody"), "WHO"),
     "Peers to let in and to dial: everybody, or only the members that an application names and the configured peers: members",
@@ -387,6 +393,7 @@ impl Key {
         Self::Dht,
         Self::DhtProvides,
         Self::Reachability,
+        Self::DhtValues,
         Self::Admit,
         Self::VotePacking,
         Self::MaxInbound,
@@ -440,6 +447,7 @@ impl Key {
             Self::Dht => DHT,
             Self::DhtProvides => DHT_PROVIDES,
             Self::Reachability => REACHABILITY,
+            Self::DhtValues => DHT_VALUES,
             Self::Admit => ADMIT,
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
@@ -474,6 +482,7 @@ impl Key {
             Self::Mode => &["hybrid", "ws", "p2p"],
             Self::Relay
             | Self::Mdns
+            | Self::DhtValues
             | Self::PassOnBlocks
             | Self::ProxyProtocol
             | Self::SharePort

@@ -17,9 +17,9 @@ use gossip::{
 };
 use services::files::Uploads;
 use tandem::{
-    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DnsServer, Dnssec, LearntHosts,
-    Mode, OwnTopic, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader, Relaying,
-    Security, Signing, TlsFiles, WantedTags,
+    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec,
+    LearntHosts, Mode, OwnTopic, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader,
+    Relaying, Security, Signing, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -292,7 +292,20 @@ impl Reader<'_> {
             let problem = "only a server of the DHT offers something: set `dht` to server or auto";
             return Err(self.refused(Key::DhtProvides, problem));
         }
-        Ok(DhtConfig::default().with_mode(mode).with_provides(provides))
+        let values = match self.required(Key::DhtValues, switch)? {
+            true => DhtValues::On,
+            false => DhtValues::Off,
+        };
+        let is_existing =
+            self.required(Key::Profile, profile)?.name == NetworkProfile::ALGORAND.name;
+        if values == DhtValues::On && (mode == DhtMode::Off || is_existing) {
+            let problem = match mode {
+                DhtMode::Off => "there are values in the DHT alone: set `dht` too",
+                _ => "the nodes of the profile algorand have no values in their DHT",
+            };
+            return Err(self.refused(Key::DhtValues, problem));
+        }
+        Ok(DhtConfig::default().with_mode(mode).with_provides(provides).with_values(values))
     }
 
     /// The parts that the node takes in making nodes reachable.

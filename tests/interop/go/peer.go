@@ -4,7 +4,7 @@
 //
 //	peer serve            one line on stdout: the multiaddr to call; ends when stdin closes
 //	peer call MULTIADDR   one line on stdout: JSON of what held; exit status 0 only if all of it did
-//	peer dht MULTIADDR PREFIX FIND PROVIDE
+//	peer dht MULTIADDR PREFIX FIND PROVIDE [VALUE]
 //	                      joins a DHT, finds the node as a provider of FIND, provides PROVIDE, prints its
 //	                      peer ID and serves until stdin closes
 //	peer relay            carries circuits for others; one line: its multiaddr; ends when stdin closes
@@ -53,7 +53,7 @@ import (
 )
 
 const (
-	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE | peer relay | peer behind MULTIADDR" +
+	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE [VALUE] | peer relay | peer behind MULTIADDR" +
 		" | peer topic MULTIADDR NAME strict|none|floodsub"
 
 	// Time that one call run may take. Chosen: every step takes well under a second

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +13,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multihash"
@@ -23,9 +28,10 @@ const (
 
 // table joins the DHT of a network through one of its nodes, finds that node as
 // a provider of the first capability, provides the second, and prints its own
-// peer ID. It serves until stdin closes.
+// peer ID. With a fifth argument it also puts that as a value under its hash, and
+// prints the value of each key that stdin names. It serves until stdin closes.
 func table(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
-	if len(args) != 4 {
+	if len(args) != 4 && len(args) != 5 {
 		return errors.New(usage)
 	}
 	server, err := peer.AddrInfoFromString(args[0])
@@ -37,8 +43,12 @@ func table(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer
 		return err
 	}
 	defer h.Close()
+	values := dht.DisableValues()
+	if len(args) == 5 {
+		values = dht.Validator(record.NamespacedValidator{"content": contents{}})
+	}
 	node, err := dht.New(h, dht.Mode(dht.ModeServer), dht.ProtocolPrefix(protocol.ID(args[1])),
-		dht.DisableValues(), dht.BootstrapPeers(*server))
+		values, dht.BootstrapPeers(*server))
 	if err != nil {
 		return err
 	}
@@ -73,10 +83,54 @@ func table(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer
 	}); err != nil {
 		return err
 	}
+	if len(args) == 5 {
+		if err := until(ctx, "putting a value", func(ctx context.Context) error {
+			return node.PutValue(ctx, contentKey([]byte(args[4])), []byte(args[4]))
+		}); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(stdout, h.ID())
-	// What stdin says does not matter, and an error ends it as well as an end of file.
-	_, _ = io.Copy(io.Discard, stdin)
+	// An error ends it as well as an end of file.
+	for lines := bufio.NewScanner(stdin); lines.Scan(); {
+		if err := until(ctx, "getting "+lines.Text(), func(ctx context.Context) error {
+			value, err := node.GetValue(ctx, lines.Text())
+			if err == nil {
+				fmt.Fprintf(stdout, "%s\n", value)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// contents admits values whose key is their hash.
+type contents struct{}
+
+func (contents) Validate(key string, value []byte) error {
+	if key != contentKey(value) {
+		return errors.New("the value is not the one of its key")
+	}
+	return nil
+}
+
+func (contents) Select(_ string, values [][]byte) (int, error) {
+	if len(values) == 0 {
+		return 0, errors.New("there is no value")
+	}
+	for _, value := range values {
+		if !bytes.Equal(value, values[0]) {
+			return 0, errors.New("a key has one value")
+		}
+	}
+	return 0, nil
+}
+
+func contentKey(value []byte) string {
+	hash := sha256.Sum256(value)
+	return "/content/" + hex.EncodeToString(hash[:])
 }
 
 // capability is the content ID under which nodes that offer something are found.
