@@ -28,6 +28,8 @@ pub struct PeerAbout {
     pub agent: String,
     /// The stream protocols that it serves; 48 at most, each of 128 bytes at most.
     pub protocols: Vec<String>,
+    /// The address at which the peer sees this node; 128 bytes at most.
+    pub observed: String,
 }
 
 impl PeerAbout {
@@ -36,6 +38,7 @@ impl PeerAbout {
         Self {
             agent: cut(&info.agent_version),
             protocols: protocols.map(|protocol| cut(protocol.as_ref())).collect(),
+            observed: cut(&info.observed_addr.to_string()),
         }
     }
 }
@@ -102,7 +105,7 @@ mod tests {
             agent_version: "é".repeat(500),
             listen_addrs: Vec::new(),
             protocols: (0..1_000).map(protocol).collect(),
-            observed_addr: Multiaddr::empty(),
+            observed_addr: "/dns4/h.example".repeat(100).parse::<Multiaddr>().unwrap(),
             signed_peer_record: None,
         };
         let (abouts, peer) = (Abouts::default(), Identity::from_ed25519([1; 32]));
@@ -110,6 +113,7 @@ mod tests {
         abouts.note(peer, &info);
         let about = abouts.of(&peer).unwrap();
         assert_eq!((about.agent.len(), about.protocols.len()), (MAX_TEXT_BYTES, MAX_PROTOCOLS));
+        assert_eq!(about.observed.len(), MAX_TEXT_BYTES);
         assert!(about.protocols.iter().all(|text| text.len() == MAX_TEXT_BYTES));
         abouts.forget(&peer);
         assert_eq!(abouts.of(&peer), None);

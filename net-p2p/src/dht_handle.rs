@@ -4,12 +4,13 @@
 //!
 //! * Nothing is asked of a DHT in which the node takes no part.
 
-use gossip::{Keypair, NetworkId, NetworkProfile};
+use gossip::{NetworkId, NetworkProfile};
+use libp2p::identity::Keypair;
 use tokio::sync::oneshot;
 
 use crate::{
     command::ToSwarm,
-    config::P2pConfig,
+    config::{P2pConfig, libp2p_key},
     dht::{DhtError, DhtMode, Order, Values},
 };
 
@@ -29,7 +30,7 @@ impl DhtHandle {
         Self {
             mode: config.dht.mode,
             values: config.dht.values(profile, &config.network),
-            key: config.key.clone(),
+            key: libp2p_key(&config.key),
             network: config.network.clone(),
             swarm: swarm.clone(),
         }

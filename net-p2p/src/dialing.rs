@@ -17,6 +17,7 @@ use broadcaster::{Dialer, Mesh, Ticket};
 use gossip::Identity;
 use libp2p::{
     Multiaddr, PeerId, TransportError, mdns,
+    multiaddr::Protocol,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -288,7 +289,9 @@ impl Dialing {
         });
     }
 
-    /// Lists the addresses that mDNS has found on the local network, and takes back those that have expired.
+    /// Lists the addresses that mDNS has found on the local network, and takes back those that have expired. Whoever is on
+    /// that network can announce anything, so an address elsewhere, or a name, is none of it. Source: threats and goals,
+    /// row 25.
     pub(crate) fn on_mdns(&self, mesh: &Mesh, event: mdns::Event) {
         let source = SourceId::of(SourceKind::Local);
         let (found, gone) = match event {
@@ -298,7 +301,7 @@ impl Dialing {
         let parse = |(peer, address): (PeerId, Multiaddr)| {
             let address = PeerAddress::new(address.with_p2p(peer).ok()?).ok()?;
             let is_other = address.identity != self.local;
-            is_other.then(|| address.node_address())
+            (is_other && is_local(&address.address)).then(|| address.node_address())
         };
         for address in found.into_iter().filter_map(parse) {
             // If the local network has all of its places, there are enough other addresses to dial.
@@ -308,6 +311,16 @@ impl Dialing {
             mesh.unlist(&address, &source);
         }
     }
+}
+
+/// Returns `true` if an address is one of this machine or of a private network.
+fn is_local(address: &Multiaddr) -> bool {
+    let ip = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return false,
+    };
+    !LearntHosts::Public.allow(ip)
 }
 
 /// The cause of a failed dial in one line; the library's text has one line per address tried.

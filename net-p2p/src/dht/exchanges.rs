@@ -139,7 +139,7 @@ mod tests {
     use gossip::Keypair;
 
     use super::*;
-    use crate::dht::validator::sign;
+    use crate::dht::testing::sign;
 
     type Begun = (Exchanges<u8>, oneshot::Receiver<Option<Vec<u8>>>, Instant);
 

@@ -107,7 +107,7 @@ pub struct DhtConfig {
     /// The addresses that are believed. Default: all if every address that the node listens on or is configured to dial
     /// is private, else those of the public internet.
     pub scope: Option<AddressScope>,
-    /// Whether the node has values. Default: [`DhtValues::Off`]. In the profile `algorand` they are always off, as in its
+    /// The values that the node has, if any. Default: [`DhtValues::Off`]. In the profile `algorand` they are always off, as in its
     /// existing nodes.
     pub values: DhtValues,
     /// Namespaces of an application, by their names. Default: none.
@@ -217,7 +217,7 @@ impl FoundValue {
 
 /// Signs a value that `by` owns in a network.
 pub(crate) fn sign(
-    by: &gossip::Keypair,
+    by: &libp2p::identity::Keypair,
     network: &NetworkId,
     key: &ValueKey,
     sequence: u64,
@@ -292,4 +292,21 @@ pub(crate) fn build(
     let part = driver::Part { local, protocol, scope, mode };
     let dht = Dht::new(part, offered, metrics.clone());
     Some((GatedDht::new(kademlia, scope, metrics.clone()), dht))
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// Signs with a key of the other kind.
+    pub(super) fn sign(
+        by: &gossip::Keypair,
+        network: &str,
+        key: &ValueKey,
+        sequence: u64,
+        content: &[u8],
+    ) -> Vec<u8> {
+        let by = libp2p::identity::Keypair::ed25519_from_bytes(by.seed()).unwrap();
+        validator::sign(&by, network, key, sequence, content)
+    }
 }

@@ -7,8 +7,10 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use gossip::Keypair;
-use libp2p::{PeerId, identity::PublicKey};
+use libp2p::{
+    PeerId,
+    identity::{Keypair, PublicKey},
+};
 
 use super::key::ValueKey;
 
@@ -202,10 +204,11 @@ pub(super) fn sign(
     sequence: u64,
     content: &[u8],
 ) -> Vec<u8> {
-    let public = crate::config::libp2p_key(by).public().encode_protobuf();
-    let signature = by.sign(&message(network, key, sequence, content));
+    let public = by.public().encode_protobuf();
+    // A key of Ed25519 signs everything; a value without signature is refused before it is put.
+    let signature = by.sign(&message(network, key, sequence, content)).unwrap_or_default();
     let mut value = sequence.to_be_bytes().to_vec();
-    for part in [&*public, &signature] {
+    for part in [&public, &signature] {
         // A key and a signature of Ed25519 have 36 and 64 bytes.
         let length = u16::try_from(part.len()).unwrap_or(u16::MAX);
         value.extend_from_slice(&length.to_be_bytes());
@@ -217,9 +220,10 @@ pub(super) fn sign(
 
 #[cfg(test)]
 mod tests {
+    use gossip::Keypair;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
-    use super::*;
+    use super::{super::testing::sign, *};
 
     fn signed(sequence: u64, content: &[u8]) -> (ValueKey, Vec<u8>) {
         let owner = Keypair::from_seed([1; 32]);

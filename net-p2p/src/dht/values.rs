@@ -143,7 +143,7 @@ mod tests {
     use gossip::{Host, Keypair};
 
     use super::*;
-    use crate::dht::validator::sign;
+    use crate::dht::testing::sign;
 
     fn subnet(number: u8) -> Option<Subnet> {
         Some(Host::of(IpAddr::from([9, 9, number, 1])).subnet())

@@ -52,6 +52,12 @@ async fn forged_answers_of_the_local_network_lead_to_eight_dials_at_most() {
         DialHosts::default(),
         (new_key().identity(), P2pMetrics::default()),
     );
+    // Addresses elsewhere, and names, are none of the local network (issue 11, 4).
+    for place in ["/ip4/9.9.9.9/tcp/1", "/ip6/2620:fe::9/tcp/1", "/dns4/h.example/tcp/1"] {
+        let elsewhere = (PeerId::random(), place.parse().unwrap());
+        dialing.on_mdns(mesh, mdns::Event::Discovered(vec![elsewhere]));
+    }
+    assert_eq!(ordered(&mut dialing).await.len(), 0);
     let poison: Vec<_> = (0..FORGED).map(forged).collect();
     for part in poison.chunks(100) {
         dialing.on_mdns(mesh, mdns::Event::Discovered(part.to_vec()));

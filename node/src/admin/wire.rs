@@ -299,6 +299,8 @@ pub(crate) struct Peer {
     pub(crate) agent: Option<String>,
     /// The stream protocols that it says it serves, over libp2p.
     pub(crate) protocols: Vec<String>,
+    /// The address at which it says it sees this node, over libp2p.
+    pub(crate) observed: Option<String>,
     pub(crate) lanes: Lanes,
     /// Messages of it, or for it, that went no further.
     pub(crate) dropped: u64,
@@ -486,7 +488,7 @@ impl Peer {
     /// The description of a peer.
     pub(super) fn of(peer: &PeerInfo, about: About<'_>, now: Instant) -> Self {
         let About { topics, words, traffic, rates: [priority, bulk] } = about;
-        let PeerAbout { agent, protocols, .. } = words.clone().unwrap_or_default();
+        let PeerAbout { agent, protocols, observed, .. } = words.clone().unwrap_or_default();
         let drops = traffic.map(|link| link.drops.as_slice()).unwrap_or_default();
         let drops = drops.iter().map(|(reason, count)| (reason.label().to_owned(), *count));
         let drops: BTreeMap<String, u64> = drops.collect();
@@ -512,6 +514,7 @@ impl Peer {
             topic_muted: topics.is_some_and(|topics| topics.is_muted),
             agent: words.is_some().then_some(agent),
             protocols,
+            observed: words.is_some().then_some(observed),
             lanes: lanes.unwrap_or_default(),
             dropped: drops.values().sum(),
             drops,

@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Show the messages that a running node hears.
     Listen(ListenArgs),
     /// Show the peers of a running node, and those it cannot reach.
-    Peers(PeersArgs),
+    Peers(PeerTableArgs),
     /// Show how a running node is doing.
     Status(PeersArgs),
     /// Follow a running node and its peers in the terminal, until q.
@@ -190,6 +190,15 @@ pub(crate) struct ListenArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerTableArgs {
+    /// Show what each peer says of itself: its program, its protocols, and the address at which it sees this node.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) form: PeersArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 use comfy_table::{Table, presets};
 
 use super::{
-    args::{PeersArgs, TargetArgs},
+    args::{PeerTableArgs, PeersArgs, TargetArgs},
     failure::Failure,
     output,
 };
@@ -16,14 +16,18 @@ use crate::admin::{
 };
 
 /// Prints the peers.
-pub(crate) async fn peers(args: PeersArgs) -> Result<ExitCode, Failure> {
-    let client = Client::new(&args.target.data_dir()?);
+pub(crate) async fn peers(args: PeerTableArgs) -> Result<ExitCode, Failure> {
+    let client = Client::new(&args.form.target.data_dir()?);
     let peers = client.peers().await?;
-    if args.json {
+    if args.form.json {
         output::print(&output::json(&peers)).await?;
         return Ok(ExitCode::SUCCESS);
     }
     output::print(&table(&peers)).await?;
+    let words = peers.iter().filter(|_| args.verbose).filter_map(words);
+    for words in words {
+        output::print(&words).await?;
+    }
     let dials = client.status().await?.dials;
     let missing = |dial: &&Dial| !dial.outcome.starts_with("connected");
     let missing: Vec<&Dial> = dials.iter().filter(missing).collect();
@@ -134,6 +138,18 @@ fn table(peers: &[Peer]) -> String {
         ]);
     }
     table.trim_fmt()
+}
+
+/// The words of a peer about itself and this node; `None` if it has said none.
+fn words(peer: &Peer) -> Option<String> {
+    let agent = printable(peer.agent.as_deref()?);
+    let observed = printable(peer.observed.as_deref().unwrap_or("-"));
+    let protocols: String =
+        peer.protocols.iter().map(|name| format!("\n    {}", printable(name))).collect();
+    Some(format!(
+        "\n#{} is {agent}\n  sees this node at {observed}\n  serves{protocols}",
+        peer.peer
+    ))
 }
 
 /// The standing of a peer on topics, as text.

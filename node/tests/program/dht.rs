@@ -59,7 +59,7 @@ fn a_value_is_put_by_one_node_and_got_by_another_one() {
     assert_eq!(absent.code, Some(1), "{absent:?}");
     assert!(absent.stderr.contains("has a value of this key"), "{absent:?}");
     let peers = dht(1, &["peers"]);
-    assert_eq!(peers.stdout, format!("{address}  connected\n"), "{peers:?}");
+    assert_eq!(peers.stdout, format!("{address}  connected"), "{peers:?}");
     let long = "x".repeat(5_000);
     for (arguments, told) in [
         (&["put", &long][..], "a value is 1 to 4096 bytes"),

@@ -12,6 +12,7 @@ mod dual_stack;
 mod health;
 mod http;
 mod listening;
+mod local_network;
 mod metrics_page;
 mod nat;
 mod output;
