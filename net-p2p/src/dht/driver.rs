@@ -24,7 +24,7 @@ use super::{
     Find, Order, Put,
     announcements::Announcements,
     capability::Capability,
-    exchanges::{Exchanges, Heard},
+    exchanges::Exchanges,
     gate::GatedDht,
     lookups::{Lookups, Search},
     order::{DhtError, DhtPeer},
@@ -144,6 +144,11 @@ impl Dht {
         let now = Instant::now();
         let record = Record::new(put.key.record_key(), put.value);
         let record = Record { expires: Some(now.into_std() + VALIDITY), ..record };
+        if gate.store_mut().values.as_ref().is_some_and(|values| values.is_outdated(&record)) {
+            // The send fails only if the caller has stopped waiting.
+            let _ = put.reply.send(Err(DhtError::Outdated));
+            return;
+        }
         // No number of nodes is demanded; the caller is told how many took it.
         let begun = match gate.put_record(record, Quorum::All) {
             Ok(id) => {
@@ -215,8 +220,19 @@ impl Dht {
         finish(gate, &id);
     }
 
+    /// Ends a get. Its result is stored here too, so that nodes that answer with an older value of an owner cannot take
+    /// back what this one has found.
+    fn got(&mut self, gate: &mut GatedDht, id: &QueryId) {
+        let Some((key, value)) = self.exchanges.got(id) else { return };
+        let record = Record::new(key.record_key(), value);
+        if let Some(values) = gate.store_mut().values.as_mut() {
+            // The store is full of values of this machine, or has this one.
+            let _ = values.offer(record, None, Instant::now().into_std());
+        }
+    }
+
     fn end_get(&mut self, gate: &mut GatedDht, id: QueryId) {
-        self.exchanges.got(&id);
+        self.got(gate, &id);
         finish(gate, &id);
     }
 
@@ -233,10 +249,10 @@ impl Dht {
             } => {
                 self.on_record(gate, record);
             }
-            kad::Event::RoutablePeer { peer, address } => self.route(gate, peer, address),
             kad::Event::InboundRequest {
                 request: InboundRequest::PutRecord { source, record, .. },
             } => self.on_value(gate, &source, record),
+            kad::Event::RoutablePeer { peer, address } => self.route(gate, peer, address),
             kad::Event::OutboundQueryProgressed { id, result, stats, step } => match result {
                 QueryResult::GetProviders(found) => {
                     if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = found {
@@ -263,7 +279,7 @@ impl Dht {
                         self.on_found(gate, id, found.record);
                     }
                     if step.last {
-                        self.exchanges.got(&id);
+                        self.got(gate, &id);
                     }
                 }
                 QueryResult::PutRecord(stored) => {
@@ -285,14 +301,17 @@ impl Dht {
     /// Takes note of a value that a node answered with.
     fn on_found(&mut self, gate: &mut GatedDht, id: QueryId, record: Record) {
         let Some(values) = &gate.store_mut().values else { return };
-        match self.exchanges.heard(&id, record.value, values.namespaces()) {
-            Heard::More => {}
-            Heard::Forged => self.metrics.note(P2pEvent::DhtValueForged),
-            Heard::Enough => self.end_get(gate, id),
+        if let Err(forged) = self.exchanges.heard(&id, record.value, values.namespaces()) {
+            self.metrics.note(P2pEvent::DhtValueForged);
+            tracing::debug!(%forged, "a node answered with a value that is none of the key");
+        }
+        if self.exchanges.is_over(&id) {
+            self.end_get(gate, id);
         }
     }
 
-    /// Stores the value that a peer has sent, if this node has values.
+    /// Stores the value that a peer has sent, if this node has values. The library has told the peer that it is stored: a
+    /// stream that it is told to reset stays open until the peer gives up after ten seconds.
     fn on_value(&self, gate: &mut GatedDht, source: &PeerId, record: Option<Record>) {
         let (may_put, from) = (gate.may_put(source), gate.subnet(source));
         let values = gate.store_mut().values.as_mut().filter(|_| may_put);

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     key::ValueKey,
-    validator::{Namespaces, Preference},
+    validator::{InvalidValue, Namespaces, Preference},
 };
 
 /// Puts under way, and gets under way, at most. Chosen: a few callers.
@@ -26,6 +26,8 @@ struct Get {
     until: Instant,
     best: Option<Vec<u8>>,
     heard: usize,
+    /// `true` if no other value can count more than the best one.
+    is_decided: bool,
     reply: oneshot::Sender<Option<Vec<u8>>>,
 }
 
@@ -33,17 +35,6 @@ struct Get {
 struct Put {
     until: Instant,
     reply: oneshot::Sender<usize>,
-}
-
-/// The outcome of one answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// The search goes on.
-    More,
-    /// The value is not one of the key.
-    Forged,
-    /// The search is over, and the query is to be finished.
-    Enough,
 }
 
 /// The puts and gets under way, by the number of their query.
@@ -77,7 +68,7 @@ impl<Id: Copy + Eq + Hash> Exchanges<Id> {
         until: Instant,
         reply: oneshot::Sender<Option<Vec<u8>>>,
     ) {
-        self.gets.insert(id, Get { key, until, best: None, heard: 0, reply });
+        self.gets.insert(id, Get { key, until, best: None, heard: 0, is_decided: false, reply });
     }
 
     pub(super) fn put(&mut self, id: Id, until: Instant, reply: oneshot::Sender<usize>) {
@@ -85,31 +76,43 @@ impl<Id: Copy + Eq + Hash> Exchanges<Id> {
     }
 
     /// Notes the value that one node answered with.
-    pub(super) fn heard(&mut self, id: &Id, value: Vec<u8>, by: &Namespaces) -> Heard {
-        let Some(get) = self.gets.get_mut(id) else { return Heard::More };
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] for a value that is none of the key.
+    pub(super) fn heard(
+        &mut self,
+        id: &Id,
+        value: Vec<u8>,
+        by: &Namespaces,
+    ) -> Result<(), InvalidValue> {
+        let Some(get) = self.gets.get_mut(id) else { return Ok(()) };
         get.heard += 1;
-        let is_forged = by.check(&get.key, &value).is_err();
-        let counts = || match &get.best {
+        by.check(&get.key, &value)?;
+        let counts = match &get.best {
             None => true,
             Some(best) => by.compare(&get.key, &value, best) == Preference::New,
         };
-        if !is_forged && counts() {
+        if counts {
+            get.is_decided = by.is_only(&get.key, &value);
             get.best = Some(value);
         }
-        let is_only = get.best.as_ref().is_some_and(|best| by.is_only(&get.key, best));
-        match () {
-            () if is_only || get.heard >= MAX_ANSWERS => Heard::Enough,
-            () if is_forged => Heard::Forged,
-            () => Heard::More,
-        }
+        Ok(())
     }
 
-    /// Gives the caller of a get what was found.
-    pub(super) fn got(&mut self, id: &Id) {
-        if let Some(get) = self.gets.remove(id) {
-            // The send fails only if the caller has stopped waiting.
-            let _ = get.reply.send(get.best);
-        }
+    /// Returns `true` if a get has heard enough, and its query is to be finished.
+    pub(super) fn is_over(&self, id: &Id) -> bool {
+        let has_enough = |get: &Get| get.is_decided || get.heard >= MAX_ANSWERS;
+        self.gets.get(id).is_some_and(has_enough)
+    }
+
+    /// Gives the caller of a get what was found, and returns it with its key.
+    pub(super) fn got(&mut self, id: &Id) -> Option<(ValueKey, Vec<u8>)> {
+        let get = self.gets.remove(id)?;
+        let found = get.best.clone();
+        // The send fails only if the caller has stopped waiting.
+        let _ = get.reply.send(get.best);
+        Some((get.key, found?))
     }
 
     /// Tells the caller of a put how many nodes took the value.
@@ -154,8 +157,11 @@ mod tests {
     fn the_first_valid_content_ends_a_get_and_forged_ones_do_not() {
         let (key, namespaces) = (ValueKey::of_content(b"true"), Namespaces::of("net"));
         let (mut exchanges, mut found, _) = begun(&key);
-        assert_eq!(exchanges.heard(&7, b"false".to_vec(), &namespaces), Heard::Forged);
-        assert_eq!(exchanges.heard(&7, b"true".to_vec(), &namespaces), Heard::Enough);
+        let forged = exchanges.heard(&7, b"false".to_vec(), &namespaces);
+        assert_eq!(forged, Err(InvalidValue::NotOfKey));
+        assert!(!exchanges.is_over(&7));
+        assert_eq!(exchanges.heard(&7, b"true".to_vec(), &namespaces), Ok(()));
+        assert!(exchanges.is_over(&7));
         exchanges.got(&7);
         assert_eq!(found.try_recv(), Ok(Some(b"true".to_vec())));
     }
@@ -167,7 +173,8 @@ mod tests {
         let (mut exchanges, mut found, _) = begun(&key);
         for sequence in [3, 9, 4] {
             let value = sign(&owner, "net", &key, sequence, b"x");
-            assert_eq!(exchanges.heard(&7, value, &namespaces), Heard::More);
+            assert_eq!(exchanges.heard(&7, value, &namespaces), Ok(()));
+            assert!(!exchanges.is_over(&7), "a newer one may come");
         }
         exchanges.got(&7);
         assert_eq!(found.try_recv(), Ok(Some(sign(&owner, "net", &key, 9, b"x"))));
@@ -179,8 +186,13 @@ mod tests {
         let (mut exchanges, found, now) = begun(&key);
         assert!(exchanges.overdue_gets(now).is_empty());
         assert_eq!(exchanges.overdue_gets(now + Duration::from_secs(5)), [7]);
-        let ends = (1..).find(|_| exchanges.heard(&7, vec![1], &namespaces) == Heard::Enough);
-        assert_eq!(ends, Some(MAX_ANSWERS));
+        for _ in 0..MAX_ANSWERS {
+            assert!(!exchanges.is_over(&7));
+            // Each of them is counted, the last one as well.
+            let forged = exchanges.heard(&7, vec![1], &namespaces);
+            assert_eq!(forged, Err(InvalidValue::NotOfKey));
+        }
+        assert!(exchanges.is_over(&7));
         drop(found);
         assert_eq!(exchanges.overdue_gets(now), [7]);
     }

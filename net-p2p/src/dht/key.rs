@@ -6,13 +6,14 @@ use gossip::Identity;
 use libp2p::kad::RecordKey;
 use sha2::{Digest, Sha256};
 
-/// Longest key, in bytes. Chosen: a namespace, a peer ID and a name of 64 bytes, twice.
-pub(super) const MAX_KEY_BYTES: usize = 256;
+/// Longest key, in bytes. Source: py-libp2p 0.8.1, which looks up no longer ones. A signed value has 125 at most: a peer ID
+/// has 53, and its name 64.
+pub(super) const MAX_KEY_BYTES: usize = 128;
 
 /// Longest name of a signed value, in bytes. Chosen: a host name has 63 bytes in a label.
 const MAX_NAME_BYTES: usize = 64;
 
-/// The key of a value: `/NAMESPACE/REST`, of 4 to 256 printable ASCII characters without spaces. The namespace decides
+/// The key of a value: `/NAMESPACE/REST`, of 4 to 128 printable ASCII characters without spaces. The namespace decides
 /// which values are valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueKey(Box<str>);

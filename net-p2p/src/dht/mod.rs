@@ -107,8 +107,8 @@ pub struct DhtConfig {
     /// The addresses that are believed. Default: all if every address that the node listens on or is configured to dial
     /// is private, else those of the public internet.
     pub scope: Option<AddressScope>,
-    /// The values that the node has, if any. Default: [`DhtValues::Off`]. In the profile `algorand` they are always off, as in its
-    /// existing nodes.
+    /// The values that the node has, if any. Default: [`DhtValues::Off`]. In the profile `algorand` they are always off,
+    /// as in its existing nodes.
     pub values: DhtValues,
     /// Namespaces of an application, by their names. Default: none.
     namespaces: BTreeMap<String, Arc<dyn ValueValidator>>,

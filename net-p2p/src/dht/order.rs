@@ -35,6 +35,9 @@ pub enum DhtError {
     /// The node neither puts nor gets values.
     #[error("values of the DHT are off in this node; set `dht_values` to turn them on")]
     ValuesOff,
+    /// A value of the key is stored here that counts more.
+    #[error("a value of this key is stored here that counts more")]
+    Outdated,
     /// The value is not one of the key.
     #[error("the value cannot be put: {0}")]
     Invalid(InvalidValue),

@@ -5,7 +5,8 @@
 //! * At most [`MAX_VALUES`] values of others are stored, each of at most [`MAX_VALUE_BYTES`](super::MAX_VALUE_BYTES), and
 //!   [`MAX_OWN`] of this node's own.
 //! * A full store makes room for a value from a less crowded subnet and for no other.
-//! * A value is stored for [`VALIDITY`] at most, unless somebody puts it again.
+//! * A value is stored for [`VALIDITY`] since somebody put it last.
+//! * A peer that puts the value of another again neither shortens its time nor gives its place to others.
 
 use std::{
     collections::HashMap,
@@ -70,6 +71,19 @@ impl ValueStore {
         self.own.get(key).or_else(|| self.others.get(key).map(|kept| &kept.record))
     }
 
+    /// Returns `true` if a value is stored that counts more than this one.
+    pub(super) fn is_outdated(&self, record: &Record) -> bool {
+        let counts_more = |known: &Record| {
+            let key = ValueKey::of_record(&record.key);
+            known.value != record.value
+                && key.is_some_and(|key| {
+                    let preference = self.namespaces.compare(&key, &record.value, &known.value);
+                    preference != Preference::New
+                })
+        };
+        self.get(&record.key).is_some_and(counts_more)
+    }
+
     /// Stores an own value, which its caller has checked. Returns `false` if there are too many.
     pub(super) fn put_own(&mut self, record: Record) -> bool {
         let has_room = self.own.len() < MAX_OWN || self.own.contains_key(&record.key);
@@ -89,21 +103,30 @@ impl ValueStore {
     ) -> Result<(), Refused> {
         let key = ValueKey::of_record(&record.key).ok_or(Refused::Key)?;
         self.namespaces.check(&key, &record.value).map_err(Refused::Invalid)?;
-        if let Some(known) = self.get(&record.key)
-            && known.value != record.value
-            && self.namespaces.compare(&key, &record.value, &known.value) != Preference::New
-        {
+        if self.is_outdated(&record) {
             return Err(Refused::Older);
         }
-        // The newer value of another place of the same owner takes the place of the own one.
-        self.own.remove(&record.key);
-        let longest = now + VALIDITY;
-        let expires = record.expires.map_or(longest, |wished| wished.min(longest));
+        // The time that the sender wishes does not count, because anybody can send the value of another.
+        let expires = now + VALIDITY;
         record.expires = Some(expires);
+        record.value.shrink_to_fit();
+        if let Some(own) = self.own.get_mut(&record.key) {
+            // Another place of the same owner may have put a newer one; the old one that comes again changes nothing.
+            if own.value != record.value {
+                *own = record;
+            }
+            return Ok(());
+        }
+        if let Some(kept) = self.others.get_mut(&record.key)
+            && kept.record.value == record.value
+        {
+            // Its place stays the one of the subnet that it came from first.
+            (kept.expires, kept.record.expires) = (expires, Some(expires));
+            return Ok(());
+        }
         if self.others.len() >= MAX_VALUES && !self.others.contains_key(&record.key) {
             self.make_room(from, now)?;
         }
-        record.value.shrink_to_fit();
         self.others.insert(record.key.clone(), Kept { record, from, expires });
         Ok(())
     }
@@ -193,6 +216,30 @@ mod tests {
         assert_eq!(store.offer(value(3), None, now), Err(Refused::Older));
         store.offer(value(5), None, now).unwrap();
         assert_eq!(store.get(&key.record_key()).unwrap().value, value(5).value);
+    }
+
+    // Threats and goals, row 24: anybody can put the value of another again.
+    #[test]
+    fn a_value_that_a_stranger_puts_again_keeps_its_time_and_its_place() {
+        let (mut store, now) = (store(), Instant::now());
+        store.offer(content(0), subnet(2), now).unwrap();
+        assert!(store.put_own(content(1)));
+        let soon = now + Duration::from_secs(1);
+        for number in [0, 1] {
+            let again = Record { expires: Some(soon), ..content(number) };
+            store.offer(again, subnet(1), now).unwrap();
+        }
+        for number in 2..3 * MAX_VALUES {
+            let _ = store.offer(content(number), subnet(1), now);
+        }
+        for number in 0..20 {
+            let _ = store.offer(content(100_000 + number), subnet(3), now);
+        }
+        store.prune(soon);
+        for number in [0, 1] {
+            let kept = store.get(&content(number).key).unwrap();
+            assert!(!kept.is_expired(soon), "{number}");
+        }
     }
 
     #[test]

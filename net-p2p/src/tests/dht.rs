@@ -2,8 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use futures::StreamExt;
-use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
+use futures::{StreamExt, future::join_all};
+use gossip::{GossipNode, NetworkId, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{
     PeerId, StreamProtocol, Swarm, identify,
     identity::Keypair,
@@ -50,6 +50,7 @@ async fn roomy(mode: DhtMode, peer: Option<(&Node, gossip::Keypair)>, provides: 
         config.peers = peers;
         config.door = Door::new(mesh::InboundLimits::default().with_per_ip(64));
         config.dht = DhtConfig::default().with_mode(mode).with_provides(provides);
+        config.dht.values = DhtValues::On;
         config
     };
     Node::start_with(PROFILE, "net-v1", key, config).await
@@ -143,10 +144,13 @@ struct Library {
 }
 
 async fn library(key: Keypair, node: &Node) -> Swarm<Library> {
+    host_of(key, node, kad::Config::new(PROTOCOL)).await
+}
+
+async fn host_of(key: Keypair, node: &Node, config: kad::Config) -> Swarm<Library> {
     let transport = plain_transport(&key, Door::default());
     let local = key.public().to_peer_id();
-    let mut kad =
-        kad::Behaviour::with_config(local, MemoryStore::new(local), kad::Config::new(PROTOCOL));
+    let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), config);
     kad.set_mode(Some(kad::Mode::Server));
     let identify = identify::Behaviour::new(identify::Config::new(String::new(), key.public()));
     let config = Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
@@ -250,9 +254,9 @@ async fn records_in_the_name_of_others_values_and_endless_keys_are_not_stored() 
     assert_eq!(archives[0].identity, honest.network.identity());
 }
 
-/// Keys of which the peer IDs are the closest to a capability of many.
-fn next_to(capability: &str, count: usize) -> Vec<Keypair> {
-    let target = kad::KBucketKey::new(key_of(capability));
+/// Keys of which the peer IDs are the closest to a key of many.
+fn next_to(target: RecordKey, count: usize) -> Vec<Keypair> {
+    let target = kad::KBucketKey::new(target);
     let distance =
         |key: &Keypair| kad::KBucketKey::from(key.public().to_peer_id()).distance(&target);
     let mut keys: Vec<_> = (0..64 * count).map(|_| Keypair::generate_ed25519()).collect();
@@ -282,8 +286,9 @@ async fn sybils_next_to_a_key_and_forged_records_do_not_hide_an_honest_record() 
     let key = new_key();
     let victim = crate::config::libp2p_key(&key).public().to_peer_id();
     let tasks = TaskSet::new(&CancellationToken::new());
-    for key in next_to("archival", 20) {
-        let host = time::timeout(PATIENCE, sybil(key, &hub, victim)).await.unwrap();
+    let keys = next_to(key_of("archival"), 20).into_iter();
+    let hosts = join_all(keys.map(|key| sybil(key, &hub, victim)));
+    for host in time::timeout(PATIENCE, hosts).await.unwrap() {
         drive(host, &tasks);
     }
     let archive = roomy(DhtMode::Server, Some((&hub, key)), &["archival"]).await;
@@ -302,6 +307,106 @@ async fn sybils_next_to_a_key_and_forged_records_do_not_hide_an_honest_record() 
         assert!(Instant::now() < deadline, "the archive is never found");
     }
     assert!(names_it(20).await || names_it(20).await || names_it(20).await);
+}
+
+/// A host that says it stores every value and stores none, and answers with a `forged` one.
+async fn liar(key: Keypair, hub: &Node, forged: &kad::Record) -> Swarm<Library> {
+    let mut config = kad::Config::new(PROTOCOL);
+    // What comes is an event, which nobody looks at, and the sender is told that it is stored.
+    config.set_record_filtering(kad::StoreInserts::FilterBoth);
+    let mut host = host_of(key, hub, config).await;
+    host.behaviour_mut().kad.store_mut().put(forged.clone()).unwrap();
+    host
+}
+
+fn record_of(key: &ValueKey, value: &[u8]) -> kad::Record {
+    kad::Record::new(RecordKey::from(key.as_str().as_bytes().to_vec()), value.to_vec())
+}
+
+/// A table with 20 liars next to a key, and two honest nodes that all others know: a hub without values, and a keeper.
+struct Beset {
+    hub: Node,
+    keeper: Node,
+    tasks: TaskSet,
+}
+
+impl Beset {
+    async fn by_liars(forged: &kad::Record) -> Self {
+        let without_values = |mut config: P2pConfig| {
+            config.door = Door::new(mesh::InboundLimits::default().with_per_ip(64));
+            config.dht = DhtConfig::default().with_mode(DhtMode::Server);
+            config
+        };
+        let hub = Node::start_with(PROFILE, "net-v1", new_key(), without_values).await;
+        let tasks = TaskSet::new(&CancellationToken::new());
+        let keys = next_to(forged.key.clone(), 20).into_iter();
+        let hosts = join_all(keys.map(|key| liar(key, &hub, forged)));
+        for host in time::timeout(PATIENCE, hosts).await.unwrap() {
+            drive(host, &tasks);
+        }
+        let keeper = roomy(DhtMode::Server, Some((&hub, new_key())), &[]).await;
+        Self { hub, keeper, tasks }
+    }
+
+    /// A node that knows both honest ones.
+    async fn member(&self, mode: DhtMode, key: gossip::Keypair) -> Node {
+        let peers = [&self.hub, &self.keeper].map(|node| node.address().to_string());
+        let config = |mut config: P2pConfig| {
+            config.peers = peers.map(NodeAddress::Multiaddr).into();
+            config.dht = DhtConfig::default().with_mode(mode).with_values(DhtValues::On);
+            config
+        };
+        Node::start_with(PROFILE, "net-v1", key, config).await
+    }
+
+    /// Has `owner` put a value, and leaves it to the others.
+    async fn left(&self, owner: Node, key: &ValueKey, value: &[u8]) {
+        // The liars and the hub say so, too.
+        put(&owner, key, value, 22).await;
+        drop(owner);
+    }
+
+    /// Has newcomers search for the value, each again after it has learnt of the liars.
+    async fn heard(&self, key: &ValueKey, content: &[u8]) {
+        for _ in 0..2 {
+            let seeker = self.member(DhtMode::Client, new_key()).await;
+            got(&seeker, key, |found| found.content == content).await;
+            for _ in 0..2 {
+                let found = seeker.network.get_value(key.clone(), LIMIT).await.unwrap();
+                assert_eq!(found.unwrap().content, content);
+            }
+        }
+    }
+}
+
+// Issue 11, 5; threats and goals, row 24: 20 sybils next to the key that answer with another content.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sybils_next_to_a_key_hide_no_content() {
+    let key = ValueKey::of_content(b"true");
+    let table = Beset::by_liars(&record_of(&key, b"false")).await;
+    let owner = table.member(DhtMode::Server, new_key()).await;
+    table.left(owner, &key, b"true").await;
+    table.heard(&key, b"true").await;
+}
+
+// Issue 11, 5; threats and goals, row 24: 20 sybils that answer with an older value, which the owner did sign.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sybils_that_replay_an_older_value_do_not_hide_the_newest() {
+    let owner_key = new_key();
+    let key = ValueKey::of_owner(&owner_key.identity(), "head").unwrap();
+    let (by, network) = (crate::config::libp2p_key(&owner_key), NetworkId::new("net-v1").unwrap());
+    let old = record_of(&key, &crate::dht::sign(&by, &network, &key, 1, b"old"));
+    let table = Beset::by_liars(&old).await;
+    let owner = table.member(DhtMode::Server, owner_key).await;
+    let (_, new) = owner.network.sign_value("head", 2, b"new").unwrap();
+    table.left(owner, &key, &new).await;
+    // Another one puts the old value to all of them.
+    let config = kad::Config::new(PROTOCOL);
+    let replaying = host_of(Keypair::generate_ed25519(), &table.hub, config);
+    let mut replaying = time::timeout(PATIENCE, replaying).await.unwrap();
+    replaying.behaviour_mut().kad.put_record(old, kad::Quorum::One).unwrap();
+    drive(replaying, &table.tasks);
+    table.heard(&key, b"new").await;
 }
 
 /// A server with values that knows `peer`.
@@ -410,16 +515,23 @@ async fn forged_values_and_floods_of_values_are_neither_stored_nor_believed() {
     let key = ValueKey::of_content(b"true");
     let record_key = RecordKey::from(key.as_str().as_bytes().to_vec());
     let forged = kad::Record::new(record_key, b"false".to_vec());
-    host.behaviour_mut().kad.put_record(forged, kad::Quorum::One).unwrap();
-    for number in 0..100_u32 {
-        let value = number.to_be_bytes().to_vec();
-        let key = ValueKey::of_content(&value).as_str().as_bytes().to_vec();
-        let record = kad::Record::new(RecordKey::from(key), value);
-        host.behaviour_mut().kad.put_record(record, kad::Quorum::One).unwrap();
-    }
+    host.behaviour_mut().kad.put_record(forged, kad::Quorum::All).unwrap();
+    let flood = async {
+        for number in 0..200_u32 {
+            let value = number.to_be_bytes().to_vec();
+            let record = record_of(&ValueKey::of_content(&value), &value);
+            host.behaviour_mut().kad.put_record(record, kad::Quorum::All).unwrap();
+            // Half of the streams that a connection has for the table, so that none is lost.
+            while host.behaviour().kad.iter_queries().count() >= 16 {
+                host.select_next_some().await;
+            }
+        }
+    };
+    time::timeout(PATIENCE, flood).await.unwrap();
     let _host = driven(host);
     let refused = || hub.network.metrics().count(P2pEvent::DhtRecordRefused);
-    until("those beyond the rate are refused", || refused() >= 60).await;
+    // Within its patience the test lets in three windows of 32 at most.
+    until("those beyond the rate are refused", || refused() >= 100).await;
     // The host itself has the forged value, and answers with it.
     let forged = || seeker.network.metrics().count(P2pEvent::DhtValueForged);
     let deadline = Instant::now() + PATIENCE;

@@ -9,9 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::StatusCode,
+    response::Response,
+};
 use broadcaster::Broadcaster;
 use gossip::GossipNode;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use tandem::{HttpPermits, Mode, PeerControl, View};
@@ -22,7 +28,7 @@ use crate::{cli::Condition, lines::Lines, live::Live};
 
 /// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
 /// milliseconds; standard input may be somebody typing, but that is read before it is sent.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running node that the admin API speaks about.
 #[derive(Clone)]
@@ -55,15 +61,24 @@ pub(crate) struct Context {
 
 pub(super) type Shared = State<Arc<Context>>;
 
+/// Reads a body of at most `most` bytes, within [`BODY_TIMEOUT`].
+pub(super) async fn read_body(body: Body, most: usize) -> Result<Bytes, Response> {
+    match time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("the body is longer than {most} bytes");
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, text))
+        }
+        Ok(Err(_)) => Err(bad("the body could not be read")),
+        Err(_elapsed) => {
+            Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"))
+        }
+    }
+}
+
 /// Reads a body of JSON.
 pub(super) async fn read_json<T: DeserializeOwned>(body: Body, most: usize) -> Result<T, Response> {
-    let body = match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(bad("the body could not be read")),
-        Err(_elapsed) => {
-            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
-        }
-    };
+    let body = read_body(body, most).await?;
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 

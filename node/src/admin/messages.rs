@@ -25,7 +25,7 @@ use tokio::{sync::broadcast, time};
 
 use super::{
     asked::Asked,
-    context::{BODY_TIMEOUT, Context, Shared, bad},
+    context::{Context, Shared, bad, read_body},
     problem::refuse,
     route_table::Routes,
     wire::{Heard, Line, Sent},
@@ -54,18 +54,12 @@ async fn send(
     let tag = query.tag.parse::<Tag>().map_err(|error| bad(error.to_string()))?;
     let max = largest_body(&context.broadcaster, tag).map_err(bad)?;
     // Read to its end even if it is too long for its tag: who is still writing reads no answer.
-    let read = axum::body::to_bytes(body, MAX_MESSAGE_BYTES);
-    let body = match time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) if body.len() <= max => body,
-        Ok(Ok(body)) => {
-            let text = format!("the body has {} bytes: {tag} takes at most {max}", body.len());
-            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, text));
-        }
-        Ok(Err(_)) => return Err(bad("the body could not be read")),
-        Err(_elapsed) => {
-            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
-        }
-    };
+    // Read to its end even if it is too long for its tag: who is still writing reads no answer.
+    let body = read_body(body, MAX_MESSAGE_BYTES).await?;
+    if body.len() > max {
+        let text = format!("the body has {} bytes: {tag} takes at most {max}", body.len());
+        return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
     deliver(&context, tag, body).await
 }
 

@@ -19,7 +19,7 @@ use tokio::{sync::broadcast, time};
 
 use super::{
     asked::Asked,
-    context::{BODY_TIMEOUT, Context, Shared, bad},
+    context::{Context, Shared, bad, read_body},
     messages::DELIVERY_TIMEOUT,
     problem::refuse,
     route_table::Routes,
@@ -57,14 +57,7 @@ async fn publish(
     body: Body,
 ) -> Result<Json<Published>, Response> {
     let TopicQuery { topic } = query;
-    let read = axum::body::to_bytes(body, MAX_MESSAGE_BYTES);
-    let body = match time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(bad("the body could not be read")),
-        Err(_elapsed) => {
-            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"));
-        }
-    };
+    let body = read_body(body, MAX_MESSAGE_BYTES).await?;
     is_own(&context, &topic)?;
     let bytes = body.len();
     let status = |error: &PublishError| match error {

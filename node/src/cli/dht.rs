@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tandem::MAX_VALUE_BYTES;
+use tandem::{InvalidValue, MAX_VALUE_BYTES};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -35,6 +35,9 @@ pub(crate) async fn dht(args: DhtArgs) -> Result<ExitCode, Failure> {
                 "-" => standard_input().await?,
                 _ => value.into_bytes(),
             };
+            if !(1..=MAX_VALUE_BYTES).contains(&content.len()) {
+                return Err(Failure::Usage { text: InvalidValue::Size.to_string() });
+            }
             let order = ValueToPut { name, content_hex: hex::encode(content) };
             let stored = client.put_value(&order).await?;
             if stored.nodes == 0 {

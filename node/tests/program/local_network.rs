@@ -1,7 +1,12 @@
 //! Two nodes on a bridge, each in a network namespace of its own, find each other by multicast DNS.
 
 #[cfg(test)]
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
 
 use crate::support::{Process, eventually, scratch, tandem};
 
@@ -56,12 +61,26 @@ fn two_nodes_on_a_bridge_find_each_other() {
     };
     let script = format!("{BRIDGE}\n{}\n{}\nread -r", run(1), run(2));
     let bridge = Process::spawn(&mut namespace(&script));
-    for folder in &folders {
+    let told = |arguments: &[&str], folder: &Path| {
+        let told = tandem().args(arguments).arg("--data-dir").arg(folder).output();
+        String::from_utf8(told.unwrap().stdout).unwrap()
+    };
+    for (folder, other) in folders.iter().zip(["10.78.0.2", "10.78.0.1"]) {
+        let folder = folder.path();
         eventually("the other node is a peer", || {
-            let peers =
-                tandem().args(["peers", "--json", "--data-dir"]).arg(folder.path()).output();
-            let peers = String::from_utf8(peers.unwrap().stdout).unwrap();
-            peers.contains("10.78.0.").then_some(())
+            told(&["peers", "--json"], folder).contains(other).then_some(())
+        });
+        // Both hear of each other, whoever dials.
+        eventually("the phonebook has it from mDNS", || {
+            let book: Value =
+                serde_json::from_str(&told(&["phonebook", "list", "--json"], folder)).ok()?;
+            let is_it = |entry: &&Value| {
+                let address = entry["address"].as_str().unwrap_or_default();
+                let sources = entry["sources"].as_array();
+                address.contains(other)
+                    && sources.is_some_and(|sources| sources.iter().any(|source| source == "mdns"))
+            };
+            book.as_array()?.iter().find(is_it).map(drop)
         });
     }
     drop(bridge);

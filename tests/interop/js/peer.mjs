@@ -9,6 +9,8 @@
  *   peer.mjs topic ADDR NAME strict|none|floodsub
  *                                                publishes on a topic of a node and prints the first message of the node there;
  *                                                ends when stdin closes
+ *   peer.mjs dht ADDR PREFIX FIND PROVIDE VALUE  joins the DHT of a node; one line: its own peer ID; then the values of
+ *                                                the keys on stdin
  *
  * All use TCP and WebSocket, Noise and Yamux, with a fresh Ed25519 key. INTEROP_SECURITY is noise (the default) or tls.
  * INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_PSK is the key file of a private network. With
@@ -28,10 +30,12 @@ import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { call } from './call.mjs'
 import { serveStream } from './serve.mjs'
+import { table, tableOf } from './table.mjs'
 import { pubsubOf, topic } from './topic.mjs'
 
 const PROTOCOL = '/http/1.1'
-const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MULTIADDR | peer.mjs topic MULTIADDR NAME strict|none|floodsub'
+const USAGE = 'usage: peer.mjs serve | peer.mjs call [-extra] [-only STEP,..] MULTIADDR | peer.mjs topic MULTIADDR NAME strict|none|floodsub' +
+  ' | peer.mjs dht MULTIADDR PREFIX FIND PROVIDE VALUE'
 
 /** Streams that one connection may open at once. Chosen: above the 256 callers of our benchmark. */
 const MAX_STREAMS = 512
@@ -48,11 +52,13 @@ async function newNode (listen, services = {}) {
     connectionManager: { inboundConnectionThreshold: 1000 },
     services: { identify: identify(), ...services }
   })
-  // rust-libp2p answers no pings of a peer that does not answer them itself.
-  await node.handle('/ipfs/ping/1.0.0', (stream) => {
-    stream.addEventListener('message', ({ data }) => stream.send(data))
-    stream.addEventListener('remoteCloseWrite', () => stream.close().catch(() => {}))
-  })
+  // rust-libp2p answers no pings of a peer that does not answer them itself. The DHT brings the library's own service.
+  if (services.ping === undefined) {
+    await node.handle('/ipfs/ping/1.0.0', (stream) => {
+      stream.addEventListener('message', ({ data }) => stream.send(data))
+      stream.addEventListener('remoteCloseWrite', () => stream.close().catch(() => {}))
+    })
+  }
   return node
 }
 
@@ -79,6 +85,11 @@ if (command === 'serve' && rest.length === 0) {
 } else if (command === 'topic' && rest.length === 3) {
   const node = await newNode([], { pubsub: pubsubOf(rest[2]) })
   const held = await topic(node, rest)
+  await node.stop()
+  process.exit(held ? 0 : 1)
+} else if (command === 'dht' && rest.length === 5) {
+  const node = await newNode(['/ip4/127.0.0.1/tcp/0'], tableOf(rest[1]))
+  const held = await table(node, rest)
   await node.stop()
   process.exit(held ? 0 : 1)
 } else {

@@ -6,11 +6,14 @@
     peer.py topic ADDR NAME strict|author|floodsub
                         publishes on a topic of a node and prints the first message of the node there; ends when
                         stdin closes
+    peer.py dht ADDR PREFIX FIND PROVIDE VALUE
+                        joins the DHT of a node; one line: its own peer ID; then the values of the keys on stdin
 
 All use TCP, Noise and Yamux. The key is a secp256k1 one, as the guides of py-libp2p make them. The routes
 are those of ../README.md without the ones that are asked for with -extra; one request a stream.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -29,6 +32,8 @@ from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.identify import parse_identify_response
 from libp2p.io.utils import read_exactly
 from libp2p.network.stream.exceptions import StreamEOF, StreamError
+from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_store
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.floodsub import FloodSub
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12 as MESHSUB
@@ -36,6 +41,7 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.records.validator import NamespacedValidator, Validator
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
@@ -354,16 +360,93 @@ async def topic(address, name, policy):
         nursery.cancel_scope.cancel()
 
 
+# Time for each step in a DHT, and between two tries of one that needs the other side to be ready. Chosen: each takes
+# well under a second on a loopback.
+STEP_DEADLINE_SECONDS = 30
+STEP_PAUSE_SECONDS = 0.1
+
+
+def content_key(value):
+    return f"/content/{hashlib.sha256(value).hexdigest()}"
+
+
+class Contents(Validator):
+    """Admits values whose key is their hash."""
+
+    def validate(self, key, value):
+        if key != content_key(value):
+            raise ValueError("the value is not the one of its key")
+
+    def select(self, key, values):
+        return 0
+
+
+def capability(name):
+    """The key under which nodes that offer something are found: a multihash in hexadecimal digits."""
+    return "1220" + hashlib.sha256(name.encode()).hexdigest()
+
+
+async def until(what, step):
+    """Repeats a step until it gives something."""
+    with trio.move_on_after(STEP_DEADLINE_SECONDS):
+        while True:
+            result = await step()
+            if result:
+                return result
+            await trio.sleep(STEP_PAUSE_SECONDS)
+    raise TimeoutError(what)
+
+
+async def table(address, prefix, find, provide, value):
+    """Takes part in the DHT of a node, and prints the value of each key on stdin."""
+    # The library has the name of its protocol in five places, and no parameter for it.
+    for module in [common, kad_dht, peer_routing, provider_store, value_store]:
+        module.PROTOCOL_ID = TProtocol(f"{prefix}/kad/1.0.0")
+    info = info_from_p2p_addr(Multiaddr(address))
+    host = make_host()
+    validator = NamespacedValidator({"content": Contents()}, strict_validation=True)
+    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+        dht = KadDHT(
+            host,
+            DHTMode.SERVER,
+            validator=validator,
+            validator_changed=True,
+            protocol_prefix=TProtocol(prefix),
+            strict_validation=True,
+        )
+        async with background_trio_service(dht):
+            await host.connect(info)
+            await until("the node is in the routing table", lambda: dht.add_peer(info.peer_id))
+
+            async def finds():
+                found = await dht.find_providers(capability(find))
+                return any(one.peer_id == info.peer_id and one.addrs for one in found)
+
+            await until(f"the node provides {find}", finds)
+            await until(f"providing {provide}", lambda: dht.provide(capability(provide)))
+            await dht.put_value(content_key(value.encode()), value.encode())
+            print(host.get_id(), flush=True)
+            pieces = b""
+            while piece := await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
+                *keys, pieces = (pieces + piece).split(b"\n")
+                for key in keys:
+                    found = await until(f"getting {key!r}", lambda key=key: dht.get_value(key.decode()))
+                    print(found.decode(), flush=True)
+
+
 def main():
     match sys.argv[1:]:
         case ["serve"]:
             trio.run(serve)
         case ["topic", address, name, policy]:
             trio.run(topic, address, name, policy)
+        case ["dht", address, prefix, find, provide, value]:
+            trio.run(table, address, prefix, find, provide, value)
         case ["call", address]:
             sys.exit(0 if trio.run(call, address) else 1)
         case _:
             usage = "usage: peer.py serve | peer.py call MULTIADDR | peer.py topic MULTIADDR NAME strict|author|floodsub"
+            usage += " | peer.py dht MULTIADDR PREFIX FIND PROVIDE VALUE"
             print(usage, file=sys.stderr)
             sys.exit(2)
 
