@@ -149,7 +149,7 @@ impl Mesh {
         if is_added { Ok(()) } else { Err(TooManySources) }
     }
 
-    /// Everything in the phonebook that is worth keeping on disk.
+    /// Every address in the phonebook that somebody lists; [`Record::is_kept`] says which are worth keeping on disk.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         self.schedule().book().records(now())

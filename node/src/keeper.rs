@@ -70,7 +70,8 @@ impl Keeper {
     }
 
     async fn save(&self) -> Result<bool, PeerFileError> {
-        self.store.save(self.mesh.records(), self.mesh.bans()).await
+        let records = self.mesh.records().into_iter().filter(Record::is_kept);
+        self.store.save(records.collect(), self.mesh.bans()).await
     }
 }
 

@@ -309,13 +309,12 @@ impl Phonebook {
         fit.map(|(address, _)| address.clone()).choose_multiple(rng, count)
     }
 
-    /// Everything that is worth keeping on disk, at the moment `now`, in the order of the addresses. Addresses that
-    /// only the local network announces are not.
+    /// Every address that somebody lists, at the moment `now`, in the order of the addresses. Those for which
+    /// [`Record::is_kept`] holds are worth keeping on disk.
     #[must_use]
     pub fn records(&self, now: Instant) -> Vec<Record> {
-        let is_kept = |entry: &Entry| entry.kind().is_some_and(|kind| kind != SourceKind::Local);
-        let kept = self.entries.iter().filter(|(_, entry)| is_kept(entry));
-        kept.map(|(address, entry)| Record {
+        let listed = self.entries.iter().filter(|(_, entry)| entry.kind().is_some());
+        listed.map(|(address, entry)| Record {
             address: address.clone(),
             listings: entry.listings.clone(),
             identity: entry.identity,

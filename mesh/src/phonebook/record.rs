@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use gossip::{Identity, NodeAddress};
 
-use super::{roles::RoleSet, source::SourceId};
+use super::{
+    roles::RoleSet,
+    source::{SourceId, SourceKind},
+};
 
 /// All that is kept of one address, as plain data.
 ///
@@ -33,6 +36,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Returns `true` unless the local network alone announces the address: it may be another network after a restart.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.listings.iter().any(|(source, _)| source.kind() != SourceKind::Local)
+    }
+
     /// An address of which nothing is known.
     #[must_use]
     pub const fn new(address: NodeAddress) -> Self {

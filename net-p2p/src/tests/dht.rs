@@ -312,7 +312,7 @@ async fn sybils_next_to_a_key_and_forged_records_do_not_hide_an_honest_record() 
 /// A host that says it stores every value and stores none, and answers with a `forged` one.
 async fn liar(key: Keypair, hub: &Node, forged: &kad::Record) -> Swarm<Library> {
     let mut config = kad::Config::new(PROTOCOL);
-    // What comes is an event, which nobody looks at, and the sender is told that it is stored.
+    // A value that comes is an event, which nobody looks at, and its sender is told that it is stored.
     config.set_record_filtering(kad::StoreInserts::FilterBoth);
     let mut host = host_of(key, hub, config).await;
     host.behaviour_mut().kad.store_mut().put(forged.clone()).unwrap();

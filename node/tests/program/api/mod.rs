@@ -179,7 +179,7 @@ fn wrong_requests_are_told_in_problem_json_what_is_wrong() {
         ("DELETE", "/v1/peers/%FF", "", 400, ""),
         ("POST", "/v1/peers", "{}", 400, "address"),
         ("POST", "/v1/peers", r#"{"address": "/dns4/x"}"#, 400, ""),
-        ("POST", "/v1/peers", &long, 400, "could not be read"),
+        ("POST", "/v1/peers", &long, 413, "longer than 16384 bytes"),
         ("PUT", "/v1/log", r#"{"filter": "info,a=b=c"}"#, 400, r#"because of "a=b=c""#),
         ("PUT", "/v1/log", r#"{"level": "info"}"#, 400, "level"),
         ("PUT", "/v1/traces", r#"{"one_in": -1}"#, 400, "-1"),
