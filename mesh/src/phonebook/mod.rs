@@ -314,21 +314,22 @@ impl Phonebook {
     #[must_use]
     pub fn records(&self, now: Instant) -> Vec<Record> {
         let listed = self.entries.iter().filter(|(_, entry)| entry.kind().is_some());
-        listed.map(|(address, entry)| Record {
-            address: address.clone(),
-            listings: entry.listings.clone(),
-            identity: entry.identity,
-            worked: entry.has_worked(),
-            anchor: matches!(entry.hold, Hold::Linked { .. }),
-            failures: entry.failures,
-            last_seen: entry.last_seen,
-            retry_at: entry
-                .retry_at
-                .filter(|at| *at > now)
-                .and_then(|at| self.wall(now)?.checked_add(at - now)),
-            rtt: entry.rtt,
-        })
-        .collect()
+        listed
+            .map(|(address, entry)| Record {
+                address: address.clone(),
+                listings: entry.listings.clone(),
+                identity: entry.identity,
+                worked: entry.has_worked(),
+                anchor: matches!(entry.hold, Hold::Linked { .. }),
+                failures: entry.failures,
+                last_seen: entry.last_seen,
+                retry_at: entry
+                    .retry_at
+                    .filter(|at| *at > now)
+                    .and_then(|at| self.wall(now)?.checked_add(at - now)),
+                rtt: entry.rtt,
+            })
+            .collect()
     }
 
     /// Takes back what was kept, and returns the number of addresses that found a place. Nothing in a record is
