@@ -74,6 +74,7 @@ mod gossip_links;
 mod handshake;
 mod http;
 mod ledger;
+mod levels;
 mod linger;
 mod link;
 mod listening;
@@ -130,6 +131,7 @@ pub use dht::{
     FoundValue, InvalidValue, MAX_VALUE_BYTES, Preference, Provider, ValueKey, ValueKeyError,
     ValueValidator,
 };
+pub use levels::P2pLevel;
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;
 pub use metrics::{P2pEvent, P2pMetrics};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
+use crate::levels::{Levels, P2pLevel};
+
 /// A counted event. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -389,21 +391,24 @@ impl P2pEvent {
     }
 }
 
-/// Counters of one libp2p network. They only grow; clones share them.
+/// Counters of one libp2p network, which only grow, and gauges. Clones share them.
 #[derive(Clone, Debug)]
 pub struct P2pMetrics {
     counters: Arc<[Counter; P2pEvent::ALL.len()]>,
+    levels: Levels,
 }
 
 impl Default for P2pMetrics {
     fn default() -> Self {
-        Self { counters: Arc::new(std::array::from_fn(|_| Counter::default())) }
+        let counters = Arc::new(std::array::from_fn(|_| Counter::default()));
+        Self { counters, levels: Levels::default() }
     }
 }
 
 impl P2pMetrics {
-    /// Adds the counters to a Prometheus registry.
+    /// Adds the counters and gauges to a Prometheus registry.
     pub fn register(&self, registry: &mut Registry) {
+        self.levels.register(registry);
         for event in P2pEvent::ALL {
             registry.register(event.label(), event.help(), self.counters[event as usize].clone());
         }
@@ -413,6 +418,17 @@ impl P2pMetrics {
     #[must_use]
     pub fn count(&self, event: P2pEvent) -> u64 {
         self.counters[event as usize].get()
+    }
+
+    /// Returns the number of things of a kind that are there now.
+    #[must_use]
+    pub fn level(&self, level: P2pLevel) -> usize {
+        self.levels.of(level)
+    }
+
+    #[cfg(feature = "reachability")]
+    pub(crate) const fn levels(&self) -> &Levels {
+        &self.levels
     }
 
     pub(crate) fn note(&self, event: P2pEvent) {

@@ -34,6 +34,7 @@ use super::{
 use crate::{
     address::{PeerAddress, ip_literal, path_of},
     command::{Notice, Senders, ToSwarm, open_stream},
+    levels::{Counted, Levels, P2pLevel},
     link::PING,
     streams::{About, OpenError, StreamIo, StreamTarget, Turn},
 };
@@ -58,8 +59,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Longest time for which a reservation is believed to hold. Source: go-libp2p, `ReservationTTL`; a relay may say less.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-/// Shortest such time. Chosen: a relay that says less would be asked again and again.
-const SHORTEST: Duration = Duration::from_secs(30);
+/// Shortest such time. Chosen: a relay that says less is asked every 1.5 s, which is about as often as it is pinged.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// The reason why there is no reservation.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,7 @@ pub(super) struct Reserved {
 struct Held {
     reservations: Reservations,
     relay: PeerId,
+    _counted: Counted,
 }
 
 impl Drop for Held {
@@ -147,6 +149,7 @@ pub(super) struct Client {
     pub(super) swarm: ToSwarm,
     pub(super) senders: Senders,
     pub(super) reservations: Reservations,
+    pub(super) levels: Levels,
     pub(super) clock: WallClock,
 }
 
@@ -216,7 +219,8 @@ impl Client {
         }
         let (reservations, until) = (self.reservations.clone(), Instant::now() + time);
         reservations.held().insert(relay, about.connection);
-        let _held = Held { reservations, relay };
+        let _counted = self.levels.count(P2pLevel::ReservationsHeld);
+        let _held = Held { reservations, relay, _counted };
         tracing::info!(%relay, ?time, "reserved a place at a relay");
         Ok(Reserved { about, until, addresses, _held })
     }

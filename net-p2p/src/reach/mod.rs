@@ -124,8 +124,12 @@ impl ReachParts {
         let stops = (!relays.is_empty() || has(ReachPart::AutoRelay))
             .then(|| (stops, acceptors.accept(&[STOP], circuits::WAITING)));
         let limits = config.reach.limits;
-        let relay = has(ReachPart::Relay)
-            .then(|| (Arc::new(Places::new(limits)), acceptors.accept(&[HOP], server::WAITING)));
+        let relay = has(ReachPart::Relay).then(|| {
+            (
+                Arc::new(Places::new(limits, metrics.levels().clone())),
+                acceptors.accept(&[HOP], server::WAITING),
+            )
+        });
         let meetings =
             has(ReachPart::HolePunching).then(|| acceptors.accept(&[DCUTR], punch::WAITING));
         let autonat = has(ReachPart::AutoNat).then(|| {
@@ -198,6 +202,7 @@ impl ReachParts {
             swarm: swarm.clone(),
             senders: senders.clone(),
             reservations: self.reservations,
+            levels: metrics.levels().clone(),
             clock,
         };
         let verdict = self.autonat.map(|(requests, nonces_accept)| {

@@ -16,7 +16,11 @@ use gossip::{Host, Subnet};
 use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use crate::{address::ip_of, streams::About};
+use crate::{
+    address::ip_of,
+    levels::{Counted, Levels, P2pLevel},
+    streams::About,
+};
 
 /// Bounds on the work that a relay does for others. [`RelayLimits::default`] sets those of go-libp2p, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,39 @@ pub struct RelayLimits {
     pub circuit_bytes: u64,
     /// Time for which a circuit lasts; seconds count. Default: two minutes. Source: there, `DefaultLimit`.
     pub circuit_time: Duration,
+}
+
+impl RelayLimits {
+    /// The names of the limits in the configuration.
+    pub const NAMES: [&'static str; 8] = [
+        "places",
+        "places-per-subnet",
+        "place-seconds",
+        "circuits",
+        "circuits-per-peer",
+        "circuits-per-subnet",
+        "circuit-bytes",
+        "circuit-seconds",
+    ];
+
+    /// Sets the limit with this name in the configuration; `None` if there is no such name. A place lasts for ten seconds
+    /// at least, so that clients can renew it.
+    #[must_use]
+    pub fn with_named(mut self, name: &str, value: u32) -> Option<Self> {
+        let (count, time) = (value as usize, Duration::from_secs(u64::from(value)));
+        match name {
+            "places" => self.reservations = count,
+            "places-per-subnet" => self.reservations_per_subnet = count,
+            "place-seconds" => self.reservation_time = time.max(Duration::from_secs(10)),
+            "circuits" => self.circuits = count,
+            "circuits-per-peer" => self.circuits_per_peer = count,
+            "circuits-per-subnet" => self.circuits_per_subnet = count,
+            "circuit-bytes" => self.circuit_bytes = u64::from(value),
+            "circuit-seconds" => self.circuit_time = time,
+            _ => return None,
+        }
+        Some(self)
+    }
 }
 
 impl Default for RelayLimits {
@@ -71,6 +108,7 @@ pub(super) enum NoPlace {
 #[derive(Debug)]
 pub(crate) struct Places {
     limits: RelayLimits,
+    levels: Levels,
     taken: Mutex<Taken>,
 }
 
@@ -87,6 +125,7 @@ struct Reserved {
     about: About,
     subnet: Option<Subnet>,
     until: Instant,
+    _counted: Counted,
 }
 
 #[derive(Debug)]
@@ -103,6 +142,7 @@ pub(super) struct CircuitPlace {
     number: u64,
     /// The connection with the reservation of the peer that the circuit leads to.
     pub(super) connection: ConnectionId,
+    _counted: Counted,
 }
 
 impl Drop for CircuitPlace {
@@ -118,8 +158,8 @@ fn subnet(about: &About) -> Option<Subnet> {
 }
 
 impl Places {
-    pub(crate) fn new(limits: RelayLimits) -> Self {
-        Self { limits, taken: Mutex::default() }
+    pub(crate) fn new(limits: RelayLimits, levels: Levels) -> Self {
+        Self { limits, levels, taken: Mutex::default() }
     }
 
     pub(super) const fn limits(&self) -> &RelayLimits {
@@ -138,7 +178,8 @@ impl Places {
             return Err(NoPlace::Full);
         }
         let until = now + self.limits.reservation_time;
-        taken.reservations.insert(peer, Reserved { about, subnet, until });
+        let _counted = self.levels.count(P2pLevel::ReservationsGiven);
+        taken.reservations.insert(peer, Reserved { about, subnet, until, _counted });
         Ok(())
     }
 
@@ -169,7 +210,13 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.circuits.insert(number, Ends { from: from.peer, subnet, to });
-        Ok(CircuitPlace { places: Arc::clone(self), number, connection })
+        let _counted = self.levels.count(P2pLevel::CircuitsCarried);
+        Ok(CircuitPlace { places: Arc::clone(self), number, connection, _counted })
+    }
+
+    /// Ends the reservations that were not renewed in time, which lets go of their connections.
+    pub(super) fn expire(&self, now: Instant) {
+        self.taken().reservations.retain(|_, held| held.until > now);
     }
 
     /// Ends the reservation that was made on a connection that is gone.
@@ -209,7 +256,19 @@ mod tests {
     fn places(change: impl FnOnce(&mut RelayLimits)) -> Arc<Places> {
         let mut limits = RelayLimits::default();
         change(&mut limits);
-        Arc::new(Places::new(limits))
+        Arc::new(Places::new(limits, Levels::default()))
+    }
+
+    #[test]
+    fn every_limit_has_a_name() {
+        let named = RelayLimits::NAMES.iter().map(|name| {
+            let changed = RelayLimits::default().with_named(name, 77).unwrap();
+            assert_ne!(changed, RelayLimits::default(), "{name}");
+            format!("{changed:?}")
+        });
+        let all: std::collections::BTreeSet<_> = named.collect();
+        assert_eq!(all.len(), RelayLimits::NAMES.len(), "each sets another one");
+        assert_eq!(RelayLimits::default().with_named("bytes", 1), None);
     }
 
     #[tokio::test]
@@ -232,6 +291,9 @@ mod tests {
         let later = now + RelayLimits::default().reservation_time;
         assert_eq!(places.reserve(about(7, "/ip4/192.0.2.7/tcp/1"), later), Ok(()), "expired");
         assert_eq!(places.counts(), (1, 0));
+        assert_eq!(places.levels.of(P2pLevel::ReservationsGiven), 1);
+        places.expire(later + RelayLimits::default().reservation_time);
+        assert_eq!((places.counts(), places.levels.of(P2pLevel::ReservationsGiven)), ((0, 0), 0));
     }
 
     #[tokio::test]
@@ -261,6 +323,7 @@ mod tests {
         let far = about(12, "/ip4/198.51.100.1/tcp/1");
         assert_eq!(places.connect(&far, three, now).unwrap_err(), NoPlace::Full, "in all");
         drop(first);
+        assert_eq!(places.levels.of(P2pLevel::CircuitsCarried), 3);
         assert!(places.connect(&far, three, now).is_ok());
         assert_eq!(places.counts(), (3, 3));
     }

@@ -47,6 +47,10 @@ const MAX_REQUESTS: usize = 64;
 /// Longest time from a stream to its answer. Chosen: that of every other handshake.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
+/// Time between two looks for reservations that were not renewed. Chosen: each keeps a connection, and 128 cost nothing to
+/// look at.
+const EXPIRY: Duration = Duration::from_secs(1);
+
 /// Buffer of one direction of a circuit, in bytes. Chosen: half a frame of Yamux; two of 128 circuits are 2 MiB.
 const BUFFER_BYTES: usize = 8 * 1024;
 
@@ -78,7 +82,18 @@ impl Relay {
         cancel: CancellationToken,
     ) {
         let (relay, places) = (Arc::new(self), Arc::new(Semaphore::new(MAX_REQUESTS)));
-        while let Some(Some(stream)) = cancel.run_until_cancelled(accept.next()).await {
+        let mut expiry = time::interval(EXPIRY);
+        loop {
+            let stream = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                _ = expiry.tick() => {
+                    relay.places.expire(Instant::now());
+                    continue;
+                }
+                stream = accept.next() => stream,
+            };
+            let Some(stream) = stream else { return };
             match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => {
                     let relay = Arc::clone(&relay);

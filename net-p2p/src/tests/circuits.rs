@@ -14,7 +14,8 @@ use super::{
     http::http_server,
 };
 use crate::{
-    GossipStreams, OpenError, P2pConfig, ReachConfig, RelayLimits, metrics::P2pEvent, reach::HOP,
+    GossipStreams, OpenError, P2pConfig, P2pLevel, ReachConfig, RelayLimits, metrics::P2pEvent,
+    reach::HOP,
 };
 
 const PROFILES: [&NetworkProfile; 2] = [&NetworkProfile::TANDEM, &NetworkProfile::ALGORAND];
@@ -163,6 +164,29 @@ async fn a_relay_refuses_what_is_beyond_its_limits_and_counts_it() {
     // A node that is no relay does not say that it were one.
     let error = open(format!("{}/p2p-circuit/p2p/{stranger}", node.address())).await;
     assert!(matches!(error, OpenError::Dial(_) | OpenError::Ourselves), "{error}");
+}
+
+// Issue 11, 6.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_is_renewed_past_its_lifetime_and_gauges_count_it() {
+    let profile = &NetworkProfile::TANDEM;
+    let lifetime = Duration::from_secs(3);
+    let limits = RelayLimits { reservation_time: lifetime, ..RelayLimits::default() };
+    let relay = relay(profile, limits).await;
+    let level = |node: &Node, level| node.network.metrics().level(level);
+    let target = behind(&relay, |_| {}).await;
+    assert_eq!(level(&target, P2pLevel::ReservationsHeld), 1);
+    assert_eq!(level(&relay, P2pLevel::ReservationsGiven), 1);
+    let reserved = || relay.network.metrics().count(P2pEvent::RelayReservation);
+    until("it is renewed twice", || reserved() >= 3).await;
+    let given = || level(&relay, P2pLevel::ReservationsGiven);
+    until("a renewal is no further place", || given() == 1).await;
+    let dialler = dialler(profile, &target).await;
+    until("both are linked", || is_linked(&target) && is_linked(&dialler)).await;
+    until("the circuit is counted", || level(&relay, P2pLevel::CircuitsCarried) == 1).await;
+    drop((dialler, target));
+    until("the place is given back", || given() == 0).await;
+    until("the circuit is over", || level(&relay, P2pLevel::CircuitsCarried) == 0).await;
 }
 
 // Issue 11, 6: the addresses told follow the reservation, and the relay may be started again.

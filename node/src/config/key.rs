@@ -75,6 +75,7 @@ pub(crate) enum Key {
     Dht,
     DhtProvides,
     Reachability,
+    RelayLimits,
     DhtValues,
     Admit,
     VotePacking,
@@ -258,6 +259,11 @@ const REACHABILITY: Spec = Spec::new(
     "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits; autonat has peers try the addresses of this node; auto-relay finds relays for it; hole-punching connects directly after a circuit",
 );
 
+const RELAY_LIMITS: Spec = Spec::new(
+    ("relay_limits", "relay-limit", List, Nothing, "NAME=NUMBER"),
+    "A limit of a relay of circuits: places, places-per-subnet, place-seconds, circuits, circuits-per-peer, circuits-per-subnet, circuit-bytes or circuit-seconds",
+);
+
 const DHT_VALUES: Spec = Spec::new(
     ("dht_values", "dht-values", Switch, Is("off"), "SWITCH"),
     "Put, get and store values in the DHT: on or off; never in the profile algorand",
@@ -363,7 +369,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 49] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -393,6 +399,7 @@ impl Key {
         Self::Dht,
         Self::DhtProvides,
         Self::Reachability,
+        Self::RelayLimits,
         Self::DhtValues,
         Self::Admit,
         Self::VotePacking,
@@ -447,6 +454,7 @@ impl Key {
             Self::Dht => DHT,
             Self::DhtProvides => DHT_PROVIDES,
             Self::Reachability => REACHABILITY,
+            Self::RelayLimits => RELAY_LIMITS,
             Self::DhtValues => DHT_VALUES,
             Self::Admit => ADMIT,
             Self::VotePacking => VOTE_PACKING,

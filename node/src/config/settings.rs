@@ -19,7 +19,7 @@ use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec,
     LearntHosts, Mode, OwnTopic, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader,
-    Relaying, Security, Signing, TlsFiles, WantedTags,
+    RelayLimits, Relaying, Security, Signing, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -320,7 +320,16 @@ impl Reader<'_> {
             let problem = "it is a part of libp2p, which the mode ws leaves out";
             return Err(self.refused(Key::Reachability, problem));
         }
-        Ok(parts.into_iter().fold(ReachConfig::default(), ReachConfig::with))
+        let is_relay = parts.contains(&ReachPart::Relay);
+        let mut reach = parts.into_iter().fold(ReachConfig::default(), ReachConfig::with);
+        for (name, value) in self.list(Key::RelayLimits, relay_limit)? {
+            if !is_relay {
+                let problem = "only a relay has them: set `reachability` to relay too";
+                return Err(self.refused(Key::RelayLimits, problem));
+            }
+            reach.limits = reach.limits.with_named(&name, value).unwrap_or(reach.limits);
+        }
+        Ok(reach)
     }
 
     /// The proxies in front of the node.
@@ -477,6 +486,20 @@ fn listen_address(text: &str) -> Result<String, String> {
 fn announced_address(text: &str) -> Result<String, String> {
     let parsed = tandem::parse_announced_address(text);
     parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A limit of a relay, whose name is one of [`RelayLimits::NAMES`].
+fn relay_limit(text: &str) -> Result<(String, u32), String> {
+    let names = || RelayLimits::NAMES.join(", ");
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no limit: write NAME=NUMBER, with {}", names()))?;
+    if !RelayLimits::NAMES.contains(&name) {
+        return Err(format!("{name:?} is no limit of a relay: write {}", names()));
+    }
+    let value =
+        value.parse().map_err(|_| format!("{value:?} is no number from 0 to {}", u32::MAX))?;
+    Ok((name.to_owned(), value))
 }
 
 fn security(text: &str) -> Result<Security, String> {
