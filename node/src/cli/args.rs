@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     /// Add, remove and ban peers, and show those that somebody decided about, whether the node runs or not.
     Peer(PeerArgs),
+    /// End the links of peers, and neither dial them nor let them in for a while: as `tandem peer ban`.
+    Ban(BanArgs),
     /// Show and change the addresses that a node knows, whether it runs or not.
     Phonebook(PhonebookArgs),
     /// Use the DHT through a running node: search, announce, put and get values.
@@ -326,6 +328,27 @@ pub(crate) enum DhtCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BanOptions {
+    /// Each a peer ID, an IP address, a network such as 192.0.2.0/24, or an address that is dialled.
+    #[arg(required = true, value_name = "WHO", value_hint = ValueHint::Other)]
+    pub(crate) subjects: Vec<BanSubject>,
+    /// The length of the ban: a number with s, m, h or d, up to 365d.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, value_hint = ValueHint::Other, default_value = "24h")]
+    pub(crate) duration: Duration,
+    /// The reason, for operators to read.
+    #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BanArgs {
+    #[command(flatten)]
+    pub(crate) options: BanOptions,
+    #[command(flatten)]
+    pub(crate) target: GlobalTarget,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct PeerArgs {
     #[command(subcommand)]
     pub(crate) what: PeerCommand,
@@ -354,17 +377,7 @@ pub(crate) enum PeerCommand {
         addresses: Vec<NodeAddress>,
     },
     /// End the links of peers, and neither dial them nor let them in for a while.
-    Ban {
-        /// Each a peer ID, an IP address, a network such as 192.0.2.0/24, or an address that is dialled.
-        #[arg(required = true, value_name = "WHO", value_hint = ValueHint::Other)]
-        subjects: Vec<BanSubject>,
-        /// The length of the ban: a number with s, m, h or d, up to 365d.
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration, value_hint = ValueHint::Other, default_value = "24h")]
-        duration: Duration,
-        /// The reason, for operators to read.
-        #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other, default_value = "")]
-        reason: String,
-    },
+    Ban(BanOptions),
     /// Show the members of a running node, or tell it those of an epoch.
     Members {
         /// The epoch that the members are of. It has to be newer than the last one.

@@ -75,6 +75,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Peers(args) => Box::pin(peers::peers(args)),
         Command::Status(args) => Box::pin(peers::status(args)),
         Command::Peer(args) => Box::pin(peer::peer(args)),
+        Command::Ban(args) => Box::pin(peer::ban_peers(args)),
         Command::Phonebook(args) => Box::pin(phonebook::phonebook(args)),
         Command::Dht(args) => Box::pin(dht::dht(args)),
         Command::Metrics(args) => Box::pin(peers::metrics(args)),

@@ -16,7 +16,7 @@ use tandem::{Ban, BanSubject};
 use tokio::time::Instant;
 
 use super::{
-    args::{PeerArgs, PeerCommand},
+    args::{BanArgs, BanOptions, PeerArgs, PeerCommand},
     failure::Failure,
     output,
     phonebook::{Book, span},
@@ -37,6 +37,27 @@ struct Decided {
     added: Vec<Entry>,
     banned: Vec<Banned>,
     members: MembersNow,
+}
+
+/// Bans peers.
+pub(crate) async fn ban_peers(args: BanArgs) -> Result<ExitCode, Failure> {
+    ban_all(&Book::of(args.target.layers()?)?, &args.options).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Bans each of them, at the node or, if none runs, in its peer store.
+async fn ban_all(book: &Book, options: &BanOptions) -> Result<(), Failure> {
+    for subject in &options.subjects {
+        let (for_s, reason) = (options.duration.as_secs(), options.reason.clone());
+        let order = BanOrder { subject: subject.to_string(), for_s, reason };
+        match book.client.ban(&order).await {
+            Err(ClientError::NoNode { .. }) => {
+                ban(book.store(), subject.clone(), options.duration, order.reason).await?;
+            }
+            told => told?,
+        }
+    }
+    Ok(())
 }
 
 /// Does what the subcommand says.
@@ -61,18 +82,7 @@ pub(crate) async fn peer(args: PeerArgs) -> Result<ExitCode, Failure> {
                 return Err(Failure::NotKnown { count: addresses.len() - removed });
             }
         }
-        PeerCommand::Ban { subjects, duration, reason } => {
-            for subject in &subjects {
-                let (for_s, reason) = (duration.as_secs(), reason.clone());
-                let order = BanOrder { subject: subject.to_string(), for_s, reason };
-                match book.client.ban(&order).await {
-                    Err(ClientError::NoNode { .. }) => {
-                        ban(book.store(), subject.clone(), duration, order.reason).await?;
-                    }
-                    told => told?,
-                }
-            }
-        }
+        PeerCommand::Ban(options) => ban_all(&book, &options).await?,
         PeerCommand::Members { epoch, members, json } => {
             let told = match epoch {
                 None => book.client.members().await?,

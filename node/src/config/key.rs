@@ -301,7 +301,7 @@ const BUDGET_MIB: Spec = Spec::new(
 
 const SERVICES: Spec = Spec::new(
     ("services", "service", List, Is("status"), "NAME"),
-    "An HTTP service to offer: status, blocks, files or kv",
+    "An HTTP service to offer: status, blocks, files or kv; or perf, which measurements of libp2p peers use",
 );
 
 const UPLOADS: Spec = Spec::new(

@@ -6,6 +6,7 @@
     peer.py topic ADDR NAME strict|author|floodsub
                         publishes on a topic of a node and prints the first message of the node there; ends when
                         stdin closes
+    peer.py perf ADDR   measures a node by /perf/1.0.0; exit status 0 only if all bytes came
     peer.py dht ADDR PREFIX FIND PROVIDE VALUE
                         joins the DHT of a node; one line: its own peer ID; then the values of the keys on stdin
 
@@ -35,6 +36,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_store
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.perf import PerfService
 from libp2p.pubsub.floodsub import FloodSub
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12 as MESHSUB
 from libp2p.pubsub.gossipsub import GossipSub
@@ -208,6 +210,7 @@ async def serve():
     host.set_stream_handler(HTTP, serve_stream)
     async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         address = str(host.get_addrs()[0])
+        await PerfService(host).start()
         print(address, flush=True)
         # What stdin says does not matter.
         while await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
@@ -366,6 +369,15 @@ STEP_DEADLINE_SECONDS = 30
 STEP_PAUSE_SECONDS = 0.1
 
 
+async def perf(address):
+    """Sends and gets a million bytes by the library's own client."""
+    host = make_host()
+    async with host.run(listen_addrs=[]):
+        with trio.fail_after(CALL_DEADLINE_SECONDS):
+            async for told in PerfService(host).measure_performance(Multiaddr(address), 1_000_000, 1_000_000):
+                print(json.dumps(told))
+
+
 def content_key(value):
     return f"/content/{hashlib.sha256(value).hexdigest()}"
 
@@ -440,13 +452,15 @@ def main():
             trio.run(serve)
         case ["topic", address, name, policy]:
             trio.run(topic, address, name, policy)
+        case ["perf", address]:
+            trio.run(perf, address)
         case ["dht", address, prefix, find, provide, value]:
             trio.run(table, address, prefix, find, provide, value)
         case ["call", address]:
             sys.exit(0 if trio.run(call, address) else 1)
         case _:
             usage = "usage: peer.py serve | peer.py call MULTIADDR | peer.py topic MULTIADDR NAME strict|author|floodsub"
-            usage += " | peer.py dht MULTIADDR PREFIX FIND PROVIDE VALUE"
+            usage += " | peer.py perf MULTIADDR | peer.py dht MULTIADDR PREFIX FIND PROVIDE VALUE"
             print(usage, file=sys.stderr)
             sys.exit(2)
 
