@@ -85,7 +85,9 @@ fn decisions_are_taken_and_listed_whether_a_node_runs_or_not() {
     let folder = scratch();
     let dir = folder.path();
     does(dir, &["ban", SOMEBODY, "192.0.2.0/24", "--for", "7d", "--reason", "spam of\tvotes"]);
-    does(dir, &["ban", "a.example:4160"]);
+    // Issue 11, 7: the same by a command of its own.
+    let ended = finish(tandem().args(["ban", "a.example:4160", "--data-dir"]).arg(dir));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     does(dir, &["add", "b.example:4160"]);
     let all = [SOMEBODY, "192.0.2.0/24", "a.example:4160"];
     let told = listed(dir);
