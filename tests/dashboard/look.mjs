@@ -31,7 +31,7 @@ try {
   const host = new URL(address).host
   page.on('request', (request) => { if (new URL(request.url()).host !== host) fail(`it asks ${request.url()}`) })
   page.on('pageerror', (error) => fail(`its script failed: ${error}`))
-  page.on('console', (message) => { if (message.type() === 'error' && !message.text().includes('401')) fail(`its console: ${message.text()}`) })
+  page.on('console', (message) => { if (message.type() === 'error' && !/40[14]/.test(message.text())) fail(`its console: ${message.text()}`) })
 
   // Without the token it asks for it, and shows nothing.
   const [plain, token] = address.split('#token=')
@@ -71,6 +71,18 @@ try {
   await page.focus('#table th:nth-child(6) button')
   await page.keyboard.press('Enter')
   if (await page.$eval('#table th:nth-child(6)', (cell) => cell.getAttribute('aria-sort')) !== 'ascending') fail('a heading does not sort by the keyboard')
+  // Messages flow: their latency is told for each lane, and the way of one is shown.
+  await page.waitForFunction(() => [1, 2, 3, 4].every((row) => [1, 2].every((at) => /\d/.test(document.querySelector('#latency').rows[row]?.cells[at].textContent))), { timeout: PATIENCE_MS })
+  await page.waitForSelector('#traces tbody button', { timeout: PATIENCE_MS })
+  await page.focus('#traces tbody button')
+  await page.keyboard.press('Enter')
+  await page.waitForFunction(() => /came from|heard on/.test(document.querySelector('#way').textContent), { timeout: PATIENCE_MS })
+  await page.evaluate(() => { document.querySelector('#digest').value = 'ab'.repeat(32); document.querySelector('#digest').dispatchEvent(new Event('input')) })
+  await page.waitForFunction(() => /is not kept/.test(document.querySelector('#way-words').textContent), { timeout: PATIENCE_MS })
+  await page.focus('#traces tbody button')
+  await page.keyboard.press('Enter')
+  await page.waitForSelector('#way li', { timeout: PATIENCE_MS })
+  await page.evaluate(() => document.activeElement.blur())
   await page.click('#theme')
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }])
   await page.evaluate(() => { delete document.documentElement.dataset.theme })

@@ -19,6 +19,11 @@ const MAX_PEERS = 1_000
 const PAGE_ROWS = 100
 const KEPT_EVENTS = 200
 const KEPT_RATES = 120
+/** Seconds over which latencies are told. */
+const LATENCY_S = 10
+/** The list of traced messages is asked for less often: it holds 256. */
+const TRACES_EVERY_MS = 3_000
+const SHOWN_TRACES = 12
 /** Longest text of a peer that is shown. */
 const MAX_TEXT = 200
 
@@ -37,6 +42,7 @@ const span = (ms) => {
   const s = Math.floor(ms / 1000)
   return s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 86_400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86_400)} d`
 }
+const time = (us) => us == null ? '–' : us < 1_000 ? `${Math.round(us)} µs` : us < 1e6 ? `${count(us / 1e3)} ms` : `${count(us / 1e6)} s`
 const rtt = (us) => us == null ? '' : us < 10_000 ? `${count(us / 1000)} ms` : `${Math.round(us / 1000)} ms`
 const short = (id) => id == null ? '' : `…${shown(id).slice(-8)}`
 
@@ -90,7 +96,7 @@ function samples (text) {
 
 // ---- what is shown ----
 
-const state = { node: null, peers: [], total: 0, rates: [], counted: null, drops: new Map(), sort: ['peer', 1], page: 0, other: {} }
+const state = { node: null, peers: [], total: 0, rates: [], counted: null, drops: new Map(), sort: ['peer', 1], page: 0, other: {}, latencies: [], traces: null, digest: '' }
 
 const COLUMNS = [
   ['peer', 'Link', (p) => p.peer],
@@ -211,6 +217,89 @@ function resolved (colour) {
   return found
 }
 
+/** The time that a part of the messages of a histogram stayed below, as if those of a bucket were spread evenly over it. */
+function quantile (buckets, part) {
+  const rank = Math.max(1, part * buckets.reduce((sum, { messages }) => sum + messages, 0))
+  let [below, lower] = [0, 0]
+  for (const { up_to_us: upper, messages } of buckets) {
+    if (messages > 0 && below + messages >= rank) return lower + ((upper ?? lower) - lower) * (rank - below) / messages
+    below += messages
+    lower = upper ?? lower
+  }
+  return null
+}
+
+function showLatency ({ latencies }) {
+  const [before, now] = [latencies[0], latencies.at(-1)]
+  const of = (lane, part) => now[lane][part].map(({ up_to_us: upper, messages }, at) =>
+    ({ up_to_us: upper, messages: Math.max(0, messages - before[lane][part][at].messages) }))
+  const parts = [['handling', 'handled'], ['sending', 'sent']]
+  const rows = ['priority', 'bulk'].flatMap((lane) => parts.map(([part, word]) => {
+    const buckets = of(lane, part)
+    return [`${lane}, ${word}`, time(quantile(buckets, 0.5)), time(quantile(buckets, 0.99))]
+  }))
+  $('latency').replaceChildren(tableRow(['', 'half in', '99 of 100 in'], 'th'), ...rows.map((cells) => tableRow(cells, 'td')))
+}
+
+function tableRow (cells, kind) {
+  const row = element('tr')
+  row.append(...cells.map((cell) => element(kind, cell)))
+  return row
+}
+
+function showTraces ({ traces }) {
+  const { one_in: oneIn, traces: kept } = traces
+  $('sample').textContent = oneIn === 0 ? 'The node keeps the way of no message unasked.' : oneIn === 1 ? 'The node keeps the way of every message.' : `The node keeps the way of one message in ${count(oneIn)}.`
+  const rows = kept.slice(0, SHOWN_TRACES).map((trace) => {
+    const row = tableRow(['', shown(trace.tag), bytes(trace.bytes), new Date(trace.began_us / 1e3).toLocaleTimeString('en-GB'), count(trace.copies),
+      time(trace.handled_us), count(trace.written), count(trace.dropped)], 'td')
+    const button = element('button', `${shown(trace.digest).slice(0, 16)}…`, { type: 'button', title: shown(trace.digest) })
+    button.addEventListener('click', () => {
+      $('digest').value = trace.digest
+      showWay(trace.digest)
+    })
+    row.cells[0].append(button)
+    return row
+  })
+  $('traces').tHead.replaceChildren(tableRow(['Message', 'Tag', 'Size', 'Came at', 'Copies', 'Handled after', 'Written to', 'Drops'], 'th'))
+  // The list is not made anew under somebody's finger: a focused button would lose the focus.
+  if (!$('traces').tBodies[0].contains(document.activeElement)) $('traces').tBodies[0].replaceChildren(...rows)
+}
+
+const STEPS = {
+  submitted: () => 'sent by this node',
+  came: (who) => `came from ${who}`,
+  heard: (who) => `heard on its topic from ${who}`,
+  accepted: () => 'accepted',
+  handled: () => 'handled',
+  published: () => 'published on its topic',
+  queued: (who) => `queued for ${who}`,
+  written: (who) => `written to ${who}`
+}
+
+async function showWay (digest) {
+  state.digest = digest
+  const found = /^[0-9a-f]{64}$/i.test(digest) ? await json(`/v1/traces/${digest}`).catch((error) => error) : null
+  // Another one may have been asked for meanwhile.
+  if (state.digest !== digest) return
+  if (found == null || found instanceof Error) {
+    $('way').replaceChildren()
+    $('way-words').textContent = found?.message ?? (digest === '' ? '' : 'A digest has 64 hexadecimal digits.')
+    return
+  }
+  const left = found.left_out > 0 ? `; ${count(found.left_out)} further steps were not kept` : ''
+  $('way-words').textContent = `${shown(found.tag)}, ${bytes(found.bytes)}, first seen ${new Date(found.began_us / 1e3).toLocaleTimeString('en-GB')}${left}.`
+  $('way').replaceChildren(...found.steps.map(({ after_us: after, event, reason, peer }) => {
+    const who = peer == null ? 'somebody' : `${peer.peer_id == null ? shown(peer.address ?? `#${peer.peer}`) : short(peer.peer_id)} over ${shown(peer.transport)}`
+    const text = event === 'dropped'
+      ? `dropped: ${shown(reason).replaceAll('_', ' ')}${peer == null ? '' : `, ${who}`}`
+      : STEPS[event]?.(who) ?? shown(event)
+    const line = element('li', null, { class: `${event === 'dropped' ? 'dropped' : ''}${peer == null ? '' : ' peer'}` })
+    line.append(element('time', `+${time(after)}`), text)
+    return line
+  }))
+}
+
 function showLanes ({ peers, counted }) {
   const rows = ['priority', 'bulk'].map((lane) => {
     const sum = (field) => peers.reduce((sum, peer) => sum + peer.lanes[lane][field], 0)
@@ -218,12 +307,7 @@ function showLanes ({ peers, counted }) {
     const total = (way) => counted?.totals[`tandem_${way}_total ${lane}`] ?? 0
     return [lane, count(sum('queued_messages')), bytes(sum('queued_bytes')), bytes(fullest), count(total('received')), count(total('sent'))]
   })
-  const row = (cells, kind) => {
-    const row = element('tr')
-    row.append(...cells.map((cell) => element(kind, cell)))
-    return row
-  }
-  $('lanes').replaceChildren(row(['', 'Waiting', 'of', 'fullest peer', 'In', 'Out'], 'th'), ...rows.map((cells) => row(cells, 'td')))
+  $('lanes').replaceChildren(tableRow(['', 'Waiting', 'of', 'fullest peer', 'In', 'Out'], 'th'), ...rows.map((cells) => tableRow(cells, 'td')))
 }
 
 function bars (into, entries, written) {
@@ -343,6 +427,7 @@ function counts (text, at) {
 
 let isKnown = false
 let peersAt = -Infinity
+let tracesAt = -Infinity
 let underWay = false
 let again = false
 
@@ -359,9 +444,11 @@ async function round (isUrgent) {
       isKnown = true
     }
     const wantsPeers = isUrgent || state.total <= MANY || performance.now() - peersAt >= MANY_EVERY_MS
-    const [node, page, metrics, http, dht, topics] = await Promise.all([
+    const wantsTraces = performance.now() - tracesAt >= TRACES_EVERY_MS
+    const [node, page, metrics, http, dht, topics, latency, traces] = await Promise.all([
       json('/v1/node'), wantsPeers ? json(`/v1/peers?limit=${MAX_PEERS}`) : null, ask('/metrics').then((response) => response.text()),
-      json('/v1/http'), json('/v1/dht'), json('/v1/topics')
+      json('/v1/http'), json('/v1/dht'), json('/v1/topics'),
+      json('/v1/latency'), wantsTraces ? json('/v1/traces') : null
     ])
     const counted = counts(metrics, performance.now())
     if (state.counted != null) {
@@ -371,13 +458,19 @@ async function round (isUrgent) {
       // Two rounds right after each other say nothing about a second.
       if (seconds > 0.2) state.rates = [...state.rates, rate].slice(-KEPT_RATES)
     }
+    if (traces != null) {
+      state.traces = traces
+      tracesAt = performance.now()
+      showTraces(state)
+    }
+    state.latencies = [...state.latencies, latency].slice(-LATENCY_S)
     Object.assign(state, { node, counted, drops: counted.drops, other: { http, dht, topics } })
     if (page != null) {
       Object.assign(state, { peers: page.peers, total: page.total })
       peersAt = performance.now()
       for (const show of [showGraph, showTable, showRtt]) show(state)
     }
-    for (const show of [showNode, showRates, showLanes, showDrops, showOther]) show(state)
+    for (const show of [showNode, showRates, showLanes, showLatency, showDrops, showOther]) show(state)
     $('main').hidden = false
     $('ask').hidden = true
   } catch (error) {
@@ -449,6 +542,7 @@ $('ask').addEventListener('submit', (event) => {
   round(true)
 })
 $('filter').addEventListener('input', () => { state.page = 0; showTable(state) })
+$('digest').addEventListener('input', () => showWay($('digest').value.trim()))
 $('before').addEventListener('click', () => { state.page--; showTable(state) })
 $('after').addEventListener('click', () => { state.page++; showTable(state) })
 $('theme').addEventListener('click', () => {

@@ -264,6 +264,10 @@ impl WayIn {
                 hooks.delivered();
             }
         }
+        if handler.is_none() {
+            let took = Instant::now().into_std() - work.message.received;
+            self.context.metrics.latency().handled(work.lane, took);
+        }
         let is_observed = !self.observers.is_empty();
         if is_observed {
             self.observers.show(&work.message, work.lane, &self.context.metrics);

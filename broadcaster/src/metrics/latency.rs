@@ -34,7 +34,7 @@ const FIRST: u32 = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LatencyStage {
-    /// From its arrival to the end of its handler.
+    /// From its arrival to the end of its handler, or until it was accepted where there is none.
     Handling,
     /// From when it was sent or accepted to its write to one peer.
     Sending,
@@ -180,7 +180,7 @@ impl Latency {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let handling = "Time from the arrival of a message to the end of its handler, by lane";
+        let handling = "Time from the arrival of a message until it was handled, or accepted where nobody handles it, by lane";
         registry.register_with_unit("handling", handling, Unit::Seconds, self.handling.clone());
         let sending =
             "Time from when a message was sent or accepted to its write to one peer, by lane";

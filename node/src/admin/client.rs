@@ -32,7 +32,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     problem::Problem,
-    report::{Latency, PeerPage},
+    report::{Connect, Latency, PeerPage},
     traced::{Traces, WatchOrder, Way},
     wire::{
         Additions, BanOrder, Banned, Entry, FoundContent, FoundProvider, Heard, HeardOnTopic, Line,
@@ -288,6 +288,13 @@ impl Client {
         self.ask("DELETE", &format!("/v1/peers?address={address}"), Bytes::new()).await
     }
 
+    /// Makes the node dial an address whenever there is no link to its peer.
+    pub(crate) async fn connect(&self, address: &str) -> Result<(), ClientError> {
+        let order = Connect { address: address.to_owned() };
+        let body = serde_json::to_vec(&order).map_err(|_| ClientError::Malformed)?;
+        self.ask("POST", "/v1/peers", body.into()).await
+    }
+
     /// Every ban of the node.
     pub(crate) async fn bans(&self) -> Result<Vec<Banned>, ClientError> {
         self.ask("GET", "/v1/bans", Bytes::new()).await
@@ -370,7 +377,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let broken = |source| ClientError::Broken { source };
         let exchange = async {
-            let stream = self.connect().await?;
+            let stream = self.open().await?;
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
             self.tasks.spawn("admin client", |cancel| async move {
@@ -394,7 +401,7 @@ impl Client {
         time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_elapsed| ClientError::TimedOut)?
     }
 
-    async fn connect(&self) -> Result<Either<UnixStream, TcpStream>, ClientError> {
+    async fn open(&self) -> Result<Either<UnixStream, TcpStream>, ClientError> {
         match &self.door {
             Door::Socket(dir) => {
                 let stream = UnixStream::connect(DataDir::admin_socket(dir)).await;

@@ -55,7 +55,7 @@ pub(crate) struct Latency {
 /// The times of one lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaneLatency {
-    /// From the arrival of a message to the end of its handler.
+    /// From the arrival of a message to the end of its handler, or until it was accepted where there is none.
     pub(crate) handling: Vec<Bucket>,
     /// From when a message was sent or accepted to its write to one peer.
     pub(crate) sending: Vec<Bucket>,

@@ -30,7 +30,7 @@ pub(crate) struct Summary {
     pub(crate) began_us: u64,
     /// Copies that came.
     pub(crate) copies: usize,
-    /// Time until it was handled, in microseconds, if it was.
+    /// Time until it was handled, in microseconds, if it was; until it was accepted, where nobody handles it.
     pub(crate) handled_us: Option<u64>,
     /// Peers that it was written to.
     pub(crate) written: usize,
@@ -149,7 +149,8 @@ impl Summary {
         let count = |which: fn(TraceEvent) -> bool| {
             trace.steps.iter().filter(|step| which(step.event)).count()
         };
-        let handled = trace.steps.iter().find(|step| step.event == TraceEvent::Handled);
+        let first = |event| trace.steps.iter().find(|step| step.event == event);
+        let handled = first(TraceEvent::Handled).or_else(|| first(TraceEvent::Accepted));
         Self {
             digest: trace.digest.to_string(),
             tag: trace.tag.to_string(),

@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Run one node of a demo.
     #[command(hide = true)]
     DemoNode(DemoNodeArgs),
+    /// Run the node that watches a demo.
+    #[command(hide = true)]
+    DemoWatch(RunArgs),
     /// Print a script that completes commands in a shell.
     #[command(after_help = "In bash: source <(tandem completions bash)")]
     Completions {

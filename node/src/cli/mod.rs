@@ -41,9 +41,11 @@ mod trace;
 mod watch;
 mod words;
 
-pub(crate) use args::Cli;
+pub(crate) use args::{Cli, RunArgs};
+pub(crate) use dashboard::{open_page, page_of};
 pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
+pub(crate) use run::run;
 pub(crate) use services::Condition;
 pub(crate) use signals::StopSignals;
 pub(crate) use words::Offered;
@@ -68,6 +70,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => return run::run(args, signals).await,
         Command::Listen(args) => return listen::listen(args, signals).await,
         Command::Forward(args) => return forward::forward(args, signals).await,
+        Command::DemoWatch(args) => return demo::watch(args, signals).await,
         Command::Demo(args) => return demo::demo(args, signals).await,
         Command::Top(args) => return top::top(args, signals).await,
         Command::Trace(args) => Box::pin(trace::trace(args)),

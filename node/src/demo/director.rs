@@ -26,6 +26,11 @@ use super::{
     ledger::Ledger,
     progress::Progress,
     topology::{Member, Topology},
+    watcher::Watcher,
+};
+use crate::{
+    cli::{Failure, open_page},
+    log,
 };
 
 /// Interval at which journals are read. Chosen: progress looks live, and costs nothing.
@@ -57,6 +62,32 @@ pub(crate) struct Plan {
     pub(crate) rate: f64,
     /// The place of the node to kill.
     pub(crate) victim: Option<usize>,
+    /// Where the nodes are shown.
+    pub(crate) shown: Shown,
+}
+
+/// The place where the nodes are shown while the demo runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Nowhere,
+    /// On a dashboard whose address is printed.
+    ByAddress,
+    /// On a dashboard that is opened.
+    InABrowser,
+}
+
+/// Why a demo did not come to its end.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    Demo(DemoError),
+    /// The dashboard could not be shown.
+    Page(Failure),
+}
+
+impl From<DemoError> for RunError {
+    fn from(error: DemoError) -> Self {
+        Self::Demo(error)
+    }
 }
 
 /// Runs a demo.
@@ -68,6 +99,8 @@ pub(crate) struct Director {
     network: String,
     files: TempDir,
     nodes: Vec<Node>,
+    /// The node that watches the others, if somebody does.
+    watcher: Option<Watcher>,
     /// The rest to read of a node that was killed: its listener and its journal.
     ended: Option<(usize, Tail)>,
     outage: Option<Outage>,
@@ -104,6 +137,7 @@ impl Director {
             members,
             files,
             nodes: Vec::new(),
+            watcher: None,
             ended: None,
             outage: None,
             rounds: 0,
@@ -122,13 +156,14 @@ impl Director {
     }
 
     /// Runs every phase.
-    pub(crate) async fn run(&mut self) -> Result<Outcome, DemoError> {
+    pub(crate) async fn run(&mut self) -> Result<Outcome, RunError> {
         let progress = Progress::new(self.plan.seconds);
         progress.phase("starting nodes");
         for place in 0..self.members.len() {
             let process = self.start_node(place, 0).await?;
             self.nodes.push(Node { process, listener: place });
         }
+        self.show().await?;
         progress.phase("waiting until everybody hears everybody");
         self.meet().await?;
         self.load(&progress).await?;
@@ -141,6 +176,23 @@ impl Director {
         let account = self.account();
         let ledger = std::mem::replace(&mut self.ledger, Ledger::new(0));
         Ok(Outcome { account, ledger, outage: self.outage })
+    }
+
+    /// Starts the node that watches the others, and shows its dashboard.
+    async fn show(&mut self) -> Result<(), RunError> {
+        if self.plan.shown == Shown::Nowhere {
+            return Ok(());
+        }
+        let addresses = self.nodes.iter().filter_map(|node| node.process.addresses.first());
+        let watcher = Watcher::start((&self.network, self.files.path()), addresses).await?;
+        let page = watcher.page().await.map_err(RunError::Page)?;
+        self.watcher = Some(watcher);
+        // Not on standard output, where the report is.
+        log::note(&format!("dashboard {page}"));
+        if self.plan.shown == Shown::InABrowser {
+            open_page(&page);
+        }
+        Ok(())
     }
 
     async fn start_node(&self, place: usize, life: u8) -> Result<NodeProcess, DemoError> {
@@ -219,6 +271,9 @@ impl Director {
         time::sleep(DEAD_TIME.min(Duration::from_secs(self.plan.seconds) / 8)).await;
         progress.phase("starting it again");
         let process = self.start_node(place, life).await?;
+        if let Some(watcher) = &self.watcher {
+            watcher.dial(process.addresses.get(..1).unwrap_or_default()).await;
+        }
         let listener = self.ledger.reborn(place, life);
         self.nodes.insert(place, Node { process, listener });
         self.meet().await?;

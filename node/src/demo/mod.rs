@@ -27,13 +27,14 @@ mod node;
 mod progress;
 mod report;
 mod topology;
+mod watcher;
 
 pub(crate) use error::DemoError;
 
 use std::process::ExitCode;
 
 use clap::Args;
-use director::Director;
+use director::{Director, RunError, Shown};
 use report::Report;
 use topology::Topology;
 
@@ -47,9 +48,9 @@ const MAX_SECONDS: u64 = 86_400;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Time for which messages are sent, in seconds.
-    #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 10, value_parser = seconds)]
-    seconds: u64,
+    /// Time for which messages are sent, in seconds [default: 10, or 120 with --dashboard].
+    #[arg(long, value_hint = clap::ValueHint::Other, value_parser = seconds)]
+    seconds: Option<u64>,
     /// Multiplies what is sent per second.
     #[arg(long, value_hint = clap::ValueHint::Other, default_value_t = 1.0, value_parser = rate)]
     rate: f64,
@@ -60,10 +61,20 @@ pub(crate) struct DemoArgs {
     /// is not in the middle, or the one named, such as p2p-1.
     #[arg(long, value_name = "NODE", value_hint = clap::ValueHint::Other, num_args = 0..=1, require_equals = true)]
     chaos: Option<Option<String>>,
+    /// Show the nodes in a browser meanwhile: a further one watches them, and prints the address of its dashboard.
+    #[arg(long)]
+    dashboard: bool,
+    /// Print the address, and start no browser.
+    #[arg(long, requires = "dashboard")]
+    no_open: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
+
+/// Time for which messages are sent, in seconds. Chosen: long enough for a first look, and for one at a dashboard.
+const SECONDS: u64 = 10;
+const WATCHED_SECONDS: u64 = 120;
 
 /// Reads a number of seconds.
 fn seconds(text: &str) -> Result<u64, String> {
@@ -72,6 +83,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 pub(crate) use node::{DemoNodeArgs, demo_node};
+pub(crate) use watcher::watch;
 
 /// Runs the demo and tells how it went.
 pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
@@ -79,13 +91,24 @@ pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<Exi
         None => None,
         Some(name) => Some(args.nodes.victim(name.as_deref())?),
     };
-    let plan =
-        director::Plan { topology: args.nodes, seconds: args.seconds, rate: args.rate, victim };
+    let shown = match (args.dashboard, args.no_open) {
+        (false, _) => Shown::Nowhere,
+        (true, false) => Shown::InABrowser,
+        (true, true) => Shown::ByAddress,
+    };
+    let usual = if args.dashboard { WATCHED_SECONDS } else { SECONDS };
+    let (topology, seconds) = (args.nodes, args.seconds.unwrap_or(usual));
+    let plan = director::Plan { topology, seconds, rate: args.rate, victim, shown };
     let mut director = Director::new(plan)?;
     let account = tokio::select! {
         biased;
         _ = signals.next() => Err(DemoError::Interrupted),
-        account = director.run() => account,
+        account = director.run() => match account {
+            Ok(account) => Ok(account),
+            // The watching node is no part of what is shown, so its failure is told as it is.
+            Err(RunError::Page(failure)) => return Err(failure),
+            Err(RunError::Demo(error)) => Err(error),
+        },
     };
     let verdict = match account {
         Ok(account) => {

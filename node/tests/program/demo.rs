@@ -63,18 +63,34 @@ fn a_demo_tells_exactly_what_a_killed_node_missed() {
     assert_eq!(heard - again + missed, by_others, "{report}");
 }
 
+// Issue 12, 4.
+#[test]
+fn a_demo_with_a_dashboard_tells_its_address_and_loses_nothing() {
+    let files = scratch();
+    let mut command = tandem();
+    command.args(["demo", "--json", "--dashboard", "--no-open", "--seconds", "3", "--chaos"]);
+    let mut process = Process::spawn(command.env("TMPDIR", files.path()));
+    let status = process.wait(PATIENCE);
+    let told: Vec<String> = process.stderr.iter().collect();
+    assert!(status.success(), "{status}: {told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("dashboard http://127.0.0.1:"), "{told:?}");
+    assert!(told[0].contains("/#token="), "{told:?}");
+    assert_eq!(process.json()["lost"], 0);
+}
+
 #[test]
 fn nodes_of_a_demo_end_with_it() {
     let files = scratch();
     let mut command = tandem();
-    command.args(["demo", "--seconds", "600"]).env("TMPDIR", files.path());
+    let shown = ["demo", "--dashboard", "--no-open", "--seconds", "600"];
+    command.args(shown).env("TMPDIR", files.path());
     let process = Process::spawn(&mut command);
     let children = |pid: u32| {
         let path = format!("/proc/{pid}/task/{pid}/children");
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
     };
-    let nodes = support::eventually("five nodes run", || {
+    let nodes = support::eventually("five nodes run, and one that watches", || {
         // Children belong to the thread that started them, so every thread is asked.
         let threads = std::fs::read_dir(format!("/proc/{}/task", process.child.id())).ok()?;
         let nodes: Vec<u32> = threads
@@ -85,7 +101,7 @@ fn nodes_of_a_demo_end_with_it() {
                 text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
             })
             .collect();
-        (nodes.len() == 5).then_some(nodes)
+        (nodes.len() == 6).then_some(nodes)
     });
     assert_eq!(children(nodes[0]), [0; 0]);
     process.signal("KILL");

@@ -61,7 +61,7 @@ fn the_way_of_a_message_over_both_transports_is_a_tree() {
     assert!(says(lines[0], &["TX 6 B", &digest]), "{tree}");
     let names = dirs.map(|dir| dir.display().to_string());
     assert!(says(lines[1], &[&names[0], "sent +0 us", "written to 1"]), "{tree}");
-    assert!(says(lines[2], &[&names[1], "came over ws +"]), "{tree}");
+    assert!(says(lines[2], &[&names[1], "came over ws +", "accepted +"]), "{tree}");
     assert!(says(lines[3], &[&names[2], "came over p2p", " +"]), "{tree}");
 
     // The relay through its admin port, from a file; a node that is not there is told of.

@@ -136,8 +136,10 @@ impl Nodes<'_> {
                 )
             }
         }];
-        if let Some(handled) = seen.at(Event::Handled) {
-            parts.push(format!("handled {}", self.time(seen, handled.after_us)));
+        let done = [(Event::Handled, "handled"), (Event::Accepted, "accepted")];
+        let done = done.into_iter().find_map(|(event, word)| Some((seen.at(event)?, word)));
+        if let Some((step, word)) = done {
+            parts.push(format!("{word} {}", self.time(seen, step.after_us)));
         }
         if let Some(published) = seen.at(Event::Published) {
             parts.push(format!("published on its topic {}", self.time(seen, published.after_us)));
