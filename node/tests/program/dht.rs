@@ -25,6 +25,16 @@ fn a_node_finds_what_another_one_offers() {
     eventually("the archive is found", || (find(&[]).trim_end() == address).then_some(()));
     let found: Value = serde_json::from_str(&find(&["--json", "--count", "1"])).unwrap();
     assert_eq!(found[0]["addresses"][0], address);
+    // Issue 11, 8: what identify told.
+    let mut peers = tandem();
+    peers.args(["peers", "--verbose", "--data-dir"]).arg(folders[1].path());
+    eventually("the server has said what it is", || {
+        let told = finish(&mut peers).stdout;
+        let is_whole = told.contains(" is tandem")
+            && told.contains("sees this node at /ip4/127.0.0.1/tcp/")
+            && told.contains("/tandem/kad/");
+        is_whole.then_some(())
+    });
     client.stop();
     server.stop();
 }
