@@ -16,13 +16,13 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{self, Future},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use hyper::client::conn::http1::Connection;
+use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 
@@ -129,11 +129,38 @@ impl Conn {
         }
     }
 
+    /// Waits as a caller until hyper takes the next request. Returns `false` if the connection ends before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub(super) async fn ready(&self, sender: &mut SendRequest<Outgoing>) -> bool {
+        if sender.is_ready() {
+            return true;
+        }
+        self.lend();
+        let _lent = Lent(self);
+        let ready = future::poll_fn(|context| {
+            self.poll_of_caller(context);
+            sender.poll_ready(context)
+        });
+        ready.await.is_ok()
+    }
+
     /// Ends the connection.
     pub(super) fn end(&self) {
         let connection = self.lock().connection.take();
         drop(connection);
         self.readiness.wake();
+    }
+}
+
+/// Gives a connection back when dropped.
+struct Lent<'a>(&'a Conn);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.give_back(Rest::Something);
     }
 }
 
@@ -162,6 +189,12 @@ impl<F: Future> Future for Exchange<F> {
         let this = self.project();
         this.conn.poll_of_caller(context);
         // Only a poll of the connection, or its end, makes the response ready, and both wake this task.
-        this.response.poll(&mut Context::from_waker(Waker::noop()))
+        let poll = this.response.poll(&mut Context::from_waker(Waker::noop()));
+        if poll.is_ready() {
+            // hyper wakes its task for each piece of the body that is taken. The next poll is due anyway: the task's, or that of
+            // the next exchange.
+            this.conn.readiness.wake_nobody();
+        }
+        poll
     }
 }

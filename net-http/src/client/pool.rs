@@ -222,9 +222,8 @@ impl Slot {
     pub(super) async fn idle(&self) -> Option<Live> {
         loop {
             let mut live = self.pool.take()?;
-            // The connection's task may still have to finish the last response, which never waits for the peer.
-            // If the task ends instead, this wait ends too.
-            if live.sender.is_ready() || live.sender.ready().await.is_ok() {
+            // hyper may still have to finish the last response, which never waits for the peer.
+            if live.conn.ready(&mut live.sender).await {
                 return Some(live);
             }
         }
