@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     budget::Reservation,
+    stamp::Stamp,
     trace::{TraceEvent, Traced},
 };
 
@@ -68,7 +69,7 @@ struct Inner {
     lane: Lane,
     wire: Bytes,
     digest: Option<Digest>,
-    submitted: Instant,
+    submitted: Stamp,
     origin: Origin,
     sender: Option<LinkId>,
     /// Of a vote, once a link with packed votes has needed it.
@@ -94,10 +95,10 @@ pub(crate) struct FrameParts {
 
 impl Frame {
     pub(crate) fn new(parts: FrameParts) -> Self {
-        Self::submitted_at(Instant::now(), parts)
+        Self::submitted_at(Stamp::of(Instant::now()), parts)
     }
 
-    fn submitted_at(submitted: Instant, parts: FrameParts) -> Self {
+    fn submitted_at(submitted: Stamp, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
         let (packed, traced) = (OnceLock::new(), None);
         let inner =
@@ -202,9 +203,8 @@ impl Frame {
         self.inner.digest.as_ref()
     }
 
-    /// Returns the time at which the message was submitted, by which its age is counted.
-    #[must_use]
-    pub fn submitted(&self) -> Instant {
+    /// The time at which the message was submitted, by which its age is counted.
+    pub(crate) fn submitted(&self) -> Stamp {
         self.inner.submitted
     }
 

@@ -61,6 +61,7 @@ mod requests;
 mod router;
 mod runs;
 mod setup;
+mod stamp;
 mod submit;
 mod tally;
 mod topic;

@@ -31,6 +31,7 @@ use crate::{
     peer::Peer,
     pulse::{Moment, Pulse},
     receipts::Receipt,
+    stamp::Stamp,
     trace::TraceEvent,
 };
 
@@ -116,10 +117,11 @@ impl<S: FrameSink> Writer<S> {
         self.peer.lanes.fill(self.serves, batch);
         let Context { limits, tags, .. } = &*self.writing.context;
         let (now, interest) = (Instant::now(), self.peer.interest());
-        let age = |frame: &Frame| now.duration_since(frame.submitted());
+        let stamp = Stamp::of(now);
+        let age = |frame: &Frame| stamp.since(frame.submitted());
         // The earliest time is sought, and one age computed: this is for every message to every peer.
         let earliest = batch.iter().map(|queued| queued.frame.submitted()).min();
-        let oldest = earliest.map_or(Duration::ZERO, |at| now.duration_since(at));
+        let oldest = earliest.map_or(Duration::ZERO, |at| stamp.since(at));
         let is_old = oldest > limits.slow_age
             && oldest.saturating_sub(stalled(&self.writing, oldest)) > limits.slow_age;
         // Inherited messages grew old on another link, which says nothing about this one.
@@ -200,9 +202,9 @@ impl<S: FrameSink> Writer<S> {
         if let Some(encoder) = &mut self.encoder {
             encoder.take_back(&mut self.encoded);
         }
-        let (now, mut times) = (Instant::now(), BatchTimes::default());
+        let (now, mut times) = (Stamp::of(Instant::now()), BatchTimes::default());
         for frame in frames.drain(..) {
-            times.note(frame.lane(), now.duration_since(frame.submitted()));
+            times.note(frame.lane(), now.micros_since(frame.submitted()));
             self.peer.trace(&frame, TraceEvent::Written);
         }
         self.writing.context.metrics.latency().written(&mut times);
