@@ -11,6 +11,7 @@ mod admin_ports;
 mod args;
 mod config;
 mod dashboard;
+mod demo_watch;
 mod descriptors;
 mod dht;
 mod doctor;
@@ -25,6 +26,7 @@ mod listen;
 mod memory;
 mod mistake;
 mod output;
+mod page;
 mod peer;
 mod peers;
 mod perf;
@@ -41,11 +43,10 @@ mod trace;
 mod watch;
 mod words;
 
-pub(crate) use args::{Cli, RunArgs};
-pub(crate) use dashboard::{open_page, page_of};
+pub(crate) use args::Cli;
 pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
-pub(crate) use run::run;
+pub(crate) use page::{open_page, page_of};
 pub(crate) use services::Condition;
 pub(crate) use signals::StopSignals;
 pub(crate) use words::Offered;
@@ -70,7 +71,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => return run::run(args, signals).await,
         Command::Listen(args) => return listen::listen(args, signals).await,
         Command::Forward(args) => return forward::forward(args, signals).await,
-        Command::DemoWatch(args) => return demo::watch(args, signals).await,
+        Command::DemoWatch(args) => return demo_watch::watch(args, signals).await,
         Command::Demo(args) => return demo::demo(args, signals).await,
         Command::Top(args) => return top::top(args, signals).await,
         Command::Trace(args) => Box::pin(trace::trace(args)),

@@ -83,7 +83,6 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 pub(crate) use node::{DemoNodeArgs, demo_node};
-pub(crate) use watcher::watch;
 
 /// Runs the demo and tells how it went.
 pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {

@@ -8,13 +8,13 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time,
 };
@@ -22,7 +22,7 @@ use tokio::{
 use super::error::DemoError;
 use crate::{
     admin::Client,
-    cli::{Failure, RunArgs, StopSignals, page_of, run},
+    cli::{Failure, page_of},
     log,
 };
 
@@ -101,16 +101,5 @@ impl Watcher {
                 log::note(&format!("the dashboard misses {address}: {}", log::in_one_line(&error)));
             }
         }
-    }
-}
-
-/// Runs a node until it is told to stop, or its standard input ends.
-pub(crate) async fn watch(args: RunArgs, signals: StopSignals) -> Result<ExitCode, Failure> {
-    let mut byte = [0];
-    let mut input = tokio::io::stdin();
-    tokio::select! {
-        biased;
-        outcome = run(args, signals) => outcome,
-        _ended = input.read(&mut byte) => Ok(ExitCode::SUCCESS),
     }
 }
