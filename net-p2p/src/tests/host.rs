@@ -37,8 +37,8 @@ use crate::{
     transport::{self, TransportParts},
 };
 
-/// Longest time for any step. Only a fault takes this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest time for any step. Only a fault takes this long: on a busy processor a dial may fail, and is tried again after 11 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `is_so` holds; panics with `what` after [`PATIENCE`].
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
