@@ -143,7 +143,7 @@ impl Dht {
         }
         let now = Instant::now();
         let record = Record::new(put.key.record_key(), put.value);
-        let record = Record { expires: Some(now.into_std() + VALIDITY), ..record };
+        let record = Record { expires: Some((now + VALIDITY).into()), ..record };
         if gate.store_mut().values.as_ref().is_some_and(|values| values.is_outdated(&record)) {
             // The send fails only if the caller has stopped waiting.
             let _ = put.reply.send(Err(DhtError::Outdated));
@@ -227,7 +227,7 @@ impl Dht {
         let record = Record::new(key.record_key(), value);
         if let Some(values) = gate.store_mut().values.as_mut() {
             // The store is full of values of this machine, or has this one.
-            let _ = values.offer(record, None, Instant::now().into_std());
+            let _ = values.offer(record, None, Instant::now());
         }
     }
 
@@ -317,7 +317,7 @@ impl Dht {
         let values = gate.store_mut().values.as_mut().filter(|_| may_put);
         let stored = match (values, record) {
             (Some(values), Some(record)) => {
-                values.offer(record, from, Instant::now().into_std()).map_err(Some)
+                values.offer(record, from, Instant::now()).map_err(Some)
             }
             _ => Err(None),
         };

@@ -181,7 +181,7 @@ impl Store {
     /// Drops every record that has expired.
     pub(super) fn prune(&mut self, now: Instant) {
         if let Some(values) = &mut self.values {
-            values.prune(now);
+            values.prune(now.into());
         }
         let expired: Vec<_> = self
             .others

@@ -8,13 +8,11 @@
 //! * A value is stored for [`VALIDITY`] since somebody put it last.
 //! * A peer that puts the value of another again neither shortens its time nor gives its place to others.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use gossip::Subnet;
 use libp2p::kad::{Record, RecordKey};
+use tokio::time::Instant;
 
 use super::{
     key::ValueKey,
@@ -108,7 +106,8 @@ impl ValueStore {
         }
         // The time that the sender wishes does not count, because anybody can send the value of another.
         let expires = now + VALIDITY;
-        record.expires = Some(expires);
+        // The library's clock is the system's, or tokio's in a simulation: `into` is for both.
+        record.expires = Some(expires.into());
         record.value.shrink_to_fit();
         if let Some(own) = self.own.get_mut(&record.key) {
             // Another place of the same owner may have put a newer one; the old one that comes again changes nothing.
@@ -121,7 +120,7 @@ impl ValueStore {
             && kept.record.value == record.value
         {
             // Its place stays the one of the subnet that it came from first.
-            (kept.expires, kept.record.expires) = (expires, Some(expires));
+            (kept.expires, kept.record.expires) = (expires, Some(expires.into()));
             return Ok(());
         }
         if self.others.len() >= MAX_VALUES && !self.others.contains_key(&record.key) {
@@ -155,7 +154,8 @@ impl ValueStore {
     /// Drops every value that has expired.
     pub(super) fn prune(&mut self, now: Instant) {
         self.others.retain(|_, kept| kept.expires > now);
-        self.own.retain(|_, record| record.expires.is_none_or(|expires| expires > now));
+        self.own
+            .retain(|_, record| record.expires.is_none_or(|expires| Instant::from(expires) > now));
     }
 }
 
