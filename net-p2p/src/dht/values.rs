@@ -226,7 +226,7 @@ mod tests {
         assert!(store.put_own(content(1)));
         let soon = now + Duration::from_secs(1);
         for number in [0, 1] {
-            let again = Record { expires: Some(soon), ..content(number) };
+            let again = Record { expires: Some(soon.into()), ..content(number) };
             store.offer(again, subnet(1), now).unwrap();
         }
         for number in 2..3 * MAX_VALUES {
@@ -238,7 +238,7 @@ mod tests {
         store.prune(soon);
         for number in [0, 1] {
             let kept = store.get(&content(number).key).unwrap();
-            assert!(!kept.is_expired(soon), "{number}");
+            assert!(!kept.is_expired(soon.into()), "{number}");
         }
     }
 
