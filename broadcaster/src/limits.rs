@@ -282,9 +282,9 @@ impl Rate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneRates {
-    /// That of the priority lane.
+    /// The rate of the priority lane.
     pub priority: Rate,
-    /// That of the bulk lane.
+    /// The rate of the bulk lane.
     pub bulk: Rate,
 }
 

@@ -43,7 +43,7 @@ struct State {
     /// `None` after its end.
     connection: Option<Connection<TokioIo<Counted>, Outgoing>>,
     poller: Poller,
-    /// That of the connection's task, since it was polled first.
+    /// The waker of the connection's task, since the task was polled first.
     task: Option<Waker>,
 }
 
