@@ -50,6 +50,10 @@ const MAX_MEETINGS: usize = 16;
 /// Times that two ends try to meet, at most. Source: libp2p specifications, `relay/DCUtR.md`: three.
 const TRIES: usize = 3;
 
+/// Pause before the second try, which doubles for the third. Chosen: an end that does not know its outer address yet, or whose machine
+/// is busy, is further by then, and a circuit lasts two minutes.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// Longest time of one meeting. Chosen: three round trips on the longest path, and a dial.
 const MEETING_TIME: Duration = Duration::from_secs(15);
 
@@ -81,9 +85,12 @@ impl Punch {
         let punch = self.clone();
         tasks.spawn("meeting", move |cancel| async move {
             let tries = async {
+                let mut pause = Duration::ZERO;
                 for _ in 0..TRIES {
+                    time::sleep(pause).await;
+                    pause = (2 * pause).max(PAUSE);
                     let met = time::timeout(MEETING_TIME, punch.invite(peer, circuit)).await;
-                    match met.map_err(io::Error::from).flatten() {
+                    match met.unwrap_or(Ok(false)) {
                         Ok(true) => return punch.metrics.note(P2pEvent::Met),
                         Ok(false) => {}
                         // The peer does not meet others, or the circuit has ended.
