@@ -138,11 +138,10 @@ impl Pacer {
             Some((self.tags.get_mut(place)?, rate_of(self.table.rules().get(place)?, &self.rates)))
         });
         let (bucket, rate) = known.unwrap_or((&mut self.unknown, self.rates.unknown));
-        let counts = if bucket.over(rate, now).is_zero() { 1 } else { BEYOND_RATE };
-        let over = bucket.fill(counts, rate, now);
-        if over.is_zero() {
+        if bucket.fill(1, rate, now).is_zero() {
             return Ok(Pace::Within);
         }
+        let over = bucket.fill(BEYOND_RATE - 1, rate, now);
         if over < SLACK {
             return Ok(Pace::Over);
         }

@@ -238,7 +238,8 @@ pub(super) enum HalfClose {
     Done,
 }
 
-/// The byte stream of a connection; reports reads and writes to its [`Wire`].
+/// The byte stream of a connection; reports reads and writes to its [`Wire`]. It wakes the task that its [`Readiness`] names,
+/// whatever context hyper polls it with.
 pub(super) struct Counted {
     io: Box<dyn Io>,
     wire: Arc<Wire>,

@@ -27,7 +27,7 @@ const MAX_SIGNATURE_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidValue {
-    /// Nobody checks values of this namespace.
+    /// No validator of this node knows the namespace.
     #[error("no value of this namespace is known here")]
     UnknownNamespace,
     /// The value is empty, or longer than a value may be.

@@ -490,7 +490,7 @@ async fn the_newest_value_that_an_owner_signed_is_found() {
         let found = got(&seeker, &key, |found| found.sequence == Some(sequence)).await;
         assert_eq!(found.content, content);
     }
-    // Nobody else can sign for it.
+    // A value that another key has signed is not the owner's.
     let (key, _) = owner.network.sign_value("head", 3, b"x").unwrap();
     let (_, stolen) = seeker.network.sign_value("head", 3, b"x").unwrap();
     let refused = seeker.network.put_value(key, stolen, LIMIT).await;
