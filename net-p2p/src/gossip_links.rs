@@ -117,9 +117,10 @@ impl GossipLinks {
 
     /// Returns `true` if a new link to this peer would be refused in favour of a link over another transport.
     fn would_lose(&self, peer: &libp2p::PeerId) -> bool {
-        let Some(identity) = self.peers.get(peer).map(|peer| peer.identity) else { return true };
+        let Some(peer) = self.peers.get(peer) else { return true };
+        let holder = self.context.broadcaster.holder(&peer.identity);
         self.conventions.link_end == LinkEnd::Connection
-            && self.context.broadcaster.holder(&identity).is_some()
+            && holder.is_some_and(|link| !peer.is_relayed(link))
     }
 
     /// Handles a new connection.

@@ -151,6 +151,12 @@ impl Peer {
         known.map(|known| known.path)
     }
 
+    /// Returns `true` if a link goes through a relay.
+    pub(crate) fn is_relayed(&self, link: LinkId) -> bool {
+        let attempt = self.attempts.iter().find(|attempt| attempt.link == link);
+        attempt.is_some_and(|attempt| self.path(attempt.connection) == Some(LinkPath::Relayed))
+    }
+
     /// Returns `true` if every link goes through a relay, no other attempt is in progress, and there is a direct
     /// connection to move to.
     fn may_move(&self) -> bool {

@@ -299,7 +299,7 @@ impl SwarmParts {
             circuits,
             stamp: Stamp::new(key.clone(), &self.policies),
             #[cfg(feature = "quic")]
-            quic: self.quic(),
+            quic: self.quic(hosts),
         })?)
     }
 
@@ -317,7 +317,7 @@ impl SwarmParts {
 
     /// QUIC, but in a private network: it has no way to keep others out there.
     #[cfg(feature = "quic")]
-    fn quic(&self) -> Option<transport::QuicUse> {
+    fn quic(&self, hosts: &DialHosts) -> Option<transport::QuicUse> {
         #[cfg(feature = "private-network")]
         if self.config.private_network.is_some() {
             return None;
@@ -326,6 +326,7 @@ impl SwarmParts {
         let first = gossip_protocols(broadcaster.profile());
         Some(transport::QuicUse {
             environment: broadcaster.environment().clone(),
+            hosts: hosts.clone(),
             first: first.iter().map(ToString::to_string).collect(),
         })
     }
@@ -342,7 +343,7 @@ impl SwarmParts {
             (crate::reach::own(&self.config.listen), settings)
         };
         #[cfg(not(feature = "reachability"))]
-        let (listen, settings) = (&self.config.listen, &self.config.dht);
+        let (listen, settings) = (self.config.listen.clone(), self.config.dht.clone());
         let node = crate::dht::Participant {
             profile: self.context.broadcaster.profile(),
             network: &self.config.network,

@@ -36,7 +36,7 @@ use crate::{
     muxer::{Upgrade, Wire},
     own_topics::Stamp,
     security::{Secure, Security, SecuritySetupError},
-    sockets::Sockets,
+    sockets::{DialHosts, Sockets},
     upgrade::Upgrades,
 };
 #[cfg(feature = "quic")]
@@ -77,6 +77,8 @@ pub(crate) struct TransportParts<'a> {
 pub(crate) struct QuicUse {
     /// The source of sockets and names.
     pub(crate) environment: Environment,
+    /// The hosts that dials may lead to.
+    pub(crate) hosts: DialHosts,
     /// The protocols of gossip, whose streams go first.
     pub(crate) first: Vec<String>,
 }
@@ -102,13 +104,16 @@ pub(crate) fn build(
     let (debts, stamp) = (parts.backlog.debts().clone(), parts.stamp);
     #[cfg(feature = "quic")]
     let quic = match parts.quic {
-        Some(QuicUse { environment, first }) => OptionalTransport::some(Quic::new(QuicParts {
-            environment,
-            key: parts.key,
-            tasks: parts.tasks.clone(),
-            backlog: parts.backlog.clone(),
-            first,
-        })?),
+        Some(QuicUse { environment, hosts, first }) => {
+            OptionalTransport::some(Quic::new(QuicParts {
+                environment,
+                hosts,
+                key: parts.key,
+                tasks: parts.tasks.clone(),
+                backlog: parts.backlog.clone(),
+                first,
+            })?)
+        }
         None => OptionalTransport::none(),
     };
     let upgrades = Upgrades {

@@ -15,6 +15,7 @@
 //! * While more than [`RETRY_FROM`] handshakes are under way, only addresses that have proven to be real come to the
 //!   door.
 //! * A listening address that is in use is an error. Sockets come from the environment.
+//! * An address that nobody named leads to no host that learnt addresses may not lead to, whatever name it has.
 
 mod driver;
 mod gauge;
@@ -63,6 +64,7 @@ use crate::{
     connections::ConnectionTasks,
     muxer::Muxer,
     security::{certificate::CertificateError, tls::peer_of},
+    sockets::DialHosts,
 };
 
 /// Longest time for the look-up of a name. Chosen: it leaves 2 s for the handshake.
@@ -80,6 +82,8 @@ const TAKEN_A_TURN: usize = 64;
 pub(crate) enum QuicError {
     #[error("{0}")]
     NotReached(#[source] DialError),
+    #[error("the address leads to no host of the public Internet")]
+    NotPublic,
     #[error("cannot use UDP")]
     Socket(#[source] io::Error),
     #[error(transparent)]
@@ -170,6 +174,7 @@ async fn next_of(endpoint: Endpoint) -> Option<Incoming> {
 /// Dials and listens over QUIC.
 pub(crate) struct Quic {
     environment: Environment,
+    hosts: DialHosts,
     configs: Configs,
     muxers: Muxers,
     listeners: Vec<Listening>,
@@ -183,6 +188,7 @@ pub(crate) struct Quic {
 /// The parts from which the transport is built.
 pub(crate) struct QuicParts<'a> {
     pub(crate) environment: Environment,
+    pub(crate) hosts: DialHosts,
     pub(crate) key: &'a Keypair,
     pub(crate) tasks: ConnectionTasks,
     pub(crate) backlog: Backlog,
@@ -198,10 +204,11 @@ impl Quic {
     /// [`QuicSetupError`]; never with an Ed25519 key.
     pub(crate) fn new(parts: QuicParts<'_>) -> Result<Self, QuicSetupError> {
         let configs = Configs::new(parts.key, &parts.backlog)?;
-        let QuicParts { environment, tasks, backlog, first, .. } = parts;
+        let QuicParts { environment, hosts, tasks, backlog, first, .. } = parts;
         let muxers = Muxers { tasks, backlog, first: first.into(), window: configs.window };
         Ok(Self {
             environment,
+            hosts,
             configs,
             muxers,
             listeners: Vec::new(),
@@ -372,6 +379,7 @@ impl Transport for Quic {
         };
         let (environment, client) = (self.environment.clone(), self.configs.client.clone());
         let (muxers, deadline) = (self.muxers.clone(), Instant::now() + DIAL_TIMEOUT);
+        let hosts = self.hosts.now();
         Ok(async move {
             let found = environment.look_up(&place.name, deadline).await;
             let found = found.map_err(QuicError::NotReached)?;
@@ -379,7 +387,12 @@ impl Transport for Quic {
                 let endpoint = if address.is_ipv4() { &v4 } else { &v6 };
                 endpoint.clone().filter(|_| place.includes(address.ip())).map(|end| (end, address))
             };
-            let found: Vec<_> = found.into_iter().filter_map(endpoint_for).collect();
+            let mut found: Vec<_> = found.into_iter().filter_map(endpoint_for).collect();
+            let has_some = !found.is_empty();
+            found.retain(|(_, address)| hosts.allow(address.ip()));
+            if has_some && found.is_empty() {
+                return Err(QuicError::NotPublic);
+            }
             muxers.muxer(connect(found, client, &place).await?)
         }
         .boxed())

@@ -21,7 +21,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Node, PATIENCE, new_key, plain_transport, until};
+use super::{
+    host::{Node, PATIENCE, new_key, plain_transport, until},
+    keys::keys,
+};
 use crate::{
     Capability, DhtConfig, DhtError, DhtMode, DhtValues, FoundValue, InvalidValue, P2pConfig,
     Provider, ValueKey, metrics::P2pEvent,
@@ -196,37 +199,46 @@ fn drive(mut swarm: Swarm<Library>, tasks: &TaskSet) {
     });
 }
 
+// Issue 11, 2: with a key of whatever kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_of_the_library_provides_and_finds_through_this_node() {
     let hub = node(DhtMode::Server, None, &["archival"]).await;
-    let mut host =
-        time::timeout(PATIENCE, library(Keypair::generate_ed25519(), &hub)).await.unwrap();
-    let local = *host.local_peer_id();
-    host.behaviour_mut().kad.get_providers(key_of("archival"));
-    let finds = async {
-        loop {
-            let event = host.select_next_some().await;
-            if let SwarmEvent::Behaviour(LibraryEvent::Kad(kad::Event::OutboundQueryProgressed {
-                result:
-                    kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
-                        providers,
+    let others = keys().into_iter().map(|(_, key)| key);
+    for (number, key) in [Keypair::generate_ed25519()].into_iter().chain(others).enumerate() {
+        let mut host = time::timeout(PATIENCE, library(key, &hub)).await.unwrap();
+        let local = *host.local_peer_id();
+        host.behaviour_mut().kad.get_providers(key_of("archival"));
+        let finds = async {
+            loop {
+                let event = host.select_next_some().await;
+                if let SwarmEvent::Behaviour(LibraryEvent::Kad(
+                    kad::Event::OutboundQueryProgressed {
+                        result:
+                            kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
+                                providers,
+                                ..
+                            })),
                         ..
-                    })),
-                ..
-            })) = event
-                && !providers.is_empty()
-            {
-                break providers;
+                    },
+                )) = event
+                    && !providers.is_empty()
+                {
+                    break providers;
+                }
             }
-        }
-    };
-    let providers = time::timeout(PATIENCE, finds).await.unwrap();
-    assert_eq!(providers, HashSet::from([hub.address().iter().last().and_then(peer_of).unwrap()]));
-    host.behaviour_mut().kad.start_providing(key_of("gossip")).unwrap();
-    let _host = driven(host);
-    let found = found(&hub, "gossip", 1).await;
-    let identities: Vec<_> = found.iter().map(|provider| provider.identity).collect();
-    assert!(identities.iter().any(|id| id.peer_id_bytes() == local.to_bytes()), "{found:?}");
+        };
+        let providers = time::timeout(PATIENCE, finds).await.unwrap();
+        let own = hub.address().iter().last().and_then(peer_of).unwrap();
+        assert_eq!(providers, HashSet::from([own]));
+        host.behaviour_mut().kad.start_providing(key_of(&format!("gossip{number}"))).unwrap();
+        let _host = driven(host);
+        let found = found(&hub, &format!("gossip{number}"), 1).await;
+        let identities: Vec<_> = found.iter().map(|provider| provider.identity).collect();
+        assert!(
+            identities.iter().any(|id| id.peer_id_bytes() == local.to_bytes()),
+            "{local}: {found:?}"
+        );
+    }
 }
 
 fn peer_of(part: libp2p::multiaddr::Protocol<'_>) -> Option<PeerId> {

@@ -66,11 +66,18 @@ pub(crate) fn secured_transport(
     security: &[Security],
 ) -> Boxed<(PeerId, StreamMuxerBox)> {
     let config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
-    let sockets = Sockets::new(
-        (Environment::system(), DialHosts::default()),
-        &config,
-        &P2pMetrics::default(),
-    );
+    let system = (&Environment::system(), &DialHosts::default());
+    transport_in(system, &config, (key, door, security))
+}
+
+/// The same in `environment`, with dials to `hosts`, and with what `config` says of its sockets.
+pub(crate) fn transport_in(
+    (environment, hosts): (&Environment, &DialHosts),
+    config: &P2pConfig,
+    (key, door, security): (&Keypair, Door, &[Security]),
+) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let sockets =
+        Sockets::new((environment.clone(), hosts.clone()), config, &P2pMetrics::default());
     let (tasks, backlog) = (connection_tasks(), backlog());
     let parts = TransportParts {
         sockets,
@@ -83,7 +90,11 @@ pub(crate) fn secured_transport(
         circuits: crate::reach::Circuits::none(),
         stamp: Stamp::default(),
         #[cfg(feature = "quic")]
-        quic: Some(transport::QuicUse { environment: Environment::system(), first: Vec::new() }),
+        quic: Some(transport::QuicUse {
+            environment: environment.clone(),
+            hosts: hosts.clone(),
+            first: Vec::new(),
+        }),
     };
     transport::build(parts).unwrap()
 }

@@ -16,7 +16,7 @@ use crate::{P2pEvent, address::identity_of, handshake::LaneCount};
 const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 
 /// A key of each kind that libp2p supports besides Ed25519.
-fn keys() -> [(KeyKind, Keypair); 3] {
+pub(super) fn keys() -> [(KeyKind, Keypair); 3] {
     let mut rsa = include_bytes!("../../testdata/rsa-2048.pk8").to_vec();
     [
         (KeyKind::Secp256k1, Keypair::generate_secp256k1()),

@@ -39,6 +39,8 @@ mod subscription_floods;
 mod topic_backlog;
 mod topics;
 mod transports;
+#[cfg(feature = "reachability")]
+mod two_ways;
 mod unread;
 #[cfg(feature = "websocket")]
 mod web;

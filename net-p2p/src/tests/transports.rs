@@ -1,8 +1,9 @@
 //! Every transport and every security protocol: nothing written is lost, and an unread stream holds little.
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::{future::poll_fn, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use gossip::NetworkId;
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -11,11 +12,12 @@ use libp2p::{
         transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
     },
 };
-use mesh::Door;
+use mesh::{Door, LearntHosts};
+use runtime::{Environment, memory::Network};
 use tokio::time;
 
-use super::host::{PATIENCE, new_key, secured_transport};
-use crate::{config::libp2p_key, security::Security};
+use super::host::{PATIENCE, new_key, transport_in};
+use crate::{P2pConfig, config::libp2p_key, security::Security, sockets::DialHosts};
 
 /// A way from one node to another.
 #[derive(Clone, Copy, Debug)]
@@ -26,15 +28,40 @@ struct Way {
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 
+/// In memory.
+const MEMORY: &str = "/ip4/10.0.0.1/tcp/0";
+
 const WAYS: &[Way] = &[
     Way { security: Security::Noise, listen: TCP },
+    Way { security: Security::Noise, listen: MEMORY },
     #[cfg(feature = "tls")]
     Way { security: Security::Tls, listen: TCP },
     #[cfg(feature = "quic")]
     Way { security: Security::Noise, listen: "/ip4/127.0.0.1/udp/0/quic-v1" },
     #[cfg(feature = "quic")]
     Way { security: Security::Noise, listen: "/ip6/::1/udp/0/quic-v1" },
+    #[cfg(feature = "websocket")]
+    Way { security: Security::Noise, listen: "/ip4/127.0.0.1/tcp/0/ws" },
+    #[cfg(feature = "websocket")]
+    Way { security: Security::Noise, listen: "/ip4/127.0.0.1/tcp/0/tls/ws" },
 ];
+
+/// The environments of both ends.
+fn environments(way: Way) -> [Environment; 2] {
+    if way.listen != MEMORY {
+        return [Environment::system(), Environment::system()];
+    }
+    let network = Network::new(1);
+    [1, 2].map(|host| network.host(Ipv4Addr::new(10, 0, 0, host).into()))
+}
+
+/// The configuration of both ends, which trust each other's certificate.
+fn config() -> P2pConfig {
+    let config = P2pConfig::new(NetworkId::new("net").unwrap(), new_key());
+    #[cfg(feature = "websocket")]
+    let config = super::web::Files::new().known_to(config);
+    config
+}
 
 /// Both ends of a connection.
 struct Ends {
@@ -57,8 +84,11 @@ async fn next(
 /// Connects two transports, and checks that each end knows the other.
 async fn connect(way: Way) -> Ends {
     let (one, other) = (libp2p_key(&new_key()), libp2p_key(&new_key()));
-    let mut listener = secured_transport(&one, Door::default(), &[way.security]);
-    let mut dialer = secured_transport(&other, Door::default(), &[way.security]);
+    let ([here, there], config) = (environments(way), config());
+    let (security, hosts) = ([way.security], DialHosts::default());
+    let parts = |key| (key, Door::default(), &security[..]);
+    let mut listener = transport_in((&here, &hosts), &config, parts(&one));
+    let mut dialer = transport_in((&there, &hosts), &config, parts(&other));
     listener.listen_on(ListenerId::next(), way.listen.parse().unwrap()).unwrap();
     let address: Multiaddr = loop {
         if let TransportEvent::NewAddress { listen_addr, .. } = next(&mut listener).await {
@@ -215,6 +245,36 @@ async fn a_stream_opens_behind_two_thousand_that_nobody_takes() {
     }
 }
 
+// Threats and goals, row 7. Over QUIC a name that somebody had announced led to any host.
+#[tokio::test]
+async fn an_address_that_nobody_named_leads_to_no_host_of_this_network() {
+    let (hosts, key) = (DialHosts::new(LearntHosts::Public), libp2p_key(&new_key()));
+    let parts = (&key, Door::default(), Security::ALL);
+    let mut dialer = transport_in((&Environment::system(), &hosts), &config(), parts);
+    for address in [
+        "/ip4/127.0.0.1/tcp/1",
+        "/dns4/localhost/tcp/1",
+        #[cfg(feature = "websocket")]
+        "/dns4/localhost/tcp/1/ws",
+        #[cfg(feature = "quic")]
+        "/ip4/127.0.0.1/udp/1/quic-v1",
+        #[cfg(feature = "quic")]
+        "/dns4/localhost/udp/1/quic-v1",
+    ] {
+        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let dial = dialer.dial(address.parse().unwrap(), options).unwrap();
+        let refused = time::timeout(PATIENCE, dial).await.expect("an answer").err().unwrap();
+        let mut causes = vec![refused.to_string()];
+        let mut cause: &dyn std::error::Error = &refused;
+        while let Some(source) = cause.source() {
+            causes.push(source.to_string());
+            cause = source;
+        }
+        let told = causes.iter().any(|text| text.contains("no host of the public Internet"));
+        assert!(told, "{address}: {causes:?}");
+    }
+}
+
 // Issue 11, 2.
 #[cfg(feature = "quic")]
 #[tokio::test]
@@ -222,7 +282,6 @@ async fn two_nodes_that_dial_each_other_over_two_transports_have_one_link() {
     use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
 
     use super::host::{Node, until};
-    use crate::P2pConfig;
 
     let start = || {
         Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), |config| P2pConfig {

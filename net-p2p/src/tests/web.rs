@@ -29,10 +29,10 @@ const HEAD: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade
     Origin: https://page.example\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
 
 /// A certificate for this machine, in files.
-struct Files(TempDir);
+pub(super) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
         std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
@@ -45,7 +45,7 @@ impl Files {
     }
 
     /// A node that has the certificate and trusts it.
-    fn known_to(&self, mut config: P2pConfig) -> P2pConfig {
+    pub(super) fn known_to(&self, mut config: P2pConfig) -> P2pConfig {
         let roots = read_certificates(&self.path("cert.pem")).unwrap();
         config.web = config.web.with_roots(roots, None);
         let identity = TlsIdentity::load(&self.path("cert.pem"), &self.path("key.pem"));

@@ -5,6 +5,8 @@
 
 mod kit;
 
+#[cfg(all(feature = "quic", feature = "websocket"))]
+mod crossed;
 mod gossip_flows;
 mod links;
 mod refusals;
