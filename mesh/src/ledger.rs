@@ -252,10 +252,18 @@ impl Ledger {
     }
 
     /// The time for which this end goes on reading a link to `identity` that lost, before it closes it.
+    ///
+    /// Under [`ClaimRule::FirstVerified`] that is none, as in existing nodes, but for a circuit that lost against a direct
+    /// link: the other end may not have verified that one yet, and would have no link until then.
     #[must_use]
     pub fn patience(&self, identity: &Identity) -> Duration {
+        let has_moved = |held: &Held| held.bench.iter().any(|lost| lost.path > held.holder.path);
         match (self.rule, self.closer(identity)) {
-            (ClaimRule::FirstVerified, _) | (_, None) => Duration::ZERO,
+            (_, None) => Duration::ZERO,
+            (ClaimRule::FirstVerified, Some(_)) => {
+                let has_moved = self.held.get(identity).is_some_and(has_moved);
+                if has_moved { SETTLE_PATIENCE } else { Duration::ZERO }
+            }
             (ClaimRule::Ranked, Some(Closer::ThisEnd)) => SETTLE_PATIENCE,
             (ClaimRule::Ranked, Some(Closer::Peer)) => CLOSE_PATIENCE,
         }
@@ -415,6 +423,7 @@ mod tests {
         let mut ledger = Ledger::new(ClaimRule::FirstVerified);
         assert_eq!(ledger.claim(circuit.clone()), Ruling::Keep);
         assert_eq!(ledger.claim(direct.clone()), Ruling::Replace { loser: circuit.link });
+        assert_eq!(ledger.patience(&THEM), SETTLE_PATIENCE);
         let mut ledger = Ledger::new(ClaimRule::FirstVerified);
         assert_eq!(ledger.claim(direct), Ruling::Keep);
         assert!(matches!(ledger.claim(circuit), Ruling::Refuse { .. }));

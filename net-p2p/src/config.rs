@@ -1,6 +1,6 @@
 //! Configuration of a libp2p network, and the parsing of peer addresses.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use gossip::{Keypair, NetworkId, NodeAddress};
 use libp2p::Multiaddr;
@@ -146,6 +146,17 @@ impl P2pConfig {
         return self.announce.is_empty() && self.reach.has(crate::reach::ReachPart::AutoNat);
         #[cfg(not(feature = "reachability"))]
         return false;
+    }
+
+    /// The reason why a private network does not listen on an address that others would; `None` if there is none.
+    pub(crate) fn kept_private(&self, address: &Multiaddr) -> Option<io::Error> {
+        #[cfg(feature = "private-network")]
+        if self.private_network.is_some() && !crate::network_key::is_private(&address.to_string()) {
+            return Some(io::Error::other("QUIC would let others into the private network"));
+        }
+        #[cfg(not(feature = "private-network"))]
+        let _ = address;
+        None
     }
 }
 

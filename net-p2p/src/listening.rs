@@ -40,6 +40,19 @@ impl Bound {
     }
 }
 
+/// The innermost error of the operating system; the outermost error if there is none.
+pub(crate) fn of_the_system(error: io::Error) -> io::Error {
+    let mut inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    while let Some(cause) = inner {
+        let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            return io::Error::from_raw_os_error(code);
+        }
+        inner = cause.source();
+    }
+    error
+}
+
 /// One configured address.
 #[derive(Debug)]
 struct Listener {

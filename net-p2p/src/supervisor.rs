@@ -40,7 +40,7 @@ use crate::{
     gossip_links::GossipLinks,
     http::StreamAcceptor,
     link::{LinkContext, gossip_protocols},
-    listening::{Bound, Listening},
+    listening::{Bound, Listening, of_the_system},
     memory::MemoryBounds,
     metrics::P2pEvent,
     outbox::{Outbox, max_waiting_bytes},
@@ -89,19 +89,6 @@ pub(crate) enum BuildError {
     Behaviour(#[from] BehaviourError),
     #[error("cannot listen on {address}")]
     Listen { address: Multiaddr, source: io::Error },
-}
-
-/// The innermost error of the operating system; the outermost error if there is none.
-fn of_the_system(error: io::Error) -> io::Error {
-    let mut inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
-    while let Some(cause) = inner {
-        let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        if let Some(code) = code {
-            return io::Error::from_raw_os_error(code);
-        }
-        inner = cause.source();
-    }
-    error
 }
 
 /// The parts from which every swarm is built.
@@ -372,7 +359,10 @@ impl SwarmParts {
                 address: address.clone(),
                 source: match error {
                     TransportError::Other(error) => of_the_system(error),
-                    unsupported => io::Error::other(unsupported),
+                    unsupported => self
+                        .config
+                        .kept_private(address)
+                        .unwrap_or_else(|| io::Error::other(unsupported)),
                 },
             };
             listening.add(swarm.listen_on(address.clone()).map_err(failed)?, address.clone());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 
+mod addresses;
 mod alone;
 mod attacked;
 mod bursts;
