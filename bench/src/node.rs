@@ -54,6 +54,14 @@ impl Default for Http {
     }
 }
 
+/// The address that a libp2p node listens on.
+const fn listen(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
+        Transport::Ws | Transport::P2p => "/ip4/127.0.0.1/tcp/0",
+    }
+}
+
 /// A running node. Dropping it ends its tasks.
 pub(crate) struct Node {
     /// The engine, which takes messages.
@@ -87,13 +95,13 @@ impl Node {
                 }
                 Arc::new(WsNetwork::start(config, broadcaster.clone(), parent).await?)
             }
-            Transport::P2p => {
+            Transport::P2p | Transport::Quic => {
                 let mut config = P2pConfig::new(id, Keypair::from_seed(rand::random()));
                 (config.http_server, config.door) = (http.http_server, door);
                 config.clients = Some(clients);
                 match peer {
                     Some(peer) => config.peers.push(peer),
-                    None => config.listen.push("/ip4/127.0.0.1/tcp/0".parse()?),
+                    None => config.listen.push(listen(transport).parse()?),
                 }
                 let start = P2pNetwork::start(config, broadcaster.clone(), parent);
                 Arc::new(start.await?)

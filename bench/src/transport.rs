@@ -9,16 +9,19 @@ pub(crate) enum Transport {
     Ws,
     /// A gossip stream of libp2p: TCP, Noise, Yamux.
     P2p,
+    /// A gossip stream of libp2p over QUIC.
+    Quic,
 }
 
 impl Transport {
-    const ALL: [Self; 2] = [Self::Ws, Self::P2p];
+    const ALL: [Self; 3] = [Self::Ws, Self::P2p, Self::Quic];
 
     /// The name in the rows.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
             Self::P2p => "p2p",
+            Self::Quic => "quic",
         }
     }
 

@@ -34,7 +34,11 @@ pub(super) struct Batch(pub(super) usize);
 
 impl Batch {
     /// Waits for a message, and takes those behind it. Returns `false` once the queue has ended.
-    async fn fill(self, waiting: &mut mpsc::Receiver<Bytes>, into: &mut Vec<Bytes>) -> bool {
+    pub(super) async fn fill(
+        self,
+        waiting: &mut mpsc::Receiver<Bytes>,
+        into: &mut Vec<Bytes>,
+    ) -> bool {
         into.clear();
         waiting.recv_many(into, self.0).await > 0
     }

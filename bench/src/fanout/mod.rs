@@ -11,6 +11,7 @@
 
 mod by_hand;
 mod ours;
+mod quic;
 mod race;
 mod raw;
 mod stage;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     /// Number of rounds. Every contender has a turn in each; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// Transport; may be given more than once. Default: both.
+    /// Transport; may be given more than once. Default: all.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
     /// Measure this contender alone, for example under a profiler.
@@ -61,7 +62,7 @@ pub(crate) struct Args {
 /// A sender that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Contender {
-    /// A queue per peer and vectored writes to plain TCP sockets.
+    /// A queue per peer and vectored writes to plain TCP sockets, or to streams of bare quinn.
     Raw,
     /// A queue per peer and one write and flush per message.
     OneWrite,

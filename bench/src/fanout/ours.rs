@@ -10,7 +10,7 @@ use crate::{
     error::Failure,
     meter::Tally,
     node::{Http, NETWORK, Node},
-    receiver::{self, p2p, ws},
+    receiver::{self, p2p, quic, ws},
     transport::Transport,
 };
 
@@ -45,6 +45,22 @@ pub(super) async fn p2p(stage: Stage) -> Result<Publish, Failure> {
         let (mut tally, meter) = (Tally::new(&stage.meter, receiver), stage.meter.clone());
         stage.tasks.spawn("receiver", |_| async move {
             meter.ended(receiver::count_lengths(far.compat(), &mut tally).await);
+        });
+    }
+    node.connected(stage.peers).await?;
+    Ok(publish(node))
+}
+
+/// A libp2p network over QUIC on a broadcaster.
+pub(super) async fn quic(stage: Stage) -> Result<Publish, Failure> {
+    let node = start(Transport::Quic, &stage).await?;
+    let (id, to) = quic::place(&node.address()?.to_string())?;
+    let opening = p2p::Opening::Headers { genesis: NETWORK };
+    for receiver in 0..stage.peers {
+        let far = quic::connect(&p2p::key_below(id), to, opening, &stage.tasks).await?;
+        let (mut tally, meter) = (Tally::new(&stage.meter, receiver), stage.meter.clone());
+        stage.tasks.spawn("receiver", |_| async move {
+            meter.ended(receiver::count_lengths(far, &mut tally).await);
         });
     }
     node.connected(stage.peers).await?;

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Contender, Plan,
     by_hand::{self, Batch},
-    ours, raw,
+    ours,
+    quic::{self, Form},
+    raw,
     stage::{Publish, Stage},
 };
 use crate::{
@@ -150,13 +152,19 @@ impl Readings {
 
 async fn set_up(plan: Plan, stage: Stage) -> Result<Publish, Failure> {
     match (plan.contender, plan.transport) {
-        (Contender::Raw, _) => raw::start(stage).await,
+        (Contender::Raw, Transport::Ws | Transport::P2p) => raw::start(stage).await,
+        (Contender::Raw, Transport::Quic) => quic::start(stage, BATCH, Form::Chunks).await,
         (Contender::OneWrite, Transport::Ws) => by_hand::ws(stage, Batch(1)).await,
         (Contender::OneWrite, Transport::P2p) => by_hand::p2p(stage, Batch(1)).await,
+        (Contender::OneWrite, Transport::Quic) => {
+            quic::start(stage, Batch(1), Form::OneWrite).await
+        }
+        (Contender::Batched, Transport::Quic) => quic::start(stage, BATCH, Form::OneWrite).await,
         (Contender::Batched, Transport::Ws) => by_hand::ws(stage, BATCH).await,
         (Contender::Batched, Transport::P2p) => by_hand::p2p(stage, BATCH).await,
         (Contender::Ours, Transport::Ws) => ours::ws(stage).await,
         (Contender::Ours, Transport::P2p) => ours::p2p(stage).await,
+        (Contender::Ours, Transport::Quic) => ours::quic(stage).await,
     }
 }
 
@@ -206,6 +214,10 @@ mod tests {
             (Contender::Batched, Transport::P2p),
             (Contender::Ours, Transport::Ws),
             (Contender::Ours, Transport::P2p),
+            (Contender::Raw, Transport::Quic),
+            (Contender::OneWrite, Transport::Quic),
+            (Contender::Batched, Transport::Quic),
+            (Contender::Ours, Transport::Quic),
         ] {
             // A lost, duplicated or reordered message is an error, and so is a stall.
             for amount in [Amount::Time { warm_up: time, time }, Amount::Messages(1)] {

@@ -44,7 +44,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 /// Settings of `bench idle`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Transport; may be given more than once. Default: all.
+    /// Transport; may be given more than once. Default: ws and p2p.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
     /// Connections.
@@ -57,7 +57,7 @@ impl Transport {
     const fn most_kib(self) -> f64 {
         match self {
             Self::Ws => 16.0,
-            Self::P2p => 64.0,
+            Self::P2p | Self::Quic => 64.0,
         }
     }
 }
@@ -65,7 +65,11 @@ impl Transport {
 /// Measures each transport, and fails if a connection takes more than it may.
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut failures = Vec::new();
-    for transport in Transport::chosen(&args.transport) {
+    let transports = match &args.transport[..] {
+        [] => vec![Transport::Ws, Transport::P2p],
+        asked => asked.to_vec(),
+    };
+    for transport in transports {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (base_mib, kib) = runtime.block_on(measure(transport, args.connections))?;
         if kib > transport.most_kib() {

@@ -14,7 +14,7 @@ use crate::{
     node::NETWORK,
     receiver::{
         p2p::{self, Opening},
-        ws,
+        quic, ws,
     },
     transport::Transport,
 };
@@ -64,6 +64,15 @@ async fn run(args: &PeersArgs) -> Result<(), Failure> {
             let hub: PeerId = id.ok_or("the hub has no peer ID")?;
             let opening = Opening::Headers { genesis: NETWORK };
             let connected = numbers.map(|_| p2p::connect(hub, &address, opening, &tasks));
+            keep(connected.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?).await
+        }
+        Transport::Quic => {
+            let (id, to) = quic::place(&args.hub)?;
+            let opening = Opening::Headers { genesis: NETWORK };
+            let connected = numbers.map(|_| {
+                let tasks = &tasks;
+                async move { quic::connect(&p2p::key_below(id), to, opening, tasks).await }
+            });
             keep(connected.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?).await
         }
     }

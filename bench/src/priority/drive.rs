@@ -154,6 +154,7 @@ mod tests {
             Contender::DualQueue,
             Contender::Ours(Transport::Ws),
             Contender::Ours(Transport::P2p),
+            Contender::Ours(Transport::Quic),
         ] {
             let plan = Plan { contender, bulk_bytes: 65_536, http: None, warm_up: time, time };
             let report = run(plan).await.unwrap();

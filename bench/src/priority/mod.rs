@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Time for which each contender is measured, in seconds.
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// Transport; may be given more than once. Default: both.
+    /// Transport; may be given more than once. Default: all.
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
     /// HTTP requests per second to the node during a second measurement of each transport.

@@ -10,6 +10,7 @@
 //! * Tag and number of every message are checked. Bodies are not copied.
 
 pub(crate) mod p2p;
+pub(crate) mod quic;
 pub(crate) mod ws;
 
 use gossip::{Tag, wire::frame};

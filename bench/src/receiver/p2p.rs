@@ -9,7 +9,7 @@ use gossip::{
 };
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    futures::{AsyncReadExt, AsyncWriteExt},
+    futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     identity::Keypair,
     noise,
     swarm::SwarmEvent,
@@ -91,7 +91,10 @@ pub(crate) async fn dial(
 }
 
 /// Exchanges headers; the dialer writes first.
-async fn exchange(stream: &mut Stream, genesis: &str) -> Result<(), Failure> {
+pub(super) async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    genesis: &str,
+) -> Result<(), Failure> {
     let profile = &NetworkProfile::TANDEM;
     let version = profile.version.to_owned();
     let hello = Hello { genesis: genesis.to_owned(), version, ..Hello::default() };
@@ -106,7 +109,7 @@ async fn exchange(stream: &mut Stream, genesis: &str) -> Result<(), Failure> {
 }
 
 /// Draws a key whose peer ID is smaller than the hub's, because that end opens the gossip stream.
-fn key_below(hub: PeerId) -> Keypair {
+pub(crate) fn key_below(hub: PeerId) -> Keypair {
     loop {
         let key = Keypair::generate_ed25519();
         if key.public().to_peer_id().to_bytes() < hub.to_bytes() {
