@@ -15,7 +15,7 @@ pub enum P2pEvent {
     AcceptQueueFullForConnection,
     /// An inbound stream was reset: too many streams of all connections together wait to be accepted.
     AcceptQueueFull,
-    /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation.
+    /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited for 5 s.
     MuxerFull,
     /// A stream was reset: the backlog of all connections was above its bound, and the stream held most of the
     /// largest connection's.
@@ -258,7 +258,7 @@ impl P2pEvent {
                 "An inbound stream was reset: too many streams of all connections together wait to be accepted"
             }
             Self::MuxerFull => {
-                "An inbound stream was reset: too many streams of its connection wait for protocol negotiation"
+                "An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited for 5 s"
             }
             Self::BacklogStream => {
                 "A stream was reset: the backlog of all connections was above its bound, and the stream held most of the largest connection's"

@@ -17,7 +17,8 @@
 //! * At most [`MAX_STREAMS`] streams of a connection are open. Their received and unread bytes are at most
 //!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together. The total of all connections has a
 //!   bound of its own (`backlog.rs`).
-//! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted.
+//! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted, and so are those that
+//!   waited for [`MAX_WAIT`].
 //! * A poll of the swarm's task in which handlers moved bytes is followed by another poll (`substream.rs`).
 //! * Closing the muxer waits until all written bytes are sent and the socket is closed, at most
 //!   [`CLOSE_LIMIT`]. Dropping it ends the connection at once.
@@ -43,7 +44,10 @@ use libp2p::{
     core::muxing::{StreamMuxer, StreamMuxerEvent},
 };
 use runtime::CancelWatch;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
@@ -58,7 +62,7 @@ use crate::{
     backlog::{Backlog, CountedStream},
     connections::ConnectionTasks,
     flush_coalescer::FlushCoalescer,
-    metrics::P2pMetrics,
+    metrics::{P2pEvent, P2pMetrics},
     own_topics::Stamp,
     topic_debts::TopicDebts,
 };
@@ -84,6 +88,12 @@ const GROWING_CONNECTIONS: usize = 8;
 ///
 /// Chosen: rust-libp2p peers open as many without an acknowledgement.
 const MAX_BUFFERED: usize = 256;
+
+/// Longest wait of an inbound stream for its negotiation, of which the swarm has 128 at a time.
+///
+/// Chosen: half of the time that a negotiation may take. A peer that lets 128 of them time out has lost those behind them by
+/// then, and its next stream is served as soon as there is a place.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Longest time for the orderly end of a connection. A dead peer, or one that does not read, would delay it
 /// until the kernel gives the socket up. Chosen: the limit of every other orderly close.
@@ -128,7 +138,7 @@ impl Upgrade {
     /// The muxer over `io`, at the end of the connection that `mode` says.
     pub(crate) fn muxer(self, io: impl Wire, mode: Mode) -> Muxer {
         let backlog = self.backlog.open();
-        let (muxer, ends) = Muxer::new(backlog.end().clone());
+        let (muxer, ends) = Muxer::new(backlog.end().clone(), self.backlog.metrics().clone());
         let socket = Meter::new(FlushCoalescer::new(io), backlog.clone());
         let mut driver = Driver {
             connection: Connection::new(socket, self.config, mode),
@@ -146,11 +156,26 @@ impl Upgrade {
     }
 }
 
+/// An inbound stream that waits for its negotiation.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    stream: CountedStream,
+    since: Instant,
+}
+
+impl Waiting {
+    /// A stream that begins to wait.
+    pub(crate) fn new(stream: CountedStream) -> Self {
+        Self { stream, since: Instant::now() }
+    }
+}
+
 /// The swarm's handle to one connection.
 #[derive(Debug)]
 pub(crate) struct Muxer {
     /// Inbound streams, from the task.
-    inbound: mpsc::Receiver<CountedStream>,
+    inbound: mpsc::Receiver<Waiting>,
+    metrics: P2pMetrics,
     /// Orders for the task.
     orders: mpsc::Sender<Order>,
     /// The outbound stream that was ordered, until it arrives.
@@ -174,7 +199,7 @@ pub(crate) struct Muxer {
 #[derive(Debug)]
 pub(crate) struct DriverEnds {
     /// Takes inbound streams to the muxer.
-    pub(crate) inbound: mpsc::Sender<CountedStream>,
+    pub(crate) inbound: mpsc::Sender<Waiting>,
     pub(crate) orders: mpsc::Receiver<Order>,
     /// Takes the error that ends the connection without an order.
     pub(crate) over: oneshot::Sender<ConnectionError>,
@@ -185,7 +210,7 @@ pub(crate) struct DriverEnds {
 impl Muxer {
     /// A muxer, and the ends for the task that drives its connection. `evict` is cancelled when the connection must end
     /// at once.
-    pub(crate) fn new(evict: CancellationToken) -> (Self, DriverEnds) {
+    pub(crate) fn new(evict: CancellationToken, metrics: P2pMetrics) -> (Self, DriverEnds) {
         let (to_muxer, inbound) = mpsc::channel(MAX_BUFFERED);
         let (orders, wanted) = mpsc::channel(MAX_ORDERS);
         let (over, ended) = oneshot::channel();
@@ -193,6 +218,7 @@ impl Muxer {
         let ends = DriverEnds { inbound: to_muxer, orders: wanted, over, streams: streams.clone() };
         let muxer = Self {
             inbound,
+            metrics,
             orders,
             outbound: None,
             closing: None,
@@ -248,9 +274,16 @@ impl StreamMuxer for Muxer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Substream, ConnectionError>> {
-        match ready!(self.inbound.poll_recv(context)) {
-            Some(stream) => Poll::Ready(Ok(self.substream(stream, Opener::Peer))),
-            None => self.poll_ended(context).map(Err),
+        loop {
+            match ready!(self.inbound.poll_recv(context)) {
+                Some(late) if late.since.elapsed() > MAX_WAIT => {
+                    self.metrics.note(P2pEvent::MuxerFull);
+                }
+                Some(Waiting { stream, .. }) => {
+                    return Poll::Ready(Ok(self.substream(stream, Opener::Peer)));
+                }
+                None => return self.poll_ended(context).map(Err),
+            }
         }
     }
 

@@ -19,6 +19,7 @@ pub mod group;
 pub mod harness;
 pub mod hostile;
 pub mod http;
+pub mod interop;
 pub mod libp2p;
 #[cfg(doctest)]
 mod manual;

@@ -50,6 +50,9 @@ pub(crate) use sockets::{Sockets, socket_address};
 
 use crate::{harness::RawPeer, wait::until};
 
+/// Streams that may be open on one connection. Chosen: more than any peer of ours allows.
+const MAX_STREAMS: usize = 4_096;
+
 /// A peer that sends frames over one stream, and reads only when told to. Its connection ends with it.
 pub struct RawLibp2p {
     stream: SubstreamBox,
@@ -172,17 +175,26 @@ pub async fn open_stream(address: &str, protocol: &str) -> io::Result<(Substream
 ///
 /// When the connection or the stream fails, or another ping comes back than was sent.
 pub async fn five_pings(address: &str) -> io::Result<()> {
-    let (mut stream, _driver) = open_stream(address, "/ipfs/ping/1.0.0").await?;
-    for ping in 0..5 {
-        let (sent, mut heard) = ([ping; 32], [u8::MAX; 32]);
-        stream.write_all(&sent).await?;
-        stream.flush().await?;
-        stream.read_exact(&mut heard).await?;
-        if sent != heard {
-            return Err(io::Error::other("another ping came back"));
-        }
+    let (mut stream, _driver) = open_stream(address, PING).await?;
+    for number in 0..5 {
+        ping(&mut stream, number).await?;
     }
     stream.close().await
+}
+
+/// The protocol of pings. Source: libp2p/specs, ping/ping.md.
+pub(crate) const PING: &str = "/ipfs/ping/1.0.0";
+
+/// Sends a ping that consists of one byte again and again, and reads it back.
+pub(crate) async fn ping(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    byte: u8,
+) -> io::Result<()> {
+    let (sent, mut heard) = ([byte; 32], [!byte; 32]);
+    stream.write_all(&sent).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut heard).await?;
+    if sent == heard { Ok(()) } else { Err(io::Error::other("another ping came back")) }
 }
 
 async fn open(
@@ -210,7 +222,7 @@ async fn open(
 }
 
 /// Splits a multiaddr into the peer ID and the address to dial.
-fn split_address(address: &str) -> io::Result<(PeerId, Multiaddr)> {
+pub(crate) fn split_address(address: &str) -> io::Result<(PeerId, Multiaddr)> {
     let mut address: Multiaddr = address.parse().map_err(io::Error::other)?;
     match address.pop() {
         Some(Protocol::P2p(node)) => Ok((node, address)),
@@ -256,17 +268,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-async fn dial(
+pub(crate) async fn dial(
     key: &Keypair,
     address: Multiaddr,
     (sockets, written): (Sockets, Arc<AtomicUsize>),
 ) -> io::Result<(PeerId, StreamMuxerBox)> {
     let noise = noise::Config::new(key).map_err(io::Error::other)?;
+    let mut streams = yamux::Config::default();
+    streams.set_max_num_streams(MAX_STREAMS);
     let mut transport = sockets
         .map(move |socket, _| Counted { socket, written: Arc::clone(&written) })
         .upgrade(Version::V1)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
+        .multiplex(streams)
         .boxed();
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     transport.dial(address, options).map_err(io::Error::other)?.await
@@ -274,27 +288,29 @@ async fn dial(
 
 /// Drives a connection, and refuses every stream that the node opens.
 async fn drive(mut muxer: StreamMuxerBox) {
-    poll_fn(|cx| {
-        while let Poll::Ready(inbound) = Pin::new(&mut muxer).poll_inbound(cx) {
-            if inbound.is_err() {
-                return Poll::Ready(());
-            }
+    poll_fn(|cx| poll_drive(&mut muxer, cx)).await;
+}
+
+/// Drives a connection, and refuses every stream that the node opens. Ready once the connection has ended.
+pub(crate) fn poll_drive(muxer: &mut StreamMuxerBox, cx: &mut Context<'_>) -> Poll<()> {
+    while let Poll::Ready(inbound) = Pin::new(&mut *muxer).poll_inbound(cx) {
+        if inbound.is_err() {
+            return Poll::Ready(());
         }
-        match Pin::new(&mut muxer).poll(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            // No event of the muxer needs an answer.
-            Poll::Ready(Ok(_)) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
+    }
+    match Pin::new(muxer).poll(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        // No event of the muxer needs an answer.
+        Poll::Ready(Ok(_)) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
         }
-    })
-    .await;
+        Poll::Pending => Poll::Pending,
+    }
 }
 
 /// Negotiates a protocol by multistream-select 1.0: lines with a length prefix.
-async fn select(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
+pub(crate) async fn select(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
     for line in ["/multistream/1.0.0", protocol] {
         let len = u8::try_from(line.len() + 1).map_err(io::Error::other)?;
         stream.write_all(&[len]).await?;

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use yamux::{Connection, ConnectionError, Stream};
 
-use super::{CLOSE_LIMIT, meter::Meter};
+use super::{CLOSE_LIMIT, Waiting, meter::Meter};
 use crate::{
     backlog::{ConnectionBacklog, CountedStream},
     carrier::Carrier,
@@ -61,7 +61,7 @@ pub(super) struct Driver<C> {
     /// Resolves when the backlog evicts the connection.
     pub(super) too_much: CancelWatch,
     /// Inbound streams, on their way to the negotiation.
-    pub(super) inbound: mpsc::Sender<CountedStream>,
+    pub(super) inbound: mpsc::Sender<Waiting>,
     pub(super) orders: mpsc::Receiver<Order>,
     /// Receiver of the outbound stream that is being opened.
     pub(super) asked: Option<oneshot::Sender<CountedStream>>,
@@ -140,7 +140,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Driver<C> {
     }
 
     fn offer(&self, stream: Stream) {
-        let stream = self.count(stream);
+        let stream = Waiting::new(self.count(stream));
         if let Err(mpsc::error::TrySendError::Full(_)) = self.inbound.try_send(stream) {
             self.metrics.note(P2pEvent::MuxerFull);
         }

@@ -169,6 +169,22 @@ async fn streams_beyond_the_queue_are_reset_and_counted() {
     assert_eq!(node.metrics.count(P2pEvent::MuxerFull), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn streams_that_waited_too_long_make_room_for_the_next_one() {
+    let (mut node, mut peer) = nodes().await;
+    for _ in 0..5 {
+        let mut stream = peer.open().await.unwrap();
+        stream.write_all(b"stale").await.unwrap();
+    }
+    until("they wait", || node.muxer.inbound.len() == 5).await;
+    time::advance(MAX_WAIT + Duration::from_millis(1)).await;
+    let mut stream = peer.open().await.unwrap();
+    stream.write_all(b"fresh").await.unwrap();
+    let mut said = [0; 5];
+    soon(node.accept().await.unwrap().read_exact(&mut said)).await.unwrap();
+    assert_eq!((&said, node.metrics.count(P2pEvent::MuxerFull)), (b"fresh", 5));
+}
+
 #[tokio::test]
 async fn frames_of_many_streams_leave_in_few_writes() {
     const STREAMS: usize = 16;

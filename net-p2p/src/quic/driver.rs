@@ -35,7 +35,7 @@ use crate::{
     backlog::{ConnectionBacklog, CountedStream},
     carrier::Carrier,
     metrics::{P2pEvent, P2pMetrics},
-    muxer::{CLOSE_LIMIT, Order},
+    muxer::{CLOSE_LIMIT, Order, Waiting},
 };
 
 /// Interval at which the bytes of a connection are counted. Chosen: short beside the time in which a peer fills its
@@ -62,7 +62,7 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) backlog: ConnectionBacklog,
     pub(super) too_much: CancelWatch,
-    pub(super) inbound: mpsc::Sender<CountedStream>,
+    pub(super) inbound: mpsc::Sender<Waiting>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) streams: CancellationToken,
     pub(super) metrics: P2pMetrics,
@@ -158,7 +158,7 @@ impl Driver {
     }
 
     fn offer(&mut self, stream: (SendStream, RecvStream)) {
-        let stream = self.count(stream);
+        let stream = Waiting::new(self.count(stream));
         if let Err(mpsc::error::TrySendError::Full(_)) = self.inbound.try_send(stream) {
             self.metrics.note(P2pEvent::MuxerFull);
         }

@@ -110,7 +110,7 @@ impl Muxers {
         let shown = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
         let peer = peer_of(&shown.unwrap_or_default())?;
         let backlog = self.backlog.open();
-        let (muxer, ends) = Muxer::new(backlog.end().clone());
+        let (muxer, ends) = Muxer::new(backlog.end().clone(), self.backlog.metrics().clone());
         let mut driver = Driver {
             connection,
             shared: Arc::new(Shared::new(Arc::clone(&self.first))),
@@ -144,6 +144,12 @@ impl Drop for Underway {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The settings of the end that dials, for scripted peers.
+#[cfg(test)]
+pub(crate) fn client_config(key: &Keypair, backlog: &Backlog) -> quinn::ClientConfig {
+    Configs::new(key, backlog).unwrap().client
 }
 
 type Upgrade = BoxFuture<'static, Result<(PeerId, Muxer), QuicError>>;

@@ -16,6 +16,8 @@ mod control_floods;
 #[cfg(feature = "dht")]
 mod dht;
 mod door;
+#[cfg(feature = "quic")]
+mod half_open_quic;
 pub(crate) mod host;
 mod http;
 mod identities;

@@ -16,7 +16,7 @@ import (
 func relay(_ context.Context, stdin io.Reader, stdout io.Writer) error {
 	h, err := newHostWith([]libp2p.Option{
 		libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic(),
-	}, listenAddress())
+	}, listenAddresses()...)
 	if err != nil {
 		return err
 	}
@@ -37,11 +37,12 @@ func behind(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 		return err
 	}
 	// It serves only if it listens somewhere; callers get the address through the relay alone.
-	h, err := newHost(listenAddress())
+	h, err := newHost(listenAddresses()...)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	serveCells(h)
 	if err := h.Connect(ctx, *at); err != nil {
 		return err
 	}

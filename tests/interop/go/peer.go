@@ -9,12 +9,18 @@
 //	                      peer ID and serves until stdin closes
 //	peer relay            carries circuits for others; one line: its multiaddr; ends when stdin closes
 //	peer behind MULTIADDR the routes, reached through a relay alone; one line: the multiaddr to call
+//	peer cells MULTIADDR...
+//	                      tries everything over each address; a line of JSON for each
+//	peer half-open MULTIADDR
+//	                      pings among 2,000 streams that are left half open; one line
+//	peer idontwant MULTIADDR NAME
+//	                      publishes long messages around a node until IDONTWANT has gone both ways; one line
 //	peer topic MULTIADDR NAME strict|none|floodsub
 //	                      publishes on a topic of a node and prints the first message of the node there; ends
 //	                      when stdin closes
 //
 // All speak TCP, WebSocket and QUIC, with Yamux over the first two, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the
-// default) or tls, for all but QUIC. INTEROP_LISTEN is the multiaddr that serve listens on. INTEROP_KEY is the kind of the key:
+// default), tls or both, for all but QUIC. INTEROP_LISTEN is the multiaddrs that serve listens on. INTEROP_KEY is the kind of the key:
 // ed25519 (the default), rsa, ecdsa or secp256k1. INTEROP_PSK is the key file of a private network, which has no QUIC.
 //
 // The routes are the contract between all programs of this folder (see ../README.md):
@@ -36,6 +42,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -54,7 +61,7 @@ import (
 
 const (
 	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE [VALUE] | peer relay | peer behind MULTIADDR" +
-		" | peer topic MULTIADDR NAME strict|none|floodsub"
+		" | peer topic MULTIADDR NAME strict|none|floodsub | peer cells MULTIADDR... | peer half-open MULTIADDR | peer idontwant MULTIADDR NAME"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.
@@ -83,6 +90,12 @@ func main() {
 		err = serve(ctx, os.Stdin, os.Stdout)
 	case "call":
 		err = call(ctx, os.Args[2:], os.Stdout)
+	case "cells":
+		err = cells(ctx, os.Args[2:], os.Stdout)
+	case "idontwant":
+		err = idontwant(ctx, os.Args[2:], os.Stdout)
+	case "half-open":
+		err = halfOpenAt(ctx, os.Args[2:], os.Stdout)
 	case "relay":
 		err = relay(ctx, os.Stdin, os.Stdout)
 	case "behind":
@@ -108,19 +121,25 @@ func newHost(listen ...string) (host.Host, error) {
 
 // newHostWith is newHost with further options.
 func newHostWith(options []libp2p.Option, listen ...string) (host.Host, error) {
-	key, err := newKey(os.Getenv("INTEROP_KEY"))
+	return newHostOf(os.Getenv("INTEROP_SECURITY"), os.Getenv("INTEROP_KEY"), options, listen...)
+}
+
+// newHostOf is newHostWith for a security and a kind of key.
+func newHostOf(security, kind string, options []libp2p.Option, listen ...string) (host.Host, error) {
+	key, err := newKey(kind)
 	if err != nil {
 		return nil, err
 	}
-	security := libp2p.Security(noise.ID, noise.New)
-	if os.Getenv("INTEROP_SECURITY") == "tls" {
-		security = libp2p.Security(tls.ID, tls.New)
+	if security != "tls" {
+		options = append(options, libp2p.Security(noise.ID, noise.New))
+	}
+	if security == "tls" || security == "both" {
+		options = append(options, libp2p.Security(tls.ID, tls.New))
 	}
 	options = append(options,
 		libp2p.Identity(key),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(websocket.New),
-		security,
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
@@ -162,12 +181,12 @@ func newKey(kind string) (crypto.PrivKey, error) {
 	return key, err
 }
 
-// listenAddress is the multiaddr to listen on.
-func listenAddress() string {
-	if address := os.Getenv("INTEROP_LISTEN"); address != "" {
-		return address
+// listenAddresses are the multiaddrs to listen on.
+func listenAddresses() []string {
+	if addresses := strings.Fields(os.Getenv("INTEROP_LISTEN")); len(addresses) > 0 {
+		return addresses
 	}
-	return "/ip4/127.0.0.1/tcp/0"
+	return []string{"/ip4/127.0.0.1/tcp/0"}
 }
 
 // implementation names the library and the version that was linked in.

@@ -22,11 +22,12 @@ const maxIdleReads = 100
 
 // serve answers requests until stdin closes or ctx ends.
 func serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
-	h, err := newHost(listenAddress())
+	h, err := newHost(listenAddresses()...)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	serveCells(h)
 
 	server := libp2phttp.Host{StreamHost: h}
 	server.SetHTTPHandlerAtPath(protocolName, "/", routes())
@@ -36,7 +37,13 @@ func serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 
 	// Returns once the server listens, so that the address works when it is read.
 	server.Addrs()
-	fmt.Fprintf(stdout, "%s/p2p/%s\n", h.Addrs()[0], h.ID())
+	for number, address := range h.Addrs() {
+		if number > 0 {
+			fmt.Fprint(stdout, " ")
+		}
+		fmt.Fprintf(stdout, "%s/p2p/%s", address, h.ID())
+	}
+	fmt.Fprintln(stdout)
 
 	closed := make(chan struct{})
 	go func() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,13 +77,27 @@ func topic(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer
 			if args[2] == "none" && author != "" || args[2] != "none" && author != server.ID {
 				return fmt.Errorf("the author is %q", author)
 			}
-			fmt.Fprintln(stdout, text)
+			fmt.Fprintf(stdout, "%s %s\n", text, spoken(h, server.ID))
 			break
 		}
 	}
 	// What stdin says does not matter, and an error ends it as well as an end of file.
 	_, _ = io.Copy(io.Discard, stdin)
 	return nil
+}
+
+// spoken names the protocols of pub-sub on the streams to a peer and from it.
+func spoken(h host.Host, id peer.ID) string {
+	var names []string
+	for _, connection := range h.Network().ConnsToPeer(id) {
+		for _, stream := range connection.GetStreams() {
+			if name := string(stream.Protocol()); strings.Contains(name, "sub/") {
+				names = append(names, fmt.Sprintf("%s %s", strings.ToLower(stream.Stat().Direction.String()), name))
+			}
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // newRouter starts the pub-sub of a policy.

@@ -56,7 +56,10 @@ export async function topic (node, [address, name, policy]) {
     pubsub.publish(name, new TextEncoder().encode(`hello from js, ${number++}`)).catch(() => {})
   }, PAUSE_MS)
   try {
-    console.log(await heard)
+    const text = await heard
+    const streams = node.getConnections().flatMap(({ streams }) => streams)
+    const spoken = streams.filter(({ protocol }) => protocol.includes('sub/')).map(({ direction, protocol }) => `${direction} ${protocol}`)
+    console.log(`${text} ${spoken.sort().join(', ')}`)
     await new Promise((resolve) => process.stdin.on('end', resolve).on('close', resolve).on('error', resolve).resume())
     return true
   } catch (error) {

@@ -6,16 +6,23 @@
     peer.py topic ADDR NAME strict|author|floodsub
                         publishes on a topic of a node and prints the first message of the node there; ends when
                         stdin closes
+    peer.py relay       serve, and carries circuits for others
+    peer.py cells ADDR...
+                        tries everything over each address; a line of JSON for each
+    peer.py half-open ADDR
+                        pings among 2,000 streams that are left half open; one line
     peer.py perf ADDR   measures a node by /perf/1.0.0; exit status 0 only if all bytes came
     peer.py dht ADDR PREFIX FIND PROVIDE VALUE
                         joins the DHT of a node; one line: its own peer ID; then the values of the keys on stdin
 
-All use TCP, Noise and Yamux. The key is a secp256k1 one, as the guides of py-libp2p make them. The routes
-are those of ../README.md without the ones that are asked for with -extra; one request a stream.
+All use TCP, WebSocket and QUIC, and Yamux over the first two. INTEROP_SECURITY is noise (the default), tls or both, for all but
+QUIC. INTEROP_LISTEN is the multiaddrs that serve listens on. INTEROP_KEY is the kind of the key: secp256k1 (the default, as the
+guides of py-libp2p make them), ed25519 or rsa. The routes are those of ../README.md without the ones that are asked for with -extra; one request a stream.
 """
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from contextlib import nullcontext
@@ -23,7 +30,10 @@ from importlib.metadata import version
 
 import trio
 from blake3 import blake3
+from circuit import circuits, connect, is_circuit, reserve
 from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair as create_new_ed25519_key_pair
+from libp2p.crypto.rsa import create_new_key_pair as create_new_rsa_key_pair
 from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -43,11 +53,21 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS
+from libp2p.security.tls.transport import TLSTransport as Tls
 from libp2p.records.validator import NamespacedValidator, Validator
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 HTTP = TProtocol("/http/1.1")
+
+# Sends back what comes.
+ECHO = TProtocol("/tandem-interop/echo/1")
+ECHO_BYTES = 1 << 20
+
+# Streams that nobody goes on with, and the time until a ping is answered among them. Chosen: twice what libp2p gives a negotiation.
+HALF_OPEN_STREAMS = 2000
+AMONG_SECONDS = 20
 
 # The name that the well-known document maps to the path "/".
 PROTOCOL_NAME = "/tandem-interop/1"
@@ -64,11 +84,26 @@ MAX_BODY_BYTES = 100_000_000
 PIECE_BYTES = 64 * 1024
 
 
-def make_host():
-    """A host with Noise and Yamux, and with a key of another kind than our nodes have."""
-    key = create_new_key_pair()
-    noise = Noise(key, noise_privkey=create_new_x25519_key_pair().private_key)
-    return new_host(key_pair=key, muxer_preference="YAMUX", sec_opt={NOISE: noise})
+KINDS = {"secp256k1": create_new_key_pair, "ed25519": create_new_ed25519_key_pair, "rsa": create_new_rsa_key_pair}
+
+
+def make_host(security=None, kind=None, listen=()):
+    """A host with Yamux that knows the transports of these addresses, and with a key of another kind than our nodes have."""
+    key = KINDS[kind or os.environ.get("INTEROP_KEY", "secp256k1")]()
+    security = security or os.environ.get("INTEROP_SECURITY", "noise")
+    offers = {}
+    if security != "tls":
+        offers[NOISE] = Noise(key, noise_privkey=create_new_x25519_key_pair().private_key)
+    if security in ("tls", "both"):
+        offers[TLS] = Tls(key)
+    host = new_host(
+        key_pair=key,
+        muxer_preference="YAMUX",
+        sec_opt=offers,
+        enable_quic=any("/quic-v1" in address for address in listen),
+        enable_websocket=any("/ws" in address for address in listen),
+    )
+    return host
 
 
 def pattern(first, last):
@@ -205,16 +240,37 @@ async def serve_stream(stream):
         await stream.reset()
 
 
-async def serve():
-    host = make_host()
+async def echo(stream):
+    """Sends back what comes."""
+    try:
+        while piece := await stream.read(PIECE_BYTES):
+            await stream.write(piece)
+    except StreamEOF:
+        pass
+    await stream.close_write()
+
+
+async def serve(relays=False):
+    listen = os.environ.get("INTEROP_LISTEN", "/ip4/127.0.0.1/tcp/0").split()
+    behind = [address for address in listen if is_circuit(address)]
+    listen = [address for address in listen if not is_circuit(address)]
+    host = make_host(listen=listen)
     host.set_stream_handler(HTTP, serve_stream)
-    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
-        address = str(host.get_addrs()[0])
+    host.set_stream_handler(ECHO, echo)
+    async with (
+        host.run(listen_addrs=[Multiaddr(address) for address in listen]),
+        circuits(host, relays=relays) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        addresses = [str(address) for address in host.get_addrs()] if listen else []
+        for address in behind:
+            addresses.append(await reserve(host, transport, address, nursery))
         await PerfService(host).start()
-        print(address, flush=True)
+        print(" ".join(addresses), flush=True)
         # What stdin says does not matter.
         while await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
             pass
+        nursery.cancel_scope.cancel()
 
 
 class Caller:
@@ -292,6 +348,109 @@ class Caller:
         assert status == 200 and any(entry["path"] == "/" for entry in json.loads(body).values())
 
 
+    async def pings_on_five(self):
+        for number in range(5):
+            await self.ping(number)
+
+    async def ping(self, number):
+        stream = await self.host.new_stream(self.peer, [PING])
+        sent = bytes([number]) * PING_LENGTH
+        await stream.write(sent)
+        assert await read_exactly(stream, PING_LENGTH) == sent, "another ping came back"
+        await stream.close()
+
+    async def stream_of_a_mebibyte(self):
+        stream = await self.host.new_stream(self.peer, [ECHO])
+        sent, heard = pattern(0, ECHO_BYTES), b""
+
+        async def write():
+            for first in range(0, len(sent), PIECE_BYTES):
+                await stream.write(sent[first : first + PIECE_BYTES])
+            await stream.close_write()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            try:
+                while piece := await stream.read(PIECE_BYTES):
+                    heard += piece
+            except StreamEOF:
+                pass
+        assert heard == sent, f"{len(heard)} other bytes came back"
+
+
+async def cell(address, security, kind):
+    """Everything over one address with one security and one kind of key."""
+    row = {"way": f"{address.rsplit('/p2p/', 1)[0]} {security} {kind}", "ok": False, "failed": []}
+    try:
+        with trio.fail_after(CALL_DEADLINE_SECONDS):
+            info = info_from_p2p_addr(Multiaddr(address))
+            host = make_host(security, kind, [address])
+            async with host.run(listen_addrs=[]), circuits(host) as transport:
+                if is_circuit(address):
+                    await connect(host, transport, address)
+                else:
+                    await host.connect(info)
+                steps = Caller(host, info.peer_id)
+                tried = [steps.five_pings, steps.pings_on_five, steps.identify, steps.hello]
+                # A circuit carries 128 KiB.
+                if not is_circuit(address):
+                    tried.append(steps.stream_of_a_mebibyte)
+                for step in tried:
+                    try:
+                        with trio.fail_after(STEP_DEADLINE_SECONDS):
+                            await step()
+                    except Exception as error:  # Whatever it is, the other steps are tried.
+                        row["failed"].append(f"{step.__name__}: {error!r}")
+                row["ok"] = not row["failed"]
+    except BaseException as error:  # Some of the library's are groups.
+        row["ok"] = False
+        row["failed"].append(f"connect: {error!r}")
+    print(json.dumps(row), flush=True)
+    return row["ok"]
+
+
+async def cells(addresses):
+    held = True
+    for address in addresses:
+        for security in ["quic"] if "/quic-v1" in address else ["noise", "tls"]:
+            for kind in ["secp256k1"] if is_circuit(address) else ["secp256k1", "ed25519", "rsa"]:
+                held &= await cell(address, security, kind)
+    return held
+
+
+async def half_open(address):
+    """Opens streams, begins to negotiate on each, goes on with none, and then pings until there is an answer."""
+    info = info_from_p2p_addr(Multiaddr(address))
+    host = make_host(listen=[address])
+    async with host.run(listen_addrs=[]):
+        await host.connect(info)
+        connection = host.get_network().connections[info.peer_id]
+        connection = connection[0] if isinstance(connection, list) else connection
+        opened, last = 0, "all"
+        while opened < HALF_OPEN_STREAMS:
+            try:
+                with trio.fail_after(1):
+                    stream = await connection.muxed_conn.open_stream()
+                    await stream.write(b"\x13/multistream/1.0.0\n")
+                opened += 1
+            except Exception as error:
+                last = repr(error)
+                break
+        steps, began, pings = Caller(host, info.peer_id), trio.current_time(), 0
+        while trio.current_time() - began < AMONG_SECONDS:
+            pings += 1
+            try:
+                with trio.fail_after(AMONG_SECONDS):
+                    await steps.ping(pings % 256)
+                after = round(1000 * (trio.current_time() - began))
+                print(f"{opened} opened ({last}), ping {pings} answered after {after} ms", flush=True)
+                return True
+            except Exception as error:
+                print(f"peer.py: {error!r}", file=sys.stderr)
+                await trio.sleep(0.1)
+    return False
+
+
 async def call(address):
     info = info_from_p2p_addr(Multiaddr(address))
     host = make_host()
@@ -356,7 +515,7 @@ async def topic(address, name, policy):
             while not (message := await messages.get()).data.startswith(b"hello from tandem"):
                 pass
         assert message.from_id == info.peer_id.to_bytes(), "another author"
-        print(message.data.decode(), flush=True)
+        print(message.data.decode(), pubsub.peers[info.peer_id].get_protocol(), flush=True)
         # What stdin says does not matter.
         while await trio.to_thread.run_sync(os.read, 0, PIECE_BYTES, abandon_on_cancel=True):
             pass
@@ -447,20 +606,29 @@ async def table(address, prefix, find, provide, value):
 
 
 def main():
+    # The library warns of every peer whose addresses it does not know.
+    logging.disable(logging.WARNING)
     match sys.argv[1:]:
         case ["serve"]:
             trio.run(serve)
+        case ["relay"]:
+            trio.run(serve, True)
         case ["topic", address, name, policy]:
             trio.run(topic, address, name, policy)
         case ["perf", address]:
             trio.run(perf, address)
         case ["dht", address, prefix, find, provide, value]:
             trio.run(table, address, prefix, find, provide, value)
+        case ["cells", *addresses] if addresses:
+            sys.exit(0 if trio.run(cells, addresses) else 1)
+        case ["half-open", address]:
+            sys.exit(0 if trio.run(half_open, address) else 1)
         case ["call", address]:
             sys.exit(0 if trio.run(call, address) else 1)
         case _:
-            usage = "usage: peer.py serve | peer.py call MULTIADDR | peer.py topic MULTIADDR NAME strict|author|floodsub"
+            usage = "usage: peer.py serve | peer.py relay | peer.py call MULTIADDR | peer.py topic MULTIADDR NAME strict|author|floodsub"
             usage += " | peer.py perf MULTIADDR | peer.py dht MULTIADDR PREFIX FIND PROVIDE VALUE"
+            usage += " | peer.py cells MULTIADDR... | peer.py half-open MULTIADDR"
             print(usage, file=sys.stderr)
             sys.exit(2)
 

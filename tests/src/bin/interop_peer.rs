@@ -3,14 +3,16 @@
 //!
 //! ```text
 //!   interop_peer serve [CERT KEY]                 prints the multiaddr and the URL; ends with its input
-//!   interop_peer serve-at MULTIADDR               the same at another multiaddr
+//!   interop_peer serve-at MULTIADDR...            the same at other multiaddrs, on one line
+//!   interop_peer cells PEER...                    tries everything over each address; a line of JSON for each
+//!   interop_peer half-open PEER                   pings among 2,000 streams that are left half open, over /ip4/…/tcp and Noise
 //!   interop_peer forward PEER                     prints host:port; ends with its input
 //!   interop_peer ping PEER                        pings five times on one stream; prints nothing
 //!   interop_peer get PEER PATH [ROOTS]            prints what was received as JSON
 //!   interop_peer put PEER PATH BYTES [ROOTS]      prints what was sent as JSON
 //! ```
 //!
-//! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`. `serve-at` and `get` are in the private network of the key file that
+//! PEER is `host:port`, a URL or a multiaddr with `/p2p/ID`. `serve-at`, `cells` and `get` are in the private network of the key file that
 //! INTEROP_PSK names.
 
 use std::{error::Error, path::PathBuf, time::Duration};
@@ -28,6 +30,7 @@ use testkit::{
         server::{described, serving},
         service::{Seen, Swallowed},
     },
+    interop::{Among, cells, offering, ping_among_half_open},
     libp2p::five_pings,
     wait::PATIENCE,
 };
@@ -48,17 +51,19 @@ async fn main() -> Result<(), Failed> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["serve"] => serve(None).await,
-        ["serve-at", address] => serve_at(address).await,
+        ["serve-at", addresses @ ..] => serve_at(addresses).await,
+        ["cells", addresses @ ..] => try_cells(addresses).await,
         ["serve", cert, key] => {
             serve(Some(TlsFiles { cert: PathBuf::from(cert), key: PathBuf::from(key) })).await
         }
+        ["half-open", peer] => half_open(peer).await,
         ["forward", peer] => forward(peer).await,
         ["ping", peer] => Ok(timeout(PATIENCE, five_pings(peer)).await??),
         ["get", peer, path] => get(peer, path, None).await,
         ["get", peer, path, roots] => get(peer, path, Some(roots.into())).await,
         ["put", peer, path, len] => put(peer, path, len.parse()?, None).await,
         ["put", peer, path, len, roots] => put(peer, path, len.parse()?, Some(roots.into())).await,
-        _ => Err("interop_peer serve | forward | ping | get | put: see its source".into()),
+        _ => Err("interop_peer serve | serve-at | cells | half-open | forward | ping | get | put: see its source".into()),
     }
 }
 
@@ -87,15 +92,19 @@ fn in_private_network(builder: NodeBuilder) -> NodeBuilder {
     }
 }
 
-/// Serves over libp2p at `address`.
-async fn serve_at(address: &str) -> Result<(), Failed> {
-    let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p([address]);
+/// Serves over libp2p at `addresses`.
+async fn serve_at(addresses: &[&str]) -> Result<(), Failed> {
+    let wanted = addresses.len();
+    let addresses = addresses.iter().copied();
+    let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p(addresses);
+    let builder = offering(builder);
     let running = Box::pin(in_private_network(builder).start(&CancellationToken::new())).await?;
     // An address through a relay is there once the relay has given a place.
     let listens = async {
         loop {
-            if let Some(address) = running.p2p_addresses().first() {
-                break println!("{address}");
+            let addresses = running.p2p_addresses();
+            if addresses.len() >= wanted {
+                break println!("{}", addresses.join(" "));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -104,6 +113,24 @@ async fn serve_at(address: &str) -> Result<(), Failed> {
     input_closed().await?;
     // The process ends next, and its tasks with it.
     let _ = running.stop(GRACE).await;
+    Ok(())
+}
+
+/// Tries everything over each of the addresses.
+async fn try_cells(addresses: &[&str]) -> Result<(), Failed> {
+    let mut held = true;
+    for address in addresses {
+        for cell in cells(address, in_private_network).await {
+            held &= cell.ok;
+            println!("{}", serde_json::to_string(&cell)?);
+        }
+    }
+    if held { Ok(()) } else { Err("an exchange failed".into()) }
+}
+
+async fn half_open(peer: &str) -> Result<(), Failed> {
+    let Among { opened, pings, after } = ping_among_half_open(peer).await?;
+    println!("{opened} opened, ping {pings} answered after {} ms", after.as_millis());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod blocks;
 mod bystander;
 mod clock_jumps;
 mod corpus;
+mod crowded_subnet;
 mod dead_holder;
 mod dht;
 mod dns;
