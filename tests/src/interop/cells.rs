@@ -38,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Cell {
     /// Address without the peer, and security.
     pub way: String,
-    /// Whether every exchange held.
+    /// `true` if every exchange held.
     pub ok: bool,
     /// Those that did not, with the reason.
     pub failed: Vec<String>,
