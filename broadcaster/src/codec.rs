@@ -47,8 +47,13 @@ pub trait Decoder: Send + 'static {
 pub enum Decoded {
     /// Itself.
     AsItCame,
-    /// Another message, tag and payload. Its length is bounded by its tag, as that of any message.
-    Message(Bytes),
+    /// Another message, which has an allocation of its own.
+    Message {
+        /// Tag and payload. The length is bounded by the tag, as that of any message.
+        wire: Bytes,
+        /// The same vote packed by itself, tag and payload, in the same allocation: links that pack votes send it as it is.
+        packed: Option<Bytes>,
+    },
     /// Nothing yet, or nothing but what the codec itself has learned from it.
     Nothing,
     /// Nothing, and the peer is told so with this message of the connection: tag and payload. It goes ahead of

@@ -72,6 +72,8 @@ struct Inner {
     submitted: Stamp,
     origin: Origin,
     sender: Option<LinkId>,
+    /// A vote packed by itself, tag included, if it came in that form.
+    came_packed: Option<Bytes>,
     /// Of a vote, once a link with packed votes has needed it.
     packed: OnceLock<PackedVote>,
     /// Takes its steps, if its way is kept.
@@ -100,10 +102,22 @@ impl Frame {
 
     fn submitted_at(submitted: Stamp, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
-        let (packed, traced) = (OnceLock::new(), None);
-        let inner =
-            Inner { tag, lane, wire, digest, submitted, origin, sender, packed, traced, held };
-        Self { inner: Arc::new(inner) }
+        let (came_packed, packed, traced) = (None, OnceLock::new(), None);
+        Self {
+            inner: Arc::new(Inner {
+                tag,
+                lane,
+                wire,
+                digest,
+                submitted,
+                origin,
+                sender,
+                came_packed,
+                packed,
+                traced,
+                held,
+            }),
+        }
     }
 
     /// A frame that nobody else holds yet, of a message whose way is kept if there is a `traced`.
@@ -114,6 +128,21 @@ impl Frame {
             inner.traced = traced;
         }
         self
+    }
+
+    /// A frame that nobody else holds yet, of a vote that came in this form if there is one.
+    pub(crate) fn come_packed(mut self, packed: Option<Bytes>) -> Self {
+        if packed.is_some()
+            && let Some(inner) = Arc::get_mut(&mut self.inner)
+        {
+            inner.came_packed = packed;
+        }
+        self
+    }
+
+    /// The form that a vote came in, if that is the one packed by itself: tag and payload.
+    pub(crate) fn came_packed(&self) -> Option<&Bytes> {
+        self.inner.came_packed.as_ref()
     }
 
     /// Takes the message's steps, if its way is kept.
@@ -154,7 +183,7 @@ impl Frame {
     pub(crate) fn into_spare(mut self) -> Option<Self> {
         let inner = Arc::get_mut(&mut self.inner)?;
         (inner.wire, inner.digest, inner.held) = (Bytes::new(), None, None);
-        inner.traced = None;
+        (inner.traced, inner.came_packed) = (None, None);
         inner.packed.take();
         Some(self)
     }

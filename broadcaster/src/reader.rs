@@ -141,12 +141,12 @@ impl<R: FrameSource> Reader<R> {
         self.traffic.count(lane, bytes);
         self.peer.tally.received(lane, bytes);
         let message = self.decode(received).await?;
-        let stands_for = message.as_ref().map_or(came, |message| message.tag);
+        let stands_for = message.as_ref().map_or(came, |(message, _)| message.tag);
         *tag = Some(stands_for);
         // Also for what only the codec of the link heard: it costs a read, too.
         let pace = self.pace(stands_for)?;
-        if let Some(message) = message {
-            self.take(message).await?;
+        if let Some((message, packed)) = message {
+            self.take(message, packed).await?;
         }
         if let Pace::Pause(pause) = pace {
             time::sleep(pause).await;
@@ -166,17 +166,21 @@ impl<R: FrameSource> Reader<R> {
         Ok(pace)
     }
 
-    /// Decodes a message as this link encodes it, and charges the result to the budget if it is large.
-    async fn decode(&mut self, coded: Received) -> Result<Option<Received>, DisconnectReason> {
-        let Some(decoder) = &mut self.decoder else { return Ok(Some(coded)) };
-        let wire = match decoder.decode(coded.tag, &coded.wire)? {
-            Decoded::AsItCame => return Ok(Some(coded)),
+    /// Decodes a message as this link encodes it, and charges the result to the budget if it is large. A vote that came
+    /// packed comes with its packed form.
+    async fn decode(
+        &mut self,
+        coded: Received,
+    ) -> Result<Option<(Received, Option<Bytes>)>, DisconnectReason> {
+        let Some(decoder) = &mut self.decoder else { return Ok(Some((coded, None))) };
+        let (wire, packed) = match decoder.decode(coded.tag, &coded.wire)? {
+            Decoded::AsItCame => return Ok(Some((coded, None))),
             Decoded::Nothing => return Ok(None),
             Decoded::Answer(tag, payload) => {
                 self.peer.lanes.urge(Frame::control(tag, Lane::Priority, &payload));
                 return Ok(None);
             }
-            Decoded::Message(wire) => wire,
+            Decoded::Message { wire, packed } => (wire, packed),
         };
         let tag = Tag(*wire.first_chunk().ok_or(DisconnectReason::BadData)?);
         let lane = self.way_in.context.tags.rule(tag).map_or(Lane::Bulk, |rule| rule.lane);
@@ -187,14 +191,18 @@ impl<R: FrameSource> Reader<R> {
             let room = time::timeout(self.way_in.context.limits.inbound_wait, room).await;
             MessageMemory::Charged(room.map_err(|_elapsed| DisconnectReason::Stalled)?)
         };
-        Ok(Some(Received { tag, wire, memory }))
+        Ok(Some((Received { tag, wire, memory }, packed)))
     }
 
     /// Deals with one message.
-    async fn take(&mut self, received: Received) -> Result<(), DisconnectReason> {
+    async fn take(
+        &mut self,
+        received: Received,
+        packed: Option<Bytes>,
+    ) -> Result<(), DisconnectReason> {
         let Received { tag, wire, memory } = received;
         match self.way_in.context.tags.rule(tag) {
-            Some(rule) => self.known(rule, wire, memory).await,
+            Some(rule) => self.known(rule, (wire, packed), memory).await,
             None => {
                 self.dropped(DropReason::UnknownTag, Lane::Bulk);
                 Ok(())
@@ -206,7 +214,7 @@ impl<R: FrameSource> Reader<R> {
     async fn known(
         &mut self,
         rule: &'static TagRule,
-        wire: Bytes,
+        (wire, packed): (Bytes, Option<Bytes>),
         memory: MessageMemory,
     ) -> Result<(), DisconnectReason> {
         let payload = wire.slice(Tag::BYTES.min(wire.len())..);
@@ -216,7 +224,7 @@ impl<R: FrameSource> Reader<R> {
         match (rule.forwarding, rule.tag) {
             (Forwarding::Gossip, _) => {
                 let (wire, source) = (Some(wire), self.origin.clone());
-                let arrival = Arrival { rule, wire, payload, memory, source };
+                let arrival = Arrival { rule, wire, payload, packed, memory, source };
                 match self.way_in.take_in(arrival, Patience::Waits, &mut None).await {
                     // A message without room was counted.
                     Ok(()) | Err(Refusal::NoRoom) => Ok(()),
@@ -290,11 +298,12 @@ impl<R: FrameSource> Reader<R> {
         Work {
             message,
             wire,
+            packed: None,
             fingerprint: None,
             digest: OnceLock::new(),
             lane: rule.lane,
             peer: Some(Arc::clone(&self.peer)),
-            _held: Held { _wire: memory, _body: None },
+            held: Held { wire: memory, _body: None },
             heard_on: HeardOn::Stream,
             shares: Arc::clone(&self.origin.shares),
             sighting: None,

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gossip::{Lane, Tag};
 use tokio::time::{self, Instant};
 
@@ -19,7 +20,7 @@ use crate::{
     duplicates::Duplicates,
     fair::Refused,
     frame::{Frame, FrameParts, Origin},
-    inbound::work::{HeardOn, Shares, Work, unshared},
+    inbound::work::{HeardOn, Shares, Work},
     intake::{Job, Target, ToTopic},
     metrics::DropReason,
     trace::TraceEvent,
@@ -182,16 +183,17 @@ impl Relay {
     }
 
     fn frame_as_it_came(&self, work: &Work) -> Option<Frame> {
-        let held = self.context.budget.try_reserve(work.wire.len(), work.lane)?;
+        let len = work.wire.len() + work.packed.as_ref().map_or(0, Bytes::len);
+        let held = self.context.budget.try_reserve(len, work.lane)?;
         let frame = Frame::new(FrameParts {
             tag: work.message.tag,
             lane: work.lane,
-            wire: unshared(&work.wire),
+            wire: work.own_wire(),
             digest: work.digest(),
             origin: Origin::Forwarded,
             sender: work.from(),
             held: Some(held),
         });
-        Some(frame.traced(work.traced.clone()))
+        Some(frame.traced(work.traced.clone()).come_packed(work.packed.clone()))
     }
 }

@@ -85,13 +85,19 @@ fn packed<'a>(frame: &'a Frame, budget: &ByteBudget) -> Cow<'a, PackedVote> {
 }
 
 fn pack(frame: &Frame, budget: &ByteBudget) -> PackedVote {
+    let stateless = |wire: Bytes| {
+        let held = budget.try_reserve(wire.len() + size_of::<Stateless>(), Lane::Priority);
+        let frame = frame.recoded(Tag::AV, wire, held);
+        PackedVote::Stateless(Arc::new(Stateless::new(frame)))
+    };
+    if let Some(wire) = frame.came_packed() {
+        return stateless(wire.clone());
+    }
     let plain = frame.wire().get(Tag::BYTES..).unwrap_or_default();
     let mut wire = Vec::with_capacity(Tag::BYTES + MAX_PACKED_BYTES);
     wire.extend(Tag::AV.0);
     if vote::pack(plain, &mut wire).is_ok() {
-        let held = budget.try_reserve(wire.len() + size_of::<Stateless>(), Lane::Priority);
-        let frame = frame.recoded(Tag::AV, Bytes::from(wire), held);
-        return PackedVote::Stateless(Arc::new(Stateless::new(frame)));
+        return stateless(Bytes::from(wire));
     }
     match vote::unpack(plain, &mut wire) {
         Ok(()) => PackedVote::Misleading,
@@ -256,8 +262,8 @@ impl Decoder for Receiver {
         Ok(match tag {
             Tag::AV => match plain(payload) {
                 Ok(vote) => {
-                    self.count(VoteForm::Stateless, &vote, wire);
-                    Decoded::Message(vote)
+                    self.count(VoteForm::Stateless, vote.wire.len(), wire);
+                    vote.into()
                 }
                 Err(_as_it_is) => Decoded::AsItCame,
             },
@@ -278,8 +284,8 @@ impl Receiver {
         let vote = unpacker.unpack(payload, &mut self.scratch).and_then(|()| plain(&self.scratch));
         match vote {
             Ok(vote) => {
-                self.count(VoteForm::Stateful, &vote, wire);
-                Decoded::Message(vote)
+                self.count(VoteForm::Stateful, vote.wire.len(), wire);
+                vote.into()
             }
             Err(error) => {
                 tracing::debug!(%error, "a packed vote cannot be read");
@@ -297,19 +303,36 @@ impl Receiver {
         self.metrics.votes().aborted_by(by);
     }
 
-    fn count(&self, form: VoteForm, vote: &Bytes, wire: &Bytes) {
+    fn count(&self, form: VoteForm, plain: usize, wire: &Bytes) {
         let mut sum = PackedSum::default();
-        sum.add(vote.len(), wire.len());
+        sum.add(plain, wire.len());
         self.metrics.votes().received().count(form, sum);
     }
 }
 
+/// A vote in both forms, each with its tag, in one allocation.
+struct Unpacked {
+    wire: Bytes,
+    packed: Bytes,
+}
+
+impl From<Unpacked> for Decoded {
+    fn from(vote: Unpacked) -> Self {
+        Self::Message { wire: vote.wire, packed: Some(vote.packed) }
+    }
+}
+
 /// The message whose vote is packed in `payload`.
-fn plain(payload: &[u8]) -> Result<Bytes, VoteError> {
-    let mut wire = Vec::with_capacity(Tag::BYTES + MAX_PLAIN_BYTES);
+fn plain(payload: &[u8]) -> Result<Unpacked, VoteError> {
+    let mut wire = Vec::with_capacity(2 * Tag::BYTES + MAX_PLAIN_BYTES + MAX_PACKED_BYTES);
     wire.extend(Tag::AV.0);
     vote::unpack(payload, &mut wire)?;
-    Ok(Bytes::from(wire))
+    let plain = wire.len();
+    wire.extend(Tag::AV.0);
+    vote::put_normal(payload, &mut wire);
+    let mut wire = Bytes::from(wire);
+    let packed = wire.split_off(plain);
+    Ok(Unpacked { wire, packed })
 }
 
 #[cfg(test)]

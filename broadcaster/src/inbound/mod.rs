@@ -81,6 +81,8 @@ pub(crate) struct Arrival {
     pub(crate) wire: Option<Bytes>,
     /// The bytes behind the tag.
     pub(crate) payload: Bytes,
+    /// The message as a vote packed by itself, if it came in that form.
+    pub(crate) packed: Option<Bytes>,
     /// The memory that the message lies in.
     pub(crate) memory: MessageMemory,
     pub(crate) source: Source,
@@ -294,7 +296,7 @@ impl Arrival {
         unpacked: Unpacked,
         (sighting, traced): (Option<Sighting>, Option<Arc<Traced>>),
     ) -> Work {
-        let Self { rule, wire, payload, memory, source } = self;
+        let Self { rule, wire, payload, packed, memory, source } = self;
         let Source { peer, forwarder, transport, heard_on, shares } = source;
         let Unpacked { fingerprint, body, digest, held: _body, price: _ } = unpacked;
         let message = Inbound {
@@ -309,11 +311,12 @@ impl Arrival {
         Work {
             message,
             wire,
+            packed,
             fingerprint: Some(fingerprint),
             digest,
             lane: rule.lane,
             peer,
-            _held: Held { _wire: memory, _body },
+            held: Held { wire: memory, _body },
             heard_on,
             shares,
             sighting,

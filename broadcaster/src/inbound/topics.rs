@@ -105,7 +105,7 @@ impl Topics {
         };
         let memory = MessageMemory::Charged(held);
         let source = Source { peer, forwarder: from, transport, heard_on: HeardOn::Topic, shares };
-        let arrival = Arrival { rule, wire: None, payload: body, memory, source };
+        let arrival = Arrival { rule, wire: None, payload: body, packed: None, memory, source };
         let mut taken = Box::pin(take(Arc::clone(&self.way_in), arrival, report));
         if taken.as_mut().now_or_never().is_none() {
             self.tasks.spawn("topic", |cancel| async move {

@@ -33,7 +33,7 @@ pub(crate) enum HeardOn {
 #[derive(Debug)]
 pub(crate) struct Held {
     /// For what came off the wire.
-    pub(crate) _wire: MessageMemory,
+    pub(crate) wire: MessageMemory,
     /// For what it became when it was decompressed.
     pub(crate) _body: Option<Reservation>,
 }
@@ -43,6 +43,8 @@ pub(crate) struct Work {
     pub(crate) message: Inbound,
     /// The message as it came, to be passed on without encoding it again.
     pub(crate) wire: Bytes,
+    /// The message as a vote packed by itself, if it came in that form.
+    pub(crate) packed: Option<Bytes>,
     /// `None` for a request, which is no gossip.
     pub(crate) fingerprint: Option<Fingerprint>,
     /// The digest of a large message, once somebody asked: hashing megabytes twice would show.
@@ -50,7 +52,7 @@ pub(crate) struct Work {
     pub(crate) lane: Lane,
     pub(crate) peer: Option<Arc<Peer>>,
     /// Keeps the bytes charged to the budget until the message has been handled.
-    pub(crate) _held: Held,
+    pub(crate) held: Held,
     pub(crate) heard_on: HeardOn,
     /// The sender's shares of the queues, in which the message is passed on.
     pub(crate) shares: Arc<Shares>,
@@ -65,6 +67,14 @@ impl Work {
     pub(crate) fn digest(&self) -> Option<Digest> {
         let Inbound { tag, body, .. } = &self.message;
         *self.digest.get_or_init(|| encode::digest(*tag, body, self.wire.len()))
+    }
+
+    /// The message as it came, where it keeps no read buffer alive.
+    pub(crate) fn own_wire(&self) -> Bytes {
+        match self.held.wire {
+            MessageMemory::Shared(_) => unshared(&self.wire),
+            MessageMemory::Uncharged | MessageMemory::Charged(_) => self.wire.clone(),
+        }
     }
 
     /// Notes what happens to the message now, if its way is kept.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tandem_gossip::wire::vote::{
     MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, PackedVote, VoteError, VotePacker, VoteUnpacker,
-    pack, unpack,
+    pack, put_normal, unpack,
 };
 
 /// Votes that existing nodes pack and we refuse: their fields are in another order, or one is there twice, so what
@@ -328,6 +328,26 @@ proptest! {
         vote[at] = byte;
         if let Ok(small) = packed(&vote) {
             prop_assert_eq!(unpacked(&small).unwrap(), vote);
+        }
+    }
+
+    // Issue 10, 7: a relay keeps the form that a vote came in.
+    #[test]
+    fn the_normal_form_of_a_packed_vote_is_the_one_that_packing_it_again_gives(
+        vote in drawn(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        [high_bits, unused]: [u8; 2],
+    ) {
+        let mut bytes = packed(&vote.msgpack()).unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        (bytes[0], bytes[1]) = (bytes[0] | high_bits & 0xc0, unused);
+        if let Ok(plain) = unpacked(&bytes) {
+            let mut normal = Vec::new();
+            put_normal(&bytes, &mut normal);
+            prop_assert_eq!(packed(&plain), Ok(normal));
         }
     }
 

@@ -64,7 +64,7 @@ impl Decoder for Difference {
                     .ok_or(DisconnectReason::BadData)?;
                 let stays = self.last.get(..usize::from(same)).ok_or(DisconnectReason::BadData)?;
                 self.last = Bytes::from([stays, rest].concat());
-                Ok(Decoded::Message(self.last.clone()))
+                Ok(Decoded::Message { wire: self.last.clone(), packed: None })
             }
             _ => Ok(Decoded::AsItCame),
         }

@@ -25,7 +25,7 @@ mod window;
 
 pub use mark::MarkKey;
 pub use stateful::{PackedVote, References, VotePacker, VoteUnpacker, link_bytes};
-pub use stateless::{pack, unpack};
+pub use stateless::{pack, put_normal, unpack};
 
 /// Longest vote before it is packed, in bytes. Source: wire facts 5.3.
 pub const MAX_PLAIN_BYTES: usize = 667;

@@ -21,6 +21,9 @@ pub(super) const STEP: u8 = 1 << 5;
 /// The four bits of a proposal.
 pub(super) const PROPOSAL: u8 = DIGEST | ENCODING | ORIGINAL_PERIOD | PROPOSER;
 
+/// All bits that mean something.
+pub(super) const MASK: u8 = PERIOD | PROPOSAL | STEP;
+
 /// Length of the credential's proof, in bytes.
 pub(super) const PROOF_BYTES: usize = 80;
 /// Length of an address or a digest, in bytes.

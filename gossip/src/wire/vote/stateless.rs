@@ -3,8 +3,8 @@
 use super::{
     VoteError,
     parts::{
-        Cursor, DIGEST, ENCODING, HASH_BYTES, KEY_BYTES, ORIGINAL_PERIOD, PERIOD, PROOF_BYTES,
-        PROPOSAL, PROPOSER, Parts, SIGNATURE_BYTES, STEP,
+        Cursor, DIGEST, ENCODING, HASH_BYTES, KEY_BYTES, MASK, ORIGINAL_PERIOD, PERIOD,
+        PROOF_BYTES, PROPOSAL, PROPOSER, Parts, SIGNATURE_BYTES, STEP,
     },
 };
 
@@ -158,6 +158,15 @@ pub fn unpack(packed: &[u8], out: &mut Vec<u8>) -> Result<(), VoteError> {
     put(&[BATCH_KEY_NAME, batch_key, BATCH_KEY_SIGNATURE_NAME, batch_key_signature]);
     put(&[OLD_SIGNATURE, &[0; SIGNATURE_BYTES], LAST_SIGNATURE_NAME, vote.signature]);
     Ok(())
+}
+
+/// Appends a packed vote, which [`unpack`] has read, as [`pack`] would write it: bits that mean nothing are zero.
+pub fn put_normal(packed: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(packed);
+    if let Some([mask, unused, ..]) = out.get_mut(start..) {
+        (*mask, *unused) = (*mask & MASK, 0);
+    }
 }
 
 /// A key and its signature.

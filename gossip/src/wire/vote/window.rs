@@ -23,8 +23,8 @@ impl Proposal {
     /// The proposal whose fields `mask` lists.
     pub(super) fn new(mask: u8, fields: &[u8]) -> Self {
         let (len, mut bytes) = (fields.len().min(MAX_BYTES), [0; MAX_BYTES]);
-        for (place, byte) in bytes.iter_mut().zip(fields) {
-            *place = *byte;
+        if let (Some(to), Some(from)) = (bytes.get_mut(..len), fields.get(..len)) {
+            to.copy_from_slice(from);
         }
         Self { mask: mask & PROPOSAL, len, bytes }
     }
@@ -37,9 +37,10 @@ impl Proposal {
     /// The bytes that tell it from others: fields, padding, length and mask.
     pub(super) fn distinctive(&self) -> [u8; MAX_MARKED_BYTES] {
         let mut all = [0; MAX_MARKED_BYTES];
-        let tail = [self.mask, u8::try_from(self.len).unwrap_or(u8::MAX)];
-        for (place, byte) in all.iter_mut().zip(self.bytes.iter().chain(&tail)) {
-            *place = *byte;
+        let (fields, tail) = all.split_at_mut(MAX_BYTES);
+        fields.copy_from_slice(&self.bytes);
+        if let [mask, len, ..] = tail {
+            (*mask, *len) = (self.mask, u8::try_from(self.len).unwrap_or(u8::MAX));
         }
         all
     }
