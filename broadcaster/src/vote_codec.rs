@@ -85,19 +85,21 @@ fn packed<'a>(frame: &'a Frame, budget: &ByteBudget) -> Cow<'a, PackedVote> {
 }
 
 fn pack(frame: &Frame, budget: &ByteBudget) -> PackedVote {
-    let stateless = |wire: Bytes| {
-        let held = budget.try_reserve(wire.len() + size_of::<Stateless>(), Lane::Priority);
+    let stateless = |wire: Bytes, bytes: usize| {
+        let held = budget.try_reserve(bytes + size_of::<Stateless>(), Lane::Priority);
         let frame = frame.recoded(Tag::AV, wire, held);
         PackedVote::Stateless(Arc::new(Stateless::new(frame)))
     };
     if let Some(wire) = frame.came_packed() {
-        return stateless(wire.clone());
+        // The vote's frame is charged for both of its forms.
+        return stateless(wire.clone(), 0);
     }
     let plain = frame.wire().get(Tag::BYTES..).unwrap_or_default();
     let mut wire = Vec::with_capacity(Tag::BYTES + MAX_PACKED_BYTES);
     wire.extend(Tag::AV.0);
     if vote::pack(plain, &mut wire).is_ok() {
-        return stateless(Bytes::from(wire));
+        let bytes = wire.len();
+        return stateless(Bytes::from(wire), bytes);
     }
     match vote::unpack(plain, &mut wire) {
         Ok(()) => PackedVote::Misleading,

@@ -13,13 +13,10 @@ use super::{
     route_table::Routes,
     wire::{Reloaded, millis},
 };
-use crate::log;
+use crate::{config::MAX_DRAIN, log};
 
 /// Longest order, in bytes. Chosen: a log filter with a word for every room, ten times.
 const MAX_ORDER_BYTES: usize = 16 * 1024;
-
-/// Longest time for which a node is drained before it stops by itself. Chosen: a day; more is a slip.
-const MAX_GRACE: Duration = Duration::from_secs(86_400);
 
 /// Adds the routes.
 pub(super) fn routes(to: Routes) -> Routes {
@@ -66,8 +63,8 @@ async fn reload(State(context): Shared) -> Result<Json<Reloaded>, Response> {
 async fn drain(State(context): Shared, body: Body) -> Result<Json<Draining>, Response> {
     let DrainOrder { grace_s } = read_json(body, MAX_ORDER_BYTES).await?;
     let grace = grace_s.map(Duration::from_secs);
-    if grace.is_some_and(|grace| grace > MAX_GRACE) {
-        return Err(bad(format!("the grace is {} s at most", MAX_GRACE.as_secs())));
+    if grace.is_some_and(|grace| grace > MAX_DRAIN) {
+        return Err(bad(format!("the grace is {} s at most", MAX_DRAIN.as_secs())));
     }
     context.control.drain();
     let stops_in = context.condition.drain.begin(grace);

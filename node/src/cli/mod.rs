@@ -25,6 +25,7 @@ mod keygen;
 mod listen;
 mod memory;
 mod mistake;
+mod notify;
 mod output;
 mod page;
 mod peer;

@@ -7,7 +7,8 @@
 //!   is told after it.
 //! * A hangup makes a node with a configuration file or certificates read them again. Every other signal stops it, and
 //!   a hangup one without.
-//! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once.
+//! * From the first signal on the program ends within [`STOP_TIME`]; from the second on, at once. With the setting `drain_s`
+//!   SIGTERM drains the node first: its peers and requests go on, newcomers are sent elsewhere, and the next signal counts as the first.
 //! * A reader of standard output that does not read, or that has gone, delays and ends nothing.
 
 use std::{
@@ -23,6 +24,7 @@ use futures::FutureExt;
 use gossip::PeerInfo;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use serde_json::json;
 use tandem::{
     DataDir, InboundLimits, Limits, Mdns, MeshLimits, Mode, NodeBuilder, Running, Shutdown,
     StartError, register_service_metrics,
@@ -36,7 +38,7 @@ use super::{
     descriptors,
     failure::Failure,
     health::HealthGauge,
-    output,
+    notify, output,
     services::{self, Condition},
     signals::{Hangups, StopSignals},
     watch::{self, Change, Disk},
@@ -188,6 +190,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let root = CancellationToken::new();
     let mode = settings.mode;
     let ports = (settings.metrics.clone(), settings.admin_listen.clone());
+    let grace = settings.drain;
     let reloads = settings.has_certificates() || layers.has_file();
     let hangups = reloads.then(|| signals.take_hangups()).flatten();
     let peers = settings.peers.clone();
@@ -227,19 +230,29 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     };
     let admin = Admin::start(&running, context, ports).await?;
     let told = tell_ready(&teller, &running, &admin);
-    let events = running.events();
+    notify::ready().await;
+    let (events, control) = (running.events(), running.peer_control());
+    let drain = || {
+        control.drain();
+        condition.drain.begin(Some(grace));
+        teller.journal.note(&json!({"event": "draining", "grace_s": grace.as_secs()}));
+    };
     let outcome = tokio::select! {
         biased;
-        _ = signals.next() => Ok(ExitCode::SUCCESS),
+        () = stop_order(&mut signals, grace, drain) => Ok(ExitCode::SUCCESS),
         fault = running.faulted() => Err(Failure::Died { fault }),
         () = reload_on(hangups, &live, &teller.journal) => Ok(ExitCode::FAILURE),
         () = condition.drain.over() => Ok(ExitCode::SUCCESS),
         () = look_after(&running, told, condition.disk.clone(), &teller) => Ok(ExitCode::FAILURE),
         fault = admin.faulted() => Err(Failure::Died { fault }),
+        () = notify::signs_of_life() => Ok(ExitCode::FAILURE),
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
-    let stopping = async { admin.stop(GRACE).await.and(running.stop(GRACE).await) };
+    let stopping = async {
+        let (_, stopped) = tokio::join!(notify::stopping(), admin.stop(GRACE));
+        stopped.and(running.stop(GRACE).await)
+    };
     // A part that panicked panics again when it is stopped; the fault was told already.
     let stopping = AssertUnwindSafe(stopping).catch_unwind();
     tokio::select! {
@@ -253,6 +266,17 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     }
     teller.out.flush(FLUSH_TIME);
     outcome
+}
+
+/// Waits for the signal that stops the node. SIGTERM drains a node that has a grace; the end of the grace is told elsewhere.
+async fn stop_order(signals: &mut StopSignals, grace: Duration, drain: impl FnOnce()) {
+    let caught = signals.next().await;
+    if grace.is_zero() || !caught.is_termination() {
+        return;
+    }
+    drain();
+    notify::draining(grace).await;
+    signals.next().await;
 }
 
 /// Tells what happens to a node beside what happens to its peers. Never ends.

@@ -51,6 +51,11 @@ impl Caught {
     pub(crate) fn exit_code(self) -> ExitCode {
         ExitCode::from(128 + self.number)
     }
+
+    /// `true` for SIGTERM, by which service managers stop programs.
+    pub(crate) const fn is_termination(self) -> bool {
+        self.number == 15
+    }
 }
 
 impl StopSignals {

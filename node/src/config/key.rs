@@ -65,6 +65,7 @@ pub(crate) enum Key {
     PublicAddress,
     Metrics,
     TraceOneIn,
+    DrainSeconds,
     AdminListen,
     DataDir,
     IdentityFile,
@@ -294,6 +295,11 @@ const TRACE_ONE_IN: Spec = Spec::new(
     "Keep the way of one message in so many, for tandem trace; 0 for none",
 );
 
+const DRAIN_S: Spec = Spec::new(
+    ("drain_s", "drain-s", Number, Is("0"), "SECONDS"),
+    "Seconds from SIGTERM to the stop, in which the node takes no further peers and /health says so; a second signal ends them",
+);
+
 const BUDGET_MIB: Spec = Spec::new(
     ("budget_mib", "budget-mib", Number, Is("192"), "MIB"),
     "Memory that waiting messages may take, in MiB",
@@ -369,7 +375,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 50] = [
+    pub(crate) const ALL: [Self; 51] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -405,6 +411,7 @@ impl Key {
         Self::VotePacking,
         Self::MaxInbound,
         Self::MaxInboundPerIp,
+        Self::DrainSeconds,
         Self::BudgetMib,
         Self::Services,
         Self::Uploads,
@@ -460,6 +467,7 @@ impl Key {
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
             Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
+            Self::DrainSeconds => DRAIN_S,
             Self::BudgetMib => BUDGET_MIB,
             Self::Services => SERVICES,
             Self::Uploads => UPLOADS,

@@ -26,7 +26,7 @@ pub(crate) use check::{ConfigError, MAX_SLIPS, slips};
 pub(crate) use key::{Flags, Key};
 pub(crate) use layers::Layers;
 pub(crate) use origin::{Given, Value};
-pub(crate) use settings::{Service, Settings};
+pub(crate) use settings::{MAX_DRAIN, Service, Settings};
 pub(crate) use template::{commented, schema};
 
 #[cfg(test)]

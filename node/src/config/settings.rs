@@ -9,6 +9,7 @@ use std::{
     num::{NonZeroU32, NonZeroUsize},
     os::unix::net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use gossip::{
@@ -35,6 +36,9 @@ const MAX_BUDGET_MIB: usize = 1024 * 1024;
 
 /// Smallest budget, in MiB. Chosen: a few messages of the largest size.
 const MIN_BUDGET_MIB: usize = 32;
+
+/// Longest time for which a node is drained before it stops by itself. Chosen: a day; more is a slip.
+pub(crate) const MAX_DRAIN: Duration = Duration::from_secs(86_400);
 
 /// The decisions of an operator, checked.
 #[derive(Clone, Debug)]
@@ -80,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
+    /// Time from SIGTERM to the stop; zero for none.
+    pub(crate) drain: Duration,
     pub(crate) budget_bytes: usize,
     /// Zero for none.
     pub(crate) trace_one_in: u64,
@@ -157,6 +163,7 @@ impl Settings {
             vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
+            drain: read.required(Key::DrainSeconds, drain)?,
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
             trace_one_in: read.required(Key::TraceOneIn, one_in)?,
             services: read.services()?,
@@ -627,6 +634,12 @@ fn budget_bytes(text: &str) -> Result<usize, String> {
     } else {
         Err(format!("{mib} is not between {MIN_BUDGET_MIB} and {MAX_BUDGET_MIB}"))
     }
+}
+
+fn drain(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_DRAIN.as_secs());
+    let no = || format!("{text:?} is no whole number of seconds from 0 to {}", MAX_DRAIN.as_secs());
+    seconds.map(Duration::from_secs).ok_or_else(no)
 }
 
 fn one_in(text: &str) -> Result<u64, String> {

@@ -22,6 +22,7 @@ mod phonebook;
 mod proxies;
 mod refusals;
 mod run;
+mod service_manager;
 mod signals;
 mod strange_words;
 #[path = "../support/mod.rs"]
