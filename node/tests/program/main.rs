@@ -5,6 +5,7 @@ mod bursts;
 mod certificates;
 mod commands;
 mod demo;
+mod deployment;
 mod dht;
 mod docs;
 mod doctor;
