@@ -249,6 +249,24 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
+    if stop(&mut signals, admin, running).await == Stop::CutShort {
+        return Ok(ExitCode::FAILURE);
+    }
+    teller.out.flush(FLUSH_TIME);
+    outcome
+}
+
+/// The end of a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It took its course.
+    Done,
+    /// Another signal came.
+    CutShort,
+}
+
+/// Stops the node within [`STOP_TIME`], or at the next signal.
+async fn stop(signals: &mut StopSignals, admin: Admin, running: Running) -> Stop {
     let stopping = async {
         let (_, stopped) = tokio::join!(notify::stopping(), admin.stop(GRACE));
         stopped.and(running.stop(GRACE).await)
@@ -257,15 +275,14 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let stopping = AssertUnwindSafe(stopping).catch_unwind();
     tokio::select! {
         biased;
-        _ = signals.next() => return Ok(ExitCode::FAILURE),
+        _ = signals.next() => return Stop::CutShort,
         stopped = time::timeout(STOP_TIME, stopping) => match stopped {
             Ok(Ok(Shutdown::Clean) | Err(_)) => {}
             Ok(Ok(Shutdown::Forced(tasks))) => tracing::warn!(tasks, "tasks had to be aborted"),
             Err(_elapsed) => tracing::warn!("the node did not stop in time"),
         },
     }
-    teller.out.flush(FLUSH_TIME);
-    outcome
+    Stop::Done
 }
 
 /// Waits for the signal that stops the node. SIGTERM drains a node that has a grace; the end of the grace is told elsewhere.
