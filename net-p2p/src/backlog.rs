@@ -269,6 +269,13 @@ impl ConnectionBacklog {
         self.open.shared.held.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// The bytes that each of the open connections may keep until they are acknowledged, so that all together keep a
+    /// quarter of the bound at most: the rest is for what peers send.
+    pub(crate) fn send_share(&self) -> usize {
+        let connections = lock(&self.open.shared.accounts).len().max(1);
+        self.open.shared.bound / 4 / connections
+    }
+
     /// Subtracts bytes from the connection's count.
     pub(crate) fn take(&self, bytes: usize) {
         self.open.shared.take(&self.open.account, bytes);

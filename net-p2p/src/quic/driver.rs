@@ -42,6 +42,9 @@ use crate::{
 /// windows on a path of this length.
 const COUNT_EVERY: Duration = Duration::from_millis(250);
 
+/// Smallest window for sent bytes, in bytes. Chosen: a batch of a write loop.
+const LEAST_SEND_WINDOW: usize = 64 * 1024;
+
 /// Longest wait until the datagram with the close was sent. Chosen: it takes one turn of quinn's task.
 const LAST_DATAGRAM: Duration = Duration::from_millis(100);
 
@@ -164,9 +167,14 @@ impl Driver {
         }
     }
 
-    /// Counts what the connection keeps.
+    /// Counts what the connection keeps, and fits its window for sent bytes to the number of connections: a writer with
+    /// much to send fills it, and so may all others at the same time.
     fn measure(&mut self) {
         self.shared.forget_arrived();
+        let window = self.backlog.send_share().max(LEAST_SEND_WINDOW);
+        if let Some(window) = self.gauge.resize(window) {
+            self.connection.set_send_window(window as u64);
+        }
         let bytes = self.gauge.measure(Reading {
             received: self.connection.stats().udp_rx.bytes,
             written: self.shared.written.load(Ordering::Relaxed),

@@ -8,7 +8,7 @@
 //! * Received bytes count from the last moment at which every stream was read to its end. At most a window of them
 //!   count, since the peer may not send more.
 //! * Written bytes count for the interval in which they were written and the one after. While a writer waits for room,
-//!   no older ones are let go.
+//!   no older ones are let go. At most a window of them count, or what counted before the window became smaller.
 
 /// The counters of a connection at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +30,9 @@ pub(super) struct Reading {
 pub(super) struct Gauge {
     receive_window: usize,
     send_window: usize,
+    largest_send_window: usize,
+    /// Written bytes that counted at the last reading.
+    unsent: usize,
     last: Reading,
     /// Bytes received when every stream was read to its end.
     empty_at: u64,
@@ -40,7 +43,23 @@ pub(super) struct Gauge {
 impl Gauge {
     /// The gauge of a connection with these windows, in bytes.
     pub(super) fn new(receive_window: usize, send_window: usize) -> Self {
-        Self { receive_window, send_window, last: Reading::default(), empty_at: 0, gone: 0 }
+        Self {
+            receive_window,
+            send_window,
+            largest_send_window: send_window,
+            unsent: 0,
+            last: Reading::default(),
+            empty_at: 0,
+            gone: 0,
+        }
+    }
+
+    /// Sets the window for written bytes, at most the one that the connection began with. Returns it if it is another
+    /// one than before.
+    pub(super) fn resize(&mut self, send_window: usize) -> Option<usize> {
+        let window = send_window.min(self.largest_send_window);
+        let before = std::mem::replace(&mut self.send_window, window);
+        (window != before).then_some(window)
     }
 
     /// Takes a reading, and returns the most bytes that the connection may keep.
@@ -56,8 +75,9 @@ impl Gauge {
         self.last = now;
         let within =
             |bytes: u64, window: usize| usize::try_from(bytes).unwrap_or(usize::MAX).min(window);
-        within(now.received.saturating_sub(self.empty_at), self.receive_window)
-            + within(now.written.saturating_sub(self.gone), self.send_window)
+        let most = self.send_window.max(self.unsent);
+        self.unsent = within(now.written.saturating_sub(self.gone), most);
+        within(now.received.saturating_sub(self.empty_at), self.receive_window) + self.unsent
     }
 }
 
@@ -89,5 +109,19 @@ mod tests {
         assert_eq!(gauge.measure(blocked(800)), 500);
         assert_eq!(gauge.measure(blocked(5_000)), 1_000);
         assert_eq!(gauge.measure(wrote(5_000)), 0);
+    }
+
+    #[test]
+    fn a_smaller_window_counts_once_what_was_written_before_is_gone() {
+        let mut gauge = Gauge::new(1_000, 1_000);
+        let reading = |written, was_blocked| Reading { written, was_blocked, ..Reading::default() };
+        assert_eq!(gauge.measure(reading(900, false)), 900);
+        assert_eq!((gauge.resize(300), gauge.resize(300)), (Some(300), None));
+        assert_eq!(gauge.measure(reading(900, true)), 900, "they may still wait");
+        assert_eq!(gauge.measure(reading(1_500, false)), 600);
+        assert_eq!(gauge.measure(reading(2_500, true)), 600);
+        assert_eq!(gauge.measure(reading(2_500, false)), 0);
+        assert_eq!(gauge.measure(reading(9_000, true)), 300);
+        assert_eq!(gauge.resize(9_000), Some(1_000), "as at the beginning");
     }
 }

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * A stream that nobody reads holds at most [`STREAM_WINDOW`], and the streams of a connection together at most a window
-//!   that follows from the backlog's bound.
+//!   that follows from the backlog's bound. The window for sent bytes shrinks with the number of connections (`driver.rs`).
 //! * A peer that is silent for [`IDLE_LIMIT`] is given up, and one that is there is never silent for so long.
 //! * Datagrams of strangers whose handshake was not begun take at most [`WAITING_BYTES`] in all.
 //! * Every task of quinn is one of the connections' tasks.

@@ -26,6 +26,8 @@ mod keys;
 mod library;
 mod links;
 mod local_network;
+#[cfg(feature = "quic")]
+mod many_over_quic;
 #[cfg(feature = "reachability")]
 mod meetings;
 mod mesh_slots;
