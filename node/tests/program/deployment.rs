@@ -63,7 +63,7 @@ fn every_variable_of_a_deployment_is_a_setting() {
 
 // Issue 12, 8.
 #[test]
-fn what_stops_a_node_waits_for_its_drain() {
+fn a_manager_waits_for_the_drain_before_it_kills() {
     let kubernetes = read("deploy/kubernetes/tandem.yml");
     let drain = number(&kubernetes, "TANDEM_DRAIN_S");
     assert!(number(&kubernetes, "terminationGracePeriodSeconds") > drain + 5);
