@@ -271,6 +271,7 @@ impl ConnectionBacklog {
 
     /// The bytes that each of the open connections may keep until they are acknowledged, so that all together keep a
     /// quarter of the bound at most: the rest is for what peers send.
+    #[cfg(feature = "quic")]
     pub(crate) fn send_share(&self) -> usize {
         let connections = lock(&self.open.shared.accounts).len().max(1);
         self.open.shared.bound / 4 / connections

@@ -24,8 +24,6 @@ use libp2p::{
     identity::Keypair,
 };
 
-#[cfg(feature = "quic")]
-use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "reachability")]
 use crate::reach::Circuits;
 use crate::{
@@ -36,8 +34,13 @@ use crate::{
     muxer::{Upgrade, Wire},
     own_topics::Stamp,
     security::{Secure, Security, SecuritySetupError},
-    sockets::{DialHosts, Sockets},
+    sockets::Sockets,
     upgrade::Upgrades,
+};
+#[cfg(feature = "quic")]
+use crate::{
+    quic::{Quic, QuicParts, QuicSetupError},
+    sockets::DialHosts,
 };
 #[cfg(feature = "quic")]
 use libp2p::core::transport::OptionalTransport;
