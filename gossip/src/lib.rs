@@ -19,6 +19,7 @@ pub mod http;
 mod identity;
 mod ip_range;
 mod keypair;
+mod late_node;
 mod limits;
 mod message;
 mod network_id;
@@ -38,6 +39,7 @@ pub use host::{Host, LoopbackRule, Subnet};
 pub use identity::{Identity, IdentityParseError, KeyKind, VerifyError};
 pub use ip_range::{IpRange, IpRangeError};
 pub use keypair::{KeyError, Keypair};
+pub use late_node::LateNode;
 pub use limits::{Durations, LONGEST_LIMIT, LimitError, SHORTEST_LIMIT, check_durations};
 pub use message::{
     Delivery, DeliveryError, Inbound, Outbound, Recipients, Request, RequestError, Response,

@@ -29,7 +29,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup, WantError, WantedTags};
 use gossip::{
-    Durations, GossipNode, Handler, Keypair, NetworkId, NetworkProfile, NodeAddress, Tag,
+    Durations, GossipNode, Handler, Keypair, LateNode, NetworkId, NetworkProfile, NodeAddress, Tag,
     Validator, wire::features::VoteCompression,
 };
 use mesh::{Admit, Door, InboundLimits, MeshLimits};
@@ -322,6 +322,13 @@ impl NodeBuilder {
     pub fn on_start(mut self, tell: impl FnOnce(&Arc<dyn GossipNode>) + Send + 'static) -> Self {
         self.on_start.push(Box::new(tell));
         self
+    }
+
+    /// Puts the started node into `late`, before [`NodeBuilder::start`] returns: for handlers and services that ask the
+    /// node back. Messages and requests may come before it is there.
+    pub fn late_node(self, late: &LateNode) -> Self {
+        let late = late.clone();
+        self.on_start(move |node| late.fill(node))
     }
 
     /// Checks everything that can be judged without starting the node: addresses, handlers, and the files of keys and

@@ -13,11 +13,11 @@ use std::{
     time::Instant,
 };
 
-use gossip::{NetworkProfile, PeerClass, Tag, Transport};
+use gossip::{LateNode, NetworkProfile, PeerClass, Tag, Transport};
 use services::{
     blocks::{
-        self, BlockProxy, BlockProxyLimits, Blocks, Capacity, LateNode, MAX_BYTES_IN_FLIGHT,
-        RedbStore, Responder,
+        self, BlockProxy, BlockProxyLimits, Blocks, Capacity, MAX_BYTES_IN_FLIGHT, RedbStore,
+        Responder,
     },
     files::{self, StoreLimits},
     kv,
@@ -95,7 +95,7 @@ pub(crate) async fn offer(
     let router = metrics.measure(Measured::Blocks, router);
     let handler = metrics.measure_handler(Measured::BlockMessages, responder);
     let builder = builder.http_with(router, &protection).handler(Tag::UE, handler);
-    Ok(builder.on_start(move |running| node.fill(running)))
+    Ok(builder.late_node(&node))
 }
 
 /// Measurements of throughput at a time. Chosen: each takes all there is of a link, and one that stands still leaves another.
@@ -245,7 +245,7 @@ mod tests {
             .mode(Mode::WebSocket)
             .listen_ws("127.0.0.1:0")
             .http(router.layer(middleware::from_fn(held)))
-            .on_start(move |running| node.fill(running))
+            .late_node(&node)
             .start(&CancellationToken::new())
             .await
             .unwrap();

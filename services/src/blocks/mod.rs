@@ -38,7 +38,7 @@ pub use self::{
     },
     http::{Fallback, FallbackError, X_LATEST_ROUND, page_not_found, router},
     memory::MemoryStore,
-    proxy::{BlockProxy, BlockProxyLimits, LateNode},
+    proxy::{BlockProxy, BlockProxyLimits},
     redb_store::{OpenError, RedbStore},
     responder::{MAX_REQUESTS, Responder},
     round::{Base36, RoundError, path},

@@ -2,13 +2,11 @@
 
 use std::{io, net::SocketAddr};
 
-use gossip::{LoopbackRule, NetworkId, NetworkProfile, Tag};
+use gossip::{LateNode, LoopbackRule, NetworkId, NetworkProfile, Tag};
 use libp2p::Multiaddr;
 use tandem::{
     InboundLimits, NodeBuilder, Relaying, Running, StartError,
-    services::blocks::{
-        BlockProxy, BlockProxyLimits, Capacity, LateNode, MAX_BYTES_IN_FLIGHT, Responder,
-    },
+    services::blocks::{BlockProxy, BlockProxyLimits, Capacity, MAX_BYTES_IN_FLIGHT, Responder},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +93,7 @@ pub async fn hub_with(
         .relaying(Relaying::Accepted)
         .inbound_limits(inbound)
         .handler(Tag::UE, responder)
-        .on_start(move |running| late.fill(running));
+        .late_node(&late);
     let running = built(builder).start(parent).await?;
     let ws = running.ws_url().and_then(|url| url.strip_prefix("http://")?.parse().ok());
     let p2p = running.p2p_addresses().into_iter().next();

@@ -105,7 +105,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// Rooms that may depend on every other one.
-const SHEDS: &[&str] = &["testkit", "bench"];
+const SHEDS: &[&str] = &["testkit", "bench", "examples"];
 
 /// Folders at the top level. Source: the plan, and docs/architecture.md.
 const FOLDERS: &[&str] = &[
@@ -123,6 +123,7 @@ const FOLDERS: &[&str] = &[
     "node",
     "tests",
     "bench",
+    "examples",
     "docs",
 ];
 

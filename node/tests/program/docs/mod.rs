@@ -170,6 +170,12 @@ mod tests {
         runs("docs/trace.md", Ground::best());
     }
 
+    // Issue 12, 7.
+    #[test]
+    fn the_page_on_applications_runs_as_pasted() {
+        runs("docs/applications.md", Ground::best());
+    }
+
     #[test]
     fn the_page_on_finding_peers_runs_as_pasted() {
         runs("docs/peers.md", Ground::best());

@@ -35,10 +35,14 @@ case "$*" in
     "run --release -- demo") exec tandem demo --rate 0.1 ;;
     "run --release -- "*) shift 3; exec tandem "$@" ;;
     "run --release --example http_service") exec http_service ;;
+    "run --release -p examples --bin "*) shift 5; name=$1; shift 2; exec "$name" "$@" ;;
 esac
 echo "the manual calls cargo in a way that its test does not know: $*" >&2
 exit 1
 "#;
+
+/// The programs of the package `examples` that pages start.
+const APPLICATIONS: [&str; 1] = ["replicated_log"];
 
 /// Runs the blocks `0.sh`, `1.sh` and so on, each with its output in a file beside it.
 const RUNNER: &str = r#"
@@ -150,7 +154,15 @@ impl Stage {
         }
         let bin = dir.path().join("bin");
         place(Path::new(env!("CARGO_BIN_EXE_tandem")), &bin.join("tandem"));
-        place(&example(), &bin.join("http_service"));
+        place(
+            &built("examples/http_service", &["-p", "tandem", "--example", "http_service"]),
+            &bin.join("http_service"),
+        );
+        let is_used =
+            |name: &&str| blocks.iter().any(|block| block.text.contains(&format!("--bin {name} ")));
+        for name in APPLICATIONS.into_iter().filter(is_used) {
+            place(&built(name, &["-p", "examples", "--bin", name]), &bin.join(name));
+        }
         fs::write(bin.join("cargo"), CARGO).unwrap();
         fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
         let replaced = match ground {
@@ -218,20 +230,12 @@ fn place(program: &Path, at: &Path) {
     }
 }
 
-/// The example of the manual, which cargo builds with the tests of this package unless one of them alone is asked for.
-fn example() -> PathBuf {
-    let program =
-        Path::new(env!("CARGO_BIN_EXE_tandem")).with_file_name("examples").join("http_service");
+/// A program of the manual, which cargo builds with the tests of the workspace unless one of them alone is asked for.
+fn built(file: &str, arguments: &[&str]) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_tandem")).with_file_name(file);
     if !program.exists() {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root()).args([
-            "build",
-            "--offline",
-            "-p",
-            "tandem",
-            "--example",
-            "http_service",
-        ]);
+        cargo.current_dir(root()).args(["build", "--offline"]).args(arguments);
         assert!(cargo.status().unwrap().success());
     }
     program

@@ -41,14 +41,14 @@ use std::{
     collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{FutureExt, future::Shared};
 use gossip::{
-    BoxFuture, Durations, GossipNode, Identity, LinkId, PeerClass, PeerInfo, Request, RequestError,
-    http::Caller, wire::block::BlockAnswer,
+    BoxFuture, Durations, GossipNode, Identity, LateNode, LinkId, PeerClass, PeerInfo, Request,
+    RequestError, http::Caller, wire::block::BlockAnswer,
 };
 use tokio::{
     sync::Semaphore,
@@ -136,37 +136,6 @@ impl Durations for BlockProxyLimits {
         visit("BlockProxyLimits::total", &mut self.total);
         visit("BlockProxyLimits::cache_for", &mut self.cache_for);
         visit("BlockProxyLimits::miss_for", &mut self.miss_for);
-    }
-}
-
-/// The node whose peers are asked, once it is there: handlers are made before the node that they belong to.
-///
-/// It does not keep the node alive.
-#[derive(Clone, Default)]
-pub struct LateNode(Arc<OnceLock<Weak<dyn GossipNode>>>);
-
-impl LateNode {
-    /// A place without a node.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Puts the node in. The first one stays.
-    pub fn fill(&self, node: &Arc<dyn GossipNode>) {
-        self.0.get_or_init(|| Arc::downgrade(node));
-    }
-
-    /// The node, while it runs.
-    #[must_use]
-    pub fn node(&self) -> Option<Arc<dyn GossipNode>> {
-        self.0.get()?.upgrade()
-    }
-}
-
-impl fmt::Debug for LateNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LateNode").field(&self.0.get().is_some()).finish()
     }
 }
 

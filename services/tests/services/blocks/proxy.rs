@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use gossip::{
-    GossipNode, Handler, Identity, NetworkId, RequestError, Transport, Verdict,
+    GossipNode, Handler, Identity, LateNode, NetworkId, RequestError, Transport, Verdict,
     http::{Caller, read_all},
     wire::{
         block::{self, BlockAnswer, BlockRequest},
@@ -19,7 +19,7 @@ use gossip::{
     },
 };
 use tandem_services::blocks::{
-    BlockProxy, BlockProxyLimits, BlockStore, Blocks, Capacity, LateNode, MemoryStore, Responder,
+    BlockProxy, BlockProxyLimits, BlockStore, Blocks, Capacity, MemoryStore, Responder,
     X_LATEST_ROUND, path, router, sample,
 };
 use tokio::time::{self, Instant};

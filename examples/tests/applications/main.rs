@@ -1,0 +1,12 @@
+//! The applications as processes of their own, over both transports.
+
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../node/tests/support/process.rs"]
+#[allow(dead_code, reason = "it is shared with the tests of the program")]
+mod process;
+
+mod client;
+mod replicated_log;
