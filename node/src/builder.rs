@@ -492,9 +492,7 @@ impl NodeBuilder {
         match (std::mem::take(&mut self.key), data_dir) {
             (KeySource::Given(key), _) => Ok(key),
             (KeySource::File(path), _) => Ok(keys::load(&path)?),
-            (KeySource::DataDir, Some(dir)) => {
-                Ok(keys::load_or_create(&dir.path().join(self.profile.key_file))?)
-            }
+            (KeySource::DataDir, Some(dir)) => Ok(dir.key(self.profile)?),
             (KeySource::DataDir, None) => {
                 Ok(Keypair::from_seed(self.environment.random().random()))
             }

@@ -13,6 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gossip::{Keypair, NetworkProfile};
+
+use crate::keys::{self, KeyError};
+
 /// Name of the file that is locked.
 const LOCK_FILE: &str = "lock";
 
@@ -86,6 +90,16 @@ impl DataDir {
         &self.path
     }
 
+    /// The key that a node in this directory has, which is made if there is none: for programs that sign messages of
+    /// their own with it. The name of its file is up to `profile`, the one of the node.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] when the file cannot be read, or written.
+    pub fn key(&self, profile: &NetworkProfile) -> Result<Keypair, KeyError> {
+        keys::load_or_create(&self.path.join(profile.key_file))
+    }
+
     /// The path of the socket on which the admin API of the node listens that uses the directory `path`.
     #[must_use]
     pub fn admin_socket(path: &Path) -> PathBuf {
@@ -116,6 +130,14 @@ mod tests {
         assert!(matches!(DataDir::open(parent.path()), Err(DataDirError::InUse { .. })));
         drop(dir);
         assert!(DataDir::open(parent.path()).is_ok());
+    }
+
+    #[test]
+    fn a_directory_has_one_key() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(parent.path()).unwrap();
+        let key = dir.key(&NetworkProfile::TANDEM).unwrap();
+        assert_eq!(dir.key(&NetworkProfile::TANDEM).unwrap().seed(), key.seed());
     }
 
     #[test]

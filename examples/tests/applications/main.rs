@@ -8,5 +8,11 @@
 #[allow(dead_code, reason = "it is shared with the tests of the program")]
 mod process;
 
+#[path = "../../chat/message.rs"]
+#[allow(dead_code, reason = "it is a part of the chat")]
+mod message;
+
+mod chat;
 mod client;
 mod replicated_log;
+mod terminal;

@@ -42,7 +42,7 @@ exit 1
 "#;
 
 /// The programs of the package `examples` that pages start.
-const APPLICATIONS: [&str; 1] = ["replicated_log"];
+const APPLICATIONS: [&str; 2] = ["chat", "replicated_log"];
 
 /// Runs the blocks `0.sh`, `1.sh` and so on, each with its output in a file beside it.
 const RUNNER: &str = r#"
@@ -79,7 +79,8 @@ run() {
         fi
         if grep -qsE '^ready$|"event":"ready"|^forwarding http' "$block.out"; then
             nodes+=("$pid")
-            ! grep -qs -- --peer "$block.sh" || until_connected "$block" || fail "$1" "its peer is not there"
+            # Applications have no status to ask for.
+            grep -qs -- '-p examples' "$block.sh" || ! grep -qs -- --peer "$block.sh" || until_connected "$block" || fail "$1" "its peer is not there"
             # As long as somebody needs at least to paste the next block.
             sleep 1
             return
