@@ -73,8 +73,8 @@ async fn main() -> Result<(), BoxError> {
                 Verdict::Ignore
             }
         })
-        .http(history.router());
-    let builder = arguments.peer.into_iter().fold(builder, NodeBuilder::peer);
+        .http(history.router())
+        .peers(arguments.peer);
     let mut node = builder.start(&CancellationToken::new()).await?;
     let (mut events, mut histories) = (node.events(), JoinSet::new());
     let mut console = Console::open()?;

@@ -23,11 +23,10 @@ const MAX_ANSWER: usize = 64 << 20;
 /// Prints lines with their positions, each once and in order, until Ctrl-C.
 pub(crate) async fn watch(builder: NodeBuilder, members: Vec<NodeAddress>) -> Result<(), BoxError> {
     let (heard, mut news) = watch::channel(());
-    let listening = builder.handler(NEWS, move |_count: Inbound| {
+    let builder = builder.peers(members.clone()).handler(NEWS, move |_count: Inbound| {
         heard.send_replace(());
         async { Verdict::Ignore }
     });
-    let builder = members.iter().cloned().fold(listening, NodeBuilder::peer);
     let node = builder.start(&CancellationToken::new()).await?;
     println!("ready");
     let mut next = 1;

@@ -197,6 +197,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds nodes to stay connected to, as [`NodeBuilder::peer`] does with one.
+    pub fn peers(mut self, addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
+        self.peers.extend(addresses);
+        self
+    }
+
     /// Sets the directory that holds the node's key and its lock; the directory is made if it is missing, and no other
     /// node may use it at the same time. Default: none, and with it a new identity at each start.
     pub fn data_dir(self, path: impl Into<PathBuf>) -> Self {

@@ -1,4 +1,4 @@
-//! What is said is heard over both transports, is asked for by newcomers, and is nobody else's.
+//! Everybody hears a message, over both transports; newcomers ask for it, and nobody can forge one.
 
 use std::{
     io::Write,

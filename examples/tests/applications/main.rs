@@ -14,5 +14,6 @@ mod message;
 
 mod chat;
 mod client;
+mod publish_subscribe;
 mod replicated_log;
 mod terminal;
