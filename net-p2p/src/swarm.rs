@@ -305,7 +305,7 @@ impl Core {
             links.context.abouts.note(identity, &info);
         }
         #[cfg(feature = "dht")]
-        if let (Some(dht), Some(gate)) = (&self.dht, swarm.behaviour_mut().dht.as_mut()) {
+        if let (Some(dht), Some(gate)) = (&mut self.dht, swarm.behaviour_mut().dht.as_mut()) {
             dht.on_identified(gate, peer_id, &info);
         }
     }

@@ -68,7 +68,6 @@ impl Announcements {
     }
 
     /// Makes every announcement due at `at`, unless it is under way or due before.
-    #[cfg(feature = "reachability")]
     pub(super) fn hurry(&mut self, at: Instant) {
         for due in self.0.iter_mut().filter_map(|each| each.due.as_mut()) {
             *due = at.min(*due);

@@ -28,7 +28,7 @@ use super::{
     gate::GatedDht,
     lookups::{Lookups, Search},
     order::{DhtError, DhtPeer},
-    routes,
+    refresh, routes,
     scope::AddressScope,
     values::VALIDITY,
 };
@@ -292,6 +292,7 @@ impl Dht {
                     };
                     self.exchanges.stored(&id, nodes);
                 }
+                QueryResult::Bootstrap(_) => refresh::pass_over(gate, &id),
                 _ => {}
             },
             _ => {}
@@ -358,7 +359,12 @@ impl Dht {
     }
 
     /// Learns from identify that a peer takes part in the table, and where it listens.
-    pub(crate) fn on_identified(&self, gate: &mut GatedDht, peer: PeerId, about: &identify::Info) {
+    pub(crate) fn on_identified(
+        &mut self,
+        gate: &mut GatedDht,
+        peer: PeerId,
+        about: &identify::Info,
+    ) {
         if !about.protocols.contains(&self.part.protocol) {
             return;
         }
@@ -372,8 +378,12 @@ impl Dht {
     }
 
     /// Takes a peer that serves the table into it, or another address of one that is in it.
-    fn route(&self, gate: &mut GatedDht, peer: PeerId, address: Multiaddr) {
+    fn route(&mut self, gate: &mut GatedDht, peer: PeerId, address: Multiaddr) {
         if routes::have_room(gate, peer, &address) {
+            if gate.kbuckets().next().is_none() {
+                // Earlier announcements reached nobody, and the next ones would come only after a wait that has grown.
+                self.announcements.hurry(Instant::now().into_std());
+            }
             gate.add_address(&peer, address);
         } else {
             self.metrics.note(P2pEvent::DhtRouteRefused);

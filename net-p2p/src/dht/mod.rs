@@ -23,6 +23,7 @@ mod gate;
 mod key;
 mod lookups;
 mod order;
+mod refresh;
 mod routes;
 mod scope;
 mod store;
