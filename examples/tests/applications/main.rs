@@ -15,5 +15,6 @@ mod message;
 mod chat;
 mod client;
 mod publish_subscribe;
+mod relay_client;
 mod replicated_log;
 mod terminal;
