@@ -11,11 +11,12 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use clap::Parser;
+use examples::Failure;
 use tandem::{
     DataDir, NodeBuilder, PeerEvent, Relaying,
     gossip::{
         Inbound, Lane, NetworkId, NetworkProfile, NodeAddress, Outbound, ProfileBuilder, Route,
-        Tag, TagRule, Validation, Verdict, http::BoxError,
+        Tag, TagRule, Validation, Verdict,
     },
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -42,14 +43,14 @@ struct Arguments {
     listen_p2p: String,
 }
 
-fn profile() -> Result<&'static NetworkProfile, BoxError> {
+fn profile() -> Result<&'static NetworkProfile, Failure> {
     let said = TagRule::new(SAID, Lane::Bulk, message::MAX_MESSAGE);
     let said = TagRule { route: Route::Topic("chat/said/1"), ..said };
     Ok(ProfileBuilder::new("chat").tag(said).build()?)
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let dir = DataDir::open(arguments.data_dir)?;
     let key = dir.key(profile()?)?;

@@ -5,9 +5,10 @@
 use std::{collections::BTreeMap, io::BufRead, thread, time::Duration};
 
 use clap::Parser;
+use examples::Failure;
 use tandem::{
     Mode, NodeBuilder, OwnTopic, P2pEvent,
-    gossip::{NetworkId, NodeAddress, TopicInbound, Validation, Verdict, http::BoxError},
+    gossip::{NetworkId, NodeAddress, TopicInbound, Validation, Verdict},
 };
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,7 @@ fn reading(body: &[u8]) -> Result<(&str, f32), &'static str> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let (heard, mut news) = mpsc::channel::<TopicInbound>(64);
     let (refuse, mut refused) = mpsc::channel(64);
@@ -70,9 +71,7 @@ async fn main() -> Result<(), BoxError> {
         .topic(readings)
         .peers(arguments.peer);
     let node = builder.start(&CancellationToken::new()).await?;
-    for address in node.p2p_addresses() {
-        println!("listening {address}");
-    }
+    node.p2p_addresses().iter().for_each(|address| println!("listening {address}"));
     println!("ready");
     // Standard input blocks, and may end long before the node.
     let (sender, mut lines) = mpsc::channel::<String>(64);

@@ -7,11 +7,12 @@ use std::{path::PathBuf, time::Duration};
 
 use axum::{Router, routing::get};
 use clap::Parser;
+use examples::Failure;
 use tandem::{
     Mode, NodeBuilder, ReachConfig, ReachPart, Running,
     gossip::{
         NetworkId, NodeAddress,
-        http::{BoxError, Caller, Peer, read_all},
+        http::{Caller, Peer, read_all},
     },
 };
 use tokio::time::sleep;
@@ -37,7 +38,7 @@ enum Arguments {
     Call { server: NodeAddress },
 }
 
-fn builder() -> Result<NodeBuilder, BoxError> {
+fn builder() -> Result<NodeBuilder, Failure> {
     Ok(NodeBuilder::new(NetworkId::new("relay-client")?).mode(Mode::Libp2p))
 }
 
@@ -46,7 +47,7 @@ async fn hello(Peer(caller): Peer, connection: Caller) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Failure> {
     let root = CancellationToken::new();
     match Arguments::parse() {
         Arguments::Relay { data_dir, listen_p2p } => {
@@ -72,7 +73,7 @@ async fn main() -> Result<(), BoxError> {
 }
 
 /// Prints the addresses of a node as they come and go, until Ctrl-C.
-async fn until_stopped(node: Running) -> Result<(), BoxError> {
+async fn until_stopped(node: Running) -> Result<(), Failure> {
     let mut told = Vec::new();
     loop {
         let addresses = node.p2p_addresses();

@@ -15,10 +15,11 @@ mod watch;
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
+use examples::Failure;
 use openraft::Raft;
 use tandem::{
     Protection,
-    gossip::{LateNode, NodeAddress, Outbound, http::BoxError},
+    gossip::{LateNode, NodeAddress, Outbound},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -62,14 +63,14 @@ struct Member {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Failure> {
     match Arguments::parse() {
         Arguments::Run(member) => run(member).await,
-        Arguments::Watch { members } => watch::watch(builder()?, members).await,
+        Arguments::Watch { members } => Ok(watch::watch(builder()?, members).await?),
     }
 }
 
-async fn run(member: Member) -> Result<(), BoxError> {
+async fn run(member: Member) -> Result<(), Failure> {
     std::fs::create_dir_all(&member.data_dir)?;
     let store = Store::open(&member.data_dir.join("log.redb"))?;
     let machine = Machine::load(store.clone())?;

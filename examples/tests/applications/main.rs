@@ -14,6 +14,7 @@ mod message;
 
 mod chat;
 mod client;
+mod key_value;
 mod publish_subscribe;
 mod relay_client;
 mod replicated_log;

@@ -42,7 +42,8 @@ exit 1
 "#;
 
 /// The programs of the package `examples` that pages start.
-const APPLICATIONS: [&str; 4] = ["chat", "publish_subscribe", "relay_client", "replicated_log"];
+const APPLICATIONS: [&str; 5] =
+    ["chat", "key_value", "publish_subscribe", "relay_client", "replicated_log"];
 
 /// Runs the blocks `0.sh`, `1.sh` and so on, each with its output in a file beside it.
 const RUNNER: &str = r#"
