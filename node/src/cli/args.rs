@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use gossip::{NodeAddress, Tag, wire::digest::Digest};
 use http::{HeaderName, HeaderValue, Method};
 use mesh::Role;
-use services::files::FileId;
+use services::files::FileLink;
 use tandem::{BanSubject, Capability, ValueKey};
 
 use super::{
@@ -642,18 +642,36 @@ pub(crate) enum FileCommand {
         #[arg(value_hint = ValueHint::Url)]
         peer: NodeAddress,
     },
+    /// Serve a file from where it lies, and print a link by which others get it.
+    Share(ShareArgs),
     /// Get a file, from the first of some peers that has it. What was got before is not got again.
     Get {
-        /// ID of the file: the 64 digits that `put` printed.
-        #[arg(value_hint = ValueHint::Other)]
-        id: FileId,
-        /// The peers, each host:port, a URL, or a multiaddr with /p2p/ID.
-        #[arg(required = true, value_hint = ValueHint::Url)]
+        /// ID of the file, the 64 digits that `put` printed, or the link that `share` printed.
+        #[arg(value_name = "ID|LINK", value_hint = ValueHint::Other)]
+        link: FileLink,
+        /// The peers, each host:port, a URL, or a multiaddr with /p2p/ID. A link has some itself.
+        #[arg(value_hint = ValueHint::Url)]
         peers: Vec<NodeAddress>,
         /// Where to write it. The ID if left out.
         #[arg(short = 'o', long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
         out: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShareArgs {
+    /// The file.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Where to listen for HTTP, as host:port.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen_ws: String,
+    /// Multiaddr on which to listen for libp2p; can be given more than once.
+    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/127.0.0.1/tcp/0")]
+    pub(crate) listen_p2p: Vec<String>,
+    /// Address for the link, in place of those that are listened on; can be given more than once.
+    #[arg(long, value_name = "ADDRESS", value_hint = ValueHint::Url)]
+    pub(crate) address: Vec<NodeAddress>,
 }
 
 #[derive(Debug, Args)]

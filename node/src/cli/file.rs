@@ -1,11 +1,11 @@
-//! `tandem file`: puts files on a peer, and gets them by what is in them.
+//! `tandem file`: puts files on a peer, gets them by what is in them, and shares them from where they lie.
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use gossip::NodeAddress;
+use gossip::{BoxFuture, NodeAddress};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use services::files::{Client, Fetch, FetchLimits, FileId, Kept, Transferred};
 use tokio::sync::watch;
@@ -15,15 +15,27 @@ use super::{
     failure::Failure,
     output, progress,
     reach::Reach,
+    share::share,
+    signals::StopSignals,
 };
 use crate::log;
 
-/// Puts or gets a file.
-pub(crate) async fn file(args: FileArgs) -> Result<ExitCode, Failure> {
+/// Puts, gets or shares a file.
+pub(crate) async fn file(args: FileArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
     let roots = args.cacert.as_deref();
-    match args.what {
-        FileCommand::Put { file, peer } => put(&file, peer, roots).await,
-        FileCommand::Get { id, peers, out } => get(id, &peers, out, roots).await,
+    // Nothing is lost if one of these ends anywhere.
+    let short: BoxFuture<'_, _> = match args.what {
+        FileCommand::Share(args) => return share(args, signals).await,
+        FileCommand::Put { file, peer } => Box::pin(async move { put(&file, peer, roots).await }),
+        FileCommand::Get { link, peers, out } => Box::pin(async move {
+            let peers: Vec<NodeAddress> = link.peers.into_iter().chain(peers).collect();
+            get(link.id, &peers, out, roots).await
+        }),
+    };
+    tokio::select! {
+        biased;
+        caught = signals.next() => Ok(caught.exit_code()),
+        outcome = short => outcome,
     }
 }
 

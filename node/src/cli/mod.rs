@@ -37,6 +37,7 @@ mod reach;
 mod run;
 mod send;
 mod services;
+mod share;
 mod signals;
 mod store;
 mod top;
@@ -72,6 +73,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => return run::run(args, signals).await,
         Command::Listen(args) => return listen::listen(args, signals).await,
         Command::Forward(args) => return forward::forward(args, signals).await,
+        Command::File(args) => return file::file(args, signals).await,
         Command::DemoWatch(args) => return demo_watch::watch(args, signals).await,
         Command::Demo(args) => return demo::demo(args, signals).await,
         Command::Top(args) => return top::top(args, signals).await,
@@ -86,7 +88,6 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Metrics(args) => Box::pin(peers::metrics(args)),
         Command::Reload(args) => Box::pin(peers::reload(args)),
         Command::Http(args) => Box::pin(http::http(args)),
-        Command::File(args) => Box::pin(file::file(args)),
         Command::Perf(args) => Box::pin(perf::perf(args)),
         Command::Keygen(args) => Box::pin(keygen::keygen(args)),
         Command::Dashboard(args) => Box::pin(dashboard::dashboard(args)),

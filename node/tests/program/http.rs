@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Ended, Node, Process, finish, finish_with_input, scratch, tandem};
+use crate::support::{Ended, Node, PATIENCE, Process, finish, finish_with_input, scratch, tandem};
 
 fn http(arguments: &[&str]) -> Ended {
     finish(tandem().arg("http").args(arguments))
@@ -75,6 +75,53 @@ fn a_file_is_put_and_got_by_what_is_in_it() {
         assert_eq!(get.code, Some(0), "{get:?}");
         assert!(fs::read(&got).unwrap() == content);
     }
+}
+
+// Issue 12, 7.
+#[test]
+fn a_shared_file_is_got_by_its_link_and_an_interrupted_get_goes_on() {
+    let dir = scratch();
+    let content: Vec<u8> = (0..5_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let (file, got) = (dir.path().join("content"), dir.path().join("got"));
+    fs::write(&file, &content).unwrap();
+    let mut share = Process::spawn(tandem().args(["file", "share"]).arg(&file));
+    assert_eq!(share.line(), format!("sharing {}, 5000000 bytes", file.display()));
+    let link = share.line();
+    assert_eq!(share.line(), "ready");
+    let get = |link: &str| finish(tandem().args(["file", "get", link, "-o"]).arg(&got));
+    let (name, addresses) = link.split_once('@').unwrap();
+    let addresses: Vec<&str> = addresses.split(',').collect();
+    assert_eq!(addresses.len(), 2, "{link}");
+    for address in addresses {
+        // An interrupted get had two megabytes and a part of the third.
+        fs::write(dir.path().join("got.part"), &content[..2_500_000]).unwrap();
+        let ended = get(&format!("{name}@{address}"));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let told = format!("{}: 5000000 bytes, 2097152 of which were there already", got.display());
+        assert_eq!(ended.stdout, told);
+        assert!(fs::read(&got).unwrap() == content);
+        fs::remove_file(&got).unwrap();
+    }
+    assert_eq!(get(&link).code, Some(0));
+    // A file that changes while it is shared is no longer the one of the link.
+    fs::write(&file, vec![0; content.len()]).unwrap();
+    let ended = get(&link);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("wrong content"), "{ended:?}");
+    for (link, told) in [
+        (name.to_owned(), "a link has 1 to 16 addresses behind its @"),
+        (format!("{name}@nowhere"), "\"nowhere\" in the link is no address of a peer"),
+        (name.replace("tandem:", ""), "no peer is named"),
+    ] {
+        let ended = get(&link);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(told), "{ended:?}");
+    }
+    share.signal("INT");
+    assert!(share.wait(PATIENCE).success());
+    let ended = finish(tandem().args(["file", "share", "/nonexistent/file"]));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("cannot read /nonexistent/file"), "{ended:?}");
 }
 
 #[test]

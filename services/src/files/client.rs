@@ -19,7 +19,7 @@ use http_body::Body;
 use tokio::sync::watch;
 
 use super::{
-    FileId, Hashing, Kept, Section, Stored, Transferred, routes::Receipt, store::blocking,
+    FileId, Hashing, Kept, Outline, Section, Stored, Transferred, routes::Receipt, store::blocking,
 };
 
 /// Longest text read of an answer, in bytes. Chosen: a receipt has 90, a reason one line.
@@ -92,9 +92,10 @@ impl Client {
         progress: watch::Sender<Transferred>,
     ) -> Result<Stored, PutFileError> {
         let to_name = path.to_owned();
-        let named = blocking(move || name(&to_name)).await;
+        let named = blocking(move || named(&to_name)).await;
         let unread = |source| PutFileError::File { path: path.to_owned(), source };
-        let (file, id, bytes) = named.map_err(unread)?;
+        let (file, outline) = named.map_err(unread)?;
+        let (id, bytes) = (outline.id(), outline.bytes());
         progress.send_replace(Transferred { bytes: 0, of: Some(bytes) });
         if self.has(id, bytes).await? {
             progress.send_replace(Transferred { bytes, of: Some(bytes) });
@@ -175,8 +176,8 @@ fn request<B>(method: Method, path: &str, body: B) -> Request<B> {
     request
 }
 
-/// Reads a file through, to name it.
-fn name(path: &Path) -> io::Result<(File, FileId, u64)> {
+/// Opens a file and reads it through, to name it.
+pub(super) fn named(path: &Path) -> io::Result<(File, Outline)> {
     let mut file = File::open(path)?;
     let mut hashing = Hashing::default();
     let mut piece = vec![0; 256 * 1024];
@@ -188,8 +189,7 @@ fn name(path: &Path) -> io::Result<(File, FileId, u64)> {
             Err(error) => return Err(error),
         }
     }
-    let outline = hashing.finish();
-    Ok((file, outline.id(), outline.bytes()))
+    Ok((file, hashing.finish()))
 }
 
 /// The words of a peer, fit for a terminal.

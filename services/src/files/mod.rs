@@ -27,19 +27,23 @@
 mod client;
 mod fetch;
 mod id;
+mod link;
 mod outline;
 mod progress;
 mod range;
 mod routes;
 mod section;
+mod share;
 mod store;
 
 pub use client::{Client, PutFileError};
 pub use fetch::{Fetch, FetchError, FetchLimits, Fetched, PeerError};
 pub use id::{FileId, FileIdError};
+pub use link::{FileLink, FileLinkError};
 pub use outline::{GROUP_BYTES, Hashing, Outline, OutlineError};
 pub use progress::Transferred;
 pub use range::{Requested, requested};
 pub use routes::{Uploads, router};
 pub use section::Section;
+pub use share::SharedFile;
 pub use store::{Content, Kept, OpenStoreError, PutError, Store, StoreLimits, Stored};

@@ -107,15 +107,25 @@ async fn download(
         Ok(found) => found,
         Err(refusal) => return refusal,
     };
+    self::content(id, content, &method, &headers)
+}
+
+/// Answers a request for a file that is there.
+pub(super) fn content(
+    id: FileId,
+    content: Content,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
     let etag = format!("\"{id}\"");
-    if names(&headers, &header::IF_NONE_MATCH, &etag) {
+    if names(headers, &header::IF_NONE_MATCH, &etag) {
         return with_tag(StatusCode::NOT_MODIFIED.into_response(), &etag);
     }
     // A range is a matter of GET alone, and of this very content if the client says so.
     let current = headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == etag.as_bytes());
     let mut ranges = headers.get_all(header::RANGE).iter();
     let asked = match (ranges.next(), ranges.next()) {
-        (Some(range), None) if method == Method::GET && current => {
+        (Some(range), None) if *method == Method::GET && current => {
             requested(range.as_bytes(), content.bytes)
         }
         _ => Requested::Whole,
