@@ -644,7 +644,7 @@ pub(crate) enum FileCommand {
     },
     /// Serve a file from where it lies, and print a link by which others get it.
     Share(ShareArgs),
-    /// Get a file, from the first of some peers that has it. What was got before is not got again.
+    /// Get a file, from up to four peers at once. What was got before is not got again.
     Get {
         /// ID of the file, the 64 digits that `put` printed, or the link that `share` printed.
         #[arg(value_name = "ID|LINK", value_hint = ValueHint::Other)]

@@ -1,6 +1,7 @@
 //! `tandem file`: puts files on a peer, gets them by what is in them, and shares them from where they lie.
 
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -19,6 +20,9 @@ use super::{
     signals::StopSignals,
 };
 use crate::log;
+
+/// Peers that are asked at a time. Chosen: more do not fill a link any better, and each holds a megabyte.
+const AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// Puts, gets or shares a file.
 pub(crate) async fn file(args: FileArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
@@ -66,7 +70,8 @@ async fn get(
     }
     let mut clients = clients.into_iter();
     let first = clients.next().ok_or_else(|| Failure::Usage { text: "no peer is named".into() })?;
-    let fetch = clients.fold(Fetch::new(id, first, FetchLimits::default()), Fetch::or_from);
+    let limits = FetchLimits::default().with_at_once(AT_ONCE);
+    let fetch = clients.fold(Fetch::new(id, first, limits), Fetch::or_from);
     let progress = fetch.progress();
     let out = out.unwrap_or_else(|| PathBuf::from(id.to_string()));
     let fetched = watched(fetch.into_file(&out), progress).await;

@@ -103,6 +103,19 @@ fn a_shared_file_is_got_by_its_link_and_an_interrupted_get_goes_on() {
         fs::remove_file(&got).unwrap();
     }
     assert_eq!(get(&link).code, Some(0));
+    // Of several sources one may be gone.
+    let other = Process::spawn(tandem().args(["file", "share"]).arg(&file));
+    assert!(other.line().starts_with("sharing "));
+    let others = other.line();
+    for is_there in [true, false] {
+        if !is_there {
+            other.signal("KILL");
+        }
+        fs::remove_file(&got).unwrap();
+        let ended = get(&format!("{others},{}", link.split_once('@').unwrap().1));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(fs::read(&got).unwrap() == content);
+    }
     // A file that changes while it is shared is no longer the one of the link.
     fs::write(&file, vec![0; content.len()]).unwrap();
     let ended = get(&link);

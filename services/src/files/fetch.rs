@@ -1,4 +1,4 @@
-//! Gets one file from any of several peers, and goes on where it left off.
+//! Gets one file from any of several peers, or from several at once, and goes on where it left off.
 //!
 //! ```text
 //!   <path>.part ─▶ groups that hold ─┐
@@ -17,31 +17,40 @@
 //! * A group arrives within [`FetchLimits::group_within`], or the next peer is asked.
 //! * `<path>` appears whole or not at all; `<path>.part` is locked while it is written.
 
+mod ask;
+mod plan;
+mod several;
+
 use std::{
     collections::VecDeque,
     ffi::OsString,
     fs::{self, File, TryLockError},
     io,
+    num::NonZeroUsize,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use gossip::{
     Durations,
-    http::{BodyError, BoxError, HttpBody, HttpError, HttpResponse, read_all},
+    http::{BoxError, HttpError},
 };
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::StatusCode;
 use rustix::fs::OFlags;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 
+use self::{
+    ask::Source,
+    plan::Plan,
+    several::{Several, State},
+};
 use super::{Client, FileId, GROUP_BYTES, Outline, OutlineError, Transferred, store::blocking};
 
 /// Bounds of a fetch.
@@ -55,6 +64,8 @@ pub struct FetchLimits {
     /// Failures in a row after which a peer is given up. Default 3. Chosen: a peer that restarts is
     /// asked again.
     pub tries: u32,
+    /// Peers that [`Fetch::into_file`] asks at a time, each for other groups. Default 1: the next peer is asked when one fails.
+    pub at_once: NonZeroUsize,
     /// Pause before a peer that failed is asked again, times its failures in a row. Default 500 ms.
     pub pause: Duration,
 }
@@ -65,6 +76,7 @@ impl Default for FetchLimits {
             max_bytes: 64 << 30,
             group_within: Duration::from_secs(64),
             tries: 3,
+            at_once: NonZeroUsize::MIN,
             pause: Duration::from_millis(500),
         }
     }
@@ -74,6 +86,7 @@ gossip::setters!(FetchLimits {
     with_max_bytes => max_bytes: u64,
     with_group_within => group_within: Duration,
     with_tries => tries: u32,
+    with_at_once => at_once: NonZeroUsize,
     with_pause => pause: Duration,
 });
 
@@ -211,13 +224,6 @@ struct Candidate {
     failures: u32,
 }
 
-#[derive(Debug)]
-struct Source {
-    body: HttpBody,
-    /// Received and not verified: less than a group and a frame.
-    received: BytesMut,
-}
-
 impl Fetch {
     /// A fetch of the file `id` from `peer`. Nothing is asked for before it is driven. Durations among the limits are
     /// brought between [`SHORTEST_LIMIT`](gossip::SHORTEST_LIMIT) and [`LONGEST_LIMIT`](gossip::LONGEST_LIMIT).
@@ -278,20 +284,68 @@ impl Fetch {
             return Err(FetchError::InUse { path: part_path });
         };
         let outline = self.outline().await?;
-        let resumed = {
-            let part = part.clone();
-            let groups = blocking(move || verified(&part, &outline)).await.map_err(disk)?;
-            self.resume(groups)
+        let held = {
+            let (part, outline) = (part.clone(), outline.clone());
+            blocking(move || held(&part, &outline)).await.map_err(disk)?
         };
+        let mut resumed = self.resume(held.iter().take_while(|held| **held).count() as u64);
         let mut bytes = resumed;
-        while let Some(group) = self.next_group().await? {
+        // With several peers, until it is known whose outline is right.
+        while !self.can_ask_several()
+            && let Some(group) = self.next_group().await?
+        {
             let (part, at) = (part.clone(), bytes);
             bytes += group.len() as u64;
             blocking(move || part.write_all_at(&group, at)).await.map_err(disk)?;
         }
+        if self.can_ask_several() {
+            let later;
+            (bytes, later) = self.ask_several(&part, &outline, held, &disk).await?;
+            resumed += later;
+        }
         let (from, to) = (part_path.clone(), path.to_owned());
         blocking(move || finish(&part, bytes, &from, &to)).await.map_err(disk)?;
         Ok(Fetched { bytes, resumed })
+    }
+
+    /// `true` once an outline is proved and several peers may send the rest.
+    fn can_ask_several(&self) -> bool {
+        self.limits.at_once.get() > 1 && self.peers.len() > 1 && self.proof.is_some()
+    }
+
+    /// Gets the rest from several peers. `held` are the groups of the `.part` file by `outline`. Returns the length of the
+    /// file, and how much of it lay behind a gap of the `.part` file.
+    async fn ask_several(
+        &mut self,
+        part: &Arc<File>,
+        outline: &Arc<Outline>,
+        mut held: Vec<bool>,
+        disk: &(dyn Fn(io::Error) -> FetchError + Sync),
+    ) -> Result<(u64, u64), FetchError> {
+        let proof = self.proof.clone().unwrap_or_else(|| outline.clone());
+        if !Arc::ptr_eq(&proof, outline) {
+            // Another peer has proved another outline.
+            held = vec![false; usize::try_from(proof.groups()).unwrap_or(usize::MAX)];
+        }
+        let later = (self.verified..).zip(held.iter().skip(self.verified as usize));
+        let later = later.filter(|(_, held)| **held).map(|(group, _)| proof.group_bytes(group));
+        let later = later.sum();
+        self.progress.send_modify(|progress| progress.bytes += later);
+        held.iter_mut().take(self.verified as usize).for_each(|held| *held = true);
+        // A body under way is of the whole rest.
+        self.source = None;
+        let several = Several {
+            id: self.id,
+            limits: self.limits,
+            progress: &self.progress,
+            part: part.clone(),
+            disk,
+            state: Mutex::new(State { plan: Plan::new(&held), bytes: proof.bytes() }),
+            proof,
+            changed: Notify::new(),
+        };
+        let peers = self.peers.iter().map(|peer| peer.client.clone()).collect();
+        Ok((several.run(peers).await?, later))
     }
 
     /// Goes on after so many groups, verified against the outline at hand. Their bytes.
@@ -382,23 +436,8 @@ impl Fetch {
     }
 
     async fn ask_outline(&mut self) -> Result<Outline, PeerError> {
-        let response = self.ask(&format!("/files/{}/outline", self.id), None).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(PeerError::Missing),
-            status => return Err(PeerError::Status { status }),
-        }
-        let limit = self.limits.max_bytes;
-        let longest = usize::try_from(Outline::wire_bytes(limit)).unwrap_or(usize::MAX);
-        let wire = read_all(response.into_body(), longest).await.map_err(|error| match error {
-            BodyError::TooLong { .. } => PeerError::TooLong { limit },
-            error => PeerError::Broken { source: error.into() },
-        })?;
-        let outline = Outline::parse(self.id, &wire);
-        let outline = outline.map_err(|source| PeerError::WrongOutline { source })?;
-        if outline.bytes() > limit {
-            return Err(PeerError::TooLong { limit });
-        }
+        let peer = self.peers.front().ok_or(PeerError::Missing)?;
+        let outline = ask::outline(&peer.client, self.id, self.limits.max_bytes).await?;
         match &self.proof {
             Some(proof) if !outline.agrees(proof, self.verified) => Err(PeerError::Contradiction),
             _ => Ok(outline),
@@ -411,64 +450,18 @@ impl Fetch {
         let group = self.verified;
         let bytes = usize::try_from(outline.group_bytes(group)).unwrap_or(usize::MAX);
         if self.source.is_none() {
-            let body = self.ask_content(start(&outline, group), outline.bytes()).await?;
-            self.source = Some(Source { body, received: BytesMut::new() });
+            let peer = self.peers.front().ok_or(PeerError::Missing)?;
+            let part = start(&outline, group)..outline.bytes();
+            self.source = Some(ask::content(&peer.client, self.id, part, outline.bytes()).await?);
         }
         let source = self.source.as_mut().ok_or(PeerError::Missing)?;
-        while source.received.len() < bytes {
-            match source.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        source.received.extend_from_slice(data);
-                    }
-                }
-                Some(Err(error)) => return Err(PeerError::Broken { source: error }),
-                None => {
-                    return Err(PeerError::Broken { source: "the content is too short".into() });
-                }
-            }
-        }
-        let content = source.received.split_to(bytes).freeze();
+        let content = source.take(bytes).await?;
         // A megabyte is hashed in less than a millisecond: not worth a change of thread.
         if outline.holds(group, &content) {
             Ok(content)
         } else {
             Err(PeerError::WrongContent { group })
         }
-    }
-
-    /// Asks for the file from `start` on.
-    async fn ask_content(&mut self, start: u64, bytes: u64) -> Result<HttpBody, PeerError> {
-        let range = (start > 0).then(|| format!("bytes={start}-"));
-        let response = self.ask(&format!("/files/{}", self.id), range).await?;
-        let expected = format!("bytes {start}-{}/{bytes}", bytes.saturating_sub(1));
-        let range = response.headers().get(header::CONTENT_RANGE);
-        match response.status() {
-            StatusCode::OK if start == 0 => Ok(response.into_body()),
-            StatusCode::PARTIAL_CONTENT if range.is_some_and(|range| range == &*expected) => {
-                Ok(response.into_body())
-            }
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
-                Err(PeerError::OtherPart)
-            }
-            StatusCode::NOT_FOUND => Err(PeerError::Missing),
-            status => Err(PeerError::Status { status }),
-        }
-    }
-
-    async fn ask(&mut self, path: &str, range: Option<String>) -> Result<HttpResponse, PeerError> {
-        let peer = self.peers.front().ok_or(PeerError::Missing)?;
-        let mut request = Request::get(path);
-        if let Some(range) = range {
-            request = request.header(header::RANGE, range);
-        }
-        let request = request.body(HttpBody::empty());
-        let request = request.map_err(|source| HttpError::Invalid { source: source.into() });
-        let sent = match request {
-            Ok(request) => peer.client.http().send(request).await,
-            Err(error) => Err(error),
-        };
-        sent.map_err(|source| PeerError::NoAnswer { source })
     }
 }
 
@@ -496,22 +489,20 @@ fn open_part(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Number of groups of the file that are there already.
-fn verified(part: &File, outline: &Outline) -> io::Result<u64> {
+/// The groups of the file that are there already.
+fn held(part: &File, outline: &Outline) -> io::Result<Vec<bool>> {
     let length = part.metadata()?.len();
     let mut content = Vec::new();
-    for group in 0..outline.groups() {
+    let is_held = |group| {
         let bytes = outline.group_bytes(group);
         if start(outline, group).saturating_add(bytes) > length {
-            return Ok(group);
+            return Ok(false);
         }
         content.resize(usize::try_from(bytes).map_err(io::Error::other)?, 0);
         part.read_exact_at(&mut content, start(outline, group))?;
-        if !outline.holds(group, &content) {
-            return Ok(group);
-        }
-    }
-    Ok(outline.groups())
+        Ok(outline.holds(group, &content))
+    };
+    (0..outline.groups()).map(is_held).collect()
 }
 
 /// Gives a whole file its name.

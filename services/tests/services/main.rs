@@ -3,6 +3,7 @@
 mod blocks;
 mod files_fetch;
 mod files_routes;
+mod files_several;
 mod files_store;
 mod kv;
 mod limits;
