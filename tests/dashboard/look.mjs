@@ -52,6 +52,7 @@ try {
   await shown(Number(peers))
   if (page.url().includes(token)) fail('the token stays in the address')
   await page.waitForFunction(() => document.querySelector('#rates-words').textContent.startsWith('Now'), { timeout: PATIENCE_MS })
+  if (await page.$eval('#lanes', ({ parentElement: card }) => card.scrollWidth > card.clientWidth)) fail('the table of the lanes is cut off')
   await page.screenshot({ path: `${pictures}/light.png`, fullPage: true })
   console.log('shown')
 

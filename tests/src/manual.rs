@@ -9,8 +9,11 @@ struct Readme;
 #[doc = include_str!("../../docs/embedding.md")]
 struct Embedding;
 
-#[doc = include_str!("../../docs/http.md")]
-struct Http;
+#[doc = include_str!("../../docs/first-service.md")]
+struct FirstService;
+
+#[doc = include_str!("../../docs/first-engine.md")]
+struct FirstEngine;
 
 #[doc = include_str!("../../docs/topics.md")]
 struct Topics;

@@ -300,14 +300,20 @@ async function showWay (digest) {
   }))
 }
 
+/** Lanes side by side, since a card is narrow and the totals of a node that has run for long are not. */
 function showLanes ({ peers, counted }) {
-  const rows = ['priority', 'bulk'].map((lane) => {
-    const sum = (field) => peers.reduce((sum, peer) => sum + peer.lanes[lane][field], 0)
-    const fullest = peers.reduce((most, peer) => Math.max(most, peer.lanes[lane].queued_bytes), 0)
-    const total = (way) => counted?.totals[`tandem_${way}_total ${lane}`] ?? 0
-    return [lane, count(sum('queued_messages')), bytes(sum('queued_bytes')), bytes(fullest), count(total('received')), count(total('sent'))]
-  })
-  $('lanes').replaceChildren(tableRow(['', 'Waiting', 'of', 'fullest peer', 'In', 'Out'], 'th'), ...rows.map((cells) => tableRow(cells, 'td')))
+  const lanes = ['priority', 'bulk']
+  const sum = (field) => (lane) => peers.reduce((sum, peer) => sum + peer.lanes[lane][field], 0)
+  const fullest = (lane) => peers.reduce((most, peer) => Math.max(most, peer.lanes[lane].queued_bytes), 0)
+  const total = (way) => (lane) => count(counted?.totals[`tandem_${way}_total ${lane}`] ?? 0)
+  const rows = [
+    ['messages waiting', (lane) => count(sum('queued_messages')(lane))],
+    ['bytes waiting', (lane) => bytes(sum('queued_bytes')(lane))],
+    ['of the fullest peer', (lane) => bytes(fullest(lane))],
+    ['messages in', total('received')],
+    ['messages out', total('sent')]
+  ]
+  $('lanes').replaceChildren(tableRow(['', ...lanes], 'th'), ...rows.map(([name, of]) => tableRow([name, ...lanes.map(of)], 'td')))
 }
 
 function bars (into, entries, written) {

@@ -93,6 +93,13 @@ pub(crate) enum Command {
         /// The shell that is to run the script.
         shell: Shell,
     },
+    /// Print the manual page, or write those of all commands into a folder.
+    #[command(after_help = "To read it: tandem man | man -l -")]
+    Man {
+        /// Folder for the pages of all commands, which is made if it is not there.
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        out: Option<PathBuf>,
+    },
 }
 
 /// The configuration to print, or what else to do about it.

@@ -23,6 +23,7 @@ mod health;
 mod http;
 mod keygen;
 mod listen;
+mod man;
 mod memory;
 mod mistake;
 mod notify;
@@ -34,6 +35,8 @@ mod perf;
 mod phonebook;
 mod progress;
 mod reach;
+#[cfg(test)]
+mod reference;
 mod run;
 mod send;
 mod services;
@@ -95,6 +98,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config(args) => Box::pin(config::config(args)),
         Command::DemoNode(args) => Box::pin(demo::demo_node(args)),
         Command::Completions { shell } => Box::pin(completions(shell)),
+        Command::Man { out } => Box::pin(man::man(out)),
     };
     tokio::select! {
         biased;

@@ -26,6 +26,11 @@ pub(crate) async fn print(line: &str) -> Result<(), Failure> {
     written.await.map_err(failed)
 }
 
+/// A number of peers, in words.
+pub(crate) fn peers(count: usize) -> String {
+    if count == 1 { "1 peer".to_owned() } else { format!("{count} peers") }
+}
+
 /// A value as JSON, in one line, its fields in their order.
 pub(crate) fn json(value: &impl Serialize) -> String {
     // Nothing that is printed has keys that are no strings, or anything else that JSON has not.

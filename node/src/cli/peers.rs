@@ -109,9 +109,10 @@ fn lines(status: &Status) -> String {
         .chain(admin.iter().map(|url| ("admin", url)))
         .map(|(transport, address)| format!("\nlistening {transport} {address}"))
         .collect();
+    let peers = output::peers(*peers);
     format!(
         "tandem {version}, {mode} node of network {network}, profile {profile}\n\
-         identity {peer_id}{listening}\n{peers} peers{of_configured}, up for {uptime} s{wrong}{lost}"
+         identity {peer_id}{listening}\n{peers}{of_configured}, up for {uptime} s{wrong}{lost}"
     )
 }
 

@@ -57,8 +57,7 @@ async fn publish(
     let Published { topic, bytes, peers } = published;
     let peers = match peers {
         0 => return Err(Failure::NobodySubscribed { topic }),
-        1 => "1 peer".to_owned(),
-        peers => format!("{peers} peers"),
+        peers => output::peers(peers),
     };
     if !args.json {
         output::print(&format!("published on {topic}, {bytes} bytes, to {peers}")).await?;
@@ -91,10 +90,9 @@ async fn read(source: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 
 fn line(sent: &Sent) -> String {
     let Sent { tag, bytes, digest, written, given_up, .. } = sent;
-    let peers = match (written, given_up) {
-        (1, 0) => "1 peer".to_owned(),
-        (written, 0) => format!("{written} peers"),
-        (written, given_up) => format!("{written} peers, and {given_up} did not take it"),
-    };
+    let mut peers = output::peers(*written);
+    if *given_up > 0 {
+        peers.push_str(&format!(", and {given_up} did not take it"));
+    }
     format!("sent {tag}, {bytes} bytes, digest {digest}, to {peers}")
 }

@@ -43,6 +43,17 @@ pub(crate) enum Default {
     UserDataDir,
 }
 
+impl Default {
+    /// The value as a user would write it.
+    pub(crate) const fn text(self) -> Option<&'static str> {
+        match self {
+            Self::Is(text) => Some(text),
+            Self::UserDataDir => Some("~/.local/share/tandem"),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
@@ -137,32 +148,32 @@ const MODE: Spec =
 
 const LISTEN_WS: Spec = Spec::new(
     ("listen_ws", "listen-ws", Text, Is("127.0.0.1:4160"), "HOST:PORT"),
-    "Where WebSocket peers connect to; port 0 picks a free one",
+    "Where WebSocket peers connect to; port 0 picks a free one; if a name has several addresses, all of them must be free",
 );
 
 const LISTEN_P2P: Spec = Spec::new(
     ("listen_p2p", "listen-p2p", List, Is("/ip4/127.0.0.1/tcp/4190"), "MULTIADDR"),
-    "Where libp2p peers connect to; /tcp/0 picks a free port",
+    "Where libp2p peers connect to, over IPv4 and IPv6, each address with a transport that the build has; /tcp/0 picks a free port",
 );
 
 const ANNOUNCE: Spec = Spec::new(
     ("announce", "announce", List, Nothing, "MULTIADDR"),
-    "Address that other libp2p nodes are told in place of those of listen_p2p, without /p2p/ID",
+    "Address that other libp2p nodes are told in place of those of listen_p2p, without /p2p/ID: for a node behind a proxy or a gateway",
 );
 
 const SHARE_PORT: Spec = Spec::new(
     ("share_port", "share-port", Switch, Is("off"), "SWITCH"),
-    "Serve libp2p over WebSocket on the WebSocket port too, in the mode hybrid: on or off",
+    "Serve libp2p over WebSocket (/ws, with a certificate /tls/ws too) on the WebSocket port as well, in the mode hybrid: on or off",
 );
 
 const PRIVATE_NETWORK: Spec = Spec::new(
     ("private_network", "private-network", Text, Nothing, "FILE"),
-    "File with the key that all nodes of a private libp2p network share (swarm.key); needs the mode p2p",
+    "File with the key that all nodes of a private libp2p network share (swarm.key of go-libp2p, mode 0600); needs the mode p2p",
 );
 
 const SECURITY: Spec = Spec::new(
     ("security", "security", List, Nothing, "PROTOCOL"),
-    "Security protocols of libp2p over TCP, the preferred one first: noise, tls; by default all that this program has",
+    "Security protocols of libp2p over TCP, the preferred one first: noise, and tls in a program with the feature tls or quic; by default all that this program has",
 );
 
 const TOPICS: Spec = Spec::new(
@@ -182,7 +193,7 @@ const PEERS: Spec = Spec::new(
 
 const BOOTSTRAP: Spec = Spec::new(
     ("bootstrap", "bootstrap", List, Nothing, "NAME"),
-    "A name under which DNS leads to nodes: example.org, /dnsaddr/example.org, or mainnet for a public network of the profile",
+    "A name under which DNS leads to nodes: example.org, /dnsaddr/example.org, or mainnet for a public network of the profile; without one nothing is looked up",
 );
 
 const DNS_SERVERS: Spec = Spec::new(
@@ -207,7 +218,7 @@ const PUBLIC_ADDRESS: Spec = Spec::new(
 
 const METRICS: Spec = Spec::new(
     ("metrics", "metrics", Text, Nothing, "HOST:PORT"),
-    "Where collectors such as Prometheus read what the node counts, over HTTP at /metrics",
+    "Where collectors such as Prometheus read what the node counts, over HTTP at /metrics and without a password",
 );
 
 const ADMIN_LISTEN: Spec = Spec::new(
@@ -217,7 +228,7 @@ const ADMIN_LISTEN: Spec = Spec::new(
 
 const DATA_DIR: Spec = Spec::new(
     ("data_dir", "data-dir", Text, UserDataDir, "DIR"),
-    "Directory of the key, the lock and the admin socket",
+    "Directory of the key, the lock, the admin socket and the peer store",
 );
 
 const IDENTITY_FILE: Spec = Spec::new(
@@ -232,7 +243,7 @@ const RELAY: Spec = Spec::new(
 
 const INTEREST: Spec = Spec::new(
     ("interest", "interest", List, Is("usual"), "TAG"),
-    "A tag whose messages peers are to send: usual for those that they send unasked, listeners for those that `tandem listen` asks for; a relay asks for everything",
+    "A tag whose messages the peers of a node that does not relay are to send: usual for those that they send unasked (all but SP), listeners for those that `tandem listen` asks for at the time; a relay asks for everything",
 );
 
 const LEARNT_HOSTS: Spec = Spec::new(
@@ -277,22 +288,22 @@ const ADMIT: Spec = Spec::new(
 
 const VOTE_PACKING: Spec = Spec::new(
     ("vote_packing", "vote-packing", Text, Nothing, "FORM"),
-    "Form of votes to peers that read it: off, stateless, or the entries of a table, 16 to 2048 [default: 2048 for the profile algorand, off for tandem]",
+    "Form of votes on links to peers that read it: off, stateless (each vote by itself), or the largest table for packing votes against earlier ones, 16 to 2048 entries [default: 2048 in the profile algorand, off in tandem]",
 );
 
 const MAX_INBOUND: Spec = Spec::new(
     ("max_inbound", "max-inbound", Number, Is("2400"), "COUNT"),
-    "Most peers that may be connected to this node at one time",
+    "Most peers that may be connected to this node at one time, over both transports together; lowered to fit the limit on open files",
 );
 
 const MAX_INBOUND_PER_IP: Spec = Spec::new(
     ("max_inbound_per_ip", "max-inbound-per-ip", Number, Is("8"), "COUNT"),
-    "Most of them from one IP address",
+    "Most of them from one IP address, over both transports together",
 );
 
 const TRACE_ONE_IN: Spec = Spec::new(
     ("trace_one_in", "trace-one-in", Number, Is("1000"), "COUNT"),
-    "Keep the way of one message in so many, for tandem trace; 0 for none",
+    "Keep the way of one message in so many, for tandem trace, the same ones on every node with the same number; 0 for none",
 );
 
 const DRAIN_S: Spec = Spec::new(
@@ -302,12 +313,12 @@ const DRAIN_S: Spec = Spec::new(
 
 const BUDGET_MIB: Spec = Spec::new(
     ("budget_mib", "budget-mib", Number, Is("192"), "MIB"),
-    "Memory that waiting messages may take, in MiB",
+    "Memory for waiting and unfinished messages, in MiB; `tandem config` prints the bounds in addition to it",
 );
 
 const SERVICES: Spec = Spec::new(
     ("services", "service", List, Is("status"), "NAME"),
-    "An HTTP service to offer: status, blocks, files or kv; or perf, which measurements of libp2p peers use",
+    "A service to offer: status, blocks, files and kv over HTTP; perf, measurements over libp2p",
 );
 
 const UPLOADS: Spec = Spec::new(
@@ -317,7 +328,7 @@ const UPLOADS: Spec = Spec::new(
 
 const PASS_ON_BLOCKS: Spec = Spec::new(
     ("pass_on_blocks", "pass-on-blocks", Switch, Is("on"), "SWITCH"),
-    "Ask other peers for blocks that somebody wants and this node does not have: on or off",
+    "Ask other peers for blocks that somebody wants and this node does not have: on or off; a request goes through one relay, in the profile tandem through two",
 );
 
 const HTTP_RATE: Spec = Spec::new(
@@ -342,7 +353,7 @@ const REAL_IP_HEADER: Spec = Spec::new(
 
 const TLS_CERT: Spec = Spec::new(
     ("tls_cert", "tls-cert", Text, Nothing, "FILE"),
-    "File with the certificates for HTTPS on the WebSocket port, in PEM",
+    "File with the certificates for TLS on the WebSocket port and on /tls/ws addresses of listen_p2p, in PEM; all TLS files are read again when they change",
 );
 
 const TLS_SECRET: Spec =
@@ -350,7 +361,7 @@ const TLS_SECRET: Spec =
 
 const TLS_CLIENT_CA: Spec = Spec::new(
     ("tls_client_ca", "tls-client-ca", Text, Nothing, "FILE"),
-    "File with the certificate authorities of which peers and callers of the WebSocket port need a certificate, in PEM",
+    "File with the certificate authorities of which every peer and caller of the WebSocket port needs a certificate, in PEM; needs tls_cert; connections without TLS are then refused, except those of trusted proxies that name their clients in a header",
 );
 
 const TLS_CA: Spec = Spec::new(
@@ -370,7 +381,7 @@ const TLS_CLIENT_SECRET: Spec = Spec::new(
 
 const LOG: Spec = Spec::new(
     ("log", "log", Text, Is(DEFAULT_LOG), "FILTER"),
-    "What to log on stderr, e.g. info or tandem_net_ws=debug,warn",
+    "What to log on stderr, such as info or tandem_net_ws=debug,warn",
 );
 
 impl Key {
@@ -585,11 +596,7 @@ impl clap::Args for Flags {
 /// The flag of a key.
 fn argument(key: Key) -> Arg {
     let spec = key.spec();
-    let default = match spec.default {
-        Default::Is(text) => format!(" [default: {text}]"),
-        Default::UserDataDir => " [default: ~/.local/share/tandem]".to_owned(),
-        Default::Nothing => String::new(),
-    };
+    let default = spec.default.text().map_or(String::new(), |text| format!(" [default: {text}]"));
     let often = if spec.kind == Kind::List { "; may be given several times" } else { "" };
     let help = format!("{}{often}{default} [env: {}]", spec.help, key.variable());
     let argument = Arg::new(spec.name).long(spec.flag).value_name(spec.placeholder).help(help);

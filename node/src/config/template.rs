@@ -25,11 +25,10 @@ pub(crate) fn commented() -> String {
         for line in wrapped(spec.help) {
             text.push_str(&format!("# {line}\n"));
         }
-        let value = match spec.default {
-            Default::Is(default) => render(spec.kind, &of_text(spec.kind, default)),
-            Default::Nothing if spec.kind == Kind::List => "[]".to_owned(),
-            Default::Nothing => "\"\"".to_owned(),
-            Default::UserDataDir => "\"~/.local/share/tandem\"".to_owned(),
+        let value = match spec.default.text() {
+            Some(default) => render(spec.kind, &of_text(spec.kind, default)),
+            None if spec.kind == Kind::List => "[]".to_owned(),
+            None => "\"\"".to_owned(),
         };
         text.push_str(&format!("# {} = {value}\n", spec.name));
     }

@@ -242,3 +242,25 @@ fn a_command_that_cannot_reach_its_node_says_so_and_fails() {
         wait.join().expect("the command does as it should");
     }
 }
+
+// Issue 12, 9.
+#[test]
+fn every_command_has_a_manual_page() {
+    let printed = finish(tandem().arg("man"));
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let dir = scratch();
+    let out = dir.path().join("man1");
+    let written = finish(tandem().arg("man").arg("--out").arg(&out));
+    assert_eq!((written.code, written.stdout.as_str()), (Some(0), ""), "{written:?}");
+    let page = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(page("tandem.1").trim_end(), printed.stdout.trim_end());
+    assert!(page("tandem-run.1").contains("listen\\-ws"));
+    assert!(page("tandem-peer-ban.1").contains("length of the ban"));
+    assert!(!out.join("tandem-demo-node.1").exists(), "a hidden command has no page");
+
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let refused = finish(tandem().arg("man").arg("--out").arg(&file));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("cannot write"), "{refused:?}");
+}

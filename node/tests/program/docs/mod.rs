@@ -26,8 +26,10 @@ mod tests {
     use crate::support::{finish, scratch, tandem};
 
     /// The blocks that are not run: the page, how the block begins, and why.
-    const NOT_RUN: [(&str, &str, &str); 4] = [
+    const NOT_RUN: [(&str, &str, &str); 6] = [
         ("README.md", "cargo test --workspace", "it takes minutes, and CI runs it"),
+        ("docs/first-network.md", "cargo build --release", "the tests have built the program"),
+        ("docs/first-network.md", "tandem top", "it needs a terminal; top.rs runs it in one"),
         ("docs/running.md", "dig +short SRV", "it asks the internet"),
         (
             "docs/deployment.md",
@@ -123,6 +125,40 @@ mod tests {
     #[test]
     fn the_readme_runs_as_pasted() {
         runs("README.md", Ground::best());
+    }
+
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_a_first_network_runs_as_pasted() {
+        runs("docs/first-network.md", Ground::best());
+    }
+
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_a_first_service_runs_as_pasted() {
+        runs("docs/first-service.md", Ground::best());
+    }
+
+    // Issue 12, 9.
+    #[test]
+    fn the_page_on_a_first_engine_runs_as_pasted() {
+        runs("docs/first-engine.md", Ground::best());
+    }
+
+    // Issue 12, 9.
+    #[test]
+    fn a_page_that_shows_a_whole_program_shows_the_example() {
+        let mut shown = Vec::new();
+        for page in Page::all() {
+            let Some((_, rest)) = page.text.split_once("The whole program is `") else { continue };
+            let (path, _) = rest.split_once('`').unwrap();
+            let example = fs::read_to_string(root().join(path)).unwrap();
+            let program = page.blocks.iter().find(|block| block.language == "rust").unwrap();
+            assert!(example.ends_with(&format!("\n\n{}", program.text)), "{}: {path}", page.name);
+            shown.push(path.to_owned());
+        }
+        shown.sort();
+        assert_eq!(shown, ["examples/first_engine.rs", "examples/http_service.rs"]);
     }
 
     #[test]

@@ -34,12 +34,20 @@ const CARGO: &str = r#"#!/bin/sh
 case "$*" in
     "run --release -- demo") exec tandem demo --rate 0.1 ;;
     "run --release -- "*) shift 3; exec tandem "$@" ;;
-    "run --release --example http_service") exec http_service ;;
+    "run --release --example "*)
+        program=$4
+        shift 4
+        [ "${1:-}" != -- ] || shift
+        exec "$program" "$@"
+        ;;
     "run --release -p examples --bin "*) shift 5; name=$1; shift 2; exec "$name" "$@" ;;
 esac
 echo "the manual calls cargo in a way that its test does not know: $*" >&2
 exit 1
 "#;
+
+/// The examples of the package `tandem`.
+const EXAMPLES: [&str; 2] = ["first_engine", "http_service"];
 
 /// The programs of the package `examples` that pages start.
 const APPLICATIONS: [&str; 5] =
@@ -134,6 +142,7 @@ fn unshared(script: &str) -> Command {
         "--pid",
         "--fork",
         "--kill-child",
+        "--mount-proc",
     ]);
     command.args(["--", "bash", "-c", script]);
     command
@@ -156,10 +165,10 @@ impl Stage {
         }
         let bin = dir.path().join("bin");
         place(Path::new(env!("CARGO_BIN_EXE_tandem")), &bin.join("tandem"));
-        place(
-            &built("examples/http_service", &["-p", "tandem", "--example", "http_service"]),
-            &bin.join("http_service"),
-        );
+        for name in EXAMPLES {
+            let file = format!("examples/{name}");
+            place(&built(&file, &["-p", "tandem", "--example", name]), &bin.join(name));
+        }
         let is_used =
             |name: &&str| blocks.iter().any(|block| block.text.contains(&format!("--bin {name} ")));
         for name in APPLICATIONS.into_iter().filter(is_used) {
