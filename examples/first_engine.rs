@@ -6,7 +6,7 @@ use tandem::{
     NodeBuilder, Relaying,
     gossip::{Inbound, NetworkId, Outbound, Tag, Validation, Verdict},
 };
-use tokio::{sync::mpsc, time};
+use tokio::{signal, sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 
 /// Voters that decide a round, this node among them.
@@ -67,6 +67,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut ticks = time::interval(Duration::from_millis(200));
     while round <= ROUNDS {
         tokio::select! {
+            interrupted = signal::ctrl_c() => {
+                interrupted?;
+                break;
+            }
             // A vote is sent again, with a number that makes it a new message, for those who were not there yet.
             _ = ticks.tick() => {
                 attempt += 1;
@@ -79,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 *known = vote.round.max(*known);
             }
         }
-        // Whoever votes in a later round has seen this one decided.
+        // A voter of a later round has seen this one decided.
         let voters: Vec<_> = latest.iter().filter(|(_, voted)| **voted >= round).collect();
         if voters.len() >= QUORUM {
             let names: Vec<_> = voters.iter().map(|(name, _)| name.as_str()).collect();
