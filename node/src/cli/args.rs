@@ -624,6 +624,9 @@ pub(crate) struct PerfArgs {
     /// Longest time for one measurement, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60", value_hint = ValueHint::Other)]
     pub(crate) max_time: f64,
+    /// File to plot every measurement into, as SVG.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) plot: Option<PathBuf>,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,

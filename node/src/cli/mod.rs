@@ -32,6 +32,7 @@ mod page;
 mod peer;
 mod peers;
 mod perf;
+mod perf_plot;
 mod phonebook;
 mod progress;
 mod reach;

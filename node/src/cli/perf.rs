@@ -5,14 +5,21 @@
 //! * Every measurement has a stream of its own and a deadline, so that a peer that stands still ends the command.
 //! * The connection is there before the first measurement that counts.
 
-use std::{process::ExitCode, time::Duration};
+use std::{fs, io, path::Path, process::ExitCode, time::Duration};
 
-use gossip::NodeAddress;
+use gossip::{NodeAddress, http::BoxError};
 use indicatif::{HumanBytes, ProgressDrawTarget};
 use serde::Serialize;
 use services::perf::{self, Exchange, Measured, PerfError};
 
-use super::{args::PerfArgs, failure::Failure, output, progress, reach::Reach};
+use super::{
+    args::PerfArgs,
+    failure::Failure,
+    output,
+    perf_plot::{self, Series},
+    progress,
+    reach::Reach,
+};
 
 /// Exchanges of nothing by which latency is measured, in each run. Chosen: ten make a median.
 const ECHOES: usize = 10;
@@ -65,6 +72,16 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// All of it as SVG.
+    fn plot(&self) -> Result<String, BoxError> {
+        let latency: Vec<f64> = self.latency_us.iter().map(|us| *us as f64 / 1e3).collect();
+        let series = [("upload", &self.upload), ("download", &self.download)];
+        let series = series.map(|(name, direction)| Series { name, values: &direction.mbit_per_s });
+        perf_plot::svg(&format!("tandem perf {}", self.peer), &latency, &series)
+    }
+}
+
 /// Measures, and prints what came of it.
 pub(crate) async fn perf(args: PerfArgs) -> Result<ExitCode, Failure> {
     if !matches!(args.peer, NodeAddress::Multiaddr(_)) {
@@ -72,10 +89,19 @@ pub(crate) async fn perf(args: PerfArgs) -> Result<ExitCode, Failure> {
             format!("{} is no multiaddr, and measurements go over streams of libp2p", args.peer);
         return Err(Failure::Usage { text });
     }
+    // Before anything is measured: a path that cannot be written costs no minutes.
+    let unwritten = |path: &Path, source| Failure::Write { path: path.to_owned(), source };
+    if let Some(path) = &args.plot {
+        fs::File::create(path).map_err(|source| unwritten(path, source))?;
+    }
     let reach = Reach::start(std::slice::from_ref(&args.peer), None).await?;
     let outcome = measure(&reach, &args).await;
     reach.stop().await;
     let outcome = outcome?;
+    if let Some(path) = &args.plot {
+        let drawn = outcome.plot().map_err(|error| unwritten(path, io::Error::other(error)))?;
+        fs::write(path, drawn).map_err(|source| unwritten(path, source))?;
+    }
     let text = if args.json { output::json(&outcome) } else { outcome.text() };
     output::print(&text).await?;
     Ok(ExitCode::SUCCESS)

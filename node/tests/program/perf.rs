@@ -27,7 +27,10 @@ fn latency_and_throughput_to_a_node_are_measured() {
             "{rates:?}"
         );
     }
-    let ended = perf(&sizes);
+    let plot = folder.path().join("plot.svg");
+    let ended = perf(&[&sizes[..], &["--plot", plot.to_str().unwrap()]].concat());
+    let drawn = std::fs::read_to_string(plot).unwrap();
+    assert_eq!(drawn.matches("<circle").count(), 20 + 2 + 2, "{drawn}");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let names: Vec<_> = ended.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(names, ["latency", "upload", "download"]);
@@ -54,6 +57,7 @@ fn a_measurement_that_cannot_be_made_says_why() {
         (&[node.p2p(), "--upload", "1 MB"], 2, "a whole number of bytes"),
         (&[node.p2p(), "--upload", "99999999999GiB"], 2, "a whole number of bytes"),
         (&[node.p2p(), "--runs", "0"], 2, "0 is not in 1..=1000"),
+        (&[node.p2p(), "--plot", "/nonexistent/plot.svg"], 1, "cannot write /nonexistent/plot.svg"),
         (&[node.p2p()], 1, "the peer speaks none of the protocols"),
         (&[&silent, "--max-time", "0.5"], 1, "no stream was opened in time"),
     ] {
