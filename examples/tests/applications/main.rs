@@ -17,5 +17,6 @@ mod client;
 mod key_value;
 mod publish_subscribe;
 mod relay_client;
+mod remote_web_server;
 mod replicated_log;
 mod terminal;

@@ -73,11 +73,19 @@ impl Forward {
         let local = listener.local_addr();
         let limits =
             ServeLimits::default().with_connections(MAX_CONNECTIONS).with_requests(MAX_CONNECTIONS);
-        let http_server = HttpServer::new(HttpService::new(pass::Pass::new(client)), limits);
+        let http_server = HttpServer::new(Self::service(client), limits);
         let tasks = TaskSet::new(parent);
         let (spawner, server) = (tasks.clone(), http_server.clone());
         tasks.spawn_lasting("forward", |cancel| accept(listener, server, spawner, cancel));
         Ok(Self { tasks, local, http_server })
+    }
+
+    /// A service that passes every request on to `client` and its answer back, without the headers that are about one
+    /// connection: for a node that offers a server of somebody else ([`NodeBuilder::http_service`](crate::NodeBuilder::http_service)).
+    /// Without an answer it says 502, 503 or 504.
+    #[must_use]
+    pub fn service(client: HttpClient) -> HttpService {
+        HttpService::new(pass::Pass::new(client))
     }
 
     /// The address that was bound; with several addresses of a name, the first.

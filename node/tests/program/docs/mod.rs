@@ -91,7 +91,7 @@ mod tests {
     fn runs(name: &str, ground: Ground) {
         let page = Page::read(name);
         let blocks: Vec<&Block> = page.blocks.iter().filter(|block| is_run(block)).collect();
-        for program in ["bash", "curl", "openssl"] {
+        for program in ["bash", "curl", "openssl", "python3"] {
             let is_used = blocks.iter().any(|block| block.text.contains(&format!("{program} ")));
             if is_used && Command::new(program).arg("--help").output().is_err() {
                 eprintln!("{name} is not tested: {program} is not installed");

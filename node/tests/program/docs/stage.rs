@@ -50,8 +50,14 @@ exit 1
 const EXAMPLES: [&str; 2] = ["first_engine", "http_service"];
 
 /// The programs of the package `examples` that pages start.
-const APPLICATIONS: [&str; 5] =
-    ["chat", "key_value", "publish_subscribe", "relay_client", "replicated_log"];
+const APPLICATIONS: [&str; 6] = [
+    "chat",
+    "key_value",
+    "publish_subscribe",
+    "relay_client",
+    "remote_web_server",
+    "replicated_log",
+];
 
 /// Runs the blocks `0.sh`, `1.sh` and so on, each with its output in a file beside it.
 const RUNNER: &str = r#"
@@ -88,8 +94,9 @@ run() {
         fi
         if grep -qsE '^ready$|"event":"ready"|^forwarding http' "$block.out"; then
             nodes+=("$pid")
-            # Applications have no status to ask for.
-            grep -qs -- '-p examples' "$block.sh" || ! grep -qs -- --peer "$block.sh" || until_connected "$block" || fail "$1" "its peer is not there"
+            # Applications have no status to ask for, and say it when they are.
+            ! grep -qs -- '-p examples' "$block.sh" || return
+            ! grep -qs -- --peer "$block.sh" || until_connected "$block" || fail "$1" "its peer is not there"
             # As long as somebody needs at least to paste the next block.
             sleep 1
             return
