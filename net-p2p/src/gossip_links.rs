@@ -18,7 +18,12 @@ use std::sync::Arc;
 
 use broadcaster::{RoundTrip, Ticket};
 use gossip::{Direction, DisconnectReason, LinkPath};
-use libp2p::{PeerId, core::ConnectedPoint, ping, swarm::ConnectionId};
+use libp2p::{
+    PeerId,
+    core::{ConnectedPoint, Endpoint},
+    ping,
+    swarm::ConnectionId,
+};
 use mesh::DialFailure;
 use runtime::TaskSet;
 use tokio::{sync::oneshot, time::Instant};
@@ -132,8 +137,11 @@ impl GossipLinks {
         endpoint: &ConnectedPoint,
     ) {
         let direction = match endpoint {
+            // Two ends of a circuit that meet dial each other. The one to which the circuit came has let itself be dialled,
+            // and its fan-out has no place for the connection.
+            ConnectedPoint::Dialer { role_override: Endpoint::Listener, .. }
+            | ConnectedPoint::Listener { .. } => Direction::Inbound,
             ConnectedPoint::Dialer { .. } => Direction::Outbound,
-            ConnectedPoint::Listener { .. } => Direction::Inbound,
         };
         let dialled = self.dialing.arrived(connection);
         let Some(identity) = identity_of(&peer) else {

@@ -18,12 +18,14 @@ pub enum P2pLevel {
     ReservationsGiven,
     /// Circuits that this node carries as a relay.
     CircuitsCarried,
+    /// Ports that a router has mapped to this node.
+    PortsMapped,
 }
 
 impl P2pLevel {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::ReservationsHeld, Self::ReservationsGiven, Self::CircuitsCarried];
+    pub const ALL: [Self; 4] =
+        [Self::ReservationsHeld, Self::ReservationsGiven, Self::CircuitsCarried, Self::PortsMapped];
 
     /// The name of the metric, without a prefix.
     #[must_use]
@@ -32,6 +34,7 @@ impl P2pLevel {
             Self::ReservationsHeld => "p2p_relay_reservations_held",
             Self::ReservationsGiven => "p2p_relay_reservations_given",
             Self::CircuitsCarried => "p2p_relay_circuits_carried",
+            Self::PortsMapped => "p2p_ports_mapped",
         }
     }
 
@@ -40,6 +43,7 @@ impl P2pLevel {
             Self::ReservationsHeld => "Places that this node holds at relays",
             Self::ReservationsGiven => "Places that peers hold at this node as a relay",
             Self::CircuitsCarried => "Circuits that this node carries as a relay",
+            Self::PortsMapped => "Ports that a router has mapped to this node",
         }
     }
 }

@@ -122,10 +122,14 @@ pub enum P2pEvent {
     DialledBack,
     /// A question whether an address can be dialled was refused, or a nonce came that nobody awaited.
     DialBackRefused,
+    /// A router mapped a port to this node, or mapped it elsewhere.
+    PortMapped,
+    /// A router mapped no port: none was found, or it refused, or gave no answer that can be used.
+    PortNotMapped,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 54] = [
+    const ALL: [Self; 56] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -180,6 +184,8 @@ impl P2pEvent {
         Self::MeetingRefused,
         Self::DialledBack,
         Self::DialBackRefused,
+        Self::PortMapped,
+        Self::PortNotMapped,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -240,6 +246,8 @@ impl P2pEvent {
             Self::MeetingRefused => "p2p_meeting_refused",
             Self::DialledBack => "p2p_dialled_back",
             Self::DialBackRefused => "p2p_dial_back_refused",
+            Self::PortMapped => "p2p_port_mapped",
+            Self::PortNotMapped => "p2p_port_not_mapped",
         }
     }
 }
@@ -386,6 +394,10 @@ impl P2pEvent {
             Self::DialledBack => "This node tried an address of a peer, which had asked for it",
             Self::DialBackRefused => {
                 "A question whether an address can be dialled was refused, or a nonce came that nobody awaited"
+            }
+            Self::PortMapped => "A router mapped a port to this node, or mapped it elsewhere",
+            Self::PortNotMapped => {
+                "A router mapped no port: none was found, or it refused, or gave no answer that can be used"
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     bind::{self, Listener},
     clock::WallClock,
     dial::{self, DialError},
+    gateway,
     hasher::KeyedHasher,
     memory,
     random::Random,
@@ -223,6 +224,18 @@ impl Environment {
     /// The error of the system; [`io::ErrorKind::Unsupported`] in memory, where there are no datagrams.
     pub fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         self.parts.sockets.bind_udp(address)
+    }
+}
+
+impl Environment {
+    /// The router to which the system sends what is not for a network of its own, over IPv4. `None` if there is none, on
+    /// systems that do not show their routes as Linux does, and in memory.
+    #[must_use]
+    pub fn default_gateway(&self) -> Option<std::net::Ipv4Addr> {
+        if self.is_in_memory() {
+            return None;
+        }
+        gateway::of_table(&std::fs::read_to_string("/proc/net/route").ok()?)
     }
 }
 

@@ -21,6 +21,7 @@ mod cancel_watch;
 mod clock;
 mod dial;
 mod environment;
+mod gateway;
 mod hasher;
 pub mod memory;
 mod random;

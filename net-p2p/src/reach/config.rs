@@ -28,12 +28,15 @@ pub enum ReachPart {
     AutoRelay,
     /// The node and a peer that it is connected to by a circuit try to connect directly.
     HolePunching,
+    /// The node asks its router, by NAT-PMP or UPnP, for ports that lead to it, and tells others the addresses at which they
+    /// have reached it: it takes the part [`ReachPart::AutoNat`] too.
+    PortMapping,
 }
 
 impl ReachPart {
     /// All of them.
     pub const ALL: &'static [Self] =
-        &[Self::Relay, Self::AutoNat, Self::AutoRelay, Self::HolePunching];
+        &[Self::Relay, Self::AutoNat, Self::AutoRelay, Self::HolePunching, Self::PortMapping];
 
     /// The name in the configuration.
     #[must_use]
@@ -43,6 +46,7 @@ impl ReachPart {
             Self::AutoNat => "autonat",
             Self::AutoRelay => "auto-relay",
             Self::HolePunching => "hole-punching",
+            Self::PortMapping => "port-mapping",
         }
     }
 
@@ -69,6 +73,7 @@ impl ReachConfig {
     }
 
     pub(crate) fn has(&self, part: ReachPart) -> bool {
-        self.parts.contains(&part)
+        let brings = part == ReachPart::AutoNat && self.parts.contains(&ReachPart::PortMapping);
+        brings || self.parts.contains(&part)
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   Asker ─▶ verdict ─▶ AutoRelay ┐
+//!   PortMapper ─▶ addresses to ask about
 //!   keepers ──────────────────────┴─▶ Client: reserve, hold ─▶ [notices] ─▶ swarm task: addresses told
 //!   relays  ─▶ Stops ─▶ [accepted] ─▶ Circuits ─▶ the node's transports, and its door
 //!   clients ─▶ Relay: reservations, circuits within their limits
@@ -19,6 +20,7 @@ mod autorelay;
 mod circuits;
 mod client;
 mod config;
+mod mapping;
 mod notice;
 mod observed;
 mod places;
@@ -42,6 +44,7 @@ use self::{
     autorelay::{AutoRelay, Verdict},
     circuits::Stops,
     client::Client,
+    mapping::PortMapper,
     places::Places,
     punch::Punch,
     server::Relay,
@@ -158,6 +161,19 @@ impl ReachParts {
         self.meetings.as_ref().map(|_| self.reservations.clone())
     }
 
+    /// Starts the task that asks the router for ports, if the node is to ask.
+    fn map_ports(&self, context: &LinkContext, tasks: &TaskSet) {
+        if self.config.has(ReachPart::PortMapping) {
+            let mapper = PortMapper {
+                by: context.broadcaster.environment().clone(),
+                bound: self.bound.clone(),
+                observed: self.observed.clone(),
+                metrics: self.metrics.clone(),
+            };
+            tasks.spawn("port mapping", |cancel| mapper.run(cancel));
+        }
+    }
+
     /// Starts the tasks of a swarm that runs, in `tasks`. `dial_back` is the transport that tries the addresses of others.
     pub(crate) fn start(
         self,
@@ -166,6 +182,7 @@ impl ReachParts {
         dial_back: Boxed<(PeerId, StreamMuxerBox)>,
         tasks: &TaskSet,
     ) -> Reach {
+        self.map_ports(context, tasks);
         let told = self.autonat.is_some().then(|| match self.announced.is_empty() {
             true => own(&self.bound.addresses()),
             false => self.announced.clone(),

@@ -36,6 +36,8 @@ struct Seen {
     /// Addresses of connections that this node dialled from the port that it listens on: a translating router uses them
     /// for the next one too.
     whole: VecDeque<Multiaddr>,
+    /// Addresses that a router says lead to this node.
+    mapped: Vec<Multiaddr>,
 }
 
 /// The port of a connection that was observed.
@@ -72,7 +74,12 @@ impl Observed {
         }
     }
 
-    /// Addresses at which others may reach this node, without its peer ID: those that were seen, then those that it listens
+    /// Replaces the addresses that a router says lead to this node.
+    pub(super) fn mapped(&self, addresses: Vec<Multiaddr>) {
+        self.seen().mapped = addresses;
+    }
+
+    /// Addresses at which others may reach this node, without its peer ID: those that a router has mapped, those that were seen, then those that it listens
     /// on at the hosts that were seen, then those that it listens on.
     pub(super) fn candidates(&self) -> Vec<Multiaddr> {
         let (bound, seen) = (self.bound.addresses(), self.seen());
@@ -82,7 +89,8 @@ impl Observed {
             .hosts
             .iter()
             .flat_map(|host| listens().filter_map(|address| at_host(address, *host)));
-        let all = seen.whole.iter().cloned().chain(at_hosts).chain(listens().cloned());
+        let seen_whole = seen.mapped.iter().chain(&seen.whole).cloned();
+        let all = seen_whole.chain(at_hosts).chain(listens().cloned());
         for candidate in all {
             if !candidates.contains(&candidate) {
                 candidates.push(candidate);
@@ -121,6 +129,11 @@ mod tests {
         let expected =
             ["/ip4/192.0.2.1/tcp/777", "/ip4/192.0.2.1/tcp/4190", "/ip4/10.0.0.2/tcp/4190"];
         assert_eq!(candidates, expected);
+        let mapped: Multiaddr = "/ip4/192.0.2.1/tcp/999".parse().unwrap();
+        observed.mapped(vec![mapped.clone()]);
+        assert_eq!(observed.candidates()[0], mapped);
+        observed.mapped(Vec::new());
+        assert!(!observed.candidates().contains(&mapped), "the router has taken it back");
         for host in 0..100 {
             let text = format!("/ip4/198.51.100.{host}/tcp/{host}");
             observed.note(&text.parse().unwrap(), From::ListeningPort);

@@ -192,10 +192,15 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         peer: PeerId,
         address: &Multiaddr,
-        _role: Endpoint,
+        role: Endpoint,
         _port: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(connection, peer, Direction::Outbound, address))
+        let direction = match role {
+            Endpoint::Dialer => Direction::Outbound,
+            // Source: `GossipLinks::on_connected`.
+            Endpoint::Listener => Direction::Inbound,
+        };
+        Ok(self.handler(connection, peer, direction, address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

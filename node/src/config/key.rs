@@ -268,7 +268,7 @@ const DHT_PROVIDES: Spec = Spec::new(
 
 const REACHABILITY: Spec = Spec::new(
     ("reachability", "reachability", List, Nothing, "PART"),
-    "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits; autonat has peers try the addresses of this node; auto-relay finds relays for it; hole-punching connects directly after a circuit",
+    "A part in making libp2p nodes reachable that others cannot dial: relay carries bytes for them, within limits; autonat has peers try the addresses of this node; auto-relay finds relays for it; hole-punching connects directly after a circuit; port-mapping asks the router for ports, by NAT-PMP or UPnP",
 );
 
 const RELAY_LIMITS: Spec = Spec::new(
@@ -525,7 +525,9 @@ impl Key {
             Self::Security => &["noise", "tls"],
             Self::Dht => &["off", "auto", "client", "server"],
             Self::DhtProvides => &["archival"],
-            Self::Reachability => &["relay", "autonat", "auto-relay", "hole-punching"],
+            Self::Reachability => {
+                &["relay", "autonat", "auto-relay", "hole-punching", "port-mapping"]
+            }
             Self::VotePacking => &["off", "stateless"],
             Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],

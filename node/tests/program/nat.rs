@@ -13,12 +13,37 @@ use tempfile::TempDir;
 
 use crate::support::{Process, eventually, finish, scratch, tandem};
 
-/// Makes a public network with the addresses 198.51.100.1 to .4, and two hosts, `a` and `b`, each behind a router that
-/// translates addresses and drops what comes unasked. Then it starts and kills nodes as it is told.
+/// Makes a public network with the addresses .1 to .4 of `$PUBLIC`, and two hosts, `a` and `b`, each behind a router that
+/// translates addresses and drops what comes unasked, and maps ports if `$MAPPER` says by which protocol. Then it starts and
+/// ends nodes, and counts mapped ports, as it is told.
 const SETUP: &str = r#"
 fail() { echo "skipped: $1"; exit 0; }
 command -v iptables >/dev/null || fail 'there is no iptables'
 { mount -t tmpfs none /run && mkdir -p /run/netns; } 2>/dev/null || fail 'nothing can be mounted'
+maps() {
+    command -v nft >/dev/null && miniupnpd --version | grep -q nftables || fail 'there is no miniupnpd with nftables'
+    ip netns exec $1 nft -f - <<'END' || fail 'nftables translates no addresses here'
+table inet filter {
+    chain forward { type filter hook forward priority 0; policy accept; jump miniupnpd; }
+    chain miniupnpd { }
+    chain prerouting { type nat hook prerouting priority -100; policy accept; jump prerouting_miniupnpd; }
+    chain postrouting { type nat hook postrouting priority 100; policy accept; jump postrouting_miniupnpd; }
+    chain prerouting_miniupnpd { }
+    chain postrouting_miniupnpd { }
+}
+END
+    local natpmp=no upnp=no
+    eval $MAPPER=yes
+    printf '%s\n' ext_ifname=wan listening_ip=lan secure_mode=yes system_uptime=yes enable_natpmp=$natpmp \
+        enable_upnp=$upnp uuid=5e69f045-525e-4cb5-8a9c-687354c7711a 'allow 1024-65535 10.0.0.0/24 1024-65535' \
+        'deny 0-65535 0.0.0.0/0 0-65535' >"/run/$1.conf"
+    ip netns exec $1 miniupnpd -d -f "/run/$1.conf" -P "/run/$1.pid" </dev/null >"$DIR/$1.mapper" 2>&1 &
+    for try in $(seq 100); do
+        grep -qE 'HTTP listening|Listening for NAT-PMP' "$DIR/$1.mapper" && return
+        sleep 0.1
+    done
+    fail 'miniupnpd does not start'
+}
 for n in pub na nb a b; do
     ip netns add $n 2>/dev/null || fail 'this machine makes no network namespaces'
     ip -n $n link set lo up
@@ -26,14 +51,14 @@ done
 set -e
 ip -n pub link add name br0 type bridge
 ip -n pub link set br0 up
-for n in 1 2 3 4; do ip -n pub addr add 198.51.100.$n/24 dev br0; done
+for n in 1 2 3 4; do ip -n pub addr add $PUBLIC.$n/24 dev br0; done
 at=11
 for x in a b; do
     ip link add name wan type veth peer name pub$x
     ip link set wan netns n$x
     ip link set pub$x netns pub
     ip -n pub link set pub$x master br0 up
-    ip -n n$x addr add 198.51.100.$at/24 dev wan
+    ip -n n$x addr add $PUBLIC.$at/24 dev wan
     ip -n n$x link set wan up
     ip link add name lan type veth peer name eth
     ip link set lan netns n$x
@@ -46,6 +71,7 @@ for x in a b; do
     ip netns exec n$x sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
     ip netns exec n$x iptables -t nat -A POSTROUTING -o wan -j MASQUERADE $NAT || fail 'iptables translates no addresses here'
     ip netns exec n$x iptables -A INPUT -i wan -p tcp -j DROP
+    [ -z "$MAPPER" ] || maps n$x
     at=$((at + 1))
 done
 echo made
@@ -57,6 +83,8 @@ while read -r verb name ns arguments; do
         pids[$name]=$!
         ;;
     kill) kill -9 "${pids[$name]}" ;;
+    stop) kill -TERM "${pids[$name]}" ;;
+    count) ip netns exec "$name" nft list chain inet filter prerouting_miniupnpd | grep -c dnat ;;
     esac
 done
 "#;
@@ -68,7 +96,15 @@ enum Nat {
     KeepsPorts,
     /// Another one for each peer.
     Symmetric,
+    /// The same as inside, and a port is mapped if it is asked for by this protocol.
+    Maps(&'static str),
 }
+
+/// The public network of most tests.
+const DOCUMENTATION: &str = "198.51.100";
+
+/// The public network where routers map ports: they do so only if they have an address of the internet.
+const INTERNET: &str = "9.9.9";
 
 /// The network.
 struct Net {
@@ -85,6 +121,11 @@ impl Net {
         command.args(["--kill-child", "--", "bash", "-c", SETUP]).stdin(Stdio::piped());
         command.env("TANDEM", env!("CARGO_BIN_EXE_tandem")).env("DIR", dir.path());
         command.env("NAT", if matches!(nat, Nat::Symmetric) { "--random-fully" } else { "" });
+        let (public, mapper) = match nat {
+            Nat::KeepsPorts | Nat::Symmetric => (DOCUMENTATION, ""),
+            Nat::Maps(protocol) => (INTERNET, protocol),
+        };
+        command.env("PUBLIC", public).env("MAPPER", mapper);
         let tried = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "true"])
             .stderr(Stdio::null())
@@ -143,6 +184,12 @@ impl Net {
         (1..=3).filter(relay).collect()
     }
 
+    /// The number of ports that a router has mapped.
+    fn mapped(&mut self, router: &str) -> usize {
+        self.tell(&format!("count {router}"));
+        self.shell.line().parse().expect("it is a number")
+    }
+
     /// The way of a link to a peer.
     fn way(&self, name: &str, peer: &str) -> Option<String> {
         let peers = self.ask(name, &["peers"])?;
@@ -199,4 +246,46 @@ fn two_nodes_behind_symmetric_routers_stay_relayed() {
     eventually("there is a link", || net.way("b", &a));
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(net.way("b", &a).as_deref(), Some("relayed"));
+}
+
+/// A node behind a router asks it for its port by one protocol; another one outside finds it in the DHT, and dials it there.
+#[track_caller]
+fn is_dialled_at_a_mapped_port(protocol: &'static str) {
+    let Some(mut net) = Net::new(Nat::Maps(protocol)) else { return };
+    let boot =
+        format!("--listen-p2p /ip4/{INTERNET}.1/tcp/4001 --dht server --reachability autonat");
+    let boot = net.run("boot", "pub", &boot)[0].clone();
+    let inside = "--listen-p2p /ip4/0.0.0.0/tcp/4190 --dht server --reachability port-mapping";
+    let inside = net.run("a", "a", &format!("{inside} --peer {boot}"));
+    let peer = inside[0].rsplit('/').next().expect("an address ends with an ID").to_owned();
+    let there = format!("/ip4/{INTERNET}.11/tcp/4190/p2p/{peer}");
+    // It is told once the first node has dialled it there.
+    eventually("the DHT names the mapped port", || {
+        let found = net.ask("boot", &["dht", "find", "gossip"])?;
+        found.to_string().contains(&there).then_some(())
+    });
+    let outside = format!("--listen-p2p /ip4/{INTERNET}.2/tcp/4001 --dht client --peer {boot}");
+    net.run("out", "pub", &outside);
+    eventually("the node outside has dialled the mapped port", || {
+        let peers = net.ask("out", &["peers"])?;
+        let is_it = |known: &Value| known["peer_id"] == *peer && known["address"] == *there;
+        peers.as_array()?.iter().any(is_it).then_some(())
+    });
+    assert_eq!(net.way("out", &peer).as_deref(), Some("direct"));
+    assert_eq!(net.mapped("na"), 1);
+    // The port is given back in time.
+    net.tell("stop a");
+    eventually("the router has the port back", || (net.mapped("na") == 0).then_some(()));
+}
+
+// Issue 11, 6.
+#[test]
+fn a_node_behind_a_router_is_dialled_at_a_port_that_it_got_by_nat_pmp() {
+    is_dialled_at_a_mapped_port("natpmp");
+}
+
+// Issue 11, 6.
+#[test]
+fn a_node_behind_a_router_is_dialled_at_a_port_that_it_got_by_upnp() {
+    is_dialled_at_a_mapped_port("upnp");
 }

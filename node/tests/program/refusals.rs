@@ -82,7 +82,11 @@ fn a_setting_that_cannot_be_used_is_refused_with_what_can() {
             &format!("/ip4/127.0.0.1/tcp/1{ID}/p2p-circuit{ID}/p2p-circuit{ID}"),
             "because of /p2p-circuit",
         ),
-        ("--reachability", "tunnel", "write relay, autonat, auto-relay, hole-punching"),
+        (
+            "--reachability",
+            "tunnel",
+            "write relay, autonat, auto-relay, hole-punching, port-mapping",
+        ),
         ("--relay-limit", "circuits=1", "set `reachability` to relay too"),
         ("--relay-limit", "circuits", "write NAME=NUMBER"),
         ("--relay-limit", "bytes=1", "is no limit of a relay: write places, places-per-subnet"),
