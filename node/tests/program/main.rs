@@ -31,3 +31,5 @@ mod support;
 mod top;
 mod topics;
 mod trace;
+#[cfg(feature = "quic")]
+mod transports;
