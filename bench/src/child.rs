@@ -1,7 +1,8 @@
-//! This program again, as a process that tells what it does in lines of JSON.
+//! This program again, or another one, as a process that tells what it does in lines of JSON.
 
 use std::{
     env, fs,
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,15 +39,24 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this program with other arguments, with as many open files as the system allows.
+    /// Starts this program with other arguments.
     pub(crate) fn start(priority: Priority, arguments: &[String]) -> Result<Self, Failure> {
+        Self::of(&env::current_exe()?, priority, arguments)
+    }
+
+    /// Starts a program, with as many open files as the system allows.
+    pub(crate) fn of(
+        program: &Path,
+        priority: Priority,
+        arguments: &[String],
+    ) -> Result<Self, Failure> {
         let mut command = Command::new("sh");
         let nice = match priority {
             Priority::Same => "",
             Priority::Lowest => "nice -n 19 ",
         };
         let script = format!("ulimit -S -n $(ulimit -H -n); exec {nice}\"$0\" \"$@\"");
-        command.arg("-c").arg(script).arg(env::current_exe()?).args(arguments);
+        command.arg("-c").arg(script).arg(program).args(arguments);
         // A child ends with its parent: its standard input does.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn()?;

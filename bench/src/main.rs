@@ -9,6 +9,7 @@ mod http;
 mod idle;
 mod meter;
 mod node;
+mod observed;
 mod priority;
 mod receiver;
 mod row;
@@ -43,6 +44,8 @@ enum Command {
     Http(http::Args),
     /// Measure the processor time of a relay per vote, packed in each form beside plain.
     Votes(votes::Args),
+    /// Measure a relay with metrics, traces and a dashboard beside one without.
+    Observed(observed::Args),
     /// Measure the memory of a node per idle connection.
     Idle(idle::Args),
     /// The node whose connections are idle: what `idle` starts.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Priority(args) => priority::run(&args, &mut output),
         Command::Http(args) => http::run(&args, &mut output),
         Command::Votes(args) => votes::run(&args, &mut output),
+        Command::Observed(args) => observed::run(&args, &mut output),
         Command::Idle(args) => idle::run(&args, &mut output),
         Command::IdleHub(args) => idle::hub(&args),
         Command::IdlePeers(args) => idle::peers(&args),

@@ -126,6 +126,9 @@ pub(crate) struct Row {
     /// The same relative to votes that are not packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ratio_to_plain: Option<f64>,
+    /// Deliveries per second of a node's processor time, relative to a node that nobody looks at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_ratio_to_unobserved: Option<f64>,
     /// Memory of a node for one idle connection, in KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kib_per_connection: Option<f64>,
@@ -140,7 +143,7 @@ pub(crate) struct Row {
 /// Heading and cell of each column of the table.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 40] = [
+const COLUMNS: [Column; 41] = [
     ("bench", |row| Some(row.bench.to_owned())),
     ("transport", |row| Some(row.transport.to_owned())),
     ("contender", |row| row.contender.map(str::to_owned)),
@@ -180,6 +183,7 @@ const COLUMNS: [Column; 40] = [
     ("p99 of alone", |row| row.p99_ratio_to_alone.map(|ratio| format!("{ratio:.2}"))),
     ("cpu us/vote", |row| row.cpu_us_per_vote.map(|us| format!("{us:.2}"))),
     ("of plain, cpu", |row| row.cpu_ratio_to_plain.map(|ratio| format!("{ratio:.3}"))),
+    ("of unobserved, cpu", |row| row.cpu_ratio_to_unobserved.map(|ratio| format!("{ratio:.3}"))),
     ("of bare, cpu", |row| row.cpu_ratio_to_bare.map(|ratio| format!("{ratio:.3}"))),
 ];
 
