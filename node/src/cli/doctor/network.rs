@@ -1,6 +1,6 @@
 //! The network of a node: its ports, the names it needs, and the peers it is to reach.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use futures::future::join_all;
 use gossip::NodeAddress;
@@ -14,9 +14,15 @@ use crate::config::Settings;
 /// Longest time for a name or a connection. Chosen: a few round trips round the world, and a lost packet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The port of a multiaddr and its host, as far as it is one of TCP.
-fn tcp_of(multiaddr: &str) -> Option<String> {
-    // The port of a relay, not of this machine.
+/// The protocol that a port belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortOf {
+    Tcp,
+    Udp,
+}
+
+/// The host and the port of a multiaddr, `host:port`; `None` for one through a relay, whose port is on another machine.
+fn port_of(multiaddr: &str) -> Option<(PortOf, String)> {
     if multiaddr.contains("/p2p-circuit") {
         return None;
     }
@@ -28,27 +34,56 @@ fn tcp_of(multiaddr: &str) -> Option<String> {
         "ip6" => format!("[{host}]"),
         _ => return None,
     };
-    (transport == "tcp").then(|| format!("{host}:{port}"))
+    let protocol = match transport {
+        "tcp" => PortOf::Tcp,
+        "udp" => PortOf::Udp,
+        _ => return None,
+    };
+    Some((protocol, format!("{host}:{port}")))
+}
+
+/// [`port_of`], as far as it is one of TCP.
+fn tcp_of(multiaddr: &str) -> Option<String> {
+    port_of(multiaddr).filter(|(protocol, _)| *protocol == PortOf::Tcp).map(|(_, port)| port)
+}
+
+/// Binds a port as a node would, and gives it back.
+async fn try_port(environment: &Environment, protocol: PortOf, address: &str) -> io::Result<()> {
+    match protocol {
+        PortOf::Tcp => drop(environment.bind(address).await?),
+        // QUIC listens on IP addresses alone.
+        PortOf::Udp => {
+            let address = address.parse().map_err(|_not_ip| {
+                io::Error::new(io::ErrorKind::InvalidInput, "no IP address and port")
+            })?;
+            drop(environment.bind_udp(address)?);
+        }
+    }
+    Ok(())
 }
 
 /// The ports that a node would listen on.
 pub(super) async fn ports(environment: &Environment, settings: &Settings) -> Vec<Finding> {
     let mut wanted = Vec::new();
     if settings.mode != Mode::Libp2p {
-        wanted.push(("listen_ws", settings.listen_ws.clone()));
+        wanted.push(("listen_ws", (PortOf::Tcp, settings.listen_ws.clone())));
     }
     if settings.mode != Mode::WebSocket {
-        let addresses = settings.listen_p2p.iter().filter_map(|address| tcp_of(address));
+        let addresses = settings.listen_p2p.iter().filter_map(|address| port_of(address));
         wanted.extend(addresses.map(|address| ("listen_p2p", address)));
     }
-    wanted.extend(settings.metrics.iter().map(|address| ("metrics", address.clone())));
-    wanted.extend(settings.admin_listen.iter().map(|address| ("admin_listen", address.clone())));
+    let tcp = |address: &String| (PortOf::Tcp, address.clone());
+    wanted.extend(settings.metrics.iter().map(|address| ("metrics", tcp(address))));
+    wanted.extend(settings.admin_listen.iter().map(|address| ("admin_listen", tcp(address))));
     let mut findings = Vec::new();
-    for (setting, address) in wanted {
-        findings.push(match environment.bind(&address).await {
-            Ok(_given_back) => Finding::ok("ports", format!("{setting} {address} is free")),
+    for (setting, (protocol, address)) in wanted {
+        findings.push(match try_port(environment, protocol, &address).await {
+            Ok(()) => Finding::ok("ports", format!("{setting} {address} is free")),
             Err(error) => {
-                let advice = "find its user with ss -ltnp, or set another address";
+                let advice = match protocol {
+                    PortOf::Tcp => "find its user with ss -ltnp, or set another address",
+                    PortOf::Udp => "find its user with ss -lunp, or set another address",
+                };
                 Finding::failure("ports", format!("{setting} {address}: {error}"), advice)
             }
         });
@@ -138,14 +173,29 @@ mod tests {
     #[test]
     fn the_port_of_a_multiaddr_is_found() {
         for (multiaddr, found) in [
-            ("/ip4/192.0.2.1/tcp/4190/p2p/12D3KooW", Some("192.0.2.1:4190")),
-            ("/ip6/::1/tcp/1", Some("[::1]:1")),
-            ("/dns4/a.example/tcp/2/ws", Some("a.example:2")),
-            ("/ip4/192.0.2.1/udp/4190/quic-v1", None),
+            ("/ip4/192.0.2.1/tcp/4190/p2p/12D3KooW", Some((PortOf::Tcp, "192.0.2.1:4190"))),
+            ("/ip6/::1/tcp/1", Some((PortOf::Tcp, "[::1]:1"))),
+            ("/dns4/a.example/tcp/2/ws", Some((PortOf::Tcp, "a.example:2"))),
+            ("/ip4/192.0.2.1/udp/4190/quic-v1", Some((PortOf::Udp, "192.0.2.1:4190"))),
+            ("/ip4/192.0.2.1/tcp/1/p2p/12D3KooW/p2p-circuit", None),
             ("/p2p/12D3KooW", None),
             ("", None),
         ] {
-            assert_eq!(tcp_of(multiaddr).as_deref(), found, "{multiaddr}");
+            let found = found.map(|(protocol, port)| (protocol, port.to_owned()));
+            assert_eq!(port_of(multiaddr), found, "{multiaddr}");
         }
+    }
+
+    // Issue 12, 5.
+    #[tokio::test]
+    async fn a_taken_port_of_udp_is_found_as_one_of_tcp_is() {
+        let environment = Environment::system();
+        let taken = environment.bind_udp(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = try_port(&environment, PortOf::Udp, &address).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        try_port(&environment, PortOf::Udp, &address).await.unwrap();
+        try_port(&environment, PortOf::Udp, "a.example:1").await.unwrap_err();
     }
 }
