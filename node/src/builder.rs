@@ -29,8 +29,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Metrics, Relaying, Setup, WantError, WantedTags};
 use gossip::{
-    Durations, GossipNode, Handler, Keypair, LateNode, NetworkId, NetworkProfile, NodeAddress, Tag,
-    Validator, wire::features::VoteCompression,
+    BoxFuture, Durations, GossipNode, Handler, Keypair, LateNode, NetworkId, NetworkProfile,
+    NodeAddress, Tag, Validator, wire::features::VoteCompression,
 };
 use mesh::{Admit, Door, InboundLimits, MeshLimits};
 #[cfg(feature = "http")]
@@ -400,7 +400,16 @@ impl NodeBuilder {
     /// # Cancel safety
     ///
     /// A start that is dropped leaves nothing running.
-    pub async fn start(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
+    pub async fn start(self, parent: &CancellationToken) -> Result<Running, StartError> {
+        self.starting(parent).await
+    }
+
+    /// The start in a box, which is compiled here and not once more in every program that starts a node.
+    fn starting(self, parent: &CancellationToken) -> BoxFuture<'_, Result<Running, StartError>> {
+        Box::pin(self.start_parts(parent))
+    }
+
+    async fn start_parts(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
         self.check()?;
         self.profile = self.profile.on_topics(&self.on_topics)?;
         let data_dir = match std::mem::take(&mut self.data_dir) {

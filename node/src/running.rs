@@ -13,7 +13,7 @@ use ::discovery::DnsMetrics;
 use broadcaster::{Asked, Broadcaster, HandleError, Metrics, PeerEvent, WantError, WantedTags};
 #[cfg(feature = "p2p")]
 use bytes::Bytes;
-use gossip::{GossipNode, Handler, Identity, Inbound, Tag, Validator};
+use gossip::{BoxFuture, GossipNode, Handler, Identity, Inbound, Tag, Validator};
 #[cfg(feature = "p2p")]
 use gossip::{PublishError, TopicInbound};
 use net_http::client::Clients;
@@ -353,6 +353,15 @@ impl Running {
     ///
     /// Resumes the panic of a task that panicked.
     pub async fn stop(self, grace: Duration) -> Shutdown {
+        self.stopping(grace).await
+    }
+
+    /// The stop in a box, which is compiled here and not once more in every program that stops a node.
+    fn stopping(self, grace: Duration) -> BoxFuture<'static, Shutdown> {
+        Box::pin(self.stop_parts(grace))
+    }
+
+    async fn stop_parts(self, grace: Duration) -> Shutdown {
         let Parts { seen, http, cancel, data_dir, .. } = &self.parts;
         let Seen { network, broadcaster, .. } = &**seen;
         let deadline = Instant::now() + grace;
