@@ -16,7 +16,10 @@ use futures::FutureExt;
 use gossip::Security;
 use libp2p::{
     Multiaddr,
-    core::transport::{ListenerId, TransportEvent},
+    core::{
+        Endpoint,
+        transport::{ListenerId, TransportEvent},
+    },
     multiaddr::Protocol,
 };
 use net_tcp::hand_over::{HandOver, HandedOver, Port};
@@ -100,7 +103,7 @@ impl Handed {
                     let (rise, web) = (rise.clone(), rise.web.clone());
                     let rising = async move {
                         let socket = Socket::Web(Box::new(web.handed(io, early)));
-                        rise.entered(socket).await
+                        rise.entered(socket, Endpoint::Listener).await
                     };
                     return Poll::Ready(TransportEvent::Incoming {
                         listener_id: self.id,

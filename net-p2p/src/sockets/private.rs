@@ -2,7 +2,7 @@
 //! the libp2p specification, Private-Networks-PSK-V1.
 //!
 //! ```text
-//!   each end: 24 random bytes, then its bytes under XSalsa20 with the key and those 24 as the nonce
+//!   each end, the dialler first: 24 random bytes, then its bytes under XSalsa20 with the key and those 24 as the nonce
 //! ```
 //!
 //! # Invariants
@@ -18,6 +18,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::core::Endpoint;
 use rand::Rng;
 use runtime::Random;
 use salsa20::{
@@ -53,15 +54,22 @@ pub(crate) struct Membership {
 struct NoMember;
 
 impl Membership {
-    /// Exchanges the nonces.
-    pub(super) async fn enter<S>(mut self, mut socket: S) -> io::Result<Private<S>>
+    /// Exchanges the nonces, at this end of the connection.
+    pub(super) async fn enter<S>(mut self, mut socket: S, end: Endpoint) -> io::Result<Private<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (ours, mut theirs) = (self.random.random::<[u8; 24]>(), [0; 24]);
+        // The end that was dialled says nothing before the other one has: js-libp2p loses what comes on a WebSocket before it
+        // listens, which it does by the time it writes.
+        if end == Endpoint::Listener {
+            socket.read_exact(&mut theirs).await?;
+        }
         socket.write_all(&ours).await?;
         socket.flush().await?;
-        socket.read_exact(&mut theirs).await?;
+        if end == Endpoint::Dialer {
+            socket.read_exact(&mut theirs).await?;
+        }
         if theirs.starts_with(HEADER) {
             // The peer is in no private network.
             self.metrics.note(P2pEvent::NotOfPrivateNetwork);
@@ -169,5 +177,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Private<S> {
         let this = self.get_mut();
         ready!(this.poll_out(context))?;
         Pin::new(&mut this.socket).poll_close(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    use super::*;
+
+    // js-libp2p loses what comes on a WebSocket before it listens: ten of twelve of its calls ended without an answer.
+    #[tokio::test]
+    async fn the_end_that_was_dialled_says_nothing_before_the_other_one() {
+        let membership = Membership {
+            key: format!("/key/swarm/psk/1.0.0/\n/base16/\n{}", "07".repeat(32)).parse().unwrap(),
+            random: runtime::Environment::system().random(),
+            metrics: P2pMetrics::default(),
+        };
+        let (here, there) = tokio::io::duplex(1_000);
+        let mut entering = Box::pin(membership.enter(here.compat(), Endpoint::Listener));
+        assert!((&mut entering).now_or_never().is_none());
+        let (mut there, mut nonce) = (there.compat(), [0; 24]);
+        assert!(there.read(&mut nonce).now_or_never().is_none(), "nothing has come");
+        there.write_all(&[1; 24]).await.unwrap();
+        entering.await.unwrap();
+        there.read_exact(&mut nonce).await.unwrap();
     }
 }

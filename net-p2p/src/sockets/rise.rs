@@ -8,6 +8,7 @@ use std::io;
 #[cfg(feature = "websocket")]
 use std::sync::Arc;
 
+use libp2p::core::Endpoint;
 use runtime::{Environment, Stream};
 
 #[cfg(feature = "websocket")]
@@ -81,7 +82,7 @@ impl Rise {
                 Socket::Web(Box::new(self.web.clone().accepted_secure(stream).await?))
             }
         };
-        self.entered(socket).await
+        self.entered(socket, Endpoint::Listener).await
     }
 
     /// Does what stands above a socket that was dialled.
@@ -97,21 +98,21 @@ impl Rise {
                 Socket::Web(Box::new(rising.await?))
             }
         };
-        self.entered(socket).await
+        self.entered(socket, Endpoint::Dialer).await
     }
 
     /// Enters the private network, if the node is in one.
     #[cfg(feature = "private-network")]
-    pub(super) async fn entered(self, socket: Socket) -> io::Result<Socket> {
+    pub(super) async fn entered(self, socket: Socket, end: Endpoint) -> io::Result<Socket> {
         match self.private {
-            Some(membership) => Ok(Socket::Private(Box::new(membership.enter(socket).await?))),
+            Some(membership) => Ok(Socket::Private(Box::new(membership.enter(socket, end).await?))),
             None => Ok(socket),
         }
     }
 
     #[cfg(not(feature = "private-network"))]
     #[allow(clippy::unused_async, reason = "the feature `private-network` has a handshake here")]
-    pub(super) async fn entered(self, socket: Socket) -> io::Result<Socket> {
+    pub(super) async fn entered(self, socket: Socket, _end: Endpoint) -> io::Result<Socket> {
         Ok(socket)
     }
 }
