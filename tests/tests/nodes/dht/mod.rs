@@ -21,7 +21,7 @@ const ARCHIVES: std::ops::Range<usize> = NODES / 5 - 2..NODES / 5 + 3;
 const LINKS: usize = 2;
 
 /// Longest time until everybody has found everything. Source: issue 11, 30 s; a build for tests computes for much longer, and
-/// beside other tests: 22 to 34 s with two processors that others use as well.
+/// beside other tests: 20 to 36 s with two processors that others use as well.
 const FOUND_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 90 } else { 30 });
 
 async fn node(
