@@ -68,6 +68,7 @@ mod dht_handle;
 #[cfg(feature = "dht")]
 mod dht_source;
 mod dialing;
+mod families;
 mod flush_coalescer;
 mod gated_pubsub;
 mod gossip_links;
@@ -75,6 +76,7 @@ mod handshake;
 mod http;
 mod ledger;
 mod levels;
+mod library_metrics;
 mod linger;
 mod link;
 mod listening;
@@ -95,6 +97,7 @@ mod pubsub;
 mod quic;
 #[cfg(feature = "reachability")]
 mod reach;
+mod recorder;
 mod route;
 mod security;
 mod sink;

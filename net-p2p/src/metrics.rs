@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
-use crate::levels::{Levels, P2pLevel};
+use crate::{
+    levels::{Levels, P2pLevel},
+    library_metrics::LibraryMetrics,
+};
 
 /// A counted event. A closed set, so that it can be the label of a metric.
 #[repr(usize)]
@@ -408,19 +411,22 @@ impl P2pEvent {
 pub struct P2pMetrics {
     counters: Arc<[Counter; P2pEvent::ALL.len()]>,
     levels: Levels,
+    library: LibraryMetrics,
 }
 
 impl Default for P2pMetrics {
     fn default() -> Self {
         let counters = Arc::new(std::array::from_fn(|_| Counter::default()));
-        Self { counters, levels: Levels::default() }
+        Self { counters, levels: Levels::default(), library: LibraryMetrics::default() }
     }
 }
 
 impl P2pMetrics {
-    /// Adds the counters and gauges to a Prometheus registry.
+    /// Adds the counters and gauges to a Prometheus registry, and what the library counts itself: connections, pings,
+    /// GossipSub and the DHT, with names that begin with `libp2p_`. The library's start at zero when the swarm is restarted.
     pub fn register(&self, registry: &mut Registry) {
         self.levels.register(registry);
+        self.library.register(registry);
         for event in P2pEvent::ALL {
             registry.register(event.label(), event.help(), self.counters[event as usize].clone());
         }
@@ -441,6 +447,10 @@ impl P2pMetrics {
     #[cfg(feature = "reachability")]
     pub(crate) const fn levels(&self) -> &Levels {
         &self.levels
+    }
+
+    pub(crate) const fn library(&self) -> &LibraryMetrics {
+        &self.library
     }
 
     pub(crate) fn note(&self, event: P2pEvent) {

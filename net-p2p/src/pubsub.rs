@@ -14,7 +14,8 @@ use libp2p::{
     PeerId,
     gossipsub::{
         self, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity,
-        PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode,
+        MetricsConfig, PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams,
+        ValidationMode,
     },
 };
 
@@ -168,13 +169,25 @@ pub(crate) fn build(
         max_subscriptions_per_request: MAX_SUBSCRIPTIONS,
         filter: KnownTopics::new(allowed.clone(), gate.clone()),
     };
-    let mut behaviour = Behaviour::new_with_subscription_filter_and_transform(
+    let behaviour = Behaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Author(local),
         config,
         filter,
         TopicTransform::new(gate.clone(), policies),
     )
     .map_err(|error| failed(&error))?;
+    // Topics that this node does not know have no metrics: their names are the words of peers.
+    let names: Vec<_> = allowed.iter().cloned().collect();
+    let mut metrics = MetricsConfig {
+        max_topics: names.len(),
+        max_never_subscribed_topics: 0,
+        ..MetricsConfig::default()
+    };
+    metrics.buckets_using_scoring_thresholds(&thresholds());
+    let counts = gate.metrics();
+    let mut behaviour =
+        counts.library().for_gossipsub(|registry| behaviour.with_metrics(registry, metrics));
+    behaviour.register_topics_for_metrics(names);
     behaviour
         .with_peer_score(score_params(allowed), thresholds())
         .map_err(|error| failed(&error))?;

@@ -49,6 +49,7 @@ use crate::{
     protocols::ProtocolServer,
     publications::publications,
     pubsub,
+    recorder::Recorder,
     sockets::{DialHosts, Sockets},
     streams::{self, AcceptQueue, Acceptors},
     swarm::{Core, End},
@@ -137,6 +138,7 @@ impl SwarmParts {
         // Not a child of the network's cancellation: connections must still send the last bytes of their links.
         let (connections, panicked) =
             (TaskSet::new(&CancellationToken::new()), CancellationToken::new());
+        let recorder = Recorder::new(self.context.metrics.library().begin());
         let profile = self.context.broadcaster.profile();
         let mut acceptors = Acceptors::new(self.context.metrics.clone());
         let accept = self.gossip_queue(&mut acceptors);
@@ -197,6 +199,7 @@ impl SwarmParts {
             announced: self.config.announce.clone(),
             #[cfg(feature = "reachability")]
             reach: Reach::default(),
+            recorder,
             receivers,
             accept,
             served,

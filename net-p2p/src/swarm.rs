@@ -38,6 +38,7 @@ use crate::{
     dialing::Work,
     gossip_links::GossipLinks,
     listening::Listening,
+    recorder::Recorder,
     streams::{AcceptQueue, DialWanted},
     topic_traffic::TopicTraffic,
 };
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) announced: Vec<Multiaddr>,
     #[cfg(feature = "reachability")]
     pub(crate) reach: Reach,
+    /// The counts of the library.
+    pub(crate) recorder: Recorder,
     pub(crate) receivers: Receivers,
     pub(crate) accept: AcceptQueue,
     /// Tasks of the acceptors, of HTTP and of the application's protocols, and of their streams.
@@ -207,6 +210,7 @@ impl Core {
 
     /// Deals with what the swarm tells.
     fn on_event(&mut self, event: SwarmEvent<Event>) {
+        self.recorder.note(&event);
         let Self { swarm, links, topics, listening, .. } = self;
         match event {
             SwarmEvent::Behaviour(Event::Gossipsub(event)) => topics.on_gossipsub(swarm, *event),

@@ -95,6 +95,11 @@ impl TopicGate {
         self
     }
 
+    /// The counters of the network.
+    pub(crate) fn metrics(&self) -> P2pMetrics {
+        self.lock().metrics.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -24,7 +24,7 @@ use crate::{running::Running, view::Seen};
 
 impl Running {
     /// Adds everything that the node counts to a registry: the message flow, refusals of the door and of
-    /// handshakes, HTTP, and libp2p. `docs/running.md` lists the names. May be called for several registries.
+    /// handshakes, HTTP, and libp2p with what its crates count themselves. `docs/metrics.md` lists the names. May be called for several registries.
     pub fn register_metrics(&self, registry: &mut Registry) {
         let seen = self.seen();
         self.metrics().register(registry);

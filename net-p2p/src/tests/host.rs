@@ -167,8 +167,9 @@ impl Node {
     }
 }
 
+/// The behaviours of a plain host.
 #[derive(NetworkBehaviour)]
-struct HostBehaviour {
+pub(crate) struct HostBehaviour {
     streams: streams::Behaviour,
     identify: identify::Behaviour,
 }
@@ -235,7 +236,8 @@ impl Host {
         (host, address.with_p2p(key.public().to_peer_id()).unwrap())
     }
 
-    fn start(
+    /// Starts a host, which is told by `reach` where to dial or listen.
+    pub(crate) fn start(
         key: &Keypair,
         protocols: &[StreamProtocol],
         reach: impl FnOnce(&mut Swarm<HostBehaviour>),

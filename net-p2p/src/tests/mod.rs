@@ -24,6 +24,7 @@ mod identities;
 mod invalid_messages;
 mod keys;
 mod library;
+mod library_metrics;
 mod links;
 mod local_network;
 #[cfg(feature = "quic")]

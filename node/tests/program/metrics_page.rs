@@ -91,6 +91,37 @@ fn queried(name: &str, metric: &Metric) -> String {
     if metric.kind == "counter" { format!("{name}_total") } else { name.to_owned() }
 }
 
+/// Prefix of what libp2p counts itself. It shows a metric only once something was counted.
+const OF_LIBP2P: &str = "tandem_libp2p_";
+
+/// The metrics of libp2p on a page that was written before.
+fn known_of_libp2p(page: &str) -> BTreeMap<String, Metric> {
+    let rows = page.lines().filter(|line| line.starts_with(&format!("| `{OF_LIBP2P}")));
+    let known = rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split('|').map(str::trim).collect();
+        let [name, kind, labels, help] = cells[..] else { panic!("{row}") };
+        let name = name.trim_matches('`');
+        let name = if kind == "counter" { name.trim_end_matches("_total") } else { name };
+        let labels = labels.split(", ").map(|label| label.trim_matches('`').to_owned());
+        let labels = labels.filter(|label| !label.is_empty()).collect();
+        let (kind, help) = (kind.to_owned(), help.to_owned());
+        (name.to_owned(), Metric { kind, help, labels, samples: Vec::new() })
+    });
+    known.collect()
+}
+
+/// Adds what libp2p counts in other nodes, and what the page has: each of its metrics appears only once there was something to
+/// count, so a row of the page that no node has now may still be true.
+fn add_of_libp2p(metrics: &mut BTreeMap<String, Metric>, more: BTreeMap<String, Metric>) {
+    for (name, metric) in more {
+        if name.starts_with(OF_LIBP2P) {
+            let known = metrics.entry(name).or_default();
+            known.labels.extend(metric.labels);
+            (known.kind, known.help) = (metric.kind, metric.help);
+        }
+    }
+}
+
 /// The page, from what a node told.
 fn page(metrics: &BTreeMap<String, Metric>) -> String {
     let mut page = HEAD.to_owned();
@@ -105,13 +136,17 @@ fn page(metrics: &BTreeMap<String, Metric>) -> String {
 }
 
 /// A node with everything that counts, which has handled a message.
-fn node_that_heard(dirs: &[tempfile::TempDir; 2]) -> (Node, Node) {
+fn node_that_heard(dirs: &[tempfile::TempDir; 3]) -> [Node; 3] {
     let services = ["status", "blocks", "files", "kv"];
     let mut flags = vec!["--metrics", "127.0.0.1:0"];
     flags.extend(services.iter().flat_map(|service| ["--service", *service]));
+    flags.extend(["--dht", "server", "--dht-provide", "archival"]);
     let hub = Node::start(dirs[0].path(), &flags);
     let ws = hub.ws().trim_start_matches("http://").to_owned();
     let other = Node::start(dirs[1].path(), &["--mode", "ws", "--peer", &ws]);
+    // Libp2p shows nothing before there is a peer.
+    let third =
+        Node::start(dirs[2].path(), &["--mode", "p2p", "--dht", "client", "--peer", hub.p2p()]);
     let mut number = 0;
     eventually("a message is handled", || {
         number += 1;
@@ -120,14 +155,20 @@ fn node_that_heard(dirs: &[tempfile::TempDir; 2]) -> (Node, Node) {
         let metrics = finish(&mut hub.command("metrics")).stdout;
         metrics.contains("tandem_received_total{lane=\"bulk\",transport=\"ws\"} 1").then_some(())
     });
-    (hub, other)
+    eventually("libp2p counts", || {
+        let metrics = finish(&mut hub.command("metrics")).stdout;
+        let counted =
+            ["kad_inbound_requests_total", "gossipsub_mesh_peer_counts", "ping_rtt_seconds"];
+        counted.iter().all(|name| metrics.contains(&format!("{OF_LIBP2P}{name}"))).then_some(())
+    });
+    [hub, other, third]
 }
 
 // Issue 12, 1.
 #[test]
 fn every_metric_is_documented_and_every_query_finds_what_it_asks_for() {
-    let dirs = [scratch(), scratch()];
-    let (hub, other) = node_that_heard(&dirs);
+    let dirs = [scratch(), scratch(), scratch()];
+    let [hub, other, third] = node_that_heard(&dirs);
     let url = hub.ready["metrics"].as_str().expect("a URL").to_owned();
     let (head, text) = ask(&url, "GET");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -147,15 +188,20 @@ fn every_metric_is_documented_and_every_query_finds_what_it_asks_for() {
     }
     let series: usize = metrics.values().map(|metric| metric.samples.len()).sum();
     assert!(series < 1_000, "{series} series of one node");
-    let (path, page) = (repository().join("docs/metrics.md"), page(&metrics));
+    let path = repository().join("docs/metrics.md");
+    let mut documented = parse(&text);
+    let told = [&other, &third].map(|node| finish(&mut node.command("metrics")).stdout);
+    told.iter().for_each(|told| add_of_libp2p(&mut documented, parse(told)));
+    add_of_libp2p(&mut documented, known_of_libp2p(&fs::read_to_string(&path).unwrap()));
+    let page = page(&documented);
     if std::env::var_os(WRITE).is_some() {
         fs::write(&path, &page).unwrap();
     }
     let known = fs::read_to_string(&path).unwrap();
     assert_eq!(known, page, "run this test once with {WRITE}=1, and look at what changed");
     // A node that does something else counts nothing that is not on the page.
-    for name in parse(&finish(&mut other.command("metrics")).stdout).keys() {
-        assert!(metrics.contains_key(name), "{name} is not on the page");
+    for name in told.iter().flat_map(|told| parse(told).into_keys()) {
+        assert!(documented.contains_key(&name), "{name} is not on the page");
     }
     for file in ["deploy/grafana/tandem.json", "deploy/prometheus/tandem.rules.yml"] {
         let text = fs::read_to_string(repository().join(file)).unwrap();

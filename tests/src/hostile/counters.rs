@@ -9,7 +9,8 @@ use tandem::Running;
 pub type Counters = BTreeMap<String, u64>;
 
 /// Counters of what went well, and gauges: they explain no loss.
-const OF_NO_INTEREST: [&str; 6] = ["sent", "received", "handled", "peers", "door_taken", "http"];
+const OF_NO_INTEREST: [&str; 7] =
+    ["sent", "received", "handled", "peers", "door_taken", "http", "libp2p"];
 
 /// Every counter of a node that tells of a drop, a refusal or an end.
 #[must_use]
