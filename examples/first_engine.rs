@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ = ticks.tick() => {
                 attempt += 1;
                 let vote = Outbound::new(Tag::AV, format!("{round} {name} {attempt}"));
-                // One that finds no room is made up for by the next.
+                // A vote that finds no room is made up for by the next one.
                 let _ = node.node().broadcast(vote)?;
             }
             Some(vote) = votes.recv() => {

@@ -34,7 +34,7 @@ struct Arguments {
     /// Directory of the key that signs what is said.
     #[arg(long)]
     data_dir: PathBuf,
-    /// Somebody to be connected with: host:port, or a multiaddr with /p2p/ID.
+    /// A node to be connected with: host:port, or a multiaddr with /p2p/ID.
     #[arg(long)]
     peer: Vec<NodeAddress>,
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -69,7 +69,7 @@ async fn main() -> Result<(), Failure> {
         .handler(SAID, move |said: Inbound| {
             let heard = heard.clone();
             async move {
-                // Nobody hears it any more at the end.
+                // At the end its receiver has gone.
                 let _ = heard.send(said.body).await;
                 Verdict::Ignore
             }

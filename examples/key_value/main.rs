@@ -85,7 +85,7 @@ async fn main() -> Result<(), Failure> {
                 Some(signed) => signed,
                 None => (ValueKey::of_content(value.as_bytes()), value.into_bytes()),
             };
-            // Nobody is there to keep it before the first peers are connected.
+            // Before the first peers are connected, no node is there to keep it.
             while view.put_value(key.clone(), record.clone(), WITHIN).await? == 0 {
                 if Instant::now() > deadline {
                     return Err("no other node takes the value".into());

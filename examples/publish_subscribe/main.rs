@@ -60,7 +60,7 @@ async fn main() -> Result<(), Failure> {
         .with_handler(move |message: TopicInbound| {
             let heard = heard.clone();
             async move {
-                // Nobody reads it any more at the end.
+                // At the end its receiver has gone.
                 let _ = heard.send(message).await;
                 Verdict::Ignore
             }
@@ -86,7 +86,7 @@ async fn main() -> Result<(), Failure> {
             biased;
             _ = tokio::signal::ctrl_c() => break,
             Some(line) = lines.recv() => {
-                // Nobody may be subscribed yet.
+                // There may be no subscriber yet.
                 while node.publish(TOPIC, line.clone()).await? == 0 {
                     time::sleep(Duration::from_millis(50)).await;
                 }

@@ -99,7 +99,7 @@ async fn run(member: Member) -> Result<(), Failure> {
             Ok(()) = count.changed() => {
                 // All members say the same, so that a follower takes what it has heard from one for a duplicate.
                 let count = count.borrow_and_update().to_string();
-                // One that is not sent is missed by nobody for long: followers ask by themselves, too.
+                // A note that is not sent is not missed for long: followers ask by themselves, too.
                 let _ = node.node().broadcast(Outbound::new(NEWS, count))?;
             }
         }

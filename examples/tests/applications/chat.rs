@@ -79,7 +79,7 @@ fn everybody_hears_everybody_and_newcomers_hear_what_was_said() {
     bob.say(&"x".repeat(1_001));
     assert_eq!(bob.process.line(), "not said: a name has 32 bytes at most, and a text 1000");
 
-    // Somebody at a terminal, who has the history of a peer that came later than the first message.
+    // A person at a terminal has the history of a peer that came later than the first message.
     let mut terminal = Terminal::run(&command(dir.path(), "zoe", &[&bob.ws]));
     terminal.shows("): is anybody there?");
     terminal.shows("): ada (aaaaaa): \"send me money\"");
