@@ -78,7 +78,7 @@ async fn natpmp(host: [u8; 4], lease: u32, tasks: &TaskSet) -> (SocketAddrV4, mp
                 answer.extend_from_slice(&777_u16.to_be_bytes());
                 answer.extend_from_slice(&lease.min(wanted).to_be_bytes());
             }
-            // Nobody has asked for the first two.
+            // The first two datagrams are answers to nothing.
             socket.send_to(&[0xff; 1_000], from).await.unwrap();
             socket.send_to(&[], from).await.unwrap();
             socket.send_to(&answer, from).await.unwrap();
