@@ -35,6 +35,7 @@ use crate::{
     mesh_handle::Mesh,
     metrics::Metrics,
     observers::Observers,
+    plain_codec,
     receipts::Receipts,
     relay::Relaying,
     runs::Runs,
@@ -212,11 +213,12 @@ impl Broadcaster {
         self.context().features
     }
 
-    /// The codec of a link to a peer that announced `theirs`; `None` if votes go to it as they are. While
-    /// [`Limits::vote_tables_bytes`] are taken, a new link begins with the end of packing against earlier votes.
+    /// The codec of a link to a peer that announced `theirs`: of packed votes, or of proposals that are not compressed;
+    /// `None` if messages go to it as they are. While [`Limits::vote_tables_bytes`] are taken, a new link begins with the end
+    /// of packing against earlier votes.
     #[must_use]
-    pub fn vote_codec(&self, theirs: Features) -> Option<LinkCodec> {
-        vote_codec::of(self.context(), theirs)
+    pub fn link_codec(&self, theirs: Features) -> Option<LinkCodec> {
+        vote_codec::of(self.context(), theirs).or_else(|| plain_codec::of(self.context(), theirs))
     }
 
     /// Returns the byte budget, which all networks of the node share.

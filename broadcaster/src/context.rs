@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gossip::{
-    Lane, Tag, TagTable,
+    Lane, ProposalRule, Tag, TagTable,
     wire::{features::Features, vote::MarkKey},
 };
 
@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) struct Context {
     pub(crate) tags: TagTable,
+    pub(crate) proposals: ProposalRule,
     pub(crate) limits: Limits,
     pub(crate) budget: ByteBudget,
     /// Memory for the tables of links that pack votes against earlier ones.

@@ -76,6 +76,8 @@ struct Inner {
     came_packed: Option<Bytes>,
     /// Of a vote, once a link with packed votes has needed it.
     packed: OnceLock<PackedVote>,
+    /// Of a compressed message, once a link to a peer that reads none has needed it; `None` in it if there was no room.
+    plain: OnceLock<Option<Frame>>,
     /// Takes its steps, if its way is kept.
     traced: Option<Arc<Traced>>,
     /// Gives the bytes back to the node's budget when the last queue lets go.
@@ -102,7 +104,7 @@ impl Frame {
 
     fn submitted_at(submitted: Stamp, parts: FrameParts) -> Self {
         let FrameParts { tag, lane, wire, digest, origin, sender, held } = parts;
-        let (came_packed, packed, traced) = (None, OnceLock::new(), None);
+        let (came_packed, packed, plain) = (None, OnceLock::new(), OnceLock::new());
         Self {
             inner: Arc::new(Inner {
                 tag,
@@ -114,7 +116,8 @@ impl Frame {
                 sender,
                 came_packed,
                 packed,
-                traced,
+                plain,
+                traced: None,
                 held,
             }),
         }
@@ -185,6 +188,7 @@ impl Frame {
         (inner.wire, inner.digest, inner.held) = (Bytes::new(), None, None);
         (inner.traced, inner.came_packed) = (None, None);
         inner.packed.take();
+        inner.plain.take();
         Some(self)
     }
 
@@ -196,6 +200,11 @@ impl Frame {
     /// The place of its packed form.
     pub(crate) fn packed(&self) -> &OnceLock<PackedVote> {
         &self.inner.packed
+    }
+
+    /// The place of its form without compression.
+    pub(crate) fn plain(&self) -> &OnceLock<Option<Self>> {
+        &self.inner.plain
     }
 
     /// A frame outside any budget, for messages of the connection itself and for tests.

@@ -52,6 +52,7 @@ mod observers;
 mod passing;
 mod peer;
 mod performance;
+mod plain_codec;
 mod pulse;
 mod reader;
 mod receipts;

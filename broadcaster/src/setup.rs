@@ -170,6 +170,7 @@ impl Broadcaster {
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
             tags: profile.tags,
+            proposals: profile.proposals,
             budget: ByteBudget::new(limits.budget_bytes),
             vote_tables: ByteBudget::new(limits.vote_tables_bytes),
             mark_key: MarkKey::new(environment.random().random()),

@@ -50,9 +50,9 @@ pub use node::{Admission, ConnectPolicy, GossipNode};
 pub use peer::{Direction, LinkId, LinkPath, PeerClass, PeerInfo, Roles, Transport};
 pub use priority::PriorityScheme;
 pub use profile::{
-    ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
-    MAX_TOPIC_BYTES, NetworkProfile, ProfileBuilder, ProfileError, ReplyRule, StreamUse,
-    TagTopicError, TopicChoice, TopicScoring,
+    ClaimRule, DnsService, HeaderCase, HelloPlace, IdentityRule, MAX_MESSAGE_BYTES,
+    MAX_REQUEST_BYTES, MAX_TOPIC_BYTES, NetworkProfile, ProfileBuilder, ProfileError, ProposalRule,
+    ReplyRule, StreamUse, TagTopicError, TopicChoice, TopicScoring,
 };
 pub use reason::{ApplicationReason, DisconnectReason};
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};

@@ -344,7 +344,7 @@ impl LinkContext {
             sources,
             greeting,
             hooks: Some(Arc::new(hooks)),
-            codec: self.broadcaster.vote_codec(met.features),
+            codec: self.broadcaster.link_codec(met.features),
             gauge: None,
         };
         self.broadcaster.attach_claimed(claim, made).ok()

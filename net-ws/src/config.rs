@@ -10,6 +10,7 @@ use net_http::{HttpServer, client::Clients};
 use net_tcp::{CertificateDer, hand_over::HandOver};
 
 use crate::{
+    origins::PageOrigins,
     proxy::ProxyRules,
     tls::{self, TlsIdentity},
 };
@@ -55,6 +56,8 @@ pub struct WsConfig {
     /// The door that admits or refuses inbound connections, shared with the other networks of the node.
     /// Default: a door of this network's own with default limits.
     pub door: Door,
+    /// The web origins whose pages may gossip with this node, where the profile lets pages in. Default: none.
+    pub page_origins: PageOrigins,
     /// The proxies in front of the listener, and the ways in which they tell their clients. Default: none.
     pub proxies: ProxyRules,
     /// Longest time for one dial, from the name look-up to the last header of the reply. Default: 10 s. Chosen:
@@ -107,6 +110,7 @@ impl WsConfig {
             libp2p_identity: Libp2pIdentity::default(),
             gossip_service: GossipService::default(),
             door: Door::default(),
+            page_origins: PageOrigins::default(),
             proxies: ProxyRules::default(),
             dial_timeout: Duration::from_secs(10),
             http_server: None,
@@ -209,6 +213,12 @@ pub enum StartError {
         setting: &'static str,
         /// The text as configured.
         text: String,
+    },
+    /// Pages are to be let in, and the profile has no hello for them.
+    #[error("pages cannot be let in: a node of the profile {profile} has no hello for them")]
+    NoPages {
+        /// Name of the profile.
+        profile: &'static str,
     },
     /// The node's broadcaster is stopping and takes no new network.
     #[error("the node is stopping")]

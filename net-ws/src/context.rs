@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use broadcaster::Broadcaster;
 use gossip::{
-    IdentityRule, NetworkId, NetworkProfile, Transport,
+    HelloPlace, IdentityRule, NetworkId, NetworkProfile, Transport,
     wire::{
         hello::{self, Hello},
         identity::Keypair,
@@ -23,6 +23,7 @@ use runtime::Environment;
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     metrics::WsMetrics,
+    origins::PageOrigins,
     priority::Priority,
     proxy::ProxyRules,
     tls::{TlsIdentity, Trust},
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     /// Ranks those that dialled this node; `None` if it does not.
     pub(crate) priority: Option<Arc<Priority>>,
     pub(crate) proxies: ProxyRules,
+    /// The origins whose pages are let in.
+    pub(crate) page_origins: PageOrigins,
     /// Takes the WebSockets that are no gossip.
     pub(crate) hand_over: Option<HandOver>,
 }
@@ -91,6 +94,9 @@ impl Context {
         own_url: Option<String>,
     ) -> Result<Self, StartError> {
         let profile = broadcaster.profile();
+        if profile.hello == HelloPlace::Headers && !config.page_origins.is_empty() {
+            return Err(StartError::NoPages { profile: profile.name });
+        }
         let environment = broadcaster.environment().clone();
         let mut random = environment.random();
         let exchange = Exchange::new(profile, &config, &mut random);
@@ -136,6 +142,7 @@ impl Context {
             door: config.door.over(Transport::WebSocket),
             priority: config.priority.map(Priority::new).map(Arc::new),
             proxies: config.proxies,
+            page_origins: config.page_origins,
             hand_over: config.hand_over,
         })
     }

@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod link;
 mod metrics;
 mod network;
+mod origins;
 mod port;
 mod priority;
 mod proxy;
@@ -47,4 +48,5 @@ pub use net_tcp::{
     tls::{CertificateError, TlsError, TlsIdentity, read_certificates},
 };
 pub use network::WsNetwork;
+pub use origins::{PageOrigin, PageOriginError, PageOrigins};
 pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};

@@ -137,7 +137,7 @@ where
         sources: vec![source],
         greeting,
         hooks: Some(Arc::new(hooks)),
-        codec: context.broadcaster.vote_codec(features),
+        codec: context.broadcaster.link_codec(features),
         gauge: None,
     };
     match claim {

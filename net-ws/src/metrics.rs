@@ -79,7 +79,7 @@ pub enum UpgradeRefusal {
     Method,
     /// `Sec-WebSocket-Version` was not 13.
     WebSocketVersion,
-    /// `Origin` named another host, so a page of another site sent the request.
+    /// `Origin` named another host, which is not listed: a page of another site sent the request.
     Origin,
     /// `Sec-WebSocket-Key` was missing.
     NoKey,
@@ -87,6 +87,10 @@ pub enum UpgradeRefusal {
     Pipelined,
     /// The upgrade was for another network of the node, which had no room for another WebSocket.
     NotTaken,
+    /// The hello in the query of a page was too long, or said something twice.
+    Query,
+    /// A page that was upgraded did not take the answer to its hello, or the connection broke before.
+    Untold,
 }
 
 impl DialRefusal {
@@ -138,7 +142,7 @@ impl DialRefusal {
 
 impl UpgradeRefusal {
     /// All refusals, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Full,
         Self::Banned,
         Self::NotMember,
@@ -154,6 +158,8 @@ impl UpgradeRefusal {
         Self::NoKey,
         Self::Pipelined,
         Self::NotTaken,
+        Self::Query,
+        Self::Untold,
     ];
 
     /// The value of the metric's label for this reason: a short word in lower case.
@@ -175,6 +181,8 @@ impl UpgradeRefusal {
             Self::NoKey => "no_key",
             Self::Pipelined => "pipelined",
             Self::NotTaken => "not_taken",
+            Self::Query => "query",
+            Self::Untold => "untold",
         }
     }
 }

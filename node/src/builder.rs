@@ -427,6 +427,8 @@ impl NodeBuilder {
         let identity = key.identity();
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
         let clients = Clients::new(self.client_limits, agent, &cancel);
+        #[cfg(all(feature = "http", feature = "ws"))]
+        self.served.for_pages(self.ws.page_origins.clone());
         #[cfg(feature = "http")]
         let http_server = std::mem::take(&mut self.served).server(ServeContext {
             clock: self.environment.clock().clone(),

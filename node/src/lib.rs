@@ -134,8 +134,8 @@ pub use net_p2p::{
 pub use net_p2p::{ReachConfig, ReachPart, RelayLimits};
 #[cfg(feature = "ws")]
 pub use net_ws::{
-    DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,
-    UpgradeRefusal, WsMetrics,
+    DialRefusal, PageOrigin, PageOriginError, PageOrigins, ProxyFault, ProxyProtocol, ProxyRules,
+    RealIpHeader, TlsError, TlsRefusal, UpgradeRefusal, WsMetrics,
 };
 pub use peer_control::{AddPeerError, BanError, PeerControl, SetMembersError};
 #[cfg(feature = "http")]

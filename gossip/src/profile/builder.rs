@@ -8,7 +8,7 @@
 
 use super::{
     ClaimRule, DnsService, HeaderCase, IdentityRule, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES,
-    NetworkProfile, ReplyRule, StreamUse, TopicChoice, TopicScoring, protocol_tags,
+    NetworkProfile, ProposalRule, ReplyRule, StreamUse, TopicChoice, TopicScoring, protocol_tags,
 };
 use crate::{
     tag::{MAX_TAGS, Tag, TagRule, TagTable},
@@ -167,6 +167,8 @@ impl ProfileBuilder {
             http_streams: StreamUse::KeptAlive,
             header_case: HeaderCase::Lower,
             reply_rule: ReplyRule::Tokens,
+            hello: NetworkProfile::TANDEM.hello,
+            proposals: ProposalRule::AsAnnounced,
             identity: IdentityRule::Always,
             claims: ClaimRule::Ranked,
             votes: VoteCompression::Off,

@@ -90,6 +90,31 @@ impl ReplyRule {
     }
 }
 
+/// The places of a request for a WebSocket in which a node looks for the hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloPlace {
+    /// The headers, as existing nodes do it. A query is not looked at.
+    Headers,
+    /// The headers, or, in a request without any of them, the query of the URL: pages in a browser can set no headers. The
+    /// answer to such a hello is the first message.
+    HeadersOrQuery {
+        /// The sub-protocol that a page may ask for, which is then answered. It names the form of the hello.
+        sub_protocol: &'static str,
+    },
+}
+
+/// The sub-protocol of the hello in a query.
+pub(crate) const SUB_PROTOCOL: &str = "tandem-gossip.1";
+
+/// The rule by which proposals go to a peer that does not announce that it reads compressed ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalRule {
+    /// Compressed all the same. Source: wire facts 1.5, how existing nodes do it.
+    AlwaysCompressed,
+    /// As they are.
+    AsAnnounced,
+}
+
 /// The freedom to carry tags on GossipSub topics that the network carries on streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicChoice {
@@ -149,6 +174,10 @@ pub struct NetworkProfile {
     pub header_case: HeaderCase,
     /// Strictness with which the reply to a request for a WebSocket is read.
     pub reply_rule: ReplyRule,
+    /// Places in which the hello of a request for a WebSocket may stand.
+    pub hello: HelloPlace,
+    /// Rule by which proposals go to peers that announce nothing about compression.
+    pub proposals: ProposalRule,
     /// Rule by which a node takes part in the identity exchange over WebSocket.
     pub identity: IdentityRule,
     /// Which of two links to one identity stays.
@@ -181,6 +210,8 @@ impl NetworkProfile {
         http_streams: StreamUse::OneRequest,
         header_case: HeaderCase::Canonical,
         reply_rule: ReplyRule::FirstLine,
+        hello: HelloPlace::Headers,
+        proposals: ProposalRule::AlwaysCompressed,
         identity: IdentityRule::WhenNamed,
         claims: ClaimRule::FirstVerified,
         votes: VoteCompression::Stateful(features::MAX_TABLE as u32),
@@ -216,6 +247,8 @@ impl NetworkProfile {
         http_streams: StreamUse::KeptAlive,
         header_case: HeaderCase::Lower,
         reply_rule: ReplyRule::Tokens,
+        hello: HelloPlace::HeadersOrQuery { sub_protocol: SUB_PROTOCOL },
+        proposals: ProposalRule::AsAnnounced,
         identity: IdentityRule::Always,
         claims: ClaimRule::Ranked,
         votes: VoteCompression::Off,

@@ -122,6 +122,15 @@ impl Hello {
     /// The headers that say this, sorted by name. The version accepted is that of the profile.
     #[must_use]
     pub fn headers(&self, profile: &NetworkProfile) -> Vec<(String, String)> {
+        let values = self.values(profile);
+        values.map(|(header, value)| (header.name(profile), value.to_owned())).collect()
+    }
+
+    /// The value of each header that says something, in the order of [`Header::ALL`].
+    pub(super) fn values<'a>(
+        &'a self,
+        profile: &NetworkProfile,
+    ) -> impl Iterator<Item = (Header, &'a str)> {
         let values = [
             (Header::AcceptVersion, Some(profile.version)),
             (Header::Genesis, Some(&*self.genesis)),
@@ -134,8 +143,7 @@ impl Hello {
             (Header::TelemetryId, Some(&*self.telemetry_id)),
             (Header::Version, Some(&*self.version)),
         ];
-        let present = values.into_iter().filter_map(|(header, value)| Some((header, value?)));
-        present.map(|(header, value)| (header.name(profile), value.to_owned())).collect()
+        values.into_iter().filter_map(|(header, value)| Some((header, value?)))
     }
 
     /// Reads what a peer says. `first` gives the first value of a header, as bytes.

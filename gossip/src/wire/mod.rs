@@ -21,6 +21,7 @@ pub mod digest;
 pub mod features;
 pub mod frame;
 pub mod hello;
+pub mod hello_query;
 pub mod identity;
 pub mod interest;
 pub mod metainfo;

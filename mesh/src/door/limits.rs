@@ -63,6 +63,9 @@ pub struct InboundLimits {
     /// More than the 32 of threats and goals, row 2, because a whole test network may live in one
     /// subnet, and because a full node takes places from its most crowded subnet first.
     pub per_subnet: usize,
+    /// Inbound peers that are pages of one web origin; the bounds on their hosts hold too. Default: 600. Chosen: a quarter of
+    /// `total`, so that no site, however many visitors it has, takes the places of everybody else.
+    pub per_origin: usize,
     /// Sockets whose handshake, or first request head, is not complete. Default: 128. Source: threats
     /// and goals, row 1. At 10 s for a handshake, a flood of silent sockets takes memory for 128.
     pub half_open_total: usize,
@@ -89,6 +92,7 @@ gossip::setters!(InboundLimits {
     with_total => total: usize,
     with_per_ip => per_ip: usize,
     with_per_subnet => per_subnet: usize,
+    with_per_origin => per_origin: usize,
     with_half_open_total => half_open_total: usize,
     with_half_open_per_ip => half_open_per_ip: usize,
     with_rate => rate: RateWindow,
@@ -157,6 +161,7 @@ impl Default for InboundLimits {
             total: 2_400,
             per_ip: 8,
             per_subnet: 128,
+            per_origin: 600,
             half_open_total: 128,
             half_open_per_ip: 32,
             rate,

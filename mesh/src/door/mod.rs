@@ -456,6 +456,22 @@ impl PeerPlace {
         Some(Conduct::new(self.door.clone(), host, identity))
     }
 
+    /// The peer is a page of a web origin: it counts among those of this origin from now on. The text is kept, and its bound is
+    /// the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::PerOrigin`] if there are as many as allowed: the place is to be given back.
+    pub fn is_page_of(&self, origin: &str) -> Result<(), Refusal> {
+        let mut shared = self.door.shared();
+        match shared.rules.is_page_of(self.guest, origin) {
+            // It was counted when the peer was evicted.
+            Err(Refusal::PeerEvicted) => Err(Refusal::PeerEvicted),
+            Err(why) => Err(shared.rules.note(why)),
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// The peer has proved an identity in an exchange, after it got its place.
     ///
     /// # Errors
@@ -613,6 +629,27 @@ mod tests {
         assert_eq!(door.sockets(), 0);
         assert!(door.shared().evict.is_empty());
         assert_eq!(evicted.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn pages_of_one_origin_have_a_bound_of_their_own() {
+        let (door, evicted) =
+            (Door::new(InboundLimits::default().with_per_origin(2)), Arc::default());
+        let passes: Vec<Pass> =
+            (1..=4).map(|host| knock(&door, &format!("192.0.2.{host}"), &evicted)).collect();
+        let mut places: Vec<PeerPlace> =
+            passes.iter().map(|pass| pass.admit(None, Instant::now()).unwrap()).collect();
+        assert_eq!(places[0].is_page_of("https://a.example"), Ok(()));
+        assert_eq!(places[1].is_page_of("https://a.example"), Ok(()));
+        assert_eq!(places[2].is_page_of("https://a.example"), Err(Refusal::PerOrigin));
+        assert_eq!(places[3].is_page_of("https://b.example"), Ok(()));
+        assert_eq!(door.refused(Refusal::PerOrigin), 1);
+        // A place that is given back counts no more.
+        drop(places.remove(0));
+        assert_eq!(places[1].is_page_of("https://a.example"), Ok(()));
+        drop(places);
+        drop(passes);
+        assert_eq!(door.sockets(), 0);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum Refusal {
     /// There are as many peers of this subnet as allowed.
     #[error("the places for peers of one subnet are taken")]
     PerSubnet,
+    /// There are as many pages of this web origin as allowed.
+    #[error("the places for pages of one web origin are taken")]
+    PerOrigin,
     /// A peer gave way to one of a less crowded part of the network, or to a configured one.
     #[error("a peer of a less crowded part of the network needed the place")]
     PeerEvicted,
@@ -58,7 +61,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Sockets,
         Self::HostRate,
         Self::SubnetRate,
@@ -67,6 +70,7 @@ impl Refusal {
         Self::Total,
         Self::PerIp,
         Self::PerSubnet,
+        Self::PerOrigin,
         Self::PeerEvicted,
         Self::RequestRate,
         Self::Banned,
@@ -88,6 +92,7 @@ impl Refusal {
             Self::Total => "total",
             Self::PerIp => "per_ip",
             Self::PerSubnet => "per_subnet",
+            Self::PerOrigin => "per_origin",
             Self::PeerEvicted => "peer_evicted",
             Self::RequestRate => "request_rate",
             Self::Banned => "banned",

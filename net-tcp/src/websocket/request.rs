@@ -62,7 +62,8 @@ pub fn accept_key(key: &[u8]) -> String {
 }
 
 /// Returns `true` if any line of a header lists `token`, compared without case.
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+#[must_use]
+pub fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name);
     let mut items = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))

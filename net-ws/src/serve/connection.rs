@@ -15,7 +15,7 @@ use net_http::serve::{Connection, PermitRule, Terms, Upgraded};
 use net_tcp::{hand_over::HandedOver, websocket};
 use runtime::Stream;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
 use tokio_rustls::server::TlsStream;
@@ -30,7 +30,7 @@ use super::{
     upgrade::Accepted,
 };
 use crate::{
-    frame::Role,
+    frame::{self, Data, MAX_HEADER_BYTES, OpCode, Part, Role},
     link::{self, Established, IDENTITY_TIME},
     metrics::{TlsRefusal, UpgradeRefusal},
     socket,
@@ -211,13 +211,21 @@ async fn unproved(place: &PeerPlace) {
     }
 }
 
+/// Sends a page the answer to its hello, as a text message: every message of gossip is a binary one.
+async fn tell<Io: AsyncWrite + Unpin>(io: &mut Io, text: &str) -> io::Result<()> {
+    let mut frame = Vec::with_capacity(MAX_HEADER_BYTES + text.len());
+    frame::write_frame(&mut frame, None, (Part::Last, OpCode::Data(Data::Text)), text.as_bytes());
+    io.write_all(&frame).await?;
+    io.flush().await
+}
+
 /// Attaches an upgraded connection, and waits for the end of its link.
 async fn become_peer<Io: Carrier>(
     place: &Place,
     upgraded: Upgraded<Io, Box<Accepted>>,
     cancel: &CancellationToken,
 ) {
-    let Upgraded { io, early, upgrade } = upgraded;
+    let Upgraded { mut io, early, upgrade } = upgraded;
     let Accepted {
         features,
         exchange,
@@ -225,11 +233,23 @@ async fn become_peer<Io: Carrier>(
         priority_challenge,
         place: peer_place,
         listens,
+        told,
         caller,
     } = *upgrade;
     let peer_place = Arc::new(peer_place);
     socket::tune_for_gossip(io.socket());
     let context = &place.context;
+    if let Some(told) = told {
+        let telling = time::timeout(IDENTITY_TIME, tell(&mut io, &told));
+        match cancel.run_until_cancelled(telling).await {
+            Some(Ok(Ok(()))) => {}
+            None => return,
+            Some(Ok(Err(_)) | Err(_)) => {
+                context.metrics.note_upgrade(UpgradeRefusal::Untold);
+                return;
+            }
+        }
+    }
     let peer: LinkId = context.broadcaster.next_link_id();
     let established = Established {
         halves: io.halves(),

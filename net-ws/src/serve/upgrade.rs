@@ -7,16 +7,18 @@
 //! * Every refusal is counted, by reason.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use gossip::{
-    Identity, NodeAddress, Security,
+    HelloPlace, Identity, NetworkProfile, NodeAddress, Security,
     http::{Caller, HttpBody, HttpResponse},
     wire::{
         features::Features,
         hello::{self, Header, Hello},
+        hello_query::{self, QueryHello},
         identity::{self, Challenge, Introduction, ListenerIdentity},
         priority,
     },
@@ -32,6 +34,7 @@ use super::{handed::Taken, reply};
 use crate::{
     context::{Answers, Context, Exchange},
     metrics::UpgradeRefusal,
+    origins::{MAX_ORIGIN_BYTES, is_same_host, is_sure_host},
 };
 
 /// A peer whose upgrade request was accepted.
@@ -44,6 +47,8 @@ pub(super) struct Accepted {
     pub(super) place: PeerPlace,
     /// The address at which the peer listens, as it announces it.
     pub(super) listens: Option<NodeAddress>,
+    /// The answer for a page, which cannot read headers.
+    pub(super) told: Option<String>,
     /// The client that sent the request.
     pub(super) caller: Caller,
 }
@@ -61,10 +66,10 @@ pub(super) fn decide(
             tracing::debug!(reason = refusal.why.label(), "upgrade refused");
             context.metrics.note_upgrade(refusal.why);
             match refusal.said {
-                Said::Nothing => Action::Close,
-                Said::NoUpgrade(status) => Action::Answer(reply::no_upgrade(status)),
-                Said::Status(status) => Action::Answer(reply::empty(status)),
-                Said::Words(status, words) => Action::Answer(reply::refused(status, &words)),
+                Answer::Nothing => Action::Close,
+                Answer::NoUpgrade(status) => Action::Answer(reply::no_upgrade(status)),
+                Answer::Status(status) => Action::Answer(reply::empty(status)),
+                Answer::Words(status, words) => Action::Answer(reply::refused(status, &words)),
             }
         }
     }
@@ -79,19 +84,29 @@ fn accept(
     let now = Instant::now().into_std();
     // No identity is passed: the peer proves one later, over a channel that proves nothing itself (see
     // `gossip::Identity`).
-    let place =
-        pass.admit_unproved(|| claimed(context, request.headers), now).map_err(turned_away)?;
-    let (theirs, exchange, answer) = introduce(context, request.headers, genesis)?;
-    let key = websocket_key(request)?;
+    let place = pass.admit_unproved(|| claimed(context, request), now).map_err(turned_away)?;
+    let said = Said::by(request, context.profile)?;
+    let (theirs, exchange, answer) = introduce(context, &said, genesis)?;
+    let key = websocket_key(context, request, &said)?;
+    if let (HelloPlace::HeadersOrQuery { .. }, Some(origin)) =
+        (context.profile.hello, request.headers.get(header::ORIGIN))
+    {
+        // One that is longer is none of a browser's, and counts among those that begin like it.
+        let origin = origin.as_bytes();
+        let origin = String::from_utf8_lossy(origin.get(..MAX_ORIGIN_BYTES).unwrap_or(origin));
+        place.is_page_of(&origin).map_err(turned_away)?;
+    }
     let ip = request.caller.ip;
-    let listens = ip.zip(theirs.location).and_then(|(ip, location)| listens(ip, &location));
+    // A page listens nowhere, whatever it says.
+    let location = theirs.location.filter(|_| matches!(said, Said::InHeaders(_)));
+    let listens = ip.zip(location).and_then(|(ip, location)| listens(ip, &location));
     let claimed = match &exchange {
         ListenerIdentity::Challenged { key, .. } => Some(*key),
         _ => None,
     };
     pass.announces(claimed, listens.as_ref(), now).map_err(turned_away)?;
     if request.pipelined == Pipelined::Something {
-        return Err(Refusal::new(UpgradeRefusal::Pipelined, Said::Nothing));
+        return Err(Refusal::new(UpgradeRefusal::Pipelined, Answer::Nothing));
     }
     // The version agreed on, under whichever header the peer named it.
     let features = Features::parse(&theirs.features, context.profile.version);
@@ -99,18 +114,28 @@ fn accept(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let draw = || priority::challenge(context.environment().random().random());
     let priority_challenge = context.priority.as_ref().map(|_| draw());
-    *response.headers_mut() = answer_headers(context, &key, answer, priority_challenge.clone());
+    let ours = Hello {
+        identity_challenge: answer,
+        priority_challenge: priority_challenge.clone(),
+        ..context.hello.clone()
+    };
+    *response.headers_mut() = answer_headers(context, (&key, request.headers), &ours);
+    let told = match said {
+        Said::InHeaders(_) => None,
+        Said::InQuery(_) => Some(hello_query::encode(&ours, context.profile)),
+    };
     let session = context.session(theirs.node_random.as_deref().unwrap_or_default());
     let caller = request.caller.clone();
     let accepted =
-        Accepted { features, exchange, session, priority_challenge, place, listens, caller };
+        Accepted { features, exchange, session, priority_challenge, place, listens, told, caller };
     Ok((response, accepted))
 }
 
 /// The identity that a peer says it has. It costs the check of a signature, and proves nothing yet.
-fn claimed(context: &Context, headers: &HeaderMap) -> Option<Identity> {
-    let header = headers.get(Header::IdentityChallenge.name(context.profile))?;
-    match meet(context, header.to_str().ok()) {
+fn claimed(context: &Context, request: &RequestHead<'_>) -> Option<Identity> {
+    let said = Said::by(request, context.profile).ok()?;
+    let header = said.first(Header::IdentityChallenge, context.profile)?;
+    match meet(context, std::str::from_utf8(header).ok()) {
         (ListenerIdentity::Challenged { key, .. }, _) => Some(key),
         _ => None,
     }
@@ -123,7 +148,7 @@ const fn turned_away(why: mesh::Refusal) -> Refusal {
         mesh::Refusal::NotMember => (UpgradeRefusal::NotMember, StatusCode::FORBIDDEN),
         _ => (UpgradeRefusal::Full, StatusCode::SERVICE_UNAVAILABLE),
     };
-    Refusal::new(why, Said::Status(status))
+    Refusal::new(why, Answer::Status(status))
 }
 
 /// The address at which a peer that came from `ip` listens, as it announced it, without TLS. Only the port is
@@ -141,11 +166,11 @@ fn listens(ip: IpAddr, location: &str) -> Option<NodeAddress> {
 /// A request that is not upgraded, and the reason.
 struct Refusal {
     why: UpgradeRefusal,
-    said: Said,
+    said: Answer,
 }
 
 /// The answer to a request that is not upgraded.
-enum Said {
+enum Answer {
     /// No answer: the connection is closed.
     Nothing,
     /// A status without a body.
@@ -157,33 +182,71 @@ enum Said {
 }
 
 impl Refusal {
-    const fn new(why: UpgradeRefusal, said: Said) -> Self {
+    const fn new(why: UpgradeRefusal, said: Answer) -> Self {
         Self { why, said }
     }
 
     /// Answers 412 with an explanation.
     fn because(why: UpgradeRefusal, words: impl Into<String>) -> Self {
-        Self::new(why, Said::Words(StatusCode::PRECONDITION_FAILED, words.into()))
+        Self::new(why, Answer::Words(StatusCode::PRECONDITION_FAILED, words.into()))
+    }
+}
+
+/// The hello of a request, in the place where it stands.
+enum Said<'r> {
+    /// In the headers.
+    InHeaders(&'r HeaderMap),
+    /// In the query of the URL, as pages send it.
+    InQuery(QueryHello),
+}
+
+impl<'r> Said<'r> {
+    /// Looks for the hello. Headers come first: no page can set one, and a query then means nothing, as ever.
+    fn by(request: &RequestHead<'r>, profile: &NetworkProfile) -> Result<Self, Refusal> {
+        let headers = request.headers;
+        let query = request.uri.query().filter(|query| !query.is_empty());
+        let (HelloPlace::HeadersOrQuery { .. }, Some(query)) = (profile.hello, query) else {
+            return Ok(Self::InHeaders(headers));
+        };
+        if Header::ALL.iter().any(|header| headers.contains_key(header.name(profile))) {
+            return Ok(Self::InHeaders(headers));
+        }
+        let read = QueryHello::read(query);
+        read.map(Self::InQuery)
+            .map_err(|error| Refusal::because(UpgradeRefusal::Query, error.to_string()))
+    }
+
+    /// The first value of a header.
+    fn first(&self, header: Header, profile: &NetworkProfile) -> Option<&[u8]> {
+        match self {
+            Self::InHeaders(headers) => {
+                headers.get(header.name(profile)).map(HeaderValue::as_bytes)
+            }
+            Self::InQuery(query) => query.get(header),
+        }
+    }
+
+    /// Every version that the peer accepts.
+    fn accepted_versions(&self, profile: &NetworkProfile) -> Vec<Cow<'_, str>> {
+        let header = Header::AcceptVersion;
+        let values: Vec<&[u8]> = match self {
+            Self::InHeaders(headers) => {
+                headers.get_all(header.name(profile)).iter().map(HeaderValue::as_bytes).collect()
+            }
+            Self::InQuery(query) => query.get(header).into_iter().collect(),
+        };
+        values.into_iter().map(String::from_utf8_lossy).collect()
     }
 }
 
 type Introduced = (Hello, ListenerIdentity, Option<String>);
 
-/// Reads the headers in which the peer introduces itself, and refuses a peer of another network or version,
+/// Reads the hello in which the peer introduces itself, and refuses a peer of another network or version,
 /// one without a random text, and this node itself.
-fn introduce(
-    context: &Context,
-    headers: &HeaderMap,
-    genesis: &[u8],
-) -> Result<Introduced, Refusal> {
+fn introduce(context: &Context, said: &Said<'_>, genesis: &[u8]) -> Result<Introduced, Refusal> {
     let profile = context.profile;
-    let first = |header: Header| headers.get(header.name(profile)).map(HeaderValue::as_bytes);
-    let theirs = Hello::read(first);
-    let accepted: Vec<_> = headers
-        .get_all(Header::AcceptVersion.name(profile))
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()))
-        .collect();
+    let theirs = Hello::read(|header| said.first(header, profile));
+    let accepted = said.accepted_versions(profile);
     hello::negotiate(accepted.iter().map(|text| &**text), Some(&theirs.version), profile.version)
         .map_err(|mismatch| {
         Refusal::because(UpgradeRefusal::Version, mismatch.refusal(profile.version))
@@ -199,7 +262,7 @@ fn introduce(
         }
         Some(ours) if ours == context.node_random() => {
             let words = format!("Request included matching {name}={ours} header");
-            let said = Said::Words(StatusCode::LOOP_DETECTED, words);
+            let said = Answer::Words(StatusCode::LOOP_DETECTED, words);
             return Err(Refusal::new(UpgradeRefusal::Ourselves, said));
         }
         Some(_) => {}
@@ -209,7 +272,7 @@ fn introduce(
         (exchange, Introduction::ContinueWithoutIdentity) => (exchange, None),
         (_, Introduction::Refuse(error)) => {
             tracing::debug!(%error, "identity challenge refused");
-            return Err(Refusal::new(UpgradeRefusal::Identity, Said::Status(StatusCode::OK)));
+            return Err(Refusal::new(UpgradeRefusal::Identity, Answer::Status(StatusCode::OK)));
         }
     };
     Ok((theirs, exchange, answer))
@@ -240,38 +303,48 @@ fn meet(context: &Context, header: Option<&str>) -> (ListenerIdentity, Introduct
 }
 
 /// Reads `Sec-WebSocket-Key` after the checks that RFC 6455 demands of a server.
-fn websocket_key(request: &RequestHead<'_>) -> Result<HeaderValue, Refusal> {
+fn websocket_key(
+    context: &Context,
+    request: &RequestHead<'_>,
+    said: &Said<'_>,
+) -> Result<HeaderValue, Refusal> {
     let headers = request.headers;
-    let refuse = |why, status| Refusal::new(why, Said::NoUpgrade(status));
+    let refuse = |why, status| Refusal::new(why, Answer::NoUpgrade(status));
     websocket::judge(request.method, headers).map_err(|why| match why {
         NoUpgrade::Headers => refuse(UpgradeRefusal::NoUpgrade, StatusCode::BAD_REQUEST),
         NoUpgrade::Method => refuse(UpgradeRefusal::Method, StatusCode::METHOD_NOT_ALLOWED),
         NoUpgrade::Version => refuse(UpgradeRefusal::WebSocketVersion, StatusCode::BAD_REQUEST),
     })?;
-    if !is_same_origin(headers) {
-        return Err(refuse(UpgradeRefusal::Origin, StatusCode::FORBIDDEN));
+    if !is_let_in(context, headers, said) {
+        return Err(match context.profile.hello {
+            HelloPlace::Headers => refuse(UpgradeRefusal::Origin, StatusCode::FORBIDDEN),
+            HelloPlace::HeadersOrQuery { .. } => Refusal::new(
+                UpgradeRefusal::Origin,
+                Answer::Words(StatusCode::FORBIDDEN, FOREIGN.into()),
+            ),
+        });
     }
     let key = websocket::key(headers).cloned();
     key.ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
-/// Returns `true` if `Origin` is absent or names this host.
-fn is_same_origin(headers: &HeaderMap) -> bool {
+/// The answer to a page of another site.
+const FOREIGN: &str =
+    "pages of this origin are not let in: the operator of the node has not listed it";
+
+/// Returns `true` if `Origin` is absent, is listed, or names this host; for a page, this host by a name that can be no other.
+fn is_let_in(context: &Context, headers: &HeaderMap, said: &Said<'_>) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
-    let Some((_, rest)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    !authority.is_empty() && authority.as_bytes().eq_ignore_ascii_case(host)
+    let is_page = matches!(said, Said::InQuery(_));
+    context.page_origins.lets_in(origin)
+        || is_same_host(origin, headers) && (!is_page || is_sure_host(headers))
 }
 
 /// The headers of the 101. The first three are in this order. Source: wire facts 1.3.
 fn answer_headers(
     context: &Context,
-    key: &HeaderValue,
-    identity_challenge: Option<String>,
-    priority_challenge: Option<String>,
+    (key, asked): (&HeaderValue, &HeaderMap),
+    ours: &Hello,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -279,8 +352,12 @@ fn answer_headers(
     if let Ok(accept) = HeaderValue::try_from(websocket::accept_key(key.as_bytes())) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    let hello = Hello { identity_challenge, priority_challenge, ..context.hello.clone() };
-    for (name, value) in hello.headers(context.profile) {
+    if let HelloPlace::HeadersOrQuery { sub_protocol } = context.profile.hello
+        && websocket::has_token(asked, header::SEC_WEBSOCKET_PROTOCOL, sub_protocol)
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(sub_protocol));
+    }
+    for (name, value) in ours.headers(context.profile) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.append(name, value);
         }
@@ -291,32 +368,6 @@ fn answer_headers(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    #[test]
-    fn only_pages_of_this_host_are_upgraded() {
-        for (origin, is_same) in [
-            ("http://a:1", true),
-            ("https://A:1/path", true),
-            ("http://b:1", false),
-            ("http://a", false),
-            ("::", false),
-            ("null", false),
-            ("http://", false),
-            ("http://a:1@b", false),
-        ] {
-            let lines = headers(&[("host", "a:1"), ("origin", origin)]);
-            assert_eq!(is_same_origin(&lines), is_same, "{origin}");
-        }
-        assert!(is_same_origin(&headers(&[("host", "a:1")])));
-    }
 
     // Issue 9, 13.
     #[test]

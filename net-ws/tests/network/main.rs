@@ -8,6 +8,7 @@ mod handshake_refusals;
 mod http_refusals;
 mod identity;
 mod interop;
+mod pages;
 mod priority;
 mod proxied;
 mod services;

@@ -104,6 +104,7 @@ pub(super) fn of_door(door: &DoorState) -> (Numbers, Numbers) {
         "peers": limits.total,
         "peers_per_ip": limits.per_ip,
         "peers_per_subnet": limits.per_subnet,
+        "peers_per_origin": limits.per_origin,
         "half_open": limits.half_open_total,
         "half_open_per_ip": limits.half_open_per_ip,
         "connections_per_window": limits.rate.count,

@@ -9,6 +9,8 @@
 //! * Routers are asked in the order in which they were given, so none hides what came before it.
 //! * Every router is behind a protection; only the service that is asked last may be without one.
 
+#[cfg(feature = "ws")]
+use std::time::Duration;
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{Router, body::Body, extract::Request};
@@ -20,6 +22,14 @@ use http::{Response, StatusCode};
 use net_http::{HttpServer, Protection, ServeContext, ServeLimits, reply};
 use runtime::Rarely;
 use tower::{Service, ServiceExt, service_fn};
+#[cfg(feature = "ws")]
+use {
+    gossip::http::HttpRequest,
+    http::{Method, header},
+    net_ws::PageOrigins,
+    tower::Layer,
+    tower_http::cors::{AllowOrigin, CorsLayer},
+};
 
 use super::NodeBuilder;
 
@@ -31,6 +41,8 @@ pub(super) struct Served {
     limits: ServeLimits,
     /// The first limit of a protection that cannot be used.
     wrong: Option<LimitError>,
+    #[cfg(feature = "ws")]
+    page_origins: PageOrigins,
 }
 
 impl Served {
@@ -44,6 +56,12 @@ impl Served {
         self.last = Some(service);
     }
 
+    /// Has pages of these origins read the answers (CORS).
+    #[cfg(feature = "ws")]
+    pub(super) fn for_pages(&mut self, origins: PageOrigins) {
+        self.page_origins = origins;
+    }
+
     /// Checks the durations among the limits.
     pub(super) fn check(&self) -> Result<(), LimitError> {
         self.limits.check()?;
@@ -53,7 +71,12 @@ impl Served {
     /// The server of it; `None` if there is nothing to serve.
     pub(super) fn server(self, context: ServeContext) -> Option<HttpServer> {
         let limits = self.limits.clone();
-        Some(HttpServer::within(self.service()?, limits, context))
+        #[cfg(feature = "ws")]
+        let origins = self.page_origins.clone();
+        let service = self.service()?;
+        #[cfg(feature = "ws")]
+        let service = readable_by_pages(service, origins);
+        Some(HttpServer::within(service, limits, context))
     }
 
     /// All of it as one service; `None` if there is nothing.
@@ -102,6 +125,38 @@ impl NodeBuilder {
         self
     }
 }
+
+/// A service whose answers pages of these origins may read. Other requests, those of all programs that are no pages
+/// included, reach it as they are.
+#[cfg(feature = "ws")]
+fn readable_by_pages(service: HttpService, origins: PageOrigins) -> HttpService {
+    if origins.is_empty() {
+        return service;
+    }
+    let listed = origins.clone();
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _head| listed.lets_in(origin)))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT])
+        .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH, header::RANGE])
+        .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER])
+        .max_age(PREFLIGHT_TIME);
+    let answering = cors.layer(service.clone());
+    HttpService::new(service_fn(move |request: HttpRequest| {
+        let is_page =
+            request.headers().get(header::ORIGIN).is_some_and(|from| origins.lets_in(from));
+        let (answering, service) = (answering.clone(), service.clone());
+        async move {
+            match is_page {
+                true => answering.oneshot(request).await,
+                false => service.oneshot(request).await,
+            }
+        }
+    }))
+}
+
+/// Time for which a browser remembers what a page may ask for. Chosen: what browsers allow at least.
+#[cfg(feature = "ws")]
+const PREFLIGHT_TIME: Duration = Duration::from_secs(600);
 
 /// A service that answers also where `service` fails.
 fn answering(
@@ -152,6 +207,33 @@ mod tests {
         assert_eq!(ask(&service, "/b").await, (StatusCode::OK, "b".to_owned()));
         let missing = ask(&service, "/c").await;
         assert_eq!(missing, (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
+    }
+
+    #[cfg(feature = "ws")]
+    #[tokio::test]
+    async fn pages_of_listed_origins_may_read_answers_and_no_others() {
+        let mut served = Served::default();
+        served.router(Router::new().route("/a", get(async || "a")));
+        let origins = PageOrigins::default().with("https://app.example".parse().unwrap());
+        let service = readable_by_pages(served.service().unwrap(), origins);
+        let told = async |method: &str, origin: Option<&str>| {
+            let mut request = Request::builder().uri("/a").method(method);
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+                request = request.header("access-control-request-method", "PUT");
+            }
+            let request = request.body(HttpBody::empty()).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let allowed = response.headers().get("access-control-allow-origin").cloned();
+            (response.status().as_u16(), allowed.map(|value| value.to_str().unwrap().to_owned()))
+        };
+        let site = Some("https://app.example".to_owned());
+        assert_eq!(told("GET", Some("https://app.example")).await, (200, site.clone()));
+        assert_eq!(told("OPTIONS", Some("https://app.example")).await, (200, site));
+        for origin in [None, Some("https://evil.example"), Some("null")] {
+            assert_eq!(told("GET", origin).await, (200, None), "{origin:?}");
+            assert_eq!(told("OPTIONS", origin).await, (405, None), "{origin:?}");
+        }
     }
 
     #[tokio::test]

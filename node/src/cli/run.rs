@@ -414,7 +414,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
     if let Some(file) = &settings.private_network {
         builder = builder.private_network(file);
     }
-    builder = builder.proxies(settings.proxies.clone());
+    builder = builder.proxies(settings.proxies.clone()).page_origins(settings.page_origins.clone());
     if let Some(files) = &settings.tls {
         builder = match &settings.tls_client_ca {
             Some(authorities) => builder.tls_demanding(files.clone(), authorities),
@@ -441,6 +441,7 @@ fn inbound(settings: &Settings) -> InboundLimits {
     InboundLimits::default()
         .with_total(settings.max_inbound)
         .with_per_ip(settings.max_inbound_per_ip)
+        .with_per_origin(settings.max_inbound_per_origin)
 }
 
 /// Everything that the node counts, and how it is.

@@ -26,8 +26,8 @@ use services::{
     status::{self, Health, Peers, State},
 };
 use tandem::{
-    AcceptLimits, Acceptor, Mode, NodeBuilder, PeerStream, Protection, Relaying, RequestRate,
-    Trouble, View,
+    AcceptLimits, Acceptor, Forward, Mode, NodeBuilder, PeerStream, Protection, Relaying,
+    RequestRate, Trouble, View,
 };
 use tokio::sync::Semaphore;
 
@@ -77,6 +77,7 @@ pub(crate) async fn offer(
             Service::Kv => {
                 builder.http_with(metrics.measure(Measured::Kv, kv::router()), &protection)
             }
+            Service::Bridge => builder.http_with(Forward::bridge(node.clone()), &protection),
             Service::Perf => {
                 let limits = AcceptLimits::default().with_per_peer(MEASUREMENTS_OF_PEER);
                 builder.accept_with(perf::PROTOCOL, limits, measurements())

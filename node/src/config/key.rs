@@ -93,6 +93,8 @@ pub(crate) enum Key {
     VotePacking,
     MaxInbound,
     MaxInboundPerIp,
+    PageOrigins,
+    MaxInboundPerOrigin,
     BudgetMib,
     Services,
     Uploads,
@@ -301,6 +303,16 @@ const MAX_INBOUND_PER_IP: Spec = Spec::new(
     "Most of them from one IP address, over both transports together",
 );
 
+const PAGE_ORIGINS: Spec = Spec::new(
+    ("page_origins", "page-origin", List, Nothing, "ORIGIN"),
+    "A web origin, such as https://app.example, whose pages may gossip with this node over WebSocket and call its HTTP services; * for those of every site; not in the profile algorand",
+);
+
+const MAX_INBOUND_PER_ORIGIN: Spec = Spec::new(
+    ("max_inbound_per_origin", "max-inbound-per-origin", Number, Is("600"), "COUNT"),
+    "Most peers that may be pages of one web origin; the bound on one IP address holds too",
+);
+
 const TRACE_ONE_IN: Spec = Spec::new(
     ("trace_one_in", "trace-one-in", Number, Is("1000"), "COUNT"),
     "Keep the way of one message in so many, for tandem trace, the same ones on every node with the same number; 0 for none",
@@ -318,7 +330,7 @@ const BUDGET_MIB: Spec = Spec::new(
 
 const SERVICES: Spec = Spec::new(
     ("services", "service", List, Is("status"), "NAME"),
-    "A service to offer: status, blocks, files and kv over HTTP; perf, measurements over libp2p",
+    "A service to offer: status, blocks, files and kv over HTTP; bridge, which passes GET requests for /p2p/ID/PATH on to the libp2p peer of that ID; perf, measurements over libp2p",
 );
 
 const UPLOADS: Spec = Spec::new(
@@ -386,7 +398,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 53] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -422,6 +434,8 @@ impl Key {
         Self::VotePacking,
         Self::MaxInbound,
         Self::MaxInboundPerIp,
+        Self::PageOrigins,
+        Self::MaxInboundPerOrigin,
         Self::DrainSeconds,
         Self::BudgetMib,
         Self::Services,
@@ -478,6 +492,8 @@ impl Key {
             Self::VotePacking => VOTE_PACKING,
             Self::MaxInbound => MAX_INBOUND,
             Self::MaxInboundPerIp => MAX_INBOUND_PER_IP,
+            Self::PageOrigins => PAGE_ORIGINS,
+            Self::MaxInboundPerOrigin => MAX_INBOUND_PER_ORIGIN,
             Self::DrainSeconds => DRAIN_S,
             Self::BudgetMib => BUDGET_MIB,
             Self::Services => SERVICES,
@@ -520,7 +536,7 @@ impl Key {
             Self::TagTopics => &["AV", "PP", "SP", "VB"],
             Self::LearntHosts => &["any", "public"],
             Self::DnsServers => &["system"],
-            Self::Services => &["status", "blocks", "files", "kv", "perf"],
+            Self::Services => &["status", "blocks", "files", "kv", "bridge", "perf"],
             Self::Uploads => &["anyone"],
             Self::Security => &["noise", "tls"],
             Self::Dht => &["off", "auto", "client", "server"],

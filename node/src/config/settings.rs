@@ -13,14 +13,14 @@ use std::{
 };
 
 use gossip::{
-    Identity, IpRange, NetworkId, NetworkProfile, NodeAddress, Tag,
+    HelloPlace, Identity, IpRange, NetworkId, NetworkProfile, NodeAddress, Tag,
     wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
 };
 use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec,
-    LearntHosts, Mode, OwnTopic, ProxyProtocol, ProxyRules, ReachConfig, ReachPart, RealIpHeader,
-    RelayLimits, Relaying, Security, Signing, TlsFiles, WantedTags,
+    LearntHosts, Mode, OwnTopic, PageOrigin, PageOrigins, ProxyProtocol, ProxyRules, ReachConfig,
+    ReachPart, RealIpHeader, RelayLimits, Relaying, Security, Signing, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -84,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) vote_packing: VoteCompression,
     pub(crate) max_inbound: usize,
     pub(crate) max_inbound_per_ip: usize,
+    pub(crate) page_origins: PageOrigins,
+    pub(crate) max_inbound_per_origin: usize,
     /// Time from SIGTERM to the stop; zero for none.
     pub(crate) drain: Duration,
     pub(crate) budget_bytes: usize,
@@ -113,6 +115,8 @@ pub(crate) enum Service {
     Files,
     /// A small key-value store.
     Kv,
+    /// Requests for libp2p peers, passed on.
+    Bridge,
     /// Measurements of throughput, over streams of libp2p.
     Perf,
 }
@@ -163,6 +167,8 @@ impl Settings {
             vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
             max_inbound: read.required(Key::MaxInbound, count)?.get(),
             max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
+            page_origins: read.page_origins(profile)?,
+            max_inbound_per_origin: read.required(Key::MaxInboundPerOrigin, count)?.get(),
             drain: read.required(Key::DrainSeconds, drain)?,
             budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
             trace_one_in: read.required(Key::TraceOneIn, one_in)?,
@@ -337,6 +343,26 @@ impl Reader<'_> {
             reach.limits = reach.limits.with_named(&name, value).unwrap_or(reach.limits);
         }
         Ok(reach)
+    }
+
+    /// The web origins whose pages are let in.
+    fn page_origins(&self, profile: &NetworkProfile) -> Result<PageOrigins, ConfigError> {
+        let listed = self.list(Key::PageOrigins, |text| match text {
+            "*" => Ok(None),
+            text => text.parse::<PageOrigin>().map(Some).map_err(|error| error.to_string()),
+        })?;
+        if !listed.is_empty() && profile.hello == HelloPlace::Headers {
+            let problem = "pages have no way into a network of this profile";
+            return Err(self.refused(Key::PageOrigins, problem));
+        }
+        if !listed.is_empty() && self.mode()? == Mode::Libp2p {
+            let problem = "pages come over WebSocket, which the mode p2p leaves out";
+            return Err(self.refused(Key::PageOrigins, problem));
+        }
+        Ok(match listed.contains(&None) {
+            true => PageOrigins::any(),
+            false => listed.into_iter().flatten().fold(PageOrigins::default(), PageOrigins::with),
+        })
     }
 
     /// The proxies in front of the node.
@@ -652,8 +678,11 @@ fn service(text: &str) -> Result<Service, String> {
         "blocks" => Ok(Service::Blocks),
         "files" => Ok(Service::Files),
         "kv" => Ok(Service::Kv),
+        "bridge" => Ok(Service::Bridge),
         "perf" => Ok(Service::Perf),
-        other => Err(format!("{other:?} is no service: write status, blocks, files, kv or perf")),
+        other => {
+            Err(format!("{other:?} is no service: write status, blocks, files, kv, bridge or perf"))
+        }
     }
 }
 

@@ -10,12 +10,14 @@
 //! * A request is passed on at most once, its body streamed; so is the answer.
 //! * An answer that breaks off breaks the tool's connection: it is never taken for a whole one.
 
+mod bridge;
 mod pass;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use gossip::{
-    HeaderCase, Transport,
+    HeaderCase, LateNode, Transport,
     http::{Caller, HttpClient, HttpService},
 };
 use net_http::{
@@ -86,6 +88,14 @@ impl Forward {
     #[must_use]
     pub fn service(client: HttpClient) -> HttpService {
         HttpService::new(pass::Pass::new(client))
+    }
+
+    /// A router that passes `GET` and `HEAD` requests for `/p2p/ID/PATH` on to the peer of that ID, as long as it is connected
+    /// over libp2p: for clients that speak HTTP over TCP alone, such as pages. Add it with
+    /// [`NodeBuilder::http`](crate::NodeBuilder::http), and the place with [`NodeBuilder::late_node`](crate::NodeBuilder::late_node).
+    /// A peer that is not connected is answered 404, and one without an answer 502, 503 or 504.
+    pub fn bridge(node: LateNode) -> Router {
+        bridge::router(node)
     }
 
     /// The address that was bound; with several addresses of a name, the first.

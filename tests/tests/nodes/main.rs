@@ -5,6 +5,7 @@
 
 mod bans;
 mod blocks;
+mod bridge;
 mod bystander;
 mod clock_jumps;
 mod corpus;
