@@ -31,6 +31,7 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+use tracing::{Span, field::Empty};
 
 use crate::{
     mesh_gauges,
@@ -267,11 +268,14 @@ impl Mesh {
         for address in due {
             tracing::debug!(to = %address, "dialling");
             let transport = transport_of(&address);
-            let ticket = Ticket { mesh: self.clone(), address, stage: Stage::Dialling };
+            let span = dial_span(&address);
+            let ticket = Ticket { mesh: self.clone(), address, stage: Stage::Dialling, span };
             let dialer =
                 self.dialers().by_transport.get(&transport).map(|(_, sender)| sender.clone());
             // A dialer that is gone or too busy drops the ticket, which puts the address off.
-            drop(dialer.map(|dialer| dialer.try_send(ticket)));
+            if let Some(dialer) = dialer {
+                drop(dialer.try_send(ticket));
+            }
         }
         next
     }
@@ -336,6 +340,22 @@ pub struct Ticket {
     mesh: Mesh,
     address: NodeAddress,
     stage: Stage,
+    /// Open from the order to its first result.
+    span: Span,
+}
+
+/// The span of a dial, over any transport.
+fn dial_span(address: &NodeAddress) -> Span {
+    tracing::debug_span!(
+        "dial",
+        otel.kind = "client",
+        address = %address.shown(),
+        transport = transport_of(address).label(),
+        outcome = Empty,
+        peer_id = Empty,
+        error = Empty,
+        otel.status_code = Empty,
+    )
 }
 
 impl Ticket {
@@ -343,6 +363,12 @@ impl Ticket {
     #[must_use]
     pub const fn address(&self) -> &NodeAddress {
         &self.address
+    }
+
+    /// The span of the dial, for what a transport does on its behalf. It ends with the first result.
+    #[must_use]
+    pub const fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The address as a configured one, if it is.
@@ -369,6 +395,9 @@ impl Ticket {
     pub fn connected(&mut self, identity: Option<Identity>) {
         self.stage = Stage::Linked;
         self.mesh.schedule().connected(&self.address, identity, now());
+        if let Some(identity) = identity {
+            self.span.record("peer_id", tracing::field::display(identity));
+        }
         self.count(DialResult::Connected);
         self.mesh.shared.dials.connected(&self.address);
     }
@@ -376,6 +405,7 @@ impl Ticket {
     /// Reports that the dial, or the link it led to, came to nothing, and tells an operator who named the address.
     pub fn failed(mut self, why: DialFailure, error: &str) {
         if self.stage == Stage::Dialling {
+            self.span.record("error", error).record("otel.status_code", "ERROR");
             self.count(DialResult::Failed(why));
         }
         let next_try = self.fail(why);
@@ -403,7 +433,10 @@ impl Ticket {
         self.end();
     }
 
-    fn count(&self, result: DialResult) {
+    /// Counts the first result, and ends the span with it.
+    fn count(&mut self, result: DialResult) {
+        self.span.record("outcome", result.label());
+        self.span = Span::none();
         self.mesh.shared.metrics.dialled(result, transport_of(&self.address));
     }
 

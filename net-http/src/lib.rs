@@ -13,6 +13,8 @@
 pub mod client;
 pub mod protect;
 pub mod serve;
+mod span;
+mod trace_context;
 
 pub use protect::Protection;
 #[cfg(fuzzing)]

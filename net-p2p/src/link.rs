@@ -38,6 +38,7 @@ use tokio::{
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     abouts::Abouts,
@@ -225,7 +226,14 @@ impl Attempt {
         let features = context.broadcaster.features();
         let (lanes, node_random) = (self.lanes, context.broadcaster.node_random());
         let ours = Ours { profile, network, features, dial, link, node_random, lanes };
+        let span = tracing::debug_span!(
+            "gossip_handshake",
+            transport = "p2p",
+            peer_id = %self.peer,
+            direction = about.direction.label(),
+        );
         let met = handshake::exchange(&mut stream, form, about.direction, &ours)
+            .instrument(span)
             .await
             .map_err(|error| context.blame(self.peer, &error))?;
         let second = match (met.lanes, profile.bulk_stream_protocol) {

@@ -16,6 +16,7 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint},
 };
 use multistream_select::{NegotiationError, Version, dialer_select_proto, listener_select_proto};
+use tracing::{Instrument, Span, field::Empty};
 use yamux::Mode;
 
 use crate::{
@@ -48,6 +49,23 @@ const fn end_of(point: &ConnectedPoint) -> Endpoint {
     }
 }
 
+/// The span of a handshake. A dialer's is no child of its dial, because the library polls it.
+fn span(point: &ConnectedPoint) -> Span {
+    let (role, kind) = match end_of(point) {
+        Endpoint::Dialer => ("dialer", "client"),
+        Endpoint::Listener => ("listener", "server"),
+    };
+    tracing::debug_span!(
+        "libp2p_handshake",
+        otel.kind = kind,
+        role,
+        address = %point.get_remote_address(),
+        peer_id = Empty,
+        error = Empty,
+        otel.status_code = Empty,
+    )
+}
+
 impl Upgrades {
     /// Upgrades `stream`.
     ///
@@ -55,6 +73,22 @@ impl Upgrades {
     ///
     /// Not safe: a dropped future drops the stream.
     pub(crate) async fn upgrade<C: Wire>(
+        self,
+        stream: C,
+        point: ConnectedPoint,
+    ) -> Result<(PeerId, Muxer), UpgradeError> {
+        let span = span(&point);
+        let upgraded = self.negotiate(stream, point).instrument(span.clone()).await;
+        match &upgraded {
+            Ok((peer, _)) => span.record("peer_id", tracing::field::display(peer)),
+            Err(error) => span
+                .record("error", tracing::field::display(error))
+                .record("otel.status_code", "ERROR"),
+        };
+        upgraded
+    }
+
+    async fn negotiate<C: Wire>(
         self,
         stream: C,
         point: ConnectedPoint,

@@ -30,8 +30,12 @@ use crate::{
 /// of the client. Chosen: an hour is longer than any caller waits.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// A client of the node at `address`.
-pub(crate) fn client(
+/// Returns a client of whoever serves HTTP at `address`, which may ask for TLS. Returns at once; the first request connects.
+///
+/// # Errors
+///
+/// [`HttpAddressError`] for a multiaddr, and for an address that asks for TLS with a host that no certificate can be for.
+pub fn client(
     address: &NodeAddress,
     clients: &Clients,
     trust: &Arc<Trust>,

@@ -18,6 +18,7 @@ use gossip::{DisconnectReason, NodeAddress, Tag, wire::identity};
 use mesh::{Added, DialFailure};
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     config::AddPeerError,
@@ -87,7 +88,8 @@ async fn keep_dialled(context: Arc<Context>, ticket: Ticket, cancel: Cancellatio
         Ok(departure) => departure,
         Err(refusal) => return ticket.failed(DialFailure::Unreachable, &refusal.to_string()),
     };
-    let dialled = cancel.run_until_cancelled(dial::dial(&context, &target, ticket.hosts()));
+    let dialling = dial::dial(&context, &target, ticket.hosts()).instrument(ticket.span().clone());
+    let dialled = cancel.run_until_cancelled(dialling);
     match dialled.await {
         None => {}
         Some(Err(error)) => failed(&context, ticket, &error),

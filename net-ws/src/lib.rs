@@ -39,6 +39,7 @@ mod source;
 
 use net_tcp::{frame, tls};
 
+pub use call::client as http_client;
 pub use config::{
     AddPeerError, GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer,
 };

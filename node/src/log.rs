@@ -19,8 +19,9 @@ use runtime::Rarely;
 use tracing::{Event, Level, Metadata, callsite::Identifier};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::{FilterExt, LevelFilter},
     fmt::MakeWriter,
-    layer::{Context, Filter, SubscriberExt},
+    layer::{Context, Filter, Layered, SubscriberExt},
     reload,
 };
 
@@ -54,13 +55,15 @@ pub(crate) fn flush() {
     }
 }
 
+/// A layer that makes spans of what the program says, for somebody else than a reader of the log.
+pub(crate) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// The filter in force, and the handle by which it is changed.
 static FILTER: Mutex<Option<InForce>> = Mutex::new(None);
 
-#[derive(Debug)]
 struct InForce {
     text: String,
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<EnvFilter, Layered<Option<SpanLayer>, Registry>>,
 }
 
 /// The reason why a text is no filter of the log.
@@ -101,14 +104,14 @@ pub(crate) fn set_filter(text: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// Logs from now on what the filter lets through.
-pub(crate) fn to_stderr(filter: &str) {
+/// Logs from now on what the filter lets through, and has `spans` made, which the filter does not concern.
+pub(crate) fn to_stderr(filter: &str, spans: Option<SpanLayer>) {
     let (layer, handle) = reload::Layer::new(EnvFilter::new(filter));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(ToStderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_filter(LibrariesRarely::default());
-    let subscriber = tracing_subscriber::registry().with(layer).with(lines);
+        .with_filter(layer.and(LibrariesRarely::default()));
+    let subscriber = tracing_subscriber::registry().with(spans).with(lines);
     // Somebody may have installed a log already, which then stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let mut in_force = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,6 +158,11 @@ impl<S> Filter<S> for LibrariesRarely {
             note(&format!("{left_out} lines of {} like the next were left out", about.target()));
         }
         true
+    }
+
+    // Without a word about it, calls below the level of the other filter would no longer be as cheap as they are.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
     }
 }
 

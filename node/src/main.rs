@@ -7,6 +7,7 @@ mod demo;
 mod lines;
 mod live;
 mod log;
+mod spans;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -45,6 +45,24 @@ pub enum TraceEvent {
     Dropped(DropReason),
 }
 
+impl TraceEvent {
+    /// Its name for programs. Why a message was dropped is a name of its own: [`DropReason::label`].
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Came => "came",
+            Self::Heard => "heard",
+            Self::Accepted => "accepted",
+            Self::Handled => "handled",
+            Self::Published => "published",
+            Self::Queued => "queued",
+            Self::Written => "written",
+            Self::Dropped(_) => "dropped",
+        }
+    }
+}
+
 /// A peer that a step names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

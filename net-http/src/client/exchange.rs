@@ -31,6 +31,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::time::{self, Instant, Sleep};
+use tracing::{Instrument, Span};
 
 use super::{
     Shared,
@@ -43,6 +44,7 @@ use super::{
     target::TargetConfig,
     wire::{Counted, HalfClose, Outgoing, Wire},
 };
+use crate::span;
 
 /// Largest number of times that a request is sent again. Chosen: the first connection was an idle one that had
 /// closed; a peer that closes the second one at once does not want the request.
@@ -80,13 +82,43 @@ fn call(
 ) -> impl Future<Output = Result<HttpResponse, HttpError>> + Send {
     let timeout = request.extensions_mut().remove();
     async move {
-        if let Some(Timeout(timeout)) = timeout {
-            return Box::pin(hurry(config, request, timeout)).await;
+        let span = span::called(&mut request, &config.name);
+        if !span.is_disabled() {
+            return Box::pin(watched(config, request, timeout, span)).await;
         }
-        let handed = AtomicBool::new(false);
-        let (response, lease) = config.exchange(&mut request, None, &handed).await?;
-        Ok(respond(config, response, lease, None))
+        match timeout {
+            Some(Timeout(timeout)) => Box::pin(hurry(config, request, timeout)).await,
+            None => unhurried(&config, &mut request).await,
+        }
     }
+}
+
+/// Runs an exchange in its span, which somebody collects.
+async fn watched(
+    config: Arc<TargetConfig>,
+    mut request: HttpRequest,
+    timeout: Option<Timeout>,
+    span: Span,
+) -> Result<HttpResponse, HttpError> {
+    let exchange = async {
+        match timeout {
+            Some(Timeout(timeout)) => hurry(config, request, timeout).await,
+            None => unhurried(&config, &mut request).await,
+        }
+    };
+    let outcome = exchange.instrument(span.clone()).await;
+    span::returned(&span, &outcome);
+    outcome
+}
+
+/// Runs an exchange without a deadline for all of it.
+async fn unhurried(
+    config: &Arc<TargetConfig>,
+    request: &mut HttpRequest,
+) -> Result<HttpResponse, HttpError> {
+    let handed = AtomicBool::new(false);
+    let (response, lease) = config.exchange(request, None, &handed).await?;
+    Ok(respond(Arc::clone(config), response, lease, None))
 }
 
 /// Runs an exchange under a deadline for all of it.

@@ -143,6 +143,7 @@ impl Clients {
             prefix: target.prefix,
         };
         exchange::client(TargetConfig {
+            name: target.name.clone(),
             pool: self.shared.table.pool(target.name),
             shared: Arc::clone(&self.shared),
             defaults,

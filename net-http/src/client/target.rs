@@ -8,6 +8,8 @@ use super::{Connect, Shared, pool::Pool, request::RequestDefaults};
 
 /// State shared by the requests to one target.
 pub(super) struct TargetConfig {
+    /// The name of the target, for spans.
+    pub(super) name: String,
     pub(super) pool: Arc<Pool>,
     pub(super) shared: Arc<Shared>,
     pub(super) defaults: RequestDefaults,

@@ -24,6 +24,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time,
 };
+use tracing::Instrument;
 
 use super::{
     asked::Asked,
@@ -33,6 +34,7 @@ use super::{
     permits::{ConnectionPermit, ConnectionPermits, Refused},
     reply,
 };
+use crate::span;
 
 /// The HTTP server of a node, shared by all of its networks: a cheap handle.
 #[derive(Clone, Debug)]
@@ -212,11 +214,15 @@ impl HttpServer {
         F: FnOnce(HttpResponse) -> R + Send + 'a,
     {
         self.shared.metrics.note_request();
-        let service = &self.shared.service;
-        let handling = catch_unwind(AssertUnwindSafe(|| service.answer(request)));
+        let (service, span) = (&self.shared.service, span::served(&request));
+        let answering = || span.in_scope(|| service.answer(request));
+        let handling = catch_unwind(AssertUnwindSafe(answering));
         async move {
             let handled = match handling {
-                Ok(handling) => AssertUnwindSafe(handling).catch_unwind().await,
+                Ok(handling) => {
+                    let handling = handling.instrument(span.clone());
+                    AssertUnwindSafe(handling).catch_unwind().await
+                }
                 Err(panic) => Err(panic),
             };
             // Matched here: a response that is passed through one more function is moved once more.
@@ -225,7 +231,8 @@ impl HttpServer {
                 Ok(Err(error)) => self.failed(&error),
                 Err(_panic) => self.panicked(),
             };
-            drop(permit);
+            span::answered(&span, response.status());
+            drop((permit, span));
             if reply::has_pause(&response) {
                 response = Box::pin(reply::after_its_pause(response)).await;
             }

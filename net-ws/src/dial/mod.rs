@@ -35,6 +35,7 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
+use tracing::Instrument;
 
 use crate::{
     config::{self, TargetError},
@@ -243,7 +244,8 @@ pub(crate) async fn dial(
     let sent = request::Sent::new(context, target);
     let rule = context.profile.reply_rule;
     let asked = Instant::now();
-    let exchange = exchange(&mut stream, &sent, rule, deadline);
+    let span = tracing::debug_span!("gossip_handshake", transport = "ws", direction = "out");
+    let exchange = exchange(&mut stream, &sent, rule, deadline).instrument(span);
     let (reply, early) = match time::timeout_at(deadline, exchange).await {
         Ok(exchanged) => exchanged?,
         Err(_elapsed) => return Err(DialError::TimedOut),
@@ -280,11 +282,14 @@ async fn connect(
     if found.is_empty() {
         return Err(DialError::NotPublic);
     }
-    let stream = environment.dial_addresses(found, deadline).await.map_err(DialError::Connect)?;
+    let connecting = environment.dial_addresses(found, deadline);
+    let connecting = connecting.instrument(tracing::debug_span!("tcp_connect"));
+    let stream = connecting.await.map_err(DialError::Connect)?;
     socket::tune(&stream);
     socket::tune_for_gossip(&stream);
     let Some(name) = &target.server_name else { return Ok(Wire::Plain(stream)) };
     let handshake = tls::connect(&context.trust, name, stream);
+    let handshake = handshake.instrument(tracing::debug_span!("tls_handshake", role = "client"));
     let session = time::timeout_at(deadline, handshake).await.map_err(|_| DialError::TimedOut)?;
     Ok(Wire::Tls(Box::new(session.map_err(DialError::Tls)?)))
 }

@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Place,
@@ -67,7 +68,8 @@ pub(super) async fn serve(
     let first = time::timeout_at(deadline, speaks_tls(&stream));
     let stream = match cancel.run_until_cancelled(first).await {
         Some(Ok(Ok(First::Tls))) => {
-            let accept = time::timeout_at(deadline, tls.acceptor().accept(stream));
+            let span = tracing::debug_span!("tls_handshake", role = "server", from = %guest.origin.address);
+            let accept = time::timeout_at(deadline, tls.acceptor().accept(stream).instrument(span));
             match cancel.run_until_cancelled(accept).await {
                 Some(Ok(Ok(stream))) => stream,
                 Some(Ok(Err(error))) => {

@@ -29,6 +29,7 @@ use net_http::serve::{Action, Pipelined, RequestHead};
 use net_tcp::websocket::request::{self as websocket, NoUpgrade};
 use rand::Rng;
 use tokio::time::Instant;
+use tracing::field::Empty;
 
 use super::{handed::Taken, reply};
 use crate::{
@@ -60,9 +61,19 @@ pub(super) fn decide(
     genesis: &[u8],
     pass: &Pass,
 ) -> Action<Taken<Box<Accepted>>> {
-    match accept(context, request, genesis, pass) {
+    let from = &*request.caller.address;
+    let span = tracing::debug_span!(
+        "gossip_handshake",
+        transport = "ws",
+        direction = "in",
+        from,
+        error = Empty,
+        otel.status_code = Empty,
+    );
+    match span.in_scope(|| accept(context, request, genesis, pass)) {
         Ok((response, accepted)) => Action::Upgrade(response, Taken::Gossip(Box::new(accepted))),
         Err(refusal) => {
+            span.record("error", refusal.why.label()).record("otel.status_code", "ERROR");
             tracing::debug!(reason = refusal.why.label(), "upgrade refused");
             context.metrics.note_upgrade(refusal.why);
             match refusal.said {

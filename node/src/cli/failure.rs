@@ -16,6 +16,7 @@ use tandem::{
 };
 
 use super::services::ServiceError;
+use crate::spans::SpanError;
 use crate::{
     admin::{AdminError, ClientError, ExporterError, RemoteError, TokenError},
     config::ConfigError,
@@ -42,6 +43,9 @@ pub(crate) enum Failure {
     /// A service cannot use its place in the data directory.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// Spans cannot be exported.
+    #[error(transparent)]
+    Spans(#[from] SpanError),
     /// The admin API did not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -220,6 +224,7 @@ impl Failure {
             Self::Status { .. } => ERROR_ANSWERED,
             Self::Start(_)
             | Self::Service(_)
+            | Self::Spans(_)
             | Self::Admin(_)
             | Self::Exporter(_)
             | Self::Remote(_)

@@ -16,7 +16,7 @@ pub(crate) async fn forward(
     args: ForwardArgs,
     mut signals: StopSignals,
 ) -> Result<ExitCode, Failure> {
-    log::to_stderr("warn");
+    log::to_stderr("warn", None);
     let starting = async {
         let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
         let client = reach.client(&args.peer)?;

@@ -15,6 +15,7 @@ use services::status::State;
 use tandem::{Mode, Trouble};
 
 use super::{drain::Drain, services::Condition, watch::DiskTrouble};
+use crate::spans::SpanCounts;
 
 /// Tells the state of a node and what is wrong with it: `health` and `health_reason`, one for what is so.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Collector for HealthGauge {
         let states = State::ALL.map(|known| (known.label(), known == state));
         gauges(&mut encoder, "health", "The state of the node", "state", &states)?;
         let known = Trouble::LABELS.into_iter().chain(DiskTrouble::ALL.map(DiskTrouble::label));
-        let known = known.chain([Drain::LABEL]);
+        let known = known.chain([SpanCounts::LABEL, Drain::LABEL]);
         let known: Vec<_> =
             known.map(|known| (known, reasons.iter().any(|reason| reason == known))).collect();
         gauges(&mut encoder, "health_reason", "What is wrong with the node", "reason", &known)

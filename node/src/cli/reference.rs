@@ -14,7 +14,7 @@ use crate::config::Key;
 const WRITE: &str = "TANDEM_WRITE_REFERENCE";
 
 /// The parts of the manual that say more about some settings: title, place, settings.
-const SAID_ELSEWHERE: [(&str, &str, &[Key]); 13] = [
+const SAID_ELSEWHERE: [(&str, &str, &[Key]); 14] = [
     ("the admin API", "api.md", &[Key::AdminListen]),
     ("Deployment", "deployment.md", &[Key::DrainSeconds]),
     ("Metrics", "metrics.md", &[Key::Metrics]),
@@ -27,6 +27,7 @@ const SAID_ELSEWHERE: [(&str, &str, &[Key]); 13] = [
     ("being a relay", "reachability.md#being-a-relay", &[Key::RelayLimits]),
     ("Interest", "running.md#interest", &[Key::Interest]),
     ("Topics", "topics.md", &[Key::Topics, Key::TagTopics]),
+    ("Spans", "trace.md#spans", &[Key::Otlp]),
     ("the way of a message", "trace.md", &[Key::TraceOneIn]),
 ];
 

@@ -52,6 +52,7 @@ use crate::{
     lines::Lines,
     live::Live,
     log,
+    spans::{Exporting, Spans},
 };
 
 /// Longest time for the stop. Source: issue 3, within 5 s.
@@ -176,7 +177,12 @@ impl<'a> Peer<'a> {
 pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
     let layers = Layers::gather(args.source.config.as_deref(), &args.source.flags)?;
     let settings = Settings::check(&layers)?;
-    log::to_stderr(&settings.log);
+    let condition = Condition::default();
+    let (spans, layer) = match settings.otlp {
+        Some(_) => Spans::begin(&condition.spans),
+        None => (None, None),
+    };
+    log::to_stderr(&settings.log, layer);
     for variable in layers.unknown() {
         tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
     }
@@ -194,12 +200,19 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let reloads = settings.has_certificates() || layers.has_file();
     let hangups = reloads.then(|| signals.take_hangups()).flatten();
     let peers = settings.peers.clone();
-    let (condition, metrics) = (Condition::default(), ServiceMetrics::default());
+    let metrics = ServiceMetrics::default();
+    let (collector, roots) = (settings.otlp.clone(), settings.tls_ca.clone());
     let starting = async { Ok(builder(settings, &condition, &metrics).await?.start(&root).await?) };
     let mut running = tokio::select! {
         biased;
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
         started = starting => started.map_err(|error: Failure| error)?,
+    };
+    let exporting = match spans.zip(collector) {
+        Some((spans, collector)) => {
+            Some(spans.export(&collector, roots.as_deref(), &running).await?)
+        }
+        None => None,
     };
     // Never set before.
     let _ = condition.view.set(running.view());
@@ -249,7 +262,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         // Events end with the node, whose fault is told above.
         () = tell_events(&teller, events) => Ok(ExitCode::FAILURE),
     };
-    if stop(&mut signals, admin, running).await == Stop::CutShort {
+    if stop(&mut signals, admin, running, exporting).await == Stop::CutShort {
         return Ok(ExitCode::FAILURE);
     }
     teller.out.flush(FLUSH_TIME);
@@ -266,10 +279,19 @@ enum Stop {
 }
 
 /// Stops the node within [`STOP_TIME`], or at the next signal.
-async fn stop(signals: &mut StopSignals, admin: Admin, running: Running) -> Stop {
+async fn stop(
+    signals: &mut StopSignals,
+    admin: Admin,
+    running: Running,
+    exporting: Option<Exporting>,
+) -> Stop {
     let stopping = async {
         let (_, stopped) = tokio::join!(notify::stopping(), admin.stop(GRACE));
-        stopped.and(running.stop(GRACE).await)
+        let stopped = stopped.and(running.stop(GRACE).await);
+        match exporting {
+            Some(exporting) => stopped.and(exporting.stop().await),
+            None => stopped,
+        }
     };
     // A part that panicked panics again when it is stopped; the fault was told already.
     let stopping = AssertUnwindSafe(stopping).catch_unwind();
@@ -454,6 +476,7 @@ fn registry(
     running.register_metrics(&mut registry);
     register_service_metrics(metrics, &mut registry);
     registry.register_collector(Box::new(HealthGauge { mode, condition: condition.clone() }));
+    registry.register_collector(Box::new(condition.spans.clone()));
     registry
 }
 

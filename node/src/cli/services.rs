@@ -35,7 +35,10 @@ use super::{
     drain::Drain,
     watch::{Disk, DiskTrouble},
 };
-use crate::config::{Service, Settings};
+use crate::{
+    config::{Service, Settings},
+    spans::SpanCounts,
+};
 
 /// Why a service cannot use its place in the data directory.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,7 @@ pub(crate) struct Condition {
     pub(crate) view: Arc<OnceLock<View>>,
     pub(crate) disk: Disk,
     pub(crate) drain: Drain,
+    pub(crate) spans: SpanCounts,
 }
 
 impl Condition {
@@ -151,7 +155,9 @@ impl Condition {
         let trouble = self.view.get().and_then(View::trouble);
         let disk = self.disk.trouble();
         let draining = self.drain.has_begun().then_some(Drain::LABEL);
-        let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label), draining];
+        // The node does its work without anybody looking.
+        let unseen = self.spans.is_failing().then_some(SpanCounts::LABEL);
+        let names = [trouble.map(Trouble::label), disk.map(DiskTrouble::label), unseen, draining];
         let reasons: Vec<String> = names.into_iter().flatten().map(str::to_owned).collect();
         let state =
             match trouble {
@@ -165,7 +171,7 @@ impl Condition {
                 ) if !disk.is_some_and(DiskTrouble::stops_work) => State::Degraded,
                 Some(_) => State::Failing,
                 None if disk.is_some_and(DiskTrouble::stops_work) => State::Failing,
-                None if disk.is_some() => State::Degraded,
+                None if disk.is_some() || unseen.is_some() => State::Degraded,
                 None => State::Serving,
             };
         (state, reasons)

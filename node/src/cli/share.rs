@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves a file until a signal comes.
 pub(crate) async fn share(args: ShareArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
-    log::to_stderr("warn");
+    log::to_stderr("warn", None);
     let ShareArgs { file, listen_ws, listen_p2p, address } = args;
     // The name says nothing: the node has nothing to gossip.
     let network = NetworkId::new("any");

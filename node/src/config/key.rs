@@ -75,6 +75,7 @@ pub(crate) enum Key {
     PeerStore,
     PublicAddress,
     Metrics,
+    Otlp,
     TraceOneIn,
     DrainSeconds,
     AdminListen,
@@ -221,6 +222,11 @@ const PUBLIC_ADDRESS: Spec = Spec::new(
 const METRICS: Spec = Spec::new(
     ("metrics", "metrics", Text, Nothing, "HOST:PORT"),
     "Where collectors such as Prometheus read what the node counts, over HTTP at /metrics and without a password",
+);
+
+const OTLP: Spec = Spec::new(
+    ("otlp", "otlp", Text, Nothing, "URL"),
+    "Collector of OpenTelemetry spans, which takes OTLP over HTTP: http://HOST:PORT or https://HOST:PORT, without /v1/traces",
 );
 
 const ADMIN_LISTEN: Spec = Spec::new(
@@ -398,7 +404,7 @@ const LOG: Spec = Spec::new(
 
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 53] = [
+    pub(crate) const ALL: [Self; 54] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -417,6 +423,7 @@ impl Key {
         Self::PeerStore,
         Self::PublicAddress,
         Self::Metrics,
+        Self::Otlp,
         Self::TraceOneIn,
         Self::AdminListen,
         Self::DataDir,
@@ -475,6 +482,7 @@ impl Key {
             Self::PeerStore => PEER_STORE,
             Self::PublicAddress => PUBLIC_ADDRESS,
             Self::Metrics => METRICS,
+            Self::Otlp => OTLP,
             Self::TraceOneIn => TRACE_ONE_IN,
             Self::AdminListen => ADMIN_LISTEN,
             Self::DataDir => DATA_DIR,

@@ -29,7 +29,7 @@ use super::{
     layers::Layers,
     origin::{Given, Origin, Value},
 };
-use crate::log;
+use crate::{log, spans};
 
 /// Largest budget, in MiB. Chosen: a terabyte; more is a slip.
 const MAX_BUDGET_MIB: usize = 1024 * 1024;
@@ -66,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) public_address: Option<NodeAddress>,
     /// Host and port.
     pub(crate) metrics: Option<String>,
+    /// The collector of spans.
+    pub(crate) otlp: Option<NodeAddress>,
     /// Host and port.
     pub(crate) admin_listen: Option<String>,
     pub(crate) data_dir: PathBuf,
@@ -151,6 +153,7 @@ impl Settings {
             peers: read.list(Key::Peers, |text| peer(mode, text))?,
             public_address: read.optional(Key::PublicAddress, web_socket)?,
             metrics: read.optional(Key::Metrics, host_port)?,
+            otlp: read.optional(Key::Otlp, collector)?,
             admin_listen: read.optional(Key::AdminListen, host_port)?,
             data_dir: read.data_dir()?,
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
@@ -509,6 +512,17 @@ fn host_port(text: &str) -> Result<String, String> {
         Some(address) if address == text => Ok(address),
         _ => Err(format!("{text:?} is not HOST:PORT: write for example 127.0.0.1:4160")),
     }
+}
+
+fn collector(text: &str) -> Result<NodeAddress, String> {
+    if !spans::IS_BUILT {
+        return Err("this build exports no spans: build it with the feature otlp".to_owned());
+    }
+    let is_url = text.starts_with("http://") || text.starts_with("https://");
+    let address = is_url.then(|| text.parse::<NodeAddress>().ok()).flatten();
+    address.filter(|address| address.host_port().is_some()).ok_or_else(|| {
+        format!("{text:?} is no URL of a collector: write for example http://127.0.0.1:4318")
+    })
 }
 
 fn listen_address(text: &str) -> Result<String, String> {

@@ -25,6 +25,8 @@ mod refusals;
 mod run;
 mod service_manager;
 mod signals;
+#[cfg(feature = "otlp")]
+mod spans;
 mod strange_words;
 #[path = "../support/mod.rs"]
 mod support;

@@ -62,6 +62,11 @@ impl Node {
         }
     }
 
+    /// Its peer ID.
+    pub(crate) fn peer_id(&self) -> &str {
+        self.ready["peer_id"].as_str().expect("every node has one")
+    }
+
     /// Stops the node in order, and returns its log.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Vec<String> {
