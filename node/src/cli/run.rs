@@ -178,20 +178,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let layers = Layers::gather(args.source.config.as_deref(), &args.source.flags)?;
     let settings = Settings::check(&layers)?;
     let condition = Condition::default();
-    let (spans, layer) = match settings.otlp {
-        Some(_) => Spans::begin(&condition.spans),
-        None => (None, None),
-    };
-    log::to_stderr(&settings.log, layer);
-    for variable in layers.unknown() {
-        tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
-    }
-    if settings.joins_nobody() {
-        tracing::warn!("no peer is configured: this node hears nothing until another one dials it");
-    }
-    if settings.mode == Mode::Hybrid && !settings.topics.is_empty() {
-        log::note("topics go over libp2p only: peers over WebSocket do not get their messages");
-    }
+    let spans = begin_log(&settings, &layers, &condition);
     let teller = Teller::new(if args.json { Format::Json } else { Format::Text })?;
     let root = CancellationToken::new();
     let mode = settings.mode;
@@ -208,12 +195,9 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
         started = starting => started.map_err(|error: Failure| error)?,
     };
-    let exporting = match spans.zip(collector) {
-        Some((spans, collector)) => {
-            Some(spans.export(&collector, roots.as_deref(), &running).await?)
-        }
-        None => None,
-    };
+    let export =
+        |(spans, collector): (Spans, _)| spans.export(&collector, roots.as_deref(), &running);
+    let exporting = spans.zip(collector).map(export).transpose()?;
     // Never set before.
     let _ = condition.view.set(running.view());
     let refused = Arc::default();
@@ -267,6 +251,25 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     }
     teller.out.flush(FLUSH_TIME);
     outcome
+}
+
+/// Begins the log, with spans if they are to be exported, and tells what is odd about the settings.
+fn begin_log(settings: &Settings, layers: &Layers, condition: &Condition) -> Option<Spans> {
+    let (spans, layer) = match settings.otlp {
+        Some(_) => Spans::begin(&condition.spans),
+        None => (None, None),
+    };
+    log::to_stderr(&settings.log, layer);
+    for variable in layers.unknown() {
+        tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
+    }
+    if settings.joins_nobody() {
+        tracing::warn!("no peer is configured: this node hears nothing until another one dials it");
+    }
+    if settings.mode == Mode::Hybrid && !settings.topics.is_empty() {
+        log::note("topics go over libp2p only: peers over WebSocket do not get their messages");
+    }
+    spans
 }
 
 /// The end of a stop.

@@ -115,7 +115,7 @@ impl SpanCounts {
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(self.clone()));
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("it is text");
         text
     }
 }

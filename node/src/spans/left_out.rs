@@ -24,7 +24,7 @@ impl Spans {
         (None, None)
     }
 
-    pub(crate) async fn export(
+    pub(crate) fn export(
         self,
         _collector: &NodeAddress,
         _roots: Option<&Path>,

@@ -4,7 +4,7 @@
 //!
 //! * Spans are queued from the beginning, and exported once the node has an identity.
 
-use std::path::{Path, PathBuf};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use gossip::{NodeAddress, http::HttpAddressError};
 use net_http::client::{ClientLimits, Clients};
@@ -16,7 +16,6 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter as _},
 };
 use runtime::{Shutdown, TaskSet};
-use std::{sync::Arc, time::Duration};
 use tandem::Running;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -46,12 +45,8 @@ pub(crate) enum SpanError {
     #[error(transparent)]
     Address(#[from] HttpAddressError),
     /// The certificates that `tls_ca` names.
-    #[error("cannot read {}", path.display())]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        source: CertificateError,
-    },
+    #[error(transparent)]
+    Roots(#[from] CertificateError),
     /// The library refused its configuration, which may come from variables of the environment.
     #[error("the exporter of spans cannot be set up")]
     Exporter(#[from] ExporterBuildError),
@@ -100,18 +95,14 @@ impl Spans {
     }
 
     /// Exports to `collector`. The certificates of `roots` are trusted besides those of the system.
-    pub(crate) async fn export(
+    pub(crate) fn export(
         self,
         collector: &NodeAddress,
         roots: Option<&Path>,
         running: &Running,
     ) -> Result<Exporting, SpanError> {
         let Self { queue, spans, counts, provider } = self;
-        let roots = match roots {
-            Some(path) => read_certificates(path)
-                .map_err(|source| SpanError::Roots { path: path.to_owned(), source })?,
-            None => Vec::new(),
-        };
+        let roots = roots.map(read_certificates).transpose()?.unwrap_or_default();
         let (broadcaster, local) = (running.broadcaster().clone(), running.identity());
         // Of their own, and not the node's: the last spans go when that has stopped.
         let parent = CancellationToken::new();

@@ -4,8 +4,6 @@ mod breaks;
 mod deadlines;
 mod pooling;
 mod queueing;
-#[cfg(feature = "trace-context")]
-mod spans;
 mod stopping;
 mod streaming;
 mod wire_bytes;
