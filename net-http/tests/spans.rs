@@ -31,13 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 
 /// Opens pipes, whose other ends the test gets.
-struct Pipes(mpsc::UnboundedSender<DuplexStream>);
+struct Pipes(mpsc::Sender<DuplexStream>);
 
 impl Connect for Pipes {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, BoxError>> {
         Box::pin(async {
             let (ours, theirs) = tokio::io::duplex(4096);
-            self.0.send(theirs)?;
+            self.0.send(theirs).await?;
             Ok(Box::new(ours) as Box<dyn Io>)
         })
     }
@@ -74,7 +74,7 @@ async fn exchange() {
     let server = HttpServer::new(HttpService::new(failing), ServeLimits::default());
     let stop = CancellationToken::new();
     let clients = Clients::new(ClientLimits::default(), "test".to_owned(), &stop);
-    let (opened, mut accepted) = mpsc::unbounded_channel();
+    let (opened, mut accepted) = mpsc::channel(1);
     let client = clients.client(Target {
         name: "server".to_owned(),
         host: HeaderValue::from_static("server"),

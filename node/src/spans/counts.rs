@@ -1,4 +1,4 @@
-//! What became of the spans.
+//! The counters of spans.
 //!
 //! # Invariants
 //!
