@@ -56,6 +56,10 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
     if crate::quic::place::listens_on(&address) {
         return Ok(address);
     }
+    #[cfg(feature = "webrtc")]
+    if crate::webrtc::place::listens_on(&address) {
+        return Ok(address);
+    }
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
     Route::of(&address, End::Listener).filter(|_| is_bare).ok_or_else(refused)?;
     Ok(address)
@@ -72,6 +76,10 @@ pub fn parse_announced_address(text: &str) -> Result<Multiaddr, ListenAddressErr
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
     #[cfg(feature = "quic")]
     if is_bare && crate::quic::place::dials(&address) {
+        return Ok(address);
+    }
+    #[cfg(feature = "webrtc")]
+    if is_bare && crate::webrtc::place::dials(&address) {
         return Ok(address);
     }
     Route::of(&address, End::Dialler).filter(|_| is_bare).ok_or_else(refused)?;
@@ -189,6 +197,9 @@ impl PeerAddress {
             // Host, UDP port, and QUIC.
             #[cfg(feature = "quic")]
             None if crate::quic::place::dials(&address) => parts.nth(2).is_some(),
+            // Host, UDP port, WebRTC Direct, and the hash of the certificate.
+            #[cfg(feature = "webrtc")]
+            None if crate::webrtc::place::dials(&address) => parts.nth(3).is_some(),
             None => Route::take(&mut parts, End::Dialler).is_some(),
         };
         let named = parts.next_if(|part| leads && matches!(part, Protocol::P2p(_)));
@@ -363,6 +374,13 @@ mod tests {
         let peer = NodeAddress::Multiaddr(format!("{quic}/p2p/{ID}"));
         assert_eq!(parse_listen_address(quic).is_ok(), cfg!(feature = "quic"));
         assert_eq!(check_peer(&peer, TreeNames::Unresolved).is_ok(), cfg!(feature = "quic"));
+        let webrtc = "/ip4/1.2.3.4/udp/1/webrtc-direct";
+        assert_eq!(parse_listen_address(webrtc).is_ok(), cfg!(feature = "webrtc"));
+        let hash = "uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g";
+        let peer = NodeAddress::Multiaddr(format!("{webrtc}/certhash/{hash}/p2p/{ID}"));
+        assert_eq!(check_peer(&peer, TreeNames::Unresolved).is_ok(), cfg!(feature = "webrtc"));
+        let unnamed = NodeAddress::Multiaddr(format!("{webrtc}/p2p/{ID}"));
+        assert!(check_peer(&unnamed, TreeNames::Unresolved).is_err());
     }
 
     #[test]

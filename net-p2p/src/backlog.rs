@@ -271,7 +271,7 @@ impl ConnectionBacklog {
 
     /// The bytes that each of the open connections may keep until they are acknowledged, so that all together keep a
     /// quarter of the bound at most: the rest is for what peers send.
-    #[cfg(feature = "quic")]
+    #[cfg(any(feature = "quic", feature = "webrtc"))]
     pub(crate) fn send_share(&self) -> usize {
         let connections = lock(&self.open.shared.accounts).len().max(1);
         self.open.shared.bound / 4 / connections
@@ -442,6 +442,11 @@ impl StreamHandle {
         #[cfg(feature = "quic")]
         if let Carrier::Quic(stream) = stream {
             // Counted for the whole connection (`quic/gauge.rs`).
+            return stream.poll_write(context, bytes);
+        }
+        #[cfg(feature = "webrtc")]
+        if let Carrier::WebRtc(stream) = stream {
+            // Counted for the whole connection (`webrtc/driver.rs`).
             return stream.poll_write(context, bytes);
         }
         // Counted before the write, because the connection's task may send the bytes at once.

@@ -1,4 +1,4 @@
-//! The stream of a library below a stream of this crate: Yamux's, or QUIC's.
+//! The stream of a library below a stream of this crate: Yamux's, QUIC's, or that of WebRTC.
 
 use std::{
     io,
@@ -14,6 +14,8 @@ pub(crate) enum Carrier {
     Yamux(yamux::Stream),
     #[cfg(feature = "quic")]
     Quic(Box<crate::quic::QuicStream>),
+    #[cfg(feature = "webrtc")]
+    WebRtc(Box<crate::webrtc::WebRtcStream>),
 }
 
 impl Carrier {
@@ -26,15 +28,19 @@ impl Carrier {
             Self::Yamux(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(feature = "quic")]
             Self::Quic(stream) => stream.poll_write(context, bytes),
+            #[cfg(feature = "webrtc")]
+            Self::WebRtc(stream) => stream.poll_write(context, bytes),
         }
     }
 
-    /// QUIC's streams need no flush: quinn sends what was written as the path allows.
+    /// The streams of QUIC and WebRTC need no flush: what was written is sent as the path allows.
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Yamux(stream) => Pin::new(stream).poll_flush(context),
             #[cfg(feature = "quic")]
             Self::Quic(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "webrtc")]
+            Self::WebRtc(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -43,6 +49,11 @@ impl Carrier {
             Self::Yamux(stream) => Pin::new(stream).poll_close(context),
             #[cfg(feature = "quic")]
             Self::Quic(stream) => {
+                stream.finish();
+                Poll::Ready(Ok(()))
+            }
+            #[cfg(feature = "webrtc")]
+            Self::WebRtc(stream) => {
                 stream.finish();
                 Poll::Ready(Ok(()))
             }

@@ -93,6 +93,10 @@ pub struct P2pConfig {
     /// The certificates for secure WebSockets, and the WebSocket port of another network. Default: none.
     #[cfg(feature = "websocket")]
     pub web: crate::web::WebConfig,
+    /// The certificate that browsers know by its hash in the addresses of WebRTC Direct. Default: none, one is made at
+    /// each start, and the addresses change with it.
+    #[cfg(feature = "webrtc")]
+    pub webrtc_certificate: Option<crate::webrtc::WebRtcCertificate>,
     /// The key of a private network, without which no connection is made. Default: none.
     #[cfg(feature = "private-network")]
     pub private_network: Option<crate::network_key::NetworkKey>,
@@ -129,6 +133,8 @@ impl P2pConfig {
             topics: Vec::new(),
             #[cfg(feature = "websocket")]
             web: crate::web::WebConfig::default(),
+            #[cfg(feature = "webrtc")]
+            webrtc_certificate: None,
             #[cfg(feature = "private-network")]
             private_network: None,
             #[cfg(feature = "dht")]
@@ -140,6 +146,16 @@ impl P2pConfig {
 }
 
 impl P2pConfig {
+    /// Makes a certificate for WebRTC if there is none, which stays for as long as the network runs.
+    #[cfg(feature = "webrtc")]
+    pub(crate) fn with_certificate(self) -> Result<Self, crate::webrtc::WebRtcCertificateError> {
+        let certificate = match &self.webrtc_certificate {
+            Some(certificate) => certificate.clone(),
+            None => crate::webrtc::WebRtcCertificate::generate()?,
+        };
+        Ok(Self { webrtc_certificate: Some(certificate), ..self })
+    }
+
     /// Returns `true` if others are told the addresses that peers have confirmed, in place of those of the listeners.
     pub(crate) fn tells_confirmed(&self) -> bool {
         #[cfg(feature = "reachability")]
@@ -152,7 +168,7 @@ impl P2pConfig {
     pub(crate) fn kept_private(&self, address: &Multiaddr) -> Option<io::Error> {
         #[cfg(feature = "private-network")]
         if self.private_network.is_some() && !crate::network_key::is_private(&address.to_string()) {
-            return Some(io::Error::other("QUIC would let others into the private network"));
+            return Some(io::Error::other("it would let others into the private network"));
         }
         #[cfg(not(feature = "private-network"))]
         let _ = address;

@@ -117,10 +117,14 @@ mod topic_traffic;
 mod transport;
 mod trees;
 mod turns;
+#[cfg(any(feature = "quic", feature = "webrtc"))]
+mod udp;
 mod upgrade;
 mod waiting;
 #[cfg(feature = "websocket")]
 mod web;
+#[cfg(feature = "webrtc")]
+mod webrtc;
 
 pub use abouts::PeerAbout;
 pub use address::{
@@ -151,6 +155,8 @@ pub use topic_scores::{TopicMesh, TopicScore};
 pub use trees::{ResolveTree, TreeError};
 #[cfg(feature = "websocket")]
 pub use web::{WebConfig, needs_certificate};
+#[cfg(feature = "webrtc")]
+pub use webrtc::{WebRtcCertificate, WebRtcCertificateError};
 
 #[cfg(test)]
 mod tests;

@@ -129,10 +129,16 @@ pub enum P2pEvent {
     PortMapped,
     /// A router mapped no port: none was found, or it refused, or gave no answer that can be used.
     PortNotMapped,
+    /// A datagram at a port for WebRTC was dropped: it belongs to no connection, and begins none.
+    WebRtcStray,
+    /// A datagram or a new connection at a port for WebRTC was dropped: too many wait for their task.
+    WebRtcDropped,
+    /// A connection over WebRTC was closed: a library panicked.
+    WebRtcPanicked,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 56] = [
+    const ALL: [Self; 59] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -189,6 +195,9 @@ impl P2pEvent {
         Self::DialBackRefused,
         Self::PortMapped,
         Self::PortNotMapped,
+        Self::WebRtcStray,
+        Self::WebRtcDropped,
+        Self::WebRtcPanicked,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -251,6 +260,9 @@ impl P2pEvent {
             Self::DialBackRefused => "p2p_dial_back_refused",
             Self::PortMapped => "p2p_port_mapped",
             Self::PortNotMapped => "p2p_port_not_mapped",
+            Self::WebRtcStray => "p2p_webrtc_stray",
+            Self::WebRtcDropped => "p2p_webrtc_dropped",
+            Self::WebRtcPanicked => "p2p_webrtc_panicked",
         }
     }
 }
@@ -402,6 +414,13 @@ impl P2pEvent {
             Self::PortNotMapped => {
                 "A router mapped no port: none was found, or it refused, or gave no answer that can be used"
             }
+            Self::WebRtcStray => {
+                "A datagram at a port for WebRTC was dropped: it belongs to no connection, and begins none"
+            }
+            Self::WebRtcDropped => {
+                "A datagram or a new connection at a port for WebRTC was dropped: too many wait for their task"
+            }
+            Self::WebRtcPanicked => "A connection over WebRTC was closed: a library panicked",
         }
     }
 }

@@ -78,6 +78,10 @@ pub enum StartError {
         /// The error of the library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The certificate for WebRTC cannot be made.
+    #[cfg(feature = "webrtc")]
+    #[error(transparent)]
+    WebRtc(#[from] crate::webrtc::WebRtcCertificateError),
 }
 
 /// Checks that a network of this profile can accept streams of these protocols.
@@ -156,11 +160,13 @@ impl P2pNetwork {
         broadcaster: Broadcaster,
         parent: &CancellationToken,
     ) -> Result<Self, StartError> {
+        #[cfg(feature = "webrtc")]
+        let config = config.with_certificate()?;
         let door = config.door.over(Transport::Libp2p);
         protocols::check(broadcaster.profile(), &config.protocols)?;
         own_topics::check(broadcaster.profile(), &config.topics)?;
-        let configured: Result<Vec<_>, _> = config.peers.iter().map(PeerAddress::parse).collect();
-        let configured = configured?;
+        let configured =
+            config.peers.iter().map(PeerAddress::parse).collect::<Result<Vec<_>, _>>()?;
         let trees = config.resolver.as_ref().map_or(TreeNames::Unresolved, |_| TreeNames::Resolved);
         configured.iter().try_for_each(|peer| peer.needs(trees))?;
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
@@ -178,8 +184,7 @@ impl P2pNetwork {
             abouts: Abouts::default(),
             lines: StrangersLines::default(),
         });
-        let (swarm, bound) = (ToSwarm::default(), Bound::default());
-        let tasks = TaskSet::new(parent);
+        let (swarm, bound, tasks) = (ToSwarm::default(), Bound::default(), TaskSet::new(parent));
         let (listen, announced) = (config.listen.clone(), config.announce.clone());
         let gossip = config.gossip;
         let clients = config

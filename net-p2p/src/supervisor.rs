@@ -290,6 +290,8 @@ impl SwarmParts {
             stamp: Stamp::new(key.clone(), &self.policies),
             #[cfg(feature = "quic")]
             quic: self.quic(hosts),
+            #[cfg(feature = "webrtc")]
+            webrtc: self.webrtc(hosts),
         })?)
     }
 
@@ -319,6 +321,19 @@ impl SwarmParts {
             hosts: hosts.clone(),
             first: first.iter().map(ToString::to_string).collect(),
         })
+    }
+
+    /// WebRTC, but in a private network, as with QUIC.
+    #[cfg(feature = "webrtc")]
+    fn webrtc(&self, hosts: &DialHosts) -> Option<transport::WebRtcUse> {
+        #[cfg(feature = "private-network")]
+        if self.config.private_network.is_some() {
+            return None;
+        }
+        let certificate = self.config.webrtc_certificate.clone()?;
+        let environment = self.context.broadcaster.environment().clone();
+        let version = crate::webrtc::Version::V1;
+        Some(transport::WebRtcUse { environment, hosts: hosts.clone(), certificate, version })
     }
 
     /// The part that the node takes in the DHT.

@@ -24,8 +24,14 @@ use libp2p::{
     identity::Keypair,
 };
 
+#[cfg(feature = "quic")]
+use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "reachability")]
 use crate::reach::Circuits;
+#[cfg(any(feature = "quic", feature = "webrtc"))]
+use crate::sockets::DialHosts;
+#[cfg(feature = "webrtc")]
+use crate::webrtc::{Handshakes, Version, WebRtc, WebRtcCertificate, WebRtcSetupError};
 use crate::{
     admission::{Connects, Guarded},
     backlog::Backlog,
@@ -37,15 +43,10 @@ use crate::{
     sockets::Sockets,
     upgrade::Upgrades,
 };
-#[cfg(feature = "quic")]
-use crate::{
-    quic::{Quic, QuicParts, QuicSetupError},
-    sockets::DialHosts,
-};
-#[cfg(feature = "quic")]
+#[cfg(any(feature = "quic", feature = "webrtc"))]
 use libp2p::core::transport::OptionalTransport;
 use mesh::Door;
-#[cfg(feature = "quic")]
+#[cfg(any(feature = "quic", feature = "webrtc"))]
 use runtime::Environment;
 
 /// Longest time from the start of a dial, or from the accepted socket, to a multiplexed connection. Source:
@@ -73,6 +74,21 @@ pub(crate) struct TransportParts<'a> {
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
+    /// `None` leaves WebRTC out.
+    #[cfg(feature = "webrtc")]
+    pub(crate) webrtc: Option<WebRtcUse>,
+}
+
+/// The parts that WebRTC needs in addition.
+#[cfg(feature = "webrtc")]
+pub(crate) struct WebRtcUse {
+    /// The source of sockets and names.
+    pub(crate) environment: Environment,
+    /// The hosts that dials may lead to.
+    pub(crate) hosts: DialHosts,
+    pub(crate) certificate: WebRtcCertificate,
+    /// The version of the handshake to dial with.
+    pub(crate) version: Version,
 }
 
 /// The parts that QUIC needs in addition.
@@ -94,6 +110,9 @@ pub(crate) enum TransportSetupError {
     #[cfg(feature = "quic")]
     #[error(transparent)]
     Quic(#[from] QuicSetupError),
+    #[cfg(feature = "webrtc")]
+    #[error(transparent)]
+    WebRtc(#[from] WebRtcSetupError),
 }
 
 /// Builds the transport of a node.
@@ -119,6 +138,15 @@ pub(crate) fn build(
         }
         None => OptionalTransport::none(),
     };
+    #[cfg(feature = "webrtc")]
+    let webrtc = match parts.webrtc {
+        Some(WebRtcUse { environment, hosts, certificate, version }) => {
+            let owner = (parts.tasks.clone(), parts.backlog.clone());
+            let handshakes = Handshakes::new((parts.key, &certificate), owner, version)?;
+            OptionalTransport::some(WebRtc::new((environment, hosts), handshakes))
+        }
+        None => OptionalTransport::none(),
+    };
     let upgrades = Upgrades {
         secure: Secure::new(parts.security.to_vec(), parts.key, parts.backlog.metrics())?,
         muxer: Upgrade::new(parts.tasks, parts.backlog),
@@ -131,6 +159,10 @@ pub(crate) fn build(
     let transports = circuits.or_transport(transports).map(|made, _| made.into_inner());
     #[cfg(feature = "quic")]
     let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)
+        .or_transport(transports)
+        .map(|made, _| made.into_inner());
+    #[cfg(feature = "webrtc")]
+    let transports = TransportTimeout::new(webrtc, HANDSHAKE_TIMEOUT)
         .or_transport(transports)
         .map(|made, _| made.into_inner());
     let prepared = transports.map(move |(peer, muxer), _| {

@@ -40,7 +40,6 @@ use futures::{
     FutureExt as _,
     future::{self, BoxFuture},
 };
-use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::{
     Multiaddr, PeerId, Transport, TransportError,
     core::transport::{DialOpts, ListenerId, TransportEvent},
@@ -54,7 +53,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use self::{
     driver::Driver,
     gauge::Gauge,
-    place::{Place, multiaddr, socket_address},
+    place::{multiaddr, place_of, socket_address},
     setup::{Configs, Tasks},
     stream::Shared,
 };
@@ -65,6 +64,7 @@ use crate::{
     muxer::Muxer,
     security::{certificate::CertificateError, tls::peer_of},
     sockets::DialHosts,
+    udp::{Interfaces, Place, Reached},
 };
 
 /// Longest time for the look-up of a name. Chosen: it leaves 2 s for the handshake.
@@ -162,8 +162,7 @@ struct Listening {
     local: SocketAddr,
     /// The next connection.
     next: BoxFuture<'static, Option<Incoming>>,
-    /// Watches the addresses of this machine, if it listens on all of them.
-    interfaces: Option<IfWatcher>,
+    interfaces: Interfaces,
 }
 
 impl Drop for Listening {
@@ -282,25 +281,12 @@ impl Quic {
         })
     }
 
-    fn poll_interfaces(
-        listening: &mut Listening,
-        context: &mut Context<'_>,
-        events: &mut VecDeque<Event>,
-    ) {
-        let Some(watcher) = &mut listening.interfaces else { return };
-        while let Poll::Ready(Ok(event)) = watcher.poll_if_event(context) {
-            let ip = match &event {
-                IfEvent::Up(net) | IfEvent::Down(net) => net.addr(),
-            };
-            if ip.is_ipv4() != listening.local.is_ipv4() {
-                continue;
+    fn reached(listener_id: ListenerId, change: Reached) -> Event {
+        match change {
+            Reached::At(at) => Event::NewAddress { listener_id, listen_addr: multiaddr(at) },
+            Reached::NoMoreAt(at) => {
+                Event::AddressExpired { listener_id, listen_addr: multiaddr(at) }
             }
-            let listen_addr = multiaddr(SocketAddr::new(ip, listening.local.port()));
-            let listener_id = listening.id;
-            events.push_back(match event {
-                IfEvent::Up(_) => Event::NewAddress { listener_id, listen_addr },
-                IfEvent::Down(_) => Event::AddressExpired { listener_id, listen_addr },
-            });
         }
     }
 }
@@ -320,12 +306,7 @@ async fn connect(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.map_or_else(|| unresolved(place), QuicError::Connection))
-}
-
-fn unresolved(place: &Place) -> QuicError {
-    let source = io::Error::new(io::ErrorKind::NotFound, "no address of the wanted kind");
-    QuicError::NotReached(DialError::Unresolved { name: place.name.clone(), source })
+    Err(last.map_or_else(|| QuicError::NotReached(place.unresolved()), QuicError::Connection))
 }
 
 impl Transport for Quic {
@@ -346,13 +327,7 @@ impl Transport for Quic {
         let server = self.configs.server.clone();
         let endpoint = self.endpoint(at, Some(server)).map_err(socket_error)?;
         let local = endpoint.local_addr().map_err(socket_error)?;
-        let interfaces = if local.ip().is_unspecified() {
-            Some(IfWatcher::new().map_err(socket_error)?)
-        } else {
-            let listen_addr = multiaddr(local);
-            self.events.push_back(Event::NewAddress { listener_id: id, listen_addr });
-            None
-        };
+        let interfaces = Interfaces::of(local).map_err(socket_error)?;
         let next = next_of(endpoint.clone()).boxed();
         self.listeners.push(Listening { id, endpoint, local, next, interfaces });
         if let Some(waker) = self.waker.take() {
@@ -372,7 +347,7 @@ impl Transport for Quic {
         address: Multiaddr,
         _options: DialOpts,
     ) -> Result<Upgrade, TransportError<QuicError>> {
-        let Some(place) = Place::of(&address) else {
+        let Some(place) = place_of(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let socket_error = |error| TransportError::Other(QuicError::Socket(error));
@@ -409,7 +384,9 @@ impl Transport for Quic {
         let mut turns = TAKEN_A_TURN;
         let mut listeners = std::mem::take(&mut this.listeners);
         for listening in &mut listeners {
-            Self::poll_interfaces(listening, context, &mut this.events);
+            while let Poll::Ready(change) = listening.interfaces.poll(context) {
+                this.events.push_back(Self::reached(listening.id, change));
+            }
             while turns > 0
                 && let Poll::Ready(next) = listening.next.poll_unpin(context)
             {

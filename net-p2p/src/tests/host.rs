@@ -95,6 +95,13 @@ pub(crate) fn transport_in(
             hosts: hosts.clone(),
             first: Vec::new(),
         }),
+        #[cfg(feature = "webrtc")]
+        webrtc: Some(transport::WebRtcUse {
+            environment: environment.clone(),
+            hosts: hosts.clone(),
+            certificate: crate::WebRtcCertificate::generate().unwrap(),
+            version: crate::webrtc::Version::V1,
+        }),
     };
     transport::build(parts).unwrap()
 }

@@ -1,0 +1,174 @@
+//! One data channel: the state of its stream, what came and was not read, and who waits.
+
+use std::{
+    collections::VecDeque,
+    io,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::{Buf, Bytes};
+
+use super::{
+    halves::{Halves, Receiving, Sending},
+    message::{Decoder, Flag, Frame, FrameError},
+};
+
+/// A channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) halves: Halves,
+    /// `true` if the peer has opened it.
+    pub(super) is_of_peer: bool,
+    /// `true` once the message that opens it has come.
+    pub(super) is_opened: bool,
+    /// `true` once the peer has closed it.
+    pub(super) is_closed: bool,
+    /// Bytes that the peer has not acknowledged.
+    pub(super) unsent: usize,
+    /// Set once its handle is gone.
+    released_until: Option<Instant>,
+    decoder: Decoder,
+    unread: VecDeque<Bytes>,
+    unread_bytes: usize,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Channel {
+    fn new(is_of_peer: bool) -> Self {
+        Self {
+            halves: Halves::default(),
+            is_of_peer,
+            is_opened: false,
+            is_closed: false,
+            unsent: 0,
+            released_until: None,
+            decoder: Decoder::default(),
+            unread: VecDeque::new(),
+            unread_bytes: 0,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    /// One that this node has opened, or that both ends know without a word.
+    pub(super) fn held() -> Self {
+        Self::new(false)
+    }
+
+    /// One that the peer opens.
+    pub(super) fn of_peer() -> Self {
+        Self::new(true)
+    }
+
+    pub(super) const fn unread_bytes(&self) -> usize {
+        self.unread_bytes
+    }
+
+    /// `true` if bytes that come are kept for a reader.
+    pub(super) fn keeps_bytes(&self) -> bool {
+        !self.is_released() && self.halves.receiving == Receiving::Open
+    }
+
+    /// `true` if somebody has a handle to it, or will have.
+    pub(super) const fn is_held(&self) -> bool {
+        (!self.is_of_peer || self.is_opened) && !self.is_released()
+    }
+
+    /// `true` once its handle is gone.
+    pub(super) const fn is_released(&self) -> bool {
+        self.released_until.is_some()
+    }
+
+    /// The moment until which the channel of a stream without a handle is kept.
+    pub(super) const fn lingers_until(&self) -> Option<Instant> {
+        self.released_until
+    }
+
+    /// Notes that the handle is gone. What was not read is thrown away.
+    pub(super) fn release(&mut self, until: Instant) {
+        self.released_until = Some(until);
+        self.unread.clear();
+        self.unread_bytes = 0;
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.halves.sending == Sending::Open && !self.is_closed
+    }
+
+    /// Takes a message of the peer, and returns the flags to answer with.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Vec<Flag>, FrameError> {
+        let mut answers = Vec::new();
+        self.decoder.push(bytes);
+        while let Some(frame) = self.next_frame()? {
+            if !frame.data.is_empty() && self.keeps_bytes() {
+                self.unread_bytes += frame.data.len();
+                self.unread.push_back(frame.data);
+            }
+            if let Some(flag) = frame.flag {
+                answers.extend(self.halves.receive(flag));
+                self.wake_writer();
+            }
+            self.wake_reader();
+        }
+        Ok(answers)
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        self.decoder.next().inspect_err(|_| self.decoder = Decoder::default())
+    }
+
+    /// Reads bytes; 0 at the end of what the peer has sent.
+    pub(super) fn read(
+        &mut self,
+        context: &Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut read = 0;
+        while let Some(first) = self.unread.front_mut() {
+            let bytes = first.len().min(into.len() - read);
+            first.split_to(bytes).copy_to_slice(&mut into[read..read + bytes]);
+            read += bytes;
+            if !first.is_empty() {
+                break;
+            }
+            self.unread.pop_front();
+        }
+        self.unread_bytes -= read;
+        if read > 0 || into.is_empty() {
+            return Poll::Ready(Ok(read));
+        }
+        match self.halves.receiving {
+            Receiving::Finished => Poll::Ready(Ok(0)),
+            Receiving::Reset | Receiving::Stopped => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+            Receiving::Open => {
+                self.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(super) fn wait_to_write(&mut self, context: &Context<'_>) {
+        self.writer = Some(context.waker().clone());
+    }
+
+    pub(super) fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        self.wake_reader();
+        self.wake_writer();
+    }
+}
