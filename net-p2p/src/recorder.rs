@@ -142,7 +142,7 @@ fn plain_error(error: &ListenError) -> ListenError {
     }
 }
 
-/// The protocols that carry a connection to an address: one of five.
+/// The protocols that carry a connection to an address: one of six.
 fn shape(address: &Multiaddr) -> Multiaddr {
     let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));
     if has(|part| matches!(part, Protocol::P2pCircuit)) {
@@ -150,6 +150,9 @@ fn shape(address: &Multiaddr) -> Multiaddr {
     }
     if has(|part| matches!(part, Protocol::QuicV1)) {
         return Multiaddr::from(Protocol::Udp(0)).with(Protocol::QuicV1);
+    }
+    if has(|part| matches!(part, Protocol::WebRTCDirect)) {
+        return Multiaddr::from(Protocol::Udp(0)).with(Protocol::WebRTCDirect);
     }
     let mut shape = Multiaddr::from(Protocol::Tcp(0));
     if has(|part| matches!(part, Protocol::Wss(_) | Protocol::Tls)) {
@@ -178,6 +181,7 @@ mod tests {
     fn an_address_is_recorded_by_its_shape() {
         has_shape("/ip4/10.1.2.3/tcp/4190", "/tcp");
         has_shape("/ip6/::1/udp/4190/quic-v1", "/udp/quic-v1");
+        has_shape("/ip4/10.1.2.3/udp/4190/webrtc-direct", "/udp/webrtc-direct");
         has_shape("/dns4/example.com/tcp/443/wss", "/tcp/tls/ws");
         has_shape("/dns/example.com/tcp/443/tls/ws", "/tcp/tls/ws");
         has_shape("/ip4/10.1.2.3/tcp/1/ws/http/http/ws", "/tcp/ws");

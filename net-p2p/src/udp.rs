@@ -1,4 +1,4 @@
-//! What the transports over UDP have in common: hosts and ports in addresses, and the addresses of this machine.
+//! The common parts of the transports over UDP: hosts and ports in addresses, and the addresses of this machine.
 
 use std::{
     io,

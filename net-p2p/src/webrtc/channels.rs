@@ -30,7 +30,7 @@ use super::{
     dcep::{ACKNOWLEDGEMENT, Dcep, OPENING},
     ids::{HANDSHAKE, Ids},
     message::{Flag, Frame},
-    window::{Window, is_abort, is_data},
+    window::{Window, is_abort, is_data, is_init},
 };
 
 /// Bytes that SCTP keeps for all streams of a connection. Chosen: 10 MB/s over a path of 100 ms.
@@ -61,6 +61,10 @@ const MAX_OWN_CHANNELS: usize = 256;
 /// Bytes of answers that may wait for a peer that takes nothing. Chosen: some thousand.
 const MAX_ANSWERS: usize = 2 * STREAM_UNSENT;
 
+/// Times at which a peer may begin its association: each costs the library memory. Source: sctp-proto, which sends its own
+/// nine times within a handshake's deadline at most.
+const MAX_INITS: usize = 16;
+
 /// Largest message that is read, in bytes. A longer one than the specification allows ends its stream, one longer than
 /// this its connection.
 const MAX_RECEIVED_MESSAGE: u32 = 64 * 1024;
@@ -86,6 +90,8 @@ pub(super) struct Channels {
     window: Window,
     /// A packet of the peer with data, which it takes for a repeated one if it comes again.
     sample: Bytes,
+    /// Times at which the peer has begun an association.
+    inits: usize,
     /// Bytes taken out of SCTP and not read.
     unread: usize,
     /// Channels whose bytes stay in SCTP for now.
@@ -114,15 +120,13 @@ impl Channels {
         let transport = Arc::new(transport);
         let mut config = EndpointConfig::new();
         config.max_payload_size(PAYLOAD_BYTES);
-        let server = (side == Side::Listener).then(|| {
-            let mut server = ServerConfig::new();
-            server.transport = Arc::clone(&transport);
-            Arc::new(server)
-        });
+        // Also for the end that dials: without it, the library panics at a peer that begins an association.
+        let mut server = ServerConfig::new();
+        server.transport = Arc::clone(&transport);
         Self {
             side,
             transport,
-            endpoint: Endpoint::new(Arc::new(config), server),
+            endpoint: Endpoint::new(Arc::new(config), Some(Arc::new(server))),
             association: None,
             is_established: false,
             channels: BTreeMap::from([(HANDSHAKE, Channel::held())]),
@@ -130,6 +134,7 @@ impl Channels {
             ids: Ids::new(side),
             window: Window::new(WINDOW),
             sample: Bytes::new(),
+            inits: 0,
             unread: 0,
             held_back: BTreeSet::new(),
             sending: BTreeSet::new(),
@@ -180,8 +185,15 @@ impl Channels {
     /// Takes a packet of the peer.
     pub(super) fn receive(&mut self, packet: Bytes, now: Instant) -> Result<(), Ended> {
         if is_abort(&packet) {
-            // What came before stays readable: the library would throw it away.
+            // The library would throw away the bytes that came before.
             return Err(Ended::ByPeer);
+        }
+        if is_init(&packet) {
+            self.inits += 1;
+            // Some peers begin an association from their end too; this one is enough.
+            if self.side == Side::Dialer || self.inits > MAX_INITS {
+                return Ok(());
+            }
         }
         if is_data(&packet) {
             self.sample = packet.clone();
@@ -520,9 +532,9 @@ impl Channels {
         }
         let frame = Frame::of(bytes);
         let taken = frame.data.len();
-        let encoded = frame.encode();
-        channel.unsent += encoded.len();
-        if self.send(id, &encoded, Kind::Binary) {
+        let parts = frame.parts();
+        channel.unsent += parts.iter().map(Vec::len).sum::<usize>();
+        if parts.iter().all(|part| self.send(id, part, Kind::Binary)) {
             return Poll::Ready(Ok(taken));
         }
         Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))

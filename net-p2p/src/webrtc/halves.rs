@@ -7,7 +7,7 @@
 
 use super::message::Flag;
 
-/// What this node sends.
+/// The direction in which this node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
     Open,
@@ -21,7 +21,7 @@ pub(super) enum Sending {
     Stopped,
 }
 
-/// What the peer sends.
+/// The direction in which the peer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receiving {
     Open,
@@ -190,8 +190,8 @@ mod tests {
     }
 
     proptest! {
-        // Whatever two ends do, and however late they hear of it: once both have ended what they send, both are over,
-        // and a direction counts as whole only if its sender has finished it.
+        // Two ends do anything, and hear of it late: once each has ended its direction, both are over, and a direction
+        // counts as whole only if its sender has finished it.
         #[test]
         fn two_ends_agree_in_the_end(steps in steps()) {
             let mut ends = [Halves::default(); 2];

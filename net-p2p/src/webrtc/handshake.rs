@@ -32,7 +32,12 @@ use super::{
     session::{Session, Shared},
     stream::WebRtcStream,
 };
-use crate::{backlog::Backlog, connections::ConnectionTasks, metrics::P2pMetrics, muxer::Muxer};
+use crate::{
+    backlog::Backlog,
+    connections::ConnectionTasks,
+    metrics::{P2pEvent, P2pMetrics},
+    muxer::Muxer,
+};
 
 /// The text in front of the certificates in Noise's prologue. Source: libp2p specifications, `webrtc/webrtc-direct.md`.
 const PROLOGUE: &[u8] = b"libp2p-webrtc-noise:";
@@ -152,6 +157,21 @@ impl Handshakes {
     }
 
     async fn establish(self, mut pump: Pump, side: Side) -> Result<(PeerId, Muxer), WebRtcError> {
+        let made = self.establish_over(&mut pump, side).await;
+        if matches!(made, Err(WebRtcError::Ended(Ended::Panicked))) {
+            self.metrics().note(P2pEvent::WebRtcPanicked);
+        }
+        let peer = made?;
+        let backlog = self.backlog.open();
+        let metrics = self.backlog.metrics().clone();
+        let (muxer, ends) = Muxer::new(backlog.end().clone(), metrics.clone());
+        let (mut driver, over) = Driver::new(pump, backlog, metrics, ends);
+        self.tasks.start("webrtc muxer", Box::pin(async move { driver.run(over).await }));
+        Ok((peer, muxer))
+    }
+
+    /// Opens the way, and has the peer prove its identity.
+    async fn establish_over(&self, pump: &mut Pump, side: Side) -> Result<PeerId, WebRtcError> {
         let theirs = loop {
             let peer = pump.shared.with(|session| session.peer()).ok_or(Ended::Panicked)?;
             if let Some(peer) = peer {
@@ -159,13 +179,7 @@ impl Handshakes {
             }
             pump.turn().await?;
         };
-        let peer = self.authenticate(&mut pump, side, theirs).await?;
-        let backlog = self.backlog.open();
-        let metrics = self.backlog.metrics().clone();
-        let (muxer, ends) = Muxer::new(backlog.end().clone(), metrics.clone());
-        let (mut driver, over) = Driver::new(pump, backlog, metrics, ends);
-        self.tasks.start("webrtc muxer", Box::pin(async move { driver.run(over).await }));
-        Ok((peer, muxer))
+        self.authenticate(pump, side, theirs).await
     }
 
     /// Has the peer prove its identity, on the channel that is there for it.
@@ -188,7 +202,7 @@ impl Handshakes {
                     noise.upgrade_inbound(stream, NOISE).await?
                 }
             };
-            // What was written is sent by the connection's task.
+            // The connection's task sends the last message.
             let _ = stream.close().await;
             Ok::<_, WebRtcError>(peer)
         };

@@ -18,6 +18,9 @@ pub(super) const MAX_DATA_BYTES: usize = MAX_MESSAGE_BYTES - 3 - 3 - 4;
 /// Longest length in front of a message, in bytes.
 const MAX_LENGTH_BYTES: usize = 3;
 
+/// Longest message that is sent in one part. Source: go-libp2p 0.51, which reads with `bufio.NewReader`.
+const LARGEST_SINGLE_PART: usize = 4_096;
+
 /// The end of a direction, or the answer to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flag {
@@ -92,6 +95,18 @@ impl Frame {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let taken = bytes.get(..MAX_DATA_BYTES).unwrap_or(bytes);
         Self { flag: None, data: Bytes::copy_from_slice(taken) }
+    }
+
+    /// The parts in which the message is sent, its length in front. go-libp2p reads with a buffer of 4 KiB, into which a part
+    /// has to fit, unless it is all of a message but its length.
+    pub(super) fn parts(self) -> Vec<Vec<u8>> {
+        let mut encoded = self.encode();
+        if encoded.len() <= LARGEST_SINGLE_PART {
+            return vec![encoded];
+        }
+        let prefix = encoded.iter().take_while(|byte| *byte & 0x80 != 0).count() + 1;
+        let message = encoded.split_off(prefix);
+        vec![encoded, message]
     }
 
     /// The message with its length in front.
@@ -174,6 +189,18 @@ mod tests {
         assert_eq!(decoder.next(), Ok(None));
         decoder.push(&[0xff]);
         assert_eq!(decoder.next(), Err(FrameError::TooLong));
+    }
+
+    #[test]
+    fn a_long_message_is_sent_apart_from_its_length() {
+        for (bytes, parts) in [(0, 1), (4_089, 1), (4_091, 2), (MAX_DATA_BYTES, 2)] {
+            let frame = Frame::of(&vec![7; bytes]);
+            let sent = frame.clone().parts();
+            assert_eq!((sent.len(), sent.concat()), (parts, frame.clone().encode()), "{bytes}");
+            if let [length, message] = &sent[..] {
+                assert!(length.len() == 2 && message.len() < MAX_MESSAGE_BYTES);
+            }
+        }
     }
 
     // As js-libp2p and go-libp2p write them.

@@ -73,7 +73,7 @@ impl Session {
             return;
         }
         let received = self.secured.receive(datagram, from, now);
-        // What came together with the end was sent before it.
+        // Packets that came together with the end were sent before it.
         let passed_on = self.pass_on(now);
         self.note(received.and(passed_on));
     }

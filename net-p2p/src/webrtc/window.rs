@@ -8,9 +8,10 @@
 //!
 //! * The count is exact whenever the library has answered everything.
 
-/// Type of a chunk of data, and of one that acknowledges data. Source: RFC 9260, 3.2.
+/// Types of chunks: data, its acknowledgement, and the two that begin and end an association. Source: RFC 9260, 3.2.
 const DATA: u8 = 0;
 const SACK: u8 = 3;
+const INIT: u8 = 1;
 const ABORT: u8 = 6;
 
 /// Length of the header of a packet. Source: RFC 9260, 3.1.
@@ -32,6 +33,11 @@ fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 pub(super) fn is_data(packet: &[u8]) -> bool {
     let mut kinds = chunks(packet).map(|(kind, _)| kind).peekable();
     kinds.peek().is_some() && kinds.all(|kind| kind == DATA)
+}
+
+/// Returns `true` for a packet by which the peer begins an association.
+pub(super) fn is_init(packet: &[u8]) -> bool {
+    chunks(packet).next().is_some_and(|(kind, _)| kind == INIT)
 }
 
 /// Returns `true` for a packet by which the peer ends the association at once.

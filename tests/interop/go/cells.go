@@ -62,6 +62,9 @@ func cells(ctx context.Context, args []string, stdout io.Writer) error {
 		if strings.Contains(address, "/quic-v1") {
 			securities = []string{"quic"}
 		}
+		if strings.Contains(address, "/webrtc-direct") {
+			securities = []string{"webrtc-v1", "webrtc-v2"}
+		}
 		for _, security := range securities {
 			for _, kind := range kinds {
 				row := cell(ctx, address, security, kind)

@@ -56,6 +56,7 @@ import (
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	webrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 )
 
@@ -124,7 +125,7 @@ func newHostWith(options []libp2p.Option, listen ...string) (host.Host, error) {
 	return newHostOf(os.Getenv("INTEROP_SECURITY"), os.Getenv("INTEROP_KEY"), options, listen...)
 }
 
-// newHostOf is newHostWith for a security and a kind of key.
+// newHostOf is newHostWith for a security, or a version of WebRTC's handshake, and a kind of key.
 func newHostOf(security, kind string, options []libp2p.Option, listen ...string) (host.Host, error) {
 	key, err := newKey(kind)
 	if err != nil {
@@ -145,7 +146,12 @@ func newHostOf(security, kind string, options []libp2p.Option, listen ...string)
 		libp2p.DisableMetrics(),
 	)
 	if file := os.Getenv("INTEROP_PSK"); file == "" {
-		options = append(options, libp2p.Transport(quic.NewTransport))
+		version := 1
+		if security == "webrtc-v2" {
+			version = 2
+		}
+		options = append(options, libp2p.Transport(quic.NewTransport),
+			libp2p.Transport(webrtc.New, webrtc.WithDialerVersion(version)))
 	} else if key, err := privateKey(file); err != nil {
 		return nil, err
 	} else {

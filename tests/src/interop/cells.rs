@@ -65,7 +65,7 @@ pub fn offering(builder: NodeBuilder) -> NodeBuilder {
 /// Tries every exchange over an address with each security that it has, each by a node of its own. `describe` may add to the node.
 pub async fn cells(address: &str, describe: impl Fn(NodeBuilder) -> NodeBuilder) -> Vec<Cell> {
     let mut held = Vec::new();
-    let securities: &[Security] = if address.contains("/quic-v1") {
+    let securities: &[Security] = if address.contains("/udp/") {
         // It has one of its own.
         &[Security::Tls]
     } else {
