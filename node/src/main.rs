@@ -8,6 +8,7 @@ mod lines;
 mod live;
 mod log;
 mod spans;
+mod web_page;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -34,7 +34,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A listener of streams that carry HTTP.
-pub(super) trait Listens: Send + Sync + 'static {
+pub(crate) trait Listens: Send + Sync + 'static {
     /// Its connections.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -64,21 +64,21 @@ impl Listens for runtime::Listener {
 
 /// A port at which requests are served.
 #[derive(Clone, Debug)]
-pub(super) struct Port {
+pub(crate) struct Port {
     /// The name of its connections in the log.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The name of a task that serves one of its connections.
-    pub(super) task: &'static str,
+    pub(crate) task: &'static str,
     /// Connections at one time.
-    pub(super) places: usize,
-    pub(super) router: Router,
+    pub(crate) places: usize,
+    pub(crate) router: Router,
     /// Owns the connections.
-    pub(super) tasks: TaskSet,
+    pub(crate) tasks: TaskSet,
 }
 
 impl Port {
     /// Serves the connections of `listener` until cancelled.
-    pub(super) async fn serve(self, listener: impl Listens, cancel: CancellationToken) {
+    pub(crate) async fn serve(self, listener: impl Listens, cancel: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.places));
         let (mut pause, full) = (AcceptPause::new(self.name), Rarely::new());
         loop {

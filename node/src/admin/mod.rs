@@ -45,6 +45,7 @@ pub(crate) mod traced;
 mod traces;
 pub(crate) mod wire;
 
+pub(crate) use accept::Port;
 pub(crate) use client::{AdminUrl, Client, ClientError, Lines};
 pub(crate) use context::Context;
 pub(crate) use exporter::{Exporter, ExporterError};

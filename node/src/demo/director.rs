@@ -24,9 +24,10 @@ use super::{
     error::DemoError,
     journal::Tail,
     ledger::Ledger,
+    page::{Page, Told},
     progress::Progress,
     topology::{Member, Topology},
-    watcher::Watcher,
+    watcher::{Watch, Watcher},
 };
 use crate::{
     cli::{Failure, open_page},
@@ -62,17 +63,26 @@ pub(crate) struct Plan {
     pub(crate) rate: f64,
     /// The place of the node to kill.
     pub(crate) victim: Option<usize>,
-    /// Where the nodes are shown.
-    pub(crate) shown: Shown,
+    /// The pages that show it.
+    pub(crate) views: Vec<View>,
+    pub(crate) opening: Opening,
 }
 
-/// The place where the nodes are shown while the demo runs.
+/// A page that shows a demo while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shown {
-    Nowhere,
-    /// On a dashboard whose address is printed.
+pub(crate) enum View {
+    /// The dashboard of a node that watches the others.
+    Dashboard,
+    /// A page that is a peer itself.
+    Peer,
+}
+
+/// The way in which pages are shown. Their addresses are printed in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// By their addresses alone.
     ByAddress,
-    /// On a dashboard that is opened.
+    /// A browser is started.
     InABrowser,
 }
 
@@ -101,6 +111,8 @@ pub(crate) struct Director {
     nodes: Vec<Node>,
     /// The node that watches the others, if somebody does.
     watcher: Option<Watcher>,
+    /// The page that is a peer, if there is one.
+    page: Option<Page>,
     /// The rest to read of a node that was killed: its listener and its journal.
     ended: Option<(usize, Tail)>,
     outage: Option<Outage>,
@@ -138,6 +150,7 @@ impl Director {
             files,
             nodes: Vec::new(),
             watcher: None,
+            page: None,
             ended: None,
             outage: None,
             rounds: 0,
@@ -178,21 +191,50 @@ impl Director {
         Ok(Outcome { account, ledger, outage: self.outage })
     }
 
-    /// Starts the node that watches the others, and shows its dashboard.
+    /// Starts what shows the demo: the node that watches the others, and the page that is a peer.
     async fn show(&mut self) -> Result<(), RunError> {
-        if self.plan.shown == Shown::Nowhere {
-            return Ok(());
-        }
-        let addresses = self.nodes.iter().filter_map(|node| node.process.addresses.first());
-        let watcher = Watcher::start((&self.network, self.files.path()), addresses).await?;
-        let page = watcher.page().await.map_err(RunError::Page)?;
-        self.watcher = Some(watcher);
-        // Not on standard output, where the report is.
-        log::note(&format!("dashboard {page}"));
-        if self.plan.shown == Shown::InABrowser {
-            open_page(&page);
+        for view in self.plan.views.clone() {
+            let (name, page) = match view {
+                View::Dashboard => ("dashboard", self.start_dashboard().await?),
+                View::Peer => ("page", self.start_page().await?),
+            };
+            // Not on standard output, where the report is.
+            log::note(&format!("{name} {page}"));
+            if self.plan.opening == Opening::InABrowser {
+                open_page(&page);
+            }
         }
         Ok(())
+    }
+
+    /// The first address of each node, by which nodes beside them dial it.
+    fn first_addresses(&self) -> impl Iterator<Item = &String> {
+        self.nodes.iter().filter_map(|node| node.process.addresses.first())
+    }
+
+    /// Starts the node that watches the others, and returns the address of its dashboard.
+    async fn start_dashboard(&mut self) -> Result<String, RunError> {
+        let (network, files) = (self.network.as_str(), self.files.path());
+        let watch = Watch { name: "watcher".to_owned(), network, files, more: &[] };
+        let watcher = Watcher::start(watch, self.first_addresses()).await?;
+        let page = watcher.page().await.map_err(RunError::Page)?;
+        self.watcher = Some(watcher);
+        Ok(page)
+    }
+
+    /// Starts the page that is a peer, and returns its address.
+    async fn start_page(&mut self) -> Result<String, RunError> {
+        let told = self.members.iter().zip(&self.nodes).map(|(member, node)| {
+            let ids = node.process.addresses.iter().filter_map(|at| at.rsplit_once("/p2p/"));
+            let peer_id = ids.map(|(_, id)| id.to_owned()).next();
+            Told { name: member.name.clone(), mode: member.mode.name(), peer_id }
+        });
+        let peers: Vec<String> = self.first_addresses().cloned().collect();
+        let place = (self.network.as_str(), self.files.path());
+        let page = Page::start(place, &peers, told.collect()).await?;
+        let url = page.url.clone();
+        self.page = Some(page);
+        Ok(url)
     }
 
     async fn start_node(&self, place: usize, life: u8) -> Result<NodeProcess, DemoError> {
@@ -271,7 +313,8 @@ impl Director {
         time::sleep(DEAD_TIME.min(Duration::from_secs(self.plan.seconds) / 8)).await;
         progress.phase("starting it again");
         let process = self.start_node(place, life).await?;
-        if let Some(watcher) = &self.watcher {
+        let relays = self.page.iter().flat_map(|page| &page.relays);
+        for watcher in self.watcher.iter().chain(relays) {
             watcher.dial(process.addresses.get(..1).unwrap_or_default()).await;
         }
         let listener = self.ledger.reborn(place, life);

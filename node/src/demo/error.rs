@@ -25,6 +25,12 @@ pub(crate) enum DemoError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// There is no port for the page.
+    #[error("cannot listen on 127.0.0.1 for the page")]
+    Page {
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A process could not be started.
     #[error("cannot start node {name}")]
     Spawn {

@@ -24,6 +24,7 @@ mod journal;
 mod ledger;
 mod load;
 mod node;
+mod page;
 mod progress;
 mod report;
 mod topology;
@@ -33,8 +34,8 @@ pub(crate) use error::DemoError;
 
 use std::process::ExitCode;
 
-use clap::Args;
-use director::{Director, RunError, Shown};
+use clap::{ArgGroup, Args};
+use director::{Director, Opening, RunError, View};
 use report::Report;
 use topology::Topology;
 
@@ -47,8 +48,10 @@ use crate::{
 const MAX_SECONDS: u64 = 86_400;
 
 #[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("views").multiple(true)))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct DemoArgs {
-    /// Time for which messages are sent, in seconds [default: 10, or 120 with --dashboard].
+    /// Time for which messages are sent, in seconds [default: 10, or 120 with --dashboard or --browser].
     #[arg(long, value_hint = clap::ValueHint::Other, value_parser = seconds)]
     seconds: Option<u64>,
     /// Multiplies what is sent per second.
@@ -62,17 +65,20 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "NODE", value_hint = clap::ValueHint::Other, num_args = 0..=1, require_equals = true)]
     chaos: Option<Option<String>>,
     /// Show the nodes in a browser meanwhile: a further one watches them, and prints the address of its dashboard.
-    #[arg(long)]
+    #[arg(long, group = "views")]
     dashboard: bool,
+    /// Show a page that joins the network as a peer meanwhile, through two further nodes, and print its address.
+    #[arg(long, group = "views")]
+    browser: bool,
     /// Print the address, and start no browser.
-    #[arg(long, requires = "dashboard")]
+    #[arg(long, requires = "views")]
     no_open: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// Time for which messages are sent, in seconds. Chosen: long enough for a first look, and for one at a dashboard.
+/// Time for which messages are sent, in seconds. Chosen: long enough for a first look, and for one at a page.
 const SECONDS: u64 = 10;
 const WATCHED_SECONDS: u64 = 120;
 
@@ -90,14 +96,12 @@ pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<Exi
         None => None,
         Some(name) => Some(args.nodes.victim(name.as_deref())?),
     };
-    let shown = match (args.dashboard, args.no_open) {
-        (false, _) => Shown::Nowhere,
-        (true, false) => Shown::InABrowser,
-        (true, true) => Shown::ByAddress,
-    };
-    let usual = if args.dashboard { WATCHED_SECONDS } else { SECONDS };
+    let views = [(args.dashboard, View::Dashboard), (args.browser, View::Peer)];
+    let views: Vec<View> = views.into_iter().filter_map(|(is, view)| is.then_some(view)).collect();
+    let opening = if args.no_open { Opening::ByAddress } else { Opening::InABrowser };
+    let usual = if views.is_empty() { SECONDS } else { WATCHED_SECONDS };
     let (topology, seconds) = (args.nodes, args.seconds.unwrap_or(usual));
-    let plan = director::Plan { topology, seconds, rate: args.rate, victim, shown };
+    let plan = director::Plan { topology, seconds, rate: args.rate, victim, views, opening };
     let mut director = Director::new(plan)?;
     let account = tokio::select! {
         biased;

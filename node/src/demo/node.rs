@@ -5,12 +5,21 @@
 //! * It ends when its standard input does, so it never outlives the director.
 //! * Its handlers do nothing but note what they get.
 
-use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use broadcaster::DropReason;
 use clap::Args;
-use gossip::{Inbound, NetworkId, NodeAddress, Tag, Verdict};
+use gossip::{
+    Inbound, LateNode, NetworkId, NetworkProfile, NodeAddress, PeerClass, Tag, Transport, Verdict,
+};
 use runtime::TaskSet;
+use services::status::{self, Health, Peers, State};
 use tandem::{InboundLimits, Mode, NodeBuilder, Relaying, Running};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +115,11 @@ fn builder(args: &DemoNodeArgs, journal: &Arc<Journal>) -> Result<NodeBuilder, F
     let network = NetworkId::new(args.network.as_str())
         .map_err(|error| Failure::Usage { text: error.to_string() })?;
     let inbound = InboundLimits::default().with_per_ip(MAX_NODES);
-    let mut builder = NodeBuilder::new(network)
+    let node = LateNode::new();
+    let mut builder = NodeBuilder::new(network.clone())
         .mode(args.mode)
+        .http(status::router(health(network, args.mode, &node)))
+        .late_node(&node)
         .data_dir(args.dir.clone())
         .inbound_limits(inbound)
         .relaying(Relaying::Accepted);
@@ -122,6 +134,29 @@ fn builder(args: &DemoNodeArgs, journal: &Arc<Journal>) -> Result<NodeBuilder, F
         });
     }
     Ok(builder)
+}
+
+/// What the node says of itself over HTTP.
+fn health(
+    network: NetworkId,
+    mode: Mode,
+    node: &LateNode,
+) -> impl Fn() -> Health + Send + Sync + 'static {
+    let (node, started) = (node.clone(), Instant::now());
+    move || {
+        let peers = node.node().map(|node| node.peers(PeerClass::Connected)).unwrap_or_default();
+        let over = |transport| peers.iter().filter(|peer| peer.transport == transport).count();
+        Health {
+            state: State::Serving,
+            reasons: Vec::new(),
+            network: network.to_string(),
+            profile: NetworkProfile::TANDEM.name.to_owned(),
+            mode: mode.name().to_owned(),
+            peers: Peers { ws: over(Transport::WebSocket), p2p: over(Transport::Libp2p) },
+            uptime: started.elapsed(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 fn note(journal: &Journal, message: &Inbound) {

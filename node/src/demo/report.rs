@@ -273,7 +273,7 @@ mod tests {
     use crate::demo::{
         account::Account,
         body::Stamp,
-        director::Shown,
+        director::Opening,
         journal::{Deed, Record},
         topology::Topology,
     };
@@ -294,7 +294,14 @@ mod tests {
         }
         let account = Account::of(&ledger, topology.members().len(), None);
         let outcome = Outcome { account, ledger, outage: None };
-        let plan = Plan { topology, seconds: 3, rate: 1.0, victim: None, shown: Shown::Nowhere };
+        let plan = Plan {
+            topology,
+            seconds: 3,
+            rate: 1.0,
+            victim: None,
+            views: Vec::new(),
+            opening: Opening::ByAddress,
+        };
         let report = Report::new(&plan, &outcome);
         assert_eq!((report.handled, report.handled_per_s), (30, 2.0));
     }

@@ -1,8 +1,8 @@
-//! A node that watches the others of a demo, for somebody who looks at its dashboard.
+//! A node beside those of a demo: one that watches them, for somebody who looks at its dashboard, or a relay for pages.
 //!
 //! # Invariants
 //!
-//! * It is in no account: nobody counts what it hears.
+//! * It is in no account: nobody counts what it hears or passes on.
 //! * It ends with the demo, as all nodes do.
 
 use std::{
@@ -29,11 +29,24 @@ use crate::{
 /// Longest time until it listens. Chosen: as for the other nodes.
 const READY_TIME: Duration = Duration::from_secs(30);
 
-/// The process of the watching node.
+/// The arguments of a node beside the others.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    pub(super) name: String,
+    pub(super) network: &'a str,
+    /// Holds its files.
+    pub(super) files: &'a Path,
+    /// Further arguments.
+    pub(super) more: &'a [String],
+}
+
+/// Its process.
 #[derive(Debug)]
 pub(super) struct Watcher {
+    name: String,
     /// Ends when this is dropped.
-    _child: Child,
+    child: Child,
+    ws: String,
     /// Kept, so that what it tells does not fail.
     _told: Lines<BufReader<ChildStdout>>,
     dir: PathBuf,
@@ -42,12 +55,12 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Starts a node that dials all `peers`, and waits until it listens.
     pub(super) async fn start(
-        (network, files): (&str, &Path),
+        Watch { name, network, files, more }: Watch<'_>,
         peers: impl Iterator<Item = &String>,
     ) -> Result<Self, DemoError> {
-        let (name, dir) = ("watcher".to_owned(), files.join("watcher"));
+        let dir = files.join(&name);
         let failed = |source| DemoError::Spawn { name: name.clone(), source };
-        let log = files.join("watcher.log");
+        let log = files.join(format!("{name}.log"));
         let log_file = File::create(&log).map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command
@@ -55,6 +68,7 @@ impl Watcher {
             .args(["--listen-ws", "127.0.0.1:0", "--listen-p2p", "/ip4/127.0.0.1/tcp/0"])
             .args(["--admin-listen", "127.0.0.1:0", "--trace-one-in", "100", "--data-dir"])
             .arg(&dir)
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log_file)
@@ -77,15 +91,30 @@ impl Watcher {
             while let Ok(Some(line)) = told.next_line().await {
                 let event = serde_json::from_str::<Value>(&line).unwrap_or_default();
                 if event["event"] == "ready" {
-                    return true;
+                    return event["ws"].as_str().map(str::to_owned);
                 }
             }
-            false
+            None
         };
         match time::timeout(READY_TIME, ready).await {
-            Ok(true) => Ok(Self { _child: child, _told: told, dir }),
-            Ok(false) | Err(_) => Err(not_ready()),
+            Ok(Some(ws)) => Ok(Self { name, child, ws, _told: told, dir }),
+            Ok(None) | Err(_) => Err(not_ready()),
         }
+    }
+
+    /// Its name among the nodes of the demo.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The URL of its WebSocket port.
+    pub(super) fn ws(&self) -> &str {
+        &self.ws
+    }
+
+    /// The number of its process, as long as it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// The address of its dashboard, with the token.
@@ -98,7 +127,8 @@ impl Watcher {
         let client = Client::new(&self.dir);
         for address in addresses {
             if let Err(error) = client.connect(address).await {
-                log::note(&format!("the dashboard misses {address}: {}", log::in_one_line(&error)));
+                let (name, error) = (&self.name, log::in_one_line(&error));
+                log::note(&format!("{name} misses {address}: {error}"));
             }
         }
     }

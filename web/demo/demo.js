@@ -1,0 +1,174 @@
+/**
+ * The page of `tandem demo --browser`: joins the network of the demo as a peer, and shows what arrives.
+ *
+ * Every text of others is written as text, never as markup.
+ */
+
+import { Node } from './tandem.js'
+
+const CLASSES = ['votes', 'transactions', 'proposals']
+const STAMP_BYTES = 24
+/** Latencies of a node that are kept, of the last so many milliseconds. */
+const KEPT = 4000
+const WINDOW_MS = 10_000
+const SECONDS = 60
+const MAX_EVENTS = 100
+const MODES = { ws: 'WebSocket', p2p: 'libp2p', hybrid: 'both' }
+
+const $ = (selector) => document.querySelector(selector)
+const make = (tag, text = '', kind = '') => { const made = document.createElement(tag); made.textContent = text; made.className = kind; return made }
+const now = () => performance.timeOrigin + performance.now()
+const ms = (value) => value === undefined ? '–' : value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`
+const short = (id) => id ? `${id.slice(0, 6)}…${id.slice(-6)}` : 'anonymous'
+
+/** Votes of each second, by mode. */
+const seconds = new Map()
+let nodes = []
+let node
+
+$('#theme').addEventListener('click', () => {
+  const isDark = getComputedStyle(document.documentElement).colorScheme === 'dark' || (!document.documentElement.dataset.theme && matchMedia('(prefers-color-scheme: dark)').matches)
+  document.documentElement.dataset.theme = isDark ? 'light' : 'dark'
+})
+
+function tell (text) {
+  const line = make('li')
+  line.append(make('time', new Date().toLocaleTimeString()), text)
+  $('#events').prepend(line)
+  while ($('#events').children.length > MAX_EVENTS) $('#events').lastChild.remove()
+}
+
+/** The stamp with which a node of the demo begins every body; null for a message of anybody else. */
+function stampOf (body) {
+  const view = new DataView(body.buffer, body.byteOffset, body.byteLength)
+  if (body.length < STAMP_BYTES || view.getUint32(0) !== 0x54444d31) return null
+  const sent = Number(view.getBigUint64(16, true) / 1000n) / 1000
+  return { kind: CLASSES[body[4]], sender: nodes[body[5]], number: view.getUint32(8, true), sent }
+}
+
+function hear ({ tag, body, at }) {
+  const stamp = stampOf(body)
+  // Probes, by which the nodes find out that they hear each other, are of no class.
+  if (!stamp?.kind || !stamp.sender) return
+  const { kind, sender, number, sent } = stamp
+  const latency = at - sent
+  sender.counts[kind] += 1
+  sender.recent.push({ at, latency })
+  if (sender.recent.length > KEPT) sender.recent.shift()
+  if (kind === 'votes') {
+    const second = Math.floor(at / 1000)
+    const counts = seconds.get(second) ?? { ws: 0, p2p: 0, hybrid: 0 }
+    counts[sender.mode] += 1
+    seconds.set(second, counts)
+    seconds.delete(second - SECONDS - 2)
+  }
+  if (tag === 'PP') {
+    const line = make('li', `${sender.name} (${MODES[sender.mode]}), number ${number + 1}: ${(body.length / 1048576).toFixed(1)} MiB after ${ms(latency)}`)
+    $('#proposals').prepend(line)
+    while ($('#proposals').children.length > 12) $('#proposals').lastChild.remove()
+  }
+}
+
+function draw () {
+  const context = $('#rate').getContext('2d')
+  const style = getComputedStyle(document.documentElement)
+  const { width, height } = context.canvas
+  const last = Math.floor(now() / 1000) - 1
+  const shown = Array.from({ length: SECONDS }, (_, at) => seconds.get(last - SECONDS + 1 + at) ?? { ws: 0, p2p: 0, hybrid: 0 })
+  const sums = shown.map(({ ws, p2p, hybrid }) => ws + p2p + hybrid)
+  const most = Math.max(10, ...sums)
+  context.clearRect(0, 0, width, height)
+  const step = width / SECONDS
+  shown.forEach((counts, at) => {
+    let from = height
+    for (const mode of Object.keys(MODES)) {
+      const tall = counts[mode] / most * (height - 24)
+      context.fillStyle = style.getPropertyValue(`--${mode}`)
+      context.fillRect(at * step + 1, from - tall, step - 2, tall)
+      from -= tall
+    }
+  })
+  context.fillStyle = style.getPropertyValue('--soft')
+  context.font = '15px system-ui'
+  context.fillText(`${most} a second`, 6, 16)
+  const { ws, p2p, hybrid } = shown[SECONDS - 1]
+  $('#rate-words').textContent = `In the last second: ${ws} from WebSocket nodes, ${p2p} from libp2p nodes, ${hybrid} from nodes with both.`
+}
+
+function show () {
+  const from = now() - WINDOW_MS
+  for (const { recent, counts, row } of nodes) {
+    while (recent.length > 0 && recent[0].at < from) recent.shift()
+    const sorted = recent.map(({ latency }) => latency).sort((one, other) => one - other)
+    const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]
+    const values = [...CLASSES.map((kind) => counts[kind].toLocaleString()), (recent.length * 1000 / WINDOW_MS).toFixed(0), ms(at(0.5)), ms(at(0.99))]
+    values.forEach((value, index) => { row.cells[index + 2].textContent = value })
+  }
+  draw()
+}
+
+function showRelay ({ relays }) {
+  const used = node.relay?.address
+  $('#relays').replaceChildren(...relays.map(({ name, address, pid }) => {
+    const line = make('li', '', address === used ? 'used' : '')
+    line.append(`${name} at ${address}${address === used ? ', used now' : ''}: `, make('code', `kill -9 ${pid}`))
+    return line
+  }))
+  const name = relays.find(({ address }) => address === used)?.name
+  $('#state').textContent = name ? `joined by ${name}` : 'looking for a relay'
+  $('#state').className = `pill ${name ? 'joined' : 'away'}`
+}
+
+async function start () {
+  const network = await (await fetch('network')).json()
+  nodes = network.nodes.map((told) => ({ ...told, counts: { votes: 0, transactions: 0, proposals: 0 }, recent: [], row: make('tr') }))
+  for (const { name, mode, row } of nodes) {
+    row.append(make('td', name, 'text'), make('td', MODES[mode], 'text'), ...Array.from({ length: 6 }, () => make('td')))
+    $('#nodes tbody').append(row)
+  }
+  for (const { name, peer_id: id } of nodes.filter(({ mode }) => mode === 'p2p')) {
+    const option = make('option', `${name}, ${short(id)}`)
+    option.value = id
+    $('#peer').append(option)
+  }
+  node = await Node.connect({ addresses: network.relays.map(({ address }) => address), network: network.network, name: 'demo page' })
+  globalThis.node = node
+  const fact = (name, value) => { const pair = make('div'); pair.append(make('dt', name), make('dd', value)); return pair }
+  $('#facts').append(fact('network', network.network), fact('this page', short(node.peerId)))
+  const joined = ({ detail: { address, peerId } }) => { tell(`joined by ${network.relays.find((relay) => relay.address === address)?.name}, ${short(peerId)}`); showRelay(network) }
+  node.addEventListener('connected', joined)
+  node.addEventListener('disconnected', ({ detail }) => { tell(`cut off: ${detail.message}`); showRelay(network) })
+  joined({ detail: node.relay })
+  setInterval(show, 250)
+  for await (const message of node.on('AV', 'TX', 'PP')) hear(message)
+}
+
+$('#transaction').addEventListener('submit', (event) => {
+  event.preventDefault()
+  const admission = node?.broadcast('TX', $('#text').value) ?? 'not joined'
+  $('#sent').textContent = admission === 'queued' ? `Sent: ${node.stats.sent} so far.` : `Not sent: ${admission}.`
+})
+
+$('#ask').addEventListener('submit', async (event) => {
+  event.preventDefault()
+  const began = performance.now()
+  $('#asked').textContent = 'Asking …'
+  try {
+    const peer = $('#peer').value
+    // `/status` says by its success alone that the node serves; `/health` says how it is.
+    const status = await node.fetch('/status', { peer })
+    const health = await node.fetch('/health', { peer })
+    $('#answer').textContent = JSON.stringify(await health.json(), null, 2)
+    $('#answer').hidden = false
+    $('#asked').textContent = `/status: ${status.status}, and below it /health, after ${ms(performance.now() - began)}.`
+  } catch (error) {
+    $('#asked').textContent = `No answer: ${error.message}`
+  }
+})
+
+start().catch((error) => {
+  $('#trouble').textContent = `The page could not join: ${error.message}`
+  $('#trouble').hidden = false
+  $('#state').textContent = 'not joined'
+  $('#state').className = 'pill away'
+})
