@@ -9,7 +9,9 @@
  * line on stderr.
  */
 
+import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import puppeteer from 'puppeteer-core'
 import WebSocket from 'ws'
 import { Node } from '../../web/client/tandem.js'
@@ -29,6 +31,11 @@ const fail = (text) => {
 }
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
 const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+
+/** The blocks of a language in the manual's page, for the relay at an address. */
+const manual = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
+const blocks = (language) => [...manual.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map(([, text]) => text)
+const aimed = (text, { ws, network }) => text.replaceAll('ws://127.0.0.1:4160', ws.replace('http', 'ws')).replaceAll("network: 'tandem'", `network: '${network}'`)
 
 const site = await serve()
 const foreign = await serve()
@@ -119,6 +126,32 @@ try {
   if (!(await hereVotes.next()).done) fail('a loop goes on after the end of its node')
   console.log('a worker and Node.js hear, send and call too')
 
+  // What the manual shows: a page, and a program.
+  const [html] = blocks('html')
+  site.show(aimed(html, first))
+  const shown = await browser.newPage()
+  shown.on('pageerror', (error) => fail(`the manual's page failed: ${error}`))
+  await shown.goto(`${site.origin}/manual`)
+  await shown.waitForFunction((id) => document.querySelector('#relay').textContent === id, {}, first.peerId)
+  const folder = new URL('./node_modules/.manual/', import.meta.url)
+  mkdirSync(folder, { recursive: true })
+  copyFileSync(new URL('../../web/client/tandem.js', import.meta.url), new URL('./tandem.mjs', folder))
+  const [js] = blocks('js')
+  writeFileSync(new URL('./program.mjs', folder), aimed(js, first).replace('./tandem.js', './tandem.mjs'))
+  const programOfManual = spawn(process.execPath, [new URL('./program.mjs', folder).pathname], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  programOfManual.stdout.on('data', (text) => { said += text })
+  await until('the state in the program of the manual', async () => said.includes('queued\nserving\n'))
+  await behind.send('AV', ['a vote of the manual'])
+  await until('the vote in the program of the manual', async () => /^AV 20 20/m.test(said))
+  programOfManual.kill()
+  await shown.waitForFunction(() => document.querySelector('#votes li')?.textContent === 'a vote of the manual')
+  if (await shown.$eval('#count', ({ textContent }) => textContent) !== '1') fail('the page of the manual counts wrongly')
+  await shown.close()
+  const extra = TRANSACTIONS + 2
+  await until('the transaction of the program of the manual', async () => transactions.length === extra)
+  console.log('the page and the program of the manual do what it says')
+
   // Refused: a page of another site, a wrong network, a hello that is none. A page that reads too slowly loses the oldest.
   const stranger = await open(foreign, { expected: /WebSocket|CORS|ERR_FAILED/ })
   const refused = await stranger.evaluate(async (options, health) => {
@@ -182,7 +215,7 @@ try {
   await behind.send('AV', names('a vote after', 100))
   await until('the votes after', async () => await heard(page, 'page', 'AV') === had + 100)
   if (await page.evaluate(() => nodes.page.broadcast('TX', 'back again')) !== 'queued') fail('it cannot send after its relay died')
-  await until('a transaction by the other relay', async () => transactions.length === TRANSACTIONS + 2)
+  await until('a transaction by the other relay', async () => transactions.length === extra + 1)
   await page.reload()
   await page.waitForFunction(() => document.title === 'ready')
   const again = await page.evaluate((options) => join('again', options), options)

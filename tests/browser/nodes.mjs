@@ -11,7 +11,7 @@ const children = new Set()
 /** Starts a node of the network, and waits until it listens. */
 export async function start (program, scratch, name, ...args) {
   const dir = `${scratch}/${name}`
-  const flags = ['--network', NETWORK, '--data-dir', dir, '--listen-ws', '127.0.0.1:0', '--listen-p2p', '/ip4/127.0.0.1/tcp/0', '--admin-listen', '127.0.0.1:0']
+  const flags = ['--network', NETWORK, '--data-dir', dir, '--listen-ws', '127.0.0.1:0', '--listen-p2p', '/ip4/127.0.0.1/tcp/0', '--admin-listen', '127.0.0.1:0', '--log', 'error']
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TANDEM_')))
   const child = spawn(program, ['run', '--json', ...flags, ...args], { stdio: ['ignore', 'pipe', 'inherit'], env })
   children.add(child)

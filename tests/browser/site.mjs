@@ -41,10 +41,12 @@ export async function serve () {
   const text = { '/': ['text/html', PAGE], '/page.js': ['text/javascript', SCRIPT], '/worker.js': ['text/javascript', WORKER], '/tandem.js': ['text/javascript', await readFile(CLIENT)] }
   const server = createServer((request, response) => {
     const [type, body] = text[new URL(request.url, 'http://x').pathname] ?? []
-    const policy = "default-src 'none'; script-src 'self'; worker-src 'self'; img-src data:; connect-src ws://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'"
+    // The page of the manual has its script in itself.
+    const inline = request.url === '/manual' ? " 'unsafe-inline'" : ''
+    const policy = `default-src 'none'; script-src 'self'${inline}; worker-src 'self'; img-src data:; connect-src ws://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'`
     response.writeHead(body ? 200 : 404, { 'content-type': `${type ?? 'text/plain'}; charset=utf-8`, 'content-security-policy': policy, 'x-content-type-options': 'nosniff' })
     response.end(body)
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return { origin: `http://127.0.0.1:${server.address().port}`, close: () => server.close() }
+  return { origin: `http://127.0.0.1:${server.address().port}`, close: () => server.close(), show: (html) => { text['/manual'] = ['text/html', html] } }
 }

@@ -340,7 +340,8 @@ class Link {
       if (this.#deliver) this.#deliver(data)
       else if (this.#early.push(data) > MAX_EARLY) this.end(new TandemError('protocol', 'the relay speaks before its hello is judged'))
     }
-    this.#socket.onclose = ({ code, reason }) => this.end(new TandemError('closed-by-relay', `${address.text} closed the connection: ${code}${reason ? `, ${reason}` : ''}`))
+    const how = ({ code, reason }) => code === 1006 ? 'broke off' : `closed the connection: ${code} ${reason}`.trim()
+    this.#socket.onclose = (event) => this.end(new TandemError('closed-by-relay', `${address.text} ${how(event)}`))
     // A page is not told why: the relay may be away, may be full, or may not let this origin in.
     this.#socket.onerror = () => this.end(new TandemError('unreachable', `${address.text} cannot be reached, or lets this page not in`))
   }

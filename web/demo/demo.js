@@ -70,26 +70,29 @@ function hear ({ tag, body, at }) {
 }
 
 function draw () {
-  const context = $('#rate').getContext('2d')
-  const style = getComputedStyle(document.documentElement)
-  const { width, height } = context.canvas
+  const canvas = $('#rate')
+  const context = canvas.getContext('2d')
+  const scale = devicePixelRatio
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  [canvas.width, canvas.height] = [width * scale, height * scale]
+  context.scale(scale, scale)
   const last = Math.floor(now() / 1000) - 1
   const shown = Array.from({ length: SECONDS }, (_, at) => seconds.get(last - SECONDS + 1 + at) ?? { ws: 0, p2p: 0, hybrid: 0 })
   const sums = shown.map(({ ws, p2p, hybrid }) => ws + p2p + hybrid)
   const most = Math.max(10, ...sums)
-  context.clearRect(0, 0, width, height)
   const step = width / SECONDS
   shown.forEach((counts, at) => {
     let from = height
     for (const mode of Object.keys(MODES)) {
       const tall = counts[mode] / most * (height - 24)
-      context.fillStyle = style.getPropertyValue(`--${mode}`)
-      context.fillRect(at * step + 1, from - tall, step - 2, tall)
+      // The colours of the legend are those of the present scheme.
+      context.fillStyle = getComputedStyle($(`.legend .${mode}`)).backgroundColor
+      context.fillRect(at * step, from - tall, Math.max(1, step - 1), tall)
       from -= tall
     }
   })
-  context.fillStyle = style.getPropertyValue('--soft')
-  context.font = '15px system-ui'
+  context.fillStyle = getComputedStyle($('#rate-words')).color
+  context.font = '14px system-ui'
   context.fillText(`${most} a second`, 6, 16)
   const { ws, p2p, hybrid } = shown[SECONDS - 1]
   $('#rate-words').textContent = `In the last second: ${ws} from WebSocket nodes, ${p2p} from libp2p nodes, ${hybrid} from nodes with both.`

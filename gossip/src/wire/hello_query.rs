@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_page_of_a_browser_writes_is_read() {
+    fn a_query_is_read_as_a_browser_writes_it() {
         let hello =
             read("version=2.2&noderandom=AAECAwQFBgcICQ%3D%3D&instancename=a+page%21&colour=blue");
         assert_eq!((&*hello.version, &*hello.instance), ("2.2", "a page!"));

@@ -52,7 +52,7 @@ fn query() -> String {
     hello_query::encode(&hello(None), PROFILE)
 }
 
-/// What a browser sends for a WebSocket of a page.
+/// The request of a browser for a WebSocket of a page.
 fn request(query: &str, host: &str, origin: &str, extra: &str) -> String {
     format!(
         "GET /v1/test-v1/gossip?{query} HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive, Upgrade\r\n\

@@ -22,6 +22,7 @@ const SAID_ELSEWHERE: [(&str, &str, &[Key]); 14] = [
     ("the DHT", "peers.md#the-dht", &[Key::Dht, Key::DhtProvides]),
     ("values in the DHT", "peers.md#values-in-the-dht", &[Key::DhtValues]),
     ("Members", "peers.md#members", &[Key::Admit]),
+    ("Pages in a browser", "browser.md", &[Key::PageOrigins, Key::MaxInboundPerOrigin]),
     ("Proxies", "proxies.md", &[Key::TrustedProxies, Key::ProxyProtocol, Key::RealIpHeader]),
     ("Being reachable", "reachability.md", &[Key::Reachability]),
     ("being a relay", "reachability.md#being-a-relay", &[Key::RelayLimits]),

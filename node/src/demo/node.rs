@@ -136,7 +136,7 @@ fn builder(args: &DemoNodeArgs, journal: &Arc<Journal>) -> Result<NodeBuilder, F
     Ok(builder)
 }
 
-/// What the node says of itself over HTTP.
+/// The function that tells the state of the node over HTTP.
 fn health(
     network: NetworkId,
     mode: Mode,

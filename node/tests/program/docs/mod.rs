@@ -5,6 +5,7 @@
 //! * `rust` compiles and runs as a doctest of the test kit (`tests/src/manual.rs`).
 //! * `toml` is a configuration, which the program reads; `toml cargo` is a part of a `Cargo.toml`, which cargo reads.
 //! * `nginx` and `haproxy` are run by `proxies.rs`.
+//! * `html` and `js` are run by `tests/browser/check`.
 
 #![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 // A test that cannot go on has failed.
@@ -62,6 +63,7 @@ mod tests {
                     ("nginx" | "haproxy", None) => {
                         assert_eq!(page.name, "docs/proxies.md", "{place}")
                     }
+                    ("html" | "js", None) => assert_eq!(page.name, "docs/browser.md", "{place}"),
                     (language, mark) => panic!("{place}: nothing tests {language} {mark:?}"),
                 }
                 behind_commands = is_run(block)
@@ -198,6 +200,12 @@ mod tests {
     #[test]
     fn the_page_on_the_dashboard_runs_as_pasted() {
         runs("docs/dashboard.md", Ground::best());
+    }
+
+    // Issue 13, 6.
+    #[test]
+    fn the_page_on_browsers_runs_as_pasted() {
+        runs("docs/browser.md", Ground::best());
     }
 
     // Issue 12, 9.
