@@ -14,7 +14,7 @@ use crate::config::Key;
 const WRITE: &str = "TANDEM_WRITE_REFERENCE";
 
 /// The parts of the manual that say more about some settings: title, place, settings.
-const SAID_ELSEWHERE: [(&str, &str, &[Key]); 14] = [
+const SAID_ELSEWHERE: [(&str, &str, &[Key]); 15] = [
     ("the admin API", "api.md", &[Key::AdminListen]),
     ("Deployment", "deployment.md", &[Key::DrainSeconds]),
     ("Metrics", "metrics.md", &[Key::Metrics]),
