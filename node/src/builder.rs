@@ -92,6 +92,17 @@ enum DirSource {
     Opened(DataDir),
 }
 
+impl DirSource {
+    /// Opens the directory, if there is to be one.
+    fn open(self) -> Result<Option<DataDir>, StartError> {
+        Ok(match self {
+            Self::None => None,
+            Self::Path(path) => Some(DataDir::open(path)?),
+            Self::Opened(dir) => Some(dir),
+        })
+    }
+}
+
 /// The parts and settings of a node that is to be started.
 ///
 /// The name of the network has no sensible default and is an argument of [`NodeBuilder::new`]; every method sets one
@@ -412,11 +423,7 @@ impl NodeBuilder {
     async fn start_parts(mut self, parent: &CancellationToken) -> Result<Running, StartError> {
         self.check()?;
         self.profile = self.profile.on_topics(&self.on_topics)?;
-        let data_dir = match std::mem::take(&mut self.data_dir) {
-            DirSource::None => None,
-            DirSource::Path(path) => Some(DataDir::open(path)?),
-            DirSource::Opened(dir) => Some(dir),
-        };
+        let data_dir = std::mem::take(&mut self.data_dir).open()?;
         let key = self.find_key(data_dir.as_ref())?;
         let cancel = parent.child_token();
         // An early end of this function ends the tasks that it started.
@@ -449,6 +456,8 @@ impl NodeBuilder {
             key,
             #[cfg(any(feature = "ws", feature = "websocket"))]
             certificates: self.tls.load()?,
+            #[cfg(feature = "webrtc")]
+            webrtc_certificate: self.webrtc_certificate(data_dir.as_ref())?,
             broadcaster: broadcaster.clone(),
             door: door.clone(),
             http_server: http_server.clone(),

@@ -82,6 +82,15 @@ pub enum KeyError {
         /// The fault of the content.
         source: net_p2p::NetworkKeyError,
     },
+    /// The content of the file is no certificate for WebRTC.
+    #[cfg(feature = "webrtc")]
+    #[error("the certificate for WebRTC in {} cannot be used; without the file a new one is made, and the addresses change", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// The fault of the content.
+        source: net_p2p::WebRtcCertificateError,
+    },
     /// The file cannot be written.
     #[error("cannot write the key file {}, make its directory writable for the user that runs the node", path.display())]
     Write {
@@ -149,10 +158,37 @@ pub(crate) fn load_or_create(path: &Path) -> Result<Keypair, KeyError> {
             tracing::info!(file = %path.display(), identity = %key.identity(), "a new key was made");
             Ok(key)
         }
-        Err(WriteError::NoRights) => Err(KeyError::NoRights { path: path.to_owned() }),
         // Another process was faster.
         Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
-        Err(WriteError::Io(source)) => Err(KeyError::Write { path: path.to_owned(), source }),
+        Err(error) => Err(error.of(path)),
+    }
+}
+
+/// Reads the certificate for WebRTC, which is made and written if there is none.
+///
+/// # Errors
+///
+/// [`KeyError`], as for the node's own key.
+#[cfg(feature = "webrtc")]
+pub(crate) fn load_or_create_certificate(
+    path: &Path,
+) -> Result<net_p2p::WebRtcCertificate, KeyError> {
+    use net_p2p::WebRtcCertificate;
+    let unusable = |source| KeyError::Certificate { path: path.to_owned(), source };
+    let load = || {
+        let text = String::from_utf8(read(path)?).unwrap_or_default();
+        WebRtcCertificate::from_pem(&text).map_err(unusable)
+    };
+    match load() {
+        Err(KeyError::Missing { .. }) => {}
+        loaded => return loaded,
+    }
+    let made = WebRtcCertificate::generate().map_err(unusable)?;
+    match write_text(&made.to_pem(), path, |from, to| fs::hard_link(from, to)) {
+        Ok(()) => Ok(made),
+        // Another process was faster.
+        Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => load(),
+        Err(error) => Err(error.of(path)),
     }
 }
 
@@ -168,9 +204,17 @@ fn write(
     path: &Path,
     link: impl FnOnce(&Path, &Path) -> io::Result<()>,
 ) -> Result<(), WriteError> {
+    write_text(&key.to_pem().map_err(io::Error::other)?, path, link)
+}
+
+/// The same with the text of the file.
+fn write_text(
+    text: &str,
+    path: &Path,
+    link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<(), WriteError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
-    let text = key.to_pem().map_err(io::Error::other)?;
     let beside = directory.join(format!(".key-{:016x}", Random::system().next_u64()));
     let named = write_private(&beside, text.as_bytes()).and_then(|()| {
         match link(&beside, path) {
@@ -201,6 +245,17 @@ enum WriteError {
     NoRights,
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl WriteError {
+    /// The error for the file at `path`.
+    fn of(self, path: &Path) -> KeyError {
+        let path = path.to_owned();
+        match self {
+            Self::NoRights => KeyError::NoRights { path },
+            Self::Io(source) => KeyError::Write { path, source },
+        }
+    }
 }
 
 /// Writes a file that only its owner can read.

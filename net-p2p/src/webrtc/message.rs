@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_sent_apart_from_its_length() {
-        for (bytes, parts) in [(0, 1), (4_089, 1), (4_091, 2), (MAX_DATA_BYTES, 2)] {
+        for (bytes, parts) in [(0, 1), (4_091, 1), (4_092, 2), (MAX_DATA_BYTES, 2)] {
             let frame = Frame::of(&vec![7; bytes]);
             let sent = frame.clone().parts();
             assert_eq!((sent.len(), sent.concat()), (parts, frame.clone().encode()), "{bytes}");

@@ -21,6 +21,8 @@ pub(super) struct Lent {
     pub(super) key: Keypair,
     #[cfg(any(feature = "ws", feature = "websocket"))]
     pub(super) certificates: super::tls::Certificates,
+    #[cfg(feature = "webrtc")]
+    pub(super) webrtc_certificate: Option<net_p2p::WebRtcCertificate>,
     pub(super) broadcaster: Broadcaster,
     pub(super) door: Door,
     /// Serves HTTP, if there is anything to serve.

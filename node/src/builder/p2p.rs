@@ -16,8 +16,10 @@ use net_p2p::{
 };
 
 use super::{NodeBuilder, networks::Lent};
+#[cfg(feature = "webrtc")]
+use crate::data_dir::DataDir;
 use crate::error::StartError;
-#[cfg(feature = "private-network")]
+#[cfg(any(feature = "private-network", feature = "webrtc"))]
 use crate::keys;
 #[cfg(any(feature = "websocket", feature = "private-network"))]
 use crate::mode::Mode;
@@ -25,6 +27,10 @@ use crate::mode::Mode;
 /// Interval at which the files of certificates are read again. Source: `WsConfig::tls_reread`.
 #[cfg(feature = "websocket")]
 const REREAD: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The file of the certificate for WebRTC, in the data directory.
+#[cfg(feature = "webrtc")]
+const WEBRTC_CERTIFICATE: &str = "webrtc.pem";
 
 /// The settings of the libp2p side.
 #[derive(Debug)]
@@ -255,6 +261,18 @@ impl NodeBuilder {
         self
     }
 
+    /// The certificate for WebRTC, of a node that listens on it and keeps files. Others have a new one at each start.
+    #[cfg(feature = "webrtc")]
+    pub(super) fn webrtc_certificate(
+        &self,
+        dir: Option<&DataDir>,
+    ) -> Result<Option<net_p2p::WebRtcCertificate>, StartError> {
+        let listens = self.p2p.listen.iter().any(|address| address.contains("/webrtc-direct"));
+        let Some(dir) = dir.filter(|_| listens) else { return Ok(None) };
+        let certificate = keys::load_or_create_certificate(&dir.path().join(WEBRTC_CERTIFICATE))?;
+        Ok(Some(certificate))
+    }
+
     /// The configuration of the libp2p network.
     pub(super) fn p2p_config(&self, lent: &Lent) -> Result<P2pConfig, StartError> {
         let multiaddr = |address: &&NodeAddress| matches!(address, NodeAddress::Multiaddr(_));
@@ -291,6 +309,10 @@ impl NodeBuilder {
             config.web.identity = own;
             // In other modes the WebSocket side reads the files again.
             config.web.reread = (self.mode == Mode::Libp2p).then_some(REREAD);
+        }
+        #[cfg(feature = "webrtc")]
+        {
+            config.webrtc_certificate.clone_from(&lent.webrtc_certificate);
         }
         #[cfg(feature = "private-network")]
         {
