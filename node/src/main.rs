@@ -7,6 +7,7 @@ mod demo;
 mod lines;
 mod live;
 mod log;
+mod printable;
 mod spans;
 mod web_page;
 

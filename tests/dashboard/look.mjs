@@ -83,6 +83,11 @@ try {
   await page.focus('#traces tbody button')
   await page.keyboard.press('Enter')
   await page.waitForSelector('#way li', { timeout: PATIENCE_MS })
+  // Other nodes are asked by this one: itself once more, which is shown once, and one that is not there.
+  await page.type('#nodes', `${address}\n/no/where`)
+  await page.keyboard.press('Tab')
+  await page.waitForFunction(() => /this node[^]*no node runs/.test(document.querySelector('#tree:not([hidden])')?.textContent), { timeout: PATIENCE_MS })
+  if ((await page.$eval('#tree', (tree) => tree.textContent)).includes(token)) fail('a token is shown')
   await page.evaluate(() => document.activeElement.blur())
   await page.click('#theme')
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }])

@@ -21,9 +21,11 @@ const KEPT_EVENTS = 200
 const KEPT_RATES = 120
 /** Seconds over which latencies are told. */
 const LATENCY_S = 10
-/** The list of traced messages is asked for less often: it holds 256. */
+/** The list of traced messages is asked for less often. */
 const TRACES_EVERY_MS = 3_000
 const SHOWN_TRACES = 12
+/** Longest wait for a node that asks others. Chosen: a little more than the node waits for them. */
+const TREE_DEADLINE_MS = 8_000
 /** Longest text of a peer that is shown. */
 const MAX_TEXT = 200
 
@@ -66,6 +68,8 @@ if (location.hash) {
 async function ask (path, options = {}) {
   if (token == null) throw new Unauthorized()
   const response = await fetch(path, {
+    method: options.method ?? 'GET',
+    body: options.body,
     headers: { authorization: `Bearer ${token}`, ...options.headers },
     signal: options.signal ?? AbortSignal.timeout(DEADLINE_MS),
     cache: 'no-store',
@@ -250,7 +254,7 @@ function tableRow (cells, kind) {
 function showTraces ({ traces }) {
   const { one_in: oneIn, traces: kept } = traces
   $('sample').textContent = oneIn === 0 ? 'The node keeps the way of no message unasked.' : oneIn === 1 ? 'The node keeps the way of every message.' : `The node keeps the way of one message in ${count(oneIn)}.`
-  const rows = kept.slice(0, SHOWN_TRACES).map((trace) => {
+  const rows = kept.map((trace) => {
     const row = tableRow(['', shown(trace.tag), bytes(trace.bytes), new Date(trace.began_us / 1e3).toLocaleTimeString('en-GB'), count(trace.copies),
       time(trace.handled_us), count(trace.written), count(trace.dropped)], 'td')
     const button = element('button', `${shown(trace.digest).slice(0, 16)}…`, { type: 'button', title: shown(trace.digest) })
@@ -277,8 +281,26 @@ const STEPS = {
   written: (who) => `written to ${who}`
 }
 
+/** Nodes that were named in this tab. Their tokens stand in them, so they are kept where this node's is. */
+const named = () => $('nodes').value.split('\n').map((line) => line.trim()).filter((line) => line !== '')
+
+/** The message from node to node, as `tandem trace` prints it; the node asks the others. */
+async function showTree (digest) {
+  const nodes = named()
+  $('tree').hidden = true
+  if (nodes.length === 0 || !/^[0-9a-f]{64}$/i.test(digest)) return
+  const order = { method: 'POST', body: JSON.stringify({ nodes }), signal: AbortSignal.timeout(TREE_DEADLINE_MS) }
+  const told = await ask(`/v1/traces/${digest}/tree`, order).then((answer) => answer.json()).catch((error) => error)
+  // Another one may have been asked for meanwhile, or other nodes.
+  if (state.digest !== digest || named().join() !== nodes.join()) return
+  const lines = told instanceof Error ? [told.message] : [...told.lines, ...told.missing.map(({ node, error }) => `${node}: ${error}`)]
+  $('tree').textContent = lines.map(shown).join('\n')
+  $('tree').hidden = false
+}
+
 async function showWay (digest) {
   state.digest = digest
+  showTree(digest)
   const found = /^[0-9a-f]{64}$/i.test(digest) ? await json(`/v1/traces/${digest}`).catch((error) => error) : null
   // Another one may have been asked for meanwhile.
   if (state.digest !== digest) return
@@ -454,7 +476,7 @@ async function round (isUrgent) {
     const [node, page, metrics, http, dht, topics, latency, traces] = await Promise.all([
       json('/v1/node'), wantsPeers ? json(`/v1/peers?limit=${MAX_PEERS}`) : null, ask('/metrics').then((response) => response.text()),
       json('/v1/http'), json('/v1/dht'), json('/v1/topics'),
-      json('/v1/latency'), wantsTraces ? json('/v1/traces') : null
+      json('/v1/latency'), wantsTraces ? json(`/v1/traces?limit=${SHOWN_TRACES}`) : null
     ])
     const counted = counts(metrics, performance.now())
     if (state.counted != null) {
@@ -549,6 +571,12 @@ $('ask').addEventListener('submit', (event) => {
 })
 $('filter').addEventListener('input', () => { state.page = 0; showTable(state) })
 $('digest').addEventListener('input', () => showWay($('digest').value.trim()))
+$('nodes').value = sessionStorage.getItem('nodes') ?? ''
+// Not while somebody types: half a token is a wrong one.
+$('nodes').addEventListener('change', () => {
+  sessionStorage.setItem('nodes', $('nodes').value)
+  showTree($('digest').value.trim())
+})
 $('before').addEventListener('click', () => { state.page--; showTable(state) })
 $('after').addEventListener('click', () => { state.page++; showTable(state) })
 $('theme').addEventListener('click', () => {

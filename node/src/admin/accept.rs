@@ -6,12 +6,25 @@
 //!
 //! # Invariants
 //!
-//! * At most [`Port::places`] connections are served; one more is closed at once, and a line says so, rarely.
+//! * At most as many connections are served as there are [`Places`]; one that found none, or had to give up its own, is counted, and a
+//!   line says so, rarely.
 //! * A connection has one request, and an idle one ends.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -21,11 +34,13 @@ use runtime::{AcceptPause, Rarely, TaskSet};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::deadline::Deadline;
+use super::{
+    deadline::Deadline,
+    places::{Newcomer, Place, Places},
+};
 
 /// Longest time for the head of a request. Chosen: a local process needs no time at all, and a collector little.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,81 +53,127 @@ pub(crate) trait Listens: Send + Sync + 'static {
     /// Its connections.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next connection.
+    /// Waits for the next connection, and says where it came from over a network.
     ///
     /// # Cancel safety
     ///
     /// Safe: no connection is lost.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
 }
 
 impl Listens for UnixListener {
     type Stream = tokio::net::UnixStream;
 
-    async fn next(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
+        self.accept().await.map(|(stream, _)| (stream, None))
     }
 }
 
 impl Listens for runtime::Listener {
     type Stream = runtime::Stream;
 
-    async fn next(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
+        self.accept().await.map(|(stream, from)| (stream, Some(from.ip())))
+    }
+}
+
+/// The routes for connections to a port.
+pub(crate) trait Doors: Send + Sync + 'static {
+    /// The routes for one of them, from there. They keep its place when they let a request in.
+    fn open(&self, from: Option<IpAddr>, place: Arc<Place>) -> Router;
+}
+
+/// Lets every request in.
+#[derive(Clone, Debug)]
+pub(crate) struct Open(pub(crate) Router);
+
+impl Doors for Open {
+    fn open(&self, _from: Option<IpAddr>, place: Arc<Place>) -> Router {
+        self.0.clone().layer(middleware::from_fn(move |request: Request, next: Next| {
+            place.keep();
+            next.run(request)
+        }))
+    }
+}
+
+/// Connections that were closed for want of a place, for a metric. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Crowded {
+    evicted: Arc<AtomicU64>,
+    full: Arc<AtomicU64>,
+}
+
+impl Crowded {
+    /// Those that had said nothing, or nothing right, and made room for a newcomer.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Those that came while all others were served.
+    pub(crate) fn full(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
     }
 }
 
 /// A port at which requests are served.
 #[derive(Clone, Debug)]
-pub(crate) struct Port {
+pub(crate) struct Port<D> {
     /// The name of its connections in the log.
     pub(crate) name: &'static str,
     /// The name of a task that serves one of its connections.
     pub(crate) task: &'static str,
-    /// Connections at one time.
-    pub(crate) places: usize,
-    pub(crate) router: Router,
+    pub(crate) places: Places,
+    pub(crate) doors: D,
+    pub(crate) crowded: Crowded,
     /// Owns the connections.
     pub(crate) tasks: TaskSet,
 }
 
-impl Port {
+impl<D: Doors> Port<D> {
     /// Serves the connections of `listener` until cancelled.
     pub(crate) async fn serve(self, listener: impl Listens, cancel: CancellationToken) {
-        let places = Arc::new(Semaphore::new(self.places));
-        let (mut pause, full) = (AcceptPause::new(self.name), Rarely::new());
+        let (mut pause, crowd) = (AcceptPause::new(self.name), Rarely::new());
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
                 accepted = listener.next() => accepted,
             };
-            match (accepted, Arc::clone(&places).try_acquire_owned()) {
-                (Ok(stream), Ok(place)) => {
-                    pause.accepted();
-                    let router = self.router.clone();
-                    self.tasks.spawn(self.task, |cancel| serve(stream, router, place, cancel));
-                }
-                (Ok(_), Err(_)) => {
-                    if let Some(left_out) = full.due() {
-                        tracing::warn!(left_out, "too many at one time to serve {}", self.name);
-                    }
-                }
-                (Err(error), _) => {
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
                     if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
                         return;
                     }
+                    continue;
                 }
+            };
+            pause.accepted();
+            let (place, counter) = match self.places.take(from) {
+                Newcomer::Placed(place) => (Some(place), None),
+                Newcomer::Replaced(place) => (Some(place), Some(&self.crowded.evicted)),
+                Newcomer::Full => (None, Some(&self.crowded.full)),
+            };
+            if let Some(counter) = counter {
+                counter.fetch_add(1, Ordering::Relaxed);
+                if let Some(left_out) = crowd.due() {
+                    tracing::warn!(left_out, "too many at one time to serve {}", self.name);
+                }
+            }
+            if let Some(place) = place {
+                let place = Arc::new(place);
+                let router = self.doors.open(from, Arc::clone(&place));
+                self.tasks.spawn(self.task, |cancel| serve(stream, router, place, cancel));
             }
         }
     }
 }
 
 /// Serves one request of a connection, which holds its place meanwhile.
-pub(super) async fn serve<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+async fn serve<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Io,
     router: Router,
-    _place: OwnedSemaphorePermit,
+    place: Arc<Place>,
     cancel: CancellationToken,
 ) {
     let connection = http1::Builder::new()
@@ -125,6 +186,7 @@ pub(super) async fn serve<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     tokio::select! {
         biased;
         () = cancel.cancelled() => {}
+        () = place.evicted().cancelled() => {}
         ended = connection => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection broke");

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tandem::{HttpPermits, Mode, PeerControl, View};
 use tokio::time;
 
-use super::{journal::Journal, problem::refuse, rates::Rates, token::Refused};
+use super::{accept::Crowded, journal::Journal, problem::refuse, rates::Rates, token::Refused};
 use crate::{cli::Condition, lines::Lines, live::Live};
 
 /// Longest time for the body of a request to arrive. Chosen: a local process writes megabytes in
@@ -53,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) live: Arc<Live>,
     /// Requests over TCP that named no right token.
     pub(crate) refused: Arc<Refused>,
+    pub(crate) crowded: Crowded,
     /// URL of the admin port, once the node listens on one.
     pub(crate) admin_url: Arc<OnceLock<String>>,
     /// The traffic of peers a second.

@@ -15,7 +15,12 @@ use prometheus_client::registry::Registry;
 use runtime::{Environment, Fault, Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{accept::Port, problem::refuse, state::encode_metrics};
+use super::{
+    accept::{Crowded, Open, Port},
+    places::Places,
+    problem::refuse,
+    state::encode_metrics,
+};
 
 /// Connections at one time. Chosen: a handful of collectors, each with one.
 const MAX_CONNECTIONS: usize = 16;
@@ -44,7 +49,7 @@ impl Exporter {
     /// Dropping the future listens nowhere.
     pub(crate) async fn start(
         listen: &str,
-        registry: Arc<Registry>,
+        (registry, crowded): (Arc<Registry>, Crowded),
         environment: &Environment,
         parent: &CancellationToken,
     ) -> Result<Self, ExporterError> {
@@ -58,8 +63,9 @@ impl Exporter {
         let port = Port {
             name: "a connection to the metrics",
             task: "metrics connection",
-            places: MAX_CONNECTIONS,
-            router,
+            places: Places::new(MAX_CONNECTIONS),
+            crowded,
+            doors: Open(router),
             tasks: tasks.clone(),
         };
         tasks.spawn_lasting("metrics", |cancel| port.serve(listener, cancel));

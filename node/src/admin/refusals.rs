@@ -8,12 +8,13 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use super::{journal::Journal, token::Refused};
+use super::{accept::Crowded, journal::Journal, token::Refused};
 
 /// Tells collectors of the callers that the admin API did not serve.
 #[derive(Debug)]
 pub(crate) struct RefusalCounters {
     pub(crate) refused: Arc<Refused>,
+    pub(crate) crowded: Crowded,
     pub(crate) journal: Journal,
 }
 
@@ -23,6 +24,12 @@ impl Collector for RefusalCounters {
         let kind = MetricType::Counter;
         let mut family = encoder.encode_descriptor("admin_refused", help, None, kind)?;
         for (reason, count) in [("token", self.refused.token()), ("rate", self.refused.rate())] {
+            ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+        let help = "Connections to the admin API and to the port for collectors that made room for others before they named a token or asked for anything (evicted), or found all places taken by those that had (full)";
+        let mut family = encoder.encode_descriptor("admin_crowded", help, None, kind)?;
+        let crowded = &self.crowded;
+        for (reason, count) in [("evicted", crowded.evicted()), ("full", crowded.full())] {
             ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
         }
         let help = "Readers of the stream of events that were dropped because they fell behind";

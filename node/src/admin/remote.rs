@@ -7,30 +7,37 @@
 //! # Invariants
 //!
 //! * No route is reached without the token, but for the files of the dashboard.
-//! * At most [`MAX_CONNECTIONS`] are served; one more is closed at once.
+//! * At most [`MAX_CONNECTIONS`] are served, and those that have not named the token make room for others.
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::Request, middleware};
-use runtime::{AcceptPause, Environment, Fault, Listener, Rarely, Shutdown, TaskSet};
-use tokio::sync::Semaphore;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+};
+use runtime::{Environment, Fault, Shutdown, TaskSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::serve,
+    accept::{Doors, Port},
     api,
     context::Context,
     dashboard,
+    places::{Place, Places},
     token::{Gatekeeper, Refused, Token},
 };
 
 /// Connections at one time. Chosen: a few dashboards, each with a stream, and commands beside them.
 const MAX_CONNECTIONS: usize = 64;
+
+/// The host of a connection that came over no network. The listener here has none of them.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The admin API of a running node, over TCP.
 #[derive(Debug)]
@@ -63,15 +70,20 @@ impl Remote {
         let failed = |source| RemoteError { address: listen.to_owned(), source };
         let listener = environment.bind(listen).await.map_err(failed)?;
         let local = listener.local_addr();
-        let doors = Doors {
-            refused: Arc::clone(&context.refused),
-            gatekeeper: Arc::new(Gatekeeper::new(token)),
-            router: api::router(context),
-        };
         let tasks = TaskSet::new(parent);
-        let connections = tasks.clone();
-        tasks
-            .spawn_lasting("admin over tcp", |cancel| accept(listener, doors, connections, cancel));
+        let port = Port {
+            name: "a connection to the admin port",
+            task: "admin connection",
+            places: Places::new(MAX_CONNECTIONS),
+            crowded: context.crowded.clone(),
+            doors: Guarded {
+                refused: Arc::clone(&context.refused),
+                gatekeeper: Arc::new(Gatekeeper::new(token)),
+                router: api::router(context),
+            },
+            tasks: tasks.clone(),
+        };
+        tasks.spawn_lasting("admin over tcp", |cancel| port.serve(listener, cancel));
         Ok(Self { tasks, local })
     }
 
@@ -91,56 +103,30 @@ impl Remote {
     }
 }
 
-/// The way from a connection to the routes.
-struct Doors {
+/// The way from a connection to the routes: past the token.
+struct Guarded {
     gatekeeper: Arc<Gatekeeper>,
     refused: Arc<Refused>,
     router: Router,
 }
 
-impl Doors {
-    /// The routes for a connection from there.
-    fn for_host(&self, from: SocketAddr) -> Router {
+impl Doors for Guarded {
+    fn open(&self, from: Option<IpAddr>, place: Arc<Place>) -> Router {
         let (gatekeeper, refused) = (Arc::clone(&self.gatekeeper), Arc::clone(&self.refused));
-        let guarded = middleware::from_fn(move |request: Request, next: middleware::Next| {
-            let at = (from.ip(), Instant::now());
+        let guarded = middleware::from_fn(move |request: Request, next: Next| {
+            let at = (from.unwrap_or(UNKNOWN), Instant::now());
             let admitted = gatekeeper.admits(request.headers(), at, &refused);
+            let place = Arc::clone(&place);
             async move {
                 match admitted {
-                    Ok(()) => next.run(request).await,
+                    Ok(()) => {
+                        place.keep();
+                        next.run(request).await
+                    }
                     Err(refusal) => refusal,
                 }
             }
         });
         dashboard::router().fallback_service(self.router.clone().layer(guarded))
-    }
-}
-
-async fn accept(listener: Listener, doors: Doors, tasks: TaskSet, cancel: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (mut pause, full) = (AcceptPause::new("a connection to the admin port"), Rarely::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((stream, from)), Ok(place)) => {
-                pause.accepted();
-                let router = doors.for_host(from);
-                tasks.spawn("admin connection", |cancel| serve(stream, router, place, cancel));
-            }
-            (Ok(_), Err(_)) => {
-                if let Some(left_out) = full.due() {
-                    tracing::warn!(left_out, "too many connections to the admin port");
-                }
-            }
-            (Err(error), _) => {
-                if cancel.run_until_cancelled(pause.refused(&error)).await.is_none() {
-                    return;
-                }
-            }
-        }
     }
 }

@@ -17,7 +17,12 @@ use tandem::DataDir;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{accept::Port, api, context::Context};
+use super::{
+    accept::{Open, Port},
+    api,
+    context::Context,
+    places::Places,
+};
 
 /// Connections at one time. Chosen: each is a command that somebody runs.
 const MAX_CONNECTIONS: usize = 64;
@@ -56,12 +61,14 @@ impl Server {
         let tasks = TaskSet::new(parent);
         let (rates, broadcaster) = (Arc::clone(&context.rates), context.broadcaster.clone());
         tasks.spawn_lasting("admin rates", |cancel| rates.watch(broadcaster, cancel));
+        let crowded = context.crowded.clone();
         let router = api::router(context);
         let port = Port {
             name: "a connection on the admin socket",
             task: "admin connection",
-            places: MAX_CONNECTIONS,
-            router,
+            places: Places::new(MAX_CONNECTIONS),
+            crowded,
+            doors: Open(router),
             tasks: tasks.clone(),
         };
         tasks.spawn_lasting("admin", |cancel| port.serve(listener, cancel));

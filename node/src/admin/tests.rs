@@ -27,7 +27,7 @@ use crate::{
 };
 
 use super::{
-    Client, ClientError, Context, Server,
+    Client, ClientError, Context, Crowded, Server,
     api::OPENAPI,
     wire::{About, Dial, Heard, Line, Peer},
 };
@@ -116,6 +116,7 @@ impl Rig {
             admin_url: Arc::default(),
             rates: Arc::default(),
             refused: Arc::default(),
+            crowded: Crowded::default(),
         };
         let server = Server::start(&locked, context, &root).unwrap();
         let client = Client::new(dir.path());

@@ -16,6 +16,37 @@ pub(crate) struct Traces {
     pub(crate) one_in: u64,
     /// The newest first.
     pub(crate) traces: Vec<Summary>,
+    /// Messages that are kept and as asked for, on all pages.
+    #[serde(default)]
+    pub(crate) total: usize,
+    /// Those that stand before this page.
+    #[serde(default)]
+    pub(crate) offset: usize,
+}
+
+/// The body of `POST /v1/traces/{digest}/tree`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TreeOrder {
+    /// Further nodes to ask: data directories, or admin ports with their tokens.
+    pub(crate) nodes: Vec<String>,
+}
+
+/// Answer to it: the way of a message through several nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tree {
+    /// A line for the message, and one for each node, below the one from which it had its first copy.
+    pub(crate) lines: Vec<String>,
+    /// The nodes that did not tell of the message.
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// A node that did not tell of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// Its name, without a token.
+    pub(crate) node: String,
+    pub(crate) error: String,
 }
 
 /// A message whose way is kept.

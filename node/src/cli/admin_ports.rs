@@ -30,7 +30,10 @@ impl Admin {
         let (environment, token) = (running.broadcaster().environment(), running.token());
         let registry = Arc::clone(&context.registry);
         let metrics = match metrics {
-            Some(listen) => Some(Exporter::start(&listen, registry, environment, token).await?),
+            Some(listen) => {
+                let counted = (registry, context.crowded.clone());
+                Some(Exporter::start(&listen, counted, environment, token).await?)
+            }
             None => None,
         };
         let Some(dir) = running.data_dir() else {

@@ -200,10 +200,13 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let exporting = spans.zip(collector).map(export).transpose()?;
     // Never set before.
     let _ = condition.view.set(running.view());
-    let refused = Arc::default();
+    let (refused, crowded) = (Arc::default(), admin::Crowded::default());
     let mut registry = registry(&running, mode, (&condition, &metrics));
-    let counters =
-        admin::RefusalCounters { refused: Arc::clone(&refused), journal: teller.journal.clone() };
+    let counters = admin::RefusalCounters {
+        refused: Arc::clone(&refused),
+        crowded: crowded.clone(),
+        journal: teller.journal.clone(),
+    };
     registry.register_collector(Box::new(counters));
     let parts = (running.view(), running.peer_control());
     let live = Arc::new(Live::new((args.source.config, args.source.flags), (layers, peers), parts));
@@ -224,6 +227,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         admin_url: Arc::default(),
         rates: Arc::default(),
         refused,
+        crowded,
     };
     let admin = Admin::start(&running, context, ports).await?;
     let told = tell_ready(&teller, &running, &admin);

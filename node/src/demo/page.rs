@@ -21,7 +21,7 @@ use super::{
     watcher::{Watch, Watcher},
 };
 use crate::{
-    admin::Port,
+    admin::{Crowded, Open, Places, Port},
     web_page::{self, HTML, SCRIPT, STYLE},
 };
 
@@ -107,8 +107,9 @@ impl Page {
         let port = Port {
             name: "a connection for the page",
             task: "page connection",
-            places: MAX_CONNECTIONS,
-            router: router(told, &connects),
+            places: Places::new(MAX_CONNECTIONS),
+            doors: Open(router(told, &connects)),
+            crowded: Crowded::default(),
             tasks: tasks.clone(),
         };
         tasks.spawn_lasting("page", |cancel| port.serve(listener, cancel));

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path, process::Command};
 
+use crate::api::call::call;
 use crate::support::{Ended, Node, eventually, finish, scratch, tandem};
 
 /// Sends a message, and returns its digest.
@@ -79,6 +80,14 @@ fn the_way_of_a_message_over_both_transports_is_a_tree() {
     assert_eq!((told.code, told.stdout.lines().count()), (Some(0), 4), "{told:?}");
     assert!(told.stderr.contains("no node runs"), "{told:?}");
     assert!(!format!("{told:?}").contains("token="), "{told:?}");
+
+    // The same as the dashboard has it: from one node, which asks the others.
+    let order = serde_json::json!({"nodes": [dirs[0], dirs[2], gone.path()]}).to_string();
+    let told = call(dirs[1], "POST", &format!("/v1/traces/{digest}/tree"), &order).json();
+    let line = |at: usize| told["lines"][at].as_str().unwrap_or_default().to_owned();
+    assert!(line(1).starts_with(&names[0]) && line(2).starts_with("└─ this node"), "{told}");
+    assert!(line(3).starts_with(&format!("   └─ {}", names[2])), "{told}");
+    assert_eq!(told["missing"].as_array().unwrap().len(), 1, "{told}");
 
     let json = trace([&*digest, "--json"], &dirs);
     let ways: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();

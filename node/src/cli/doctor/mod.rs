@@ -14,7 +14,9 @@ use std::{fmt, process::ExitCode};
 use runtime::Environment;
 use serde::Serialize;
 
-use super::{args::DoctorArgs, failure::Failure, output, peers::printable, run};
+use crate::printable::printable;
+
+use super::{args::DoctorArgs, failure::Failure, output, run};
 use crate::{
     admin::Client,
     config::{Layers, Settings},

@@ -29,7 +29,7 @@ use crate::{
         report::Latency,
         wire::{Lane, Peer, Status, micros},
     },
-    cli::peers::printable,
+    printable::printable,
 };
 
 /// Something that the person at the terminal did.

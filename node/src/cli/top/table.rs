@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::{admin::wire::Peer, cli::peers::printable};
+use crate::{admin::wire::Peer, printable::printable};
 
 /// A column of the table, by which it can be sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

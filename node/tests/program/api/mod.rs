@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 #![allow(unreachable_pub, reason = "the parts of one test program")]
 
-mod call;
+pub(crate) mod call;
 mod schema;
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -33,7 +34,9 @@ fn template(path: &str) -> String {
     let path = path.split('?').next().unwrap();
     let named = [("/v1/peers/", "{peer}"), ("/v1/traces/", "{digest}")];
     let named = named.into_iter().find(|(start, _)| path.starts_with(start));
-    named.map_or_else(|| path.to_owned(), |(start, name)| format!("{start}{name}"))
+    let Some((start, name)) = named else { return path.to_owned() };
+    let behind = path[start.len()..].find('/').map_or("", |at| &path[start.len() + at..]);
+    format!("{start}{name}{behind}")
 }
 
 /// Calls, and compares the answer with its description.
@@ -128,6 +131,9 @@ fn live_answers_are_as_they_are_described() {
         ("GET", "/v1/traces", Value::Null, 200),
         ("GET", &*format!("/v1/traces/{traced}"), Value::Null, 200),
         ("GET", &*format!("/v1/traces/{}", "0".repeat(64)), Value::Null, 404),
+        ("GET", "/v1/traces?tag=TX&limit=1&offset=1", Value::Null, 200),
+        ("POST", &*format!("/v1/traces/{traced}/tree"), json!({"nodes": [other.path()]}), 200),
+        ("POST", &*format!("/v1/traces/{}/tree", "0".repeat(64)), json!({"nodes": []}), 404),
         ("POST", "/v1/traces", json!({"digest": "ab".repeat(32)}), 200),
         ("POST", "/v1/traces", json!({"digest": "ab".repeat(32), "wait_s": 60}), 200),
         ("PUT", "/v1/log", json!({"filter": "error"}), 200),
@@ -162,6 +168,8 @@ fn wrong_requests_are_told_in_problem_json_what_is_wrong() {
     let node = Node::start(dir.path(), &["--mode", "ws"]);
     let long = "x".repeat(20_000);
     let long_wait = json!({"digest": "ab".repeat(32), "wait_s": 3_601}).to_string();
+    let tree = format!("/v1/traces/{}/tree", "ab".repeat(32));
+    let many_nodes = json!({"nodes": vec!["/x"; 33]}).to_string();
     let cases = [
         ("GET", "/status", "", 404, "/v1/openapi.json"),
         ("GET", "/peers", "", 404, "/v1/openapi.json"),
@@ -188,6 +196,13 @@ fn wrong_requests_are_told_in_problem_json_what_is_wrong() {
         ("POST", "/v1/traces", r#"{"digest": "xyz"}"#, 400, "64 hexadecimal digits"),
         ("POST", "/v1/traces", &long_wait, 400, "1 to 3600 s"),
         ("GET", "/v1/traces/12", "", 400, "64 hexadecimal digits"),
+        ("GET", "/v1/traces?limit=257", "", 400, "1 to 256"),
+        ("GET", "/v1/traces?tag=XXX", "", 400, "tag"),
+        ("GET", "/v1/traces?colour=red", "", 400, "colour"),
+        ("POST", "/v1/traces/12/tree", r#"{"nodes": []}"#, 400, "64 hexadecimal digits"),
+        ("POST", &tree, r#"{"nodes": ["http://x/#token=secret"]}"#, 400, "data directory"),
+        ("POST", &tree, &many_nodes, 400, "at most 32"),
+        ("POST", &tree, r#"{"nodes": [], "more": 1}"#, 400, "more"),
         ("POST", "/v1/drain", r#"{"grace_s": 1000000}"#, 400, "86400"),
         ("POST", "/v1/drain", r#"{"grace_s": -1}"#, 400, "-1"),
         ("POST", "/v1/bans", r#"{"subject": "x", "for_s": 1, "reason": ""}"#, 400, ""),
@@ -503,6 +518,31 @@ fn the_dashboard_is_served_without_the_token_and_holds_nothing_of_the_node() {
     let refused = finish(&mut node.command("dashboard"));
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
     assert!(refused.stderr.contains("--admin-listen"), "{refused:?}");
+}
+
+// Issue 12, "bad input": strangers who say nothing held all 64 places of the admin port for ten seconds at a time.
+#[test]
+fn strangers_who_say_nothing_keep_nobody_with_the_token_out() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &["--mode", "ws", "--admin-listen", "127.0.0.1:0"]);
+    let page = finish(node.command("dashboard").arg("--no-open")).stdout;
+    let (_, token) = page.trim().split_once("/#token=").unwrap();
+    let address = node.ready["admin"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let head = format!("authorization: Bearer {token}\r\nhost: node\r\n\r\n");
+    write!(stream, "GET /v1/node HTTP/1.1\r\n{head}").unwrap();
+    assert_eq!(Answer::read(stream).status, 200);
+    // A place would be free by itself after ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let told = finish(&mut node.command("metrics")).stdout;
+    let evicted = "tandem_admin_crowded_total{reason=\"evicted\"} ";
+    let evicted = told.lines().find_map(|line| line.strip_prefix(evicted)).unwrap();
+    assert!(evicted.parse::<u64>().unwrap() >= 200 - 64, "{evicted}");
+    drop(silent);
+    node.stop();
 }
 
 // Issue 12, "bad input": a port that is taken.

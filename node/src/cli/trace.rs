@@ -5,17 +5,15 @@
 //! * All nodes are asked at once, and one that does not answer is told and hides nothing of the others.
 //! * A token stands in no line that is printed.
 
-mod tree;
-
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use futures::future;
 
-use self::tree::{Seen, tree};
 use super::{args::TraceArgs, failure::Failure, output};
 use crate::{
     admin::{
-        AdminUrl, Client, ClientError,
+        ClientError, NamedNode,
+        trace_tree::{self, Seen, tree},
         traced::{Summary, Traces, WatchOrder, Way},
     },
     log,
@@ -27,30 +25,9 @@ const WAIT_S: u64 = 600;
 /// Messages of a node that are listed. Chosen: a screenful.
 const MAX_LISTED: usize = 20;
 
-/// A node to ask.
-struct Node {
-    /// Its name for people: its directory, or host and port.
-    name: String,
-    client: Client,
-}
-
-impl Node {
-    fn of(text: &str) -> Result<Self, Failure> {
-        if !text.contains("://") {
-            return Ok(Self { name: text.to_owned(), client: Client::new(Path::new(text)) });
-        }
-        let Some(url) = AdminUrl::parse(text) else {
-            // Without the text, in which a token may stand.
-            let text = "a node is a data directory, or http://HOST:PORT/#token=TOKEN as tandem dashboard prints it";
-            return Err(Failure::Usage { text: text.to_owned() });
-        };
-        Ok(Self { name: url.authority().to_owned(), client: Client::of(url) })
-    }
-
-    /// Tells that it did not answer.
-    fn note(&self, error: ClientError) {
-        log::note(&format!("{}: {}", self.name, Failure::from(error).line()));
-    }
+/// Tells that a node did not answer.
+fn note(node: &NamedNode, error: ClientError) {
+    log::note(&format!("{}: {}", node.name, Failure::from(error).line()));
 }
 
 /// Shows the way of a message, or the messages whose way is kept.
@@ -70,7 +47,7 @@ pub(crate) async fn trace(args: TraceArgs) -> Result<ExitCode, Failure> {
     }
     let asked = future::join_all(nodes.iter().map(|node| node.client.trace(&digest))).await;
     let answered = answers(&nodes, asked)?;
-    let ways: Vec<(&Node, Way)> =
+    let ways: Vec<(&NamedNode, Way)> =
         answered.into_iter().filter_map(|(node, way)| Some((node, way?))).collect();
     if ways.is_empty() {
         return Err(Failure::NoTrace);
@@ -86,7 +63,7 @@ pub(crate) async fn trace(args: TraceArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The nodes to ask.
-async fn nodes(args: &TraceArgs) -> Result<Vec<Node>, Failure> {
+async fn nodes(args: &TraceArgs) -> Result<Vec<NamedNode>, Failure> {
     let mut named = args.nodes.clone();
     if let Some(path) = &args.list {
         let failed = |source| Failure::Read { path: path.clone(), source };
@@ -102,28 +79,31 @@ async fn nodes(args: &TraceArgs) -> Result<Vec<Node>, Failure> {
     if named.is_empty() {
         return Err(Failure::Usage { text: "the file names no node".to_owned() });
     }
-    named.iter().map(|text| Node::of(text)).collect()
+    let node = |text: &String| {
+        NamedNode::of(text).map_err(|error| Failure::Usage { text: error.to_string() })
+    };
+    named.iter().map(node).collect()
 }
 
 /// The answers that came, after a note about each node without one.
 fn answers<T>(
-    nodes: &[Node],
+    nodes: &[NamedNode],
     asked: Vec<Result<T, ClientError>>,
-) -> Result<Vec<(&Node, T)>, Failure> {
+) -> Result<Vec<(&NamedNode, T)>, Failure> {
     let mut answers = Vec::new();
     for (node, asked) in nodes.iter().zip(asked) {
         match asked {
             Ok(answer) => answers.push((node, answer)),
             // A single node's failure is that of the command.
             Err(error) if nodes.len() == 1 => return Err(error.into()),
-            Err(error) => node.note(error),
+            Err(error) => note(node, error),
         }
     }
     if answers.is_empty() { Err(Failure::NobodyAnswered) } else { Ok(answers) }
 }
 
 /// Prints the messages whose way the nodes keep.
-async fn list(nodes: &[Node], args: &TraceArgs) -> Result<ExitCode, Failure> {
+async fn list(nodes: &[NamedNode], args: &TraceArgs) -> Result<ExitCode, Failure> {
     let asked = future::join_all(nodes.iter().map(|node| node.client.traces())).await;
     let answered = answers(nodes, asked)?;
     if args.json {
@@ -131,7 +111,7 @@ async fn list(nodes: &[Node], args: &TraceArgs) -> Result<ExitCode, Failure> {
         output::print(&output::json(&traces)).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    for (node, Traces { one_in, traces }) in &answered {
+    for (node, Traces { one_in, traces, .. }) in &answered {
         let rate = match one_in {
             0 => "no message unasked".to_owned(),
             1 => "every message".to_owned(),
@@ -151,7 +131,7 @@ async fn list(nodes: &[Node], args: &TraceArgs) -> Result<ExitCode, Failure> {
 fn line(trace: &Summary) -> String {
     let Summary { digest, tag, bytes, copies, handled_us, written, dropped, .. } = trace;
     let handled = handled_us.map_or_else(String::new, |us| {
-        format!(", handled after {}", tree::time(Duration::from_micros(us)))
+        format!(", handled after {}", trace_tree::time(Duration::from_micros(us)))
     });
     format!(
         "  {digest} {tag} {bytes} B, {copies} copies{handled}, written to {written}, {dropped} drops"

@@ -8,10 +8,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
-    admin::traced::{Event, Step, StepPeer, Way},
-    cli::peers::printable,
-};
+use super::traced::{Event, Step, StepPeer, Way};
+use crate::printable::printable;
 
 /// Peers of one node that are listed though nobody asked them. Chosen: a mesh.
 const MAX_LISTED: usize = 12;
@@ -20,10 +18,10 @@ const MAX_LISTED: usize = 12;
 const SHOWN_LETTERS: usize = 8;
 
 /// The way through one node.
-pub(super) struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// The name of the node for people.
-    pub(super) name: &'a str,
-    pub(super) way: &'a Way,
+    pub(crate) name: &'a str,
+    pub(crate) way: &'a Way,
 }
 
 impl Seen<'_> {
@@ -58,7 +56,7 @@ struct Nodes<'a> {
 }
 
 /// The tree as text, a line for each node.
-pub(super) fn tree(mut seen: Vec<Seen<'_>>) -> String {
+pub(crate) fn tree(mut seen: Vec<Seen<'_>>) -> String {
     seen.sort_by_key(|seen| (seen.first().is_some(), seen.way.began_us));
     // The same node may have been named twice.
     let mut known = Vec::new();
@@ -232,7 +230,7 @@ fn short(id: &str) -> String {
 }
 
 /// A time of a message, in three digits.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let us = time.as_micros();
     match us {
         ..1_000 => format!("{us} us"),
