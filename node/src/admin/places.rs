@@ -43,7 +43,7 @@ struct Waiting {
     evicted: CancellationToken,
 }
 
-/// What came of a newcomer.
+/// The outcome for a newcomer.
 #[derive(Debug)]
 pub(crate) enum Newcomer {
     /// It has a place.
@@ -154,7 +154,7 @@ mod tests {
 
     // Issue 12: 64 connections of a stranger who says nothing shut the admin port for ten seconds.
     #[test]
-    fn whoever_says_nothing_makes_room() {
+    fn silent_connections_make_room() {
         let places = Places::new(3);
         let served = placed(places.take(ip(1)));
         served.keep();
