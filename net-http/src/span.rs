@@ -76,7 +76,8 @@ fn describe(span: &Span, request: &HttpRequest) {
 
 /// Records the answer of a server.
 pub(crate) fn answered(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    // As a signed number, since those without a sign are exported as text.
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

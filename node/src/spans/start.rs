@@ -37,6 +37,9 @@ const MAX_PARTS: u32 = 64;
 /// Longest time for the last spans when the node stops. Chosen: a little more than the exporter takes for them.
 const STOP_TIME: Duration = Duration::from_secs(1);
 
+/// Longest time for the connection to the collector to close then. Chosen: it is idle.
+const CLOSE_TIME: Duration = Duration::from_millis(200);
+
 /// Why spans can't be exported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -135,6 +138,6 @@ impl Spans {
 impl Exporting {
     /// Exports what is queued, and ends.
     pub(crate) async fn stop(self) -> Shutdown {
-        self.tasks.stop(STOP_TIME).await.and(self.clients.stop(Duration::ZERO).await)
+        self.tasks.stop(STOP_TIME).await.and(self.clients.stop(CLOSE_TIME).await)
     }
 }

@@ -186,7 +186,10 @@ fn a_collector_gets_dials_handshakes_requests_and_the_way_of_messages() {
     assert_eq!((served.parent.as_str(), served.name.as_str()), (parent, "GET"));
     assert_eq!(served.attributes["url.path"], "/status");
     assert_eq!(served.attributes["http.response.status_code"], "200");
-    [relay, ws, p2p].into_iter().for_each(|node| drop(node.stop()));
+    for node in [relay, ws, p2p] {
+        let log = node.stop();
+        assert!(!log.iter().any(|line| line.contains("aborted")), "{log:?}");
+    }
 }
 
 /// Nobody listens there.
