@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * Joins the gossip from pages in Chromium, from a worker, and from Node.js.
+ * Joins the gossip from pages in Chromium or Firefox, from a worker, and from Node.js.
  *
- *   join.mjs CHROMIUM PROGRAM SCRATCH
+ *   join.mjs BROWSER PROGRAM SCRATCH
  *
  * Two relays, and behind them a node that has libp2p alone. Pages of a site that the relays let in hear and send through them; one relay
  * is killed while a proposal is on its way; a page of another site is refused. Exit status 0 if all of it held; each thing that did not is a
@@ -18,7 +18,7 @@ import { Node } from '../../web/client/tandem.js'
 import { start, stopAll, until } from './nodes.mjs'
 import { serve } from './site.mjs'
 
-const [chromium, program, scratch] = process.argv.slice(2)
+const [executablePath, program, scratch] = process.argv.slice(2)
 const VOTES = 1000
 const TRANSACTIONS = 100
 const PROPOSAL_BYTES = 5 * 1024 * 1024
@@ -26,7 +26,7 @@ const PAGES = 50
 
 let status = 0
 const fail = (text) => {
-  console.error(`browser: ${text}`)
+  console.error(`browser: ${text.slice(0, 600)}`)
   status = 1
 }
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
@@ -39,12 +39,15 @@ const aimed = (text, { ws, network }) => text.replaceAll('ws://127.0.0.1:4160', 
 
 const site = await serve()
 const foreign = await serve()
-const browser = await puppeteer.launch({ executablePath: chromium, args: ['--no-sandbox', '--disable-gpu'] })
+const browser = await puppeteer.launch(executablePath.includes('firefox')
+  ? { browser: 'firefox', executablePath }
+  : { executablePath, args: ['--no-sandbox', '--disable-gpu'] })
 
 /** A page of a site, whose errors are failures unless they are told of before. */
 async function open (of, { context = browser, expected = /^$/ } = {}) {
   const page = await context.newPage()
-  page.on('pageerror', (error) => fail(`a script failed: ${error}`))
+  // Firefox tells of a connection that is refused as of an error of the script.
+  page.on('pageerror', (error) => { if (!expected.test(error)) fail(`a script failed: ${error}`) })
   page.on('console', (message) => { if (message.type() === 'error' && !expected.test(message.text())) fail(`a console: ${message.text()}`) })
   await page.goto(`${of.origin}/`)
   await page.waitForFunction(() => document.title === 'ready')
@@ -60,7 +63,7 @@ try {
   const options = { addresses: [first.ws, second.ws], network: first.network, inOrder: true, name: 'a page' }
 
   // It joins, hears and sends.
-  const page = await open(site, { expected: /ERR_CONNECTION_REFUSED|WebSocket/ })
+  const page = await open(site, { expected: /ERR_CONNECTION_REFUSED|WebSocket|establish a connection|was interrupted/ })
   const joined = await page.evaluate((options) => join('page', options), options)
   if (joined.relay.peerId !== first.peerId) fail(`the relay proved another identity: ${JSON.stringify(joined)}`)
   await until('the relay knows the page by its key', async () => (await first.peers()).some(({ peer_id: id }) => id === joined.peerId))
@@ -153,7 +156,7 @@ try {
   console.log('the page and the program of the manual do what it says')
 
   // Refused: a page of another site, a wrong network, a hello that is none. A page that reads too slowly loses the oldest.
-  const stranger = await open(foreign, { expected: /WebSocket|CORS|ERR_FAILED/ })
+  const stranger = await open(foreign, { expected: /WebSocket|CORS|ERR_FAILED|establish a connection/ })
   const refused = await stranger.evaluate(async (options, health) => {
     const joining = await client.Node.connect({ ...options, identity: null, limits: { startMs: 1000 } }).then(() => 'joined', ({ code }) => code)
     return [joining, await fetch(health).then(() => 'read', ({ name }) => name)]

@@ -43,7 +43,7 @@ export async function serve () {
     const [type, body] = text[new URL(request.url, 'http://x').pathname] ?? []
     // The page of the manual has its script in itself.
     const inline = request.url === '/manual' ? " 'unsafe-inline'" : ''
-    const policy = `default-src 'none'; script-src 'self'${inline}; worker-src 'self'; img-src data:; connect-src ws://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'`
+    const policy = `default-src 'none'; script-src 'self'${inline}; worker-src 'self'; img-src 'self' data:; connect-src ws://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'`
     response.writeHead(body ? 200 : 404, { 'content-type': `${type ?? 'text/plain'}; charset=utf-8`, 'content-security-policy': policy, 'x-content-type-options': 'nosniff' })
     response.end(body)
   })
