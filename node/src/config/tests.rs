@@ -126,6 +126,23 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
         ("learnt_hosts = \"private\"", "`learnt_hosts`: \"private\" is neither any nor public"),
         ("max_inbound = 0", "`max_inbound`: \"0\" is not a whole number from 1"),
         ("max_inbound_per_ip = -1", "`max_inbound_per_ip`: \"-1\" is not a whole number from 1"),
+        // Issue 13, 8.
+        (
+            "page_origins = [\"app.example\"]",
+            "`page_origins`: \"app.example\" is no origin of pages",
+        ),
+        (
+            "page_origins = [\"null\"]",
+            "`page_origins`: \"null\" is no origin of pages: write a scheme",
+        ),
+        (
+            "profile = \"algorand\"\nnetwork = \"n\"\npage_origins = [\"*\"]",
+            "`page_origins`: pages have no way into a network of this profile",
+        ),
+        (
+            "mode = \"p2p\"\npage_origins = [\"https://app.example\"]",
+            "`page_origins`: pages come over WebSocket, which the mode p2p leaves out",
+        ),
         ("budget_mib = 1", "`budget_mib`: 1 is not between 32 and 1048576"),
         ("log = \"a=b=c\"", "`log`: \"a=b=c\" is no log filter"),
     ] {

@@ -1,7 +1,11 @@
 //! `tandem demo`, with every process.
 
 #[cfg(test)]
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use crate::support::{self, Process, scratch, tandem};
 use serde_json::Value;
@@ -113,4 +117,49 @@ fn nodes_of_a_demo_end_with_it() {
         };
         (!nodes.iter().any(alive)).then_some(())
     });
+}
+
+// Issue 13, 7.
+#[test]
+fn a_demo_serves_a_page_that_may_reach_its_relays_and_nobody_else() {
+    let files = scratch();
+    let mut command = tandem();
+    command.args(["demo", "--json", "--browser", "--no-open", "--seconds", "3", "--rate", "0.2"]);
+    let mut process = Process::spawn(command.env("TMPDIR", files.path()));
+    let told = process.stderr.recv_timeout(PATIENCE).expect("the address is told");
+    let page = told.strip_prefix("page http://").expect("it is that of the page");
+    let ask = |path: &str| {
+        let host = page.trim_end_matches('/');
+        let mut stream = TcpStream::connect(host).expect("the page is served");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("it is asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("the answer has a head");
+        (head.to_owned(), body.to_owned())
+    };
+    let (_, network) = ask("/network");
+    let network: Value = serde_json::from_str(&network).expect("the network is told as JSON");
+    let relays: Vec<&str> = network["relays"]
+        .as_array()
+        .expect("there are relays")
+        .iter()
+        .map(|relay| relay["address"].as_str().expect("a relay has an address"))
+        .collect();
+    let modes: Vec<&str> = network["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|node| node["mode"].as_str())
+        .collect();
+    assert_eq!(modes, ["hybrid", "ws", "ws", "p2p", "p2p"]);
+    assert!(network["nodes"][4]["peer_id"].as_str().is_some_and(|id| id.starts_with("12D3KooW")));
+    let (head, html) = ask("/");
+    let [one, other] = relays[..] else { panic!("{network}") };
+    let ws = |address: &str| address.replacen("http", "ws", 1);
+    let may = format!("connect-src 'self' {one} {other} {} {};", ws(one), ws(other));
+    assert!(head.contains(&may) && head.contains("script-src 'self';"), "{head}");
+    assert!(html.contains("demo.js") && ask("/tandem.js").1.contains("export class Node"));
+    let status = process.wait(PATIENCE);
+    assert!(status.success(), "{status}");
+    assert_eq!(process.json()["lost"], 0);
 }
