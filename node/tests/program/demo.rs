@@ -1,5 +1,7 @@
 //! `tandem demo`, with every process.
 
+#![allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
+
 #[cfg(test)]
 use std::{
     io::{Read, Write},
