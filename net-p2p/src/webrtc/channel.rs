@@ -18,12 +18,12 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) halves: Halves,
+    /// Its ID; `None` once the peer has closed it.
+    pub(super) id: Option<u16>,
     /// `true` if the peer has opened it.
     pub(super) is_of_peer: bool,
     /// `true` once the message that opens it has come.
     pub(super) is_opened: bool,
-    /// `true` once the peer has closed it.
-    pub(super) is_closed: bool,
     /// Bytes that the peer has not acknowledged.
     pub(super) unsent: usize,
     /// Set once its handle is gone.
@@ -36,12 +36,12 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    fn new(is_of_peer: bool) -> Self {
+    fn new(id: u16, is_of_peer: bool) -> Self {
         Self {
             halves: Halves::default(),
+            id: Some(id),
             is_of_peer,
             is_opened: false,
-            is_closed: false,
             unsent: 0,
             released_until: None,
             decoder: Decoder::default(),
@@ -53,13 +53,20 @@ impl Channel {
     }
 
     /// One that this node has opened, or that both ends know without a word.
-    pub(super) fn held() -> Self {
-        Self::new(false)
+    pub(super) fn own(id: u16) -> Self {
+        Self::new(id, false)
     }
 
     /// One that the peer opens.
-    pub(super) fn of_peer() -> Self {
-        Self::new(true)
+    pub(super) fn of_peer(id: u16) -> Self {
+        Self::new(id, true)
+    }
+
+    /// Notes that the peer has closed it.
+    pub(super) fn end(&mut self) {
+        self.id = None;
+        self.halves.close();
+        self.wake();
     }
 
     pub(super) const fn unread_bytes(&self) -> usize {
@@ -94,7 +101,7 @@ impl Channel {
     }
 
     pub(super) fn is_writable(&self) -> bool {
-        self.halves.sending == Sending::Open && !self.is_closed
+        self.halves.sending == Sending::Open && self.id.is_some()
     }
 
     /// Takes a message of the peer, and returns the flags to answer with.

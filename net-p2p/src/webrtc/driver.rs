@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use yamux::ConnectionError;
 
-use super::{Ended, port::Datagram, session::Shared, stream::WebRtcStream};
+use super::{Ended, channels::Key, port::Datagram, session::Shared, stream::WebRtcStream};
 use crate::{
     backlog::{ConnectionBacklog, CountedStream},
     carrier::Carrier,
@@ -213,10 +213,10 @@ impl Driver {
         }
     }
 
-    fn count(&mut self, id: u16) -> CountedStream {
+    fn count(&mut self, key: Key) -> CountedStream {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        let stream = WebRtcStream::new(Arc::clone(&self.pump.shared), id);
+        let stream = WebRtcStream::new(Arc::clone(&self.pump.shared), key);
         self.backlog.count(number, Carrier::WebRtc(Box::new(stream)))
     }
 

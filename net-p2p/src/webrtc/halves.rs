@@ -90,9 +90,11 @@ impl Halves {
         })
     }
 
-    /// Returns `true` once the peer has all that this node sends, or was told that it will not get it.
-    pub(super) const fn is_all_sent(&self) -> bool {
+    /// Returns `true` once both ends know that nothing more comes, so that the channel can be closed without a loss. A peer
+    /// whose channel is closed before it has said its own FIN may take that for a fault, as js-libp2p does.
+    pub(super) const fn is_over(&self) -> bool {
         matches!(self.sending, Sending::Acknowledged | Sending::Reset | Sending::Stopped)
+            && matches!(self.receiving, Receiving::Finished | Receiving::Reset)
     }
 
     /// Gives up what this node sends, unless it was finished; returns the flag to send.
@@ -111,14 +113,6 @@ impl Halves {
             self.receiving = Receiving::Stopped;
             Flag::StopSending
         })
-    }
-}
-
-#[cfg(test)]
-impl Halves {
-    /// Both ends know that nothing more comes.
-    fn is_over(&self) -> bool {
-        self.is_all_sent() && matches!(self.receiving, Receiving::Finished | Receiving::Reset)
     }
 }
 

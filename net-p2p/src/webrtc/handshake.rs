@@ -22,10 +22,9 @@ use tokio::{net::UdpSocket, sync::mpsc, time::Instant};
 use super::{
     Ended, Side, WebRtcError,
     certificate::{Fingerprint, WebRtcCertificate},
-    channels::Channels,
+    channels::{Channels, HANDSHAKE_KEY},
     credentials::{Credentials, Version},
     driver::{Driver, Pump},
-    ids::HANDSHAKE,
     path::Path,
     port::Datagram,
     secured::Secured,
@@ -189,7 +188,7 @@ impl Handshakes {
         side: Side,
         theirs: Fingerprint,
     ) -> Result<PeerId, WebRtcError> {
-        let stream = WebRtcStream::new(Arc::clone(&pump.shared), HANDSHAKE);
+        let stream = WebRtcStream::new(Arc::clone(&pump.shared), HANDSHAKE_KEY);
         let noise = self.noise.clone();
         let upgrade = async {
             let (peer, mut stream) = match side {

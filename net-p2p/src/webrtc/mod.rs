@@ -18,6 +18,7 @@
 //! * A panic of a library ends one connection, and is counted.
 //! * An address that nobody named leads to no host that learnt addresses may not lead to, whatever name it has.
 
+mod association;
 mod certificate;
 mod channel;
 mod channels;

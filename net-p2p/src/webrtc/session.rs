@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::{
     Ended,
     certificate::Fingerprint,
-    channels::Channels,
+    channels::{Channels, Key},
     secured::{Outgoing, Secured},
 };
 
@@ -135,12 +135,12 @@ impl Session {
     /// Reads bytes of a stream; 0 at its end.
     pub(super) fn read(
         &mut self,
-        id: u16,
+        key: Key,
         context: &Context<'_>,
         into: &mut [u8],
         now: Instant,
     ) -> Poll<io::Result<usize>> {
-        match self.channels.read(id, context, into, now) {
+        match self.channels.read(key, context, into, now) {
             Poll::Pending if self.has_ended => gone(),
             read => read,
         }
@@ -149,14 +149,14 @@ impl Session {
     /// Writes bytes to a stream.
     pub(super) fn write(
         &mut self,
-        id: u16,
+        key: Key,
         context: &Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.has_ended {
             return gone();
         }
-        self.channels.write(id, context, bytes)
+        self.channels.write(key, context, bytes)
     }
 }
 

@@ -15,18 +15,21 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::session::{Session, Shared, gone};
+use super::{
+    channels::Key,
+    session::{Session, Shared, gone},
+};
 
 /// A stream in both directions.
 #[derive(Debug)]
 pub(crate) struct WebRtcStream {
     shared: Arc<Shared>,
-    id: u16,
+    key: Key,
 }
 
 impl WebRtcStream {
-    pub(super) const fn new(shared: Arc<Shared>, id: u16) -> Self {
-        Self { shared, id }
+    pub(super) const fn new(shared: Arc<Shared>, key: Key) -> Self {
+        Self { shared, key }
     }
 
     fn with<T>(
@@ -47,7 +50,7 @@ impl WebRtcStream {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let now = Instant::now().into_std();
-        self.with(|session| session.read(self.id, context, into, now))
+        self.with(|session| session.read(self.key, context, into, now))
     }
 
     /// Writes as much as one message takes, once there is room.
@@ -56,13 +59,13 @@ impl WebRtcStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.with(|session| session.write(self.id, context, bytes))
+        self.with(|session| session.write(self.key, context, bytes))
     }
 
     /// Ends the direction to the peer: all that was written still arrives.
     pub(crate) fn finish(&mut self) {
         // After a panic there is nothing to finish.
-        let _ = self.shared.with(|session| session.channels().finish(self.id));
+        let _ = self.shared.with(|session| session.channels().finish(self.key));
         self.shared.changed.notify_one();
     }
 }
@@ -71,7 +74,7 @@ impl Drop for WebRtcStream {
     fn drop(&mut self) {
         let now = Instant::now().into_std();
         // After a panic there is nothing to release.
-        let _ = self.shared.with(|session| session.channels().release(self.id, now));
+        let _ = self.shared.with(|session| session.channels().release(self.key, now));
         self.shared.changed.notify_one();
     }
 }

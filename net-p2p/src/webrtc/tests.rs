@@ -223,6 +223,35 @@ async fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost_when_it_goes_o
     time::timeout(PATIENCE, async { tokio::join!(writing, reading) }).await.expect("all bytes");
 }
 
+// As node-datachannel does at once, and this node after 256 streams.
+#[tokio::test]
+async fn an_id_is_used_again_while_somebody_holds_the_stream_that_had_it() {
+    const STREAMS: usize = 600;
+    let Ends { listener: _listener, dialer: _dialer, mut theirs, mut ours } =
+        connect(Version::V1).await;
+    let opening = async {
+        for number in 0..STREAMS {
+            let mut stream = open(&mut ours).await;
+            stream.write_all(&number.to_be_bytes()).await.unwrap();
+            stream.close().await.unwrap();
+        }
+    };
+    let taking = async {
+        let mut held = std::collections::VecDeque::new();
+        for number in 0..STREAMS {
+            let mut stream = accepted(&mut theirs).await;
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, number.to_be_bytes());
+            held.push_back(stream);
+            if held.len() > 300 {
+                held.pop_front();
+            }
+        }
+    };
+    time::timeout(PATIENCE, async { tokio::join!(opening, taking) }).await.expect("all streams");
+}
+
 // Issue 13, 3.
 #[tokio::test]
 async fn a_connection_that_is_closed_in_order_loses_nothing() {
