@@ -13,6 +13,7 @@
 //! * A stranger costs one hash until its first datagram of DTLS, and a place among [`MAX_STRANGERS`]; the oldest makes room.
 //! * No answer to a stranger is longer than its question.
 //! * A connection that does not take its datagrams loses them, and delays nobody.
+//! * A connection has one address at a time, so what is remembered follows from the number of connections.
 //! * The task ends once nobody listens and no connection is left.
 
 use std::{
@@ -67,10 +68,16 @@ pub(super) struct Arrival {
 
 type ToConnection = mpsc::Sender<Datagram>;
 
+/// A connection of a peer that dialled, and the address at which it is now.
+struct Known {
+    to: ToConnection,
+    at: SocketAddr,
+}
+
 /// The connections of a socket.
 struct Routes {
     by_address: HashMap<SocketAddr, ToConnection, KeyedHasher>,
-    by_name: HashMap<Credentials, ToConnection, KeyedHasher>,
+    by_name: HashMap<Credentials, Known, KeyedHasher>,
     strangers: HashMap<SocketAddr, Credentials, KeyedHasher>,
     /// In the order in which they came.
     oldest: VecDeque<SocketAddr>,
@@ -92,6 +99,15 @@ pub(super) struct PortTask {
 }
 
 impl Routes {
+    fn new(hasher: impl Fn() -> KeyedHasher) -> Self {
+        Self {
+            by_address: HashMap::with_hasher(hasher()),
+            by_name: HashMap::with_hasher(hasher()),
+            strangers: HashMap::with_hasher(hasher()),
+            oldest: VecDeque::new(),
+        }
+    }
+
     fn to_known(&self, datagram: Datagram) -> Result<Result<(), Dropped>, Datagram> {
         let Some(to) = self.by_address.get(&datagram.from) else { return Err(datagram) };
         match to.try_send(datagram) {
@@ -120,7 +136,7 @@ impl Routes {
 
     fn sweep(&mut self) {
         self.by_address.retain(|_, to| !to.is_closed());
-        self.by_name.retain(|_, to| !to.is_closed());
+        self.by_name.retain(|_, known| !known.to.is_closed());
     }
 }
 
@@ -153,13 +169,7 @@ impl Port {
         metrics: P2pMetrics,
     ) -> io::Result<(Self, PortTask, mpsc::Receiver<Arrival>)> {
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let routes = Routes {
-            by_address: HashMap::with_hasher(hasher()),
-            by_name: HashMap::with_hasher(hasher()),
-            strangers: HashMap::with_hasher(hasher()),
-            oldest: VecDeque::new(),
-        };
-        let port = Self { socket, routes: Arc::new(Mutex::new(routes)) };
+        let port = Self { socket, routes: Arc::new(Mutex::new(Routes::new(hasher))) };
         let (arrivals, arrived) = mpsc::channel(MAX_ARRIVALS);
         let task = PortTask { port: port.clone(), arrivals, listening, metrics };
         Ok((port, task, arrived))
@@ -248,12 +258,14 @@ impl PortTask {
         let Some(check) = Check::read(&datagram.bytes, datagram.from) else {
             return Routed::Dropped(Dropped::Stray);
         };
-        if let Some(to) = routes.by_name.get(&check.credentials).filter(|to| !to.is_closed()) {
-            let (to, from) = (to.clone(), datagram.from);
-            if to.try_send(datagram).is_err() {
+        let known = routes.by_name.get_mut(&check.credentials);
+        if let Some(known) = known.filter(|known| !known.to.is_closed()) {
+            let from = datagram.from;
+            if known.to.try_send(datagram).is_err() {
                 return Routed::Dropped(Dropped::QueueFull);
             }
-            routes.by_address.insert(from, to);
+            routes.by_address.remove(&std::mem::replace(&mut known.at, from));
+            routes.by_address.insert(from, known.to.clone());
             return Routed::Done;
         }
         routes.remember(datagram.from, check.credentials);
@@ -266,7 +278,40 @@ impl PortTask {
         // The queue is new, so it has room.
         let _ = to.try_send(datagram);
         routes.by_address.insert(from, to.clone());
-        routes.by_name.insert(credentials.clone(), to);
+        routes.by_name.insert(credentials.clone(), Known { to, at: from });
         Arrival { from, credentials, datagrams }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rand::{SeedableRng, rngs::StdRng};
+    use runtime::Random;
+
+    use super::{
+        super::{credentials::Version, path::Path},
+        *,
+    };
+
+    // A peer may send checks of its own connection from as many addresses as it can write on a datagram.
+    #[test]
+    fn a_connection_has_one_address_however_often_it_moves() {
+        let random = &mut StdRng::seed_from_u64(1);
+        let credentials = Credentials::draw(Version::V1, random);
+        let address = |number: u16| SocketAddr::from(([192, 0, 2, 1], 1_024 + number));
+        let mut dialer = Path::dialer(credentials.clone(), address(0), Instant::now());
+        let bytes = dialer.poll_check(Instant::now()).unwrap();
+        let mut routes = Routes::new(|| KeyedHasher::new(&mut Random::system()));
+        let first = Datagram { from: address(0), bytes: bytes.clone() };
+        let mut arrival = PortTask::arrive(&mut routes, first, credentials);
+        for number in 1..1_000 {
+            let check = Datagram { from: address(number), bytes: bytes.clone() };
+            assert!(matches!(PortTask::checked(&mut routes, check), Routed::Done));
+            assert!(arrival.datagrams.try_recv().is_ok());
+        }
+        assert_eq!(routes.by_address.len(), 1);
+        assert!(routes.by_address.contains_key(&address(999)));
     }
 }
