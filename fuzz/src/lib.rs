@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("forwarded", proxies::forwarded),
     ("gossip_stream", assembly::gossip_stream),
     ("hello", wire::hello),
+    ("hello_query", wire::hello_query),
     ("http_chunks", http::chunks),
     ("http_head", http::head),
     ("identity_exchange", wire::identity_exchange),

@@ -7,6 +7,7 @@ use gossip::{
         block::{BlockAnswer, BlockRequest},
         features::{Features, VoteCompression, parse_version},
         hello::Hello,
+        hello_query::{self, MAX_QUERY_BYTES, QueryHello},
         identity::{self, Challenge},
         interest, metainfo, msgpack,
         priority::{self, PriorityResponse, Voter},
@@ -161,6 +162,22 @@ pub(crate) fn hello(data: &[u8]) {
     }
     for profile in PROFILES {
         assert!(hello.headers(profile).iter().all(|(name, _)| !name.is_empty()));
+    }
+}
+
+/// A hello in a query is the one that is read again once it was written, and no query that is too long is read.
+pub(crate) fn hello_query(data: &[u8]) {
+    let query = text(data);
+    let Ok(read) = QueryHello::read(query) else { return };
+    assert!(query.len() <= MAX_QUERY_BYTES);
+    let hello = Hello::read(|header| read.get(header));
+    for profile in PROFILES {
+        let written = hello_query::encode(&hello, profile);
+        assert!(written.bytes().all(|byte| byte.is_ascii_graphic()));
+        // What cannot be printed takes more room in a query than what it stands for.
+        if let Ok(again) = QueryHello::read(&written) {
+            assert_eq!(Hello::read(|header| again.get(header)), hello);
+        }
     }
 }
 
