@@ -5,7 +5,7 @@
 //! * Bytes that nobody reads stay in SCTP, beyond [`STREAM_UNREAD`] of a stream and [`UNREAD`] of all. SCTP has one window for
 //!   all streams, so a stream that nobody reads stops its connection in the end, as the protocol has it.
 //! * Written bytes are bounded for a stream and for all; a message of 16 KiB may exceed either.
-//! * A channel whose handle is gone is closed once both ends have ended their direction, at most [`LINGER`] later.
+//! * A channel is closed once both ends have ended their direction, or [`LINGER`] after its handle is gone.
 //! * The ID of a channel is used again as soon as both ends have closed it, also while somebody has a handle to the old one. So
 //!   handles have keys, which are used once.
 //! * At most [`MAX_PEER_CHANNELS`] channels of the peer are open; further ones are closed at once.
@@ -307,9 +307,7 @@ impl Channels {
                 self.give_up(key);
             }
         }
-        if self.channels.get(&key).is_some_and(Channel::is_released) {
-            self.close_if_over(key);
-        }
+        self.close_if_over(key);
     }
 
     /// Resets both directions of a stream, whose handle may still be there.
@@ -482,9 +480,18 @@ impl Channels {
         }
     }
 
+    /// Closes a channel on which nothing more comes either way. Its bytes that were not read stay readable.
     fn close_if_over(&mut self, key: Key) {
-        if self.channels.get(&key).is_some_and(|channel| channel.halves.is_over()) {
-            self.close(key);
+        let Some(channel) = self.channels.get_mut(&key) else { return };
+        if !channel.halves.is_over() {
+            return;
+        }
+        if channel.is_released() {
+            return self.close(key);
+        }
+        if let Some(id) = channel.id.take() {
+            self.by_id.remove(&id);
+            self.close_in_sctp(id);
         }
     }
 

@@ -223,8 +223,12 @@ impl PortTask {
                 let _ = self.port.socket.try_send_to(&bytes, from);
             }
             Routed::Arrived(arrival) => {
-                if self.arrivals.try_send(arrival).is_err() {
+                if let Err(mpsc::error::TrySendError::Full(arrival)) =
+                    self.arrivals.try_send(arrival)
+                {
                     self.metrics.note(P2pEvent::WebRtcDropped);
+                    // Its next datagram, which it sends again, is another chance.
+                    self.port.with(|routes| routes.remember(arrival.from, arrival.credentials));
                 }
             }
             Routed::Dropped(Dropped::Stray) => self.metrics.note(P2pEvent::WebRtcStray),

@@ -4,6 +4,7 @@
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, time::Duration};
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use gossip::{GossipNode as _, NetworkProfile, PeerClass};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
@@ -14,6 +15,7 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
+use mesh::{Door, InboundLimits, RateWindow};
 use runtime::{Environment, TaskSet};
 use tokio::{net::UdpSocket, time};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,7 @@ use crate::{
     metrics::{P2pEvent, P2pMetrics},
     muxer::Muxer,
     sockets::DialHosts,
-    tests::host::{PATIENCE, connection_tasks, new_key, until},
+    tests::host::{Node, PATIENCE, connection_tasks, new_key, until},
 };
 
 /// A node's transport.
@@ -243,6 +245,7 @@ async fn an_id_is_used_again_while_somebody_holds_the_stream_that_had_it() {
             let mut heard = Vec::new();
             stream.read_to_end(&mut heard).await.unwrap();
             assert_eq!(heard, number.to_be_bytes());
+            stream.close().await.unwrap();
             held.push_back(stream);
             if held.len() > 300 {
                 held.pop_front();
@@ -334,6 +337,49 @@ async fn garbage_and_checks_of_strangers_cost_no_connection_and_are_counted() {
     let mut answer = [0; 2_048];
     let length = time::timeout(PATIENCE, stranger.recv(&mut answer)).await.unwrap().unwrap();
     assert!((20..=100).contains(&length), "{length} bytes");
+}
+
+// Issue 13, 3: each is a check, and the beginning of a handshake, from an address of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_peers_get_in_beside_handshakes_that_are_begun_and_left() {
+    const HANDSHAKES: usize = 400;
+    let off = RateWindow::OFF;
+    let door = Door::new(InboundLimits::default().with_rate(off).with_subnet_rate(off));
+    let lent = door.clone();
+    let node = Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), |mut config| {
+        config.listen = vec!["/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap()];
+        config.door = lent;
+        config
+    });
+    let node = node.await;
+    let to = socket_of(&node.address());
+    let most = door.limits().half_open_total;
+    let (mut random, mut strangers, mut seen) = (Environment::system().random(), Vec::new(), 0);
+    for number in 0..HANDSHAKES {
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let now = time::Instant::now().into_std();
+        let credentials = Credentials::draw(Version::V1, &mut random);
+        let check = Path::dialer(credentials, to, now).poll_check(now).unwrap();
+        stranger.send_to(&check, to).await.unwrap();
+        let answered = time::timeout(PATIENCE, stranger.recv(&mut [0; 2_048])).await;
+        answered.expect("an answer").unwrap();
+        let hello = [&[22, 254, 253][..], &[0; 8], &[0, 40, 1], &[0; 39]].concat();
+        stranger.send_to(&hello, to).await.unwrap();
+        strangers.push(stranger);
+        seen = seen.max(door.half_open());
+        assert!(seen <= most, "{seen} half-open handshakes");
+        if number % 100 == 99 {
+            let peer = Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), |config| config);
+            let peer = peer.await;
+            let own = node.network.listen_addresses()[0].parse().unwrap();
+            peer.network.add_peer(&own).unwrap();
+            until("an honest peer gets in", || {
+                !peer.network.peers(PeerClass::Connected).is_empty()
+            })
+            .await;
+        }
+    }
+    assert!(seen > 0, "no handshake came to the door");
 }
 
 // Issue 13, 3.
