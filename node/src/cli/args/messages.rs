@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use gossip::{Tag, wire::digest::Digest};
 
-use super::Target;
+use super::{Target, whole_number};
 use crate::{admin, cli::words::OfferedTags};
 
 #[derive(Debug, Args)]
@@ -78,10 +78,4 @@ pub(crate) struct TraceArgs {
 
 fn digest(text: &str) -> Result<Digest, &'static str> {
     admin::digest(text)
-}
-
-/// Reads a whole number from 1.
-fn whole_number(text: &str) -> Result<u64, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "write a whole number from 1".to_owned())
 }

@@ -109,6 +109,12 @@ pub(crate) struct KeygenArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// Reads a whole number from 1.
+fn whole_number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a whole number from 1".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -7,7 +7,7 @@ use gossip::NodeAddress;
 use mesh::Role;
 use tandem::{BanSubject, Capability, ValueKey};
 
-use super::{ConfigSource, GlobalTarget, Target};
+use super::{ConfigSource, GlobalTarget, Target, whole_number};
 
 #[derive(Debug, Args)]
 pub(crate) struct PeerTableArgs {
