@@ -174,7 +174,7 @@ pub(crate) fn hello_query(data: &[u8]) {
     for profile in PROFILES {
         let written = hello_query::encode(&hello, profile);
         assert!(written.bytes().all(|byte| byte.is_ascii_graphic()));
-        // Letters that cannot be printed take more room in a query than they do.
+        // Letters that cannot be printed take more room in a query than in the hello itself.
         if let Ok(again) = QueryHello::read(&written) {
             assert_eq!(Hello::read(|header| again.get(header)), hello);
         }
