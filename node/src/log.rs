@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * Nothing here waits or fails, whatever standard error is: see [`Lines`].
+//! * With [`LogFormat::Json`] every line is an object, also those that are not events, so that a program can read them all.
 //! * Strangers do not write the log: a place in a library tells something once, and then rarely.
 
 use std::{
@@ -11,16 +12,21 @@ use std::{
     error::Error,
     io::{self, IsTerminal, Write},
     panic,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use runtime::Rarely;
+use serde_json::json;
 use tracing::{Event, Level, Metadata, callsite::Identifier};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter},
-    fmt::MakeWriter,
+    fmt::{
+        MakeWriter,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
     layer::{Context, Filter, Layered, SubscriberExt},
     reload,
 };
@@ -33,14 +39,42 @@ const FLUSH_TIME: Duration = Duration::from_millis(300);
 /// Writes to standard error. Nothing if the system has no thread or descriptor for it.
 static STDERR: LazyLock<Option<Lines>> = LazyLock::new(|| {
     Lines::to(io::stderr(), |lost| {
-        format!("{lost} lines of the log were lost: they could not be written")
+        in_format(&format!("{lost} lines of the log were lost: they could not be written"))
     })
     .ok()
 });
 
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The form in force; text until a log begins.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// A text that is no event, in the form of the log.
+fn in_format(text: &str) -> String {
+    match FORMAT.get().copied().unwrap_or_default() {
+        LogFormat::Text => text.to_owned(),
+        LogFormat::Json => {
+            let mut now = String::new();
+            // A text takes everything.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut now));
+            let line =
+                json!({"timestamp": now, "level": "WARN", "message": text, "target": "tandem"});
+            line.to_string()
+        }
+    }
+}
+
 /// Writes one line to standard error.
 pub(crate) fn note(line: &str) {
-    offer(format!("{line}\n").as_bytes());
+    offer(format!("{}\n", in_format(line)).as_bytes());
 }
 
 /// Lines for standard error that were lost.
@@ -105,12 +139,16 @@ pub(crate) fn set_filter(text: &str) -> Result<(), FilterError> {
 }
 
 /// Logs from now on what the filter lets through, and has `spans` made, which the filter does not concern.
-pub(crate) fn to_stderr(filter: &str, spans: Option<SpanLayer>) {
+pub(crate) fn to_stderr(filter: &str, format: LogFormat, spans: Option<SpanLayer>) {
     let (layer, handle) = reload::Layer::new(EnvFilter::new(filter));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(ToStderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_filter(layer.and(LibrariesRarely::default()));
+    let lines = tracing_subscriber::fmt::layer().with_writer(ToStderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Set once, as the log is.
+    let _ = FORMAT.set(format);
+    let lines = lines.with_filter(layer.and(LibrariesRarely::default()));
     let subscriber = tracing_subscriber::registry().with(spans).with(lines);
     // Somebody may have installed a log already, which then stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {

@@ -6,7 +6,7 @@ use tandem::{Environment, Forward};
 use tokio_util::sync::CancellationToken;
 
 use super::{args::ForwardArgs, failure::Failure, output, reach::Reach, signals::StopSignals};
-use crate::log;
+use crate::log::{self, LogFormat};
 
 /// Longest time for the stop.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -16,7 +16,7 @@ pub(crate) async fn forward(
     args: ForwardArgs,
     mut signals: StopSignals,
 ) -> Result<ExitCode, Failure> {
-    log::to_stderr("warn", None);
+    log::to_stderr("warn", LogFormat::Text, None);
     let starting = async {
         let reach = Reach::start(std::slice::from_ref(&args.peer), args.cacert.as_deref()).await?;
         let client = reach.client(&args.peer)?;

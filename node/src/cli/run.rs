@@ -263,7 +263,7 @@ fn begin_log(settings: &Settings, layers: &Layers, condition: &Condition) -> Opt
         Some(_) => Spans::begin(&condition.spans),
         None => (None, None),
     };
-    log::to_stderr(&settings.log, layer);
+    log::to_stderr(&settings.log, settings.log_format, layer);
     for variable in layers.unknown() {
         tracing::warn!(variable, "a variable of the environment looks like a setting and is none");
     }

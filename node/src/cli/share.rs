@@ -8,14 +8,14 @@ use tandem::NodeBuilder;
 use tokio_util::sync::CancellationToken;
 
 use super::{args::ShareArgs, failure::Failure, output, signals::StopSignals};
-use crate::log;
+use crate::log::{self, LogFormat};
 
 /// Longest time for the stop. Answers under way break off, and whoever asked goes on with another peer, or later.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves a file until a signal comes.
 pub(crate) async fn share(args: ShareArgs, mut signals: StopSignals) -> Result<ExitCode, Failure> {
-    log::to_stderr("warn", None);
+    log::to_stderr("warn", LogFormat::Text, None);
     let ShareArgs { file, listen_ws, listen_p2p, address } = args;
     // The name says nothing: the node has nothing to gossip.
     let network = NetworkId::new("any");

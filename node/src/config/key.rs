@@ -111,6 +111,7 @@ pub(crate) enum Key {
     TlsClientCert,
     TlsClientSecret,
     Log,
+    LogFormat,
 }
 
 /// The fields of a [`Spec`] before its help, in their order.
@@ -226,7 +227,7 @@ const METRICS: Spec = Spec::new(
 
 const OTLP: Spec = Spec::new(
     ("otlp", "otlp", Text, Nothing, "URL"),
-    "Collector of OpenTelemetry spans, which takes OTLP over HTTP: http://HOST:PORT or https://HOST:PORT, without /v1/traces",
+    "Collector of OpenTelemetry spans, which takes OTLP over HTTP or HTTPS, such as http://127.0.0.1:4318; /v1/traces is added to it",
 );
 
 const ADMIN_LISTEN: Spec = Spec::new(
@@ -402,9 +403,14 @@ const LOG: Spec = Spec::new(
     "What to log on stderr, such as info or tandem_net_ws=debug,warn",
 );
 
+const LOG_FORMAT: Spec = Spec::new(
+    ("log_format", "log-format", Text, Is("text"), "FORMAT"),
+    "How the log is written: text, or json with one object a line",
+);
+
 impl Key {
     /// Every key, in the order of the help and of `tandem config`.
-    pub(crate) const ALL: [Self; 54] = [
+    pub(crate) const ALL: [Self; 55] = [
         Self::Profile,
         Self::Network,
         Self::Mode,
@@ -459,6 +465,7 @@ impl Key {
         Self::TlsClientCert,
         Self::TlsClientSecret,
         Self::Log,
+        Self::LogFormat,
     ];
 
     /// The description of this key.
@@ -518,6 +525,7 @@ impl Key {
             Self::TlsClientCert => TLS_CLIENT_CERT,
             Self::TlsClientSecret => TLS_CLIENT_SECRET,
             Self::Log => LOG,
+            Self::LogFormat => LOG_FORMAT,
         }
     }
 
@@ -555,6 +563,7 @@ impl Key {
             Self::VotePacking => &["off", "stateless"],
             Self::RealIpHeader => &["x-forwarded-for", "forwarded"],
             Self::Log => &["error", "warn", "info", "debug", "trace"],
+            Self::LogFormat => &["text", "json"],
             _ => &[],
         }
     }

@@ -29,7 +29,10 @@ use super::{
     layers::Layers,
     origin::{Given, Origin, Value},
 };
-use crate::{log, spans};
+use crate::{
+    log::{self, LogFormat},
+    spans,
+};
 
 /// Largest budget, in MiB. Chosen: a terabyte; more is a slip.
 const MAX_BUDGET_MIB: usize = 1024 * 1024;
@@ -104,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) tls_ca: Option<PathBuf>,
     pub(crate) tls_client: Option<TlsFiles>,
     pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
 }
 
 /// A service that a node may offer.
@@ -185,6 +189,7 @@ impl Settings {
             tls_ca: read.optional(Key::TlsCa, |text| layers.path(text))?,
             tls_client: read.tls_files(Key::TlsClientCert, Key::TlsClientSecret)?,
             log: read.required(Key::Log, log_filter)?,
+            log_format: read.required(Key::LogFormat, log_format)?,
         })
     }
 
@@ -719,6 +724,14 @@ fn real_ip_header(text: &str) -> Result<RealIpHeader, String> {
         "x-forwarded-for" => Ok(RealIpHeader::XForwardedFor),
         "forwarded" => Ok(RealIpHeader::Forwarded),
         _ => Err(format!("{text:?} is no such header: write x-forwarded-for or forwarded")),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is no form of the log: write text or json")),
     }
 }
 

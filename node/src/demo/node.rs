@@ -89,7 +89,7 @@ fn mode(text: &str) -> Result<Mode, String> {
 /// Runs a node until it is told to stop, or nobody is there to tell it.
 pub(crate) async fn demo_node(args: DemoNodeArgs) -> Result<ExitCode, Failure> {
     let filter = std::env::var("TANDEM_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
-    log::to_stderr(&filter, None);
+    log::to_stderr(&filter, log::LogFormat::Text, None);
     let failed = |source| DemoError::Files { path: args.journal.clone(), source };
     let journal = Arc::new(Journal::create(&args.journal).map_err(failed)?);
     let mut orders = BufReader::new(tokio::io::stdin()).lines();

@@ -36,7 +36,8 @@ fn a_healthy_place_is_told_so_whether_a_node_runs_there_or_not() {
     for place in [dir.path(), other.path()] {
         let (ended, findings) = doctor(place, &["--mode", "ws", "--peer", node.ws()]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
-        for check in ["configuration", "data directory", "ports", "names", "peers"] {
+        for check in ["configuration", "data directory", "ports", "names", "peers", "reachability"]
+        {
             find(&findings, check, "ok");
         }
         for check in ["descriptors", "clock", "space"] {
@@ -44,6 +45,12 @@ fn a_healthy_place_is_told_so_whether_a_node_runs_there_or_not() {
         }
         assert!(findings.iter().all(|finding| finding["state"] != "failure"), "{findings:?}");
     }
+    // It is said to listen for others, and nobody has come.
+    let (ended, findings) =
+        doctor(dir.path(), &["--mode", "p2p", "--listen-p2p", "/ip4/0.0.0.0/tcp/0"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let finding = find(&findings, "reachability", "warning");
+    assert!(finding["do"].as_str().unwrap().contains("on another machine"), "{finding}");
     node.stop();
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{self, Process, eventually, finish, run, scratch, tandem};
+use crate::support::{self, Node, Process, eventually, finish, run, scratch, tandem};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -201,4 +201,32 @@ fn a_reader_that_has_gone_is_no_failure() {
     let ended = tandem().arg("config").stdout(writer).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stderr, b"");
+}
+
+// Issue 12, 6.
+#[test]
+fn every_line_of_a_log_in_json_is_an_object() {
+    let (dir, other) = (scratch(), scratch());
+    let log = ["--log-format", "json", "--log", "info"];
+    // The warning about topics is no event of the log.
+    let more = ["--topic", "chat", "--peer", "127.0.0.1:1"];
+    let node = Node::start(dir.path(), &[&log[..], &more].concat());
+    let peer = Node::start(other.path(), &["--mode", "ws", "--peer", node.ws()]);
+    node.event("peer_connected");
+    peer.stop();
+    node.event("peer_disconnected");
+    let lines = node.stop();
+    assert!(!lines.is_empty());
+    let objects: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for object in &objects {
+        for field in ["timestamp", "level", "target"] {
+            assert!(object[field].is_string(), "{field}: {object}");
+        }
+    }
+    let says = |word: &str| {
+        let text = |object: &Value| object["message"].as_str().unwrap_or_default().contains(word);
+        objects.iter().any(text)
+    };
+    assert!(says("topics go over libp2p only") && says("a peer connected"), "{objects:?}");
 }

@@ -8,6 +8,7 @@
 mod certificate;
 mod network;
 mod place;
+mod reachability;
 
 use std::{fmt, process::ExitCode};
 
@@ -108,11 +109,11 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Finding::warning(CONFIGURATION, says, "take it away if it was meant as one")
     }));
     let environment = Environment::system();
-    let runs = Client::new(&settings.data_dir).status().await.is_ok();
+    let peers = Client::new(&settings.data_dir).peers().await.ok();
     findings.extend(place::data_dir(&settings.data_dir));
     findings.push(place::descriptors(&settings));
     findings.push(place::clock());
-    if runs {
+    if peers.is_some() {
         findings.push(Finding::ok("ports", "a node runs on this data directory and has them"));
     } else {
         findings.extend(network::ports(&environment, &settings).await);
@@ -120,5 +121,6 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
     findings.extend(network::names(&environment, &settings).await);
     findings.extend(certificate::files(&settings));
     findings.extend(network::peers(&environment, &settings).await);
+    findings.push(reachability::reachability(&settings, peers.as_deref()));
     findings
 }

@@ -16,13 +16,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The protocol that a port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PortOf {
+pub(super) enum PortOf {
     Tcp,
     Udp,
 }
 
 /// The host and the port of a multiaddr, `host:port`; `None` for one through a relay, whose port is on another machine.
-fn port_of(multiaddr: &str) -> Option<(PortOf, String)> {
+pub(super) fn port_of(multiaddr: &str) -> Option<(PortOf, String)> {
     if multiaddr.contains("/p2p-circuit") {
         return None;
     }
