@@ -201,3 +201,40 @@ impl Shared {
         done.ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, task::Waker};
+
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+    use crate::webrtc::{
+        Side, Version, WebRtcCertificate, channels::HANDSHAKE_KEY, credentials::Credentials,
+        path::Path, stream::WebRtcStream,
+    };
+
+    // Issue 13, 3. sctp-proto 0.10.8 panicked at a peer that began an association towards the end that dials.
+    #[test]
+    fn a_panic_of_a_library_ends_the_connection_and_nothing_else() {
+        let now = Instant::now();
+        let credentials = Credentials::draw(Version::V1, &mut StdRng::seed_from_u64(1));
+        let path = Path::listener(credentials, ([127, 0, 0, 1], 1).into(), now);
+        let config = Arc::new(dimpl::Config::builder().build().unwrap());
+        let certificate = WebRtcCertificate::generate().unwrap().for_dtls();
+        let secured = Secured::listener(path, (config, certificate), now);
+        let shared = Arc::new(Shared::new(Session::new(secured, Channels::new(Side::Listener))));
+        let mut stream = WebRtcStream::new(Arc::clone(&shared), HANDSHAKE_KEY);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(stream.poll_read(&mut context, &mut [0]).is_pending());
+        assert_eq!(shared.with(|_| -> u8 { panic!("a bug") }), None);
+        assert_eq!(shared.with(|_| 1), None, "nobody gets to a session that is half changed");
+        let kind = |polled| match polled {
+            Poll::Ready(Err::<usize, io::Error>(error)) => error.kind(),
+            other => panic!("{other:?}"),
+        };
+        let read = kind(stream.poll_read(&mut context, &mut [0]));
+        let written = kind(stream.poll_write(&mut context, b"x"));
+        assert_eq!([read, written], [io::ErrorKind::ConnectionAborted; 2]);
+    }
+}

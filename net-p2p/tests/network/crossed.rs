@@ -10,14 +10,16 @@ use tokio::time;
 use super::kit::{Node, Plan, linked, until};
 
 /// The transports of a node, each by the part of an address that only it has.
-const TRANSPORTS: [(&str, &str); 3] = [
+const TRANSPORTS: [(&str, &str); 4] = [
     ("/ip4/127.0.0.1/tcp/0", "/tcp/"),
     ("/ip4/127.0.0.1/tcp/0/ws", "/ws/"),
     ("/ip4/127.0.0.1/udp/0/quic-v1", "/quic-v1/"),
+    ("/ip4/127.0.0.1/udp/0/webrtc-direct", "/webrtc-direct/"),
 ];
 
 /// Every pair of transports, by their places in [`TRANSPORTS`].
-const PAIRS: [(usize, usize); 6] = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)];
+const PAIRS: [(usize, usize); 10] =
+    [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3), (3, 3)];
 
 /// Meetings of each pair at a time, each of two nodes with random keys, so that either has the smaller one in some.
 const MEETINGS: usize = 4;

@@ -5,7 +5,7 @@
 
 mod kit;
 
-#[cfg(all(feature = "quic", feature = "websocket"))]
+#[cfg(all(feature = "quic", feature = "webrtc", feature = "websocket"))]
 mod crossed;
 mod gossip_flows;
 mod links;
