@@ -217,6 +217,10 @@ pub struct Tls;
 #[derive(Debug)]
 pub struct Quic;
 
+/// WebRTC Direct. Scripted peers use TCP.
+#[derive(Debug)]
+pub struct WebRtc;
+
 /// A WebSocket over TCP.
 #[derive(Debug)]
 pub struct WebSocket;
@@ -239,6 +243,11 @@ impl Way for Tls {
 
 impl Way for Quic {
     const LISTEN: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+    const SCRIPTED: &str = Tcp::LISTEN;
+}
+
+impl Way for WebRtc {
+    const LISTEN: &str = "/ip4/127.0.0.1/udp/0/webrtc-direct";
     const SCRIPTED: &str = Tcp::LISTEN;
 }
 
@@ -276,11 +285,14 @@ impl<W: Way> Libp2pOver<W> {
     /// The address that the node got when it asked for this one with port 0.
     fn got(&self, listen: &str) -> String {
         let (below, above) = listen.split_once("/0").expect("it has port 0");
-        let end = format!("{above}/p2p/{}", self.base.identity);
+        let own = format!("/p2p/{}", self.base.identity);
         let addresses = self.network.listen_addresses();
         let is_so = |address: &String| {
-            let rest = address.strip_prefix(below).and_then(|rest| rest.strip_suffix(&end));
-            rest.and_then(|rest| rest.strip_prefix('/'))
+            let rest = address.strip_prefix(below).and_then(|rest| rest.strip_suffix(&own));
+            // An address of WebRTC names a certificate as well.
+            let rest =
+                rest.map(|rest| rest.split_once("/certhash/").map_or(rest, |(rest, _)| rest));
+            rest.and_then(|rest| rest.strip_prefix('/')?.strip_suffix(above))
                 .is_some_and(|port| port.parse::<u16>().is_ok())
         };
         addresses.into_iter().find(is_so).expect("the node listens there")

@@ -115,6 +115,11 @@ suite!(
     tokio::test(flavor = "multi_thread", worker_threads = 2)
 );
 suite!(
+    p2p_over_webrtc,
+    testkit::networks::Libp2pOver<testkit::networks::WebRtc>,
+    tokio::test(flavor = "multi_thread", worker_threads = 2)
+);
+suite!(
     p2p_over_web_socket,
     testkit::networks::Libp2pOver<testkit::networks::WebSocket>,
     tokio::test(flavor = "multi_thread", worker_threads = 2)
