@@ -2,6 +2,7 @@
 
 mod address;
 mod digest;
+mod frames;
 mod hello;
 mod identity;
 mod priority;
