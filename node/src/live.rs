@@ -10,11 +10,13 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use broadcaster::Broadcaster;
 use gossip::NodeAddress;
 use tandem::{AddPeerError, PeerControl, TlsError, View};
 
 use crate::{
     admin::wire::{Certificates, Reloaded},
+    cli,
     config::{ConfigError, Flags, Key, Layers, Settings, Value},
     log,
 };
@@ -37,6 +39,7 @@ pub(crate) struct Live {
     flags: Flags,
     view: View,
     control: PeerControl,
+    broadcaster: Broadcaster,
     state: Mutex<InForce>,
 }
 
@@ -54,9 +57,16 @@ impl Live {
     pub(crate) fn new(
         (file, flags): (Option<PathBuf>, Flags),
         (layers, peers): (Layers, Vec<NodeAddress>),
-        (view, control): (View, PeerControl),
+        (view, control, broadcaster): (View, PeerControl, Broadcaster),
     ) -> Self {
-        Self { file, flags, view, control, state: Mutex::new(InForce { layers, peers }) }
+        Self {
+            file,
+            flags,
+            view,
+            control,
+            broadcaster,
+            state: Mutex::new(InForce { layers, peers }),
+        }
     }
 
     /// Every setting, and variables of the environment that look like settings and are none.
@@ -78,7 +88,7 @@ impl Live {
     }
 
     /// Reads the configuration again and puts into force what can be changed while the node runs: the log filter, the
-    /// configured peers, and the files of the certificates. Blocks on the file system.
+    /// configured peers, the bounds on inbound peers, the sample of traced messages, and the files of the certificates. Blocks on the file system.
     ///
     /// # Errors
     ///
@@ -107,6 +117,17 @@ impl Live {
                 Key::Peers => {
                     self.follow(&state.peers, &settings.peers);
                     state.peers.clone_from(&settings.peers);
+                    changed.push(name);
+                }
+                Key::MaxInbound | Key::MaxInboundPerIp | Key::MaxInboundPerOrigin => {
+                    // There were enough files when the node started.
+                    let wanted = settings.inbound();
+                    let fitted = cli::fit_descriptors(wanted).unwrap_or(wanted);
+                    self.control.resize_inbound(fitted);
+                    changed.push(name);
+                }
+                Key::TraceOneIn => {
+                    self.broadcaster.tracer().set_one_in(settings.trace_one_in);
                     changed.push(name);
                 }
                 _ => {

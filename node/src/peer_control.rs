@@ -10,7 +10,7 @@ use std::{
 };
 
 use gossip::{Identity, NodeAddress};
-use mesh::{Ban, BanSubject, Member, MembersError, TooManyBans, Turnover};
+use mesh::{Ban, BanSubject, InboundLimits, Member, MembersError, TooManyBans, Turnover};
 
 use crate::{mode::PeerError, view::Seen};
 
@@ -67,6 +67,14 @@ pub enum SetMembersError {
 impl PeerControl {
     pub(crate) fn of(seen: &Arc<Seen>) -> Self {
         Self { seen: Arc::downgrade(seen) }
+    }
+
+    /// Changes the bounds on inbound peers from now on, as [`Door::resize`](mesh::Door::resize) does. Changes nothing on a
+    /// node that is gone.
+    pub fn resize_inbound(&self, limits: InboundLimits) {
+        if let Some(seen) = self.seen.upgrade() {
+            seen.door.resize(limits);
+        }
     }
 
     /// Adds an address as the configuration does: it is dialled now, and whenever there is no link to its peer, and the

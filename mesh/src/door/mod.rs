@@ -66,7 +66,7 @@ pub struct Door {
 }
 
 struct Inside {
-    /// The same as those of the rules, to be read without the lock.
+    /// Those that it was made with, to be read without the lock where they never change.
     limits: InboundLimits,
     shared: Mutex<Shared>,
 }
@@ -270,10 +270,16 @@ impl Door {
         evict.into_iter().for_each(|evict| evict());
     }
 
-    /// The limits it was made with.
+    /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> InboundLimits {
-        self.inside.limits
+        self.shared().rules.limits()
+    }
+
+    /// Changes the bounds on inbound peers from now on: in all, of one host, and of one web origin, as those of `limits`. Peers
+    /// beyond a lower bound stay, and nobody takes their places when they leave. The other limits stay as they are.
+    pub fn resize(&self, limits: InboundLimits) {
+        self.shared().rules.resize(limits);
     }
 
     /// The number of connections that were refused or given up for a reason since the start, over all transports

@@ -152,6 +152,19 @@ const fn index_of(transport: Transport) -> usize {
 }
 
 impl Rules {
+    /// The limits in force.
+    pub(super) const fn limits(&self) -> InboundLimits {
+        self.limits
+    }
+
+    /// Takes over the bounds on inbound peers.
+    pub(super) fn resize(
+        &mut self,
+        InboundLimits { total, per_ip, per_origin, .. }: InboundLimits,
+    ) {
+        self.limits = InboundLimits { total, per_ip, per_origin, ..self.limits };
+    }
+
     pub(super) fn new(limits: InboundLimits) -> Self {
         Self {
             limits,

@@ -75,11 +75,11 @@ impl GossipNode for Hermit {
 }
 
 /// The configuration of nobody.
-fn live() -> Arc<Live> {
+fn live(broadcaster: &Broadcaster) -> Arc<Live> {
     let flags = Flags::data_dir(None);
     let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
     let layers = Layers::gather_from(None, &flags, std::iter::empty(), home).unwrap();
-    let parts = (tandem::View::default(), tandem::PeerControl::default());
+    let parts = (tandem::View::default(), tandem::PeerControl::default(), broadcaster.clone());
     Arc::new(Live::new((None, flags), (layers, Vec::new()), parts))
 }
 
@@ -112,7 +112,7 @@ impl Rig {
             out: crate::lines::Lines::to(std::io::stdout(), |_| String::new()).unwrap(),
             http: None,
             journal: super::Journal::default(),
-            live: live(),
+            live: live(&broadcaster),
             admin_url: Arc::default(),
             rates: Arc::default(),
             refused: Arc::default(),

@@ -26,8 +26,8 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
 use tandem::{
-    DataDir, InboundLimits, Limits, Mdns, MeshLimits, Mode, NodeBuilder, Running, Shutdown,
-    StartError, register_service_metrics,
+    DataDir, Limits, Mdns, MeshLimits, Mode, NodeBuilder, Running, Shutdown, StartError,
+    register_service_metrics,
 };
 use tokio::{sync::broadcast, task, time};
 use tokio_util::sync::CancellationToken;
@@ -208,7 +208,7 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
         journal: teller.journal.clone(),
     };
     registry.register_collector(Box::new(counters));
-    let parts = (running.view(), running.peer_control());
+    let parts = (running.view(), running.peer_control(), running.broadcaster().clone());
     let live = Arc::new(Live::new((args.source.config, args.source.flags), (layers, peers), parts));
     let context = admin::Context {
         node: running.node(),
@@ -392,7 +392,7 @@ async fn builder(
 ) -> Result<NodeBuilder, Failure> {
     // Before anything in it is touched: it may be another node's.
     let dir = DataDir::open(settings.data_dir.clone()).map_err(StartError::from)?;
-    let builder = describe(&settings).inbound_limits(descriptors::fit(inbound(&settings))?);
+    let builder = describe(&settings).inbound_limits(descriptors::fit(settings.inbound())?);
     let builder = services::offer(builder, &settings, dir.path(), (condition, metrics)).await?;
     Ok(builder.opened_data_dir(dir))
 }
@@ -412,7 +412,7 @@ pub(super) fn describe(settings: &Settings) -> NodeBuilder {
         .vote_packing(settings.vote_packing)
         .traced_one_in(settings.trace_one_in)
         .limits(limits(settings))
-        .inbound_limits(inbound(settings))
+        .inbound_limits(settings.inbound())
         .admit(settings.admit)
         .security(settings.security.clone())
         .mdns(if settings.mdns { Mdns::On } else { Mdns::Off })
@@ -464,13 +464,6 @@ pub(super) fn limits(settings: &Settings) -> Limits {
     let (budget_bytes, limits) = (settings.budget_bytes, Limits::default());
     let remembered_bytes = limits.remembered_bytes.min(budget_bytes / 4);
     limits.with_budget_bytes(budget_bytes).with_remembered_bytes(remembered_bytes)
-}
-
-fn inbound(settings: &Settings) -> InboundLimits {
-    InboundLimits::default()
-        .with_total(settings.max_inbound)
-        .with_per_ip(settings.max_inbound_per_ip)
-        .with_per_origin(settings.max_inbound_per_origin)
 }
 
 /// Everything that the node counts, and how it is.

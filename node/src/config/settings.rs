@@ -19,8 +19,9 @@ use gossip::{
 use services::files::Uploads;
 use tandem::{
     Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec,
-    LearntHosts, Mode, OwnTopic, PageOrigin, PageOrigins, ProxyProtocol, ProxyRules, ReachConfig,
-    ReachPart, RealIpHeader, RelayLimits, Relaying, Security, Signing, TlsFiles, WantedTags,
+    InboundLimits, LearntHosts, Mode, OwnTopic, PageOrigin, PageOrigins, ProxyProtocol, ProxyRules,
+    ReachConfig, ReachPart, RealIpHeader, RelayLimits, Relaying, Security, Signing, TlsFiles,
+    WantedTags,
 };
 
 use super::{
@@ -191,6 +192,14 @@ impl Settings {
             log: read.required(Key::Log, log_filter)?,
             log_format: read.required(Key::LogFormat, log_format)?,
         })
+    }
+
+    /// The bounds on what comes in.
+    pub(crate) fn inbound(&self) -> InboundLimits {
+        InboundLimits::default()
+            .with_total(self.max_inbound)
+            .with_per_ip(self.max_inbound_per_ip)
+            .with_per_origin(self.max_inbound_per_origin)
     }
 
     /// `true` if the node is to be a part of a network that others have made, and looks for none of its nodes. In a

@@ -507,3 +507,21 @@ fn a_full_node_gives_sockets_of_a_crowd_up_for_a_client_behind_a_proxy() {
     assert!(evicted.is_some());
     assert_eq!(rules.sockets(), 2 + SOCKET_RESERVE);
 }
+
+// Issue 12, 6.
+#[test]
+fn bounds_change_for_newcomers_and_those_who_are_in_stay() {
+    let now = Instant::now();
+    let mut rules = Rules::new(InboundLimits { total: 3, ..limits() });
+    let hosts = ["192.0.2.1", "198.51.100.1", "203.0.113.1"];
+    let places: Vec<_> = hosts.iter().map(|host| peer(&mut rules, host, now).unwrap().0).collect();
+    rules.resize(InboundLimits { total: 1, ..limits() });
+    assert_eq!(rules.places(), 3);
+    assert_eq!(peer(&mut rules, "203.0.114.1", now), Err(Refusal::Total));
+    for place in &places[..2] {
+        rules.leave(*place);
+    }
+    assert_eq!(peer(&mut rules, "203.0.114.1", now), Err(Refusal::Total));
+    rules.resize(InboundLimits { total: 2, ..limits() });
+    assert!(peer(&mut rules, "203.0.114.1", now).is_ok());
+}

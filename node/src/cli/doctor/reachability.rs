@@ -1,4 +1,4 @@
-//! Whether others can dial the node, as far as its configuration and its peers show.
+//! The check of reachability: can others dial the node, as far as its configuration and its peers show?
 //!
 //! # Invariants
 //!

@@ -399,13 +399,15 @@ fn a_changed_file_is_put_into_force_or_refused_as_a_whole() {
     std::fs::write(&file, "mode = \"ws\"\nlog = \"error\"\n").unwrap();
     let mut process = Process::spawn(run(&dir).arg("--config").arg(&file));
     eventually("a node", || dir.join("admin.sock").exists().then_some(()));
-    let text =
-        format!("mode = \"ws\"\nlog = \"info\"\nmax_inbound = 7\npeers = [\"{}\"]\n", friend.ws());
+    let text = format!(
+        "mode = \"ws\"\nlog = \"info\"\nmax_inbound = 7\ntrace_one_in = 9\nbudget_mib = 99\npeers = [\"{}\"]\n",
+        friend.ws()
+    );
     std::fs::write(&file, &text).unwrap();
     let told = call(&dir, "POST", "/v1/reload", "").json();
     assert_eq!(
         (&told["changed"], &told["needs_restart"]),
-        (&json!(["peers", "log"]), &json!(["max_inbound"]))
+        (&json!(["peers", "trace_one_in", "max_inbound", "log"]), &json!(["budget_mib"]))
     );
     eventually("the new peer", || (get(&dir, "/v1/peers")["total"] == 1).then_some(()));
     assert_eq!(get(&dir, "/v1/log")["filter"], "info");
@@ -415,7 +417,10 @@ fn a_changed_file_is_put_into_force_or_refused_as_a_whole() {
         all.iter().find(|setting| setting["key"] == name).unwrap().clone()
     };
     assert_eq!(setting("log")["origin"], format!("{}:2", file.display()));
-    assert_eq!(setting("max_inbound")["value"], json!(["2400"]), "until a restart");
+    assert_eq!(setting("max_inbound")["value"], json!(["7"]));
+    assert_eq!(get(&dir, "/v1/limits")["door"]["peers"], 7);
+    assert_eq!(get(&dir, "/v1/traces")["one_in"], 9);
+    assert_ne!(setting("budget_mib")["value"], json!(["99"]), "until a restart");
 
     std::fs::write(&file, text.replace("log", "lgo").replace("peers = [", "peers = [] # "))
         .unwrap();
