@@ -22,6 +22,7 @@
 // All speak TCP, WebSocket and QUIC, with Yamux over the first two, and a fresh Ed25519 key. INTEROP_SECURITY is noise (the
 // default), tls or both, for all but QUIC. INTEROP_LISTEN is the multiaddrs that serve listens on. INTEROP_KEY is the kind of the key:
 // ed25519 (the default), rsa, ecdsa or secp256k1. INTEROP_PSK is the key file of a private network, which has no QUIC.
+// INTEROP_TLS is a folder with cert.pem and key.pem for secure WebSockets.
 //
 // The routes are the contract between all programs of this folder (see ../README.md):
 //
@@ -37,10 +38,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	gotls "crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -137,10 +141,14 @@ func newHostOf(security, kind string, options []libp2p.Option, listen ...string)
 	if security == "tls" || security == "both" {
 		options = append(options, libp2p.Security(tls.ID, tls.New))
 	}
+	secure, err := secureWebSocket(os.Getenv("INTEROP_TLS"))
+	if err != nil {
+		return nil, err
+	}
 	options = append(options,
 		libp2p.Identity(key),
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(websocket.New),
+		libp2p.Transport(websocket.New, secure...),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
@@ -163,6 +171,28 @@ func newHostOf(security, kind string, options []libp2p.Option, listen ...string)
 		options = append(options, libp2p.ListenAddrStrings(listen...))
 	}
 	return libp2p.New(options...)
+}
+
+// secureWebSocket has the certificate of a folder for those who dial, and trusts it.
+func secureWebSocket(folder string) ([]any, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	cert := filepath.Join(folder, "cert.pem")
+	pair, err := gotls.LoadX509KeyPair(cert, filepath.Join(folder, "key.pem"))
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(cert)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	return []any{
+		websocket.WithTLSConfig(&gotls.Config{Certificates: []gotls.Certificate{pair}}),
+		websocket.WithTLSClientConfig(&gotls.Config{RootCAs: roots}),
+	}, nil
 }
 
 // privateKey reads the key of a private network.

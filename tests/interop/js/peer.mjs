@@ -59,13 +59,15 @@ async function asked () {
 }
 
 async function newNode (listen, services = {}, { security, privateKey } ) {
-  const { INTEROP_PSK } = process.env
+  const { INTEROP_PSK, INTEROP_TLS } = process.env
+  // Those who dial trust what `NODE_EXTRA_CA_CERTS` names.
+  const secure = INTEROP_TLS && { https: { cert: readFileSync(`${INTEROP_TLS}/cert.pem`), key: readFileSync(`${INTEROP_TLS}/key.pem`) } }
   const securities = { noise: [noise()], tls: [tls()], both: [noise(), tls()], quic: [noise()] }
   const node = await createLibp2p({
     privateKey,
     addresses: { listen },
     // A private network has no QUIC.
-    transports: [tcp(), webSockets(), circuitRelayTransport(), ...(INTEROP_PSK ? [] : [quic()])],
+    transports: [tcp(), webSockets(secure || {}), circuitRelayTransport(), ...(INTEROP_PSK ? [] : [quic()])],
     connectionEncrypters: securities[security],
     ...(INTEROP_PSK && { connectionProtector: preSharedKey({ psk: readFileSync(INTEROP_PSK) }) }),
     streamMuxers: [yamux({ maxOutboundStreams: MUXED_STREAMS })],

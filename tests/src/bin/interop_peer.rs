@@ -84,12 +84,16 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Puts a node into the private network of the environment, if there is one.
-fn in_private_network(builder: NodeBuilder) -> NodeBuilder {
-    match std::env::var_os("INTEROP_PSK") {
+/// Puts a node into the private network of the environment, if there is one, and gives it the certificate of the folder
+/// `INTEROP_TLS`, which it also trusts.
+fn as_asked(builder: NodeBuilder) -> NodeBuilder {
+    let builder = match std::env::var_os("INTEROP_PSK") {
         Some(file) => builder.private_network(file),
         None => builder,
-    }
+    };
+    let Some(folder) = std::env::var_os("INTEROP_TLS").map(PathBuf::from) else { return builder };
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    builder.tls_roots(&cert).tls(TlsFiles { cert, key })
 }
 
 /// Serves over libp2p at `addresses`.
@@ -98,7 +102,7 @@ async fn serve_at(addresses: &[&str]) -> Result<(), Failed> {
     let addresses = addresses.iter().copied();
     let builder = described(&Seen::default(), None).mode(Mode::Libp2p).listen_p2p(addresses);
     let builder = offering(builder);
-    let running = Box::pin(in_private_network(builder).start(&CancellationToken::new())).await?;
+    let running = Box::pin(as_asked(builder).start(&CancellationToken::new())).await?;
     // An address through a relay is there once the relay has given a place.
     let listens = async {
         loop {
@@ -120,7 +124,7 @@ async fn serve_at(addresses: &[&str]) -> Result<(), Failed> {
 async fn try_cells(addresses: &[&str]) -> Result<(), Failed> {
     let mut held = true;
     for address in addresses {
-        for cell in cells(address, in_private_network).await {
+        for cell in cells(address, as_asked).await {
             held &= cell.ok;
             println!("{}", serde_json::to_string(&cell)?);
         }
@@ -161,8 +165,7 @@ async fn warmed(client: &HttpClient) -> Result<Memory, Failed> {
 
 async fn get(peer: &str, path: &str, roots: Option<PathBuf>) -> Result<(), Failed> {
     let root = CancellationToken::new();
-    let node =
-        Box::pin(in_private_network(describe_caller(mode(peer), roots)).start(&root)).await?;
+    let node = Box::pin(as_asked(describe_caller(mode(peer), roots)).start(&root)).await?;
     let client = client_of(&node, peer);
     let before = warmed(&client).await?;
     let response = client.get(path).await?;
