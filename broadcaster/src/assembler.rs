@@ -27,10 +27,11 @@ mod read_buffer;
 mod source;
 mod stopwatch;
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use gossip::{DisconnectReason, Lane, MAX_MESSAGE_BYTES, Tag, TagTable};
-use std::time::Duration;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use self::{
     read_buffer::{ReadBuffer, Room},

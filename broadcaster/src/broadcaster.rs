@@ -11,11 +11,11 @@ use gossip::{
     RequestError, Response, SubmitError, Tag, Transport, Validator, wire::features::Features,
 };
 use mesh::{BanSubject, LinkClaim, Member, MembersError, TooManyBans, Turnover};
-use runtime::{Environment, Fault, Shutdown};
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
+use runtime::{
+    Environment, Fault, Shutdown,
+    time::{self, Instant},
 };
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     application::{Application, HandleError},
@@ -135,7 +135,7 @@ impl Broadcaster {
     ) -> Result<(), TooManyBans> {
         let access = self.parts.mesh.ban(subject, duration, reason)?;
         // Before the doors end their connections, so that each link says why it ends.
-        let now = Instant::now().into_std();
+        let now = time::into_std(Instant::now());
         let registry = &self.context().registry;
         registry.end_where(|peer| access.bans_peer(peer, now), DisconnectReason::Banned);
         self.parts.mesh.publish(access);

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use gossip::{ClaimRule, DisconnectReason, Identity, LinkId};
 use mesh::{Doubt, LinkClaim, Ruling, Standing, ledger::CLOSE_PATIENCE};
-use tokio::time;
+use runtime::time;
 
 use crate::{
     contests::Complaint,

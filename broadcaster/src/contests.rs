@@ -14,8 +14,7 @@ use std::{
 };
 
 use gossip::Identity;
-use runtime::Rarely;
-use tokio::time::Instant;
+use runtime::{Rarely, time::Instant};
 
 /// Events of one identity within [`WINDOW`] from which on it is called contested. Chosen: two nodes with one
 /// key make more of them in two minutes, since each redials within 30 s; one node on a poor path makes fewer.

@@ -21,8 +21,7 @@ use futures::{
     future::{Shared, WeakShared},
 };
 use gossip::BoxFuture;
-
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::pulse::Pulse;
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use gossip::{Lane, Tag, Validation};
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use self::remembered::Remembered;
 use crate::limits::Limits;

@@ -7,7 +7,7 @@ use gossip::{
     Lane, LinkId, Tag,
     wire::{digest::Digest, vote},
 };
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::{
     budget::Reservation,

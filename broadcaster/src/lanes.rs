@@ -20,7 +20,8 @@ mod queue;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gossip::{Admission, Lane};
-use tokio::{sync::Notify, time::Instant};
+use runtime::time::Instant;
+use tokio::sync::Notify;
 
 use self::queue::{Queue, Room};
 use crate::{

@@ -12,8 +12,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gossip::{DisconnectReason, Identity, Lane, LinkId, NetworkProfile, Tag};
-use runtime::{Opening, TaskSet};
-use tokio::{sync::oneshot, time};
+use runtime::{Opening, TaskSet, time};
+use tokio::sync::oneshot;
 
 use crate::{
     contests::Contests,

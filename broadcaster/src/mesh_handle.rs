@@ -26,11 +26,11 @@ use mesh::{
     phonebook::{Replaced, transport_of},
 };
 use prometheus_client::registry::Registry;
-use runtime::{Environment, Random};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
+use runtime::{
+    Environment, Random,
+    time::{self, Instant, StdInstant},
 };
+use tokio::sync::{Notify, mpsc};
 use tracing::{Span, field::Empty};
 
 use crate::{
@@ -78,7 +78,7 @@ struct Dialers {
 
 impl Mesh {
     pub(crate) fn new(limits: MeshLimits, environment: &Environment) -> Self {
-        let (now, wall) = (Instant::now().into_std(), environment.clock().now());
+        let (now, wall) = (time::into_std(Instant::now()), environment.clock().now());
         let mut random = environment.random();
         let mut schedule = DialSchedule::new(limits, now, wall, &mut random);
         let doors = Doors::default();
@@ -259,7 +259,7 @@ impl Mesh {
     }
 
     /// Orders a dial to every address that is due, and returns the time of the next ones.
-    pub(crate) fn dial_due(&self) -> Option<std::time::Instant> {
+    pub(crate) fn dial_due(&self) -> Option<StdInstant> {
         let (due, next) = {
             let mut schedule = self.schedule();
             let due = schedule.due(now(), &mut self.random());
@@ -285,8 +285,8 @@ impl Mesh {
     }
 }
 
-pub(crate) fn now() -> std::time::Instant {
-    Instant::now().into_std()
+pub(crate) fn now() -> StdInstant {
+    time::into_std(Instant::now())
 }
 
 /// The end of a transport, which gets the orders to dial.
@@ -440,7 +440,7 @@ impl Ticket {
         self.mesh.shared.metrics.dialled(result, transport_of(&self.address));
     }
 
-    fn fail(&mut self, why: DialFailure) -> Option<std::time::Instant> {
+    fn fail(&mut self, why: DialFailure) -> Option<StdInstant> {
         self.stage = Stage::Done;
         let next_try = {
             let mut schedule = self.mesh.schedule();

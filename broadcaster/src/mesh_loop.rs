@@ -23,11 +23,11 @@ use gossip::{
 };
 use mesh::AddressSource;
 use rand::seq::IteratorRandom;
-use runtime::TaskSet;
-use tokio::{
-    sync::broadcast::{self, error::TryRecvError},
+use runtime::{
+    TaskSet,
     time::{self, Instant},
 };
+use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,7 +54,7 @@ impl MeshLoop {
         loop {
             self.take_events();
             let upkeep = self.upkeep.tend();
-            let next_dial = self.mesh.dial_due().map(Instant::from_std);
+            let next_dial = self.mesh.dial_due().map(time::from_std);
             let next = next_dial.into_iter().chain(self.ask_due()).chain(self.resolve_clique());
             let next = next.chain(upkeep).min();
             let sleep = async {
@@ -97,7 +97,7 @@ impl MeshLoop {
                 self.judge(peer);
             }
             PeerEvent::Disconnected(peer, reason) => {
-                let now = Instant::now().into_std();
+                let now = time::into_std(Instant::now());
                 self.mesh.schedule().parted(peer.identity, None, *reason, now);
                 self.gone(peer.id);
                 self.upkeep.left(peer);
@@ -154,7 +154,7 @@ impl MeshLoop {
             return;
         }
         self.links_of.remove(&gone);
-        let ((identity, transport), now) = (gone, Instant::now().into_std());
+        let ((identity, transport), now) = (gone, time::into_std(Instant::now()));
         let random = &mut self.mesh.random();
         self.mesh.schedule().identity_gone(&identity, transport, now, random);
     }
@@ -164,7 +164,7 @@ impl MeshLoop {
     fn resolve_clique(&self) -> Option<Instant> {
         let (suspects, next) = {
             let mut clique = self.mesh.clique();
-            (clique.suspects(Instant::now().into_std()), clique.next())
+            (clique.suspects(time::into_std(Instant::now())), clique.next())
         };
         if suspects && self.mesh.schedule().dialling() == 0 {
             let outgoing = self.context.registry.infos(PeerClass::ConnectedOut);
@@ -179,7 +179,7 @@ impl MeshLoop {
                 self.context.registry.end(&link, DisconnectReason::CliqueResolving);
             }
         }
-        next.map(Instant::from_std)
+        next.map(time::from_std)
     }
 
     /// Asks every source that is due, and returns the time of the next one.

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh::{AddressSource, SourceId};
 use rand::Rng;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 /// The sources of a node, at most. Chosen: a dozen names in DNS, and some directories.
 pub(crate) const MAX_SOURCES: usize = 64;

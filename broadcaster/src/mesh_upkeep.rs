@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use gossip::{Direction, DisconnectReason, LinkId, PeerClass, PeerInfo, Roles, Transport};
 use mesh::{Outgoing, OutgoingPeer, Tenure, outgoing};
-use tokio::time::Instant;
+use runtime::time::{self, Instant};
 
 use crate::{context::Context, mesh_handle::Mesh};
 
@@ -103,7 +103,7 @@ impl Upkeep {
 
     /// Lets go of the slowest peer, if a round of the ranking is over; and returns the end of the next one.
     fn rank(&mut self) -> Option<Instant> {
-        let (now, limits) = (Instant::now().into_std(), self.mesh.limits());
+        let (now, limits) = (time::into_std(Instant::now()), self.mesh.limits());
         let (ranked, next) = {
             let random = &mut self.mesh.random();
             let mut ranking = self.context.performance.ranking();
@@ -117,7 +117,7 @@ impl Upkeep {
             tracing::debug!(?ranked, "mean delays of the outgoing peers");
             self.let_go(slowest, DisconnectReason::LeastPerforming);
         }
-        next.map(Instant::from_std)
+        next.map(time::from_std)
     }
 
     /// Ends the WebSocket links that carried nothing for long, while others did. Over libp2p topics use the connection
@@ -141,7 +141,7 @@ impl Upkeep {
         let Some(peer) = self.context.registry.get(link) else { return };
         let info = peer.info();
         tracing::info!(peer = %link, address = info.address, %reason, "a peer is let go");
-        let now = Instant::now().into_std();
+        let now = time::into_std(Instant::now());
         self.mesh.schedule().let_go(info.identity, info.http_address.as_ref(), now);
         self.mesh.metrics().let_go(reason, info.transport);
         self.context.registry.end(&peer, reason);

@@ -25,7 +25,7 @@ use std::{
 };
 
 use gossip::Lane;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::{inbound::rate::Bucket, intake::Job, limits::Rate};
 

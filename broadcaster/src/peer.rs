@@ -23,7 +23,8 @@ use gossip::{
     },
 };
 use mesh::{Conduct, ConfiguredAddress};
-use tokio::{sync::watch, time::Instant};
+use runtime::time::{self, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -172,7 +173,7 @@ impl Peer {
         info.path = self.path;
         info.address.clone_from(&self.address);
         info.identity = self.identity();
-        info.connected_at = self.connected_at.into_std();
+        info.connected_at = time::into_std(self.connected_at);
         info.queued_bytes = self.lanes.queued_bytes();
         info.roles = if self.relays.load(Ordering::Relaxed) {
             self.roles.with(Roles::RELAY)
@@ -215,7 +216,7 @@ impl Peer {
     pub(crate) fn end(&self, reason: DisconnectReason) -> bool {
         let misbehaved = self.conduct.as_ref().filter(|_| reason.is_misbehaviour());
         if let Some(conduct) = misbehaved.filter(|_| !self.has_ended()) {
-            conduct.misbehaved(Instant::now().into_std());
+            conduct.misbehaved(time::into_std(Instant::now()));
         }
         let first = self.standing.send_if_modified(|standing| match standing {
             Standing::Live => {
@@ -239,7 +240,7 @@ impl Peer {
     /// The rates at which the peer may send, when it was disconnected for misbehaviour of late lower than those of
     /// others.
     pub(crate) fn rates(&self, rates: &Rates) -> Rates {
-        let now = Instant::now().into_std();
+        let now = time::into_std(Instant::now());
         let strikes = self.conduct.as_ref().map_or(0, |conduct| conduct.strikes(now));
         rates.after(strikes)
     }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gossip::{Direction, Lane};
 use mesh::{MessageKey, Ranking};
-use tokio::time::Instant;
+use runtime::time::{self, Instant};
 
 use crate::peer::Peer;
 
@@ -25,7 +25,7 @@ impl Performance {
     /// A peer has brought a message.
     pub(crate) fn heard(&self, peer: &Peer, lane: Lane, message: MessageKey) {
         if lane == Lane::Priority && peer.direction() == Direction::Outbound {
-            self.ranking().heard(peer.id, message, Instant::now().into_std());
+            self.ranking().heard(peer.id, message, time::into_std(Instant::now()));
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time;
+use runtime::time::{self, StdInstant};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -32,12 +32,12 @@ const MAX_REMEMBERED: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     runtime: time::Instant,
-    machine: std::time::Instant,
+    machine: StdInstant,
 }
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self { runtime: time::Instant::now(), machine: std::time::Instant::now() }
+        Self { runtime: time::Instant::now(), machine: StdInstant::now() }
     }
 
     fn since(self, before: Self) -> Duration {

@@ -26,8 +26,10 @@ use gossip::{
     DisconnectReason, Forwarding, Inbound, Lane, Tag, TagRule,
     wire::{digest::Digest, interest},
 };
-use runtime::Breath;
-use tokio::time::{self, Instant};
+use runtime::{
+    Breath,
+    time::{self, Instant},
+};
 
 use crate::{
     assembler::{INLINE_BYTES, MessageMemory},
@@ -293,7 +295,7 @@ impl<R: FrameSource> Reader<R> {
             from: Some(self.peer.id),
             identity: self.peer.identity(),
             transport: self.peer.transport,
-            received: Instant::now().into_std(),
+            received: time::into_std(Instant::now()),
         };
         Work {
             message,

@@ -27,7 +27,7 @@ use gossip::{
     TagTable,
 };
 use mesh::Ledger;
-use tokio::time::{self, Instant};
+use runtime::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

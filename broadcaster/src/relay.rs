@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{Lane, Tag};
-use tokio::time::{self, Instant};
+use runtime::time::{self, Instant};
 
 use crate::{
     context::Context,

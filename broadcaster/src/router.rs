@@ -21,8 +21,10 @@
 use std::{sync::Arc, time::Duration};
 
 use gossip::{Admission, Interest, Lane, LinkId, Transport};
-use runtime::Breath;
-use tokio::time::{self, Instant};
+use runtime::{
+    Breath,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

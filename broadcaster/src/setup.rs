@@ -11,8 +11,10 @@ use gossip::{
 };
 use mesh::{MeshLimits, Ranking};
 use rand::Rng;
-use runtime::{Environment, TaskSet};
-use tokio::time::Instant;
+use runtime::{
+    Environment, TaskSet,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -165,7 +167,7 @@ impl Broadcaster {
             traced_one_in,
             environment,
         } = setup;
-        let (tasks, now) = (TaskSet::new(parent), Instant::now().into_std());
+        let (tasks, now) = (TaskSet::new(parent), time::into_std(Instant::now()));
         metrics.show_tags(&profile.tags);
         let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {

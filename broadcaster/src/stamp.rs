@@ -7,13 +7,13 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use tokio::time::Instant;
+use runtime::time::{self, Instant, StdInstant};
 
 /// The time before the first stamp that has a stamp, too: clocks of tests can be paused, and stand behind.
 const BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
 
-static EPOCH: LazyLock<std::time::Instant> = LazyLock::new(|| {
-    let now = std::time::Instant::now();
+static EPOCH: LazyLock<StdInstant> = LazyLock::new(|| {
+    let now = StdInstant::now();
     now.checked_sub(BEFORE).unwrap_or(now)
 });
 
@@ -25,7 +25,7 @@ pub(crate) struct Stamp(u64);
 impl Stamp {
     /// The stamp of an instant.
     pub(crate) fn of(at: Instant) -> Self {
-        let since = at.into_std().saturating_duration_since(*EPOCH);
+        let since = time::into_std(at).saturating_duration_since(*EPOCH);
         // Without the division of 128 bits that `as_micros` makes.
         Self(since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
     }

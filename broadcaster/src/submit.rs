@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use gossip::{Admission, Outbound, Recipients, Request, RequestError, Response, SubmitError, Tag};
-use tokio::time::{self, Instant};
+use runtime::time::{self, Instant};
 
 use crate::{
     context::Context,

@@ -28,8 +28,7 @@ use std::{
 };
 
 use gossip::{Tag, wire::digest::Digest};
-use runtime::Environment;
-use tokio::time::Instant;
+use runtime::{Environment, time::Instant};
 
 use self::sample::Sample;
 pub(crate) use self::steps::{Party, Traced};

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 /// The last measured round-trip time of a connection, which its transport sets and the node reads. Clones share it.
 ///

@@ -27,8 +27,10 @@ use gossip::{
         topics::Topics,
     },
 };
-use runtime::{Breath, TaskSet};
-use tokio::time::{self, Instant};
+use runtime::{
+    Breath, TaskSet,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -174,7 +176,7 @@ async fn handle(way_in: &WayIn, mut work: Work) {
         Ok(Ok(verdict)) => {
             work.trace(TraceEvent::Handled);
             let latency = way_in.context.metrics.latency();
-            latency.handled(lane, Instant::now().into_std() - work.message.received);
+            latency.handled(lane, time::into_std(Instant::now()) - work.message.received);
             obey(way_in, &work, verdict).await;
         }
         Ok(Err(_panic)) => {

@@ -18,7 +18,7 @@ use std::{io, ops::ControlFlow, panic::AssertUnwindSafe, sync::Arc, time::Durati
 
 use futures::FutureExt;
 use gossip::DisconnectReason;
-use tokio::time::{self, Instant};
+use runtime::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The state of a configured address: the outcome of its last dial, the last error, and the next try.
 
-use std::time::Instant;
+use crate::Instant;
 
 /// The state of a configured address, as shown to an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

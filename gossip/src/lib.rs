@@ -29,6 +29,7 @@ mod priority;
 mod profile;
 mod reason;
 mod tag;
+mod time;
 mod topic;
 pub mod wire;
 
@@ -56,4 +57,5 @@ pub use profile::{
 };
 pub use reason::{ApplicationReason, DisconnectReason};
 pub use tag::{Compression, Forwarding, Interest, Lane, MAX_TAGS, Route, Tag, TagRule, TagTable};
+pub use time::Instant;
 pub use topic::{PublishError, TopicInbound};

@@ -1,10 +1,9 @@
 //! Messages as an application sees them.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use crate::{
+    Instant,
     identity::Identity,
     peer::{LinkId, Transport},
     tag::Tag,

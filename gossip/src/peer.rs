@@ -1,11 +1,8 @@
 //! Peers: the nodes at the other ends of links.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
-use crate::{address::NodeAddress, dial_state::DialState, identity::Identity};
+use crate::{Instant, address::NodeAddress, dial_state::DialState, identity::Identity};
 
 /// Names one connected peer for as long as the process lives. Never reused, never sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,8 @@
 //! Messages of topics that are an application's own: published and heard over libp2p only, under no tag.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
+
+use crate::Instant;
 
 use bytes::Bytes;
 

@@ -18,10 +18,10 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use gossip::{Identity, IpRange, NodeAddress};
+use gossip::{Identity, Instant, IpRange, NodeAddress};
 
 /// Bans at one time, at most. Chosen: more than an operator reads, and a hundred KiB.
 pub const MAX_BANS: usize = 1_024;

@@ -6,7 +6,9 @@
 //!   nothing that could stand still.
 //! * Between two suspicions lies the whole patience.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use gossip::Instant;
 
 /// Tells from the progress of consensus whether one of the outgoing peers is to be replaced by a stranger.
 /// Source: wire facts 11.4.

@@ -9,10 +9,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use gossip::{DialOutcome, DialState, NodeAddress, Transport};
+use gossip::{DialOutcome, DialState, Instant, NodeAddress, Transport};
 
 use crate::phonebook::transport_of;
 

@@ -17,10 +17,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use gossip::LinkId;
+use gossip::{Instant, LinkId};
 use rand::Rng;
 
 /// Time in which copies of a message are waited for. Source: wire facts 11.3.

@@ -9,9 +9,7 @@
 
 use std::{io, time::Duration};
 
-use tokio::time;
-
-use crate::rarely::Rarely;
+use crate::{rarely::Rarely, time};
 
 /// First pause. Chosen: one descriptor may come free within it.
 const SHORTEST: Duration = Duration::from_millis(20);

@@ -7,11 +7,18 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{task, time::Instant};
+
+use crate::time::{self, Instant};
 
 /// Longest time that a loop runs without yielding. Chosen: tried under a flood of messages that are
 /// expensive to process; with this nothing else was lost.
+#[cfg(not(target_family = "wasm"))]
 const LONGEST: Duration = Duration::from_micros(200);
+
+/// Longest time that a loop runs without yielding. Chosen: a page shows sixty pictures a second, and a turn of its events
+/// takes a millisecond at least.
+#[cfg(target_family = "wasm")]
+const LONGEST: Duration = Duration::from_millis(8);
 
 /// The time since which a loop has had a thread of the runtime for itself.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ impl Breath {
     pub async fn take(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.since) >= self.longest {
-            task::yield_now().await;
+            time::give_way().await;
             self.since = Instant::now();
         }
     }

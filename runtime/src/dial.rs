@@ -17,7 +17,8 @@
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{self, Instant};
+
+use crate::time::{self, Instant};
 
 /// Time for which an address is tried alone before the next one is tried too. Source: RFC 8305, section 5 and 8,
 /// the recommended connection attempt delay.

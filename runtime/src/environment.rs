@@ -11,8 +11,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     bind::{self, Listener},
     clock::WallClock,
@@ -24,6 +22,7 @@ use crate::{
     resolve::{Resolve, SystemResolver},
     sockets::Sockets,
     stream::Stream,
+    time::{self, Instant},
 };
 
 /// The time of day at which the clocks of a network in memory begin, in seconds of Unix time: 2026-01-01. Chosen:
@@ -173,7 +172,7 @@ impl Environment {
         deadline: Instant,
     ) -> Result<Vec<SocketAddr>, DialError> {
         let name = || host_port.to_owned();
-        match tokio::time::timeout_at(deadline, self.resolve(host_port)).await {
+        match time::timeout_at(deadline, self.resolve(host_port)).await {
             Ok(found) => found.map_err(|source| DialError::Unresolved { name: name(), source }),
             Err(_elapsed) => Err(DialError::LookUpTimedOut { name: name() }),
         }

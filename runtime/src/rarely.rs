@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use crate::time::Instant;
 
 /// Lets one occurrence in a period through, and counts the others.
 ///

@@ -4,6 +4,8 @@ use std::{fmt, io, net::SocketAddr};
 
 use futures::future::BoxFuture;
 
+use crate::system;
+
 /// Finds the addresses of names.
 pub trait Resolve: fmt::Debug + Send + Sync + 'static {
     /// The addresses of `host`, each with `port`, in the order in which they should be tried.
@@ -33,10 +35,6 @@ impl Resolve for SystemResolver {
         port: u16,
     ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        Box::pin(async move {
-            #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
-            let found = tokio::net::lookup_host((host, port)).await?;
-            Ok(found.collect())
-        })
+        Box::pin(system::look_up(host, port))
     }
 }

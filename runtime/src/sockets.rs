@@ -2,20 +2,15 @@
 
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV6},
+    net::SocketAddr,
     task::{Context, Poll},
 };
-
-use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     memory::{Host, PipeListener},
     stream::Stream,
+    system::{self, TcpListener},
 };
-
-/// Connections that the system keeps until they are accepted. Source: tokio's own default.
-const BACKLOG: i32 = 1_024;
 
 /// The source and the destination of connections.
 #[derive(Clone, Debug)]
@@ -67,10 +62,9 @@ pub(crate) enum Family {
 
 impl Sockets {
     /// Connects to one address.
-    #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
     pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         match self {
-            Self::System => TcpStream::connect(address).await.map(Stream::from),
+            Self::System => system::connect(address).await.map(Stream::from),
             Self::Memory(host) => host.connect(address).await.map(Stream::from),
         }
     }
@@ -84,13 +78,9 @@ impl Sockets {
         match (self, address) {
             (Self::Memory(host), _) => host.listen(address).map(ListeningSocket::Memory),
             (Self::System, SocketAddr::V6(address)) if family == Family::Own => {
-                v6_only(address).map(ListeningSocket::Tcp)
+                system::listen_v6_only(address).map(ListeningSocket::Tcp)
             }
-            (Self::System, _) => {
-                #[expect(clippy::disallowed_methods, reason = "this is where the system is asked")]
-                let listener = TcpListener::bind(address).await?;
-                Ok(ListeningSocket::Tcp(listener))
-            }
+            (Self::System, _) => system::listen(address).await.map(ListeningSocket::Tcp),
         }
     }
 }
@@ -104,23 +94,6 @@ impl Sockets {
                 "a network in memory has no datagrams",
             ));
         }
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket.into())
+        system::bind_udp(address)
     }
-}
-
-fn v6_only(address: SocketAddrV6) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(true)?;
-    #[cfg(not(windows))]
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::V6(address).into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }

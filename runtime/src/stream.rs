@@ -14,15 +14,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::memory::{PipeReader, PipeStream, PipeWriter};
+use crate::{
+    memory::{PipeReader, PipeStream, PipeWriter},
+    system::{OwnedReadHalf, OwnedWriteHalf, TcpStream},
+};
 
 /// Longest message in several parts that is sent as one, in bytes. Chosen: copying so much costs less than the `writev` that
 /// it saves, and the head of an HTTP message with a short body fits.
@@ -61,6 +58,7 @@ impl From<PipeStream> for Stream {
 impl Stream {
     /// The socket of the system, to set its options; `None` in memory, where there are none.
     #[must_use]
+    #[cfg(not(target_family = "wasm"))]
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.0 {
             Kind::Tcp(stream) => Some(stream),
@@ -110,6 +108,10 @@ impl Stream {
 
     /// The two directions, each of which can be given to a task of its own.
     #[must_use]
+    #[cfg_attr(
+        target_family = "wasm",
+        expect(unreachable_code, reason = "there are no sockets of the system")
+    )]
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self.0 {
             Kind::Tcp(stream) => {

@@ -9,6 +9,9 @@
 //!   set, and whoever watches the set is told which task it was.
 //! * Tasks of an [`Opening`] start together: the set is stopped before all of them or after all of them.
 
+#[cfg(target_family = "wasm")]
+mod page;
+
 use std::{
     any::Any,
     fmt,
@@ -22,8 +25,13 @@ use std::{
 
 use futures::{FutureExt, future::CatchUnwind};
 use pin_project_lite::pin_project;
-use tokio::{task::JoinSet, time};
+#[cfg(not(target_family = "wasm"))]
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::time;
+#[cfg(target_family = "wasm")]
+use page::JoinSet;
 
 type Panic = Box<dyn Any + Send>;
 

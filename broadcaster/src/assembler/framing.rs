@@ -4,7 +4,7 @@ use gossip::{
     DisconnectReason,
     wire::frame::{FRAME_HEADER_BYTES, FrameError, decode_header},
 };
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 /// The marks of messages in a transport's stream of bytes. It sees what a peer sends first, and must not
 /// take memory for it.

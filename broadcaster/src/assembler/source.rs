@@ -23,10 +23,8 @@ use std::{
 
 use bytes::{BufMut, BytesMut};
 use gossip::DisconnectReason;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
-    time::{self, Instant, Sleep},
-};
+use runtime::time::{self, Instant, Sleep};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::{
     Assembler, AssemblyRules, Charge, Framing, Space, Step,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 /// Adds up the times in which it runs.
 #[derive(Debug, Default)]

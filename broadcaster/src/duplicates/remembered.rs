@@ -14,7 +14,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use gossip::Validation;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use super::{Before, Fingerprint};
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gossip::{Handler, Identity, Inbound, Lane, TagRule, Transport, Validation};
-use tokio::time::Instant;
+use runtime::time::{self, Instant};
 
 use crate::{
     application::Application,
@@ -267,7 +267,7 @@ impl WayIn {
             }
         }
         if handler.is_none() {
-            let took = Instant::now().into_std() - work.message.received;
+            let took = time::into_std(Instant::now()) - work.message.received;
             self.context.metrics.latency().handled(work.lane, took);
         }
         let is_observed = !self.observers.is_empty();
@@ -305,7 +305,7 @@ impl Arrival {
             from: peer.as_ref().map(|peer| peer.id),
             identity: forwarder.or_else(|| peer.as_ref()?.identity()),
             transport,
-            received: Instant::now().into_std(),
+            received: time::into_std(Instant::now()),
         };
         let wire = wire.unwrap_or_else(|| encode::joined(rule.tag, &payload));
         Work {

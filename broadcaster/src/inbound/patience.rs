@@ -7,7 +7,7 @@
 
 use futures::FutureExt;
 use gossip::{DisconnectReason, Lane};
-use tokio::time;
+use runtime::time;
 
 use crate::{
     context::Context,

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use gossip::{DisconnectReason, Forwarding, Tag, TagRule, TagTable};
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::limits::{Rate, Rates};
 

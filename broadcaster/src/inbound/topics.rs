@@ -14,8 +14,7 @@ use std::{
 
 use futures::FutureExt;
 use gossip::{DisconnectReason, Identity, Lane, Validation};
-use runtime::TaskSet;
-use tokio::time::Instant;
+use runtime::{TaskSet, time::Instant};
 
 use super::{
     Arrival, Source, WayIn,

@@ -33,7 +33,8 @@ use gossip::{
         proposal::{self, MAX_DECOMPRESSED, ProposalError},
     },
 };
-use tokio::{sync::Semaphore, task, time::Instant};
+use runtime::time::Instant;
+use tokio::sync::Semaphore;
 
 use super::{
     patience::{Patience, Refusal},
@@ -195,7 +196,7 @@ impl Unpacker {
     ) -> Result<Unpacked, Refusal> {
         // The semaphore is never closed.
         let thread = Arc::clone(&self.threads).acquire_owned().await;
-        let done = task::spawn_blocking(move || {
+        let done = runtime::on_a_thread(move || {
             // Held by the thread, which goes on if nobody waits for it any more.
             let _thread = thread;
             work()

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use gossip::{DisconnectReason, Inbound, Lane, LinkId, wire::digest::Digest};
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use super::rate::{Bucket, CommonBucket};
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use gossip::{Identity, LinkId, Tag, Transport, wire::digest::Digest};
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::metrics::DropReason;
 

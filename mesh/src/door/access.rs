@@ -8,10 +8,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
 };
 
-use gossip::{Host, Identity, IpRange, NodeAddress, PeerInfo};
+use gossip::{Host, Identity, Instant, IpRange, NodeAddress, PeerInfo};
 
 use crate::{
     bans::{BanSubject, Bans, ip_in, ip_of},

@@ -1,8 +1,8 @@
 //! Conduct of a peer as the door remembers it, for the one that reads from the peer.
 
-use std::{fmt, time::Instant};
+use std::fmt;
 
-use gossip::{Host, Identity};
+use gossip::{Host, Identity, Instant};
 
 use super::Door;
 

@@ -5,11 +5,9 @@
 //! * A [`Tally`] remembers only keys of which something is open.
 //! * A [`RateTable`] remembers at most the number of keys it was made for.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use gossip::Instant;
 
 /// A count in all and of each key. Keys with a count of zero take no memory.
 #[derive(Debug)]

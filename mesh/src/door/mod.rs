@@ -36,10 +36,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
-use gossip::{Durations, Host, Identity, NodeAddress, Transport};
+use gossip::{Durations, Host, Identity, Instant, NodeAddress, Transport};
 
 pub use self::{
     access::AccessList,

@@ -17,13 +17,9 @@
 //! * An identity is let in again after its first strike: a malformed message may be somebody else's.
 //! * At most [`MAX_PENALISED`] hosts and as many identities are remembered; the one whose penalty ends first goes.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
-use gossip::{Host, Identity};
+use gossip::{Host, Identity, Instant};
 
 use super::limits::RateWindow;
 

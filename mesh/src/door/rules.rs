@@ -22,10 +22,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
 };
 
-use gossip::{Host, Identity, Subnet, Transport};
+use gossip::{Host, Identity, Instant, Subnet, Transport};
 
 use super::{
     access::AccessList,

@@ -14,12 +14,9 @@
 //!   noticed when its turn comes. Things that make it due sooner must be told.
 //! * It holds as much as the phonebook, and no more.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use gossip::{Identity, NodeAddress, Transport};
+use gossip::{Identity, Instant, NodeAddress, Transport};
 use rand::Rng;
 
 use super::entry::Rank;

@@ -1,6 +1,6 @@
 //! The numbers of a phonebook, for metrics.
 
-use std::time::Instant;
+use gossip::Instant;
 
 use super::{
     Phonebook,

@@ -3,10 +3,10 @@
 use std::{
     cmp::Reverse,
     collections::VecDeque,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use gossip::{Identity, NodeAddress};
+use gossip::{Identity, Instant, NodeAddress};
 
 use super::{
     buckets::Place,

@@ -32,10 +32,10 @@ mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use gossip::{Identity, NodeAddress};
+use gossip::{Identity, Instant, NodeAddress};
 use rand::{Rng, seq::IteratorRandom};
 
 use buckets::{Buckets, Place};

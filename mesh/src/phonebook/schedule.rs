@@ -17,10 +17,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use gossip::{Durations, Identity, NodeAddress, Transport};
+use gossip::{Durations, Identity, Instant, NodeAddress, Transport};
 use rand::Rng;
 
 use super::{

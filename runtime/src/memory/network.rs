@@ -11,13 +11,13 @@ use std::{
 
 use futures::future::BoxFuture;
 use rand::Rng;
-use tokio::{sync::mpsc, time};
+use tokio::sync::mpsc;
 
 use super::{
     path::{Cuts, Path, between},
     pipe::{self, PipeStream},
 };
-use crate::{random::Random, resolve::Resolve};
+use crate::{random::Random, resolve::Resolve, time};
 
 /// Callers that a listener keeps until it accepts them. Chosen: as the system's sockets do.
 pub const BACKLOG: usize = 1_024;

@@ -17,12 +17,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{self, Instant, Sleep},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::path::Path;
+use crate::time::{self, Instant, Sleep};
 
 /// Bytes that are on their way in one direction of a connection, at most. Chosen: what a system's socket
 /// holds on a path of some tens of milliseconds.

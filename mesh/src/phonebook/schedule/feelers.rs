@@ -4,9 +4,7 @@
 //!
 //! * While the fan-out is reached, one untried address at a time is tested beyond it, rarely.
 
-use std::time::Instant;
-
-use gossip::NodeAddress;
+use gossip::{Instant, NodeAddress};
 use rand::Rng;
 
 use super::{Census, Class, DialSchedule, QueueId, Turn, random_part};

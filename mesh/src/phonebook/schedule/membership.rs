@@ -5,9 +5,7 @@
 //! * The addresses of the members, but for this node's own, are listed in the phonebook by a source of their own, and by
 //!   it no others.
 
-use std::time::Instant;
-
-use gossip::{Identity, NodeAddress};
+use gossip::{Identity, Instant, NodeAddress};
 
 use super::{
     super::{Listed, Replaced, SourceId, SourceKind},

@@ -7,9 +7,9 @@
 //! * Every delay is bounded by [`MAX_DELAY`], whatever a peer asks for.
 //! * Calls that name an unknown address do nothing: it may have been removed while it was dialled.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use gossip::{DisconnectReason, Identity, NodeAddress, Transport};
+use gossip::{DisconnectReason, Identity, Instant, NodeAddress, Transport};
 use rand::Rng;
 
 use super::{

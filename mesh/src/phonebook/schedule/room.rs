@@ -7,12 +7,9 @@
 //!   another address, so that addresses which never answer delay the others by no more than that while.
 //! * At most `most` dials are under way, and `concurrent` more to addresses that worked before.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use gossip::Transport;
+use gossip::{Instant, Transport};
 
 use super::{Class, DialSchedule};
 
