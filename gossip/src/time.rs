@@ -6,4 +6,4 @@ pub use std::time::Instant;
 
 /// A moment on a clock that never goes back: the standard library's, or a browser's, where that has none.
 #[cfg(target_family = "wasm")]
-pub use wasmtimer::std::Instant;
+pub use web_time::Instant;

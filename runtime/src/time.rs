@@ -1,5 +1,8 @@
 //! Monotonic time: tokio's, which tests pause; in WebAssembly that of the browser.
 
+#[cfg(target_family = "wasm")]
+mod page;
+
 use std::time::SystemTime;
 
 /// The moment as other rooms take it.
@@ -8,12 +11,12 @@ pub type StdInstant = std::time::Instant;
 
 /// The moment as other rooms take it.
 #[cfg(target_family = "wasm")]
-pub type StdInstant = wasmtimer::std::Instant;
+pub type StdInstant = web_time::Instant;
 
+#[cfg(target_family = "wasm")]
+pub use page::*;
 #[cfg(not(target_family = "wasm"))]
 pub use tokio::time::*;
-#[cfg(target_family = "wasm")]
-pub use wasmtimer::{std::Instant, tokio::*};
 
 /// Turns a moment of this clock into one that other rooms take.
 #[must_use]
@@ -45,7 +48,7 @@ pub(crate) fn of_day() -> SystemTime {
 /// The host's time of day; its beginning, if the host shows an earlier one.
 #[cfg(target_family = "wasm")]
 pub(crate) fn of_day() -> SystemTime {
-    use wasmtimer::std::{SystemTime as Host, UNIX_EPOCH};
+    use web_time::{SystemTime as Host, UNIX_EPOCH};
     SystemTime::UNIX_EPOCH + Host::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

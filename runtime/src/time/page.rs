@@ -1,0 +1,145 @@
+//! Timers of a browser, called as tokio's are. Each is a timeout of its own.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use futures_timer::Delay;
+pub use web_time::Instant;
+
+/// Longest timeout that is asked of the browser, which takes those of more than 24 days for none. Chosen: below that.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// In place of a moment that no clock shows.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// The refusal of a wait that took too long.
+pub mod error {
+    /// The time was over before the future was ready.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+    #[error("deadline has elapsed")]
+    pub struct Elapsed(pub(super) ());
+}
+
+/// A wait until a moment.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Sleep {
+    deadline: Instant,
+    delay: Delay,
+}
+
+impl Sleep {
+    /// The moment at which it ends.
+    #[must_use]
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Ends at another moment from now on.
+    pub fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.deadline = deadline;
+        self.delay.reset(left_until(deadline));
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(Pin::new(&mut self.delay).poll(context));
+            // A browser counts whole milliseconds, and may be early by a part of one.
+            let left = left_until(self.deadline);
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            self.delay.reset(left);
+        }
+    }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).min(LONGEST)
+}
+
+fn after(duration: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(duration).unwrap_or_else(|| now + FAR)
+}
+
+/// Waits for so long.
+pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(after(duration))
+}
+
+/// Waits until a moment.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, delay: Delay::new(left_until(deadline)) }
+}
+
+/// Waits for a future for so long.
+///
+/// # Errors
+///
+/// [`error::Elapsed`] if it is not ready by then.
+///
+/// # Cancel safety
+///
+/// The same as that of the future.
+pub fn timeout<F: IntoFuture>(
+    duration: Duration,
+    future: F,
+) -> impl Future<Output = Result<F::Output, error::Elapsed>> {
+    timeout_at(after(duration), future)
+}
+
+/// Waits for a future until a moment.
+///
+/// # Errors
+///
+/// [`error::Elapsed`] if it is not ready by then.
+///
+/// # Cancel safety
+///
+/// The same as that of the future.
+pub async fn timeout_at<F: IntoFuture>(
+    deadline: Instant,
+    future: F,
+) -> Result<F::Output, error::Elapsed> {
+    match select(pin!(future.into_future()), sleep_until(deadline)).await {
+        Either::Left((output, _)) => Ok(output),
+        Either::Right(_) => Err(error::Elapsed(())),
+    }
+}
+
+/// Ticks at once, and then once in every period.
+#[derive(Debug)]
+pub struct Interval {
+    next: Instant,
+    period: Duration,
+}
+
+/// Ticks at once, and then once in every `period`. Ticks that were missed come one after the other.
+#[must_use]
+pub fn interval(period: Duration) -> Interval {
+    Interval { next: Instant::now(), period }
+}
+
+impl Interval {
+    /// Waits for the next tick, and returns its moment.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a tick that nobody waited for comes with the next call.
+    pub async fn tick(&mut self) -> Instant {
+        let at = self.next;
+        sleep_until(at).await;
+        self.next = at + self.period;
+        at
+    }
+}
