@@ -12,11 +12,10 @@ use std::{
 
 use broadcaster::Broadcaster;
 use gossip::NodeAddress;
-use tandem::{AddPeerError, PeerControl, TlsError, View};
+use tandem::{AddPeerError, InboundLimits, PeerControl, TlsError, View};
 
 use crate::{
     admin::wire::{Certificates, Reloaded},
-    cli,
     config::{ConfigError, Flags, Key, Layers, Settings, Value},
     log,
 };
@@ -40,6 +39,8 @@ pub(crate) struct Live {
     view: View,
     control: PeerControl,
     broadcaster: Broadcaster,
+    /// Lowers bounds to what this process can keep to.
+    fit: fn(InboundLimits) -> InboundLimits,
     state: Mutex<InForce>,
 }
 
@@ -58,6 +59,7 @@ impl Live {
         (file, flags): (Option<PathBuf>, Flags),
         (layers, peers): (Layers, Vec<NodeAddress>),
         (view, control, broadcaster): (View, PeerControl, Broadcaster),
+        fit: fn(InboundLimits) -> InboundLimits,
     ) -> Self {
         Self {
             file,
@@ -65,6 +67,7 @@ impl Live {
             view,
             control,
             broadcaster,
+            fit,
             state: Mutex::new(InForce { layers, peers }),
         }
     }
@@ -120,10 +123,7 @@ impl Live {
                     changed.push(name);
                 }
                 Key::MaxInbound | Key::MaxInboundPerIp | Key::MaxInboundPerOrigin => {
-                    // There were enough files when the node started.
-                    let wanted = settings.inbound();
-                    let fitted = cli::fit_descriptors(wanted).unwrap_or(wanted);
-                    self.control.resize_inbound(fitted);
+                    self.control.resize_inbound((self.fit)(settings.inbound()));
                     changed.push(name);
                 }
                 Key::TraceOneIn => {

@@ -80,7 +80,7 @@ fn live(broadcaster: &Broadcaster) -> Arc<Live> {
     let home = |name: &str| (name == "HOME").then(|| "/home/me".into());
     let layers = Layers::gather_from(None, &flags, std::iter::empty(), home).unwrap();
     let parts = (tandem::View::default(), tandem::PeerControl::default(), broadcaster.clone());
-    Arc::new(Live::new((None, flags), (layers, Vec::new()), parts))
+    Arc::new(Live::new((None, flags), (layers, Vec::new()), parts, |limits| limits))
 }
 
 struct Rig {

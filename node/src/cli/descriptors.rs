@@ -11,7 +11,7 @@ use tandem::{InboundLimits, MIN_OPEN_FILES};
 use super::failure::Failure;
 
 /// Raises the soft limit on open files to the hard one, and fits `limits` to it.
-pub(crate) fn fit(limits: InboundLimits) -> Result<InboundLimits, Failure> {
+pub(super) fn fit(limits: InboundLimits) -> Result<InboundLimits, Failure> {
     let allowed = raise();
     let Some(fitted) = limits.fitted_to(allowed) else {
         return Err(Failure::OpenFiles { allowed, least: MIN_OPEN_FILES });

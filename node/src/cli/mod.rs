@@ -50,7 +50,6 @@ mod watch;
 mod words;
 
 pub(crate) use args::Cli;
-pub(crate) use descriptors::fit as fit_descriptors;
 pub(crate) use failure::Failure;
 pub(crate) use output::{json, print};
 pub(crate) use page::{open_page, page_of};
