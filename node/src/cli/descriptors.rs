@@ -28,6 +28,11 @@ pub(super) fn fit(limits: InboundLimits) -> Result<InboundLimits, Failure> {
     Ok(fitted)
 }
 
+/// Fits other limits of a node that runs: there were enough files when it started.
+pub(super) fn refit(limits: InboundLimits) -> InboundLimits {
+    fit(limits).unwrap_or(limits)
+}
+
 /// The limit on open files, raised as far as it can be.
 fn raise() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -209,10 +209,12 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     };
     registry.register_collector(Box::new(counters));
     let parts = (running.view(), running.peer_control(), running.broadcaster().clone());
-    // There were enough files when the node started.
-    let fit = |limits| descriptors::fit(limits).unwrap_or(limits);
-    let live =
-        Arc::new(Live::new((args.source.config, args.source.flags), (layers, peers), parts, fit));
+    let live = Arc::new(Live::new(
+        (args.source.config, args.source.flags),
+        (layers, peers),
+        parts,
+        descriptors::refit,
+    ));
     let context = admin::Context {
         node: running.node(),
         broadcaster: running.broadcaster().clone(),
