@@ -18,6 +18,13 @@ pub(crate) struct RefusalCounters {
     pub(crate) journal: Journal,
 }
 
+impl RefusalCounters {
+    /// Nothing was refused yet.
+    pub(crate) fn new(journal: &Journal) -> Self {
+        Self { refused: Arc::default(), crowded: Crowded::default(), journal: journal.clone() }
+    }
+}
+
 impl Collector for RefusalCounters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests to the admin API over TCP that named no right token (token), or came from a host that had named too many wrong ones (rate)";

@@ -200,21 +200,13 @@ pub(crate) async fn run(args: RunArgs, mut signals: StopSignals) -> Result<ExitC
     let exporting = spans.zip(collector).map(export).transpose()?;
     // Never set before.
     let _ = condition.view.set(running.view());
-    let (refused, crowded) = (Arc::default(), admin::Crowded::default());
+    let counters = admin::RefusalCounters::new(&teller.journal);
+    let (refused, crowded) = (Arc::clone(&counters.refused), counters.crowded.clone());
     let mut registry = registry(&running, mode, (&condition, &metrics));
-    let counters = admin::RefusalCounters {
-        refused: Arc::clone(&refused),
-        crowded: crowded.clone(),
-        journal: teller.journal.clone(),
-    };
     registry.register_collector(Box::new(counters));
     let parts = (running.view(), running.peer_control(), running.broadcaster().clone());
-    let live = Arc::new(Live::new(
-        (args.source.config, args.source.flags),
-        (layers, peers),
-        parts,
-        descriptors::refit,
-    ));
+    let own = (args.source.config, args.source.flags);
+    let live = Arc::new(Live::new(own, (layers, peers), parts, descriptors::refit));
     let context = admin::Context {
         node: running.node(),
         broadcaster: running.broadcaster().clone(),
