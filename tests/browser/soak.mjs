@@ -34,7 +34,7 @@ function watch () {
       if (body.length < 24 || view.getUint32(0) !== 0x54444d31 || body[4] > 2) continue
       const [key, number] = [body[4] * 256 + body[5], view.getUint32(8, true)]
       const source = sources.get(key) ?? { first: number, last: number, count: 0 }
-      // One of before the page joined, which was overtaken.
+      // A message of before the page joined was overtaken by later ones.
       if (number < source.first) continue
       source.last = Math.max(source.last, number)
       source.count += 1

@@ -52,12 +52,12 @@ impl Channel {
         }
     }
 
-    /// One that this node has opened, or that both ends know without a word.
+    /// A channel that this node has opened, or that both ends know without a word.
     pub(super) fn own(id: u16) -> Self {
         Self::new(id, false)
     }
 
-    /// One that the peer opens.
+    /// A channel that the peer opens.
     pub(super) fn of_peer(id: u16) -> Self {
         Self::new(id, true)
     }

@@ -353,7 +353,7 @@ impl Channels {
         if self.ids.in_use() >= MAX_OWN_CHANNELS {
             return None;
         }
-        // One that the peer has used without a right to it is left to it.
+        // An ID that the peer has used without a right to it is left to the peer.
         let id = loop {
             let id = self.ids.take()?;
             if self.sctp.open(id) {

@@ -106,7 +106,7 @@ impl Pump {
             let now = Instant::now().into_std();
             let next = self.shared.with(|session| session.poll_transmit(now));
             let Some((to, bytes)) = next.ok_or(Ended::Panicked)? else { return Ok(true) };
-            // One that cannot be sent is lost, as a network may lose one. A peer that is gone is noticed by its silence.
+            // A datagram that cannot be sent is lost, as a network may lose one. A peer that is gone is noticed by its silence.
             let _ = self.socket.send_to(&bytes, to).await;
         }
         Ok(false)

@@ -209,7 +209,7 @@ async fn connect(
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        // Nobody listens there, so its task ends with the connection.
+        // The port of a dial has no listener, so its task ends with the connection.
         let nobody = CancellationToken::new();
         nobody.cancel();
         let opened = open((&environment, &handshakes), SocketAddr::new(any, 0), nobody);

@@ -53,7 +53,7 @@ impl Host {
         Self { transport: WebRtc::new(outside, handshakes), metrics, backlog, peer }
     }
 
-    /// One that listens, and its address.
+    /// A node that listens, and its address.
     async fn listening() -> (Self, Multiaddr) {
         let mut host = Self::new(Version::V1);
         let anywhere = "/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap();

@@ -102,7 +102,7 @@ fn accept(
     if let (HelloPlace::HeadersOrQuery { .. }, Some(origin)) =
         (context.profile.hello, request.headers.get(header::ORIGIN))
     {
-        // One that is longer is none of a browser's, and counts among those that begin like it.
+        // An origin that is longer is none of a browser's, and counts among those that begin like it.
         let origin = origin.as_bytes();
         let origin = String::from_utf8_lossy(origin.get(..MAX_ORIGIN_BYTES).unwrap_or(origin));
         place.is_page_of(&origin).map_err(turned_away)?;
