@@ -102,6 +102,11 @@ const ROOMS: &[Room] = &[
         ],
         never: &["libp2p", "tungstenite", "tokio-tungstenite"],
     },
+    Room {
+        name: "web",
+        knows: &["net-p2p", "net-http", "net-tcp", "broadcaster", "mesh", "gossip", "runtime"],
+        never: &["tungstenite", "tokio-tungstenite", "axum", "log"],
+    },
 ];
 
 /// Rooms that may depend on every other one.
@@ -124,6 +129,7 @@ const FOLDERS: &[&str] = &[
     "tests",
     "bench",
     "examples",
+    "web",
     "docs",
 ];
 

@@ -1,0 +1,42 @@
+//! Errors as JavaScript gets them: an `Error` with a `code`, one of a few words.
+
+use js_sys::{Error, Reflect};
+use wasm_bindgen::JsValue;
+
+/// The kinds of errors. Every one is in `tandem.d.ts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    Address,
+    Full,
+    Key,
+    Network,
+    NotConnected,
+    Tag,
+    Timeout,
+    TooLarge,
+    Topics,
+}
+
+impl Code {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Full => "full",
+            Self::Key => "key",
+            Self::Network => "network",
+            Self::NotConnected => "not-connected",
+            Self::Tag => "tag",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too-large",
+            Self::Topics => "topics",
+        }
+    }
+
+    /// The error of this kind that says `message`.
+    pub(crate) fn because(self, message: impl ToString) -> JsValue {
+        let error = Error::new(&message.to_string());
+        // A new object takes any property.
+        let _ = Reflect::set(&error, &"code".into(), &self.text().into());
+        error.into()
+    }
+}

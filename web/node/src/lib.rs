@@ -1,0 +1,32 @@
+//! A Tandem node in WebAssembly: what `tandem.js` stands on, in a page, in a worker, and in Node.js.
+//!
+//! ```text
+//!   tandem.js ─▶ RawNode ─▶ Ground: one Broadcaster, key, door
+//!                              ├─▶ ws      gossip over the host's WebSocket
+//!                              └─▶ libp2p  over transports that JavaScript gives
+//! ```
+//!
+//! Every network attaches its links to the one broadcaster, as the two halves of a hybrid node do.
+//!
+//! # Invariants
+//!
+//! * Values of JavaScript are checked once, at the rim; errors go back with a code.
+//! * There is one thread, so a value of JavaScript is never touched by another one.
+//! * A panic ends the instance: no code of a peer's or of the application's may cause one.
+
+#![cfg(target_arch = "wasm32")]
+
+mod code;
+mod events;
+mod ground;
+mod handlers;
+mod node;
+mod options;
+mod shown;
+mod subscription;
+mod topics;
+mod ws;
+
+pub use node::RawNode;
+pub use options::RawOptions;
+pub use subscription::RawSubscription;

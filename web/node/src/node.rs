@@ -1,0 +1,224 @@
+//! The node: a broadcaster, and the networks on it.
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use broadcaster::{Broadcaster, Limits, Setup, WantedTags};
+use gossip::{
+    Admission, Identity, LinkId, NodeAddress, Outbound, PeerClass, Recipients, Request, Transport,
+};
+use js_sys::{Array, Function};
+use mesh::{Door, InboundLimits, MeshLimits};
+use runtime::TaskSet;
+use send_wrapper::SendWrapper;
+use tokio_util::sync::CancellationToken;
+use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
+
+use crate::{
+    code::Code,
+    events,
+    ground::Ground,
+    handlers::{JsHandler, JsValidator},
+    options::{Options, RawOptions, read_tag},
+    shown,
+    subscription::{self, RawSubscription},
+    topics,
+    ws::WsPage,
+};
+
+/// Longest time for the orderly end of the node.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running node. A network over libp2p stands beside `ws`, made from the same [`Ground`].
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct RawNode {
+    ground: Ground,
+    tasks: TaskSet,
+    /// Gossip over the host's WebSocket; `None` once the node was closed, and where the host has no WebSocket.
+    ws: RefCell<Option<WsPage>>,
+}
+
+#[wasm_bindgen]
+#[expect(clippy::missing_errors_doc, reason = "for `tandem.js`; the codes are in `tandem.d.ts`")]
+impl RawNode {
+    /// Starts a node. Nothing runs after an error.
+    pub fn start(options: &RawOptions) -> Result<Self, JsValue> {
+        let Options {
+            profile,
+            network,
+            name,
+            key,
+            tags,
+            peers,
+            relaying,
+            budget_bytes,
+            fan_out,
+            web_socket,
+            on_event,
+        } = Options::read(options)?;
+        let closing = CancellationToken::new();
+        let wanted = tags.map_or(WantedTags::Usual, WantedTags::Only);
+        wanted.check(&profile.tags).map_err(|error| Code::Tag.because(error))?;
+        let setup = Setup::new(profile)
+            .relaying(relaying)
+            .wanted(wanted)
+            .limits(Limits::default().with_budget_bytes(budget_bytes))
+            .mesh(MeshLimits::default().with_fan_out(fan_out));
+        let broadcaster = Broadcaster::start(setup, &closing);
+        let door = Door::new(InboundLimits::default());
+        let ground = Ground { network, key, broadcaster, door, closing };
+        let tasks = TaskSet::new(&ground.closing);
+        let (heard, tell) = (ground.broadcaster.events(), SendWrapper::new(on_event));
+        tasks.spawn_lasting("events", |cancel| events::run(heard, tell, cancel));
+        let ws = web_socket.map(|constructor| WsPage::start(&ground, constructor, name));
+        let node = Self { ground, tasks, ws: RefCell::new(ws) };
+        for peer in peers {
+            node.add_peer(peer)?;
+        }
+        Ok(node)
+    }
+
+    /// The peer ID of this node; undefined if it proves none.
+    #[wasm_bindgen(getter = peerId)]
+    pub fn peer_id(&self) -> Option<String> {
+        self.ground.key.as_ref().map(|key| key.identity().to_string())
+    }
+
+    /// Offers a message, to all peers or to one link: `queued`, `full` or `closed`.
+    pub fn broadcast(&self, tag: &str, body: Vec<u8>, to: Option<f64>) -> Result<String, JsValue> {
+        let to = to.map_or(Recipients::All, |link| Recipients::One(LinkId(link as u64)));
+        let message = Outbound::new(read_tag(tag)?, body).to(to);
+        match self.ground.broadcaster.broadcast(&message) {
+            Ok(Admission::Queued) => Ok("queued".into()),
+            Ok(Admission::Full) => Ok("full".into()),
+            Ok(Admission::Closed) => Ok("closed".into()),
+            Err(error @ gossip::SubmitError::TooLarge { .. }) => Err(Code::TooLarge.because(error)),
+            Err(error) => Err(Code::Tag.because(error)),
+        }
+    }
+
+    /// Asks one link, and resolves with the topics of the answer.
+    pub async fn request(&self, link: f64, topics: Array) -> Result<Array, JsValue> {
+        let request = Request { topics: topics::read(&topics)? };
+        let broadcaster = self.ground.broadcaster.clone();
+        let answered = broadcaster.request(LinkId(link as u64), request).await;
+        let answer = answered.map_err(|error| {
+            use gossip::RequestError as E;
+            let code = match error {
+                E::NotConnected { .. } => Code::NotConnected,
+                E::TooLarge { .. } => Code::TooLarge,
+                E::Full { .. } => Code::Full,
+                _ => Code::Timeout,
+            };
+            code.because(error)
+        })?;
+        Ok(topics::write(&answer.topics))
+    }
+
+    /// The connected peers.
+    pub fn peers(&self) -> Array {
+        self.ground.broadcaster.peers(PeerClass::Connected).iter().map(shown::peer).collect()
+    }
+
+    /// The configured addresses with the outcome of their last dial and its error.
+    pub fn dials(&self) -> Array {
+        let dials = self.ground.broadcaster.mesh().dials();
+        let of = [Transport::WebSocket, Transport::Libp2p].map(|transport| dials.states(transport));
+        let shown = |state: &gossip::DialState| {
+            shown::object([
+                ("address", state.address.clone().into()),
+                ("outcome", state.outcome.label().into()),
+                ("failures", shown::number(state.failures)),
+                ("error", state.last_error.clone().map_or(JsValue::NULL, JsValue::from)),
+            ])
+        };
+        of.iter().flatten().map(shown).collect()
+    }
+
+    /// Calls `deliver` with every message of these tags from now on.
+    pub fn subscribe(
+        &self,
+        tags: Vec<String>,
+        deliver: Function,
+    ) -> Result<RawSubscription, JsValue> {
+        let tags = tags.iter().map(|tag| read_tag(tag)).collect::<Result<_, _>>()?;
+        subscription::subscribe(&self.ground.broadcaster, &self.tasks, tags, deliver)
+    }
+
+    /// Handles the messages of a tag by a function.
+    pub fn handle(&self, tag: &str, handler: Function) -> Result<(), JsValue> {
+        let handler = Arc::new(JsHandler(SendWrapper::new(handler)));
+        let handled = self.ground.broadcaster.handle(read_tag(tag)?, handler);
+        handled.map_err(|error| Code::Tag.because(error))
+    }
+
+    /// Judges the messages of a tag by a function.
+    pub fn validate(&self, tag: &str, validator: Function) -> Result<(), JsValue> {
+        let validator = Arc::new(JsValidator(SendWrapper::new(validator)));
+        let judged = self.ground.broadcaster.validate(read_tag(tag)?, validator);
+        judged.map_err(|error| Code::Tag.because(error))
+    }
+
+    /// Keeps an address dialled.
+    #[wasm_bindgen(js_name = addPeer)]
+    pub fn add_peer_text(&self, address: &str) -> Result<(), JsValue> {
+        self.add_peer(
+            address.parse().map_err(|error: gossip::AddressError| Code::Address.because(error))?,
+        )
+    }
+
+    /// Forgets an address, and ends the links to it. False if it was not known.
+    #[wasm_bindgen(js_name = removePeer)]
+    pub fn remove_peer(&self, address: &str) -> Result<bool, JsValue> {
+        let address: Result<NodeAddress, _> = address.parse();
+        let address = address.map_err(|error| Code::Address.because(error))?;
+        Ok(self.ground.broadcaster.remove_peer(&address))
+    }
+
+    /// Ends the link of this number.
+    pub fn disconnect(&self, link: f64) {
+        let reason = gossip::DisconnectReason::Requested;
+        self.ground.broadcaster.disconnect(LinkId(link as u64), reason);
+    }
+
+    /// The link to the peer of this identity; undefined if there is none.
+    #[wasm_bindgen(js_name = linkOf)]
+    pub fn link_of(&self, peer_id: &str) -> Result<Option<f64>, JsValue> {
+        let identity: Result<Identity, _> = peer_id.parse();
+        let identity = identity.map_err(|error| Code::Address.because(error))?;
+        Ok(self.ground.broadcaster.peer_of(&identity).map(|link| link.0 as f64))
+    }
+
+    /// Closes the node, and resolves when everything has ended.
+    pub async fn close(&self) {
+        let ws = self.ws.take();
+        if let Some(ws) = ws {
+            let _ = ws.stop(GRACE).await;
+        }
+        // Tasks that are left after the grace are aborted, and their messages counted as dropped.
+        let _ = self.ground.broadcaster.clone().stop(GRACE).await;
+        let _ = self.tasks.clone().stop(GRACE).await;
+        self.ground.closing.cancel();
+    }
+}
+
+impl RawNode {
+    fn add_peer(&self, address: NodeAddress) -> Result<(), JsValue> {
+        let (ws, mesh) = (self.ws.borrow(), self.ground.broadcaster.mesh());
+        match &address {
+            NodeAddress::WebSocket(_) if ws.is_none() => {
+                return Err(
+                    Code::Address.because("this host has no WebSocket: give one as an option")
+                );
+            }
+            NodeAddress::WebSocket(_) => {}
+            NodeAddress::Multiaddr(_) => {
+                return Err(Code::Address.because("there is no libp2p transport for a multiaddr"));
+            }
+        }
+        match mesh.configure(address) {
+            mesh::Added::Full => Err(Code::Full.because("too many addresses are configured")),
+            _ => Ok(()),
+        }
+    }
+}
