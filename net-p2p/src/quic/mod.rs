@@ -20,6 +20,7 @@
 mod driver;
 mod gauge;
 pub(crate) mod place;
+mod send_queue;
 mod setup;
 mod stream;
 

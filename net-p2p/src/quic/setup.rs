@@ -17,6 +17,7 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
+use super::send_queue::BoundedSocket;
 use crate::{
     backlog::Backlog,
     connections::ConnectionTasks,
@@ -113,7 +114,8 @@ impl Runtime for Tasks {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        let same = socket.try_clone()?;
+        Ok(Arc::new(BoundedSocket::new(TokioRuntime.wrap_udp_socket(socket)?, same)))
     }
 
     fn now(&self) -> std::time::Instant {
