@@ -71,6 +71,8 @@ mod dialing;
 mod families;
 mod flush_coalescer;
 mod gated_pubsub;
+#[cfg(feature = "quic")]
+mod gauges;
 mod gossip_links;
 mod handshake;
 mod http;

@@ -18,7 +18,8 @@ use std::{
 };
 
 use broadcaster::{
-    Attached, Broadcaster, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, RoundTrip,
+    Attached, Broadcaster, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, PipeGauge,
+    RoundTrip,
 };
 use bytes::Bytes;
 use futures::{
@@ -29,6 +30,8 @@ use gossip::{
     BoxFuture, Direction, DisconnectReason, Identity, LinkId, NetworkId, NetworkProfile,
     NodeAddress, Roles, Tag, Transport,
 };
+#[cfg(feature = "quic")]
+use libp2p::multiaddr::Protocol;
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{ConfiguredAddress, Door, LinkClaim, Merit, Ruling};
 use rand::Rng;
@@ -44,6 +47,7 @@ use crate::{
     abouts::Abouts,
     address::{PeerAddress, identity_of, path_of},
     command::{Command, LinkOutcome, Notice, Senders, open_stream},
+    config::P2pConfig,
     conventions::{Conventions, LinkEnd},
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
@@ -84,6 +88,8 @@ pub(crate) struct LinkContext {
     pub(crate) door: Door,
     pub(crate) scores: TopicScores,
     pub(crate) abouts: Abouts,
+    #[cfg(feature = "quic")]
+    pub(crate) gauges: crate::gauges::Gauges,
     pub(crate) lines: StrangersLines,
 }
 
@@ -285,6 +291,29 @@ async fn live(
 }
 
 impl LinkContext {
+    /// The state of a network without links.
+    pub(crate) fn new(
+        broadcaster: Broadcaster,
+        config: &P2pConfig,
+        configured: Vec<PeerAddress>,
+        door: Door,
+    ) -> Self {
+        Self {
+            run: broadcaster.environment().hasher(),
+            broadcaster,
+            network: config.network.clone(),
+            local: config.key.identity(),
+            metrics: P2pMetrics::default(),
+            configured: Mutex::new(configured),
+            door,
+            scores: TopicScores::default(),
+            abouts: Abouts::default(),
+            #[cfg(feature = "quic")]
+            gauges: crate::gauges::Gauges::default(),
+            lines: StrangersLines::default(),
+        }
+    }
+
     fn claim(&self, link: LinkId, identity: Identity, ready: &Ready) -> Claim {
         let dialer = match ready.about.direction {
             Direction::Outbound => self.local,
@@ -353,9 +382,22 @@ impl LinkContext {
             greeting,
             hooks: Some(Arc::new(hooks)),
             codec: self.broadcaster.link_codec(met.features),
-            gauge: None,
+            gauge: self.gauge(&about),
         };
         self.broadcaster.attach_claimed(claim, made).ok()
+    }
+
+    /// The gauge of the connection below a link, which only those over QUIC have.
+    #[cfg(feature = "quic")]
+    fn gauge(&self, about: &About) -> Option<Arc<dyn PipeGauge>> {
+        let is_quic = about.address.iter().any(|part| part == Protocol::QuicV1);
+        if is_quic { self.gauges.of(&about.peer, about.direction) } else { None }
+    }
+
+    /// No connection has a gauge.
+    #[cfg(not(feature = "quic"))]
+    const fn gauge(&self, _: &About) -> Option<Arc<dyn PipeGauge>> {
+        None
     }
 
     fn halves(

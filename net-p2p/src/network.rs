@@ -1,7 +1,7 @@
 //! The public handle of a libp2p network.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -29,12 +29,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    abouts::{Abouts, PeerAbout},
+    abouts::PeerAbout,
     address::{PeerAddress, PeerAddressError, TreeNames},
     command::ToSwarm,
     config::{GossipStreams, P2pConfig, libp2p_key},
     http::{StreamConnect, unusable},
-    link::{LinkContext, StrangersLines},
+    link::LinkContext,
     listening::Bound,
     metrics::{P2pEvent, P2pMetrics},
     origin::Origin,
@@ -46,7 +46,7 @@ use crate::{
     streams::{OpenError, OutboundStream, StreamTarget},
     supervisor::{BuildError, SwarmParts},
     topic::Topic,
-    topic_scores::{TopicMesh, TopicScore, TopicScores},
+    topic_scores::{TopicMesh, TopicScore},
 };
 #[cfg(feature = "dht")]
 use crate::{dht_handle::DhtHandle, dht_source::DhtSource};
@@ -172,18 +172,7 @@ impl P2pNetwork {
         configured.iter().for_each(|peer| config.door.configure(peer.identity));
         broadcaster.mesh().guard(&door, Some(config.key.identity()));
         let local = libp2p_key(&config.key).public().to_peer_id();
-        let context = Arc::new(LinkContext {
-            run: broadcaster.environment().hasher(),
-            broadcaster,
-            network: config.network.clone(),
-            local: config.key.identity(),
-            metrics: P2pMetrics::default(),
-            configured: Mutex::new(configured.clone()),
-            door,
-            scores: TopicScores::default(),
-            abouts: Abouts::default(),
-            lines: StrangersLines::default(),
-        });
+        let context = Arc::new(LinkContext::new(broadcaster, &config, configured.clone(), door));
         let (swarm, bound, tasks) = (ToSwarm::default(), Bound::default(), TaskSet::new(parent));
         let (listen, announced) = (config.listen.clone(), config.announce.clone());
         let gossip = config.gossip;

@@ -320,6 +320,7 @@ impl SwarmParts {
             environment: broadcaster.environment().clone(),
             hosts: hosts.clone(),
             first: first.iter().map(ToString::to_string).collect(),
+            gauges: self.context.gauges.clone(),
         })
     }
 

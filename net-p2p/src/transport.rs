@@ -100,6 +100,8 @@ pub(crate) struct QuicUse {
     pub(crate) hosts: DialHosts,
     /// The protocols of gossip, whose streams go first.
     pub(crate) first: Vec<String>,
+    /// Where connections leave their gauges.
+    pub(crate) gauges: crate::gauges::Gauges,
 }
 
 /// The reason why the transports cannot be built.
@@ -126,7 +128,7 @@ pub(crate) fn build(
     let (debts, stamp) = (parts.backlog.debts().clone(), parts.stamp);
     #[cfg(feature = "quic")]
     let quic = match parts.quic {
-        Some(QuicUse { environment, hosts, first }) => {
+        Some(QuicUse { environment, hosts, first, gauges }) => {
             OptionalTransport::some(Quic::new(QuicParts {
                 environment,
                 hosts,
@@ -134,6 +136,7 @@ pub(crate) fn build(
                 tasks: parts.tasks.clone(),
                 backlog: parts.backlog.clone(),
                 first,
+                gauges,
             })?)
         }
         None => OptionalTransport::none(),

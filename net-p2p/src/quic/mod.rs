@@ -17,6 +17,7 @@
 //! * A listening address that is in use is an error. Sockets come from the environment.
 //! * An address that nobody named leads to no host that learnt addresses may not lead to, whatever name it has.
 
+mod counting;
 mod driver;
 mod gauge;
 pub(crate) mod place;
@@ -41,6 +42,7 @@ use futures::{
     FutureExt as _,
     future::{self, BoxFuture},
 };
+use gossip::Direction;
 use libp2p::{
     Multiaddr, PeerId, Transport, TransportError,
     core::transport::{DialOpts, ListenerId, TransportEvent},
@@ -52,6 +54,7 @@ use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use self::{
+    counting::PathCounts,
     driver::Driver,
     gauge::Gauge,
     place::{multiaddr, place_of, socket_address},
@@ -62,6 +65,7 @@ pub(crate) use self::{setup::QuicSetupError, stream::QuicStream};
 use crate::{
     backlog::Backlog,
     connections::ConnectionTasks,
+    gauges::Gauges,
     muxer::Muxer,
     security::{certificate::CertificateError, tls::peer_of},
     sockets::DialHosts,
@@ -101,6 +105,7 @@ struct Muxers {
     tasks: ConnectionTasks,
     backlog: Backlog,
     first: Arc<[String]>,
+    gauges: Gauges,
     window: usize,
 }
 
@@ -110,6 +115,10 @@ impl Muxers {
         let shown = connection.peer_identity();
         let shown = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
         let peer = peer_of(&shown.unwrap_or_default())?;
+        let direction =
+            if connection.side().is_client() { Direction::Outbound } else { Direction::Inbound };
+        let counts = PathCounts::of(&connection);
+        let measured = counts.map(|counts| self.gauges.add(peer, direction, counts));
         let backlog = self.backlog.open();
         let (muxer, ends) = Muxer::new(backlog.end().clone(), self.backlog.metrics().clone());
         let mut driver = Driver {
@@ -126,7 +135,12 @@ impl Muxers {
             next: 0,
         };
         let over = ends.over;
-        self.tasks.start("quic muxer", Box::pin(async move { driver.run(over).await }));
+        let driving = async move {
+            // The gauge of a connection is found for as long as it lasts.
+            let _measured = measured;
+            driver.run(over).await;
+        };
+        self.tasks.start("quic muxer", Box::pin(driving));
         Ok((peer, muxer))
     }
 }
@@ -200,6 +214,7 @@ pub(crate) struct QuicParts<'a> {
     pub(crate) backlog: Backlog,
     /// The protocols whose streams go ahead of all others.
     pub(crate) first: Vec<String>,
+    pub(crate) gauges: Gauges,
 }
 
 impl Quic {
@@ -210,8 +225,9 @@ impl Quic {
     /// [`QuicSetupError`]; never with an Ed25519 key.
     pub(crate) fn new(parts: QuicParts<'_>) -> Result<Self, QuicSetupError> {
         let configs = Configs::new(parts.key, &parts.backlog)?;
-        let QuicParts { environment, hosts, tasks, backlog, first, .. } = parts;
-        let muxers = Muxers { tasks, backlog, first: first.into(), window: configs.window };
+        let QuicParts { environment, hosts, tasks, backlog, first, gauges, .. } = parts;
+        let (first, window) = (first.into(), configs.window);
+        let muxers = Muxers { tasks, backlog, first, gauges, window };
         Ok(Self {
             environment,
             hosts,

@@ -17,6 +17,7 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
+use super::counting::CountingFactory;
 use super::send_queue::BoundedSocket;
 use crate::{
     backlog::Backlog,
@@ -77,6 +78,7 @@ impl Configs {
         let window = max_window_growth(backlog).max(STREAM_WINDOW as usize);
         let mut transport = TransportConfig::default();
         transport
+            .congestion_controller_factory(Arc::new(CountingFactory::default()))
             .max_concurrent_bidi_streams(VarInt::from_u32(MAX_PEER_STREAMS))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)

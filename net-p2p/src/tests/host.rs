@@ -94,6 +94,7 @@ pub(crate) fn transport_in(
             environment: environment.clone(),
             hosts: hosts.clone(),
             first: Vec::new(),
+            gauges: crate::gauges::Gauges::default(),
         }),
         #[cfg(feature = "webrtc")]
         webrtc: Some(transport::WebRtcUse {

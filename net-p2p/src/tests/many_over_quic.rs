@@ -57,3 +57,41 @@ async fn peers_that_read_as_fast_as_they_can_are_kept_however_much_is_sent() {
     assert_eq!(connected(&hub), PEERS);
     assert!(peers.iter().all(|peer| peer.heard().len() > 1_000));
 }
+
+// Issue 11, 1: "statistics for the governor".
+#[tokio::test]
+async fn a_link_over_quic_tells_what_has_arrived_and_one_over_tcp_does_not() {
+    let at = |address: &'static str| {
+        move |config| P2pConfig { listen: vec![address.parse().unwrap()], ..config }
+    };
+    for (address, is_measured) in
+        [("/ip4/127.0.0.1/udp/0/quic-v1", true), ("/ip4/127.0.0.1/tcp/0", false)]
+    {
+        let hub = Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), at(address)).await;
+        let peer = NodeAddress::Multiaddr(hub.address().to_string());
+        let dials = |config| P2pConfig { listen: vec![], peers: vec![peer.clone()], ..config };
+        let peer = Node::start_with(&NetworkProfile::TANDEM, "net", new_key(), dials).await;
+        until("both are connected", || connected(&hub) == 1 && connected(&peer) == 1).await;
+        let sample = |node: &Node| {
+            let [link] = &node.network.peers(PeerClass::Connected)[..] else { panic!("one link") };
+            node.broadcaster.pressure(link.id)
+        };
+        let before = sample(&hub).map_or(0, |sample| sample.acked_bytes);
+        let sent = hub.network.broadcast(Outbound::new(Tag::VB, vec![1; 100_000]));
+        assert!(sent.is_ok());
+        until("it is heard", || peer.heard().len() == 1).await;
+        if !is_measured {
+            assert_eq!((sample(&hub), sample(&peer)), (None, None));
+            continue;
+        }
+        let sampled = || sample(&hub).filter(|sample| sample.acked_bytes >= before + 100_000);
+        until("it is acknowledged", || sampled().is_some()).await;
+        let there = sampled().unwrap();
+        assert!(there.acked_bytes < before + 150_000, "{there:?}");
+        assert!(
+            there.min_round_trip > Duration::ZERO && there.min_round_trip < there.round_trip * 2
+        );
+        until("nothing is left", || sample(&hub).unwrap().in_flight_bytes < 5_000).await;
+        assert!(sample(&peer).is_some(), "the end that was dialled and the one that dialled");
+    }
+}
