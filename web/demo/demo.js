@@ -4,7 +4,7 @@
  * Every text of others is written as text, never as markup.
  */
 
-import { Node } from './tandem.js'
+import * as tandem from './tandem.js'
 
 const CLASSES = ['votes', 'transactions', 'proposals']
 const STAMP_BYTES = 24
@@ -25,6 +25,31 @@ const short = (id) => id ? `${id.slice(0, 6)}…${id.slice(-6)}` : 'anonymous'
 const seconds = new Map()
 let nodes = []
 let node
+let client
+
+/** The clients that `tandem.js` may be: how they join, the relays that they use, and how they ask a node that others lead to. */
+const CLIENTS = {
+  plain: {
+    text: 'It runs the plain JavaScript client, web/client/tandem.js, without WebAssembly and without a build step.',
+    join: (addresses, options) => tandem.Node.connect({ addresses, ...options }),
+    used: () => [node.relay?.address],
+    fetch: (peer, path) => node.fetch(path, { peer }),
+    lost: ({ message }) => message,
+    came: ({ address, peerId }) => ({ address, peerId })
+  },
+  wasm: {
+    text: 'It runs the node as WebAssembly, made by web/node/build from the crates of the native node.',
+    join: async (addresses, options) => {
+      const started = await tandem.Node.start({ peers: addresses, ...options })
+      await started.connected()
+      return started
+    },
+    used: () => node.peers().map(({ http }) => `http://${http}`),
+    fetch: (peer, path) => node.fetch(peer, path),
+    lost: ({ reason }) => reason,
+    came: ({ http, peerId }) => ({ address: `http://${http}`, peerId })
+  }
+}
 
 $('#theme').addEventListener('click', () => {
   const isDark = getComputedStyle(document.documentElement).colorScheme === 'dark' || (!document.documentElement.dataset.theme && matchMedia('(prefers-color-scheme: dark)').matches)
@@ -111,13 +136,14 @@ function show () {
 }
 
 function showRelay ({ relays }) {
-  const used = node.relay?.address
+  const used = client.used()
   $('#relays').replaceChildren(...relays.map(({ name, address, pid }) => {
-    const line = make('li', '', address === used ? 'used' : '')
-    line.append(`${name} at ${address}${address === used ? ', used now' : ''}: `, make('code', `kill -9 ${pid}`))
+    const isUsed = used.includes(address)
+    const line = make('li', '', isUsed ? 'used' : '')
+    line.append(`${name} at ${address}${isUsed ? ', used now' : ''}: `, make('code', `kill -9 ${pid}`))
     return line
   }))
-  const name = relays.find(({ address }) => address === used)?.name
+  const name = relays.filter(({ address }) => used.includes(address)).map(({ name }) => name).join(' and ')
   $('#state').textContent = name ? `joined by ${name}` : 'looking for a relay'
   $('#state').className = `pill ${name ? 'joined' : 'away'}`
 }
@@ -134,14 +160,21 @@ async function start () {
     option.value = id
     $('#peer').append(option)
   }
-  node = await Node.connect({ addresses: network.relays.map(({ address }) => address), network: network.network, name: 'demo page' })
+  client = CLIENTS[network.client]
+  document.documentElement.dataset.client = network.client
+  $('#client').textContent = client.text
+  node = await client.join(network.relays.map(({ address }) => address), { network: network.network, name: 'demo page' })
   globalThis.node = node
   const fact = (name, value) => { const pair = make('div'); pair.append(make('dt', name), make('dd', value)); return pair }
   $('#facts').append(fact('network', network.network), fact('this page', short(node.peerId)))
-  const joined = ({ detail: { address, peerId } }) => { tell(`joined by ${network.relays.find((relay) => relay.address === address)?.name}, ${short(peerId)}`); showRelay(network) }
+  const joined = ({ detail }) => {
+    const { address, peerId } = client.came(detail)
+    tell(`joined by ${network.relays.find((relay) => relay.address === address)?.name}, ${short(peerId)}`)
+    showRelay(network)
+  }
   node.addEventListener('connected', joined)
-  node.addEventListener('disconnected', ({ detail }) => { tell(`cut off: ${detail.message}`); showRelay(network) })
-  joined({ detail: node.relay })
+  node.addEventListener('disconnected', ({ detail }) => { tell(`cut off: ${client.lost(detail)}`); showRelay(network) })
+  for (const peer of node.relay ? [node.relay] : node.peers()) joined({ detail: peer })
   setInterval(show, 250)
   for await (const message of node.on('AV', 'TX', 'PP')) hear(message)
 }
@@ -159,8 +192,8 @@ $('#ask').addEventListener('submit', async (event) => {
   try {
     const peer = $('#peer').value
     // `/status` says by its success alone that the node serves; `/health` says how it is.
-    const status = await node.fetch('/status', { peer })
-    const health = await node.fetch('/health', { peer })
+    const status = await client.fetch(peer, '/status')
+    const health = await client.fetch(peer, '/health')
     $('#answer').textContent = JSON.stringify(await health.json(), null, 2)
     $('#answer').hidden = false
     $('#asked').textContent = `/status: ${status.status}, and below it /health, after ${ms(performance.now() - began)}.`

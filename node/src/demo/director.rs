@@ -10,7 +10,10 @@
 //! * Every phase has a deadline.
 //! * Dropping the director kills every node.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rand::RngCore;
 use runtime::Random;
@@ -20,6 +23,7 @@ use tokio::time::{self, Instant};
 use super::{
     account::{Account, Outage},
     child::{NodeProcess, Start},
+    client::Client,
     control::{Order, Schedule, nanos, now_ns},
     error::DemoError,
     journal::Tail,
@@ -66,6 +70,8 @@ pub(crate) struct Plan {
     /// The pages that show it.
     pub(crate) views: Vec<View>,
     pub(crate) opening: Opening,
+    /// The folder of the package for the page, if one is named.
+    pub(crate) web_node: Option<PathBuf>,
 }
 
 /// A page that shows a demo while it runs.
@@ -194,12 +200,13 @@ impl Director {
     /// Starts what shows the demo: the node that watches the others, and the page that is a peer.
     async fn show(&mut self) -> Result<(), RunError> {
         for view in self.plan.views.clone() {
-            let (name, page) = match view {
-                View::Dashboard => ("dashboard", self.start_dashboard().await?),
+            let (name, (page, said)) = match view {
+                View::Dashboard => ("dashboard", (self.start_dashboard().await?, None)),
                 View::Peer => ("page", self.start_page().await?),
             };
             // Not on standard output, where the report is.
             log::note(&format!("{name} {page}"));
+            said.into_iter().for_each(log::note);
             if self.plan.opening == Opening::InABrowser {
                 open_page(&page);
             }
@@ -222,8 +229,8 @@ impl Director {
         Ok(page)
     }
 
-    /// Starts the page that is a peer, and returns its address.
-    async fn start_page(&mut self) -> Result<String, RunError> {
+    /// Starts the page that is a peer, and returns its address with a line on what it runs.
+    async fn start_page(&mut self) -> Result<(String, Option<&'static str>), RunError> {
         let told = self.members.iter().zip(&self.nodes).map(|(member, node)| {
             let ids = node.process.addresses.iter().filter_map(|at| at.rsplit_once("/p2p/"));
             let peer_id = ids.map(|(_, id)| id.to_owned()).next();
@@ -231,10 +238,12 @@ impl Director {
         });
         let peers: Vec<String> = self.first_addresses().cloned().collect();
         let place = (self.network.as_str(), self.files.path());
-        let page = Page::start(place, &peers, told.collect()).await?;
+        let client = Client::find(self.plan.web_node.as_deref())?;
+        let said = client.told();
+        let page = Page::start(place, &peers, told.collect(), client).await?;
         let url = page.url.clone();
         self.page = Some(page);
-        Ok(url)
+        Ok((url, Some(said)))
     }
 
     async fn start_node(&self, place: usize, life: u8) -> Result<NodeProcess, DemoError> {

@@ -31,6 +31,14 @@ pub(crate) enum DemoError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The package for the page cannot be used.
+    #[error("the package in {} cannot be read: web/node/build makes one", path.display())]
+    Package {
+        /// The folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A process could not be started.
     #[error("cannot start node {name}")]
     Spawn {

@@ -17,6 +17,7 @@
 mod account;
 mod body;
 mod child;
+mod client;
 mod control;
 mod director;
 mod error;
@@ -32,7 +33,7 @@ mod watcher;
 
 pub(crate) use error::DemoError;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgGroup, Args};
 use director::{Director, Opening, RunError, View};
@@ -70,6 +71,10 @@ pub(crate) struct DemoArgs {
     /// Show a page that joins the network as a peer meanwhile, through two further nodes, and print its address.
     #[arg(long, group = "views")]
     browser: bool,
+    /// The folder of the package that web/node/build makes: the page runs the node in it, as WebAssembly
+    /// [default: web/node/pkg if there is one, and the plain client otherwise].
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath, requires = "browser")]
+    web_node: Option<PathBuf>,
     /// Print the address, and start no browser.
     #[arg(long, requires = "views")]
     no_open: bool,
@@ -101,7 +106,8 @@ pub(crate) async fn demo(args: DemoArgs, mut signals: StopSignals) -> Result<Exi
     let opening = if args.no_open { Opening::ByAddress } else { Opening::InABrowser };
     let usual = if views.is_empty() { SECONDS } else { WATCHED_SECONDS };
     let (topology, seconds) = (args.nodes, args.seconds.unwrap_or(usual));
-    let plan = director::Plan { topology, seconds, rate: args.rate, victim, views, opening };
+    let (rate, web_node) = (args.rate, args.web_node);
+    let plan = director::Plan { topology, seconds, rate, victim, views, opening, web_node };
     let mut director = Director::new(plan)?;
     let account = tokio::select! {
         biased;

@@ -17,12 +17,13 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::Client,
     error::DemoError,
     watcher::{Watch, Watcher},
 };
 use crate::{
     admin::{Crowded, Open, Places, Port},
-    web_page::{self, HTML, SCRIPT, STYLE},
+    web_page::{self, File, HTML, Policy, Runs, SCRIPT, STYLE},
 };
 
 /// Relays for the page: the one that it uses, and the one that it goes to.
@@ -56,6 +57,8 @@ pub(super) struct Told {
 #[derive(Clone, Debug, Serialize)]
 struct Network {
     network: String,
+    /// The client that the page finds as `tandem.js`.
+    client: &'static str,
     relays: Vec<Relay>,
     nodes: Vec<Told>,
 }
@@ -73,6 +76,7 @@ impl Page {
         (network, files): (&str, &Path),
         peers: &[String],
         nodes: Vec<Told>,
+        client: Client,
     ) -> Result<Self, DemoError> {
         let failed = |source| DemoError::Page { source };
         let listener = Environment::default().bind("127.0.0.1:0").await.map_err(failed)?;
@@ -95,6 +99,7 @@ impl Page {
         }
         let told = Network {
             network: network.to_owned(),
+            client: client.label(),
             relays: relays.iter().map(Relay::of).collect(),
             nodes,
         };
@@ -108,7 +113,7 @@ impl Page {
             name: "a connection for the page",
             task: "page connection",
             places: Places::new(MAX_CONNECTIONS),
-            doors: Open(router(told, &connects)),
+            doors: Open(router(told, &connects, client)),
             crowded: Crowded::default(),
             tasks: tasks.clone(),
         };
@@ -124,13 +129,24 @@ impl Relay {
     }
 }
 
-fn router(told: Network, connects: &str) -> Router {
-    let files = [
-        ("/", HTML, include_str!("../../demo-page/index.html")),
-        ("/demo.css", STYLE, include_str!("../../demo-page/demo.css")),
-        ("/demo.js", SCRIPT, include_str!("../../demo-page/demo.js")),
-        ("/tandem.js", SCRIPT, include_str!("../../client/tandem.js")),
+fn router(told: Network, connects: &str, client: Client) -> Router {
+    let runs = match &client {
+        Client::Plain => Runs::JavaScript,
+        Client::Package(_) => Runs::WebAssembly,
+    };
+    let mut files = vec![
+        File::of_program("/", HTML, include_str!("../../demo-page/index.html")),
+        File::of_program("/demo.css", STYLE, include_str!("../../demo-page/demo.css")),
+        File::of_program("/demo.js", SCRIPT, include_str!("../../demo-page/demo.js")),
     ];
+    match client {
+        Client::Plain => {
+            let text = include_str!("../../client/tandem.js");
+            files.push(File::of_program("/tandem.js", SCRIPT, text));
+        }
+        Client::Package(package) => files.extend(package),
+    }
+    let policy = Policy { connects, runs };
     let network = Router::new().route("/network", get(move || std::future::ready(Json(told))));
-    web_page::router(files, connects).merge(web_page::guarded(network, connects))
+    web_page::router(files, policy).merge(web_page::guarded(network, policy))
 }

@@ -22,6 +22,7 @@ mod ground;
 mod handlers;
 mod node;
 mod options;
+mod panic;
 mod shown;
 mod subscription;
 mod topics;

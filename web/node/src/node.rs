@@ -19,7 +19,7 @@ use crate::{
     ground::Ground,
     handlers::{JsHandler, JsValidator},
     options::{Options, RawOptions, read_tag},
-    shown,
+    panic, shown,
     subscription::{self, RawSubscription},
     topics,
     ws::WsPage,
@@ -52,17 +52,21 @@ impl RawNode {
             peers,
             relaying,
             budget_bytes,
+            request_time,
             fan_out,
             web_socket,
             on_event,
         } = Options::read(options)?;
+        panic::tell();
         let closing = CancellationToken::new();
         let wanted = tags.map_or(WantedTags::Usual, WantedTags::Only);
         wanted.check(&profile.tags).map_err(|error| Code::Tag.because(error))?;
+        let limits = Limits::default().with_budget_bytes(budget_bytes);
+        let limits = limits.with_request_timeout(request_time);
         let setup = Setup::new(profile)
             .relaying(relaying)
             .wanted(wanted)
-            .limits(Limits::default().with_budget_bytes(budget_bytes))
+            .limits(limits)
             .mesh(MeshLimits::default().with_fan_out(fan_out));
         let broadcaster = Broadcaster::start(setup, &closing);
         let door = Door::new(InboundLimits::default());

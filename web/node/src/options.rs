@@ -1,6 +1,6 @@
 //! The options of `Node.start`, as `tandem.js` hands them over: every one is there and of its type.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gossip::{NetworkId, NetworkProfile, NodeAddress, Tag, wire::identity::Keypair};
 use js_sys::{Function, Uint8Array};
@@ -28,6 +28,8 @@ extern "C" {
     /// Bytes that all queues hold together.
     #[wasm_bindgen(method, getter = budgetBytes)]
     fn budget_bytes(this: &RawOptions) -> f64;
+    #[wasm_bindgen(method, getter = requestMs)]
+    fn request_ms(this: &RawOptions) -> f64;
     /// Learnt addresses are dialled while fewer peers are connected.
     #[wasm_bindgen(method, getter = fanOut)]
     fn fan_out(this: &RawOptions) -> u32;
@@ -51,6 +53,7 @@ pub(crate) struct Options {
     pub(crate) key: Option<Arc<Keypair>>,
     pub(crate) relaying: broadcaster::Relaying,
     pub(crate) budget_bytes: usize,
+    pub(crate) request_time: Duration,
     pub(crate) fan_out: usize,
     pub(crate) web_socket: Option<Function>,
     pub(crate) on_event: Function,
@@ -85,6 +88,8 @@ impl Options {
             key: raw.seed().map(|seed| read_seed(&seed)).transpose()?,
             relaying,
             budget_bytes,
+            // The broadcaster takes at least a millisecond and at most a year.
+            request_time: Duration::from_millis(raw.request_ms() as u64),
             fan_out: raw.fan_out() as usize,
             web_socket: raw.web_socket(),
             on_event: raw.on_event(),

@@ -36,8 +36,6 @@ extern "C" {
     fn buffered_amount(this: &Host) -> f64;
     #[wasm_bindgen(method, setter = binaryType)]
     fn set_binary_type(this: &Host, kind: &str);
-    #[wasm_bindgen(method, setter = onopen)]
-    fn set_on_open(this: &Host, call: Option<&Function>);
     #[wasm_bindgen(method, setter = onmessage)]
     fn set_on_message(this: &Host, call: Option<&Function>);
     #[wasm_bindgen(method, setter = onerror)]
@@ -48,6 +46,11 @@ extern "C" {
     fn send(this: &Host, bytes: &Uint8Array) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch)]
     fn close(this: &Host) -> Result<(), JsValue>;
+}
+
+thread_local! {
+    /// Listens to what sockets say that are gone.
+    static IGNORE: Closure<dyn Fn()> = Closure::new(|| {});
 }
 
 /// A message as the host gives it.
@@ -115,7 +118,6 @@ impl State {
 
 /// The functions that the host calls; they live as long as the socket.
 struct Calls {
-    _open: Closure<dyn FnMut(JsValue)>,
     _message: Closure<dyn FnMut(JsValue)>,
     _error: Closure<dyn FnMut(JsValue)>,
     _close: Closure<dyn FnMut(JsValue)>,
@@ -129,12 +131,10 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.host.set_on_open(None);
         self.host.set_on_message(None);
         self.host.set_on_close(None);
         // A socket that is closed before it was opened tells an error, which `ws` throws if nobody listens.
-        let ignore = Function::new_no_args("");
-        self.host.set_on_error(Some(&ignore));
+        IGNORE.with(|ignore| self.host.set_on_error(Some(ignore.as_ref().unchecked_ref())));
         // The only error is that of a code that is none, and there is no code.
         let _ = self.host.close();
     }
@@ -161,9 +161,8 @@ impl Socket {
         let host: Host = Reflect::construct(constructor, &arguments)?.unchecked_into();
         host.set_binary_type("arraybuffer");
         let state = Rc::<State>::default();
-        let [opened, heard, failed, closed] = [(); 4].map(|()| Rc::clone(&state));
+        let [heard, failed, closed] = [(); 3].map(|()| Rc::clone(&state));
         let calls = Calls {
-            _open: Closure::new(move |_| drop(opened.reader.borrow_mut().take())),
             _message: Closure::new(move |event: JsValue| {
                 heard.take(Reflect::get(&event, &"data".into()).unwrap_or_default());
             }),
@@ -177,7 +176,6 @@ impl Socket {
                 });
             }),
         };
-        host.set_on_open(Some(calls._open.as_ref().unchecked_ref()));
         host.set_on_message(Some(calls._message.as_ref().unchecked_ref()));
         host.set_on_error(Some(calls._error.as_ref().unchecked_ref()));
         host.set_on_close(Some(calls._close.as_ref().unchecked_ref()));

@@ -1,0 +1,188 @@
+#!/usr/bin/env node
+/**
+ * The node as WebAssembly in Node.js.
+ *
+ *   wasm-node.mjs PROGRAM SCRATCH PACKAGE
+ *
+ * A relay, and behind it a node that has libp2p alone: the WebAssembly hears and sends through the relay, is cut off and comes back, and is
+ * attacked by relays that send garbage, floods and nothing. Exit status 0 if all of it held; each thing that did not is a line on stderr.
+ */
+
+import { createHash, randomBytes } from 'node:crypto'
+import { pathToFileURL } from 'node:url'
+import Ws from 'ws'
+import { ATTACKS, HELLOS, attacker, wire } from './hostile.mjs'
+import { start, stopAll, until } from './nodes.mjs'
+
+const [program, scratch, folder] = process.argv.slice(2)
+const { Node } = await import(pathToFileURL(`${folder}/tandem.js`))
+const VOTES = 1000
+const TRANSACTIONS = 100
+const PROPOSAL_BYTES = 5 * 1024 * 1024
+/** A host's WebSocket holds this much, and one message. Source: web/node/src/ws/sink.rs. */
+const UNSENT_BYTES = 128 * 1024
+
+const FLOOD_MS = 8000
+/** Chosen: the budget of a node, what its host holds unread, and what a collector leaves lying. */
+const FLOOD_MIB = 192
+
+let status = 0
+const fail = (text) => {
+  console.error(`WebAssembly in Node.js: ${text.slice(0, 600)}`)
+  status = 1
+}
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
+const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+const utf8 = (bytes) => Buffer.from(bytes).toString()
+
+/** The host's WebSocket, which notes the most that it ever held. */
+const Host = globalThis.WebSocket ?? Ws
+let mostUnsent = 0
+class WebSocket extends Host {
+  send (bytes) {
+    super.send(bytes)
+    mostUnsent = Math.max(mostUnsent, this.bufferedAmount - bytes.length)
+  }
+}
+
+try {
+  const relay = await start(program, scratch, 'relay', '--service', 'status', '--service', 'bridge')
+  const behind = await start(program, scratch, 'behind', '--mode', 'p2p', '--service', 'status', '--peer', relay.p2p)
+  await until('the node behind has its relay', async () => (await behind.peers()).length === 1)
+  const line = await wire(relay.ws)
+  const options = { network: relay.network, WebSocket, name: 'Node.js' }
+  const node = await Node.start({ ...options, peers: [line.ws] })
+  const ended = []
+  node.addEventListener('disconnected', ({ detail }) => ended.push(detail.reason))
+  const peer = await node.connected()
+  if (peer.peerId !== relay.peerId || peer.transport !== 'ws') fail(`another peer: ${JSON.stringify(peer)}`)
+  await until('the relay knows it by its key', async () => (await relay.peers()).some(({ peer_id: id }) => id === node.peerId))
+
+  // It hears.
+  const [votes, proposals] = [node.on('AV'), node.on('PP')]
+  let began = performance.now()
+  const read = async (count) => { const found = []; while (found.length < count) found.push(utf8((await votes.next()).value.body)); return found }
+  const reading = read(VOTES)
+  await behind.send('AV', names('vote', VOTES))
+  const found = await until('every vote', () => reading)
+  if (new Set(found).size !== VOTES) fail(`of ${VOTES} votes ${new Set(found).size} are different`)
+  console.log(`${VOTES} votes from libp2p in Node.js: ${Math.round(performance.now() - began)} ms`)
+  const proposal = randomBytes(PROPOSAL_BYTES)
+  began = performance.now()
+  await behind.send('PP', [proposal])
+  const { value } = await until('the proposal', () => proposals.next())
+  if (sha256(value.body) !== sha256(proposal)) fail('the proposal was changed on its way')
+  console.log(`a proposal of ${PROPOSAL_BYTES} bytes: ${Math.round(performance.now() - began)} ms`)
+
+  // It sends, asks and calls.
+  const transactions = await behind.heard('TX')
+  for (const text of names('transaction', TRANSACTIONS)) if (node.broadcast('TX', text) !== 'queued') fail(`${text} was not taken`)
+  await until('every transaction', async () => new Set(transactions).size === TRANSACTIONS)
+  if (transactions.length !== TRANSACTIONS) fail(`${TRANSACTIONS} transactions were handled ${transactions.length} times`)
+  const own = await behind.heard('PP')
+  if (node.broadcast('PP', randomBytes(PROPOSAL_BYTES)) !== 'queued') fail('a proposal was not taken')
+  await until('the proposal of Node.js', async () => own.length === 1)
+  const modes = [await node.fetch(peer, '/health'), await node.fetch(behind.peerId, '/health')].map(async (answer) => (await answer.json()).mode)
+  if ((await Promise.all(modes)).join() !== 'hybrid,p2p') fail(`other nodes answered: ${await Promise.all(modes)}`)
+  if ([...await node.request({ any: 'thing' })].map(([key]) => key).join() !== 'Error') fail('a strange request was answered')
+  console.log(`${TRANSACTIONS} transactions, handled once each by the node with libp2p alone; a proposal, a request and calls too`)
+
+  // What it does not take has a code.
+  for (const [code, call] of [['tag', () => node.broadcast('XX', 'a')], ['too-large', () => node.broadcast('AV', new Uint8Array(2000))], ['body', () => node.broadcast('AV', 1)], ['tag', () => node.on('Q')], ['address', () => node.addPeer('a b')], ['not-connected', () => node.broadcast('TX', 'a', { peer: behind.peerId })]]) {
+    try { call(); fail(`${call} was taken`) } catch (error) { if (error.code !== code) fail(`${call}: ${error.code ?? error}`) }
+  }
+  for (const [code, wrong] of [['network', { network: '' }], ['address', { peers: ['ws://'] }], ['key', { identity: new Uint8Array(3) }], ['tag', { tags: ['XX'] }]]) {
+    await Node.start({ ...options, ...wrong }).then(() => fail(`${code}: it starts`), (error) => { if (error.code !== code) fail(`${code}: ${error.code ?? error.stack}`) })
+  }
+
+  // Handlers and validators of JavaScript.
+  const served = await Node.start({ ...options, peers: [relay.ws], identity: null })
+  const judged = []
+  served.validate('TX', ({ body }) => { judged.push(utf8(body)); return utf8(body).startsWith('bad') ? 'reject' : 'accept' })
+  const handled = []
+  served.handle('TX', async ({ body }) => { handled.push(utf8(body)); if (utf8(body) === 'throw') throw new Error('expected here') })
+  await served.connected()
+  if (served.peerId !== null) fail(`it has no key, and is ${served.peerId}`)
+  globalThis.reportError = () => {}
+  await behind.send('TX', ['throw', 'good', 'after'])
+  await until('the handler', async () => handled.length === 3 && judged.length === 3)
+  await served.close()
+  delete globalThis.reportError
+
+  // It is cut off while proposals are on their way, and comes back.
+  const onTheWay = Promise.allSettled(Array.from({ length: 4 }, () => behind.send('PP', [randomBytes(PROPOSAL_BYTES)])))
+  await until('a proposal on its way', () => proposals.next())
+  line.cut()
+  await until('the end of the link', async () => node.peers().length === 0)
+  if (node.broadcast('TX', 'while nobody is there') === 'closed') fail('it takes itself for closed')
+  await onTheWay
+  const apart = performance.now()
+  await line.mend()
+  await node.connected()
+  console.log(`back ${Math.round(performance.now() - apart)} ms after the wire is mended`)
+  const again = read(100)
+  await behind.send('AV', names('a vote after', 100))
+  await until('the votes after', () => again)
+
+  // A peer that takes nothing: little is in the host, and the link ends as slow.
+  ended.length = 0
+  mostUnsent = 0
+  line.clog()
+  for (let count = 0; count < 40; count++) node.broadcast('TX', randomBytes(1024 * 1024))
+  await until('the end of a link that takes nothing', async () => ended.length > 0, 60_000)
+  if (!['slow', 'transport'].includes(ended[0])) fail(`a link that takes nothing ended as ${ended[0]}`)
+  if (mostUnsent > UNSENT_BYTES) fail(`the host held ${mostUnsent} bytes before a message`)
+  console.log(`a peer that takes nothing ends as ${ended[0]}; the host held ${mostUnsent} bytes at most before a message`)
+  line.cut()
+  await line.mend()
+  await node.connected()
+
+  // Relays that send garbage.
+  const enemy = await attacker(relay.network)
+  for (const name of Object.keys(HELLOS)) {
+    const victim = await Node.start({ ...options, peers: [enemy.at(name)] })
+    const outcome = await victim.connected({ timeoutMs: 300 }).then(() => 'a link', ({ code }) => code)
+    if (outcome !== 'unreachable') fail(`a hello that is none (${name}) made ${outcome}`)
+    await victim.close()
+  }
+  for (const [name, { ends }] of Object.entries(ATTACKS)) {
+    const victim = await Node.start({ ...options, peers: [enemy.at(name), relay.ws] })
+    let reason = null
+    victim.addEventListener('disconnected', ({ detail }) => { if (detail.peer.http.endsWith(name)) reason ??= detail.reason })
+    await until('the good relay', async () => victim.peers().some(({ peerId }) => peerId === relay.peerId))
+    if (!ends.includes(null)) await until(`the end of the attack ${name}`, async () => reason)
+    if (!ends.includes(reason)) fail(`the attack ${name} ended as ${reason}`)
+    // It goes on.
+    const heard = victim.on('AV')
+    await behind.send('AV', [`a vote after ${name}`])
+    await until(`a vote after the attack ${name}`, async () => utf8((await heard.next()).value.body).includes(name))
+    await victim.close()
+  }
+  // A flood, as fast as one thread can send and hear it, takes bounded memory, and leaves room for others.
+  const flooded = await Node.start({ ...options, peers: [enemy.at('flood'), relay.ws] })
+  const among = flooded.on('AV')
+  await until('the good relay', async () => flooded.peers().some(({ peerId }) => peerId === relay.peerId))
+  const memory = process.memoryUsage().rss
+  began = performance.now()
+  while (performance.now() - began < FLOOD_MS) {
+    const vote = `a vote in the flood ${Math.round(performance.now() - began)}`
+    await behind.send('AV', [vote])
+    await until(vote, async () => { for (;;) if (utf8((await among.next()).value.body) === vote) return true })
+  }
+  const grown = Math.round((process.memoryUsage().rss - memory) / 1048576)
+  if (grown > FLOOD_MIB) fail(`a flood takes ${grown} MiB`)
+  console.log(`a flood of ${flooded.stats.received} votes in ${Math.round((performance.now() - began) / 1000)} s takes ${grown} MiB; ${Object.keys(ATTACKS).length} kinds of garbage and ${Object.keys(HELLOS).length} hellos that are none end nothing else`)
+  await flooded.close()
+  enemy.close()
+
+  // The end.
+  await node.close()
+  await until('the end of the loop', async () => { for await (const message of votes) void message; return true })
+  if (node.broadcast('TX', 'late') !== 'closed' || node.peers().length > 0) fail('it goes on after its end')
+  line.close()
+} catch (error) {
+  fail(error.stack)
+} finally {
+  stopAll()
+}
+process.exit(status)

@@ -1,0 +1,150 @@
+/** A node of a Tandem network, as WebAssembly: in a page, in a worker, and in Node.js. */
+
+/** What a body may be given as. */
+export type Body = string | ArrayBuffer | ArrayBufferView
+
+/** `queued`: taken for sending, which promises no delivery. `full`: too much waits. `closed`: the node was closed. */
+export type Admission = 'queued' | 'full' | 'closed'
+
+/** Topics of a request or an answer: keys with texts or bytes. */
+export type Topics = Record<string, Body> | Map<string, Body>
+
+export interface Incoming {
+  tag: string
+  /** Not compressed, not packed. */
+  body: Uint8Array
+  /** The number of the link that it came over; null if it came on a topic. */
+  link: number | null
+  /** The identity of the peer that passed it on, which need not be its author; null if it proves none. */
+  peerId: string | null
+}
+
+export interface Message extends Incoming {
+  /** When it came: milliseconds since 1970, with fractions. */
+  at: number
+}
+
+export interface Peer {
+  /** The number of the link, which is not used again. */
+  id: number
+  /** The identity that it has proved; null if it proves none. */
+  peerId: string | null
+  transport: 'ws' | 'p2p' | (string & {})
+  direction: 'in' | 'out' | (string & {})
+  address: string
+  /** Where its HTTP services are; null if that is not known. */
+  http: string | null
+  queuedBytes: number
+  rttMs: number | null
+}
+
+export interface Dial {
+  address: string
+  outcome: 'pending' | 'connected' | 'connected_otherwise' | 'failed'
+  /** In a row, without a success. */
+  failures: number
+  error: string | null
+}
+
+/** Every bound. Times in milliseconds. */
+export interface Limits {
+  /** Bytes of all queues inside the node. Default: 64 MiB. */
+  budgetBytes: number
+  /** Until `connected` gives up. Default: 30,000. */
+  startMs: number
+  /** Default: 30,000. */
+  fetchMs: number
+  /** Until a request has no answer. Default: 4,000. */
+  requestMs: number
+  /** Messages of one loop over `on`. Default: 1,024. */
+  queueMessages: number
+  /** Bytes of one loop over `on`. Default: 16 MiB. */
+  queueBytes: number
+}
+
+export interface Options {
+  network: string
+  /** `ws://HOST:PORT`, `wss://HOST`, `HOST:PORT`, or multiaddrs. All of them are dialled, and again when they are lost. */
+  peers?: string | string[]
+  /** A name for the operators of the peers. */
+  name?: string
+  /** Tags to be sent; those that peers send unasked if left out (all but SP). A loop over `on` adds its own. */
+  tags?: string[]
+  /**
+   * The key: 32 bytes are its seed, null is none, a text names a kept one. Left out, it is the key kept for this origin under
+   * `identity`, where there is IndexedDB and no other page has it, and else a new one.
+   */
+  identity?: Uint8Array | string | null
+  /** Pass on what is accepted. Default: false. */
+  relay?: boolean
+  /** Learnt addresses are dialled while fewer peers are connected. Default: 4. */
+  fanOut?: number
+  limits?: Partial<Limits>
+  /** Closes the node. */
+  signal?: AbortSignal
+  /** For Node.js before 22, which has none: that of the package `ws`. */
+  WebSocket?: unknown
+  /** Where the WebAssembly is, if not beside the JavaScript: see `load`. */
+  wasm?: WasmSource
+}
+
+/** A URL, a response, the bytes, or a module. */
+export type WasmSource = URL | string | Request | Response | Promise<Response> | BufferSource | WebAssembly.Module
+
+export type ErrorCode =
+  | 'address' | 'body' | 'closed' | 'full' | 'key' | 'network' | 'not-connected' | 'tag' | 'timeout' | 'too-large' | 'topics'
+  | 'unreachable' | 'wasm'
+
+export class TandemError extends Error {
+  readonly code: ErrorCode
+}
+
+export interface Messages extends AsyncIterableIterator<Message> {
+  /** Messages that were dropped because the loop was too slow. */
+  readonly dropped: number
+  /** Ends the loop once it has read what is there. */
+  end (): void
+}
+
+export interface Stats {
+  received: number
+  receivedBytes: number
+  sent: number
+  notSent: number
+  /** Messages that loops were too slow for. */
+  dropped: number
+}
+
+/** Nothing more; pass it on; end the connection of its sender, for no reason that is told or because the message was malformed; an answer. */
+export type Verdict = void | 'relay' | 'disconnect' | 'bad' | Topics
+
+export interface NodeEvents {
+  connected: CustomEvent<Peer>
+  identified: CustomEvent<Peer>
+  disconnected: CustomEvent<{ peer: Peer, reason: string }>
+  closed: Event
+}
+
+export class Node extends EventTarget {
+  static start (options: Options): Promise<Node>
+  readonly peerId: string | null
+  readonly isClosed: boolean
+  readonly stats: Readonly<Stats>
+  peers (): Peer[]
+  dials (): Dial[]
+  connected (options?: { timeoutMs?: number }): Promise<Peer>
+  on (...tags: string[]): Messages
+  broadcast (tag: string, body: Body, options?: { peer?: Peer | string | number }): Admission
+  request (topics: Topics, options?: { peer?: Peer | string | number }): Promise<Map<string, Uint8Array>>
+  fetch (peer: Peer | string, path: string, init?: RequestInit): Promise<Response>
+  handle (tag: string, handler: (message: Incoming) => Verdict | Promise<Verdict>): void
+  validate (tag: string, validator: (message: Incoming) => 'accept' | 'ignore' | 'reject'): void
+  addPeer (address: string): void
+  removePeer (address: string): boolean
+  disconnect (peer: Peer | string | number): void
+  close (): Promise<void>
+  addEventListener<K extends keyof NodeEvents> (kind: K, listener: (event: NodeEvents[K]) => void, options?: boolean | AddEventListenerOptions): void
+}
+
+/** Loads the WebAssembly, once. `Node.start` does it too. */
+export function load (wasm?: WasmSource): Promise<void>
