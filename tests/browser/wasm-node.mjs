@@ -8,7 +8,9 @@
  * attacked by relays that send garbage, floods and nothing. Exit status 0 if all of it held; each thing that did not is a line on stderr.
  */
 
+import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import Ws from 'ws'
 import { ATTACKS, HELLOS, attacker, wire } from './hostile.mjs'
@@ -79,9 +81,9 @@ try {
   for (const text of names('transaction', TRANSACTIONS)) if (node.broadcast('TX', text) !== 'queued') fail(`${text} was not taken`)
   await until('every transaction', async () => new Set(transactions).size === TRANSACTIONS)
   if (transactions.length !== TRANSACTIONS) fail(`${TRANSACTIONS} transactions were handled ${transactions.length} times`)
-  const own = await behind.heard('PP')
+  const theirs = await behind.heard('PP')
   if (node.broadcast('PP', randomBytes(PROPOSAL_BYTES)) !== 'queued') fail('a proposal was not taken')
-  await until('the proposal of Node.js', async () => own.length === 1)
+  await until('the proposal of Node.js', async () => theirs.length === 1)
   const modes = [await node.fetch(peer, '/health'), await node.fetch(behind.peerId, '/health')].map(async (answer) => (await answer.json()).mode)
   if ((await Promise.all(modes)).join() !== 'hybrid,p2p') fail(`other nodes answered: ${await Promise.all(modes)}`)
   if ([...await node.request({ any: 'thing' })].map(([key]) => key).join() !== 'Error') fail('a strange request was answered')
@@ -174,6 +176,23 @@ try {
   console.log(`a flood of ${flooded.stats.received} votes in ${Math.round((performance.now() - began) / 1000)} s takes ${grown} MiB; ${Object.keys(ATTACKS).length} kinds of garbage and ${Object.keys(HELLOS).length} hellos that are none end nothing else`)
   await flooded.close()
   enemy.close()
+
+  // The program of the manual.
+  const manual = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
+  const [js] = [...manual.matchAll(/^```js\n(.*?)^```/gms)].map(([, text]) => text).filter((text) => text.includes('tandem-web'))
+  const own = new URL('./node_modules/.manual-wasm/', import.meta.url)
+  rmSync(own, { recursive: true, force: true })
+  mkdirSync(new URL('./node_modules/', own), { recursive: true })
+  cpSync(folder, new URL('./node_modules/tandem-web', own), { recursive: true })
+  writeFileSync(new URL('./program.mjs', own), js.replaceAll('ws://127.0.0.1:4160', relay.ws.replace('http', 'ws')).replaceAll("network: 'tandem'", `network: '${relay.network}'`))
+  const programOfManual = spawn(process.execPath, [new URL('./program.mjs', own).pathname], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  programOfManual.stdout.on('data', (text) => { said += text })
+  await until('the state in the program of the manual', async () => said.includes('queued\nserving\n'))
+  await behind.send('AV', ['a vote of the manual'])
+  await until('the vote in the program of the manual', async () => /^AV 20 12D3KooW/m.test(said))
+  programOfManual.kill()
+  console.log('the program of the manual does what it says')
 
   // The end.
   await node.close()

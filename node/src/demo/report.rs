@@ -301,6 +301,7 @@ mod tests {
             victim: None,
             views: Vec::new(),
             opening: Opening::ByAddress,
+            web_node: None,
         };
         let report = Report::new(&plan, &outcome);
         assert_eq!((report.handled, report.handled_per_s), (30, 2.0));

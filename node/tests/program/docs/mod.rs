@@ -27,10 +27,11 @@ mod tests {
     use crate::support::{finish, scratch, tandem};
 
     /// The blocks that are not run: the page, how the block begins, and why.
-    const NOT_RUN: [(&str, &str, &str); 6] = [
+    const NOT_RUN: [(&str, &str, &str); 7] = [
         ("README.md", "cargo test --workspace", "it takes minutes, and CI runs it"),
         ("docs/first-network.md", "cargo build --release", "the tests have built the program"),
         ("docs/first-network.md", "tandem top", "it needs a terminal; top.rs runs it in one"),
+        ("docs/browser.md", "web/node/build", "it takes minutes; tests/browser/check runs it"),
         ("docs/running.md", "dig +short SRV", "it asks the internet"),
         (
             "docs/deployment.md",
