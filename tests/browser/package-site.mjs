@@ -50,7 +50,7 @@ export async function servePackage (folder) {
     const type = pathname === '/' || pathname === '/manual' ? TYPES.html : TYPES[pathname.split('.').pop()] ?? 'text/plain'
     // The page of the manual has its script in itself.
     const inline = pathname === '/manual' ? " 'unsafe-inline'" : ''
-    const policy = `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'${inline}; worker-src 'self'; img-src 'self' data:; connect-src 'self' ws://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'`
+    const policy = `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'${inline}; worker-src 'self'; img-src 'self' data:; connect-src 'self' ws://127.0.0.1:* wss://127.0.0.1:* http://127.0.0.1:*; base-uri 'none'`
     response.writeHead(body ? 200 : 404, { 'content-type': type, 'content-security-policy': policy, 'x-content-type-options': 'nosniff' })
     response.end(body)
   })

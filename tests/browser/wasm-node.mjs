@@ -177,6 +177,15 @@ try {
   await flooded.close()
   enemy.close()
 
+  // A node that was closed gives its memory back to the next one.
+  const { memory } = await (await import(pathToFileURL(`${folder}/wasm/tandem_web.js`))).default()
+  const rounds = []
+  for (let round = 0; round < 2; round++) {
+    for (let count = 0; count < 20; count++) await (await Node.start({ ...options, identity: null })).close()
+    rounds.push(memory.buffer.byteLength)
+  }
+  if (rounds[1] > rounds[0]) fail(`20 nodes that were closed keep ${rounds[1] - rounds[0]} bytes`)
+
   // The program of the manual.
   const manual = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
   const [js] = [...manual.matchAll(/^```js\n(.*?)^```/gms)].map(([, text]) => text).filter((text) => text.includes('tandem-web'))

@@ -54,7 +54,7 @@ async function instantiate (wasm) {
 export class Node extends EventTarget {
   /** Counts since the start; none of them falls. */
   stats = { received: 0, receivedBytes: 0, sent: 0, notSent: 0, dropped: 0 }
-  #raw = null; #limits; #release = () => {}
+  #raw = null; #peerId = null; #limits; #release = () => {}
   #loops = new Set(); #closing = null
 
   /** Starts a node, which dials its peers from then on, for as long as it runs. */
@@ -97,10 +97,11 @@ export class Node extends EventTarget {
       throw error
     }
     this.#release = release
+    this.#peerId = this.#raw.peerId ?? null
   }
 
   /** The peer ID of this node; null if it proves none. */
-  get peerId () { return this.#raw?.peerId ?? null }
+  get peerId () { return this.#peerId }
   get isClosed () { return this.#closing !== null }
 
   /** The connected peers. */
@@ -228,7 +229,9 @@ export class Node extends EventTarget {
   close () {
     this.#closing ??= (async () => {
       for (const loop of [...this.#loops]) loop.end()
+      // Its memory can be used again at once: a collector would know nothing of its size.
       await this.#raw?.close()
+      this.#raw?.free()
       this.#release()
       this.dispatchEvent(new Event('closed'))
     })()

@@ -6,12 +6,13 @@ use broadcaster::{Broadcaster, Limits, Setup, WantedTags};
 use gossip::{
     Admission, Identity, LinkId, NodeAddress, Outbound, PeerClass, Recipients, Request, Transport,
 };
-use js_sys::{Array, Function};
+use js_sys::{Array, Function, Promise};
 use mesh::{Door, InboundLimits, MeshLimits};
 use runtime::TaskSet;
 use send_wrapper::SendWrapper;
 use tokio_util::sync::CancellationToken;
 use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
+use wasm_bindgen_futures::future_to_promise;
 
 use crate::{
     code::Code,
@@ -102,21 +103,23 @@ impl RawNode {
     }
 
     /// Asks one link, and resolves with the topics of the answer.
-    pub async fn request(&self, link: f64, topics: Array) -> Result<Array, JsValue> {
-        let request = Request { topics: topics::read(&topics)? };
+    pub fn request(&self, link: f64, topics: &Array) -> Result<Promise, JsValue> {
+        let request = Request { topics: topics::read(topics)? };
         let broadcaster = self.ground.broadcaster.clone();
-        let answered = broadcaster.request(LinkId(link as u64), request).await;
-        let answer = answered.map_err(|error| {
-            use gossip::RequestError as E;
-            let code = match error {
-                E::NotConnected { .. } => Code::NotConnected,
-                E::TooLarge { .. } => Code::TooLarge,
-                E::Full { .. } => Code::Full,
-                _ => Code::Timeout,
-            };
-            code.because(error)
-        })?;
-        Ok(topics::write(&answer.topics))
+        Ok(future_to_promise(async move {
+            let answered = broadcaster.request(LinkId(link as u64), request).await;
+            let answer = answered.map_err(|error| {
+                use gossip::RequestError as E;
+                let code = match error {
+                    E::NotConnected { .. } => Code::NotConnected,
+                    E::TooLarge { .. } => Code::TooLarge,
+                    E::Full { .. } => Code::Full,
+                    _ => Code::Timeout,
+                };
+                code.because(error)
+            })?;
+            Ok(topics::write(&answer.topics).into())
+        }))
     }
 
     /// The connected peers.
@@ -194,15 +197,18 @@ impl RawNode {
     }
 
     /// Closes the node, and resolves when everything has ended.
-    pub async fn close(&self) {
-        let ws = self.ws.take();
-        if let Some(ws) = ws {
-            let _ = ws.stop(GRACE).await;
-        }
-        // Tasks that are left after the grace are aborted, and their messages counted as dropped.
-        let _ = self.ground.broadcaster.clone().stop(GRACE).await;
-        let _ = self.tasks.clone().stop(GRACE).await;
-        self.ground.closing.cancel();
+    pub fn close(&self) -> Promise {
+        let (ground, tasks, ws) = (self.ground.clone(), self.tasks.clone(), self.ws.take());
+        future_to_promise(async move {
+            // Tasks that are left after the grace are aborted, and their messages counted as dropped.
+            if let Some(ws) = ws {
+                let _ = ws.stop(GRACE).await;
+            }
+            let _ = ground.broadcaster.stop(GRACE).await;
+            let _ = tasks.stop(GRACE).await;
+            ground.closing.cancel();
+            Ok(JsValue::UNDEFINED)
+        })
     }
 }
 
