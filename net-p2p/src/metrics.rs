@@ -135,10 +135,12 @@ pub enum P2pEvent {
     WebRtcDropped,
     /// A connection over WebRTC was closed: a library panicked.
     WebRtcPanicked,
+    /// A stream over WebRTC was reset: nobody read it while it held up its connection.
+    WebRtcUnread,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 59] = [
+    const ALL: [Self; 60] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -198,6 +200,7 @@ impl P2pEvent {
         Self::WebRtcStray,
         Self::WebRtcDropped,
         Self::WebRtcPanicked,
+        Self::WebRtcUnread,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -263,6 +266,7 @@ impl P2pEvent {
             Self::WebRtcStray => "p2p_webrtc_stray",
             Self::WebRtcDropped => "p2p_webrtc_dropped",
             Self::WebRtcPanicked => "p2p_webrtc_panicked",
+            Self::WebRtcUnread => "p2p_webrtc_unread",
         }
     }
 }
@@ -421,6 +425,9 @@ impl P2pEvent {
                 "A datagram or a new connection at a port for WebRTC was dropped: too many wait for their task"
             }
             Self::WebRtcPanicked => "A connection over WebRTC was closed: a library panicked",
+            Self::WebRtcUnread => {
+                "A stream over WebRTC was reset: nobody read it while it held up its connection"
+            }
         }
     }
 }

@@ -104,6 +104,11 @@ impl Sctp {
         self.window.held() + self.unsent
     }
 
+    /// `true` if the peer may send less than half of what it may at other times.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.window.held() > WINDOW / 2
+    }
+
     /// Bytes that the peer has not acknowledged.
     pub(super) const fn unsent(&self) -> usize {
         self.unsent

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use super::{
     halves::{Halves, Receiving, Sending},
     message::{Decoder, Flag, Frame, FrameError},
+    pressure::Progress,
 };
 
 /// A channel.
@@ -26,8 +27,12 @@ pub(super) struct Channel {
     pub(super) is_opened: bool,
     /// Bytes that the peer has not acknowledged.
     pub(super) unsent: usize,
-    /// Set once its handle is gone.
-    released_until: Option<Instant>,
+    /// Progress of its reader.
+    pub(super) progress: Progress,
+    /// `true` once its handle is gone.
+    is_released: bool,
+    /// The moment at which this end closes it, if it has one.
+    closes_at: Option<Instant>,
     decoder: Decoder,
     unread: VecDeque<Bytes>,
     unread_bytes: usize,
@@ -43,7 +48,9 @@ impl Channel {
             is_of_peer,
             is_opened: false,
             unsent: 0,
-            released_until: None,
+            progress: Progress::default(),
+            is_released: false,
+            closes_at: None,
             decoder: Decoder::default(),
             unread: VecDeque::new(),
             unread_bytes: 0,
@@ -85,19 +92,42 @@ impl Channel {
 
     /// `true` once its handle is gone.
     pub(super) const fn is_released(&self) -> bool {
-        self.released_until.is_some()
+        self.is_released
     }
 
-    /// The moment until which the channel of a stream without a handle is kept.
-    pub(super) const fn lingers_until(&self) -> Option<Instant> {
-        self.released_until
+    /// The moment at which this end closes it, if it has one.
+    pub(super) const fn closes_at(&self) -> Option<Instant> {
+        self.closes_at
+    }
+
+    /// Lets this end close it at `at` at the latest.
+    pub(super) fn close_by(&mut self, at: Instant) {
+        self.closes_at = Some(self.closes_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Takes its ID, as this end closes it.
+    pub(super) fn shut(&mut self) -> Option<u16> {
+        self.closes_at = None;
+        self.id.take()
     }
 
     /// Notes that the handle is gone. What was not read is thrown away.
     pub(super) fn release(&mut self, until: Instant) {
-        self.released_until = Some(until);
+        self.is_released = true;
+        self.close_by(until);
+        self.drop_unread();
+    }
+
+    /// Throws away what was not read, so that its reader has lost bytes. Returns their number.
+    pub(super) fn lose_unread(&mut self) -> usize {
+        self.halves.lose();
+        self.drop_unread()
+    }
+
+    fn drop_unread(&mut self) -> usize {
         self.unread.clear();
-        self.unread_bytes = 0;
+        self.progress = Progress::default();
+        std::mem::take(&mut self.unread_bytes)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -105,11 +135,12 @@ impl Channel {
     }
 
     /// Takes a message of the peer, and returns the flags to answer with.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Vec<Flag>, FrameError> {
+    pub(super) fn take(&mut self, bytes: &[u8], now: Instant) -> Result<Vec<Flag>, FrameError> {
         let mut answers = Vec::new();
         self.decoder.push(bytes);
         while let Some(frame) = self.next_frame()? {
             if !frame.data.is_empty() && self.keeps_bytes() {
+                self.progress.arrived(now);
                 self.unread_bytes += frame.data.len();
                 self.unread.push_back(frame.data);
             }
@@ -131,6 +162,7 @@ impl Channel {
         &mut self,
         context: &Context<'_>,
         into: &mut [u8],
+        now: Instant,
     ) -> Poll<io::Result<usize>> {
         let mut read = 0;
         while let Some(first) = self.unread.front_mut() {
@@ -143,6 +175,7 @@ impl Channel {
             self.unread.pop_front();
         }
         self.unread_bytes -= read;
+        self.progress.read(read, self.unread_bytes, now);
         if read > 0 || into.is_empty() {
             return Poll::Ready(Ok(read));
         }

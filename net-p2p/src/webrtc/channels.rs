@@ -3,9 +3,10 @@
 //! # Invariants
 //!
 //! * Bytes that nobody reads stay in SCTP, beyond [`STREAM_UNREAD`] of a stream and [`UNREAD`] of all. SCTP has one window for
-//!   all streams, so a stream that nobody reads stops its connection in the end, as the protocol has it.
+//!   all streams, so the stream that nobody reads while the window is closed is reset (`pressure.rs`).
 //! * Written bytes are bounded for a stream and for all; a message of 16 KiB may exceed either.
-//! * A channel is closed once both ends have ended their direction, or [`LINGER`] after its handle is gone.
+//! * A channel is closed once both ends have ended their direction, or [`LINGER`] after its handle is gone. The end that has
+//!   opened it closes it, and the other one [`CLOSING`] later, unless the opener cannot know.
 //! * The ID of a channel is used again as soon as both ends have closed it, also while somebody has a handle to the old one. So
 //!   handles have keys, which are used once.
 //! * At most [`MAX_PEER_CHANNELS`] channels of the peer are open; further ones are closed at once.
@@ -27,6 +28,7 @@ use super::{
     dcep::{ACKNOWLEDGEMENT, Dcep, OPENING},
     ids::{HANDSHAKE, Ids},
     message::{Flag, Frame},
+    pressure::Pressure,
 };
 
 /// The name of a channel for its handle.
@@ -49,6 +51,11 @@ pub(super) const UNSENT: usize = 512 * 1024;
 
 /// Longest time for a closed stream until the peer has everything. Chosen: twice that of a connection.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// Time in which the peer may close a channel of its own that is over. sctp-proto 0.10.8 answers the close of a channel that
+/// it has closed itself by closing it once more; node-datachannel 0.33, which has used the ID again by then, takes that for
+/// the end of the new channel. Chosen: a round trip with a packet that was lost.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Channels of the peer that may be open at one time. Chosen: as many streams as with QUIC.
 const MAX_PEER_CHANNELS: usize = 512;
@@ -80,6 +87,9 @@ pub(super) struct Channels {
     max_unsent: usize,
     /// Channels that were refused since the caller asked last.
     refused: usize,
+    pressure: Pressure,
+    /// Streams that were reset since the caller asked last, because nobody read them.
+    unread_resets: usize,
     /// `true` once the association has ended.
     is_lost: bool,
     /// `true` once dropped streams are to be finished instead of reset.
@@ -103,6 +113,8 @@ impl Channels {
             held_back: BTreeSet::new(),
             max_unsent: UNSENT,
             refused: 0,
+            pressure: Pressure::default(),
+            unread_resets: 0,
             is_lost: false,
             is_closing: false,
         }
@@ -138,6 +150,11 @@ impl Channels {
         std::mem::take(&mut self.refused)
     }
 
+    /// Streams that were reset since the last call, because nobody read them.
+    pub(super) fn take_unread_resets(&mut self) -> usize {
+        std::mem::take(&mut self.unread_resets)
+    }
+
     /// Takes a packet of the peer.
     pub(super) fn receive(&mut self, packet: Bytes, now: Instant) -> Result<(), Ended> {
         self.sctp.receive(packet, now)?;
@@ -157,8 +174,8 @@ impl Channels {
 
     /// The moment at which [`Self::tick`] is due.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        let lingering = self.channels.values().filter_map(Channel::lingers_until).min();
-        [self.sctp.timeout(), lingering].into_iter().flatten().min()
+        let closing = self.channels.values().filter_map(Channel::closes_at).min();
+        [self.sctp.timeout(), closing, self.pressure.due()].into_iter().flatten().min()
     }
 
     /// Handles what has happened in the association.
@@ -168,7 +185,8 @@ impl Channels {
             return Err(Ended::Sctp);
         }
         self.recount();
-        self.close_lingering(now);
+        self.close_late(now);
+        self.relieve(now);
         Ok(())
     }
 
@@ -261,13 +279,14 @@ impl Channels {
             let message = channel.id.and_then(|id| self.sctp.read(id));
             let (Some((kind, bytes)), Some(id)) = (message, channel.id) else {
                 self.held_back.remove(&key);
-                return;
+                // Not before: sctp-proto ends an association whose window is full of a stream that is closed.
+                return self.close_if_over(key, now);
             };
             match kind {
                 Kind::Dcep if Dcep::read(&bytes) == Some(Dcep::Open) => {
                     key = self.on_open(key, id, now);
                 }
-                Kind::Binary => self.on_message(key, &bytes),
+                Kind::Binary => self.on_message(key, &bytes, now),
                 _ => {}
             }
         }
@@ -291,10 +310,10 @@ impl Channels {
         key
     }
 
-    fn on_message(&mut self, key: Key, bytes: &[u8]) {
+    fn on_message(&mut self, key: Key, bytes: &[u8], now: Instant) {
         let Some(channel) = self.channels.get_mut(&key) else { return };
         let before = channel.unread_bytes();
-        let taken = channel.take(bytes);
+        let taken = channel.take(bytes, now);
         self.unread += channel.unread_bytes() - before;
         match taken {
             Ok(answers) => {
@@ -307,7 +326,43 @@ impl Channels {
                 self.give_up(key);
             }
         }
-        self.close_if_over(key);
+    }
+
+    /// `true` if streams with unread bytes keep the peer from sending on others, or this node from reading them.
+    fn is_held_up(&self) -> bool {
+        self.unread >= UNREAD || self.sctp.is_half_full()
+    }
+
+    /// Resets the streams that nobody reads while they hold up the connection, the one with most bytes first.
+    fn relieve(&mut self, now: Instant) {
+        self.pressure.note(self.is_held_up(), now);
+        if !self.pressure.is_due(now) {
+            return;
+        }
+        while self.is_held_up()
+            && let Some(key) = self.longest_unread(now)
+        {
+            self.unread_resets += 1;
+            self.give_up(key);
+            if let Some(channel) = self.channels.get_mut(&key) {
+                self.unread -= channel.lose_unread();
+            }
+            self.pull(key, now);
+            self.refill(key, now);
+        }
+        self.pressure.begin_again(now);
+    }
+
+    fn longest_unread(&self, now: Instant) -> Option<Key> {
+        let fills_all = self.unread >= UNREAD;
+        self.channels
+            .iter()
+            .filter(|(key, channel)| {
+                let is_full = fills_all || self.held_back.contains(key);
+                is_full && channel.unread_bytes() > 0 && channel.progress.is_stuck(now)
+            })
+            .max_by_key(|(_, channel)| channel.unread_bytes())
+            .map(|(key, _)| *key)
     }
 
     /// Resets both directions of a stream, whose handle may still be there.
@@ -386,7 +441,7 @@ impl Channels {
         let Some(channel) = self.channels.get_mut(&key) else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        let read = channel.read(context, into);
+        let read = channel.read(context, into, now);
         if let Poll::Ready(Ok(bytes @ 1..)) = read {
             self.unread -= bytes;
             self.refill(key, now);
@@ -464,11 +519,11 @@ impl Channels {
         }
         // Everything else that comes is read and thrown away.
         self.pull(key, now);
-        self.close_if_over(key);
     }
 
-    fn close_lingering(&mut self, now: Instant) {
-        let is_late = |channel: &Channel| channel.lingers_until().is_some_and(|until| until <= now);
+    /// Closes the channels whose time is over.
+    fn close_late(&mut self, now: Instant) {
+        let is_late = |channel: &Channel| channel.closes_at().is_some_and(|at| at <= now);
         let late: Vec<Key> = self
             .channels
             .iter()
@@ -480,28 +535,30 @@ impl Channels {
         }
     }
 
-    /// Closes a channel on which nothing more comes either way. Its bytes that were not read stay readable.
-    fn close_if_over(&mut self, key: Key) {
+    /// Sees to it that a channel is closed on which nothing more comes either way.
+    fn close_if_over(&mut self, key: Key, now: Instant) {
         let Some(channel) = self.channels.get_mut(&key) else { return };
         if !channel.halves.is_over() {
             return;
         }
-        if channel.is_released() {
-            return self.close(key);
-        }
-        if let Some(id) = channel.id.take() {
-            self.by_id.remove(&id);
-            self.close_in_sctp(id);
+        if channel.is_of_peer && channel.halves.is_over_for_peer() {
+            channel.close_by(now + CLOSING);
+        } else {
+            self.close(key);
         }
     }
 
-    /// Closes the channel of a stream whose handle is gone.
+    /// Closes a channel. Its bytes that were not read stay readable.
     fn close(&mut self, key: Key) {
-        if let Some(id) = self.channels.get(&key).and_then(|channel| channel.id) {
+        let Some(channel) = self.channels.get_mut(&key) else { return };
+        let is_released = channel.is_released();
+        if let Some(id) = channel.shut() {
             self.by_id.remove(&id);
             self.close_in_sctp(id);
         }
-        self.forget(key);
+        if is_released {
+            self.forget(key);
+        }
     }
 
     fn close_in_sctp(&mut self, id: u16) {
@@ -522,3 +579,6 @@ impl Channels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,9 +247,12 @@ impl Driver {
         let counts = self.pump.shared.with(|session| {
             let channels = session.channels();
             channels.set_max_unsent(share);
-            (channels.held(), channels.take_refused())
+            (channels.held(), channels.take_refused(), channels.take_unread_resets())
         });
-        let (bytes, refused) = counts.unwrap_or_default();
+        let (bytes, refused, unread) = counts.unwrap_or_default();
+        for _ in 0..unread {
+            self.metrics.note(P2pEvent::WebRtcUnread);
+        }
         for _ in 0..refused {
             self.metrics.note(P2pEvent::MuxerFull);
         }

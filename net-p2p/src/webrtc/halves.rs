@@ -81,6 +81,11 @@ impl Halves {
         };
     }
 
+    /// Notes that bytes of the peer were thrown away, so that nothing makes the stream look whole.
+    pub(super) fn lose(&mut self) {
+        self.receiving = Receiving::Reset;
+    }
+
     /// Ends what this node sends; returns the flag to send.
     pub(super) fn finish(&mut self) -> Option<Flag> {
         let is_open = self.sending == Sending::Open;
@@ -95,6 +100,11 @@ impl Halves {
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.sending, Sending::Acknowledged | Sending::Reset | Sending::Stopped)
             && matches!(self.receiving, Receiving::Finished | Receiving::Reset)
+    }
+
+    /// Returns `true` if the peer knows that a stream is over which is: one that reads no more hears of no end.
+    pub(super) const fn is_over_for_peer(&self) -> bool {
+        !matches!(self.sending, Sending::Stopped)
     }
 
     /// Gives up what this node sends, unless it was finished; returns the flag to send.

@@ -32,6 +32,7 @@ mod message;
 mod path;
 pub(crate) mod place;
 mod port;
+mod pressure;
 mod secured;
 mod session;
 mod stream;

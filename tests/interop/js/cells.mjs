@@ -64,7 +64,7 @@ function answering (answer) {
 export async function cells (newNode, addresses) {
   let held = true
   for (const address of addresses) {
-    for (const security of address.includes('/quic-v1') ? ['quic'] : ['noise', 'tls']) {
+    for (const security of securities(address)) {
       for (const kind of isCircuit(address) ? ['Ed25519'] : ['Ed25519', 'secp256k1', 'RSA']) {
         const row = await cell(newNode, address, security, kind)
         held &&= row.ok
@@ -73,6 +73,14 @@ export async function cells (newNode, addresses) {
     }
   }
   return held
+}
+
+/** What secures an address; WebRTC and QUIC have their own. */
+function securities (address) {
+  if (address.includes('/webrtc-direct')) {
+    return ['webrtc']
+  }
+  return address.includes('/quic-v1') ? ['quic'] : ['noise', 'tls']
 }
 
 /** A circuit carries 128 KiB. */

@@ -16,8 +16,8 @@
  *   peer.mjs cells ADDR...                       tries everything over each address; a line of JSON for each
  *   peer.mjs half-open ADDR                      pings among 2,000 streams that are left half open; one line
  *
- * All use TCP, WebSocket and QUIC, and Yamux over the first two. INTEROP_SECURITY is noise (the default), tls or both, for all
- * but QUIC. INTEROP_LISTEN is the multiaddrs that serve listens on. INTEROP_KEY is the kind of the key: Ed25519 (the default),
+ * All use TCP, WebSocket, QUIC and WebRTC Direct, and Yamux over the first two. INTEROP_SECURITY is noise (the default), tls or
+ * both, for the first two. INTEROP_LISTEN is the multiaddrs that serve listens on. INTEROP_KEY is the kind of the key: Ed25519 (the default),
  * secp256k1 or RSA. INTEROP_PSK is the key file of a private network. With
  * INTEROP_DUMP=1 the bytes of every stream go to stderr. The routes are in ../README.md.
  */
@@ -33,6 +33,7 @@ import { noise } from '@libp2p/noise'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webRTCDirect } from '@libp2p/webrtc'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
@@ -62,12 +63,12 @@ async function newNode (listen, services = {}, { security, privateKey } ) {
   const { INTEROP_PSK, INTEROP_TLS } = process.env
   // Those who dial trust what `NODE_EXTRA_CA_CERTS` names.
   const secure = INTEROP_TLS && { https: { cert: readFileSync(`${INTEROP_TLS}/cert.pem`), key: readFileSync(`${INTEROP_TLS}/key.pem`) } }
-  const securities = { noise: [noise()], tls: [tls()], both: [noise(), tls()], quic: [noise()] }
+  const securities = { noise: [noise()], tls: [tls()], both: [noise(), tls()], quic: [noise()], webrtc: [noise()] }
   const node = await createLibp2p({
     privateKey,
     addresses: { listen },
-    // A private network has no QUIC.
-    transports: [tcp(), webSockets(secure || {}), circuitRelayTransport(), ...(INTEROP_PSK ? [] : [quic()])],
+    // A private network has no transport over UDP.
+    transports: [tcp(), webSockets(secure || {}), circuitRelayTransport(), ...(INTEROP_PSK ? [] : [quic(), webRTCDirect()])],
     connectionEncrypters: securities[security],
     ...(INTEROP_PSK && { connectionProtector: preSharedKey({ psk: readFileSync(INTEROP_PSK) }) }),
     streamMuxers: [yamux({ maxOutboundStreams: MUXED_STREAMS })],
