@@ -178,11 +178,11 @@ try {
   enemy.close()
 
   // A node that was closed gives its memory back to the next one.
-  const { memory } = await (await import(pathToFileURL(`${folder}/wasm/tandem_web.js`))).default()
+  const compiled = await (await import(pathToFileURL(`${folder}/wasm/tandem_web.js`))).default()
   const rounds = []
   for (let round = 0; round < 2; round++) {
     for (let count = 0; count < 20; count++) await (await Node.start({ ...options, identity: null })).close()
-    rounds.push(memory.buffer.byteLength)
+    rounds.push(compiled.memory.buffer.byteLength)
   }
   if (rounds[1] > rounds[0]) fail(`20 nodes that were closed keep ${rounds[1] - rounds[0]} bytes`)
 
