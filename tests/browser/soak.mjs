@@ -2,8 +2,9 @@
 /**
  * Several pages in the gossip of a demo for a while: what they miss, how late messages are, and whether memory grows.
  *
- *   soak.mjs CHROMIUM PROGRAM [SECONDS] [PAGES] [RATE]      600 seconds, 8 pages, 0.5 of the demo's usual load
+ *   soak.mjs CHROMIUM PROGRAM [SECONDS] [PAGES] [RATE] [PACKAGE]      600 seconds, 8 pages, 0.5 of the demo's usual load
  *
+ * The pages run the plain client, or the node as WebAssembly in the folder PACKAGE, with the memory of which they are told too.
  * Prints a line for each page and each relay, and what the demo's own nodes say of theirs. Exit status 1 if a page missed a message, or dropped one for
  * want of a reader. Not a part of `check`: it takes as long as it is told to, and a machine that does little else.
  */
@@ -13,7 +14,7 @@ import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import puppeteer from 'puppeteer-core'
 
-const [chromium, program, seconds = '600', pages = '8', rate = '0.5'] = process.argv.slice(2)
+const [chromium, program, seconds = '600', pages = '8', rate = '0.5', folder] = process.argv.slice(2)
 /** Part of the time after which the first figures are taken: what is kept for long has its size by then. */
 const SETTLED = 0.2
 /** The pages end a while before the demo, so that they hear the end of no node. */
@@ -62,7 +63,7 @@ function sum () {
   }
 }
 
-const demo = spawn(program, ['demo', '--browser', '--no-open', '--seconds', seconds, '--rate', rate], { stdio: ['ignore', 'pipe', 'pipe'] })
+const demo = spawn(program, ['demo', '--browser', '--no-open', '--seconds', seconds, '--rate', rate, ...(folder ? ['--web-node', folder] : [])], { stdio: ['ignore', 'pipe', 'pipe'] })
 let report = ''
 demo.stdout.on('data', (data) => { report += data })
 const ended = new Promise((resolve) => demo.once('close', resolve))
@@ -80,19 +81,21 @@ try {
     // A profile each, and so an identity each.
     const page = await (await browser.createBrowserContext()).newPage()
     await page.goto(address)
-    await page.waitForFunction(() => globalThis.node?.relay, { timeout: 60_000 })
+    await page.waitForFunction(() => globalThis.node?.relay ?? globalThis.node?.peers?.()[0], { timeout: 60_000 })
     await page.evaluate(watch)
     open.push(page)
   }
   const figures = async () => {
     const heaps = []
+    const memories = []
     for (const page of open) {
       const session = await page.createCDPSession()
       await session.send('HeapProfiler.collectGarbage')
       heaps.push((await page.metrics()).JSHeapUsedSize)
+      if (folder) memories.push(await page.evaluate(async () => (await (await import('/wasm/tandem_web.js')).default()).memory.buffer.byteLength))
       await session.detach()
     }
-    return { heaps, relays: relays.map(({ pid }) => rss(pid)) }
+    return { heaps, memories, relays: relays.map(({ pid }) => rss(pid)) }
   }
   await sleep(1000 * Number(seconds) * SETTLED)
   const early = await figures()
@@ -100,7 +103,7 @@ try {
   const late = await figures()
   for (const [number, page] of open.entries()) {
     const { heard, missed, p50, p99, stats } = await page.evaluate(sum)
-    console.log(`page ${number + 1}: ${heard} heard, ${missed} missed, ${stats.dropped} dropped, ${stats.connects} connection(s); votes ${p50} ms, p99 ${p99} ms; heap ${mib(early.heaps[number])}, then ${mib(late.heaps[number])}`)
+    console.log(`page ${number + 1}: ${heard} heard, ${missed} missed, ${stats.dropped} dropped; votes ${p50} ms, p99 ${p99} ms; heap ${mib(early.heaps[number])}, then ${mib(late.heaps[number])}${folder ? `; WebAssembly ${mib(early.memories[number])}, then ${mib(late.memories[number])}` : ''}`)
     if (missed > 0 || stats.dropped > 0 || heard === 0) status = 1
   }
   relays.forEach(({ name }, at) => console.log(`${name}: ${mib(early.relays[at])}, then ${mib(late.relays[at])}`))

@@ -135,6 +135,9 @@ export class Node extends EventTarget {
   connected (options?: { timeoutMs?: number }): Promise<Peer>
   on (...tags: string[]): Messages
   broadcast (tag: string, body: Body, options?: { peer?: Peer | string | number }): Admission
+  broadcastAndWait (tag: string, body: Body): Promise<{ written: number, givenUp: number }>
+  relay (tag: string, body: Body): Admission
+  networkAdvanced (): void
   request (topics: Topics, options?: { peer?: Peer | string | number }): Promise<Map<string, Uint8Array>>
   fetch (peer: Peer | string, path: string, init?: RequestInit): Promise<Response>
   handle (tag: string, handler: (message: Incoming) => Verdict | Promise<Verdict>): void

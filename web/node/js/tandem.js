@@ -163,6 +163,18 @@ export class Node extends EventTarget {
     return admission
   }
 
+  /** Sends a message, and resolves with the numbers of peers that it was written to, and given up for. */
+  async broadcastAndWait (tag, body) {
+    if (this.isClosed) throw closed()
+    return asking(() => this.#raw.broadcastAndWait(tag, toBytes(body)))
+  }
+
+  /** Passes on the message of somebody else, if this node relays. */
+  relay (tag, body) { return this.isClosed ? 'closed' : asking(() => this.#raw.relay(tag, toBytes(body))) }
+
+  /** Tells that consensus made progress: the peers are no clique, and none of them is replaced for that. */
+  networkAdvanced () { if (!this.isClosed) this.#raw.networkAdvanced() }
+
   /** Asks a peer, the first one if none is named. Topics are an object of texts or bytes; so is the answer, a Map of bytes. */
   async request (topics, { peer } = {}) {
     if (this.isClosed) throw closed()

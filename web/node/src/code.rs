@@ -7,6 +7,7 @@ use wasm_bindgen::JsValue;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     Address,
+    Closed,
     Full,
     Key,
     Network,
@@ -21,6 +22,7 @@ impl Code {
     const fn text(self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::Closed => "closed",
             Self::Full => "full",
             Self::Key => "key",
             Self::Network => "network",

@@ -4,7 +4,8 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use broadcaster::{Broadcaster, Limits, Setup, WantedTags};
 use gossip::{
-    Admission, Identity, LinkId, NodeAddress, Outbound, PeerClass, Recipients, Request, Transport,
+    Admission, DeliveryError, Identity, LinkId, NodeAddress, Outbound, PeerClass, Recipients,
+    Request, SubmitError, Transport,
 };
 use js_sys::{Array, Function, Promise};
 use mesh::{Door, InboundLimits, MeshLimits};
@@ -91,15 +92,37 @@ impl RawNode {
 
     /// Offers a message, to all peers or to one link: `queued`, `full` or `closed`.
     pub fn broadcast(&self, tag: &str, body: Vec<u8>, to: Option<f64>) -> Result<String, JsValue> {
-        let to = to.map_or(Recipients::All, |link| Recipients::One(LinkId(link as u64)));
-        let message = Outbound::new(read_tag(tag)?, body).to(to);
-        match self.ground.broadcaster.broadcast(&message) {
-            Ok(Admission::Queued) => Ok("queued".into()),
-            Ok(Admission::Full) => Ok("full".into()),
-            Ok(Admission::Closed) => Ok("closed".into()),
-            Err(error @ gossip::SubmitError::TooLarge { .. }) => Err(Code::TooLarge.because(error)),
-            Err(error) => Err(Code::Tag.because(error)),
-        }
+        let message = outbound(tag, body, to)?;
+        admitted(self.ground.broadcaster.broadcast(&message))
+    }
+
+    /// Offers the message of somebody else, which is passed on if this node relays.
+    pub fn relay(&self, tag: &str, body: Vec<u8>) -> Result<String, JsValue> {
+        admitted(self.ground.broadcaster.relay(&outbound(tag, body, None)?))
+    }
+
+    /// Offers a message, and resolves with the numbers of peers that it was written to and given up for.
+    #[wasm_bindgen(js_name = broadcastAndWait)]
+    pub fn broadcast_and_wait(&self, tag: &str, body: Vec<u8>) -> Result<Promise, JsValue> {
+        let message = outbound(tag, body, None)?;
+        let delivery = self.ground.broadcaster.broadcast_and_wait(&message);
+        Ok(future_to_promise(async move {
+            let delivery = delivery.await.map_err(|error| match error {
+                DeliveryError::Refused(error) => refused(error),
+                DeliveryError::Full => Code::Full.because(error),
+                _ => Code::Closed.because(error),
+            })?;
+            Ok(shown::object([
+                ("written", shown::number(delivery.written as u64)),
+                ("givenUp", shown::number(delivery.given_up as u64)),
+            ]))
+        }))
+    }
+
+    /// Consensus made progress, so the outgoing peers are no clique.
+    #[wasm_bindgen(js_name = networkAdvanced)]
+    pub fn network_advanced(&self) {
+        self.ground.broadcaster.mesh().network_advanced();
     }
 
     /// Asks one link, and resolves with the topics of the answer.
@@ -209,6 +232,28 @@ impl RawNode {
             ground.closing.cancel();
             Ok(JsValue::UNDEFINED)
         })
+    }
+}
+
+/// A message for all peers, or for one link.
+fn outbound(tag: &str, body: Vec<u8>, to: Option<f64>) -> Result<Outbound, JsValue> {
+    let to = to.map_or(Recipients::All, |link| Recipients::One(LinkId(link as u64)));
+    Ok(Outbound::new(read_tag(tag)?, body).to(to))
+}
+
+fn admitted(admission: Result<Admission, SubmitError>) -> Result<String, JsValue> {
+    let word = match admission.map_err(refused)? {
+        Admission::Queued => "queued",
+        Admission::Full => "full",
+        Admission::Closed => "closed",
+    };
+    Ok(word.to_owned())
+}
+
+fn refused(error: SubmitError) -> JsValue {
+    match error {
+        SubmitError::TooLarge { .. } => Code::TooLarge.because(error),
+        _ => Code::Tag.because(error),
     }
 }
 
