@@ -5,22 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use gossip::{Identity, LinkPath, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::route::{End, Route};
-
-/// End of the message of every address error: the forms of address that this build dials.
-#[cfg(not(feature = "websocket"))]
-const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
-#[cfg(feature = "websocket")]
-const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, /tcp/PORT/ws \
-     or /tcp/PORT/tls/ws, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
-
-/// End of the message of every error about an address to listen on.
-#[cfg(not(feature = "websocket"))]
-const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT, \
-     for example /ip4/127.0.0.1/tcp/4190";
-#[cfg(feature = "websocket")]
-const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS or /ip6/ADDRESS, then /tcp/PORT, /tcp/PORT/ws \
-     or /tcp/PORT/tls/ws, for example /ip4/127.0.0.1/tcp/4190";
+use crate::route::{End, Route, WHAT_IS_DIALLED, WHAT_IS_LISTENED_ON};
 
 /// States whether a network can look up `/dnsaddr/NAME/p2p/ID`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use libp2p::{
     },
 };
 use mesh::{Departure, Door, Knock, Pass, PeerPlace, Refusal};
-use tokio::time::Instant;
+use runtime::time::{self, Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
@@ -134,7 +134,7 @@ impl<T> Guarded<T> {
         }
         let evicted = CancellationToken::new();
         let evict = evicted.clone();
-        let now = Instant::now().into_std();
+        let now = time::into_std(Instant::now());
         match self.door.knock(ip_of(from), now, move || evict.cancel()) {
             Knock::Serve(pass) => Some((pass, evicted)),
             _ => None,
@@ -155,7 +155,7 @@ impl<T> Guarded<T> {
             };
             let (peer, inner) = upgraded.map_err(io::Error::other)?;
             pass.headed();
-            let place = pass.admit(identity_of(&peer), Instant::now().into_std());
+            let place = pass.admit(identity_of(&peer), time::into_std(Instant::now()));
             let _place = place.map_err(refused)?;
             let evicted = Box::pin(evicted.cancelled_owned());
             Ok((peer, Admitted { inner, held: Held::Inbound { evicted, _place, _pass: pass } }))

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use gossip::NetworkProfile;
 use libp2p::{
     connection_limits::{self, ConnectionLimits},
-    gossipsub, identify, mdns, ping,
+    gossipsub, identify, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     boxed::Boxed,
     config::{GossipStreams, Mdns, P2pConfig, libp2p_key},
     gated_pubsub::GatedPubsub,
+    local_network,
     own_topics::TopicPolicies,
     pubsub, streams,
     topic_gate::TopicGate,
@@ -50,7 +51,7 @@ pub(crate) struct Behaviour {
     pub(crate) gossipsub: Toggle<Boxed<GatedPubsub>>,
     identify: Boxed<identify::Behaviour>,
     ping: ping::Behaviour,
-    mdns: Toggle<mdns::tokio::Behaviour>,
+    mdns: Toggle<local_network::Behaviour>,
     /// Disabled in a node that takes no part in the DHT.
     #[cfg(feature = "dht")]
     pub(crate) dht: Toggle<Boxed<crate::dht::GatedDht>>,
@@ -66,7 +67,7 @@ pub(crate) enum Event {
     /// A stream request needs a connection that does not exist yet.
     Streams(streams::DialWanted),
     /// Peers of the local network appeared or expired.
-    Mdns(mdns::Event),
+    Mdns(local_network::Event),
     /// The peer sent its identify record, or got this node's.
     Identify(Box<identify::Event>),
     /// An event of the DHT.
@@ -92,8 +93,8 @@ impl From<streams::DialWanted> for Event {
     }
 }
 
-impl From<mdns::Event> for Event {
-    fn from(event: mdns::Event) -> Self {
+impl From<local_network::Event> for Event {
+    fn from(event: local_network::Event) -> Self {
         Self::Mdns(event)
     }
 }
@@ -148,8 +149,7 @@ impl Behaviour {
         let mdns = match (config.mdns, config.gossip) {
             (Mdns::Off, _) | (_, GossipStreams::Off) => None,
             (Mdns::On, GossipStreams::On) => {
-                let behaviour = mdns::tokio::Behaviour::new(mdns::Config::default(), local);
-                Some(behaviour.map_err(BehaviourError::Mdns)?)
+                Some(local_network::search(local).map_err(BehaviourError::Mdns)?)
             }
         };
         let gossipsub = match config.gossip {

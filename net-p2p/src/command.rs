@@ -13,10 +13,8 @@ use libp2p::{
     gossipsub::{MessageAcceptance, MessageId},
     swarm::ConnectionId,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use runtime::time::{Instant, timeout_at};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     publications::{NotTaken, Publication, Publications},

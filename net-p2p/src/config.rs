@@ -7,7 +7,10 @@ use libp2p::Multiaddr;
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
 
-use crate::{own_topics::OwnTopic, protocols::OwnProtocol, security::Security, trees::ResolveTree};
+use crate::{
+    given::SharedTransport, own_topics::OwnTopic, protocols::OwnProtocol, security::Security,
+    trees::ResolveTree,
+};
 
 /// Selects whether peers on the local network are discovered by mDNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,9 @@ pub struct P2pConfig {
     /// Addresses to listen on; port 0 lets the system choose. With the feature `reachability`, one that ends with
     /// `/p2p/ID/p2p-circuit` names a relay through which others reach the node. Default: none, the node does not listen.
     pub listen: Vec<Multiaddr>,
+    /// Transports of the embedder. The first one that carries an address is used for it, before the sockets of the
+    /// environment; natively the address has to be of a form that this build knows. Default: none.
+    pub transports: Vec<SharedTransport>,
     /// Addresses that other nodes are told, by identify and in the DHT, in place of those that the node listens on: for
     /// nodes behind a proxy or a gateway. Default: none, the addresses of the listeners are told.
     pub announce: Vec<Multiaddr>,
@@ -116,6 +122,7 @@ impl P2pConfig {
             network,
             key,
             listen: Vec::new(),
+            transports: Vec::new(),
             announce: Vec::new(),
             resolver: None,
             peers: Vec::new(),

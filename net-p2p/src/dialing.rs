@@ -16,7 +16,7 @@ use std::{collections::HashMap, sync::Arc};
 use broadcaster::{Dialer, Mesh, Ticket};
 use gossip::Identity;
 use libp2p::{
-    Multiaddr, PeerId, TransportError, mdns,
+    Multiaddr, PeerId, TransportError,
     multiaddr::Protocol,
     swarm::{
         ConnectionId, DialError,
@@ -30,8 +30,9 @@ use crate::reach::{Meet, Reservations};
 use crate::{
     address::PeerAddress,
     behaviour::NodeSwarm,
+    dial_hosts::DialHosts,
+    local_network,
     metrics::{P2pEvent, P2pMetrics},
-    sockets::{DialHosts, is_unresolved},
     streams::OpenError,
     trees::{Looked, TreeError, Trees},
 };
@@ -292,12 +293,9 @@ impl Dialing {
     /// Lists the addresses that mDNS has found on the local network, and takes back those that have expired. Whoever is on
     /// that network can announce anything, so an address elsewhere, or a name, is none of it. Source: threats and goals,
     /// row 25.
-    pub(crate) fn on_mdns(&self, mesh: &Mesh, event: mdns::Event) {
+    pub(crate) fn on_mdns(&self, mesh: &Mesh, event: local_network::Event) {
         let source = SourceId::of(SourceKind::Local);
-        let (found, gone) = match event {
-            mdns::Event::Discovered(found) => (found, Vec::new()),
-            mdns::Event::Expired(gone) => (Vec::new(), gone),
-        };
+        let [found, gone] = local_network::found_and_gone(event);
         let parse = |(peer, address): (PeerId, Multiaddr)| {
             let address = PeerAddress::new(address.with_p2p(peer).ok()?).ok()?;
             let is_other = address.identity != self.local;
@@ -311,6 +309,29 @@ impl Dialing {
             mesh.unlist(&address, &source);
         }
     }
+}
+
+/// Returns `true` if a dial failed because a name has no address.
+fn is_unresolved(error: &DialError) -> bool {
+    let DialError::Transport(failures) = error else { return false };
+    failures.iter().any(|(_, failure)| match failure {
+        TransportError::Other(error) => is_look_up(error),
+        TransportError::MultiaddrNotSupported(_) => false,
+    })
+}
+
+fn is_look_up(error: &std::io::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<runtime::DialError>() {
+            return matches!(
+                error,
+                runtime::DialError::Unresolved { .. } | runtime::DialError::LookUpTimedOut { .. }
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns `true` if an address is one of this machine or of a private network.

@@ -25,8 +25,8 @@ use libp2p::{
     swarm::ConnectionId,
 };
 use mesh::DialFailure;
-use runtime::TaskSet;
-use tokio::{sync::oneshot, time::Instant};
+use runtime::{TaskSet, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     address::{PeerAddress, identity_of, path_of},

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::origin::Origin;
 

@@ -1,7 +1,7 @@
 //! The libp2p network: gossip over streams, transactions over topics, and HTTP.
 //!
 //! ```text
-//!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP or WebSocket, Noise or TLS, Yamux)
+//!   P2pNetwork ──▶ supervisor ──▶ swarm task ──▶ connections (TCP, WebSocket or one brought along, Noise or TLS, Yamux)
 //!                                  │    ▲             │ streams
 //!                      link tasks ◀┘    └─ topics     ├──▶ StreamAcceptor ──▶ HTTP
 //!                          │                          ▼
@@ -67,12 +67,14 @@ mod dht_calls;
 mod dht_handle;
 #[cfg(feature = "dht")]
 mod dht_source;
+mod dial_hosts;
 mod dialing;
 mod families;
 mod flush_coalescer;
 mod gated_pubsub;
 #[cfg(feature = "quic")]
 mod gauges;
+mod given;
 mod gossip_links;
 mod handshake;
 mod http;
@@ -82,6 +84,11 @@ mod library_metrics;
 mod linger;
 mod link;
 mod listening;
+#[cfg(not(target_family = "wasm"))]
+mod local_network;
+#[cfg(target_family = "wasm")]
+#[path = "no_local_network.rs"]
+mod local_network;
 mod memory;
 mod metrics;
 mod muxer;
@@ -100,9 +107,17 @@ mod quic;
 #[cfg(feature = "reachability")]
 mod reach;
 mod recorder;
+#[cfg(not(target_family = "wasm"))]
+mod route;
+#[cfg(target_family = "wasm")]
+#[path = "any_route.rs"]
 mod route;
 mod security;
 mod sink;
+#[cfg(not(target_family = "wasm"))]
+mod sockets;
+#[cfg(target_family = "wasm")]
+#[path = "no_sockets.rs"]
 mod sockets;
 mod source;
 mod streams;
@@ -140,6 +155,7 @@ pub use dht::{
     FoundValue, InvalidValue, MAX_VALUE_BYTES, Preference, Provider, ValueKey, ValueKeyError,
     ValueValidator,
 };
+pub use given::{Accepted, ByteIo, ByteListener, ByteStream, ByteTransport, SharedTransport};
 pub use levels::P2pLevel;
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;

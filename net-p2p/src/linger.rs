@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use tokio::time::{Sleep, sleep};
+use runtime::time::{Sleep, sleep};
 
 /// Longest wait for the peer to close. Chosen: a round trip on the longest path, and less than
 /// a stopping node allows its connections.

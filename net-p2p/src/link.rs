@@ -35,11 +35,11 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Stream, StreamProtocol, swarm::ConnectionId};
 use mesh::{ConfiguredAddress, Door, LinkClaim, Merit, Ruling};
 use rand::Rng;
-use runtime::{KeyedHasher, Rarely};
-use tokio::{
-    sync::{mpsc, oneshot},
+use runtime::{
+    KeyedHasher, Rarely,
     time::{self, Instant},
 };
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -450,7 +450,7 @@ impl LinkHooks for Hooks {
 
     fn delivered(&self) {
         if let Some(merit) = &self.merit {
-            merit.delivered(Instant::now().into_std());
+            merit.delivered(time::into_std(Instant::now()));
         }
     }
 

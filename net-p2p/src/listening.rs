@@ -8,14 +8,12 @@
 use std::collections::HashMap;
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
 #[cfg(feature = "reachability")]
 use libp2p::PeerId;
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
-use socket2::{Domain, Socket, Type};
 
 /// The addresses that the node listens on now. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -153,28 +151,8 @@ impl Listening {
     }
 }
 
-/// Checks that no socket is bound to an address.
-///
-/// The library shares a port with any process of the same user. A second node started by mistake would take
-/// half of the first one's connections.
-pub(crate) fn is_free(address: &Multiaddr) -> io::Result<()> {
-    let ip: Option<IpAddr> = address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    });
-    let (Some(ip), Some(port @ 1..)) = (ip, port_of(address)) else { return Ok(()) };
-    let place = SocketAddr::new(ip, port);
-    let socket = Socket::new(Domain::for_address(place), Type::STREAM, None)?;
-    if place.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // As in the library: without it, connections of an earlier run that linger in TIME_WAIT count as in use.
-    socket.set_reuse_address(true)?;
-    socket.bind(&place.into())
-}
-
-fn port_of(address: &Multiaddr) -> Option<u16> {
+/// The port in an address.
+pub(crate) fn port_of(address: &Multiaddr) -> Option<u16> {
     address.iter().find_map(|part| match part {
         Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
         _ => None,

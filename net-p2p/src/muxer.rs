@@ -43,11 +43,8 @@ use libp2p::{
     PeerId,
     core::muxing::{StreamMuxer, StreamMuxerEvent},
 };
-use runtime::CancelWatch;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use runtime::{CancelWatch, time::Instant};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 

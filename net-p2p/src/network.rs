@@ -21,11 +21,11 @@ use libp2p::{
 };
 use mesh::Added;
 use net_http::client::{ClientLimits, Clients, STREAM_IDLE, Target};
-use runtime::{Fault, Shutdown, TaskSet};
-use tokio::{
-    sync::{broadcast, oneshot},
-    time::Instant,
+use runtime::{
+    Fault, Shutdown, TaskSet,
+    time::{self, Instant},
 };
+use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -350,7 +350,7 @@ impl P2pNetwork {
     /// or longer. This node then hardly takes part in topics.
     #[must_use]
     pub fn mutes_most_peers(&self) -> bool {
-        self.shared.context.scores.are_mostly_muted(Instant::now().into_std())
+        self.shared.context.scores.are_mostly_muted(time::into_std(Instant::now()))
     }
 
     /// The first task of this network that ended without being asked to, if one did.

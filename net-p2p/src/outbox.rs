@@ -28,7 +28,7 @@ use std::{
 use broadcaster::{Bucket, Rate, Reservation};
 use gossip::Lane;
 use libp2p::PeerId;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::{
     backlog,

@@ -17,7 +17,8 @@ use std::{collections::HashMap, time::Duration};
 use broadcaster::{RoundTrip, Ticket};
 use gossip::{Direction, Identity, LinkId, LinkPath};
 use libp2p::swarm::ConnectionId;
-use tokio::{sync::oneshot, time::Instant};
+use runtime::time::Instant;
+use tokio::sync::oneshot;
 
 use crate::{
     command::LinkOutcome, conventions::GossipKeys, handshake::LaneCount, streams::InboundStream,

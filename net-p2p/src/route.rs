@@ -12,6 +12,21 @@ use std::{
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
+/// End of the message of every address error: the forms of address that this build dials.
+#[cfg(not(feature = "websocket"))]
+pub(crate) const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
+#[cfg(feature = "websocket")]
+pub(crate) const WHAT_IS_DIALLED: &str = "this build dials /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, /tcp/PORT/ws \
+     or /tcp/PORT/tls/ws, then /p2p/ID; or /dnsaddr/NAME/p2p/ID";
+
+/// End of the message of every error about an address to listen on.
+#[cfg(not(feature = "websocket"))]
+pub(crate) const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT, \
+     for example /ip4/127.0.0.1/tcp/4190";
+#[cfg(feature = "websocket")]
+pub(crate) const WHAT_IS_LISTENED_ON: &str = "write /ip4/ADDRESS or /ip6/ADDRESS, then /tcp/PORT, /tcp/PORT/ws \
+     or /tcp/PORT/tls/ws, for example /ip4/127.0.0.1/tcp/4190";
+
 /// The address families that a name may resolve to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {

@@ -23,8 +23,10 @@ use libp2p::{
     identity::Keypair,
     swarm::Config as SwarmConfig,
 };
-use runtime::TaskSet;
-use tokio::time::{self, Instant};
+use runtime::{
+    TaskSet,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "reachability")]
@@ -36,7 +38,9 @@ use crate::{
     config::{GossipStreams, P2pConfig, Subscription, libp2p_key},
     connections::ConnectionTasks,
     conventions::Conventions,
+    dial_hosts::DialHosts,
     dialing::Dialing,
+    given::Given,
     gossip_links::GossipLinks,
     http::StreamAcceptor,
     link::{LinkContext, gossip_protocols},
@@ -50,7 +54,7 @@ use crate::{
     publications::publications,
     pubsub,
     recorder::Recorder,
-    sockets::{DialHosts, Sockets},
+    sockets::Sockets,
     streams::{self, AcceptQueue, Acceptors},
     swarm::{Core, End},
     topic_debts::TopicDebts,
@@ -275,6 +279,7 @@ impl SwarmParts {
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
+            given: Given::new(self.config.transports.clone(), hosts.clone()),
             sockets: Sockets::new(
                 (environment, hosts.clone()),
                 &self.config,

@@ -25,8 +25,10 @@ use std::{io, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
-use runtime::{Breath, TaskSet};
-use tokio::time::{self, MissedTickBehavior};
+use runtime::{
+    Breath, TaskSet,
+    time::{self, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "reachability")]

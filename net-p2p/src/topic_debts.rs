@@ -25,7 +25,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use tokio::time::Instant;
+use runtime::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Time after which an unpaid debt is held against its peer. Chosen: several times the longest turn of a busy node.

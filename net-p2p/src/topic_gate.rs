@@ -28,7 +28,7 @@ use libp2p::{
     gossipsub::{DataTransform, Message, RawMessage, TopicHash},
 };
 use mesh::Door;
-use tokio::time::Instant;
+use runtime::time::{self, Instant};
 
 use crate::{
     address::identity_of,
@@ -180,7 +180,7 @@ impl TopicGate {
 pub(crate) fn note_flood(door: &Door, peer: &PeerId) {
     let conduct = identity_of(peer).and_then(|identity| door.conduct_of(&identity));
     if let Some(conduct) = conduct {
-        conduct.misbehaved(Instant::now().into_std());
+        conduct.misbehaved(time::into_std(Instant::now()));
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use libp2p::PeerId;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::outbox::{MAX_KEPT_BYTES, cost};
 

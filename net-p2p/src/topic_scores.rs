@@ -7,10 +7,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use gossip::{Identity, Tag};
+use gossip::{Identity, Instant, Tag};
 
 /// Time for which most peers must have been muted before the node reports it. Chosen: a penalty of a moment's load
 /// is forgotten by then.

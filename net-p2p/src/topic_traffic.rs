@@ -25,10 +25,8 @@ use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{self, IdentTopic, MessageAcceptance, PublishError as NotPublished, TopicHash},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::{self, Instant},
-};
+use runtime::time::{self, Instant};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     address::{identity_of, ip_of},
@@ -387,7 +385,7 @@ impl TopicTraffic {
             let mesh = gossipsub.mesh_peers(&hash).filter_map(identity_of).collect();
             TopicMesh { tag, topic: hash.to_string(), subscribed, mesh }
         });
-        self.context.scores.set(shown.collect(), meshes.collect(), now.into_std());
+        self.context.scores.set(shown.collect(), meshes.collect(), time::into_std(now));
         let muted = scores.into_iter().filter(|(_, score)| *score < PUBLISH_THRESHOLD);
         let muted: Vec<(PeerId, f64)> = muted.collect();
         let graylisted = muted.iter().filter(|(_, score)| *score < GRAYLIST_THRESHOLD);

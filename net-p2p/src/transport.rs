@@ -1,7 +1,8 @@
 //! Composes the transports of a node: each makes authenticated, multiplexed connections, and one door admits them all.
 //!
 //! ```text
-//!   Sockets: TCP, WebSocket, private networks ──▶ lingering ──▶ Upgrades: security, Yamux ──▶ deadline ─┐
+//!   Given: transports of the embedder ──────────┐
+//!   Sockets: TCP, WebSocket, private networks ──┴▶ lingering ─▶ Upgrades: security, Yamux ──▶ deadline ─┐
 //!   further transports of byte streams                       ──▶ Upgrades                 ──▶ deadline ─┼──▶ Guarded ──▶ swarm
 //!   transports with a muxer of their own                                                  ──▶ deadline ─┘
 //! ```
@@ -24,18 +25,19 @@ use libp2p::{
     identity::Keypair,
 };
 
+#[cfg(any(feature = "quic", feature = "webrtc"))]
+use crate::dial_hosts::DialHosts;
 #[cfg(feature = "quic")]
 use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "reachability")]
 use crate::reach::Circuits;
-#[cfg(any(feature = "quic", feature = "webrtc"))]
-use crate::sockets::DialHosts;
 #[cfg(feature = "webrtc")]
 use crate::webrtc::{Handshakes, Version, WebRtc, WebRtcCertificate, WebRtcSetupError};
 use crate::{
     admission::{Connects, Guarded},
     backlog::Backlog,
     connections::ConnectionTasks,
+    given::Given,
     linger::Lingering,
     muxer::{Upgrade, Wire},
     own_topics::Stamp,
@@ -55,6 +57,8 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The parts from which the transports of a node are built.
 pub(crate) struct TransportParts<'a> {
+    /// The sources of byte streams that the embedder brought along, which are asked first.
+    pub(crate) given: Given,
     /// The source of byte streams: TCP, pipes in memory, and WebSockets over them.
     pub(crate) sockets: Sockets,
     pub(crate) key: &'a Keypair,
@@ -157,7 +161,8 @@ pub(crate) fn build(
     let passes = parts.sockets.passes();
     #[cfg(feature = "reachability")]
     let circuits = upgraded(parts.circuits, upgrades.clone());
-    let transports = upgraded(parts.sockets.map(|socket, _| Lingering::new(socket)), upgrades);
+    let streams = parts.given.or_transport(parts.sockets);
+    let transports = upgraded(streams.map(|stream, _| Lingering::new(stream)), upgrades);
     #[cfg(feature = "reachability")]
     let transports = circuits.or_transport(transports).map(|made, _| made.into_inner());
     #[cfg(feature = "quic")]

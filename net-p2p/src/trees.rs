@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use gossip::{BoxFuture, Identity, NodeAddress};
 use libp2p::Multiaddr;
-use tokio::time;
+use runtime::time;
 
 use crate::address::PeerAddress;
 

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use runtime::time::Sleep;
 
 use super::{conn::Rest, pool::Lease, target::TargetConfig, wire::Cut};
 

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{self, Instant, Sleep};
+use runtime::time::{self, Instant, Sleep};
 
 use super::{
     ClientLimits,

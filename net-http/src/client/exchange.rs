@@ -30,7 +30,7 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{self, Instant, Sleep};
+use runtime::time::{self, Instant, Sleep};
 use tracing::{Instrument, Span};
 
 use super::{

@@ -24,10 +24,8 @@ use std::{
 
 use gossip::http::HttpError;
 use hyper::client::conn::http1::SendRequest;
-use tokio::{
-    sync::Semaphore,
-    time::{self, Instant},
-};
+use runtime::time::{self, Instant};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -105,7 +103,7 @@ impl Pool {
     /// Waits until the window admits another request.
     pub(super) async fn admit(&self, patience: &mut Patience<'_>) -> Result<(), HttpError> {
         let Some(window) = &self.window else { return Ok(()) };
-        let admit = || lock(window).admit(Instant::now().into_std());
+        let admit = || lock(window).admit(time::into_std(Instant::now()));
         if let Ok(_first) = self.first.try_acquire()
             && admit().is_ok()
         {
@@ -115,7 +113,7 @@ impl Pool {
             // Acquiring fails only if the semaphore is closed, which never happens.
             let _first = self.first.acquire().await;
             while let Err(opens) = admit() {
-                time::sleep_until(opens.into()).await;
+                time::sleep_until(time::from_std(opens)).await;
             }
         };
         Box::pin(self.wait(admitted, patience)).await

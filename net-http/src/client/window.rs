@@ -5,10 +5,9 @@
 //! * In no period as long as the window are more than `requests` admitted.
 //! * A refusal names the earliest time at which the request could be admitted.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
+
+use gossip::Instant;
 
 use super::RequestWindow;
 

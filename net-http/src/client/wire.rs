@@ -34,10 +34,8 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use gossip::http::{BoxError, HttpBody};
 use http_body::{Body, Frame, SizeHint};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use runtime::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ClientLimits, Io, readiness::Readiness};
 

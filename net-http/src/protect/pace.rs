@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use runtime::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use crate::serve::reply;

@@ -9,12 +9,14 @@ use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
 use futures::future::{Either, Ready, ready};
+use gossip::Instant;
 use http::Request;
+use runtime::time;
 use tower::{Layer, Service};
 
 use super::{generations::Generations, key_of};
@@ -140,8 +142,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let key = key_of(&request);
-        let admitted = key
-            .map_or(Ok(()), |key| self.shared.admit(key, tokio::time::Instant::now().into_std()));
+        let admitted =
+            key.map_or(Ok(()), |key| self.shared.admit(key, time::into_std(time::Instant::now())));
         match admitted {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(wait) => {

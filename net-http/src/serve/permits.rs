@@ -23,10 +23,8 @@ use std::{
 };
 
 use gossip::{Host, Identity, LoopbackRule, http::Caller};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time,
-};
+use runtime::time;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     conn_state::ConnState,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gossip::http::{HttpBody, HttpResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
-use tokio::time;
+use runtime::time;
 
 /// `Content-Type` of every text answer.
 pub const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -19,11 +19,8 @@ use gossip::{
 };
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::{Body, Bytes};
-use runtime::WallClock;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time,
-};
+use runtime::{WallClock, time};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
 use super::{

@@ -8,7 +8,7 @@ use gossip::{
 };
 use libp2p::StreamProtocol;
 use net_http::client::{Connect, Io};
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::{
     address::PeerAddressError,

@@ -17,11 +17,8 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use runtime::CancelWatch;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time,
-};
+use runtime::{CancelWatch, time};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{Connection, ConnectionError, Stream};
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use crate::{
     backlog::{Kept, Offer, StreamHandle, TopicQueue, taken_away},

@@ -24,11 +24,8 @@ use std::{
 use futures::FutureExt;
 use gossip::{DisconnectReason, TopicInbound, Validation, Verdict as Wish};
 use libp2p::{PeerId, gossipsub::MessageAcceptance};
-use runtime::{Rarely, TaskSet};
-use tokio::{
-    sync::{Notify, broadcast, mpsc},
-    time,
-};
+use runtime::{Rarely, TaskSet, time};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::OwnTopic;

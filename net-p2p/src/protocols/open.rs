@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gossip::{Identity, LONGEST_LIMIT, NodeAddress};
 use libp2p::StreamProtocol;
-use tokio::time::Instant;
+use runtime::time::Instant;
 
 use super::stream::PeerStream;
 use crate::{

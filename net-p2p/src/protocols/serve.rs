@@ -13,11 +13,8 @@ use std::{
 
 use futures::FutureExt;
 use gossip::Identity;
-use runtime::{Rarely, TaskSet};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time,
-};
+use runtime::{Rarely, TaskSet, time};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{OwnProtocol, stream::PeerStream};

@@ -65,10 +65,10 @@ pub(crate) use self::{setup::QuicSetupError, stream::QuicStream};
 use crate::{
     backlog::Backlog,
     connections::ConnectionTasks,
+    dial_hosts::DialHosts,
     gauges::Gauges,
     muxer::Muxer,
     security::{certificate::CertificateError, tls::peer_of},
-    sockets::DialHosts,
     udp::{Interfaces, Place, Reached},
 };
 

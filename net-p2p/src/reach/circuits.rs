@@ -49,8 +49,8 @@ use super::{
 use crate::{
     address::{PeerAddress, circuit_of, ip_literal, path_of},
     command::ToSwarm,
+    dial_hosts::DialHosts,
     metrics::{P2pEvent, P2pMetrics},
-    sockets::DialHosts,
     streams::{AcceptQueue, Bounds, InboundStream, OpenError, StreamIo, StreamTarget},
 };
 

@@ -63,10 +63,10 @@ use crate::{
     address::{PeerAddress, path_of, relay_of},
     command::{Senders, ToSwarm},
     config::P2pConfig,
+    dial_hosts::DialHosts,
     link::LinkContext,
     listening::Bound,
     metrics::P2pMetrics,
-    sockets::DialHosts,
     streams::{AcceptQueue, Acceptors},
 };
 

@@ -17,9 +17,9 @@
 //!   upgrade that the door lets begin.
 
 mod event;
+mod free;
 #[cfg(feature = "websocket")]
 mod handed;
-mod hosts;
 #[cfg(feature = "private-network")]
 mod private;
 mod rise;
@@ -30,7 +30,6 @@ mod web;
 
 use std::{
     collections::{HashMap, VecDeque},
-    error::Error,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -54,9 +53,9 @@ use tokio::time::Instant;
 
 #[cfg(feature = "websocket")]
 use self::handed::Handed;
-pub(crate) use self::hosts::DialHosts;
 use self::{
     event::{Event, Rising, multiaddr},
+    free::is_free,
     rise::Rise,
     socket::Socket,
 };
@@ -65,7 +64,7 @@ use crate::route::Host;
 use crate::{
     admission::PassSlot,
     config::P2pConfig,
-    listening::is_free,
+    dial_hosts::{DialHosts, NotPublic},
     metrics::P2pMetrics,
     route::{End, Route, Via},
 };
@@ -389,11 +388,6 @@ enum NotReached {
     NotPublic(#[source] NotPublic),
 }
 
-/// Every host behind an address that nobody named is one that is not to be dialled.
-#[derive(Debug, thiserror::Error)]
-#[error("the address leads to no host of the public Internet")]
-struct NotPublic;
-
 /// A failed listener, with its cause as the source for the same reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -401,27 +395,4 @@ struct NotBound(#[source] io::Error);
 
 fn not_bound(error: io::Error) -> io::Error {
     io::Error::other(NotBound(error))
-}
-
-/// Returns `true` if a dial failed because a name has no address.
-pub(crate) fn is_unresolved(error: &libp2p::swarm::DialError) -> bool {
-    let libp2p::swarm::DialError::Transport(failures) = error else { return false };
-    failures.iter().any(|(_, failure)| match failure {
-        TransportError::Other(error) => is_look_up(error),
-        TransportError::MultiaddrNotSupported(_) => false,
-    })
-}
-
-fn is_look_up(error: &io::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<DialError>() {
-            return matches!(
-                error,
-                DialError::Unresolved { .. } | DialError::LookUpTimedOut { .. }
-            );
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -30,10 +30,8 @@ use libp2p::{
         },
     },
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::Instant,
-};
+use runtime::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
 
 use super::accept::{About, Acceptors, InboundStream, Places};

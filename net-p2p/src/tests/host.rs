@@ -29,10 +29,12 @@ use crate::{
     command::{Command, open_stream},
     config::libp2p_key,
     connections::ConnectionTasks,
+    dial_hosts::DialHosts,
+    given::Given,
     metrics::P2pMetrics,
     own_topics::Stamp,
     security::Security,
-    sockets::{DialHosts, Sockets},
+    sockets::Sockets,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream, Turn},
     transport::{self, TransportParts},
 };
@@ -80,6 +82,7 @@ pub(crate) fn transport_in(
         Sockets::new((environment.clone(), hosts.clone()), config, &P2pMetrics::default());
     let (tasks, backlog) = (connection_tasks(), backlog());
     let parts = TransportParts {
+        given: Given::new(config.transports.clone(), hosts.clone()),
         sockets,
         key,
         security,

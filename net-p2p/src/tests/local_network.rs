@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::new_key;
 use crate::{
+    dial_hosts::DialHosts,
     dialing::{Dialing, Work},
     metrics::P2pMetrics,
-    sockets::DialHosts,
     trees::Trees,
 };
 

@@ -17,7 +17,7 @@ use runtime::{Environment, memory::Network};
 use tokio::time;
 
 use super::host::{PATIENCE, new_key, transport_in};
-use crate::{P2pConfig, config::libp2p_key, security::Security, sockets::DialHosts};
+use crate::{P2pConfig, config::libp2p_key, dial_hosts::DialHosts, security::Security};
 
 /// A way from one node to another.
 #[derive(Clone, Copy, Debug)]

@@ -72,8 +72,8 @@ use self::{
     port::{Arrival, Port},
 };
 use crate::{
+    dial_hosts::DialHosts,
     muxer::Muxer,
-    sockets::DialHosts,
     udp::{Interfaces, Reached},
 };
 

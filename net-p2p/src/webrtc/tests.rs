@@ -27,9 +27,9 @@ use super::{
 use crate::{
     backlog::Backlog,
     config::libp2p_key,
+    dial_hosts::DialHosts,
     metrics::{P2pEvent, P2pMetrics},
     muxer::Muxer,
-    sockets::DialHosts,
     tests::host::{Node, PATIENCE, connection_tasks, new_key, until},
 };
 

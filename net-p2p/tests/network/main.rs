@@ -7,6 +7,7 @@ mod kit;
 
 #[cfg(all(feature = "quic", feature = "webrtc", feature = "websocket"))]
 mod crossed;
+mod given;
 mod gossip_flows;
 mod links;
 mod refusals;

@@ -40,6 +40,12 @@ impl Sleep {
         self.deadline
     }
 
+    /// Returns `true` once the moment has come.
+    #[must_use]
+    pub fn is_elapsed(&self) -> bool {
+        left_until(self.deadline).is_zero()
+    }
+
     /// Ends at another moment from now on.
     pub fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
         self.deadline = deadline;
@@ -117,20 +123,37 @@ pub async fn timeout_at<F: IntoFuture>(
     }
 }
 
+/// When an interval ticks after ticks that were missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MissedTickBehavior {
+    /// They come one after the other. Default.
+    #[default]
+    Burst,
+    /// The next one comes a whole period after the one that was late.
+    Delay,
+}
+
 /// Ticks at once, and then once in every period.
 #[derive(Debug)]
 pub struct Interval {
     next: Instant,
     period: Duration,
+    missed: MissedTickBehavior,
 }
 
 /// Ticks at once, and then once in every `period`. Ticks that were missed come one after the other.
 #[must_use]
 pub fn interval(period: Duration) -> Interval {
-    Interval { next: Instant::now(), period }
+    Interval { next: Instant::now(), period, missed: MissedTickBehavior::Burst }
 }
 
 impl Interval {
+    /// Sets when it ticks after ticks that were missed.
+    pub const fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
+        self.missed = behavior;
+    }
+
     /// Waits for the next tick, and returns its moment.
     ///
     /// # Cancel safety
@@ -139,7 +162,11 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         let at = self.next;
         sleep_until(at).await;
-        self.next = at + self.period;
+        let last = match self.missed {
+            MissedTickBehavior::Burst => at,
+            MissedTickBehavior::Delay => Instant::now(),
+        };
+        self.next = last + self.period;
         at
     }
 }

@@ -18,10 +18,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use runtime::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{deadlines::Deadlines, refusal::Refusal};
 

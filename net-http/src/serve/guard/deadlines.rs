@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use runtime::time::{Instant, Sleep, sleep_until};
 
 /// The start times of the current waits, and the timer.
 #[derive(Debug)]

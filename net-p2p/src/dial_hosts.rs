@@ -50,7 +50,7 @@ impl DialHosts {
 
     /// Returns `true` if a dial that is handed over now begins at the port that the node listens on.
     #[cfg(feature = "reachability")]
-    pub(super) fn is_from_listening_port(&self) -> bool {
+    pub(crate) fn is_from_listening_port(&self) -> bool {
         self.from_listening_port.load(Ordering::Relaxed)
     }
 
@@ -59,3 +59,8 @@ impl DialHosts {
         if self.any.load(Ordering::Relaxed) { LearntHosts::Any } else { self.learnt }
     }
 }
+
+/// Every host behind an address that nobody named is one that is not to be dialled.
+#[derive(Debug, thiserror::Error)]
+#[error("the address leads to no host of the public Internet")]
+pub(crate) struct NotPublic;
