@@ -8,10 +8,11 @@ const READY_MS = 30_000
 const NETWORK = 'browser-check'
 const children = new Set()
 
-/** Starts a node of the network, and waits until it listens. */
+/** Starts a node of the network, and waits until it listens: on ports of the system's choice, unless `args` says where. */
 export async function start (program, scratch, name, ...args) {
   const dir = `${scratch}/${name}`
-  const flags = ['--network', NETWORK, '--data-dir', dir, '--listen-ws', '127.0.0.1:0', '--listen-p2p', '/ip4/127.0.0.1/tcp/0', '--admin-listen', '127.0.0.1:0', '--log', 'error']
+  const listens = Object.entries({ '--listen-ws': '127.0.0.1:0', '--listen-p2p': '/ip4/127.0.0.1/tcp/0' }).filter(([flag]) => !args.includes(flag)).flat()
+  const flags = ['--network', NETWORK, '--data-dir', dir, ...listens, '--admin-listen', '127.0.0.1:0', '--log', 'error']
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('TANDEM_')))
   const child = spawn(program, ['run', '--json', ...flags, ...args], { stdio: ['ignore', 'pipe', 'inherit'], env })
   children.add(child)
@@ -36,7 +37,7 @@ class Running {
   network = NETWORK
 
   constructor (name, child, { ws, p2p, admin, peer_id: peerId }, token) {
-    Object.assign(this, { name, child, ws, p2p: p2p[0], admin, peerId, token })
+    Object.assign(this, { name, child, ws, p2p: p2p[0], addresses: p2p, admin, peerId, token })
   }
 
   async ask (method, path, body) {

@@ -1,22 +1,26 @@
 // Calls a node from pages in headless Chromium, one after the other; a line of JSON for each.
 //
 //   node call.mjs CHROMIUM ADDRESS
+//   node call.mjs CHROMIUM ADDRESS TOPIC
 //
-// Exit status: 0 if all held.
+// With a topic, js-libp2p publishes on it until it hears the node there. Exit status: 0 if all held.
 import { createServer } from 'node:http'
 import { build } from 'esbuild'
 import puppeteer from 'puppeteer-core'
 
-const [, , chromium, address] = process.argv
-const asked = { protocol: '/tandem-interop/echo/1', bytes: 1_000_000, patience: 15_000 }
+const [, , chromium, address, topic] = process.argv
+const asked = topic === undefined
+  ? { protocol: '/tandem-interop/echo/1', bytes: 1_000_000, patience: 15_000 }
+  : { name: topic, patience: 60_000 }
 // Chromium's trial that forbids a page to change the description of its own end, as version 1 does.
 const NO_MUNGING = '--force-fieldtrials=WebRTC-NoSdpMangleUfrag/Enabled/'
-const ways = [
+const overWebRtc = [
   { name: 'js-libp2p, v1', page: 'js-libp2p', flags: [], holds: true },
   { name: 'own JavaScript, v2', page: 'own', flags: [], holds: true },
   { name: 'own JavaScript, v2, where v1 is forbidden', page: 'own', flags: [NO_MUNGING], holds: true },
   { name: 'js-libp2p, v1, where it is forbidden', page: 'js-libp2p', flags: [NO_MUNGING], holds: false }
 ]
+const ways = address.includes('/webrtc-direct') ? overWebRtc : [{ name: 'js-libp2p', page: 'js-libp2p', flags: [], holds: true }]
 
 const bundle = async page => {
   const built = await build({
@@ -42,8 +46,8 @@ for (const way of ways) {
     await tab.goto(origin)
     result = await tab.evaluate(async (page, address, asked) => {
       try {
-        const { call } = await import(`/${page}.js`)
-        return { ok: true, told: await call(address, asked) }
+        const { call, topic } = await import(`/${page}.js`)
+        return { ok: true, told: await (asked.name ? topic : call)(address, asked) }
       } catch (error) {
         return { ok: false, told: [error, ...(error.errors ?? [])].map(String).join('; ') }
       }

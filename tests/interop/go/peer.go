@@ -15,7 +15,7 @@
 //	                      pings among 2,000 streams that are left half open; one line
 //	peer idontwant MULTIADDR NAME
 //	                      publishes long messages around a node until IDONTWANT has gone both ways; one line
-//	peer topic MULTIADDR NAME strict|none|floodsub
+//	peer topic MULTIADDR NAME strict|none|author|floodsub
 //	                      publishes on a topic of a node and prints the first message of the node there; ends
 //	                      when stdin closes
 //
@@ -66,7 +66,7 @@ import (
 
 const (
 	usage = "usage: peer serve | peer call [-extra] [-only STEP,..] MULTIADDR | peer dht MULTIADDR PREFIX FIND PROVIDE [VALUE] | peer relay | peer behind MULTIADDR" +
-		" | peer topic MULTIADDR NAME strict|none|floodsub | peer cells MULTIADDR... | peer half-open MULTIADDR | peer idontwant MULTIADDR NAME"
+		" | peer topic MULTIADDR NAME strict|none|author|floodsub | peer cells MULTIADDR... | peer half-open MULTIADDR | peer idontwant MULTIADDR NAME"
 
 	// Time that one call run may take. Chosen: every step takes well under a second
 	// on a loopback; a peer that never answers must end the run, not hang it.

@@ -26,8 +26,8 @@ const (
 // topic subscribes to a topic of a node, publishes on it five times a second, and
 // prints the first message of the node. It goes on until stdin closes.
 //
-// The policy is strict (messages are signed), none (they name nobody), or
-// floodsub (signed, without GossipSub).
+// The policy is strict (messages are signed), none (they name nobody), author (they
+// name their author and are not signed), or floodsub (signed, without GossipSub).
 func topic(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
 	if len(args) != 3 {
 		return errors.New(usage)
@@ -100,6 +100,11 @@ func spoken(h host.Host, id peer.ID) string {
 	return strings.Join(names, ", ")
 }
 
+func hashOfBody(message *pb.Message) string {
+	hash := blake2b.Sum256(message.GetData())
+	return string(hash[:])
+}
+
 // newRouter starts the pub-sub of a policy.
 func newRouter(ctx context.Context, h host.Host, policy string) (*pubsub.PubSub, error) {
 	switch policy {
@@ -107,10 +112,9 @@ func newRouter(ctx context.Context, h host.Host, policy string) (*pubsub.PubSub,
 		return pubsub.NewGossipSub(ctx, h)
 	case "none":
 		return pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
-			pubsub.WithMessageIdFn(func(message *pb.Message) string {
-				hash := blake2b.Sum256(message.GetData())
-				return string(hash[:])
-			}))
+			pubsub.WithMessageIdFn(hashOfBody))
+	case "author":
+		return pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.LaxNoSign), pubsub.WithMessageIdFn(hashOfBody))
 	case "floodsub":
 		return pubsub.NewFloodSub(ctx, h)
 	default:

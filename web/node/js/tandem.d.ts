@@ -82,17 +82,55 @@ export interface Options {
   limits?: Partial<Limits>
   /** Closes the node. */
   signal?: AbortSignal
-  /** For Node.js before 22, which has none: that of the package `ws`. */
+  /** For Node.js before 22, which has none: that of the package `ws`. Null leaves gossip over `ws://` out. */
   WebSocket?: unknown
+  /** Transports for libp2p. The first one that carries an address is asked. Default: none, and no libp2p. */
+  transports?: Transport[]
+  /** Multiaddrs to listen on, with a transport that can. */
+  listen?: string | string[]
   /** Where the WebAssembly is, if not beside the JavaScript: see `load`. */
   wasm?: WasmSource
+}
+
+/** Carries the bytes of libp2p. What it throws ends a dial, a connection or a listener, with the text of the error. */
+export interface Transport {
+  /** False for addresses that are others' to carry. Left out, it is asked for all. */
+  carries?(multiaddr: string): boolean
+  dial?(multiaddr: string): Connection | Promise<Connection>
+  listen?(multiaddr: string): Listener | Promise<Listener>
+}
+
+export interface Connection {
+  /** Asked for a piece when the last one was read. Its end is that of the peer's bytes. */
+  read: AsyncIterable<Uint8Array | ArrayBuffer> | AsyncIterator<Uint8Array | ArrayBuffer>
+  /** Resolves when there is room for more; at most 64 KiB at once. */
+  write(bytes: Uint8Array): void | Promise<void>
+  /** Ends the bytes to the peer, behind those that were written. */
+  shutdown?(): void | Promise<void>
+  /** Ends both directions. Called once. */
+  close?(): void
+}
+
+export interface Listener {
+  /** Multiaddrs under which others reach it. */
+  addresses: string[]
+  accepted: AsyncIterable<Accepted> | AsyncIterator<Accepted>
+  /** Called once. */
+  close?(): void
+}
+
+export interface Accepted {
+  connection: Connection
+  /** Multiaddrs of both ends. */
+  local: string
+  remote: string
 }
 
 /** A URL, a response, the bytes, or a module. */
 export type WasmSource = URL | string | Request | Response | Promise<Response> | BufferSource | WebAssembly.Module
 
 export type ErrorCode =
-  | 'address' | 'body' | 'closed' | 'full' | 'key' | 'network' | 'not-connected' | 'tag' | 'timeout' | 'too-large' | 'topics'
+  | 'address' | 'body' | 'closed' | 'full' | 'http' | 'key' | 'network' | 'not-connected' | 'tag' | 'timeout' | 'too-large' | 'topics' | 'transport'
   | 'unreachable' | 'wasm'
 
 export class TandemError extends Error {
@@ -128,6 +166,8 @@ export interface NodeEvents {
 export class Node extends EventTarget {
   static start (options: Options): Promise<Node>
   readonly peerId: string | null
+  /** The multiaddrs that it listens on, with its peer ID. */
+  readonly addresses: string[]
   readonly isClosed: boolean
   readonly stats: Readonly<Stats>
   peers (): Peer[]

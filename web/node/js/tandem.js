@@ -7,6 +7,7 @@
  */
 
 import init, { RawNode } from './wasm/tandem_web.js'
+import { fetchOver } from './http.js'
 import { keptSeed } from './keys.js'
 import { Messages } from './queue.js'
 
@@ -102,6 +103,9 @@ export class Node extends EventTarget {
 
   /** The peer ID of this node; null if it proves none. */
   get peerId () { return this.#peerId }
+
+  /** The multiaddrs that it listens on, with its peer ID. */
+  get addresses () { return this.isClosed ? [] : this.#raw?.addresses ?? [] }
   get isClosed () { return this.#closing !== null }
 
   /** The connected peers. */
@@ -184,13 +188,16 @@ export class Node extends EventTarget {
   }
 
   /**
-   * Calls the HTTP services of a peer: one of `peers()`, a peer ID, or an address. A peer ID without a link leads through a peer that is
-   * connected over WebSocket, if that offers the service `bridge`.
+   * Calls the HTTP services of a peer: one of `peers()`, a peer ID, or an address. A peer that is linked over libp2p is called over its
+   * streams, and so is a multiaddr. A peer ID without a link leads through a peer that is connected over WebSocket, if that offers the service
+   * `bridge`.
    */
   async fetch (peer, path, init = {}) {
     if (this.isClosed) throw closed()
     const deadline = AbortSignal.timeout(this.#limits.fetchMs)
     const signal = init.signal ? AbortSignal.any([init.signal, deadline]) : deadline
+    const multiaddr = this.#multiaddrOf(peer)
+    if (multiaddr) return asking(() => fetchOver(this.#raw, multiaddr, path, init, signal))
     const url = this.#urlOf(peer) + (path.startsWith('/') ? path : `/${path}`)
     return globalThis.fetch(url, { credentials: 'omit', redirect: 'error', ...init, signal })
   }
@@ -256,6 +263,13 @@ export class Node extends EventTarget {
     const link = typeof peer === 'string' ? asking(() => this.#raw.linkOf(peer)) : peer.id
     if (link === undefined) throw new TandemError('not-connected', `${peer} is not connected`)
     return link
+  }
+
+  /** Where streams of libp2p lead to a peer; null if none do. */
+  #multiaddrOf (peer) {
+    if (typeof peer === 'string' && peer.startsWith('/')) return peer
+    const found = typeof peer === 'string' ? this.peers().find(({ peerId, transport }) => peerId === peer && transport === 'p2p') : peer
+    return found?.transport === 'p2p' && found.peerId ? `/p2p/${found.peerId}` : null
   }
 
   #urlOf (peer) {

@@ -9,6 +9,7 @@ pub(crate) enum Code {
     Address,
     Closed,
     Full,
+    Http,
     Key,
     Network,
     NotConnected,
@@ -16,6 +17,8 @@ pub(crate) enum Code {
     Timeout,
     TooLarge,
     Topics,
+    Transport,
+    Unreachable,
 }
 
 impl Code {
@@ -24,6 +27,7 @@ impl Code {
             Self::Address => "address",
             Self::Closed => "closed",
             Self::Full => "full",
+            Self::Http => "http",
             Self::Key => "key",
             Self::Network => "network",
             Self::NotConnected => "not-connected",
@@ -31,6 +35,8 @@ impl Code {
             Self::Timeout => "timeout",
             Self::TooLarge => "too-large",
             Self::Topics => "topics",
+            Self::Transport => "transport",
+            Self::Unreachable => "unreachable",
         }
     }
 

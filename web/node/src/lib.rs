@@ -20,14 +20,17 @@ mod code;
 mod events;
 mod ground;
 mod handlers;
+mod libp2p;
 mod node;
 mod options;
 mod panic;
 mod shown;
 mod subscription;
 mod topics;
+mod transport;
 mod ws;
 
+pub use libp2p::{RawExchange, RawRequest};
 pub use node::RawNode;
 pub use options::RawOptions;
 pub use subscription::RawSubscription;

@@ -9,17 +9,19 @@ use gossip::{
 };
 use js_sys::{Array, Function, Promise};
 use mesh::{Door, InboundLimits, MeshLimits};
+use net_p2p::{AddPeerError, P2pNetwork};
 use runtime::TaskSet;
 use send_wrapper::SendWrapper;
 use tokio_util::sync::CancellationToken;
 use wasm_bindgen::{JsValue, prelude::wasm_bindgen};
-use wasm_bindgen_futures::future_to_promise;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
 use crate::{
     code::Code,
     events,
     ground::Ground,
     handlers::{JsHandler, JsValidator},
+    libp2p::{RawExchange, RawRequest},
     options::{Options, RawOptions, read_tag},
     panic, shown,
     subscription::{self, RawSubscription},
@@ -30,7 +32,7 @@ use crate::{
 /// Longest time for the orderly end of the node.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A running node. A network over libp2p stands beside `ws`, made from the same [`Ground`].
+/// A running node.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct RawNode {
@@ -38,13 +40,15 @@ pub struct RawNode {
     tasks: TaskSet,
     /// Gossip over the host's WebSocket; `None` once the node was closed, and where the host has no WebSocket.
     ws: RefCell<Option<WsPage>>,
+    /// libp2p; `None` without a transport for it.
+    libp2p: Option<P2pNetwork>,
 }
 
 #[wasm_bindgen]
 #[expect(clippy::missing_errors_doc, reason = "for `tandem.js`; the codes are in `tandem.d.ts`")]
 impl RawNode {
     /// Starts a node. Nothing runs after an error.
-    pub fn start(options: &RawOptions) -> Result<Self, JsValue> {
+    pub async fn start(options: RawOptions) -> Result<Self, JsValue> {
         let Options {
             profile,
             network,
@@ -57,8 +61,9 @@ impl RawNode {
             request_time,
             fan_out,
             web_socket,
+            libp2p,
             on_event,
-        } = Options::read(options)?;
+        } = Options::read(&options)?;
         panic::tell();
         let closing = CancellationToken::new();
         let wanted = tags.map_or(WantedTags::Usual, WantedTags::Only);
@@ -77,9 +82,15 @@ impl RawNode {
         let (heard, tell) = (ground.broadcaster.events(), SendWrapper::new(on_event));
         tasks.spawn_lasting("events", |cancel| events::run(heard, tell, cancel));
         let ws = web_socket.map(|constructor| WsPage::start(&ground, constructor, name));
-        let node = Self { ground, tasks, ws: RefCell::new(ws) };
+        let mut node = Self { ground, tasks, ws: RefCell::new(ws), libp2p: None };
+        match libp2p.start(&node.ground).await {
+            Ok(network) => node.libp2p = network,
+            Err(error) => return Err(node.given_up(error).await),
+        }
         for peer in peers {
-            node.add_peer(peer)?;
+            if let Err(error) = node.add_peer(peer) {
+                return Err(node.given_up(error).await);
+            }
         }
         Ok(node)
     }
@@ -88,6 +99,18 @@ impl RawNode {
     #[wasm_bindgen(getter = peerId)]
     pub fn peer_id(&self) -> Option<String> {
         self.ground.key.as_ref().map(|key| key.identity().to_string())
+    }
+
+    /// The multiaddrs that it listens on, with its peer ID.
+    #[wasm_bindgen(getter)]
+    pub fn addresses(&self) -> Vec<String> {
+        self.libp2p.as_ref().map(P2pNetwork::listen_addresses).unwrap_or_default()
+    }
+
+    /// Prepares an HTTP request to the peer of a multiaddr; `/p2p/ID` names one that is connected.
+    pub fn exchange(&self, address: &str, request: &RawRequest) -> Result<RawExchange, JsValue> {
+        let network = self.libp2p.as_ref().ok_or_else(no_transport)?;
+        RawExchange::new(network, address, request)
     }
 
     /// Offers a message, to all peers or to one link: `queued`, `full` or `closed`.
@@ -202,7 +225,10 @@ impl RawNode {
     pub fn remove_peer(&self, address: &str) -> Result<bool, JsValue> {
         let address: Result<NodeAddress, _> = address.parse();
         let address = address.map_err(|error| Code::Address.because(error))?;
-        Ok(self.ground.broadcaster.remove_peer(&address))
+        Ok(match (&self.libp2p, &address) {
+            (Some(network), NodeAddress::Multiaddr(_)) => network.remove_peer(&address),
+            _ => self.ground.broadcaster.remove_peer(&address),
+        })
     }
 
     /// Ends the link of this number.
@@ -221,12 +247,23 @@ impl RawNode {
 
     /// Closes the node, and resolves when everything has ended.
     pub fn close(&self) -> Promise {
-        let (ground, tasks, ws) = (self.ground.clone(), self.tasks.clone(), self.ws.take());
+        let (ground, tasks) = (self.ground.clone(), self.tasks.clone());
+        let (ws, libp2p) = (self.ws.take(), self.libp2p.clone());
         future_to_promise(async move {
+            let ws = async {
+                match ws {
+                    Some(ws) => Some(ws.stop(GRACE).await),
+                    None => None,
+                }
+            };
+            let libp2p = async {
+                match libp2p {
+                    Some(network) => Some(network.stop(GRACE).await),
+                    None => None,
+                }
+            };
             // Tasks that are left after the grace are aborted, and their messages counted as dropped.
-            if let Some(ws) = ws {
-                let _ = ws.stop(GRACE).await;
-            }
+            let _ = tokio::join!(ws, libp2p);
             let _ = ground.broadcaster.stop(GRACE).await;
             let _ = tasks.stop(GRACE).await;
             ground.closing.cancel();
@@ -258,6 +295,13 @@ fn refused(error: SubmitError) -> JsValue {
 }
 
 impl RawNode {
+    /// Closes a node that did not start, and returns the reason.
+    async fn given_up(&self, error: JsValue) -> JsValue {
+        // A promise of this node's own, which is not rejected.
+        let _ = JsFuture::from(self.close()).await;
+        error
+    }
+
     fn add_peer(&self, address: NodeAddress) -> Result<(), JsValue> {
         let (ws, mesh) = (self.ws.borrow(), self.ground.broadcaster.mesh());
         match &address {
@@ -268,7 +312,11 @@ impl RawNode {
             }
             NodeAddress::WebSocket(_) => {}
             NodeAddress::Multiaddr(_) => {
-                return Err(Code::Address.because("there is no libp2p transport for a multiaddr"));
+                let network = self.libp2p.as_ref().ok_or_else(no_transport)?;
+                return network.add_peer(&address).map_err(|error| match error {
+                    AddPeerError::TooMany => Code::Full.because(error),
+                    _ => Code::Address.because(error),
+                });
             }
         }
         match mesh.configure(address) {
@@ -276,4 +324,9 @@ impl RawNode {
             _ => Ok(()),
         }
     }
+}
+
+/// The refusal of a multiaddr in a node without libp2p.
+fn no_transport() -> JsValue {
+    Code::Address.because("a multiaddr needs a transport: give one as the option transports")
 }

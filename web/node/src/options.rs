@@ -6,7 +6,7 @@ use gossip::{NetworkId, NetworkProfile, NodeAddress, Tag, wire::identity::Keypai
 use js_sys::{Function, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-use crate::code::Code;
+use crate::{code::Code, libp2p::Libp2pOptions};
 
 #[wasm_bindgen]
 extern "C" {
@@ -36,6 +36,12 @@ extern "C" {
     /// The constructor of the host's WebSocket.
     #[wasm_bindgen(method, getter = WebSocket)]
     fn web_socket(this: &RawOptions) -> Option<Function>;
+    /// Multiaddrs to listen on.
+    #[wasm_bindgen(method, getter)]
+    fn listen(this: &RawOptions) -> Vec<String>;
+    /// Transports for libp2p.
+    #[wasm_bindgen(method, getter)]
+    fn transports(this: &RawOptions) -> Vec<JsValue>;
     /// Gets the kind, the peer and the reason of each event.
     #[wasm_bindgen(method, getter = onEvent)]
     fn on_event(this: &RawOptions) -> Function;
@@ -56,6 +62,7 @@ pub(crate) struct Options {
     pub(crate) request_time: Duration,
     pub(crate) fan_out: usize,
     pub(crate) web_socket: Option<Function>,
+    pub(crate) libp2p: Libp2pOptions,
     pub(crate) on_event: Function,
 }
 
@@ -92,6 +99,7 @@ impl Options {
             request_time: Duration::from_millis(raw.request_ms() as u64),
             fan_out: raw.fan_out() as usize,
             web_socket: raw.web_socket(),
+            libp2p: Libp2pOptions::read(&raw.transports(), &raw.listen())?,
             on_event: raw.on_event(),
         })
     }
