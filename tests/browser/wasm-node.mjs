@@ -93,6 +93,14 @@ try {
   if ([...await node.request({ any: 'thing' })].map(([key]) => key).join() !== 'Error') fail('a strange request was answered')
   console.log(`${TRANSACTIONS} transactions, handled once each by the node with libp2p alone; a proposal, a request and calls too`)
 
+  // What is on its way when a node is closed arrives.
+  const hasty = await Node.start({ ...options, peers: [relay.ws], identity: null })
+  await hasty.connected()
+  const known = new Set(transactions).size
+  for (const text of names('a transaction of a node that closes', 50)) hasty.broadcast('TX', text)
+  await hasty.close()
+  await until('the last transactions of a node that was closed', async () => new Set(transactions).size === known + 50)
+
   // What it does not take has a code.
   for (const [code, call] of [['tag', () => node.broadcast('XX', 'a')], ['too-large', () => node.broadcast('AV', new Uint8Array(2000))], ['body', () => node.broadcast('AV', 1)], ['tag', () => node.on('Q')], ['address', () => node.addPeer('a b')], ['not-connected', () => node.broadcast('TX', 'a', { peer: behind.peerId })]]) {
     try { call(); fail(`${call} was taken`) } catch (error) { if (error.code !== code) fail(`${call}: ${error.code ?? error}`) }

@@ -91,7 +91,7 @@ fn broken(reason: DisconnectReason) -> Poll<io::Result<()>> {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        // Nobody reads any more, so what comes is not kept; the sink closes the socket.
-        self.socket.abandon(DisconnectReason::LocalShutdown);
+        // The sink may still have something to send, and closes the socket.
+        self.socket.deafen();
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{io, time::Duration};
 
-use broadcaster::{Frame, FrameSink};
+use broadcaster::{EndedFor, Frame, FrameSink};
 use gossip::DisconnectReason;
 use runtime::time;
 
@@ -36,8 +36,8 @@ impl Sink {
     async fn room(&self, bytes: usize) -> io::Result<()> {
         let [mut look, longest] = LOOKS;
         loop {
-            if !self.socket.is_open() {
-                return Err(io::ErrorKind::ConnectionReset.into());
+            if let Some(reason) = self.socket.shut() {
+                return Err(EndedFor(reason).into());
             }
             let unsent = self.socket.unsent_bytes();
             if unsent == 0 || unsent + bytes <= UNSENT_BYTES {

@@ -66,6 +66,8 @@ pub(super) enum Arrived {
 struct State {
     arrived: RefCell<VecDeque<Arrived>>,
     unread_bytes: Cell<usize>,
+    /// Set once nobody reads any more: messages are not kept from then on.
+    is_deaf: Cell<bool>,
     /// Set once nothing more comes.
     ended: Cell<Option<DisconnectReason>>,
     reader: RefCell<Option<Waker>>,
@@ -84,7 +86,7 @@ impl State {
 
     /// Keeps a message, unless too much is unread: then the peer is not read any more.
     fn take(&self, data: JsValue) {
-        if self.ended.get().is_some() {
+        if self.is_deaf.get() || self.ended.get().is_some() {
             return;
         }
         let (arrived, bytes) = match data.dyn_into::<ArrayBuffer>() {
@@ -231,9 +233,10 @@ impl Socket {
         self.0.host.buffered_amount() as usize
     }
 
-    /// Returns `true` if the host can send.
-    pub(super) fn is_open(&self) -> bool {
-        self.0.state.ended.get().is_none() && self.0.host.ready_state() == OPEN
+    /// The reason for which nothing can be sent; `None` while the host can.
+    pub(super) fn shut(&self) -> Option<DisconnectReason> {
+        let is_closing = || self.0.host.ready_state() != OPEN;
+        self.0.state.ended.get().or_else(|| is_closing().then_some(DisconnectReason::Transport))
     }
 
     /// Hands a message to the host, which keeps a copy.
@@ -247,11 +250,10 @@ impl Socket {
         let _ = self.0.host.close();
     }
 
-    /// Ends the socket for a reason of this node's; what came before is not read any more.
-    pub(super) fn abandon(&self, reason: DisconnectReason) {
+    /// Keeps no message from now on. The socket goes on, for those that are still to be sent.
+    pub(super) fn deafen(&self) {
+        self.0.state.is_deaf.set(true);
         self.0.state.arrived.borrow_mut().clear();
         self.0.state.unread_bytes.set(0);
-        self.0.state.end(reason);
-        self.close();
     }
 }
