@@ -1,4 +1,4 @@
-//! What has arrived over a QUIC connection, and how long it took: counted where quinn hears of it, in its congestion control.
+//! Counts of what has arrived over a QUIC connection, and how long it took: kept where quinn hears of it, in its congestion control.
 //!
 //! # Invariants
 //!

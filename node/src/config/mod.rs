@@ -21,13 +21,15 @@ mod origin;
 mod render;
 mod settings;
 mod template;
+mod words;
 
 pub(crate) use check::{ConfigError, MAX_SLIPS, slips};
 pub(crate) use key::{Flags, Key};
 pub(crate) use layers::Layers;
 pub(crate) use origin::{Given, Value};
-pub(crate) use settings::{MAX_DRAIN, Service, Settings};
+pub(crate) use settings::Settings;
 pub(crate) use template::{commented, schema};
+pub(crate) use words::{MAX_DRAIN, Service};
 
 #[cfg(test)]
 mod tests;

@@ -4,24 +4,17 @@
 //!
 //! * A value is read once, here. What cannot be used is refused with its origin and what would be right.
 
-use std::{
-    collections::BTreeSet,
-    num::{NonZeroU32, NonZeroUsize},
-    os::unix::net::SocketAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use gossip::{
-    HelloPlace, Identity, IpRange, NetworkId, NetworkProfile, NodeAddress, Tag,
-    wire::features::{MAX_TABLE, MIN_TABLE, VoteCompression},
+    HelloPlace, IpRange, NetworkId, NetworkProfile, NodeAddress, Tag,
+    wire::features::VoteCompression,
 };
 use services::files::Uploads;
 use tandem::{
-    Admit, Bootstrap, Capability, DataDir, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec,
-    InboundLimits, LearntHosts, Mode, OwnTopic, PageOrigin, PageOrigins, ProxyProtocol, ProxyRules,
-    ReachConfig, ReachPart, RealIpHeader, RelayLimits, Relaying, Security, Signing, TlsFiles,
-    WantedTags,
+    Admit, Bootstrap, Capability, DhtConfig, DhtMode, DhtValues, DnsServer, Dnssec, InboundLimits,
+    LearntHosts, Mode, OwnTopic, PageOrigin, PageOrigins, ProxyProtocol, ProxyRules, ReachConfig,
+    ReachPart, Relaying, Security, TlsFiles, WantedTags,
 };
 
 use super::{
@@ -29,20 +22,9 @@ use super::{
     key::{Default, Key},
     layers::Layers,
     origin::{Given, Origin, Value},
+    words::{self, Service},
 };
-use crate::{
-    log::{self, LogFormat},
-    spans,
-};
-
-/// Largest budget, in MiB. Chosen: a terabyte; more is a slip.
-const MAX_BUDGET_MIB: usize = 1024 * 1024;
-
-/// Smallest budget, in MiB. Chosen: a few messages of the largest size.
-const MIN_BUDGET_MIB: usize = 32;
-
-/// Longest time for which a node is drained before it stops by itself. Chosen: a day; more is a slip.
-pub(crate) const MAX_DRAIN: Duration = Duration::from_secs(86_400);
+use crate::log::LogFormat;
 
 /// The decisions of an operator, checked.
 #[derive(Clone, Debug)]
@@ -111,23 +93,6 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
 }
 
-/// A service that a node may offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Service {
-    /// The state of the node.
-    Status,
-    /// The blocks it keeps.
-    Blocks,
-    /// The files it keeps.
-    Files,
-    /// A small key-value store.
-    Kv,
-    /// Requests for libp2p peers, passed on.
-    Bridge,
-    /// Measurements of throughput, over streams of libp2p.
-    Perf,
-}
-
 impl Settings {
     /// Returns `true` if the node has certificates, which can be read again.
     pub(crate) const fn has_certificates(&self) -> bool {
@@ -138,28 +103,28 @@ impl Settings {
     pub(crate) fn check(layers: &Layers) -> Result<Self, ConfigError> {
         let read = Reader(layers);
         let mode = read.mode()?;
-        let profile = read.required(Key::Profile, profile)?;
+        let profile = read.required(Key::Profile, words::profile)?;
         let network = read.network()?;
         Ok(Self {
             profile,
             bootstrap: read.bootstrap(profile, &network)?,
-            dns_servers: read.list(Key::DnsServers, dns_server)?,
+            dns_servers: read.list(Key::DnsServers, words::dns_server)?,
             dnssec: read.required(Key::Dnssec, |text| {
-                Ok(if switch(text)? { Dnssec::Required } else { Dnssec::Off })
+                Ok(if words::switch(text)? { Dnssec::Required } else { Dnssec::Off })
             })?,
-            peer_store: read.required(Key::PeerStore, switch)?,
+            peer_store: read.required(Key::PeerStore, words::switch)?,
             network,
             mode,
-            listen_ws: read.required(Key::ListenWs, host_port)?,
-            listen_p2p: read.list(Key::ListenP2p, listen_address)?,
-            shares_port: read.required(Key::SharePort, switch)?,
+            listen_ws: read.required(Key::ListenWs, words::host_port)?,
+            listen_p2p: read.list(Key::ListenP2p, words::listen_address)?,
+            shares_port: read.required(Key::SharePort, words::switch)?,
             private_network: read.optional(Key::PrivateNetwork, |text| layers.path(text))?,
-            announce: read.list(Key::Announce, announced_address)?,
-            peers: read.list(Key::Peers, |text| peer(mode, text))?,
-            public_address: read.optional(Key::PublicAddress, web_socket)?,
-            metrics: read.optional(Key::Metrics, host_port)?,
-            otlp: read.optional(Key::Otlp, collector)?,
-            admin_listen: read.optional(Key::AdminListen, host_port)?,
+            announce: read.list(Key::Announce, words::announced_address)?,
+            peers: read.list(Key::Peers, |text| words::peer(mode, text))?,
+            public_address: read.optional(Key::PublicAddress, words::web_socket)?,
+            metrics: read.optional(Key::Metrics, words::host_port)?,
+            otlp: read.optional(Key::Otlp, words::collector)?,
+            admin_listen: read.optional(Key::AdminListen, words::host_port)?,
             data_dir: read.data_dir()?,
             key_file: read.optional(Key::IdentityFile, |text| layers.path(text))?,
             relaying: read.relaying()?,
@@ -167,30 +132,32 @@ impl Settings {
             topics: read.topics(profile)?,
             tag_topics: read.tag_topics(profile)?,
             wanted: read.wanted(profile)?,
-            learnt_hosts: read.required(Key::LearntHosts, learnt_hosts)?,
-            mdns: read.required(Key::Mdns, switch)?,
+            learnt_hosts: read.required(Key::LearntHosts, words::learnt_hosts)?,
+            mdns: read.required(Key::Mdns, words::switch)?,
             dht: read.dht()?,
             reach: read.reach()?,
-            admit: read.required(Key::Admit, admit)?,
-            vote_packing: read.optional(Key::VotePacking, vote_packing)?.unwrap_or(profile.votes),
-            max_inbound: read.required(Key::MaxInbound, count)?.get(),
-            max_inbound_per_ip: read.required(Key::MaxInboundPerIp, count)?.get(),
+            admit: read.required(Key::Admit, words::admit)?,
+            vote_packing: read
+                .optional(Key::VotePacking, words::vote_packing)?
+                .unwrap_or(profile.votes),
+            max_inbound: read.required(Key::MaxInbound, words::count)?.get(),
+            max_inbound_per_ip: read.required(Key::MaxInboundPerIp, words::count)?.get(),
             page_origins: read.page_origins(profile)?,
-            max_inbound_per_origin: read.required(Key::MaxInboundPerOrigin, count)?.get(),
-            drain: read.required(Key::DrainSeconds, drain)?,
-            budget_bytes: read.required(Key::BudgetMib, budget_bytes)?,
-            trace_one_in: read.required(Key::TraceOneIn, one_in)?,
+            max_inbound_per_origin: read.required(Key::MaxInboundPerOrigin, words::count)?.get(),
+            drain: read.required(Key::DrainSeconds, words::drain)?,
+            budget_bytes: read.required(Key::BudgetMib, words::budget_bytes)?,
+            trace_one_in: read.required(Key::TraceOneIn, words::one_in)?,
             services: read.services()?,
             uploads: read.uploads()?,
-            pass_on_blocks: read.required(Key::PassOnBlocks, switch)?,
-            http_rate: read.required(Key::HttpRate, rate)?,
+            pass_on_blocks: read.required(Key::PassOnBlocks, words::switch)?,
+            http_rate: read.required(Key::HttpRate, words::rate)?,
             proxies: read.proxies()?,
             tls: read.tls_files(Key::TlsCert, Key::TlsSecret)?,
             tls_client_ca: read.tls_client_ca()?,
             tls_ca: read.optional(Key::TlsCa, |text| layers.path(text))?,
             tls_client: read.tls_files(Key::TlsClientCert, Key::TlsClientSecret)?,
-            log: read.required(Key::Log, log_filter)?,
-            log_format: read.required(Key::LogFormat, log_format)?,
+            log: read.required(Key::Log, words::log_filter)?,
+            log_format: read.required(Key::LogFormat, words::log_format)?,
         })
     }
 
@@ -232,7 +199,7 @@ impl Reader<'_> {
     fn network(&self) -> Result<NetworkId, ConfigError> {
         let is_set =
             |key| self.0.get(key).map(|given| &given.origin).filter(|at| **at != Origin::Default);
-        let profile = self.required(Key::Profile, profile)?.name;
+        let profile = self.required(Key::Profile, words::profile)?.name;
         if let (None, Some(at)) = (is_set(Key::Network), is_set(Key::Profile))
             && Default::Is(profile) != Key::Profile.spec().default
         {
@@ -258,13 +225,13 @@ impl Reader<'_> {
     }
 
     fn data_dir(&self) -> Result<PathBuf, ConfigError> {
-        self.optional(Key::DataDir, |text| data_dir(self.0.path(text)?))?
+        self.optional(Key::DataDir, |text| words::data_dir(self.0.path(text)?))?
             .ok_or(ConfigError::NoDataDir)
     }
 
     /// The peers that may put files here.
     fn uploads(&self) -> Result<Uploads, ConfigError> {
-        let who = self.list(Key::Uploads, uploader)?;
+        let who = self.list(Key::Uploads, words::uploader)?;
         Ok(if who.is_empty() {
             Uploads::Off
         } else if who.contains(&None) {
@@ -276,7 +243,7 @@ impl Reader<'_> {
 
     fn relaying(&self) -> Result<Relaying, ConfigError> {
         self.required(Key::Relay, |text| {
-            Ok(if switch(text)? { Relaying::Accepted } else { Relaying::Off })
+            Ok(if words::switch(text)? { Relaying::Accepted } else { Relaying::Off })
         })
     }
 
@@ -310,7 +277,7 @@ impl Reader<'_> {
 
     /// The part that the node takes in the DHT.
     fn dht(&self) -> Result<DhtConfig, ConfigError> {
-        let mode = self.required(Key::Dht, dht_mode)?;
+        let mode = self.required(Key::Dht, words::dht_mode)?;
         let provides = self.list(Key::DhtProvides, |text| {
             text.parse::<Capability>().map_err(|error| error.to_string())
         })?;
@@ -322,12 +289,12 @@ impl Reader<'_> {
             let problem = "only a server of the DHT offers something: set `dht` to server or auto";
             return Err(self.refused(Key::DhtProvides, problem));
         }
-        let values = match self.required(Key::DhtValues, switch)? {
+        let values = match self.required(Key::DhtValues, words::switch)? {
             true => DhtValues::On,
             false => DhtValues::Off,
         };
         let is_existing =
-            self.required(Key::Profile, profile)?.name == NetworkProfile::ALGORAND.name;
+            self.required(Key::Profile, words::profile)?.name == NetworkProfile::ALGORAND.name;
         if values == DhtValues::On && (mode == DhtMode::Off || is_existing) {
             let problem = match mode {
                 DhtMode::Off => "there are values in the DHT alone: set `dht` too",
@@ -352,7 +319,7 @@ impl Reader<'_> {
         }
         let is_relay = parts.contains(&ReachPart::Relay);
         let mut reach = parts.into_iter().fold(ReachConfig::default(), ReachConfig::with);
-        for (name, value) in self.list(Key::RelayLimits, relay_limit)? {
+        for (name, value) in self.list(Key::RelayLimits, words::relay_limit)? {
             if !is_relay {
                 let problem = "only a relay has them: set `reachability` to relay too";
                 return Err(self.refused(Key::RelayLimits, problem));
@@ -387,14 +354,14 @@ impl Reader<'_> {
         let trusted = self.list(Key::TrustedProxies, |text| {
             text.parse::<IpRange>().map_err(|error| error.to_string())
         })?;
-        let protocol = match self.required(Key::ProxyProtocol, switch)? {
+        let protocol = match self.required(Key::ProxyProtocol, words::switch)? {
             true if trusted.is_empty() => {
                 return Err(self.lonely(Key::ProxyProtocol, Key::TrustedProxies));
             }
             true => ProxyProtocol::On,
             false => ProxyProtocol::Off,
         };
-        let header = self.required(Key::RealIpHeader, real_ip_header)?;
+        let header = self.required(Key::RealIpHeader, words::real_ip_header)?;
         Ok(ProxyRules::default().with_trusted(trusted).with_protocol(protocol).with_header(header))
     }
 
@@ -411,7 +378,7 @@ impl Reader<'_> {
 
     /// The services that the node offers.
     fn services(&self) -> Result<BTreeSet<Service>, ConfigError> {
-        let services: BTreeSet<_> = self.list(Key::Services, service)?.into_iter().collect();
+        let services: BTreeSet<_> = self.list(Key::Services, words::service)?.into_iter().collect();
         if services.contains(&Service::Perf) && self.mode()? == Mode::WebSocket {
             let problem = "perf is measured over libp2p, which the mode ws leaves out";
             return Err(self.refused(Key::Services, problem));
@@ -430,7 +397,7 @@ impl Reader<'_> {
 
     /// The topics of one's own.
     fn topics(&self, profile: &NetworkProfile) -> Result<Vec<OwnTopic>, ConfigError> {
-        let topics = self.list(Key::Topics, topic)?;
+        let topics = self.list(Key::Topics, words::topic)?;
         if !topics.is_empty() && self.mode()? == Mode::WebSocket {
             let problem = "topics are a part of libp2p, which the mode ws leaves out";
             return Err(self.refused(Key::Topics, problem));
@@ -457,7 +424,7 @@ impl Reader<'_> {
     /// The security protocols of libp2p, each once.
     fn security(&self) -> Result<Vec<Security>, ConfigError> {
         let mut order = Vec::new();
-        for security in self.list(Key::Security, security)? {
+        for security in self.list(Key::Security, words::security)? {
             if !order.contains(&security) {
                 order.push(security);
             }
@@ -511,239 +478,4 @@ impl Reader<'_> {
         let refused = |problem| ConfigError::Value { at: origin.clone(), key, problem };
         texts.iter().map(|text| parse(text).map_err(refused)).collect()
     }
-}
-
-fn profile(text: &str) -> Result<&'static NetworkProfile, String> {
-    NetworkProfile::named(text)
-        .ok_or_else(|| format!("{text:?} is no profile: write tandem or algorand"))
-}
-
-/// Host and port, neither of them left out.
-fn host_port(text: &str) -> Result<String, String> {
-    let bare = !text.contains('/') && text.rsplit_once(':').is_some();
-    let address = bare.then(|| text.parse::<NodeAddress>().ok()).flatten();
-    match address.and_then(|address| address.host_port()) {
-        Some(address) if address == text => Ok(address),
-        _ => Err(format!("{text:?} is not HOST:PORT: write for example 127.0.0.1:4160")),
-    }
-}
-
-fn collector(text: &str) -> Result<NodeAddress, String> {
-    if !spans::IS_BUILT {
-        return Err("this build exports no spans: build it with the feature otlp".to_owned());
-    }
-    let is_url = text.starts_with("http://") || text.starts_with("https://");
-    let address = is_url.then(|| text.parse::<NodeAddress>().ok()).flatten();
-    address.filter(|address| address.host_port().is_some()).ok_or_else(|| {
-        format!("{text:?} is no URL of a collector: write for example http://127.0.0.1:4318")
-    })
-}
-
-fn listen_address(text: &str) -> Result<String, String> {
-    let parsed = tandem::parse_listen_address(text);
-    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-fn announced_address(text: &str) -> Result<String, String> {
-    let parsed = tandem::parse_announced_address(text);
-    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// A limit of a relay, whose name is one of [`RelayLimits::NAMES`].
-fn relay_limit(text: &str) -> Result<(String, u32), String> {
-    let names = || RelayLimits::NAMES.join(", ");
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is no limit: write NAME=NUMBER, with {}", names()))?;
-    if !RelayLimits::NAMES.contains(&name) {
-        return Err(format!("{name:?} is no limit of a relay: write {}", names()));
-    }
-    let value =
-        value.parse().map_err(|_| format!("{value:?} is no number from 0 to {}", u32::MAX))?;
-    Ok((name.to_owned(), value))
-}
-
-fn security(text: &str) -> Result<Security, String> {
-    Security::named(text).ok_or_else(|| {
-        let names: Vec<_> = Security::ALL.iter().map(|security| security.name()).collect();
-        format!("{text:?} is no security protocol of this program: write {}", names.join(" or "))
-    })
-}
-
-/// A topic, with its rule of signatures behind an equals sign.
-fn topic(text: &str) -> Result<OwnTopic, String> {
-    let (name, rule) = text.rsplit_once('=').unwrap_or((text, "strict"));
-    let signing = match rule {
-        "strict" => Signing::Strict,
-        "author" => Signing::Author,
-        "none" => Signing::None,
-        _ => {
-            return Err(format!(
-                "{text:?} has no rule of signatures behind its =: write NAME, NAME=strict, NAME=author or NAME=none"
-            ));
-        }
-    };
-    Ok(OwnTopic::new(name).with_signing(signing))
-}
-
-fn address(text: &str) -> Result<NodeAddress, String> {
-    text.parse().map_err(|error: gossip::AddressError| error.to_string())
-}
-
-/// A peer that this mode can dial.
-fn peer(mode: Mode, text: &str) -> Result<NodeAddress, String> {
-    let address = address(text)?;
-    match (mode, &address) {
-        (Mode::WebSocket, NodeAddress::Multiaddr(_)) => {
-            Err(format!("{text:?} is a multiaddr, which `mode` ws cannot dial: use hybrid or p2p"))
-        }
-        (Mode::Libp2p, NodeAddress::WebSocket(_)) => Err(format!(
-            "{text:?} is no multiaddr, and `mode` p2p dials no other: use hybrid or ws"
-        )),
-        _ => match mode.check_peer(&address) {
-            Ok(()) => Ok(address),
-            Err(error) => Err(error.to_string()),
-        },
-    }
-}
-
-fn web_socket(text: &str) -> Result<NodeAddress, String> {
-    match address(text)? {
-        address @ NodeAddress::WebSocket(_) => Ok(address),
-        NodeAddress::Multiaddr(_) => {
-            Err(format!("{text:?} is a multiaddr: write host:port or a URL"))
-        }
-    }
-}
-
-/// A directory short enough for the address of the admin socket in it.
-fn data_dir(path: PathBuf) -> Result<PathBuf, String> {
-    match SocketAddr::from_pathname(DataDir::admin_socket(&path)) {
-        Ok(_) => Ok(path),
-        Err(_) => Err(format!(
-            "the path has {} bytes, too many for the admin socket in it: choose a shorter one",
-            path.as_os_str().len()
-        )),
-    }
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        other => Err(format!("{other:?} is neither on nor off")),
-    }
-}
-
-fn admit(text: &str) -> Result<Admit, String> {
-    match text {
-        "everybody" => Ok(Admit::Everybody),
-        "members" => Ok(Admit::MembersOnly),
-        other => Err(format!("{other:?} is neither everybody nor members")),
-    }
-}
-
-fn learnt_hosts(text: &str) -> Result<LearntHosts, String> {
-    match text {
-        "any" => Ok(LearntHosts::Any),
-        "public" => Ok(LearntHosts::Public),
-        other => Err(format!("{other:?} is neither any nor public")),
-    }
-}
-
-fn dns_server(text: &str) -> Result<DnsServer, String> {
-    text.parse().map_err(|error: tandem::DnsServerError| error.to_string())
-}
-
-fn dht_mode(text: &str) -> Result<DhtMode, String> {
-    match text {
-        "off" => Ok(DhtMode::Off),
-        "auto" => Ok(DhtMode::Auto),
-        "client" => Ok(DhtMode::Client),
-        "server" => Ok(DhtMode::Server),
-        _ => Err(format!("{text:?} is none of off, auto, client and server")),
-    }
-}
-
-fn vote_packing(text: &str) -> Result<VoteCompression, String> {
-    let table = MIN_TABLE.into()..=MAX_TABLE.into();
-    match (text, text.parse()) {
-        ("off", _) => Ok(VoteCompression::Off),
-        ("stateless", _) => Ok(VoteCompression::Stateless),
-        (_, Ok(entries)) if table.contains(&entries) => Ok(VoteCompression::Stateful(entries)),
-        _ => Err(format!(
-            "{text:?} is neither off nor stateless, nor a number of entries from {MIN_TABLE} to {MAX_TABLE}"
-        )),
-    }
-}
-
-fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a whole number from 1"))
-}
-
-fn budget_bytes(text: &str) -> Result<usize, String> {
-    let mib = count(text)?.get();
-    if (MIN_BUDGET_MIB..=MAX_BUDGET_MIB).contains(&mib) {
-        Ok(mib * 1024 * 1024)
-    } else {
-        Err(format!("{mib} is not between {MIN_BUDGET_MIB} and {MAX_BUDGET_MIB}"))
-    }
-}
-
-fn drain(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_DRAIN.as_secs());
-    let no = || format!("{text:?} is no whole number of seconds from 0 to {}", MAX_DRAIN.as_secs());
-    seconds.map(Duration::from_secs).ok_or_else(no)
-}
-
-fn one_in(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text:?} is no whole number"))
-}
-
-fn service(text: &str) -> Result<Service, String> {
-    match text {
-        "status" => Ok(Service::Status),
-        "blocks" => Ok(Service::Blocks),
-        "files" => Ok(Service::Files),
-        "kv" => Ok(Service::Kv),
-        "bridge" => Ok(Service::Bridge),
-        "perf" => Ok(Service::Perf),
-        other => {
-            Err(format!("{other:?} is no service: write status, blocks, files, kv, bridge or perf"))
-        }
-    }
-}
-
-/// A peer that may put files here; `None` for anyone.
-fn uploader(text: &str) -> Result<Option<Identity>, String> {
-    match text {
-        "anyone" => Ok(None),
-        id => id.parse().map(Some).map_err(|_| format!("{id:?} is neither a peer ID nor anyone")),
-    }
-}
-
-/// Requests a second; `None` for any number.
-fn rate(text: &str) -> Result<Option<NonZeroU32>, String> {
-    let rate = text.parse().map(NonZeroU32::new);
-    rate.map_err(|_| format!("{text:?} is not a whole number from 0"))
-}
-
-fn real_ip_header(text: &str) -> Result<RealIpHeader, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "x-forwarded-for" => Ok(RealIpHeader::XForwardedFor),
-        "forwarded" => Ok(RealIpHeader::Forwarded),
-        _ => Err(format!("{text:?} is no such header: write x-forwarded-for or forwarded")),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("{text:?} is no form of the log: write text or json")),
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    log::parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
