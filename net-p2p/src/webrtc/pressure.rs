@@ -46,7 +46,7 @@ impl Pressure {
     }
 }
 
-/// How far the reader of a stream has come.
+/// The progress of the reader of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// The moment from which on it has taken `taken` bytes; `None` while there is nothing to read.
