@@ -11,7 +11,7 @@
 
 import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { readFile } from 'node:fs/promises'
 import { createServer as createTcpServer } from 'node:net'
@@ -218,12 +218,28 @@ async function misbehaving (address) {
   console.log(`${all.length} transports that misbehave: each is a dial that failed, and the node goes on`)
 }
 
+/** The program of the manual's section on libp2p, with the network and the address of the relay. */
+async function manual (address) {
+  const page = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
+  const block = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, text]) => text).find((text) => text.includes('tandem-web/tcp'))
+  const aimed = block.replace("'tandem'", "'browser-check'").replace(/'\/ip4\/[^']*PEER_ID'/, `'${address}'`)
+    .replace(/'tandem-web(?:\/(\w+))?'/g, (_, name) => `'${folder}/${name ?? 'tandem'}.js'`)
+  const place = new URL('./node_modules/.manual/', import.meta.url)
+  mkdirSync(place, { recursive: true })
+  writeFileSync(new URL('./libp2p.mjs', place), aimed)
+  const child = run(process.execPath, new URL('./libp2p.mjs', place).pathname)
+  const [listens, told] = [await child.line(), await child.line()]
+  if (!listens.startsWith('/ip4/127.0.0.1/tcp/') || !/^p2p \{.*"state"/.test(told)) fail(`the program of the manual told: ${listens}, ${told}`)
+  child.kill()
+  console.log('the program of the manual does what it says')
+}
+
 /** Reads the lines of a program that ends with its input. */
 function run (command, ...args) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const ended = new Promise((resolve) => child.once('exit', resolve))
-  return { line: async () => (await lines.next()).value, end: async () => { child.stdin.end(); return ended } }
+  return { line: async () => (await lines.next()).value, end: async () => { child.stdin.end(); return ended }, kill: () => child.kill() }
 }
 
 /** go-libp2p dials a node that listens in Node.js, and is dialled by it. */
@@ -290,6 +306,7 @@ try {
   await until('the node behind has its relay', async () => (await behind.peers()).length === 1)
   const at = (host, above) => `${host}/tcp/${above}/p2p/${relay.now.peerId}`
   const native = { relay, behind, restart }
+  await manual(at('/ip4/127.0.0.1', plain))
   await misbehaving(at('/ip4/127.0.0.1', plain))
   await gossip('Node.js, TCP', (options) => here({ transports: [tcp()], ...options }), at('/ip4/127.0.0.1', plain), native)
   await gossip('Node.js, WebSocket', (options) => here({ transports: [websocket({ WebSocket })], ...options }), at('/ip4/127.0.0.1', `${web}/ws`), native)

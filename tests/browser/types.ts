@@ -1,7 +1,9 @@
 /** A program in strict TypeScript on the package: compiles, and runs in no test. */
 
 import { Node, TandemError, load } from 'tandem-web'
-import type { Admission, Dial, ErrorCode, Message, Peer } from 'tandem-web'
+import type { Accepted, Admission, Connection, Dial, ErrorCode, Listener, Message, Peer, Transport } from 'tandem-web'
+import { tcp } from 'tandem-web/tcp'
+import { urlOf, websocket } from 'tandem-web/websocket'
 
 export async function uses (seed: Uint8Array): Promise<void> {
   await load()
@@ -31,4 +33,28 @@ export async function uses (seed: Uint8Array): Promise<void> {
     const code: ErrorCode | undefined = error instanceof TandemError ? error.code : undefined
     console.log(code)
   })
+}
+
+/** A transport of one's own: every connection says the same. */
+class Saying implements Transport {
+  constructor (private readonly says: Uint8Array) {}
+  carries (multiaddr: string): boolean { return urlOf(multiaddr) === null }
+  async dial (): Promise<Connection> { return this.connection() }
+  async listen (multiaddr: string): Promise<Listener> {
+    const { connection } = { connection: this.connection() }
+    const accepted = async function * (): AsyncGenerator<Accepted> { yield { connection, local: multiaddr, remote: multiaddr } }
+    return { addresses: [multiaddr], accepted: accepted() }
+  }
+
+  private connection (): Connection {
+    const says = this.says
+    return { read: (async function * () { yield says })(), async write (bytes) { console.log(bytes.length) }, close () {} }
+  }
+}
+
+export async function speaks (): Promise<string[]> {
+  const node = await Node.start({ network: 'tandem', transports: [tcp(), websocket(), new Saying(new Uint8Array(1))], listen: '/ip4/127.0.0.1/tcp/0', WebSocket: null })
+  // @ts-expect-error a connection can be read
+  const mute: Connection = { async write () {} }
+  return [...node.addresses, String(mute)]
 }
