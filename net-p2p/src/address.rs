@@ -1,6 +1,8 @@
 //! Addresses that this network dials and listens on.
 
 use std::net::{IpAddr, Ipv4Addr};
+#[cfg(all(feature = "quic", feature = "webrtc"))]
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use gossip::{Identity, LinkPath, NodeAddress};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -33,6 +35,9 @@ pub fn check_peer(address: &NodeAddress, trees: TreeNames) -> Result<(), PeerAdd
 pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
     let refused = || ListenAddressError::NotSpoken { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    if let Some(feature) = lacking(&address) {
+        return Err(ListenAddressError::NoFeature { address: short(text), feature });
+    }
     #[cfg(feature = "reachability")]
     if relay_of(&address).is_some() {
         return Ok(address);
@@ -50,6 +55,25 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
     Ok(address)
 }
 
+/// The socket addresses with a port among `listen` that QUIC and WebRTC are both to listen on.
+#[cfg(all(feature = "quic", feature = "webrtc"))]
+pub(crate) fn shared_by(listen: &[Multiaddr]) -> BTreeSet<SocketAddr> {
+    let of = |place: fn(&Multiaddr) -> Option<SocketAddr>| -> BTreeSet<SocketAddr> {
+        listen.iter().filter_map(place).filter(|at| at.port() != 0).collect()
+    };
+    let quic = of(crate::quic::place::socket_address);
+    quic.intersection(&of(crate::webrtc::place::socket_address)).copied().collect()
+}
+
+/// The feature that an address needs and this build lacks.
+fn lacking(address: &Multiaddr) -> Option<&'static str> {
+    address.iter().find_map(|part| match part {
+        Protocol::QuicV1 if !cfg!(feature = "quic") => Some("quic"),
+        Protocol::WebRTCDirect if !cfg!(feature = "webrtc") => Some("webrtc"),
+        _ => None,
+    })
+}
+
 /// Parses an address that the node tells others: one that they could dial, without `/p2p/ID`, which is added.
 ///
 /// # Errors
@@ -58,6 +82,9 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
 pub fn parse_announced_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
     let refused = || ListenAddressError::NotAnnounced { address: short(text) };
     let address: Multiaddr = text.parse().map_err(|_| refused())?;
+    if let Some(feature) = lacking(&address) {
+        return Err(ListenAddressError::NoFeature { address: short(text), feature });
+    }
     let is_bare = !address.iter().any(|part| matches!(part, Protocol::P2p(_)));
     #[cfg(feature = "quic")]
     if is_bare && crate::quic::place::dials(&address) {
@@ -80,6 +107,14 @@ pub enum ListenAddressError {
     NotSpoken {
         /// The address as given.
         address: String,
+    },
+    /// This build lacks the transport of the address.
+    #[error("{address:?} needs the feature `{feature}`, which this build lacks")]
+    NoFeature {
+        /// The address as given.
+        address: String,
+        /// The cargo feature.
+        feature: &'static str,
     },
     /// No peer could dial the address.
     #[error(
@@ -123,6 +158,14 @@ pub enum PeerAddressError {
         address: String,
         /// The unsupported part of the address.
         part: String,
+    },
+    /// This build lacks the transport of the address.
+    #[error("{address} cannot be dialled: this build lacks the feature `{feature}`")]
+    NoFeature {
+        /// The address as given.
+        address: String,
+        /// The cargo feature.
+        feature: &'static str,
     },
     /// The address is a name for DNS, and nothing in this node asks DNS for such names.
     #[error("{address} cannot be looked up: this build lacks the feature `discovery`")]
@@ -176,6 +219,9 @@ impl PeerAddress {
 
     /// The same, of an address that leads through no relay.
     fn direct(address: Multiaddr) -> Result<Self, PeerAddressError> {
+        if let Some(feature) = lacking(&address) {
+            return Err(PeerAddressError::NoFeature { address: address.to_string(), feature });
+        }
         let mut parts = address.iter().peekable();
         let leads = match parts.next_if(|part| matches!(part, Protocol::Dnsaddr(_))) {
             Some(_) => true,
@@ -300,8 +346,6 @@ mod tests {
     fn an_address_over_an_unsupported_transport_is_refused() {
         for (place, part) in [
             ("/dnsaddr/bootstrap.example/tcp/1", "/tcp/1"),
-            #[cfg(not(feature = "quic"))]
-            ("/ip4/1.2.3.4/udp/4190/quic-v1", "/udp/4190"),
             #[cfg(not(feature = "websocket"))]
             ("/ip4/1.2.3.4/tcp/4190/ws", "/ws"),
             #[cfg(feature = "websocket")]
@@ -333,8 +377,6 @@ mod tests {
         }
         for text in [
             "/dns4/localhost/tcp/1",
-            #[cfg(not(feature = "quic"))]
-            "/ip4/1.2.3.4/udp/1/quic-v1",
             "/dnsaddr/h.example",
             "h:1",
             #[cfg(not(feature = "websocket"))]
@@ -366,6 +408,44 @@ mod tests {
         assert_eq!(check_peer(&peer, TreeNames::Unresolved).is_ok(), cfg!(feature = "webrtc"));
         let unnamed = NodeAddress::Multiaddr(format!("{webrtc}/p2p/{ID}"));
         assert!(check_peer(&unnamed, TreeNames::Unresolved).is_err());
+    }
+
+    // Issue 13.
+    #[cfg(not(all(feature = "quic", feature = "webrtc")))]
+    #[test]
+    fn an_address_of_a_transport_that_is_not_built_in_names_its_feature() {
+        for (place, feature) in [
+            #[cfg(not(feature = "quic"))]
+            ("/ip4/1.2.3.4/udp/1/quic-v1", "quic"),
+            #[cfg(not(feature = "webrtc"))]
+            ("/ip4/1.2.3.4/udp/1/webrtc-direct", "webrtc"),
+        ] {
+            let peer = NodeAddress::Multiaddr(format!("{place}/p2p/{ID}"));
+            let said = [
+                parse_listen_address(place).unwrap_err().to_string(),
+                parse_announced_address(place).unwrap_err().to_string(),
+                PeerAddress::parse(&peer).unwrap_err().to_string(),
+            ];
+            for said in said {
+                assert!(said.contains(&format!("the feature `{feature}`")), "{said}");
+            }
+        }
+    }
+
+    #[cfg(all(feature = "quic", feature = "webrtc"))]
+    #[test]
+    fn a_port_is_shared_only_if_both_are_to_listen_there() {
+        let addresses = [
+            "/ip4/127.0.0.1/udp/1/quic-v1",
+            "/ip4/127.0.0.1/udp/1/webrtc-direct",
+            "/ip4/127.0.0.1/udp/2/quic-v1",
+            "/ip4/127.0.0.2/udp/2/webrtc-direct",
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+            "/ip4/127.0.0.1/udp/0/webrtc-direct",
+            "/ip4/127.0.0.1/tcp/1",
+        ];
+        let shared = shared_by(&addresses.map(|address| address.parse().unwrap()));
+        assert_eq!(shared, BTreeSet::from([([127, 0, 0, 1], 1).into()]));
     }
 
     #[test]

@@ -103,6 +103,10 @@ pub struct P2pConfig {
     /// each start, and the addresses change with it.
     #[cfg(feature = "webrtc")]
     pub webrtc_certificate: Option<crate::webrtc::WebRtcCertificate>,
+    /// The version of WebRTC Direct's handshake that this node dials with. Default: the first, as with go-libp2p, whose nodes
+    /// before 0.49 have no other. Those that dial this node have either.
+    #[cfg(feature = "webrtc")]
+    pub webrtc_version: crate::webrtc::WebRtcVersion,
     /// The key of a private network, without which no connection is made. Default: none.
     #[cfg(feature = "private-network")]
     pub private_network: Option<crate::network_key::NetworkKey>,
@@ -142,6 +146,8 @@ impl P2pConfig {
             web: crate::web::WebConfig::default(),
             #[cfg(feature = "webrtc")]
             webrtc_certificate: None,
+            #[cfg(feature = "webrtc")]
+            webrtc_version: crate::webrtc::WebRtcVersion::default(),
             #[cfg(feature = "private-network")]
             private_network: None,
             #[cfg(feature = "dht")]

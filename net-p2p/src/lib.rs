@@ -136,6 +136,8 @@ mod trees;
 mod turns;
 #[cfg(any(feature = "quic", feature = "webrtc"))]
 mod udp;
+#[cfg(all(feature = "quic", feature = "webrtc"))]
+mod udp_ports;
 mod upgrade;
 mod waiting;
 #[cfg(feature = "websocket")]
@@ -174,7 +176,7 @@ pub use trees::{ResolveTree, TreeError};
 #[cfg(feature = "websocket")]
 pub use web::{WebConfig, needs_certificate};
 #[cfg(feature = "webrtc")]
-pub use webrtc::{WebRtcCertificate, WebRtcCertificateError};
+pub use webrtc::{WebRtcCertificate, WebRtcCertificateError, WebRtcVersion};
 
 #[cfg(test)]
 mod tests;

@@ -137,10 +137,12 @@ pub enum P2pEvent {
     WebRtcPanicked,
     /// A stream over WebRTC was reset: nobody read it while it held up its connection.
     WebRtcUnread,
+    /// A datagram for QUIC, at a port that WebRTC has too, was dropped: too many wait.
+    QuicDropped,
 }
 
 impl P2pEvent {
-    const ALL: [Self; 60] = [
+    const ALL: [Self; 61] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -201,6 +203,7 @@ impl P2pEvent {
         Self::WebRtcDropped,
         Self::WebRtcPanicked,
         Self::WebRtcUnread,
+        Self::QuicDropped,
     ];
 
     /// The value of the metric's label for this event: lower case, words joined by underscores.
@@ -267,6 +270,7 @@ impl P2pEvent {
             Self::WebRtcDropped => "p2p_webrtc_dropped",
             Self::WebRtcPanicked => "p2p_webrtc_panicked",
             Self::WebRtcUnread => "p2p_webrtc_unread",
+            Self::QuicDropped => "p2p_quic_dropped",
         }
     }
 }
@@ -427,6 +431,9 @@ impl P2pEvent {
             Self::WebRtcPanicked => "A connection over WebRTC was closed: a library panicked",
             Self::WebRtcUnread => {
                 "A stream over WebRTC was reset: nobody read it while it held up its connection"
+            }
+            Self::QuicDropped => {
+                "A datagram for QUIC, at a port that WebRTC has too, was dropped: too many wait"
             }
         }
     }

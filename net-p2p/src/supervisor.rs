@@ -297,6 +297,8 @@ impl SwarmParts {
             quic: self.quic(hosts),
             #[cfg(feature = "webrtc")]
             webrtc: self.webrtc(hosts),
+            #[cfg(all(feature = "quic", feature = "webrtc"))]
+            shared: crate::address::shared_by(&self.config.listen),
         })?)
     }
 
@@ -338,7 +340,7 @@ impl SwarmParts {
         }
         let certificate = self.config.webrtc_certificate.clone()?;
         let environment = self.context.broadcaster.environment().clone();
-        let version = crate::webrtc::Version::V1;
+        let version = self.config.webrtc_version;
         Some(transport::WebRtcUse { environment, hosts: hosts.clone(), certificate, version })
     }
 

@@ -32,7 +32,7 @@ use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "reachability")]
 use crate::reach::Circuits;
 #[cfg(feature = "webrtc")]
-use crate::webrtc::{Handshakes, Version, WebRtc, WebRtcCertificate, WebRtcSetupError};
+use crate::webrtc::{Handshakes, WebRtc, WebRtcCertificate, WebRtcSetupError, WebRtcVersion};
 use crate::{
     admission::{Connects, Guarded},
     backlog::Backlog,
@@ -81,6 +81,9 @@ pub(crate) struct TransportParts<'a> {
     /// `None` leaves WebRTC out.
     #[cfg(feature = "webrtc")]
     pub(crate) webrtc: Option<WebRtcUse>,
+    /// The addresses whose port QUIC and WebRTC share.
+    #[cfg(all(feature = "quic", feature = "webrtc"))]
+    pub(crate) shared: std::collections::BTreeSet<std::net::SocketAddr>,
 }
 
 /// The parts that WebRTC needs in addition.
@@ -92,7 +95,7 @@ pub(crate) struct WebRtcUse {
     pub(crate) hosts: DialHosts,
     pub(crate) certificate: WebRtcCertificate,
     /// The version of the handshake to dial with.
-    pub(crate) version: Version,
+    pub(crate) version: WebRtcVersion,
 }
 
 /// The parts that QUIC needs in addition.
@@ -130,6 +133,12 @@ pub(crate) fn build(
     parts: TransportParts<'_>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
     let (debts, stamp) = (parts.backlog.debts().clone(), parts.stamp);
+    #[cfg(all(feature = "quic", feature = "webrtc"))]
+    let ports = crate::udp_ports::UdpPorts::new(
+        parts.shared,
+        parts.sockets.environment().clone(),
+        (parts.tasks.clone(), parts.backlog.metrics().clone()),
+    );
     #[cfg(feature = "quic")]
     let quic = match parts.quic {
         Some(QuicUse { environment, hosts, first, gauges }) => {
@@ -141,6 +150,8 @@ pub(crate) fn build(
                 backlog: parts.backlog.clone(),
                 first,
                 gauges,
+                #[cfg(feature = "webrtc")]
+                ports: ports.clone(),
             })?)
         }
         None => OptionalTransport::none(),
@@ -150,7 +161,12 @@ pub(crate) fn build(
         Some(WebRtcUse { environment, hosts, certificate, version }) => {
             let owner = (parts.tasks.clone(), parts.backlog.clone());
             let handshakes = Handshakes::new((parts.key, &certificate), owner, version)?;
-            OptionalTransport::some(WebRtc::new((environment, hosts), handshakes))
+            OptionalTransport::some(WebRtc::new(
+                (environment, hosts),
+                handshakes,
+                #[cfg(feature = "quic")]
+                ports,
+            ))
         }
         None => OptionalTransport::none(),
     };

@@ -65,6 +65,21 @@ pub(crate) fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip().to_canonical()).with(Protocol::Udp(address.port()))
 }
 
+/// A datagram of a peer.
+#[cfg(feature = "webrtc")]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Address and length, for the debug output of tests.
+#[cfg(feature = "webrtc")]
+impl std::fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Datagram").field(&self.from).field(&self.bytes.len()).finish()
+    }
+}
+
 /// A change of the addresses at which a socket of this machine is reached.
 pub(crate) enum Reached {
     At(SocketAddr),

@@ -117,6 +117,8 @@ pub use net_http::{
     LoopbackRule,
     client::{ClientLimits, RequestWindow},
 };
+#[cfg(feature = "webrtc")]
+pub use net_p2p::WebRtcVersion;
 #[cfg(feature = "p2p")]
 pub use net_p2p::{
     AcceptLimits, Acceptor, IdFunction, IdParts, ListenAddressError, Mdns, MessageIds, OpenError,

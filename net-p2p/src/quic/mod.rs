@@ -23,6 +23,8 @@ mod gauge;
 pub(crate) mod place;
 mod send_queue;
 mod setup;
+#[cfg(feature = "webrtc")]
+mod shared;
 mod stream;
 
 use std::{
@@ -48,6 +50,8 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, TransportEvent},
     identity::Keypair,
 };
+#[cfg(feature = "webrtc")]
+use quinn::Runtime as _;
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
 use runtime::{CancelWatch, DialError, Environment};
 use tokio::time::Instant;
@@ -203,6 +207,8 @@ pub(crate) struct Quic {
     underway: Arc<AtomicUsize>,
     events: VecDeque<Event>,
     waker: Option<Waker>,
+    #[cfg(feature = "webrtc")]
+    ports: crate::udp_ports::UdpPorts,
 }
 
 /// The parts from which the transport is built.
@@ -215,6 +221,9 @@ pub(crate) struct QuicParts<'a> {
     /// The protocols whose streams go ahead of all others.
     pub(crate) first: Vec<String>,
     pub(crate) gauges: Gauges,
+    /// The ports that WebRTC has too.
+    #[cfg(feature = "webrtc")]
+    pub(crate) ports: crate::udp_ports::UdpPorts,
 }
 
 impl Quic {
@@ -238,6 +247,8 @@ impl Quic {
             underway: Arc::default(),
             events: VecDeque::new(),
             waker: None,
+            #[cfg(feature = "webrtc")]
+            ports: parts.ports,
         })
     }
 
@@ -246,8 +257,17 @@ impl Quic {
         at: SocketAddr,
         server: Option<quinn::ServerConfig>,
     ) -> io::Result<Endpoint> {
-        let socket = self.environment.bind_udp(at)?;
         let runtime = Arc::new(Tasks(self.muxers.tasks.clone()));
+        #[cfg(feature = "webrtc")]
+        if let Some(shared) = self.ports.quic(at) {
+            let (socket, received) = shared?;
+            let socket = shared::SharedSocket::new(runtime.wrap_udp_socket(socket)?, received);
+            let mut config = EndpointConfig::default();
+            // Peers would send datagrams whose first byte is that of WebRTC.
+            config.grease_quic_bit(false);
+            return Endpoint::new_with_abstract_socket(config, server, socket, runtime);
+        }
+        let socket = self.environment.bind_udp(at)?;
         Endpoint::new(EndpointConfig::default(), server, socket, runtime)
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn listens_on(address: &Multiaddr) -> bool {
 }
 
 /// The socket address to listen on; `None` if the address is none of QUIC v1, or has a name.
-pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+pub(crate) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let place = place_of(address)?;
     place.name.parse().ok()
 }

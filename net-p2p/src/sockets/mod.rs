@@ -127,6 +127,12 @@ enum State {
 }
 
 impl Sockets {
+    /// The source of the sockets.
+    #[cfg(all(feature = "quic", feature = "webrtc"))]
+    pub(crate) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The sockets of `environment`, whose dials lead to `hosts`, with what `config` says of those that stand above TCP.
     pub(crate) fn new(
         (environment, hosts): (Environment, DialHosts),

@@ -104,8 +104,10 @@ pub(crate) fn transport_in(
             environment: environment.clone(),
             hosts: hosts.clone(),
             certificate: crate::WebRtcCertificate::generate().unwrap(),
-            version: crate::webrtc::Version::V1,
+            version: crate::webrtc::WebRtcVersion::V1,
         }),
+        #[cfg(all(feature = "quic", feature = "webrtc"))]
+        shared: crate::address::shared_by(&config.listen),
     };
     transport::build(parts).unwrap()
 }

@@ -33,6 +33,8 @@ mod many_over_quic;
 mod meetings;
 mod mesh_slots;
 mod one_address;
+#[cfg(all(feature = "quic", feature = "webrtc"))]
+mod one_udp_port;
 mod own_topics;
 #[cfg(feature = "private-network")]
 mod private;

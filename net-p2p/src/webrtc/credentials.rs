@@ -20,17 +20,19 @@ const DRAWN_CHARACTERS: usize = 32;
 
 const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
-/// A version of the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// One random text is the name and the password of both ends.
+/// A version of the handshake of WebRTC Direct. An address does not say which of them its node has; ours answers both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WebRtcVersion {
+    /// One random text is the name and the password of both ends. Every implementation has it.
+    #[default]
     V1,
     /// The end that dials has a name and a password of its own, as a browser draws them, and the password follows the
     /// prefix in the name of the other end.
     V2,
 }
 
-impl Version {
+impl WebRtcVersion {
     const fn prefix(self) -> &'static str {
         match self {
             Self::V1 => "libp2p+webrtc+v1/",
@@ -60,32 +62,32 @@ impl Credentials {
         if !named.iter().all(|name| UFRAG_CHARACTERS.contains(&name.len()) && is_of_ice(name)) {
             return None;
         }
-        let is_known = if let Some(password) = listener.strip_prefix(Version::V2.prefix()) {
+        let is_known = if let Some(password) = listener.strip_prefix(WebRtcVersion::V2.prefix()) {
             PASSWORD_CHARACTERS.contains(&password.len())
         } else {
-            listener.starts_with(Version::V1.prefix())
+            listener.starts_with(WebRtcVersion::V1.prefix())
                 && PASSWORD_CHARACTERS.contains(&listener.len())
         };
         is_known.then(|| Self { listener: listener.to_owned(), dialer: dialer.to_owned() })
     }
 
     /// Draws those of a dial.
-    pub(super) fn draw(version: Version, random: &mut impl Rng) -> Self {
+    pub(super) fn draw(version: WebRtcVersion, random: &mut impl Rng) -> Self {
         let mut text = || -> String {
             let letter = |_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]);
             (0..DRAWN_CHARACTERS).map(letter).collect()
         };
         let listener = format!("{}{}", version.prefix(), text());
         let dialer = match version {
-            Version::V1 => listener.clone(),
-            Version::V2 => text(),
+            WebRtcVersion::V1 => listener.clone(),
+            WebRtcVersion::V2 => text(),
         };
         Self { listener, dialer }
     }
 
     /// The password of messages to the end that dials.
     pub(super) fn dialer_password(&self) -> &str {
-        self.listener.strip_prefix(Version::V2.prefix()).unwrap_or(&self.listener)
+        self.listener.strip_prefix(WebRtcVersion::V2.prefix()).unwrap_or(&self.listener)
     }
 
     /// The user name of messages to the end that listens.
@@ -103,10 +105,10 @@ mod tests {
     #[test]
     fn drawn_ones_are_read_as_they_were_drawn() {
         let mut random = StdRng::seed_from_u64(1);
-        for version in [Version::V1, Version::V2] {
+        for version in [WebRtcVersion::V1, WebRtcVersion::V2] {
             let drawn = Credentials::draw(version, &mut random);
             assert_eq!(Credentials::read(&drawn.username()), Some(drawn.clone()));
-            assert_eq!(drawn.listener == drawn.dialer, version == Version::V1);
+            assert_eq!(drawn.listener == drawn.dialer, version == WebRtcVersion::V1);
         }
     }
 

@@ -9,7 +9,7 @@
 //! * The muxer receives the error that ended the connection.
 //! * Every stream of the connection ends when the task ends or starts to close the connection.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use runtime::CancelWatch;
 use tokio::{
@@ -20,12 +20,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use yamux::ConnectionError;
 
-use super::{Ended, channels::Key, port::Datagram, session::Shared, stream::WebRtcStream};
+use super::{Ended, channels::Key, session::Shared, stream::WebRtcStream};
 use crate::{
     backlog::{ConnectionBacklog, CountedStream},
     carrier::Carrier,
     metrics::{P2pEvent, P2pMetrics},
     muxer::{CLOSE_LIMIT, DriverEnds, Order, Waiting},
+    udp::Datagram,
 };
 
 /// Datagrams sent in one turn, before others are received. Chosen: a batch of a socket.
@@ -319,12 +320,5 @@ impl From<Ended> for ConnectionError {
             )),
             other => Self::Io(io::Error::other(other)),
         }
-    }
-}
-
-/// Address and bytes of a datagram, for the debug output of tests.
-impl std::fmt::Debug for Datagram {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Datagram").field(&self.from as &SocketAddr).field(&self.bytes.len()).finish()
     }
 }

@@ -23,10 +23,9 @@ use super::{
     Ended, Side, WebRtcError,
     certificate::{Fingerprint, WebRtcCertificate},
     channels::{Channels, HANDSHAKE_KEY},
-    credentials::{Credentials, Version},
+    credentials::{Credentials, WebRtcVersion},
     driver::{Driver, Pump},
     path::Path,
-    port::Datagram,
     secured::Secured,
     session::{Session, Shared},
     stream::WebRtcStream,
@@ -36,6 +35,7 @@ use crate::{
     connections::ConnectionTasks,
     metrics::{P2pEvent, P2pMetrics},
     muxer::Muxer,
+    udp::Datagram,
 };
 
 /// The text in front of the certificates in Noise's prologue. Source: libp2p specifications, `webrtc/webrtc-direct.md`.
@@ -81,7 +81,7 @@ pub(crate) struct Handshakes {
     certificate: DtlsCertificate,
     fingerprint: Fingerprint,
     /// The version that this node dials with.
-    version: Version,
+    version: WebRtcVersion,
 }
 
 impl Handshakes {
@@ -93,7 +93,7 @@ impl Handshakes {
     pub(crate) fn new(
         (key, certificate): (&Keypair, &WebRtcCertificate),
         (tasks, backlog): (ConnectionTasks, Backlog),
-        version: Version,
+        version: WebRtcVersion,
     ) -> Result<Self, WebRtcSetupError> {
         let dtls = Config::builder().mtu(DTLS_BYTES).build()?;
         Ok(Self {

@@ -60,16 +60,18 @@ use runtime::{DialError, Environment};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::certificate::{WebRtcCertificate, WebRtcCertificateError};
-pub(crate) use self::{
-    credentials::Version,
-    handshake::{Handshakes, WebRtcSetupError},
-    stream::WebRtcStream,
+pub use self::{
+    certificate::{WebRtcCertificate, WebRtcCertificateError},
+    credentials::WebRtcVersion,
 };
 use self::{
     handshake::Way,
     place::{Target, announced, multiaddr, socket_address},
-    port::{Arrival, Port},
+    port::{Arrival, Port, Source},
+};
+pub(crate) use self::{
+    handshake::{Handshakes, WebRtcSetupError},
+    stream::WebRtcStream,
 };
 use crate::{
     dial_hosts::DialHosts,
@@ -148,6 +150,8 @@ pub(crate) struct WebRtc {
     listeners: Vec<Listening>,
     events: VecDeque<Event>,
     waker: Option<Waker>,
+    #[cfg(feature = "quic")]
+    ports: crate::udp_ports::UdpPorts,
 }
 
 /// A port over a socket that is bound to `at`, whose task runs.
@@ -157,6 +161,14 @@ fn open(
     listening: CancellationToken,
 ) -> io::Result<(Port, mpsc::Receiver<Arrival>)> {
     let socket = environment.bind_udp(at)?;
+    open_over((environment, handshakes), (socket, Source::Own), listening)
+}
+
+fn open_over(
+    (environment, handshakes): (&Environment, &Handshakes),
+    socket: (std::net::UdpSocket, Source),
+    listening: CancellationToken,
+) -> io::Result<(Port, mpsc::Receiver<Arrival>)> {
     let metrics = handshakes.metrics().clone();
     let (port, task, arrivals) = Port::new(socket, || environment.hasher(), listening, metrics)?;
     handshakes.tasks.start("webrtc port", Box::pin(task.run()));
@@ -168,9 +180,33 @@ impl WebRtc {
     pub(crate) fn new(
         (environment, hosts): (Environment, DialHosts),
         handshakes: Handshakes,
+        #[cfg(feature = "quic")] ports: crate::udp_ports::UdpPorts,
     ) -> Self {
         let (listeners, events) = (Vec::new(), VecDeque::new());
-        Self { environment, hosts, handshakes, listeners, events, waker: None }
+        Self {
+            environment,
+            hosts,
+            handshakes,
+            listeners,
+            events,
+            waker: None,
+            #[cfg(feature = "quic")]
+            ports,
+        }
+    }
+
+    fn open_listener(
+        &self,
+        at: SocketAddr,
+        listening: CancellationToken,
+    ) -> io::Result<(Port, mpsc::Receiver<Arrival>)> {
+        let parts = (&self.environment, &self.handshakes);
+        #[cfg(feature = "quic")]
+        if let Some(shared) = self.ports.webrtc(at) {
+            let (socket, datagrams) = shared?;
+            return open_over(parts, (socket, Source::Shared(datagrams)), listening);
+        }
+        open(parts, at, listening)
     }
 
     fn take(&self, listening: &Listening, arrival: Arrival) -> Event {
@@ -242,8 +278,7 @@ impl Transport for WebRtc {
         };
         let socket_error = |error| TransportError::Other(WebRtcError::Socket(error));
         let listening = CancellationToken::new();
-        let parts = (&self.environment, &self.handshakes);
-        let (port, arrivals) = open(parts, at, listening.clone()).map_err(socket_error)?;
+        let (port, arrivals) = self.open_listener(at, listening.clone()).map_err(socket_error)?;
         let local = port.socket.local_addr().map_err(socket_error)?;
         let interfaces = Interfaces::of(local).map_err(socket_error)?;
         let _listening = listening.drop_guard();

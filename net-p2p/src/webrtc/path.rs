@@ -220,12 +220,12 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::webrtc::credentials::Version;
+    use crate::webrtc::credentials::WebRtcVersion;
 
     const DIALER: &str = "192.0.2.1:5000";
     const LISTENER: &str = "192.0.2.2:4002";
 
-    fn pair(version: Version, now: Instant) -> (Path, Credentials) {
+    fn pair(version: WebRtcVersion, now: Instant) -> (Path, Credentials) {
         let credentials = Credentials::draw(version, &mut StdRng::seed_from_u64(7));
         (Path::dialer(credentials.clone(), LISTENER.parse().unwrap(), now), credentials)
     }
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_check_opens_the_way_of_either_version() {
         let now = Instant::now();
-        for version in [Version::V1, Version::V2] {
+        for version in [WebRtcVersion::V1, WebRtcVersion::V2] {
             let (mut dialer, credentials) = pair(version, now);
             let check = dialer.poll_check(now).unwrap();
             assert!(is_stun(&check) && dialer.poll_check(now).is_none() && !dialer.is_open());
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_peer_that_moves_is_answered_at_its_new_address() {
         let now = Instant::now();
-        let (mut dialer, credentials) = pair(Version::V1, now);
+        let (mut dialer, credentials) = pair(WebRtcVersion::V1, now);
         let mut listener = Path::listener(credentials, DIALER.parse().unwrap(), now);
         let check = dialer.poll_check(now).unwrap();
         let moved = "192.0.2.9:7".parse().unwrap();
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn a_message_of_somebody_else_is_not_heard() {
         let now = Instant::now();
-        let (mut dialer, _) = pair(Version::V1, now);
-        let other = Credentials::draw(Version::V1, &mut StdRng::seed_from_u64(8));
+        let (mut dialer, _) = pair(WebRtcVersion::V1, now);
+        let other = Credentials::draw(WebRtcVersion::V1, &mut StdRng::seed_from_u64(8));
         let mut listener = Path::listener(other, DIALER.parse().unwrap(), now);
         let check = dialer.poll_check(now).unwrap();
         let later = now + SILENCE_LIMIT;
@@ -287,7 +287,7 @@ mod tests {
         // Changes of a real message get further into the reader than random bytes.
         #[test]
         fn a_changed_check_is_read_or_refused(changes in proptest::collection::vec((0_usize..200, any::<u8>()), 1..6)) {
-            let (mut dialer, _) = pair(Version::V2, Instant::now());
+            let (mut dialer, _) = pair(WebRtcVersion::V2, Instant::now());
             let mut check = dialer.poll_check(Instant::now()).unwrap_or_default();
             for (at, byte) in changes {
                 if let Some(place) = check.get_mut(at) {

@@ -42,7 +42,7 @@ pub(crate) fn listens_on(address: &Multiaddr) -> bool {
 }
 
 /// The socket address to listen on; `None` if the address is none of WebRTC Direct, or has a name.
-pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+pub(crate) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let place = Place::take(&mut parts)?;
     let Protocol::WebRTCDirect = parts.next()? else { return None };

@@ -36,7 +36,10 @@ use super::{
     credentials::Credentials,
     path::{Check, is_client_hello, is_stun},
 };
-use crate::metrics::{P2pEvent, P2pMetrics};
+use crate::{
+    metrics::{P2pEvent, P2pMetrics},
+    udp::Datagram,
+};
 
 /// Largest datagram, in bytes; longer ones are cut off and then refused. Source: larger than any MTU on the Internet.
 const MAX_DATAGRAM_BYTES: usize = 2_048;
@@ -52,12 +55,6 @@ const MAX_ARRIVALS: usize = 64;
 
 /// Interval at which connections that have ended are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// A datagram of a peer.
-pub(super) struct Datagram {
-    pub(super) from: SocketAddr,
-    pub(super) bytes: Vec<u8>,
-}
 
 /// A new connection, with its first datagram of DTLS.
 pub(super) struct Arrival {
@@ -90,9 +87,39 @@ pub(super) struct Port {
     routes: Arc<Mutex<Routes>>,
 }
 
+/// The way in which datagrams come.
+pub(super) enum Source {
+    /// This port reads its socket.
+    Own,
+    /// QUIC has the socket too, and what is not for QUIC comes here.
+    #[cfg_attr(not(feature = "quic"), allow(dead_code, reason = "a port is shared with QUIC only"))]
+    Shared(mpsc::Receiver<Datagram>),
+}
+
+impl Source {
+    /// Receives the next datagram; `None` for an error of an earlier one, of which the system tells here.
+    ///
+    /// # Cancel safety
+    ///
+    /// No datagram is lost.
+    async fn next(&mut self, socket: &UdpSocket, buffer: &mut [u8]) -> Option<Datagram> {
+        match self {
+            Self::Own => {
+                let (length, from) = socket.recv_from(buffer).await.ok()?;
+                Some(Datagram { from, bytes: buffer.get(..length).unwrap_or_default().to_vec() })
+            }
+            Self::Shared(datagrams) => match datagrams.recv().await {
+                None => std::future::pending().await,
+                datagram => datagram,
+            },
+        }
+    }
+}
+
 /// The end of a socket's task.
 pub(super) struct PortTask {
     port: Port,
+    source: Source,
     arrivals: mpsc::Sender<Arrival>,
     listening: CancellationToken,
     metrics: P2pMetrics,
@@ -163,7 +190,7 @@ impl Port {
     ///
     /// The error of the system.
     pub(super) fn new(
-        socket: std::net::UdpSocket,
+        (socket, source): (std::net::UdpSocket, Source),
         hasher: impl Fn() -> KeyedHasher,
         listening: CancellationToken,
         metrics: P2pMetrics,
@@ -171,7 +198,7 @@ impl Port {
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let port = Self { socket, routes: Arc::new(Mutex::new(Routes::new(hasher))) };
         let (arrivals, arrived) = mpsc::channel(MAX_ARRIVALS);
-        let task = PortTask { port: port.clone(), arrivals, listening, metrics };
+        let task = PortTask { port: port.clone(), source, arrivals, listening, metrics };
         Ok((port, task, arrived))
     }
 
@@ -189,17 +216,15 @@ impl Port {
 
 impl PortTask {
     /// Receives datagrams until nobody listens and no connection is left.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
         let mut sweep = time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                received = self.port.socket.recv_from(&mut buffer) => {
-                    // The system tells of errors of earlier sends here.
-                    let Ok((bytes, from)) = received else { continue };
-                    let bytes = buffer.get(..bytes).unwrap_or_default().to_vec();
-                    self.take(Datagram { from, bytes });
+                received = self.source.next(&self.port.socket, &mut buffer) => {
+                    let Some(datagram) = received else { continue };
+                    self.take(datagram);
                 }
                 _ = sweep.tick() => {
                     let is_empty = self.port.with(|routes| {
@@ -295,7 +320,7 @@ mod tests {
     use runtime::Random;
 
     use super::{
-        super::{credentials::Version, path::Path},
+        super::{credentials::WebRtcVersion, path::Path},
         *,
     };
 
@@ -303,7 +328,7 @@ mod tests {
     #[test]
     fn a_connection_has_one_address_however_often_it_moves() {
         let random = &mut StdRng::seed_from_u64(1);
-        let credentials = Credentials::draw(Version::V1, random);
+        let credentials = Credentials::draw(WebRtcVersion::V1, random);
         let address = |number: u16| SocketAddr::from(([192, 0, 2, 1], 1_024 + number));
         let mut dialer = Path::dialer(credentials.clone(), address(0), Instant::now());
         let bytes = dialer.poll_check(Instant::now()).unwrap();

@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::webrtc::{
-        Side, Version, WebRtcCertificate, channels::HANDSHAKE_KEY, credentials::Credentials,
+        Side, WebRtcCertificate, WebRtcVersion, channels::HANDSHAKE_KEY, credentials::Credentials,
         path::Path, stream::WebRtcStream,
     };
 
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_panic_of_a_library_ends_the_connection_and_nothing_else() {
         let now = Instant::now();
-        let credentials = Credentials::draw(Version::V1, &mut StdRng::seed_from_u64(1));
+        let credentials = Credentials::draw(WebRtcVersion::V1, &mut StdRng::seed_from_u64(1));
         let path = Path::listener(credentials, ([127, 0, 0, 1], 1).into(), now);
         let config = Arc::new(dimpl::Config::builder().build().unwrap());
         let certificate = WebRtcCertificate::generate().unwrap().for_dtls();

@@ -21,7 +21,7 @@ use tokio::{net::UdpSocket, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Version, WebRtc, WebRtcCertificate, WebRtcError, credentials::Credentials,
+    WebRtc, WebRtcCertificate, WebRtcError, WebRtcVersion, credentials::Credentials,
     handshake::Handshakes, path::Path,
 };
 use crate::{
@@ -42,7 +42,7 @@ struct Host {
 }
 
 impl Host {
-    fn new(version: Version) -> Self {
+    fn new(version: WebRtcVersion) -> Self {
         let (key, metrics): (Keypair, _) = (libp2p_key(&new_key()), P2pMetrics::default());
         let backlog = Backlog::new(1 << 26, metrics.clone());
         let certificate = WebRtcCertificate::generate().unwrap();
@@ -50,12 +50,22 @@ impl Host {
         let handshakes = Handshakes::new((&key, &certificate), owner, version).unwrap();
         let outside = (Environment::system(), DialHosts::default());
         let peer = key.public().to_peer_id();
-        Self { transport: WebRtc::new(outside, handshakes), metrics, backlog, peer }
+        let transport = WebRtc::new(
+            outside,
+            handshakes,
+            #[cfg(feature = "quic")]
+            crate::udp_ports::UdpPorts::new(
+                std::collections::BTreeSet::new(),
+                Environment::system(),
+                (connection_tasks(), metrics.clone()),
+            ),
+        );
+        Self { transport, metrics, backlog, peer }
     }
 
     /// A node that listens, and its address.
     async fn listening() -> (Self, Multiaddr) {
-        let mut host = Self::new(Version::V1);
+        let mut host = Self::new(WebRtcVersion::V1);
         let anywhere = "/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap();
         host.transport.listen_on(ListenerId::next(), anywhere).unwrap();
         let TransportEvent::NewAddress { listen_addr, .. } = host.next().await else {
@@ -97,7 +107,7 @@ struct Ends {
     ours: Muxer,
 }
 
-async fn connect(version: Version) -> Ends {
+async fn connect(version: WebRtcVersion) -> Ends {
     let (mut listener, address) = Host::listening().await;
     let mut dialer = Host::new(version);
     let both = async { tokio::join!(listener.accept(), dialer.dial(&address)) };
@@ -171,7 +181,7 @@ async fn echo(muxer: &mut Muxer) {
 // Issue 13, 3: the library's own transport breaks a stream at one message above 8 KiB.
 #[tokio::test]
 async fn streams_of_any_size_come_back_as_they_went() {
-    for version in [Version::V1, Version::V2] {
+    for version in [WebRtcVersion::V1, WebRtcVersion::V2] {
         let Ends { mut theirs, mut ours, listener: _listener, dialer: _dialer } =
             connect(version).await;
         let asking = async {
@@ -199,7 +209,7 @@ async fn streams_of_any_size_come_back_as_they_went() {
 #[tokio::test]
 async fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost_when_it_goes_on() {
     const BYTES: usize = 3 * 1024 * 1024;
-    let Ends { listener, dialer, mut theirs, mut ours } = connect(Version::V1).await;
+    let Ends { listener, dialer, mut theirs, mut ours } = connect(WebRtcVersion::V1).await;
     let mut stream = open(&mut ours).await;
     let writing = async {
         stream.write_all(&vec![7; BYTES]).await.unwrap();
@@ -230,7 +240,7 @@ async fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost_when_it_goes_o
 async fn an_id_is_used_again_while_somebody_holds_the_stream_that_had_it() {
     const STREAMS: usize = 600;
     let Ends { listener: _listener, dialer: _dialer, mut theirs, mut ours } =
-        connect(Version::V1).await;
+        connect(WebRtcVersion::V1).await;
     let opening = async {
         for number in 0..STREAMS {
             let mut stream = open(&mut ours).await;
@@ -260,7 +270,7 @@ async fn an_id_is_used_again_while_somebody_holds_the_stream_that_had_it() {
 async fn a_connection_that_is_closed_in_order_loses_nothing() {
     const BYTES: usize = 400_000;
     let Ends { listener: _listener, dialer: _dialer, mut theirs, mut ours } =
-        connect(Version::V1).await;
+        connect(WebRtcVersion::V1).await;
     let mut stream = open(&mut ours).await;
     let write = async {
         stream.write_all(&vec![7; BYTES]).await.unwrap();
@@ -291,7 +301,7 @@ async fn a_peer_that_disappears_is_noticed() {
     let tasks = TaskSet::new(&CancellationToken::new());
     let (mut listener, address) = Host::listening().await;
     let through = proxy(&tasks, &address).await;
-    let mut dialer = Host::new(Version::V1);
+    let mut dialer = Host::new(WebRtcVersion::V1);
     let both = async { tokio::join!(listener.accept(), dialer.dial(&through)) };
     let (accepting, dialled) = time::timeout(PATIENCE, both).await.expect("a handshake");
     let ((_, mut theirs), (_, mut ours)) = (accepting.unwrap(), dialled.unwrap());
@@ -319,7 +329,7 @@ async fn garbage_and_checks_of_strangers_cost_no_connection_and_are_counted() {
     for number in 0..2_000_u32 {
         let garbage = [&[(number % 256) as u8][..], &number.to_be_bytes(), &[0; 40]].concat();
         let _ = stranger.send_to(&garbage, to).await;
-        let credentials = Credentials::draw(Version::V2, &mut random);
+        let credentials = Credentials::draw(WebRtcVersion::V2, &mut random);
         let now = time::Instant::now().into_std();
         let check = Path::dialer(credentials, to, now).poll_check(now).unwrap();
         let _ = stranger.send_to(&check, to).await;
@@ -327,7 +337,7 @@ async fn garbage_and_checks_of_strangers_cost_no_connection_and_are_counted() {
             time::sleep(Duration::from_millis(1)).await;
         }
     }
-    let mut dialer = Host::new(Version::V1);
+    let mut dialer = Host::new(WebRtcVersion::V1);
     let both = async { tokio::join!(listener.accept(), dialer.dial(&address)) };
     // An honest peer gets in behind them, and is the first that the door hears of.
     let (accepted, dialled) = time::timeout(PATIENCE, both).await.expect("a handshake");
@@ -358,7 +368,7 @@ async fn honest_peers_get_in_beside_handshakes_that_are_begun_and_left() {
     for number in 0..HANDSHAKES {
         let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let now = time::Instant::now().into_std();
-        let credentials = Credentials::draw(Version::V1, &mut random);
+        let credentials = Credentials::draw(WebRtcVersion::V1, &mut random);
         let check = Path::dialer(credentials, to, now).poll_check(now).unwrap();
         stranger.send_to(&check, to).await.unwrap();
         let answered = time::timeout(PATIENCE, stranger.recv(&mut [0; 2_048])).await;
@@ -391,7 +401,7 @@ async fn a_peer_with_another_certificate_than_its_address_says_is_refused() {
     let mut forged: Multiaddr =
         address.iter().filter(|part| !matches!(part, Protocol::Certhash(_))).collect();
     forged.push(hash);
-    let mut dialer = Host::new(Version::V1);
+    let mut dialer = Host::new(WebRtcVersion::V1);
     let accepting = async {
         // It ends when the dialer has gone.
         let _ = listener.accept().await;

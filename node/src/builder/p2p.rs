@@ -50,6 +50,8 @@ pub(super) struct P2pSide {
     dht: DhtConfig,
     #[cfg(feature = "reachability")]
     reach: ReachConfig,
+    #[cfg(feature = "webrtc")]
+    webrtc_version: net_p2p::WebRtcVersion,
     /// `true` if the WebSocket port serves libp2p too.
     #[cfg(all(feature = "ws", feature = "websocket"))]
     shares_port: bool,
@@ -74,6 +76,8 @@ impl Default for P2pSide {
             dht: DhtConfig::default(),
             #[cfg(feature = "reachability")]
             reach: ReachConfig::default(),
+            #[cfg(feature = "webrtc")]
+            webrtc_version: net_p2p::WebRtcVersion::default(),
             #[cfg(all(feature = "ws", feature = "websocket"))]
             shares_port: false,
             #[cfg(feature = "private-network")]
@@ -163,6 +167,14 @@ impl NodeBuilder {
     /// this build, Noise first.
     pub fn security(mut self, order: impl IntoIterator<Item = Security>) -> Self {
         self.p2p.security = order.into_iter().collect();
+        self
+    }
+
+    /// Sets the version of WebRTC Direct's handshake that the node dials with. Default: the first, which every implementation
+    /// has. Those that dial this node have either.
+    #[cfg(feature = "webrtc")]
+    pub fn webrtc_version(mut self, version: net_p2p::WebRtcVersion) -> Self {
+        self.p2p.webrtc_version = version;
         self
     }
 
@@ -313,6 +325,7 @@ impl NodeBuilder {
         #[cfg(feature = "webrtc")]
         {
             config.webrtc_certificate.clone_from(&lent.webrtc_certificate);
+            config.webrtc_version = self.p2p.webrtc_version;
         }
         #[cfg(feature = "private-network")]
         {

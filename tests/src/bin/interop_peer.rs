@@ -21,7 +21,7 @@ use futures::StreamExt;
 use gossip::http::{HttpClient, read_all};
 use http::Request;
 use http_body_util::BodyExt;
-use tandem::{Environment, Forward, Mode, NodeBuilder, TlsFiles};
+use tandem::{Environment, Forward, Mode, NodeBuilder, TlsFiles, WebRtcVersion};
 use testkit::{
     http::{
         pattern::{self, Pattern, Reader},
@@ -85,8 +85,11 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
 }
 
 /// Puts a node into the private network of the environment, if there is one, and gives it the certificate of the folder
-/// `INTEROP_TLS`, which it also trusts.
+/// `INTEROP_TLS`, which it also trusts. With INTEROP_WEBRTC=2 it dials with the second version of WebRTC Direct's handshake.
 fn as_asked(builder: NodeBuilder) -> NodeBuilder {
+    let is_second = std::env::var("INTEROP_WEBRTC").is_ok_and(|version| version == "2");
+    let version = if is_second { WebRtcVersion::V2 } else { WebRtcVersion::V1 };
+    let builder = builder.webrtc_version(version);
     let builder = match std::env::var_os("INTEROP_PSK") {
         Some(file) => builder.private_network(file),
         None => builder,
