@@ -3,7 +3,8 @@
 //   node call.mjs CHROMIUM ADDRESS
 //   node call.mjs CHROMIUM ADDRESS TOPIC
 //
-// With a topic, js-libp2p publishes on it until it hears the node there. Exit status: 0 if all held.
+// With a topic, js-libp2p publishes on it until it hears the node there. With INTEROP_FIREFOX, the program of Firefox, the pages are
+// there; it reaches nobody over WebRTC at a loopback address. Exit status: 0 if all held.
 import { createServer } from 'node:http'
 import { build } from 'esbuild'
 import puppeteer from 'puppeteer-core'
@@ -20,7 +21,8 @@ const overWebRtc = [
   { name: 'own JavaScript, v2, where v1 is forbidden', page: 'own', flags: [NO_MUNGING], holds: true },
   { name: 'js-libp2p, v1, where it is forbidden', page: 'js-libp2p', flags: [NO_MUNGING], holds: false }
 ]
-const ways = address.includes('/webrtc-direct') ? overWebRtc : [{ name: 'js-libp2p', page: 'js-libp2p', flags: [], holds: true }]
+const firefox = process.env.INTEROP_FIREFOX
+const ways = address.includes('/webrtc-direct') ? overWebRtc.filter(way => !firefox || way.flags.length === 0) : [{ name: 'js-libp2p', page: 'js-libp2p', flags: [], holds: true }]
 
 const bundle = async page => {
   const built = await build({
@@ -39,7 +41,9 @@ const origin = `http://127.0.0.1:${server.address().port}`
 
 let held = true
 for (const way of ways) {
-  const browser = await puppeteer.launch({ executablePath: chromium, headless: true, args: ['--no-sandbox', ...way.flags] })
+  const browser = await puppeteer.launch(firefox
+    ? { executablePath: firefox, browser: 'firefox', headless: true }
+    : { executablePath: chromium, headless: true, args: ['--no-sandbox', ...way.flags] })
   let result
   try {
     const tab = await browser.newPage()
