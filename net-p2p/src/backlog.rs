@@ -282,6 +282,18 @@ impl ConnectionBacklog {
         self.open.shared.take(&self.open.account, bytes);
     }
 
+    /// Counts `bytes` in place of those that were `counted` before, and evicts if that is too much.
+    #[cfg(any(feature = "quic", feature = "webrtc"))]
+    pub(crate) fn recount(&self, counted: &mut usize, bytes: usize) {
+        let before = std::mem::replace(counted, bytes);
+        if bytes > before {
+            self.add(bytes - before);
+            self.settle();
+        } else {
+            self.take(before - bytes);
+        }
+    }
+
     /// Evicts if all connections together exceed the bound.
     pub(crate) fn settle(&self) {
         let shared = &self.open.shared;

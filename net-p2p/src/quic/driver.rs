@@ -182,13 +182,7 @@ impl Driver {
             was_empty: self.shared.was_empty.swap(false, Ordering::Relaxed),
             was_blocked: self.shared.was_blocked.swap(false, Ordering::Relaxed),
         });
-        let before = std::mem::replace(&mut self.counted, bytes);
-        if bytes > before {
-            self.backlog.add(bytes - before);
-            self.backlog.settle();
-        } else {
-            self.backlog.take(before - bytes);
-        }
+        self.backlog.recount(&mut self.counted, bytes);
     }
 
     /// Closes the connection once everything has arrived, for as long as the caller waits for the result.

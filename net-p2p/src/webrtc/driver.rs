@@ -257,13 +257,7 @@ impl Driver {
         for _ in 0..refused {
             self.metrics.note(P2pEvent::MuxerFull);
         }
-        let before = std::mem::replace(&mut self.counted, bytes);
-        if bytes > before {
-            self.backlog.add(bytes - before);
-            self.backlog.settle();
-        } else {
-            self.backlog.take(before - bytes);
-        }
+        self.backlog.recount(&mut self.counted, bytes);
     }
 
     /// Closes the connection once everything has arrived, for as long as the caller waits for the result.
