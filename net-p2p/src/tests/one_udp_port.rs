@@ -1,8 +1,10 @@
 //! A node whose UDP port QUIC and WebRTC share.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use gossip::{GossipNode as _, NetworkProfile, NodeAddress, Outbound, PeerClass, Tag};
+use rand::Rng as _;
+use runtime::Environment;
 use tokio::{net::UdpSocket, time};
 
 use super::host::{Node, new_key, until};
@@ -14,12 +16,21 @@ const MESSAGES: usize = 400;
 /// Datagrams of strangers, of each kind.
 const STRAYS: usize = 5_000;
 
+/// An address at which nothing listens. Its port is none that the system gives to those who ask for any, as other tests do.
+fn free_port() -> SocketAddr {
+    let mut random = Environment::system().random();
+    loop {
+        let at = SocketAddr::from(([127, 0, 0, 1], random.random_range(12_000..30_000)));
+        if std::net::UdpSocket::bind(at).is_ok() {
+            return at;
+        }
+    }
+}
+
 // Issue 13, 3: "one UDP port shared with QUIC if that is sound".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_over_quic_and_webrtc_gossip_through_one_port_beside_a_flood_of_strays() {
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let at = free.local_addr().unwrap();
-    drop(free);
+    let at = free_port();
     let host = format!("/ip4/127.0.0.1/udp/{}", at.port());
     let listens = |config| P2pConfig {
         listen: ["quic-v1", "webrtc-direct"]
