@@ -387,7 +387,7 @@ impl P2pEvent {
                 "A node answered this one's search in the DHT with a value that is none of the key"
             }
             Self::WebSocketRefused => {
-                "A connection to a WebSocket address was closed: its TLS handshake failed, or it asked for no WebSocket at `/`"
+                "A connection to a WebSocket address was closed: its TLS handshake failed, it asked for no WebSocket at `/`, or it was a page of an origin that is not let in"
             }
             Self::WebSocketFault => {
                 "A WebSocket was closed: its peer broke the rules of WebSocket, or sent text"

@@ -6,6 +6,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use net_tcp::{
     CertificateDer,
     hand_over::HandOver,
+    origins::PageOrigins,
     tls::{TlsIdentity, Trust},
 };
 
@@ -20,6 +21,9 @@ pub struct WebConfig {
     pub reread: Option<Duration>,
     /// The WebSocket port of another network of the node, whose clients are served too. Default: none.
     pub port: Option<HandOver>,
+    /// The origins of the pages that may dial this node's own WebSockets; the port of another network goes by that network's.
+    /// Default: none but those of this host itself.
+    pub page_origins: PageOrigins,
     /// Verifies the servers that this node dials over TLS.
     pub(crate) trust: Arc<Trust>,
 }

@@ -13,6 +13,7 @@
 
 pub mod frame;
 pub mod hand_over;
+pub mod origins;
 pub mod tls;
 pub mod websocket;
 

@@ -7,10 +7,9 @@ use gossip::{
 };
 use mesh::Door;
 use net_http::{HttpServer, client::Clients};
-use net_tcp::{CertificateDer, hand_over::HandOver};
+use net_tcp::{CertificateDer, hand_over::HandOver, origins::PageOrigins};
 
 use crate::{
-    origins::PageOrigins,
     proxy::ProxyRules,
     tls::{self, TlsIdentity},
 };

@@ -16,14 +16,13 @@ use gossip::{
 };
 use mesh::Door;
 use net_http::HttpServer;
-use net_tcp::hand_over::HandOver;
+use net_tcp::{hand_over::HandOver, origins::PageOrigins};
 use rand::Rng;
 use runtime::Environment;
 
 use crate::{
     config::{GossipService, Libp2pIdentity, StartError, WsConfig},
     metrics::WsMetrics,
-    origins::PageOrigins,
     priority::Priority,
     proxy::ProxyRules,
     tls::{TlsIdentity, Trust},

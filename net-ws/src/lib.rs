@@ -28,7 +28,6 @@ pub mod fuzzing;
 mod link;
 mod metrics;
 mod network;
-mod origins;
 mod port;
 mod priority;
 mod proxy;
@@ -44,10 +43,10 @@ pub use config::{
     AddPeerError, GossipService, Libp2pIdentity, StartError, TargetError, WsConfig, check_peer,
 };
 pub use metrics::{DialRefusal, ProxyFault, TlsRefusal, UpgradeRefusal, WsMetrics};
+pub use net_tcp::origins::{PageOrigin, PageOriginError, PageOrigins};
 pub use net_tcp::{
     CertificateDer,
     tls::{CertificateError, TlsError, TlsIdentity, read_certificates},
 };
 pub use network::WsNetwork;
-pub use origins::{PageOrigin, PageOriginError, PageOrigins};
 pub use proxy::{ProxyProtocol, ProxyRules, RealIpHeader};

@@ -16,6 +16,8 @@ mod found;
 mod networks;
 #[cfg(feature = "p2p")]
 mod p2p;
+#[cfg(any(feature = "ws", feature = "websocket"))]
+mod pages;
 #[cfg(feature = "http")]
 mod served;
 #[cfg(any(feature = "ws", feature = "websocket"))]
@@ -36,6 +38,8 @@ use mesh::{Admit, Door, InboundLimits, MeshLimits};
 #[cfg(feature = "http")]
 use net_http::ServeContext;
 use net_http::client::{ClientLimits, Clients};
+#[cfg(any(feature = "ws", feature = "websocket"))]
+use net_tcp::origins::PageOrigins;
 use rand::Rng;
 use runtime::Environment;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +119,8 @@ pub struct NodeBuilder {
     mode: Mode,
     #[cfg(any(feature = "ws", feature = "websocket"))]
     tls: tls::TlsSide,
+    #[cfg(any(feature = "ws", feature = "websocket"))]
+    page_origins: PageOrigins,
     #[cfg(feature = "ws")]
     ws: WsSide,
     #[cfg(feature = "p2p")]
@@ -163,6 +169,8 @@ impl NodeBuilder {
             mode: Mode::default(),
             #[cfg(any(feature = "ws", feature = "websocket"))]
             tls: tls::TlsSide::default(),
+            #[cfg(any(feature = "ws", feature = "websocket"))]
+            page_origins: PageOrigins::default(),
             #[cfg(feature = "ws")]
             ws: WsSide::default(),
             #[cfg(feature = "p2p")]
@@ -434,8 +442,8 @@ impl NodeBuilder {
         let identity = key.identity();
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION")).to_owned();
         let clients = Clients::new(self.client_limits, agent, &cancel);
-        #[cfg(all(feature = "http", feature = "ws"))]
-        self.served.for_pages(self.ws.page_origins.clone());
+        #[cfg(all(feature = "http", any(feature = "ws", feature = "websocket")))]
+        self.served.for_pages(self.page_origins.clone());
         #[cfg(feature = "http")]
         let http_server = std::mem::take(&mut self.served).server(ServeContext {
             clock: self.environment.clock().clone(),

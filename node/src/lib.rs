@@ -134,10 +134,12 @@ pub use net_p2p::{
 };
 #[cfg(feature = "reachability")]
 pub use net_p2p::{ReachConfig, ReachPart, RelayLimits};
+#[cfg(any(feature = "ws", feature = "websocket"))]
+pub use net_tcp::origins::{PageOrigin, PageOriginError, PageOrigins};
 #[cfg(feature = "ws")]
 pub use net_ws::{
-    DialRefusal, PageOrigin, PageOriginError, PageOrigins, ProxyFault, ProxyProtocol, ProxyRules,
-    RealIpHeader, TlsError, TlsRefusal, UpgradeRefusal, WsMetrics,
+    DialRefusal, ProxyFault, ProxyProtocol, ProxyRules, RealIpHeader, TlsError, TlsRefusal,
+    UpgradeRefusal, WsMetrics,
 };
 pub use peer_control::{AddPeerError, BanError, PeerControl, SetMembersError};
 #[cfg(feature = "http")]

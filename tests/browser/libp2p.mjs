@@ -299,7 +299,7 @@ try {
   const listens = ['--listen-ws', `127.0.0.1:${ws}`, ...[`tcp/${plain}`, `tcp/${web}/ws`, `tcp/${secure}/tls/ws`].flatMap((above) => ['--listen-p2p', `/ip4/127.0.0.1/${above}`])]
   const relay = { now: null }
   const restart = async () => {
-    relay.now = await start(program, scratch, 'relay', ...listens, '--tls-cert', cert, '--tls-key', key, '--service', 'status', '--max-inbound-per-ip', '50')
+    relay.now = await start(program, scratch, 'relay', ...listens, '--tls-cert', cert, '--tls-key', key, '--service', 'status', '--max-inbound-per-ip', '50', '--page-origin', site.origin)
   }
   await restart()
   const behind = await start(program, scratch, 'behind', '--mode', 'ws', '--tls-ca', cert, '--peer', `https://localhost:${ws}`)

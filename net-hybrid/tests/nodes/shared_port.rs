@@ -83,6 +83,13 @@ async fn one_port_serves_gossip_and_http_and_libp2p() {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
             "HTTP/1.1 404 ",
         ),
+        // Issue 13, 8: a page of another site. Before, it was answered 101.
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Origin: https://evil.example\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+            "HTTP/1.1 403 ",
+        ),
     ] {
         let mut stream = TcpStream::connect(port).await.expect("it listens");
         stream.write_all(request.as_bytes()).await.expect("it reads");

@@ -42,6 +42,7 @@ impl Rise {
             web: Web {
                 identity: config.web.identity.clone(),
                 trust: Arc::clone(&config.web.trust),
+                pages: Arc::new(config.web.page_origins.clone()),
                 random: environment.random(),
                 metrics: metrics.clone(),
             },

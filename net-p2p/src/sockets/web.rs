@@ -14,6 +14,7 @@ use std::{
 
 use net_tcp::{
     frame::Role,
+    origins::PageOrigins,
     tls::{self, TlsIdentity, Trust},
     websocket::{Carrier, WsStream, upgrade},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Web {
     pub(crate) identity: Option<TlsIdentity>,
     /// Verifies the servers that this node dials over TLS.
     pub(crate) trust: Arc<Trust>,
+    /// The pages that are let in.
+    pub(crate) pages: Arc<PageOrigins>,
     pub(crate) random: Random,
     pub(crate) metrics: P2pMetrics,
 }
@@ -60,8 +63,8 @@ impl Web {
     }
 
     async fn upgraded(self, io: Box<dyn Carrier>) -> io::Result<WebSocket> {
-        let Self { random, metrics, .. } = self;
-        let upgraded = upgrade::accept(io, random).await.map_err(|error| {
+        let Self { random, metrics, pages, .. } = self;
+        let upgraded = upgrade::accept(io, &pages, random).await.map_err(|error| {
             metrics.note(P2pEvent::WebSocketRefused);
             io::Error::other(error)
         })?;

@@ -8,6 +8,7 @@ use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{Multiaddr, StreamProtocol, multiaddr::Protocol};
 use net_tcp::{
     frame::{Control, Data, OpCode, Part, write_frame},
+    origins::PageOrigins,
     tls::{TlsIdentity, read_certificates},
 };
 use rcgen::generate_simple_self_signed;
@@ -26,7 +27,7 @@ const ECHO: StreamProtocol = StreamProtocol::new("/test/echo");
 const PING: &str = "/ipfs/ping/1.0.0";
 
 const HEAD: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-    Origin: https://page.example\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
 
 /// A certificate for this machine, in files.
 pub(super) struct Files(TempDir);
@@ -63,8 +64,10 @@ async fn listening(address: &str, change: impl FnOnce(P2pConfig) -> P2pConfig) -
     .await
 }
 
+const WEB_SOCKET: &str = "/ip4/127.0.0.1/tcp/0/ws";
+
 async fn over_web_socket() -> Node {
-    listening("/ip4/127.0.0.1/tcp/0/ws", |config| config).await
+    listening(WEB_SOCKET, |config| config).await
 }
 
 fn is_linked(node: &Node) -> bool {
@@ -106,6 +109,42 @@ async fn rest(mut stream: TcpStream) -> Vec<u8> {
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
     rest
+}
+
+// Issue 13, 8: "a page of a foreign origin is refused by default". Before, pages of every site were answered 101.
+#[tokio::test]
+async fn pages_of_other_sites_are_refused_unless_they_are_listed() {
+    let listed = |mut config: P2pConfig| {
+        let site = "https://page.example".parse().unwrap();
+        config.web.page_origins = PageOrigins::default().with(site);
+        config
+    };
+    let (closed, open) = (over_web_socket().await, listening(WEB_SOCKET, listed).await);
+    let mut refused = 0;
+    for (origin, by_closed, by_open) in [
+        ("https://page.example", 403, 101),
+        ("https://evil.example", 403, 403),
+        ("null", 403, 403),
+        ("https://page.example\r\nOrigin: https://evil.example", 403, 101),
+    ] {
+        for (node, expected) in [(&closed, by_closed), (&open, by_open)] {
+            let mut stream = connect(node).await;
+            let head = HEAD.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1);
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = BytesMut::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+            }
+            let status = format!("HTTP/1.1 {expected} ");
+            assert!(answer.starts_with(status.as_bytes()), "{origin}: {answer:?}");
+            if expected == 403 {
+                assert!(rest(stream).await.is_empty());
+                refused += 1;
+            }
+        }
+    }
+    let count = |node: &Node| node.network.metrics().count(P2pEvent::WebSocketRefused);
+    until("they are counted", || count(&closed) + count(&open) == refused).await;
 }
 
 #[tokio::test]

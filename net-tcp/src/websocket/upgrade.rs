@@ -19,7 +19,7 @@ use super::{
     Carrier, WsStream,
     request::{self, NoUpgrade},
 };
-use crate::frame::Role;
+use crate::{frame::Role, origins::PageOrigins};
 
 /// Longest head of a request or an answer, in bytes. Source: the bound of the WebSocket port, 8 KiB.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -46,6 +46,9 @@ pub enum UpgradeError {
     /// The request was for another path than `/`.
     #[error("the request is for another path than /")]
     Path,
+    /// The request came from a page of an origin that is not let in.
+    #[error("pages of this origin are not let in: the operator of the node has not listed it")]
+    Origin,
     /// The request had no key.
     #[error("the request has no Sec-WebSocket-Key")]
     NoKey,
@@ -57,7 +60,7 @@ pub enum UpgradeError {
     NotAccepted,
 }
 
-/// Reads the request of a client for a WebSocket at `/`, and accepts it.
+/// Reads the request of a client for a WebSocket at `/`, and accepts it, unless it is a page of another origin than `pages`.
 ///
 /// # Errors
 ///
@@ -66,7 +69,11 @@ pub enum UpgradeError {
 /// # Cancel safety
 ///
 /// Not safe: bytes that were read are lost.
-pub async fn accept<Io: Carrier>(mut io: Io, random: Random) -> Result<WsStream<Io>, UpgradeError> {
+pub async fn accept<Io: Carrier>(
+    mut io: Io,
+    pages: &PageOrigins,
+    random: Random,
+) -> Result<WsStream<Io>, UpgradeError> {
     let mut bytes = BytesMut::new();
     let (asked, length) = loop {
         if let Some(asked) = Asked::parse(&bytes)? {
@@ -74,11 +81,12 @@ pub async fn accept<Io: Carrier>(mut io: Io, random: Random) -> Result<WsStream<
         }
         more(&mut io, &mut bytes).await?;
     };
-    let key = match asked.key() {
+    let key = match asked.key(pages) {
         Ok(key) => key,
         Err(error) => {
             let status = match error {
                 UpgradeError::Path => "404 Not Found",
+                UpgradeError::Origin => "403 Forbidden",
                 UpgradeError::NoUpgrade(NoUpgrade::Method) => "405 Method Not Allowed",
                 _ => "400 Bad Request",
             };
@@ -170,11 +178,14 @@ impl Asked {
         Ok(Some((asked, length)))
     }
 
-    fn key(&self) -> Result<HeaderValue, UpgradeError> {
+    fn key(&self, pages: &PageOrigins) -> Result<HeaderValue, UpgradeError> {
         if self.path != "/" {
             return Err(UpgradeError::Path);
         }
         request::judge(&self.method, &self.headers).map_err(UpgradeError::NoUpgrade)?;
+        if !pages.let_in_client(&self.headers) {
+            return Err(UpgradeError::Origin);
+        }
         request::key(&self.headers).cloned().ok_or(UpgradeError::NoKey)
     }
 }

@@ -5,12 +5,16 @@
 //!
 //! * Only `/` is handed over, and only a complete request for a WebSocket. Every other request is answered as on a node
 //!   without another network.
+//! * A page of an origin that is not let in gets no WebSocket here either.
 //! * The socket keeps its place with the door: its pass goes with it.
 
 use gossip::http::{Caller, HttpBody};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use net_http::serve::{Action, Pipelined, RequestHead};
 use net_tcp::websocket::request as websocket;
+
+use super::reply;
+use crate::{context::Context, metrics::UpgradeRefusal};
 
 /// A request that was upgraded.
 pub(super) enum Taken<G> {
@@ -21,12 +25,15 @@ pub(super) enum Taken<G> {
 }
 
 /// The upgrade of a request that belongs to another network; `None` for any other request.
-pub(super) fn upgrade<G>(request: &RequestHead<'_>) -> Option<Action<Taken<G>>> {
-    // Pages of every site may ask: the handshake of libp2p proves keys, and nothing here goes by cookies.
+pub(super) fn upgrade<G>(context: &Context, request: &RequestHead<'_>) -> Option<Action<Taken<G>>> {
     websocket::judge(request.method, request.headers).ok()?;
     let key = websocket::key(request.headers)?;
     if request.uri.path() != "/" || request.pipelined == Pipelined::Something {
         return None;
+    }
+    if !context.page_origins.let_in_client(request.headers) {
+        context.metrics.note_upgrade(UpgradeRefusal::Origin);
+        return Some(Action::Answer(reply::refused(StatusCode::FORBIDDEN, reply::FOREIGN)));
     }
     let accept = HeaderValue::try_from(websocket::accept_key(key.as_bytes())).ok()?;
     let mut headers = HeaderMap::with_capacity(3);

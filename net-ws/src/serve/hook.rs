@@ -67,7 +67,7 @@ impl ConnectionHook for GossipHook<'_> {
             }
         };
         if context.hand_over.is_some()
-            && let Some(action) = handed::upgrade(request)
+            && let Some(action) = handed::upgrade(context, request)
         {
             known();
             return action;

@@ -5,6 +5,10 @@ use http::{HeaderValue, StatusCode, header};
 use net_http::reply::{NO_SNIFF, PLAIN, text};
 pub(super) use net_http::reply::{empty, refused};
 
+/// The words for a page of another site.
+pub(super) const FOREIGN: &str =
+    "pages of this origin are not let in: the operator of the node has not listed it";
+
 /// The answer to a request that does not ask for a WebSocket, or not for one of version 13.
 pub(super) fn no_upgrade(status: StatusCode) -> HttpResponse {
     let headers = [

@@ -26,7 +26,10 @@ use gossip::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use mesh::{Pass, PeerPlace};
 use net_http::serve::{Action, Pipelined, RequestHead};
-use net_tcp::websocket::request::{self as websocket, NoUpgrade};
+use net_tcp::{
+    origins::{MAX_ORIGIN_BYTES, is_same_host},
+    websocket::request::{self as websocket, NoUpgrade},
+};
 use rand::Rng;
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -35,7 +38,6 @@ use super::{handed::Taken, reply};
 use crate::{
     context::{Answers, Context, Exchange},
     metrics::UpgradeRefusal,
-    origins::{MAX_ORIGIN_BYTES, is_same_host, is_sure_host},
 };
 
 /// A peer whose upgrade request was accepted.
@@ -331,7 +333,7 @@ fn websocket_key(
             HelloPlace::Headers => refuse(UpgradeRefusal::Origin, StatusCode::FORBIDDEN),
             HelloPlace::HeadersOrQuery { .. } => Refusal::new(
                 UpgradeRefusal::Origin,
-                Answer::Words(StatusCode::FORBIDDEN, FOREIGN.into()),
+                Answer::Words(StatusCode::FORBIDDEN, reply::FOREIGN.into()),
             ),
         });
     }
@@ -339,16 +341,11 @@ fn websocket_key(
     key.ok_or_else(|| refuse(UpgradeRefusal::NoKey, StatusCode::BAD_REQUEST))
 }
 
-/// The answer to a page of another site.
-const FOREIGN: &str =
-    "pages of this origin are not let in: the operator of the node has not listed it";
-
 /// Returns `true` if `Origin` is absent, is listed, or names this host; for a page, this host by a name that can be no other.
 fn is_let_in(context: &Context, headers: &HeaderMap, said: &Said<'_>) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let is_page = matches!(said, Said::InQuery(_));
-    context.page_origins.lets_in(origin)
-        || is_same_host(origin, headers) && (!is_page || is_sure_host(headers))
+    context.page_origins.let_in_client(headers)
+        || matches!(said, Said::InHeaders(_)) && is_same_host(origin, headers)
 }
 
 /// The headers of the 101. The first three are in this order. Source: wire facts 1.3.

@@ -319,6 +319,7 @@ impl NodeBuilder {
             let super::tls::Certificates { own, client, roots } = lent.certificates.clone();
             config.web = WebConfig::default().with_roots(roots, client);
             config.web.identity = own;
+            config.web.page_origins = self.page_origins.clone();
             // In other modes the WebSocket side reads the files again.
             config.web.reread = (self.mode == Mode::Libp2p).then_some(REREAD);
         }

@@ -9,7 +9,7 @@
 //! * Routers are asked in the order in which they were given, so none hides what came before it.
 //! * Every router is behind a protection; only the service that is asked last may be without one.
 
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "websocket"))]
 use std::time::Duration;
 use std::{convert::Infallible, sync::Arc};
 
@@ -22,11 +22,11 @@ use http::{Response, StatusCode};
 use net_http::{HttpServer, Protection, ServeContext, ServeLimits, reply};
 use runtime::Rarely;
 use tower::{Service, ServiceExt, service_fn};
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "websocket"))]
 use {
     gossip::http::HttpRequest,
     http::{Method, header},
-    net_ws::PageOrigins,
+    net_tcp::origins::PageOrigins,
     tower::Layer,
     tower_http::cors::{AllowOrigin, CorsLayer},
 };
@@ -41,7 +41,7 @@ pub(super) struct Served {
     limits: ServeLimits,
     /// The first limit of a protection that cannot be used.
     wrong: Option<LimitError>,
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "websocket"))]
     page_origins: PageOrigins,
 }
 
@@ -57,7 +57,7 @@ impl Served {
     }
 
     /// Has pages of these origins read the answers (CORS).
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "websocket"))]
     pub(super) fn for_pages(&mut self, origins: PageOrigins) {
         self.page_origins = origins;
     }
@@ -71,10 +71,10 @@ impl Served {
     /// The server of it; `None` if there is nothing to serve.
     pub(super) fn server(self, context: ServeContext) -> Option<HttpServer> {
         let limits = self.limits.clone();
-        #[cfg(feature = "ws")]
+        #[cfg(any(feature = "ws", feature = "websocket"))]
         let origins = self.page_origins.clone();
         let service = self.service()?;
-        #[cfg(feature = "ws")]
+        #[cfg(any(feature = "ws", feature = "websocket"))]
         let service = readable_by_pages(service, origins);
         Some(HttpServer::within(service, limits, context))
     }
@@ -128,7 +128,7 @@ impl NodeBuilder {
 
 /// A service whose answers pages of these origins may read. Other requests, those of all programs that are no pages
 /// included, reach it as they are.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "websocket"))]
 fn readable_by_pages(service: HttpService, origins: PageOrigins) -> HttpService {
     if origins.is_empty() {
         return service;
@@ -155,7 +155,7 @@ fn readable_by_pages(service: HttpService, origins: PageOrigins) -> HttpService 
 }
 
 /// Time for which a browser remembers what a page may ask for. Chosen: what browsers allow at least.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "websocket"))]
 const PREFLIGHT_TIME: Duration = Duration::from_secs(600);
 
 /// A service that answers also where `service` fails.
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(missing, (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
     }
 
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "websocket"))]
     #[tokio::test]
     async fn pages_of_listed_origins_may_read_answers_and_no_others() {
         let mut served = Served::default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gossip::{NodeAddress, PriorityScheme};
-use net_ws::{PageOrigins, ProxyRules, WsConfig};
+use net_ws::{ProxyRules, WsConfig};
 
 use super::{NodeBuilder, networks::Lent};
 use crate::error::StartError;
@@ -16,14 +16,12 @@ pub(super) struct WsSide {
     public_address: Option<NodeAddress>,
     priority: Option<Arc<dyn PriorityScheme>>,
     proxies: ProxyRules,
-    pub(super) page_origins: PageOrigins,
 }
 
 impl Default for WsSide {
     fn default() -> Self {
         let listen = Some("127.0.0.1:0".to_owned());
-        let (proxies, page_origins) = (ProxyRules::default(), PageOrigins::default());
-        Self { listen, public_address: None, priority: None, proxies, page_origins }
+        Self { listen, public_address: None, priority: None, proxies: ProxyRules::default() }
     }
 }
 
@@ -55,13 +53,6 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the web origins whose pages may gossip with this node over WebSocket, and call its HTTP services (CORS). Not in the
-    /// profile `algorand`. Default: none but pages of this host, if it is named by a number.
-    pub fn page_origins(mut self, origins: PageOrigins) -> Self {
-        self.ws.page_origins = origins;
-        self
-    }
-
     /// The configuration of the WebSocket network.
     pub(super) fn ws_config(&self, lent: &Lent) -> Result<WsConfig, StartError> {
         let web_socket = |address: &&NodeAddress| matches!(address, NodeAddress::WebSocket(_));
@@ -72,7 +63,7 @@ impl NodeBuilder {
         config.identity = Some(Arc::new(lent.key.clone()));
         config.door = lent.door.clone();
         config.proxies = self.ws.proxies.clone();
-        config.page_origins = self.ws.page_origins.clone();
+        config.page_origins = self.page_origins.clone();
         config.http_server = lent.http_server.clone();
         config.clients = Some(lent.clients.clone());
         config.tls = lent.certificates.own.clone();

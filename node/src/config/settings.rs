@@ -339,10 +339,6 @@ impl Reader<'_> {
             let problem = "pages have no way into a network of this profile";
             return Err(self.refused(Key::PageOrigins, problem));
         }
-        if !listed.is_empty() && self.mode()? == Mode::Libp2p {
-            let problem = "pages come over WebSocket, which the mode p2p leaves out";
-            return Err(self.refused(Key::PageOrigins, problem));
-        }
         Ok(match listed.contains(&None) {
             true => PageOrigins::any(),
             false => listed.into_iter().flatten().fold(PageOrigins::default(), PageOrigins::with),

@@ -139,10 +139,6 @@ fn a_value_that_cannot_be_used_is_told_with_what_can() {
             "profile = \"algorand\"\nnetwork = \"n\"\npage_origins = [\"*\"]",
             "`page_origins`: pages have no way into a network of this profile",
         ),
-        (
-            "mode = \"p2p\"\npage_origins = [\"https://app.example\"]",
-            "`page_origins`: pages come over WebSocket, which the mode p2p leaves out",
-        ),
         ("budget_mib = 1", "`budget_mib`: 1 is not between 32 and 1048576"),
         ("log = \"a=b=c\"", "`log`: \"a=b=c\" is no log filter"),
     ] {

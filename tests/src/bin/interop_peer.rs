@@ -21,7 +21,7 @@ use futures::StreamExt;
 use gossip::http::{HttpClient, read_all};
 use http::Request;
 use http_body_util::BodyExt;
-use tandem::{Environment, Forward, Mode, NodeBuilder, TlsFiles, WebRtcVersion};
+use tandem::{Environment, Forward, Mode, NodeBuilder, PageOrigins, TlsFiles, WebRtcVersion};
 use testkit::{
     http::{
         pattern::{self, Pattern, Reader},
@@ -89,7 +89,8 @@ async fn serve(tls: Option<TlsFiles>) -> Result<(), Failed> {
 fn as_asked(builder: NodeBuilder) -> NodeBuilder {
     let is_second = std::env::var("INTEROP_WEBRTC").is_ok_and(|version| version == "2");
     let version = if is_second { WebRtcVersion::V2 } else { WebRtcVersion::V1 };
-    let builder = builder.webrtc_version(version);
+    // Pages of the tests come from wherever they are served.
+    let builder = builder.webrtc_version(version).page_origins(PageOrigins::any());
     let builder = match std::env::var_os("INTEROP_PSK") {
         Some(file) => builder.private_network(file),
         None => builder,

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use http::{HeaderMap, HeaderValue, header, uri::Authority};
 
 /// Longest origin, in bytes. Chosen: the longest name of a host, and room for a scheme and a port.
-pub(crate) const MAX_ORIGIN_BYTES: usize = 288;
+pub const MAX_ORIGIN_BYTES: usize = 288;
 
 /// The origin of web pages, such as `https://app.example` or `http://127.0.0.1:8080`: scheme, host, and the port if it is not the
 /// usual one, in lower case.
@@ -114,10 +114,19 @@ impl PageOrigins {
             |text: &str| text.parse().is_ok_and(|origin: PageOrigin| self.listed.contains(&origin));
         self.others == Others::LetIn || origin.to_str().is_ok_and(is_listed)
     }
+
+    /// Returns `true` if the program that sent these headers is let in: it is no page, its origin is listed, or it is a page of
+    /// this host itself, by a name that can be no other.
+    #[must_use]
+    pub fn let_in_client(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        self.lets_in(origin) || is_same_host(origin, headers) && is_sure_host(headers)
+    }
 }
 
 /// Returns `true` if `origin` names the host that the request was sent to.
-pub(crate) fn is_same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
     let Some((_, rest)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
         return false;
@@ -128,7 +137,8 @@ pub(crate) fn is_same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 
 /// Returns `true` if the host of a request is a number or this machine, so that it leads nowhere else: the owner of any other
 /// name can make it lead to this node for a page of theirs, which is of the same host then (DNS rebinding).
-pub(crate) fn is_sure_host(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_sure_host(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
@@ -190,6 +200,21 @@ mod tests {
             assert!(!lets_in(&PageOrigins::default(), other), "{other}");
         }
         assert!(PageOrigins::default().is_empty() && !listed.is_empty());
+    }
+
+    #[test]
+    fn a_client_is_let_in_if_it_is_no_page_or_a_page_of_this_host_or_of_a_listed_origin() {
+        let listed = PageOrigins::default().with("https://a.example".parse().unwrap());
+        for (lines, is_let_in) in [
+            (&[("host", "relay.example")][..], true),
+            (&[("host", "relay.example"), ("origin", "https://a.example")], true),
+            (&[("host", "relay.example"), ("origin", "https://relay.example")], false),
+            (&[("host", "127.0.0.1:4001"), ("origin", "http://127.0.0.1:4001")], true),
+            (&[("host", "127.0.0.1:4001"), ("origin", "http://evil.example")], false),
+            (&[("host", "127.0.0.1:4001"), ("origin", "null")], false),
+        ] {
+            assert_eq!(listed.let_in_client(&headers(lines)), is_let_in, "{lines:?}");
+        }
     }
 
     #[test]
