@@ -17,8 +17,8 @@ import puppeteer from 'puppeteer-core'
 const [chromium, program, seconds = '600', pages = '8', rate = '0.5', folder] = process.argv.slice(2)
 /** Part of the time after which the first figures are taken: what is kept for long has its size by then. */
 const SETTLED = 0.2
-/** The pages end a while before the demo, so that they hear the end of no node. */
-const EARLY_S = 5
+/** The pages end a while before the demo, so that they hear the end of no node, and a busy machine can still look at them. */
+const EARLY_S = 30
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 const mib = (bytes) => `${(bytes / 1048576).toFixed(1)} MiB`
