@@ -110,8 +110,13 @@ pub(super) async fn tcp(stage: Stage) -> Result<Keep, Failure> {
             }
         }
     });
-    start(&stage, &Tcp(address));
+    call_tcp(&stage, address);
     Ok(Box::new(()))
+}
+
+/// Calls over plain sockets.
+pub(super) fn call_tcp(stage: &Stage, address: SocketAddr) {
+    start(stage, &Tcp(address));
 }
 
 /// TLS over a plain socket.
@@ -135,7 +140,6 @@ impl Connect for Tls {
 pub(super) async fn tls(stage: Stage) -> Result<Keep, Failure> {
     let certificate = Certificate::generate()?;
     let acceptor = TlsAcceptor::from(Arc::new(certificate.server_config()?));
-    let connector = TlsConnector::from(Arc::new(certificate.client_config()?));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (address, router) = (listener.local_addr()?, app::router(stage.plan.bytes));
     let tasks = stage.tasks.clone();
@@ -151,9 +155,20 @@ pub(super) async fn tls(stage: Stage) -> Result<Keep, Failure> {
             }
         }
     });
-    let name = ServerName::try_from(super::tls::NAME)?;
-    start(&stage, &Tls { tcp: Tcp(address), connector, name });
+    call_tls(&stage, address, &certificate)?;
     Ok(Box::new(()))
+}
+
+/// Calls over tokio-rustls on plain sockets.
+pub(super) fn call_tls(
+    stage: &Stage,
+    address: SocketAddr,
+    certificate: &Certificate,
+) -> Result<(), Failure> {
+    let connector = TlsConnector::from(Arc::new(certificate.client_config()?));
+    let name = ServerName::try_from(super::tls::NAME)?;
+    start(stage, &Tls { tcp: Tcp(address), connector, name });
+    Ok(())
 }
 
 /// Opens streams of one libp2p connection.

@@ -20,6 +20,7 @@ mod race;
 mod score;
 mod stage;
 mod tls;
+mod usual;
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -112,19 +113,33 @@ impl Carrier {
 enum Contender {
     /// hyper at both ends, with a connection or stream per caller.
     Bare,
+    /// The server of a node, with the callers of the bare contender. On TCP and TLS.
+    Server,
     /// A node at both ends.
     Ours,
+    /// axum's server and the pooled client of hyper-util, as an application would have them. On TCP and TLS.
+    Usual,
 }
 
 impl Contender {
-    const ALL: [Self; 2] = [Self::Bare, Self::Ours];
+    const ALL: [Self; 4] = [Self::Bare, Self::Server, Self::Ours, Self::Usual];
+
+    /// The contenders on a transport.
+    fn on(carrier: Carrier) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |each| match each {
+            Self::Bare | Self::Ours => true,
+            Self::Server | Self::Usual => carrier != Carrier::P2p,
+        })
+    }
 
     fn name(self, carrier: Carrier) -> &'static str {
         match (self, carrier) {
             (Self::Bare, Carrier::Tcp) => "hyper on tcp",
             (Self::Bare, Carrier::Tls) => "hyper on tokio-rustls",
             (Self::Bare, Carrier::P2p) => "hyper on libp2p-stream",
+            (Self::Server, _) => "our server, hyper's client",
             (Self::Ours, _) => "ours",
+            (Self::Usual, _) => "axum, hyper-util's client",
         }
     }
 }
@@ -189,10 +204,8 @@ fn measure(
     bytes: usize,
     callers: usize,
 ) -> Result<Vec<Row>, Failure> {
-    let contenders: Vec<Contender> = Contender::ALL
-        .into_iter()
-        .filter(|each| args.only.is_none_or(|only| only == *each))
-        .collect();
+    let contenders: Vec<Contender> =
+        Contender::on(carrier).filter(|each| args.only.is_none_or(|only| only == *each)).collect();
     let amount = match args.requests {
         Some(requests) => Amount::Requests(requests.get()),
         None => {
@@ -223,7 +236,7 @@ fn measure(
         Some(middle(outcomes, of)? / middle(bare?.1, of)?)
     };
     let rows = contenders.iter().zip(&outcomes).map(|(contender, outcomes)| {
-        let ours = *contender == Contender::Ours;
+        let is_bare = *contender == Contender::Bare;
         Row {
             bench: "http",
             transport: carrier.name(),
@@ -235,8 +248,8 @@ fn measure(
             p50_us: middle(outcomes, |each| each.p50_us),
             p99_us: middle(outcomes, |each| each.p99_us),
             failed: Some(outcomes.iter().map(|each| each.failed).sum()),
-            ratio_to_bare: to_bare(outcomes, |each| Some(each.per_s)).filter(|_| ours),
-            cpu_ratio_to_bare: to_bare(outcomes, |each| each.per_cpu_s).filter(|_| ours),
+            ratio_to_bare: to_bare(outcomes, |each| Some(each.per_s)).filter(|_| !is_bare),
+            cpu_ratio_to_bare: to_bare(outcomes, |each| each.per_cpu_s).filter(|_| !is_bare),
             ..Row::default()
         }
     });

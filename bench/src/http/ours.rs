@@ -1,10 +1,10 @@
-//! The contender Tandem: a node at each end.
+//! The contender Tandem: a node at each end, or its server under the callers of the bare contender.
 
 use std::num::NonZeroUsize;
 
 use broadcaster::Setup;
 use gossip::{
-    NetworkProfile,
+    NetworkProfile, NodeAddress,
     http::{HttpClient, HttpService},
 };
 use mesh::InboundLimits;
@@ -13,6 +13,7 @@ use net_http::{HttpServer, client::ClientLimits, serve::ServeLimits};
 use super::{
     Carrier,
     app::{self, Wanted},
+    bare,
     stage::{Caller, Keep, Stage},
     tls::Certificate,
 };
@@ -58,35 +59,64 @@ impl Caller for OurCaller {
     }
 }
 
+/// A node that serves, its address, and the certificate that it has for TLS.
+struct Serving {
+    node: Node,
+    address: NodeAddress,
+    certificate: Option<Certificate>,
+}
+
+impl Serving {
+    async fn start(stage: &Stage, transport: Transport) -> Result<Self, Failure> {
+        let service = HttpService::new(app::router(stage.plan.bytes));
+        let http_server = Some(HttpServer::new(service, serve_limits()));
+        let mut http = Http { http_server, inbound: inbound_limits(), ..Http::default() };
+        let is_secure = stage.plan.carrier == Carrier::Tls;
+        let certificate = is_secure.then(Certificate::generate).transpose()?;
+        http.tls = certificate.as_ref().map(Certificate::identity).transpose()?;
+        let setup = Setup::new(&NetworkProfile::TANDEM);
+        let node = Node::start(transport, setup, None, http, stage.tasks.token()).await?;
+        let address = node.address()?;
+        Ok(Self { node, address, certificate })
+    }
+
+    /// The socket of a WebSocket network.
+    fn socket(&self) -> Result<String, Failure> {
+        let socket = self.address.host_port();
+        Ok(socket.ok_or("a WebSocket network has another kind of address")?.to_string())
+    }
+}
+
+/// Starts one node, and the callers of the bare contender.
+pub(super) async fn start_server(stage: Stage) -> Result<Keep, Failure> {
+    let near = Serving::start(&stage, Transport::Ws).await?;
+    let socket = near.socket()?.parse()?;
+    match &near.certificate {
+        Some(certificate) => bare::call_tls(&stage, socket, certificate)?,
+        None => bare::call_tcp(&stage, socket),
+    }
+    Ok(Box::new(near.node))
+}
+
 /// Starts both nodes and connects them.
 pub(super) async fn start(stage: Stage) -> Result<Keep, Failure> {
     let transport = match stage.plan.carrier {
         Carrier::Tcp | Carrier::Tls => Transport::Ws,
         Carrier::P2p => Transport::P2p,
     };
-    let service = HttpService::new(app::router(stage.plan.bytes));
-    let http_server = Some(HttpServer::new(service, serve_limits()));
-    let mut serving = Http { http_server, inbound: inbound_limits(), ..Http::default() };
+    let near = Serving::start(&stage, transport).await?;
     let mut asking = Http { clients: client_limits(), ..Http::default() };
-    if stage.plan.carrier == Carrier::Tls {
-        let certificate = Certificate::generate()?;
-        serving.tls = Some(certificate.identity()?);
+    let mut address = near.address.clone();
+    if let Some(certificate) = &near.certificate {
         asking.tls_roots.push(certificate.certificate().clone());
+        address = format!("https://{}", near.socket()?).parse()?;
     }
-    let (profile, parent) = (&NetworkProfile::TANDEM, stage.tasks.token());
-    let near = Node::start(transport, Setup::new(profile), None, serving, parent).await?;
-    let mut address = near.address()?;
-    let peer = Some(address.clone());
-    let far = Node::start(transport, Setup::new(profile), peer, asking, parent).await?;
+    let (setup, peer) = (Setup::new(&NetworkProfile::TANDEM), Some(near.address.clone()));
+    let far = Node::start(transport, setup, peer, asking, stage.tasks.token()).await?;
     // The libp2p connection exists before the measurement, so no dial is measured.
-    near.connected(1).await?;
+    near.node.connected(1).await?;
     far.connected(1).await?;
-    if stage.plan.carrier == Carrier::Tls {
-        let socket =
-            address.host_port().ok_or("a WebSocket network has another kind of address")?;
-        address = format!("https://{socket}").parse()?;
-    }
     let client = far.network.http_client(&address)?;
     stage.start((0..stage.plan.callers).map(|_| OurCaller(client.clone())));
-    Ok(Box::new((near, far)))
+    Ok(Box::new((near.node, far)))
 }

@@ -18,6 +18,7 @@ use super::{
     Carrier, Contender, Plan, bare, ours,
     score::Score,
     stage::{Keep, Stage},
+    usual,
 };
 use crate::{error::Failure, stats};
 
@@ -140,7 +141,9 @@ async fn set_up(stage: Stage) -> Result<Keep, Failure> {
         (Contender::Bare, Carrier::Tcp) => bare::tcp(stage).await,
         (Contender::Bare, Carrier::Tls) => bare::tls(stage).await,
         (Contender::Bare, Carrier::P2p) => bare::p2p(stage).await,
+        (Contender::Server, _) => ours::start_server(stage).await,
         (Contender::Ours, _) => ours::start(stage).await,
+        (Contender::Usual, _) => usual::start(stage).await,
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn every_contender_answers_every_request() {
         for carrier in Carrier::ALL {
-            for contender in Contender::ALL {
+            for contender in Contender::on(carrier) {
                 for bytes in [5, 100_000] {
                     let (reuse, amount) = (Reuse::Kept, Amount::Requests(50));
                     let plan = Plan { contender, carrier, callers: 3, bytes, reuse, amount };
