@@ -18,7 +18,8 @@ pub enum P2pEvent {
     AcceptQueueFullForConnection,
     /// An inbound stream was reset: too many streams of all connections together wait to be accepted.
     AcceptQueueFull,
-    /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited for 5 s.
+    /// An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited 5 s for a
+    /// place there.
     MuxerFull,
     /// A stream was reset: the backlog of all connections was above its bound, and the stream held most of the
     /// largest connection's.
@@ -289,7 +290,7 @@ impl P2pEvent {
                 "An inbound stream was reset: too many streams of all connections together wait to be accepted"
             }
             Self::MuxerFull => {
-                "An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited for 5 s"
+                "An inbound stream was reset: too many streams of its connection wait for protocol negotiation, or it waited 5 s for a place there"
             }
             Self::BacklogStream => {
                 "A stream was reset: the backlog of all connections was above its bound, and the stream held most of the largest connection's"

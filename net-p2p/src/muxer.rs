@@ -18,7 +18,8 @@
 //!   256 KiB per stream plus [`MAX_WINDOW_GROWTH`] for all of them together. The total of all connections has a
 //!   bound of its own (`backlog.rs`).
 //! * At most [`MAX_BUFFERED`] inbound streams wait for negotiation. Further ones are reset and counted, and so are those that
-//!   waited for [`MAX_WAIT`].
+//!   waited for [`MAX_WAIT`] while the places for negotiation were taken. A stream that waited because the swarm was late to
+//!   ask is served.
 //! * A poll of the swarm's task in which handlers moved bytes is followed by another poll (`substream.rs`).
 //! * Closing the muxer waits until all written bytes are sent and the socket is closed, at most
 //!   [`CLOSE_LIMIT`]. Dropping it ends the connection at once.
@@ -86,7 +87,7 @@ const GROWING_CONNECTIONS: usize = 8;
 /// Chosen: rust-libp2p peers open as many without an acknowledgement.
 const MAX_BUFFERED: usize = 256;
 
-/// Longest wait of an inbound stream for its negotiation, of which the swarm has 128 at a time.
+/// Longest wait of an inbound stream for a place in the negotiation, of which the swarm has 128.
 ///
 /// Chosen: half of the time that a negotiation may take. A peer that lets 128 of them time out has lost those behind them by
 /// then, and its next stream is served as soon as there is a place.
@@ -167,11 +168,21 @@ impl Waiting {
     }
 }
 
+/// The swarm's places for streams in negotiation, as this end sees them: the swarm asks for a stream while one is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NegotiationPlaces {
+    /// The swarm waits for a stream, or has not begun to.
+    Free,
+    /// The swarm has taken a stream, and has not asked for another since.
+    Taken,
+}
+
 /// The swarm's handle to one connection.
 #[derive(Debug)]
 pub(crate) struct Muxer {
     /// Inbound streams, from the task.
     inbound: mpsc::Receiver<Waiting>,
+    places: NegotiationPlaces,
     metrics: P2pMetrics,
     /// Orders for the task.
     orders: mpsc::Sender<Order>,
@@ -215,6 +226,7 @@ impl Muxer {
         let ends = DriverEnds { inbound: to_muxer, orders: wanted, over, streams: streams.clone() };
         let muxer = Self {
             inbound,
+            places: NegotiationPlaces::Free,
             metrics,
             orders,
             outbound: None,
@@ -271,12 +283,15 @@ impl StreamMuxer for Muxer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Substream, ConnectionError>> {
+        let waited_for_place = self.places == NegotiationPlaces::Taken;
+        self.places = NegotiationPlaces::Free;
         loop {
             match ready!(self.inbound.poll_recv(context)) {
-                Some(late) if late.since.elapsed() > MAX_WAIT => {
+                Some(late) if waited_for_place && late.since.elapsed() > MAX_WAIT => {
                     self.metrics.note(P2pEvent::MuxerFull);
                 }
                 Some(Waiting { stream, .. }) => {
+                    self.places = NegotiationPlaces::Taken;
                     return Poll::Ready(Ok(self.substream(stream, Opener::Peer)));
                 }
                 None => return self.poll_ended(context).map(Err),

@@ -1,4 +1,4 @@
-//! What an application would have otherwise: axum's server, and the client of hyper-util with its pool, which all
+//! The parts that an application would take otherwise: axum's server, and the client of hyper-util with its pool, which all
 //! callers share.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};

@@ -172,6 +172,10 @@ async fn streams_beyond_the_queue_are_reset_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn streams_that_waited_too_long_make_room_for_the_next_one() {
     let (mut node, mut peer) = nodes().await;
+    // The swarm's last place is taken.
+    let mut in_negotiation = peer.open().await.unwrap();
+    in_negotiation.write_all(b"slow").await.unwrap();
+    let _last = node.accept().await.unwrap();
     for _ in 0..5 {
         let mut stream = peer.open().await.unwrap();
         stream.write_all(b"stale").await.unwrap();
@@ -183,6 +187,25 @@ async fn streams_that_waited_too_long_make_room_for_the_next_one() {
     let mut said = [0; 5];
     soon(node.accept().await.unwrap().read_exact(&mut said)).await.unwrap();
     assert_eq!((&said, node.metrics.count(P2pEvent::MuxerFull)), (b"fresh", 5));
+}
+
+// The first stream of a newcomer was reset, because the swarm of a busy node took more than the longest wait to get round
+// to the new connection, or, later, to a stream that it waited for.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_not_late_because_this_node_stood_still() {
+    let (mut node, mut peer) = nodes().await;
+    for said in [b"first", b"later"] {
+        let mut stream = peer.open().await.unwrap();
+        stream.write_all(said).await.unwrap();
+        until("it waits", || node.muxer.inbound.len() == 1).await;
+        time::advance(MAX_WAIT + Duration::from_millis(1)).await;
+        let mut heard = [0; 5];
+        soon(node.accept().await.unwrap().read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, said);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut node.muxer).poll_inbound(&mut context).is_pending());
+    }
+    assert_eq!(node.metrics.count(P2pEvent::MuxerFull), 0);
 }
 
 #[tokio::test]

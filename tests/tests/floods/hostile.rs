@@ -59,7 +59,11 @@ async fn no_attack_takes_a_message_or_a_place_from_an_honest_peer() {
             growth(&before.1[1], &far),
         );
         assert_eq!((measured.votes.doubled, measured.transactions.doubled), (0, 0), "{name}");
-        assert!(newcomers.left_out.is_empty(), "{name}: {newcomers:?}");
+        assert!(
+            newcomers.left_out.is_empty(),
+            "{name}: {newcomers:?}; counted by the hub: {:#?}",
+            growth(&before.0, &counters(&hub)),
+        );
         assert!(pair.is_connected(), "{name}: an honest peer was cut");
     }
 }
