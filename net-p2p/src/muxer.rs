@@ -62,6 +62,7 @@ use crate::{
     flush_coalescer::FlushCoalescer,
     metrics::{P2pEvent, P2pMetrics},
     own_topics::Stamp,
+    rounds::ReadShare,
     topic_debts::TopicDebts,
 };
 
@@ -255,6 +256,12 @@ impl Muxer {
     /// Changes this node's own messages on topics by `stamp`.
     pub(crate) fn with_stamp(self, stamp: Stamp) -> Self {
         self.topics.stamps(stamp);
+        self
+    }
+
+    /// Has what the peer says on topics read in shares.
+    pub(crate) fn with_share(self, share: ReadShare) -> Self {
+        self.topics.shares(share);
         self
     }
 

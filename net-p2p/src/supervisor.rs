@@ -54,6 +54,7 @@ use crate::{
     publications::publications,
     pubsub,
     recorder::Recorder,
+    rounds::Rounds,
     sockets::Sockets,
     streams::{self, AcceptQueue, Acceptors},
     swarm::{Core, End},
@@ -164,7 +165,7 @@ impl SwarmParts {
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
-        let debts = backlog.debts().clone();
+        let (debts, rounds) = (backlog.debts().clone(), Rounds::default());
         #[cfg(feature = "reachability")]
         let parts = (executor.clone(), backlog.clone());
         #[cfg(feature = "dht")]
@@ -173,7 +174,7 @@ impl SwarmParts {
             self.transport(
                 &key,
                 &hosts,
-                (executor.clone(), backlog),
+                (executor.clone(), backlog, rounds.clone()),
                 #[cfg(feature = "reachability")]
                 circuits,
             )?,
@@ -194,6 +195,7 @@ impl SwarmParts {
         let topics = self.topics(&mut swarm, &senders, (outbox, debts));
         let mut core = Box::new(Core {
             swarm,
+            rounds,
             links: self.gossip_links(senders, hosts, cancel),
             topics,
             listening,
@@ -274,7 +276,7 @@ impl SwarmParts {
         &self,
         key: &Keypair,
         hosts: &DialHosts,
-        (tasks, backlog): (ConnectionTasks, Backlog),
+        (tasks, backlog, rounds): (ConnectionTasks, Backlog, Rounds),
         #[cfg(feature = "reachability")] circuits: Circuits,
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
@@ -293,6 +295,7 @@ impl SwarmParts {
             #[cfg(feature = "reachability")]
             circuits,
             stamp: Stamp::new(key.clone(), &self.policies),
+            rounds,
             #[cfg(feature = "quic")]
             quic: self.quic(hosts),
             #[cfg(feature = "webrtc")]
@@ -306,12 +309,17 @@ impl SwarmParts {
     #[cfg(feature = "reachability")]
     fn dial_back(
         &self,
-        parts: (ConnectionTasks, Backlog),
+        (tasks, backlog): (ConnectionTasks, Backlog),
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         use rand::Rng as _;
         let seed: [u8; 32] = self.context.broadcaster.environment().random().random();
         let key = libp2p_key(&gossip::Keypair::from_seed(seed));
-        self.transport(&key, &DialHosts::default(), parts, Circuits::none())
+        self.transport(
+            &key,
+            &DialHosts::default(),
+            (tasks, backlog, Rounds::default()),
+            Circuits::none(),
+        )
     }
 
     /// QUIC, but in a private network: it has no way to keep others out there.

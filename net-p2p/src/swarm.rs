@@ -41,6 +41,7 @@ use crate::{
     gossip_links::GossipLinks,
     listening::Listening,
     recorder::Recorder,
+    rounds::Rounds,
     streams::{AcceptQueue, DialWanted},
     topic_traffic::TopicTraffic,
 };
@@ -69,6 +70,7 @@ pub(crate) enum End {
 /// The state of the swarm task: the swarm, and one part for each concern, which is handed the swarm when it works.
 pub(crate) struct Core {
     pub(crate) swarm: NodeSwarm,
+    pub(crate) rounds: Rounds,
     pub(crate) links: GossipLinks,
     pub(crate) topics: TopicTraffic,
     pub(crate) listening: Listening,
@@ -128,7 +130,7 @@ impl Core {
                     self.topics.send_due(&mut self.swarm);
                     has_sent = true;
                 }
-                event = self.swarm.select_next_some() => {
+                event = self.rounds.during(self.swarm.select_next_some()) => {
                     self.on_event(event);
                     has_sent = false;
                 }

@@ -41,6 +41,7 @@ use crate::{
     linger::Lingering,
     muxer::{Upgrade, Wire},
     own_topics::Stamp,
+    rounds::Rounds,
     security::{Secure, Security, SecuritySetupError},
     sockets::Sockets,
     upgrade::Upgrades,
@@ -75,6 +76,8 @@ pub(crate) struct TransportParts<'a> {
     pub(crate) circuits: Circuits,
     /// Changes this node's own messages on topics.
     pub(crate) stamp: Stamp,
+    /// The rounds of the swarm task, in which topic streams are read.
+    pub(crate) rounds: Rounds,
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -132,7 +135,7 @@ pub(crate) enum TransportSetupError {
 pub(crate) fn build(
     parts: TransportParts<'_>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
-    let (debts, stamp) = (parts.backlog.debts().clone(), parts.stamp);
+    let (debts, stamp, rounds) = (parts.backlog.debts().clone(), parts.stamp, parts.rounds);
     #[cfg(all(feature = "quic", feature = "webrtc"))]
     let ports = crate::udp_ports::UdpPorts::new(
         parts.shared,
@@ -190,7 +193,8 @@ pub(crate) fn build(
         .or_transport(transports)
         .map(|made, _| made.into_inner());
     let prepared = transports.map(move |(peer, muxer), _| {
-        (peer, muxer.with_debt(&debts, peer).with_stamp(stamp.clone()))
+        let muxer = muxer.with_debt(&debts, peer).with_stamp(stamp.clone());
+        (peer, muxer.with_share(rounds.share()))
     });
     let guarded = Guarded::new(prepared, parts.door, passes);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())

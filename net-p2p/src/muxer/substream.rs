@@ -28,7 +28,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use broadcaster::EndedFor;
@@ -169,6 +169,14 @@ impl Substream {
         Poll::Ready(Ok(filled))
     }
 
+    /// Reads what the peer says on topics.
+    fn poll_topics(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        ready!(self.topics.poll_open(context));
+        self.topics.poll_read(context, into.len(), |context, bytes| {
+            self.poll_frames(context, into.get_mut(..bytes).unwrap_or_default())
+        })
+    }
+
     fn poll_write_frame(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let handle = self.stream.handle();
         let written = {
@@ -187,14 +195,11 @@ impl AsyncRead for Substream {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.opener == Opener::Peer
-            && self.purpose.is_named()
-            && self.topics.poll_open(context).is_pending()
-        {
-            let this = &mut *self;
-            return unless_ended(&mut this.reader_ended, &this.why, Poll::Pending, context);
-        }
-        let read = self.poll_frames(context, into);
+        let read = if self.opener == Opener::Peer && self.purpose.is_named() {
+            self.poll_topics(context, into)
+        } else {
+            self.poll_frames(context, into)
+        };
         self.activity.note(&read);
         let this = &mut *self;
         unless_ended(&mut this.reader_ended, &this.why, read, context)

@@ -12,13 +12,14 @@
 //!   every turn of the connection's task.
 //! * Waiting bytes are counted in the backlog, and sent in order.
 //! * A stream that has ended is open no more as soon as that shows, and the debt of its peer is not paid then.
-//! * Nothing that the peer says on its own stream of GossipSub is read before it accepts the one of this node:
+//! * What the peer says on its own streams of GossipSub is read in shares (`rounds.rs`).
+//! * Nothing of it is read before it accepts the one of this node:
 //!   the answers to IWANT would pile up in the library's queue.
 
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::task::AtomicWaker;
@@ -29,6 +30,7 @@ use crate::{
     metrics::P2pEvent,
     outbox::cost,
     own_topics::Stamp,
+    rounds::ReadShare,
     topic_debts::Debt,
 };
 
@@ -47,6 +49,8 @@ struct Shared {
     debt: OnceLock<Debt>,
     /// Changes this node's own messages by the policies of their topics.
     stamp: OnceLock<Stamp>,
+    /// Bounds the reading of what the peer says.
+    share: OnceLock<Mutex<ReadShare>>,
 }
 
 /// Sends as much as the connection takes.
@@ -78,6 +82,29 @@ impl TopicStream {
     pub(super) fn stamps(&self, stamp: Stamp) {
         // A connection gets its stamp once, when it is made.
         let _ = self.0.stamp.set(stamp);
+    }
+
+    /// Has what the peer says read in shares.
+    pub(super) fn shares(&self, share: ReadShare) {
+        // A connection gets its share once, when it is made.
+        let _ = self.0.share.set(Mutex::new(share));
+    }
+
+    /// Reads what the peer says by `poll_read`, which is handed the number of bytes that are asked for.
+    pub(super) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        wanted: usize,
+        poll_read: impl FnOnce(&mut Context<'_>, usize) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(share) = self.0.share.get() else { return poll_read(context, wanted) };
+        let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = ready!(share.poll_left(context));
+        let read = poll_read(context, wanted.min(left));
+        if let Poll::Ready(Ok(bytes)) = read {
+            share.spend(bytes);
+        }
+        read
     }
 
     /// Notes that the stream has ended. The handler gets the error with its next message, and opens another stream.

@@ -33,6 +33,7 @@ use crate::{
     given::Given,
     metrics::P2pMetrics,
     own_topics::Stamp,
+    rounds::Rounds,
     security::Security,
     sockets::Sockets,
     streams::{self, AcceptQueue, Acceptors, HTTP, OpenError, OutboundStream, Turn},
@@ -92,6 +93,7 @@ pub(crate) fn transport_in(
         #[cfg(feature = "reachability")]
         circuits: crate::reach::Circuits::none(),
         stamp: Stamp::default(),
+        rounds: Rounds::default(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse {
             environment: environment.clone(),
