@@ -259,7 +259,7 @@ impl Muxer {
         self
     }
 
-    /// Has what the peer says on topics read in shares.
+    /// Has the peer's own streams of GossipSub read in shares.
     pub(crate) fn with_share(self, share: ReadShare) -> Self {
         self.topics.shares(share);
         self

@@ -169,7 +169,7 @@ impl Substream {
         Poll::Ready(Ok(filled))
     }
 
-    /// Reads what the peer says on topics.
+    /// Reads the peer's own stream of GossipSub.
     fn poll_topics(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         ready!(self.topics.poll_open(context));
         self.topics.poll_read(context, into.len(), |context, bytes| {

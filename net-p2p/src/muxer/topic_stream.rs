@@ -12,8 +12,8 @@
 //!   every turn of the connection's task.
 //! * Waiting bytes are counted in the backlog, and sent in order.
 //! * A stream that has ended is open no more as soon as that shows, and the debt of its peer is not paid then.
-//! * What the peer says on its own streams of GossipSub is read in shares (`rounds.rs`).
-//! * Nothing of it is read before it accepts the one of this node:
+//! * The peer's own streams of GossipSub are read in shares (`rounds.rs`).
+//! * Nothing that the peer says on them is read before it accepts the one of this node:
 //!   the answers to IWANT would pile up in the library's queue.
 
 use std::{
@@ -49,7 +49,7 @@ struct Shared {
     debt: OnceLock<Debt>,
     /// Changes this node's own messages by the policies of their topics.
     stamp: OnceLock<Stamp>,
-    /// Bounds the reading of what the peer says.
+    /// Bounds the reading of the peer's own streams.
     share: OnceLock<Mutex<ReadShare>>,
 }
 
@@ -84,13 +84,13 @@ impl TopicStream {
         let _ = self.0.stamp.set(stamp);
     }
 
-    /// Has what the peer says read in shares.
+    /// Has the peer's own streams read in shares.
     pub(super) fn shares(&self, share: ReadShare) {
         // A connection gets its share once, when it is made.
         let _ = self.0.share.set(Mutex::new(share));
     }
 
-    /// Reads what the peer says by `poll_read`, which is handed the number of bytes that are asked for.
+    /// Reads one of the peer's own streams by `poll_read`, which is handed the number of bytes that are asked for.
     pub(super) fn poll_read(
         &self,
         context: &mut Context<'_>,
