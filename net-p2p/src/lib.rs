@@ -14,7 +14,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | commands | handles -> swarm task | 1,024 | caller gets an error | - |
 //! | publications | router -> swarm task | 16 MiB, in turns of their origins; paced | the newest of the origin with most are dropped | `PublishQueueFull` |
-//! | bytes of GossipSub that come | sockets -> swarm task | 32 KiB of a connection in one round of the swarm | read no further | - |
+//! | bytes of GossipSub that come | sockets -> swarm task | 8 KiB of a connection in one round of the swarm | read no further | - |
 //! | received messages to pass on | swarm task -> GossipSub | 16 MiB, in turns of their peers; paced | the newest of the peer with most are not passed on | `TopicPassOnFull` |
 //! | messages of own topics | swarm task -> topic workers | 12 MiB, in turns of their peers | the newest of the peer with most are ignored | `TopicPoolFull` |
 //! | searches in the DHT | handles, mesh loop -> swarm task | 32, and 32 under way | caller gets `Busy` | `DhtSearchRefused` |

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   swarm task     polled, polled, … nothing left │ polled, … nothing left │
-//!   topic streams  read 32 KiB each, then wait    │ read again             │
+//!   topic streams  read 8 KiB each, then wait     │ read again             │
 //! ```
 //!
 //! The library looks for events of connections before it looks at new connections, dials and listeners. Handling the
@@ -22,9 +22,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Bytes that a connection's topic stream is read in one round. Chosen: with messages of transactions, what the swarm task
-/// handles in a millisecond or two; with large ones, a few microseconds' wait for each that many bytes.
-const SHARE_BYTES: usize = 32 * 1024;
+/// Bytes that a connection's topic stream is read in one round. Chosen: the library reads as many at a time, and the swarm
+/// task handles as many of small messages in a millisecond or two.
+const SHARE_BYTES: usize = 8 * 1024;
 
 /// The rounds of one swarm task. Clones share them.
 #[derive(Clone, Debug, Default)]
