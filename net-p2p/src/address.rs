@@ -65,11 +65,15 @@ pub(crate) fn shared_by(listen: &[Multiaddr]) -> BTreeSet<SocketAddr> {
     quic.intersection(&of(crate::webrtc::place::socket_address)).copied().collect()
 }
 
+/// States if this build speaks WebRTC Direct; where every transport is the embedder's, over data channels of the host.
+const HAS_WEBRTC: bool =
+    cfg!(any(feature = "webrtc", all(target_family = "wasm", feature = "data-channels")));
+
 /// The feature that an address needs and this build lacks.
 fn lacking(address: &Multiaddr) -> Option<&'static str> {
     address.iter().find_map(|part| match part {
         Protocol::QuicV1 if !cfg!(feature = "quic") => Some("quic"),
-        Protocol::WebRTCDirect if !cfg!(feature = "webrtc") => Some("webrtc"),
+        Protocol::WebRTCDirect if !HAS_WEBRTC => Some("webrtc"),
         _ => None,
     })
 }

@@ -271,7 +271,7 @@ impl ConnectionBacklog {
 
     /// The bytes that each of the open connections may keep until they are acknowledged, so that all together keep a
     /// quarter of the bound at most: the rest is for what peers send.
-    #[cfg(any(feature = "quic", feature = "webrtc"))]
+    #[cfg(any(feature = "quic", feature = "data-channels"))]
     pub(crate) fn send_share(&self) -> usize {
         let connections = lock(&self.open.shared.accounts).len().max(1);
         self.open.shared.bound / 4 / connections
@@ -283,7 +283,7 @@ impl ConnectionBacklog {
     }
 
     /// Counts `bytes` in place of those that were `counted` before, and evicts if that is too much.
-    #[cfg(any(feature = "quic", feature = "webrtc"))]
+    #[cfg(any(feature = "quic", feature = "data-channels"))]
     pub(crate) fn recount(&self, counted: &mut usize, bytes: usize) {
         let before = std::mem::replace(counted, bytes);
         if bytes > before {
@@ -456,9 +456,9 @@ impl StreamHandle {
             // Counted for the whole connection (`quic/gauge.rs`).
             return stream.poll_write(context, bytes);
         }
-        #[cfg(feature = "webrtc")]
-        if let Carrier::WebRtc(stream) = stream {
-            // Counted for the whole connection (`webrtc/driver.rs`).
+        #[cfg(feature = "data-channels")]
+        if let Carrier::Channel(stream) = stream {
+            // Counted for the whole connection (`channels/driver.rs`).
             return stream.poll_write(context, bytes);
         }
         // Counted before the write, because the connection's task may send the bytes at once.

@@ -1,4 +1,4 @@
-//! The stream of a library below a stream of this crate: Yamux's, QUIC's, or that of WebRTC.
+//! The stream of a library below a stream of this crate: Yamux's, QUIC's, or a data channel.
 
 use std::{
     io,
@@ -14,8 +14,8 @@ pub(crate) enum Carrier {
     Yamux(yamux::Stream),
     #[cfg(feature = "quic")]
     Quic(Box<crate::quic::QuicStream>),
-    #[cfg(feature = "webrtc")]
-    WebRtc(Box<crate::webrtc::WebRtcStream>),
+    #[cfg(feature = "data-channels")]
+    Channel(Box<crate::channels::ChannelStream>),
 }
 
 impl Carrier {
@@ -28,8 +28,8 @@ impl Carrier {
             Self::Yamux(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(feature = "quic")]
             Self::Quic(stream) => stream.poll_write(context, bytes),
-            #[cfg(feature = "webrtc")]
-            Self::WebRtc(stream) => stream.poll_write(context, bytes),
+            #[cfg(feature = "data-channels")]
+            Self::Channel(stream) => stream.poll_write(context, bytes),
         }
     }
 
@@ -39,8 +39,8 @@ impl Carrier {
             Self::Yamux(stream) => Pin::new(stream).poll_flush(context),
             #[cfg(feature = "quic")]
             Self::Quic(_) => Poll::Ready(Ok(())),
-            #[cfg(feature = "webrtc")]
-            Self::WebRtc(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "data-channels")]
+            Self::Channel(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -52,8 +52,8 @@ impl Carrier {
                 stream.finish();
                 Poll::Ready(Ok(()))
             }
-            #[cfg(feature = "webrtc")]
-            Self::WebRtc(stream) => {
+            #[cfg(feature = "data-channels")]
+            Self::Channel(stream) => {
                 stream.finish();
                 Poll::Ready(Ok(()))
             }

@@ -57,6 +57,10 @@ pub struct P2pConfig {
     /// Transports of the embedder. The first one that carries an address is used for it, before the sockets of the
     /// environment; natively the address has to be of a form that this build knows. Default: none.
     pub transports: Vec<SharedTransport>,
+    /// Transports of the embedder whose connections have data channels. The first one that carries an address dials it, before
+    /// all others. None of them is asked in a private network. Default: none.
+    #[cfg(feature = "data-channels")]
+    pub channel_transports: Vec<crate::given::SharedChannelTransport>,
     /// Addresses that other nodes are told, by identify and in the DHT, in place of those that the node listens on: for
     /// nodes behind a proxy or a gateway. Default: none, the addresses of the listeners are told.
     pub announce: Vec<Multiaddr>,
@@ -127,6 +131,8 @@ impl P2pConfig {
             key,
             listen: Vec::new(),
             transports: Vec::new(),
+            #[cfg(feature = "data-channels")]
+            channel_transports: Vec::new(),
             announce: Vec::new(),
             resolver: None,
             peers: Vec::new(),

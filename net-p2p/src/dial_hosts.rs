@@ -10,6 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use mesh::LearntHosts;
 
 /// The hosts that the next dial may lead to. The library hands a dial over within the call that asks for it, so both
@@ -57,6 +58,15 @@ impl DialHosts {
     /// The hosts to which a dial that is handed over now may lead.
     pub(crate) fn now(&self) -> LearntHosts {
         if self.any.load(Ordering::Relaxed) { LearntHosts::Any } else { self.learnt }
+    }
+
+    /// Returns `true` if a dial that is handed over now may lead to this address. Names are left to others to look up.
+    pub(crate) fn may_lead_to(&self, address: &Multiaddr) -> bool {
+        match address.iter().next() {
+            Some(Protocol::Ip4(ip)) => self.now().allow(ip.into()),
+            Some(Protocol::Ip6(ip)) => self.now().allow(ip.into()),
+            _ => true,
+        }
     }
 }
 

@@ -56,6 +56,8 @@ mod backlog;
 mod behaviour;
 mod boxed;
 mod carrier;
+#[cfg(feature = "data-channels")]
+mod channels;
 mod command;
 mod config;
 mod connections;
@@ -160,6 +162,10 @@ pub use dht::{
     ValueValidator,
 };
 pub use given::{Accepted, ByteIo, ByteListener, ByteStream, ByteTransport, SharedTransport};
+#[cfg(feature = "data-channels")]
+pub use given::{
+    ChannelEvents, ChannelTransport, DialledChannels, PeerChannels, SharedChannelTransport,
+};
 pub use levels::P2pLevel;
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;

@@ -282,6 +282,8 @@ impl SwarmParts {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
             given: Given::new(self.config.transports.clone(), hosts.clone()),
+            #[cfg(feature = "data-channels")]
+            channels: (self.channel_transports(), hosts.clone()),
             sockets: Sockets::new(
                 (environment, hosts.clone()),
                 &self.config,
@@ -320,6 +322,16 @@ impl SwarmParts {
             (tasks, backlog, Rounds::default()),
             Circuits::none(),
         )
+    }
+
+    /// The embedder's, but in a private network, as with QUIC.
+    #[cfg(feature = "data-channels")]
+    fn channel_transports(&self) -> Vec<crate::given::SharedChannelTransport> {
+        #[cfg(feature = "private-network")]
+        if self.config.private_network.is_some() {
+            return Vec::new();
+        }
+        self.config.channel_transports.clone()
     }
 
     /// QUIC, but in a private network: it has no way to keep others out there.

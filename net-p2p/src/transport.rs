@@ -25,8 +25,10 @@ use libp2p::{
     identity::Keypair,
 };
 
-#[cfg(any(feature = "quic", feature = "webrtc"))]
+#[cfg(any(feature = "quic", feature = "data-channels"))]
 use crate::dial_hosts::DialHosts;
+#[cfg(feature = "data-channels")]
+use crate::given::{GivenChannels, GivenChannelsParts, SharedChannelTransport};
 #[cfg(feature = "quic")]
 use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "reachability")]
@@ -78,6 +80,9 @@ pub(crate) struct TransportParts<'a> {
     pub(crate) stamp: Stamp,
     /// The rounds of the swarm task, in which topic streams are read.
     pub(crate) rounds: Rounds,
+    /// The transports with data channels that the embedder brought along, and the hosts that they may dial.
+    #[cfg(feature = "data-channels")]
+    pub(crate) channels: (Vec<SharedChannelTransport>, DialHosts),
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -122,6 +127,9 @@ pub(crate) enum TransportSetupError {
     #[cfg(feature = "quic")]
     #[error(transparent)]
     Quic(#[from] QuicSetupError),
+    #[cfg(feature = "data-channels")]
+    #[error(transparent)]
+    Noise(#[from] libp2p::noise::Error),
     #[cfg(feature = "webrtc")]
     #[error(transparent)]
     WebRtc(#[from] WebRtcSetupError),
@@ -173,6 +181,14 @@ pub(crate) fn build(
         }
         None => OptionalTransport::none(),
     };
+    #[cfg(feature = "data-channels")]
+    let channels = GivenChannels::new(GivenChannelsParts {
+        transports: parts.channels.0,
+        hosts: parts.channels.1,
+        noise: libp2p::noise::Config::new(parts.key)?,
+        tasks: parts.tasks.clone(),
+        backlog: parts.backlog.clone(),
+    });
     let upgrades = Upgrades {
         secure: Secure::new(parts.security.to_vec(), parts.key, parts.backlog.metrics())?,
         muxer: Upgrade::new(parts.tasks, parts.backlog),
@@ -190,6 +206,10 @@ pub(crate) fn build(
         .map(|made, _| made.into_inner());
     #[cfg(feature = "webrtc")]
     let transports = TransportTimeout::new(webrtc, HANDSHAKE_TIMEOUT)
+        .or_transport(transports)
+        .map(|made, _| made.into_inner());
+    #[cfg(feature = "data-channels")]
+    let transports = TransportTimeout::new(channels, HANDSHAKE_TIMEOUT)
         .or_transport(transports)
         .map(|made, _| made.into_inner());
     let prepared = transports.map(move |(peer, muxer), _| {

@@ -1,8 +1,9 @@
 /** A program in strict TypeScript on the package: compiles, and runs in no test. */
 
 import { Node, TandemError, load } from 'tandem-web'
-import type { Accepted, Admission, Connection, Dial, ErrorCode, Listener, Message, Peer, Transport } from 'tandem-web'
+import type { Accepted, Admission, ChannelTransport, Connection, Dial, ErrorCode, Listener, Message, Peer, Transport } from 'tandem-web'
 import { tcp } from 'tandem-web/tcp'
+import { placeOf, webrtc } from 'tandem-web/webrtc'
 import { urlOf, websocket } from 'tandem-web/websocket'
 
 export async function uses (seed: Uint8Array): Promise<void> {
@@ -52,8 +53,17 @@ class Saying implements Transport {
   }
 }
 
+/** Data channels of a host's own: the same connection for every address. */
+const joined: ChannelTransport = {
+  carries: (multiaddr) => placeOf(multiaddr) !== null,
+  dialChannels (multiaddr, events) {
+    events.ended(new Error(multiaddr))
+    return { certificate: new Uint8Array(32), open: (channel) => { events.opened(channel) }, send () {}, buffered: () => 0, closeChannel: (channel) => { events.closed(channel) } }
+  }
+}
+
 export async function speaks (): Promise<string[]> {
-  const node = await Node.start({ network: 'tandem', transports: [tcp(), websocket(), new Saying(new Uint8Array(1))], listen: '/ip4/127.0.0.1/tcp/0', WebSocket: null })
+  const node = await Node.start({ network: 'tandem', transports: [tcp(), websocket(), webrtc({ version: 2 }), joined, new Saying(new Uint8Array(1))], listen: '/ip4/127.0.0.1/tcp/0', WebSocket: null })
   // @ts-expect-error a connection can be read
   const mute: Connection = { async write () {} }
   return [...node.addresses, String(mute)]

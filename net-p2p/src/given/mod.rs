@@ -7,6 +7,8 @@
 //! * An address that such a transport carries reaches no socket of the environment.
 //! * A dial to an address that nobody named leads to no host of a private network, as far as the address says.
 
+#[cfg(feature = "data-channels")]
+mod channels;
 mod listener;
 mod stream;
 mod transport;
@@ -17,6 +19,12 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use libp2p::Multiaddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "data-channels")]
+pub use self::channels::{
+    ChannelEvents, ChannelTransport, DialledChannels, PeerChannels, SharedChannelTransport,
+};
+#[cfg(feature = "data-channels")]
+pub(crate) use self::channels::{GivenChannels, GivenChannelsParts};
 pub(crate) use self::transport::Given;
 
 /// A transport of an embedder, shared by everything that dials with it.

@@ -11,7 +11,6 @@ use futures::FutureExt;
 use libp2p::{
     Multiaddr, Transport,
     core::transport::{DialOpts, ListenerId, TransportError},
-    multiaddr::Protocol,
 };
 use runtime::time;
 
@@ -23,7 +22,7 @@ use super::{
 use crate::dial_hosts::{DialHosts, NotPublic};
 
 /// Longest time from the order to a byte stream. Chosen: as that of a socket; it leaves 2 s for the handshake.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Asks the transports of an embedder, the first one that carries an address.
 pub(crate) struct Given {
@@ -42,15 +41,6 @@ impl Given {
 
     fn of(&self, address: &Multiaddr) -> Option<&SharedTransport> {
         self.transports.iter().find(|transport| transport.carries(address))
-    }
-
-    /// Returns `true` if a dial that is handed over now may lead to this address. The host looks names up.
-    fn may_dial(&self, address: &Multiaddr) -> bool {
-        match address.iter().next() {
-            Some(Protocol::Ip4(ip)) => self.hosts.now().allow(ip.into()),
-            Some(Protocol::Ip6(ip)) => self.hosts.now().allow(ip.into()),
-            _ => true,
-        }
     }
 }
 
@@ -87,7 +77,7 @@ impl Transport for Given {
         let Some(transport) = self.of(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        if !self.may_dial(&address) {
+        if !self.hosts.may_lead_to(&address) {
             return Err(TransportError::Other(io::Error::other(NotPublic)));
         }
         let dial = time::timeout(DIAL_TIMEOUT, transport.dial(address));
@@ -121,4 +111,4 @@ impl Transport for Given {
 /// the source of this type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NotReached(#[source] io::Error);
+pub(crate) struct NotReached(#[source] pub(super) io::Error);

@@ -134,15 +134,15 @@ impl Substream {
         let mut kept = handle.lock();
         let Kept { stream: Some(stream), frame, .. } = &mut *kept else { return taken_away() };
         #[cfg_attr(
-            not(any(feature = "quic", feature = "webrtc")),
+            not(any(feature = "quic", feature = "data-channels")),
             expect(clippy::infallible_destructuring_match, reason = "there are two with QUIC")
         )]
         let stream = match stream {
             Carrier::Yamux(stream) => stream,
             #[cfg(feature = "quic")]
             Carrier::Quic(stream) => return stream.poll_read(context, into),
-            #[cfg(feature = "webrtc")]
-            Carrier::WebRtc(stream) => return stream.poll_read(context, into),
+            #[cfg(feature = "data-channels")]
+            Carrier::Channel(stream) => return stream.poll_read(context, into),
         };
         let mut filled = 0;
         while filled < into.len() {

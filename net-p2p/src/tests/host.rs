@@ -94,6 +94,8 @@ pub(crate) fn transport_in(
         circuits: crate::reach::Circuits::none(),
         stamp: Stamp::default(),
         rounds: Rounds::default(),
+        #[cfg(feature = "data-channels")]
+        channels: (config.channel_transports.clone(), hosts.clone()),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse {
             environment: environment.clone(),

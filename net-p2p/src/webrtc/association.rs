@@ -15,14 +15,15 @@ use std::{
 
 use bytes::Bytes;
 use sctp_proto::{
-    Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
-    Payload, PayloadProtocolIdentifier as Kind, ServerConfig, TransportConfig,
+    AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Payload,
+    PayloadProtocolIdentifier as Kind, ServerConfig, StreamEvent, TransportConfig,
 };
 
 use super::{
-    Ended, Side,
+    dcep::{ACKNOWLEDGEMENT, Dcep, OPENING},
     window::{Window, is_abort, is_data, is_init},
 };
+use crate::channels::{Association, Ended, Event, HANDSHAKE, Message, Side};
 
 /// Bytes that SCTP keeps for all streams of a connection. Chosen: 10 MB/s over a path of 100 ms.
 const WINDOW: usize = 1024 * 1024;
@@ -46,11 +47,12 @@ const PAYLOAD_BYTES: u32 = 1_280 - 48 - 37 - 12 - 16 - 3;
 const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5_000);
 
 /// An association, and what it keeps.
-pub(super) struct Sctp {
+pub(crate) struct Sctp {
     side: Side,
     transport: Arc<TransportConfig>,
     endpoint: Endpoint,
-    association: Option<(AssociationHandle, Association)>,
+    association: Option<(AssociationHandle, sctp_proto::Association)>,
+    is_established: bool,
     window: Window,
     /// A packet of the peer with data, which it takes for a repeated one if it comes again.
     sample: Bytes,
@@ -63,7 +65,7 @@ pub(super) struct Sctp {
 
 impl Sctp {
     /// The association of a connection whose DTLS handshake is under way.
-    pub(super) fn new(side: Side) -> Self {
+    pub(crate) fn new(side: Side) -> Self {
         let transport = TransportConfig::default()
             .with_max_receive_buffer_size(u32::try_from(WINDOW).unwrap_or(u32::MAX))
             .with_max_receive_message_size(MAX_RECEIVED_MESSAGE)
@@ -80,6 +82,7 @@ impl Sctp {
             transport,
             endpoint: Endpoint::new(Arc::new(config), Some(Arc::new(server))),
             association: None,
+            is_established: false,
             window: Window::new(WINDOW),
             sample: Bytes::new(),
             inits: 0,
@@ -88,8 +91,13 @@ impl Sctp {
         }
     }
 
+    /// `true` once channels can be opened.
+    pub(crate) const fn is_established(&self) -> bool {
+        self.is_established
+    }
+
     /// Starts the association, once packets can be sent. The end that listens waits for its peer.
-    pub(super) fn start(&mut self) -> Result<(), Ended> {
+    pub(crate) fn start(&mut self) -> Result<(), Ended> {
         if self.side == Side::Dialer && self.association.is_none() {
             let mut config = ClientConfig::new();
             config.transport = Arc::clone(&self.transport);
@@ -99,32 +107,12 @@ impl Sctp {
         Ok(())
     }
 
-    /// Bytes that are kept: unread ones, and those that the peer has not acknowledged.
-    pub(super) fn held(&self) -> usize {
-        self.window.held() + self.unsent
-    }
-
-    /// `true` if the peer may send less than half of what it may at other times.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.window.held() > WINDOW / 2
-    }
-
-    /// Bytes that the peer has not acknowledged.
-    pub(super) const fn unsent(&self) -> usize {
-        self.unsent
-    }
-
-    /// `true` once the peer has acknowledged everything.
-    pub(super) fn is_sent(&self) -> bool {
-        self.sending.is_empty()
-    }
-
     /// Takes a packet of the peer.
     ///
     /// # Errors
     ///
     /// [`Ended::ByPeer`].
-    pub(super) fn receive(&mut self, packet: Bytes, now: Instant) -> Result<(), Ended> {
+    pub(crate) fn receive(&mut self, packet: Bytes, now: Instant) -> Result<(), Ended> {
         if is_abort(&packet) {
             // The library would throw away the bytes that came before.
             return Err(Ended::ByPeer);
@@ -161,15 +149,8 @@ impl Sctp {
         }
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now: Instant) {
-        if let Some((_, association)) = &mut self.association {
-            association.handle_timeout(now);
-        }
-    }
-
     /// The next packets to send.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Vec<Bytes>> {
+    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Vec<Bytes>> {
         let sent = self.endpoint.poll_transmit();
         let sent = sent.or_else(|| self.association.as_mut()?.1.poll_transmit(now))?;
         let Payload::RawEncode(packets) = sent.payload else { return Some(Vec::new()) };
@@ -179,13 +160,8 @@ impl Sctp {
         Some(packets)
     }
 
-    /// The moment at which [`Self::tick`] is due.
-    pub(super) fn timeout(&self) -> Option<Instant> {
-        self.association.as_ref().and_then(|(_, association)| association.poll_timeout())
-    }
-
-    /// The next event.
-    pub(super) fn poll(&mut self) -> Option<Event> {
+    /// The next event of the library.
+    fn poll_library(&mut self) -> Option<sctp_proto::Event> {
         let (handle, association) = self.association.as_mut()?;
         while let Some(event) = association.poll_endpoint_event() {
             if let Some(event) = self.endpoint.handle_event(*handle, event) {
@@ -195,38 +171,14 @@ impl Sctp {
         association.poll()
     }
 
-    /// Opens a stream. Returns `false` if its ID cannot be used now.
-    pub(super) fn open(&mut self, id: u16) -> bool {
+    /// Opens a stream without a word to the peer. Returns `false` if its ID cannot be used now.
+    fn open_silently(&mut self, id: u16) -> bool {
         let Some((_, association)) = &mut self.association else { return false };
         association.open_stream(id, Kind::Binary).is_ok()
     }
 
-    /// Returns `true` if the stream is there.
-    pub(super) fn has(&mut self, id: u16) -> bool {
-        self.association.as_mut().is_some_and(|(_, association)| association.stream(id).is_ok())
-    }
-
-    /// Takes the next message of a stream.
-    pub(super) fn read(&mut self, id: u16) -> Option<(Kind, Vec<u8>)> {
-        let (_, association) = self.association.as_mut()?;
-        let message = association.stream(id).and_then(|mut stream| stream.read_sctp()).ok()??;
-        self.window.read(message.len());
-        let mut bytes = vec![0; message.len()];
-        // The buffer is as long as the message.
-        let _ = message.read(&mut bytes);
-        Some((message.ppi, bytes))
-    }
-
-    /// Lets the peer know that there is room again, if it was told of little.
-    pub(super) fn tell_of_room(&mut self, now: Instant) {
-        if self.window.must_tell() {
-            // SCTP answers a packet that it knows with the room there is.
-            self.feed(self.sample.clone(), now);
-        }
-    }
-
-    /// Sends a message. Returns `false` if the stream is gone, or too much waits on it.
-    pub(super) fn send(&mut self, id: u16, bytes: &[u8], kind: Kind) -> bool {
+    /// Sends a message of a kind. Returns `false` if the stream is gone, or too much waits on it.
+    fn send_kind(&mut self, id: u16, bytes: &[u8], kind: Kind) -> bool {
         let Some((_, association)) = &mut self.association else { return false };
         let Ok(mut stream) = association.stream(id) else { return false };
         if stream.buffered_amount().is_ok_and(|waiting| waiting > MAX_WAITING) {
@@ -237,9 +189,100 @@ impl Sctp {
         self.sending.insert(id);
         true
     }
+}
 
-    /// Counts the bytes that the peer has not acknowledged. Returns them by stream.
-    pub(super) fn recount(&mut self) -> BTreeMap<u16, usize> {
+impl Association for Sctp {
+    fn open(&mut self, id: u16) -> bool {
+        self.open_silently(id) && self.send_kind(id, OPENING, Kind::Dcep)
+    }
+
+    fn close(&mut self, id: u16) -> bool {
+        let Some((_, association)) = &mut self.association else { return false };
+        association.stream(id).is_ok_and(|mut stream| stream.close().is_ok())
+    }
+
+    fn has(&mut self, id: u16) -> bool {
+        self.association.as_mut().is_some_and(|(_, association)| association.stream(id).is_ok())
+    }
+
+    fn read(&mut self, id: u16) -> Option<Message> {
+        loop {
+            let (_, association) = self.association.as_mut()?;
+            let mut stream = association.stream(id).ok()?;
+            let message = stream.read_sctp().ok()??;
+            self.window.read(message.len());
+            let mut bytes = vec![0; message.len()];
+            // The buffer is as long as the message.
+            let _ = message.read(&mut bytes);
+            match message.ppi {
+                Kind::Dcep if Dcep::read(&bytes) == Some(Dcep::Open) => {
+                    self.send_kind(id, ACKNOWLEDGEMENT, Kind::Dcep);
+                    return Some(Message::Opening);
+                }
+                Kind::Binary => return Some(Message::Bytes(bytes)),
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&mut self, id: u16, bytes: &[u8]) -> bool {
+        self.send_kind(id, bytes, Kind::Binary)
+    }
+
+    fn poll(&mut self) -> Option<Event> {
+        use sctp_proto::Event as Library;
+        loop {
+            return Some(match self.poll_library()? {
+                Library::Connected => {
+                    self.is_established = true;
+                    // The peer may have written to it already, and then it exists.
+                    self.open_silently(HANDSHAKE);
+                    continue;
+                }
+                Library::Stream(StreamEvent::Readable { id }) => Event::Readable(id),
+                Library::Stream(StreamEvent::Finished { id }) => Event::Finished(id),
+                Library::Stream(StreamEvent::ResetComplete { id }) => Event::Closed(id),
+                Library::AssociationLost { .. } | Library::HandshakeFailed { .. } => Event::Lost,
+                _ => continue,
+            });
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if let Some((_, association)) = &mut self.association {
+            association.handle_timeout(now);
+        }
+    }
+
+    fn timeout(&self) -> Option<Instant> {
+        self.association.as_ref().and_then(|(_, association)| association.poll_timeout())
+    }
+
+    fn held(&self) -> usize {
+        self.window.held() + self.unsent
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.window.held() > WINDOW / 2
+    }
+
+    /// SCTP's window keeps the peer from sending more.
+    fn overfull(&self) -> Option<u16> {
+        None
+    }
+
+    fn tell_of_room(&mut self, now: Instant) {
+        if self.window.must_tell() {
+            // SCTP answers a packet that it knows with the room there is.
+            self.feed(self.sample.clone(), now);
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    fn recount(&mut self) -> BTreeMap<u16, usize> {
         let mut amounts = BTreeMap::new();
         if let Some((_, association)) = &mut self.association {
             for id in std::mem::take(&mut self.sending) {
@@ -254,9 +297,9 @@ impl Sctp {
         amounts
     }
 
-    /// Closes a stream. Returns `false` if there is none.
-    pub(super) fn close(&mut self, id: u16) -> bool {
-        let Some((_, association)) = &mut self.association else { return false };
-        association.stream(id).is_ok_and(|mut stream| stream.close().is_ok())
+    fn is_sent(&self) -> bool {
+        self.sending.is_empty()
     }
+
+    const KNOWS_ARRIVAL: bool = true;
 }

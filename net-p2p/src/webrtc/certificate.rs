@@ -9,11 +9,7 @@
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use sha2::{Digest, Sha256};
 
-/// The code of SHA-256 in a multihash, and the length of such a hash. Source: multiformats.
-pub(super) const SHA_256: [u8; 2] = [0x12, 32];
-
-/// The multihash of a certificate.
-pub(super) type Fingerprint = [u8; 34];
+use crate::channels::{Fingerprint, SHA_256};
 
 /// The multihash of a certificate in DER.
 pub(super) fn fingerprint_of(certificate: &[u8]) -> Fingerprint {

@@ -20,22 +20,15 @@
 
 mod association;
 mod certificate;
-mod channel;
-mod channels;
 mod credentials;
 mod dcep;
-mod driver;
-mod halves;
 mod handshake;
-mod ids;
-mod message;
 mod path;
 pub(crate) mod place;
 mod port;
-mod pressure;
+mod pump;
 mod secured;
 mod session;
-mod stream;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test may use the system directly")]
 mod tests;
@@ -60,6 +53,9 @@ use runtime::{DialError, Environment};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::handshake::{Handshakes, WebRtcSetupError};
+#[cfg(test)]
+pub(crate) use self::{association::Sctp, window::chunks};
 pub use self::{
     certificate::{WebRtcCertificate, WebRtcCertificateError},
     credentials::WebRtcVersion,
@@ -69,11 +65,8 @@ use self::{
     place::{Target, announced, multiaddr, socket_address},
     port::{Arrival, Port, Source},
 };
-pub(crate) use self::{
-    handshake::{Handshakes, WebRtcSetupError},
-    stream::WebRtcStream,
-};
 use crate::{
+    channels::Ended,
     dial_hosts::DialHosts,
     muxer::Muxer,
     udp::{Interfaces, Reached},
@@ -84,34 +77,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Connections taken in one poll of a listener. Chosen: as with QUIC.
 const TAKEN_A_TURN: usize = 64;
-
-/// The end of a connection that this node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Listener,
-    Dialer,
-}
-
-/// The reason why a connection has ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    #[error("this node has closed the connection")]
-    Here,
-    #[error("the peer has closed the connection")]
-    ByPeer,
-    #[error("the peer was silent for too long")]
-    Silent,
-    #[error("the peer has another certificate than its address says")]
-    OtherCertificate,
-    #[error("DTLS has failed")]
-    Dtls(#[from] dimpl::Error),
-    #[error("SCTP has failed")]
-    Sctp,
-    #[error("the socket is gone")]
-    Socket,
-    #[error("a library panicked")]
-    Panicked,
-}
 
 /// The reason why a connection was not made.
 #[derive(Debug, thiserror::Error)]

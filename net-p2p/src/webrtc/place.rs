@@ -8,8 +8,10 @@ use libp2p::{
     multiaddr::{Protocol, multihash::Multihash},
 };
 
-use super::certificate::{Fingerprint, SHA_256};
-use crate::udp::{self, Place};
+use crate::{
+    channels::{Fingerprint, SHA_256},
+    udp::{self, Place},
+};
 
 /// An address to dial, and the certificate that the peer has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
 
 use super::{
-    Ended,
-    certificate::{Fingerprint, fingerprint_of},
+    certificate::fingerprint_of,
     path::{Path, is_dtls, is_stun},
 };
+use crate::channels::{Ended, Fingerprint};
 
 /// Room for a record that is read or written. Source: dimpl, whose records fit a datagram.
 const RECORD_BYTES: usize = 4 * 1024;

@@ -18,7 +18,7 @@ const ABORT: u8 = 6;
 const HEADER_BYTES: usize = 12;
 
 /// Yields type and value of each chunk of a packet.
-pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(crate) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = packet.get(HEADER_BYTES..).unwrap_or_default();
     std::iter::from_fn(move || {
         let &[kind, _flags, high, low, ..] = rest else { return None };

@@ -85,7 +85,7 @@ export interface Options {
   /** For Node.js before 22, which has none: that of the package `ws`. Null leaves gossip over `ws://` out. */
   WebSocket?: unknown
   /** Transports for libp2p. The first one that carries an address is asked. Default: none, and no libp2p. */
-  transports?: Transport[]
+  transports?: (Transport | ChannelTransport)[]
   /** Multiaddrs to listen on, with a transport that can. */
   listen?: string | string[]
   /** Where the WebAssembly is, if not beside the JavaScript: see `load`. */
@@ -109,6 +109,42 @@ export interface Connection {
   shutdown?(): void | Promise<void>
   /** Ends both directions. Called once. */
   close?(): void
+}
+
+/** Dials connections with data channels, as `RTCPeerConnection` has them. What it throws ends a dial, with the text of the error. */
+export interface ChannelTransport {
+  /** False for addresses that are others' to carry. Left out, it is asked for all that name the hash of a certificate. */
+  carries?(multiaddr: string): boolean
+  /** Resolves once channel 0, which both ends negotiate, is open. What happens before and after goes to `events`. */
+  dialChannels(multiaddr: string, events: ChannelEvents): ChannelConnection | Promise<ChannelConnection>
+}
+
+/** A connection whose channels have numbers while they are open. */
+export interface ChannelConnection {
+  /** SHA-256 of this end's certificate. */
+  certificate: Uint8Array
+  /** Opens a channel, which `opened` follows. */
+  open(channel: number): void
+  /** Sends a message of at most 16 KiB on an open channel. An error ends the connection. */
+  send(channel: number, message: Uint8Array): void
+  /** Bytes that were sent and did not leave. */
+  buffered(channel: number): number
+  /** Closes a channel behind what was sent on it; `closed` follows. */
+  closeChannel(channel: number): void
+  /** Ends the connection. Called once. */
+  close?(): void
+}
+
+/** Takes what happens on the channels of a connection. */
+export interface ChannelEvents {
+  /** The number of a channel that the peer has opened; undefined if it is one too many, which is to be closed. */
+  accepted(): number | undefined
+  opened(channel: number): void
+  message(channel: number, message: Uint8Array | ArrayBuffer): void
+  /** There may be room on a channel for more to send. */
+  drained(channel: number): void
+  closed(channel: number): void
+  ended(why: unknown): void
 }
 
 export interface Listener {

@@ -34,3 +34,4 @@ pub use libp2p::{RawExchange, RawRequest};
 pub use node::RawNode;
 pub use options::RawOptions;
 pub use subscription::RawSubscription;
+pub use transport::RawChannelEvents;

@@ -124,7 +124,7 @@ impl Parts {
 }
 
 /// A copy of the bytes that JavaScript gave: what it does to them later, or did to their type, is of no effect.
-fn bytes_of(value: JsValue) -> io::Result<Uint8Array> {
+pub(super) fn bytes_of(value: JsValue) -> io::Result<Uint8Array> {
     let is_bytes = match value.dyn_ref::<Uint8Array>() {
         Some(_) => ArrayBuffer::is_view(&value),
         None => value.is_instance_of::<ArrayBuffer>(),

@@ -1,8 +1,9 @@
-//! A transport that JavaScript gives: any object with `dial` and `listen` carries libp2p.
+//! A transport that JavaScript gives: any object with `dial`, `listen` or `dialChannels` carries libp2p.
 //!
 //! ```text
 //!   net-p2p ──▶ JsTransport ──▶ dial(multiaddr)    ─▶ { read, write, shutdown, close }
-//!                          └──▶ listen(multiaddr)  ─▶ { addresses, accepted, close } ─▶ { connection, local, remote }
+//!                          ├──▶ listen(multiaddr)  ─▶ { addresses, accepted, close } ─▶ { connection, local, remote }
+//!                          └──▶ dialChannels(multiaddr, events), for data channels (`channels.rs`)
 //! ```
 //!
 //! # Invariants
@@ -14,25 +15,55 @@
 //! * Every connection and every listener is closed once, also those that came too late.
 
 mod call;
+mod channels;
 mod connection;
 mod listener;
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use js_sys::{Object, Promise};
-use net_p2p::{ByteListener, ByteStream, ByteTransport, Multiaddr};
+use net_p2p::{
+    ByteListener, ByteStream, ByteTransport, ChannelEvents, ChannelTransport, DialledChannels,
+    Multiaddr, SharedChannelTransport, SharedTransport,
+};
 use send_wrapper::SendWrapper;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 
+pub use self::channels::RawChannelEvents;
 use self::{
     call::{call, failed, method, promise_of, promised},
     connection::Connection,
 };
 
+/// The method of a transport whose connections have data channels.
+const DIAL_CHANNELS: &str = "dialChannels";
+
+/// A transport, as one of bytes, of channels, or both.
+#[derive(Debug, Default)]
+pub(crate) struct Transports {
+    pub(crate) bytes: Option<SharedTransport>,
+    pub(crate) channels: Option<SharedChannelTransport>,
+}
+
+impl Transports {
+    /// Takes an object that can dial, listen, or both.
+    pub(crate) fn of(given: &JsValue) -> Result<Self, &'static str> {
+        let object: &Object = given.dyn_ref().ok_or("a transport is an object")?;
+        let has = |names: &[&str]| names.iter().any(|name| method(object, name).is_some());
+        let transport = Arc::new(JsTransport(SendWrapper::new(object.clone())));
+        let bytes = has(&["dial", "listen"]).then(|| Arc::clone(&transport) as SharedTransport);
+        let channels = has(&[DIAL_CHANNELS]).then_some(transport as SharedChannelTransport);
+        if bytes.is_none() && channels.is_none() {
+            return Err("a transport has a method dial, listen or dialChannels");
+        }
+        Ok(Self { bytes, channels })
+    }
+}
+
 /// The object of JavaScript.
-pub(crate) struct JsTransport(SendWrapper<Object>);
+struct JsTransport(SendWrapper<Object>);
 
 impl fmt::Debug for JsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,28 +72,27 @@ impl fmt::Debug for JsTransport {
 }
 
 impl JsTransport {
-    /// Takes an object that can dial, listen, or both.
-    pub(crate) fn new(given: &JsValue) -> Result<Self, &'static str> {
-        let object: &Object = given.dyn_ref().ok_or("a transport is an object")?;
-        if method(object, "dial").is_none() && method(object, "listen").is_none() {
-            return Err("a transport has a method dial, listen, or both");
-        }
-        Ok(Self(SendWrapper::new(object.clone())))
+    /// Returns `true` if the object does not leave the address to others.
+    fn is_for(&self, address: &Multiaddr) -> bool {
+        let Some(carries) = method(&self.0, "carries") else { return true };
+        call(&self.0, &carries, &[address.to_string().into()]).is_ok_and(|said| said.is_truthy())
     }
 
-    /// Calls a method with an address, and waits for the object that its promise brings. `close` is called on one that
+    /// Calls a method with an address and what else is given, and waits for the object that its promise brings. `close` is called on one that
     /// comes when nobody waits any more.
     fn ask(
         &self,
         name: &'static str,
         address: &Multiaddr,
+        further: &[JsValue],
     ) -> impl Future<Output = io::Result<Object>> + use<> {
+        let given = [&[address.to_string().into()], further].concat();
         let asked = match method(&self.0, name) {
             None => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("the transport has no method {name}"),
             )),
-            Some(ask) => call(&self.0, &ask, &[address.to_string().into()]),
+            Some(ask) => call(&self.0, &ask, &given),
         };
         // Here, and not in the future, which may be dropped before its first step.
         let asked = asked.map(|said| Late(Some(promise_of(&said))));
@@ -111,12 +141,11 @@ fn close(object: &Object) {
 
 impl ByteTransport for JsTransport {
     fn carries(&self, address: &Multiaddr) -> bool {
-        let Some(carries) = method(&self.0, "carries") else { return true };
-        call(&self.0, &carries, &[address.to_string().into()]).is_ok_and(|said| said.is_truthy())
+        self.is_for(address)
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, io::Result<ByteStream>> {
-        let dialled = self.ask("dial", &address);
+        let dialled = self.ask("dial", &address, &[]);
         let connected = async move {
             let connection = Connection::new(dialled.await?)?;
             Ok(Box::new(connection) as ByteStream)
@@ -125,7 +154,23 @@ impl ByteTransport for JsTransport {
     }
 
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, io::Result<ByteListener>> {
-        let listening = self.ask("listen", &address);
+        let listening = self.ask("listen", &address, &[]);
         SendWrapper::new(async move { listener::of(listening.await?) }).boxed()
+    }
+}
+
+impl ChannelTransport for JsTransport {
+    fn carries(&self, address: &Multiaddr) -> bool {
+        self.is_for(address)
+    }
+
+    fn dial(
+        &self,
+        address: Multiaddr,
+        events: ChannelEvents,
+    ) -> BoxFuture<'static, io::Result<DialledChannels>> {
+        let events = RawChannelEvents::new(events).into();
+        let dialled = self.ask(DIAL_CHANNELS, &address, &[events]);
+        SendWrapper::new(async move { channels::of(dialled.await?) }).boxed()
     }
 }

@@ -10,14 +10,14 @@ use std::collections::VecDeque;
 use super::Side;
 
 /// The ID of the channel for the Noise handshake. Source: libp2p specifications, `webrtc/webrtc-direct.md`.
-pub(super) const HANDSHAKE: u16 = 0;
+pub(crate) const HANDSHAKE: u16 = 0;
 
 /// Largest ID. Source: RFC 8832, 6: 65,535 is none.
 const MAX_ID: u16 = u16::MAX - 1;
 
 /// The IDs of one end.
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// The lowest one that was never used. It is no ID once there is none.
     next: u16,
     given_back: VecDeque<u16>,
@@ -25,7 +25,7 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) const fn new(side: Side) -> Self {
+    pub(crate) const fn new(side: Side) -> Self {
         let (next, parity) = match side {
             Side::Dialer => (2, 0),
             Side::Listener => (1, 1),
@@ -34,18 +34,18 @@ impl Ids {
     }
 
     /// Returns `true` for an ID that the peer must not use.
-    pub(super) const fn is_own(&self, id: u16) -> bool {
+    pub(crate) const fn is_own(&self, id: u16) -> bool {
         id % 2 == self.parity && id != HANDSHAKE
     }
 
     /// The number of IDs in use.
-    pub(super) fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         let first = if self.parity == 0 { 2 } else { 1 };
         usize::from(self.next - first) / 2 - self.given_back.len()
     }
 
     /// The next ID, an old one first; `None` while all are in use.
-    pub(super) fn take(&mut self) -> Option<u16> {
+    pub(crate) fn take(&mut self) -> Option<u16> {
         if let Some(id) = self.given_back.pop_front() {
             return Some(id);
         }
@@ -57,7 +57,7 @@ impl Ids {
     }
 
     /// Takes an ID back that both ends have closed. One that is no ID of this end is left alone.
-    pub(super) fn give_back(&mut self, id: u16) {
+    pub(crate) fn give_back(&mut self, id: u16) {
         if self.is_own(id) && id < self.next && !self.given_back.contains(&id) {
             self.given_back.push_back(id);
         }

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! * Bytes that nobody reads stay in SCTP, beyond [`STREAM_UNREAD`] of a stream and [`UNREAD`] of all. SCTP has one window for
-//!   all streams, so the stream that nobody reads while the window is closed is reset (`pressure.rs`).
+//! * Bytes that nobody reads stay in the association, beyond [`STREAM_UNREAD`] of a stream and [`UNREAD`] of all. That has one
+//!   bound for all streams, so the stream that nobody reads while it is nearly reached is reset (`pressure.rs`).
 //! * Written bytes are bounded for a stream and for all; a message of 16 KiB may exceed either.
 //! * A channel is closed once both ends have ended their direction, or [`LINGER`] after its handle is gone. The end that has
 //!   opened it closes it, and the other one [`CLOSING`] later, unless the opener cannot know.
@@ -15,39 +15,36 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use sctp_proto::{Event, PayloadProtocolIdentifier as Kind, StreamEvent};
+use runtime::time::StdInstant as Instant;
 
 use super::{
-    Ended, Side,
-    association::Sctp,
+    Association, Ended, Event, Message, Side,
     channel::Channel,
-    dcep::{ACKNOWLEDGEMENT, Dcep, OPENING},
     ids::{HANDSHAKE, Ids},
     message::{Flag, Frame},
     pressure::Pressure,
 };
 
 /// The name of a channel for its handle.
-pub(super) type Key = u64;
+pub(crate) type Key = u64;
 
 /// The key of the channel for the Noise handshake.
-pub(super) const HANDSHAKE_KEY: Key = 0;
+pub(crate) const HANDSHAKE_KEY: Key = 0;
 
-/// Unread bytes of a stream that are taken out of SCTP, so that the flags behind them are seen. Chosen: four messages.
-pub(super) const STREAM_UNREAD: usize = 64 * 1024;
+/// Unread bytes of a stream that are taken out of the association, so that the flags behind them are seen. Chosen: four messages.
+pub(crate) const STREAM_UNREAD: usize = 64 * 1024;
 
-/// The same of all streams of a connection. Chosen: half of what SCTP keeps.
-pub(super) const UNREAD: usize = 512 * 1024;
+/// The same of all streams of a connection. Chosen: half of what SCTP keeps (`webrtc/association.rs`).
+pub(crate) const UNREAD: usize = 512 * 1024;
 
 /// Bytes that a stream may have written and the peer has not acknowledged. Chosen: four messages.
-pub(super) const STREAM_UNSENT: usize = 64 * 1024;
+pub(crate) const STREAM_UNSENT: usize = 64 * 1024;
 
 /// The same of all streams of a connection, if the node has few. Chosen: what a path of 100 ms takes at 5 MB/s.
-pub(super) const UNSENT: usize = 512 * 1024;
+pub(crate) const UNSENT: usize = 512 * 1024;
 
 /// Longest time for a closed stream until the peer has everything. Chosen: twice that of a connection.
 const LINGER: Duration = Duration::from_secs(10);
@@ -64,10 +61,14 @@ const MAX_PEER_CHANNELS: usize = 512;
 /// lets wait for their negotiation.
 const MAX_OWN_CHANNELS: usize = 256;
 
+/// The error of a stream whose connection has ended.
+pub(super) fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+}
+
 /// The data channels of one connection.
-pub(super) struct Channels {
-    sctp: Sctp,
-    is_established: bool,
+pub(crate) struct Channels<A> {
+    association: A,
     channels: BTreeMap<Key, Channel>,
     /// The channels that have an ID now.
     by_id: BTreeMap<u16, Key>,
@@ -77,11 +78,11 @@ pub(super) struct Channels {
     ids: Ids,
     /// IDs of channels that this end has closed and the peer has not.
     closing: BTreeSet<u16>,
-    /// IDs whose end was seen before SCTP told it, because their next channel has come.
-    ended: BTreeSet<u16>,
-    /// Bytes taken out of SCTP and not read.
+    /// IDs whose end was seen before the association told it, because their next channel has come.
+    ended_early: BTreeSet<u16>,
+    /// Bytes taken out of the association and not read.
     unread: usize,
-    /// Channels whose bytes stay in SCTP for now.
+    /// Channels whose bytes stay in the association for now.
     held_back: BTreeSet<Key>,
     /// Most bytes of all streams that the peer has not acknowledged.
     max_unsent: usize,
@@ -94,21 +95,23 @@ pub(super) struct Channels {
     is_lost: bool,
     /// `true` once dropped streams are to be finished instead of reset.
     is_closing: bool,
+    /// The reason why the connection has ended, until somebody takes it.
+    ended: Option<Ended>,
+    has_ended: bool,
 }
 
-impl Channels {
-    /// The channels of a connection whose DTLS handshake is under way. The one for the Noise handshake is there.
-    pub(super) fn new(side: Side) -> Self {
+impl<A: Association> Channels<A> {
+    /// The channels of a connection that is being made. The one for the Noise handshake is there.
+    pub(crate) fn new(side: Side, association: A) -> Self {
         Self {
-            sctp: Sctp::new(side),
-            is_established: false,
+            association,
             channels: BTreeMap::from([(HANDSHAKE_KEY, Channel::own(HANDSHAKE))]),
             by_id: BTreeMap::from([(HANDSHAKE, HANDSHAKE_KEY)]),
             next: HANDSHAKE_KEY + 1,
             opened: VecDeque::new(),
             ids: Ids::new(side),
             closing: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended_early: BTreeSet::new(),
             unread: 0,
             held_back: BTreeSet::new(),
             max_unsent: UNSENT,
@@ -117,69 +120,89 @@ impl Channels {
             unread_resets: 0,
             is_lost: false,
             is_closing: false,
+            ended: None,
+            has_ended: false,
         }
     }
 
-    /// Starts the association, once packets can be sent. The end that listens waits for its peer.
-    pub(super) fn start(&mut self) -> Result<(), Ended> {
-        self.sctp.start()
+    /// The association, for what only its own kind has. [`Self::tick`] follows a change.
+    pub(crate) const fn association(&mut self) -> &mut A {
+        &mut self.association
     }
 
-    /// `true` once channels can be opened.
-    pub(super) const fn is_established(&self) -> bool {
-        self.is_established
+    /// Notes that the connection has ended. The first reason stays, unless a library has panicked.
+    pub(crate) fn end(&mut self, why: Ended) {
+        let is_first = !std::mem::replace(&mut self.has_ended, true);
+        if is_first || matches!(why, Ended::Panicked) {
+            self.ended = Some(why);
+            self.wake_all();
+        }
+    }
+
+    /// `true` once the connection has ended.
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// `true` once a library has panicked.
+    pub(crate) const fn has_panicked(&self) -> bool {
+        matches!(self.ended, Some(Ended::Panicked))
+    }
+
+    /// Takes the reason why the connection has ended.
+    pub(crate) fn take_end(&mut self) -> Option<Ended> {
+        self.ended.take()
     }
 
     /// Bytes that this node keeps for the connection.
-    pub(super) fn held(&self) -> usize {
-        self.sctp.held() + self.unread
+    pub(crate) fn held(&self) -> usize {
+        self.association.held() + self.unread
     }
 
-    /// `true` once the peer has acknowledged everything.
-    pub(super) fn is_sent(&self) -> bool {
-        self.sctp.is_sent()
+    /// `true` once the peer has everything.
+    pub(crate) fn is_sent(&self) -> bool {
+        let is_acknowledged = A::KNOWS_ARRIVAL
+            || !self.channels.values().any(|channel| channel.awaits_acknowledgement());
+        self.association.is_sent() && is_acknowledged
     }
 
     /// Bounds the bytes that the peer has not acknowledged.
-    pub(super) fn set_max_unsent(&mut self, bytes: usize) {
+    pub(crate) fn set_max_unsent(&mut self, bytes: usize) {
         self.max_unsent = bytes.clamp(STREAM_UNSENT, UNSENT);
     }
 
     /// Channels that were refused since the last call.
-    pub(super) fn take_refused(&mut self) -> usize {
+    pub(crate) fn take_refused(&mut self) -> usize {
         std::mem::take(&mut self.refused)
     }
 
     /// Streams that were reset since the last call, because nobody read them.
-    pub(super) fn take_unread_resets(&mut self) -> usize {
+    pub(crate) fn take_unread_resets(&mut self) -> usize {
         std::mem::take(&mut self.unread_resets)
     }
 
-    /// Takes a packet of the peer.
-    pub(super) fn receive(&mut self, packet: Bytes, now: Instant) -> Result<(), Ended> {
-        self.sctp.receive(packet, now)?;
-        self.settle(now)
-    }
-
     /// Does what is due.
-    pub(super) fn tick(&mut self, now: Instant) -> Result<(), Ended> {
-        self.sctp.tick(now);
+    ///
+    /// # Errors
+    ///
+    /// [`Ended::Sctp`].
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Ended> {
+        self.association.tick(now);
         self.settle(now)
-    }
-
-    /// The next packets to send.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Vec<Bytes>> {
-        self.sctp.poll_transmit(now)
     }
 
     /// The moment at which [`Self::tick`] is due.
-    pub(super) fn timeout(&self) -> Option<Instant> {
+    pub(crate) fn timeout(&self) -> Option<Instant> {
         let closing = self.channels.values().filter_map(Channel::closes_at).min();
-        [self.sctp.timeout(), closing, self.pressure.due()].into_iter().flatten().min()
+        [self.association.timeout(), closing, self.pressure.due()].into_iter().flatten().min()
     }
 
     /// Handles what has happened in the association.
-    fn settle(&mut self, now: Instant) -> Result<(), Ended> {
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::tick`].
+    pub(crate) fn settle(&mut self, now: Instant) -> Result<(), Ended> {
         self.handle_events(now);
         if self.is_lost {
             return Err(Ended::Sctp);
@@ -192,39 +215,24 @@ impl Channels {
 
     /// The same, but for the end of the association. Whoever closes a channel calls this first: its ID may be in use again.
     fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.sctp.poll() {
+        while let Some(event) = self.association.poll() {
             match event {
-                Event::Connected => {
-                    self.is_established = true;
-                    // The peer may have written to it already, and then it exists.
-                    self.sctp.open(HANDSHAKE);
+                Event::Readable(id) => self.look_at(id, now),
+                Event::Finished(id) if self.ended_early.remove(&id) => {}
+                Event::Finished(id) => self.end_of(id),
+                Event::Closed(id) => {
+                    self.closing.remove(&id);
+                    self.ids.give_back(id);
+                    // The peer may use the ID for its next stream already.
+                    self.look_at(id, now);
                 }
-                Event::Stream(event) => self.on_stream(event, now),
-                Event::AssociationLost { .. } | Event::HandshakeFailed { .. } => {
-                    self.is_lost = true;
-                }
-                _ => {}
+                Event::Lost => self.is_lost = true,
             }
-        }
-    }
-
-    fn on_stream(&mut self, event: StreamEvent, now: Instant) {
-        match event {
-            StreamEvent::Readable { id } => self.look_at(id, now),
-            StreamEvent::Finished { id } if self.ended.remove(&id) => {}
-            StreamEvent::Finished { id } => self.end(id),
-            StreamEvent::ResetComplete { id } => {
-                self.closing.remove(&id);
-                self.ids.give_back(id);
-                // The peer may use the ID for its next stream already.
-                self.look_at(id, now);
-            }
-            _ => {}
         }
     }
 
     /// Notes that the peer has closed the channel with this ID.
-    fn end(&mut self, id: u16) {
+    fn end_of(&mut self, id: u16) {
         let Some(key) = self.by_id.remove(&id) else { return };
         let Some(channel) = self.channels.get_mut(&key) else { return };
         channel.end();
@@ -235,14 +243,14 @@ impl Channels {
 
     /// Takes what has come on an ID, which may be that of a new channel of the peer.
     fn look_at(&mut self, id: u16, now: Instant) {
-        if self.closing.contains(&id) || !self.sctp.has(id) {
+        if self.closing.contains(&id) || !self.association.has(id) {
             return;
         }
         if let Some(&key) = self.by_id.get(&id) {
             return self.pull(key, now);
         }
         if self.ids.is_own(id) {
-            return self.close_in_sctp(id);
+            return self.close_in_association(id);
         }
         let key = self.discover(id, now);
         self.pull(key, now);
@@ -267,7 +275,7 @@ impl Channels {
         key
     }
 
-    /// Takes messages out of SCTP.
+    /// Takes messages out of the association.
     fn pull(&mut self, mut key: Key, now: Instant) {
         loop {
             let Some(channel) = self.channels.get_mut(&key) else { return };
@@ -276,18 +284,15 @@ impl Channels {
                 self.held_back.insert(key);
                 return;
             }
-            let message = channel.id.and_then(|id| self.sctp.read(id));
-            let (Some((kind, bytes)), Some(id)) = (message, channel.id) else {
+            let message = channel.id.and_then(|id| self.association.read(id));
+            let (Some(message), Some(id)) = (message, channel.id) else {
                 self.held_back.remove(&key);
                 // Not before: sctp-proto ends an association whose window is full of a stream that is closed.
                 return self.close_if_over(key, now);
             };
-            match kind {
-                Kind::Dcep if Dcep::read(&bytes) == Some(Dcep::Open) => {
-                    key = self.on_open(key, id, now);
-                }
-                Kind::Binary => self.on_message(key, &bytes, now),
-                _ => {}
+            match message {
+                Message::Opening => key = self.on_open(key, id, now),
+                Message::Bytes(bytes) => self.on_message(key, &bytes, now),
             }
         }
     }
@@ -296,9 +301,9 @@ impl Channels {
     fn on_open(&mut self, key: Key, id: u16, now: Instant) -> Key {
         let Some(channel) = self.channels.get_mut(&key) else { return key };
         if channel.is_opened {
-            // The old channel has ended with its last message, and SCTP tells so later.
-            self.ended.insert(id);
-            self.end(id);
+            // The old channel has ended with its last message, and the association tells so later.
+            self.ended_early.insert(id);
+            self.end_of(id);
             let key = self.discover(id, now);
             return self.on_open(key, id, now);
         }
@@ -306,7 +311,6 @@ impl Channels {
         if !channel.is_released() {
             self.opened.push_back(key);
         }
-        self.sctp.send(id, ACKNOWLEDGEMENT, Kind::Dcep);
         key
     }
 
@@ -330,11 +334,15 @@ impl Channels {
 
     /// `true` if streams with unread bytes keep the peer from sending on others, or this node from reading them.
     fn is_held_up(&self) -> bool {
-        self.unread >= UNREAD || self.sctp.is_half_full()
+        self.unread >= UNREAD || self.association.is_half_full()
     }
 
     /// Resets the streams that nobody reads while they hold up the connection, the one with most bytes first.
     fn relieve(&mut self, now: Instant) {
+        while let Some(id) = self.association.overfull() {
+            let Some(&key) = self.by_id.get(&id) else { return };
+            self.reset_unread(key, now);
+        }
         self.pressure.note(self.is_held_up(), now);
         if !self.pressure.is_due(now) {
             return;
@@ -342,15 +350,20 @@ impl Channels {
         while self.is_held_up()
             && let Some(key) = self.longest_unread(now)
         {
-            self.unread_resets += 1;
-            self.give_up(key);
-            if let Some(channel) = self.channels.get_mut(&key) {
-                self.unread -= channel.lose_unread();
-            }
-            self.pull(key, now);
-            self.refill(key, now);
+            self.reset_unread(key, now);
         }
         self.pressure.begin_again(now);
+    }
+
+    /// Resets a stream that nobody reads, and throws away what it keeps.
+    fn reset_unread(&mut self, key: Key, now: Instant) {
+        self.unread_resets += 1;
+        self.give_up(key);
+        if let Some(channel) = self.channels.get_mut(&key) {
+            self.unread -= channel.lose_unread();
+        }
+        self.pull(key, now);
+        self.refill(key, now);
     }
 
     fn longest_unread(&self, now: Instant) -> Option<Key> {
@@ -379,19 +392,19 @@ impl Channels {
     /// Sends a flag, unless too much waits for the peer already.
     fn say(&mut self, key: Key, flag: Option<Flag>) {
         if let Some(flag) = flag {
-            self.send(key, &Frame::from(flag).encode(), Kind::Binary);
+            self.send(key, &Frame::from(flag).encode());
         }
     }
 
-    fn send(&mut self, key: Key, bytes: &[u8], kind: Kind) -> bool {
+    fn send(&mut self, key: Key, bytes: &[u8]) -> bool {
         let id = self.channels.get(&key).and_then(|channel| channel.id);
-        id.is_some_and(|id| self.sctp.send(id, bytes, kind))
+        id.is_some_and(|id| self.association.send(id, bytes))
     }
 
     /// Counts what the peer has not acknowledged, and wakes writers for whom there is room again.
     fn recount(&mut self) {
-        let amounts = self.sctp.recount();
-        if self.sctp.unsent() >= self.max_unsent {
+        let amounts = self.association.recount();
+        if self.association.unsent() >= self.max_unsent {
             return;
         }
         // Also those of streams with nothing on its way: they may have waited for the room of all.
@@ -404,24 +417,22 @@ impl Channels {
     }
 
     /// Opens a channel. `None` while too many are open, or all IDs are in use.
-    pub(super) fn open(&mut self) -> Option<Key> {
+    pub(crate) fn open(&mut self) -> Option<Key> {
         if self.ids.in_use() >= MAX_OWN_CHANNELS {
             return None;
         }
         // An ID that the peer has used without a right to it is left to the peer.
         let id = loop {
             let id = self.ids.take()?;
-            if self.sctp.open(id) {
+            if self.association.open(id) {
                 break id;
             }
         };
-        let key = self.add(id, Channel::own(id));
-        self.send(key, OPENING, Kind::Dcep);
-        Some(key)
+        Some(self.add(id, Channel::own(id)))
     }
 
     /// Takes a channel that the peer has opened.
-    pub(super) fn accept(&mut self) -> Option<Key> {
+    pub(crate) fn accept(&mut self) -> Option<Key> {
         loop {
             let key = self.opened.pop_front()?;
             if self.channels.get(&key).is_some_and(|channel| !channel.is_released()) {
@@ -431,7 +442,20 @@ impl Channels {
     }
 
     /// Reads bytes of a stream; 0 at its end.
-    pub(super) fn read(
+    pub(crate) fn read(
+        &mut self,
+        key: Key,
+        context: &Context<'_>,
+        into: &mut [u8],
+        now: Instant,
+    ) -> Poll<io::Result<usize>> {
+        match self.read_open(key, context, into, now) {
+            Poll::Pending if self.has_ended => gone(),
+            read => read,
+        }
+    }
+
+    fn read_open(
         &mut self,
         key: Key,
         context: &Context<'_>,
@@ -449,7 +473,7 @@ impl Channels {
         read
     }
 
-    /// Takes more out of SCTP after bytes were read, and lets the peer know that there is room.
+    /// Takes more out of the association after bytes were read, and lets the peer know that there is room.
     fn refill(&mut self, key: Key, now: Instant) {
         if self.held_back.contains(&key) {
             self.pull(key, now);
@@ -460,22 +484,25 @@ impl Channels {
                 self.pull(other, now);
             }
         }
-        self.sctp.tell_of_room(now);
+        self.association.tell_of_room(now);
     }
 
     /// Writes as much as one message takes, once there is room.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         key: Key,
         context: &Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.has_ended {
+            return gone();
+        }
         let max_unsent = self.max_unsent;
         let Some(channel) = self.channels.get_mut(&key).filter(|channel| channel.is_writable())
         else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        if self.sctp.unsent() >= max_unsent || channel.unsent >= STREAM_UNSENT {
+        if self.association.unsent() >= max_unsent || channel.unsent >= STREAM_UNSENT {
             channel.wait_to_write(context);
             return Poll::Pending;
         }
@@ -483,20 +510,20 @@ impl Channels {
         let taken = frame.data.len();
         let parts = frame.parts();
         channel.unsent += parts.iter().map(Vec::len).sum::<usize>();
-        if parts.iter().all(|part| self.send(key, part, Kind::Binary)) {
+        if parts.iter().all(|part| self.send(key, part)) {
             return Poll::Ready(Ok(taken));
         }
         Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
     }
 
     /// Ends what this node sends on a stream.
-    pub(super) fn finish(&mut self, key: Key) {
+    pub(crate) fn finish(&mut self, key: Key) {
         let flag = self.channels.get_mut(&key).and_then(|channel| channel.halves.finish());
         self.say(key, flag);
     }
 
     /// Finishes all streams; those that are dropped from now on are finished too.
-    pub(super) fn finish_all(&mut self) {
+    pub(crate) fn finish_all(&mut self) {
         self.is_closing = true;
         let keys: Vec<Key> = self.channels.keys().copied().collect();
         for key in keys {
@@ -505,7 +532,7 @@ impl Channels {
     }
 
     /// Takes the handle of a stream back: one that was not finished is reset.
-    pub(super) fn release(&mut self, key: Key, now: Instant) {
+    pub(crate) fn release(&mut self, key: Key, now: Instant) {
         self.handle_events(now);
         if self.is_closing {
             self.finish(key);
@@ -554,15 +581,15 @@ impl Channels {
         let is_released = channel.is_released();
         if let Some(id) = channel.shut() {
             self.by_id.remove(&id);
-            self.close_in_sctp(id);
+            self.close_in_association(id);
         }
         if is_released {
             self.forget(key);
         }
     }
 
-    fn close_in_sctp(&mut self, id: u16) {
-        if self.sctp.close(id) {
+    fn close_in_association(&mut self, id: u16) {
+        if self.association.close(id) {
             self.closing.insert(id);
         }
     }
@@ -573,7 +600,7 @@ impl Channels {
     }
 
     /// Wakes everybody who waits, because the connection has ended.
-    pub(super) fn wake_all(&mut self) {
+    fn wake_all(&mut self) {
         for channel in self.channels.values_mut() {
             channel.wake();
         }
@@ -581,4 +608,5 @@ impl Channels {
 }
 
 #[cfg(test)]
+#[cfg(feature = "webrtc")]
 mod tests;

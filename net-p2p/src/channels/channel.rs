@@ -4,10 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
+use runtime::time::StdInstant as Instant;
 
 use super::{
     halves::{Halves, Receiving, Sending},
@@ -128,6 +128,11 @@ impl Channel {
         self.unread.clear();
         self.progress = Progress::default();
         std::mem::take(&mut self.unread_bytes)
+    }
+
+    /// `true` while the peer has not said that it has everything.
+    pub(super) fn awaits_acknowledgement(&self) -> bool {
+        self.halves.sending == Sending::Finished && self.id.is_some()
     }
 
     pub(super) fn is_writable(&self) -> bool {

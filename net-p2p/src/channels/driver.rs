@@ -1,62 +1,45 @@
-//! The task of one connection: it moves datagrams between the socket and the session, opens and accepts streams, counts
-//! what the connection keeps, and ends it.
+//! The task of one connection: it opens and accepts streams, counts what the connection keeps, and ends it.
 //!
 //! # Invariants
 //!
 //! * A stream that finds its queue full is reset without a wait.
-//! * An orderly close waits until the peer has acknowledged everything that was written, at most [`CLOSE_LIMIT`].
+//! * An orderly close waits until the peer has everything that was written, at most [`CLOSE_LIMIT`].
 //! * The task ends at once when the backlog evicts its connection.
 //! * The muxer receives the error that ended the connection.
 //! * Every stream of the connection ends when the task ends or starts to close the connection.
 
 use std::{io, sync::Arc, time::Duration};
 
-use runtime::CancelWatch;
-use tokio::{
-    net::UdpSocket,
-    sync::{mpsc, oneshot},
-    time::{self, Instant},
-};
+use runtime::{CancelWatch, time};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::ConnectionError;
 
-use super::{Ended, channels::Key, session::Shared, stream::WebRtcStream};
+use super::{
+    Ended,
+    shared::{Session, Shared},
+    stream::ChannelStream,
+    streams::Key,
+};
 use crate::{
-    backlog::{ConnectionBacklog, CountedStream},
+    backlog::{Backlog, ConnectionBacklog, CountedStream},
     carrier::Carrier,
+    connections::ConnectionTasks,
     metrics::{P2pEvent, P2pMetrics},
-    muxer::{CLOSE_LIMIT, DriverEnds, Order, Waiting},
-    udp::Datagram,
+    muxer::{CLOSE_LIMIT, DriverEnds, Muxer, Order, Waiting},
 };
 
-/// Datagrams sent in one turn, before others are received. Chosen: a batch of a socket.
-const SENT_A_TURN: usize = 64;
+/// Longest time until the number of open connections is looked at again, so the longest turn of a pump.
+pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// Datagrams received in one turn.
-const RECEIVED_A_TURN: usize = 64;
+/// Moves what one connection sends and receives.
+pub(crate) trait Pump: Send + 'static {
+    type Session: Session;
 
-/// Longest time until the number of open connections is looked at again.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
+    /// The connection.
+    fn shared(&self) -> &Arc<Shared<Self::Session>>;
 
-/// Moves the datagrams of one connection.
-#[derive(Debug)]
-pub(super) struct Pump {
-    pub(super) shared: Arc<Shared>,
-    pub(super) socket: Arc<UdpSocket>,
-    pub(super) datagrams: mpsc::Receiver<Datagram>,
-    received: Vec<Datagram>,
-}
-
-impl Pump {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        socket: Arc<UdpSocket>,
-        datagrams: mpsc::Receiver<Datagram>,
-    ) -> Self {
-        Self { shared, socket, datagrams, received: Vec::new() }
-    }
-
-    /// Sends what there is to send, waits until something happens, and handles it.
+    /// Sends what there is to send, waits until something happens, [`MEASURE_EVERY`] at most, and handles it.
     ///
     /// # Errors
     ///
@@ -64,53 +47,32 @@ impl Pump {
     ///
     /// # Cancel safety
     ///
-    /// A datagram may be lost, as a network may lose one.
-    pub(super) async fn turn(&mut self) -> Result<(), Ended> {
-        let is_empty = self.send().await?;
-        let until = self.shared.with(|session| session.timeout()).ok_or(Ended::Panicked)?;
-        let until = Instant::from_std(until).min(Instant::now() + MEASURE_EVERY);
-        self.received.clear();
-        tokio::select! {
-            biased;
-            heard = self.datagrams.recv_many(&mut self.received, RECEIVED_A_TURN) => {
-                if heard == 0 {
-                    return Err(Ended::Socket);
-                }
-            }
-            () = self.shared.changed.notified() => {}
-            () = time::sleep_until(until) => {}
-            () = std::future::ready(()), if !is_empty => {}
-        }
-        let now = Instant::now().into_std();
-        let received = &self.received;
-        let end = self.shared.with(|session| {
-            for Datagram { from, bytes } in received {
-                session.receive(bytes, *from, now);
-            }
-            session.tick(now);
-            session.take_end()
-        });
-        match end {
-            Some(None) => Ok(()),
-            Some(Some(end)) => {
-                // The last words, and answers to what came with the end.
-                let _ = self.send().await;
-                Err(end)
-            }
-            None => Err(Ended::Panicked),
-        }
-    }
+    /// Nothing is lost that a network would not lose.
+    fn turn(&mut self) -> impl Future<Output = Result<(), Ended>> + Send;
 
-    /// Sends what there is. Returns `false` if more is left for the next turn.
-    async fn send(&self) -> Result<bool, Ended> {
-        for _ in 0..SENT_A_TURN {
-            let now = Instant::now().into_std();
-            let next = self.shared.with(|session| session.poll_transmit(now));
-            let Some((to, bytes)) = next.ok_or(Ended::Panicked)? else { return Ok(true) };
-            // A datagram that cannot be sent is lost, as a network may lose one. A peer that is gone is noticed by its silence.
-            let _ = self.socket.send_to(&bytes, to).await;
-        }
-        Ok(false)
+    /// Ends the session, and tells the peer.
+    fn say_goodbye(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// The same at once, as far as that is possible without a wait.
+    fn hang_up(&mut self);
+}
+
+/// A connection whose handshake is over.
+pub(crate) struct Made<P> {
+    pub(crate) pump: P,
+    /// The name of its task.
+    pub(crate) name: &'static str,
+}
+
+impl<P: Pump> Made<P> {
+    /// Drives the connection in a task of `tasks`, and counts its bytes in `backlog`.
+    pub(crate) fn drive(self, tasks: &ConnectionTasks, backlog: &Backlog) -> Muxer {
+        let account = backlog.open();
+        let metrics = backlog.metrics().clone();
+        let (muxer, ends) = Muxer::new(account.end().clone(), metrics.clone());
+        let (mut driver, over) = Driver::new(self.pump, account, metrics, ends);
+        tasks.start(self.name, Box::pin(async move { driver.run(over).await }));
+        muxer
     }
 }
 
@@ -123,26 +85,26 @@ enum End {
 }
 
 /// Stands between the swarm and one connection.
-pub(super) struct Driver {
-    pub(super) pump: Pump,
-    pub(super) backlog: ConnectionBacklog,
-    pub(super) too_much: CancelWatch,
-    pub(super) metrics: P2pMetrics,
-    pub(super) inbound: mpsc::Sender<Waiting>,
-    pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) streams: CancellationToken,
+struct Driver<P: Pump> {
+    pump: P,
+    backlog: ConnectionBacklog,
+    too_much: CancelWatch,
+    metrics: P2pMetrics,
+    inbound: mpsc::Sender<Waiting>,
+    orders: mpsc::Receiver<Order>,
+    streams: CancellationToken,
     /// Receives the stream that is opened next.
-    pub(super) asked: Option<oneshot::Sender<CountedStream>>,
+    asked: Option<oneshot::Sender<CountedStream>>,
     /// Bytes counted in the backlog.
-    pub(super) counted: usize,
+    counted: usize,
     /// Number of streams so far.
-    pub(super) next: u32,
+    next: u32,
 }
 
-impl Driver {
+impl<P: Pump> Driver<P> {
     /// The driver of a connection whose handshake is over. The error of the connection goes to the returned receiver.
-    pub(super) fn new(
-        pump: Pump,
+    fn new(
+        pump: P,
         backlog: ConnectionBacklog,
         metrics: P2pMetrics,
         ends: DriverEnds,
@@ -163,13 +125,13 @@ impl Driver {
     }
 
     /// Drives the connection to its end. `over` receives an error that no order to close caused.
-    pub(super) async fn run(&mut self, over: oneshot::Sender<ConnectionError>) {
+    async fn run(&mut self, over: oneshot::Sender<ConnectionError>) {
         // The guard ends the streams also when this future is dropped or panics.
         let streams = self.streams.clone().drop_guard();
         let end = self.drive().await;
         if matches!(end, End::Asked(_)) {
             // Before the streams end: what they have written shall arrive.
-            let _ = self.pump.shared.with(|session| session.channels().finish_all());
+            let _ = self.pump.shared().with(|session| session.channels().finish_all());
         }
         drop(streams);
         match end {
@@ -179,17 +141,17 @@ impl Driver {
                     self.metrics.note(P2pEvent::WebRtcPanicked);
                 }
                 tracing::debug!(%why, "a connection over WebRTC has ended");
-                self.say_goodbye().await;
+                self.pump.say_goodbye().await;
                 // The send fails only if the muxer was dropped, and then nobody needs the error.
                 let _ = over.send(why.into());
             }
             End::TooMuch => {
                 let why =
                     io::Error::new(io::ErrorKind::OutOfMemory, "the connection keeps too much");
-                self.say_goodbye().await;
+                self.pump.say_goodbye().await;
                 let _ = over.send(ConnectionError::Io(why));
             }
-            End::Forgotten => self.say_goodbye().await,
+            End::Forgotten => self.pump.say_goodbye().await,
         }
     }
 
@@ -217,14 +179,14 @@ impl Driver {
     fn count(&mut self, key: Key) -> CountedStream {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        let stream = WebRtcStream::new(Arc::clone(&self.pump.shared), key);
-        self.backlog.count(number, Carrier::WebRtc(Box::new(stream)))
+        let stream = ChannelStream::new(Arc::clone(self.pump.shared()) as _, key);
+        self.backlog.count(number, Carrier::Channel(Box::new(stream)))
     }
 
     /// Opens the stream that was asked for, and passes on those of the peer.
     fn serve_streams(&mut self) {
         if self.asked.is_some() {
-            let opened = self.pump.shared.with(|session| session.channels().open()).flatten();
+            let opened = self.pump.shared().with(|session| session.channels().open()).flatten();
             if let Some(id) = opened {
                 let stream = self.count(id);
                 if let Some(to) = self.asked.take() {
@@ -233,7 +195,8 @@ impl Driver {
                 }
             }
         }
-        while let Some(id) = self.pump.shared.with(|session| session.channels().accept()).flatten()
+        while let Some(id) =
+            self.pump.shared().with(|session| session.channels().accept()).flatten()
         {
             let stream = Waiting::new(self.count(id));
             if let Err(mpsc::error::TrySendError::Full(_)) = self.inbound.try_send(stream) {
@@ -245,7 +208,7 @@ impl Driver {
     /// Counts what the connection keeps, and fits its share of written bytes to the number of connections.
     fn measure(&mut self) {
         let share = self.backlog.send_share();
-        let counts = self.pump.shared.with(|session| {
+        let counts = self.pump.shared().with(|session| {
             let channels = session.channels();
             channels.set_max_unsent(share);
             (channels.held(), channels.take_refused(), channels.take_unread_resets())
@@ -265,7 +228,7 @@ impl Driver {
         let pump = &mut self.pump;
         let arrived = async {
             // An error ends the wait as well: nothing more arrives then.
-            while pump.shared.with(|session| session.channels().is_sent()) == Some(false) {
+            while pump.shared().with(|session| session.channels().is_sent()) == Some(false) {
                 if pump.turn().await.is_err() {
                     break;
                 }
@@ -277,37 +240,26 @@ impl Driver {
             // At the deadline the connection is closed all the same.
             _ = time::timeout(CLOSE_LIMIT, arrived) => {}
         }
-        self.say_goodbye().await;
+        self.pump.say_goodbye().await;
         // The send fails only if the caller has stopped waiting.
         let _ = done.send(Ok(()));
     }
-
-    /// Ends the session, and tells the peer. Without it, the peer notices by the silence.
-    async fn say_goodbye(&self) {
-        let now = Instant::now().into_std();
-        let _ = self.pump.shared.with(|session| session.close(now));
-        let _ = self.pump.send().await;
-    }
 }
 
-impl Drop for Driver {
+impl<P: Pump> Drop for Driver<P> {
     fn drop(&mut self) {
         self.backlog.take(self.counted);
-        let now = Instant::now().into_std();
-        let _ = self.pump.shared.with(|session| session.close(now));
-        while let Some(Some((to, bytes))) =
-            self.pump.shared.with(|session| session.poll_transmit(now))
-        {
-            // A socket that is full at this moment says nothing; the peer notices by the silence.
-            let _ = self.pump.socket.try_send_to(&bytes, to);
-        }
+        self.pump.hang_up();
     }
 }
 
 impl From<Ended> for ConnectionError {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::ByPeer | Ended::Here => Self::Closed,
+            Ended::Here => Self::Closed,
+            #[cfg(feature = "webrtc")]
+            Ended::ByPeer => Self::Closed,
+            #[cfg(feature = "webrtc")]
             Ended::Silent => Self::Io(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the peer was silent for too long",

@@ -9,7 +9,9 @@
 //! * A stream is reset only after [`LIMIT`] in which the connection was held up and the stream's reader took less than
 //!   [`LEAST_TAKEN`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use runtime::time::StdInstant as Instant;
 
 /// Longest time for which a stream that nobody reads holds up its connection. Chosen: shorter than what peers wait for an answer
 /// to a ping (10 s), and longer than any reader of this node is busy with a message.

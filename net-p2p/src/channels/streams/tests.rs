@@ -2,10 +2,8 @@
 
 use std::task::Waker;
 
-use super::{
-    super::{pressure::LIMIT, window::chunks},
-    *,
-};
+use super::{super::pressure::LIMIT, *};
+use crate::webrtc::{Sctp, chunks};
 
 /// Type of the chunk that resets streams, and of its parameter that asks for it. Source: RFC 6525, 3 and 4.1.
 const RECONFIG: u8 = 130;
@@ -13,7 +11,7 @@ const OUTGOING_RESET: &[u8] = &[0, 13];
 
 /// Both ends of an association, the one that listens first.
 struct Pair {
-    ends: [Channels; 2],
+    ends: [Channels<Sctp>; 2],
     now: Instant,
     /// Requests of each end to reset streams.
     resets: [usize; 2],
@@ -24,11 +22,11 @@ const DIALER: usize = 1;
 
 impl Pair {
     fn connected() -> Self {
-        let ends = [Channels::new(Side::Listener), Channels::new(Side::Dialer)];
+        let ends = [Side::Listener, Side::Dialer].map(|side| Channels::new(side, Sctp::new(side)));
         let mut pair = Self { ends, now: Instant::now(), resets: [0; 2] };
-        pair.ends[DIALER].start().unwrap();
+        pair.ends[DIALER].association().start().unwrap();
         pair.exchange();
-        assert!(pair.ends.iter().all(Channels::is_established));
+        assert!(pair.ends.iter_mut().all(|end| end.association().is_established()));
         pair
     }
 
@@ -37,14 +35,16 @@ impl Pair {
         let mut is_done = false;
         while !std::mem::replace(&mut is_done, true) {
             for from in [LISTENER, DIALER] {
-                while let Some(packets) = self.ends[from].poll_transmit(self.now) {
+                while let Some(packets) = self.ends[from].association().poll_transmit(self.now) {
                     for packet in packets {
                         is_done = false;
                         let asks = |(kind, value): &(u8, &[u8])| {
                             *kind == RECONFIG && value.starts_with(OUTGOING_RESET)
                         };
                         self.resets[from] += chunks(&packet).filter(asks).count();
-                        self.ends[1 - from].receive(packet, self.now).unwrap();
+                        let to = &mut self.ends[1 - from];
+                        to.association().receive(packet, self.now).unwrap();
+                        to.settle(self.now).unwrap();
                     }
                 }
             }
