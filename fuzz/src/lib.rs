@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("hello", wire::hello),
     ("hello_query", wire::hello_query),
     ("http_chunks", http::chunks),
+    ("http_engines", http::engines),
     ("http_head", http::head),
     ("identity_exchange", wire::identity_exchange),
     ("interest", wire::interest),

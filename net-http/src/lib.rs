@@ -18,7 +18,7 @@ mod trace_context;
 
 pub use protect::Protection;
 #[cfg(fuzzing)]
-pub use serve::fuzzing;
+pub mod fuzzing;
 pub use serve::{
     HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits, ServeMetrics, reply,
 };

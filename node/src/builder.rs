@@ -448,6 +448,7 @@ impl NodeBuilder {
         let http_server = std::mem::take(&mut self.served).server(ServeContext {
             clock: self.environment.clock().clone(),
             loopback: self.inbound.loopback,
+            ..ServeContext::default()
         });
         #[cfg(not(feature = "http"))]
         let http_server = None;

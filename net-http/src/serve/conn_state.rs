@@ -109,9 +109,10 @@ impl ConnState {
     /// # Cancel safety
     ///
     /// The same as that of `connection`.
-    pub(crate) async fn run<F>(&self, connection: F, from: &(dyn fmt::Display + Sync))
+    pub(crate) async fn run<F, E>(&self, connection: F, from: &(dyn fmt::Display + Sync))
     where
-        F: Future<Output = hyper::Result<()>>,
+        F: Future<Output = Result<(), E>>,
+        E: fmt::Display,
     {
         match AssertUnwindSafe(connection).catch_unwind().await {
             Ok(Ok(())) => {}

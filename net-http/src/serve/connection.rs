@@ -19,14 +19,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{TryFutureExt, future::Either};
 use gossip::{
     HeaderCase, StreamUse,
-    http::{Caller, HttpResponse},
+    http::{BoxError, Caller, HttpResponse},
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use http_body::Body;
+use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use runtime::CancelWatch;
 use tokio::{
@@ -38,11 +39,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conn_state::{Answer, ConnState},
     date::date,
+    engine::Engine,
     guard::{HeadGuard, Refusal},
     hook::{Action, ConnectionHook, RequestHead},
     limits::{PermitRule, Terms},
     permits::{ConnectionPermit, Refused},
-    reply,
+    portable, reply,
     server::HttpServer,
 };
 
@@ -167,8 +169,22 @@ struct Requests<'a, H: ConnectionHook> {
 }
 
 impl<H: ConnectionHook> Requests<'_, H> {
-    /// Runs the HTTP library over the connection.
+    /// Serves the requests of the connection.
     async fn serve<Io>(&self, guard: HeadGuard<Io>, terms: Terms)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        match self.server.engine() {
+            Engine::Hyper => self.serve_by_hyper(guard, terms).await,
+            Engine::Portable => {
+                let answer = |request| self.answer(request);
+                let served = portable::serve(guard, terms, self.cancel, answer);
+                self.conn.run(served, &self.caller.address).await;
+            }
+        }
+    }
+
+    async fn serve_by_hyper<Io>(&self, guard: HeadGuard<Io>, terms: Terms)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -195,10 +211,14 @@ impl<H: ConnectionHook> Requests<'_, H> {
 
     /// Answers one request. Not an `async fn`: nearly every request takes the first arm, which returns a small
     /// future.
-    fn answer(
+    fn answer<B>(
         &self,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send {
+        mut request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Answer>, CloseSilently>> + Send
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let ready = |mut response| {
             date(&mut response, self.server.clock());
             self.conn.answer(response)
@@ -219,7 +239,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
     }
 
     /// Decides about a request: first its rate, then the form of its path, then the hook.
-    fn route(&self, request: &Request<Incoming>, caller: &Caller) -> Action<H::Upgrade> {
+    fn route<B>(&self, request: &Request<B>, caller: &Caller) -> Action<H::Upgrade> {
         if let Some(refusal) = self.hook.refusal(caller) {
             return Action::Answer(refusal);
         }
@@ -236,11 +256,15 @@ impl<H: ConnectionHook> Requests<'_, H> {
     }
 
     /// Answers a request that the hook handles, and the first request of a connection without a permit.
-    async fn answer_rare(
+    async fn answer_rare<B>(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<B>,
         action: Action<H::Upgrade>,
-    ) -> Result<HttpResponse, CloseSilently> {
+    ) -> Result<HttpResponse, CloseSilently>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         match action {
             Action::Pass => Ok(self.answer_first(request).await),
             Action::Answer(response) => Ok(reply::after_its_pause(response).await),
@@ -254,7 +278,11 @@ impl<H: ConnectionHook> Requests<'_, H> {
     }
 
     /// Takes a permit for the connection, and then calls the service.
-    async fn answer_first(&self, request: Request<Incoming>) -> HttpResponse {
+    async fn answer_first<B>(&self, request: Request<B>) -> HttpResponse
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let acquire = || self.server.permit(self.charged, self.conn);
         let acquired = self.cancel.run_until_cancelled(self.permit.get_or_try_init(acquire)).await;
         if let Some(Ok(permit)) = acquired {

@@ -1,9 +1,9 @@
 //! The HTTP server: everything between a byte stream and an [`HttpService`](gossip::http::HttpService).
 //!
 //! ```text
-//!   bytes ─▶ HeadGuard (heads judged, deadlines) ─▶ hyper ─▶ hook ─▶ HttpService
-//!               ▲                                             │
-//!               └───────────── ConnState (idle, busy) ◀───────┘
+//!   bytes ─▶ HeadGuard (heads judged, deadlines) ─▶ Engine ─▶ hook ─▶ HttpService
+//!               ▲                                              │
+//!               └───────────── ConnState (idle, busy) ◀────────┘
 //! ```
 //!
 //! A transport brings a [`Connection`] and a [`ConnectionHook`], and [`HttpServer::serve`] does the rest: the
@@ -19,20 +19,23 @@ mod asked;
 mod conn_state;
 mod connection;
 mod date;
+mod engine;
 mod guard;
 mod hook;
 mod limits;
 mod metrics;
 pub mod path;
 mod permits;
+mod portable;
 pub mod reply;
 mod server;
 
 pub use conn_state::Pipelined;
 pub use connection::{Connection, Upgraded};
+pub use engine::Engine;
 pub use gossip::LoopbackRule;
 #[cfg(fuzzing)]
-pub use guard::fuzzing;
+pub(crate) use guard::fuzzing;
 pub use hook::{Action, ConnectionHook, NoHook, RequestHead};
 pub use limits::{PermitRule, ServeLimits, Terms, UpgradeOffer};
 pub use metrics::{Incident, ServeMetrics};

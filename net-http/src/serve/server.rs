@@ -26,6 +26,7 @@ use tracing::Instrument;
 use super::{
     asked::Asked,
     conn_state::ConnState,
+    engine::Engine,
     limits::ServeLimits,
     metrics::{Incident, ServeMetrics},
     permits::{ConnectionPermit, ConnectionPermits, Refused},
@@ -48,11 +49,17 @@ pub struct ServeContext {
     /// the protection layers behind it: all of them as one peer, or, while they are exempt, each connection for
     /// itself. Default: exempt. A node gives its server the rule of its door.
     pub loopback: LoopbackRule,
+    /// The implementation of HTTP/1.1. Default: hyper; in WebAssembly the portable one.
+    pub engine: Engine,
 }
 
 impl Default for ServeContext {
     fn default() -> Self {
-        Self { clock: WallClock::system(), loopback: LoopbackRule::default() }
+        Self {
+            clock: WallClock::system(),
+            loopback: LoopbackRule::default(),
+            engine: Engine::default(),
+        }
     }
 }
 
@@ -103,6 +110,11 @@ impl HttpServer {
     /// The clock of the `Date` header.
     pub(super) fn clock(&self) -> &WallClock {
         &self.shared.context.clock
+    }
+
+    /// The implementation of HTTP/1.1.
+    pub(super) fn engine(&self) -> Engine {
+        self.shared.context.engine
     }
 
     /// The limits of this server.

@@ -18,7 +18,7 @@ use gossip::{
     http::{Caller, HttpService},
 };
 use tandem_net_http::{
-    HttpServer, ServeLimits, reply,
+    HttpServer, ServeContext, ServeLimits, reply,
     serve::{Connection, NoHook, PermitRule, Terms},
 };
 use tokio::{
@@ -66,7 +66,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new(router: Router, limits: ServeLimits) -> Self {
-        Self::of(HttpServer::new(HttpService::new(router), limits))
+        Self::within(HttpService::new(router), limits, ServeContext::default())
+    }
+
+    /// A server on the engine that is tested.
+    pub(crate) fn within(service: HttpService, limits: ServeLimits, context: ServeContext) -> Self {
+        let context = ServeContext { engine: crate::ENGINE, ..context };
+        Self::of(HttpServer::within(service, limits, context))
     }
 
     pub(crate) fn of(http_server: HttpServer) -> Self {

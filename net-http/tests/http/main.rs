@@ -1,6 +1,12 @@
 //! The server and its layers over byte streams, by a client that writes raw bytes.
 
+use tandem_net_http::serve::Engine;
+
+/// The implementation of HTTP/1.1 that the tests run on. `portable.rs` runs them on the other one.
+const ENGINE: Engine = Engine::Hyper;
+
 mod common;
+mod engines;
 mod permits;
 mod protection;
 mod serving;

@@ -9,7 +9,7 @@ use crate::common::{Client, Served, from_peer, from_socket, hello};
 use axum::{Router, routing::any};
 use futures::{StreamExt, future::join_all, stream};
 use gossip::{StreamUse, http::HttpService};
-use tandem_net_http::{HttpServer, Incident, LoopbackRule, ServeContext, ServeLimits};
+use tandem_net_http::{Incident, LoopbackRule, ServeContext, ServeLimits};
 use tokio::time::{Instant, sleep};
 
 const KEPT: StreamUse = StreamUse::KeptAlive;
@@ -193,7 +193,7 @@ async fn loopback_callers_are_separate_peers_unless_counted() {
         let limits = ServeLimits::default().with_per_peer(1);
         let context = ServeContext { loopback, ..ServeContext::default() };
         let service = HttpService::new(router());
-        let mut served = Served::of(HttpServer::within(service, limits, context));
+        let mut served = Served::within(service, limits, context);
         let mut busy = served.open(from_socket("127.0.0.1"), KEPT);
         busy.get("/hour").await;
         sleep(Duration::from_millis(1)).await;

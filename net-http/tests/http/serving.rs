@@ -21,9 +21,8 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use gossip::{StreamUse, http::Caller};
-use http_body_util::BodyExt;
 use proptest::prelude::*;
-use tandem_net_http::{Incident, ServeLimits};
+use tandem_net_http::{Incident, ServeContext, ServeLimits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -186,8 +185,7 @@ async fn a_service_that_fails_is_answered_500() {
         Err::<gossip::http::HttpResponse, _>("out of order")
     });
     let service = gossip::http::HttpService::new(failing);
-    let http_server = tandem_net_http::HttpServer::new(service, ServeLimits::default());
-    let mut served = Served::of(http_server);
+    let mut served = Served::within(service, ServeLimits::default(), ServeContext::default());
     let mut client = served.open(from_peer(1), StreamUse::OneRequest);
     client.get("/").await;
     assert_eq!(client.status().await, Some(500));
@@ -375,22 +373,6 @@ async fn a_client_that_expects_100_continue_gets_it() {
     assert_eq!(client.status().await, Some(100));
     client.send("abc").await;
     assert_eq!(client.answer().await.unwrap().body, "3");
-}
-
-#[tokio::test(start_paused = true)]
-async fn trailers_of_a_request_reach_the_handler() {
-    let trailers = any(async |request: Request| {
-        let collected = request.into_body().collect().await.unwrap();
-        let trailer = collected.trailers().unwrap()["x-sum"].to_str().unwrap().to_owned();
-        trailer + &String::from_utf8_lossy(&collected.to_bytes())
-    });
-    let mut served = Served::new(Router::new().route("/", trailers), ServeLimits::default());
-    let mut client = served.open(from_peer(1), KEPT);
-    client.send("POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    client.send("3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n").await;
-    assert_eq!(client.answer().await.unwrap().body, "6abc");
-    client.send("GET /nope HTTP/1.1\r\nHost: \r\n\r\n").await;
-    assert_eq!(client.status().await, Some(404));
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,15 @@ impl Chunks {
 
     /// Parses the next bytes, and returns how many of them belong to the body.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        self.pass_with(bytes, |_data| {})
+    }
+
+    /// As [`Chunks::pass`]; `data` gets the bytes in the chunks.
+    pub(crate) fn pass_with(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, BadChunk> {
         let mut passed = 0;
         while let Some(&byte) = bytes.get(passed) {
             if self.is_over() {
@@ -62,7 +71,9 @@ impl Chunks {
             if let At::Data { left } = self.at {
                 let here = left.min((bytes.len() - passed) as u64);
                 // At most the number of bytes in the buffer, so the conversion never fails.
-                passed += usize::try_from(here).unwrap_or(0);
+                let end = passed + usize::try_from(here).unwrap_or(0);
+                data(bytes.get(passed..end).unwrap_or_default());
+                passed = end;
                 self.at = if left == here { At::DataCr } else { At::Data { left: left - here } };
                 continue;
             }

@@ -13,7 +13,7 @@ use super::{host::is_host, plain, refusal::Refusal};
 use crate::serve::limits::{MAX_HEAD_BYTES, UpgradeOffer};
 
 /// Largest number of header lines. Chosen: the HTTP library's limit; existing nodes send fourteen.
-const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// The length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

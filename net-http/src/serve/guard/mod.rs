@@ -49,6 +49,8 @@ use super::{
     metrics::Incident,
 };
 
+pub(super) use chunks::Chunks;
+pub(super) use head::{Length, MAX_HEADERS};
 pub(super) use refusal::Refusal;
 
 /// The state of the last answer. The HTTP library drops an answer's body as soon as it has buffered it, which
