@@ -83,6 +83,22 @@ pub struct LinkClaim {
     pub tie: [u8; 32],
 }
 
+impl LinkClaim {
+    /// The claim of a direct link over WebSocket. `session` names the run of its dialer, which is that of the process at the other
+    /// end if that dialled.
+    #[must_use]
+    pub fn over_web_socket(
+        link: LinkId,
+        identity: Identity,
+        dialer: Identity,
+        (session, tie): (u64, [u8; 32]),
+    ) -> Self {
+        let (session, run) = (Some(session), (dialer == identity).then_some(session));
+        let (transport, path) = (Transport::WebSocket, LinkPath::Direct);
+        Self { link, identity, transport, path, dialer, session, run, tie }
+    }
+}
+
 /// The ruling about a claim.
 #[must_use = "a ruling that is not carried out leaves two links to one peer"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,8 +33,8 @@ pub use bans::{Ban, BanCause, BanSubject, BanSubjectError, Bans, TooManyBans};
 pub use clique::CliqueCheck;
 pub use dials::{ConfiguredAddress, Dials, Tell};
 pub use door::{
-    AccessList, Conduct, Departure, Door, Doors, InboundLimits, Knock, MIN_OPEN_FILES, Merit, Pass,
-    PeerPlace, RateWindow, Refusal, TooMany,
+    AccessList, Conduct, Departure, Door, Doors, InboundLimits, Knock, MIN_OPEN_FILES, Merit,
+    PagePlace, Pass, PeerPlace, RateWindow, Refusal, TooMany,
 };
 pub use gossip::{Host, LoopbackRule};
 pub use hosts::LearntHosts;

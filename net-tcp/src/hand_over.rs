@@ -18,7 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 use gossip::Security;
-use mesh::Pass;
+use mesh::{PagePlace, Pass};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ pub struct HandedOver {
     pub local: SocketAddr,
     /// The place of the socket in the counts of the door.
     pub pass: Pass,
+    /// The place of the client among the pages of its origin, if it is one.
+    pub page: Option<PagePlace>,
     /// Cancelled when the door evicts the socket in favour of another.
     pub evicted: CancellationToken,
 }

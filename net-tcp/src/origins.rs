@@ -6,7 +6,7 @@
 //!   keeps pages of strangers out, and proves nothing about a program.
 //! * `null` is the origin of every page that has none, so it is never listed.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{borrow::Cow, collections::BTreeSet, fmt, str::FromStr};
 
 use http::{HeaderMap, HeaderValue, header, uri::Authority};
 
@@ -122,6 +122,14 @@ impl PageOrigins {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         self.lets_in(origin) || is_same_host(origin, headers) && is_sure_host(headers)
     }
+}
+
+/// The origin of the page that sent these headers, as text; `None` for a program that is no page. An origin that is longer than
+/// [`MAX_ORIGIN_BYTES`] is none of a browser's, and is cut.
+#[must_use]
+pub fn origin_of(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let origin = headers.get(header::ORIGIN)?.as_bytes();
+    Some(String::from_utf8_lossy(origin.get(..MAX_ORIGIN_BYTES).unwrap_or(origin)))
 }
 
 /// Returns `true` if `origin` names the host that the request was sent to.

@@ -15,7 +15,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use broadcaster::{Dialer, Ticket};
 use gossip::{DisconnectReason, NodeAddress, Tag, wire::identity};
-use mesh::{Added, DialFailure};
+use mesh::{Added, DialFailure, LinkClaim};
 use runtime::TaskSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -122,7 +122,8 @@ async fn link_up(
     let (mut identity, mut claim) = (None, None);
     let mut exchange = identity::ListenerIdentity::Anonymous;
     if let (Some(seen), Exchange::On { key, .. }) = (verified, &context.exchange) {
-        let made = link::claim(peer, seen.key, key.identity(), (session, seen.response_challenge));
+        let tie = seen.response_challenge.0;
+        let made = LinkClaim::over_web_socket(peer, seen.key, key.identity(), (session, tie));
         let made = context.broadcaster.claim(made);
         let prevails = cancel.run_until_cancelled(context.broadcaster.prevails(&made)).await;
         match prevails {

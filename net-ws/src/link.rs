@@ -12,11 +12,10 @@ use std::{
 use broadcaster::{Attached, Claim, LaneSinks, Link, LinkGuard, LinkHooks, LinkInfo, Stopping};
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, LinkPath, NodeAddress, Roles, Tag,
-    Transport,
+    BoxFuture, Direction, DisconnectReason, LinkId, NodeAddress, Roles, Tag, Transport,
     wire::{
         features::Features,
-        identity::{Challenge, ListenerIdentity, Verification},
+        identity::{ListenerIdentity, Verification},
     },
 };
 use mesh::{ConfiguredAddress, LinkClaim, Merit, PeerPlace, Refusal};
@@ -180,28 +179,6 @@ impl Drop for Ranked<'_> {
     }
 }
 
-/// Builds the claim of a WebSocket link to an identity.
-pub(crate) fn claim(
-    peer: LinkId,
-    identity: Identity,
-    dialer: Identity,
-    (session, tie): (u64, Challenge),
-) -> LinkClaim {
-    // The session is the run of the dialer, which may be this node.
-    let (session, run) = (Some(session), (dialer == identity).then_some(session));
-    let transport = Transport::WebSocket;
-    LinkClaim {
-        link: peer,
-        identity,
-        transport,
-        path: LinkPath::Direct,
-        dialer,
-        session,
-        run,
-        tie: tie.0,
-    }
-}
-
 /// Completes the identity exchange on the listening side, whose last part comes as a message.
 struct Hooks {
     context: Arc<Context>,
@@ -278,7 +255,7 @@ impl Hooks {
                 _ => DisconnectReason::NotMember,
             })?;
         }
-        let claim = claim(peer, identity, identity, (self.session, tie));
+        let claim = LinkClaim::over_web_socket(peer, identity, identity, (self.session, tie.0));
         self.context.broadcaster.verified(claim);
         Ok(())
     }

@@ -10,12 +10,13 @@
  */
 
 import { spawn } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import puppeteer from 'puppeteer-core'
 import WebSocket from 'ws'
 import { Node } from '../../web/client/tandem.js'
-import { start, stopAll, until } from './nodes.mjs'
+import { wire } from './hostile.mjs'
+import { checking, names, sha256, start, until } from './nodes.mjs'
 import { serve } from './site.mjs'
 
 const [executablePath, program, scratch] = process.argv.slice(2)
@@ -24,13 +25,7 @@ const TRANSACTIONS = 100
 const PROPOSAL_BYTES = 5 * 1024 * 1024
 const PAGES = 50
 
-let status = 0
-const fail = (text) => {
-  console.error(`browser: ${text.slice(0, 600)}`)
-  status = 1
-}
-const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
-const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+const { fail, run } = checking('browser')
 
 /** The blocks of a language in the manual's page, for the relay at an address. */
 const manual = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
@@ -55,7 +50,7 @@ async function open (of, { context = browser, expected = /^$/ } = {}) {
 }
 const heard = (page, name, tag) => page.evaluate((name, tag) => heard[name][tag].length, name, tag)
 
-try {
+await run(async () => {
   const relay = (name) => start(program, scratch, name, '--page-origin', site.origin, '--max-inbound-per-ip', `${PAGES + 10}`, '--service', 'status', '--service', 'bridge')
   const [first, second] = [await relay('first'), await relay('second')]
   const behind = await start(program, scratch, 'behind', '--mode', 'p2p', '--service', 'status', '--peer', first.p2p, '--peer', second.p2p)
@@ -182,6 +177,25 @@ try {
   const lost = await page.evaluate(async () => { const { value } = await slowVotes.next(); slow.close(); return [slow.stats.dropped, new TextDecoder().decode(value.body).length > 0] })
   if (lost[0] !== 40) fail(`of 50 votes with room for ten were dropped ${lost[0]}`)
 
+  // A page is cut off, and comes back to the same relay.
+  const line = await wire(second.ws)
+  await page.evaluate((options) => join('cut', { ...options, identity: null }), { ...options, addresses: [line.ws] })
+  line.cut()
+  await page.waitForFunction(() => nodes.cut.relay === null)
+  if (await page.evaluate(() => nodes.cut.broadcast('TX', 'while nobody is there')) !== 'full') fail('a page without a relay takes a transaction')
+  await line.mend()
+  await page.waitForFunction(() => nodes.cut.relay !== null)
+  await behind.send('AV', ['a vote after the cut'])
+  await page.waitForFunction(() => heard.cut.AV.includes('a vote after the cut'))
+  await page.evaluate(() => nodes.cut.close())
+  line.close()
+  console.log('a page that was cut off comes back to its relay')
+
+  // A start that was given up before it began.
+  began = performance.now()
+  const given = await Node.connect({ ...options, identity: null, WebSocket, signal: AbortSignal.abort() }).then(() => 'joined', ({ code }) => code)
+  if (given !== 'closed' || performance.now() - began > 1000) fail(`a start that was given up: ${given} after ${performance.now() - began} ms`)
+
   // Many pages at once.
   began = performance.now()
   const crowd = await page.evaluate(async (options, count) => {
@@ -223,12 +237,4 @@ try {
   await page.waitForFunction(() => document.title === 'ready')
   const again = await page.evaluate((options) => join('again', options), options)
   if (again.peerId !== joined.peerId) fail('the key of the page did not stay')
-} catch (error) {
-  fail(error.stack)
-} finally {
-  await browser.close()
-  stopAll()
-  site.close()
-  foreign.close()
-}
-process.exit(status)
+}, () => browser.close(), site.close, foreign.close)

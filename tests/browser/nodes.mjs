@@ -1,6 +1,7 @@
 /** Nodes as processes, and their admin API. */
 
 import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 
@@ -92,6 +93,36 @@ class Running {
   }
 
   kill () { this.child.kill('SIGKILL') }
+}
+
+export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
+export const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+
+/**
+ * A check of a subject: `fail` writes a line to stderr for something that does not hold, and `run` ends the program, with the exit status 0 if nothing
+ * failed, after `ends` and the end of every node.
+ */
+export function checking (subject) {
+  let status = 0
+  const fail = (text) => {
+    console.error(`${subject}: ${`${text}`.slice(0, 600)}`)
+    status = 1
+  }
+  const run = async (check, ...ends) => {
+    await check().catch((error) => fail(`${error.stack}\n${error.stdout ?? ''}`))
+    for (const end of ends) await end()
+    stopAll()
+    process.exit(status)
+  }
+  return { fail, run }
+}
+
+/** A program, whose lines are read, and which ends with its input. */
+export function run (command, ...args) {
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  return { line: async () => (await lines.next()).value, end: async () => { child.stdin.end(); return ended }, kill: () => child.kill() }
 }
 
 /** Asks until there is something, and fails with `what` otherwise. */

@@ -1,7 +1,7 @@
 /** A program in strict TypeScript on the package: compiles, and runs in no test. */
 
 import { Node, TandemError, load } from 'tandem-web'
-import type { Accepted, Admission, ChannelTransport, Connection, Dial, ErrorCode, Listener, Message, Peer, Transport } from 'tandem-web'
+import type { Accepted, Admission, ChannelTransport, Connection, Dial, ErrorCode, Listener, Message, Peer, Served, Transport } from 'tandem-web'
 import { tcp } from 'tandem-web/tcp'
 import { placeOf, webrtc } from 'tandem-web/webrtc'
 import { urlOf, websocket } from 'tandem-web/websocket'
@@ -24,10 +24,18 @@ export async function uses (seed: Uint8Array): Promise<void> {
     const { tag, body, at }: Message = message
     console.log(tag, body.byteLength, at.toFixed(), admission, dials, answer, response.ok)
   }
+  const end: () => void = node.serve('/echo/', async (request, { peerId }) => new Response(request.body, { headers: { peer: peerId ?? '' } }))
+  const served: Served = node.served()
+  console.log(served.requests, served.incidents.stalled, end)
+  // @ts-expect-error a service gives a response
+  node.serve('/text', () => 'a text')
   // @ts-expect-error a tag is a text
   node.on(1)
   // @ts-expect-error a judgement is one of three words
   node.validate('TX', () => 'perhaps')
+  await Node.start({ network: 'mine', profile: { name: 'my-chain', tags: { vo: { lane: 'priority', maxBytes: 100 } } } })
+  // @ts-expect-error a tag has a lane
+  await Node.start({ network: 'mine', profile: { name: 'my-chain', tags: { vo: { maxBytes: 100 } } } })
   // @ts-expect-error a network is named
   await Node.start({ peers: [] })
   await node.close().catch((error: unknown) => {

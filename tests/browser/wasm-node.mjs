@@ -9,12 +9,12 @@
  */
 
 import { spawn } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import Ws from 'ws'
 import { ATTACKS, HELLOS, attacker, wire } from './hostile.mjs'
-import { start, stopAll, until } from './nodes.mjs'
+import { checking, names, sha256, start, until } from './nodes.mjs'
 
 const [program, scratch, folder] = process.argv.slice(2)
 const { Node } = await import(pathToFileURL(`${folder}/tandem.js`))
@@ -28,13 +28,7 @@ const FLOOD_MS = 8000
 /** Chosen: the budget of a node, what its host holds unread, and what a collector leaves lying. */
 const FLOOD_MIB = 192
 
-let status = 0
-const fail = (text) => {
-  console.error(`WebAssembly in Node.js: ${text.slice(0, 600)}`)
-  status = 1
-}
-const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
-const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+const { fail, run } = checking('WebAssembly in Node.js')
 const utf8 = (bytes) => Buffer.from(bytes).toString()
 
 /** The host's WebSocket, which notes the most that it ever held. */
@@ -47,7 +41,7 @@ class WebSocket extends Host {
   }
 }
 
-try {
+await run(async () => {
   const relay = await start(program, scratch, 'relay', '--service', 'status', '--service', 'bridge')
   const behind = await start(program, scratch, 'behind', '--mode', 'p2p', '--service', 'status', '--peer', relay.p2p)
   await until('the node behind has its relay', async () => (await behind.peers()).length === 1)
@@ -107,6 +101,44 @@ try {
   }
   for (const [code, wrong] of [['network', { network: '' }], ['address', { peers: ['ws://'] }], ['key', { identity: new Uint8Array(3) }], ['tag', { tags: ['XX'] }]]) {
     await Node.start({ ...options, ...wrong }).then(() => fail(`${code}: it starts`), (error) => { if (error.code !== code) fail(`${code}: ${error.code ?? error.stack}`) })
+  }
+
+  // A profile of one's own: the same checks as in a native node.
+  const rule = { lane: 'priority', maxBytes: 100 }
+  for (const [expected, profile] of [
+    [/no name for a profile/, { name: 'Mine', tags: {} }],
+    [/exists already/, { name: 'tandem', tags: {} }],
+    [/"priority" or "bulk"/, { name: 'my-chain', tags: { vo: { ...rule, lane: 'fast' } } }],
+    [/number of bytes/, { name: 'my-chain', tags: { vo: { lane: 'bulk' } } }],
+    [/no message more than/, { name: 'my-chain', tags: { vo: { ...rule, maxBytes: 1e9 } } }],
+    [/belongs to the protocol/, { name: 'my-chain', tags: { MI: rule } }],
+    [/is not a message tag/, { name: 'my-chain', tags: { vote: rule } }]
+  ]) {
+    const told = await Node.start({ ...options, profile }).then(() => 'it starts', ({ code, message }) => `${code}: ${message}`)
+    if (!told.startsWith('profile: ') || !expected.test(told)) fail(`a profile that is none: ${told}`)
+  }
+  const { tcp } = await import(`${folder}/tcp.js`)
+  const special = { ...options, WebSocket: null, transports: [tcp()], profile: { name: 'my-chain', tags: { vo: rule } } }
+  const own = await Node.start({ ...special, identity: randomBytes(32), listen: '/ip4/127.0.0.1/tcp/0' })
+  const its = await Node.start({ ...special, identity: randomBytes(32), peers: own.addresses })
+  const foreign = await Node.start({ ...special, identity: randomBytes(32), peers: own.addresses, profile: undefined })
+  const itsVotes = its.on('vo')
+  await its.connected()
+  if (own.broadcast('vo', 'a vote of its own') !== 'queued') fail('a tag of its own was not taken')
+  if (utf8((await until('a vote of its own', () => itsVotes.next())).value.body) !== 'a vote of its own') fail('another vote came')
+  if (foreign.peers().length > 0) fail('nodes of two profiles are linked')
+  await Promise.all([its.close(), foreign.close()])
+  for (const [tag, body, code] of [['AV', 'a', 'tag'], ['vo', new Uint8Array(101), 'too-large']]) {
+    try { own.broadcast(tag, body); fail(`${tag} was taken`) } catch (error) { if (error.code !== code) fail(`${tag}: ${error}`) }
+  }
+  await own.close()
+
+  // A start that is given up, before it begins and meanwhile.
+  for (const begin of [(controller) => controller.abort(), (controller) => queueMicrotask(() => controller.abort())]) {
+    const controller = new AbortController()
+    begin(controller)
+    const outcome = await Node.start({ ...options, signal: controller.signal }).then(() => 'it runs', ({ code }) => code)
+    if (outcome !== 'closed') fail(`a start that was given up: ${outcome}`)
   }
 
   // Handlers and validators of JavaScript.
@@ -201,12 +233,12 @@ try {
   // The program of the manual.
   const manual = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
   const [js] = [...manual.matchAll(/^```js\n(.*?)^```/gms)].map(([, text]) => text).filter((text) => text.includes('tandem-web'))
-  const own = new URL('./node_modules/.manual-wasm/', import.meta.url)
-  rmSync(own, { recursive: true, force: true })
-  mkdirSync(new URL('./node_modules/', own), { recursive: true })
-  cpSync(folder, new URL('./node_modules/tandem-web', own), { recursive: true })
-  writeFileSync(new URL('./program.mjs', own), js.replaceAll('ws://127.0.0.1:4160', relay.ws.replace('http', 'ws')).replaceAll("network: 'tandem'", `network: '${relay.network}'`))
-  const programOfManual = spawn(process.execPath, [new URL('./program.mjs', own).pathname], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const place = new URL('./node_modules/.manual-wasm/', import.meta.url)
+  rmSync(place, { recursive: true, force: true })
+  mkdirSync(new URL('./node_modules/', place), { recursive: true })
+  cpSync(folder, new URL('./node_modules/tandem-web', place), { recursive: true })
+  writeFileSync(new URL('./program.mjs', place), js.replaceAll('ws://127.0.0.1:4160', relay.ws.replace('http', 'ws')).replaceAll("network: 'tandem'", `network: '${relay.network}'`))
+  const programOfManual = spawn(process.execPath, [new URL('./program.mjs', place).pathname], { stdio: ['ignore', 'pipe', 'inherit'] })
   let said = ''
   programOfManual.stdout.on('data', (text) => { said += text })
   await until('the state in the program of the manual', async () => said.includes('queued\nserving\n'))
@@ -220,9 +252,4 @@ try {
   await until('the end of the loop', async () => { for await (const message of votes) void message; return true })
   if (node.broadcast('TX', 'late') !== 'closed' || node.peers().length > 0) fail('it goes on after its end')
   line.close()
-} catch (error) {
-  fail(error.stack)
-} finally {
-  stopAll()
-}
-process.exit(status)
+})

@@ -10,11 +10,11 @@
  */
 
 import { execFileSync } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import puppeteer from 'puppeteer-core'
 import { ATTACKS, HELLOS, attacker, wire } from './hostile.mjs'
-import { start, stopAll, until } from './nodes.mjs'
+import { checking, names, sha256, start, until } from './nodes.mjs'
 import { servePackage } from './package-site.mjs'
 
 const [executablePath, program, scratch, folder] = process.argv.slice(2)
@@ -22,13 +22,7 @@ const VOTES = 1000
 const TRANSACTIONS = 100
 const PROPOSAL_BYTES = 5 * 1024 * 1024
 
-let status = 0
-const fail = (text) => {
-  console.error(`WebAssembly in a page: ${text.slice(0, 600)}`)
-  status = 1
-}
-const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
-const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+const { fail, run } = checking('WebAssembly in a page')
 
 const site = await servePackage(folder)
 const foreign = await servePackage(folder)
@@ -76,7 +70,7 @@ async function converses (page, name, options, [relay, behind]) {
   return { ...joined, transactions }
 }
 
-try {
+await run(async () => {
   const relay = (name) => start(program, scratch, name, '--page-origin', site.origin, '--service', 'status', '--service', 'bridge', '--max-inbound-per-ip', '30')
   const [first, second] = [await relay('first'), await relay('second')]
   const behind = await start(program, scratch, 'behind', '--mode', 'p2p', '--service', 'status', '--peer', first.p2p, '--peer', second.p2p)
@@ -218,12 +212,4 @@ try {
   const { peerId } = await page.evaluate((options) => join('again', options), { ...options, peers: [second.ws] })
   if (peerId !== joined.peerId) fail('the key of the page did not stay')
   line.close()
-} catch (error) {
-  fail(error.stack)
-} finally {
-  await browser.close()
-  stopAll()
-  site.close()
-  foreign.close()
-}
-process.exit(status)
+}, () => browser.close(), site.close, foreign.close)

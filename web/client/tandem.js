@@ -113,7 +113,7 @@ export class Node extends EventTarget {
         return node
       } catch (error) {
         const pause = node.#pause()
-        if (node.#closed || Date.now() + pause > deadline) { node.close(); throw error }
+        if (node.#closed || options.signal?.aborted || Date.now() + pause > deadline) { node.close(); throw error }
         await node.#sleep(pause)
       }
     }

@@ -229,6 +229,57 @@ pub fn select<'a, 'b>(
     agreed.ok_or_else(|| VersionMismatch { theirs: printable(version.unwrap_or("").as_bytes()) })
 }
 
+/// The values of a dialler that the hello of the other end is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// The version that it speaks.
+    pub version: &'a str,
+    /// The random text of its own hello.
+    pub node_random: &'a str,
+    /// The network that it belongs to.
+    pub network: &'a str,
+}
+
+/// The reason why a dialler turns away from the node that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It speaks another version.
+    #[error("the peer speaks another version of the protocol")]
+    Version,
+    /// It sent no random text.
+    #[error("the peer sent no random text")]
+    NoRandom,
+    /// It is the dialler itself.
+    #[error("it is this node")]
+    Ourselves,
+    /// It belongs to another network.
+    #[error("the peer belongs to another network")]
+    Network,
+}
+
+impl Hello {
+    /// Checks the hello with which a node answered a dial. `accept_versions` are the versions that it accepts, each a header line
+    /// of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`], the first that holds.
+    pub fn check_answer<'a>(
+        &self,
+        accept_versions: impl Iterator<Item = &'a str>,
+        own: Own<'_>,
+    ) -> Result<(), Unfit> {
+        negotiate(accept_versions, Some(&self.version), own.version)
+            .map_err(|_mismatch| Unfit::Version)?;
+        match self.node_random.as_deref() {
+            None => Err(Unfit::NoRandom),
+            Some(theirs) if theirs == own.node_random => Err(Unfit::Ourselves),
+            Some(_) if self.genesis != own.network => Err(Unfit::Network),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
 /// Text of a peer, with every character, and every byte that is none, replaced that is not printable
 /// ASCII.
 #[must_use]

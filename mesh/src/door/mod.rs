@@ -15,7 +15,7 @@
 //!
 //! # Invariants
 //!
-//! * A [`Pass`], a [`PeerPlace`] or a [`Departure`] gives back its count when it is dropped.
+//! * A [`Pass`], a [`PeerPlace`], a [`PagePlace`] or a [`Departure`] gives back its count when it is dropped.
 //! * Callbacks are called without a lock held, once at most.
 
 mod access;
@@ -104,6 +104,14 @@ pub struct Pass {
 pub struct PeerPlace {
     door: Door,
     guest: Ticket,
+}
+
+/// The place of a page among those of its web origin, given back when dropped.
+#[must_use = "the place is given back when this is dropped"]
+#[derive(Debug)]
+pub struct PagePlace {
+    door: Door,
+    origin: Arc<str>,
 }
 
 /// One outbound connection, from the start of its dial to its end.
@@ -317,6 +325,23 @@ impl Door {
     #[must_use]
     pub fn outbound(&self) -> usize {
         self.shared().rules.outbound()
+    }
+
+    /// Counts a connection among the pages of a web origin, for as long as the result is kept. For a transport that knows the
+    /// origin before the peer. The text is kept, and its bound is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::PerOrigin`] if there are as many as allowed: the connection is to be closed.
+    pub fn page_of(&self, origin: &str) -> Result<PagePlace, Refusal> {
+        let mut shared = self.shared();
+        match shared.rules.page_came(origin) {
+            Ok(origin) => {
+                drop(shared);
+                Ok(PagePlace { door: self.clone(), origin })
+            }
+            Err(why) => Err(shared.rules.note(why)),
+        }
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -551,6 +576,12 @@ impl Drop for Pass {
         let evict = shared.evict.remove(&self.guest);
         drop(shared);
         drop(evict);
+    }
+}
+
+impl Drop for PagePlace {
+    fn drop(&mut self) {
+        self.door.shared().rules.page_left(&self.origin);
     }
 }
 

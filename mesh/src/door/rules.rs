@@ -11,7 +11,7 @@
 //!   take one from anybody.
 //! * Configured peers, and loopback while it is exempt, lose neither.
 //! * A socket of a proxy counts in total only until the proxy tells its client, and for the client's host from then on.
-//! * Places of pages of one web origin ≤ `per_origin`; an origin is known by its text.
+//! * Pages of one web origin ≤ `per_origin`, whatever they speak; an origin is known by its text.
 //! * Misbehaviour slows down the host that it came from, and bars only an identity that was proved; see `penalties.rs`.
 //! * As many places as there are members are kept for members. A place of a member counts for no host and no subnet.
 //! * Nobody whom the access list bans has a socket, once the list is known and the host or the identity is.
@@ -114,7 +114,7 @@ pub(super) struct Rules {
     /// Of places that are not those of members.
     place_hosts: Tally<Host>,
     place_subnets: Tally<Subnet>,
-    /// Of places that pages have.
+    /// Of pages.
     place_origins: BTreeMap<Arc<str>, usize>,
     /// Places of members.
     member_places: usize,
@@ -466,13 +466,8 @@ impl Rules {
         let Some(known) = self.guests.get_mut(&guest) else { return };
         let (Some(place), host) = (known.place.take(), known.host()) else { return };
         self.uncount_place(host, place.standing);
-        if let Some(origin) = place.origin
-            && let Some(count) = self.place_origins.get_mut(&origin)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.place_origins.remove(&origin);
-            }
+        if let Some(origin) = place.origin {
+            self.page_left(&origin);
         }
         if let (Some((identity, Proof::Channel)), Some(latest)) = (place.peer, self.latest)
             && latest.saturating_duration_since(place.since) >= LONG
@@ -483,18 +478,39 @@ impl Rules {
 
     /// Counts the place of a guest as that of a page of a web origin. A refusal is not counted yet.
     pub(super) fn is_page_of(&mut self, guest: Ticket, origin: &str) -> Result<(), Refusal> {
+        let origin = self.page_came(origin)?;
+        let place = self.guests.get_mut(&guest).and_then(|known| known.place.as_mut());
+        let outcome = match place {
+            Some(place) if place.origin.is_none() => {
+                place.origin = Some(origin);
+                return Ok(());
+            }
+            Some(_counted) => Ok(()),
+            None => Err(Refusal::PeerEvicted),
+        };
+        self.page_left(&origin);
+        outcome
+    }
+
+    /// Counts a page of a web origin, until it has left. A refusal is not counted yet.
+    pub(super) fn page_came(&mut self, origin: &str) -> Result<Arc<str>, Refusal> {
         let known = self.place_origins.get_key_value(origin);
         if known.map_or(0, |(_, count)| *count) >= self.limits.per_origin {
             return Err(Refusal::PerOrigin);
         }
         let origin = known.map_or_else(|| Arc::from(origin), |(known, _)| Arc::clone(known));
-        let place = self.guests.get_mut(&guest).and_then(|known| known.place.as_mut());
-        let Some(place) = place else { return Err(Refusal::PeerEvicted) };
-        if place.origin.is_none() {
-            place.origin = Some(Arc::clone(&origin));
-            *self.place_origins.entry(origin).or_default() += 1;
+        *self.place_origins.entry(Arc::clone(&origin)).or_default() += 1;
+        Ok(origin)
+    }
+
+    /// Counts a page no more.
+    pub(super) fn page_left(&mut self, origin: &Arc<str>) {
+        if let Some(count) = self.place_origins.get_mut(origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.place_origins.remove(origin);
+            }
         }
-        Ok(())
     }
 
     /// The merit of the peer with a guest's place; `None` if the guest has no place.

@@ -82,6 +82,14 @@ fn pages_of_one_origin_have_a_bound_of_their_own() {
     // A place that is given back counts no more.
     drop(places.remove(0));
     assert_eq!(places[1].is_page_of("https://a.example"), Ok(()));
+    // Pages that speak another protocol count beside them.
+    assert_eq!(door.page_of("https://a.example").unwrap_err(), Refusal::PerOrigin);
+    assert_eq!(door.refused(Refusal::PerOrigin), 2);
+    drop(places.remove(0));
+    let page = door.page_of("https://a.example").unwrap();
+    assert_eq!(door.page_of("https://a.example").unwrap_err(), Refusal::PerOrigin);
+    drop(page);
+    assert!(door.page_of("https://a.example").is_ok());
     drop(places);
     drop(passes);
     assert_eq!(door.sockets(), 0);

@@ -19,9 +19,13 @@ mod rate;
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit};
-use gossip::{Durations, http::Caller};
-use http::Request;
+use axum::{Router, body::Body, extract::DefaultBodyLimit};
+use gossip::{
+    Durations,
+    http::{Caller, HttpBody, HttpRequest, HttpService},
+};
+use http::{Request, Response};
+use tower::{Layer, ServiceExt};
 /// Refuses request bodies longer than a given number of bytes with `413 Payload Too Large`.
 pub use tower_http::limit::RequestBodyLimitLayer as BodyLimitLayer;
 
@@ -91,6 +95,19 @@ impl Protection {
             .layer(PaceLayer::new(rules.body_rate, rules.head_time))
             .layer(InFlightLayer::new(rules.in_flight))
             .layer(RateLayer::new(rules.rate))
+    }
+
+    /// Wraps a service, as [`Protection::apply`] does a router. An error of the service stays one.
+    #[must_use]
+    pub fn around(&self, service: HttpService) -> HttpService {
+        let rules = self.clone().bounded();
+        let service = service.map_request(|request: Request<_>| request.map(HttpBody::new));
+        let limited = BodyLimitLayer::new(rules.body_bytes).layer(service);
+        let limited = limited.map_response(|response: Response<_>| response.map(Body::new));
+        let paced = PaceLayer::new(rules.body_rate, rules.head_time).layer(limited);
+        let counted = InFlightLayer::new(rules.in_flight).layer(paced);
+        let counted = RateLayer::new(rules.rate).layer(counted);
+        HttpService::new(counted.map_request(|request: HttpRequest| request.map(Body::new)))
     }
 }
 

@@ -83,7 +83,7 @@ fn comparable(text: &str) -> String {
     text.split("\r\n\r\n").map(part).collect::<Vec<_>>().join("\r\n\r\n")
 }
 
-/// What a server writes to a client that sends these pieces and then closes its side.
+/// The bytes that a server writes to a client that sends these pieces and then closes its side.
 async fn answers(engine: Engine, streams: StreamUse, pieces: &[&[u8]]) -> String {
     let context = ServeContext { engine, ..ServeContext::default() };
     let service = HttpService::new(tower::service_fn(answer));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broadcaster::{Broadcaster, Setup};
 use gossip::{GossipNode, Keypair, NetworkId, NetworkProfile, PeerClass, Transport};
-use mesh::{Door, InboundLimits};
+use mesh::{Door, InboundLimits, Refusal};
 use net_p2p::{P2pConfig, P2pNetwork};
 use net_tcp::hand_over::HandOver;
 use net_ws::{WsConfig, WsNetwork};
@@ -44,7 +44,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_port_serves_gossip_and_http_and_libp2p() {
     let root = CancellationToken::new();
-    let door = Door::new(InboundLimits::default());
+    let door = Door::new(InboundLimits::default().with_per_origin(2));
     let mut ws = WsConfig::new(name());
     ws.listen = Some("127.0.0.1:0".to_owned());
     let mut p2p = P2pConfig::new(name(), key());
@@ -97,6 +97,22 @@ async fn one_port_serves_gossip_and_http_and_libp2p() {
         stream.read_exact(&mut said).await.expect("it answers");
         assert_eq!(&said, status.as_bytes(), "{request}");
     }
-    drop((over_libp2p, over_gossip));
+    // Pages that speak libp2p count among those of their origin: the third one of this host finds both places taken.
+    let page = format!(
+        "GET / HTTP/1.1\r\nHost: {port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Origin: http://{port}\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    let mut pages = Vec::new();
+    for status in ["HTTP/1.1 101 ", "HTTP/1.1 101 ", "HTTP/1.1 503 "] {
+        let mut stream = TcpStream::connect(port).await.expect("it listens");
+        stream.write_all(page.as_bytes()).await.expect("it reads");
+        let mut said = [0; 13];
+        stream.read_exact(&mut said).await.expect("it answers");
+        assert_eq!(&said, status.as_bytes());
+        pages.push(stream);
+    }
+    assert_eq!(door.refused(Refusal::PerOrigin), 1);
+    drop((over_libp2p, over_gossip, pages));
     until("the places are given back", || door.sockets() == 0).await;
 }

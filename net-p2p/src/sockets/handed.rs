@@ -98,11 +98,12 @@ impl Handed {
             match std::task::ready!(self.from.poll_take(context)) {
                 None => self.look(),
                 Some(socket) => {
-                    let HandedOver { io, early, security, from, local, pass, evicted } = *socket;
+                    let HandedOver { io, early, security, from, local, pass, page, evicted } =
+                        *socket;
                     passes.leave((pass, evicted));
                     let (rise, web) = (rise.clone(), rise.web.clone());
                     let rising = async move {
-                        let socket = Socket::Web(Box::new(web.handed(io, early)));
+                        let socket = Socket::Web(Box::new(web.handed((io, early), page)));
                         rise.entered(socket, Endpoint::Listener).await
                     };
                     return Poll::Ready(TransportEvent::Incoming {

@@ -8,6 +8,8 @@ use std::io;
 #[cfg(feature = "websocket")]
 use std::sync::Arc;
 
+#[cfg(feature = "websocket")]
+use gossip::Transport;
 use libp2p::core::Endpoint;
 use runtime::{Environment, Stream};
 
@@ -43,6 +45,7 @@ impl Rise {
                 identity: config.web.identity.clone(),
                 trust: Arc::clone(&config.web.trust),
                 pages: Arc::new(config.web.page_origins.clone()),
+                door: config.door.over(Transport::Libp2p),
                 random: environment.random(),
                 metrics: metrics.clone(),
             },

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //!
+//! * A page has a place among those of its origin as long as its socket.
 //! * The door has let a socket in before anything here reads from it; the deadline of the whole handshake holds here too.
 //! * The certificate of a server is verified by the name in its address.
 
@@ -12,11 +13,15 @@ use std::{
     task::{Context, Poll},
 };
 
+use mesh::{Door, PagePlace};
 use net_tcp::{
     frame::Role,
     origins::PageOrigins,
     tls::{self, TlsIdentity, Trust},
-    websocket::{Carrier, WsStream, upgrade},
+    websocket::{
+        Carrier, WsStream,
+        upgrade::{self, PageRules},
+    },
 };
 use runtime::{Random, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,6 +36,8 @@ use crate::{
 pub(crate) struct WebSocket {
     stream: WsStream<Box<dyn Carrier>>,
     metrics: P2pMetrics,
+    /// The place of a page among those of its origin.
+    _page: Option<PagePlace>,
 }
 
 /// The means by which sockets become WebSockets.
@@ -42,6 +49,8 @@ pub(crate) struct Web {
     pub(crate) trust: Arc<Trust>,
     /// The pages that are let in.
     pub(crate) pages: Arc<PageOrigins>,
+    /// Counts them.
+    pub(crate) door: Door,
     pub(crate) random: Random,
     pub(crate) metrics: P2pMetrics,
 }
@@ -63,12 +72,13 @@ impl Web {
     }
 
     async fn upgraded(self, io: Box<dyn Carrier>) -> io::Result<WebSocket> {
-        let Self { random, metrics, pages, .. } = self;
-        let upgraded = upgrade::accept(io, &pages, random).await.map_err(|error| {
+        let Self { random, metrics, pages, door, .. } = self;
+        let pages = PageRules { origins: &pages, door: &door };
+        let (stream, _page) = upgrade::accept(io, pages, random).await.map_err(|error| {
             metrics.note(P2pEvent::WebSocketRefused);
             io::Error::other(error)
         })?;
-        Ok(WebSocket { stream: upgraded, metrics })
+        Ok(WebSocket { stream, metrics, _page })
     }
 
     /// Upgrades a socket that was dialled.
@@ -90,13 +100,18 @@ impl Web {
 
     async fn asked(self, io: Box<dyn Carrier>, host: &str) -> io::Result<WebSocket> {
         let upgraded = upgrade::connect(io, host, self.random).await;
-        Ok(WebSocket { stream: upgraded.map_err(io::Error::other)?, metrics: self.metrics })
+        let stream = upgraded.map_err(io::Error::other)?;
+        Ok(WebSocket { stream, metrics: self.metrics, _page: None })
     }
 
     /// Takes over a WebSocket that was accepted on the port of another network.
-    pub(super) fn handed(self, io: Box<dyn Carrier>, early: bytes::BytesMut) -> WebSocket {
+    pub(super) fn handed(
+        self,
+        (io, early): (Box<dyn Carrier>, bytes::BytesMut),
+        page: Option<PagePlace>,
+    ) -> WebSocket {
         let stream = WsStream::new(io, Role::Server, self.random, early);
-        WebSocket { stream, metrics: self.metrics }
+        WebSocket { stream, metrics: self.metrics, _page: page }
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use gossip::{GossipNode, NetworkProfile, NodeAddress, PeerClass};
 use libp2p::{Multiaddr, StreamProtocol, multiaddr::Protocol};
+use mesh::{Door, InboundLimits, Refusal};
 use net_tcp::{
     frame::{Control, Data, OpCode, Part, write_frame},
     origins::PageOrigins,
@@ -112,6 +113,44 @@ async fn rest(mut stream: TcpStream) -> Vec<u8> {
 }
 
 // Issue 13, 8: "a page of a foreign origin is refused by default". Before, pages of every site were answered 101.
+/// A page asks for a WebSocket: the head of the answer, and the connection.
+async fn as_page_of(node: &Node, origin: &str) -> (BytesMut, TcpStream) {
+    let mut stream = connect(node).await;
+    let head = HEAD.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = BytesMut::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+    }
+    (answer, stream)
+}
+
+#[tokio::test]
+async fn pages_of_one_origin_take_no_more_than_their_places() {
+    let door = Door::new(InboundLimits::default().with_per_origin(2));
+    let with = |mut config: P2pConfig| {
+        config.door = door.clone();
+        config.web.page_origins = PageOrigins::any();
+        config
+    };
+    let node = listening(WEB_SOCKET, with).await;
+    let is = |answer: &[u8], status| answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes());
+    let (answer, first) = as_page_of(&node, "https://a.example").await;
+    assert!(is(&answer, 101), "{answer:?}");
+    let (answer, _second) = as_page_of(&node, "https://a.example").await;
+    assert!(is(&answer, 101), "{answer:?}");
+    let (answer, stream) = as_page_of(&node, "https://a.example").await;
+    assert!(is(&answer, 503) && rest(stream).await.is_empty(), "{answer:?}");
+    assert_eq!(door.refused(Refusal::PerOrigin), 1);
+    assert_eq!(node.network.metrics().count(P2pEvent::WebSocketRefused), 1);
+    // Pages of others and programs are let in beside them, and the places come back.
+    let (answer, _other) = as_page_of(&node, "https://b.example").await;
+    assert!(is(&answer, 101), "{answer:?}");
+    let _program = upgraded(&node).await;
+    drop(first);
+    until("a place that is given back", || door.page_of("https://a.example").is_ok()).await;
+}
+
 #[tokio::test]
 async fn pages_of_other_sites_are_refused_unless_they_are_listed() {
     let listed = |mut config: P2pConfig| {
@@ -128,13 +167,7 @@ async fn pages_of_other_sites_are_refused_unless_they_are_listed() {
         ("https://page.example\r\nOrigin: https://evil.example", 403, 101),
     ] {
         for (node, expected) in [(&closed, by_closed), (&open, by_open)] {
-            let mut stream = connect(node).await;
-            let head = HEAD.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1);
-            stream.write_all(head.as_bytes()).await.unwrap();
-            let mut answer = BytesMut::new();
-            while !answer.ends_with(b"\r\n\r\n") {
-                assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
-            }
+            let (answer, stream) = as_page_of(node, origin).await;
             let status = format!("HTTP/1.1 {expected} ");
             assert!(answer.starts_with(status.as_bytes()), "{origin}: {answer:?}");
             if expected == 403 {

@@ -11,6 +11,7 @@ use std::io;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use httparse::{EMPTY_HEADER, Status};
+use mesh::{Door, PagePlace};
 use rand::Rng;
 use runtime::Random;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +20,10 @@ use super::{
     Carrier, WsStream,
     request::{self, NoUpgrade},
 };
-use crate::{frame::Role, origins::PageOrigins};
+use crate::{
+    frame::Role,
+    origins::{PageOrigins, origin_of},
+};
 
 /// Longest head of a request or an answer, in bytes. Source: the bound of the WebSocket port, 8 KiB.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -49,6 +53,9 @@ pub enum UpgradeError {
     /// The request came from a page of an origin that is not let in.
     #[error("pages of this origin are not let in: the operator of the node has not listed it")]
     Origin,
+    /// The request came from a page of an origin that has as many as allowed.
+    #[error("this node has as many pages of this origin as its operator allows")]
+    Full,
     /// The request had no key.
     #[error("the request has no Sec-WebSocket-Key")]
     NoKey,
@@ -60,7 +67,17 @@ pub enum UpgradeError {
     NotAccepted,
 }
 
-/// Reads the request of a client for a WebSocket at `/`, and accepts it, unless it is a page of another origin than `pages`.
+/// The rules for pages among the clients.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRules<'a> {
+    /// The origins whose pages are let in.
+    pub origins: &'a PageOrigins,
+    /// Counts the pages of each origin.
+    pub door: &'a Door,
+}
+
+/// Reads the request of a client for a WebSocket at `/`, and accepts it, unless it is a page that `pages` refuse. Returns the place of a page
+/// among those of its origin, which is to be kept as long as the connection.
 ///
 /// # Errors
 ///
@@ -71,9 +88,9 @@ pub enum UpgradeError {
 /// Not safe: bytes that were read are lost.
 pub async fn accept<Io: Carrier>(
     mut io: Io,
-    pages: &PageOrigins,
+    pages: PageRules<'_>,
     random: Random,
-) -> Result<WsStream<Io>, UpgradeError> {
+) -> Result<(WsStream<Io>, Option<PagePlace>), UpgradeError> {
     let mut bytes = BytesMut::new();
     let (asked, length) = loop {
         if let Some(asked) = Asked::parse(&bytes)? {
@@ -81,12 +98,13 @@ pub async fn accept<Io: Carrier>(
         }
         more(&mut io, &mut bytes).await?;
     };
-    let key = match asked.key(pages) {
-        Ok(key) => key,
+    let (key, page) = match asked.key(pages) {
+        Ok(accepted) => accepted,
         Err(error) => {
             let status = match error {
                 UpgradeError::Path => "404 Not Found",
                 UpgradeError::Origin => "403 Forbidden",
+                UpgradeError::Full => "503 Service Unavailable",
                 UpgradeError::NoUpgrade(NoUpgrade::Method) => "405 Method Not Allowed",
                 _ => "400 Bad Request",
             };
@@ -106,7 +124,7 @@ pub async fn accept<Io: Carrier>(
     );
     io.write_all(answer.as_bytes()).await.map_err(UpgradeError::Broken)?;
     io.flush().await.map_err(UpgradeError::Broken)?;
-    Ok(WsStream::new(io, Role::Server, random, bytes.split_off(length)))
+    Ok((WsStream::new(io, Role::Server, random, bytes.split_off(length)), page))
 }
 
 /// Asks the server called `host`, with its port where that is not the usual one, for a WebSocket at `/`.
@@ -178,15 +196,17 @@ impl Asked {
         Ok(Some((asked, length)))
     }
 
-    fn key(&self, pages: &PageOrigins) -> Result<HeaderValue, UpgradeError> {
+    fn key(&self, pages: PageRules<'_>) -> Result<(HeaderValue, Option<PagePlace>), UpgradeError> {
         if self.path != "/" {
             return Err(UpgradeError::Path);
         }
         request::judge(&self.method, &self.headers).map_err(UpgradeError::NoUpgrade)?;
-        if !pages.let_in_client(&self.headers) {
+        if !pages.origins.let_in_client(&self.headers) {
             return Err(UpgradeError::Origin);
         }
-        request::key(&self.headers).cloned().ok_or(UpgradeError::NoKey)
+        let key = request::key(&self.headers).cloned().ok_or(UpgradeError::NoKey)?;
+        let page = origin_of(&self.headers).map(|origin| pages.door.page_of(&origin));
+        Ok((key, page.transpose().map_err(|_counted| UpgradeError::Full)?))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use gossip::{
     ReplyRule,
-    wire::hello::{self, Header, Hello},
+    wire::hello::{self, Header, Hello, Own, Unfit},
 };
 use httparse::{Response, Status};
 use net_tcp::websocket::request::accept_key;
@@ -156,16 +156,17 @@ impl Reply {
         let theirs = Hello::read(|header: Header| self.first(&header.name(profile)));
         let accepts = Header::AcceptVersion.name(profile);
         let accepted = self.lines(&accepts).filter_map(|value| std::str::from_utf8(value).ok());
-        hello::negotiate(accepted, Some(&theirs.version), profile.version)
-            .map_err(|_mismatch| DialError::Unsupported(Other::Version))?;
-        match theirs.node_random.as_deref() {
-            None => return Err(DialError::Unsupported(Other::NoRandom)),
-            Some(theirs) if theirs == context.node_random() => return Err(DialError::Ourselves),
-            Some(_) => {}
-        }
-        if theirs.genesis != context.network.as_str() {
-            return Err(DialError::Unsupported(Other::Network));
-        }
+        let own = Own {
+            version: profile.version,
+            node_random: context.node_random(),
+            network: context.network.as_str(),
+        };
+        theirs.check_answer(accepted, own).map_err(|unfit| match unfit {
+            Unfit::Version => DialError::Unsupported(Other::Version),
+            Unfit::NoRandom => DialError::Unsupported(Other::NoRandom),
+            Unfit::Network => DialError::Unsupported(Other::Network),
+            Unfit::Ourselves => DialError::Ourselves,
+        })?;
         Ok(theirs)
     }
 }

@@ -9,7 +9,7 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc};
 
 use bytes::BytesMut;
-use gossip::{BoxFuture, DisconnectReason, LinkId, Security, http::Caller};
+use gossip::{BoxFuture, DisconnectReason, LinkId, Security};
 use mesh::PeerPlace;
 use net_http::serve::{Connection, PermitRule, Terms, Upgraded};
 use net_tcp::{hand_over::HandedOver, websocket};
@@ -24,7 +24,7 @@ use tracing::Instrument;
 
 use super::{
     Place,
-    handed::Taken,
+    handed::{Client, Taken},
     hook::GossipHook,
     origin::{Origin, Sender},
     raw,
@@ -179,16 +179,17 @@ async fn serve_over<Io: Carrier>(
             let upgraded = Upgraded { io, early, upgrade };
             Some(Box::pin(async move { become_peer(&place, upgraded, &cancel).await }))
         }
-        Taken::Other(caller) => {
-            hand_over(place, io, early, &caller);
+        Taken::Other(client) => {
+            hand_over(place, io, early, client);
             None
         }
     }
 }
 
 /// Hands a WebSocket over to the other network of the node, with its place at the door.
-fn hand_over<Io: Carrier>(place: Place, io: Io, early: BytesMut, caller: &Caller) {
+fn hand_over<Io: Carrier>(place: Place, io: Io, early: BytesMut, client: Client) {
     let Place { context, from, pass, evicted } = place;
+    let Client { caller, page } = client;
     let from = match caller.ip {
         Some(ip) if ip != from.ip() => SocketAddr::new(ip, 0),
         _ => from,
@@ -196,7 +197,7 @@ fn hand_over<Io: Carrier>(place: Place, io: Io, early: BytesMut, caller: &Caller
     let Ok(local) = io.socket().local_addr() else { return };
     socket::tune_for_gossip(io.socket());
     let security = Io::SECURITY;
-    let socket = HandedOver { io: Box::new(io), early, security, from, local, pass, evicted };
+    let socket = HandedOver { io: Box::new(io), early, security, from, local, pass, page, evicted };
     if !context.hand_over.as_ref().is_some_and(|to| to.give(socket)) {
         context.metrics.note_upgrade(UpgradeRefusal::NotTaken);
     }

@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use mesh::{Pass, PeerPlace};
 use net_http::serve::{Action, Pipelined, RequestHead};
 use net_tcp::{
-    origins::{MAX_ORIGIN_BYTES, is_same_host},
+    origins::{is_same_host, origin_of},
     websocket::request::{self as websocket, NoUpgrade},
 };
 use rand::Rng;
@@ -102,11 +102,8 @@ fn accept(
     let (theirs, exchange, answer) = introduce(context, &said, genesis)?;
     let key = websocket_key(context, request, &said)?;
     if let (HelloPlace::HeadersOrQuery { .. }, Some(origin)) =
-        (context.profile.hello, request.headers.get(header::ORIGIN))
+        (context.profile.hello, origin_of(request.headers))
     {
-        // An origin that is longer is none of a browser's, and counts among those that begin like it.
-        let origin = origin.as_bytes();
-        let origin = String::from_utf8_lossy(origin.get(..MAX_ORIGIN_BYTES).unwrap_or(origin));
         place.is_page_of(&origin).map_err(turned_away)?;
     }
     let ip = request.caller.ip;

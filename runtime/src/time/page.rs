@@ -57,15 +57,14 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        loop {
+        // A timer that has fired is not polled again: a wait that is over stays so, as tokio's does.
+        while !self.is_elapsed() {
             ready!(Pin::new(&mut self.delay).poll(context));
             // A browser counts whole milliseconds, and may be early by a part of one.
             let left = left_until(self.deadline);
-            if left.is_zero() {
-                return Poll::Ready(());
-            }
             self.delay.reset(left);
         }
+        Poll::Ready(())
     }
 }
 

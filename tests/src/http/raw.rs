@@ -52,6 +52,11 @@ impl RawStream {
         Self { stream: Box::new(stream), _driver: driver }
     }
 
+    /// A stream of a connection that `driver` drives.
+    pub fn from_parts(stream: impl Duplex + 'static, driver: TaskSet) -> Self {
+        Self::new(stream, Some(driver))
+    }
+
     /// Sends bytes.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ const BODILESS = [204, 205, 304]
 export async function fetchOver (raw, multiaddr, path, init, signal) {
   signal.throwIfAborted()
   // The host's own request checks and completes what was given; its URL leads nowhere.
-  const request = new Request(new URL(path, 'http://peer.invalid'), { ...init, signal: undefined })
+  const request = new Request(`http://peer.invalid${path.startsWith('/') ? path : `/${path}`}`, { ...init, signal: undefined })
   const body = new Uint8Array(await request.arrayBuffer())
   const { pathname, search } = new URL(request.url)
   const exchange = raw.exchange(multiaddr, { method: request.method, path: pathname + search, headers: [...request.headers], body })

@@ -6,7 +6,8 @@
 /** The kept seed of this origin under a name, made the first time. Null where there is no storage, or another page has it. */
 export async function keptSeed (name) {
   if (!globalThis.indexedDB || !globalThis.crypto?.subtle) return null
-  const release = await takeLock(`tandem-node-${name}`)
+  // A browser may deny a page the locks, as in a sandbox.
+  const release = await takeLock(`tandem-node-${name}`).catch(() => null)
   if (!release) return null
   try {
     const database = await openDatabase()

@@ -56,14 +56,45 @@ export interface Limits {
   fetchMs: number
   /** Until a request has no answer. Default: 4,000. */
   requestMs: number
+  /** For the head of an answer of this node, and for each piece of its body. Default: 30,000. */
+  serveMs: number
+  /** Bytes of the body of a request to this node. Default: 1 MiB. */
+  serveBodyBytes: number
   /** Messages of one loop over `on`. Default: 1,024. */
   queueMessages: number
   /** Bytes of one loop over `on`. Default: 16 MiB. */
   queueBytes: number
 }
 
+/** The rule of a tag, the same at every node of a network. */
+export interface TagRule {
+  /** `priority` is written before everything else. */
+  lane: 'priority' | 'bulk'
+  /** Longest body on the wire. */
+  maxBytes: number
+  /** The GossipSub topic on which nodes of libp2p publish it. Default: none; it goes over the stream of each peer. */
+  topic?: string
+  /** Goes as one zstd frame. Default: false. */
+  compressed?: boolean
+  /** Relays pass it on. Default: true. */
+  forwarded?: boolean
+  /** Peers that never said what they want get it. Default: true. */
+  sentByDefault?: boolean
+}
+
+/** The profile of a network with tags of its own, as `ProfileBuilder` makes it in a native node. */
+export interface Profile {
+  /** 1 to 32 lower-case letters, digits and hyphens; protocols and headers are named by it. */
+  name: string
+  tags: Record<string, TagRule>
+  /** Longest request. Default: 64 KiB. */
+  maxRequestBytes?: number
+}
+
 export interface Options {
   network: string
+  /** Default: that of Tandem, with the tags AV, PP, TX and so on. */
+  profile?: Profile
   /** `ws://HOST:PORT`, `wss://HOST`, `HOST:PORT`, or multiaddrs. All of them are dialled, and again when they are lost. */
   peers?: string | string[]
   /** A name for the operators of the peers. */
@@ -166,7 +197,7 @@ export interface Accepted {
 export type WasmSource = URL | string | Request | Response | Promise<Response> | BufferSource | WebAssembly.Module
 
 export type ErrorCode =
-  | 'address' | 'body' | 'closed' | 'full' | 'http' | 'key' | 'network' | 'not-connected' | 'tag' | 'timeout' | 'too-large' | 'topics' | 'transport'
+  | 'address' | 'body' | 'closed' | 'full' | 'http' | 'key' | 'network' | 'not-connected' | 'profile' | 'tag' | 'timeout' | 'too-large' | 'topics' | 'transport'
   | 'unreachable' | 'wasm'
 
 export class TandemError extends Error {
@@ -187,6 +218,24 @@ export interface Stats {
   notSent: number
   /** Messages that loops were too slow for. */
   dropped: number
+}
+
+/** The sender of an HTTP request. */
+export interface Caller {
+  /** The identity that it has proved. */
+  peerId: string | null
+  /** The multiaddr that it is connected from. */
+  address: string | null
+}
+
+/** Answers an HTTP request. The signal of the request is aborted when the client is gone. */
+export type Service = (request: Request, caller: Caller) => Response | Promise<Response>
+
+export interface Served {
+  /** Requests that reached the handlers. */
+  requests: number
+  /** Requests and streams that ended otherwise than by an answer, by the names that the native node counts them under. */
+  incidents: Record<string, number>
 }
 
 /** Nothing more; pass it on; end the connection of its sender, for no reason that is told or because the message was malformed; an answer. */
@@ -216,6 +265,9 @@ export class Node extends EventTarget {
   networkAdvanced (): void
   request (topics: Topics, options?: { peer?: Peer | string | number }): Promise<Map<string, Uint8Array>>
   fetch (peer: Peer | string, path: string, init?: RequestInit): Promise<Response>
+  /** A path, or all below one that ends with a slash; the longest that fits answers. Returns a function that ends it. Needs a transport for libp2p. */
+  serve (path: string, handler: Service): () => void
+  served (): Served
   handle (tag: string, handler: (message: Incoming) => Verdict | Promise<Verdict>): void
   validate (tag: string, validator: (message: Incoming) => 'accept' | 'ignore' | 'reject'): void
   addPeer (address: string): void

@@ -10,6 +10,7 @@ import init, { RawNode } from './wasm/tandem_web.js'
 import { fetchOver } from './http.js'
 import { keptSeed } from './keys.js'
 import { Messages } from './queue.js'
+import { Services } from './serve.js'
 
 /** Every bound; `start({ limits })` replaces some. Times in milliseconds. */
 const LIMITS = {
@@ -17,6 +18,8 @@ const LIMITS = {
   startMs: 30_000, // until `connected` gives up
   fetchMs: 30_000,
   requestMs: 4_000,
+  serveMs: 30_000, // for the head of an answer of this node, and for each piece of its body
+  serveBodyBytes: 1024 * 1024, // of a request to this node
   queueMessages: 1024, // of one loop over `on`
   queueBytes: 16 * 1024 * 1024 // of one loop over `on`; the newest message is kept however long it is
 }
@@ -56,15 +59,20 @@ export class Node extends EventTarget {
   /** Counts since the start; none of them falls. */
   stats = { received: 0, receivedBytes: 0, sent: 0, notSent: 0, dropped: 0 }
   #raw = null; #peerId = null; #limits; #release = () => {}
-  #loops = new Set(); #closing = null
+  #loops = new Set(); #services = new Services(report); #closing = null
 
   /** Starts a node, which dials its peers from then on, for as long as it runs. */
   static async start (options) {
     const { wasm, signal } = options
     await load(wasm)
-    if (signal?.aborted) throw new TandemError('closed', 'it was aborted', signal.reason)
+    const aborted = () => new TandemError('closed', 'it was aborted', signal.reason)
+    if (signal?.aborted) throw aborted()
     const node = new Node(options)
     await node.#start(options)
+    if (signal?.aborted) {
+      await node.close()
+      throw aborted()
+    }
     signal?.addEventListener('abort', () => { node.close() }, { once: true })
     return node
   }
@@ -74,10 +82,11 @@ export class Node extends EventTarget {
     this.#limits = { ...LIMITS, ...limits }
   }
 
-  async #start ({ network, name = '', peers = [], tags, identity, relay = false, fanOut = 4, WebSocket = globalThis.WebSocket, listen = [], transports = [] }) {
+  async #start ({ network, profile, name = '', peers = [], tags, identity, relay = false, fanOut = 4, WebSocket = globalThis.WebSocket, listen = [], transports = [] }) {
     const { seed, release } = await seedOf(identity)
     const raw = {
       network: `${network ?? ''}`,
+      profile: profile && describe(profile),
       name: `${name}`.slice(0, 80),
       peers: [peers].flat().map(String),
       tags: tags && [...tags],
@@ -86,9 +95,12 @@ export class Node extends EventTarget {
       fanOut,
       budgetBytes: this.#limits.budgetBytes,
       requestMs: this.#limits.requestMs,
+      serveMs: this.#limits.serveMs,
+      serveBodyBytes: this.#limits.serveBodyBytes,
       WebSocket,
       listen: [listen].flat().map(String),
       transports: [...transports],
+      onRequest: (request) => this.#services.answer(request),
       onEvent: (kind, peer, reason) => this.#told(kind, peer, reason)
     }
     try {
@@ -203,6 +215,22 @@ export class Node extends EventTarget {
   }
 
   /**
+   * Answers the HTTP requests of peers over libp2p to a path, or to all below one that ends with a slash. The handler gets a `Request` and its sender,
+   * and gives a `Response`; one that throws is answered 500. Returns a function that ends it.
+   */
+  serve (path, handler) {
+    if (this.isClosed) throw closed()
+    if (!this.#raw.canServe) throw new TandemError('transport', 'to serve, the node needs a transport: give one as the option transports')
+    return this.#services.add(path, handler)
+  }
+
+  /** Counts of the requests of peers: how many there were, and how often each thing went wrong. */
+  served () {
+    if (this.isClosed) throw closed()
+    return this.#raw.served()
+  }
+
+  /**
    * Handles the messages of a tag. The function gets the message, and may return, or resolve with, `relay` to pass it on, `disconnect` or
    * `bad` to end the connection of its sender, and for `UE` the topics of the answer.
    */
@@ -287,6 +315,14 @@ export class Node extends EventTarget {
     const detail = kind === 'disconnected' ? { peer, reason } : peer
     this.dispatchEvent(new CustomEvent(kind, { detail }))
   }
+}
+
+/** The option `profile`, with everything that it leaves out. */
+function describe ({ name, tags = {}, maxRequestBytes }) {
+  const rule = ([tag, { lane, maxBytes, topic, compressed = false, forwarded = true, sentByDefault = true }]) => {
+    return { tag, lane: `${lane}`, maxBytes: Number(maxBytes), topic, compressed, forwarded, sentByDefault }
+  }
+  return { name: `${name ?? ''}`, maxRequestBytes, tags: Object.entries(tags).map(rule) }
 }
 
 /** The seed of the option `identity`: kept under a name, given, made anew, or none. */

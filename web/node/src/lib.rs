@@ -3,7 +3,7 @@
 //! ```text
 //!   tandem.js ─▶ RawNode ─▶ Ground: one Broadcaster, key, door
 //!                              ├─▶ ws      gossip over the host's WebSocket
-//!                              └─▶ libp2p  over transports that JavaScript gives
+//!                              └─▶ libp2p  over transports that JavaScript gives ─▶ serve  HTTP to peers
 //! ```
 //!
 //! Every network attaches its links to the one broadcaster, as the two halves of a hybrid node do.
@@ -24,6 +24,8 @@ mod libp2p;
 mod node;
 mod options;
 mod panic;
+mod profile;
+mod serve;
 mod shown;
 mod subscription;
 mod topics;
@@ -33,5 +35,7 @@ mod ws;
 pub use libp2p::{RawExchange, RawRequest};
 pub use node::RawNode;
 pub use options::RawOptions;
+pub use profile::{RawProfile, RawRule};
+pub use serve::RawServed;
 pub use subscription::RawSubscription;
 pub use transport::RawChannelEvents;

@@ -9,6 +9,7 @@ use gossip::{
 };
 use js_sys::{Array, Function, Promise};
 use mesh::{Door, InboundLimits, MeshLimits};
+use net_http::HttpServer;
 use net_p2p::{AddPeerError, P2pNetwork};
 use runtime::TaskSet;
 use send_wrapper::SendWrapper;
@@ -23,7 +24,7 @@ use crate::{
     handlers::{JsHandler, JsValidator},
     libp2p::{RawExchange, RawRequest},
     options::{Options, RawOptions, read_tag},
-    panic, shown,
+    panic, serve, shown,
     subscription::{self, RawSubscription},
     topics,
     ws::WsPage,
@@ -42,6 +43,8 @@ pub struct RawNode {
     ws: RefCell<Option<WsPage>>,
     /// libp2p; `None` without a transport for it.
     libp2p: Option<P2pNetwork>,
+    /// Serves HTTP on the streams of libp2p.
+    served: HttpServer,
 }
 
 #[wasm_bindgen]
@@ -62,6 +65,7 @@ impl RawNode {
             fan_out,
             web_socket,
             libp2p,
+            serve,
             on_event,
         } = Options::read(&options)?;
         panic::tell();
@@ -82,8 +86,9 @@ impl RawNode {
         let (heard, tell) = (ground.broadcaster.events(), SendWrapper::new(on_event));
         tasks.spawn_lasting("events", |cancel| events::run(heard, tell, cancel));
         let ws = web_socket.map(|constructor| WsPage::start(&ground, constructor, name));
-        let mut node = Self { ground, tasks, ws: RefCell::new(ws), libp2p: None };
-        match libp2p.start(&node.ground).await {
+        let served = serve.server();
+        let mut node = Self { ground, tasks, ws: RefCell::new(ws), libp2p: None, served };
+        match libp2p.start(&node.ground, node.served.clone()).await {
             Ok(network) => node.libp2p = network,
             Err(error) => return Err(node.given_up(error).await),
         }
@@ -105,6 +110,17 @@ impl RawNode {
     #[wasm_bindgen(getter)]
     pub fn addresses(&self) -> Vec<String> {
         self.libp2p.as_ref().map(P2pNetwork::listen_addresses).unwrap_or_default()
+    }
+
+    /// True if peers can call HTTP services of this node.
+    #[wasm_bindgen(getter = canServe)]
+    pub fn can_serve(&self) -> bool {
+        self.libp2p.is_some()
+    }
+
+    /// The counts of the requests that it served.
+    pub fn served(&self) -> JsValue {
+        serve::counts(self.served.metrics())
     }
 
     /// Prepares an HTTP request to the peer of a multiaddr; `/p2p/ID` names one that is connected.

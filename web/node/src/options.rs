@@ -6,7 +6,12 @@ use gossip::{NetworkId, NetworkProfile, NodeAddress, Tag, wire::identity::Keypai
 use js_sys::{Function, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-use crate::{code::Code, libp2p::Libp2pOptions};
+use crate::{
+    code::Code,
+    libp2p::Libp2pOptions,
+    profile::{self, RawProfile},
+    serve::ServeOptions,
+};
 
 #[wasm_bindgen]
 extern "C" {
@@ -15,6 +20,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn network(this: &RawOptions) -> String;
+    /// Undefined for the profile `tandem`.
+    #[wasm_bindgen(method, getter)]
+    fn profile(this: &RawOptions) -> Option<RawProfile>;
     #[wasm_bindgen(method, getter)]
     fn name(this: &RawOptions) -> String;
     #[wasm_bindgen(method, getter)]
@@ -42,6 +50,13 @@ extern "C" {
     /// Transports for libp2p.
     #[wasm_bindgen(method, getter)]
     fn transports(this: &RawOptions) -> Vec<JsValue>;
+    /// Gets each request of a peer.
+    #[wasm_bindgen(method, getter = onRequest)]
+    fn on_request(this: &RawOptions) -> Function;
+    #[wasm_bindgen(method, getter = serveMs)]
+    fn serve_ms(this: &RawOptions) -> f64;
+    #[wasm_bindgen(method, getter = serveBodyBytes)]
+    fn serve_body_bytes(this: &RawOptions) -> f64;
     /// Gets the kind, the peer and the reason of each event.
     #[wasm_bindgen(method, getter = onEvent)]
     fn on_event(this: &RawOptions) -> Function;
@@ -63,6 +78,7 @@ pub(crate) struct Options {
     pub(crate) fan_out: usize,
     pub(crate) web_socket: Option<Function>,
     pub(crate) libp2p: Libp2pOptions,
+    pub(crate) serve: ServeOptions,
     pub(crate) on_event: Function,
 }
 
@@ -87,7 +103,9 @@ impl Options {
         // A float becomes the nearest integer that there is.
         let budget_bytes = (raw.budget_bytes() as usize).min(MAX_BUDGET_BYTES);
         Ok(Self {
-            profile: &NetworkProfile::TANDEM,
+            profile: raw
+                .profile()
+                .map_or(Ok(&NetworkProfile::TANDEM), |raw| profile::read(&raw))?,
             network,
             name,
             peers: peers.map_err(|error: gossip::AddressError| Code::Address.because(error))?,
@@ -100,6 +118,11 @@ impl Options {
             fan_out: raw.fan_out() as usize,
             web_socket: raw.web_socket(),
             libp2p: Libp2pOptions::read(&raw.transports(), &raw.listen())?,
+            serve: ServeOptions {
+                on_request: raw.on_request(),
+                answer_time: Duration::from_millis(raw.serve_ms() as u64),
+                body_bytes: raw.serve_body_bytes() as usize,
+            },
             on_event: raw.on_event(),
         })
     }

@@ -1,7 +1,8 @@
 //! Peers as plain objects of JavaScript.
 
 use gossip::{Inbound, PeerInfo};
-use js_sys::{Object, Reflect};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use js_sys::{Array, Object, Reflect};
 use wasm_bindgen::JsValue;
 
 /// An object with these properties.
@@ -39,6 +40,16 @@ pub(crate) fn sender(message: &Inbound) -> [JsValue; 2] {
         message.from.map_or(JsValue::NULL, |link| number(link.0)),
         message.identity.map_or(JsValue::NULL, |identity| identity.to_string().into()),
     ]
+}
+
+/// Headers as pairs of texts of bytes, which `Headers` takes.
+pub(crate) fn headers(headers: &HeaderMap) -> Array {
+    let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
+    let pair = |(name, value): (&HeaderName, &HeaderValue)| {
+        let value: String = text(value);
+        JsValue::from(Array::of2(&name.as_str().into(), &value.into()))
+    };
+    headers.iter().map(pair).collect()
 }
 
 /// A count. JavaScript's numbers are exact up to 2^53, which no count here reaches.

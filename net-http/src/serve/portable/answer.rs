@@ -95,6 +95,10 @@ pub(super) fn put_head<B: Body>(
         false => response.body().size_hint().exact(),
     };
     let headers = response.headers_mut();
+    if body == Some(0) && asked.method != Method::HEAD {
+        // Another length is written below.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     after = connection(headers, is_old, after);
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::TRAILER);

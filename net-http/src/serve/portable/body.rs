@@ -197,7 +197,7 @@ impl Feeder {
     /// Reads the rest of a body that nobody wants if it is there already in one piece.
     fn drain(&mut self, io: &mut (impl AsyncRead + Unpin)) -> Fed {
         self.pieces = None;
-        // What is read here is dropped, and nothing more is read then.
+        // The bytes are dropped, and nothing more is read then.
         let _ = read(&mut self.decoder, io).now_or_never();
         if self.decoder.is_over() { Fed::Whole } else { Fed::Partly }
     }

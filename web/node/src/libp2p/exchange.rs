@@ -122,11 +122,7 @@ impl RawExchange {
 }
 
 fn head(answer: &HttpResponse) -> JsValue {
-    let text = |text: &[u8]| JsValue::from(String::from_utf8_lossy(text).into_owned());
-    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        JsValue::from(Array::of2(&name.as_str().into(), &text(value.as_bytes())))
-    };
-    let headers: Array = answer.headers().iter().map(header).collect();
+    let headers = shown::headers(answer.headers());
     shown::object([("status", answer.status().as_u16().into()), ("headers", headers.into())])
 }
 

@@ -5,6 +5,7 @@ mod exchange;
 use std::error::Error;
 
 use gossip::Keypair;
+use net_http::HttpServer;
 use net_p2p::{Multiaddr, P2pConfig, P2pNetwork, SharedChannelTransport, SharedTransport};
 use wasm_bindgen::JsValue;
 
@@ -40,7 +41,11 @@ impl Libp2pOptions {
     }
 
     /// Starts the network; `None` without a transport.
-    pub(crate) async fn start(self, ground: &Ground) -> Result<Option<P2pNetwork>, JsValue> {
+    pub(crate) async fn start(
+        self,
+        ground: &Ground,
+        http_server: HttpServer,
+    ) -> Result<Option<P2pNetwork>, JsValue> {
         let Self { transports, channel_transports, listen } = self;
         if transports.is_empty() && channel_transports.is_empty() {
             return Ok(None);
@@ -53,6 +58,7 @@ impl Libp2pOptions {
         config.channel_transports = channel_transports;
         config.listen = listen;
         config.door = ground.door.clone();
+        config.http_server = Some(http_server);
         let started = P2pNetwork::start(config, ground.broadcaster.clone(), &ground.closing).await;
         started.map(Some).map_err(|error| Code::Transport.because(with_causes(&error)))
     }

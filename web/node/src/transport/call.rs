@@ -10,23 +10,23 @@ use wasm_bindgen_futures::JsFuture;
 const MAX_TEXT: usize = 200;
 
 /// A property; undefined if reading it throws.
-pub(super) fn property(object: &JsValue, name: &str) -> JsValue {
+pub(crate) fn property(object: &JsValue, name: &str) -> JsValue {
     Reflect::get(object, &name.into()).unwrap_or_default()
 }
 
 /// A property that is a function.
-pub(super) fn method(object: &JsValue, name: &str) -> Option<Function> {
+pub(crate) fn method(object: &JsValue, name: &str) -> Option<Function> {
     property(object, name).dyn_into().ok()
 }
 
 /// Calls a function on an object. What it throws is the error.
-pub(super) fn call(on: &JsValue, function: &Function, given: &[JsValue]) -> io::Result<JsValue> {
+pub(crate) fn call(on: &JsValue, function: &Function, given: &[JsValue]) -> io::Result<JsValue> {
     let given: Array = given.iter().collect();
     Reflect::apply(function, on, &given).map_err(|thrown| failed(&thrown))
 }
 
 /// Calls a function on an object, and what it gives as a promise, which one value is too.
-pub(super) fn promised(
+pub(crate) fn promised(
     on: &JsValue,
     function: &Function,
     given: &[JsValue],
@@ -36,7 +36,7 @@ pub(super) fn promised(
 
 /// A promise of the host's own that settles as `value` does, or at once if that is none. `Promise.resolve` would pass
 /// another's promise on, whose methods may be anything.
-pub(super) fn promise_of(value: &JsValue) -> Promise {
+pub(crate) fn promise_of(value: &JsValue) -> Promise {
     Promise::new(&mut |settle, _| {
         // An error of the `then` of the value rejects the promise, and is not thrown here.
         let _ = settle.call1(&JsValue::UNDEFINED, value);
@@ -44,7 +44,7 @@ pub(super) fn promise_of(value: &JsValue) -> Promise {
 }
 
 /// Something that was thrown, as an error with its text.
-pub(super) fn failed(thrown: &JsValue) -> io::Error {
+pub(crate) fn failed(thrown: &JsValue) -> io::Error {
     let text = match thrown.dyn_ref::<Error>() {
         Some(error) => property(error, "message").as_string(),
         None => thrown.as_string(),
@@ -56,14 +56,14 @@ pub(super) fn failed(thrown: &JsValue) -> io::Error {
 
 /// An iterator of what an object gives one after the other: its asynchronous one, or itself if it is one.
 #[derive(Debug)]
-pub(super) struct Pulls {
+pub(crate) struct Pulls {
     iterator: Object,
     next: Function,
 }
 
 impl Pulls {
     /// The iterator of an object; `None` if it has none.
-    pub(super) fn of(iterable: &JsValue) -> Option<Self> {
+    pub(crate) fn of(iterable: &JsValue) -> Option<Self> {
         let begin = Reflect::get(iterable, &Symbol::async_iterator()).unwrap_or_default();
         let iterator = match begin.dyn_ref::<Function>() {
             Some(begin) => call(iterable, begin, &[]).ok()?,
@@ -74,12 +74,12 @@ impl Pulls {
     }
 
     /// Asks for the next item.
-    pub(super) fn ask(&self) -> io::Result<JsFuture> {
+    pub(crate) fn ask(&self) -> io::Result<JsFuture> {
         promised(&self.iterator, &self.next, &[])
     }
 
     /// The item that was asked for; `None` at the end.
-    pub(super) fn item(given: Result<JsValue, JsValue>) -> io::Result<Option<JsValue>> {
+    pub(crate) fn item(given: Result<JsValue, JsValue>) -> io::Result<Option<JsValue>> {
         let given = given.map_err(|thrown| failed(&thrown))?;
         if !given.is_object() {
             return Err(io::Error::other("the iterator of the transport gave no result"));
@@ -91,7 +91,7 @@ impl Pulls {
     }
 
     /// Tells the iterator that nothing more is asked for.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(end) = method(&self.iterator, "return") {
             // The promise of it brings nothing that anybody waits for.
             let _ = promised(&self.iterator, &end, &[]);

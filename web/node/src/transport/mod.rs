@@ -14,7 +14,7 @@
 //!   time.
 //! * Every connection and every listener is closed once, also those that came too late.
 
-mod call;
+pub(crate) mod call;
 mod channels;
 mod connection;
 mod listener;

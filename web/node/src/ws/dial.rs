@@ -11,7 +11,7 @@ use gossip::{
     DisconnectReason, HelloPlace, Identity, NodeAddress,
     wire::{
         features::Features,
-        hello::{self, Header, Hello},
+        hello::{Header, Hello, Own, Unfit},
         hello_query::{self, QueryHello},
         identity::{self, Challenge, ResponseSeen},
     },
@@ -57,12 +57,8 @@ pub(super) enum DialError {
     NoHello,
     #[error("the hello cannot be read")]
     Query(#[source] hello_query::QueryError),
-    #[error("the peer speaks another version of the protocol")]
-    Version,
-    #[error("the peer belongs to another network")]
-    Network,
-    #[error("it is this node")]
-    Ourselves,
+    #[error(transparent)]
+    Unfit(Unfit),
     #[error("the peer answered the identity challenge wrongly")]
     Identity(#[source] identity::IdentityError),
     #[error("another link to {0} stays")]
@@ -73,11 +69,9 @@ impl DialError {
     /// The kind of failure, as the dial schedule distinguishes them.
     pub(super) fn failure(&self) -> DialFailure {
         match self {
-            Self::Ourselves => DialFailure::Ourselves,
+            Self::Unfit(Unfit::Ourselves) => DialFailure::Ourselves,
             Self::Duplicate(identity) => DialFailure::Duplicate(*identity),
-            Self::Version | Self::Network | Self::Identity(_) | Self::Query(_) => {
-                DialFailure::Refused
-            }
+            Self::Unfit(_) | Self::Identity(_) | Self::Query(_) => DialFailure::Refused,
             _ => DialFailure::Unreachable,
         }
     }
@@ -130,14 +124,12 @@ fn read_hello(context: &Context, text: &str) -> Result<Hello, DialError> {
     let theirs = Hello::read(|header| read.get(header));
     let accepted = read.get(Header::AcceptVersion);
     let accepted = accepted.and_then(|value| std::str::from_utf8(value).ok());
-    hello::negotiate(accepted.into_iter(), Some(&theirs.version), context.profile.version)
-        .map_err(|_mismatch| DialError::Version)?;
-    if theirs.node_random == context.hello.node_random {
-        return Err(DialError::Ourselves);
-    }
-    if theirs.node_random.is_none() || theirs.genesis != context.network.as_str() {
-        return Err(DialError::Network);
-    }
+    let own = Own {
+        version: context.profile.version,
+        node_random: context.hello.node_random.as_deref().unwrap_or_default(),
+        network: context.network.as_str(),
+    };
+    theirs.check_answer(accepted.into_iter(), own).map_err(DialError::Unfit)?;
     Ok(theirs)
 }
 

@@ -12,8 +12,7 @@ use broadcaster::{
 };
 use bytes::{Bytes, BytesMut};
 use gossip::{
-    BoxFuture, Direction, DisconnectReason, Identity, LinkId, LinkPath, Request, Roles, Tag,
-    Transport,
+    BoxFuture, Direction, DisconnectReason, LinkId, Request, Roles, Tag, Transport,
     wire::{identity, topics::Topics},
 };
 use mesh::{DialFailure, LinkClaim};
@@ -43,12 +42,10 @@ pub(super) async fn run(
     let peer = broadcaster.next_link_id();
     let (mut claim, mut greeting) = (None, Vec::new());
     if let (Some(seen), Some(key)) = (verified, &context.key) {
-        let made = broadcaster.claim(claim_of(
-            context,
-            peer,
-            (seen.key, key.identity()),
-            seen.response_challenge.0,
-        ));
+        let session = broadcaster.run_of(context.hello.node_random.as_deref().unwrap_or_default());
+        let tie = seen.response_challenge.0;
+        let made = LinkClaim::over_web_socket(peer, seen.key, key.identity(), (session, tie));
+        let made = broadcaster.claim(made);
         let prevails = cancel.run_until_cancelled(broadcaster.prevails(&made)).await;
         match prevails {
             None => return,
@@ -115,28 +112,6 @@ async fn ended(
     broadcaster.disconnect(attached.peer, DisconnectReason::LocalShutdown);
     let ended = time::timeout(STOP_PATIENCE, attached.ended());
     ended.await.unwrap_or(DisconnectReason::LocalShutdown)
-}
-
-/// The claim of a dialled link to the identity of its peer, as the native WebSocket network makes it.
-fn claim_of(
-    context: &Context,
-    link: LinkId,
-    (identity, dialer): (Identity, Identity),
-    tie: [u8; 32],
-) -> LinkClaim {
-    let random = context.hello.node_random.as_deref().unwrap_or_default();
-    let session = Some(context.broadcaster.run_of(random));
-    let transport = Transport::WebSocket;
-    LinkClaim {
-        link,
-        identity,
-        transport,
-        path: LinkPath::Direct,
-        dialer,
-        session,
-        run: session,
-        tie,
-    }
 }
 
 /// Asks a peer for a sign of life. A page cannot send a ping, so it sends a request, which every node answers.
