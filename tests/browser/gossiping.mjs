@@ -11,7 +11,7 @@ const TRANSACTIONS = 100
 const PROPOSAL_BYTES = 5 * 1024 * 1024
 
 export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
-const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
+export const names = (prefix, count) => Array.from({ length: count }, (_, at) => `${prefix} ${at}`)
 
 /** A site with the package, whose pages may do nothing that they need not. */
 export async function serve (folder) {
@@ -41,7 +41,12 @@ import { Node } from './tandem.js'
 import { webrtc } from './webrtc.js'
 import { websocket } from './websocket.js'
 const joined = ${JOIN}
-window.join = async ({ version, ...options }) => { Object.assign(window, await joined(Node, { transports: [version ? webrtc({ version }) : websocket()], ...options })) }
+// The connections that were made, for those who attack them.
+window.made = []
+class Made extends (window.RTCPeerConnection ?? Object) { constructor (...given) { super(...given); made.push(this) } }
+window.join = async ({ version, ...options }) => {
+  Object.assign(window, await joined(Node, { transports: [version ? webrtc({ version, RTCPeerConnection: Made }) : websocket()], ...options }))
+}
 window.sha256 = async (bytes) => [...new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))].map((byte) => byte.toString(16).padStart(2, '0')).join('')
 document.title = 'ready'
 `

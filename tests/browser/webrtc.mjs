@@ -9,11 +9,12 @@
  * held; each thing that did not is a line on stderr.
  */
 
+import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import puppeteer from 'puppeteer-core'
-import { freePort, gossip, inPage, serve } from './gossiping.mjs'
+import { freePort, gossip, inPage, names, serve, sha256 } from './gossiping.mjs'
 import { start, stopAll, until } from './nodes.mjs'
 
 const [executablePath, program, folder, scratch] = process.argv.slice(2)
@@ -46,9 +47,11 @@ async function freeUdpPort () {
   return port
 }
 
+/** A page of the site, whose errors are failures but for that of a stream that is reset unread, which Firefox tells. */
 async function openPage (browser, name, site) {
   const page = await browser.newPage()
-  page.on('pageerror', (error) => fail(`${name}: a script failed: ${error}`))
+  const expected = /the connection broke before the response ended/
+  page.on('pageerror', (error) => expected.test(error) || fail(`${name}: a script failed: ${error}`))
   page.on('console', (message) => { if (message.type() === 'error') fail(`${name}: the console: ${message.text()}`) })
   await page.goto(`${site.origin}/`)
   await page.waitForFunction(() => document.title === 'ready')
@@ -71,13 +74,114 @@ async function manual (browser, site, { address, peerId }) {
   console.log('the program of the manual does what it says')
 }
 
+/** Bytes of a file that nobody reads: more than a stream may keep. */
+const UNREAD_BYTES = 20_000_000
+const GARBAGE_CHANNELS = 300
+
+/**
+ * Hands the node's connection channels of another one, all at once, with garbage on each: they are real ones, and no peer of libp2p that is not
+ * hostile would open them. Resolves with the number that was handed over.
+ */
+const garbage = async (channels) => {
+  const target = window.made.at(-1)
+  const [near, far] = [new RTCPeerConnection(), new RTCPeerConnection()]
+  for (const [one, other] of [[near, far], [far, near]]) one.onicecandidate = ({ candidate }) => { if (candidate) other.addIceCandidate(candidate) }
+  let given = 0
+  far.ondatachannel = (event) => {
+    given += 1
+    target.ondatachannel({ channel: event.channel })
+  }
+  const opened = Array.from({ length: channels }, () => near.createDataChannel(''))
+  await near.setLocalDescription()
+  await far.setRemoteDescription(near.localDescription)
+  await far.setLocalDescription()
+  await near.setRemoteDescription(far.localDescription)
+  await Promise.all(opened.map((channel, at) => new Promise((resolve) => {
+    channel.onopen = () => {
+      channel.send(crypto.getRandomValues(new Uint8Array(1 + at * 50)))
+      channel.send('a text')
+      channel.send(new Uint8Array(0))
+      // A length that never ends.
+      channel.send(new Uint8Array(100).fill(255))
+      resolve()
+    }
+  })))
+  while (given < channels) await new Promise((resolve) => { setTimeout(resolve, 20) })
+  await new Promise((resolve) => { setTimeout(resolve, 500) })
+  near.close()
+  far.close()
+  return given
+}
+
+/** What a hostile or dying peer does costs the page a stream, or its connection, and nothing else. */
+async function attacked (name, page, address, { relay, behind, restart, ws }) {
+  const joined = await inPage(page)({ version: 2, peers: [address] })
+  await until(`${name}: the link`, async () => (await joined.peers()).length === 1)
+  const [link] = await joined.peers()
+  const goesOn = async (what, votes) => {
+    const before = await joined.count('AV')
+    await behind.send('AV', names(`${name}, ${what}`, votes))
+    await until(`${name}: votes after ${what}`, async () => await joined.count('AV') === before + votes)
+    const peers = await joined.peers()
+    if (peers.length !== 1 || peers[0].id !== link.id) fail(`${name}: ${what} cost the link`)
+  }
+
+  const given = await page.evaluate(garbage, GARBAGE_CHANNELS)
+  await goesOn(`${given} channels of garbage`, 100)
+  console.log(`${name}: ${given} channels at once with garbage on each: votes go on over the same link`)
+
+  const arrived = () => page.evaluate(async () => {
+    const stats = await window.made.at(-1).getStats()
+    return [...stats.values()].filter(({ type }) => type === 'data-channel').reduce((sum, { bytesReceived }) => sum + bytesReceived, 0)
+  })
+
+  // A stream that is not read, of a file that is larger than what may be kept of it.
+  const put = await fetch(`http://127.0.0.1:${ws}/files`, { method: 'POST', body: randomBytes(UNREAD_BYTES) })
+  const id = (await put.text()).match(/[0-9a-f]{64}/)?.[0]
+  if (!put.ok || !id) throw new Error(`the file was not taken: ${put.status}`)
+  const path = `/files/${id}`
+  await page.evaluate(async (peer, path) => { window.unread = await node.fetch(peer, path) }, link.peerId, path)
+  const begun = await arrived()
+  // Its channel goes, and takes its bytes out of the sum.
+  await until(`${name}: the end of the stream`, async () => await arrived() < begun)
+  await goesOn('a stream that nobody reads', 1000)
+  const rest = await page.evaluate(() => window.unread.arrayBuffer().then((bytes) => `${bytes.byteLength} bytes`, ({ message }) => message))
+  if (/bytes$/.test(rest)) fail(`${name}: of a stream that nobody read came ${rest}`)
+  const whole = await page.evaluate(async (peer, path) => (await (await node.fetch(peer, path)).arrayBuffer()).byteLength, link.peerId, path)
+  if (whole !== UNREAD_BYTES) fail(`${name}: of a file that is read came ${whole} bytes`)
+  console.log(`${name}: a stream that nobody read was reset (${rest}), votes went on; read at once, all ${whole} bytes came`)
+
+  // The peer dies within a message.
+  const before = await arrived()
+  const lost = randomBytes(5 * 1024 * 1024)
+  behind.send('PP', [lost]).catch(() => {})
+  await until(`${name}: a part of the proposal`, async () => await arrived() - before > 500_000)
+  relay.now.kill()
+  await until(`${name}: the link ends`, async () => (await joined.peers()).length === 0, 60_000)
+  const within = await joined.count('PP') === 0
+  await restart()
+  await until(`${name}: the link comes back`, async () => (await joined.peers()).length === 1, 60_000)
+  await until('the node behind is back too', async () => (await behind.peers()).some(({ peer_id: id }) => id === relay.now.peerId), 60_000)
+  const next = randomBytes(1_000_000)
+  await behind.send('PP', [next])
+  const known = new Set([lost, next].map(sha256))
+  await until(`${name}: the proposal after`, async () => {
+    const count = await joined.count('PP')
+    const last = count > 0 ? await joined.proposal(count - 1) : null
+    if (last && !known.has(last)) throw new Error(`${name}: a part of a proposal was taken for one`)
+    return last === sha256(next)
+  })
+  console.log(`${name}: a peer that was killed within a proposal (${within ? 'none of it was handled' : 'it had come already'}): the next one came whole after it was back`)
+  await joined.close()
+}
+
 const site = await serve(folder)
 let browser = null
 try {
   const [ws, udp] = [await freePort(), await freeUdpPort()]
   const relay = { now: null }
   const restart = async () => {
-    relay.now = await start(program, scratch, 'relay', '--listen-ws', `127.0.0.1:${ws}`, '--listen-p2p', `/ip4/${host}/udp/${udp}/webrtc-direct`, '--service', 'status', '--max-inbound-per-ip', '50')
+    relay.now = await start(program, scratch, 'relay', '--listen-ws', `127.0.0.1:${ws}`, '--listen-p2p', `/ip4/${host}/udp/${udp}/webrtc-direct`, '--service', 'status', '--service', 'files', '--uploads-from', 'anyone', '--max-inbound-per-ip', '50')
   }
   await restart()
   const behind = await start(program, scratch, 'behind', '--mode', 'ws', '--peer', `127.0.0.1:${ws}`)
@@ -91,6 +195,7 @@ try {
     if (version === 2 && flags.length === 0) await manual(browser, site, { address, peerId: relay.now.peerId })
     const page = await openPage(browser, name, site)
     await gossip(name, (options) => inPage(page)({ version, ...options }), address, native)
+    if (version === 2 && flags.length === 0) await attacked(name, await openPage(browser, name, site), address, { ...native, ws })
     await browser.close()
   }
 } catch (error) {
