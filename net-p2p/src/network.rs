@@ -189,7 +189,9 @@ impl P2pNetwork {
             policies: policies.clone(),
             pool: pool.clone(),
         };
-        let life = parts.make(&listen, tasks.token()).await.map_err(|error| match error {
+        // Boxed, so that the futures of those who start networks stay small.
+        let life = Box::pin(parts.make(&listen, tasks.token()));
+        let life = life.await.map_err(|error| match error {
             BuildError::Listen { address, source } => StartError::Listen { address, source },
             other => StartError::Setup { source: Box::new(other) },
         })?;

@@ -15,7 +15,7 @@ use crate::{code::Code, libp2p::with_causes, shown};
 #[derive(Clone, Debug)]
 pub(super) struct SharedBody(Rc<RefCell<State>>);
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug)]
 enum State {
     /// Some of it; nothing while a piece of it is read.
