@@ -184,7 +184,7 @@ async fn row(peer: &str) -> Result<(), Failed> {
     check("five in a row on one stream, and five at once", count(&got) == IN_A_ROW, began)
 }
 
-/// Bytes of a stream, and the status of the answer that they get, if they get one.
+/// Attacks by their names, with the bytes that they send, and the status of the answer that they get, if they get one.
 const ATTACKS: [(&str, &[u8], Option<u16>); 7] = [
     ("stops in its head", b"GET /hello HTTP/1.1\r\nHo", None),
     ("stops in its body", b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", None),
