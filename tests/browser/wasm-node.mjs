@@ -124,6 +124,7 @@ await run(async () => {
   const foreign = await Node.start({ ...special, identity: randomBytes(32), peers: own.addresses, profile: undefined })
   const itsVotes = its.on('vo')
   await its.connected()
+  await until('the link of two nodes of one profile', async () => own.peers().length === 1)
   if (own.broadcast('vo', 'a vote of its own') !== 'queued') fail('a tag of its own was not taken')
   if (utf8((await until('a vote of its own', () => itsVotes.next())).value.body) !== 'a vote of its own') fail('another vote came')
   if (foreign.peers().length > 0) fail('nodes of two profiles are linked')

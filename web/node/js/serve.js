@@ -94,10 +94,12 @@ export class Services {
  * are those of a `Response`, which every host has.
  */
 class ServedRequest extends Request {
-  #headers; #content
+  #signal; #headers; #content
 
-  constructor (url, init, headers, content) {
-    super(url, init)
+  constructor (url, method, signal, headers, content) {
+    super(url, { method })
+    // A signal that follows another one is forgotten with its request, in Node.js, even where somebody listens to it.
+    this.#signal = signal
     this.#headers = headers
     this.#content = content
   }
@@ -107,9 +109,10 @@ class ServedRequest extends Request {
     // For `blob` and `formData`.
     const type = headers.get('content-type')
     const body = new Response(content.stream(), { headers: type ? { 'content-type': type } : {} })
-    return new ServedRequest(`http://node.invalid${raw.path}`, { method: raw.method, signal }, headers, body)
+    return new ServedRequest(`http://node.invalid${raw.path}`, raw.method, signal, headers, body)
   }
 
+  get signal () { return this.#signal }
   get headers () { return this.#headers }
   get body () { return this.#content.body }
   get bodyUsed () { return this.#content.bodyUsed }
@@ -120,7 +123,7 @@ class ServedRequest extends Request {
   json () { return this.#content.json() }
   text () { return this.#content.text() }
 
-  clone () { return new ServedRequest(this.url, { method: this.method, signal: this.signal }, new Headers(this.#headers), this.#content.clone()) }
+  clone () { return new ServedRequest(this.url, this.method, this.#signal, new Headers(this.#headers), this.#content.clone()) }
 }
 
 /** The body of a request inside WebAssembly, whose memory is given back at the end of the exchange: a collector would know nothing of its size. */
