@@ -177,15 +177,19 @@ impl Reader {
 
     fn pass_on(&self, meta: RecvMeta, datagram: &[u8]) {
         let kind = kind_of(datagram).filter(|_| datagram.len() <= MAX_DATAGRAM_BYTES);
-        let bytes = datagram.to_vec();
+        // A datagram is copied once it has its place, so that a flood of those without one costs no memory.
+        let copied = || datagram.to_vec();
         let lost = match kind {
             Some(Kind::Quic) => {
-                let meta = RecvMeta { len: bytes.len(), stride: bytes.len(), ..meta };
-                let sent = self.to_quic.try_send(Received { meta, bytes });
+                let meta = RecvMeta { len: datagram.len(), stride: datagram.len(), ..meta };
+                let place = self.to_quic.try_reserve();
+                let sent = place.map(|place| place.send(Received { meta, bytes: copied() }));
                 sent.is_err().then_some(P2pEvent::QuicDropped)
             }
             Some(Kind::WebRtc) => {
-                let sent = self.to_webrtc.try_send(Datagram { from: meta.addr, bytes });
+                let place = self.to_webrtc.try_reserve();
+                let sent =
+                    place.map(|place| place.send(Datagram { from: meta.addr, bytes: copied() }));
                 sent.is_err().then_some(P2pEvent::WebRtcDropped)
             }
             None => Some(P2pEvent::WebRtcStray),
