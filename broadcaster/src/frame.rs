@@ -1,6 +1,6 @@
 //! One encoded message, shared by every queue it waits in.
 
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock, Weak, atomic::AtomicBool};
 
 use bytes::Bytes;
 use gossip::{
@@ -28,6 +28,25 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Frame {
     inner: Arc<Inner>,
+}
+
+/// Tells a frame from all others without keeping its message.
+#[derive(Clone, Debug)]
+pub struct FrameMark(Weak<Inner>);
+
+impl FrameMark {
+    /// Returns `true` if the mark is of this frame, or of a clone of it.
+    #[must_use]
+    pub fn is_of(&self, frame: &Frame) -> bool {
+        // No other frame comes to lie here while there is a mark.
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&frame.inner))
+    }
+
+    /// Returns `true` once the frame and all of its clones are gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 /// The form of a vote for links that pack votes.
@@ -205,6 +224,18 @@ impl Frame {
     /// The place of its form without compression.
     pub(crate) fn plain(&self) -> &OnceLock<Option<Self>> {
         &self.inner.plain
+    }
+
+    /// Returns a mark of the frame. While there is one, the frame's memory is not used for another one.
+    #[must_use]
+    pub fn mark(&self) -> FrameMark {
+        FrameMark(Arc::downgrade(&self.inner))
+    }
+
+    /// Returns a number that clones have in common, and other frames of the time rarely.
+    #[must_use]
+    pub fn place(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
     }
 
     /// A frame outside any budget, for messages of the connection itself and for tests.

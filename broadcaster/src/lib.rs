@@ -83,7 +83,7 @@ pub use budget::{ByteBudget, Reservation, Stage};
 pub use claims::Claim;
 pub use codec::{Decoded, Decoder, Encoder, LinkCodec, PipeGauge, PipeSample};
 pub use events::PeerEvent;
-pub use frame::{Frame, Origin};
+pub use frame::{Frame, FrameMark, Origin};
 pub use inbound::rate::Bucket;
 pub use interest::{Asked, WantError, WantedTags};
 pub use limits::{LaneLimits, LaneRates, Limits, Rate, Rates};

@@ -25,7 +25,7 @@ mod topic_queue;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io::{self, IoSlice},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -451,14 +451,9 @@ impl StreamHandle {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        #[cfg(feature = "quic")]
-        if let Carrier::Quic(stream) = stream {
-            // Counted for the whole connection (`quic/gauge.rs`).
-            return stream.poll_write(context, bytes);
-        }
-        #[cfg(feature = "data-channels")]
-        if let Carrier::Channel(stream) = stream {
-            // Counted for the whole connection (`channels/driver.rs`).
+        #[cfg(any(feature = "quic", feature = "data-channels"))]
+        if !matches!(stream, Carrier::Yamux(_)) {
+            // Counted for the whole connection (`quic/gauge.rs`, `channels/driver.rs`).
             return stream.poll_write(context, bytes);
         }
         // Counted before the write, because the connection's task may send the bytes at once.
@@ -471,6 +466,21 @@ impl StreamHandle {
         };
         self.connection.sent(most.saturating_sub(counted));
         written
+    }
+
+    /// Writes the first of `parts` that is not empty, or as many of them as the stream gathers. The same holds.
+    pub(crate) fn poll_write_parts(
+        &self,
+        stream: &mut Carrier,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "quic")]
+        if let Carrier::Quic(stream) = stream {
+            return stream.poll_write_parts(context, parts);
+        }
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_write_frame(stream, context, first.map_or(&[], |part| part))
     }
 }
 

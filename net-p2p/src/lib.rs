@@ -75,6 +75,7 @@ mod dialing;
 mod families;
 mod flush_coalescer;
 mod gated_pubsub;
+mod gathering;
 #[cfg(feature = "quic")]
 mod gauges;
 mod given;
@@ -82,6 +83,8 @@ mod gossip_links;
 mod handshake;
 mod http;
 mod ledger;
+#[cfg(feature = "quic")]
+mod lent;
 mod levels;
 mod library_metrics;
 mod linger;
@@ -102,6 +105,8 @@ mod origin;
 mod outbox;
 mod own_topics;
 mod peers;
+#[cfg(feature = "quic")]
+mod pieces;
 mod protocols;
 mod publications;
 mod pubsub;

@@ -49,6 +49,7 @@ use crate::{
     command::{Command, LinkOutcome, Notice, Senders, open_stream},
     config::P2pConfig,
     conventions::{Conventions, LinkEnd},
+    gathering::Gathered,
     handshake::{self, Form, HandshakeError, LaneCount, Met, Ours},
     metrics::{P2pEvent, P2pMetrics},
     sink::StreamSink,
@@ -355,11 +356,12 @@ impl LinkContext {
             commands: senders.commands.clone(),
             merit: identity_of(&about.peer).and_then(|identity| self.door.merit_of(&identity)),
         };
-        let (source, sink) = self.halves(stream);
+        let gathered = Gathered::of(&about.address);
+        let (source, sink) = self.halves(stream, gathered);
         let (sinks, sources) = match second {
             None => (LaneSinks::Shared(sink), vec![source]),
             Some(second) => {
-                let (bulk_source, bulk) = self.halves(second);
+                let (bulk_source, bulk) = self.halves(second, gathered);
                 (LaneSinks::PerLane { priority: sink, bulk }, vec![source, bulk_source])
             }
         };
@@ -403,9 +405,10 @@ impl LinkContext {
     fn halves(
         &self,
         stream: Stream,
+        gathered: Gathered,
     ) -> (StreamSource<ReadHalf<Stream>>, StreamSink<WriteHalf<Stream>>) {
         let (read, write) = stream.split();
-        (stream_source(read, self.broadcaster.assembly()), StreamSink::new(write))
+        (stream_source(read, self.broadcaster.assembly()), StreamSink::new(write, gathered))
     }
 
     /// Logs a failed handshake, and returns its meaning for the dial schedule.

@@ -22,7 +22,7 @@
 //!   that the backlog has evicted ends with an error.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{purpose::Purpose, topic_stream::TopicStream};
 use crate::{
-    backlog::{CountedStream, FRAME_BYTES, Kept, taken_away},
+    backlog::{CountedStream, FRAME_BYTES, Kept, StreamHandle, taken_away},
     carrier::Carrier,
 };
 
@@ -177,15 +177,29 @@ impl Substream {
         })
     }
 
-    fn poll_write_frame(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes by `write`, unless the stream was evicted.
+    fn poll_carrier(
+        &self,
+        write: impl FnOnce(&StreamHandle, &mut Carrier) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let handle = self.stream.handle();
         let written = {
             let mut kept = handle.lock();
             let Some(stream) = &mut kept.stream else { return taken_away() };
-            handle.poll_write_frame(stream, context, bytes)
+            write(handle, stream)
         };
         handle.connection().settle();
         written
+    }
+
+    /// Notes the result of a write.
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.activity.note(&written);
+        unless_ended(&mut self.writer_ended, &self.why, written, context)
     }
 }
 
@@ -216,7 +230,7 @@ impl AsyncWrite for Substream {
         let written = if is_rpc {
             self.topics.poll_write(self.stream.handle(), context, bytes)
         } else {
-            self.poll_write_frame(context, bytes)
+            self.poll_carrier(|handle, stream| handle.poll_write_frame(stream, context, bytes))
         };
         match written {
             Poll::Ready(Ok(1..)) if is_rpc => self.purpose.wrote_rpc(),
@@ -225,9 +239,22 @@ impl AsyncWrite for Substream {
             }
             _ => {}
         }
-        self.activity.note(&written);
-        let this = &mut *self;
-        unless_ended(&mut this.writer_ended, &this.why, written, context)
+        self.wrote(written, context)
+    }
+
+    /// Gathers the parts only once the stream is known to be none of GossipSub's.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.purpose != Purpose::Other {
+            let first = parts.iter().find(|part| !part.is_empty());
+            return self.poll_write(context, first.map_or(&[], |part| part));
+        }
+        let written =
+            self.poll_carrier(|handle, stream| handle.poll_write_parts(stream, context, parts));
+        self.wrote(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

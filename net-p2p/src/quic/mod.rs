@@ -451,3 +451,6 @@ impl Transport for Quic {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

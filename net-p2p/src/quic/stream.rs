@@ -6,10 +6,13 @@
 //!   one. Once the connection closes, dropped streams are finished, so that what was written arrives.
 //! * The connection knows at any moment how many of its streams hold bytes that were not read.
 //! * Gossip goes ahead of everything else on the connection, by the priority of its streams.
+//! * The memory of bytes that were lent is at most twice the bytes: what a full window takes a part of stays whole, so as much as was
+//!   not taken is copied afterwards.
 
 use std::{
-    fmt, io,
-    pin::Pin,
+    fmt,
+    io::{self, IoSlice},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -17,8 +20,11 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use bytes::Bytes;
 use futures::{future::BoxFuture, task::AtomicWaker};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+
+use crate::lent;
 
 /// The code of a reset stream, and of an orderly close. Source: libp2p specifications, `quic/README.md`.
 pub(super) const NO_CODE: VarInt = VarInt::from_u32(0);
@@ -139,6 +145,8 @@ pub(crate) struct QuicStream {
     arrival: Arc<Arrival>,
     waker: Waker,
     naming: Naming,
+    /// Bytes to copy before lent ones are kept again.
+    to_copy: usize,
     is_finished: bool,
 }
 
@@ -176,7 +184,7 @@ impl QuicStream {
         arrival.mark();
         let waker = Arc::clone(&arrival).into();
         let naming = Naming::Open(Vec::new());
-        Self { send, receive, arrival, waker, naming, is_finished: false }
+        Self { send, receive, arrival, waker, naming, to_copy: 0, is_finished: false }
     }
 
     /// Reads into `into`; 0 bytes at the end.
@@ -224,14 +232,45 @@ impl QuicStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.send).poll_write(context, bytes) {
+        let polled = pin!(self.send.write(bytes)).poll(context);
+        let written = self.note(polled);
+        if let Poll::Ready(Ok(taken)) = written {
+            self.to_copy = self.to_copy.saturating_sub(taken);
+            self.name(bytes.get(..taken).unwrap_or_default());
+        }
+        written
+    }
+
+    /// Writes as much of `parts`, and keeps them if they are lent; otherwise of the first one that is not empty.
+    pub(crate) fn poll_write_parts(
+        &mut self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let may_keep = self.to_copy == 0 && matches!(self.naming, Naming::Done);
+        let Some(mut chunks) = may_keep.then(|| lent::take(parts)).flatten() else {
+            let first = parts.iter().find(|part| !part.is_empty());
+            return self.poll_write(context, first.map_or(&[], |part| part));
+        };
+        let offered: usize = chunks.iter().map(Bytes::len).sum();
+        let polled = pin!(self.send.write_chunks(&mut chunks)).poll(context);
+        let written = self.note(polled.map_ok(|written| written.bytes));
+        if let Poll::Ready(Ok(taken)) = written {
+            self.to_copy = offered.saturating_sub(taken);
+        }
+        written
+    }
+
+    /// Notes the result of a write.
+    fn note(&self, polled: Poll<Result<usize, WriteError>>) -> Poll<io::Result<usize>> {
+        let shared = &self.arrival.shared;
+        match polled {
             Poll::Pending => {
-                self.arrival.shared.was_blocked.store(true, Ordering::Relaxed);
+                shared.was_blocked.store(true, Ordering::Relaxed);
                 Poll::Pending
             }
             Poll::Ready(Ok(taken)) => {
-                self.arrival.shared.written.fetch_add(taken as u64, Ordering::Relaxed);
-                self.name(bytes.get(..taken).unwrap_or_default());
+                shared.written.fetch_add(taken as u64, Ordering::Relaxed);
                 Poll::Ready(Ok(taken))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(write_error(error))),
