@@ -175,6 +175,49 @@ async function attacked (name, page, address, { relay, behind, restart, ws }) {
   await joined.close()
 }
 
+/** Objects with data channels that do not keep to what was agreed: each is a dial that failed, with a text, and the node goes on. */
+async function misbehaving (address) {
+  const { Node } = await import(`${folder}/tandem.js`)
+  const { webrtc } = await import(`${folder}/webrtc.js`)
+  const never = new Promise(() => {})
+  const closed = []
+  const connection = (parts) => ({ certificate: new Uint8Array(32), open () {}, send () {}, buffered: () => 0, closeChannel () {}, close () {}, ...parts })
+  const cases = {
+    throws: [() => { throw new Error('it threw at once') }, /it threw at once/],
+    rejects: [async () => { throw new Error('it was rejected') }, /it was rejected/],
+    'gives nothing': [() => undefined, /gave no object/],
+    'has no certificate': [() => connection({ certificate: undefined, close: () => closed.push('certificate') }), /lacks a method for channels, or its certificate/],
+    'has a short certificate': [() => connection({ certificate: new Uint8Array(31) }), /lacks a method for channels, or its certificate/],
+    'cannot send': [() => connection({ send: 7, close: () => closed.push('send') }), /lacks a method for channels/],
+    'sends with an error': [(_, events) => { events.message(0, new Uint8Array([34, 18, 32, ...new Array(32).fill(9)])); return connection({ send () { throw new Error('no room') } }) }, /./],
+    'says garbage': [(_, events) => { events.message(0, randomBytes(40_000)); return connection() }, /./],
+    'says no bytes': [(_, events) => { events.message(0, 'a text'); events.message(7, {}); events.ended(new Error('it gave up')); return connection() }, /./],
+    'ends at once': [(_, events) => { events.ended(new Error('it gave up')); return connection({ close: () => closed.push('end') }) }, /./],
+    'calls all there is': [(_, events) => {
+      for (const id of [0, 1, 2, 65_535]) { events.opened(id); events.drained(id); events.closed(id); events.message(id, new Uint8Array(1)) }
+      for (let at = 0; at < 2000; at += 1) events.accepted()
+      events.ended(undefined)
+      return connection({ buffered: () => 'many' })
+    }, /./],
+    'never answers': [() => never, /in time|timed out|Timeout/i],
+    'never says a word': [() => connection({ close: () => closed.push('late') }), /timed out|Timeout/i]
+  }
+  await Promise.all(Object.entries(cases).map(async ([name, [dialChannels, expected]]) => {
+    const node = await Node.start({ network: 'browser-check', identity: randomBytes(32), WebSocket: null, transports: [{ dialChannels }], peers: [address] })
+    const error = await until(`a dial that ${name}`, async () => node.dials()[0]?.error, 30_000)
+    if (!expected.test(error)) fail(`a dial that ${name} told: ${error}`)
+    if (node.broadcast('TX', 'still here') === 'closed') fail(`a dial that ${name} closed the node`)
+    await node.close()
+  }))
+  for (const what of ['certificate', 'send', 'end', 'late']) if (!closed.includes(what)) fail(`a connection was not closed: ${what}`)
+  for (const [options, expected] of [[{}, /no RTCPeerConnection/], [{ version: 3, RTCPeerConnection: class {} }, /no version 3/]]) {
+    let told = 'nothing'
+    try { webrtc(options) } catch ({ message }) { told = message }
+    if (!expected.test(told)) fail(`webrtc() in Node.js told: ${told}`)
+  }
+  console.log(`${Object.keys(cases).length} transports with data channels that misbehave: each is a dial that failed, and the node goes on`)
+}
+
 const site = await serve(folder)
 let browser = null
 try {
@@ -188,6 +231,7 @@ try {
   await until('the node behind has its relay', async () => (await behind.peers()).length === 1)
   const native = { relay, behind, restart, fail }
   const address = relay.now.addresses.find((address) => address.includes('/webrtc-direct/certhash/'))
+  if (!isFirefox) await misbehaving(address)
   const ways = [[2], [1], ...(isFirefox ? [] : [[2, NO_MUNGING]])]
   for (const [version, ...flags] of ways) {
     const name = `${browserName}, WebRTC v${version}${flags.length > 0 ? ', where v1 is forbidden' : ''}`

@@ -4,6 +4,7 @@
 //!
 //! * A stream keeps at most [`STREAM_KEPT`] that nobody has read, and all of a connection at most [`KEPT`]. Beyond either, the
 //!   stream that keeps most loses, because the peer cannot be told to wait.
+//! * Orders and written bytes are bounded for a channel and for all, flags included: one that is too much is not sent.
 //! * Orders go out in the order in which they were given, for each channel; messages wait until their channel is open.
 //! * A number is used again only after its channel is closed.
 
@@ -24,6 +25,12 @@ const MESSAGE_BYTES: usize = 64;
 
 /// Bytes of a channel that may wait for the host. Chosen: as many as with SCTP.
 const MAX_WAITING: usize = 128 * 1024;
+
+/// The same of all channels, for flags: streams wait before. Chosen: twice what all streams may have unsent.
+const MAX_WAITING_OF_ALL: usize = 1024 * 1024;
+
+/// Orders that wait for the host. Chosen: more than streams may give, with a flag on every channel.
+const MAX_ORDERS: usize = 16 * 1024;
 
 /// Channels of the peer that may be there, with those that are closing. Chosen: twice as many as may be open.
 const MAX_PEER_CHANNELS: usize = 1_024;
@@ -206,6 +213,9 @@ impl Association for Handed {
     }
 
     fn send(&mut self, id: u16, bytes: &[u8]) -> bool {
+        if self.orders.len() >= MAX_ORDERS || self.unsent() > MAX_WAITING_OF_ALL {
+            return false;
+        }
         let Some(slot) = self.slots.get_mut(&id).filter(|slot| !slot.is_closing) else {
             return false;
         };

@@ -328,6 +328,26 @@ fn a_peer_has_so_many_channels_and_their_numbers_again() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_is_sent_no_more_flags_than_are_kept_for_it() {
+    let mut handed = Handed::new(Side::Dialer);
+    let ids: Vec<u16> = std::iter::from_fn(|| handed.accept()).collect();
+    let mut sent = 0;
+    ids.iter().for_each(|id| handed.opened(*id));
+    for &id in ids.iter().cycle() {
+        if !handed.send(id, b"fin") {
+            break;
+        }
+        sent += 1;
+    }
+    assert!((1_024..20_000).contains(&sent), "{sent} flags wait");
+    while handed.order().is_some() {}
+    for &id in &ids {
+        handed.buffered(id, 100_000);
+    }
+    assert!(!handed.send(ids[0], b"fin"), "the host keeps enough");
+}
+
+#[test]
 fn orders_wait_until_a_channel_is_open() {
     let mut handed = Handed::new(Side::Dialer);
     assert!(handed.open(2) && handed.send(2, b"one") && handed.close(2));

@@ -40,6 +40,7 @@ impl RawChannelEvents {
 #[wasm_bindgen]
 impl RawChannelEvents {
     /// The number of a channel that the peer has opened; undefined if it is one too many.
+    #[must_use]
     pub fn accepted(&self) -> Option<u16> {
         self.0.accepted()
     }
