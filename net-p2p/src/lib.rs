@@ -181,7 +181,9 @@ pub use network_key::{NetworkKey, NetworkKeyError, is_private};
 pub use own_topics::{IdFunction, IdParts, MessageIds, OwnTopic, Signing, TopicError};
 pub use protocols::{AcceptLimits, Acceptor, OwnProtocol, PeerStream, ProtocolError, Streams};
 #[cfg(feature = "reachability")]
-pub use reach::{ReachConfig, ReachPart, RelayLimits};
+pub use reach::{
+    Carrier as PortCarrier, MappedPort, MappingProtocol, ReachConfig, ReachPart, RelayLimits,
+};
 pub use security::Security;
 pub use streams::{InboundStream, OpenError, OutboundStream};
 pub use topic_scores::{TopicMesh, TopicScore};

@@ -91,6 +91,8 @@ pub(crate) struct LinkContext {
     pub(crate) abouts: Abouts,
     #[cfg(feature = "quic")]
     pub(crate) gauges: crate::gauges::Gauges,
+    #[cfg(feature = "reachability")]
+    pub(crate) mapped: crate::reach::MappedPorts,
     pub(crate) lines: StrangersLines,
 }
 
@@ -311,6 +313,8 @@ impl LinkContext {
             abouts: Abouts::default(),
             #[cfg(feature = "quic")]
             gauges: crate::gauges::Gauges::default(),
+            #[cfg(feature = "reachability")]
+            mapped: crate::reach::MappedPorts::default(),
             lines: StrangersLines::default(),
         }
     }

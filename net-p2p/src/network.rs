@@ -383,6 +383,13 @@ impl P2pNetwork {
         self.with_id(&self.shared.bound.addresses())
     }
 
+    /// The ports of a router that lead to this node, as the router says; none unless the node asks for some.
+    #[cfg(feature = "reachability")]
+    #[must_use]
+    pub fn mapped_ports(&self) -> Vec<crate::reach::MappedPort> {
+        self.shared.context.mapped.now()
+    }
+
     /// The addresses that other nodes are told in place of those it listens on, each with `/p2p/ID` at its end.
     #[must_use]
     pub fn announced_addresses(&self) -> Vec<String> {

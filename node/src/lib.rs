@@ -133,7 +133,7 @@ pub use net_p2p::{
     ValueValidator,
 };
 #[cfg(feature = "reachability")]
-pub use net_p2p::{ReachConfig, ReachPart, RelayLimits};
+pub use net_p2p::{MappedPort, MappingProtocol, PortCarrier, ReachConfig, ReachPart, RelayLimits};
 #[cfg(any(feature = "ws", feature = "websocket"))]
 pub use net_tcp::origins::{PageOrigin, PageOriginError, PageOrigins};
 #[cfg(feature = "ws")]

@@ -230,6 +230,15 @@ impl View {
         seen.and_then(|seen| Some(seen.network.p2p()?.listen_addresses())).unwrap_or_default()
     }
 
+    /// The ports of a router that lead to this node, as the router says; none unless the node asks for some
+    /// ([`ReachPart::PortMapping`](net_p2p::ReachPart::PortMapping)).
+    #[cfg(feature = "reachability")]
+    #[must_use]
+    pub fn mapped_ports(&self) -> Vec<net_p2p::MappedPort> {
+        let seen = self.seen.upgrade();
+        seen.and_then(|seen| Some(seen.network.p2p()?.mapped_ports())).unwrap_or_default()
+    }
+
     /// The state of the dial of every configured peer, as [`GossipNode::dials`](gossip::GossipNode::dials) has it.
     #[must_use]
     pub fn dials(&self) -> Vec<DialState> {

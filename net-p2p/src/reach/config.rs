@@ -72,7 +72,9 @@ impl ReachConfig {
         self.with(ReachPart::Relay)
     }
 
-    pub(crate) fn has(&self, part: ReachPart) -> bool {
+    /// Returns `true` if the node takes this part, perhaps because another one brings it along.
+    #[must_use]
+    pub fn has(&self, part: ReachPart) -> bool {
         let brings = part == ReachPart::AutoNat && self.parts.contains(&ReachPart::PortMapping);
         brings || self.parts.contains(&part)
     }

@@ -44,7 +44,7 @@ use self::{
     autorelay::{AutoRelay, Verdict},
     circuits::Stops,
     client::Client,
-    mapping::PortMapper,
+    mapping::{PortMapper, Teller},
     places::Places,
     punch::Punch,
     server::Relay,
@@ -52,11 +52,13 @@ use self::{
 pub(crate) use self::{
     circuits::Circuits,
     client::Reservations,
+    mapping::MappedPorts,
     notice::{Meet, ReachNotice},
     observed::{From as SeenFrom, Observed},
 };
 pub use self::{
     config::{ReachConfig, ReachPart},
+    mapping::{Carrier, MappedPort, MappingProtocol},
     places::RelayLimits,
 };
 use crate::{
@@ -169,6 +171,7 @@ impl ReachParts {
                 bound: self.bound.clone(),
                 observed: self.observed.clone(),
                 metrics: self.metrics.clone(),
+                teller: Teller::of(context.mapped.clone()),
             };
             tasks.spawn("port mapping", |cancel| mapper.run(cancel));
         }

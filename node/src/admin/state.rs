@@ -22,7 +22,7 @@ use super::{
         LinkState, SettingInForce, Standing, Topic,
     },
     route_table::Routes,
-    wire::{Dial, LinesLost, Status, millis},
+    wire::{Dial, LinesLost, RouterPort, Status, millis},
 };
 use crate::log;
 
@@ -58,6 +58,9 @@ fn status(context: &Context) -> Status {
         peers: context.node.peers(PeerClass::Connected).len(),
         uptime_ms: millis(context.started.elapsed()),
         lines_lost: LinesLost { log: log::lost(), out: context.out.lost() },
+        mapped_ports: (context.view.mapped_ports().iter())
+            .map(|port| RouterPort::of(port, now))
+            .collect(),
     }
 }
 

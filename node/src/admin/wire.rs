@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -13,7 +14,9 @@ use gossip::{DialState, Inbound, PeerInfo, TopicInbound, wire::digest::Digest};
 use mesh::{Ban, Record};
 use serde::{Deserialize, Serialize};
 use services::status::State;
-use tandem::{DhtPeer, FoundValue, LaneTraffic, LinkTraffic, PeerAbout, Provider, TopicScore};
+use tandem::{
+    DhtPeer, FoundValue, LaneTraffic, LinkTraffic, MappedPort, PeerAbout, Provider, TopicScore,
+};
 
 use super::rates::{LaneRates, PeerRates};
 
@@ -38,6 +41,47 @@ pub(crate) struct Status {
     pub(crate) reasons: Vec<String>,
     /// Every peer that was configured.
     pub(crate) dials: Vec<Dial>,
+    /// The ports of a router that lead to the node.
+    #[serde(default)]
+    pub(crate) mapped_ports: Vec<RouterPort>,
+}
+
+/// A port of a router that leads to the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouterPort {
+    /// `tcp` or `udp`.
+    pub(crate) transport: String,
+    pub(crate) inside: String,
+    pub(crate) outside: String,
+    /// `nat-pmp` or `upnp`.
+    pub(crate) protocol: String,
+    pub(crate) gateway: String,
+    /// The rest of the lease, which is asked for again when half of it is over.
+    pub(crate) lifetime_ms: u64,
+}
+
+impl RouterPort {
+    pub(crate) fn of(port: &MappedPort, now: Instant) -> Self {
+        Self {
+            transport: port.carrier.label().to_owned(),
+            inside: port.inside.to_string(),
+            outside: port.outside.to_string(),
+            protocol: port.protocol.label().to_owned(),
+            gateway: port.gateway.to_string(),
+            lifetime_ms: millis(port.until.saturating_duration_since(now)),
+        }
+    }
+}
+
+impl fmt::Display for RouterPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transport, inside, outside, protocol, gateway, lifetime_ms } = self;
+        let left = Duration::from_millis(*lifetime_ms).as_secs();
+        write!(
+            f,
+            "{outside} ({transport}) leads to {inside}, by {protocol} of {gateway}, for {left} s"
+        )
+    }
 }
 
 /// Answer to `POST /v1/reload`.

@@ -87,6 +87,7 @@ fn lines(status: &Status) -> String {
         state: _,
         reasons,
         dials,
+        mapped_ports,
     } = status;
     let connected = dials.iter().filter(|dial| dial.outcome.starts_with("connected")).count();
     let of_configured = match dials.len() {
@@ -110,10 +111,11 @@ fn lines(status: &Status) -> String {
         .chain(admin.iter().map(|url| ("admin", url)))
         .map(|(transport, address)| format!("\nlistening {transport} {address}"))
         .collect();
+    let mapped: String = mapped_ports.iter().map(|port| format!("\nrouter port {port}")).collect();
     let peers = output::peers(*peers);
     format!(
         "tandem {version}, {mode} node of network {network}, profile {profile}\n\
-         identity {peer_id}{listening}\n{peers}{of_configured}, up for {uptime} s{wrong}{lost}"
+         identity {peer_id}{listening}{mapped}\n{peers}{of_configured}, up for {uptime} s{wrong}{lost}"
     )
 }
 

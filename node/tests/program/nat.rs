@@ -162,6 +162,14 @@ impl Net {
         (ended.code == Some(0)).then(|| serde_json::from_str(&ended.stdout).expect("it is JSON"))
     }
 
+    /// The words of `tandem doctor` about a node.
+    fn doctor(&self, name: &str) -> String {
+        let mut command = tandem();
+        let arguments = ["doctor", "--mode", "p2p", "--reachability", "port-mapping"];
+        command.args(arguments).arg("--data-dir").arg(self.dir.path().join(name));
+        finish(&mut command).stdout
+    }
+
     fn addresses(&self, name: &str) -> Vec<String> {
         let state = self.ask(name, &["status"]).unwrap_or_default();
         let listed = state["p2p"].as_array().cloned().unwrap_or_default();
@@ -273,6 +281,20 @@ fn is_dialled_at_a_mapped_port(protocol: &'static str) {
     });
     assert_eq!(net.way("out", &peer).as_deref(), Some("direct"));
     assert_eq!(net.mapped("na"), 1);
+    let state = net.ask("a", &["status"]).expect("the node runs");
+    let port = &state["mapped_ports"][0];
+    assert_eq!(port["transport"], "tcp", "{state}");
+    assert_eq!(port["outside"], format!("{INTERNET}.11:4190"));
+    assert_eq!(port["inside"], "10.0.0.2:4190");
+    assert_eq!(port["gateway"], "10.0.0.1");
+    assert_eq!(port["protocol"], if protocol == "upnp" { "upnp" } else { "nat-pmp" });
+    let left = port["lifetime_ms"].as_u64().expect("it is a number");
+    assert!((1_000..=1_200_000).contains(&left), "{left}");
+    let said = net.doctor("a");
+    assert!(
+        said.contains(&format!("{INTERNET}.11:4190 (tcp) leads to 10.0.0.2:4190, by ")),
+        "{said}"
+    );
     // The port is given back in time.
     net.tell("stop a");
     eventually("the router has the port back", || (net.mapped("na") == 0).then_some(()));

@@ -15,6 +15,7 @@
 mod http;
 mod natpmp;
 mod ports;
+mod told;
 mod upnp;
 
 #[cfg(test)]
@@ -32,10 +33,16 @@ use runtime::Environment;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::told::MappedPorts;
+pub(super) use self::told::Teller;
 use self::{
     natpmp::NatPmp,
     ports::{Inside, is_usable, wanted},
     upnp::Upnp,
+};
+pub use self::{
+    ports::Carrier,
+    told::{MappedPort, MappingProtocol},
 };
 use super::{MAX_TOLD, observed::Observed};
 use crate::{
@@ -98,6 +105,8 @@ enum Router {
 #[derive(Debug)]
 struct Mapped {
     outside: SocketAddrV4,
+    protocol: MappingProtocol,
+    gateway: Ipv4Addr,
     renew: Instant,
     until: Instant,
     _counted: Counted,
@@ -117,6 +126,7 @@ pub(super) struct PortMapper {
     pub(super) bound: Bound,
     pub(super) observed: Observed,
     pub(super) metrics: P2pMetrics,
+    pub(super) teller: Teller,
 }
 
 impl Router {
@@ -129,6 +139,21 @@ impl Router {
             }
         }
         Upnp::search(places.upnp, by).await.map(|found| Self::Upnp(Box::new(found)))
+    }
+
+    const fn protocol(&self) -> MappingProtocol {
+        match self {
+            Self::NatPmp(_) => MappingProtocol::NatPmp,
+            Self::Upnp(_) => MappingProtocol::Upnp,
+        }
+    }
+
+    /// The address of the router in the network of this node.
+    const fn gateway(&self) -> Ipv4Addr {
+        match self {
+            Self::NatPmp(router) => router.gateway,
+            Self::Upnp(router) => router.gateway,
+        }
     }
 
     /// The address of this node in the network of the router.
@@ -270,6 +295,8 @@ impl PortMapper {
             let counted = self.metrics.levels().count(P2pLevel::PortsMapped);
             let mapped = Mapped {
                 outside,
+                protocol: router.protocol(),
+                gateway: router.gateway(),
                 renew: now + lease / 2,
                 until: now + lease.max(2 * SHORTEST),
                 _counted: counted,
@@ -284,8 +311,17 @@ impl PortMapper {
         Ok(())
     }
 
-    /// Proposes the addresses on the other side of the router.
+    /// Shows the ports, and proposes the addresses on the other side of the router.
     fn publish(&self, kept: &Kept) {
+        let shown = kept.ports.iter().map(|(inside, mapped)| MappedPort {
+            carrier: inside.carrier,
+            inside: inside.address,
+            outside: mapped.outside,
+            protocol: mapped.protocol,
+            gateway: mapped.gateway,
+            until: mapped.until.into_std(),
+        });
+        self.teller.tell(shown.collect());
         let listen = self.bound.addresses();
         let seen = kept.ports.iter().flat_map(|(inside, mapped)| {
             listen.iter().filter_map(|address| inside.seen_at(address, mapped.outside))

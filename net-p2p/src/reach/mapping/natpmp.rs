@@ -40,6 +40,8 @@ const ANSWER: u8 = 128;
 #[derive(Debug)]
 pub(super) struct NatPmp {
     socket: UdpSocket,
+    /// The address of the router.
+    pub(super) gateway: Ipv4Addr,
     /// The address of this node in the network of the router.
     pub(super) host: Ipv4Addr,
 }
@@ -72,7 +74,7 @@ impl NatPmp {
         let std::net::SocketAddr::V4(own) = socket.local_addr()? else {
             return Err(MappingError::Malformed);
         };
-        let found = Self { socket, host: *own.ip() };
+        let found = Self { socket, gateway: *at.ip(), host: *own.ip() };
         found.outside().await?;
         Ok(found)
     }

@@ -6,11 +6,23 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 
 /// The protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Carrier {
+#[non_exhaustive]
+pub enum Carrier {
     /// TCP.
     Tcp,
     /// UDP, of QUIC.
     Udp,
+}
+
+impl Carrier {
+    /// The name for programs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// A port that this node listens on.

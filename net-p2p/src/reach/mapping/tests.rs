@@ -27,11 +27,13 @@ struct Scene {
     tasks: TaskSet,
     observed: Observed,
     metrics: P2pMetrics,
+    shown: MappedPorts,
 }
 
 impl Scene {
     fn new(places: Places) -> Self {
         let (bound, metrics) = (Bound::default(), P2pMetrics::default());
+        let shown = MappedPorts::default();
         bound.set_for_test(["/ip4/127.0.0.1/tcp/4190"]);
         let observed = Observed::new(bound.clone());
         let tasks = TaskSet::new(&CancellationToken::new());
@@ -40,9 +42,10 @@ impl Scene {
             bound,
             observed: observed.clone(),
             metrics: metrics.clone(),
+            teller: Teller::of(shown.clone()),
         };
         tasks.spawn("port mapping", |cancel| mapper.run_with(places, cancel));
-        Self { tasks, observed, metrics }
+        Self { tasks, observed, metrics, shown }
     }
 
     fn is_proposed(&self, address: &str) -> bool {
@@ -102,9 +105,17 @@ async fn a_mapped_port_is_proposed_and_renewed_in_time_and_given_back_at_the_end
     assert!(scene.is_proposed("/ip4/192.0.2.1/tcp/777"));
     assert_eq!(scene.metrics.levels().of(P2pLevel::PortsMapped), 1);
     assert_eq!(scene.metrics.count(P2pEvent::PortMapped), 1, "a renewal is no new port");
+    let [shown] = scene.shown.now().try_into().unwrap();
+    let MappedPort { carrier, inside, outside, protocol, gateway, until } = shown;
+    assert_eq!((carrier, protocol), (Carrier::Tcp, MappingProtocol::NatPmp));
+    assert_eq!(inside.to_string(), "127.0.0.1:4190");
+    assert_eq!(outside.to_string(), "192.0.2.1:777");
+    assert_eq!(gateway, *at.ip());
+    assert!(until <= std::time::Instant::now() + Duration::from_secs(4), "the lease is 4 s");
     assert_eq!(scene.tasks.stop(PATIENCE).await, runtime::Shutdown::Clean);
     assert_eq!(leases.recv().await, Some(0));
     assert_eq!(scene.metrics.levels().of(P2pLevel::PortsMapped), 0);
+    assert!(scene.shown.now().is_empty());
 }
 
 #[tokio::test]

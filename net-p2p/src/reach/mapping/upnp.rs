@@ -71,6 +71,8 @@ struct Service {
 pub(super) struct Upnp {
     client: RouterClient,
     service: Service,
+    /// The address of the router.
+    pub(super) gateway: Ipv4Addr,
     /// The address of this node in the network of the router.
     pub(super) host: Ipv4Addr,
 }
@@ -189,7 +191,7 @@ impl Upnp {
         let SocketAddr::V4(own) = towards.local_addr()? else {
             return Err(MappingError::Malformed);
         };
-        Ok(Self { client, service, host: *own.ip() })
+        Ok(Self { client, service, gateway: *at.ip(), host: *own.ip() })
     }
 
     async fn call(&self, action: &str, values: &[(&str, String)]) -> Result<String, MappingError> {

@@ -109,7 +109,8 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Finding::warning(CONFIGURATION, says, "take it away if it was meant as one")
     }));
     let environment = Environment::system();
-    let peers = Client::new(&settings.data_dir).peers().await.ok();
+    let client = Client::new(&settings.data_dir);
+    let peers = client.peers().await.ok();
     findings.extend(place::data_dir(&settings.data_dir));
     findings.push(place::descriptors(&settings));
     findings.push(place::clock());
@@ -122,5 +123,8 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
     findings.extend(certificate::files(&settings));
     findings.extend(network::peers(&environment, &settings).await);
     findings.push(reachability::reachability(&settings, peers.as_deref()));
+    if let Ok(status) = client.status().await {
+        findings.extend(reachability::router(&settings, &status.mapped_ports));
+    }
     findings
 }

@@ -6,10 +6,13 @@
 
 use std::net::IpAddr;
 
-use tandem::Mode;
+use tandem::{Mode, ReachPart};
 
 use super::{Finding, network::port_of};
-use crate::{admin::wire::Peer, config::Settings};
+use crate::{
+    admin::wire::{Peer, RouterPort},
+    config::Settings,
+};
 
 const CHECK: &str = "reachability";
 
@@ -76,6 +79,16 @@ pub(super) fn reachability(settings: &Settings, peers: Option<&[Peer]>) -> Findi
             Finding::ok(CHECK, format!("{peers} peers of other machines have dialled the node"))
         }
     }
+}
+
+/// The findings about the ports that a node with these settings, which runs, has from its router.
+pub(super) fn router(settings: &Settings, ports: &[RouterPort]) -> Vec<Finding> {
+    const CHECK: &str = "router";
+    if ports.is_empty() && settings.reach.has(ReachPart::PortMapping) {
+        let advice = "turn NAT-PMP or UPnP on in the router, or forward a port by hand and name it in announce";
+        return vec![Finding::warning(CHECK, "the router maps no port to the node", advice)];
+    }
+    ports.iter().map(|port| Finding::ok(CHECK, port.to_string())).collect()
 }
 
 #[cfg(test)]
