@@ -161,7 +161,11 @@ pub(crate) async fn an_answer_that_breaks_off_cannot_be_read_as_whole(way: Route
         write(&mut stream, request.as_bytes()).await;
         let (bytes, end) = stream.rest(PATIENCE).await;
         assert_eq!(end, End::Closed, "{path}: the connection stays open");
-        assert!(bytes.starts_with(b"HTTP/1.1 200 ") && bytes.len() > 50_000, "{path}");
+        assert!(bytes.starts_with(b"HTTP/1.1 200 "), "{path}");
+        // `tandem forward` ends its own answer where it hears of the break, which may overtake bytes that it has read.
+        if way != Route::Forward {
+            assert!(bytes.len() > 50_000, "{path}: {} bytes", bytes.len());
+        }
         let (whole, _) = answers(&bytes, end);
         assert!(whole.is_empty(), "{path}: half an answer looks whole");
     }
