@@ -57,7 +57,7 @@ impl Rounds {
     ///
     /// # Cancel safety
     ///
-    /// That of `part`.
+    /// The same as that of `part`.
     pub(crate) async fn during<F: Future>(&self, part: F) -> F::Output {
         let mut part = pin!(part);
         std::future::poll_fn(|context| {

@@ -173,7 +173,7 @@ impl Feeder {
             }
             self.demand = Demand::Sent;
             if let Some(begins) = self.begins.take() {
-                // Nobody waits for that unless the client does.
+                // The send fails unless the client waits to be asked for the body.
                 let _ = begins.send(());
             }
             let piece = match read(&mut self.decoder, io).await {

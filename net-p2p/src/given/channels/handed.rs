@@ -193,7 +193,7 @@ impl Association for Handed {
         slot.is_closing = true;
         slot.unread.clear();
         self.kept -= std::mem::take(&mut slot.unread_bytes);
-        // One that is not open yet is closed behind what it sends then.
+        // A channel that is not open yet is closed once it has opened and sent its messages.
         if slot.is_open {
             self.orders.push_back(Order::Close(id));
         }
