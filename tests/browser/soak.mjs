@@ -5,7 +5,8 @@
  *   soak.mjs CHROMIUM PROGRAM [SECONDS] [PAGES] [RATE] [PACKAGE]      600 seconds, 8 pages, 0.5 of the demo's usual load
  *
  * The pages run the plain client, or the node as WebAssembly in the folder PACKAGE, with the memory of which they are told too.
- * Prints a line for each page and each relay, and what the demo's own nodes say of theirs. Exit status 1 if a page missed a message, or dropped one for
+ * Prints a line for each page and each relay, and what the demo's own nodes say of theirs. How late the votes of a page are is counted from the first
+ * figures on: before, the pages that open beside it hold up the machine. The nodes count from their start. Exit status 1 if a page missed a message, or dropped one for
  * want of a reader. Not a part of `check`: it takes as long as it is told to, and a machine that does little else.
  */
 
@@ -99,6 +100,7 @@ try {
   }
   await sleep(1000 * Number(seconds) * SETTLED)
   const early = await figures()
+  for (const page of open) await page.evaluate(() => globalThis.watched.latencies.fill(0))
   await sleep(1000 * (Number(seconds) - EARLY_S) - (performance.now() - began))
   const late = await figures()
   for (const [number, page] of open.entries()) {
