@@ -38,7 +38,7 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
     if let Some(feature) = lacking(&address) {
         return Err(ListenAddressError::NoFeature { address: short(text), feature });
     }
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     if relay_of(&address).is_some() {
         return Ok(address);
     }
@@ -212,7 +212,7 @@ impl PeerAddress {
 
     /// Checks that an address ends with the peer ID.
     pub(crate) fn new(address: Multiaddr) -> Result<Self, PeerAddressError> {
-        #[cfg(feature = "reachability")]
+        #[cfg(feature = "circuits")]
         if let Some((_relay, peer)) = circuit_of(&address) {
             let identity = identity_of(&peer)
                 .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
@@ -291,7 +291,7 @@ pub(crate) fn path_of(address: &Multiaddr) -> LinkPath {
 }
 
 /// The relay of an address that ends with `/p2p/RELAY/p2p-circuit`; `None` for every other one.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 pub(crate) fn relay_of(address: &Multiaddr) -> Option<PeerAddress> {
     let mut relay = address.clone();
     let Some(Protocol::P2pCircuit) = relay.pop() else { return None };
@@ -299,7 +299,7 @@ pub(crate) fn relay_of(address: &Multiaddr) -> Option<PeerAddress> {
 }
 
 /// The relay and the peer of an address that ends with `/p2p/RELAY/p2p-circuit/p2p/ID`; `None` for every other one.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 pub(crate) fn circuit_of(address: &Multiaddr) -> Option<(PeerAddress, PeerId)> {
     let mut through = address.clone();
     let Some(Protocol::P2p(peer)) = through.pop() else { return None };
@@ -307,7 +307,7 @@ pub(crate) fn circuit_of(address: &Multiaddr) -> Option<(PeerAddress, PeerId)> {
 }
 
 /// The IP address that an address begins with; `None` if it begins with a name.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 pub(crate) fn ip_literal(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -359,10 +359,10 @@ mod tests {
             ("/ip4/1.2.3.4/tcp/0", "/tcp/0"),
             // Issue 9, 13: the peer ID alone reaches a connected peer, but it is no address to dial.
             (&format!("/p2p/{ID}"), &format!("/p2p/{ID}")),
-            #[cfg(not(feature = "reachability"))]
+            #[cfg(not(feature = "circuits"))]
             (&format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit"), "/p2p-circuit"),
             // Issue 11, 6: a circuit over a circuit.
-            #[cfg(feature = "reachability")]
+            #[cfg(feature = "circuits")]
             (
                 &format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}/p2p-circuit/p2p/{ID}/p2p-circuit"),
                 "/p2p-circuit",

@@ -21,12 +21,12 @@ use crate::{
 
 /// Largest number of connections to one peer. With a limit of one, two nodes that dial each other at the same
 /// moment would each refuse the other's connection and end with none. Source: threats and goals, finding 3.
-#[cfg(not(feature = "reachability"))]
+#[cfg(not(feature = "circuits"))]
 const PER_PEER: u32 = 2;
 
 /// The same where a peer may be reached through relays too: two circuits beside the two direct connections, for as long as
 /// the link moves from one to the other.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 const PER_PEER: u32 = 4;
 
 /// Interval of the pings on each connection. The library does not report the first failure in a row, so a

@@ -72,7 +72,7 @@ pub(crate) enum Notice {
     /// A gossip link, or an attempt to make one, ended.
     LinkEnded { peer: libp2p::PeerId, link: LinkId, outcome: LinkOutcome },
     /// News of this node's reachability.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     Reach(crate::reach::ReachNotice),
 }
 

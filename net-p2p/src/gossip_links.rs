@@ -295,7 +295,7 @@ impl GossipLinks {
                 self.on_link_ended(swarm, peer, link, outcome)
             }
             // The swarm task keeps these for itself.
-            #[cfg(feature = "reachability")]
+            #[cfg(feature = "circuits")]
             Notice::Reach(_) => {}
         }
     }

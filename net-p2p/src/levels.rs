@@ -70,7 +70,7 @@ impl Levels {
     }
 
     /// Counts one thing for as long as the result lives.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) fn count(&self, level: P2pLevel) -> Counted {
         let gauge = self.0[level as usize].clone();
         gauge.inc();
@@ -79,11 +79,11 @@ impl Levels {
 }
 
 /// One thing that is counted.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 #[derive(Debug)]
 pub(crate) struct Counted(Gauge);
 
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();

@@ -112,7 +112,7 @@ mod publications;
 mod pubsub;
 #[cfg(feature = "quic")]
 mod quic;
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 mod reach;
 mod recorder;
 mod rounds;

@@ -4,14 +4,14 @@
 //!
 //! * A restarted swarm listens on the addresses of the one before, with the same ports.
 
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 use std::collections::HashMap;
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
 };
 
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 use libp2p::PeerId;
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
 
@@ -68,7 +68,7 @@ pub(crate) struct Listening {
     listeners: Vec<Listener>,
     bound: Bound,
     /// Addresses through relays, by relay.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     through: HashMap<PeerId, Vec<Multiaddr>>,
 }
 
@@ -95,7 +95,7 @@ impl Listening {
     }
 
     /// Notes that these addresses lead to the node, through `relay`.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) fn reserved(&mut self, relay: PeerId, addresses: Vec<Multiaddr>) {
         self.lost(&relay);
         for address in &addresses {
@@ -106,7 +106,7 @@ impl Listening {
     }
 
     /// Notes that nothing leads through `relay` any more, and returns the addresses that did.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) fn lost(&mut self, relay: &PeerId) -> Vec<Multiaddr> {
         let lost = self.through.remove(relay).unwrap_or_default();
         self.bound.change(|bound| bound.retain(|known| !lost.contains(known)));

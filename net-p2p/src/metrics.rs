@@ -478,7 +478,7 @@ impl P2pMetrics {
         self.levels.of(level)
     }
 
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) const fn levels(&self) -> &Levels {
         &self.levels
     }

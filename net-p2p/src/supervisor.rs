@@ -29,8 +29,12 @@ use runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "circuits")]
+use crate::reach::Circuits;
+#[cfg(all(feature = "circuits", not(feature = "reachability")))]
+use crate::reach::Relayed;
 #[cfg(feature = "reachability")]
-use crate::reach::{Circuits, Reach, ReachParts};
+use crate::reach::{Reach, ReachParts};
 use crate::{
     backlog::Backlog,
     behaviour::{Behaviour, BehaviourError, NodeSwarm},
@@ -155,13 +159,8 @@ impl SwarmParts {
         let (senders, mut receivers) = channels(publications);
         let key = libp2p_key(&self.config.key);
         let hosts = DialHosts::new(self.context.broadcaster.mesh().limits().learnt_hosts);
-        #[cfg(feature = "reachability")]
-        let (reach, circuits) = ReachParts::new(
-            &self.config,
-            (key.public().to_peer_id(), self.bound.clone(), self.context.metrics.clone()),
-            &mut acceptors,
-            (self.swarm.clone(), hosts.clone()),
-        );
+        #[cfg(feature = "circuits")]
+        let (reach, circuits) = self.reach(&key, &mut acceptors, hosts.clone());
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
@@ -175,7 +174,7 @@ impl SwarmParts {
                 &key,
                 &hosts,
                 (executor.clone(), backlog, rounds.clone()),
-                #[cfg(feature = "reachability")]
+                #[cfg(feature = "circuits")]
                 circuits,
             )?,
             Behaviour::new(
@@ -216,6 +215,8 @@ impl SwarmParts {
         self.swarm.lead_to(Some(&leads));
         #[cfg(feature = "reachability")]
         self.start_reach(&mut core, reach, &leads, parts)?;
+        #[cfg(all(feature = "circuits", not(feature = "reachability")))]
+        drop(reach.start(&self.context, (&self.swarm, &leads), &core.served));
         let listen = core.listening.fixed();
         Ok(Life { core, connections, listen })
     }
@@ -251,6 +252,31 @@ impl SwarmParts {
         topics
     }
 
+    /// The part in making nodes reachable, before it runs, and the transport of circuits.
+    #[cfg(feature = "reachability")]
+    fn reach(
+        &self,
+        key: &Keypair,
+        acceptors: &mut Acceptors,
+        hosts: DialHosts,
+    ) -> (ReachParts, Circuits) {
+        let local = key.public().to_peer_id();
+        let of_node = (local, self.bound.clone(), self.context.metrics.clone());
+        ReachParts::new(&self.config, of_node, acceptors, (self.swarm.clone(), hosts))
+    }
+
+    /// The circuits that lead to this node through relays, before it runs, and their transport.
+    #[cfg(all(feature = "circuits", not(feature = "reachability")))]
+    fn reach(
+        &self,
+        _: &Keypair,
+        acceptors: &mut Acceptors,
+        hosts: DialHosts,
+    ) -> (Relayed, Circuits) {
+        let by = (self.swarm.clone(), hosts);
+        Relayed::new(&self.config.listen, &self.context.metrics, acceptors, by)
+    }
+
     /// Starts what makes this node, and others, reachable, in a swarm that runs.
     #[cfg(feature = "reachability")]
     fn start_reach(
@@ -277,7 +303,7 @@ impl SwarmParts {
         key: &Keypair,
         hosts: &DialHosts,
         (tasks, backlog, rounds): (ConnectionTasks, Backlog, Rounds),
-        #[cfg(feature = "reachability")] circuits: Circuits,
+        #[cfg(feature = "circuits")] circuits: Circuits,
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
@@ -294,7 +320,7 @@ impl SwarmParts {
             door: self.context.door.clone(),
             tasks,
             backlog,
-            #[cfg(feature = "reachability")]
+            #[cfg(feature = "circuits")]
             circuits,
             stamp: Stamp::new(key.clone(), &self.policies),
             rounds,
@@ -375,7 +401,9 @@ impl SwarmParts {
             }
             (crate::reach::own(&self.config.listen), settings)
         };
-        #[cfg(not(feature = "reachability"))]
+        #[cfg(all(feature = "circuits", not(feature = "reachability")))]
+        let (listen, settings) = (crate::reach::own(&self.config.listen), self.config.dht.clone());
+        #[cfg(not(feature = "circuits"))]
         let (listen, settings) = (self.config.listen.clone(), self.config.dht.clone());
         let node = crate::dht::Participant {
             profile: self.context.broadcaster.profile(),
@@ -398,7 +426,7 @@ impl SwarmParts {
             swarm.add_external_address(address.clone());
         }
         let mut listening = Listening::new(self.bound.clone());
-        #[cfg(feature = "reachability")]
+        #[cfg(feature = "circuits")]
         let listen = &crate::reach::own(listen);
         for address in listen {
             let failed = |error| BuildError::Listen {

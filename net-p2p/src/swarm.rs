@@ -31,8 +31,10 @@ use runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "circuits")]
+use crate::reach::ReachNotice;
 #[cfg(feature = "reachability")]
-use crate::reach::{Reach, ReachNotice, SeenFrom};
+use crate::reach::{Reach, SeenFrom};
 use crate::{
     address::identity_of,
     behaviour::{Event, NodeSwarm},
@@ -142,7 +144,7 @@ impl Core {
 
     fn on_notice(&mut self, notice: Notice) {
         match notice {
-            #[cfg(feature = "reachability")]
+            #[cfg(feature = "circuits")]
             Notice::Reach(ReachNotice::Reserved { relay, addresses }) => {
                 for address in &addresses {
                     self.swarm.add_external_address(address.clone());
@@ -150,7 +152,7 @@ impl Core {
                 self.listening.reserved(relay, addresses);
                 self.addresses_changed();
             }
-            #[cfg(feature = "reachability")]
+            #[cfg(feature = "circuits")]
             Notice::Reach(ReachNotice::Lost { relay }) => {
                 for address in self.listening.lost(&relay) {
                     self.swarm.remove_external_address(&address);
@@ -172,7 +174,7 @@ impl Core {
     }
 
     /// Has the DHT told of the addresses that this node has now.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     #[allow(clippy::unused_self, reason = "without the feature `dht` there is nobody to tell")]
     fn addresses_changed(&mut self) {
         #[cfg(feature = "dht")]

@@ -31,7 +31,7 @@ use crate::dial_hosts::DialHosts;
 use crate::given::{GivenChannels, GivenChannelsParts, SharedChannelTransport};
 #[cfg(feature = "quic")]
 use crate::quic::{Quic, QuicParts, QuicSetupError};
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 use crate::reach::Circuits;
 #[cfg(feature = "webrtc")]
 use crate::webrtc::{Handshakes, WebRtc, WebRtcCertificate, WebRtcSetupError, WebRtcVersion};
@@ -74,7 +74,7 @@ pub(crate) struct TransportParts<'a> {
     /// Counts the bytes of the connections.
     pub(crate) backlog: Backlog,
     /// Circuits through relays.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) circuits: Circuits,
     /// Changes this node's own messages on topics.
     pub(crate) stamp: Stamp,
@@ -194,11 +194,11 @@ pub(crate) fn build(
         muxer: Upgrade::new(parts.tasks, parts.backlog),
     };
     let passes = parts.sockets.passes();
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     let circuits = upgraded(parts.circuits, upgrades.clone());
     let streams = parts.given.or_transport(parts.sockets);
     let transports = upgraded(streams.map(|stream, _| Lingering::new(stream)), upgrades);
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     let transports = circuits.or_transport(transports).map(|made, _| made.into_inner());
     #[cfg(feature = "quic")]
     let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)

@@ -41,7 +41,7 @@ use crate::{
 const PRUNE: Duration = Duration::from_secs(60);
 
 /// Time from a change of this node's addresses to the next announcement. Chosen: several changes come together.
-#[cfg(feature = "reachability")]
+#[cfg(feature = "circuits")]
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The part of this node in the table.
@@ -163,7 +163,7 @@ impl Dht {
     }
 
     /// Announces everything again soon, because the addresses of this node are others now.
-    #[cfg(feature = "reachability")]
+    #[cfg(feature = "circuits")]
     pub(crate) fn addresses_changed(&mut self) {
         self.announcements.hurry((Instant::now() + SETTLE).into_std());
     }

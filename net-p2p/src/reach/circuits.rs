@@ -31,11 +31,11 @@ use libp2p::{
     multiaddr::Protocol,
 };
 use mesh::LearntHosts;
-use runtime::TaskSet;
-use tokio::{
-    sync::{Semaphore, mpsc},
+use runtime::{
+    TaskSet,
     time::{self, Instant},
 };
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{
     compat::{Compat, TokioAsyncReadCompatExt},
     sync::CancellationToken,
@@ -132,6 +132,7 @@ impl Circuits {
     }
 }
 
+#[cfg(any(test, feature = "reachability"))]
 impl Circuits {
     /// A transport without circuits.
     pub(crate) fn none() -> Self {

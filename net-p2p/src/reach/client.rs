@@ -20,11 +20,11 @@ use std::{
 use gossip::LinkPath;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
 use mesh::LearntHosts;
-use runtime::WallClock;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+use runtime::{
+    WallClock,
     time::{self, Instant},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -91,6 +91,7 @@ impl Reservations {
     }
 
     /// Returns `true` if a relay is being asked for a place.
+    #[cfg(feature = "reachability")]
     pub(crate) fn asks(&self, relay: &PeerId) -> bool {
         self.asked().contains(relay)
     }
@@ -145,7 +146,7 @@ impl Reserved {
 
 /// The means of all keepers. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     pub(super) swarm: ToSwarm,
     pub(super) senders: Senders,
     pub(super) reservations: Reservations,
@@ -252,6 +253,7 @@ impl Client {
     }
 
     /// Returns `true` if there is a place at a relay.
+    #[cfg(feature = "reachability")]
     pub(super) fn has(&self, relay: &PeerId) -> bool {
         self.reservations.has(relay)
     }

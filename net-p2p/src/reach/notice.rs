@@ -1,6 +1,9 @@
 //! The news and orders that reachability has for the swarm task.
 
-use libp2p::{Multiaddr, PeerId, core::Endpoint};
+#[cfg(feature = "reachability")]
+use libp2p::core::Endpoint;
+use libp2p::{Multiaddr, PeerId};
+#[cfg(feature = "reachability")]
 use tokio::sync::oneshot;
 
 /// News for the swarm task.
@@ -11,10 +14,12 @@ pub(crate) enum ReachNotice {
     /// The place at a relay is lost.
     Lost { relay: PeerId },
     /// Others have tried the addresses of this node, and reached it at these.
+    #[cfg(feature = "reachability")]
     Verdict { reached: Vec<Multiaddr> },
 }
 
 /// An order to dial a peer for a direct connection.
+#[cfg(feature = "reachability")]
 #[derive(Debug)]
 pub(crate) struct Meet {
     pub(crate) peer: PeerId,

@@ -90,7 +90,7 @@ pub(crate) fn transport_in(
         door,
         tasks,
         backlog,
-        #[cfg(feature = "reachability")]
+        #[cfg(feature = "circuits")]
         circuits: crate::reach::Circuits::none(),
         stamp: Stamp::default(),
         rounds: Rounds::default(),

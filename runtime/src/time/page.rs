@@ -23,6 +23,12 @@ pub mod error {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
     #[error("deadline has elapsed")]
     pub struct Elapsed(pub(super) ());
+
+    impl From<Elapsed> for std::io::Error {
+        fn from(_: Elapsed) -> Self {
+            std::io::ErrorKind::TimedOut.into()
+        }
+    }
 }
 
 /// A wait until a moment.

@@ -117,7 +117,10 @@ export interface Options {
   WebSocket?: unknown
   /** Transports for libp2p. The first one that carries an address is asked. Default: none, and no libp2p. */
   transports?: (Transport | ChannelTransport)[]
-  /** Multiaddrs to listen on, with a transport that can. */
+  /**
+   * Multiaddrs to listen on, with a transport that can; or `/…/p2p/RELAY_ID/p2p-circuit`, to be reached through a relay, which any transport can
+   * dial. The node has no address while the relay has no place for it, and goes on asking.
+   */
   listen?: string | string[]
   /** Where the WebAssembly is, if not beside the JavaScript: see `load`. */
   wasm?: WasmSource
