@@ -10,9 +10,10 @@
 
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
-import { checking, names, start, until } from './nodes.mjs'
+import { checking, names, run as spawned, start, until } from './nodes.mjs'
 
 const [program, scratch, folder] = process.argv.slice(2)
 const { Node } = await import(pathToFileURL(`${folder}/tandem.js`))
@@ -21,7 +22,26 @@ const VOTES = 50
 const { fail, run } = checking('circuits of WebAssembly')
 const utf8 = (bytes) => Buffer.from(bytes).toString()
 
+/** The program of the manual, which is told of a relay and shows its address. */
+async function manual () {
+  const relay = await start(program, scratch, 'relay-of-manual', '--mode', 'p2p', '--reachability', 'relay', '--listen-p2p', '/ip4/127.0.0.1/tcp/0/ws')
+  const page = readFileSync(new URL('../../docs/browser.md', import.meta.url), 'utf8')
+  const block = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, text]) => text).find((text) => text.includes('p2p-circuit'))
+  const aimed = block.replace("'tandem'", `'${relay.network}'`).replace(/\/dns4[^']*RELAY_ID/, relay.p2p).replace('websocket()', "websocket({ WebSocket: globalThis.WebSocket ?? (await import('ws')).default })")
+    .replace(/'tandem-web(?:\/(\w+))?'/g, (_, name) => `'${folder}/${name ?? 'tandem'}.js'`)
+  const place = new URL('./node_modules/.manual/circuits.mjs', import.meta.url)
+  mkdirSync(new URL('.', place), { recursive: true })
+  const show = "for (;;) { await new Promise((resolve) => { setTimeout(resolve, 20) }); if (node.addresses[0]) { console.log(node.addresses[0]); break } }"
+  writeFileSync(place, `${aimed}\n${show}\n`)
+  const child = spawned(process.execPath, place.pathname)
+  const address = await until('the address of the program of the manual', () => child.line())
+  if (!address.startsWith(`${relay.p2p}/p2p-circuit/p2p/`)) fail(`the program of the manual told ${address}`)
+  child.kill()
+  console.log('the program of the manual does what it says')
+}
+
 await run(async () => {
+  await manual()
   const relays = ['--mode', 'p2p', '--reachability', 'relay']
   let relay = await start(program, scratch, 'relay', ...relays)
   const options = () => ({ network: relay.network, WebSocket: null, transports: [tcp()], identity: randomBytes(32) })

@@ -12,6 +12,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import puppeteer from 'puppeteer-core'
 import WebSocket from 'ws'
 import { Node } from '../../web/client/tandem.js'
@@ -131,7 +132,8 @@ await run(async () => {
   shown.on('pageerror', (error) => fail(`the manual's page failed: ${error}`))
   await shown.goto(`${site.origin}/manual`)
   await shown.waitForFunction((id) => document.querySelector('#relay').textContent === id, {}, first.peerId)
-  const folder = new URL('./node_modules/.manual/', import.meta.url)
+  // The checks of two browsers may go on at once.
+  const folder = new URL(`./node_modules/.manual-${basename(executablePath)}/`, import.meta.url)
   mkdirSync(folder, { recursive: true })
   copyFileSync(new URL('../../web/client/tandem.js', import.meta.url), new URL('./tandem.mjs', folder))
   const [js] = blocks('js')
