@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use gossip::{
     Lane, ProposalRule, Tag, TagTable,
-    wire::{features::Features, vote::MarkKey},
+    wire::{
+        features::Features,
+        vote::{MarkKey, VotePackers},
+    },
 };
 
 use crate::{
@@ -28,7 +31,9 @@ pub(crate) struct Context {
     /// Memory for the tables of links that pack votes against earlier ones.
     pub(crate) vote_tables: ByteBudget,
     /// The key of the marks by which links recognize the values of votes.
-    pub(crate) mark_key: MarkKey,
+    pub(crate) mark_key: Arc<MarkKey>,
+    /// Makes the packers of links with packed votes.
+    pub(crate) vote_packers: VotePackers,
     /// The features that the node announces to its peers.
     pub(crate) features: Features,
     pub(crate) metrics: Metrics,

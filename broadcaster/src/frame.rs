@@ -1,6 +1,6 @@
 //! One encoded message, shared by every queue it waits in.
 
-use std::sync::{Arc, OnceLock, Weak, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use gossip::{
@@ -67,18 +67,16 @@ pub(crate) struct Stateless {
     /// The vote as it was read for the packers of all links, once one has needed it. `None` if it would come out of an
     /// unpacker as another one.
     pub(crate) vote: OnceLock<Option<vote::PackedVote>>,
-    /// Its form on the links that pack it with the same references, from the second link on: most do, since they are sent
-    /// the same votes. `None` if the budget had no room for it.
+    /// Its form on the links that pack it with the same references: most do, since they are sent the same votes. `None`
+    /// in it if the budget had no room.
     pub(crate) shared: OnceLock<Option<(vote::References, Frame)>>,
-    /// `true` once a link has packed it against earlier votes.
-    pub(crate) is_packed: AtomicBool,
 }
 
 impl Stateless {
     /// A vote that no link has packed against earlier ones yet.
     pub(crate) fn new(frame: Frame) -> Self {
         let (vote, shared) = (OnceLock::new(), OnceLock::new());
-        Self { frame, vote, shared, is_packed: AtomicBool::new(false) }
+        Self { frame, vote, shared }
     }
 }
 
@@ -203,6 +201,10 @@ impl Frame {
 
     /// Lets go of everything that a message holds, for [`Frame::recoded_in`]; `None` if somebody else holds the frame.
     pub(crate) fn into_spare(mut self) -> Option<Self> {
+        // Asking for the only hold on it costs two atomic operations, and most frames are held by many links.
+        if Arc::strong_count(&self.inner) > 1 {
+            return None;
+        }
         let inner = Arc::get_mut(&mut self.inner)?;
         (inner.wire, inner.digest, inner.held) = (Bytes::new(), None, None);
         (inner.traced, inner.came_packed) = (None, None);

@@ -77,8 +77,8 @@ pub struct Limits {
     /// messages of each lane. Chosen: 17,000 transactions a second for the whole window.
     pub remembered_bytes: usize,
     /// Memory for the tables of all links on which votes are packed against earlier ones, in bytes, in addition to the
-    /// budget. Links beyond it pack each vote by itself. Default: 64 MiB, which is 66 links with tables of 2,048
-    /// entries, or 500 with tables of 256. Chosen: a third of the default budget.
+    /// budget. Links beyond it pack each vote by itself. Default: 64 MiB, which is 96 links with tables of 2,048
+    /// entries, or 767 with tables of 256. Chosen: a third of the default budget.
     pub vote_tables_bytes: usize,
     /// Messages of one peer and lane that wait for a handler or are being handled; requests are not
     /// among them. Default: 10. Source: wire facts 12.2.

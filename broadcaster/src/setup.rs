@@ -6,7 +6,7 @@ use gossip::{
     Durations, Handler, NetworkProfile, Tag, Validator,
     wire::{
         features::{Features, VoteCompression},
-        vote::MarkKey,
+        vote::{MarkKey, VotePackers},
     },
 };
 use mesh::{MeshLimits, Ranking};
@@ -169,18 +169,18 @@ impl Broadcaster {
         } = setup;
         let (tasks, now) = (TaskSet::new(parent), time::into_std(Instant::now()));
         metrics.show_tags(&profile.tags);
-        let registry = Arc::new(Registry::new(limits.parking_time, profile, metrics.clone()));
         let context = Arc::new(Context {
+            registry: Arc::new(Registry::new(limits.parking_time, profile, metrics.clone())),
             tags: profile.tags,
             proposals: profile.proposals,
             budget: ByteBudget::new(limits.budget_bytes),
             vote_tables: ByteBudget::new(limits.vote_tables_bytes),
-            mark_key: MarkKey::new(environment.random().random()),
+            mark_key: Arc::new(MarkKey::new(environment.random().random())),
+            vote_packers: VotePackers::default(),
             limits,
             features: announced(profile, votes),
             tracer: Tracer::new(traced_one_in, &environment, &metrics),
             metrics,
-            registry,
             held_back: HeldBack::default(),
             performance: Performance::new(Ranking::new(mesh.performance_window, now)),
         });

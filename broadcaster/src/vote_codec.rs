@@ -11,6 +11,8 @@
 //! * In between a vote is a plain one: it is recognized, judged and passed on as one, and each link packs it anew, in
 //!   the form of that link. What the far end unpacks is that vote, byte for byte.
 //! * The bytes of a vote packed against earlier ones are those of its references, so links with the same ones share them.
+//! * Votes are referred for a few at a time, because the tables that do it are locked meanwhile. Everything else, such as
+//!   reading a vote that no other link has read, is done before or after.
 //! * A vote that cannot be packed goes as it is, whole, between the packed ones. It ends nothing: existing nodes stop
 //!   packing against earlier votes for it, and anybody could make all nodes do that (S-4).
 //! * The first vote of a peer that cannot be unpacked ends the packing against earlier votes on its link, both ways,
@@ -33,7 +35,8 @@ use gossip::{
     wire::{
         features::Features,
         vote::{
-            self, MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, VoteError, VotePacker, VoteUnpacker,
+            self, MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, References, VoteError, VotePacker,
+            VoteUnpacker,
         },
     },
 };
@@ -56,20 +59,12 @@ const MAX_SHARED_BYTES: usize = MAX_STATEFUL_BYTES + 128;
 /// Largest number of messages whose bytes share one allocation. Chosen: half a batch of a write loop, 64 KiB at most.
 const SHARED_MESSAGES: usize = 128;
 
-/// Number of votes whose slots are looked for together. Chosen: their lines fit into the innermost cache, and there are
-/// many more than the processor waits for at a time.
-const LOOK_AHEAD: usize = 32;
+/// Number of votes that are referred for together. Chosen: the processor waits for their cache lines at once, and no other
+/// link waits for long.
+const TOGETHER: usize = 8;
 
 /// Largest batch after which a link keeps no memory for the next one. Chosen: a few votes.
 const QUIET_MESSAGES: usize = 8;
-
-/// The vote in a message as another link has read it.
-fn read_before(frame: &Frame) -> Option<&vote::PackedVote> {
-    match frame.packed().get()? {
-        PackedVote::Stateless(stateless) => stateless.vote.get()?.as_ref(),
-        PackedVote::Plain | PackedVote::Misleading => None,
-    }
-}
 
 /// The form of a vote, made once and kept with its frame if there is room for it in the budget.
 fn packed<'a>(frame: &'a Frame, budget: &ByteBudget) -> Cow<'a, PackedVote> {
@@ -109,7 +104,8 @@ fn pack(frame: &Frame, budget: &ByteBudget) -> PackedVote {
 
 /// The codec of a link to a peer with these features; `None` if votes are not packed on it.
 pub(crate) fn of(context: &Context, theirs: Features) -> Option<LinkCodec> {
-    let Context { features: ours, budget, vote_tables, mark_key, metrics, .. } = context;
+    let Context { features: ours, budget, vote_tables, vote_packers, mark_key, metrics, .. } =
+        context;
     if !ours.stateless_votes() || !theirs.stateless_votes() {
         return None;
     }
@@ -127,12 +123,12 @@ pub(crate) fn of(context: &Context, theirs: Features) -> Option<LinkCodec> {
     let stateful = Arc::new(AtomicBool::new(table.is_some()));
     let sender = Sender {
         stateful: Arc::clone(&stateful),
-        packer: table.and_then(VotePacker::new),
+        packer: table.and_then(|entries| vote_packers.packer(entries)),
         _room: room.clone(),
         shared: BytesMut::new(),
         spare: Vec::new(),
         budget: budget.clone(),
-        mark_key: mark_key.clone(),
+        mark_key: Arc::clone(mark_key),
         metrics: metrics.clone(),
     };
     let receiver = Receiver {
@@ -157,7 +153,7 @@ struct Sender {
     /// Frames of such messages that were written, for the next ones: no more than the latest batch had.
     spare: Vec<Frame>,
     budget: ByteBudget,
-    mark_key: MarkKey,
+    mark_key: Arc<MarkKey>,
     metrics: Metrics,
 }
 
@@ -166,77 +162,102 @@ impl Encoder for Sender {
         if self.packer.is_some() && !self.stateful.load(Ordering::Relaxed) {
             self.packer = None;
         }
-        let (mut stateless, mut stateful) = (PackedSum::default(), PackedSum::default());
-        for (number, frame) in frames.iter().enumerate() {
-            if number.is_multiple_of(LOOK_AHEAD)
-                && let Some(packer) = &self.packer
-            {
-                let next = frames.iter().skip(number).take(LOOK_AHEAD);
-                packer.look_ahead(next.filter_map(read_before));
-            }
-            if frame.tag() != Tag::AV {
-                out.push(frame.clone());
-                continue;
-            }
-            let plain = frame.wire().len();
-            match &*packed(frame, &self.budget) {
-                PackedVote::Stateless(packed) => match self.stateful(packed, frames.len() - number)
-                {
-                    Some(coded) => {
-                        stateful.add(plain, coded.wire().len());
-                        out.push(coded);
-                    }
-                    None => {
-                        stateless.add(plain, packed.frame.wire().len());
-                        out.push(packed.frame.clone());
-                    }
-                },
-                PackedVote::Plain => out.push(frame.clone()),
-                PackedVote::Misleading => {
-                    self.metrics.dropped(DropReason::PackedVote, frame.lane());
-                }
-            }
+        let mut sums = Sums::default();
+        for (number, some) in frames.chunks(TOGETHER).enumerate() {
+            self.encode_some(some, frames.len() - number * TOGETHER, out, &mut sums);
         }
         let sent = self.metrics.votes().sent();
-        sent.count(VoteForm::Stateless, stateless);
-        sent.count(VoteForm::Stateful, stateful);
+        sent.count(VoteForm::Stateless, sums.stateless);
+        sent.count(VoteForm::Stateful, sums.stateful);
     }
 
     fn take_back(&mut self, written: &mut Vec<Frame>) {
-        let made = written.drain(..).filter(|frame| frame.tag() == Tag::VP);
         self.spare.clear();
-        self.spare.extend(made.filter_map(Frame::into_spare));
-        if self.spare.len() <= QUIET_MESSAGES {
+        if written.len() > QUIET_MESSAGES {
+            let made = written.drain(..).filter(|frame| frame.tag() == Tag::VP);
+            self.spare.extend(made.filter_map(Frame::into_spare));
+        }
+        written.clear();
+        let has_memory = self.spare.capacity() + self.shared.capacity() > 0;
+        if has_memory && self.spare.len() <= QUIET_MESSAGES {
             (self.spare, self.shared) = (Vec::new(), BytesMut::new());
         }
     }
 }
 
+/// Votes of a batch, by the form in which they are sent.
+#[derive(Default)]
+struct Sums {
+    stateless: PackedSum,
+    stateful: PackedSum,
+}
+
 impl Sender {
-    /// A packed vote, packed against the earlier ones of the link, if that is done and can be undone. At most `left`
-    /// messages follow in the same batch, this one included.
-    fn stateful(&mut self, packed: &Stateless, left: usize) -> Option<Frame> {
-        let packer = self.packer.as_mut()?;
-        let read = || {
-            let packed = packed.frame.wire().slice(Tag::BYTES..);
-            let vote = vote::PackedVote::read(packed, &self.mark_key).ok();
-            vote.filter(vote::PackedVote::fits)
-        };
-        let vote = packed.vote.get_or_init(read).as_ref()?;
-        let references = packer.refer(vote);
-        // A second link shows that there are several, and that it pays to keep the bytes for them.
-        let is_packed = &packed.is_packed;
-        if (is_packed.load(Ordering::Relaxed) || is_packed.swap(true, Ordering::Relaxed))
-            && let Some((shared, frame)) = packed.shared.get_or_init(|| {
+    /// Encodes some frames of a batch, of which `left` are left, these included.
+    fn encode_some(
+        &mut self,
+        frames: &[Frame],
+        left: usize,
+        out: &mut Vec<Frame>,
+        sums: &mut Sums,
+    ) {
+        let mut votes = [None; TOGETHER];
+        let mut references = [References::default(); TOGETHER];
+        if let Some(packer) = &mut self.packer {
+            for (vote, frame) in votes.iter_mut().zip(frames) {
+                *vote = read(frame, &self.budget, &self.mark_key);
+            }
+            packer.refer_all(votes.get(..frames.len()).unwrap_or(&votes), &mut references);
+        }
+        for (number, ((frame, vote), references)) in
+            frames.iter().zip(votes).zip(references).enumerate()
+        {
+            if frame.tag() != Tag::AV {
+                out.push(frame.clone());
+                continue;
+            }
+            let plain = frame.wire().len();
+            match (&*packed(frame, &self.budget), vote) {
+                (PackedVote::Stateless(packed), Some(vote)) => {
+                    let coded = self.against_earlier(packed, vote, references, left - number);
+                    sums.stateful.add(plain, coded.wire().len());
+                    out.push(coded);
+                }
+                (PackedVote::Stateless(packed), None) => {
+                    sums.stateless.add(plain, packed.frame.wire().len());
+                    out.push(packed.frame.clone());
+                }
+                (PackedVote::Plain, _) => out.push(frame.clone()),
+                (PackedVote::Misleading, _) => {
+                    self.metrics.dropped(DropReason::PackedVote, frame.lane());
+                }
+            }
+        }
+    }
+
+    /// The message of a vote with these references. At most `left` follow in the same batch, this one included.
+    fn against_earlier(
+        &mut self,
+        packed: &Stateless,
+        vote: &vote::PackedVote,
+        references: References,
+        left: usize,
+    ) -> Frame {
+        let shared = if self.packer.as_ref().is_some_and(VotePacker::has_neighbours) {
+            packed.shared.get_or_init(|| {
                 let held = self.budget.try_reserve(MAX_SHARED_BYTES, Lane::Priority)?;
                 let mut wire = Vec::with_capacity(MAX_STATEFUL_BYTES);
                 wire.extend(Tag::VP.0);
                 vote.write(references, &mut wire);
                 Some((references, packed.frame.recoded(Tag::VP, Bytes::from(wire), Some(held))))
             })
-            && *shared == references
+        } else {
+            packed.shared.get().unwrap_or(&None)
+        };
+        if let Some((same, frame)) = shared
+            && *same == references
         {
-            return Some(frame.clone());
+            return frame.clone();
         }
         if self.shared.capacity() < MAX_STATEFUL_BYTES {
             self.shared.reserve(left.min(SHARED_MESSAGES) * MAX_STATEFUL_BYTES);
@@ -244,8 +265,25 @@ impl Sender {
         self.shared.put_slice(&Tag::VP.0);
         vote.write(references, &mut self.shared);
         let wire = self.shared.split().freeze();
-        Some(packed.frame.recoded_in(self.spare.pop(), Tag::VP, wire))
+        packed.frame.recoded_in(self.spare.pop(), Tag::VP, wire)
     }
+}
+
+/// The vote in a message as packers read it, once for all links. `None` if it would come out of an unpacker as another
+/// one, or there is no room to keep what was read.
+fn read<'a>(frame: &'a Frame, budget: &ByteBudget, key: &MarkKey) -> Option<&'a vote::PackedVote> {
+    if frame.tag() != Tag::AV {
+        return None;
+    }
+    let Cow::Borrowed(PackedVote::Stateless(stateless)) = packed(frame, budget) else {
+        return None;
+    };
+    let read = || {
+        let packed = stateless.frame.wire().slice(Tag::BYTES..);
+        let vote = vote::PackedVote::read(packed, key).ok();
+        vote.filter(vote::PackedVote::fits)
+    };
+    stateless.vote.get_or_init(read).as_ref()
 }
 
 /// Unpacks the votes of a link.
@@ -339,19 +377,21 @@ fn plain(payload: &[u8]) -> Result<Unpacked, VoteError> {
 
 #[cfg(test)]
 mod tests {
+    use gossip::wire::vote::VotePackers;
+
     use super::*;
 
     const KEY: MarkKey = MarkKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; MarkKey::WORDS]);
 
-    fn sender(budget: &ByteBudget) -> Sender {
+    fn sender(budget: &ByteBudget, packers: &VotePackers) -> Sender {
         Sender {
             stateful: Arc::new(AtomicBool::new(true)),
-            packer: VotePacker::new(16),
+            packer: packers.packer(16),
             _room: None,
             shared: BytesMut::new(),
             spare: Vec::new(),
             budget: budget.clone(),
-            mark_key: KEY,
+            mark_key: Arc::new(KEY),
             metrics: Metrics::default(),
         }
     }
@@ -380,8 +420,8 @@ mod tests {
     // Issue 10, 7.
     #[test]
     fn links_with_the_same_references_share_the_bytes_of_a_vote_and_others_have_their_own() {
-        let budget = ByteBudget::new(1 << 20);
-        let mut senders: Vec<Sender> = (0..4).map(|_| sender(&budget)).collect();
+        let (budget, packers) = (ByteBudget::new(1 << 20), VotePackers::default());
+        let mut senders: Vec<Sender> = (0..4).map(|_| sender(&budget, &packers)).collect();
         let mut unpackers: Vec<_> = (0..4).map(|_| VoteUnpacker::new(16).unwrap()).collect();
         let links = senders.iter_mut().zip(&mut unpackers);
         for (number, (sender, unpacker)) in links.enumerate() {
@@ -398,8 +438,7 @@ mod tests {
             assert_eq!(unpack(unpacker, coded), next.wire()[Tag::BYTES..]);
         }
         let place = |at: usize| coded[at].wire().as_ptr();
-        assert_eq!(coded[0].wire(), coded[1].wire());
-        assert_ne!(place(0), place(1), "one link alone keeps nothing");
+        assert_eq!(place(0), place(1));
         assert_eq!(place(1), place(2));
         assert_ne!(coded[2].wire(), coded[3].wire());
         let held = budget.used();
@@ -409,11 +448,20 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_without_room_leaves_every_link_its_own_bytes() {
-        let budget = ByteBudget::new(0);
-        let (mut one, mut other) = (sender(&budget), sender(&budget));
+    fn a_link_alone_keeps_no_bytes_for_others() {
+        let (budget, packers) = (ByteBudget::new(1 << 20), VotePackers::default());
+        let mut sender = sender(&budget, &packers);
         let vote = vote(1);
-        assert_eq!(encode(&mut one, &vote).wire(), encode(&mut other, &vote).wire());
+        assert_eq!(encode(&mut sender, &vote).tag(), Tag::VP);
+        assert!(budget.used() < MAX_SHARED_BYTES);
+    }
+
+    #[test]
+    fn a_budget_without_room_leaves_votes_packed_by_themselves() {
+        let (budget, packers) = (ByteBudget::new(0), VotePackers::default());
+        let mut sender = sender(&budget, &packers);
+        let coded = encode(&mut sender, &vote(1));
+        assert_eq!((coded.tag(), coded.wire().len()), (Tag::AV, 373));
         assert_eq!(budget.used(), 0);
     }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::Value;
 use tandem_gossip::wire::vote::{
-    MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, PackedVote, VoteError, VotePacker, VoteUnpacker,
-    pack, put_normal, unpack,
+    MAX_PACKED_BYTES, MAX_PLAIN_BYTES, MarkKey, PackedVote, VoteError, VotePacker, VotePackers,
+    VoteUnpacker, pack, put_normal, unpack,
 };
 
 /// Votes that existing nodes pack and we refuse: their fields are in another order, or one is there twice, so what
@@ -137,6 +137,36 @@ fn check_sequences(entries: usize) -> usize {
 fn recorded_sequences_are_packed_against_earlier_votes_byte_for_byte() {
     let tables = [16, 32, 64, 128, 256, 512, 1_024, 2_048];
     assert_eq!(tables.map(check_sequences).iter().sum::<usize>(), 5_022);
+}
+
+/// Every sequence for tables of so many entries, each on a connection of its own, a vote of each in turn. A connection
+/// that has none left ends, and another one takes its place.
+fn check_connections(entries: usize) -> usize {
+    let json = support::json_gz(&format!("vectors/vpack_stateful_{entries:04}.json.gz"));
+    let sequences = list(&json, "sequences");
+    let packers = VotePackers::default();
+    let mut waiting = sequences.iter().cycle().take(3 * sequences.len());
+    let open = |sequence| (packers.packer(entries).unwrap(), list(sequence, "votes").iter());
+    let mut connections: Vec<_> = waiting.by_ref().take(20).map(open).collect();
+    let mut count = 0;
+    while !connections.is_empty() {
+        connections.retain_mut(|(packer, votes)| {
+            let Some(vote) = votes.next() else { return false };
+            assert_eq!(against_earlier(packer, &hex(&vote[0])).unwrap(), hex(&vote[1]));
+            count += 1;
+            true
+        });
+        let free = 20 - connections.len();
+        connections.extend(waiting.by_ref().take(free).map(open));
+    }
+    count
+}
+
+// Issue 10, 7.
+#[test]
+fn recorded_sequences_are_packed_byte_for_byte_beside_one_another() {
+    let tables = [16, 32, 64, 128, 256, 512, 1_024, 2_048];
+    assert_eq!(tables.map(check_connections).iter().sum::<usize>(), 3 * 5_022);
 }
 
 /// Compares what an unpacker makes of a vote with the record of it.

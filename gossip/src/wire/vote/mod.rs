@@ -15,6 +15,7 @@
 //! * Any bytes give a vote or an error. The output is at most [`MAX_PLAIN_BYTES`] long, whatever comes.
 //! * The memory of the state grows with the votes that came, up to its tables.
 
+mod group;
 mod known;
 mod mark;
 mod parts;
@@ -24,7 +25,7 @@ mod table;
 mod window;
 
 pub use mark::MarkKey;
-pub use stateful::{PackedVote, References, VotePacker, VoteUnpacker, link_bytes};
+pub use stateful::{PackedVote, References, VotePacker, VotePackers, VoteUnpacker, link_bytes};
 pub use stateless::{pack, put_normal, unpack};
 
 /// Longest vote before it is packed, in bytes. Source: wire facts 5.3.

@@ -5,13 +5,15 @@
 //! * The state of both ends is the same after every vote, and what a vote adds to it is added in the order of its
 //!   bytes: proposal, round, sender, key, batch key.
 //! * A packer has marks of the values in place of the values, which are looked at once for the packers of all links.
+//! * The packers of [`VotePackers`] have their tables side by side, so that a vote meets the same cache lines on each link.
 //! * A vote is checked before it reaches a packer. After an error of the unpacker its state is void.
 
 use bytes::{BufMut, Bytes};
 
 use super::{
     VoteError,
-    known::{self, Known, Marked},
+    group::{Groups, Place, Tables},
+    known::{self, Marked},
     mark::{Mark, MarkKey},
     parts::{
         Cursor, HASH_BYTES, KEY_BYTES, PERIOD, PROOF_BYTES, Parts, SIGNATURE_BYTES, STEP,
@@ -121,7 +123,7 @@ impl PackedVote {
 
     /// Appends the vote with these references, which a packer has made of it.
     pub fn write(&self, references: References, out: &mut impl BufMut) {
-        let References { codes, sender, key, batch_key } = references;
+        let References { codes, places: [sender, key, batch_key] } = references;
         let Self { proposal_at, round_at, sender_at, step_at, key_at, .. } = *self;
         let (batch_key_at, signature_at) = (key_at + KEY_BYTES, key_at + 2 * KEY_BYTES);
         out.put_slice(self.part(0, 1));
@@ -133,10 +135,10 @@ impl PackedVote {
         if codes & ROUND == ROUND_LITERAL {
             out.put_slice(self.part(round_at, sender_at));
         }
-        put(sender, self.part(sender_at, step_at), out);
+        put(codes & SENDER_KNOWN, sender, self.part(sender_at, step_at), out);
         out.put_slice(self.part(step_at, key_at));
-        put(key, self.part(key_at, batch_key_at), out);
-        put(batch_key, self.part(batch_key_at, signature_at), out);
+        put(codes & KEY_KNOWN, key, self.part(key_at, batch_key_at), out);
+        put(codes & BATCH_KEY_KNOWN, batch_key, self.part(batch_key_at, signature_at), out);
         out.put_slice(self.part(signature_at, self.packed.len()));
     }
 
@@ -148,23 +150,36 @@ impl PackedVote {
 
 /// The references of a vote to earlier ones of a connection. A vote with equal references has equal bytes on every
 /// connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct References {
     /// The second byte.
     codes: u8,
-    sender: Option<u16>,
-    key: Option<u16>,
-    batch_key: Option<u16>,
+    /// Places of sender, key and batch key; 0 for one that is written out.
+    places: [u16; 3],
+}
+
+/// Makes the packers of a node's connections. Those with tables of one size share memory, up to sixteen of them.
+#[derive(Debug, Default)]
+pub struct VotePackers {
+    groups: Groups,
+}
+
+impl VotePackers {
+    /// A packer like that of [`VotePacker::new`], which makes the same of its votes.
+    #[must_use]
+    pub fn packer(&self, entries: usize) -> Option<VotePacker> {
+        table::is_size(entries).then(|| VotePacker::at(self.groups.place(entries)))
+    }
 }
 
 /// Packs votes against the earlier ones of a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct VotePacker {
+    /// The newest of `proposals`, which most votes are for.
+    newest: Option<Mark>,
     proposals: Window<Mark>,
     round: u64,
-    senders: Known,
-    keys: Known,
-    batch_keys: Known,
+    place: Place,
 }
 
 impl VotePacker {
@@ -172,14 +187,17 @@ impl VotePacker {
     /// two from 16 to 65,536; nodes agree on 16 to 2,048.
     #[must_use]
     pub fn new(entries: usize) -> Option<Self> {
-        let known = || Known::new(entries);
-        table::is_size(entries).then(|| Self {
-            proposals: Window::default(),
-            round: 0,
-            senders: known(),
-            keys: known(),
-            batch_keys: known(),
-        })
+        table::is_size(entries).then(|| Self::at(Place::alone(entries)))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { newest: None, proposals: Window::default(), round: 0, place }
+    }
+
+    /// Returns whether other packers of the same [`VotePackers`] share the tables of this one, at the moment.
+    #[must_use]
+    pub fn has_neighbours(&self) -> bool {
+        self.place.has_neighbours()
     }
 
     /// Appends the next vote to `out`.
@@ -190,50 +208,63 @@ impl VotePacker {
         vote.write(references, out);
     }
 
-    /// Brings the slots of votes that are to be packed next into the caches, all at once: packing waits for one after the
-    /// other, and the tables of many links are larger than the caches. It changes nothing.
-    pub fn look_ahead<'a>(&self, votes: impl Iterator<Item = &'a PackedVote>) {
-        let bits = votes.fold(0, |bits, vote| {
-            let (senders, keys) = (self.senders.peek(vote.sender), self.keys.peek(vote.key));
-            bits ^ senders ^ keys ^ self.batch_keys.peek(vote.batch_key)
-        });
-        // Reads without a use are left out otherwise.
-        std::hint::black_box(bits);
-    }
-
     /// Takes the next vote in, and returns its references to earlier ones. [`PackedVote::write`] makes the bytes of them,
     /// which every connection must be sent exactly once, in the order of these calls.
     pub fn refer(&mut self, vote: &PackedVote) -> References {
-        let proposal = self.proposals.place_of(&vote.proposal);
-        if proposal.is_none() {
-            self.proposals.push(vote.proposal);
+        let mut references = [References::default()];
+        self.refer_all(&[Some(vote)], &mut references);
+        references[0]
+    }
+
+    /// Takes the next votes in, as [`refer`](Self::refer) does, and puts the references of each into its place.
+    pub fn refer_all(&mut self, votes: &[Option<&PackedVote>], references: &mut [References]) {
+        let Self { newest, proposals, round, place } = self;
+        let (mut tables, lane) = place.tables();
+        let Tables { senders, keys, batch_keys, .. } = &mut *tables;
+        if votes.len() > 1 {
+            // All buckets are read at once. Otherwise the processor waits for one after the other.
+            let bits = votes.iter().flatten().fold(0, |bits, vote| {
+                let (sender, key) = (senders.peek(vote.sender), keys.peek(vote.key));
+                bits ^ sender ^ key ^ batch_keys.peek(vote.batch_key)
+            });
+            // Reads without a use are left out.
+            std::hint::black_box(bits);
         }
-        let last = std::mem::replace(&mut self.round, vote.round);
-        let round = match vote.round {
-            same if same == last => ROUND_SAME,
-            next if last.checked_add(1) == Some(next) => ROUND_NEXT,
-            before if last.checked_sub(1) == Some(before) => ROUND_BEFORE,
-            _ => ROUND_LITERAL,
-        };
-        let sender = self.senders.refer(vote.sender);
-        let key = self.keys.refer(vote.key);
-        let batch_key = self.batch_keys.refer(vote.batch_key);
-        let bit = |reference: Option<u16>, known| reference.map_or(0, |_| known);
-        let codes = round
-            | proposal.map_or(0, |place| place << PROPOSAL_SHIFT)
-            | bit(sender, SENDER_KNOWN)
-            | bit(key, KEY_KNOWN)
-            | bit(batch_key, BATCH_KEY_KNOWN);
-        References { codes, sender, key, batch_key }
+        for (vote, references) in votes.iter().zip(references) {
+            let Some(vote) = vote else { continue };
+            let proposal = if *newest == Some(vote.proposal) {
+                Some(1)
+            } else {
+                proposals.place_of(&vote.proposal)
+            };
+            if proposal.is_none() {
+                proposals.push(vote.proposal);
+                *newest = Some(vote.proposal);
+            }
+            let last = std::mem::replace(round, vote.round);
+            let round = match vote.round {
+                same if same == last => ROUND_SAME,
+                next if last.checked_add(1) == Some(next) => ROUND_NEXT,
+                before if last.checked_sub(1) == Some(before) => ROUND_BEFORE,
+                _ => ROUND_LITERAL,
+            };
+            let sender = senders.refer(lane, vote.sender);
+            let key = keys.refer(lane, vote.key);
+            let batch_key = batch_keys.refer(lane, vote.batch_key);
+            let bit = |reference: Option<u16>, known| reference.map_or(0, |_| known);
+            references.codes = round
+                | proposal.map_or(0, |place| place << PROPOSAL_SHIFT)
+                | bit(sender, SENDER_KNOWN)
+                | bit(key, KEY_KNOWN)
+                | bit(batch_key, BATCH_KEY_KNOWN);
+            references.places = [sender, key, batch_key].map(Option::unwrap_or_default);
+        }
     }
 }
 
-/// Appends the reference to a value, or the value.
-fn put(reference: Option<u16>, value: &[u8], out: &mut impl BufMut) {
-    match reference {
-        Some(reference) => out.put_u16(reference),
-        None => out.put_slice(value),
-    }
+/// Appends the reference to a value if its bit is set in `known`, or else the value.
+fn put(known: u8, reference: u16, value: &[u8], out: &mut impl BufMut) {
+    if known != 0 { out.put_u16(reference) } else { out.put_slice(value) }
 }
 
 /// Unpacks what a [`VotePacker`] at the other end of a connection has packed.
