@@ -16,7 +16,7 @@ use crate::{
     serve::{Connection, Engine, NoHook},
 };
 
-/// Serves a client that sends any bytes and closes its side, by both engines.
+/// Serves a client that sends any bytes and closes its side, by every engine.
 ///
 /// # Panics
 ///
@@ -24,9 +24,10 @@ use crate::{
 pub fn engines(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime without sockets is made");
-    let [by_hyper, portable] = [Engine::Hyper, Engine::Portable]
+    let [by_hyper, portable, direct] = [Engine::Hyper, Engine::Portable, Engine::Direct]
         .map(|engine| runtime.block_on(answers(engine, bytes)).escape_ascii().to_string());
     assert_eq!(portable, by_hyper, "the engines differ");
+    assert_eq!(direct, by_hyper, "the engines differ");
 }
 
 async fn answers(engine: Engine, bytes: &[u8]) -> Vec<u8> {

@@ -190,12 +190,12 @@ impl Door {
     /// # Errors
     ///
     /// [`TooMany`] for every request of the host beyond the rate, until its window has passed.
-    pub fn request(&self, ip: IpAddr, now: Instant) -> Result<(), TooMany> {
-        // A request has to wait for the lock only where requests are counted.
+    pub fn request(&self, ip: IpAddr, now: impl FnOnce() -> Instant) -> Result<(), TooMany> {
+        // A request has to wait for the lock, and for the clock, only where requests are counted.
         if !self.inside.limits.rates_requests(Host::of(ip)) {
             return Ok(());
         }
-        self.shared().rules.request(ip, now)
+        self.shared().rules.request(ip, now())
     }
 
     /// Gives no place to a peer any more and no connection to a dial. Peers that have a place keep it, and requests that

@@ -44,6 +44,7 @@ use super::{
     hook::{Action, ConnectionHook, RequestHead},
     limits::{PermitRule, Terms},
     permits::{ConnectionPermit, Refused},
+    plain::{self, Rest},
     portable, reply,
     server::HttpServer,
 };
@@ -169,21 +170,40 @@ struct Requests<'a, H: ConnectionHook> {
 }
 
 impl<H: ConnectionHook> Requests<'_, H> {
-    /// Serves the requests of the connection.
-    async fn serve<Io>(&self, guard: HeadGuard<Io>, terms: Terms)
+    /// Serves the requests of the connection. Each way of it is in a box, so that a connection that was upgraded does not keep its
+    /// memory.
+    async fn serve<Io>(&self, mut guard: HeadGuard<Io>, terms: Terms)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         match self.server.engine() {
             Engine::Hyper => self.serve_by_hyper(guard, terms).await,
+            Engine::Direct => {
+                if self.serve_plain(&mut guard, terms).await == Rest::Requests {
+                    self.serve_by_hyper(guard, terms).await;
+                }
+            }
             Engine::Portable => {
                 let answer = |request| self.answer(request);
-                let served = portable::serve(guard, terms, self.cancel, answer);
+                let served = Box::pin(portable::serve(guard, terms, self.cancel, answer));
                 self.conn.run(served, &self.caller.address).await;
             }
         }
     }
 
+    /// Serves requests as long as they are plain.
+    async fn serve_plain<Io>(&self, guard: &mut HeadGuard<Io>, terms: Terms) -> Rest
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut rest = Rest::Nothing;
+        let requests = plain::serve(guard, terms, self.cancel, |request| self.answer(request));
+        let served = requests.map_ok(|left| rest = left);
+        self.conn.run(Box::pin(served), &self.caller.address).await;
+        rest
+    }
+
+    /// Serves all that is left of a connection.
     async fn serve_by_hyper<Io>(&self, guard: HeadGuard<Io>, terms: Terms)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -206,7 +226,7 @@ impl<H: ConnectionHook> Requests<'_, H> {
                 }
             }
         };
-        self.conn.run(served, &self.caller.address).await;
+        self.conn.run(Box::pin(served), &self.caller.address).await;
     }
 
     /// Answers one request. Not an `async fn`: nearly every request takes the first arm, which returns a small

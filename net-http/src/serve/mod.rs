@@ -26,6 +26,7 @@ mod limits;
 mod metrics;
 pub mod path;
 mod permits;
+mod plain;
 mod portable;
 pub mod reply;
 mod server;

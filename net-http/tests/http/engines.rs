@@ -1,4 +1,4 @@
-//! Both engines, on the same bytes: what they write is the same, but for the date.
+//! All engines, on the same bytes: what they write is the same, but for the date.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use gossip::{
     HeaderCase, StreamUse,
     http::{HttpBody, HttpRequest, HttpResponse, HttpService, read_all},
@@ -33,6 +33,15 @@ fn streamed(pieces: &[&'static str]) -> HttpBody {
     HttpBody::new(StreamBody::new(stream::iter(frames)))
 }
 
+/// A body whose pieces come one after the other, each as long as a buffer for several short ones.
+fn long() -> HttpBody {
+    let frames = stream::iter(1..4_u8).then(async |number| {
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'0' + number; 10_000])))
+    });
+    HttpBody::new(StreamBody::new(Box::pin(frames)))
+}
+
 async fn answer(request: HttpRequest) -> Result<HttpResponse, std::io::Error> {
     let with = |status: u16, headers: &[(&'static str, &'static str)], body| {
         let mut response = Response::new(body);
@@ -45,6 +54,10 @@ async fn answer(request: HttpRequest) -> Result<HttpResponse, std::io::Error> {
     };
     Ok(match request.uri().path() {
         "/hi" => reply::refused(StatusCode::OK, "hi"),
+        "/seen" => {
+            let head = (request.version(), request.uri(), request.headers());
+            with(200, &[], HttpBody::full(format!("{head:?}")))
+        }
         "/full" => with(200, &[], HttpBody::full("full")),
         "/empty" => with(200, &[], HttpBody::empty()),
         "/echo" => with(200, &[], request.into_body()),
@@ -53,6 +66,10 @@ async fn answer(request: HttpRequest) -> Result<HttpResponse, std::io::Error> {
             Err(_) => with(400, &[], HttpBody::full("the body is none")),
         },
         "/streamed" => with(200, &[], streamed(&["a", "", "bcd", "0123456789abcdefg"])),
+        "/long" => with(200, &[], HttpBody::full("long".repeat(10_000))),
+        "/long-streamed" => with(200, &[], long()),
+        "/long-declared" => with(200, &[("content-length", "30000")], long()),
+        "/long-longer" => with(200, &[("content-length", "25000")], long()),
         "/nothing" => with(200, &[], streamed(&[])),
         "/declared" => with(200, &[("content-length", "4")], streamed(&["ab", "cd"])),
         "/longer" => with(200, &[("content-length", "3")], streamed(&["ab", "cd"])),
@@ -120,20 +137,27 @@ fn runtime() -> tokio::runtime::Runtime {
 fn compare(streams: StreamUse, pieces: &[&[u8]]) -> String {
     runtime().block_on(async {
         let by_hyper = answers(Engine::Hyper, streams, pieces).await;
-        let portable = answers(Engine::Portable, streams, pieces).await;
         let sent: Vec<_> = pieces.iter().map(|piece| piece.escape_ascii().to_string()).collect();
-        assert_eq!(portable, by_hyper, "{sent:#?}");
-        portable
+        for engine in [Engine::Portable, Engine::Direct] {
+            let others = answers(engine, streams, pieces).await;
+            assert_eq!(others, by_hyper, "{engine:?}: {sent:#?}");
+        }
+        by_hyper
     })
 }
 
-const PATHS: [&str; 24] = [
+const PATHS: [&str; 29] = [
+    "/seen",
     "/hi",
     "/full",
     "/empty",
     "/echo",
     "/length",
     "/streamed",
+    "/long",
+    "/long-streamed",
+    "/long-declared",
+    "/long-longer",
     "/nothing",
     "/declared",
     "/longer",
@@ -156,7 +180,7 @@ const PATHS: [&str; 24] = [
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "OPTIONS", "TRACE", "A-b"];
 
-const LINES: [&str; 14] = [
+const LINES: [&str; 15] = [
     "Connection: close\r\n",
     "Connection: keep-alive\r\n",
     "connection: Close, x\r\n",
@@ -170,6 +194,7 @@ const LINES: [&str; 14] = [
     "X: y\r\n",
     "x: \u{e9}\r\n",
     "Accept: */*\r\nTE: trailers\r\n",
+    "X-A:   y  z  \r\nx-a:\r\nCookie: a=b\r\n",
     "Upgrade: x\r\n",
 ];
 

@@ -2,8 +2,8 @@
 
 use tandem_net_http::serve::Engine;
 
-/// The implementation of HTTP/1.1 that the tests run on. `portable.rs` runs them on the other one.
-const ENGINE: Engine = Engine::Hyper;
+/// The implementation of HTTP/1.1 that the tests run on. `portable.rs` and `hyper.rs` run them on the others.
+const ENGINE: Engine = Engine::Direct;
 
 mod common;
 mod engines;

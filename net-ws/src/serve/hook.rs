@@ -48,10 +48,11 @@ impl ConnectionHook for GossipHook<'_> {
 
     fn refusal(&self, caller: &Caller) -> Option<HttpResponse> {
         self.place.pass.headed();
-        let now = Instant::now().into_std();
+        let now = || Instant::now().into_std();
         let ip = caller.ip.unwrap_or(self.origin.ip);
         // Any other connection is closed when its client is banned; a proxy's is not its client's.
-        if self.origin.sender == Sender::Proxy && self.place.context.door.lets_in(ip, now).is_err()
+        if self.origin.sender == Sender::Proxy
+            && self.place.context.door.lets_in(ip, now()).is_err()
         {
             return Some(reply::empty(StatusCode::FORBIDDEN));
         }

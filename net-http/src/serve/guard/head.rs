@@ -31,6 +31,8 @@ pub(crate) enum Judged {
     Partial,
     /// The head is refused.
     Refused(Refusal),
+    /// The head is complete, of this length in bytes, and in its plainest form (`plain.rs`). No body follows it.
+    Plain(usize),
     /// The head is complete and passes.
     Complete {
         /// Length of the head in bytes.
@@ -46,7 +48,7 @@ pub(crate) enum Judged {
 /// Checks the head at the start of `bytes`.
 pub(crate) fn judge(bytes: &[u8], upgrade: UpgradeOffer) -> Judged {
     match plain::length(bytes) {
-        Some(len) => Judged::Complete { len, body: Length::Known(0), version_at: None },
+        Some(len) => Judged::Plain(len),
         None => parse(bytes, upgrade),
     }
 }
@@ -190,7 +192,11 @@ mod tests {
     #[track_caller]
     fn passes(head: &str, expected: Length) {
         let judged = judge(head.as_bytes(), UpgradeOffer::Refused);
-        let Judged::Complete { len, body, .. } = judged else { panic!("{head:?}: {judged:?}") };
+        let (len, body) = match judged {
+            Judged::Plain(len) => (len, Length::Known(0)),
+            Judged::Complete { len, body, .. } => (len, body),
+            Judged::Partial | Judged::Refused(_) => panic!("{head:?}: {judged:?}"),
+        };
         assert_eq!((len, body), (head.len(), expected), "{head:?}");
     }
 

@@ -13,7 +13,7 @@
 //! * At most [`MAX_HEAD_BYTES`] and one byte are held, whatever the client sends.
 //! * A head that arrives slowly is checked once per line, not once per byte.
 
-use bytes::{Buf, BufMut, BytesMut, buf::Limit};
+use bytes::{Buf, BufMut, Bytes, BytesMut, buf::Limit};
 
 use super::{
     chunks::{BadChunk, Chunks},
@@ -38,6 +38,14 @@ pub(super) enum Next {
     Chunks(Chunks),
     /// Nothing: no more bytes are read.
     End,
+}
+
+/// The form of a head that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The plainest one, without a body.
+    Plain,
+    Any,
 }
 
 /// The client's half: open, or ended.
@@ -71,6 +79,8 @@ pub(super) struct Incoming {
     held: BytesMut,
     /// Length of the head at the front of `held` that has passed and was not taken yet.
     passed: usize,
+    /// The form of that head.
+    form: Form,
     next: Next,
     input: Input,
     change: Change,
@@ -83,6 +93,7 @@ impl Incoming {
         Self {
             held: BytesMut::new(),
             passed: 0,
+            form: Form::Any,
             next: Next::Head,
             input: Input::Open,
             change: Change::None,
@@ -156,13 +167,16 @@ impl Incoming {
                 self.next = Next::End;
                 Verdict::Refused(refusal)
             }
+            Judged::Plain(len) => {
+                (self.passed, self.form, self.next) = (len, Form::Plain, Next::Gap);
+                Verdict::Passed(self.behind(len), BodyState::Here)
+            }
             Judged::Complete { len, body, version_at } => {
                 if let Some(version) = version_at.and_then(|at| self.held.get_mut(at)) {
                     *version = b'1';
                 }
-                self.passed = len;
+                (self.passed, self.form) = (len, Form::Any);
                 let behind = self.held.len().saturating_sub(len) as u64;
-                let pipelined = if behind > 0 { Pipelined::Something } else { Pipelined::Nothing };
                 // The HTTP library reads a body to its end by itself if it is here already in one piece.
                 let is_here = matches!(body, Length::Known(len) if len <= behind);
                 self.next = match body {
@@ -171,9 +185,23 @@ impl Incoming {
                     Length::Chunked => Next::Chunks(Chunks::new()),
                 };
                 let rest = if is_here { BodyState::Here } else { BodyState::Awaited };
-                Verdict::Passed(pipelined, rest)
+                Verdict::Passed(self.behind(len), rest)
             }
         }
+    }
+
+    /// Tells whether there are bytes behind a head of this length.
+    fn behind(&self, len: usize) -> Pipelined {
+        if self.held.len() > len { Pipelined::Something } else { Pipelined::Nothing }
+    }
+
+    /// Takes the head that has passed, if it is plain.
+    pub(super) fn take_plain(&mut self) -> Option<Bytes> {
+        if self.passed == 0 || self.form == Form::Any {
+            return None;
+        }
+        let len = std::mem::take(&mut self.passed).min(self.held.len());
+        Some(self.held.split_to(len).freeze())
     }
 
     /// Moves held bytes of the head, or else of the body, to `into`.

@@ -18,6 +18,7 @@ mod byte_set;
 mod chunks;
 mod closing;
 mod deadlines;
+mod direct;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
@@ -50,6 +51,7 @@ use super::{
 };
 
 pub(super) use chunks::Chunks;
+pub(super) use direct::Found;
 pub(super) use head::{Length, MAX_HEADERS};
 pub(super) use refusal::Refusal;
 
@@ -71,10 +73,20 @@ enum Readable {
     Nothing,
 }
 
+/// The reader above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// The HTTP library, which reads whenever it is polled.
+    Library,
+    /// The loop over plain heads, which waits for the next one as soon as it has flushed an answer.
+    Loop,
+}
+
 /// The stream below the HTTP library.
 #[derive(Debug)]
 pub(super) struct HeadGuard<Io> {
     io: Io,
+    reader: Reader,
     conn: Arc<ConnState>,
     terms: Terms,
     incoming: Incoming,
@@ -88,6 +100,7 @@ impl<Io> HeadGuard<Io> {
     pub(super) fn new(io: Io, conn: Arc<ConnState>, terms: Terms) -> Self {
         Self {
             io,
+            reader: Reader::Library,
             conn,
             terms,
             incoming: Incoming::new(terms.upgrade),
@@ -120,7 +133,9 @@ impl<Io> HeadGuard<Io> {
         if std::mem::replace(&mut self.answer, AnswerState::Written) == AnswerState::Awaited {
             context.waker().wake_by_ref();
         }
-        if !matches!(self.incoming.next(), Next::Gap) || self.deadlines.read_waits() {
+        let polls_again = self.reader == Reader::Loop;
+        if polls_again || !matches!(self.incoming.next(), Next::Gap) || self.deadlines.read_waits()
+        {
             return;
         }
         self.conn.watch(context.waker());
@@ -304,6 +319,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for HeadGuard<Io> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.reader = Reader::Library;
         let readable = match this.incoming.has_head() {
             true => Readable::Head,
             false => ready!(this.poll_next(context))?,

@@ -27,7 +27,7 @@ fn split<'a>(bytes: &'a [u8], set: &ByteSet) -> Option<(&'a [u8], &'a [u8])> {
 }
 
 /// Returns the length of the head at the start of `bytes` if it is plain: HTTP/1.1, a path, one host, no body, no upgrade,
-/// and no byte that is unusual.
+/// no wish for trailers, and no byte that is unusual.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let end = bytes.iter().position(|byte| !byte.is_ascii_uppercase())?;
     let (method, rest) = bytes.split_at_checked(end)?;
@@ -51,6 +51,7 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
         rest = behind.strip_prefix(b"\r\n")?;
         match name.len() {
             0 => return None,
+            2 if name.eq_ignore_ascii_case(b"te") => return None,
             // The parser trims a value, and this does not: a blank in a host is none here.
             4 if name.eq_ignore_ascii_case(b"host") => match host {
                 None => host = Some(value),
@@ -105,6 +106,7 @@ mod tests {
             b"Content-Length: 3\r\n",
             b"Transfer-Encoding: chunked\r\n",
             b"Upgrade: x\r\n",
+            b"TE: trailers\r\n",
             b"Referer: /\r\n",
             b"X_y: \x80\r\n",
             b"A:\r\n",

@@ -21,7 +21,7 @@ pub(super) struct Head {
 
 /// The state of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(in crate::serve) enum After {
     /// The next request may follow.
     Kept,
     /// The connection is closed.
@@ -95,7 +95,7 @@ fn length(headers: &HeaderMap) -> Option<Length> {
 }
 
 /// Returns `true` if a value of `Connection` names this token.
-pub(super) fn has_token(headers: &HeaderMap, token: &str) -> bool {
+pub(in crate::serve) fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let values = headers.get_all(header::CONNECTION).iter();
     values
         .filter_map(|value| value.to_str().ok())

@@ -7,33 +7,34 @@
 //! ```
 //!
 //! The guard has judged the heads and found the end of every body; this module makes requests of them, and writes answers. It
-//! answers as hyper does: `net-http/tests/http` runs on both, and compares them byte by byte.
+//! answers as hyper does: `net-http/tests/http` runs on every engine, and compares them byte by byte.
 //!
 //! # Invariants
 //!
 //! * A request is answered before the next one is read.
-//! * Each connection holds two pieces of a request's body, and [`WRITE_BYTES`] of an answer beside the piece being written.
+//! * Each connection holds two pieces of a request's body, and of an answer what [`Unwritten`] gathers.
 //! * An answer that breaks off ends its connection without an orderly end, so a client never takes it for whole.
 
 mod answer;
 mod body;
 mod head;
+mod write;
 
 use std::{
     future::{Future, pending},
     io,
     pin::pin,
+    task::Poll,
 };
 
 use bytes::BytesMut;
-use futures::{FutureExt, future::Either};
+use futures::future::Either;
 use gossip::{
     HeaderCase, StreamUse,
     http::{BoxError, HttpBody},
 };
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::BodyExt;
 use runtime::time;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
@@ -42,19 +43,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    answer::{Asked, TooShort, put_head},
+    answer::TooShort,
     body::{Fed, Feeder},
-    head::{After, Expect, Head, Unusable},
+    head::{Expect, Head, Unusable},
 };
 use super::{guard::HeadGuard, limits::Terms, reply};
 
+pub(super) use answer::Asked;
 pub(crate) use body::Incoming;
-
-/// Bytes of an answer that are gathered before they are written. Chosen: a piece of a body.
-const WRITE_BYTES: usize = 16 * 1024;
+pub(super) use head::{After, has_token};
+pub(super) use write::Unwritten;
 
 /// Requests of a connection that are answered before other tasks get their turn. Chosen: as hyper does.
-const TURN: u32 = 16;
+pub(super) const TURN: u32 = 16;
 
 /// The end of a connection that did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
@@ -93,13 +94,14 @@ where
 {
     let (reads, writes) = split(guard);
     let mut requests = Requests { io: reads, held: BytesMut::new() };
-    let mut answers = Answers { io: writes, unwritten: BytesMut::new() };
+    let mut answers = Answers { io: writes, unwritten: Unwritten::default() };
     for served in 1_u32.. {
         let head = match requests.next(cancel).await? {
             Next::Head(head) => head,
             Next::End => break,
             Next::Unusable => {
-                answers.refuse(terms.header_case).await?;
+                let (asked, response) = refusal(terms.header_case);
+                answers.write(&asked, response).await?;
                 break;
             }
         };
@@ -167,58 +169,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Requests<Io> {
 /// The writing side.
 struct Answers<Io> {
     io: WriteHalf<HeadGuard<Io>>,
-    unwritten: BytesMut,
+    unwritten: Unwritten,
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Answers<Io> {
-    /// Writes an answer.
+    /// Writes an answer. The reading side notices a failure of the stream.
     async fn write<B>(
         &mut self,
-        asked: &Asked,
-        mut response: Response<B>,
+        asked: &Asked<'_>,
+        response: Response<B>,
     ) -> Result<After, ConnectionError>
     where
         B: Body<Data = bytes::Bytes, Error = BoxError> + Unpin,
     {
-        let (mut form, after) = put_head(&mut self.unwritten, asked, &mut response);
-        let mut body = response.into_body();
-        while !form.is_over() && !body.is_end_stream() {
-            let frame = match body.frame().now_or_never() {
-                Some(frame) => frame,
-                // The client gets what there is while it waits for more.
-                None => {
-                    self.send().await?;
-                    body.frame().await
-                }
-            };
-            let Some(frame) = frame else { break };
-            if let Ok(piece) = frame.map_err(ConnectionError::Body)?.into_data() {
-                form.put(&mut self.unwritten, &piece);
-            }
-            if self.unwritten.len() >= WRITE_BYTES {
-                self.io.write_all_buf(&mut self.unwritten).await?;
-            }
-        }
-        form.end(&mut self.unwritten)?;
-        // The guard takes the answer as sent when its body was dropped and the bytes were flushed.
-        drop(body);
-        self.send().await?;
-        Ok(after)
+        self.unwritten.write(&mut self.io, asked, response, |_, _| Poll::Pending).await
     }
+}
 
-    /// Writes what was gathered.
-    async fn send(&mut self) -> io::Result<()> {
-        self.io.write_all_buf(&mut self.unwritten).await?;
-        self.io.flush().await
-    }
-
-    /// Refuses a request of which none can be made.
-    async fn refuse(&mut self, case: HeaderCase) -> Result<(), ConnectionError> {
-        let (method, version) = (http::Method::GET, http::Version::HTTP_11);
-        let asked = Asked { method, version, after: After::Closed, case };
-        let refusal = reply::empty(StatusCode::BAD_REQUEST);
-        self.write::<HttpBody>(&asked, refusal).await.map(drop)
-    }
+/// The answer to a request of which none can be made.
+pub(super) fn refusal(case: HeaderCase) -> (Asked<'static>, Response<HttpBody>) {
+    let asked =
+        Asked { method: &Method::GET, version: Version::HTTP_11, after: After::Closed, case };
+    (asked, reply::empty(StatusCode::BAD_REQUEST))
 }
 
 /// One request and its answer.
@@ -256,7 +228,7 @@ impl Exchange<'_> {
             let response = response.map_err(|error| ConnectionError::Service(error.into()))?;
             let is_last = self.terms.streams == StreamUse::OneRequest || self.cancel.is_cancelled();
             let after = if is_last { After::Closed } else { after };
-            let asked = Asked { method, version, after, case: self.terms.header_case };
+            let asked = Asked { method: &method, version, after, case: self.terms.header_case };
             answers.write(&asked, response).await
         };
         let after = {
@@ -302,8 +274,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Answers<Io> {
             Either::Right((answered, _begun)) => Ok(answered),
             Either::Left((begun, answering)) => {
                 if begun.is_ok() {
-                    self.unwritten.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                    self.send().await?;
+                    self.unwritten.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    self.unwritten.send(&mut self.io).await?;
                 }
                 Ok(answering.await)
             }
