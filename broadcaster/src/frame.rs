@@ -234,12 +234,6 @@ impl Frame {
         FrameMark(Arc::downgrade(&self.inner))
     }
 
-    /// Returns a number that clones have in common, and other frames of the time rarely.
-    #[must_use]
-    pub fn place(&self) -> usize {
-        Arc::as_ptr(&self.inner).addr()
-    }
-
     /// A frame outside any budget, for messages of the connection itself and for tests.
     #[must_use]
     pub fn control(tag: Tag, lane: Lane, payload: &[u8]) -> Self {

@@ -6,8 +6,9 @@
 //! # Invariants
 //!
 //! * A piece is used for a link only as far as it holds the messages of its batch, in their order.
+//! * A link that sends all messages of a piece shares it, wherever its batches begin and end.
+//! * The chunks of a write keep at most twice their bytes in memory, however few messages of each piece they are.
 //! * Of a thread, the last [`KEPT`] pieces are kept, and no message longer than its queues keep it.
-//! * Where a piece ends follows from the messages alone, so that links with other beginnings come to the same pieces.
 
 use std::{cell::Cell, collections::VecDeque};
 
@@ -17,11 +18,12 @@ use gossip::wire::frame::{FRAME_HEADER_BYTES, encode_header};
 
 use crate::gathering::PIECE_BYTES;
 
-/// Pieces that a thread keeps for other links. Chosen: a batch of a write loop, twice.
-const KEPT: usize = 16;
+/// Pieces that a thread keeps for other links. Chosen by measuring: links of one thread are hundreds of messages apart, and with 16
+/// pieces a third of all bytes had to be copied again, with 64 a thirtieth.
+const KEPT: usize = 64;
 
-/// Length of a message that is a chunk of its own, in bytes, and mean length of a piece. Chosen: few pieces for a batch, and several
-/// of them, so that links with other beginnings share some.
+/// Length of a message that is a chunk of its own, in bytes. Chosen: half a piece, so that a piece with one message is not much
+/// shorter than others.
 const LARGE_BYTES: usize = PIECE_BYTES / 2;
 
 /// Messages in one piece of memory, each behind its length.
@@ -30,19 +32,6 @@ struct Piece {
     /// The end of each of them.
     ends: Vec<usize>,
     bytes: Bytes,
-}
-
-thread_local! {
-    /// The last pieces of this thread, the newest first.
-    static RECENT: Cell<VecDeque<Piece>> = const { Cell::new(VecDeque::new()) };
-}
-
-/// Says whether a piece ends behind a message: more often behind a long one.
-fn is_last(frame: &Frame) -> bool {
-    // The bits of the place are spread by a multiplication, of which the upper half is taken. Source: Knuth, TAOCP 3, 6.4.
-    let spread = (frame.place() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let framed = (FRAME_HEADER_BYTES + frame.wire().len()) as u64;
-    spread < framed * ((1 << 32) / LARGE_BYTES as u64)
 }
 
 impl Piece {
@@ -56,9 +45,6 @@ impl Piece {
             }
             end = next;
             ends.push(end);
-            if is_last(frame) {
-                break;
-            }
         }
         let (mut bytes, mut messages) = (Vec::with_capacity(end), Vec::with_capacity(ends.len()));
         for frame in batch.iter().take(ends.len()) {
@@ -69,42 +55,103 @@ impl Piece {
         Self { messages, ends, bytes: bytes.into() }
     }
 
-    /// The first of `batch` as far as they are in this piece, and their number; `None` if the first is another one.
-    fn shared_with(&self, batch: &[Frame]) -> Option<(Bytes, usize)> {
-        let same = self.messages.iter().zip(batch).take_while(|(mark, frame)| mark.is_of(frame));
-        let count = same.count();
-        let end = *self.ends.get(count.checked_sub(1)?)?;
-        Some((self.bytes.slice(..end), count))
+    /// The first of `batch` as far as they are in this piece from its message `from` on; `None` if the first is another one.
+    fn shared_from(&self, from: usize, batch: &[Frame]) -> Option<Shared> {
+        let here = self.messages.get(from..)?;
+        let count = here.iter().zip(batch).take_while(|(mark, frame)| mark.is_of(frame)).count();
+        let start = from.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let end = *self.ends.get(from + count.checked_sub(1)?)?;
+        let idle = self.bytes.len() - (end - start);
+        Some(Shared { bytes: self.bytes.slice(start..end), count, idle })
+    }
+
+    /// The same from wherever in this piece the first of `batch` is.
+    fn shared_within(&self, batch: &[Frame]) -> Option<Shared> {
+        let first = batch.first()?;
+        self.shared_from(self.messages.iter().position(|mark| mark.is_of(first))?, batch)
     }
 }
 
-/// The first of `batch`, which is not large, and their number.
-fn piece(batch: &[Frame]) -> (Bytes, usize) {
-    let mut recent = RECENT.take();
-    let found = recent.iter().find_map(|piece| piece.shared_with(batch));
-    let shared = found.unwrap_or_else(|| {
+/// Messages of a batch as they are in a piece.
+struct Shared {
+    bytes: Bytes,
+    /// Number of the messages.
+    count: usize,
+    /// Bytes of the piece that are kept with them.
+    idle: usize,
+}
+
+/// The last pieces of a thread.
+#[derive(Default)]
+struct Recent {
+    /// The newest first.
+    pieces: VecDeque<Piece>,
+    /// The place of the piece that was used last. The messages behind it are mostly in the piece that is newer by one.
+    used: usize,
+}
+
+impl Recent {
+    /// The first of `batch`, which is not large, in a piece with at most `most_idle` other bytes.
+    fn piece(&mut self, batch: &[Frame], most_idle: usize) -> Shared {
+        if let Some((place, shared)) = self.find(batch, most_idle) {
+            self.used = place;
+            return shared;
+        }
         let piece = Piece::of(batch);
-        let made = (piece.bytes.clone(), piece.messages.len());
-        recent.truncate(KEPT - 1);
-        recent.push_front(piece);
-        made
-    });
-    RECENT.set(recent);
-    shared
+        let (bytes, count) = (piece.bytes.clone(), piece.messages.len());
+        self.pieces.truncate(KEPT - 1);
+        self.pieces.push_front(piece);
+        self.used = 0;
+        Shared { bytes, count, idle: 0 }
+    }
+
+    /// Such a piece that is there already, and its place. Most batches begin where a piece does, so the beginnings are compared
+    /// before the rest.
+    fn find(&self, batch: &[Frame], most_idle: usize) -> Option<(usize, Shared)> {
+        let suits = |shared: &Shared| shared.idle <= most_idle;
+        let begins =
+            |at: usize| Some((at, self.pieces.get(at)?.shared_from(0, batch).filter(suits)?));
+        let holds =
+            |at: usize| Some((at, self.pieces.get(at)?.shared_within(batch).filter(suits)?));
+        let mut all = 0..self.pieces.len();
+        let next = self.used.checked_sub(1);
+        next.and_then(begins)
+            .or_else(|| all.clone().find_map(begins))
+            .or_else(|| all.find_map(holds))
+    }
+}
+
+/// The framed bytes of the first of `batch`: at least `wanted`, if there are so many.
+fn framed_bytes(batch: &[Frame], wanted: usize) -> usize {
+    let mut bytes = 0;
+    for frame in batch {
+        if bytes >= wanted {
+            break;
+        }
+        bytes += FRAME_HEADER_BYTES + frame.wire().len();
+    }
+    bytes
+}
+
+thread_local! {
+    static RECENT: Cell<Recent> = const { Cell::new(Recent { pieces: VecDeque::new(), used: 0 }) };
 }
 
 /// The first framed bytes of `batch`, of which `written` are left out, with at least `wanted` bytes if there are so many.
 pub(crate) fn chunks(batch: &[Frame], mut written: usize, wanted: usize) -> Vec<Bytes> {
     let (mut left, mut chunks, mut bytes) = (batch, Vec::new(), 0);
+    let mut recent = RECENT.take();
+    let mut most_idle = framed_bytes(batch, wanted.saturating_add(written)).saturating_sub(written);
     while let Some((first, rest)) = left.split_first()
         && bytes < wanted
     {
         let wire = first.wire();
         if written == 0 && wire.len() < LARGE_BYTES {
-            let (piece, messages) = piece(left);
-            bytes += piece.len();
-            chunks.push(piece);
-            left = left.get(messages..).unwrap_or_default();
+            let shared = recent.piece(left, most_idle);
+            most_idle -= shared.idle;
+            bytes += shared.bytes.len();
+            chunks.push(shared.bytes);
+            left = left.get(shared.count..).unwrap_or_default();
             continue;
         }
         let header = encode_header(wire.len());
@@ -115,6 +162,7 @@ pub(crate) fn chunks(batch: &[Frame], mut written: usize, wanted: usize) -> Vec<
         bytes += FRAME_HEADER_BYTES + wire.len() - written;
         (left, written) = (rest, 0);
     }
+    RECENT.set(recent);
     chunks
 }
 
@@ -155,20 +203,61 @@ mod tests {
         }
     }
 
+    /// The places in memory of a link's chunks, of batches of so many messages.
+    fn places(messages: &[Frame], in_a_batch: usize) -> Vec<std::ops::Range<*const u8>> {
+        let chunks = messages.chunks(in_a_batch).flat_map(|batch| chunks(batch, 0, usize::MAX));
+        chunks.map(|chunk| chunk.as_ptr_range()).collect()
+    }
+
+    #[track_caller]
+    fn are_within(theirs: &[std::ops::Range<*const u8>], ours: &[std::ops::Range<*const u8>]) {
+        let is_within = |their: &std::ops::Range<*const u8>| {
+            ours.iter().any(|our| our.start <= their.start && their.end <= our.end)
+        };
+        let copied = theirs.iter().filter(|their| !is_within(their)).count();
+        assert_eq!(copied, 0, "of {}", theirs.len());
+    }
+
     #[test]
-    fn links_share_their_pieces_although_their_batches_begin_elsewhere() {
-        let batch = frames(&[1_000; 2_000]);
-        for batch in batch.chunks(60) {
-            let places = |first: usize| {
-                let chunks = chunks(&batch[first..], 0, usize::MAX);
-                chunks.iter().map(|chunk| chunk.as_ptr_range().end).collect::<Vec<_>>()
-            };
-            let one = places(0);
-            let (again, other) = (places(0), places(1));
-            assert_eq!(one, again);
-            // The last piece of the batch is the same in any case, except if there is none between.
-            let shared = other.iter().filter(|end| one.contains(end)).count();
-            assert!(one.len() < 2 || shared + 2 >= one.len(), "{shared} of {}", one.len());
+    fn links_share_their_pieces_although_their_batches_begin_and_end_elsewhere() {
+        let messages = frames(&[1_000; 120]);
+        let first = places(&messages, 60);
+        assert_eq!(first.len(), 8, "four pieces for a batch");
+        assert_eq!(places(&messages, 60), first);
+        for in_a_batch in [40, 60, 120] {
+            for begin in [0, 1, 8] {
+                are_within(&places(&messages[begin..], in_a_batch), &first);
+            }
+        }
+    }
+
+    // Issue 11: with fewer pieces, links that were half a window of messages apart copied what others had copied.
+    #[test]
+    fn a_link_that_is_hundreds_of_messages_behind_shares_the_pieces_of_the_first() {
+        let messages = frames(&[1_024; 512]);
+        let first = places(&messages, 60);
+        are_within(&places(&messages, 37), &first);
+    }
+
+    #[test]
+    fn a_link_that_sends_few_messages_of_each_piece_keeps_little_more_than_those() {
+        let messages = frames(&[1_000; 450]);
+        places(&messages, 60);
+        for every in [3, 15, 40] {
+            let some: Vec<Frame> = messages.iter().step_by(every).cloned().collect();
+            for batch in some.chunks(1).chain(some.chunks(20)) {
+                let chunks = chunks(batch, 0, usize::MAX);
+                let recent = RECENT.take();
+                let holds = |piece: &&Piece| {
+                    let memory = piece.bytes.as_ptr_range();
+                    chunks.iter().any(|chunk| memory.contains(&chunk.as_ptr()))
+                };
+                let kept: usize =
+                    recent.pieces.iter().filter(holds).map(|piece| piece.bytes.len()).sum();
+                RECENT.set(recent);
+                let bytes = framed(batch).len();
+                assert!((bytes..=2 * bytes).contains(&kept), "{kept} for {bytes}");
+            }
         }
     }
 
@@ -191,10 +280,10 @@ mod tests {
         for batch in frames(&[2_000; 1_000]).chunks(30) {
             chunks(batch, 0, usize::MAX);
         }
-        let recent = RECENT.take();
-        assert_eq!(recent.len(), KEPT);
-        assert!(recent.iter().all(|piece| piece.bytes.len() <= PIECE_BYTES));
-        let whole: usize = recent.iter().map(|piece| piece.bytes.len()).sum();
+        let pieces = RECENT.take().pieces;
+        assert_eq!(pieces.len(), KEPT);
+        assert!(pieces.iter().all(|piece| piece.bytes.len() <= PIECE_BYTES));
+        let whole: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
         assert!(whole > KEPT * 2_000, "pieces hold several messages: {whole}");
     }
 }
