@@ -218,6 +218,10 @@ impl PeerAddress {
                 .ok_or_else(|| PeerAddressError::BadPeerId { address: address.to_string() })?;
             return Ok(Self { address, peer, identity });
         }
+        #[cfg(all(feature = "circuits", feature = "data-channels"))]
+        if let Some(circuit) = meeting_of(&address) {
+            return Ok(Self { address, ..circuit });
+        }
         Self::direct(address)
     }
 
@@ -265,7 +269,7 @@ impl PeerAddress {
     pub(crate) fn tree(&self) -> Option<String> {
         match self.address.iter().next() {
             // The name is that of the relay, which is dialled for itself.
-            _ if path_of(&self.address) == LinkPath::Relayed => None,
+            _ if self.address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) => None,
             Some(Protocol::Dnsaddr(name)) => Some(name.into_owned()),
             _ => None,
         }
@@ -284,10 +288,24 @@ pub(crate) fn identity_of(peer: &PeerId) -> Option<Identity> {
 
 /// The way of a connection to this address, or from it.
 pub(crate) fn path_of(address: &Multiaddr) -> LinkPath {
-    match address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
-        true => LinkPath::Relayed,
-        false => LinkPath::Direct,
+    let mut parts = address.iter().skip_while(|part| !matches!(part, Protocol::P2pCircuit));
+    match (parts.next(), parts.next()) {
+        // The circuit carried signals alone.
+        (None, _) | (_, Some(Protocol::WebRTC)) => LinkPath::Direct,
+        _ => LinkPath::Relayed,
     }
+}
+
+/// The circuit for the signals to a peer, of an address that ends with `/p2p/RELAY/p2p-circuit/webrtc/p2p/ID`; `None` for every
+/// other one.
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+pub(crate) fn meeting_of(address: &Multiaddr) -> Option<PeerAddress> {
+    let mut circuit = address.clone();
+    let Some(Protocol::P2p(peer)) = circuit.pop() else { return None };
+    let Some(Protocol::WebRTC) = circuit.pop() else { return None };
+    circuit.push(Protocol::P2p(peer));
+    circuit_of(&circuit)?;
+    PeerAddress::new(circuit).ok()
 }
 
 /// The relay of an address that ends with `/p2p/RELAY/p2p-circuit`; `None` for every other one.
@@ -412,6 +430,31 @@ mod tests {
         assert_eq!(check_peer(&peer, TreeNames::Unresolved).is_ok(), cfg!(feature = "webrtc"));
         let unnamed = NodeAddress::Multiaddr(format!("{webrtc}/p2p/{ID}"));
         assert!(check_peer(&unnamed, TreeNames::Unresolved).is_err());
+    }
+
+    // Issue 13, 3.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    #[test]
+    fn an_address_to_meet_at_names_its_circuit_and_is_a_direct_way() {
+        let relay = format!("/dns4/r.example/tcp/1/p2p/{ID}/p2p-circuit");
+        let address: Multiaddr = format!("{relay}/webrtc/p2p/{ID}").parse().unwrap();
+        let circuit = meeting_of(&address).unwrap();
+        assert_eq!(circuit.address.to_string(), format!("{relay}/p2p/{ID}"));
+        assert_eq!(path_of(&address), LinkPath::Direct);
+        assert_eq!(path_of(&circuit.address), LinkPath::Relayed);
+        let peer = PeerAddress::new(address.clone()).unwrap();
+        assert_eq!((peer.address, peer.peer), (address, circuit.peer));
+        let tree = format!("/dnsaddr/r.example/p2p/{ID}/p2p-circuit/webrtc/p2p/{ID}");
+        assert_eq!(PeerAddress::new(tree.parse().unwrap()).unwrap().tree(), None);
+        for other in [
+            format!("{relay}/p2p/{ID}"),
+            format!("{relay}/webrtc"),
+            format!("/webrtc/p2p/{ID}"),
+            format!("/ip4/1.2.3.4/tcp/1/webrtc/p2p/{ID}"),
+            format!("{relay}/p2p/{ID}/p2p-circuit/webrtc/p2p/{ID}"),
+        ] {
+            assert_eq!(meeting_of(&other.parse().unwrap()), None, "{other}");
+        }
     }
 
     // Issue 13.

@@ -37,6 +37,8 @@
 //! | accept queue, relay | connections -> Relay | 128; 16 of one connection; 64 in progress | stream is reset | `AcceptQueueFull…`, `RelayRefused` |
 //! | accept queue, circuits | relays -> Stops | 64; 16 of one connection; 32 in progress | stream is reset | `AcceptQueueFull…`, `CircuitRefused` |
 //! | circuits | Stops -> swarm task | 16 | refused | `CircuitRefused` |
+//! | accept queue, signals | connections -> swarm task | 16; 2 of one connection; 32 in progress, one of a peer | stream is reset | `AcceptQueueFull…`, `MeetingRefused` |
+//! | signals of a meeting | its peer <-> its host | 65: a description of 16 KiB and 64 candidates of 2 KiB, each way | the meeting fails | `SignalFault` |
 //! | own protocols | ProtocolServer -> Acceptor | 64 tasks of a protocol, 8 of one peer, 60 s | stream is reset | `AcceptorFull…` |
 //! | HTTP streams | StreamAcceptor -> HttpServer | 4,096 tasks | stream is reset | `TooManyHttpStreams` |
 //! | message IDs | library, 120 s | five sixths of the budget, in addition to it | not published or passed on, or emptied | `TopicNamesFull` |
@@ -171,6 +173,8 @@ pub use given::{Accepted, ByteIo, ByteListener, ByteStream, ByteTransport, Share
 pub use given::{
     ChannelEvents, ChannelTransport, DialledChannels, PeerChannels, SharedChannelTransport,
 };
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+pub use given::{MeetingRole, Signal, SignalReceiver, SignalSender, Signals};
 pub use levels::P2pLevel;
 pub use libp2p::{Multiaddr, StreamProtocol};
 pub use memory::MemoryBounds;

@@ -122,6 +122,8 @@ pub enum P2pEvent {
     Met,
     /// An attempt to meet a peer was refused: it came over no circuit, once too often, or too many are in progress.
     MeetingRefused,
+    /// An attempt to meet a peer over WebRTC failed: what the peer said of its end was malformed, too much, or out of order.
+    SignalFault,
     /// This node tried an address of a peer, which had asked for it.
     DialledBack,
     /// A question whether an address can be dialled was refused, or a nonce came that nobody awaited.
@@ -143,7 +145,7 @@ pub enum P2pEvent {
 }
 
 impl P2pEvent {
-    const ALL: [Self; 61] = [
+    const ALL: [Self; 62] = [
         Self::AcceptQueueFullForConnection,
         Self::AcceptQueueFull,
         Self::MuxerFull,
@@ -196,6 +198,7 @@ impl P2pEvent {
         Self::CircuitRefused,
         Self::Met,
         Self::MeetingRefused,
+        Self::SignalFault,
         Self::DialledBack,
         Self::DialBackRefused,
         Self::PortMapped,
@@ -263,6 +266,7 @@ impl P2pEvent {
             Self::CircuitRefused => "p2p_circuit_refused",
             Self::Met => "p2p_met",
             Self::MeetingRefused => "p2p_meeting_refused",
+            Self::SignalFault => "p2p_signal_fault",
             Self::DialledBack => "p2p_dialled_back",
             Self::DialBackRefused => "p2p_dial_back_refused",
             Self::PortMapped => "p2p_port_mapped",
@@ -412,6 +416,9 @@ impl P2pEvent {
                 "A circuit to this node was refused: its relay gave no place to this node, or too many circuits wait"
             }
             Self::Met => "Two ends of a circuit met: there is a direct connection",
+            Self::SignalFault => {
+                "An attempt to meet a peer over WebRTC failed: what the peer said of its end was malformed, too much, or out of order"
+            }
             Self::MeetingRefused => {
                 "An attempt to meet a peer was refused: it came over no circuit, once too often, or too many are in progress"
             }

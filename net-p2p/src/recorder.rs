@@ -142,9 +142,12 @@ fn plain_error(error: &ListenError) -> ListenError {
     }
 }
 
-/// The protocols that carry a connection to an address: one of six.
+/// The protocols that carry a connection to an address: one of seven.
 fn shape(address: &Multiaddr) -> Multiaddr {
     let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));
+    if has(|part| matches!(part, Protocol::WebRTC)) {
+        return Protocol::WebRTC.into();
+    }
     if has(|part| matches!(part, Protocol::P2pCircuit)) {
         return Protocol::P2pCircuit.into();
     }
@@ -186,5 +189,6 @@ mod tests {
         has_shape("/dns/example.com/tcp/443/tls/ws", "/tcp/tls/ws");
         has_shape("/ip4/10.1.2.3/tcp/1/ws/http/http/ws", "/tcp/ws");
         has_shape("/ip4/10.1.2.3/tcp/1/p2p-circuit/p2p-circuit", "/p2p-circuit");
+        has_shape("/ip4/10.1.2.3/tcp/1/p2p-circuit/webrtc", "/webrtc");
     }
 }

@@ -29,6 +29,8 @@ use runtime::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+use crate::given::MeetingParts;
 #[cfg(feature = "circuits")]
 use crate::reach::Circuits;
 #[cfg(all(feature = "circuits", not(feature = "reachability")))]
@@ -161,6 +163,10 @@ impl SwarmParts {
         let hosts = DialHosts::new(self.context.broadcaster.mesh().limits().learnt_hosts);
         #[cfg(feature = "circuits")]
         let (reach, circuits) = self.reach(&key, &mut acceptors, hosts.clone());
+        #[cfg(all(feature = "circuits", feature = "data-channels"))]
+        let meetings = self.meetings(&mut acceptors, hosts.clone());
+        #[cfg(all(feature = "circuits", feature = "data-channels"))]
+        let meets = meetings.meets();
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
@@ -176,6 +182,8 @@ impl SwarmParts {
                 (executor.clone(), backlog, rounds.clone()),
                 #[cfg(feature = "circuits")]
                 circuits,
+                #[cfg(all(feature = "circuits", feature = "data-channels"))]
+                meetings,
             )?,
             Behaviour::new(
                 &self.config,
@@ -202,6 +210,8 @@ impl SwarmParts {
             dht,
             #[cfg(feature = "dht")]
             announced: self.config.announce.clone(),
+            #[cfg(all(feature = "circuits", feature = "data-channels"))]
+            meets,
             #[cfg(feature = "reachability")]
             reach: Reach::default(),
             recorder,
@@ -304,12 +314,15 @@ impl SwarmParts {
         hosts: &DialHosts,
         (tasks, backlog, rounds): (ConnectionTasks, Backlog, Rounds),
         #[cfg(feature = "circuits")] circuits: Circuits,
+        #[cfg(all(feature = "circuits", feature = "data-channels"))] meetings: MeetingParts,
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
             given: Given::new(self.config.transports.clone(), hosts.clone()),
             #[cfg(feature = "data-channels")]
             channels: (self.channel_transports(), hosts.clone()),
+            #[cfg(all(feature = "circuits", feature = "data-channels"))]
+            meetings,
             sockets: Sockets::new(
                 (environment, hosts.clone()),
                 &self.config,
@@ -347,6 +360,8 @@ impl SwarmParts {
             &DialHosts::default(),
             (tasks, backlog, Rounds::default()),
             Circuits::none(),
+            #[cfg(feature = "data-channels")]
+            MeetingParts::default(),
         )
     }
 
@@ -358,6 +373,12 @@ impl SwarmParts {
             return Vec::new();
         }
         self.config.channel_transports.clone()
+    }
+
+    /// The part of the node that meets others which nobody can dial.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    fn meetings(&self, acceptors: &mut Acceptors, hosts: DialHosts) -> MeetingParts {
+        MeetingParts::new(self.channel_transports(), acceptors, (self.swarm.clone(), hosts))
     }
 
     /// QUIC, but in a private network: it has no way to keep others out there.

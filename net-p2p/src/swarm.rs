@@ -24,6 +24,8 @@
 use std::{io, time::Duration};
 
 use futures::StreamExt;
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, identify, swarm::SwarmEvent};
 use runtime::{
     Breath, TaskSet,
@@ -82,6 +84,9 @@ pub(crate) struct Core {
     /// The addresses that others are told in place of those of the listeners.
     #[cfg(feature = "dht")]
     pub(crate) announced: Vec<Multiaddr>,
+    /// `true` if a host of this node meets others which nobody can dial.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    pub(crate) meets: bool,
     #[cfg(feature = "reachability")]
     pub(crate) reach: Reach,
     /// The counts of the library.
@@ -146,6 +151,8 @@ impl Core {
         match notice {
             #[cfg(feature = "circuits")]
             Notice::Reach(ReachNotice::Reserved { relay, addresses }) => {
+                #[cfg(feature = "data-channels")]
+                let addresses = self.with_meetings(addresses);
                 for address in &addresses {
                     self.swarm.add_external_address(address.clone());
                 }
@@ -171,6 +178,16 @@ impl Core {
             }
             notice => self.links.on_notice(&mut self.swarm, notice),
         }
+    }
+
+    /// Adds to addresses through a relay those at which others meet this node.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    fn with_meetings(&self, mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        if self.meets {
+            let met = |circuit: &Multiaddr| circuit.clone().with(Protocol::WebRTC);
+            addresses.extend(addresses.iter().map(met).collect::<Vec<_>>());
+        }
+        addresses
     }
 
     /// Has the DHT told of the addresses that this node has now.

@@ -29,6 +29,8 @@ use libp2p::{
 use crate::dial_hosts::DialHosts;
 #[cfg(feature = "data-channels")]
 use crate::given::{GivenChannels, GivenChannelsParts, SharedChannelTransport};
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+use crate::given::{MeetingParts, Meetings};
 #[cfg(feature = "quic")]
 use crate::quic::{Quic, QuicParts, QuicSetupError};
 #[cfg(feature = "circuits")]
@@ -83,6 +85,9 @@ pub(crate) struct TransportParts<'a> {
     /// The transports with data channels that the embedder brought along, and the hosts that they may dial.
     #[cfg(feature = "data-channels")]
     pub(crate) channels: (Vec<SharedChannelTransport>, DialHosts),
+    /// The host that meets others which nobody can dial.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    pub(crate) meetings: MeetingParts,
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -189,6 +194,8 @@ pub(crate) fn build(
         tasks: parts.tasks.clone(),
         backlog: parts.backlog.clone(),
     });
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    let meetings = Meetings::new(parts.meetings, parts.tasks.clone(), parts.backlog.clone());
     let upgrades = Upgrades {
         secure: Secure::new(parts.security.to_vec(), parts.key, parts.backlog.metrics())?,
         muxer: Upgrade::new(parts.tasks, parts.backlog),
@@ -210,6 +217,10 @@ pub(crate) fn build(
         .map(|made, _| made.into_inner());
     #[cfg(feature = "data-channels")]
     let transports = TransportTimeout::new(channels, HANDSHAKE_TIMEOUT)
+        .or_transport(transports)
+        .map(|made, _| made.into_inner());
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    let transports = TransportTimeout::new(meetings, HANDSHAKE_TIMEOUT)
         .or_transport(transports)
         .map(|made, _| made.into_inner());
     let prepared = transports.map(move |(peer, muxer), _| {

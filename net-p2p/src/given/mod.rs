@@ -25,6 +25,10 @@ pub use self::channels::{
 };
 #[cfg(feature = "data-channels")]
 pub(crate) use self::channels::{GivenChannels, GivenChannelsParts};
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+pub(crate) use self::channels::{MeetingParts, Meetings};
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+pub use self::channels::{MeetingRole, Signal, SignalReceiver, SignalSender, Signals};
 pub(crate) use self::transport::Given;
 
 /// A transport of an embedder, shared by everything that dials with it.

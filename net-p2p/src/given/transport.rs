@@ -111,4 +111,4 @@ impl Transport for Given {
 /// the source of this type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct NotReached(#[source] pub(super) io::Error);
+pub(crate) struct NotReached(#[source] pub(in crate::given) io::Error);

@@ -6,6 +6,8 @@
 //!   beyond a bound is reset and counted at once. No queue takes places of another.
 //! * A stream gives its place back when it is taken from the queue.
 
+#[cfg(all(feature = "circuits", feature = "data-channels"))]
+use std::task::{Context, Poll};
 use std::{collections::HashMap, sync::Arc};
 
 use gossip::Direction;
@@ -160,6 +162,12 @@ impl<T> AcceptQueue<T> {
     /// Safe: a stream that was not returned is returned by the next call.
     pub(crate) async fn next(&mut self) -> Option<T> {
         Some(self.waiting.recv().await?.stream)
+    }
+
+    /// The same for a caller that polls.
+    #[cfg(all(feature = "circuits", feature = "data-channels"))]
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.waiting.poll_recv(context).map(|waiting| Some(waiting?.stream))
     }
 }
 

@@ -209,8 +209,8 @@ impl NetworkBehaviour for Behaviour {
                 let (peer, on) = (established.peer_id, established.connection_id);
                 let path = path_of(established.endpoint.get_remote_address());
                 self.connections.add(peer, on, path);
-                let reached = self.pending_dials.reached(&peer);
-                self.waiting.extend(reached.map(|request| (peer, on, request)));
+                let reached = self.pending_dials.reached(&peer, path);
+                self.waiting.extend(reached.into_iter().map(|request| (peer, on, request)));
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.connections.remove(&closed.peer_id, closed.connection_id);

@@ -2,15 +2,17 @@
 //!
 //! # Invariants
 //!
-//! * A peer has requests here only while one of its addresses is being dialled, or is about to be.
+//! * A peer has requests here only while one of its addresses is being dialled, or is about to be. Requests for a direct
+//!   way and for one through a relay stand apart: a direct one may need a circuit to the same peer first.
 //! * At most [`MAX_PENDING`] requests wait. Requests whose caller no longer waits are removed first.
 
 use std::collections::{HashMap, VecDeque};
 
+use gossip::LinkPath;
 use libp2p::PeerId;
 
 use super::handler::{OpenError, OpenRequest};
-use crate::address::PeerAddress;
+use crate::address::{PeerAddress, path_of};
 
 /// Largest number of requests that wait for a dial. Chosen: four times the callers that are meant to be served
 /// at once.
@@ -19,10 +21,17 @@ const MAX_PENDING: usize = 1_024;
 /// A request, and the address that it named.
 type Waiting = (PeerAddress, OpenRequest);
 
-/// The requests by peer.
+/// A way to a peer.
+type Way = (PeerId, LinkPath);
+
+fn way_of(to: &PeerAddress) -> Way {
+    (to.peer, path_of(&to.address))
+}
+
+/// The requests by the way that they want.
 #[derive(Debug, Default)]
 pub(crate) struct PendingDials {
-    peers: HashMap<PeerId, VecDeque<Waiting>>,
+    ways: HashMap<Way, VecDeque<Waiting>>,
     count: usize,
 }
 
@@ -36,18 +45,24 @@ impl PendingDials {
             request.fail(OpenError::Busy);
             return None;
         }
-        let waiting = self.peers.entry(to.peer).or_default();
+        let waiting = self.ways.entry(way_of(&to)).or_default();
         let address = waiting.is_empty().then(|| to.clone());
         waiting.push_back((to, request));
         self.count += 1;
         address
     }
 
-    /// Takes the requests for a peer that is now connected.
-    pub(crate) fn reached(&mut self, peer: &PeerId) -> impl Iterator<Item = OpenRequest> {
-        let waiting = self.peers.remove(peer).unwrap_or_default();
+    /// Takes the requests for a peer that is now connected by `path`: a direct connection is as good as a circuit, but not the
+    /// other way round.
+    pub(crate) fn reached(&mut self, peer: &PeerId, path: LinkPath) -> Vec<OpenRequest> {
+        let served: &[LinkPath] = match path {
+            LinkPath::Direct => &[LinkPath::Direct, LinkPath::Relayed],
+            LinkPath::Relayed => &[LinkPath::Relayed],
+        };
+        let waiting = served.iter().filter_map(|path| self.ways.remove(&(*peer, *path)));
+        let waiting: Vec<OpenRequest> = waiting.flatten().map(|(_, request)| request).collect();
         self.count -= waiting.len();
-        waiting.into_iter().map(|(_, request)| request)
+        waiting
     }
 
     /// Fails the requests that named an address which could not be reached. Returns another address of the peer
@@ -57,7 +72,7 @@ impl PendingDials {
         address: &PeerAddress,
         error: impl Fn() -> OpenError,
     ) -> Option<PeerAddress> {
-        let waiting = self.peers.remove(&address.peer)?;
+        let waiting = self.ways.remove(&way_of(address))?;
         self.count -= waiting.len();
         let (here, elsewhere): (VecDeque<_>, VecDeque<_>) =
             waiting.into_iter().partition(|(to, _)| to == address);
@@ -65,13 +80,13 @@ impl PendingDials {
         let (next, _) = elsewhere.front()?;
         let next = next.clone();
         self.count += elsewhere.len();
-        self.peers.insert(address.peer, elsewhere);
+        self.ways.insert(way_of(address), elsewhere);
         Some(next)
     }
 
     /// Removes requests without a waiting caller. A peer keeps its last one, because its dial is in progress.
     fn forget_abandoned(&mut self) {
-        for waiting in self.peers.values_mut() {
+        for waiting in self.ways.values_mut() {
             let mut left = waiting.len();
             waiting.retain(|(_, request)| {
                 let forget = left > 1 && request.is_abandoned();
@@ -79,7 +94,7 @@ impl PendingDials {
                 !forget
             });
         }
-        self.count = self.peers.values().map(VecDeque::len).sum();
+        self.count = self.ways.values().map(VecDeque::len).sum();
     }
 }
 
@@ -127,8 +142,8 @@ mod tests {
             assert!(matches!(error(answer), Some(OpenError::Unresolved)));
         }
         assert!(error(&mut third_answer).is_none());
-        assert_eq!(pending_dials.reached(&other.peer).count(), 1);
-        assert!(pending_dials.count == 0 && !pending_dials.peers.contains_key(&other.peer));
+        assert_eq!(pending_dials.reached(&other.peer, LinkPath::Direct).len(), 1);
+        assert!(pending_dials.count == 0 && pending_dials.ways.is_empty());
         assert_eq!(pending_dials.failed(&other, || OpenError::Closed), None);
     }
 
@@ -151,5 +166,23 @@ mod tests {
         assert_eq!(pending_dials.keep(to, taken), None, "the dial is still under way");
         assert!(error(&mut taken_answer).is_none());
         assert_eq!(pending_dials.count, 2);
+    }
+
+    // Issue 13, 3: a direct connection over WebRTC begins with a circuit to the same peer.
+    #[cfg(feature = "circuits")]
+    #[tokio::test]
+    async fn a_request_for_a_direct_way_waits_for_it_while_one_for_a_circuit_is_served() {
+        let (key, relay) = (new_key(), new_key());
+        let (direct, through) = (address(&key, 1), address(&relay, 1));
+        let circuit = format!("{}/p2p-circuit/p2p/{}", through.address, direct.peer);
+        let circuit = PeerAddress::new(circuit.parse().unwrap()).unwrap();
+        let mut pending_dials = PendingDials::default();
+        let [(first, _first_answer), (second, _second_answer)] = [request(), request()];
+        assert_eq!(pending_dials.keep(direct.clone(), first), Some(direct.clone()));
+        assert_eq!(pending_dials.keep(circuit.clone(), second), Some(circuit));
+        assert_eq!(pending_dials.reached(&direct.peer, LinkPath::Relayed).len(), 1);
+        assert_eq!(pending_dials.count, 1);
+        assert_eq!(pending_dials.reached(&direct.peer, LinkPath::Direct).len(), 1);
+        assert_eq!(pending_dials.count, 0);
     }
 }

@@ -96,6 +96,8 @@ pub(crate) fn transport_in(
         rounds: Rounds::default(),
         #[cfg(feature = "data-channels")]
         channels: (config.channel_transports.clone(), hosts.clone()),
+        #[cfg(all(feature = "circuits", feature = "data-channels"))]
+        meetings: crate::given::MeetingParts::default(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse {
             environment: environment.clone(),

@@ -12,6 +12,8 @@
 //! * A host cannot be told to wait, so each message is taken as it comes, or costs its stream (`handed.rs`).
 
 mod handed;
+#[cfg(feature = "circuits")]
+mod meeting;
 mod pump;
 mod transport;
 
@@ -21,6 +23,10 @@ use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use runtime::time::{Instant, into_std};
 
+#[cfg(feature = "circuits")]
+pub(crate) use self::meeting::{MeetingParts, Meetings};
+#[cfg(feature = "circuits")]
+pub use self::meeting::{MeetingRole, Signal, SignalReceiver, SignalSender, Signals};
 pub(crate) use self::transport::{GivenChannels, GivenChannelsParts};
 use self::{handed::Handed, pump::Session};
 use crate::channels::{Channels, Ended, Session as _, Shared, Side};
@@ -49,6 +55,30 @@ pub trait ChannelTransport: fmt::Debug + Send + Sync {
         address: Multiaddr,
         events: ChannelEvents,
     ) -> BoxFuture<'static, io::Result<DialledChannels>>;
+
+    /// Returns `true` if [`Self::meet`] connects hosts that nobody can dial. Default: `false`.
+    #[cfg(feature = "circuits")]
+    fn meets(&self) -> bool {
+        false
+    }
+
+    /// Connects to a host with which signals are exchanged, each end in its role, over the circuit between them. There is no
+    /// channel 0: every channel is a stream, and both ends have proven who they are to each other. The future is ready once
+    /// channels can be opened, and is dropped after 10 s. Default: an error.
+    ///
+    /// # Errors
+    ///
+    /// The future's error becomes the failure of the dial, with its text.
+    #[cfg(feature = "circuits")]
+    fn meet(
+        &self,
+        role: MeetingRole,
+        signals: Signals,
+        events: ChannelEvents,
+    ) -> BoxFuture<'static, io::Result<Box<dyn PeerChannels>>> {
+        let _ = (role, signals, events);
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
 }
 
 /// A connection that was dialled.

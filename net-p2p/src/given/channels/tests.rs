@@ -50,7 +50,7 @@ fn fingerprint(hash: [u8; 32]) -> Fingerprint {
 }
 
 /// One end's channels; those of the other end get everything at once.
-struct Wire {
+pub(super) struct Wire {
     own: ChannelEvents,
     other: ChannelEvents,
     /// The numbers at the other end, for either end.
@@ -61,6 +61,18 @@ struct Wire {
 }
 
 impl Wire {
+    /// The two ends of a connection, whose hosts say that they hold so many bytes.
+    pub(super) fn pair(events: &[ChannelEvents; 2], held: &[Arc<AtomicUsize>; 2]) -> [Self; 2] {
+        let numbers = Arc::new([0, 1].map(|_| Mutex::new(BTreeMap::from([(0, 0)]))));
+        [0, 1].map(|end| Self {
+            own: events[end].clone(),
+            other: events[1 - end].clone(),
+            numbers: Arc::clone(&numbers),
+            end,
+            held: Arc::clone(&held[end]),
+        })
+    }
+
     fn number(&self, channel: u16) -> Option<u16> {
         self.numbers[self.end].lock().unwrap().get(&channel).copied()
     }
@@ -124,17 +136,12 @@ type Connected = Result<(PeerId, Muxer), ChannelsError>;
 async fn handshake(peers: [[u8; 32]; 2]) -> [(Connected, Seen); 2] {
     let sides = [Side::Dialer, Side::Listener];
     let events = sides.map(ChannelEvents::new);
-    let numbers = Arc::new([0, 1].map(|_| Mutex::new(BTreeMap::from([(0, 0)]))));
+    let held = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let mut wires = Wire::pair(&events, &held).map(Some);
     let ends = [0, 1].map(|end| {
         let metrics = P2pMetrics::default();
-        let held = Arc::new(AtomicUsize::new(0));
-        let wire = Wire {
-            own: events[end].clone(),
-            other: events[1 - end].clone(),
-            numbers: Arc::clone(&numbers),
-            end,
-            held: Arc::clone(&held),
-        };
+        let held = Arc::clone(&held[end]);
+        let wire = wires[end].take().unwrap();
         let dialled = DialledChannels { channels: Box::new(wire), certificate: CERTIFICATES[end] };
         let tasks = connection_tasks();
         let handshake = Handshake {
