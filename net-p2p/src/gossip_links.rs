@@ -305,8 +305,10 @@ impl GossipLinks {
         let on = peer.attempts.iter().find(|attempt| attempt.link == link);
         let on = on.map(|attempt| attempt.connection);
         let identity = peer.identity;
+        // A link over a circuit moves to a direct connection, so it makes none needless.
+        let path = on.and_then(|on| peer.path(on)).unwrap_or_default();
         let mut needless = Vec::new();
-        for known in &mut peer.connections {
+        for known in peer.connections.iter_mut().filter(|known| known.path >= path) {
             let open = known.dialled.take_if(|ticket| !ticket.is_linked());
             let Some(mut ticket) = open else { continue };
             if Some(known.id) == on {

@@ -44,8 +44,9 @@ const joined = ${JOIN}
 // The connections that were made, for those who attack them.
 window.made = []
 class Made extends (window.RTCPeerConnection ?? Object) { constructor (...given) { super(...given); made.push(this) } }
-window.join = async ({ version, ...options }) => {
-  Object.assign(window, await joined(Node, { transports: [version ? webrtc({ version, RTCPeerConnection: Made }) : websocket()], ...options }))
+window.join = async ({ version, meets, ...options }) => {
+  const transports = [...(version || meets ? [webrtc({ version, RTCPeerConnection: Made })] : []), ...(version ? [] : [websocket()])]
+  Object.assign(window, await joined(Node, { transports, ...options }))
 }
 window.sha256 = async (bytes) => [...new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))].map((byte) => byte.toString(16).padStart(2, '0')).join('')
 document.title = 'ready'

@@ -145,18 +145,41 @@ export interface Connection {
   close?(): void
 }
 
-/** Dials connections with data channels, as `RTCPeerConnection` has them. What it throws ends a dial, with the text of the error. */
+/** Makes connections with data channels, by either method or both, as `RTCPeerConnection` has them. What it throws ends a dial, with the text of the error. */
 export interface ChannelTransport {
   /** False for addresses that are others' to carry. Left out, it is asked for all that name the hash of a certificate. */
   carries?(multiaddr: string): boolean
   /** Resolves once channel 0, which both ends negotiate, is open. What happens before and after goes to `events`. */
-  dialChannels(multiaddr: string, events: ChannelEvents): ChannelConnection | Promise<ChannelConnection>
+  dialChannels?(multiaddr: string, events: ChannelEvents): ChannelConnection | Promise<ChannelConnection>
+  /**
+   * Connects with a host that nobody can dial either: `signals` go between both over a circuit. The end that `offers` begins. Resolves once channels
+   * can be opened; there is no channel 0.
+   */
+  meetChannels?(role: 'offers' | 'answers', signals: Signals, events: ChannelEvents): MetConnection | Promise<MetConnection>
+}
+
+/** Goes between two hosts that connect: descriptions in SDP, and candidates as JSON. */
+export interface Signal {
+  kind: 'offer' | 'answer' | 'candidate'
+  data: string
+}
+
+/** The signals of one meeting. */
+export interface Signals {
+  /** Sends a signal: the description first, of at most 16 KiB, then up to 64 candidates of 2 KiB. Throws once the meeting is over. */
+  send(kind: Signal['kind'], data: string): void
+  /** The next signal of the peer; undefined when no more will come. */
+  next(): Promise<Signal | undefined>
+}
+
+/** A connection that was dialled. */
+export interface ChannelConnection extends MetConnection {
+  /** SHA-256 of this end's certificate. */
+  certificate: Uint8Array
 }
 
 /** A connection whose channels have numbers while they are open. */
-export interface ChannelConnection {
-  /** SHA-256 of this end's certificate. */
-  certificate: Uint8Array
+export interface MetConnection {
   /** Opens a channel, which `opened` follows. */
   open(channel: number): void
   /** Sends a message of at most 16 KiB on an open channel. An error ends the connection. */

@@ -1,9 +1,14 @@
 import type { ChannelTransport } from './tandem.js'
 
-/** WebRTC Direct: dials addresses with `/webrtc-direct/certhash/`, in a page. Throws where there is no `RTCPeerConnection`. */
+/**
+ * WebRTC in a page: dials addresses with `/webrtc-direct/certhash/`, and meets other pages at addresses with `/p2p-circuit/webrtc`. Throws where there is
+ * no `RTCPeerConnection`.
+ */
 export function webrtc (options?: {
   /** The version of the handshake. Default: 2. */
   version?: 1 | 2
+  /** Servers of STUN and TURN that help two pages to reach each other. Default: none. */
+  iceServers?: { urls: string | string[], username?: string, credential?: string }[]
   /** For a host that has none of its own. */
   RTCPeerConnection?: unknown
 }): ChannelTransport

@@ -38,4 +38,4 @@ pub use options::RawOptions;
 pub use profile::{RawProfile, RawRule};
 pub use serve::RawServed;
 pub use subscription::RawSubscription;
-pub use transport::RawChannelEvents;
+pub use transport::{RawChannelEvents, RawSignals};

@@ -86,21 +86,31 @@ struct Parts {
     close_channel: Function,
 }
 
-/// Takes an object with the methods of a connection, which is closed if it has them not.
-pub(super) fn of(object: Object) -> io::Result<DialledChannels> {
+/// Takes an object with the methods of a connection, and the hash of its certificate. It is closed if it has them not.
+pub(super) fn dialled(object: Object) -> io::Result<DialledChannels> {
     let certificate = bytes_of(property(&object, "certificate")).map(|hash| hash.to_vec());
     let certificate = certificate.ok().and_then(|hash| <[u8; HASH_BYTES]>::try_from(hash).ok());
+    let channels = of(object)?;
+    // The channels are closed with it.
+    let certificate = certificate.ok_or_else(lacking)?;
+    Ok(DialledChannels { channels, certificate })
+}
+
+/// Takes an object with the methods of a connection, which is closed if it has them not.
+pub(super) fn of(object: Object) -> io::Result<Box<dyn PeerChannels>> {
     let methods = ["open", "send", "buffered", "closeChannel"].map(|name| method(&object, name));
-    let ([Some(open), Some(send), Some(buffered), Some(close_channel)], Some(certificate)) =
-        (methods, certificate)
-    else {
+    let [Some(open), Some(send), Some(buffered), Some(close_channel)] = methods else {
         close(&object);
-        return Err(io::Error::other(
-            "a connection of the transport lacks a method for channels, or its certificate's hash",
-        ));
+        return Err(lacking());
     };
     let parts = Parts { object, open, send, buffered, close_channel };
-    Ok(DialledChannels { channels: Box::new(Channels(SendWrapper::new(parts))), certificate })
+    Ok(Box::new(Channels(SendWrapper::new(parts))))
+}
+
+fn lacking() -> io::Error {
+    io::Error::other(
+        "a connection of the transport lacks a method for channels, or its certificate's hash",
+    )
 }
 
 impl Parts {

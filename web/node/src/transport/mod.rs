@@ -1,9 +1,10 @@
-//! A transport that JavaScript gives: any object with `dial`, `listen` or `dialChannels` carries libp2p.
+//! A transport that JavaScript gives: any object with `dial`, `listen`, `dialChannels` or `meetChannels` carries libp2p.
 //!
 //! ```text
 //!   net-p2p ──▶ JsTransport ──▶ dial(multiaddr)    ─▶ { read, write, shutdown, close }
 //!                          ├──▶ listen(multiaddr)  ─▶ { addresses, accepted, close } ─▶ { connection, local, remote }
-//!                          └──▶ dialChannels(multiaddr, events), for data channels (`channels.rs`)
+//!                          ├──▶ dialChannels(multiaddr, events), for data channels (`channels.rs`)
+//!                          └──▶ meetChannels(role, signals, events), for those to hosts that nobody can dial (`signals.rs`)
 //! ```
 //!
 //! # Invariants
@@ -18,6 +19,7 @@ pub(crate) mod call;
 mod channels;
 mod connection;
 mod listener;
+mod signals;
 
 use std::{fmt, io, sync::Arc};
 
@@ -25,20 +27,23 @@ use futures::{FutureExt, future::BoxFuture};
 use js_sys::{Object, Promise};
 use net_p2p::{
     ByteListener, ByteStream, ByteTransport, ChannelEvents, ChannelTransport, DialledChannels,
-    Multiaddr, SharedChannelTransport, SharedTransport,
+    MeetingRole, Multiaddr, PeerChannels, SharedChannelTransport, SharedTransport, Signals,
 };
 use send_wrapper::SendWrapper;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 
-pub use self::channels::RawChannelEvents;
 use self::{
     call::{call, failed, method, promise_of, promised},
     connection::Connection,
 };
+pub use self::{channels::RawChannelEvents, signals::RawSignals};
 
 /// The method of a transport whose connections have data channels.
 const DIAL_CHANNELS: &str = "dialChannels";
+
+/// The method of a transport that connects hosts which nobody can dial.
+const MEET_CHANNELS: &str = "meetChannels";
 
 /// A transport, as one of bytes, of channels, or both.
 #[derive(Debug, Default)]
@@ -54,9 +59,10 @@ impl Transports {
         let has = |names: &[&str]| names.iter().any(|name| method(object, name).is_some());
         let transport = Arc::new(JsTransport(SendWrapper::new(object.clone())));
         let bytes = has(&["dial", "listen"]).then(|| Arc::clone(&transport) as SharedTransport);
-        let channels = has(&[DIAL_CHANNELS]).then_some(transport as SharedChannelTransport);
+        let channels =
+            has(&[DIAL_CHANNELS, MEET_CHANNELS]).then_some(transport as SharedChannelTransport);
         if bytes.is_none() && channels.is_none() {
-            return Err("a transport has a method dial, listen or dialChannels");
+            return Err("a transport has a method dial, listen, dialChannels or meetChannels");
         }
         Ok(Self { bytes, channels })
     }
@@ -78,21 +84,18 @@ impl JsTransport {
         call(&self.0, &carries, &[address.to_string().into()]).is_ok_and(|said| said.is_truthy())
     }
 
-    /// Calls a method with an address and what else is given, and waits for the object that its promise brings. `close` is called on one that
-    /// comes when nobody waits any more.
+    /// Calls a method, and waits for the object that its promise brings. `close` is called on one that comes when nobody waits any more.
     fn ask(
         &self,
         name: &'static str,
-        address: &Multiaddr,
-        further: &[JsValue],
+        given: &[JsValue],
     ) -> impl Future<Output = io::Result<Object>> + use<> {
-        let given = [&[address.to_string().into()], further].concat();
         let asked = match method(&self.0, name) {
             None => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("the transport has no method {name}"),
             )),
-            Some(ask) => call(&self.0, &ask, &given),
+            Some(ask) => call(&self.0, &ask, given),
         };
         // Here, and not in the future, which may be dropped before its first step.
         let asked = asked.map(|said| Late(Some(promise_of(&said))));
@@ -145,7 +148,7 @@ impl ByteTransport for JsTransport {
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, io::Result<ByteStream>> {
-        let dialled = self.ask("dial", &address, &[]);
+        let dialled = self.ask("dial", &[address.to_string().into()]);
         let connected = async move {
             let connection = Connection::new(dialled.await?)?;
             Ok(Box::new(connection) as ByteStream)
@@ -154,7 +157,7 @@ impl ByteTransport for JsTransport {
     }
 
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, io::Result<ByteListener>> {
-        let listening = self.ask("listen", &address, &[]);
+        let listening = self.ask("listen", &[address.to_string().into()]);
         SendWrapper::new(async move { listener::of(listening.await?) }).boxed()
     }
 }
@@ -170,7 +173,23 @@ impl ChannelTransport for JsTransport {
         events: ChannelEvents,
     ) -> BoxFuture<'static, io::Result<DialledChannels>> {
         let events = RawChannelEvents::new(events).into();
-        let dialled = self.ask(DIAL_CHANNELS, &address, &[events]);
-        SendWrapper::new(async move { channels::of(dialled.await?) }).boxed()
+        let dialled = self.ask(DIAL_CHANNELS, &[address.to_string().into(), events]);
+        SendWrapper::new(async move { channels::dialled(dialled.await?) }).boxed()
+    }
+
+    fn meets(&self) -> bool {
+        method(&self.0, MEET_CHANNELS).is_some()
+    }
+
+    fn meet(
+        &self,
+        role: MeetingRole,
+        signals: Signals,
+        events: ChannelEvents,
+    ) -> BoxFuture<'static, io::Result<Box<dyn PeerChannels>>> {
+        let (signals, events) = (RawSignals::new(signals), RawChannelEvents::new(events));
+        let given = [signals::name_of(role).into(), signals.into(), events.into()];
+        let met = self.ask(MEET_CHANNELS, &given);
+        SendWrapper::new(async move { channels::of(met.await?) }).boxed()
     }
 }

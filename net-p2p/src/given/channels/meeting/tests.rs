@@ -175,8 +175,8 @@ async fn two_nodes_that_nobody_can_dial_meet_and_their_relay_may_go() {
     let _ended = relay.network.stop(Duration::from_secs(2)).await;
     drop(relay);
     until("the place at the relay is gone", || target.network.listen_addresses().is_empty()).await;
-    let large = vec![7; 100_000];
-    for (from, to) in [(&target, &dialler), (&dialler, &target)] {
+    for (from, to, byte) in [(&target, &dialler, 1), (&dialler, &target, 2)] {
+        let large = vec![byte; 100_000];
         let sent = from.network.broadcast(Outbound::new(Tag::VB, large.clone()));
         assert_eq!(sent, Ok(Admission::Queued));
         until("it comes whole", || to.heard() == [large.clone()]).await;
@@ -192,12 +192,8 @@ async fn a_stream_to_a_peer_that_is_met_first_goes_over_the_direct_connection() 
     let quiet = |config: &mut P2pConfig| config.gossip = GossipStreams::Off;
     let client = hidden(&ether, quiet).await;
     let to = NodeAddress::Multiaddr(address);
-    let mut opened = client.network.open_stream_to(&to, vec![PING], PATIENCE).await.unwrap();
+    let opened = client.network.open_stream_to(&to, vec![PING], PATIENCE).await.unwrap();
     assert!(opened.address().to_string().contains("/webrtc/"), "{}", opened.address());
-    opened.stream.write_all(&[7; 32]).await.unwrap();
-    let mut back = [0; 32];
-    opened.stream.read_exact(&mut back).await.unwrap();
-    assert_eq!(back, [7; 32]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
