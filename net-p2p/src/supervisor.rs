@@ -31,8 +31,6 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(all(feature = "circuits", feature = "data-channels"))]
 use crate::given::MeetingParts;
-#[cfg(feature = "circuits")]
-use crate::reach::Circuits;
 #[cfg(all(feature = "circuits", not(feature = "reachability")))]
 use crate::reach::Relayed;
 #[cfg(feature = "reachability")]
@@ -70,6 +68,8 @@ use crate::{
     transport::{self, TransportParts, TransportSetupError},
     trees::Trees,
 };
+#[cfg(feature = "circuits")]
+use crate::{reach::Circuits, transport::ThroughRelays};
 
 /// Time for which a connection without any stream is kept. The swarm checks a connection at its next ping at
 /// the latest. Chosen: four ping intervals.
@@ -163,10 +163,8 @@ impl SwarmParts {
         let hosts = DialHosts::new(self.context.broadcaster.mesh().limits().learnt_hosts);
         #[cfg(feature = "circuits")]
         let (reach, circuits) = self.reach(&key, &mut acceptors, hosts.clone());
-        #[cfg(all(feature = "circuits", feature = "data-channels"))]
-        let meetings = self.meetings(&mut acceptors, hosts.clone());
-        #[cfg(all(feature = "circuits", feature = "data-channels"))]
-        let meets = meetings.meets();
+        #[cfg(feature = "circuits")]
+        let relayed = self.through_relays(circuits, &mut acceptors, &hosts);
         let streams = streams::Behaviour::new(acceptors, receivers.stream_requests.take());
         let executor = ConnectionTasks::new(connections.clone(), panicked.clone());
         let (backlog, gate) = self.memory_bounds();
@@ -181,9 +179,7 @@ impl SwarmParts {
                 &hosts,
                 (executor.clone(), backlog, rounds.clone()),
                 #[cfg(feature = "circuits")]
-                circuits,
-                #[cfg(all(feature = "circuits", feature = "data-channels"))]
-                meetings,
+                relayed,
             )?,
             Behaviour::new(
                 &self.config,
@@ -211,7 +207,7 @@ impl SwarmParts {
             #[cfg(feature = "dht")]
             announced: self.config.announce.clone(),
             #[cfg(all(feature = "circuits", feature = "data-channels"))]
-            meets,
+            meets: self.channel_transports().iter().any(|transport| transport.meets()),
             #[cfg(feature = "reachability")]
             reach: Reach::default(),
             recorder,
@@ -313,16 +309,13 @@ impl SwarmParts {
         key: &Keypair,
         hosts: &DialHosts,
         (tasks, backlog, rounds): (ConnectionTasks, Backlog, Rounds),
-        #[cfg(feature = "circuits")] circuits: Circuits,
-        #[cfg(all(feature = "circuits", feature = "data-channels"))] meetings: MeetingParts,
+        #[cfg(feature = "circuits")] relayed: ThroughRelays,
     ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
         let environment = self.context.broadcaster.environment().clone();
         Ok(transport::build(TransportParts {
             given: Given::new(self.config.transports.clone(), hosts.clone()),
             #[cfg(feature = "data-channels")]
             channels: (self.channel_transports(), hosts.clone()),
-            #[cfg(all(feature = "circuits", feature = "data-channels"))]
-            meetings,
             sockets: Sockets::new(
                 (environment, hosts.clone()),
                 &self.config,
@@ -334,7 +327,7 @@ impl SwarmParts {
             tasks,
             backlog,
             #[cfg(feature = "circuits")]
-            circuits,
+            relayed,
             stamp: Stamp::new(key.clone(), &self.policies),
             rounds,
             #[cfg(feature = "quic")]
@@ -359,9 +352,7 @@ impl SwarmParts {
             &key,
             &DialHosts::default(),
             (tasks, backlog, Rounds::default()),
-            Circuits::none(),
-            #[cfg(feature = "data-channels")]
-            MeetingParts::default(),
+            ThroughRelays::none(),
         )
     }
 
@@ -375,10 +366,22 @@ impl SwarmParts {
         self.config.channel_transports.clone()
     }
 
-    /// The part of the node that meets others which nobody can dial.
-    #[cfg(all(feature = "circuits", feature = "data-channels"))]
-    fn meetings(&self, acceptors: &mut Acceptors, hosts: DialHosts) -> MeetingParts {
-        MeetingParts::new(self.channel_transports(), acceptors, (self.swarm.clone(), hosts))
+    /// The ways to peers that begin at a relay.
+    #[cfg(feature = "circuits")]
+    #[allow(clippy::unused_self, unused_variables, reason = "without data channels nobody is met")]
+    fn through_relays(
+        &self,
+        circuits: Circuits,
+        acceptors: &mut Acceptors,
+        hosts: &DialHosts,
+    ) -> ThroughRelays {
+        #[cfg(feature = "data-channels")]
+        let led = (self.swarm.clone(), hosts.clone());
+        ThroughRelays {
+            circuits,
+            #[cfg(feature = "data-channels")]
+            meetings: MeetingParts::new(self.channel_transports(), acceptors, led),
+        }
     }
 
     /// QUIC, but in a private network: it has no way to keep others out there.

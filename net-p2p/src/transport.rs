@@ -75,9 +75,9 @@ pub(crate) struct TransportParts<'a> {
     pub(crate) tasks: ConnectionTasks,
     /// Counts the bytes of the connections.
     pub(crate) backlog: Backlog,
-    /// Circuits through relays.
+    /// The ways through relays.
     #[cfg(feature = "circuits")]
-    pub(crate) circuits: Circuits,
+    pub(crate) relayed: ThroughRelays,
     /// Changes this node's own messages on topics.
     pub(crate) stamp: Stamp,
     /// The rounds of the swarm task, in which topic streams are read.
@@ -85,9 +85,6 @@ pub(crate) struct TransportParts<'a> {
     /// The transports with data channels that the embedder brought along, and the hosts that they may dial.
     #[cfg(feature = "data-channels")]
     pub(crate) channels: (Vec<SharedChannelTransport>, DialHosts),
-    /// The host that meets others which nobody can dial.
-    #[cfg(all(feature = "circuits", feature = "data-channels"))]
-    pub(crate) meetings: MeetingParts,
     /// `None` leaves QUIC out.
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<QuicUse>,
@@ -97,6 +94,27 @@ pub(crate) struct TransportParts<'a> {
     /// The addresses whose port QUIC and WebRTC share.
     #[cfg(all(feature = "quic", feature = "webrtc"))]
     pub(crate) shared: std::collections::BTreeSet<std::net::SocketAddr>,
+}
+
+/// The ways to peers that begin at a relay.
+#[cfg(feature = "circuits")]
+pub(crate) struct ThroughRelays {
+    pub(crate) circuits: Circuits,
+    /// The host that meets others which nobody can dial.
+    #[cfg(feature = "data-channels")]
+    pub(crate) meetings: MeetingParts,
+}
+
+#[cfg(any(all(test, feature = "circuits"), feature = "reachability"))]
+impl ThroughRelays {
+    /// No ways.
+    pub(crate) fn none() -> Self {
+        Self {
+            circuits: Circuits::none(),
+            #[cfg(feature = "data-channels")]
+            meetings: MeetingParts::default(),
+        }
+    }
 }
 
 /// The parts that WebRTC needs in addition.
@@ -195,40 +213,39 @@ pub(crate) fn build(
         backlog: parts.backlog.clone(),
     });
     #[cfg(all(feature = "circuits", feature = "data-channels"))]
-    let meetings = Meetings::new(parts.meetings, parts.tasks.clone(), parts.backlog.clone());
+    let meetings =
+        Meetings::new(parts.relayed.meetings, parts.tasks.clone(), parts.backlog.clone());
     let upgrades = Upgrades {
         secure: Secure::new(parts.security.to_vec(), parts.key, parts.backlog.metrics())?,
         muxer: Upgrade::new(parts.tasks, parts.backlog),
     };
     let passes = parts.sockets.passes();
     #[cfg(feature = "circuits")]
-    let circuits = upgraded(parts.circuits, upgrades.clone());
+    let circuits = upgraded(parts.relayed.circuits, upgrades.clone());
     let streams = parts.given.or_transport(parts.sockets);
     let transports = upgraded(streams.map(|stream, _| Lingering::new(stream)), upgrades);
     #[cfg(feature = "circuits")]
-    let transports = circuits.or_transport(transports).map(|made, _| made.into_inner());
+    let transports = first(circuits, transports);
     #[cfg(feature = "quic")]
-    let transports = TransportTimeout::new(quic, HANDSHAKE_TIMEOUT)
-        .or_transport(transports)
-        .map(|made, _| made.into_inner());
+    let transports = first(TransportTimeout::new(quic, HANDSHAKE_TIMEOUT), transports);
     #[cfg(feature = "webrtc")]
-    let transports = TransportTimeout::new(webrtc, HANDSHAKE_TIMEOUT)
-        .or_transport(transports)
-        .map(|made, _| made.into_inner());
+    let transports = first(TransportTimeout::new(webrtc, HANDSHAKE_TIMEOUT), transports);
     #[cfg(feature = "data-channels")]
-    let transports = TransportTimeout::new(channels, HANDSHAKE_TIMEOUT)
-        .or_transport(transports)
-        .map(|made, _| made.into_inner());
+    let transports = first(TransportTimeout::new(channels, HANDSHAKE_TIMEOUT), transports);
     #[cfg(all(feature = "circuits", feature = "data-channels"))]
-    let transports = TransportTimeout::new(meetings, HANDSHAKE_TIMEOUT)
-        .or_transport(transports)
-        .map(|made, _| made.into_inner());
+    let transports = first(TransportTimeout::new(meetings, HANDSHAKE_TIMEOUT), transports);
     let prepared = transports.map(move |(peer, muxer), _| {
         let muxer = muxer.with_debt(&debts, peer).with_stamp(stamp.clone());
         (peer, muxer.with_share(rounds.share()))
     });
     let guarded = Guarded::new(prepared, parts.door, passes);
     Ok(guarded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+}
+
+/// Asks a transport before another one.
+#[cfg(any(feature = "circuits", feature = "quic", feature = "data-channels"))]
+fn first(transport: impl Connects, other: impl Connects) -> impl Connects {
+    transport.or_transport(other).map(|made, _| made.into_inner())
 }
 
 /// Upgrades the byte streams of a transport, within the deadline.

@@ -91,13 +91,11 @@ pub(crate) fn transport_in(
         tasks,
         backlog,
         #[cfg(feature = "circuits")]
-        circuits: crate::reach::Circuits::none(),
+        relayed: transport::ThroughRelays::none(),
         stamp: Stamp::default(),
         rounds: Rounds::default(),
         #[cfg(feature = "data-channels")]
         channels: (config.channel_transports.clone(), hosts.clone()),
-        #[cfg(all(feature = "circuits", feature = "data-channels"))]
-        meetings: crate::given::MeetingParts::default(),
         #[cfg(feature = "quic")]
         quic: Some(transport::QuicUse {
             environment: environment.clone(),

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,7 +37,10 @@ const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
 /// The hosts that offer a connection wait here, by a number, for the end that another host makes for them.
 #[derive(Clone, Default)]
-struct Ether(Arc<Mutex<HashMap<String, Waiting>>>);
+struct Ether {
+    waiting: Arc<Mutex<HashMap<String, Waiting>>>,
+    next: Arc<AtomicUsize>,
+}
 
 enum Waiting {
     Offered(ChannelEvents),
@@ -49,15 +55,15 @@ impl fmt::Debug for Ether {
 
 impl Ether {
     fn take(&self, number: &str) -> Option<Waiting> {
-        self.0.lock().unwrap().remove(number)
+        self.waiting.lock().unwrap().remove(number)
     }
 
     fn put(&self, number: &str, waiting: Waiting) {
-        self.0.lock().unwrap().insert(number.to_owned(), waiting);
+        self.waiting.lock().unwrap().insert(number.to_owned(), waiting);
     }
 
     async fn offer(self, mut signals: Signals, events: ChannelEvents) -> io::Result<Wire> {
-        let number = rand::random::<u64>().to_string();
+        let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         self.put(&number, Waiting::Offered(events));
         signals.sender.send(Signal::Offer(number.clone()))?;
         signals.sender.send(Signal::Candidate("{}".to_owned()))?;

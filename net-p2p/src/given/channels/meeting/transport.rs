@@ -70,11 +70,6 @@ impl MeetingParts {
         let accept = host.as_ref().map(|_| acceptors.accept(&[SIGNALLING], WAITING));
         Self { host, swarm, hosts, accept }
     }
-
-    /// Returns `true` if others can meet this node.
-    pub(crate) const fn meets(&self) -> bool {
-        self.host.is_some()
-    }
 }
 
 /// Dials and accepts meetings.
