@@ -67,11 +67,17 @@ const joined: ChannelTransport = {
   dialChannels (multiaddr, events) {
     events.ended(new Error(multiaddr))
     return { certificate: new Uint8Array(32), open: (channel) => { events.opened(channel) }, send () {}, buffered: () => 0, closeChannel: (channel) => { events.closed(channel) } }
+  },
+  async meetChannels (role, signals, events) {
+    if (role === 'offers') signals.send('offer', 'v=0')
+    const signal = await signals.next()
+    if (signal?.kind === 'candidate') events.ended(new Error(signal.data))
+    return { open () {}, send () {}, buffered: () => 0, closeChannel () {} }
   }
 }
 
 export async function speaks (): Promise<string[]> {
-  const node = await Node.start({ network: 'tandem', transports: [tcp(), websocket(), webrtc({ version: 2 }), joined, new Saying(new Uint8Array(1))], listen: '/ip4/127.0.0.1/tcp/0', WebSocket: null })
+  const node = await Node.start({ network: 'tandem', transports: [tcp(), websocket(), webrtc({ version: 2, iceServers: [{ urls: 'stun:stun.example:3478' }] }), joined, new Saying(new Uint8Array(1))], listen: '/ip4/127.0.0.1/tcp/0', WebSocket: null })
   // @ts-expect-error a connection can be read
   const mute: Connection = { async write () {} }
   return [...node.addresses, String(mute)]

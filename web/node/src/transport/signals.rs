@@ -55,7 +55,6 @@ impl RawSignals {
     }
 
     /// A promise of the next signal of the peer; of undefined when no more will come.
-    #[must_use]
     pub fn next(&self) -> Promise {
         let receiver = Rc::clone(&self.receiver);
         future_to_promise(async move {
