@@ -464,7 +464,8 @@ async fn put(node: &Node, key: &ValueKey, value: &[u8], nodes: usize) {
 
 /// Searches until a value satisfies `is_it`.
 async fn got(node: &Node, key: &ValueKey, is_it: impl Fn(&FoundValue) -> bool) -> FoundValue {
-    let deadline = Instant::now() + PATIENCE;
+    // As in `put`: the searches of all nodes of a test share the processors.
+    let deadline = Instant::now() + 2 * PATIENCE;
     loop {
         let found = node.network.get_value(key.clone(), LIMIT).await.unwrap();
         match found.filter(&is_it) {
