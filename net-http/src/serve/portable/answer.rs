@@ -98,13 +98,18 @@ pub(super) fn put_head<B: Body>(
         after = After::Closed;
     }
     let (status, is_old) = (response.status(), asked.version == Version::HTTP_10);
-    let said = Said::of(response.headers());
+    let mut said = Said::of(response.headers());
     let length = said.length;
     let body = match response.body().is_end_stream() {
         true => Some(0),
         false => response.body().size_hint().exact(),
     };
     let headers = response.headers_mut();
+    if body == Some(0) && asked.method != Method::HEAD && said.lengths > 0 {
+        // It is written below, behind the other headers, as hyper does.
+        headers.remove(header::CONTENT_LENGTH);
+        said.lengths = 0;
+    }
     if said.connection || is_old || after == After::Closed {
         after = connection(headers, is_old, after);
     }
