@@ -240,7 +240,7 @@ async fn a_peer_that_breaks_the_rules_of_signals_is_refused_and_counted() {
         until("the fault is counted", || faults() == number as u64 + 1).await;
     }
     assert_eq!(refused(), 0);
-    // One that says nothing has a place, and a second one of the same peer has none.
+    // A meeting whose peer says nothing has a place, and a second meeting of the same peer has none.
     let _silent = open(&circuit).await;
     let mut second = open(&circuit).await;
     until("the second one is refused", || refused() == 1).await;
